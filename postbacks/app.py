@@ -1,0 +1,74 @@
+"""The Celery app of postbacks and its built-in configuration, complete by itself.
+
+It is an app of its own: it is not made the current one, its tasks stay out of other apps' registries,
+and none of its queues is called ``celery``. A program that imports ``postbacks`` keeps its own app as
+it was. The configuration is read when it is first used, so the environment may be set until then.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from celery import Celery
+from kombu import Queue
+
+from postbacks import keys
+from postbacks.broker import kombu_url
+from postbacks.settings import load
+
+SEND_POSTBACK: Final = "postbacks.send_postback"
+DISPATCH: Final = "postbacks.dispatch"
+DELIVER: Final = "postbacks.deliver"
+
+#: Seconds between two ticks. The promise: postbacks leave within the second.
+TICK_EVERY_S: Final = 1.0
+#: Seconds after which a tick that no worker took is worth nothing: the next one does the same.
+TICK_EXPIRES_S: Final = 5
+
+
+def _defaults() -> dict[str, Any]:
+    settings = load()
+    return {
+        "broker_url": kombu_url(settings.broker_url),
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,  # a worker waits for its broker as long as it takes
+        "broker_transport_options": {
+            # Without these a frozen broker would hold .delay() and the workers for ever.
+            "socket_timeout": settings.broker_timeout_s,
+            "socket_connect_timeout": settings.broker_timeout_s,
+            "socket_keepalive": True,
+        },
+        "task_publish_retry_policy": {
+            "max_retries": 1,
+            "interval_start": 0.1,
+            "interval_step": 0.2,
+            "interval_max": 0.5,
+        },
+        "result_backend": "postbacks.ledger.backend:LedgerBackend",
+        "task_serializer": "json",
+        "result_serializer": "json",
+        "accept_content": ["json"],
+        "result_accept_content": ["json"],
+        "enable_utc": True,
+        "timezone": "UTC",
+        "task_default_queue": keys.WORK_QUEUE,
+        "task_queues": [Queue(keys.WORK_QUEUE, routing_key=keys.WORK_QUEUE)],
+        "task_routes": {SEND_POSTBACK: {"queue": keys.QUEUE}},
+        "beat_schedule": {
+            DISPATCH: {"task": DISPATCH, "schedule": TICK_EVERY_S, "options": {"expires": TICK_EXPIRES_S}}
+        },
+        # In memory: the persistent scheduler's file would have to be written somewhere, and a tick
+        # needs no memory.
+        "beat_scheduler": "celery.beat:Scheduler",
+        "beat_max_loop_interval": TICK_EVERY_S,
+        "worker_pool": "threads",
+        "worker_concurrency": 4,  # one delivers, one may finish the slice before, the others tick
+        "worker_prefetch_multiplier": 1,
+        # dispatch and deliver only wake: the truth is in the lanes, so losing one does no harm.
+        "task_acks_late": False,
+    }
+
+
+#: The app. ``celery -A postbacks`` finds it through ``postbacks/celery.py``.
+app = Celery("postbacks", set_as_current=False)
+app.add_defaults(_defaults)

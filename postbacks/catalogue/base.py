@@ -1,0 +1,158 @@
+"""The base of all event types, and the registry that they enter by being defined."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic_core import to_json
+
+from postbacks.catalogue.faults import faults_of
+from postbacks.catalogue.values import Form, closed_set
+from postbacks.errors import InvalidEvent
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+#: Every origin and the group that it belongs to (catalogue: Groups).
+ORIGINS: Mapping[str, str] = {
+    "SUB": "general",
+    "EMAIL_SUB": "general",
+    "SMS_MO": "mo",
+    "MMS_MO": "mo",
+    "SMS_MT": "mt",
+    "MMS_MT": "mt",
+    "GENERATE_PASS": "pass",
+}
+
+#: Bytes of UTF-8 that an event's JSON may take. Larger is refused, so that no caller can fill the broker with one event.
+MAX_EVENT_BYTES = 256 * 1024
+
+# What ORIGIN, CODE and FILE add, at most, to the JSON of an event's fields.
+_ENVELOPE_BYTES = 64
+
+_registry: dict[tuple[str, str], type[Event]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """One tag of an event type."""
+
+    #: Its name in the document, upper case.
+    name: str
+    #: Its name in Python.
+    field: str
+    #: Whether every document has it.
+    required: bool
+    #: What its values must be.
+    form: Form
+
+    def __str__(self) -> str:
+        """Return the tag in the catalogue's notation: ``?`` optional, ``+`` one or more."""
+        holding = f" (holding {self.form.item[0]}+)" if self.form.item else ""
+        return f"{self.name}{'' if self.required else '?'}{holding}"
+
+
+def _tag_name(field: str) -> str:
+    # FROM_MASK is the one tag with an underscore.
+    return "FROM_MASK" if field == "from_mask" else field.replace("_", "").upper()
+
+
+class Event(BaseModel):
+    """Something that happened in an account; each subclass is one row of the catalogue.
+
+    Fields stand in document order. A tag may be given by its name (``FROM``) or by its Python name (``from_``).
+    An optional tag that is None is left out of the document.
+
+    Raises:
+        InvalidEvent: when constructed (or validated in any other of pydantic's ways) with what the catalogue does not
+            allow; it lists every tag at fault.
+    """
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        alias_generator=_tag_name,
+        validate_by_name=True,
+        validate_by_alias=True,
+    )
+
+    #: The row: both empty for a class that only lends its fields to others.
+    origin: ClassVar[str] = ""
+    code: ClassVar[str] = ""
+    #: One of ``general``, ``mo``, ``mt``, ``pass``.
+    group: ClassVar[str] = ""
+    #: The catalogue's words for what happened.
+    meaning: ClassVar[str] = ""
+    #: The tags after ORIGIN and CODE, in document order.
+    tags: ClassVar[tuple[Tag, ...]] = ()
+
+    def __init_subclass__(cls, *, origin: str = "", code: str = "", meaning: str = "", **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if code:
+            cls.origin, cls.code, cls.meaning = origin, code, meaning
+            cls.group = ORIGINS[origin]
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, *, code: str = "", **_kwargs: Any) -> None:
+        """Enter the catalogue; pydantic calls this once the fields are known."""
+        cls.tags = tuple(_tags(cls))
+        if code and _registry.setdefault((cls.origin, code), cls) is not cls:
+            raise TypeError(f"{cls.origin} {code} is {_registry[cls.origin, code].__name__} already")
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _refuse_in_plain_words(cls, given: Any, validate: ModelWrapValidatorHandler[Event]) -> Event:
+        # pydantic lets any error but ValueError and AssertionError through, so that InvalidEvent leaves the constructor
+        # as it is.
+        if not cls.code:
+            raise InvalidEvent([("", f"{cls.__name__} is no event; use one of its subclasses")])
+        try:
+            event = validate(given)
+        except ValidationError as error:
+            faults = faults_of(error, cls.tags, given, validate)
+        else:
+            size = len(to_json(event, by_alias=True, exclude_none=True))
+            if size + _ENVELOPE_BYTES <= MAX_EVENT_BYTES:
+                return event
+            faults = [("", f"its JSON takes {size} bytes; at most {MAX_EVENT_BYTES // 1024} KiB are allowed")]
+        # Not raised inside the except block: pydantic's error, with the whole input in it, would hang on as its context.
+        raise InvalidEvent(faults, origin=cls.origin, code=cls.code)
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Return the event as plain JSON values: ORIGIN, CODE, then the tags in document order.
+
+        ``parse_event`` makes an equal event of it.
+        """
+        mapping: dict[str, Any] = {"ORIGIN": self.origin, "CODE": self.code}
+        values = self.__dict__
+        for tag in self.tags:
+            value = values[tag.field]
+            if value is None:
+                continue
+            mapping[tag.name] = value if tag.form.item is None else {tag.form.item[0]: list(value)}
+        return mapping
+
+
+def _tags(event: type[Event]) -> Iterator[Tag]:
+    for name, field in event.model_fields.items():
+        # A default that is not None (STATUSCODE's) is in every document as well.
+        required = field.is_required() or field.default is not None
+        yield Tag(_tag_name(name), name, required, _form(field.annotation, *field.metadata))
+
+
+def _form(annotation: Any, *metadata: Any) -> Form:
+    """Find the form of ``Annotated[…, form]``, ``Literal[…]``, or either ``| None``.
+
+    pydantic hands over the metadata of a plain ``Annotated`` separately.
+    """
+    for found in (*metadata, *getattr(annotation, "__metadata__", ())):
+        if isinstance(found, Form):
+            return found
+    if get_origin(annotation) is Literal:
+        return closed_set(*get_args(annotation))
+    for part in get_args(annotation):
+        if part is not type(None):
+            return _form(part)
+    raise TypeError(f"{annotation} says no form")

@@ -1,0 +1,369 @@
+"""The delivering loop: claim, POST many at once, note. One runs in a worker process at a time.
+
+Who may have how many transfers is decided in ``queue/claim.lua`` for all workers together; this
+loop keeps its own two budgets: all its transfers, and the half of them that lanes in trouble share.
+"""
+
+from __future__ import annotations
+
+import logging
+import resource
+import time
+import uuid
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from postbacks.delivery.claims import Claimed, Held, HeldPostbacks
+from postbacks.delivery.outcomes import Outcome
+from postbacks.delivery.request import headers
+from postbacks.delivery.transport import CurlAdapter, Transfer
+from postbacks.errors import BrokerError
+from postbacks.ledger.record import Attempt
+from postbacks.queue.scripts import Argument, Scripts
+from postbacks.settings import Settings
+
+log = logging.getLogger(__name__)
+
+#: Postbacks begun by one claim at most; bounds how long the script blocks the broker.
+CLAIM_BATCH: Final = 400
+#: Postbacks held by one loop at most, over all failing lanes.
+HELD_MAX: Final = 100_000
+#: Outcomes that are decided and noted in one go.
+NOTE_BATCH: Final = 200
+#: Seconds that a noted outcome may wait for others to be noted with.
+NOTE_WITHIN_S: Final = 0.004
+#: Seconds between two looks for work while transfers are open and nothing was found.
+LOOK_EVERY_S: Final = 0.05
+#: Seconds after which the pace of a lane that had nothing to send is forgotten.
+PACE_KEPT_S: Final = 86_400
+#: File descriptors left for the broker's connections, logs and listening sockets.
+SPARE_DESCRIPTORS: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What follows a failed attempt: parked for ``countdown_s``, or dead."""
+
+    parked: bool
+    countdown_s: float = 0.0
+
+
+#: Tells what follows the failure of a postback: ``(id, account, origin, code, failures so far)``.
+Decide = Callable[[Claimed | Held, Outcome], Decision]
+
+
+def transfers_allowed(settings: Settings) -> int:
+    """How many transfers a process may have open: the setting, file descriptors allowing."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = settings.max_transfers + SPARE_DESCRIPTORS
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return settings.max_transfers
+    allowed = max(2, soft - SPARE_DESCRIPTORS)
+    log.warning("delivery.few_descriptors limit=%d transfers=%d: raise the limit of open files", soft, allowed)
+    return allowed
+
+
+class DeliveryLoop:
+    """Sends what is ready until nothing is, its slice of time ends, or it is told to stop.
+
+    Args:
+        scripts: the scripts of the broker.
+        adapter: the transport; its connections outlive the loop.
+        settings: the process's settings.
+        decide: what follows a failed attempt.
+        must_stop: asked often; once true nothing more is claimed.
+        on_draining: called once, when the loop has stopped claiming and only finishes what is open.
+    """
+
+    def __init__(
+        self,
+        scripts: Scripts,
+        adapter: CurlAdapter,
+        settings: Settings,
+        decide: Decide,
+        *,
+        must_stop: Callable[[], bool] = lambda: False,
+        on_draining: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._scripts = scripts
+        self._adapter = adapter
+        self._settings = settings
+        self._decide = decide
+        self._must_stop = must_stop
+        self._on_draining = on_draining
+        self._token = uuid.uuid4().hex
+        self._lease_ms = int(settings.claim_lease_s * 1000)
+        self._max_transfers = transfers_allowed(settings)
+        self._open: dict[int, tuple[Transfer, Claimed]] = {}  # oldest first
+        self._open_of_lane: Counter[str] = Counter()
+        self._suspects: set[str] = set()
+        self._reported_slow: set[str] = set()
+        self._held = HeldPostbacks()
+        self._held_limit: dict[str, int] = {}
+        self._ended: deque[tuple[Claimed | Held, Outcome, int, int]] = deque()
+        self._notes: list[tuple[str, Outcome, Attempt, list[Argument]]] = []
+        self._oldest_note_s = 0.0
+        self._next_claim_s = 0.0
+        self._next_renewal_s = 0.0
+        self._broker_pause_s = 0.0
+        self._broker_retry_s = 0.0
+        self._claiming = True
+        self.sent = 0
+
+    # -- the loop ---------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Run to the end; returns how many POSTs were made.
+
+        What is in flight when the loop is told to stop is finished; what is only held goes back
+        without an attempt. While the broker does not answer, the loop goes on with what is open
+        and asks again with growing pauses; what it cannot note before its lease ends is sent again
+        by somebody else.
+        """
+        slice_ends_s = time.monotonic() + self._settings.deliver_slice_s
+        found = True
+        while True:
+            now_s = time.monotonic()
+            if self._claiming and (now_s >= slice_ends_s or self._must_stop()):
+                self._drain()
+            try:
+                if now_s >= self._broker_retry_s:
+                    found = self._talk_to_broker(now_s, found)
+                    self._broker_pause_s = 0.0
+            except BrokerError as error:
+                self._pause(now_s, error)
+                if self._must_stop() and not self._open:
+                    return self.sent  # the leases settle what could not be noted
+            if not self._open and not self._ended and not self._notes:
+                if not self._claiming and not len(self._held):
+                    break
+                if self._claiming and not found and not len(self._held):
+                    self._drain()
+                    continue
+            for transfer, outcome in self._adapter.wait(self._wait_s()):
+                self._end(transfer, outcome)
+        self._leave()
+        return self.sent
+
+    def _talk_to_broker(self, now_s: float, found: bool) -> bool:
+        """Note, give back, claim, renew, as far as each is due; returns whether there was work."""
+        self._decide_ended()
+        if self._notes and (
+            len(self._notes) >= min(NOTE_BATCH, max(1, len(self._open)))
+            or now_s - self._oldest_note_s >= NOTE_WITHIN_S
+        ):
+            self._commit()
+        if not self._claiming and len(self._held):
+            self._give_back()
+        if self._claiming and now_s >= self._next_claim_s:
+            found = self._claim(now_s)
+        if len(self._held):
+            self._begin_held()
+        if now_s >= self._next_renewal_s:
+            if not self._scripts.renew(self._token, self._lease_ms) and self._open:
+                log.error("delivery.lease_lost token=%s: what is open may be sent twice", self._token)
+            self._next_renewal_s = now_s + self._lease_ms / 3000
+        return found
+
+    def _wait_s(self) -> float:
+        if self._ended or (self._notes and len(self._notes) >= NOTE_BATCH):
+            return 0.0
+        wait_s = NOTE_WITHIN_S if self._notes else LOOK_EVERY_S
+        if self._claiming:
+            wait_s = min(wait_s, max(0.0, self._next_claim_s - time.monotonic()))
+        return max(wait_s, 0.001) if self._broker_pause_s else wait_s
+
+    def _pause(self, now_s: float, error: BrokerError) -> None:
+        if not self._broker_pause_s:
+            log.error("delivery.broker_lost open=%d: %s", len(self._open), error)
+        self._broker_pause_s = min(2.0, (self._broker_pause_s or 0.05) * 2)
+        self._broker_retry_s = now_s + self._broker_pause_s
+
+    def _drain(self) -> None:
+        if self._claiming:
+            self._claiming = False
+            self._on_draining()
+
+    def _leave(self) -> None:
+        try:
+            self._scripts.give_back(self._token)
+        except BrokerError as error:
+            log.warning("delivery.broker_lost open=0: %s", error)
+
+    # -- claiming ---------------------------------------------------------------------------
+
+    def _claim(self, now_s: float) -> bool:
+        free = self._max_transfers - len(self._open)
+        if free <= 0:
+            self._next_claim_s = now_s + LOOK_EVERY_S
+            return True
+        suspect_open = sum(self._open_of_lane[lane] for lane in self._suspects)
+        at_most = min(free, CLAIM_BATCH)
+        now_ms, begun, held = self._scripts.claim(
+            self._token,
+            self._lease_ms,
+            at_most=at_most,
+            suspects_max=max(0, self._max_transfers // 2 - suspect_open),
+            free=free,
+            held_max=max(0, HELD_MAX - len(self._held)),
+            held_per_lane=self._settings.probe_claims,
+            slow_lanes=self._newly_slow(now_s),
+        )
+        self._next_renewal_s = now_s + self._lease_ms / 3000
+        for postback_id, lane_bytes, suspect, *rest in begun:
+            lane = lane_bytes.decode()
+            (self._suspects.add if suspect else self._suspects.discard)(lane)
+            self._begin(Claimed.from_row(lane, (postback_id, *rest), now_ms))
+        for row in held:
+            one = Held.from_row(row, now_s)
+            self._held.add(one)
+            self._held_limit.setdefault(one.lane, 1)
+        self._next_claim_s = now_s if len(begun) == at_most else now_s + LOOK_EVERY_S
+        return bool(begun)
+
+    def _newly_slow(self, now_s: float) -> list[str]:
+        slow: list[str] = []
+        for transfer, claimed in self._open.values():
+            if now_s - transfer.started_s < self._settings.slow_after_s:
+                break
+            if claimed.lane not in self._reported_slow:
+                self._reported_slow.add(claimed.lane)
+                self._suspects.add(claimed.lane)
+                slow.append(claimed.lane)
+        return slow
+
+    def _begin_held(self) -> None:
+        """Begin held postbacks of lanes that have room: one at a time while the lane fails."""
+        room = self._max_transfers - len(self._open)
+        chosen: list[Held] = []
+        for lane in self._held.lanes():
+            count = min(self._held_limit.get(lane, 1) - self._open_of_lane[lane], room - len(chosen))
+            if count > 0:
+                chosen += self._held.take(lane, count)
+        if not chosen:
+            return
+        try:
+            now_ms, rows = self._scripts.begin(self._token, [held.id for held in chosen])
+        except BrokerError:
+            for held in chosen:  # in doubt the lease settles it; nothing was sent
+                self._held.add(held)
+            raise
+        lane_of = {held.id: held.lane for held in chosen}
+        for row in rows:
+            self._begin(Claimed.from_row(lane_of[row[0].decode()], row, now_ms))
+
+    def _begin(self, claimed: Claimed) -> None:
+        transfer = Transfer(
+            claimed.url,
+            claimed.xml,
+            headers(claimed.id, claimed.number, claimed.created_ms, claimed.sequence),
+            owner=claimed,
+        )
+        self._open[id(transfer)] = (transfer, claimed)
+        self._open_of_lane[claimed.lane] += 1
+        self.sent += 1
+        self._adapter.start(transfer)
+
+    def _give_back(self) -> None:
+        for lane in self._held.take_all():
+            if lane:
+                self._scripts.give_back(self._token, [held.id for held in lane])
+
+    # -- noting -----------------------------------------------------------------------------
+
+    def _end(self, transfer: Transfer, outcome: Outcome) -> None:
+        claimed: Claimed = transfer.owner
+        del self._open[id(transfer)]
+        self._open_of_lane[claimed.lane] -= 1
+        if not self._open_of_lane[claimed.lane]:
+            del self._open_of_lane[claimed.lane]
+            self._reported_slow.discard(claimed.lane)
+        self._ended.append((claimed, outcome, claimed.number, claimed.at_ms))
+        if outcome.name == "connect_timeout" and len(self._held):
+            shared = Outcome(
+                outcome.name, None, outcome.elapsed_s, f"{outcome.detail} (tried for another one)", shared=True
+            )
+            for held in self._held.take_endpoint(claimed.endpoint, transfer.started_s):
+                self._ended.append((held, shared, held.attempts + 1, claimed.at_ms))
+
+    def _decide_ended(self) -> None:
+        """Decide what follows each outcome, a batch at most: Celery's retry takes its time."""
+        if self._ended and not self._notes:
+            self._oldest_note_s = time.monotonic()
+        while self._ended and len(self._notes) < NOTE_BATCH:
+            postback, outcome, number, at_ms = self._ended.popleft()
+            self._notes.append(self._note_of(postback, outcome, number, at_ms))
+
+    def _note_of(
+        self, postback: Claimed | Held, outcome: Outcome, number: int, at_ms: int
+    ) -> tuple[str, Outcome, Attempt, list[Argument]]:
+        attempt = Attempt(
+            number,
+            at_ms,
+            outcome.name,
+            outcome.status,
+            round(outcome.elapsed_s * 1000),
+            outcome.detail,
+            outcome.excerpt.decode("utf-8", "replace"),
+            outcome.shared,
+        )
+        if outcome.delivered:
+            verdict, countdown_ms, mood = "delivered", 0, "ok"
+            if outcome.elapsed_s >= self._settings.slow_after_s:
+                mood = "slow"
+        else:
+            decision = self._decide(postback, outcome)
+            verdict, mood = ("parked" if decision.parked else "dead"), "failed"
+            countdown_ms = int(decision.countdown_s * 1000)
+        fields: list[Argument] = [
+            postback.id, postback.lane, verdict, number, attempt.to_json(), countdown_ms, mood, outcome.name,
+        ]  # fmt: skip
+        self._mood(postback.lane, mood)
+        return postback.account, outcome, attempt, fields
+
+    def _mood(self, lane: str, mood: str) -> None:
+        (self._suspects.discard if mood == "ok" else self._suspects.add)(lane)
+        if lane in self._held_limit:
+            known = self._held_limit[lane]
+            grown = min(self._settings.lane_max_transfers, known + 1)
+            self._held_limit[lane] = 1 if mood == "failed" else grown
+
+    def _commit(self) -> None:
+        notes = self._notes
+        fields = [field for *_, own in notes for field in own]
+        results = self._scripts.commit(
+            self._token, self._lease_ms, self._settings.lane_max_transfers, PACE_KEPT_S, fields
+        )
+        self._notes = []
+        self._next_claim_s = 0.0
+        self._next_renewal_s = time.monotonic() + self._lease_ms / 3000
+        if not len(self._held):
+            self._held_limit.clear()
+        for (account, outcome, attempt, own), (state, next_ms) in zip(notes, results, strict=True):
+            _report(account, str(own[0]), outcome, attempt, state.decode(), int(next_ms))
+
+
+def _report(account: str, postback_id: str, outcome: Outcome, attempt: Attempt, state: str, next_ms: int) -> None:
+    """One line a failed attempt, one a postback that is given up; none for one that is delivered."""
+    if outcome.delivered and state:
+        return
+    event, level = {
+        "parked": ("postback.failed", logging.INFO),
+        "dead": ("postback.dead", logging.WARNING),
+        "": ("postback.claim_lost", logging.WARNING),
+    }.get(state, (f"postback.{state}", logging.INFO))
+    facts: dict[str, Any] = {
+        "account": account,
+        "id": postback_id,
+        "attempt": attempt.number,
+        "outcome": outcome.name,
+        "status": outcome.status,
+        "next_ms": next_ms or None,
+    }
+    line = " ".join(f"{name}={value}" for name, value in facts.items() if value is not None)
+    log.log(level, "%s %s detail=%r", event, line, outcome.detail, extra=facts)

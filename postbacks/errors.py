@@ -1,0 +1,133 @@
+"""Every error that postbacks raises, one class hierarchy.
+
+::
+
+    PostbacksError
+    ├── InvalidEvent          an event that the catalogue does not allow
+    ├── InvalidUrl            a URL that no postback may be sent to
+    ├── InvalidAccount        an account name or setting that cannot be
+    ├── UnknownAccount        an account that the store does not have
+    ├── UnknownPostback       an id that the ledger does not have
+    ├── UnsupportedOption     a Celery option that postbacks cannot honour
+    ├── BadSetting            a setting with a value that cannot be
+    ├── BrokerError           the broker cannot be used as it is
+    │   ├── BrokerUnreachable it does not answer
+    │   └── BrokerUnfit       it answers, but must not be trusted with postbacks
+    └── DeliveryError         what an AsyncResult carries
+        ├── PostbackFailed    one attempt failed, the next is planned
+        ├── PostbackDead      the last attempt failed
+        └── PostbackSkipped   the account does not want it
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class PostbacksError(Exception):
+    """Root of all errors of this package."""
+
+
+class InvalidEvent(PostbacksError):  # noqa: N818 - the catalogue's own word
+    """Raised when an event breaks the catalogue; lists every tag at fault.
+
+    Attributes:
+        problems: ``(tag, why)`` pairs, one a fault, in document order. The tag is ``""`` for a
+            fault of the event as a whole.
+    """
+
+    def __init__(self, problems: Sequence[tuple[str, str]], *, origin: str = "", code: str = "") -> None:
+        self.problems = tuple((str(tag), str(why)) for tag, why in problems)
+        self.origin = origin
+        self.code = code
+        name = f"event {origin} {code}".rstrip() if origin or code else "event"
+        faults = "; ".join(f"{tag}: {why}" if tag else why for tag, why in self.problems)
+        super().__init__(f"{name} is not in the catalogue's form: {faults}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild_invalid_event, (self.problems, self.origin, self.code))
+
+
+def _rebuild_invalid_event(problems: Sequence[tuple[str, str]], origin: str, code: str) -> InvalidEvent:
+    return InvalidEvent(problems, origin=origin, code=code)
+
+
+class InvalidUrl(PostbacksError):  # noqa: N818
+    """Raised when a URL is no absolute http or https URL, or is too long."""
+
+
+class InvalidAccount(PostbacksError):  # noqa: N818
+    """Raised when an account's name or one of its settings cannot be."""
+
+
+class UnknownAccount(PostbacksError):  # noqa: N818
+    """Raised when the account store does not have the account."""
+
+
+class UnknownPostback(PostbacksError):  # noqa: N818
+    """Raised when the ledger does not have the id."""
+
+
+class UnsupportedOption(PostbacksError):  # noqa: N818
+    """Raised when a Celery option is given that postbacks cannot honour."""
+
+
+class BadSetting(PostbacksError):  # noqa: N818
+    """Raised when a ``POSTBACKS_…`` variable has a value that cannot be."""
+
+
+class BrokerError(PostbacksError):
+    """Raised when the broker cannot be used as it is."""
+
+
+class BrokerUnreachable(BrokerError):
+    """Raised when the broker does not answer."""
+
+
+class BrokerUnfit(BrokerError):
+    """Raised when the broker answers but must not be trusted with postbacks (read-only, evicting, too old)."""
+
+
+class DeliveryError(PostbacksError):
+    """What became of a postback that is not delivered; ``AsyncResult.info`` and ``.get()`` carry it.
+
+    Attributes:
+        outcome: the last attempt's outcome, or the reason when nothing was attempted.
+        status: HTTP status of the last attempt, or None.
+        attempts: POSTs begun so far.
+        next_at: when it is sent again, ISO 8601 UTC, or None.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        outcome: str | None = None,
+        status: int | None = None,
+        attempts: int = 0,
+        next_at: str | None = None,
+    ) -> None:
+        # All of it goes to Exception.args, so that Celery can serialise and rebuild it.
+        super().__init__(message, outcome, status, attempts, next_at)
+        self.message = message
+        self.outcome = outcome
+        self.status = status
+        self.attempts = attempts
+        self.next_at = next_at
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class PostbackFailed(DeliveryError):
+    """Raised when an attempt failed and the next is planned (state RETRY)."""
+
+
+class PostbackDead(DeliveryError):
+    """Raised when a postback was given up (state FAILURE)."""
+
+
+class PostbackSkipped(DeliveryError):
+    """Raised when the account does not want the postback (state FAILURE)."""

@@ -1,0 +1,89 @@
+"""Every Redis key that postbacks uses: the whole schema, in one place.
+
+``{id}`` is a postback's id, ``{lane}`` is ``account/group`` and ``{token}`` one run of a delivering
+loop. Lanes, claims and the parked set hold ids only; the postback itself lives once, in its record.
+All times are milliseconds of the broker's clock.
+
+====================================  ======  ==========================================================
+key                                   type    meaning
+====================================  ======  ==========================================================
+``postbacks`` and sub-lists           list    messages as Celery publishes them; kombu splits a queue by
+                                              priority; pushed left, so the oldest is the rightmost
+``postbacks.work``                    list    ``dispatch`` and ``deliver`` messages, the workers' queue
+``postbacks:intake``                  list    messages that a tick has taken and not yet accepted
+``postbacks:intake-lease``            hash    token and expires_ms of the tick that holds the intake
+``postbacks:record:{id}``             hash    the ledger record (see ``ledger/record.py``)
+``postbacks:lane:{lane}``             list    ids that wait, oldest left
+``postbacks:pace:{lane}``             hash    claimed (ids in claims), limit (transfers allowed), failing,
+                                              suspect (0/1), tag (virtual time of its next turn)
+``postbacks:ready:trusted``           zset    lanes that may be claimed from and answered 200 in time the
+                                              last time; score is the virtual time of their turn
+``postbacks:ready:suspect``           zset    lanes that may be claimed from and are new, slow or failing
+``postbacks:turns``                   hash    trusted, suspect: virtual time of the last turn of each ring
+``postbacks:parked``                  zset    ids that wait for a countdown; score is when it ends
+``postbacks:claimers``                zset    tokens of delivering loops; score is when the lease ends
+``postbacks:claims:{token}``          hash    id -> 1 if its POST may have begun, 0 if it is only held
+``postbacks:sequence``                hash    account -> number of its latest postback
+``postbacks:backlog``                 hash    account -> postbacks that wait, are sent or are parked
+``postbacks:done``                    zset    delivered, skipped and cancelled ids; score is since when
+``postbacks:dead``                    zset    dead ids; score is since when
+``postbacks:ledger-bytes``            string  estimate of the memory that all records take
+``postbacks:accounts``                hash    account -> its settings as JSON
+``postbacks:last-tick``               string  when a tick last finished
+====================================  ======  ==========================================================
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+PREFIX: Final = "postbacks:"
+
+#: Celery's queue that applications publish to. No worker of ours consumes it; the tick takes it in.
+QUEUE: Final = "postbacks"
+#: Celery's queue of our workers. Not ``celery``: a worker would take another application's tasks.
+WORK_QUEUE: Final = "postbacks.work"
+#: kombu's Redis transport keeps one list a priority step, 0 (the queue's own name) before 3, 6 and 9
+#: (kombu 5.7, ``Channel._q_for_pri``).
+QUEUE_LISTS: Final = (QUEUE, *(f"{QUEUE}\x06\x16{step}" for step in (3, 6, 9)))
+
+INTAKE: Final = PREFIX + "intake"
+INTAKE_LEASE: Final = PREFIX + "intake-lease"
+READY_TRUSTED: Final = PREFIX + "ready:trusted"
+READY_SUSPECT: Final = PREFIX + "ready:suspect"
+TURNS: Final = PREFIX + "turns"
+PARKED: Final = PREFIX + "parked"
+CLAIMERS: Final = PREFIX + "claimers"
+SEQUENCE: Final = PREFIX + "sequence"
+BACKLOG: Final = PREFIX + "backlog"
+DONE: Final = PREFIX + "done"
+DEAD: Final = PREFIX + "dead"
+LEDGER_BYTES: Final = PREFIX + "ledger-bytes"
+ACCOUNTS: Final = PREFIX + "accounts"
+LAST_TICK: Final = PREFIX + "last-tick"
+
+# Prefixes: scripts meet ids and lanes that their caller cannot know, so they get these as keys.
+RECORD: Final = PREFIX + "record:"
+LANE: Final = PREFIX + "lane:"
+PACE: Final = PREFIX + "pace:"
+CLAIMS: Final = PREFIX + "claims:"
+
+
+def record(postback_id: str) -> str:
+    """Key of a postback's record."""
+    return RECORD + postback_id
+
+
+def lane(name: str) -> str:
+    """Key of a lane's list of waiting ids; the name is ``account/group``."""
+    return LANE + name
+
+
+def lane_name(account: str, group: str) -> str:
+    """Name of the lane of an account's group."""
+    return f"{account}/{group}"
+
+
+def claims(token: str) -> str:
+    """Key of the claims that one delivering loop holds."""
+    return CLAIMS + token

@@ -1,0 +1,47 @@
+"""Reading the ledger, and what an operator does to one postback."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from postbacks import keys
+from postbacks.broker import broker_errors
+from postbacks.errors import UnknownPostback
+from postbacks.ledger.record import Record
+
+if TYPE_CHECKING:
+    import redis
+
+
+class Ledger:
+    """The records of one broker."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+
+    def find(self, postback_id: str) -> Record | None:
+        """The record of an id, or None where the ledger has none (yet)."""
+        with broker_errors():
+            fields: dict[bytes, bytes] = self._client.hgetall(keys.record(postback_id))  # type: ignore[assignment]
+        return Record.from_hash(postback_id, fields) if fields else None
+
+    def get(self, postback_id: str) -> Record:
+        """The record of an id.
+
+        Raises:
+            UnknownPostback: says what that may mean.
+        """
+        record = self.find(postback_id)
+        if record is None:
+            raise UnknownPostback(
+                f"The ledger has no postback {postback_id}: it is not taken in yet (is a worker running?), "
+                "was dropped after its retention, or never existed."
+            )
+        return record
+
+    def ended(self, *, dead: bool, at_most: int) -> list[Record]:
+        """The latest dead (or else done) postbacks, newest first."""
+        with broker_errors():
+            ids: list[bytes] = self._client.zrevrange(keys.DEAD if dead else keys.DONE, 0, at_most - 1)  # type: ignore[assignment]
+        found = (self.find(postback_id.decode()) for postback_id in ids)
+        return [record for record in found if record is not None]

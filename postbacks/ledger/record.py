@@ -1,0 +1,159 @@
+"""A postback's record as Python values.
+
+The record is one hash. Scripts write its fields: schema, state, account, group, origin, code, url,
+endpoint, xml, created_ms, sequence, attempts (POSTs begun), failures (attempts that count against
+the resends), bytes, and where they apply next_ms, sent_ms, ended_ms, reason, cancel, raw, and one
+``attempt:N`` a POST (JSON).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from postbacks.urls import redacted
+
+#: Version of the layout of records; every record carries it.
+SCHEMA: Final = 1
+#: What a record takes in the broker beside its XML, URL and raw message: measured with MEMORY USAGE
+#: on Valkey 9.1, six attempts included (tests/integration/test_ledger.py holds it to the fact).
+OVERHEAD_BYTES: Final = 1400
+
+
+def iso(ms: int | None) -> str | None:
+    """A time of the broker's clock (ms since the epoch) as ISO 8601 UTC with milliseconds."""
+    if ms is None:
+        return None
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One POST of a postback and what came of it.
+
+    Attributes:
+        number: 1 for the first POST.
+        at_ms: when it began, on the broker's clock.
+        outcome: one of ``delivery.outcomes.OUTCOMES``, or ``unknown``.
+        status: HTTP status, where an answer came.
+        elapsed_ms: from the begin of the POST to its outcome.
+        detail: the outcome in words, without secrets.
+        excerpt: the first bytes of a failed answer's body, as text.
+        shared: a connection that was tried for another postback of the endpoint stood for this one.
+    """
+
+    number: int
+    at_ms: int
+    outcome: str
+    status: int | None = None
+    elapsed_ms: int = 0
+    detail: str = ""
+    excerpt: str = ""
+    shared: bool = False
+
+    def to_json(self) -> str:
+        """As the record keeps it; what is empty is left out."""
+        always = {"number": self.number, "at_ms": self.at_ms, "outcome": self.outcome}
+        rest = {
+            "status": self.status,
+            "elapsed_ms": self.elapsed_ms,
+            "detail": self.detail,
+            "excerpt": self.excerpt,
+            "shared": self.shared,
+        }
+        return json.dumps(always | {name: value for name, value in rest.items() if value}, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Attempt:
+        """As ``to_json`` wrote it; fields of a newer version are left out."""
+        data = json.loads(text)
+        return cls(**{name: data[name] for name in cls.__slots__ if name in data})
+
+    def shown(self) -> dict[str, Any]:
+        """As ``postbacks show --json`` prints it."""
+        shown: dict[str, Any] = {
+            "number": self.number,
+            "at": iso(self.at_ms),
+            "outcome": self.outcome,
+            "status": self.status,
+            "elapsed_ms": self.elapsed_ms,
+        }
+        if self.detail:
+            shown["detail"] = self.detail
+        if self.excerpt:
+            shown["excerpt"] = self.excerpt
+        if self.shared:
+            shown["shared"] = True
+        return shown
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What the ledger knows of a postback. Times are ms since the epoch on the broker's clock."""
+
+    id: str
+    state: str
+    account: str
+    group: str
+    origin: str
+    code: str
+    url: str
+    xml: bytes
+    created_ms: int
+    sequence: int
+    reason: str
+    attempts: tuple[Attempt, ...]
+    failures: int
+    next_ms: int | None
+    ended_ms: int | None
+    raw: bytes | None
+
+    @classmethod
+    def from_hash(cls, postback_id: str, fields: dict[bytes, bytes]) -> Record:
+        """Build one from the hash as redis-py returns it (bytes)."""
+        text = {
+            name.decode(): value.decode("utf-8", "replace")
+            for name, value in fields.items()
+            if name not in {b"xml", b"raw"}
+        }
+        attempts = sorted(
+            (Attempt.from_json(value) for name, value in text.items() if name.startswith("attempt:")),
+            key=lambda attempt: attempt.number,
+        )
+        return cls(
+            id=postback_id,
+            state=text["state"],
+            account=text.get("account", ""),
+            group=text.get("group", ""),
+            origin=text.get("origin", ""),
+            code=text.get("code", ""),
+            url=text.get("url", ""),
+            xml=fields.get(b"xml", b""),
+            created_ms=int(text.get("created_ms", 0)),
+            sequence=int(text.get("sequence", 0)),
+            reason=text.get("reason", ""),
+            attempts=tuple(attempts),
+            failures=int(text.get("failures", 0)),
+            next_ms=int(float(text["next_ms"])) if "next_ms" in text else None,
+            ended_ms=int(float(text["ended_ms"])) if "ended_ms" in text else None,
+            raw=fields.get(b"raw"),
+        )
+
+    def shown(self) -> dict[str, Any]:
+        """As ``postbacks show --json`` prints it: no password of a URL, no raw message."""
+        return {
+            "id": self.id,
+            "account": self.account,
+            "group": self.group,
+            "origin": self.origin,
+            "code": self.code,
+            "url": redacted(self.url) if self.url else None,
+            "state": self.state,
+            "reason": self.reason or None,
+            "sequence": self.sequence,
+            "created": iso(self.created_ms),
+            "attempts": [attempt.shown() for attempt in self.attempts],
+            "next_at": iso(self.next_ms),
+        }

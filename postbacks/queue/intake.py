@@ -1,0 +1,210 @@
+"""From messages to records: decode, look the account up, route, render, accept."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from postbacks.accounts import UNKNOWN_ACCOUNT, Account, AccountStore, check_name
+from postbacks.catalogue import Event, parse_event
+from postbacks.errors import PostbacksError, UnsupportedOption
+from postbacks.ledger.record import OVERHEAD_BYTES, SCHEMA
+from postbacks.queue.message import Message, Unreadable, decode
+from postbacks.queue.scripts import Argument, Scripts
+from postbacks.settings import Settings
+from postbacks.urls import check_url, endpoint_of
+from postbacks.xml import render
+
+log = logging.getLogger(__name__)
+
+#: How much of an unreadable message is kept with it.
+MAX_RAW_BYTES: Final = 65_536
+
+WAITING, SKIPPED, DEAD = "waiting", "skipped", "dead"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What an application asked for: an event of an account, and a URL if not the account's own."""
+
+    account: str
+    event: Event
+    url: str | None
+
+
+def check_order(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Order:
+    """Check the arguments of ``send_postback``: names, event, form of the URL; no account is looked up.
+
+    Raises:
+        InvalidEvent: lists every tag at fault.
+        InvalidAccount: the name cannot be one.
+        InvalidUrl: the URL cannot be one.
+        UnsupportedOption: arguments that send_postback does not have.
+    """
+    account, event, url = _bind(*args, **kwargs)
+    return Order(check_name(account), parse_event(event), None if url is None else check_url(url))
+
+
+def _bind(*args: Any, **kwargs: Any) -> tuple[Any, Any, Any]:
+    names = ("account", "event")
+    given = dict(zip(names, args, strict=False))
+    unknown = sorted(set(kwargs) - {"account", "event", "url"} | (set(given) & set(kwargs)))
+    if len(args) > len(names) or unknown:
+        raise UnsupportedOption(
+            "send_postback takes account, event and url= "
+            f"(got {len(args)} positional arguments and {', '.join(sorted(kwargs)) or 'no others'})."
+        )
+    given |= kwargs
+    missing = [name for name in names if name not in given]
+    if missing:
+        raise UnsupportedOption(f"send_postback wants {' and '.join(missing)} as well.")
+    return given["account"], given["event"], given.get("url")
+
+
+class Intake:
+    """Takes messages out of Celery's queue into the ledger and the lanes.
+
+    Args:
+        scripts: the scripts of the broker.
+        accounts: where accounts are looked up.
+        settings: the process's settings.
+    """
+
+    def __init__(self, scripts: Scripts, accounts: AccountStore, settings: Settings) -> None:
+        self._scripts = scripts
+        self._accounts = accounts
+        self._settings = settings
+
+    def run(self, token: str, deadline_s: float) -> tuple[int, bool]:
+        """Take in until the queue is empty or the deadline (time.monotonic()) has come.
+
+        Returns:
+            How many messages were taken in, and whether there may be more.
+        """
+        lease_ms = int(self._settings.intake_lease_s * 1000)
+        total = 0
+        while True:
+            messages = self._scripts.take_in(token, lease_ms, self._settings.intake_batch)
+            if not messages:
+                if messages is not None:
+                    self._scripts.end_intake(token)
+                return total, False
+            if not self._accept(token, self._orders(messages)):
+                return total, True  # the lease was lost: another tick does these
+            total += len(messages)
+            if time.monotonic() >= deadline_s:
+                self._scripts.end_intake(token)
+                return total, True
+
+    def accept_one(self, message: Message) -> None:
+        """Accept a single postback, as a worker does that was given the queue ``postbacks`` itself."""
+        token = f"one:{message.id}"
+        lease_ms = int(self._settings.intake_lease_s * 1000)
+        deadline_s = time.monotonic() + 2 * self._settings.intake_lease_s
+        while (left_over := self._scripts.take_in(token, lease_ms, 0)) is None:
+            if time.monotonic() > deadline_s:
+                raise PostbacksError(f"Postback {message.id}: the intake is held by another process.")
+            time.sleep(0.05)
+        # Accepting empties the intake, so what a dead tick left in it is accepted as well.
+        accepted = self._accept(token, self._orders(left_over) + self._fields_of([(message, b"")]))
+        self._scripts.end_intake(token)
+        if not accepted:
+            raise PostbacksError(f"Postback {message.id}: the intake's lease was lost; try again.")
+
+    def _orders(self, messages: Sequence[bytes]) -> list[Argument]:
+        read: list[tuple[Message | Unreadable, bytes]] = []
+        for raw in messages:
+            try:
+                read.append((decode(raw), raw))
+            except Unreadable as unreadable:
+                read.append((unreadable, raw))
+        return self._fields_of(read)
+
+    def _fields_of(self, read: Sequence[tuple[Message | Unreadable, bytes]]) -> list[Argument]:
+        orders: list[tuple[Message, Order | PostbacksError, bytes] | tuple[Unreadable, None, bytes]] = []
+        for message, raw in read:
+            if isinstance(message, Unreadable):
+                orders.append((message, None, raw))
+                continue
+            try:
+                orders.append((message, check_order(message.args, message.kwargs), raw))
+            except PostbacksError as error:
+                orders.append((message, error, raw))
+        wanted = {order.account for _, order, _ in orders if isinstance(order, Order)}
+        accounts = self._accounts.get_many(sorted(wanted))
+        fields: list[Argument] = []
+        for message, order, raw in orders:
+            if isinstance(order, Order) and isinstance(message, Message):
+                fields += self._sound(message, order, accounts.get(order.account))
+            else:
+                fields += _broken(message, order, raw)
+        return fields
+
+    def _sound(self, message: Message, order: Order, account: Account | None) -> tuple[Argument, ...]:
+        event = order.event
+        url, reason = _route(order, account)
+        place = WAITING if url else SKIPPED
+        if message.expires is not None and message.expires <= datetime.now(UTC):
+            place, reason = SKIPPED, "expired"
+        due = int(message.eta.timestamp() * 1000) if message.eta else ""
+        return (
+            message.id, order.account, event.group, event.origin, event.code,
+            url or "", endpoint_of(url) if url else "", render(event), place, reason, b"", due,
+        )  # fmt: skip
+
+    def _accept(self, token: str, fields: list[Argument]) -> bool:
+        results = self._scripts.accept(
+            token, SCHEMA, self._settings.max_waiting_per_account, OVERHEAD_BYTES, fields
+        )
+        if results is None:
+            log.warning("intake.lease_lost token=%s: the next tick takes these messages in", token)
+            return False
+        full = results.count(-1)
+        if full:
+            log.error("intake.backlog_full postbacks=%d: an account's backlog is full; they are dead", full)
+        return True
+
+
+def _route(order: Order, account: Account | None) -> tuple[str | None, str]:
+    if order.url is not None:
+        # A URL that came with the event needs no account; an origin that is off stays off.
+        if account is not None and order.event.origin in account.off:
+            return account.route(order.event.origin, order.event.group)
+        return order.url, ""
+    if account is None:
+        return None, UNKNOWN_ACCOUNT
+    return account.route(order.event.origin, order.event.group)
+
+
+def _broken(
+    message: Message | Unreadable, error: Order | PostbacksError | None, raw: bytes
+) -> tuple[Argument, ...]:
+    """A message that is no postback: kept among the dead with its reason."""
+    if isinstance(message, Unreadable):
+        message_id, reason, account, origin, code = message.message_id, message.reason, "", "", ""
+    else:
+        message_id, reason = message.id, str(error)
+        account, origin, code = _claimed_names(message)
+    log.error("intake.unreadable id=%s reason=%s", message_id, reason[:500])
+    texts = (text.encode("utf-8", "replace") for text in (origin, code, reason))
+    origin_bytes, code_bytes, reason_bytes = texts
+    return (
+        message_id, account, "", origin_bytes, code_bytes, "", "", b"", DEAD, reason_bytes,
+        raw[:MAX_RAW_BYTES], "",
+    )  # fmt: skip
+
+
+def _claimed_names(message: Message) -> tuple[str, str, str]:
+    """What a broken order says of itself, as far as it can be shown."""
+    try:
+        account, event, _ = _bind(*message.args, **message.kwargs)
+        account = check_name(account)
+    except PostbacksError:
+        return "", "", ""
+    if not isinstance(event, Mapping):
+        return account, "", ""
+    return account, str(event.get("ORIGIN", ""))[:40], str(event.get("CODE", ""))[:40]

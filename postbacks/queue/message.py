@@ -1,0 +1,136 @@
+"""A message of Celery's queue, read as a postback: protocol 2 in kombu's Redis envelope.
+
+kombu keeps a JSON object a message: body (base64 JSON of ``[args, kwargs, embed]``), content-type,
+content-encoding, headers (Celery's protocol 2: task, id, eta, expires …) and properties. Anything
+may stand in a queue, so nothing is believed: what cannot be read becomes ``Unreadable`` with its
+reason, and is kept among the dead.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import bz2
+import json
+import re
+import uuid
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+from kombu.utils import json as kombu_json
+
+from postbacks.catalogue import MAX_EVENT_BYTES
+
+TASK_NAME: Final = "postbacks.send_postback"
+
+#: A body beyond this cannot hold an event that the catalogue takes; JSON may escape each character
+#: as six bytes, and a compressed one is not unpacked further.
+MAX_BODY_BYTES: Final = 8 * MAX_EVENT_BYTES
+
+_ID = re.compile(r"[\x21-\x7e]{1,255}\Z")
+#: kombu's names for what ``compression=`` gives (kombu 5.7, ``kombu/compression.py``).
+_UNPACK: Final = {"application/x-gzip": zlib.decompressobj, "application/x-bz2": bz2.BZ2Decompressor}
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """A message for ``send_postback``, its arguments not yet checked.
+
+    Attributes:
+        id: the postback's id (Celery's task id).
+        args: positional arguments.
+        kwargs: keyword arguments.
+        eta: when the caller wants it sent, or None.
+        expires: when the caller no longer wants it sent, or None.
+    """
+
+    id: str
+    args: list[Any]
+    kwargs: dict[str, Any]
+    eta: datetime | None
+    expires: datetime | None
+
+
+class Unreadable(Exception):  # noqa: N818
+    """Raised when a message is no postback; says why, and carries its id where it has one."""
+
+    def __init__(self, reason: str, message_id: str | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.message_id = message_id or str(uuid.uuid4())
+
+
+def is_id(value: object) -> bool:
+    """Whether a value can be a postback's id: it travels in a header, so 1 to 255 printable ASCII characters."""
+    return isinstance(value, str) and _ID.match(value) is not None
+
+
+def decode(raw: bytes) -> Message:
+    """Read one message.
+
+    Raises:
+        Unreadable: it is no JSON, of another protocol or task, or its body cannot be unpacked.
+    """
+    try:
+        envelope = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise Unreadable(f"the message is no JSON: {error}") from None
+    if not isinstance(envelope, dict):
+        raise Unreadable("the message is no JSON object")
+    headers = envelope.get("headers")
+    if not isinstance(headers, dict) or "task" not in headers:
+        raise Unreadable("the message is not of Celery's protocol 2: it has no header that names a task")
+    message_id = headers.get("id")
+    if not is_id(message_id):
+        raise Unreadable("the message has no usable id")
+    if headers["task"] != TASK_NAME:
+        raise Unreadable(f"the message is for the task {str(headers['task'])[:80]!r}", message_id)
+    try:
+        args, kwargs = _arguments(envelope, headers)
+        eta, expires = _time(headers.get("eta")), _time(headers.get("expires"))
+    except (ValueError, TypeError, RecursionError, zlib.error, OSError, EOFError) as error:
+        raise Unreadable(f"the message's body cannot be read: {error}", message_id) from None
+    return Message(message_id, args, kwargs, eta, expires)
+
+
+def _arguments(envelope: Mapping[str, Any], headers: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+    if envelope.get("content-type") != "application/json":
+        raise ValueError(f"its content type is {envelope.get('content-type')!r}, not application/json")
+    body = envelope["body"] if "body" in envelope else ""
+    properties = envelope.get("properties")
+    if isinstance(properties, dict) and properties.get("body_encoding") == "base64":
+        try:
+            body = base64.b64decode(body, validate=True)
+        except binascii.Error as error:
+            raise ValueError(f"it is no base64: {error}") from None
+    compression = headers.get("compression")
+    if compression:
+        if compression not in _UNPACK:
+            raise ValueError(f"its compression {compression!r} is not supported (gzip and bzip2 are)")
+        unpacker: Any = _UNPACK[compression]()
+        body = unpacker.decompress(body, MAX_BODY_BYTES + 1)
+    if len(body) > MAX_BODY_BYTES:
+        raise ValueError(f"it is larger than {MAX_BODY_BYTES} bytes")
+    text = body.decode("utf-8") if isinstance(body, bytes) else body
+    # kombu marks what JSON cannot say (a datetime) with __type__; only then is its slower reader needed.
+    content = kombu_json.loads(text) if "__type__" in text else json.loads(text)
+    if not isinstance(content, list) or len(content) < 2:
+        raise TypeError("it is no [args, kwargs, embed] of Celery's protocol 2")
+    args, kwargs = content[0], content[1]
+    if not isinstance(args, list) or not isinstance(kwargs, dict):
+        raise TypeError("its args are no list or its kwargs no object")
+    return args, kwargs
+
+
+def _time(value: object) -> datetime | None:
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise TypeError("its eta or expires is no ISO 8601 text")
+    moment = datetime.fromisoformat(value)
+    if moment.tzinfo is None:
+        raise ValueError("its eta or expires has no time zone")
+    return moment

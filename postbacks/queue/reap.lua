@@ -1,0 +1,42 @@
+-- reap: postbacks of a loop whose lease ran out return to the front of their lanes. A POST that may
+-- have begun stands in the ledger as an attempt with the outcome unknown.
+--
+-- ARGV[2] postbacks at most
+-- Returns how many were taken back; as many as asked for means that there may be more.
+local at_most = tonumber(ARGV[2])
+local expired = redis.call('ZRANGEBYSCORE', CLAIMERS, '-inf', now, 'LIMIT', 0, 1)
+if #expired == 0 then return 0 end
+local token = expired[1]
+local claims = CLAIMS .. token
+
+local entries = redis.call('HRANDFIELD', claims, at_most, 'WITHVALUES')
+local orphans = {}
+for i = 1, #entries, 2 do
+  local r = redis.call('HMGET', RECORD .. entries[i], 'account', 'group', 'sequence', 'attempts', 'sent_ms', 'cancel')
+  orphans[#orphans + 1] = { id = entries[i], begun = entries[i + 1] == '1', account = r[1],
+    lane = r[1] .. '/' .. r[2], sequence = tonumber(r[3]), attempts = r[4], sent_ms = tonumber(r[5]), cancel = r[6] }
+end
+-- the youngest first, so that the oldest ends up in front
+table.sort(orphans, function(a, b) return a.sequence > b.sequence end)
+
+local touched = {}
+for _, orphan in ipairs(orphans) do
+  local record = RECORD .. orphan.id
+  redis.call('HDEL', claims, orphan.id)
+  if orphan.begun then
+    redis.call('HSET', record, 'attempt:' .. orphan.attempts, cjson.encode({
+      number = tonumber(orphan.attempts), at_ms = orphan.sent_ms, outcome = 'unknown',
+      detail = 'the worker died or lost its lease before it noted the answer' }))
+  end
+  if orphan.cancel then
+    finish(orphan.id, orphan.account, 'cancelled', 'revoked', DONE)
+  else
+    redis.call('HSET', record, 'state', 'waiting')
+    redis.call('LPUSH', LANE .. orphan.lane, orphan.id)
+  end
+  redis.call('HINCRBY', PACE .. orphan.lane, 'claimed', -1)
+  touched[orphan.lane] = true
+end
+for lane in pairs(touched) do make_ready(lane) end
+if redis.call('EXISTS', claims) == 0 then redis.call('ZREM', CLAIMERS, token) end
+return #orphans

@@ -1,0 +1,150 @@
+"""The Lua scripts as explicit Python methods: one a move, arguments in, plain values out.
+
+Every script gets the same keys (``KEYS``) and the clock's offset, and is described in its file.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, Final
+
+from redis.exceptions import NoScriptError
+
+from postbacks import keys
+from postbacks.broker import broker_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    import redis
+
+#: The order of ``_shared.lua``'s unpacking.
+KEYS: Final = (
+    keys.RECORD, keys.LANE, keys.PACE, keys.CLAIMS,
+    keys.READY_TRUSTED, keys.READY_SUSPECT, keys.TURNS, keys.PARKED,
+    keys.CLAIMERS, keys.SEQUENCE, keys.BACKLOG, keys.DONE,
+    keys.DEAD, keys.LEDGER_BYTES, keys.INTAKE, keys.INTAKE_LEASE,
+)  # fmt: skip
+
+Argument = str | bytes | int | float
+
+
+@cache
+def source(name: str) -> str:
+    """The text of a script: what all begin with, then its own."""
+    folder = files("postbacks.queue")
+    return (folder / "_shared.lua").read_text("utf-8") + (folder / f"{name}.lua").read_text("utf-8")
+
+
+class Scripts:
+    """Runs the scripts on one broker.
+
+    Args:
+        client: the broker's client; replies come as bytes.
+        clock_offset_ms: added to the broker's clock, so that tests can move time; 0 otherwise.
+    """
+
+    def __init__(self, client: redis.Redis, *, clock_offset_ms: int = 0) -> None:
+        self.client = client
+        self.clock_offset_ms = clock_offset_ms
+        self._hashes: dict[str, str] = {}
+
+    def run(self, name: str, arguments: Iterable[Argument], *, more_keys: Sequence[str] = ()) -> Any:
+        """Run a script by name, loading it where the broker does not have it (a restart forgets them)."""
+        command = (*KEYS, *more_keys, self.clock_offset_ms, *arguments)
+        count = len(KEYS) + len(more_keys)
+        with broker_errors():
+            digest = self._hashes.get(name) or self._load(name)
+            try:
+                return self.client.evalsha(digest, count, *command)
+            except NoScriptError:
+                return self.client.evalsha(self._load(name), count, *command)
+
+    def _load(self, name: str) -> str:
+        digest: str = self.client.script_load(source(name))  # type: ignore[assignment]
+        self._hashes[name] = digest
+        return digest
+
+    def take_in(self, token: str, lease_ms: int, at_most: int) -> list[bytes] | None:
+        """Take messages from Celery's queue, oldest first; None if another tick holds the intake."""
+        reply: list[bytes] | None = self.run(
+            "take_in", (token, lease_ms, at_most), more_keys=keys.QUEUE_LISTS
+        )
+        return reply
+
+    def accept(
+        self, token: str, schema: int, backlog_max: int, overhead_bytes: int, fields: Iterable[Argument]
+    ) -> list[int] | None:
+        """Turn the intake into records; None if the lease was lost."""
+        reply: list[int] | None = self.run(
+            "accept", (token, schema, backlog_max, overhead_bytes, *fields)
+        )
+        return reply
+
+    def end_intake(self, token: str) -> None:
+        """Give the intake's lease back."""
+        self.run("end_intake", (token,))
+
+    def release(self, at_most: int) -> int:
+        """Move due parked postbacks to their lanes; returns how many."""
+        return int(self.run("release", (at_most,)))
+
+    def reap(self, at_most: int) -> int:
+        """Take back what a silent loop had claimed; returns how many."""
+        return int(self.run("reap", (at_most,)))
+
+    def claim(
+        self,
+        token: str,
+        lease_ms: int,
+        *,
+        at_most: int,
+        suspects_max: int,
+        free: int,
+        held_max: int,
+        held_per_lane: int,
+        slow_lanes: Iterable[str],
+    ) -> tuple[int, list[list[Any]], list[list[Any]]]:
+        """Claim from the ready lanes; returns the broker's ms, rows to send now and rows to hold."""
+        now_ms, begun, held = self.run(
+            "claim",
+            (token, lease_ms, at_most, suspects_max, free, held_max, held_per_lane, *slow_lanes),
+        )
+        return now_ms, begun, held
+
+    def begin(self, token: str, ids: Iterable[str]) -> tuple[int, list[list[Any]]]:
+        """Count an attempt for held ids that are about to be sent; returns the broker's ms and rows."""
+        now_ms, rows = self.run("begin", (token, *ids))
+        return now_ms, rows
+
+    def commit(
+        self, token: str, lease_ms: int, limit_max: int, forget_s: int, fields: Iterable[Argument]
+    ) -> list[list[Any]]:
+        """Note attempts and move their postbacks on; one ``[state, next_ms]`` each."""
+        reply: list[list[Any]] = self.run("commit", (token, lease_ms, limit_max, forget_s, *fields))
+        return reply
+
+    def give_back(self, token: str, ids: Iterable[str] = ()) -> int:
+        """Return held ids to the front of their lanes; a loop that holds nothing leaves."""
+        return int(self.run("give_back", (token, *ids)))
+
+    def renew(self, token: str, lease_ms: int) -> bool:
+        """Keep a lease; False if it was lost."""
+        return bool(self.run("renew", (token, lease_ms)))
+
+    def cancel(self, postback_id: str, remember_s: int) -> str:
+        """Cancel a postback that is not yet sent; returns its state afterwards."""
+        return _text(self.run("cancel", (postback_id, remember_s)))
+
+    def replay(self, postback_id: str) -> str:
+        """Send a dead postback again; returns its state afterwards, empty if it is unknown."""
+        return _text(self.run("replay", (postback_id,)))
+
+    def retain(self, done_ms: int, dead_ms: int, bytes_max: int, at_most: int) -> int:
+        """Drop records older than these ages or past the memory share; returns how many."""
+        return int(self.run("retain", (-done_ms, -dead_ms, bytes_max, at_most)))
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value

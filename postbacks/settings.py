@@ -1,0 +1,127 @@
+"""Every tunable: typed, with its unit in its name, its default and the reason for it.
+
+Each is read from the environment as ``POSTBACKS_`` and its name in upper case.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Annotated
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from postbacks.errors import BadSetting
+
+Networks = tuple[IPv4Network | IPv6Network, ...]
+
+
+class Settings(BaseSettings):
+    """The settings of one process. Immutable; ``load()`` reads them once."""
+
+    model_config = SettingsConfigDict(env_prefix="POSTBACKS_", frozen=True, extra="ignore")
+
+    # -- the promise ------------------------------------------------------------------------
+    retry_countdown_s: float = Field(
+        300, ge=0, description="Seconds from a failure to the resend. The promise: every 5 minutes."
+    )
+    max_resends: int = Field(
+        5, ge=0, le=1000, description="Resends after the first send. The promise: at most 5, so 6 POSTs in all."
+    )
+    connect_timeout_s: float = Field(
+        10, gt=0, description="Seconds to establish a connection: name look-up, TCP, TLS and proxy together."
+    )
+    answer_timeout_s: float = Field(
+        10, gt=0, description="Seconds from the connection to the whole header of the answer."
+    )
+
+    # -- broker -----------------------------------------------------------------------------
+    broker_url: str = Field(
+        "redis://127.0.0.1:6379/0",
+        description="Where Redis or Valkey is: redis://, rediss:// (TLS) or unix:///path?db=0.",
+    )
+    broker_timeout_s: float = Field(
+        3, gt=0, description="Seconds a broker command or connection may take before it counts as failed."
+    )
+    accounts: str = Field(
+        "",
+        description="Where accounts come from: empty for our own store in Redis, or module:attribute of an AccountStore.",
+    )
+
+    # -- queue ------------------------------------------------------------------------------
+    intake_batch: int = Field(
+        500, ge=1, le=4000, description="Messages taken in by one script call; bounds how long it blocks the broker."
+    )
+    intake_lease_s: float = Field(
+        10, gt=0, description="Seconds until messages that a dead tick had taken are taken again."
+    )
+    claim_lease_s: float = Field(
+        30, gt=0, description="Seconds a silent worker keeps its claims; it renews at a third of it."
+    )
+    release_batch: int = Field(
+        1000, ge=1, le=10_000, description="Parked postbacks released by one script call."
+    )
+    max_waiting_per_account: int = Field(
+        1_000_000,
+        ge=1,
+        description="Waiting and parked postbacks an account may have; past it its MT postbacks are dead at once.",
+    )
+
+    # -- delivery ---------------------------------------------------------------------------
+    max_transfers: int = Field(
+        2000, ge=2, le=20_000, description="POSTs open at a time in one worker process (file descriptors allowing)."
+    )
+    lane_max_transfers: int = Field(
+        10, ge=1, description="POSTs of one lane (account and group) open at a time, over all workers."
+    )
+    probe_claims: int = Field(
+        1000,
+        ge=1,
+        description="Postbacks claimed at once from a lane that fails: one is tried, a connect time-out counts for all.",
+    )
+    slow_after_s: float = Field(
+        1, gt=0, description="A lane with a transfer open for longer counts as slow and shares the half with the failing."
+    )
+    deliver_slice_s: float = Field(
+        60, gt=0, description="Seconds a deliver task claims before it hands over to the next one."
+    )
+    allowed_networks: Annotated[Networks, NoDecode] = Field(
+        (), description="Networks, comma-separated, that postbacks may reach though they are not global (127.0.0.0/8)."
+    )
+
+    # -- ledger -----------------------------------------------------------------------------
+    retention_delivered_s: float = Field(
+        7 * 86_400, gt=0, description="Seconds a delivered, skipped or cancelled postback stays in the ledger."
+    )
+    retention_dead_s: float = Field(30 * 86_400, gt=0, description="Seconds a dead postback stays replayable.")
+    ledger_memory_share: float = Field(
+        0.3, gt=0, le=1, description="Share of the broker's memory past which delivered records are dropped early."
+    )
+    excerpt_bytes: int = Field(
+        256, ge=0, le=4096, description="Bytes of a failed answer's body that the ledger keeps."
+    )
+
+    @field_validator("allowed_networks", mode="before")
+    @classmethod
+    def _networks(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(ip_network(part.strip()) for part in value.split(",") if part.strip())
+        return value
+
+
+@lru_cache(maxsize=1)
+def load() -> Settings:
+    """Read the settings from the environment, once a process.
+
+    Raises:
+        BadSetting: names the variable, its value and what it should be.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        faults = "; ".join(
+            f"POSTBACKS_{'_'.join(str(part) for part in fault['loc']).upper()}={fault['input']!r}: {fault['msg']}"
+            for fault in error.errors()
+        )
+        raise BadSetting(f"{faults}. Correct the environment and start again.") from None

@@ -1,0 +1,334 @@
+"""The three tasks: ``send_postback`` (an application calls it), ``dispatch`` (the tick), ``deliver``."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Final
+
+from celery import Task
+from celery.exceptions import MaxRetriesExceededError
+from celery.result import AsyncResult
+
+from postbacks import accounts, keys
+from postbacks.app import DELIVER, DISPATCH, SEND_POSTBACK, app
+from postbacks.broker import broker_errors, check, client
+from postbacks.catalogue import Event, parse_event
+from postbacks.delivery import process
+from postbacks.delivery.claims import Claimed, Held
+from postbacks.delivery.loop import Decision
+from postbacks.delivery.outcomes import Outcome
+from postbacks.delivery.single import post_once
+from postbacks.errors import InvalidEvent, PostbackFailed, UnsupportedOption
+from postbacks.queue.intake import Intake, Order, check_order
+from postbacks.queue.message import Message, is_id
+from postbacks.queue.scripts import Scripts
+from postbacks.queue.tick import Tick
+from postbacks.settings import load
+from postbacks.worker import PoolCheck, Stopping
+
+log = logging.getLogger(__name__)
+
+#: Seconds that the revocation of an id is remembered whose message has not been taken in yet.
+REVOKED_KEPT_S: Final = 86_400
+
+#: Celery options that a postback cannot honour, and what to do instead.
+_REFUSED: Final = {
+    "link": "a postback may take half an hour; look at its AsyncResult instead",
+    "link_error": "a dead postback stays in the ledger; look at its AsyncResult instead",
+    "chord": "a chord would wait for it; put postbacks outside the chord",
+    "expires": "an accepted postback is sent or stands as dead; use revoke() to cancel one",
+}
+
+app.steps["worker"].add(PoolCheck)
+app.steps["worker"].add(Stopping)
+
+
+class PostbackResult(AsyncResult):  # type: ignore[misc]
+    """The future of a postback: its id is the postback's id, its state comes from the ledger."""
+
+    def revoke(self, *_: Any, **__: Any) -> None:
+        """Cancel the postback if it waits or is parked; one whose POST is open is not sent again.
+
+        Mirrors ``celery.result.AsyncResult.revoke``; differs in cancelling in the ledger, where it
+        lasts, and not in the memory of the workers that happen to run.
+        """
+        cancel(self.id)
+
+
+class _Deciding(threading.local):
+    """The decision that Celery's retry has come to in this thread, while one is asked for."""
+
+    countdown_s: float | None = None
+    asked: bool = False
+
+
+_deciding = _Deciding()
+
+
+class PostbackTask(Task):  # type: ignore[misc]
+    """``send_postback``'s class: what goes in is checked in the caller, and a retry is a decision."""
+
+    abstract = True
+
+    def apply_async(
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        task_id: str | None = None,
+        producer: Any = None,
+        link: Any = None,
+        link_error: Any = None,
+        shadow: str | None = None,
+        **options: Any,
+    ) -> Any:
+        """Check event and URL, then send the message; no account is looked up.
+
+        Mirrors ``celery.app.task.Task.apply_async``; differs in checking, and in that the call that
+        ``Task.retry`` makes inside ``deliver`` only records what Celery decided.
+
+        Args:
+            args: account and event.
+            kwargs: account, event and url by name.
+            task_id: the idempotency key; the same id sent again is one postback.
+            producer: as Celery's.
+            link: refused.
+            link_error: refused.
+            shadow: as Celery's.
+            options: Celery's; ``countdown=`` and ``eta=`` delay the first send.
+
+        Returns:
+            A ``PostbackResult``.
+
+        Raises:
+            InvalidEvent: lists every tag at fault.
+            InvalidAccount: the account's name cannot be one.
+            InvalidUrl: the URL cannot be one.
+            UnsupportedOption: an option that postbacks cannot honour.
+            BrokerError: nothing was accepted.
+        """
+        if _deciding.asked:
+            _deciding.countdown_s = options.get("countdown")
+            return None
+        _refuse(link=link, link_error=link_error, **options)
+        if task_id is not None and not is_id(task_id):
+            raise UnsupportedOption(
+                f"task_id {str(task_id)[:60]!r} cannot be a postback's id: 1 to 255 printable ASCII characters, no spaces."
+            )
+        order = check_order(args or (), kwargs or {})
+        options["queue"] = keys.QUEUE
+        options.setdefault("argsrepr", f"({order.account!r}, {order.event.origin} {order.event.code})")
+        options.setdefault("kwargsrepr", "{}")
+        if not app.conf.task_always_eager:
+            _check_broker_once(load().broker_url)
+        with broker_errors():
+            return super().apply_async(
+                (order.account, order.event.to_mapping()),
+                {"url": order.url} if order.url else {},
+                task_id=task_id,
+                producer=producer,
+                shadow=shadow,
+                **options,
+            )
+
+    def signature(self, args: Any = None, *starargs: Any, **starkwargs: Any) -> Any:
+        """A signature that carries its queue, so that another app's worker sends it to the right one.
+
+        Mirrors ``celery.app.task.Task.signature``; differs in the queue, and in being immutable: the
+        result of the task before it in a chain is no argument of a postback.
+        """
+        signature = super().signature(args, *starargs, **starkwargs)
+        signature.set(queue=keys.QUEUE, immutable=True)
+        return signature
+
+    def AsyncResult(self, task_id: str, **kwargs: Any) -> PostbackResult:  # noqa: N802 - Celery's name
+        """The future of a postback by its id."""
+        return PostbackResult(task_id, backend=self.backend, task_name=self.name, app=self.app, **kwargs)
+
+
+def _refuse(**options: Any) -> None:
+    for name, instead in _REFUSED.items():
+        if options.get(name):
+            raise UnsupportedOption(f"send_postback cannot take {name}=: {instead}.")
+    for name in ("queue", "exchange", "routing_key"):
+        given = options.get(name)
+        if given and str(getattr(given, "name", given)) != keys.QUEUE:
+            raise UnsupportedOption(f"send_postback cannot take {name}={given!r}: postbacks wait in {keys.QUEUE!r}.")
+    if options.get("serializer") not in {None, "json"}:
+        raise UnsupportedOption(f"send_postback cannot take serializer={options['serializer']!r}: JSON is the only one.")
+
+
+@lru_cache(maxsize=4)
+def _check_broker_once(_url: str) -> None:
+    """Once a process and broker: may it be trusted with postbacks?"""
+    for warning in check():
+        log.warning("broker.unsafe %s", warning)
+
+
+@app.task(
+    name=SEND_POSTBACK, bind=True, base=PostbackTask, shared=False, acks_late=True, trail=False, typing=False
+)
+def send_postback(self: Any, account: str, event: Event | Mapping[str, Any], *, url: str | None = None) -> Any:
+    """Tell an account's server what happened: ``send_postback.delay("acme", event)``.
+
+    No worker of ours consumes the queue that this is sent to; the tick takes it in. A worker that is
+    given the queue by mistake accepts the postback in the same way and delivers. In eager mode, and
+    when called as a function, one POST is made, with no ledger and no resend.
+
+    Args:
+        self: the task.
+        account: name of the account; where it is unknown the ledger says ``skipped``.
+        event: an event type of the catalogue, or the mapping of its upper-case tags.
+        url: where to send it instead of the account's URL.
+
+    Returns:
+        In eager mode, what came of the POST; else the postback's id.
+    """
+    order = check_order((account, event), {"url": url} if url else {})
+    request = self.request
+    if request.called_directly or request.is_eager:
+        return _post_now(request.id or str(uuid.uuid4()), order)
+    kwargs = {"url": order.url} if order.url else {}
+    message = Message(request.id, [order.account, order.event.to_mapping()], kwargs, None, None)
+    Intake(_scripts(), accounts.store(), load()).accept_one(message)
+    process.deliver(decide, lambda: None)
+    return request.id
+
+
+def _post_now(postback_id: str, order: Order) -> dict[str, Any]:
+    url, reason = order.url, ""
+    if url is None:
+        account = accounts.store().get_many([order.account]).get(order.account)
+        if account is None:
+            url, reason = None, accounts.UNKNOWN_ACCOUNT
+        else:
+            url, reason = account.route(order.event.origin, order.event.group)
+    if url is None:
+        raise PostbackFailed(f"Postback {postback_id} was skipped: {reason}", reason)
+    outcome = post_once(postback_id, order.event, url)
+    if not outcome.delivered:
+        raise PostbackFailed(
+            f"Postback {postback_id} failed: {outcome.detail or outcome.name}", outcome.name, outcome.status, 1
+        )
+    return {"outcome": outcome.name, "status": outcome.status, "attempts": 1}
+
+
+class WakeTask(Task):  # type: ignore[misc]
+    """``dispatch``'s class: at most one tick waits in Celery's queue, however long no worker runs."""
+
+    abstract = True
+
+    def apply_async(self, *args: Any, **options: Any) -> Any:
+        """Send a tick, unless one waits already.
+
+        Mirrors ``celery.app.task.Task.apply_async``; differs in that a tick is not sent while the
+        workers' queue holds anything: ``expires`` discards a late tick only when a worker takes it,
+        so without workers they would pile up.
+        """
+        with broker_errors():
+            if client().llen(keys.WORK_QUEUE):
+                return self.AsyncResult(str(uuid.uuid4()))
+            return super().apply_async(*args, **options)
+
+
+@app.task(name=DISPATCH, base=WakeTask, shared=False, ignore_result=True, trail=False)
+def dispatch() -> None:
+    """One tick: take in, release, reap, and wake as many ``deliver`` tasks as there is work for."""
+    result = Tick(_scripts(), accounts.store(), load()).run()
+    for _ in range(result.wakes):
+        deliver.apply_async(expires=10)
+    if result.more and not process.is_stopping():
+        dispatch.apply_async()
+
+
+@app.task(name=DELIVER, shared=False, ignore_result=True, trail=False)
+def deliver() -> int:
+    """Claim and POST until nothing is ready; carries nothing, so that losing one does no harm."""
+    return process.deliver(decide, deliver.apply_async)
+
+
+def decide(postback: Claimed | Held, outcome: Outcome) -> Decision:
+    """Ask Celery's own retry what follows a failed attempt.
+
+    Enters the postback's request context and calls ``Task.retry``, whose message our ``apply_async``
+    does not send but records: the resend is parked in Redis and not in a worker's memory. At the cap
+    ``retry`` raises, even with ``throw=False``: that alone means dead. The settings hold the promise:
+    every 5 minutes, at most 5 resends.
+    """
+    del outcome  # every failure is resent alike: only 200 counts
+    settings = load()
+    send_postback.push_request(
+        id=postback.id,
+        args=(postback.account, {"ORIGIN": postback.origin, "CODE": postback.code}),
+        kwargs={},
+        retries=postback.failures,
+        called_directly=False,
+        is_eager=False,
+        delivery_info={"exchange": "", "routing_key": keys.QUEUE},
+    )
+    _deciding.asked, _deciding.countdown_s = True, None
+    try:
+        send_postback.retry(
+            countdown=settings.retry_countdown_s, max_retries=settings.max_resends, throw=False
+        )
+    except MaxRetriesExceededError:
+        return Decision(parked=False)
+    finally:
+        _deciding.asked = False
+        send_postback.pop_request()
+    countdown_s = _deciding.countdown_s
+    if countdown_s is None:  # not its truth: a countdown of 0 is one
+        raise RuntimeError("Celery's retry sent no countdown; postbacks supports celery 5.7")
+    return Decision(parked=True, countdown_s=float(countdown_s))
+
+
+def send_postbacks(
+    account: str, events: Iterable[Event | Mapping[str, Any]], *, url: str | None = None
+) -> list[str]:
+    """Send many events of one account, in pipelined batches.
+
+    Every event is checked before the first is sent, so bad input sends nothing.
+
+    Args:
+        account: name of the account.
+        events: event types or mappings.
+        url: where to send them instead of the account's URL.
+
+    Returns:
+        The postbacks' ids, in the order of the events.
+
+    Raises:
+        InvalidEvent: names the number of the event (from 1) and every tag at fault.
+        BrokerError: the broker failed; what was sent before may be accepted.
+    """
+    checked: list[Event] = []
+    for number, event in enumerate(events, start=1):
+        try:
+            checked.append(parse_event(event))
+        except InvalidEvent as error:
+            problems = [(f"event {number}: {tag}" if tag else f"event {number}", why) for tag, why in error.problems]
+            raise InvalidEvent(problems, origin=error.origin, code=error.code) from None
+    ids = [str(uuid.uuid4()) for _ in checked]
+    with broker_errors(), app.producer_pool.acquire(block=True) as producer, producer.batch():
+        for postback_id, event in zip(ids, checked, strict=True):
+            send_postback.apply_async(
+                (account, event), {"url": url} if url else {}, task_id=postback_id, producer=producer
+            )
+    return ids
+
+
+def cancel(postback_id: str) -> str:
+    """Cancel a postback; returns the state it is in afterwards (``sending`` if its POST is open)."""
+    return _scripts().cancel(postback_id, REVOKED_KEPT_S)
+
+
+def resend(postback_id: str) -> str:
+    """Send a dead postback again, the same bytes; returns its state afterwards, empty if unknown."""
+    return _scripts().replay(postback_id)
+
+
+def _scripts() -> Scripts:
+    return Scripts(client())

@@ -1,0 +1,91 @@
+"""What our worker does differently from a stock Celery worker: start checks, stopping, revoking.
+
+Bootsteps belong to our app alone: a program that imports ``postbacks`` and runs a worker of its own
+app is not touched.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any, NoReturn
+
+from celery import bootsteps, signals
+from celery.worker.control import Panel, ok
+
+from postbacks.broker import check, client
+from postbacks.delivery import process
+from postbacks.errors import BrokerUnfit, BrokerUnreachable
+from postbacks.queue.message import is_id
+from postbacks.queue.scripts import Scripts
+
+log = logging.getLogger(__name__)
+
+_REVOKED_KEPT_S = 86_400
+
+
+def _refuse(sentence: str) -> NoReturn:
+    sys.stderr.write(f"postbacks: {sentence}\n")
+    raise SystemExit(2)
+
+
+class PoolCheck(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Refuses a pool, a concurrency or a broker that cannot work, with one sentence."""
+
+    def __init__(self, worker: Any, **kwargs: Any) -> None:
+        super().__init__(worker, **kwargs)
+        pool = worker.pool_cls.__module__.rpartition(".")[2]
+        if pool not in {"thread", "prefork"}:
+            _refuse(f"the pool {pool!r} cannot deliver and tick at the same time; use --pool threads or prefork.")
+        concurrency = int(worker.concurrency)
+        if concurrency < 2:
+            _refuse("a concurrency of 1 cannot deliver and tick at the same time; use --concurrency 2 or more.")
+        try:
+            for warning in check():
+                log.warning("broker.unsafe %s", warning)
+        except BrokerUnfit as error:
+            _refuse(str(error))
+        except BrokerUnreachable as error:
+            log.warning("broker.unreachable %s It is waited for.", error)
+        # threads: one loop claims, one more may finish its slice, and two threads stay free to tick;
+        # prefork: every child but one may deliver
+        loops = concurrency - 1 if pool == "prefork" else max(1, min(2, concurrency - 2))
+        self._places = process.Places(loops)
+        process.set_places(self._places)
+
+    def stop(self, worker: Any) -> None:
+        """Remove the files of the places."""
+        del worker
+        self._places.close()
+
+    def terminate(self, worker: Any) -> None:
+        """The same on a cold shutdown."""
+        self.stop(worker)
+
+
+class Stopping(bootsteps.StartStopStep):  # type: ignore[misc]
+    """Tells the delivering loops of a shutdown, and makes ``revoke`` last.
+
+    Mirrors ``celery.worker.control.revoke``; differs in cancelling in the ledger: stock Celery only
+    marks an id in the memory of the workers that run at that moment.
+    """
+
+    def __init__(self, worker: Any, **kwargs: Any) -> None:
+        super().__init__(worker, **kwargs)
+        signals.worker_shutting_down.connect(_on_shutting_down, weak=False)
+        Panel.register(name="revoke", type="control", variadic="task_id", signature="[id1 [id2 [... [idN]]]]")(
+            _revoke
+        )
+
+
+def _on_shutting_down(**_: Any) -> None:
+    process.stop_claiming()
+
+
+def _revoke(state: Any, task_id: Any, *_: Any, **__: Any) -> Any:
+    """Cancel postbacks by id (or list of ids)."""
+    del state
+    ids = [task_id] if isinstance(task_id, str) else list(task_id or ())
+    scripts = Scripts(client())
+    states = {one: scripts.cancel(one, _REVOKED_KEPT_S) for one in ids if is_id(one)}
+    return ok(f"postbacks {states} flagged as revoked")

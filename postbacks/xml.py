@@ -1,0 +1,72 @@
+"""An event as the XML document that is POSTed, and back (catalogue: What every postback is)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from lxml import etree
+
+from postbacks.errors import InvalidEvent
+
+if TYPE_CHECKING:
+    from postbacks.catalogue import Event
+
+
+def render(event: Event) -> bytes:
+    """Return the document: UTF-8, one element a tag, in the catalogue's order.
+
+    The event must be a checked one; what XML forbids was replaced or refused then. lxml writes a carriage return as
+    ``&#13;``, so that it survives a parser's normalising of line ends.
+    """
+    root = etree.Element("POSTBACK")
+    add = etree.SubElement
+    add(root, "ORIGIN").text = event.origin
+    add(root, "CODE").text = event.code
+    values = event.__dict__
+    for tag in event.tags:
+        value = values[tag.field]
+        if value is None:
+            continue
+        element = add(root, tag.name)
+        if tag.form.item is None:
+            element.text = value
+        else:
+            for each in value:
+                add(element, tag.form.item[0]).text = each
+    return etree.tostring(root, encoding="UTF-8", xml_declaration=True)
+
+
+def read(document: bytes) -> dict[str, Any]:
+    """Return a document's tags as the mapping that ``parse_event`` takes; checks the shape only.
+
+    Safe for documents of strangers: no entity is expanded, nothing is fetched, a DOCTYPE is refused.
+
+    Raises:
+        InvalidEvent: the document is not XML, has a DOCTYPE, another root than POSTBACK, or a tag twice.
+    """
+    # A parser of its own each time: lxml's parsers must not be shared between threads.
+    parser = etree.XMLParser(
+        resolve_entities=False, no_network=True, load_dtd=False, remove_comments=True, remove_pis=True
+    )
+    try:
+        root = etree.fromstring(document, parser)
+    except (etree.XMLSyntaxError, ValueError) as error:
+        raise InvalidEvent([("", f"not an XML document: {error}")]) from None
+    if root.getroottree().docinfo.doctype:
+        raise InvalidEvent([("", "the document has a DOCTYPE")])
+    if root.tag != "POSTBACK":
+        raise InvalidEvent([("", f"the root element is {root.tag!r}, not POSTBACK")])
+    mapping: dict[str, Any] = {}
+    for element in root:
+        name = str(element.tag)
+        if name in mapping:
+            raise InvalidEvent([(name, "is in the document twice")])
+        mapping[name] = _holding(element) if len(element) else element.text or ""
+    return mapping
+
+
+def _holding(element: etree._Element) -> dict[str, list[str]]:
+    held: dict[str, list[str]] = {}
+    for each in element:
+        held.setdefault(str(each.tag), []).append(each.text or "")
+    return held
