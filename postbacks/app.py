@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from celery import Celery
-from kombu import Queue
+from kombu.entity import Queue
 
 from postbacks import keys
 from postbacks.broker import kombu_url

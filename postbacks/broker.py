@@ -130,7 +130,7 @@ def check(connection: redis.Redis | None = None) -> list[str]:
     """
     url = redacted(load().broker_url)
     with broker_errors():
-        info: dict[str, Any] = (connection or client()).info("everything")  # type: ignore[assignment]
+        info: dict[str, Any] = (connection or client()).info("everything")
     if info.get("role") in {"slave", "replica"}:
         raise BrokerUnfit(
             f"The broker at {url} is a replica and read-only; point POSTBACKS_BROKER_URL at the primary."
@@ -149,8 +149,6 @@ def check(connection: redis.Redis | None = None) -> list[str]:
     if numbers < (MIN_VALKEY if name == "valkey_version" else MIN_REDIS):
         raise BrokerUnfit(f"The broker at {url} is version {version}; Redis 7.0 or Valkey 8.0 is needed.")
     if not info.get("aof_enabled"):
-        return [
-            f"The broker at {url} has no append-only file: what it holds is lost when it dies. "
-            "Set appendonly yes and appendfsync always."
-        ]
+        lost = "has no append-only file: what it holds is lost when it dies"
+        return [f"The broker at {url} {lost}. Set appendonly yes and appendfsync always."]
     return []

@@ -9,7 +9,8 @@ from __future__ import annotations
 import importlib.util
 import os
 
-from postbacks.tasks import app as app
+import postbacks.tasks  # noqa: F401 - registers the tasks
+from postbacks.app import app as app
 
 _named = os.environ.get("CELERY_CONFIG_MODULE")
 if _named or importlib.util.find_spec("celeryconfig") is not None:

@@ -31,7 +31,7 @@ class PostbacksError(Exception):
     """Root of all errors of this package."""
 
 
-class InvalidEvent(PostbacksError):  # noqa: N818 - the catalogue's own word
+class InvalidEvent(PostbacksError):
     """Raised when an event breaks the catalogue; lists every tag at fault.
 
     Attributes:
@@ -55,27 +55,27 @@ def _rebuild_invalid_event(problems: Sequence[tuple[str, str]], origin: str, cod
     return InvalidEvent(problems, origin=origin, code=code)
 
 
-class InvalidUrl(PostbacksError):  # noqa: N818
+class InvalidUrl(PostbacksError):
     """Raised when a URL is no absolute http or https URL, or is too long."""
 
 
-class InvalidAccount(PostbacksError):  # noqa: N818
+class InvalidAccount(PostbacksError):
     """Raised when an account's name or one of its settings cannot be."""
 
 
-class UnknownAccount(PostbacksError):  # noqa: N818
+class UnknownAccount(PostbacksError):
     """Raised when the account store does not have the account."""
 
 
-class UnknownPostback(PostbacksError):  # noqa: N818
+class UnknownPostback(PostbacksError):
     """Raised when the ledger does not have the id."""
 
 
-class UnsupportedOption(PostbacksError):  # noqa: N818
+class UnsupportedOption(PostbacksError):
     """Raised when a Celery option is given that postbacks cannot honour."""
 
 
-class BadSetting(PostbacksError):  # noqa: N818
+class BadSetting(PostbacksError):
     """Raised when a ``POSTBACKS_…`` variable has a value that cannot be."""
 
 

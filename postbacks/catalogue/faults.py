@@ -40,7 +40,7 @@ def faults_of(
     by_key = {key: tag for tag in tags for key in (tag.name, tag.field)}
     strangers = [key for key in given if key not in by_key]
     details = error.errors(include_url=False, include_context=False)
-    if strangers and not details[0]["loc"]:
+    if not all(detail["loc"] for detail in details):
         # A key that is no Unicode text makes pydantic give up at once; look at the others without it.
         details = _details_without(strangers, given, validate)
     why: dict[str, str] = {}

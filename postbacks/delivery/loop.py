@@ -64,7 +64,9 @@ def transfers_allowed(settings: Settings) -> int:
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return settings.max_transfers
     allowed = max(2, soft - SPARE_DESCRIPTORS)
-    log.warning("delivery.few_descriptors limit=%d transfers=%d: raise the limit of open files", soft, allowed)
+    log.warning(
+        "delivery.few_descriptors limit=%d transfers=%d: raise the limit of open files", soft, allowed
+    )
     return allowed
 
 
@@ -286,7 +288,11 @@ class DeliveryLoop:
         self._ended.append((claimed, outcome, claimed.number, claimed.at_ms))
         if outcome.name == "connect_timeout" and len(self._held):
             shared = Outcome(
-                outcome.name, None, outcome.elapsed_s, f"{outcome.detail} (tried for another one)", shared=True
+                outcome.name,
+                None,
+                outcome.elapsed_s,
+                f"{outcome.detail} (tried for another one)",
+                shared=True,
             )
             for held in self._held.take_endpoint(claimed.endpoint, transfer.started_s):
                 self._ended.append((held, shared, held.attempts + 1, claimed.at_ms))
@@ -348,7 +354,9 @@ class DeliveryLoop:
             _report(account, str(own[0]), outcome, attempt, state.decode(), int(next_ms))
 
 
-def _report(account: str, postback_id: str, outcome: Outcome, attempt: Attempt, state: str, next_ms: int) -> None:
+def _report(
+    account: str, postback_id: str, outcome: Outcome, attempt: Attempt, state: str, next_ms: int
+) -> None:
     """One line a failed attempt, one a postback that is given up; none for one that is delivered."""
     if outcome.delivered and state:
         return

@@ -123,7 +123,9 @@ def deliver(decide: Decide, hand_over: Callable[[], None]) -> int:
 def _run(decide: Decide, hand_over: Callable[[], None], release: Callable[[], None]) -> int:
     settings = load()
     slice_ends_s = time.monotonic() + settings.deliver_slice_s
-    adapter = _free_adapters.pop() if _free_adapters else CurlAdapter(settings, max_connections=KEPT_CONNECTIONS)
+    adapter = (
+        _free_adapters.pop() if _free_adapters else CurlAdapter(settings, max_connections=KEPT_CONNECTIONS)
+    )
 
     def draining() -> None:
         release()

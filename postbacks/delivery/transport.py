@@ -78,6 +78,13 @@ def prepare(url: str) -> tuple[str, tuple[str, ...]]:
     return urldefragauth(prepared.url or ""), own
 
 
+class _Handed(socket.socket):
+    """A socket for libcurl, which duplicates its descriptor: ours ends quietly when it is dropped."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
 class _Slot:
     """A libcurl handle with its callbacks, used for one transfer after the other."""
 
@@ -157,7 +164,7 @@ class _Slot:
             if self.transfer is not None:
                 self.transfer.blocked = reason
             return int(pycurl.SOCKET_BAD)
-        return socket.socket(family, kind, protocol)
+        return _Handed(family, kind, protocol)
 
 
 class CurlAdapter(BaseAdapter):
@@ -198,7 +205,9 @@ class CurlAdapter(BaseAdapter):
         except (requests.exceptions.RequestException, ValueError, UnicodeError) as error:
             slot.transfer = None
             self._free.append(slot)
-            self._done.append((transfer, Outcome("bad_url", detail=f"the URL cannot be sent to: {type(error).__name__}")))
+            self._done.append(
+                (transfer, Outcome("bad_url", detail=f"the URL cannot be sent to: {type(error).__name__}"))
+            )
             return
         self._open[slot.handle] = slot
         self._multi.add_handle(slot.handle)
@@ -328,9 +337,11 @@ class CurlAdapter(BaseAdapter):
         body = request.body or b""
         transfer = Transfer(
             url=request.url or "",
-            body=body.encode() if isinstance(body, str) else bytes(body),  # type: ignore[arg-type]
+            body=body.encode() if isinstance(body, str) else bytes(body),
             headers=[
-                f"{name}: {value}" for name, value in request.headers.items() if name.lower() != "content-length"
+                f"{name}: {value}"
+                for name, value in request.headers.items()
+                if name.lower() != "content-length"
             ],
         )
         outcome = self.post(transfer)
@@ -379,9 +390,15 @@ def outcome_of(transfer: Transfer, code: int, message: str, settings: Settings) 
             limit_s = settings.connect_timeout_s
             return Outcome("connect_timeout", None, elapsed_s, f"no connection within {limit_s:g} s")
         limit_s = settings.answer_timeout_s
-        return Outcome("answer_timeout", None, elapsed_s, f"no whole header of an answer within {limit_s:g} s")
+        return Outcome(
+            "answer_timeout", None, elapsed_s, f"no whole header of an answer within {limit_s:g} s"
+        )
     if code == pycurl.E_WRITE_ERROR and transfer.header_bytes > MAX_HEADER_BYTES:
         return Outcome("too_large", None, elapsed_s, f"the answer's header is over {MAX_HEADER_BYTES} bytes")
+    if code == pycurl.E_UNSUPPORTED_PROTOCOL and transfer.connected_s is not None:
+        return Outcome(
+            "broken_answer", None, elapsed_s, "the answer is no HTTP"
+        )  # libcurl took it for HTTP/0.9
     name, phrase = CURL_CODES.get(code, ("broken_answer", f"libcurl's error {code}"))
     if name == "refused" and "reset" in message.lower():
         phrase = "the connection was reset"

@@ -62,7 +62,9 @@ def meta_of(postback_id: str, record: Record | None) -> dict[str, Any]:
             f"{name}: attempt {last.number} failed: {words}; sent again at {facts[3]}", *facts
         )
     elif record.state == states.DEAD:
-        words = f"after {len(record.attempts)} attempts: {last.detail or last.outcome}" if last else record.reason
+        words = (
+            f"after {len(record.attempts)} attempts: {last.detail or last.outcome}" if last else record.reason
+        )
         result = PostbackDead(f"{name} is dead: {words}", *facts)
     elif record.state == states.SKIPPED:
         result = PostbackSkipped(f"{name} was skipped: {record.reason}", *facts)

@@ -15,7 +15,7 @@ import json
 import re
 import uuid
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -32,7 +32,10 @@ MAX_BODY_BYTES: Final = 8 * MAX_EVENT_BYTES
 
 _ID = re.compile(r"[\x21-\x7e]{1,255}\Z")
 #: kombu's names for what ``compression=`` gives (kombu 5.7, ``kombu/compression.py``).
-_UNPACK: Final = {"application/x-gzip": zlib.decompressobj, "application/x-bz2": bz2.BZ2Decompressor}
+_UNPACK: Final[dict[str, Callable[[], Any]]] = {
+    "application/x-gzip": zlib.decompressobj,
+    "application/x-bz2": bz2.BZ2Decompressor,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,7 @@ class Message:
     expires: datetime | None
 
 
-class Unreadable(Exception):  # noqa: N818
+class Unreadable(Exception):
     """Raised when a message is no postback; says why, and carries its id where it has one."""
 
     def __init__(self, reason: str, message_id: str | None = None) -> None:
@@ -84,7 +87,7 @@ def decode(raw: bytes) -> Message:
     if not isinstance(headers, dict) or "task" not in headers:
         raise Unreadable("the message is not of Celery's protocol 2: it has no header that names a task")
     message_id = headers.get("id")
-    if not is_id(message_id):
+    if not isinstance(message_id, str) or not is_id(message_id):
         raise Unreadable("the message has no usable id")
     if headers["task"] != TASK_NAME:
         raise Unreadable(f"the message is for the task {str(headers['task'])[:80]!r}", message_id)
@@ -99,7 +102,7 @@ def decode(raw: bytes) -> Message:
 def _arguments(envelope: Mapping[str, Any], headers: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
     if envelope.get("content-type") != "application/json":
         raise ValueError(f"its content type is {envelope.get('content-type')!r}, not application/json")
-    body = envelope["body"] if "body" in envelope else ""
+    body = envelope.get("body", "")
     properties = envelope.get("properties")
     if isinstance(properties, dict) and properties.get("body_encoding") == "base64":
         try:
@@ -110,13 +113,13 @@ def _arguments(envelope: Mapping[str, Any], headers: Mapping[str, Any]) -> tuple
     if compression:
         if compression not in _UNPACK:
             raise ValueError(f"its compression {compression!r} is not supported (gzip and bzip2 are)")
-        unpacker: Any = _UNPACK[compression]()
-        body = unpacker.decompress(body, MAX_BODY_BYTES + 1)
+        body = _UNPACK[compression]().decompress(body, MAX_BODY_BYTES + 1)
     if len(body) > MAX_BODY_BYTES:
         raise ValueError(f"it is larger than {MAX_BODY_BYTES} bytes")
     text = body.decode("utf-8") if isinstance(body, bytes) else body
     # kombu marks what JSON cannot say (a datetime) with __type__; only then is its slower reader needed.
-    content = kombu_json.loads(text) if "__type__" in text else json.loads(text)
+    reader: Any = kombu_json if "__type__" in text else json
+    content = reader.loads(text)
     if not isinstance(content, list) or len(content) < 2:
         raise TypeError("it is no [args, kwargs, embed] of Celery's protocol 2")
     args, kwargs = content[0], content[1]

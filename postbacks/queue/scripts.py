@@ -62,7 +62,7 @@ class Scripts:
                 return self.client.evalsha(self._load(name), count, *command)
 
     def _load(self, name: str) -> str:
-        digest: str = self.client.script_load(source(name))  # type: ignore[assignment]
+        digest: str = self.client.script_load(source(name))
         self._hashes[name] = digest
         return digest
 
@@ -77,9 +77,7 @@ class Scripts:
         self, token: str, schema: int, backlog_max: int, overhead_bytes: int, fields: Iterable[Argument]
     ) -> list[int] | None:
         """Turn the intake into records; None if the lease was lost."""
-        reply: list[int] | None = self.run(
-            "accept", (token, schema, backlog_max, overhead_bytes, *fields)
-        )
+        reply: list[int] | None = self.run("accept", (token, schema, backlog_max, overhead_bytes, *fields))
         return reply
 
     def end_intake(self, token: str) -> None:

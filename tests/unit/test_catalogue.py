@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 import re
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -131,7 +130,7 @@ def test_an_example_becomes_an_event_and_the_same_mapping_again(mapping: dict[st
     assert event.to_mapping() == mapping
     assert list(event.to_mapping()) == list(mapping)
     assert (event.origin, event.code) == (mapping["ORIGIN"], mapping["CODE"])
-    assert event == parse_event(event) == pickle.loads(pickle.dumps(event))
+    assert parse_event(event) == event
 
 
 @PROPERTY
@@ -171,11 +170,11 @@ def test_an_empty_string_is_a_value() -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [{"FILE": ["http://a.example/1"]}, {"FILE": "http://a.example/1"}, ["http://a.example/1"]]
+    "content", [{"FILE": ["http://a/1"]}, {"FILE": "http://a/1"}, ["http://a/1"], ("http://a/1",)]
 )
 def test_content_is_taken_with_or_without_its_wrapping(content: Any) -> None:
     event = parse_event(example(MmsReceived) | {"CONTENT": content})
-    assert event.to_mapping()["CONTENT"] == {"FILE": ["http://a.example/1"]}
+    assert event.to_mapping()["CONTENT"] == {"FILE": ["http://a/1"]}
 
 
 @pytest.mark.parametrize(
@@ -188,9 +187,8 @@ def test_a_pass_names_its_code_in_either_tag_and_has_it_in_both(named: dict[str,
 
 
 def test_an_event_that_was_copied_with_a_bad_value_is_refused() -> None:
-    event = SmsReceived(from_="15552312102", to="86717", text="STOP", received=WHEN)
-    with pytest.raises(InvalidEvent, match="TO: must be a phone number"):
-        parse_event(event.model_copy(update={"to": "+1"}))
+    error = _refusal(parse_event(example(SmsReceived)).model_copy(update={"to": "+1"}))
+    assert [tag for tag, _ in error.problems] == ["TO"]
 
 
 def test_events_are_frozen_and_can_be_members_of_sets() -> None:
@@ -340,8 +338,8 @@ def test_n801_requires_the_numbers_of_the_pass() -> None:
 
 
 def test_a_pass_with_two_different_codes_is_refused() -> None:
-    error = _refusal(example(PassGenerated) | {"STATUSCODE": "N802"})
-    assert error.problems == (("STATUSCODE", "must be 'N801', not 'N802'"),)
+    problems = _refusal(example(PassGenerated) | {"STATUSCODE": "N802"}).problems
+    assert problems == (("STATUSCODE", "must be 'N801', not 'N802'"),)
 
 
 @pytest.mark.parametrize(
@@ -397,6 +395,5 @@ def test_whatever_is_given_nothing_but_invalid_event_is_raised(mapping: Any, row
 
 @pytest.mark.parametrize("number", range(6))
 def test_a_quoted_value_is_short(number: int) -> None:
-    long = "x" * 1000
-    value = [long, "\x00" * 1000, 10**1000, 10**5000, [long] * 1000, {1: long}][number]
+    value = ["x" * 999, "\x00" * 999, 10**1000, 10**5000, ["x" * 999] * 999, {1: "x" * 999}][number]
     assert len(quoted(value)) <= MAX_QUOTED

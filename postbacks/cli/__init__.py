@@ -1,0 +1,48 @@
+"""The ``postbacks`` command: one module a family of commands, and what they share.
+
+Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 what was asked about failed, 2 wrong use or a
+broker that cannot be used. Each error is one sentence, made here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import click
+
+from postbacks.cli.accounts import account
+from postbacks.cli.base import Main
+from postbacks.cli.catalogue import codes, example, schema
+from postbacks.cli.demo import demo
+from postbacks.cli.ledger import cancel, list_, resend, show
+from postbacks.cli.receive import receive
+from postbacks.cli.send import render, send
+from postbacks.cli.up import up
+
+
+@click.group(
+    cls=Main,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    examples=(
+        "postbacks demo",
+        "postbacks up --dev",
+        "postbacks account set acme --url https://acme.example/postbacks",
+        "postbacks send acme event.json --wait 10",
+    ),
+)
+@click.version_option(package_name="postbacks", prog_name="postbacks")
+def main() -> None:
+    """Tell customers' servers what happened in their messaging account.
+
+    The broker is POSTBACKS_BROKER_URL (redis://127.0.0.1:6379/0 where it is not set); every other setting is a
+    POSTBACKS_… variable too. Data goes to stdout, all else to stderr; --json prints one JSON object a line.
+
+    Exit codes: 0 done; 1 what was asked about failed; 2 wrong use, or a broker that cannot be used.
+
+    Completion: put  eval "$(_POSTBACKS_COMPLETE=bash_source postbacks)"  into ~/.bashrc; for zsh and fish write
+    zsh_source and fish_source.
+    """
+
+
+for _command in (
+    demo, up, account, send, render, show, list_, resend, cancel, codes, example, schema, receive,
+):  # fmt: skip
+    main.add_command(_command)

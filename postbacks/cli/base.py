@@ -1,0 +1,187 @@
+"""What all commands share: examples in their help, errors as one sentence, and how things are printed."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+#: ``--json``, the same wherever data is printed.
+json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+
+_STATE_STYLES = {
+    "delivered": "green",
+    "dead": "red",
+    "parked": "yellow",
+    "skipped": "yellow",
+    "cancelled": "yellow",
+}
+
+
+# -- commands --------------------------------------------------------------------------------------
+
+
+class _WithExamples(click.Command):
+    """A command whose help ends with lines that can be typed."""
+
+    def __init__(self, *args: Any, examples: Sequence[str] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.examples = examples
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples as they are: wrapped, they could not be copied."""
+        super().format_epilog(ctx, formatter)
+        with formatter.section("Example" if len(self.examples) == 1 else "Examples"):
+            for line in self.examples:
+                formatter.write(f"  {line}\n")
+
+
+class Command(_WithExamples):
+    """One command."""
+
+
+class Group(_WithExamples, click.Group):
+    """A command that has others below it, in the order they were added."""
+
+    command_class = Command
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order of the help."""
+        del ctx
+        return list(self.commands)
+
+
+class Main(Group):
+    """The whole of ``postbacks``: the one place where errors become a sentence and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; click itself shows ``ClickException`` and is quiet about a closed pipe."""
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):  # a terminal that cannot show a character is no reason to fail
+                stream.reconfigure(errors="replace")
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise
+        except KeyboardInterrupt:
+            sys.exit(128 + signal.SIGINT)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the user gets a sentence
+            raise explained(error) from None
+
+
+class _WrongUse(click.ClickException):
+    exit_code = 2
+
+
+def explained(error: Exception) -> click.ClickException:
+    """Turn an error into its sentence and its exit code."""
+    from postbacks.errors import DeliveryError, PostbacksError, UnknownPostback
+
+    if isinstance(error, PostbacksError):
+        # What is merely so is 1; what has to be written or set up in another way is 2.
+        failed = isinstance(error, (DeliveryError, UnknownPostback)) or type(error) is PostbacksError
+        return click.ClickException(str(error)) if failed else _WrongUse(str(error))
+    if isinstance(error, TimeoutError) and str(error):
+        return click.ClickException(str(error))
+    if isinstance(error, OSError) and error.strerror:
+        name = f"{error.filename}: " if error.filename else ""
+        return click.ClickException(f"{name}{error.strerror}.")
+    if os.environ.get("POSTBACKS_DEBUG"):
+        raise error
+    return click.ClickException(
+        f"This should not happen ({type(error).__name__}: {error}); POSTBACKS_DEBUG=1 shows where it does."
+    )
+
+
+def stop_signals() -> None:
+    """Let SIGINT, SIGTERM and SIGHUP all end a foreground command as Ctrl-C does, in order.
+
+    SIGINT too: a shell starts its background jobs with it ignored.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+
+
+def seconds(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
+    """Check a number of seconds; ``nan`` passes any range."""
+    if value is not None and (not math.isfinite(value) or value < 0):
+        raise click.BadParameter(f"{value:g} is no number of seconds, 0 or more.", ctx, param)
+    return value
+
+
+# -- printing --------------------------------------------------------------------------------------
+
+
+def note(text: str) -> None:
+    """Say something that is not data."""
+    click.echo(text, err=True)
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON object on one line of stdout."""
+    unicode = (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "") == "utf8"
+    click.echo(json.dumps(value, ensure_ascii=not unicode))
+
+
+def plain(text: object) -> str:
+    """Return strangers' text as a terminal may be given it: nothing that moves the cursor or ends the line."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
+
+
+def state_text(state: str, words: str = "") -> Text:
+    """Return a state, or words that say more, in the state's colour."""
+    from rich.text import Text
+
+    return Text(words or state, style=_STATE_STYLES.get(state, ""))
+
+
+def grid(*columns: str, right: Sequence[str] = ()) -> Table:
+    """Return a table with these headings; what is added as str is shown as it is, without markup."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, justify="right" if column in right else "left")
+    return table
+
+
+def add_row(table: Table, *cells: object) -> None:
+    """Add a row; strings are strangers' text."""
+    from rich.text import Text
+
+    table.add_row(*(cell if isinstance(cell, Text) else Text(plain(cell)) for cell in cells))
+
+
+def print_table(table: Table) -> None:
+    """Print a table to stdout: fitted into a terminal, and one line a row where there is none."""
+    from rich.console import Console
+
+    console = Console()
+    if console.is_terminal:
+        console.print(table)
+        return
+    wide = Console(width=5_000, color_system=None)
+    with wide.capture() as captured:
+        wide.print(table)
+    for line in captured.get().splitlines():
+        click.echo(line.rstrip())
+
+
+def stderr_console() -> Console:
+    """Return the console for what is not data."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, markup=False)

@@ -1,0 +1,258 @@
+"""``postbacks demo``: every kind of postback travels, before your eyes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import click
+
+from postbacks.cli.base import (
+    Command,
+    add_row,
+    grid,
+    json_option,
+    note,
+    print_json,
+    print_table,
+    state_text,
+    stderr_console,
+    stop_signals,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from rich.progress import Progress, TaskID
+
+    from postbacks.cli.demo_plan import Journey, Kind
+    from postbacks.local import EmbeddedBroker
+    from postbacks.receiver import Received, Receiver
+
+#: Seconds that all postbacks together may take; they take about ten.
+_DEADLINE_S: Final = 45.0
+#: Seconds between two looks at the ledger.
+_LOOK_EVERY_S: Final = 0.1
+
+
+@click.command(cls=Command, examples=("postbacks demo", "postbacks demo --json"))
+@json_option
+def demo(as_json: bool) -> None:
+    """Send one postback of every event to receivers good and bad, and check what arrives.
+
+    Starts a broker, a worker, a beat and receivers of its own, on this machine, and stops them; touches nothing else.
+    Exit 0 only if every outcome is the right one and every tag arrived as it was sent.
+    """
+    stop_signals()
+    began_s = time.monotonic()
+    logs = Path(tempfile.mkdtemp(prefix="postbacks-demo-"))
+    try:
+        journeys, faults = _run(logs)
+    except KeyboardInterrupt:
+        shutil.rmtree(logs, ignore_errors=True)
+        raise
+    _print(journeys, faults, as_json=as_json)
+    if faults:
+        for fault in faults:
+            note(f"WRONG  {fault}")
+        raise click.ClickException(
+            f"{len(faults)} things are not as they have to be; the logs are in {logs}."
+        )
+    shutil.rmtree(logs, ignore_errors=True)
+    note(
+        f"All {len(journeys)} outcomes are right, and every tag arrived as it was sent "
+        f"({time.monotonic() - began_s:.0f} s in all)."
+    )
+
+
+def _run(logs: Path) -> tuple[list[Journey], list[str]]:
+    from postbacks.cli.demo_plan import COUNTDOWN_S, DEAD_PORT, KINDS, journeys
+    from postbacks.local import EmbeddedBroker, LocalStack
+    from postbacks.receiver import dead_port
+
+    with ExitStack() as stack:
+        note("Starting the broker, a worker, the beat and the receivers …")
+        receivers = {kind.account: receiver for kind, receiver in _receivers().items()}
+        for receiver in receivers.values():
+            stack.enter_context(receiver)
+        bases = {account: receiver.url("") for account, receiver in receivers.items()}
+        bases[DEAD_PORT.account] = f"http://127.0.0.1:{stack.enter_context(dead_port())}"
+        broker = stack.enter_context(EmbeddedBroker())
+        _set_environment(broker, COUNTDOWN_S)
+        stack.enter_context(LocalStack(broker, log_dir=logs, cwd=logs))
+        _set_accounts(KINDS, bases)
+        sent = journeys()
+        _send(sent)
+        _watch(sent)
+        found = _faults(sent, receivers)
+        note("Stopping …")
+    return sent, found
+
+
+def _receivers() -> Mapping[Kind, Receiver]:
+    from postbacks.cli.demo_plan import NO_CONTENT, OK, SLOW, SLOW_S, TWICE
+    from postbacks.receiver import Answer, Receiver, fail_first
+
+    return {
+        OK: Receiver(),
+        TWICE: Receiver(fail_first(2)),
+        SLOW: Receiver(lambda _: Answer(delay_s=SLOW_S)),
+        NO_CONTENT: Receiver(lambda _: Answer(204, b"")),
+    }
+
+
+def _set_environment(broker: EmbeddedBroker, countdown_s: float) -> None:
+    """Set the demo's settings, for this process and those it starts; the user's own do not count."""
+    from postbacks.settings import load
+
+    for name in list(os.environ):
+        if (name.startswith("POSTBACKS_") and name != "POSTBACKS_DEBUG") or name == "CELERY_CONFIG_MODULE":
+            del os.environ[name]
+    os.environ["POSTBACKS_BROKER_URL"] = broker.url
+    os.environ["POSTBACKS_ALLOWED_NETWORKS"] = "127.0.0.0/8"
+    os.environ["POSTBACKS_RETRY_COUNTDOWN_S"] = f"{countdown_s:g}"
+    load.cache_clear()
+
+
+def _set_accounts(kinds: Iterable[Kind], bases: Mapping[str, str]) -> None:
+    from postbacks.accounts import make_account, redis_accounts
+    from postbacks.cli.demo_plan import PATHS
+
+    for kind in kinds:
+        urls = {url: bases[kind.account] + PATHS[url] for url in kind.urls}
+        redis_accounts().set(make_account(kind.account, **urls))
+
+
+def _send(journeys: Iterable[Journey]) -> None:
+    from postbacks.tasks import send_postback
+
+    for journey in journeys:
+        journey.postback_id = send_postback.delay(journey.kind.account, journey.tags).id
+        journey.sent_ms = int(time.time() * 1000)
+
+
+def _watch(journeys: list[Journey]) -> None:
+    """Follow the postbacks to their ends, or to the deadline."""
+    from postbacks.broker import client
+    from postbacks.ledger.ledger import Ledger
+    from postbacks.ledger.states import FINAL_STATES
+
+    ledger = Ledger(client())
+    deadline_s = time.monotonic() + _DEADLINE_S
+    pending = list(journeys)
+    with _Show(journeys) as show:
+        while pending and time.monotonic() < deadline_s:
+            for journey in pending.copy():
+                record = ledger.find(journey.postback_id)
+                if record is not None and record.state in FINAL_STATES:
+                    journey.record = record
+                    pending.remove(journey)
+                    show.ended(journey)
+            time.sleep(_LOOK_EVERY_S if pending else 0)
+
+
+class _Show:
+    """Live progress: one bar a kind of URL in a terminal, else one line a postback that has ended."""
+
+    def __init__(self, journeys: list[Journey]) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        console = stderr_console()
+        self._progress: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+        note(f"{len(journeys)} postbacks are sent with send_postback.delay(); resends 1 s after a failure.")
+        if not (console.is_terminal and sys.stdout.isatty()):
+            return
+        self._progress = Progress(
+            TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[result]}"),
+            TimeElapsedColumn(), console=console, transient=True,
+        )  # fmt: skip
+        for journey in journeys:
+            kind = journey.kind
+            if kind.account not in self._tasks:
+                total = sum(each.kind is kind for each in journeys)
+                self._tasks[kind.account] = self._progress.add_task(
+                    f"{kind.words:20}", total=total, result=f"{'':9}"
+                )
+
+    def __enter__(self) -> Self:
+        if self._progress is not None:
+            self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def ended(self, journey: Journey) -> None:
+        record = journey.record
+        if record is None:
+            return
+        if self._progress is not None:
+            self._progress.update(self._tasks[journey.kind.account], advance=1, result=f"{record.state:9}")
+        else:
+            note(
+                f"{journey.took_s:6.1f} s  {journey.name:18} {journey.url_words:34} "
+                f"{journey.outcome_words} after {len(record.attempts)}"
+            )
+
+
+def _faults(journeys: list[Journey], receivers: Mapping[str, Receiver]) -> list[str]:
+    from postbacks.cli.demo_plan import DEAD_PORT, faults
+    from postbacks.tasks import send_postback
+
+    by_id: dict[str, list[Received]] = {}
+    for receiver in receivers.values():
+        by_id |= receiver.by_id()
+    found = [
+        f"{journey.name} ({journey.url_words}, {journey.postback_id}): {fault}"
+        for journey in journeys
+        for fault in faults(
+            journey, by_id.get(journey.postback_id, []), send_postback.AsyncResult(journey.postback_id).state
+        )
+    ]
+    wanted = sum(len(journey.kind.attempts) for journey in journeys if journey.kind is not DEAD_PORT)
+    got = sum(receiver.count for receiver in receivers.values())
+    if wanted != got:
+        found.append(f"the receivers got {got} POSTs, not {wanted}")
+    return found
+
+
+def _print(journeys: list[Journey], faults: list[str], *, as_json: bool) -> None:
+    wrong = {
+        journey.postback_id for journey in journeys if any(journey.postback_id in fault for fault in faults)
+    }
+    if as_json:
+        for journey in journeys:
+            print_json(_as_json(journey, right=journey.postback_id not in wrong))
+        return
+    table = grid("event", "URL kind", "attempts", "outcome", "time", "", right=("attempts", "time"))
+    for journey in journeys:
+        record = journey.record
+        outcome = state_text(record.state if record else "", journey.outcome_words)
+        attempts = len(record.attempts) if record else "?"
+        took = "" if journey.took_s is None else f"{journey.took_s:.1f} s"
+        mark = "WRONG" if journey.postback_id in wrong else "✓"
+        add_row(table, journey.name, journey.url_words, attempts, outcome, took, mark)
+    print_table(table)
+    click.echo()
+
+
+def _as_json(journey: Journey, *, right: bool) -> dict[str, Any]:
+    record = journey.record
+    return {
+        "id": journey.postback_id,
+        "origin": journey.event.origin,
+        "code": journey.event.code,
+        "url_kind": journey.url_words,
+        "attempts": len(record.attempts) if record else None,
+        "outcome": record.state if record else None,
+        "time_s": journey.took_s,
+        "right": right,
+    }

@@ -1,0 +1,190 @@
+"""``postbacks show``, ``list``, ``resend`` and ``cancel``: what became of a postback, and what to do about it."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from postbacks.cli.base import (
+    Command,
+    add_row,
+    grid,
+    json_option,
+    note,
+    plain,
+    print_json,
+    print_table,
+    state_text,
+)
+
+if TYPE_CHECKING:
+    from postbacks.ledger.ledger import Ledger
+    from postbacks.ledger.record import Record
+
+#: What a reason of the ledger means, in words.
+_REASONS = {
+    "unknown_account": "its account was not known when it was taken in",
+    "origin_off": "its account has this origin switched off",
+    "no_url": "its account has no URL for it",
+    "backlog_full": "its account had too many waiting",
+    "expired": "it had expired before it was taken in",
+    "revoked": "it was cancelled",
+}
+
+
+def _ledger() -> Ledger:
+    from postbacks.broker import client
+    from postbacks.ledger.ledger import Ledger
+
+    return Ledger(client())
+
+
+def reason_words(record: Record) -> str:
+    """Why a postback is dead, skipped or cancelled, in words; empty where there is no more to say."""
+    last = record.attempts[-1] if record.attempts else None
+    if last is not None and record.state != "cancelled":
+        return plain(last.detail or last.outcome)
+    return plain(_REASONS.get(record.reason, record.reason))
+
+
+@click.command(cls=Command, examples=("postbacks show 7c0e1f3a-…", "postbacks show 7c0e1f3a-… --json"))
+@click.argument("postback_id", metavar="ID")
+@click.option("--xml", "as_xml", is_flag=True, help="Print the XML document instead, byte for byte.")
+@json_option
+def show(postback_id: str, as_xml: bool, as_json: bool) -> None:
+    """Show a postback's state and every attempt."""
+    record = _ledger().get(postback_id)
+    if as_xml:
+        write_document(record.xml)
+    elif as_json:
+        print_json(record.shown())
+    else:
+        _print_record(record)
+
+
+def write_document(document: bytes) -> None:
+    """Write a document to stdout, not a byte more; a terminal gets its line's end from stderr."""
+    out = sys.stdout.buffer
+    out.write(document)
+    out.flush()
+    if sys.stdout.isatty():
+        note("")
+
+
+def _print_record(record: Record) -> None:
+    shown = record.shown()
+    why = reason_words(record) if record.state in {"dead", "skipped", "cancelled"} else ""
+    lines = {
+        "postback": record.id,
+        "state": click.style(record.state, bold=True) + (f": {why}" if why else ""),
+        "event": f"{plain(record.origin)} {plain(record.code)}".strip(),
+        "account": f"{plain(record.account)} (group {record.group}, its number {record.sequence})"
+        if record.account
+        else "",
+        "URL": plain(shown["url"] or ""),
+        "accepted": shown["created"],
+        "next attempt": shown["next_at"] or "",
+    }
+    for label, value in lines.items():
+        if value:
+            click.echo(f"{label:14}{value}")
+    if not record.attempts:
+        return
+    click.echo()
+    table = grid("#", "at", "outcome", "status", "took", "in words", right=("#", "status", "took"))
+    for attempt in shown["attempts"]:
+        add_row(table, *_attempt_cells(attempt))
+    print_table(table)
+
+
+def _attempt_cells(attempt: dict[str, Any]) -> tuple[object, ...]:
+    words = attempt.get("detail", "")
+    if attempt.get("excerpt"):
+        words += f" {attempt['excerpt']!r}"
+    if attempt.get("shared"):
+        words += " (one connection was tried for several postbacks)"
+    status = "" if attempt["status"] is None else attempt["status"]
+    return (
+        attempt["number"],
+        attempt["at"],
+        attempt["outcome"],
+        status,
+        f"{attempt['elapsed_ms']} ms",
+        words.strip(),
+    )
+
+
+@click.command("list", cls=Command, examples=("postbacks list", "postbacks list --dead --limit 50 --json"))
+@click.option("--dead", is_flag=True, help="Those that were given up, instead of those that are done.")
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(min=1), help="How many at most.")
+@json_option
+def list_(dead: bool, limit: int, as_json: bool) -> None:
+    """List the latest postbacks that are done (delivered, skipped, cancelled) or, with --dead, given up."""
+    from postbacks.ledger.record import iso
+
+    records = _ledger().ended(dead=dead, at_most=limit)
+    if as_json:
+        for record in records:
+            print_json(record.shown() | {"ended": iso(record.ended_ms)})
+        return
+    if not records:
+        note(f"No postback is {'dead' if dead else 'done'}.")
+        return
+    table = grid("ended", "id", "account", "event", "state", "attempts", "why", right=("attempts",))
+    for record in records:
+        why = "" if record.state == "delivered" else reason_words(record)
+        event = f"{record.origin} {record.code}".strip()
+        add_row(
+            table,
+            iso(record.ended_ms),
+            record.id,
+            record.account,
+            event,
+            state_text(record.state),
+            len(record.attempts),
+            why,
+        )
+    print_table(table)
+
+
+@click.command(cls=Command, examples=("postbacks resend 7c0e1f3a-…",))
+@click.argument("postback_id", metavar="ID")
+def resend(postback_id: str) -> None:
+    """Send a dead postback again: the same bytes, with all its resends before it."""
+    from postbacks.tasks import resend as send_again
+
+    record = _ledger().get(postback_id)
+    if record.state != "dead":
+        raise click.ClickException(
+            f"Postback {record.id} is {record.state}; only a dead one can be sent again."
+        )
+    if send_again(record.id) == "dead":
+        raise click.ClickException(f"Postback {record.id} has no URL to be sent to: {reason_words(record)}.")
+    note(f"Postback {record.id} waits to be sent again.")
+
+
+@click.command(cls=Command, examples=("postbacks cancel 7c0e1f3a-…",))
+@click.argument("postback_id", metavar="ID")
+def cancel(postback_id: str) -> None:
+    """Cancel a postback that waits or is parked."""
+    from postbacks.queue.message import is_id
+    from postbacks.tasks import cancel as cancel_postback
+
+    if not is_id(postback_id):
+        raise click.UsageError(f"{postback_id!r} is no postback's id.")
+    known = _ledger().find(postback_id)
+    state = cancel_postback(postback_id)
+    if known is None:
+        note(
+            f"The ledger has no postback {postback_id} yet; it is not sent should it be taken in within a day."
+        )
+    elif state == "cancelled":
+        note(f"Postback {postback_id} is cancelled.")
+    elif state == "sending":
+        raise click.ClickException(
+            f"Postback {postback_id} is being sent at this moment; should that fail, it is not sent again."
+        )
+    else:
+        raise click.ClickException(f"Postback {postback_id} is {state} already.")

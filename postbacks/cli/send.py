@@ -1,0 +1,194 @@
+"""``postbacks send`` and ``render``: events from a file into the queue, or as XML."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, BinaryIO, Final
+
+import click
+
+from postbacks.cli.base import Command, json_option, note, plain, print_json, seconds
+from postbacks.cli.ledger import reason_words, write_document
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from postbacks.catalogue import Event
+    from postbacks.ledger.record import Record
+
+#: Seconds between two looks at the ledger while ``--wait`` lasts.
+_LOOK_EVERY_S: Final = 0.1
+
+_file = click.argument("file", type=click.File("rb"))
+
+
+@click.command(
+    cls=Command,
+    examples=("postbacks render event.json", "postbacks render - < event.json | xmllint --format -"),
+)
+@_file
+def render(file: BinaryIO) -> None:
+    """Print an event's XML document, byte for byte what is POSTed. FILE is - for stdin."""
+    from postbacks.cli.events import read_events
+    from postbacks.xml import render as rendered
+
+    events = read_events(file)
+    if len(events) > 1:
+        raise click.UsageError(f"One event is one document; this file holds {len(events)} events.")
+    write_document(rendered(events[0]))
+
+
+@click.command(
+    cls=Command,
+    examples=(
+        "postbacks send acme event.json",
+        "postbacks send acme events.jsonl --wait 30",
+        "postbacks example SMS_MO N211 | postbacks send acme - --url https://acme.example/test",
+    ),
+)
+@click.argument("account")
+@_file
+@click.option("--url", help="Send there instead of to the account's URL; the account need not exist.")
+@click.option(
+    "--id", "postback_id", metavar="ID", help="The postback's id; the same id sent again is one postback."
+)
+@click.option(
+    "--wait",
+    "wait_s",
+    type=float,
+    callback=seconds,
+    help="Wait so many seconds; exit 0 only if all are delivered.",
+)
+@json_option
+def send(  # noqa: PLR0917 - click passes them by name
+    account: str,
+    file: BinaryIO,
+    url: str | None,
+    postback_id: str | None,
+    wait_s: float | None,
+    as_json: bool,
+) -> None:
+    """Send the events of FILE and print their ids, one a line.
+
+    FILE holds one JSON object, JSON lines or a JSON array; - is stdin. All events are checked before the first is sent.
+    """
+    from postbacks.cli.events import read_events
+
+    events = read_events(file)
+    _check_id(postback_id, events)
+    _check_account(account, events, url)
+    ids = _send(account, events, url, postback_id)
+    if not as_json:
+        for one in ids:
+            click.echo(one)
+    if wait_s is None:
+        if as_json:
+            for one in ids:
+                print_json({"id": one, "state": "waiting"})
+        return
+    ended = _wait(ids, wait_s)
+    for one in ids:
+        _report(one, ended.get(one), as_json=as_json)
+    delivered = sum(record is not None and record.state == "delivered" for record in ended.values())
+    if delivered < len(ids):
+        hint = "" if any(ended.values()) else " None has been taken in: is a worker running, and a beat?"
+        raise click.ClickException(f"{delivered} of {len(ids)} delivered within {wait_s:g} s.{hint}")
+
+
+def _check_id(postback_id: str | None, events: Sequence[Event]) -> None:
+    from postbacks.queue.message import is_id
+
+    if postback_id is None:
+        return
+    if not is_id(postback_id):
+        raise click.UsageError(
+            f"--id {plain(postback_id)[:60]!r} cannot be one: 1 to 255 printable ASCII characters, no spaces."
+        )
+    if len(events) > 1:
+        raise click.UsageError(f"--id is one postback's id; this file holds {len(events)} events.")
+
+
+def _check_account(name: str, events: Sequence[Event], url: str | None) -> None:
+    """Refuse an unknown account, and say which postbacks the account will skip."""
+    from postbacks.accounts import check_name, store
+    from postbacks.errors import UnknownAccount
+    from postbacks.urls import check_url
+
+    check_name(name)
+    if url is not None:
+        check_url(url)
+        return
+    account = store().get_many([name]).get(name)
+    if account is None:
+        raise UnknownAccount(
+            f"There is no account {name!r}: make it (postbacks account set {name} --url https://…) or give --url."
+        )
+    for origin, group in dict.fromkeys((event.origin, event.group) for event in events):
+        reason = account.route(origin, group)[1]
+        if reason:
+            fault = "has no URL for" if reason == "no_url" else "has switched off"
+            note(f"Warning: account {name} {fault} {origin}: its postbacks will be skipped.")
+
+
+def _send(account: str, events: Sequence[Event], url: str | None, postback_id: str | None) -> list[str]:
+    from postbacks.broker import check, client
+    from postbacks.ledger.ledger import Ledger
+    from postbacks.tasks import send_postback, send_postbacks
+
+    for warning in check():
+        note(f"Warning: {warning}")
+    logging.getLogger("postbacks.tasks").setLevel(logging.ERROR)  # it would say the same once more
+    if postback_id is None:
+        return send_postbacks(account, events, url=url)
+    known = Ledger(client()).find(postback_id)
+    if known is not None:
+        note(
+            f"Postback {postback_id} is known already ({known.state}): the same id is one postback, sent once."
+        )
+    send_postback.apply_async((account, events[0]), {"url": url} if url else {}, task_id=postback_id)
+    return [postback_id]
+
+
+def _wait(ids: Sequence[str], wait_s: float) -> dict[str, Record | None]:
+    """The record of each id: its last one, or the one that it has when the time is over."""
+    from postbacks.broker import client
+    from postbacks.ledger.ledger import Ledger
+    from postbacks.ledger.states import FINAL_STATES
+
+    ledger = Ledger(client())
+    records: dict[str, Record | None] = dict.fromkeys(ids)
+    pending = list(ids)
+    deadline_s = time.monotonic() + wait_s
+    while True:
+        late = time.monotonic() >= deadline_s  # before the look, so that there is one after the deadline
+        records |= {one: ledger.find(one) for one in pending}
+        pending = [
+            one for one in pending if (found := records[one]) is None or found.state not in FINAL_STATES
+        ]
+        if not pending or late:
+            return records
+        time.sleep(_LOOK_EVERY_S)
+
+
+def _report(postback_id: str, record: Record | None, *, as_json: bool) -> None:
+    last = record.attempts[-1] if record is not None and record.attempts else None
+    if as_json:
+        print_json(
+            {
+                "id": postback_id,
+                "state": record.state if record else "waiting",
+                "attempts": len(record.attempts) if record else 0,
+                "outcome": last.outcome if last else None,
+                "status": last.status if last else None,
+            }
+        )
+        return
+    words = "not taken in yet"
+    if record is not None:
+        words = record.state
+        if last is not None:
+            words += f" after {len(record.attempts)} attempt{'s' if len(record.attempts) > 1 else ''}"
+        if record.state != "delivered" and (why := reason_words(record)):
+            words += f": {why}"
+    note(f"{postback_id} {words}")

@@ -1,0 +1,166 @@
+"""``postbacks up``: broker, beat and workers in one terminal."""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from postbacks.cli.base import Command, json_option, note, print_json, stop_signals
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from postbacks.local import CeleryProcess, EmbeddedBroker, LocalStack
+
+#: Loopback and the private networks, without link-local: clouds keep their secrets there.
+DEV_NETWORKS: Final = "127.0.0.0/8,::1/128,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7"
+#: Ports tried where none is given; the first is the one of the default broker URL.
+_PORTS: Final = range(6379, 6400)
+#: Seconds between two looks at the processes and their logs.
+_LOOK_EVERY_S: Final = 0.25
+#: How a line of Celery's log begins that the terminal should show, and any line of it.
+_TROUBLE: Final = re.compile(r"\[[^]]*: (WARNING|ERROR|CRITICAL)/")
+_LINE: Final = re.compile(r"\[\d{4}-\d\d-\d\d ")
+
+
+@click.command(
+    cls=Command,
+    examples=("postbacks up --dev", "postbacks up --port 6380 --data /var/lib/postbacks --workers 2"),
+)
+@click.option(
+    "--port", type=click.IntRange(1, 65_535), help="The broker's port; else the first free one from 6379."
+)
+@click.option(
+    "--data",
+    default="postbacks-data",
+    show_default=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Directory of the broker's data and the logs. Kept; the next start goes on where this one ended.",
+)
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 64), help="Worker processes.")
+@click.option("--dev", is_flag=True, help="Allow receivers on this machine and in private networks.")
+@json_option
+def up(port: int | None, data: Path, workers: int, dev: bool, as_json: bool) -> None:
+    """Start broker, beat and workers here; Ctrl-C lets them finish what is open and stops them.
+
+    The broker is a Valkey server of its own on 127.0.0.1; it writes everything to its append-only file before it
+    answers, so nothing accepted is lost, whatever dies.
+    """
+    from postbacks.local import EmbeddedBroker, LocalStack
+    from postbacks.settings import load
+
+    stop_signals()
+    networks = [*map(str, load().allowed_networks), *(DEV_NETWORKS.split(",") if dev else ())]
+    broker = EmbeddedBroker(data, port=port or _free_port())
+    stopping = False
+    try:
+        note("Starting the broker, the workers and the beat …")
+        with broker:
+            stack = LocalStack(
+                broker, workers=workers, env={"POSTBACKS_ALLOWED_NETWORKS": ",".join(networks)}, log_dir=data
+            )
+            with stack:
+                _say_ready(broker, data, workers, dev=dev, as_json=as_json)
+                try:
+                    _watch(broker, stack)
+                except KeyboardInterrupt:
+                    stopping = True
+                    note("\nStopping: what is open is finished first (Ctrl-C again does not wait) …")
+    except KeyboardInterrupt:
+        if stopping:
+            raise  # the second one: all is killed, nothing accepted is lost
+    note("Stopped.")
+
+
+def _free_port() -> int:
+    for port in _PORTS:
+        try:
+            socket.create_server(("127.0.0.1", port)).close()
+        except OSError:
+            continue
+        return port
+    raise click.UsageError(
+        f"The ports {_PORTS[0]} to {_PORTS[-1]} are all in use; give another one: --port N."
+    )
+
+
+def _say_ready(broker: EmbeddedBroker, data: Path, workers: int, *, dev: bool, as_json: bool) -> None:
+    logs = [f"worker{number}.log" for number in range(1, workers + 1)] + ["beat1.log"]
+    if as_json:
+        print_json(
+            {
+                "broker_url": broker.url,
+                "data": str(data.resolve()),
+                "logs": logs,
+                "workers": workers,
+                "dev": dev,
+            }
+        )
+        return
+    note(f"""
+  broker     {broker.url}
+  data       {data}/ (append-only, on the disk before an answer)
+  logs       {", ".join(f"{data}/{log}" for log in logs)}; warnings are shown here
+  receivers  {"on the internet, on this machine and in private networks" if dev else "on the internet only; --dev allows this machine's too"}
+
+In another terminal:
+""")
+    click.echo(f"    export POSTBACKS_BROKER_URL={broker.url}")
+    if dev:
+        note(
+            "    postbacks receive --port 8080 &\n    postbacks account set acme --url http://127.0.0.1:8080/postbacks"
+        )
+    else:
+        note("    postbacks account set acme --url https://YOUR-SERVER/postbacks")
+    note("    postbacks example SMS_MO N211 | postbacks send acme - --wait 10\n\nCtrl-C stops all of it.")
+
+
+def _watch(broker: EmbeddedBroker, stack: LocalStack) -> None:
+    """Show the logs' warnings until Ctrl-C, or until a process ends that should not."""
+    processes = {f"worker{number}": worker for number, worker in enumerate(stack.workers, start=1)}
+    processes |= {f"beat{number}": beat for number, beat in enumerate(stack.beats, start=1)}
+    trouble = [_Trouble(name, process) for name, process in processes.items()]
+    while True:
+        for log in trouble:
+            for line in log.fresh():
+                note(line)
+        ended = [name for name, process in {"the broker": broker, **processes}.items() if not process.alive]
+        if ended:
+            log_path = {"the broker": broker, **processes}[ended[0]].log_path
+            raise click.ClickException(
+                f"{ended[0].capitalize()} has ended by itself; {log_path} says why. All is stopped."
+            )
+        time.sleep(_LOOK_EVERY_S)
+
+
+class _Trouble:
+    """The warnings and errors of one log file, with the lines that belong to them."""
+
+    def __init__(self, name: str, process: CeleryProcess) -> None:
+        self._name = name
+        self._path = process.log_path
+        self._at = self._path.stat().st_size
+        self._shown = False
+
+    def fresh(self) -> Sequence[str]:
+        """Return what was logged since the last look."""
+        with self._path.open("rb") as log:
+            log.seek(self._at)
+            text = log.read()
+        text = text[: text.rfind(b"\n") + 1]
+        self._at += len(text)
+        return [
+            f"{self._name} | {line}"
+            for line in text.decode("utf-8", "replace").splitlines()
+            if self._is_trouble(line)
+        ]
+
+    def _is_trouble(self, line: str) -> bool:
+        if _LINE.match(line):
+            self._shown = _TROUBLE.match(line) is not None
+        return self._shown

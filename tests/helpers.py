@@ -1,0 +1,159 @@
+"""Ways to drive the system in tests: real processes, or its parts in this process with the clock moved."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TypeVar
+
+import redis
+
+from postbacks import accounts, settings
+from postbacks.delivery.loop import DeliveryLoop
+from postbacks.delivery.transport import CurlAdapter
+from postbacks.ledger import states
+from postbacks.ledger.ledger import Ledger
+from postbacks.ledger.record import Record
+from postbacks.local import EmbeddedBroker, LocalStack
+from postbacks.queue.scripts import Scripts
+from postbacks.queue.tick import Tick, TickResult
+
+#: What every process of the suite needs; receivers are on loopback.
+BASE_ENV = {"POSTBACKS_ALLOWED_NETWORKS": "127.0.0.0/8,::1/128"}
+
+T = TypeVar("T")
+
+
+def eventually(look: Callable[[], T], timeout_s: float = 20, what: str = "it") -> T:
+    """Look again and again until there is something true; the last look is part of the failure."""
+    deadline_s = time.monotonic() + timeout_s
+    while True:
+        seen = look()
+        if seen:
+            return seen
+        if time.monotonic() > deadline_s:
+            raise AssertionError(f"{what} did not happen within {timeout_s} s; last seen: {seen!r}")
+        time.sleep(0.02)
+
+
+def ended(client: redis.Redis, postback_id: str, timeout_s: float = 30) -> Record:
+    """The record of a postback once it has come to an end."""
+    ledger = Ledger(client)
+
+    def look() -> Record | None:
+        record = ledger.find(postback_id)
+        return record if record is not None and record.state in states.FINAL_STATES else None
+
+    return eventually(look, timeout_s, f"the end of postback {postback_id}")
+
+
+def set_account(name: str, **urls: object) -> None:
+    """Store an account on the suite's broker."""
+    accounts.redis_accounts().set(accounts.make_account(name, **urls))
+
+
+class Rig:
+    """Tick and delivering loop in this process, on the suite's broker, with a clock that can be moved."""
+
+    def __init__(self, broker: EmbeddedBroker) -> None:
+        self.client = broker.client()
+        self.scripts = Scripts(self.client)
+        self.settings = settings.load()
+        self.adapter = CurlAdapter(self.settings)
+
+    def advance(self, seconds: float) -> None:
+        """Move the scripts' clock on."""
+        self.scripts.clock_offset_ms += int(seconds * 1000)
+
+    def tick(self) -> TickResult:
+        """One tick."""
+        return Tick(self.scripts, accounts.store(), self.settings).run()
+
+    def deliver(self) -> int:
+        """One delivering loop, until nothing is ready; returns the POSTs made."""
+        from postbacks.tasks import decide
+
+        return DeliveryLoop(self.scripts, self.adapter, self.settings, decide).run()
+
+    def record(self, postback_id: str) -> Record:
+        """A postback's record."""
+        return Ledger(self.client).get(postback_id)
+
+    def close(self) -> None:
+        """Release what the rig holds."""
+        self.adapter.close()
+        self.client.close()
+
+
+@contextmanager
+def environment(**values: str) -> Iterator[None]:
+    """Set POSTBACKS_ variables for this process and read the settings anew."""
+    from postbacks import settings
+
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    settings.load.cache_clear()
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+        settings.load.cache_clear()
+
+
+@contextmanager
+def running(
+    broker: EmbeddedBroker,
+    log_dir: Path,
+    *,
+    pool: str = "threads",
+    workers: int = 1,
+    concurrency: int = 4,
+    env: Mapping[str, str] | None = None,
+) -> Iterator[LocalStack]:
+    """Real workers and a real beat on a broker; their logs are shown when the test fails."""
+    folder = log_dir / f"logs-{uuid.uuid4().hex[:6]}"
+    folder.mkdir()
+    stack = LocalStack(
+        broker,
+        workers=workers,
+        pool=pool,
+        concurrency=concurrency,
+        env={**BASE_ENV, **(env or {})},
+        log_dir=folder,
+    )
+    try:
+        with stack:
+            yield stack
+    except BaseException:
+        for log in sorted(folder.iterdir()):
+            print(f"--- {log.name}\n{log.read_text(errors='replace')[-6000:]}")
+        raise
+
+
+@contextmanager
+def black_hole() -> Iterator[int]:
+    """A port whose connections are never made: its queue of unaccepted ones is full."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        fillers: list[socket.socket] = []
+        try:
+            for _ in range(3):
+                filler = socket.socket()
+                filler.setblocking(False)
+                with suppress(BlockingIOError):
+                    filler.connect(listener.getsockname())
+                fillers.append(filler)
+            yield listener.getsockname()[1]
+        finally:
+            for filler in fillers:
+                filler.close()

@@ -1,0 +1,75 @@
+"""One account's trouble never delays another's, and a dead endpoint costs one connection, not each."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from helpers import Rig, black_hole, ended, environment, eventually, running, set_account
+
+from postbacks import send_postback, send_postbacks
+from postbacks.receiver import Answer, Receiver
+
+MT = {"ORIGIN": "SMS_MT", "CODE": "N201", "STATUS": "Message Sent", "TO": "15552312102", "TRACKINGID": "1",
+      "SPID": "0007", "TIMESTAMP": "2013-11-05T05:41:08-05:00"}  # fmt: skip
+
+
+def test_six_hundred_accounts_that_hang_do_not_delay_another_accounts_postbacks(broker, tmp_path):
+    """Their receivers take each POST and never answer; the neighbour's postbacks leave within the tick."""
+    with Receiver(lambda _: Answer(action="hang")) as silent, Receiver() as healthy:
+        set_account("neighbour", url=healthy.url())
+        names = [f"hang{number}" for number in range(600)]
+        for name in names:
+            set_account(name, url=silent.url())
+        with running(broker, tmp_path):
+            for name in names:
+                send_postbacks(name, [MT] * 3)
+            eventually(lambda: len(silent.received) >= 600, 30, "the silent receivers' load")
+            sent_s: dict[str, float] = {}
+            for _ in range(40):  # four seconds of a steady trickle, while the others hang for ten
+                sent_s[send_postback.delay("neighbour", MT).id] = time.time()
+                threading.Event().wait(0.1)
+            healthy.wait_for(40, 30)
+            late_s = sorted(post.at - sent_s[post.postback_id] for post in healthy.received)
+            open_now = len(silent.received)
+    assert open_now < 600 * 3, "the silent accounts got more than a try each"
+    # a tick is a second; the hanging transfers take ten: the margin tells one from the other
+    assert late_s[-1] < 5, late_s[-5:]
+    assert late_s[len(late_s) // 2] < 2, late_s
+
+
+def test_a_dead_endpoint_costs_its_held_postbacks_one_connection_together(broker):
+    """The connect time-out of one is shared by those that were held for the same endpoint."""
+    with environment(POSTBACKS_CONNECT_TIMEOUT_S="1"), black_hole() as port:
+        rig = Rig(broker)
+        set_account("acme", url=f"http://127.0.0.1:{port}/")
+        ids = send_postbacks("acme", [MT] * 120)
+        rig.tick()
+        began_s = time.monotonic()
+        rig.deliver()
+        took_s = time.monotonic() - began_s
+        records = [rig.record(one) for one in ids]
+        rig.close()
+    assert {record.state for record in records} == {"parked"}
+    assert {attempt.outcome for record in records for attempt in record.attempts} == {"connect_timeout"}
+    assert {len(record.attempts) for record in records} == {1}
+    shared = [record for record in records if record.attempts[0].shared]
+    assert len(shared) >= 100
+    assert took_s < 20, "120 connections of a second each were tried one by one"
+
+
+def test_another_workers_help_arrives_when_one_is_full(broker, tmp_path):
+    """Two workers share what one could not carry; every postback arrives once."""
+    with Receiver(lambda _: Answer(delay_s=0.05)) as receiver:
+        for number in range(20):
+            set_account(f"a{number}", url=receiver.url())
+        with running(broker, tmp_path, workers=2, env={"POSTBACKS_MAX_TRANSFERS": "40"}) as stack:
+            for number in range(20):
+                send_postbacks(f"a{number}", [MT] * 60)
+            posts = receiver.wait_for(1200, 60)
+            assert len({post.postback_id for post in posts}) == 1200
+            ended(broker.client(), posts[-1].postback_id)
+            assert all(worker.alive for worker in stack.workers)
+        logs = [worker.log() for worker in stack.workers]
+    assert len(receiver.received) == 1200
+    assert all("Task postbacks.deliver" in log for log in logs)

@@ -1,0 +1,304 @@
+"""The Lua moves on a real broker: a postback is in exactly one place, whatever is done to it."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from helpers import Rig, environment, set_account
+
+from postbacks import keys, send_postback, send_postbacks
+from postbacks.receiver import Answer, Receiver, dead_port
+
+MT = {"ORIGIN": "SMS_MT", "CODE": "N201", "STATUS": "Message Sent", "TO": "15552312102", "TRACKINGID": "1",
+      "SPID": "0007", "TIMESTAMP": "2013-11-05T05:41:08-05:00"}  # fmt: skip
+MO = {"ORIGIN": "SMS_MO", "CODE": "N211", "FROM": "15552312102", "TO": "86717", "TEXT": "STOP",
+      "RECEIVED": "2013-11-05T05:41:08-05:00"}  # fmt: skip
+
+
+def places(client) -> dict[str, list[str]]:
+    """Every id and all the places it stands in."""
+    found: dict[str, list[str]] = {}
+    for key in client.scan_iter(f"{keys.LANE}*"):
+        for one in client.lrange(key, 0, -1):
+            found.setdefault(one.decode(), []).append("waiting")
+    for key in client.scan_iter(f"{keys.CLAIMS}*"):
+        for one in client.hkeys(key):
+            found.setdefault(one.decode(), []).append("sending")
+    for key, place in ((keys.PARKED, "parked"), (keys.DONE, "done"), (keys.DEAD, "dead")):
+        for one in client.zrange(key, 0, -1):
+            found.setdefault(one.decode(), []).append(place)
+    return found
+
+
+def check_places(client) -> Counter[str]:
+    """Each id in one place, the place its record names, and every record in a place; returns the counts."""
+    found = places(client)
+    assert {one: where for one, where in found.items() if len(where) != 1} == {}
+    done = {"delivered", "skipped", "cancelled"}
+    records = {key.decode().removeprefix(keys.RECORD) for key in client.scan_iter(f"{keys.RECORD}*")}
+    assert records == set(found)
+    for one, (where,) in found.items():
+        state = client.hget(keys.record(one), "state").decode()
+        assert ("done" if state in done else state) == where, one
+    assert client.llen(keys.INTAKE) == 0
+    return Counter(where for (where,) in found.values())
+
+
+def claim(rig: Rig, token: str, **changes: int):
+    """One claim with wide limits."""
+    limits = {
+        "at_most": 100,
+        "suspects_max": 100,
+        "free": 2000,
+        "held_max": 1000,
+        "held_per_lane": 100,
+    } | changes
+    return rig.scripts.claim(token, 30_000, slow_lanes=(), **limits)
+
+
+def test_every_move_leaves_a_postback_in_one_place(rig):
+    """Taken in, claimed, given back, noted, parked, released, dead: checked after each step."""
+    with environment(POSTBACKS_MAX_RESENDS="1"), Receiver(lambda _: Answer(500)) as receiver:
+        rig = Rig_with_settings(rig)
+        set_account("acme", url=receiver.url())
+        send_postbacks("acme", [MT] * 30)
+        assert rig.client.llen(keys.QUEUE) == 30
+        rig.tick()
+        assert check_places(rig.client) == {"waiting": 30}
+        _, begun, _ = claim(rig, "one")
+        assert len(begun) == 1  # a lane nobody knows begins with one
+        assert check_places(rig.client) == {"waiting": 29, "sending": 1}
+        rig.advance(31)
+        rig.tick()
+        assert check_places(rig.client) == {"waiting": 30}
+        rig.deliver()
+        assert check_places(rig.client) == {"parked": 30}
+        rig.advance(301)
+        rig.tick()
+        assert check_places(rig.client) == {"waiting": 30}
+        rig.deliver()
+        assert check_places(rig.client) == {"dead": 30}
+        assert rig.client.hget(keys.BACKLOG, "acme") is None
+        assert rig.client.exists(keys.READY_TRUSTED, keys.READY_SUSPECT, keys.CLAIMERS) == 0
+
+
+def Rig_with_settings(rig: Rig) -> Rig:  # noqa: N802 - reads as a constructor
+    """The rig with the environment's present settings."""
+    from postbacks import settings
+
+    rig.settings = settings.load()
+    return rig
+
+
+def test_a_lane_grows_to_ten_transfers_and_falls_to_one_after_a_failure(rig):
+    """Over all workers: a second worker gets nothing beyond the lane's limit."""
+    verdict = [200]
+    with Receiver(lambda _: Answer(verdict[0])) as receiver:
+        set_account("acme", url=receiver.url())
+        send_postbacks("acme", [MT] * 40)
+        rig.tick()
+        rig.deliver()
+        assert int(rig.client.hget(keys.PACE + "acme/mt", "limit")) == 10
+        send_postbacks("acme", [MT] * 40)
+        rig.tick()
+        assert len(claim(rig, "one")[1]) == 10
+        assert len(claim(rig, "two")[1]) == 0
+        rig.advance(31)
+        rig.tick()
+        verdict[0] = 500
+        rig.deliver()
+        assert rig.client.hget(keys.PACE + "acme/mt", "limit") == b"1"
+
+
+def test_lanes_take_turns_however_much_one_of_them_holds(rig):
+    """Five lanes that are trusted and full share a claim of fifty alike."""
+    with Receiver() as receiver:
+        for number in range(5):
+            set_account(f"a{number}", url=receiver.url())
+            send_postbacks(f"a{number}", [MT] * 20)
+        rig.tick()
+        rig.deliver()
+        for number in range(5):
+            send_postbacks(f"a{number}", [MT] * (400 if number == 0 else 15))
+        rig.tick()
+        _, begun, _ = claim(rig, "one", at_most=25)
+        assert set(Counter(row[1] for row in begun).values()) <= {5, 10}
+        _, more, _ = claim(rig, "two", at_most=100)
+        assert Counter(row[1] for row in begun + more) == {f"a{n}/mt".encode(): 10 for n in range(5)}
+
+
+def test_within_an_account_mo_goes_before_mt(rig):
+    """While MO waits, MT keeps one transfer."""
+    with Receiver() as receiver:
+        set_account("acme", url=receiver.url())
+        send_postbacks("acme", [MT] * 30)
+        send_postbacks("acme", [MO] * 30)
+        rig.tick()
+        rig.deliver()
+        send_postbacks("acme", [MT] * 50)
+        send_postbacks("acme", [MO] * 50)
+        rig.tick()
+        _, begun, _ = claim(rig, "one")
+        assert Counter(row[1] for row in begun) == {b"acme/mo": 10, b"acme/mt": 1}
+
+
+def test_lanes_in_trouble_share_half_of_the_transfers(rig):
+    """Suspects get no more than what the caller leaves for them; the trusted get the rest."""
+    with Receiver() as receiver:
+        set_account("good", url=receiver.url())
+        send_postbacks("good", [MT] * 30)
+        rig.tick()
+        rig.deliver()
+        for number in range(30):
+            set_account(f"new{number}", url=receiver.url())
+            send_postbacks(f"new{number}", [MT])
+        send_postbacks("good", [MT] * 30)
+        rig.tick()
+        _, begun, _ = claim(rig, "one", at_most=20, suspects_max=4)
+        assert Counter(bool(row[2]) for row in begun) == {True: 4, False: 10}
+
+
+def test_no_lane_takes_more_than_its_share_of_the_room_that_is_left(rig):
+    """The dynamic threshold: with 64 transfers free a lane gets one."""
+    with Receiver() as receiver:
+        set_account("acme", url=receiver.url())
+        send_postbacks("acme", [MT] * 30)
+        rig.tick()
+        rig.deliver()
+        send_postbacks("acme", [MT] * 30)
+        rig.tick()
+        assert len(claim(rig, "one", free=64)[1]) == 1
+        assert len(claim(rig, "two", free=320)[1]) == 4
+
+
+def test_a_connect_timeout_counts_for_all_that_were_held_for_the_endpoint(rig):
+    """One connection is tried; fifty postbacks note it as shared, and none waits its own ten seconds."""
+    with environment(POSTBACKS_CONNECT_TIMEOUT_S="0.3"), dead_port() as port:
+        rig = Rig_with_settings(rig)
+        set_account("acme", url=f"http://127.0.0.1:{port}/")
+        send_postbacks("acme", [MT] * 52)
+        rig.tick()
+        rig.deliver()  # refused: the lane fails, each was tried by itself
+        rig.advance(301)
+        rig.tick()
+        now_ms, begun, held = claim(rig, "one")
+        assert (len(begun), len(held)) == (1, 51)
+        assert rig.scripts.give_back("one", [row[0].decode() for row in held]) == 51
+        assert check_places(rig.client) == {"waiting": 51, "sending": 1}
+        assert now_ms
+
+
+def test_what_is_given_back_keeps_its_order_and_counts_no_attempt(rig):
+    """The front of the lane is as it was."""
+    with Receiver(lambda _: Answer(500)) as receiver:
+        set_account("acme", url=receiver.url())
+        ids = send_postbacks("acme", [MT] * 10)
+        rig.tick()
+        rig.client.hset(keys.PACE + "acme/mt", mapping={"failing": 1, "limit": 1})
+        _, begun, held = claim(rig, "one")
+        assert [begun[0][0].decode(), *(row[0].decode() for row in held)] == ids
+        rig.scripts.give_back("one", ids[1:])
+        assert [one.decode() for one in rig.client.lrange(keys.lane("acme/mt"), 0, -1)] == ids[1:]
+        assert {rig.record(one).attempts for one in ids[1:]} == {()}
+        assert {rig.client.hget(keys.record(one), "attempts") for one in ids[1:]} == {b"0"}
+
+
+def test_a_worker_that_lost_its_lease_changes_nothing(rig):
+    """Its note comes to nothing: the postback is somebody else's."""
+    with Receiver() as receiver:
+        set_account("acme", url=receiver.url())
+        result = send_postback.delay("acme", MT)
+        rig.tick()
+        claim(rig, "zombie")
+        rig.advance(31)
+        rig.tick()
+        note = (result.id, "acme/mt", "delivered", 1, "{}", 0, "ok", "")
+        assert rig.scripts.commit("zombie", 30_000, 10, 60, note) == [[b"", 0]]
+        assert rig.record(result.id).state == "waiting"
+        assert [attempt.outcome for attempt in rig.record(result.id).attempts] == ["unknown"]
+
+
+def test_what_a_dead_tick_had_taken_in_is_taken_in_again(rig):
+    """The intake's lease ends; order is kept and nothing is doubled."""
+    with Receiver() as receiver:
+        set_account("acme", url=receiver.url())
+        ids = send_postbacks("acme", [MT] * 5)
+        assert len(rig.scripts.take_in("dead", 10_000, 100)) == 5
+        later = send_postbacks("acme", [MT] * 5)
+        assert rig.scripts.take_in("other", 10_000, 100) is None
+        assert rig.tick().taken_in == 0
+        rig.advance(11)
+        assert rig.tick().taken_in == 10
+        waiting = rig.client.lrange(keys.lane("acme/mt"), 0, -1)
+        assert [one.decode() for one in waiting] == ids + later
+        assert rig.scripts.accept("dead", 1, 10, 0, ()) is None
+
+
+def test_a_full_backlog_makes_mt_dead_at_once_and_leaves_mo_and_others_alone(rig):
+    """POSTBACKS_MAX_WAITING_PER_ACCOUNT, with the reason in the ledger."""
+    with environment(POSTBACKS_MAX_WAITING_PER_ACCOUNT="3"):
+        rig = Rig_with_settings(rig)
+        for name in ("acme", "other"):
+            set_account(name, url="http://127.0.0.1:9/")
+        full = send_postbacks("acme", [MT] * 5)
+        kept = send_postbacks("acme", [MO] * 2) + send_postbacks("other", [MT])
+        rig.tick()
+        assert [rig.record(one).state for one in full] == ["waiting"] * 3 + ["dead"] * 2
+        assert rig.record(full[-1]).reason == "backlog_full"
+        assert {rig.record(one).state for one in kept} == {"waiting"}
+        check_places(rig.client)
+
+
+@pytest.mark.parametrize("dead", [False, True])
+def test_records_are_dropped_after_their_retention_and_no_others(rig, dead):
+    """Delivered after 7 days, dead after 30; what waits stays."""
+    env = {"POSTBACKS_MAX_RESENDS": "0"}
+    with environment(**env), Receiver(lambda _: Answer(500 if dead else 200)) as receiver:
+        rig = Rig_with_settings(rig)
+        set_account("acme", url=receiver.url())
+        result = send_postback.delay("acme", MT)
+        rig.tick()
+        rig.deliver()
+        set_account("later", url="http://127.0.0.1:9/")
+        waits = send_postback.apply_async(("later", MT), countdown=86_400 * 365)
+        rig.tick()
+        days = 30 if dead else 7
+        rig.advance(days * 86_400 - 60)
+        rig.tick()
+        assert rig.client.exists(keys.record(result.id))
+        rig.advance(120)
+        assert rig.tick().dropped == 1
+        assert not rig.client.exists(keys.record(result.id))
+        assert rig.record(waits.id).state == "parked"
+
+
+def test_the_ledger_gives_way_when_it_takes_more_than_its_share_of_memory(rig):
+    """The oldest delivered go first; what waits, is parked or is dead stays."""
+    with Receiver() as receiver:
+        set_account("acme", url=receiver.url())
+        ids = send_postbacks("acme", [MT] * 30)
+        rig.tick()
+        rig.deliver()
+        waits = send_postback.delay("acme", MT)
+        rig.tick()
+        oldest_first = [one.decode() for one in rig.client.zrange(keys.DONE, 0, -1)]
+        used = int(rig.client.get(keys.LEDGER_BYTES))
+        dropped = rig.scripts.retain(10**12, 10**12, used // 2, 100)
+        assert 10 <= dropped <= 20
+        left = {one for one in ids if rig.client.exists(keys.record(one))}
+        assert left == set(oldest_first[dropped:])
+        assert rig.record(waits.id).state == "waiting"
+        check_places(rig.client)
+
+
+def test_the_estimate_of_a_records_memory_is_near_the_fact(rig):
+    """OVERHEAD_BYTES against MEMORY USAGE of a delivered record: within a quarter."""
+    with Receiver() as receiver:
+        set_account("acme", url=receiver.url())
+        result = send_postback.delay("acme", MT)
+        rig.tick()
+        rig.deliver()
+        fact = rig.client.memory_usage(keys.record(result.id), samples=0)
+        estimate = int(rig.client.hget(keys.record(result.id), "bytes"))
+        assert 0.75 * fact < estimate < 1.25 * fact

@@ -1,0 +1,122 @@
+"""postbacks beside another Celery app: in one process, and on one database."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from helpers import BASE_ENV, ended, running, set_account
+
+from postbacks.local import CeleryProcess
+from postbacks.receiver import Receiver
+
+EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
+
+OTHER_APP = f"""
+import os
+from celery import Celery, chain
+app = Celery("shop", broker=os.environ["SHOP_BROKER"], backend=os.environ["SHOP_BROKER"])
+before = dict(app.tasks)
+current = __import__("celery").current_app._get_current_object()
+from postbacks import send_postback  # a program that has its own app imports ours
+import celery
+assert celery.current_app._get_current_object() is current
+assert set(app.tasks) == set(before), set(app.tasks) - set(before)
+assert app.conf.task_default_queue == "celery"
+
+@app.task
+def add(x, y):
+    return x + y
+
+@app.task
+def tell(account):
+    return send_postback.delay(account, {EVENT!r}).id
+
+def in_a_chain(account):
+    return chain(add.s(1, 2), send_postback.s(account, {EVENT!r})).apply_async()
+"""
+
+
+def test_importing_postbacks_changes_nothing_in_a_program_with_its_own_app(broker, tmp_path):
+    """No current app, no task in its registry, no queue of its taken."""
+    (tmp_path / "shop.py").write_text(OTHER_APP)
+    env = {**os.environ, "SHOP_BROKER": broker.url, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", "import shop"], env=env, capture_output=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr.decode()
+
+
+def test_two_apps_and_their_workers_share_a_database_without_taking_each_others_tasks(broker, tmp_path):
+    """The other app's tasks run in its worker, our postbacks go out through ours; also from its tasks and chains."""
+    (tmp_path / "shop.py").write_text(OTHER_APP)
+    env = {
+        **BASE_ENV,
+        "SHOP_BROKER": broker.url,
+        "POSTBACKS_BROKER_URL": broker.url,
+        "PYTHONPATH": str(tmp_path),
+    }
+    shop_worker = CeleryProcess(
+        "worker",
+        env=env,
+        app="shop",
+        args=["-c", "2", "--loglevel=INFO"],
+        log_path=tmp_path / "shop.log",
+        cwd=tmp_path,
+    )
+    with Receiver() as receiver, running(broker, tmp_path) as stack, shop_worker:
+        set_account("acme", url=receiver.url())
+        calls = (
+            "import shop\n"
+            "print(*[shop.add.delay(n, n).get(timeout=30) for n in range(20)])\n"
+            "print(*[shop.tell.delay('acme').get(timeout=30) for n in range(5)])\n"
+            "print(shop.in_a_chain('acme').id)\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", calls],
+            env={**os.environ, **env},
+            capture_output=True,
+            check=True,
+            cwd=tmp_path,
+        )
+        sums, told, chained = done.stdout.decode().splitlines()
+        for one in [*told.split(), chained]:
+            assert ended(broker.client(), one).state == "delivered"
+        ours = "".join(worker.log() for worker in stack.workers)
+        theirs = shop_worker.log()
+    assert sums.split() == [str(2 * n) for n in range(20)]
+    assert len(receiver.received) == 6
+    assert "shop.add" not in ours
+    assert "postbacks.deliver" not in theirs
+    assert "unregistered task" not in ours + theirs
+
+
+def test_the_installed_wheel_holds_the_package_alone(tmp_path):
+    """No top-level celeryconfig, no tests; the Lua scripts and py.typed are there."""
+    root = Path(__file__).parents[2]
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "--quiet",
+            "--no-deps",
+            "--wheel-dir",
+            str(tmp_path),
+            str(root),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    import zipfile
+
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    tops = {name.split("/")[0] for name in names}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"postbacks"}
+    assert "postbacks/py.typed" in names
+    packed = {name.rpartition("/")[2] for name in names if name.endswith(".lua")}
+    assert packed == {path.name for path in (root / "postbacks" / "queue").glob("*.lua")}

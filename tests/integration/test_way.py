@@ -1,0 +1,264 @@
+"""The whole way with real processes: from the call to the receiver, in both pools."""
+
+from __future__ import annotations
+
+import socket
+import time
+from itertools import pairwise
+
+import pytest
+from celery import Celery
+from events import examples
+from helpers import ended, eventually, running, set_account
+
+from postbacks import PostbackDead, send_postback, send_postbacks
+from postbacks.app import app
+from postbacks.catalogue import parse_event
+from postbacks.ledger.ledger import Ledger
+from postbacks.receiver import Answer, Received, Receiver, dead_port
+from postbacks.xml import render
+
+EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
+POOLS = ("threads", "prefork")
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_thousand_postbacks_of_every_code_arrive_exactly_once_with_the_rendered_bytes(
+    broker, tmp_path, pool
+):
+    """Through .delay(), send_postbacks and a foreign Celery client's send_task alike."""
+    rows = list(examples().values())
+    foreign = Celery("foreign", broker=broker.url, set_as_current=False)
+    foreign.conf.task_default_queue = "somewhere-else"
+    expected: dict[str, bytes] = {}
+    with Receiver() as receiver, running(broker, tmp_path, pool=pool):
+        for name in ("a", "b", "c", "d"):
+            set_account(name, url=receiver.url(f"/{name}"))
+        for number in range(200):
+            event = rows[number % len(rows)]
+            expected[send_postback.delay("a", parse_event(event)).id] = render(parse_event(event))
+        for name in ("b", "c"):
+            events = [rows[number % len(rows)] for number in range(300)]
+            ids = send_postbacks(name, events)
+            expected |= {one: render(parse_event(event)) for one, event in zip(ids, events, strict=True)}
+        for number in range(200):
+            event = rows[number % len(rows)]
+            sent = foreign.send_task("postbacks.send_postback", args=["d", event], queue="postbacks")
+            expected[sent.id] = render(parse_event(event))
+        assert len(expected) == 1000
+        receiver.wait_for(1000, 60)
+        for one in expected:
+            ended(broker.client(), one)
+        got = receiver.by_id()
+    foreign.close()
+    assert set(got) == set(expected)
+    assert [one for one, posts in got.items() if len(posts) != 1] == []
+    assert {one: posts[0].body for one, posts in got.items()} == expected
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_an_endpoint_that_always_answers_500_gets_six_posts_spaced_by_the_countdown_and_then_none(
+    broker, tmp_path, pool
+):
+    """1 first send and 5 resends; then the postback is dead and its result says FAILURE."""
+    env = {"POSTBACKS_RETRY_COUNTDOWN_S": "1"}
+    with Receiver(lambda _: Answer(500, b"sorry")) as receiver, running(broker, tmp_path, pool=pool, env=env):
+        set_account("acme", url=receiver.url())
+        result = send_postback.delay("acme", EVENT)
+        with pytest.raises(PostbackDead) as dead:
+            result.get(timeout=40)
+        posts = receiver.received
+        assert [post.attempt for post in posts] == [1, 2, 3, 4, 5, 6]
+        assert {post.body for post in posts} == {render(parse_event(EVENT))}
+        gaps_s = [later.at - earlier.at for earlier, later in pairwise(posts)]
+        assert min(gaps_s) >= 0.95, gaps_s
+    assert result.state == "FAILURE"
+    assert (dead.value.outcome, dead.value.status, dead.value.attempts) == ("status", 500, 6)
+    record = Ledger(broker.client()).get(result.id)
+    assert record.state == "dead"
+    assert [attempt.excerpt for attempt in record.attempts] == ["sorry"] * 6
+
+
+FAILURES = {
+    "201": (Answer(201), "status"),
+    "204": (Answer(204, b""), "status"),
+    "301": (Answer(301, headers={"Location": "/200"}), "status"),
+    "302": (Answer(302, headers={"Location": "/200"}), "status"),
+    "404": (Answer(404), "status"),
+    "500": (Answer(500), "status"),
+    "empty": (Answer(action="close"), "broken_answer"),
+    "reset": (Answer(action="reset"), "broken_answer"),
+    "garbage": (Answer(action="garbage"), "broken_answer"),
+    "late": (Answer(delay_s=3), "answer_timeout"),
+}
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_only_200_is_success_and_everything_else_is_sent_again(broker, tmp_path, pool):
+    """Each failing answer comes once, then 200; the ledger names the failure, the resend is delivered."""
+
+    def answer(post: Received) -> Answer:
+        kind = post.path.strip("/")
+        return (
+            FAILURES[kind][0] if kind in FAILURES and post.attempt == 1 else Answer(200, b"<any>body</any>")
+        )
+
+    env = {"POSTBACKS_RETRY_COUNTDOWN_S": "0.2", "POSTBACKS_ANSWER_TIMEOUT_S": "1"}
+    with dead_port() as port, Receiver(answer) as receiver, running(broker, tmp_path, pool=pool, env=env):
+        results = {}
+        for kind in (*FAILURES, "200"):
+            set_account(f"to-{kind}", url=receiver.url(f"/{kind}"))
+            results[kind] = send_postback.delay(f"to-{kind}", EVENT)
+        set_account("to-refused", url=f"http://127.0.0.1:{port}/")
+        refused = send_postback.delay("to-refused", EVENT)
+        records = {kind: ended(broker.client(), result.id) for kind, result in results.items()}
+        dead = ended(broker.client(), refused.id)
+    outcomes = {kind: [attempt.outcome for attempt in record.attempts] for kind, record in records.items()}
+    assert outcomes == {kind: [outcome, "delivered"] for kind, (_, outcome) in FAILURES.items()} | {
+        "200": ["delivered"]
+    }
+    statuses = {kind: records[kind].attempts[0].status for kind in ("201", "204", "301", "302", "404", "500")}
+    assert statuses == {kind: int(kind) for kind in statuses}
+    assert dead.state == "dead"
+    assert [attempt.outcome for attempt in dead.attempts] == ["refused"] * 6
+
+
+def test_a_redirect_is_not_followed(broker, tmp_path):
+    """The Location of a 302 gets nothing."""
+    env = {"POSTBACKS_MAX_RESENDS": "0"}
+    with Receiver(
+        lambda post: Answer(302, headers={"Location": "/there"}) if post.path == "/here" else Answer()
+    ) as r:
+        with running(broker, tmp_path, env=env):
+            set_account("acme", url=r.url("/here"))
+            assert ended(broker.client(), send_postback.delay("acme", EVENT).id).state == "dead"
+        assert [post.path for post in r.received] == ["/here"]
+
+
+def test_each_group_goes_to_its_url_and_an_origin_that_is_off_is_skipped(broker, tmp_path):
+    """The MO URL gets MO, the Pass URL passes, the Postback URL the rest; what is off is not sent."""
+    rows = examples()
+    with Receiver() as receiver, running(broker, tmp_path):
+        set_account(
+            "acme",
+            url=receiver.url("/all"),
+            mo_url=receiver.url("/mo"),
+            pass_url=receiver.url("/pass"),
+            off={"MMS_MT"},
+        )
+        ids = {row: send_postback.delay("acme", rows[row]).id for row in rows}
+        records = {row: ended(broker.client(), one) for row, one in ids.items()}
+        unknown = ended(broker.client(), send_postback.delay("nobody", rows["SUB", "N301"]).id)
+        paths = {post.postback_id: post.path for post in receiver.received}
+    wanted = {
+        "SUB": "/all",
+        "EMAIL_SUB": "/all",
+        "SMS_MT": "/all",
+        "SMS_MO": "/mo",
+        "MMS_MO": "/mo",
+        "GENERATE_PASS": "/pass",
+    }
+    for (origin, code), record in records.items():
+        if origin == "MMS_MT":
+            assert (record.state, record.reason) == ("skipped", "origin_off"), code
+        else:
+            assert paths[record.id] == wanted[origin], (origin, code)
+    assert (unknown.state, unknown.reason) == ("skipped", "unknown_account")
+    assert len(paths) == sum(origin != "MMS_MT" for origin, _ in rows)
+
+
+def test_the_request_is_what_the_promise_says(broker, tmp_path):
+    """Headers, basic auth from the URL, rising sequence, the XML alone as body; no cookie comes back."""
+    with (
+        Receiver(lambda _: Answer(200, headers={"Set-Cookie": "a=b"})) as receiver,
+        running(broker, tmp_path),
+    ):
+        url = receiver.url("/in?token=1").replace("http://", "http://user:p%40ss@")
+        set_account("acme", url=url)
+        results = [send_postback.delay("acme", EVENT) for _ in range(2)]
+        receiver.wait_for(2, 20)
+        records = [ended(broker.client(), result.id) for result in results]
+        first, second = sorted(receiver.received, key=lambda post: post.sequence)
+    headers = dict(first.headers)
+    assert headers.pop("host") == f"127.0.0.1:{receiver.port}"
+    assert headers.pop("user-agent").startswith("postbacks/")
+    assert headers == {
+        "accept": "*/*",
+        "authorization": "Basic dXNlcjpwQHNz",
+        "content-type": "application/xml; charset=utf-8",
+        "content-length": str(len(render(parse_event(EVENT)))),
+        "postback-id": results[0].id,
+        "postback-attempt": "1",
+        "postback-created": records[0].shown()["created"],
+        "postback-sequence": "1",
+    }
+    assert (first.method, first.path) == ("POST", "/in?token=1")
+    assert second.sequence == 2
+    assert "cookie" not in second.headers
+    assert "p%40ss" not in str(records[0].shown())
+
+
+def test_the_environments_proxy_is_not_used(broker, tmp_path):
+    """No proxy is taken from the environment."""
+    with dead_port() as port, Receiver() as receiver:
+        env = {"http_proxy": f"http://127.0.0.1:{port}", "ALL_PROXY": f"http://127.0.0.1:{port}"}
+        with running(broker, tmp_path, env=env):
+            set_account("acme", url=receiver.url())
+            assert ended(broker.client(), send_postback.delay("acme", EVENT).id).state == "delivered"
+
+
+def test_a_countdown_of_the_caller_parks_the_first_send(broker, tmp_path):
+    """countdown= holds the postback in Redis, not in a worker's memory."""
+    with Receiver() as receiver, running(broker, tmp_path):
+        set_account("acme", url=receiver.url())
+        began_s = time.time()
+        result = send_postback.apply_async(("acme", EVENT), countdown=3)
+        eventually(lambda: getattr(Ledger(broker.client()).find(result.id), "state", "") == "parked")
+        assert result.state == "PENDING"
+        assert broker.client().hlen("unacked") == 0
+        assert result.get(timeout=20)["attempts"] == 1
+        assert receiver.received[0].at - began_s >= 2.9
+
+
+def test_a_worker_that_is_given_the_queue_itself_sends_through_the_same_code(broker, tmp_path):
+    """-Q postbacks by mistake: the postback is accepted, kept and delivered all the same."""
+    from helpers import BASE_ENV
+
+    from postbacks.local import CeleryProcess
+
+    with Receiver() as receiver:
+        set_account("acme", url=receiver.url())
+        with CeleryProcess(
+            "worker",
+            env={**BASE_ENV, "POSTBACKS_BROKER_URL": broker.url},
+            args=["-Q", "postbacks", "--loglevel", "INFO"],
+            log_path=tmp_path / "worker.log",
+        ):
+            result = send_postback.delay("acme", EVENT)
+            assert ended(broker.client(), result.id).state == "delivered"
+        assert [post.body for post in receiver.received] == [render(parse_event(EVENT))]
+
+
+def test_eager_mode_makes_one_post_and_no_resend(broker):
+    """task_always_eager: the POST is made in the caller, failures are told at once."""
+    app.conf.task_always_eager = True
+    try:
+        with Receiver(lambda post: Answer(500 if post.path == "/bad" else 200)) as receiver:
+            set_account("acme", url=receiver.url("/good"))
+            assert send_postback.delay("acme", EVENT).get()["outcome"] == "delivered"
+            failed = send_postback.delay("acme", EVENT, url=receiver.url("/bad"))
+            assert failed.state == "FAILURE"
+            assert len(receiver.received) == 2
+    finally:
+        app.conf.task_always_eager = False
+
+
+def test_a_host_that_takes_the_connection_but_never_answers_ends_at_the_limit(broker, tmp_path):
+    """The kernel accepts, nobody reads: answer_timeout, not connect_timeout."""
+    with socket.create_server(("127.0.0.1", 0), backlog=8) as silent:
+        env = {"POSTBACKS_ANSWER_TIMEOUT_S": "0.5", "POSTBACKS_MAX_RESENDS": "0"}
+        with running(broker, tmp_path, env=env):
+            set_account("acme", url=f"http://127.0.0.1:{silent.getsockname()[1]}/")
+            record = ended(broker.client(), send_postback.delay("acme", EVENT).id)
+    assert [attempt.outcome for attempt in record.attempts] == ["answer_timeout"]
+    assert 450 <= record.attempts[0].elapsed_ms < 3000
