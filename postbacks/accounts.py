@@ -11,12 +11,13 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from postbacks import keys
 from postbacks.broker import broker_errors, client
 from postbacks.catalogue import ORIGINS
 from postbacks.errors import BadSetting, InvalidAccount, InvalidUrl, PostbacksError
+from postbacks.guard import early_refusal
 from postbacks.settings import load
 from postbacks.urls import check_url, redacted
 
@@ -26,6 +27,31 @@ if TYPE_CHECKING:
     import redis
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@:+-]{0,127}\Z")
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}\Z")
+_HEADER_TEXT = re.compile(r"[\x20-\x7e]+\Z")
+_PIN = re.compile(r"sha256//[A-Za-z0-9+/]{43}=\Z")
+#: Headers that every POST has, or that would change what the request is.
+_OWN_HEADERS: Final = frozenset(
+    [
+        "accept-encoding",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "cookie",
+        "expect",
+        "host",
+        "http2-settings",
+        "keep-alive",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+        "user-agent",
+        "authorization",
+    ]
+)
 
 #: Why a postback of an account is skipped, not sent (catalogue: Groups).
 UNKNOWN_ACCOUNT: Final = "unknown_account"
@@ -48,8 +74,22 @@ def check_name(account: object) -> str:
     return name
 
 
+class Secret(BaseModel):
+    """A signing secret of an account.
+
+    Attributes:
+        value: ``whsec_…``, sealed by ``vault.seal`` in our own store.
+        expires_ms: when it no longer signs, ms since the epoch; None while it is the current one.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    value: str = Field(repr=False)
+    expires_ms: int | None = None
+
+
 class Account(BaseModel):
-    """Where the postbacks of one account go.
+    """Where the postbacks of one account go, and how.
 
     Attributes:
         name: the account's name.
@@ -57,6 +97,14 @@ class Account(BaseModel):
         mo_url: the MO Postback URL; where none is set, the Postback URL serves.
         pass_url: the Pass Postback URL; where none is set, the Postback URL serves.
         off: origins that are switched off.
+        connect_timeout_s: instead of ``POSTBACKS_CONNECT_TIMEOUT_S``.
+        answer_timeout_s: instead of ``POSTBACKS_ANSWER_TIMEOUT_S``.
+        headers: fixed extra headers of its POSTs.
+        secrets: what signs its POSTs, the current one first.
+        ca_bundle: PEM certificates that its servers' are trusted by, instead of the system's.
+        client_cert: PEM client certificate (chain) for mutual TLS.
+        client_key: PEM private key of it, sealed by ``vault.seal`` in our own store.
+        pinned_keys: ``sha256//…`` of the public keys that its servers may have.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -66,6 +114,14 @@ class Account(BaseModel):
     mo_url: str | None = None
     pass_url: str | None = None
     off: frozenset[str] = frozenset()
+    connect_timeout_s: float | None = Field(None, gt=0, le=60)
+    answer_timeout_s: float | None = Field(None, gt=0, le=60)
+    headers: dict[str, str] = Field(default_factory=dict)
+    secrets: tuple[Secret, ...] = ()
+    ca_bundle: str | None = None
+    client_cert: str | None = None
+    client_key: str | None = Field(None, repr=False)
+    pinned_keys: tuple[str, ...] = ()
 
     @field_validator("name")
     @classmethod
@@ -76,6 +132,23 @@ class Account(BaseModel):
     @classmethod
     def _url(cls, value: str | None) -> str | None:
         return None if value is None else check_url(value)
+
+    @field_validator("headers")
+    @classmethod
+    def _headers(cls, value: dict[str, str]) -> dict[str, str]:
+        for name, text in value.items():
+            reason = _header_fault(name, text)
+            if reason:
+                raise InvalidAccount(f"The header {name[:60]!r} {reason}.")
+        return value
+
+    @field_validator("pinned_keys")
+    @classmethod
+    def _pins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for pin in value:
+            if not _PIN.match(pin):
+                raise InvalidAccount(f"{pin[:60]!r} is no pinned key: sha256// and 44 characters of base64.")
+        return value
 
     @field_validator("off")
     @classmethod
@@ -99,7 +172,28 @@ class Account(BaseModel):
         """The account as a listing shows it: no passwords."""
         urls = {"url": self.url, "mo_url": self.mo_url, "pass_url": self.pass_url}
         shown_urls = {tag: url and redacted(url) for tag, url in urls.items()}
-        return {"name": self.name, **shown_urls, "off": sorted(self.off)}
+        limits = {"connect_timeout_s": self.connect_timeout_s, "answer_timeout_s": self.answer_timeout_s}
+        tls = {
+            "ca_bundle": self.ca_bundle is not None,
+            "client_cert": self.client_cert is not None,
+            "pinned_keys": list(self.pinned_keys),
+        }
+        secrets = [{"expires_ms": secret.expires_ms} for secret in self.secrets]
+        extra = {"headers": sorted(self.headers), "secrets": secrets}
+        return {"name": self.name, **shown_urls, "off": sorted(self.off), **limits, **extra, **tls}
+
+
+def _header_fault(name: str, text: str) -> str | None:
+    """Why an extra header cannot be: RFC 9110 5.1 and 5.5, and none of ours overridden."""
+    if not _HEADER_NAME.match(name):
+        return "has a name that is no HTTP token"
+    if name.lower() in _OWN_HEADERS or name.lower().startswith(("postback-", "webhook-", "proxy-")):
+        return "is one that postbacks sets itself"
+    if not _HEADER_TEXT.match(text) or text != text.strip():
+        return "has a value with characters that a header cannot carry"
+    if len(name) + len(text) > 4096:
+        return "is longer than 4096 characters"
+    return None
 
 
 @runtime_checkable
@@ -158,12 +252,20 @@ def make_account(name: str, **settings: Any) -> Account:
         InvalidAccount: one sentence a fault.
     """
     try:
-        return Account(name=name, **settings)
+        account = Account(name=name, **settings)
     except ValidationError as error:
         reasons = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
         raise InvalidAccount("; ".join(reasons)) from None
     except InvalidUrl as error:
         raise InvalidAccount(str(error)) from None
+    for url in filter(None, (account.url, account.mo_url, account.pass_url)):
+        reason = early_refusal(url, load())
+        if reason:
+            raise InvalidAccount(
+                f"Postbacks may not be sent to {redacted(url)}: {reason}. "
+                "If they should, see POSTBACKS_ALLOWED_NETWORKS in docs/settings.md."
+            )
+    return account
 
 
 @lru_cache(maxsize=4)

@@ -9,7 +9,7 @@ from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from postbacks.errors import BadSetting
@@ -102,6 +102,28 @@ class Settings(BaseSettings):
         description="Networks, comma-separated, that postbacks may reach though they are not global (127.0.0.0/8).",
     )
 
+    denied_networks: Annotated[Networks, NoDecode] = Field(
+        (), description="Networks, comma-separated, that postbacks may not reach, whatever else allows them."
+    )
+    allowed_ports: Annotated[tuple[tuple[int, int], ...], NoDecode] = Field(
+        ((80, 80), (443, 443), (1024, 65535)),
+        description="Ports and ranges, comma-separated, that URLs may have; below 1024 are mail, shells and the like.",
+    )
+    https_only: bool = Field(default=False, description="Refuse http:// URLs.")
+    proxy_url: str = Field(
+        "",
+        description="Proxy that all postbacks go through (http:// or https://), for a fixed outgoing address.",
+    )
+    secret_key: SecretStr = Field(
+        SecretStr(""),
+        description="Keys, comma-separated, that encrypt accounts' secrets in the store; the first encrypts, all decrypt.",
+    )
+    profile_cache_s: float = Field(
+        5,
+        ge=0,
+        description="Seconds that a worker keeps an account's delivery settings before it looks again.",
+    )
+
     # -- ledger -----------------------------------------------------------------------------
     retention_delivered_s: float = Field(
         7 * 86_400,
@@ -121,7 +143,21 @@ class Settings(BaseSettings):
         256, ge=0, le=4096, description="Bytes of a failed answer's body that the ledger keeps."
     )
 
-    @field_validator("allowed_networks", mode="before")
+    @field_validator("allowed_ports", mode="before")
+    @classmethod
+    def _ports(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        ranges = []
+        for part in value.split(","):
+            low, _, high = part.strip().partition("-")
+            first, last = int(low), int(high or low)
+            if not 1 <= first <= last <= 65535:
+                raise ValueError(f"{part.strip()!r} is no port or range of ports (443, 1024-65535)")
+            ranges.append((first, last))
+        return tuple(ranges)
+
+    @field_validator("allowed_networks", "denied_networks", mode="before")
     @classmethod
     def _networks(cls, value: object) -> object:
         if isinstance(value, str):

@@ -1,6 +1,6 @@
 """Customers' URLs: what may be one, its endpoint, and how it is shown.
 
-Form only: which addresses may be reached is decided when the socket is opened (``delivery/guard.py``).
+Form only: which addresses may be reached is decided when the socket is opened (``guard.py``).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Events for tests: the catalogue's tables as data, one example of every row, and hypothesis strategies.
+"""Events for tests: the catalogue's tables as data, the examples of every row, and hypothesis strategies.
 
-Examples and strategies are made from the event types, so a new row needs nothing here, unless it brings a tag or a
-form of value that no row had before.
+Strategies are made from the event types, so a new row needs nothing here, unless it brings a form of value that no row
+had before.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 
 from postbacks.catalogue import EVENTS, ORIGINS, Event, Tag, parse_event
 from postbacks.catalogue import values as forms
+from postbacks.cli.examples import example as example
+from postbacks.cli.examples import examples as examples
 
 if TYPE_CHECKING:
     from postbacks.catalogue.values import Form
@@ -24,57 +26,6 @@ if TYPE_CHECKING:
 PROPERTY = settings(derandomize=True, database=None, deadline=None, max_examples=200)
 
 CATALOGUE = (Path(__file__).parents[1] / "docs" / "catalogue.md").read_text()
-
-_VALUES: dict[str, Any] = {
-    "FROM": "15552312102",
-    "FROM_MASK": "AT&T Alerts",
-    "TO": "86717",
-    "MOBILE": "15552312102",
-    "SHORTCODE": "86717",
-    "EMAIL": "jane.doe@example.com",
-    "CAMPAIGNID": "17041",
-    "SUBID": "a-81",
-    "TRACKINGID": "MMS_b1b5c7a8-0d0c-11e3",
-    "TRANSACTIONID": "9812376",
-    "AGGREGATORID": "2119",
-    "MMSID": "35674",
-    "SPID": "0032",
-    "TIMESTAMP": "2013-11-05T05:41:08-05:00",
-    "RECEIVED": "2013-11-05T05:41:08-05",
-    "TEXT": "STOP ✋ please & thank you",
-    "KEYWORD": "PHOTO",
-    "SUBJECT": "From the beach",
-    "STATUSDETAILS": "Delivered to handset <ok>",
-    "CAMPAIGNTITLE": "Winter sale",
-    "BRANDNAME": "Müller & Söhne",
-    "HANDSET": "Nokia 3310",
-    "VIDEONAME": "intro.mp4",
-    "AUDIONAME": "jingle.amr",
-    "REFERENCEDBY": "MOBILE",
-    "REFERENCEVALUE": "15552312102",
-    "CUSTOMPASSID": "loyalty-7",
-    "PASSDATAID": "550817",
-    "SERIALNUMBER": "A4-0017",
-    "CONTENT": {"FILE": ["https://cdn.example/1.jpg", "https://cdn.example/2.smil?x=1&y=2"]},
-}
-
-
-def example(event: type[Event], *, required_only: bool = False) -> dict[str, Any]:
-    """Return the mapping of one realistic event of this type."""
-    return {
-        "ORIGIN": event.origin,
-        "CODE": event.code,
-        **{
-            tag.name: tag.form.values[0] if tag.form.values else _VALUES[tag.name]
-            for tag in event.tags
-            if tag.required or not required_only
-        },
-    }
-
-
-def examples() -> dict[tuple[str, str], dict[str, Any]]:
-    """Return one mapping for every row, with every tag that the row has."""
-    return {row: example(event) for row, event in EVENTS.items()}
 
 
 def minimal_examples() -> dict[tuple[str, str], dict[str, Any]]:

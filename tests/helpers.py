@@ -15,6 +15,7 @@ import redis
 
 from postbacks import accounts, settings
 from postbacks.delivery.loop import DeliveryLoop
+from postbacks.delivery.profile import Profiles
 from postbacks.delivery.transport import CurlAdapter
 from postbacks.ledger import states
 from postbacks.ledger.ledger import Ledger
@@ -78,7 +79,8 @@ class Rig:
         """One delivering loop, until nothing is ready; returns the POSTs made."""
         from postbacks.tasks import decide
 
-        return DeliveryLoop(self.scripts, self.adapter, self.settings, decide).run()
+        profiles = Profiles(accounts.store(), self.settings)
+        return DeliveryLoop(self.scripts, self.adapter, profiles, self.settings, decide).run()
 
     def record(self, postback_id: str) -> Record:
         """A postback's record."""

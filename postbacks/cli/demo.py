@@ -7,6 +7,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -141,45 +142,39 @@ def _watch(journeys: list[Journey]) -> None:
     """Follow the postbacks to their ends, or to the deadline."""
     from postbacks.broker import client
     from postbacks.ledger.ledger import Ledger
-    from postbacks.ledger.states import FINAL_STATES
 
     ledger = Ledger(client())
     deadline_s = time.monotonic() + _DEADLINE_S
-    pending = list(journeys)
+    pending = journeys
     with _Show(journeys) as show:
         while pending and time.monotonic() < deadline_s:
-            for journey in pending.copy():
-                record = ledger.find(journey.postback_id)
-                if record is not None and record.state in FINAL_STATES:
-                    journey.record = record
-                    pending.remove(journey)
-                    show.ended(journey)
-            time.sleep(_LOOK_EVERY_S if pending else 0)
+            time.sleep(_LOOK_EVERY_S)
+            for journey in pending:
+                journey.record = ledger.find(journey.postback_id)
+            show.update([journey for journey in pending if journey.ended])
+            pending = [journey for journey in pending if not journey.ended]
 
 
 class _Show:
     """Live progress: one bar a kind of URL in a terminal, else one line a postback that has ended."""
 
     def __init__(self, journeys: list[Journey]) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.progress import BarColumn, Progress, TextColumn
 
         console = stderr_console()
+        self._journeys = journeys
         self._progress: Progress | None = None
-        self._tasks: dict[str, TaskID] = {}
+        self._bars: dict[Kind, TaskID] = {}
         note(f"{len(journeys)} postbacks are sent with send_postback.delay(); resends 1 s after a failure.")
         if not (console.is_terminal and sys.stdout.isatty()):
             return
         self._progress = Progress(
-            TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[result]}"),
-            TimeElapsedColumn(), console=console, transient=True,
+            TextColumn("  {task.description:20}"), BarColumn(), TextColumn("{task.completed:.0f} POSTs of {task.total}"),
+            TextColumn("{task.fields[ended]}"), console=console, transient=True,
         )  # fmt: skip
-        for journey in journeys:
-            kind = journey.kind
-            if kind.account not in self._tasks:
-                total = sum(each.kind is kind for each in journeys)
-                self._tasks[kind.account] = self._progress.add_task(
-                    f"{kind.words:20}", total=total, result=f"{'':9}"
-                )
+        for kind in dict.fromkeys(journey.kind for journey in journeys):
+            total = sum(len(kind.attempts) for journey in journeys if journey.kind is kind)
+            self._bars[kind] = self._progress.add_task(kind.words, total=total, ended="")
 
     def __enter__(self) -> Self:
         if self._progress is not None:
@@ -190,17 +185,24 @@ class _Show:
         if self._progress is not None:
             self._progress.stop()
 
-    def ended(self, journey: Journey) -> None:
-        record = journey.record
-        if record is None:
+    def update(self, ended: Iterable[Journey]) -> None:
+        """Show how far all are; ``ended`` are those that have ended since the last look."""
+        if self._progress is None:
+            for journey in ended:
+                attempts = len(journey.record.attempts) if journey.record else 0
+                plural = "" if attempts == 1 else "s"
+                note(
+                    f"{journey.took_s:6.1f} s  {journey.name:18} {journey.url_words:34} "
+                    f"{journey.outcome_words} after {attempts} attempt{plural}"
+                )
             return
-        if self._progress is not None:
-            self._progress.update(self._tasks[journey.kind.account], advance=1, result=f"{record.state:9}")
-        else:
-            note(
-                f"{journey.took_s:6.1f} s  {journey.name:18} {journey.url_words:34} "
-                f"{journey.outcome_words} after {len(record.attempts)}"
-            )
+        for kind, bar in self._bars.items():
+            records = [
+                each.record for each in self._journeys if each.kind is kind and each.record is not None
+            ]
+            states = Counter(record.state for record in records if record.state in {"delivered", "dead"})
+            words = ", ".join(f"{count} {state}" for state, count in states.items())
+            self._progress.update(bar, completed=sum(len(record.attempts) for record in records), ended=words)
 
 
 def _faults(journeys: list[Journey], receivers: Mapping[str, Receiver]) -> list[str]:

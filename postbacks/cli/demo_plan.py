@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from postbacks.catalogue import EVENTS, Event, parse_event, table
 from postbacks.cli.examples import example
 from postbacks.errors import InvalidEvent
+from postbacks.ledger.states import FINAL_STATES
 from postbacks.xml import read, render
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class Journey:
         event: the same, checked.
         postback_id: its id, once sent.
         sent_ms: when ``delay()`` returned, ms since the epoch.
-        record: its record, once it has ended.
+        record: its record, as it was last seen.
     """
 
     kind: Kind
@@ -105,11 +106,16 @@ class Journey:
     def outcome_words(self) -> str:
         """What became of it and, of a dead one, why."""
         if self.record is None:
-            return "not ended"
+            return "not taken in"
         last = self.record.attempts[-1] if self.record.attempts else None
         if last is None or last.outcome == self.record.state:
             return self.record.state
         return f"{self.record.state} ({last.outcome if last.status is None else last.status})"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will come of it."""
+        return self.record is not None and self.record.state in FINAL_STATES
 
     @property
     def took_s(self) -> float | None:
@@ -133,8 +139,8 @@ def journeys() -> list[Journey]:
 def faults(journey: Journey, received: Sequence[Received], celery_state: str) -> list[str]:
     """Return everything about a journey that is not as it has to be, a sentence each."""
     record, kind = journey.record, journey.kind
-    if record is None:
-        return ["has not ended in time"]
+    if record is None or not journey.ended:
+        return [f"has not ended in time ({record.state if record else 'not taken in'})"]
     found: list[str] = []
 
     def expect(what: str, wanted: object, got: object) -> None:

@@ -18,7 +18,7 @@ _NAMED_FAULTS = 5
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
-class BadInput(PostbacksError):  # noqa: N818 - says what it is
+class BadInput(PostbacksError):
     """Raised when a file holds no events that can be read."""
 
 

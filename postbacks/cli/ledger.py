@@ -30,7 +30,7 @@ _REASONS = {
     "no_url": "its account has no URL for it",
     "backlog_full": "its account had too many waiting",
     "expired": "it had expired before it was taken in",
-    "revoked": "it was cancelled",
+    "revoked": "",  # the state says it
 }
 
 

@@ -74,9 +74,8 @@ def receive(port: int, status: int, fail_first: int, delay_s: float, as_json: bo
 
 
 def _promise(status: int, fail_first: int, delay_s: float) -> str:
-    words = (
-        f"500 to the first {fail_first} POSTs of each postback, then {status}" if fail_first else str(status)
-    )
+    first = "first POST" if fail_first == 1 else f"first {fail_first} POSTs"
+    words = f"500 to the {first} of each postback, then {status}" if fail_first else str(status)
     return f"answers {words}" + (f", {delay_s:g} s later" if delay_s else "")
 
 

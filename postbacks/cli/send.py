@@ -61,7 +61,7 @@ def render(file: BinaryIO) -> None:
     help="Wait so many seconds; exit 0 only if all are delivered.",
 )
 @json_option
-def send(  # noqa: PLR0917 - click passes them by name
+def send(
     account: str,
     file: BinaryIO,
     url: str | None,
@@ -92,8 +92,11 @@ def send(  # noqa: PLR0917 - click passes them by name
         _report(one, ended.get(one), as_json=as_json)
     delivered = sum(record is not None and record.state == "delivered" for record in ended.values())
     if delivered < len(ids):
+        within = (
+            "" if all(record and record.ended_ms for record in ended.values()) else f" within {wait_s:g} s"
+        )
         hint = "" if any(ended.values()) else " None has been taken in: is a worker running, and a beat?"
-        raise click.ClickException(f"{delivered} of {len(ids)} delivered within {wait_s:g} s.{hint}")
+        raise click.ClickException(f"{delivered} of {len(ids)} delivered{within}.{hint}")
 
 
 def _check_id(postback_id: str | None, events: Sequence[Event]) -> None:
@@ -172,6 +175,8 @@ def _wait(ids: Sequence[str], wait_s: float) -> dict[str, Record | None]:
 
 
 def _report(postback_id: str, record: Record | None, *, as_json: bool) -> None:
+    from postbacks.ledger.record import iso
+
     last = record.attempts[-1] if record is not None and record.attempts else None
     if as_json:
         print_json(
@@ -191,4 +196,6 @@ def _report(postback_id: str, record: Record | None, *, as_json: bool) -> None:
             words += f" after {len(record.attempts)} attempt{'s' if len(record.attempts) > 1 else ''}"
         if record.state != "delivered" and (why := reason_words(record)):
             words += f": {why}"
+        if record.next_ms is not None:
+            words += f"; sent again at {iso(record.next_ms)}"
     note(f"{postback_id} {words}")

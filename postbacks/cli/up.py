@@ -107,16 +107,14 @@ def _say_ready(broker: EmbeddedBroker, data: Path, workers: int, *, dev: bool, a
   data       {data}/ (append-only, on the disk before an answer)
   logs       {", ".join(f"{data}/{log}" for log in logs)}; warnings are shown here
   receivers  {"on the internet, on this machine and in private networks" if dev else "on the internet only; --dev allows this machine's too"}
-
-In another terminal:
 """)
-    click.echo(f"    export POSTBACKS_BROKER_URL={broker.url}")
     if dev:
-        note(
-            "    postbacks receive --port 8080 &\n    postbacks account set acme --url http://127.0.0.1:8080/postbacks"
-        )
+        note("In a second terminal, a receiver:\n\n    postbacks receive --port 8080\n\nIn a third one:\n")
     else:
-        note("    postbacks account set acme --url https://YOUR-SERVER/postbacks")
+        note("In another terminal:\n")
+    url = "http://127.0.0.1:8080/postbacks" if dev else "https://YOUR-SERVER/postbacks"
+    click.echo(f"    export POSTBACKS_BROKER_URL={broker.url}")
+    note(f"    postbacks account set acme --url {url}")
     note("    postbacks example SMS_MO N211 | postbacks send acme - --wait 10\n\nCtrl-C stops all of it.")
 
 

@@ -17,9 +17,11 @@ from typing import Any, Final
 
 from postbacks.delivery.claims import Claimed, Held, HeldPostbacks
 from postbacks.delivery.outcomes import Outcome
+from postbacks.delivery.profile import Profile, Profiles
 from postbacks.delivery.request import headers
-from postbacks.delivery.transport import CurlAdapter, Transfer
-from postbacks.errors import BrokerError
+from postbacks.delivery.transfer import Transfer
+from postbacks.delivery.transport import CurlAdapter
+from postbacks.errors import BrokerError, PostbacksError
 from postbacks.ledger.record import Attempt
 from postbacks.queue.scripts import Argument, Scripts
 from postbacks.settings import Settings
@@ -76,6 +78,7 @@ class DeliveryLoop:
     Args:
         scripts: the scripts of the broker.
         adapter: the transport; its connections outlive the loop.
+        profiles: the accounts' limits, TLS, headers and signatures.
         settings: the process's settings.
         decide: what follows a failed attempt.
         must_stop: asked often; once true nothing more is claimed.
@@ -86,6 +89,7 @@ class DeliveryLoop:
         self,
         scripts: Scripts,
         adapter: CurlAdapter,
+        profiles: Profiles,
         settings: Settings,
         decide: Decide,
         *,
@@ -94,6 +98,7 @@ class DeliveryLoop:
     ) -> None:
         self._scripts = scripts
         self._adapter = adapter
+        self._profiles = profiles
         self._settings = settings
         self._decide = decide
         self._must_stop = must_stop
@@ -105,6 +110,7 @@ class DeliveryLoop:
         self._open_of_lane: Counter[str] = Counter()
         self._suspects: set[str] = set()
         self._reported_slow: set[str] = set()
+        self._claimed: list[Claimed] = []
         self._held = HeldPostbacks()
         self._held_limit: dict[str, int] = {}
         self._ended: deque[tuple[Claimed | Held, Outcome, int, int]] = deque()
@@ -141,7 +147,7 @@ class DeliveryLoop:
                 self._pause(now_s, error)
                 if self._must_stop() and not self._open:
                     return self.sent  # the leases settle what could not be noted
-            if not self._open and not self._ended and not self._notes:
+            if not self._open and not self._ended and not self._notes and not self._claimed:
                 if not self._claiming and not len(self._held):
                     break
                 if self._claiming and not found and not len(self._held):
@@ -160,6 +166,7 @@ class DeliveryLoop:
             or now_s - self._oldest_note_s >= NOTE_WITHIN_S
         ):
             self._commit()
+        self._begin_claimed()
         if not self._claiming and len(self._held):
             self._give_back()
         if self._claiming and now_s >= self._next_claim_s:
@@ -201,7 +208,7 @@ class DeliveryLoop:
 
     def _claim(self, now_s: float) -> bool:
         free = self._max_transfers - len(self._open)
-        if free <= 0:
+        if free <= 0 or self._claimed:
             self._next_claim_s = now_s + LOOK_EVERY_S
             return True
         suspect_open = sum(self._open_of_lane[lane] for lane in self._suspects)
@@ -220,7 +227,8 @@ class DeliveryLoop:
         for postback_id, lane_bytes, suspect, *rest in begun:
             lane = lane_bytes.decode()
             (self._suspects.add if suspect else self._suspects.discard)(lane)
-            self._begin(Claimed.from_row(lane, (postback_id, *rest), now_ms))
+            self._claimed.append(Claimed.from_row(lane, (postback_id, *rest), now_ms))
+        self._begin_claimed()
         for row in held:
             one = Held.from_row(row, now_s)
             self._held.add(one)
@@ -257,15 +265,36 @@ class DeliveryLoop:
             raise
         lane_of = {held.id: held.lane for held in chosen}
         for row in rows:
-            self._begin(Claimed.from_row(lane_of[row[0].decode()], row, now_ms))
+            self._claimed.append(Claimed.from_row(lane_of[row[0].decode()], row, now_ms))
+        self._begin_claimed()
 
-    def _begin(self, claimed: Claimed) -> None:
-        transfer = Transfer(
-            claimed.url,
+    def _begin_claimed(self) -> None:
+        """Begin what is claimed, each with its account's profile.
+
+        Where profiles cannot be had, nothing goes out unsigned: the claimed are kept and it is tried
+        again, and in the end their lease settles it.
+        """
+        if not self._claimed:
+            return
+        try:
+            profiles = self._profiles.look_up({one.account for one in self._claimed}, self._claimed[0].at_ms)
+        except PostbacksError as error:
+            raise BrokerError(f"the accounts cannot be looked up: {error}") from error
+        claimed, self._claimed = self._claimed, []
+        for one in claimed:
+            self._begin(one, profiles[one.account])
+
+    def _begin(self, claimed: Claimed, profile: Profile) -> None:
+        lines = headers(
+            claimed.id,
+            claimed.number,
+            claimed.created_ms,
+            claimed.sequence,
+            claimed.at_ms,
             claimed.xml,
-            headers(claimed.id, claimed.number, claimed.created_ms, claimed.sequence),
-            owner=claimed,
+            profile,
         )
+        transfer = Transfer(claimed.url, claimed.xml, lines, profile, owner=claimed)
         self._open[id(transfer)] = (transfer, claimed)
         self._open_of_lane[claimed.lane] += 1
         self.sent += 1

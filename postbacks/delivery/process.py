@@ -19,8 +19,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Final
 
+from postbacks.accounts import store
 from postbacks.broker import client
 from postbacks.delivery.loop import Decide, DeliveryLoop
+from postbacks.delivery.profile import Profiles
 from postbacks.delivery.transport import CurlAdapter
 from postbacks.queue.scripts import Scripts
 from postbacks.settings import load
@@ -133,7 +135,13 @@ def _run(decide: Decide, hand_over: Callable[[], None], release: Callable[[], No
             hand_over()
 
     loop = DeliveryLoop(
-        Scripts(client()), adapter, settings, decide, must_stop=is_stopping, on_draining=draining
+        Scripts(client()),
+        adapter,
+        Profiles(store(), settings),
+        settings,
+        decide,
+        must_stop=is_stopping,
+        on_draining=draining,
     )
     try:
         sent = loop.run()

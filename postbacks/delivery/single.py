@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from postbacks.delivery.profile import Profile
 from postbacks.delivery.request import headers
-from postbacks.delivery.transport import CurlAdapter, Transfer
+from postbacks.delivery.transfer import Transfer
+from postbacks.delivery.transport import CurlAdapter
 from postbacks.settings import load
 from postbacks.xml import render
 
@@ -19,7 +21,8 @@ def post_once(postback_id: str, event: Event, url: str) -> Outcome:
     """POST an event to a URL and wait for what comes of it."""
     adapter = CurlAdapter(load())
     try:
-        lines = headers(postback_id, 1, int(time.time() * 1000), 1)
-        return adapter.post(Transfer(url, render(event), lines))
+        profile, body, now_ms = Profile.default(load()), render(event), int(time.time() * 1000)
+        lines = headers(postback_id, 1, now_ms, 1, now_ms, body, profile)
+        return adapter.post(Transfer(url, body, lines, profile))
     finally:
         adapter.close()

@@ -1,170 +1,35 @@
 """POSTs over libcurl: one at a time behind ``requests``, or many at once.
 
-The only module that speaks pycurl. It knows nothing of queues: bytes and headers go in, an
-``Outcome`` comes out. Every limit of the promise is kept here: 10 s to the connection
-(CURLOPT_CONNECTTIMEOUT: name look-up, TCP, TLS and proxy together), then 10 s to the whole header
-of the answer, then at most as long again and 64 KiB for its body.
+It knows nothing of queues: bytes and headers go in, an ``Outcome`` comes out. The limits that libcurl
+cannot keep are kept here: from the connection 10 s to the whole header of the answer, however it
+drips, and at most as long again for its body.
 """
 
 from __future__ import annotations
 
 import selectors
-import socket
 import time
-from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 import pycurl
 import requests
 from requests.adapters import BaseAdapter
 from requests.structures import CaseInsensitiveDict
-from requests.utils import urldefragauth
 
-from postbacks.delivery.guard import refusal
-from postbacks.delivery.outcomes import CURL_CODES, Outcome, of_status
+from postbacks.delivery.outcomes import Outcome
+from postbacks.delivery.profile import Profile
+from postbacks.delivery.transfer import Slot, Transfer
+from postbacks.delivery.verdict import outcome_of
+from postbacks.settings import Settings
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from postbacks.settings import Settings
-
-#: A larger header is a failure; real ones are under 8 KiB.
-MAX_HEADER_BYTES: Final = 65_536
-#: Of the body no more is read; the answer's status has been decided before.
-MAX_BODY_BYTES: Final = 65_536
-
-_TIMED_OUT: Final = "timed_out"
-
-
-@dataclass(slots=True, eq=False)
-class Transfer:
-    """One POST to make.
-
-    Attributes:
-        url: absolute http or https URL; user and password in it become basic auth.
-        body: the document, sent as it is.
-        headers: ``Name: value`` lines.
-        owner: whatever the caller wants to know it by.
-    """
-
-    url: str
-    body: bytes
-    headers: Sequence[str]
-    owner: Any = None
-    # what has been seen so far
-    started_s: float = 0.0
-    connected_s: float | None = None
-    header_s: float | None = None
-    header_bytes: int = 0
-    header_lines: list[bytes] = field(default_factory=list)
-    status: int | None = None
-    body_bytes: int = 0
-    excerpt: bytes = b""
-    blocked: str | None = None
-
-
-@lru_cache(maxsize=10_000)
-def prepare(url: str) -> tuple[str, tuple[str, ...]]:
-    """The URL as it is sent (normalised, IDNA, no credentials) and its own headers, once a URL.
-
-    Raises:
-        requests.exceptions.RequestException: the URL cannot be sent to.
-    """
-    prepared = requests.Request("POST", url).prepare()
-    # requests has made basic auth of the user and password in the URL
-    authorization = prepared.headers.get("Authorization")
-    own = (f"Authorization: {authorization}",) if authorization else ()
-    return urldefragauth(prepared.url or ""), own
-
-
-class _Handed(socket.socket):
-    """A socket for libcurl, which duplicates its descriptor: ours ends quietly when it is dropped."""
-
-    def __del__(self) -> None:
-        self.close()
-
-
-class _Slot:
-    """A libcurl handle with its callbacks, used for one transfer after the other."""
-
-    __slots__ = ("_excerpt_bytes", "_settings", "handle", "transfer")
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._excerpt_bytes = settings.excerpt_bytes
-        self.transfer: Transfer | None = None
-        handle = pycurl.Curl()
-        self.handle = handle
-        handle.setopt(pycurl.POST, 1)
-        handle.setopt(pycurl.NOSIGNAL, 1)
-        handle.setopt(pycurl.NOPROGRESS, 1)
-        handle.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
-        handle.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
-        handle.setopt(pycurl.HTTP09_ALLOWED, 0)
-        handle.setopt(pycurl.FOLLOWLOCATION, 0)
-        handle.setopt(pycurl.PROXY, "")  # an empty one also keeps libcurl from the environment's
-        handle.setopt(pycurl.NETRC, pycurl.NETRC_IGNORED)
-        handle.setopt(pycurl.SSLVERSION, pycurl.SSLVERSION_TLSv1_2)
-        handle.setopt(pycurl.CONNECTTIMEOUT_MS, max(1, int(settings.connect_timeout_s * 1000)))
-        # A net under our own limits: name look-up to the end of the body.
-        whole_s = settings.connect_timeout_s + 2 * settings.answer_timeout_s + 5
-        handle.setopt(pycurl.TIMEOUT_MS, int(whole_s * 1000))
-        handle.setopt(pycurl.PREREQFUNCTION, self._on_connected)
-        handle.setopt(pycurl.HEADERFUNCTION, self._on_header)
-        handle.setopt(pycurl.WRITEFUNCTION, self._on_body)
-        handle.setopt(pycurl.OPENSOCKETFUNCTION, self._on_socket)
-
-    def load(self, transfer: Transfer) -> None:
-        url, own_headers = prepare(transfer.url)
-        handle = self.handle
-        handle.setopt(pycurl.URL, url)
-        handle.setopt(pycurl.POSTFIELDS, transfer.body)
-        handle.setopt(pycurl.HTTPHEADER, ["Expect:", *own_headers, *transfer.headers])
-        self.transfer = transfer
-        transfer.started_s = time.monotonic()
-
-    def _on_connected(self, *_: Any) -> int:
-        if self.transfer is not None:
-            self.transfer.connected_s = time.monotonic()
-        return int(pycurl.PREREQFUNC_OK)
-
-    def _on_header(self, line: bytes) -> int | None:
-        transfer = self.transfer
-        if transfer is None or transfer.header_s is not None:
-            return None  # trailers of a chunked body
-        transfer.header_bytes += len(line)
-        if transfer.header_bytes > MAX_HEADER_BYTES:
-            return 0
-        if line.startswith(b"HTTP/"):
-            transfer.status = int(line.split(None, 2)[1])
-            transfer.header_lines.clear()
-        elif line in {b"\r\n", b"\n"}:
-            # 1xx answers come before the answer (RFC 9110 15.2)
-            if transfer.status is not None and transfer.status >= 200:
-                transfer.header_s = time.monotonic()
-        else:
-            transfer.header_lines.append(line)
-        return None
-
-    def _on_body(self, data: bytes) -> int | None:
-        transfer = self.transfer
-        if transfer is None:
-            return 0
-        missing = self._excerpt_bytes - len(transfer.excerpt)
-        if missing > 0:
-            transfer.excerpt += data[:missing]
-        transfer.body_bytes += len(data)
-        return 0 if transfer.body_bytes > MAX_BODY_BYTES else None
-
-    def _on_socket(self, _purpose: int, address: Any) -> socket.socket | int:
-        family, kind, protocol, where = address
-        reason = refusal(where[0], self._settings.allowed_networks)
-        if reason is not None:
-            if self.transfer is not None:
-                self.transfer.blocked = reason
-            return int(pycurl.SOCKET_BAD)
-        return _Handed(family, kind, protocol)
+#: What ``requests`` raises for an outcome without an answer.
+_EXCEPTIONS: Final[dict[str, type[requests.exceptions.RequestException]]] = {
+    "connect_timeout": requests.exceptions.ConnectTimeout,
+    "answer_timeout": requests.exceptions.ReadTimeout,
+    "tls": requests.exceptions.SSLError,
+    "bad_url": requests.exceptions.InvalidURL,
+}
 
 
 class CurlAdapter(BaseAdapter):
@@ -184,10 +49,9 @@ class CurlAdapter(BaseAdapter):
             self._multi.setopt(pycurl.M_MAXCONNECTS, max_connections)
         self._selector = selectors.DefaultSelector()
         self._timer_s: float | None = None
-        self._free: list[_Slot] = []
-        self._open: dict[pycurl.Curl, _Slot] = {}
-        limit_s = min(settings.connect_timeout_s, settings.answer_timeout_s)
-        self._scan_every_s = min(0.1, limit_s / 10)
+        self._free: list[Slot] = []
+        self._open: dict[pycurl.Curl, Slot] = {}
+        self._scan_every_s = min(0.1, settings.answer_timeout_s / 10)
         self._next_scan_s = 0.0
         self._done: list[tuple[Transfer, Outcome]] = []
         self.connections = 0
@@ -199,18 +63,33 @@ class CurlAdapter(BaseAdapter):
 
     def start(self, transfer: Transfer) -> None:
         """Begin a POST; ``wait`` tells what came of it."""
-        slot = self._free.pop() if self._free else _Slot(self._settings)
+        slot = self._free.pop() if self._free else Slot(self._settings)
         try:
             slot.load(transfer)
         except (requests.exceptions.RequestException, ValueError, UnicodeError) as error:
-            slot.transfer = None
-            self._free.append(slot)
-            self._done.append(
-                (transfer, Outcome("bad_url", detail=f"the URL cannot be sent to: {type(error).__name__}"))
-            )
+            why = f"the URL cannot be sent to: {type(error).__name__}"
+            self._refuse(slot, transfer, Outcome("bad_url", detail=why))
+            return
+        except pycurl.error as error:
+            why = f"the account's TLS settings cannot be used: {error.args[-1]}"
+            self._refuse(slot, transfer, Outcome("tls", detail=why))
+            return
+        if transfer.blocked is not None:
+            self._refuse(slot, transfer, Outcome("blocked", detail=f"not allowed: {transfer.blocked}"))
             return
         self._open[slot.handle] = slot
         self._multi.add_handle(slot.handle)
+
+    def _refuse(self, slot: Slot, transfer: Transfer, outcome: Outcome) -> None:
+        self._retire(slot)
+        self._done.append((transfer, outcome))
+
+    def _retire(self, slot: Slot) -> None:
+        slot.transfer = None
+        if slot.reusable:
+            self._free.append(slot)
+        else:
+            slot.handle.close()
 
     def wait(self, timeout_s: float) -> list[tuple[Transfer, Outcome]]:
         """Move bytes until something has ended or the time is up; returns what has ended."""
@@ -277,26 +156,25 @@ class CurlAdapter(BaseAdapter):
 
     def _end_late(self, now_s: float) -> None:
         """End the transfers whose answer is later than the limit; libcurl knows the connection's alone."""
-        limit_s = self._settings.answer_timeout_s
-        late = [
-            handle
-            for handle, slot in self._open.items()
-            if slot.transfer is not None
-            and slot.transfer.connected_s is not None
-            and now_s - (slot.transfer.header_s or slot.transfer.connected_s) >= limit_s
-        ]
+        late = []
+        for handle, slot in self._open.items():
+            transfer = slot.transfer
+            if transfer is None or transfer.connected_s is None:
+                continue
+            since_s = transfer.header_s or transfer.connected_s
+            if now_s - since_s >= transfer.profile.answer_timeout_s:
+                late.append(handle)
         for handle in late:
-            self._end(handle, pycurl.E_OPERATION_TIMEDOUT, _TIMED_OUT)
+            self._end(handle, pycurl.E_OPERATION_TIMEDOUT, "")
 
     def _end(self, handle: pycurl.Curl, code: int, message: str) -> None:
         slot = self._open.pop(handle)
         self._multi.remove_handle(handle)
-        transfer, slot.transfer = slot.transfer, None
-        if transfer is None:  # pragma: no cover - a slot in _open always has one
-            return
+        transfer = slot.transfer
         self.connections += handle.getinfo(pycurl.NUM_CONNECTS)
-        self._done.append((transfer, outcome_of(transfer, code, message, self._settings)))
-        self._free.append(slot)
+        if transfer is not None:
+            self._done.append((transfer, outcome_of(transfer, code, message)))
+        self._retire(slot)
 
     def close(self) -> None:
         """Drop what is open and release every handle and connection."""
@@ -343,6 +221,7 @@ class CurlAdapter(BaseAdapter):
                 for name, value in request.headers.items()
                 if name.lower() != "content-length"
             ],
+            profile=Profile.default(self._settings),
         )
         outcome = self.post(transfer)
         if transfer.header_s is None:
@@ -359,47 +238,3 @@ class CurlAdapter(BaseAdapter):
         )
         response._content = transfer.excerpt  # noqa: SLF001 - how adapters without a stream fill a response
         return response
-
-
-_EXCEPTIONS: Final = {
-    "connect_timeout": requests.exceptions.ConnectTimeout,
-    "answer_timeout": requests.exceptions.ReadTimeout,
-    "tls": requests.exceptions.SSLError,
-    "bad_url": requests.exceptions.InvalidURL,
-}
-
-
-def outcome_of(transfer: Transfer, code: int, message: str, settings: Settings) -> Outcome:
-    """Judge a transfer that has ended.
-
-    Once the header has come whole, its status alone decides, whatever the body did afterwards.
-    """
-    elapsed_s = time.monotonic() - transfer.started_s
-    if transfer.header_s is not None and transfer.status is not None:
-        name = of_status(transfer.status)
-        detail = "" if name == "delivered" else f"answered {transfer.status}; only 200 counts"
-        if code:
-            detail = f"{detail}; its body was not read to the end".lstrip("; ")
-        return Outcome(
-            name, transfer.status, elapsed_s, detail, b"" if name == "delivered" else transfer.excerpt
-        )
-    if transfer.blocked is not None:
-        return Outcome("blocked", None, elapsed_s, f"the address is not allowed: {transfer.blocked}")
-    if code == pycurl.E_OPERATION_TIMEDOUT:
-        if transfer.connected_s is None:
-            limit_s = settings.connect_timeout_s
-            return Outcome("connect_timeout", None, elapsed_s, f"no connection within {limit_s:g} s")
-        limit_s = settings.answer_timeout_s
-        return Outcome(
-            "answer_timeout", None, elapsed_s, f"no whole header of an answer within {limit_s:g} s"
-        )
-    if code == pycurl.E_WRITE_ERROR and transfer.header_bytes > MAX_HEADER_BYTES:
-        return Outcome("too_large", None, elapsed_s, f"the answer's header is over {MAX_HEADER_BYTES} bytes")
-    if code == pycurl.E_UNSUPPORTED_PROTOCOL and transfer.connected_s is not None:
-        return Outcome(
-            "broken_answer", None, elapsed_s, "the answer is no HTTP"
-        )  # libcurl took it for HTTP/0.9
-    name, phrase = CURL_CODES.get(code, ("broken_answer", f"libcurl's error {code}"))
-    if name == "refused" and "reset" in message.lower():
-        phrase = "the connection was reset"
-    return Outcome(name, None, elapsed_s, f"{phrase} ({message[:120]})" if message else phrase)

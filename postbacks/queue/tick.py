@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 #: Seconds that one tick may work before it hands over to the next one at once.
 TICK_BUDGET_S: Final = 0.8
 #: Ready lanes that are worth one more delivering process.
-LANES_PER_WAKE: Final = 100
+LANES_PER_WAKE: Final = 10
 #: Deliver messages that one tick sends at most.
 MAX_WAKES: Final = 8
 #: Records dropped by one script call.

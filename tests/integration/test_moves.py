@@ -240,7 +240,7 @@ def test_a_full_backlog_makes_mt_dead_at_once_and_leaves_mo_and_others_alone(rig
     with environment(POSTBACKS_MAX_WAITING_PER_ACCOUNT="3"):
         rig = Rig_with_settings(rig)
         for name in ("acme", "other"):
-            set_account(name, url="http://127.0.0.1:9/")
+            set_account(name, url="http://127.0.0.1:9999/")
         full = send_postbacks("acme", [MT] * 5)
         kept = send_postbacks("acme", [MO] * 2) + send_postbacks("other", [MT])
         rig.tick()
@@ -260,7 +260,7 @@ def test_records_are_dropped_after_their_retention_and_no_others(rig, dead):
         result = send_postback.delay("acme", MT)
         rig.tick()
         rig.deliver()
-        set_account("later", url="http://127.0.0.1:9/")
+        set_account("later", url="http://127.0.0.1:9999/")
         waits = send_postback.apply_async(("later", MT), countdown=86_400 * 365)
         rig.tick()
         days = 30 if dead else 7

@@ -137,7 +137,7 @@ def test_a_dead_postback_can_be_sent_again_with_the_same_bytes_and_a_higher_numb
             rig.tick()
             rig.deliver()
             assert rig.record(result.id).state == "dead"
-            set_account("acme", url="http://127.0.0.1:1/")  # the record keeps the URL it had
+            set_account("acme", url="http://127.0.0.1:9998/")  # the record keeps the URL it had
             assert resend(result.id) == "waiting"
             rig.deliver()
             assert rig.record(result.id).state == "delivered"

@@ -1,0 +1,214 @@
+"""One POST as libcurl makes it: what goes in, the handle with its callbacks, what has been seen of it.
+
+Every limit of the promise that libcurl itself keeps is set here: the time to the connection
+(CURLOPT_CONNECTTIMEOUT_MS: name look-up, TCP, TLS and proxy together), protocols, TLS, addresses, and
+how much of an answer is read. A transfer holds its document, at most 64 KiB of header, of the body
+only the excerpt that the ledger keeps, and libcurl's buffers (16 KiB to receive, 64 KiB to send).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Final
+
+import certifi
+import pycurl
+import requests
+from requests.utils import urldefragauth
+
+from postbacks.delivery.profile import Profile, Tls
+from postbacks.guard import early_refusal, refusal
+from postbacks.settings import Settings
+
+#: A larger header is a failure; real ones are under 8 KiB.
+MAX_HEADER_BYTES: Final = 65_536
+#: Of the body no more is read; the answer's status has been decided before.
+MAX_BODY_BYTES: Final = 65_536
+
+#: Where systems keep what they trust: Debian and Alpine, Red Hat, macOS and BSD.
+_TRUST_STORES: Final = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/cert.pem",
+)
+
+
+@dataclass(slots=True, eq=False)
+class Transfer:
+    """One POST to make, and what has been seen of it so far (times of time.monotonic()).
+
+    Attributes:
+        url: absolute http or https URL; user and password in it become basic auth.
+        body: the document, sent as it is.
+        headers: ``Name: value`` lines.
+        profile: its limits and its TLS.
+        owner: whatever the caller wants to know it by.
+        connected_s: when the connection stood and the request began to leave.
+        header_s: when the header of the answer had come whole.
+        blocked: why the guard refused the latest address tried.
+    """
+
+    url: str
+    body: bytes
+    headers: Sequence[str]
+    profile: Profile
+    owner: Any = None
+    started_s: float = 0.0
+    connected_s: float | None = None
+    header_s: float | None = None
+    header_bytes: int = 0
+    header_lines: list[bytes] = field(default_factory=list)
+    status: int | None = None
+    body_bytes: int = 0
+    excerpt: bytes = b""
+    blocked: str | None = None
+
+
+@lru_cache(maxsize=10_000)
+def prepare(url: str) -> tuple[str, tuple[str, ...]]:
+    """The URL as it is sent (normalised, IDNA, no credentials) and its own headers, once a URL.
+
+    Raises:
+        requests.exceptions.RequestException: the URL cannot be sent to.
+    """
+    prepared = requests.Request("POST", url).prepare()
+    # requests has made basic auth of the user and password in the URL
+    authorization = prepared.headers.get("Authorization")
+    own = (f"Authorization: {authorization}",) if authorization else ()
+    return urldefragauth(prepared.url or ""), own
+
+
+@lru_cache(maxsize=1)
+def system_trust_store() -> str:
+    """The file of the certificates that this system trusts; certifi's where it has none."""
+    paths = ssl.get_default_verify_paths()
+    candidates = (os.environ.get(paths.openssl_cafile_env), paths.cafile, *_TRUST_STORES)
+    return next((path for path in candidates if path and os.path.isfile(path)), certifi.where())  # noqa: PTH113
+
+
+class _Handed(socket.socket):
+    """A socket for libcurl, which duplicates its descriptor: ours ends quietly when it is dropped."""
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class Slot:
+    """A libcurl handle with its callbacks, used for one transfer after the other."""
+
+    __slots__ = ("_connect_timeout_s", "_settings", "handle", "reusable", "transfer")
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._connect_timeout_s = 0.0
+        self.reusable = True
+        self.transfer: Transfer | None = None
+        handle = pycurl.Curl()
+        self.handle = handle
+        handle.setopt(pycurl.POST, 1)
+        handle.setopt(pycurl.NOSIGNAL, 1)
+        handle.setopt(pycurl.NOPROGRESS, 1)
+        handle.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
+        handle.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
+        handle.setopt(pycurl.HTTP09_ALLOWED, 0)
+        handle.setopt(pycurl.FOLLOWLOCATION, 0)
+        # An empty one, too, keeps libcurl from the environment's.
+        handle.setopt(pycurl.PROXY, settings.proxy_url)
+        handle.setopt(pycurl.NOPROXY, "")
+        handle.setopt(pycurl.NETRC, pycurl.NETRC_IGNORED)
+        handle.setopt(pycurl.HTTP_CONTENT_DECODING, 0)  # a bomb stays as small as it came
+        handle.setopt(pycurl.SSLVERSION, pycurl.SSLVERSION_TLSv1_2)
+        handle.setopt(pycurl.SSL_VERIFYPEER, 1)
+        handle.setopt(pycurl.SSL_VERIFYHOST, 2)
+        handle.setopt(pycurl.CAINFO, system_trust_store())
+        handle.setopt(pycurl.PREREQFUNCTION, self._on_connected)
+        handle.setopt(pycurl.HEADERFUNCTION, self._on_header)
+        handle.setopt(pycurl.WRITEFUNCTION, self._on_body)
+        handle.setopt(pycurl.OPENSOCKETFUNCTION, self._on_socket)
+
+    def load(self, transfer: Transfer) -> None:
+        """Set the handle up for a transfer.
+
+        Raises:
+            requests.exceptions.RequestException, ValueError: the URL cannot be sent to.
+            pycurl.error: the account's TLS settings cannot be used.
+        """
+        url, own_headers = prepare(transfer.url)
+        handle = self.handle
+        handle.setopt(pycurl.URL, url)
+        handle.setopt(pycurl.POSTFIELDS, transfer.body)
+        handle.setopt(pycurl.HTTPHEADER, ["Expect:", *own_headers, *transfer.headers])
+        limit_s = transfer.profile.connect_timeout_s
+        if limit_s != self._connect_timeout_s:
+            self._connect_timeout_s = limit_s
+            handle.setopt(pycurl.CONNECTTIMEOUT_MS, max(1, int(limit_s * 1000)))
+        if transfer.profile.tls is not None:
+            self._set_tls(transfer.profile.tls)
+        if self._settings.proxy_url or self._settings.https_only:
+            # Through a proxy the sockets show the proxy's address: what the URL says is all we see.
+            transfer.blocked = early_refusal(url, self._settings)
+        self.transfer = transfer
+        transfer.started_s = time.monotonic()
+
+    def _set_tls(self, tls: Tls) -> None:
+        """Set an account's own TLS; the handle serves nobody else afterwards."""
+        self.reusable = False
+        for option, value in (
+            (pycurl.CAINFO_BLOB, tls.ca_bundle),
+            (pycurl.SSLCERT_BLOB, tls.client_cert),
+            (pycurl.SSLKEY_BLOB, tls.client_key),
+        ):
+            if value:
+                self.handle.setopt(option, value.encode())
+        if tls.client_cert:
+            self.handle.setopt(pycurl.SSLCERTTYPE, "PEM")
+        if tls.pinned_keys:
+            self.handle.setopt(pycurl.PINNEDPUBLICKEY, ";".join(tls.pinned_keys))
+
+    def _on_connected(self, *_: Any) -> int:
+        if self.transfer is not None:
+            self.transfer.connected_s = time.monotonic()
+        return int(pycurl.PREREQFUNC_OK)
+
+    def _on_header(self, line: bytes) -> int | None:
+        transfer = self.transfer
+        if transfer is None or transfer.header_s is not None:
+            return None  # trailers of a chunked body
+        transfer.header_bytes += len(line)
+        if transfer.header_bytes > MAX_HEADER_BYTES:
+            return 0
+        if line.startswith(b"HTTP/"):
+            transfer.status = int(line.split(None, 2)[1])
+            transfer.header_lines.clear()
+        elif line in {b"\r\n", b"\n"}:
+            # 1xx answers come before the answer (RFC 9110 15.2)
+            if transfer.status is not None and transfer.status >= 200:
+                transfer.header_s = time.monotonic()
+        else:
+            transfer.header_lines.append(line)
+        return None
+
+    def _on_body(self, data: bytes) -> int | None:
+        transfer = self.transfer
+        if transfer is None:
+            return 0
+        missing = self._settings.excerpt_bytes - len(transfer.excerpt)
+        if missing > 0:
+            transfer.excerpt += data[:missing]
+        transfer.body_bytes += len(data)
+        return 0 if transfer.body_bytes > MAX_BODY_BYTES else None
+
+    def _on_socket(self, _purpose: int, address: Any) -> socket.socket | int:
+        family, kind, protocol, where = address
+        reason = None if self._settings.proxy_url else refusal(where[0], where[1], self._settings)
+        if self.transfer is not None:
+            self.transfer.blocked = reason
+        if reason is not None:
+            return int(pycurl.SOCKET_BAD)
+        return _Handed(family, kind, protocol)

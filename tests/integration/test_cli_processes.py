@@ -1,0 +1,240 @@
+"""The commands that stay: up, receive and demo; how they begin, and that they end whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import selectors
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from events import examples
+from helpers import eventually
+
+from postbacks.catalogue import parse_event, table
+from postbacks.receiver import Receiver
+from postbacks.xml import render
+
+POSTBACKS = str(Path(sys.executable).with_name("postbacks"))
+EVENT = examples()["MMS_MO", "N401"]
+
+
+@contextmanager
+def started(*args, cwd=None):
+    """A command that stays, killed should the test not have ended it."""
+    process = subprocess.Popen(
+        [POSTBACKS, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1, cwd=cwd
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def line_of(stream, timeout_s=30):
+    """The next line, or a failure when it does not come."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(stream, selectors.EVENT_READ)
+        assert selector.select(timeout_s), f"no line in {timeout_s} s"
+    return stream.readline()
+
+
+def ended(process, number, timeout_s=40):
+    """Send a signal; the exit code and what was still said."""
+    process.send_signal(number)
+    out, err = process.communicate(timeout=timeout_s)
+    return process.returncode, out, err
+
+
+def descendants(pid):
+    """The processes that a process has started, and theirs."""
+    listed = subprocess.run(
+        ["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True
+    ).stdout
+    parents = {int(child): int(parent) for child, parent in (line.split() for line in listed.splitlines())}
+    found, fresh = set(), {pid}
+    while fresh:
+        fresh = {child for child, parent in parents.items() if parent in fresh} - found
+        found |= fresh
+    return found
+
+
+def alive(pids):
+    """Those that still run; a zombie that nobody has reaped yet does not."""
+    listed = subprocess.run(
+        ["ps", "-A", "-o", "pid=,stat="], capture_output=True, text=True, check=True
+    ).stdout
+    return {int(pid) for pid, stat in map(str.split, listed.splitlines()) if not stat.startswith("Z")} & pids
+
+
+# -- up --------------------------------------------------------------------------------------------
+
+
+def free_port():
+    """A port that nobody listens on."""
+    with Receiver() as receiver:
+        return receiver.port
+
+
+def test_up_serves_from_an_empty_directory_and_ctrl_c_leaves_no_process_behind(tmp_path):
+    data = tmp_path / "data"
+    with (
+        Receiver() as receiver,
+        started("up", "--port", str(free_port()), "--data", str(data), "--dev", "--json", cwd=tmp_path) as up,
+    ):
+        said = json.loads(line_of(up.stdout))
+        url = said["broker_url"]
+        done = subprocess.run(
+            [POSTBACKS, "send", "acme", "-", "--url", receiver.url("/x"), "--wait", "20"],
+            env={**os.environ, "POSTBACKS_BROKER_URL": url, "POSTBACKS_ALLOWED_NETWORKS": ""},
+            input=json.dumps(EVENT), capture_output=True, text=True, timeout=40, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert receiver.received[0].body == render(parse_event(EVENT))
+        pids = descendants(up.pid)
+        assert len(pids) >= 3
+        code, _, err = ended(up, signal.SIGINT)
+    assert code == 0
+    assert err.splitlines()[-1] == "Stopped."
+    eventually(lambda: not alive(pids), 10, "the end of all processes")
+    config = (data / "broker.conf").read_text()
+    for line in ('appendonly "yes"', 'appendfsync "always"', 'maxmemory-policy "noeviction"'):
+        assert line in config
+    assert {"worker1.log", "beat1.log", "broker.log"} <= {path.name for path in data.iterdir()}
+
+
+def test_up_says_what_to_type_next_and_ends_all_when_a_worker_dies(tmp_path):
+    with started("up", "--port", str(free_port()), "--data", "here", "--dev", cwd=tmp_path) as up:
+        assert re.fullmatch(r" +export POSTBACKS_BROKER_URL=redis://127\.0\.0\.1:\d+/0\n", line_of(up.stdout))
+        pids = descendants(up.pid)
+        listed = subprocess.run(
+            ["ps", "-A", "-o", "pid=,args="], capture_output=True, text=True, check=True
+        ).stdout
+        worker = next(
+            int(line.split()[0])
+            for line in listed.splitlines()
+            if "celery" in line and " worker " in line and int(line.split()[0]) in pids
+        )
+        os.kill(worker, signal.SIGKILL)
+        _, err = up.communicate(timeout=40)
+    assert up.returncode == 1
+    assert "postbacks account set acme --url http://127.0.0.1:8080/postbacks" in err
+    assert (
+        err.splitlines()[-1]
+        == "Error: Worker1 has ended by itself; here/worker1.log says why. All is stopped."
+    )
+    eventually(lambda: not alive(pids), 10, "the end of all processes")
+
+
+def test_up_on_a_port_that_is_in_use_is_2(tmp_path):
+    with Receiver() as other:
+        done = subprocess.run(
+            [POSTBACKS, "up", "--port", str(other.port), "--data", str(tmp_path)],
+            capture_output=True, text=True, timeout=30, check=False,
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert f"Error: Port {other.port} of 127.0.0.1 is in use" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# -- receive ---------------------------------------------------------------------------------------
+
+
+def post(url, body, **headers):
+    """POST as a worker does; the status."""
+    request = urllib.request.Request(
+        url, body, {name.replace("_", "-"): value for name, value in headers.items()}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.status
+
+
+def test_receive_fails_first_then_answers_and_prints_a_json_line_for_each():
+    document = render(parse_event(EVENT))
+    with started("receive", "--port", "0", "--fail-first", "2", "--status", "201", "--json") as receive:
+        said = line_of(receive.stderr)
+        assert "answers 500 to the first 2 POSTs of each postback, then 201" in said
+        url = re.search(r"http://\S+", said)[0]
+        statuses = [
+            post(f"{url}mo", document, Postback_Id="one", Postback_Attempt=str(number))
+            for number in (1, 2, 3)
+        ]
+        assert statuses == [500, 500, 201]
+        lines = [json.loads(line_of(receive.stdout)) for _ in statuses]
+        code, _, err = ended(receive, signal.SIGINT)
+    assert code == 0
+    assert err == "3 received.\n"
+    assert [(line["id"], line["attempt"], line["answered"]) for line in lines] == [
+        ("one", 1, 500),
+        ("one", 2, 500),
+        ("one", 3, 201),
+    ]
+    assert lines[0]["tags"] == EVENT
+    assert lines[0]["body"].encode() == document
+    assert lines[0]["headers"]["postback-id"] == "one"
+    assert lines[0]["path"] == "/mo"
+
+
+def test_receive_prints_every_tag_and_survives_what_is_no_postback():
+    document = render(parse_event({**EVENT, "SUBJECT": "red\x9b31m"}))
+    with started("receive", "--port", "0", "--delay", "0.1") as receive:
+        url = re.search(r"http://\S+", line_of(receive.stderr))[0]
+        began_s = time.monotonic()
+        assert post(url, document, Postback_Id="one", Postback_Attempt="first") == 200
+        assert time.monotonic() - began_s >= 0.1
+        assert post(url, b"<POSTBACK>") == 200
+        with urllib.request.urlopen(f"{url}favicon", timeout=10) as answer:
+            assert answer.status == 200
+        code, out, _ = ended(receive, signal.SIGTERM)
+    assert code == 0
+    for tag, value in EVENT.items():
+        if tag not in {"ORIGIN", "CODE", "SUBJECT", "CONTENT"}:
+            assert re.search(rf"^ +{tag} +{re.escape(str(value))}$", out, re.MULTILINE)
+    assert out.count("CONTENT FILE") == 2
+    assert "red\\x9b31m" in out
+    assert out.count("no postback") == 2
+    assert "GET /favicon" in out
+
+
+def test_receive_on_a_port_that_is_in_use_is_2():
+    with Receiver() as other, started("receive", "--port", str(other.port)) as receive:
+        _, err = receive.communicate(timeout=20)
+    assert receive.returncode == 2
+    assert f"Error: Cannot listen on port {other.port}" in err
+
+
+# -- demo ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "hostile", [{"POSTBACKS_MAX_RESENDS": "1", "POSTBACKS_BROKER_URL": "redis://127.0.0.1:1/0"}]
+)
+def test_the_demo_ends_well_whatever_the_environment_says_and_leaves_nothing_behind(tmp_path, hostile):
+    began_s = time.monotonic()
+    done = subprocess.run(
+        [POSTBACKS, "demo", "--json"],
+        env={**os.environ, **hostile, "TMPDIR": str(tmp_path)},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - began_s < 45
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert {(row["origin"], row["code"]) for row in rows} == {(row.origin, row.code) for row in table()}
+    assert all(row["right"] for row in rows)
+    assert {row["attempts"] for row in rows} == {1, 3, 6}
+    assert "every tag arrived as it was sent" in done.stderr
+    assert list(tmp_path.iterdir()) == []
