@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from postbacks import keys
 from postbacks.broker import broker_errors, client
 from postbacks.catalogue import ORIGINS
+from postbacks.catalogue.faults import quoted
 from postbacks.errors import BadSetting, InvalidAccount, InvalidUrl, PostbacksError
 from postbacks.guard import early_refusal
 from postbacks.settings import load
@@ -67,9 +68,8 @@ def check_name(account: object) -> str:
     """
     name = str(account) if isinstance(account, int) and not isinstance(account, bool) else account
     if not isinstance(name, str) or not _NAME.match(name):
-        shown = repr(name)[:60]
         raise InvalidAccount(
-            f"{shown} is no account name: 1 to 128 letters, digits and . _ @ : + -, the first a letter or digit."
+            f"{quoted(name)} is no account name: 1 to 128 letters, digits and . _ @ : + -, the first a letter or digit."
         )
     return name
 

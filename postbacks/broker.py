@@ -89,16 +89,28 @@ def broker_errors(url: str | None = None) -> Iterator[None]:
         raise _explained(error, redacted(url or load().broker_url)) from error
 
 
+#: Words of the server and what they mean. redis-py takes the codes that it knows (READONLY) off the text.
 _RESPONSES: Final = (
-    ("READONLY", BrokerUnfit, "is read-only (a replica?); point POSTBACKS_BROKER_URL at the primary"),
-    ("OOM", BrokerUnfit, "is full (maxmemory reached); give it more memory or let the workers catch up"),
+    (
+        "read only replica",
+        BrokerUnfit,
+        "is read-only (a replica?); point POSTBACKS_BROKER_URL at the primary",
+    ),
+    (
+        "> 'maxmemory'",
+        BrokerUnfit,
+        "is full (maxmemory reached); give it more memory or let the workers catch up",
+    ),
     ("MISCONF", BrokerUnfit, "cannot write to its disk; see its log"),
-    ("LOADING", BrokerUnreachable, "is still loading its data; try again in a moment"),
-    ("NOAUTH", BrokerUnfit, "wants a password; put it into POSTBACKS_BROKER_URL (redis://:password@host)"),
-    ("WRONGPASS", BrokerUnfit, "refused the password in POSTBACKS_BROKER_URL"),
+    ("loading the dataset", BrokerUnreachable, "is still loading its data; try again in a moment"),
+    ("called without any password", BrokerUnfit, "has no password; take it out of POSTBACKS_BROKER_URL"),
     ("invalid username-password", BrokerUnfit, "refused the password in POSTBACKS_BROKER_URL"),
-    ("Authentication required", BrokerUnfit, "wants a password; put it into POSTBACKS_BROKER_URL"),
-    ("NOPERM", BrokerUnfit, "does not allow this user what postbacks needs; see its ACL"),
+    (
+        "Authentication required",
+        BrokerUnfit,
+        "wants a password; put it into POSTBACKS_BROKER_URL (redis://:password@host)",
+    ),
+    ("no permissions", BrokerUnfit, "does not allow this user what postbacks needs; see its ACL"),
     ("DB index", BrokerUnfit, "has no database of that number; correct POSTBACKS_BROKER_URL"),
     ("WRONGTYPE", BrokerUnfit, "holds other data under a key of postbacks; use a database of its own"),
     ("unknown command", BrokerUnfit, "is too old: Redis 7.0 or Valkey 8.0 is needed"),
@@ -111,7 +123,7 @@ def _explained(error: Exception, url: str) -> BrokerUnfit | BrokerUnreachable:
         if mark in text:
             return kind(f"The broker at {url} {advice}.")
     if isinstance(error, redis.ResponseError):
-        return BrokerUnfit(f"The broker at {url} answered with an error: {text}.")
+        return BrokerUnfit(f"The broker at {url} answered with an error: {text.rstrip('.')}.")
     return BrokerUnreachable(
         f"The broker at {url} does not answer ({text.rstrip('.') or type(error).__name__}); "
         "start it (`postbacks up` starts one) or correct POSTBACKS_BROKER_URL."

@@ -39,20 +39,17 @@ class InvalidEvent(PostbacksError):
             fault of the event as a whole.
     """
 
-    def __init__(self, problems: Sequence[tuple[str, str]], *, origin: str = "", code: str = "") -> None:
+    def __init__(self, problems: Sequence[tuple[str, str]], origin: str = "", code: str = "") -> None:
         self.problems = tuple((str(tag), str(why)) for tag, why in problems)
         self.origin = origin
         self.code = code
-        name = f"event {origin} {code}".rstrip() if origin or code else "event"
+        # All of it goes to Exception.args, so that pickle and Celery can rebuild it.
+        super().__init__(self.problems, origin, code)
+
+    def __str__(self) -> str:
+        name = f"event {self.origin} {self.code}".rstrip() if self.origin or self.code else "event"
         faults = "; ".join(f"{tag}: {why}" if tag else why for tag, why in self.problems)
-        super().__init__(f"{name} is not in the catalogue's form: {faults}")
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return (_rebuild_invalid_event, (self.problems, self.origin, self.code))
-
-
-def _rebuild_invalid_event(problems: Sequence[tuple[str, str]], origin: str, code: str) -> InvalidEvent:
-    return InvalidEvent(problems, origin=origin, code=code)
+        return f"{name} is not in the catalogue's form: {faults}"
 
 
 class InvalidUrl(PostbacksError):

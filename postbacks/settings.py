@@ -20,7 +20,7 @@ Networks = tuple[IPv4Network | IPv6Network, ...]
 class Settings(BaseSettings):
     """The settings of one process. Immutable; ``load()`` reads them once."""
 
-    model_config = SettingsConfigDict(env_prefix="POSTBACKS_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="POSTBACKS_", frozen=True, extra="ignore", allow_inf_nan=False)
 
     # -- the promise ------------------------------------------------------------------------
     retry_countdown_s: float = Field(

@@ -6,6 +6,7 @@ import logging
 import threading
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final
 
@@ -24,7 +25,7 @@ from postbacks.delivery.outcomes import Outcome
 from postbacks.delivery.single import post_once
 from postbacks.errors import InvalidEvent, PostbackFailed, UnsupportedOption
 from postbacks.queue.intake import Intake, Order, check_order
-from postbacks.queue.message import Message, is_id
+from postbacks.queue.message import Message, can_unpack, is_id
 from postbacks.queue.scripts import Scripts
 from postbacks.queue.tick import Tick
 from postbacks.settings import load
@@ -40,6 +41,7 @@ _REFUSED: Final = {
     "link": "a postback may take half an hour; look at its AsyncResult instead",
     "link_error": "a dead postback stays in the ledger; look at its AsyncResult instead",
     "chord": "a chord would wait for it; put postbacks outside the chord",
+    "chain": "what stands after it in a chain would wait for it; put the postback last",
     "expires": "an accepted postback is sent or stands as dead; use revoke() to cancel one",
 }
 
@@ -163,6 +165,28 @@ def _refuse(**options: Any) -> None:
         raise UnsupportedOption(
             f"send_postback cannot take serializer={options['serializer']!r}: JSON is the only one."
         )
+    if options.get("compression") and not can_unpack(options["compression"]):
+        raise UnsupportedOption(
+            f"send_postback cannot take compression={options['compression']!r}: gzip and bzip2 can be read."
+        )
+    _check_times(options.get("countdown"), options.get("eta"))
+
+
+def _check_times(countdown: Any, eta: Any) -> None:
+    """A time that cannot be read would make a dead postback of it later."""
+    try:
+        moment = datetime.fromisoformat(eta) if isinstance(eta, str) else eta
+        if moment is not None and moment.utcoffset() is None:
+            raise UnsupportedOption(
+                f"send_postback cannot take eta={eta!r}: it has no time zone (datetime.now(UTC) has one)."
+            )
+        if countdown is not None:
+            datetime.now(UTC) + timedelta(seconds=countdown)
+    except (ValueError, TypeError, AttributeError, OverflowError):
+        raise UnsupportedOption(
+            f"send_postback cannot take countdown={countdown!r}, eta={eta!r}: "
+            "a countdown is seconds, an eta a datetime with a time zone."
+        ) from None
 
 
 @lru_cache(maxsize=4)

@@ -15,6 +15,8 @@ from postbacks.errors import InvalidUrl
 MAX_URL_LENGTH: Final = 2048
 
 _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f]")
+#: Cannot be written as UTF-8, so it could be kept nowhere.
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -34,6 +36,8 @@ def check_url(url: object) -> str:
     shown = redacted(url)
     if _UNPRINTABLE.search(url):
         raise InvalidUrl(f"The URL {shown!r} has a space or control character in it; encode it (%20).")
+    if _SURROGATE.search(url):
+        raise InvalidUrl(f"The URL {ascii(shown)} has half a character in it and is no Unicode text.")
     try:
         parts = urlsplit(url)
         port = parts.port

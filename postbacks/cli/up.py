@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -56,7 +57,7 @@ def up(port: int | None, data: Path, workers: int, dev: bool, as_json: bool) -> 
 
     stop_signals()
     networks = [*map(str, load().allowed_networks), *(DEV_NETWORKS.split(",") if dev else ())]
-    broker = EmbeddedBroker(data, port=port or _free_port())
+    broker = EmbeddedBroker(data, port=_free_port(port))
     stopping = False
     try:
         note("Starting the broker, the workers and the beat …")
@@ -77,16 +78,18 @@ def up(port: int | None, data: Path, workers: int, dev: bool, as_json: bool) -> 
     note("Stopped.")
 
 
-def _free_port() -> int:
-    for port in _PORTS:
-        try:
-            socket.create_server(("127.0.0.1", port)).close()
-        except OSError:
-            continue
-        return port
-    raise click.UsageError(
-        f"The ports {_PORTS[0]} to {_PORTS[-1]} are all in use; give another one: --port N."
+def _free_port(port: int | None) -> int:
+    """Return the port, or where none is given the first free one; looked at before anything is begun."""
+    for tried in [port] if port else _PORTS:
+        with suppress(OSError):
+            socket.create_server(("127.0.0.1", tried)).close()
+            return tried
+    busy = (
+        f"Port {port} of 127.0.0.1 is"
+        if port
+        else f"The ports {_PORTS[0]} to {_PORTS[-1]} of 127.0.0.1 are all"
     )
+    raise click.UsageError(f"{busy} in use: stop what listens there, or give another one with --port N.")
 
 
 def _say_ready(broker: EmbeddedBroker, data: Path, workers: int, *, dev: bool, as_json: bool) -> None:

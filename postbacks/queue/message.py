@@ -20,9 +20,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
+from kombu.compression import get_encoder
 from kombu.utils import json as kombu_json
 
 from postbacks.catalogue import MAX_EVENT_BYTES
+from postbacks.catalogue.faults import quoted
 
 TASK_NAME: Final = "postbacks.send_postback"
 
@@ -36,6 +38,12 @@ _UNPACK: Final[dict[str, Callable[[], Any]]] = {
     "application/x-gzip": zlib.decompressobj,
     "application/x-bz2": bz2.BZ2Decompressor,
 }
+#: What unpacking and reading raise, kombu's own types among them (a bad decimal, a uuid without its parts).
+_BODY_ERRORS: Final = (
+    ValueError, TypeError, ArithmeticError, AttributeError, LookupError, RecursionError, zlib.error, OSError, EOFError,
+)  # fmt: skip
+#: What Celery would do after a task; nothing of ours does it.
+_AFTERWARDS: Final = ("callbacks", "errbacks", "chain", "chord")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +79,14 @@ def is_id(value: object) -> bool:
     return isinstance(value, str) and _ID.match(value) is not None
 
 
+def can_unpack(compression: object) -> bool:
+    """Whether a message's body may be compressed so: ``compression=`` by any of kombu's names for it."""
+    try:
+        return get_encoder(compression)[1] in _UNPACK
+    except (KeyError, TypeError):
+        return False
+
+
 def decode(raw: bytes) -> Message:
     """Read one message.
 
@@ -90,11 +106,11 @@ def decode(raw: bytes) -> Message:
     if not isinstance(message_id, str) or not is_id(message_id):
         raise Unreadable("the message has no usable id")
     if headers["task"] != TASK_NAME:
-        raise Unreadable(f"the message is for the task {str(headers['task'])[:80]!r}", message_id)
+        raise Unreadable(f"the message is for the task {quoted(headers['task'])}", message_id)
     try:
         args, kwargs = _arguments(envelope, headers)
         eta, expires = _time(headers.get("eta")), _time(headers.get("expires"))
-    except (ValueError, TypeError, RecursionError, zlib.error, OSError, EOFError) as error:
+    except _BODY_ERRORS as error:
         raise Unreadable(f"the message's body cannot be read: {error}", message_id) from None
     return Message(message_id, args, kwargs, eta, expires)
 
@@ -125,6 +141,10 @@ def _arguments(envelope: Mapping[str, Any], headers: Mapping[str, Any]) -> tuple
     args, kwargs = content[0], content[1]
     if not isinstance(args, list) or not isinstance(kwargs, dict):
         raise TypeError("its args are no list or its kwargs no object")
+    embed = content[2] if len(content) > 2 else None
+    asked = [name for name in _AFTERWARDS if embed.get(name)] if isinstance(embed, dict) else []
+    if asked:
+        raise ValueError(f"it asks for {' and '.join(asked)} afterwards, which a postback cannot have")
     return args, kwargs
 
 

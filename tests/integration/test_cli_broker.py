@@ -32,7 +32,8 @@ def _levels():
 
 def call(*args, url=None, text=EVENT):
     """Call the command in this process, on the suite's broker or another one."""
-    with environment(**({"POSTBACKS_BROKER_URL": url} if url else {})):
+    other = {"POSTBACKS_BROKER_URL": url, "POSTBACKS_BROKER_TIMEOUT_S": "0.5"} if url else {}
+    with environment(**other):
         return CliRunner().invoke(main, args, input=text, prog_name="postbacks")
 
 
@@ -64,6 +65,20 @@ def test_a_broker_that_is_down_is_2_and_a_sentence_that_names_what_to_do(args):
 def test_a_broker_that_is_something_else_is_2(args):
     with Receiver() as receiver:
         refused(call(*args, url=f"redis://127.0.0.1:{receiver.port}/0"), "The broker at ")
+
+
+def test_a_password_that_is_wanted_refused_or_not_wanted_is_named(broker):
+    refused(call("list", url=broker.url.replace("//", "//:secret@")), "has no password", ":***@")
+    with EmbeddedBroker() as locked:
+        with locked.client() as client:
+            client.config_set("requirepass", "secret")
+        refused(call("list", url=locked.url), "wants a password")
+        refused(call("list", url=locked.url.replace("//", "//:wrong@")), "refused the password")
+
+
+def test_a_full_broker_takes_nothing_and_says_what_to_do():
+    with EmbeddedBroker(config={"maxmemory": "1mb"}) as full:
+        refused(call(*SET, url=full.url), "is full (maxmemory reached)")
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1/", "nonsense", "redis://127.0.0.1:port/"])

@@ -30,8 +30,9 @@ EVENT = examples()["MMS_MO", "N401"]
 @contextmanager
 def started(*args, cwd=None):
     """A command that stays, killed should the test not have ended it."""
+    # Unbuffered: a selector does not see what Python has read ahead.
     process = subprocess.Popen(
-        [POSTBACKS, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1, cwd=cwd
+        [POSTBACKS, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0, cwd=cwd
     )
     try:
         yield process
@@ -46,14 +47,14 @@ def line_of(stream, timeout_s=30):
     with selectors.DefaultSelector() as selector:
         selector.register(stream, selectors.EVENT_READ)
         assert selector.select(timeout_s), f"no line in {timeout_s} s"
-    return stream.readline()
+    return stream.readline().decode()
 
 
 def ended(process, number, timeout_s=40):
     """Send a signal; the exit code and what was still said."""
     process.send_signal(number)
     out, err = process.communicate(timeout=timeout_s)
-    return process.returncode, out, err
+    return process.returncode, out.decode(), err.decode()
 
 
 def descendants(pid):
@@ -128,6 +129,7 @@ def test_up_says_what_to_type_next_and_ends_all_when_a_worker_dies(tmp_path):
         os.kill(worker, signal.SIGKILL)
         _, err = up.communicate(timeout=40)
     assert up.returncode == 1
+    err = err.decode()
     assert "postbacks account set acme --url http://127.0.0.1:8080/postbacks" in err
     assert (
         err.splitlines()[-1]
@@ -214,7 +216,7 @@ def test_receive_on_a_port_that_is_in_use_is_2():
     with Receiver() as other, started("receive", "--port", str(other.port)) as receive:
         _, err = receive.communicate(timeout=20)
     assert receive.returncode == 2
-    assert f"Error: Cannot listen on port {other.port}" in err
+    assert f"Error: Cannot listen on port {other.port}" in err.decode()
 
 
 # -- demo ------------------------------------------------------------------------------------------

@@ -1,0 +1,300 @@
+"""What else may stand in Celery's queue: kept among the dead with its reason, its neighbours undisturbed."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from celery import Celery
+from events import PROPERTY
+from helpers import set_account
+from hypothesis import given
+from hypothesis import strategies as st
+from kombu import compression
+
+from postbacks import accounts, keys, send_postback, settings
+from postbacks.catalogue import parse_event
+from postbacks.ledger.ledger import Ledger
+from postbacks.queue.intake import MAX_RAW_BYTES, Intake
+from postbacks.receiver import Receiver
+from postbacks.xml import render
+
+EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
+EMBED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+
+
+def body_of(args=("acme", EVENT), kwargs=None, embed=EMBED) -> bytes:
+    """The body as Celery's protocol 2 has it."""
+    return json.dumps([args, kwargs or {}, embed]).encode()
+
+
+def message(body: bytes | None = None, **headers) -> bytes:
+    """A message as kombu puts it into a Redis list."""
+    headers = {"lang": "py", "task": "postbacks.send_postback", "id": "bad", "eta": None, "expires": None} | headers
+    return json.dumps(
+        {
+            "body": base64.b64encode(body_of() if body is None else body).decode(),
+            "content-encoding": "utf-8",
+            "content-type": "application/json",
+            "headers": headers,
+            "properties": {
+                "correlation_id": headers["id"],
+                "delivery_mode": 2,
+                "delivery_info": {"exchange": "", "routing_key": keys.QUEUE},
+                "priority": 0,
+                "body_encoding": "base64",
+                "delivery_tag": "1",
+            },
+        }
+    ).encode()
+
+
+PROTOCOL_1 = json.dumps({"task": "postbacks.send_postback", "id": "bad", "args": ["acme", EVENT], "kwargs": {},
+                         "retries": 0, "eta": None, "expires": None}).encode()  # fmt: skip
+DEEP: object = "x"
+for _ in range(900):
+    DEEP = [DEEP]
+
+#: name -> what stands in the queue, the id that it is kept under (None: a new one), what its reason says
+BAD = {
+    "garbage": (b"\x80\x04\x95 garbage", None, "no JSON"),
+    "nothing": (b"", None, "no JSON"),
+    "protocol 1": (json.dumps(json.loads(message(PROTOCOL_1)) | {"headers": {}}).encode(), None, "protocol 2"),
+    "another task": (message(task="shop.add"), "bad", "for the task 'shop.add'"),
+    "no id": (message(id=None), None, "no usable id"),
+    "an id that no header can carry": (message(id="a\r\nb"), None, "no usable id"),
+    "a newer catalogue's code": (message(body_of(("acme", EVENT | {"CODE": "N399"}))), "bad", "CODE: unknown: 'N399'"),
+    "a newer catalogue's origin": (message(body_of(("acme", EVENT | {"ORIGIN": "RCS"}))), "bad", "ORIGIN: unknown"),
+    "a newer catalogue's tag": (message(body_of(("acme", EVENT | {"NEWTAG": "1"}))), "bad", "NEWTAG: unknown tag"),
+    "a bad value": (message(body_of(("acme", EVENT | {"MOBILE": "+1"}))), "bad", "MOBILE: must be"),
+    "no event": (message(body_of(("acme",))), "bad", "wants event"),
+    "no arguments": (message(body_of(())), "bad", "wants account and event"),
+    "too many arguments": (message(body_of(("acme", EVENT, "x"))), "bad", "takes account, event and url="),
+    "an unknown argument": (message(body_of(kwargs={"colour": "red"})), "bad", "takes account, event and url="),
+    "an event that is text": (message(body_of(("acme", "SUB N301"))), "bad", "a mapping of tags"),
+    "a wrong account": (message(body_of(("a b", EVENT))), "bad", "no account name"),
+    "an account too deep to show": (message(body_of((DEEP, EVENT))), "bad", "no account name"),
+    "an event too deep to show": (message(body_of(("acme", EVENT | {"MOBILE": DEEP}))), "bad", "MOBILE: must be"),
+    "a task too deep to show": (message(task=DEEP), "bad", "for the task"),
+    "a bad URL": (message(body_of(kwargs={"url": "ftp://a.example/"})), "bad", "no absolute http or https URL"),
+    "a URL that cannot be written down": (
+        message(body_of(kwargs={"url": "http://a.example/\ud800"})), "bad", "no Unicode text"),
+    "an oversized event": (
+        message(body_of(("acme", EVENT | {tag: "x" * 65_000 for tag in ("CAMPAIGNTITLE", "BRANDNAME")}
+                                 | {"SUBID": "x" * 200_000}))), "bad", "SUBID: must be"),
+    "an oversized body": (message(b" " * 2_200_000), "bad", "larger than 2097152 bytes"),
+    "callbacks": (message(body_of(embed=EMBED | {"callbacks": [{"task": "x"}]})), "bad", "callbacks afterwards"),
+    "a chain's next task": (message(body_of(embed=EMBED | {"chain": [{"task": "x"}]})), "bad", "chain afterwards"),
+    "another serializer": (
+        json.dumps(json.loads(message()) | {"content-type": "application/x-python-serialize"}).encode(),
+        "bad", "not application/json"),
+    "half a character": (b'{"headers": {"task": "postbacks.send_postback", "id": "\\ud800"}}', None, "no usable id"),
+    "a decimal that is none": (
+        message(body_of(("acme", EVENT | {"SUBID": {"__type__": "decimal", "__value__": "x"}}))), "bad",
+        "cannot be read"),
+}  # fmt: skip
+
+
+def put(client, *messages: bytes, queue: str = keys.QUEUE) -> None:
+    """Into the Redis list, as kombu does."""
+    for raw in messages:
+        client.lpush(queue, raw)
+
+
+def the_dead(client):
+    """The records of the dead, oldest first."""
+    return Ledger(client).ended(dead=True, at_most=1000)[::-1]
+
+
+@pytest.mark.parametrize(("raw", "kept_as", "reason"), BAD.values(), ids=list(BAD))
+def test_a_message_that_is_no_postback_is_kept_among_the_dead_and_its_neighbours_go_out(rig, raw, kept_as, reason):
+    """With its reason and its bytes; before it and after it everything is delivered, in order."""
+    with Receiver() as receiver:
+        set_account("acme", url=receiver.url())
+        before = [message(id=f"before-{number}") for number in range(3)]
+        after = [message(id=f"after-{number}") for number in range(3)]
+        put(rig.client, *before, raw, *after)
+        assert rig.tick().taken_in == 7
+        assert rig.deliver() == 6
+        received = [post.postback_id for post in receiver.received]
+    assert received == [f"{when}-{number}" for when in ("before", "after") for number in range(3)]
+    (dead,) = the_dead(rig.client)
+    assert dead.state == "dead"
+    assert reason in dead.reason
+    assert dead.raw == raw[:MAX_RAW_BYTES]
+    assert dead.attempts == ()
+    if kept_as is not None:
+        assert dead.id == kept_as
+        result = send_postback.AsyncResult(dead.id)
+        assert result.state == "FAILURE"
+        assert reason in str(result.info)
+    assert rig.client.zscore(keys.DEAD, dead.id) is not None
+    assert [rig.client.llen(key) for key in (keys.QUEUE, keys.INTAKE)] == [0, 0]
+
+
+def test_all_of_them_at_once_disturb_nobody(rig):
+    """Every kind between good neighbours in one intake."""
+    with Receiver() as receiver:
+        set_account("acme", url=receiver.url())
+        for number, (raw, _, _) in enumerate(BAD.values()):
+            put(rig.client, raw.replace(b'"bad"', b'"bad-%d"' % number), message(id=f"good-{number:02}"))
+        assert rig.tick().taken_in == 2 * len(BAD)
+        assert rig.deliver() == len(BAD)
+        assert [post.postback_id for post in receiver.received] == [f"good-{n:02}" for n in range(len(BAD))]
+    dead = the_dead(rig.client)
+    assert len(dead) == len(BAD)
+    assert all(wanted in record.reason for record, (_, _, wanted) in zip(_in_order(dead), BAD.values(), strict=True))
+
+
+def _in_order(dead):
+    """By sequence where the account's name could be read they differ, so by the bytes that were kept."""
+    raws = [raw for raw, _, _ in BAD.values()]
+    found = []
+    for number, raw in enumerate(raws):
+        bytes_kept = raw.replace(b'"bad"', b'"bad-%d"' % number)[:MAX_RAW_BYTES]
+        found.append(next(record for record in dead if record.raw == bytes_kept))
+    return found
+
+
+def test_a_dead_message_that_is_no_postback_cannot_be_sent_again(rig):
+    """There is no document to send: replaying one leaves it dead."""
+    from postbacks import resend
+
+    put(rig.client, message(task="shop.add"))
+    rig.tick()
+    assert resend("bad") == "dead"
+    assert rig.deliver() == 0
+
+
+def test_a_message_whose_time_is_up_is_skipped_and_not_sent(rig):
+    """A foreign client's expires= in the past; one in the future is sent."""
+    past, future = (datetime.now(UTC) + timedelta(seconds=s) for s in (-1, 3600))
+    with Receiver() as receiver:
+        set_account("acme", url=receiver.url())
+        put(rig.client, message(id="late", expires=past.isoformat()), message(id="soon", expires=future.isoformat()))
+        rig.tick()
+        rig.deliver()
+        assert [post.postback_id for post in receiver.received] == ["soon"]
+    assert (rig.record("late").state, rig.record("late").reason) == ("skipped", "expired")
+
+
+def test_the_same_id_twice_in_the_queue_is_one_postback(rig):
+    """In one intake and in the next; the first one counts, also when the second is broken."""
+    with Receiver() as receiver:
+        set_account("acme", url=receiver.url())
+        put(rig.client, message(id="twice"), message(id="twice", task="shop.add"), message(id="once"))
+        rig.tick()
+        rig.deliver()
+        put(rig.client, message(id="twice"))
+        rig.tick()
+        rig.deliver()
+        assert [post.postback_id for post in receiver.received] == ["twice", "once"]
+    assert rig.record("twice").state == "delivered"
+    assert the_dead(rig.client) == []
+
+
+def test_priority_lists_are_taken_in_most_urgent_first(rig):
+    """kombu's sub-lists for the priorities 3, 6 and 9, filled by kombu itself."""
+    with Receiver() as receiver:
+        set_account("acme", url=receiver.url())
+        for priority in (9, 6, 4, 3, 0):
+            send_postback.apply_async(("acme", EVENT), task_id=f"p{priority}", priority=priority)
+        assert [rig.client.llen(name) for name in keys.QUEUE_LISTS] == [1, 2, 1, 1]
+        assert rig.tick().taken_in == 5
+        rig.deliver()
+        assert [post.postback_id for post in receiver.received] == ["p0", "p4", "p3", "p6", "p9"]
+    assert sum(rig.client.llen(name) for name in keys.QUEUE_LISTS) == 0
+
+
+@pytest.mark.parametrize("name", ["gzip", "bzip2"])
+def test_a_compressed_message_is_the_same_postback(rig, name):
+    """From our own call and from a foreign client."""
+    foreign = Celery("foreign", broker=settings.load().broker_url, set_as_current=False)
+    with Receiver() as receiver, foreign:
+        set_account("acme", url=receiver.url())
+        send_postback.apply_async(("acme", EVENT), task_id="ours", compression=name)
+        foreign.send_task(
+            "postbacks.send_postback", ("acme", EVENT), queue=keys.QUEUE, task_id="theirs", compression=name
+        )
+        put(rig.client, message(compression.compress(body_of(), name)[0], id="raw",
+                                compression=compression.get_encoder(name)[1]))  # fmt: skip
+        rig.tick()
+        rig.deliver()
+        assert {post.postback_id: post.body for post in receiver.received} == dict.fromkeys(
+            ("ours", "theirs", "raw"), render(parse_event(EVENT))
+        )
+
+
+def test_a_compression_bomb_in_the_queue_delays_nobody(rig):
+    """64 MiB of nothing in 64 KiB, between good neighbours."""
+    bomb = message(compression.compress(bytes(64 * 1024 * 1024), "gzip")[0], compression="application/x-gzip")
+    with Receiver() as receiver:
+        set_account("acme", url=receiver.url())
+        put(rig.client, message(id="before"), bomb, message(id="after"))
+        began_s = time.monotonic()
+        assert rig.tick().taken_in == 3
+        assert time.monotonic() - began_s < 1
+        rig.deliver()
+        assert [post.postback_id for post in receiver.received] == ["before", "after"]
+    assert "larger than" in rig.record("bad").reason
+
+
+def test_a_python_datetime_of_a_foreign_celery_client_is_written_as_iso_8601(rig):
+    """kombu's own JSON for a datetime; one without a zone is dead, and says so."""
+    when = datetime(2013, 11, 5, 5, 41, 8, tzinfo=UTC)
+    event = {"ORIGIN": "SMS_MO", "CODE": "N211", "FROM": "15552312102", "TO": "86717", "TEXT": "STOP"}
+    foreign = Celery("foreign", broker=settings.load().broker_url, set_as_current=False)
+    with Receiver() as receiver, foreign:
+        set_account("acme", url=receiver.url())
+        for task_id, received in (("zone", when), ("none", when.replace(tzinfo=None))):
+            foreign.send_task(
+                "postbacks.send_postback", ("acme", event | {"RECEIVED": received}), queue=keys.QUEUE, task_id=task_id
+            )
+        rig.tick()
+        rig.deliver()
+        (post,) = receiver.received
+    assert post.postback_id == "zone"
+    assert post.tags["RECEIVED"] == "2013-11-05T05:41:08+00:00"
+    assert rig.record("none").state == "dead"
+    assert "RECEIVED: must be" in rig.record("none").reason
+
+
+_anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(exclude_categories=()), max_size=6),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4),
+    max_leaves=10,
+)
+_events = st.dictionaries(
+    st.sampled_from([*EVENT, "TEXT", "CONTENT", "url", "mobile"]) | st.text(max_size=6), _anything, max_size=6
+).map(lambda tags: EVENT | tags)
+_bodies = st.tuples(
+    st.tuples(st.just("acme") | _anything, st.just(EVENT) | _events | _anything) | _anything,
+    st.just({}) | st.fixed_dictionaries({"url": st.just("http://a.example/").flatmap(
+        lambda start: st.text(st.characters(exclude_categories=()), max_size=8).map(lambda end: start + end))}) | _anything,
+    st.just(EMBED) | _anything,
+)  # fmt: skip
+_headers = st.fixed_dictionaries(
+    {"id": st.uuids().map(str)},
+    optional={"eta": st.datetimes().map(lambda moment: f"{moment.isoformat()}+23:59") | _anything, "expires": _anything},
+)
+
+
+@PROPERTY
+@given(st.lists(st.tuples(_headers, _bodies), min_size=1, max_size=5))
+def test_whatever_stands_in_the_queue_the_intake_goes_on(broker, messages):
+    """Any JSON at all in arguments, event, URL and times: each becomes a record, none stops the tick."""
+    with broker.client() as client:
+        client.flushdb()
+        set_account("acme", url="http://127.0.0.1:1/")
+        for headers, body in messages:
+            put(client, message(json.dumps(body).encode(), **headers))
+        from postbacks.queue.scripts import Scripts
+
+        intake = Intake(Scripts(client), accounts.store(), settings.load())
+        taken_in, more = intake.run("t", time.monotonic() + 10)
+        assert (taken_in, more) == (len(messages), False)
+        records = len(list(client.scan_iter(f"{keys.RECORD}*")))
+        assert records == len({headers["id"] for headers, _ in messages})
