@@ -103,10 +103,14 @@ _RESPONSES: Final = (
     ),
     ("MISCONF", BrokerUnfit, "cannot write to its disk; see its log"),
     ("loading the dataset", BrokerUnreachable, "is still loading its data; try again in a moment"),
-    ("called without any password", BrokerUnfit, "has no password; take it out of POSTBACKS_BROKER_URL"),
     ("invalid username-password", BrokerUnfit, "refused the password in POSTBACKS_BROKER_URL"),
     (
         "Authentication required",
+        BrokerUnfit,
+        "wants a password; put it into POSTBACKS_BROKER_URL (redis://:password@host)",
+    ),
+    (
+        "already authenticated",
         BrokerUnfit,
         "wants a password; put it into POSTBACKS_BROKER_URL (redis://:password@host)",
     ),

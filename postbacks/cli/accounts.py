@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,6 +22,7 @@ from postbacks.cli.base import (
 if TYPE_CHECKING:
     from postbacks.accounts import Account
 
+#: What ``account set`` sets, and what a listing calls it.
 _LABELS = {"url": "Postback URL", "mo_url": "MO URL", "pass_url": "Pass URL", "off": "switched off"}
 
 
@@ -43,7 +45,7 @@ def account() -> None:
 @click.option("--pass-url", help="For GENERATE_PASS, instead of the Postback URL.")
 @click.option("--off", multiple=True, metavar="ORIGIN", help="Switch an origin off; may be given again.")
 def set_(name: str, url: str | None, mo_url: str | None, pass_url: str | None, off: tuple[str, ...]) -> None:
-    """Set an account, as a whole: what is not given here it does not have any more."""
+    """Set an account's URLs and origins, as a whole: one that is not given here it does not have any more."""
     if not (url or mo_url or pass_url):
         raise click.UsageError("An account needs a URL: give --url (or --mo-url, --pass-url).")
     from postbacks.accounts import make_account, redis_accounts
@@ -54,10 +56,13 @@ def set_(name: str, url: str | None, mo_url: str | None, pass_url: str | None, o
     for warning in check():
         note(f"Warning: {warning}")
     before = accounts.get(given.name)
-    accounts.set(given)
-    note(f"Account {given.name} is {'replaced' if before else 'set'}.")
-    if before is not None:
-        _note_what_is_gone(before.shown(), given.shown())
+    if before is None:
+        accounts.set(given)
+        note(f"Account {given.name} is set.")
+        return
+    accounts.set(before.model_copy(update={key: getattr(given, key) for key in _LABELS}))
+    note(f"Account {given.name} is replaced.")
+    _note_what_is_gone(before.shown(), given.shown())
 
 
 def _note_what_is_gone(before: dict[str, Any], now: dict[str, Any]) -> None:
@@ -68,6 +73,8 @@ def _note_what_is_gone(before: dict[str, Any], now: dict[str, Any]) -> None:
     ]
     if gone:
         note(f"No longer set: {', '.join(gone)}.")
+    if on := sorted(set(before["off"]) - set(now["off"])):
+        note(f"Switched on again: {', '.join(on)}.")
 
 
 @account.command(cls=Command, examples=("postbacks account show acme", "postbacks account show acme --json"))
@@ -83,12 +90,15 @@ def show(name: str, as_json: bool) -> None:
     if as_json:
         print_json(found.shown())
         return
-    click.echo(f"{'account':14}{plain(found.name)}")
-    for key, value in _shown(found).items():
-        click.echo(f"{_LABELS[key]:14}{value}")
+    lines = {"account": plain(found.name), **{_LABELS[key]: value for key, value in _urls(found).items()}}
+    for key, value in found.shown().items():
+        if key not in {"name", *_LABELS} and value:
+            lines[key.replace("_", " ")] = plain(value if isinstance(value, str) else json.dumps(value))
+    for label, value in lines.items():
+        click.echo(f"{label:16} {value}")
 
 
-def _shown(found: Account) -> dict[str, str]:
+def _urls(found: Account) -> dict[str, str]:
     shown = found.shown()
     return {key: plain(", ".join(shown[key]) if key == "off" else shown[key] or "") or "-" for key in _LABELS}
 
@@ -109,7 +119,7 @@ def list_(as_json: bool) -> None:
         return
     table = grid("account", *_LABELS.values())
     for each in found:
-        add_row(table, each.name, *_shown(each).values())
+        add_row(table, each.name, *_urls(each).values())
     print_table(table)
 
 
