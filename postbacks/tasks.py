@@ -15,7 +15,7 @@ from celery.exceptions import MaxRetriesExceededError
 from celery.result import AsyncResult
 
 from postbacks import accounts, keys
-from postbacks.app import DELIVER, DISPATCH, SEND_POSTBACK, app
+from postbacks.app import DELIVER, DISPATCH, SEND_POSTBACK, TICK_EXPIRES_S, app
 from postbacks.broker import broker_errors, check, client
 from postbacks.catalogue import Event, parse_event
 from postbacks.delivery import process
@@ -124,8 +124,7 @@ class PostbackTask(Task):
         options["queue"] = keys.QUEUE
         options.setdefault("argsrepr", f"({order.account!r}, {order.event.origin} {order.event.code})")
         options.setdefault("kwargsrepr", "{}")
-        if not app.conf.task_always_eager:
-            _check_broker_once(load().broker_url)
+        _check_broker()
         with broker_errors():
             return super().apply_async(
                 (order.account, order.event.to_mapping()),
@@ -189,6 +188,11 @@ def _check_times(countdown: Any, eta: Any) -> None:
         ) from None
 
 
+def _check_broker() -> None:
+    if not app.conf.task_always_eager:
+        _check_broker_once(load().broker_url)
+
+
 @lru_cache(maxsize=4)
 def _check_broker_once(_url: str) -> None:
     """Once a process and broker: may it be trusted with postbacks?"""
@@ -217,7 +221,7 @@ def send_postback(
     Returns:
         In eager mode, what came of the POST; else the postback's id.
     """
-    order = check_order((account, event), {"url": url} if url else {})
+    order = check_order((account, event), {} if url is None else {"url": url})
     request = self.request
     if request.called_directly or request.is_eager:
         return _post_now(request.id or str(uuid.uuid4()), order)
@@ -266,6 +270,10 @@ class WakeTask(Task):
                 return self.AsyncResult(str(uuid.uuid4()))
             return super().apply_async(*args, **options)
 
+    def go_on(self) -> None:
+        """Send the next tick at once, behind the wake-ups of this one."""
+        super().apply_async(expires=TICK_EXPIRES_S)
+
 
 @app.task(name=DISPATCH, base=WakeTask, shared=False, ignore_result=True, trail=False)
 def dispatch() -> None:
@@ -274,7 +282,7 @@ def dispatch() -> None:
     for _ in range(result.wakes):
         deliver.apply_async(expires=10)
     if result.more and not process.is_stopping():
-        dispatch.apply_async()
+        dispatch.go_on()
 
 
 @app.task(name=DELIVER, shared=False, ignore_result=True, trail=False)
@@ -347,10 +355,11 @@ def send_postbacks(
             ]
             raise InvalidEvent(problems, origin=error.origin, code=error.code) from None
     ids = [str(uuid.uuid4()) for _ in checked]
+    _check_broker()
     with broker_errors(), app.producer_pool.acquire(block=True) as producer, producer.batch():
         for postback_id, event in zip(ids, checked, strict=True):
             send_postback.apply_async(
-                (account, event), {"url": url} if url else {}, task_id=postback_id, producer=producer
+                (account, event), {} if url is None else {"url": url}, task_id=postback_id, producer=producer
             )
     return ids
 

@@ -13,11 +13,12 @@ import uuid
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from postbacks.delivery.claims import Claimed, Held, HeldPostbacks
 from postbacks.delivery.outcomes import Outcome
 from postbacks.delivery.profile import Profile, Profiles
+from postbacks.delivery.report import report
 from postbacks.delivery.request import headers
 from postbacks.delivery.transfer import Transfer
 from postbacks.delivery.transport import CurlAdapter
@@ -114,7 +115,7 @@ class DeliveryLoop:
         self._held = HeldPostbacks()
         self._held_limit: dict[str, int] = {}
         self._ended: deque[tuple[Claimed | Held, Outcome, int, int]] = deque()
-        self._notes: list[tuple[str, Outcome, Attempt, list[Argument]]] = []
+        self._notes: list[tuple[str, Attempt, list[Argument]]] = []
         self._oldest_note_s = 0.0
         self._next_claim_s = 0.0
         self._next_renewal_s = 0.0
@@ -332,11 +333,15 @@ class DeliveryLoop:
             self._oldest_note_s = time.monotonic()
         while self._ended and len(self._notes) < NOTE_BATCH:
             postback, outcome, number, at_ms = self._ended.popleft()
-            self._notes.append(self._note_of(postback, outcome, number, at_ms))
+            try:
+                self._notes.append(self._note_of(postback, outcome, number, at_ms))
+            except Exception:
+                # One that cannot be decided must not take the others along; its lease settles it.
+                log.exception("delivery.undecided id=%s outcome=%s", postback.id, outcome.name)
 
     def _note_of(
         self, postback: Claimed | Held, outcome: Outcome, number: int, at_ms: int
-    ) -> tuple[str, Outcome, Attempt, list[Argument]]:
+    ) -> tuple[str, Attempt, list[Argument]]:
         attempt = Attempt(
             number,
             at_ms,
@@ -359,7 +364,7 @@ class DeliveryLoop:
             postback.id, postback.lane, verdict, number, attempt.to_json(), countdown_ms, mood, outcome.name,
         ]  # fmt: skip
         self._mood(postback.lane, mood)
-        return postback.account, outcome, attempt, fields
+        return postback.account, attempt, fields
 
     def _mood(self, lane: str, mood: str) -> None:
         (self._suspects.discard if mood == "ok" else self._suspects.add)(lane)
@@ -379,28 +384,5 @@ class DeliveryLoop:
         self._next_renewal_s = time.monotonic() + self._lease_ms / 3000
         if not len(self._held):
             self._held_limit.clear()
-        for (account, outcome, attempt, own), (state, next_ms) in zip(notes, results, strict=True):
-            _report(account, str(own[0]), outcome, attempt, state.decode(), int(next_ms))
-
-
-def _report(
-    account: str, postback_id: str, outcome: Outcome, attempt: Attempt, state: str, next_ms: int
-) -> None:
-    """One line a failed attempt, one a postback that is given up; none for one that is delivered."""
-    if outcome.delivered and state:
-        return
-    event, level = {
-        "parked": ("postback.failed", logging.INFO),
-        "dead": ("postback.dead", logging.WARNING),
-        "": ("postback.claim_lost", logging.WARNING),
-    }.get(state, (f"postback.{state}", logging.INFO))
-    facts: dict[str, Any] = {
-        "account": account,
-        "id": postback_id,
-        "attempt": attempt.number,
-        "outcome": outcome.name,
-        "status": outcome.status,
-        "next_ms": next_ms or None,
-    }
-    line = " ".join(f"{name}={value}" for name, value in facts.items() if value is not None)
-    log.log(level, "%s %s detail=%r", event, line, outcome.detail, extra=facts)
+        for (account, attempt, own), (state, next_ms) in zip(notes, results, strict=True):
+            report(account, str(own[0]), attempt, state.decode(), int(next_ms))

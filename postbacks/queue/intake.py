@@ -134,27 +134,23 @@ class Intake:
                 orders.append((message, check_order(message.args, message.kwargs), raw))
             except PostbacksError as error:
                 orders.append((message, error, raw))
+            except Exception as error:
+                # Whatever one message does to us, its neighbours go out.
+                log.exception("intake.failed id=%s", message.id)
+                orders.append((message, PostbacksError(f"it could not be read: {error!r}"), raw))
         wanted = {order.account for _, order, _ in orders if isinstance(order, Order)}
         accounts = self._accounts.get_many(sorted(wanted))
         fields: list[Argument] = []
         for message, order, raw in orders:
-            if isinstance(order, Order) and isinstance(message, Message):
-                fields += self._sound(message, order, accounts.get(order.account))
-            else:
+            if isinstance(message, Unreadable) or not isinstance(order, Order):
                 fields += _broken(message, order, raw)
+                continue
+            try:
+                fields += _sound(message, order, accounts.get(order.account))
+            except Exception as error:
+                log.exception("intake.failed id=%s", message.id)
+                fields += _broken(message, PostbacksError(f"it could not be accepted: {error!r}"), raw)
         return fields
-
-    def _sound(self, message: Message, order: Order, account: Account | None) -> tuple[Argument, ...]:
-        event = order.event
-        url, reason = _route(order, account)
-        place = WAITING if url else SKIPPED
-        if message.expires is not None and message.expires <= datetime.now(UTC):
-            place, reason = SKIPPED, "expired"
-        due = int(message.eta.timestamp() * 1000) if message.eta else ""
-        return (
-            message.id, order.account, event.group, event.origin, event.code,
-            url or "", endpoint_of(url) if url else "", render(event), place, reason, b"", due,
-        )  # fmt: skip
 
     def _accept(self, token: str, fields: list[Argument]) -> bool:
         results = self._scripts.accept(
@@ -178,6 +174,19 @@ def _route(order: Order, account: Account | None) -> tuple[str | None, str]:
     if account is None:
         return None, UNKNOWN_ACCOUNT
     return account.route(order.event.origin, order.event.group)
+
+
+def _sound(message: Message, order: Order, account: Account | None) -> tuple[Argument, ...]:
+    event = order.event
+    url, reason = _route(order, account)
+    place = WAITING if url else SKIPPED
+    if message.expires is not None and message.expires <= datetime.now(UTC):
+        place, reason = SKIPPED, "expired"
+    due = int(message.eta.timestamp() * 1000) if message.eta else ""
+    return (
+        message.id, order.account, event.group, event.origin, event.code,
+        url or "", endpoint_of(url) if url else "", render(event), place, reason, b"", due,
+    )  # fmt: skip
 
 
 def _broken(
