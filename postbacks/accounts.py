@@ -12,8 +12,9 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from redis.exceptions import WatchError
 
-from postbacks import keys
+from postbacks import keys, vault
 from postbacks.broker import broker_errors, client
 from postbacks.catalogue import ORIGINS
 from postbacks.catalogue.faults import quoted
@@ -23,7 +24,7 @@ from postbacks.settings import load
 from postbacks.urls import check_url, redacted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     import redis
 
@@ -53,6 +54,12 @@ _OWN_HEADERS: Final = frozenset(
         "authorization",
     ]
 )
+
+#: Extra headers that an account may have, so that its requests stay of a size that servers take (8 KiB).
+_MAX_HEADERS: Final = 32
+_MAX_HEADER_CHARACTERS: Final = 4096
+#: Secrets that may sign at a time: a signature takes 47 characters of a header.
+MAX_SECRETS: Final = 5
 
 #: Why a postback of an account is skipped, not sent (catalogue: Groups).
 UNKNOWN_ACCOUNT: Final = "unknown_account"
@@ -140,6 +147,16 @@ class Account(BaseModel):
             reason = _header_fault(name, text)
             if reason:
                 raise InvalidAccount(f"The header {name[:60]!r} {reason}.")
+        names = [name.lower() for name in value]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise InvalidAccount(f"The header {twice!r} stands twice.")
+        size = sum(len(name) + len(text) for name, text in value.items())
+        if len(value) > _MAX_HEADERS or size > _MAX_HEADER_CHARACTERS:
+            raise InvalidAccount(
+                f"These are {len(value)} headers with {size} characters; "
+                f"at most {_MAX_HEADERS} with {_MAX_HEADER_CHARACTERS} are allowed."
+            )
         return value
 
     @field_validator("pinned_keys")
@@ -168,8 +185,42 @@ class Account(BaseModel):
         url = own or self.url
         return (url, "") if url else (None, NO_URL)
 
+    def rotated(self, sealed: str, now_ms: int, overlap_ms: int) -> Account:
+        """The account with a new current secret; those before it sign for at most the overlap from now.
+
+        Raises:
+            InvalidAccount: too many would sign at a time.
+        """
+        until_ms = now_ms + overlap_ms
+        ends = [until_ms if s.expires_ms is None else min(s.expires_ms, until_ms) for s in self.secrets]
+        before = [
+            Secret(value=secret.value, expires_ms=end_ms)
+            for secret, end_ms in zip(self.secrets, ends, strict=True)
+            if end_ms > now_ms
+        ]
+        if len(before) >= MAX_SECRETS:
+            raise InvalidAccount(
+                f"Account {self.name} has {len(before)} secrets that still sign; one more at a time is too much. "
+                "Rotate with a shorter --overlap (0 ends them at once), or later."
+            )
+        return self.model_copy(update={"secrets": (Secret(value=sealed), *before)})
+
+    def resealed(self) -> Account:
+        """The account with its secrets and its client key sealed by the first key.
+
+        Raises:
+            BadSetting: the key is missing, or does not open one of them.
+        """
+        again = [vault.seal(vault.unseal(secret.value)) for secret in self.secrets]
+        secrets = tuple(
+            Secret(value=value, expires_ms=secret.expires_ms)
+            for value, secret in zip(again, self.secrets, strict=True)
+        )
+        key = None if self.client_key is None else vault.seal(vault.unseal(self.client_key))
+        return self.model_copy(update={"secrets": secrets, "client_key": key})
+
     def shown(self) -> dict[str, Any]:
-        """The account as a listing shows it: no passwords."""
+        """The account as a listing shows it: no passwords, no secrets, no values of headers."""
         urls = {"url": self.url, "mo_url": self.mo_url, "pass_url": self.pass_url}
         shown_urls = {tag: url and redacted(url) for tag, url in urls.items()}
         limits = {"connect_timeout_s": self.connect_timeout_s, "answer_timeout_s": self.answer_timeout_s}
@@ -191,8 +242,6 @@ def _header_fault(name: str, text: str) -> str | None:
         return "is one that postbacks sets itself"
     if not _HEADER_TEXT.match(text) or text != text.strip():
         return "has a value with characters that a header cannot carry"
-    if len(name) + len(text) > 4096:
-        return "is longer than 4096 characters"
     return None
 
 
@@ -232,6 +281,29 @@ class RedisAccounts:
         """Store an account, replacing one of the same name."""
         with broker_errors():
             self._client.hset(keys.ACCOUNTS, account.name, account.model_dump_json())
+
+    def change(self, name: str, edit: Callable[[Account | None, int], Account]) -> Account:
+        """Store what ``edit`` makes of an account; a change that another makes meanwhile is not lost.
+
+        Args:
+            name: the account's name.
+            edit: gets the account (None where there is none) and the broker's time in ms; called again when
+                the accounts changed between its read and its write. What it raises leaves all as it was.
+        """
+        with broker_errors(), self._client.pipeline() as pipe:
+            while True:
+                try:
+                    pipe.watch(keys.ACCOUNTS)  # type: ignore[no-untyped-call]
+                    text: Any = pipe.hget(keys.ACCOUNTS, name)
+                    clock: Any = pipe.time()
+                    now_ms = clock[0] * 1000 + clock[1] // 1000
+                    after = edit(None if text is None else Account.model_validate_json(text), now_ms)
+                    pipe.multi()
+                    pipe.hset(keys.ACCOUNTS, name, after.model_dump_json())
+                    pipe.execute()
+                except WatchError:  # somebody else succeeded, so this ends
+                    continue
+                return after
 
     def remove(self, name: str) -> bool:
         """Remove an account; False if there was none."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from celery import Celery
+from celery.loaders.app import AppLoader
 from kombu.entity import Queue
 
 from postbacks import keys
@@ -69,6 +70,18 @@ def _defaults() -> dict[str, Any]:
     }
 
 
+class _Loader(AppLoader):
+    """Reads no configuration by itself.
+
+    Mirrors ``celery.loaders.base.BaseLoader``; differs in leaving ``CELERY_CONFIG_MODULE`` alone: in a
+    program that only imports us it names the configuration of that program's own app.
+    """
+
+    def read_configuration(self, env: str = "CELERY_CONFIG_MODULE") -> dict[str, Any]:
+        del env
+        return {}
+
+
 #: The app. ``celery -A postbacks`` finds it through ``postbacks/celery.py``.
-app = Celery("postbacks", set_as_current=False)
+app = Celery("postbacks", set_as_current=False, loader=_Loader)
 app.add_defaults(_defaults)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Final
-from urllib.parse import parse_qs, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qs, urlencode, urlsplit
 
 import redis
 from kombu.exceptions import OperationalError
@@ -29,7 +29,7 @@ def redis_url(url: str) -> str:
         query = {key: values[0] for key, values in parse_qs(parts.query).items()}
         if "virtual_host" in query:
             query["db"] = query.pop("virtual_host")
-        return urlunsplit(("unix", parts.netloc, parts.path, urlencode(query), ""))
+        return _socket_url("unix", parts, query)
     return url
 
 
@@ -40,8 +40,13 @@ def kombu_url(url: str) -> str:
         query = {key: values[0] for key, values in parse_qs(parts.query).items()}
         if "db" in query:
             query["virtual_host"] = query.pop("db")
-        return urlunsplit(("redis+socket", parts.netloc, parts.path, urlencode(query), ""))
+        return _socket_url("redis+socket", parts, query)
     return url
+
+
+def _socket_url(scheme: str, parts: SplitResult, query: dict[str, str]) -> str:
+    # urlunsplit leaves the // out where it does not know the scheme
+    return f"{scheme}://{parts.netloc}{parts.path}{'?' if query else ''}{urlencode(query)}"
 
 
 def redacted(url: str) -> str:
@@ -53,12 +58,15 @@ def redacted(url: str) -> str:
 def client_for(url: str, timeout_s: float) -> redis.Redis:
     """One client a URL and process; its connections are pooled and safe to share between threads."""
     with broker_errors(url):
+        target = redis_url(url)
+        # A Unix socket has no other machine that could fall silent, and redis-py takes no keep-alive for it.
+        keepalive = {} if target.startswith("unix:") else {"socket_keepalive": True}
         try:
             return redis.Redis.from_url(
-                redis_url(url),
+                target,
+                **keepalive,
                 socket_timeout=timeout_s,
                 socket_connect_timeout=timeout_s,
-                socket_keepalive=True,
                 # A script must not be sent twice behind our back; who calls decides.
                 retry=Retry(NoBackoff(), 0),
             )

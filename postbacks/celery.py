@@ -6,12 +6,35 @@ The configuration is the module ``celeryconfig`` of the working directory, or th
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
+import sys
+from typing import NoReturn
 
 import postbacks.tasks  # noqa: F401 - registers the tasks
 from postbacks.app import app as app
+from postbacks.errors import BadSetting
+from postbacks.settings import load
+
+
+def _refuse(sentence: str) -> NoReturn:
+    sys.stderr.write(f"postbacks: {sentence}\n")
+    raise SystemExit(2)
+
+
+try:
+    load()
+except BadSetting as error:
+    _refuse(str(error))
 
 _named = os.environ.get("CELERY_CONFIG_MODULE")
 if _named or importlib.util.find_spec("celeryconfig") is not None:
-    app.config_from_object(_named or "celeryconfig")
+    try:
+        _module = importlib.import_module(_named or "celeryconfig")
+    except ModuleNotFoundError as error:
+        _refuse(
+            f"the configuration {_named or 'celeryconfig'!r} cannot be loaded: {error}. See CELERY_CONFIG_MODULE."
+        )
+    # What is added later wins. config_from_object would not do: celery 5.7 puts what is added before it.
+    app.add_defaults({name: value for name, value in vars(_module).items() if not name.startswith("_")})

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import unicodedata
+from contextlib import suppress
 from functools import lru_cache
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from postbacks.settings import Networks, Settings
 
@@ -40,6 +42,7 @@ _SPECIAL: Final = tuple(
         ("240.0.0.0/4", "reserved"),
         ("::/128", "unspecified"),
         ("::1/128", "loopback"),
+        ("::/96", "IPv4-compatible"),
         ("64:ff9b:1::/48", "local NAT64"),
         ("100::/64", "discard"),
         ("2001::/23", "protocol assignments and Teredo"),
@@ -82,20 +85,25 @@ def _network_refusal(address: str, allowed: Networks, denied: Networks) -> str |
                 return f"{shown}: denied ({network})"
     if any(face in network for face in faces for network in allowed):
         return None
-    rule = _special(inner if inner is not None else numeric)
+    rule = _special(inner) if inner is not None else None
+    if inner is None or numeric in _COMPATIBLE:
+        rule = rule or _special(numeric)
     return f"{shown}: {rule}" if rule else None
 
 
 def early_refusal(url: str, settings: Settings) -> str | None:
     """Why a URL can never be reached, as far as that can be told without DNS; None where it may be.
 
-    The host is read as the system's resolver would read it: octal, hexadecimal, decimal and short
-    forms of IPv4 are addresses, too.
+    The host is read as libcurl and the system's resolver would read it: octal, hexadecimal, decimal and
+    short forms of IPv4 are addresses, too, and so is what becomes one by percent-decoding or by IDNA.
+
+    Raises:
+        ValueError: the URL cannot be read.
     """
     parts = urlsplit(url)
     if settings.https_only and parts.scheme != "https":
         return "only https is allowed (POSTBACKS_HTTPS_ONLY)"
-    host = (parts.hostname or "").rstrip(".")
+    host = unicodedata.normalize("NFKC", unquote(parts.hostname or "")).replace("\u3002", ".").rstrip(".")
     port = parts.port or (443 if parts.scheme == "https" else 80)
     address = _literal(host)
     if address is None and (host == "localhost" or host.endswith(".localhost")):
@@ -109,10 +117,8 @@ def early_refusal(url: str, settings: Settings) -> str | None:
 
 def _literal(host: str) -> str | None:
     """The numeric address that a host is, in whatever form it is written; None for a name."""
-    try:
-        return str(ipaddress.ip_address(host.partition("%")[0]))
-    except ValueError:
-        pass
+    with suppress(ValueError):
+        return str(ipaddress.ip_address(host.partition("%")[0] if ":" in host else host))
     try:
         return socket.inet_ntoa(socket.inet_aton(host))
     except (OSError, UnicodeError):

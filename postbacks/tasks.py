@@ -6,7 +6,6 @@ import logging
 import threading
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any, Final
 
@@ -23,9 +22,11 @@ from postbacks.delivery.claims import Claimed, Held
 from postbacks.delivery.loop import Decision
 from postbacks.delivery.outcomes import Outcome
 from postbacks.delivery.single import post_once
-from postbacks.errors import InvalidEvent, PostbackFailed, UnsupportedOption
+from postbacks.errors import InvalidEvent, PostbackFailed
 from postbacks.queue.intake import Intake, Order, check_order
-from postbacks.queue.message import Message, can_unpack, is_id
+from postbacks.queue.message import Message
+from postbacks.queue.options import check_options
+from postbacks.queue.publish import DirectProducer
 from postbacks.queue.scripts import Scripts
 from postbacks.queue.tick import Tick
 from postbacks.settings import load
@@ -35,15 +36,6 @@ log = logging.getLogger(__name__)
 
 #: Seconds that the revocation of an id is remembered whose message has not been taken in yet.
 REVOKED_KEPT_S: Final = 86_400
-
-#: Celery options that a postback cannot honour, and what to do instead.
-_REFUSED: Final = {
-    "link": "a postback may take half an hour; look at its AsyncResult instead",
-    "link_error": "a dead postback stays in the ledger; look at its AsyncResult instead",
-    "chord": "a chord would wait for it; put postbacks outside the chord",
-    "chain": "what stands after it in a chain would wait for it; put the postback last",
-    "expires": "an accepted postback is sent or stands as dead; use revoke() to cancel one",
-}
 
 app.steps["worker"].add(PoolCheck)
 app.steps["worker"].add(Stopping)
@@ -96,7 +88,7 @@ class PostbackTask(Task):
             args: account and event.
             kwargs: account, event and url by name.
             task_id: the idempotency key; the same id sent again is one postback.
-            producer: as Celery's.
+            producer: as Celery's; without one the message goes straight to Redis.
             link: refused.
             link_error: refused.
             shadow: as Celery's.
@@ -115,16 +107,14 @@ class PostbackTask(Task):
         if _deciding.asked:
             _deciding.countdown_s = options.get("countdown")
             return None
-        _refuse(link=link, link_error=link_error, **options)
-        if task_id is not None and not is_id(task_id):
-            raise UnsupportedOption(
-                f"task_id {str(task_id)[:60]!r} cannot be a postback's id: 1 to 255 printable ASCII characters, no spaces."
-            )
+        check_options(task_id=task_id, link=link, link_error=link_error, **options)
         order = check_order(args or (), kwargs or {})
         options["queue"] = keys.QUEUE
         options.setdefault("argsrepr", f"({order.account!r}, {order.event.origin} {order.event.code})")
         options.setdefault("kwargsrepr", "{}")
         _check_broker()
+        if producer is None and not options.get("connection") and not app.conf.task_always_eager:
+            producer = DirectProducer()
         with broker_errors():
             return super().apply_async(
                 (order.account, order.event.to_mapping()),
@@ -148,44 +138,6 @@ class PostbackTask(Task):
     def AsyncResult(self, task_id: str, **kwargs: Any) -> PostbackResult:  # noqa: N802 - Celery's name
         """The future of a postback by its id."""
         return PostbackResult(task_id, backend=self.backend, task_name=self.name, app=self.app, **kwargs)
-
-
-def _refuse(**options: Any) -> None:
-    for name, instead in _REFUSED.items():
-        if options.get(name):
-            raise UnsupportedOption(f"send_postback cannot take {name}=: {instead}.")
-    for name in ("queue", "exchange", "routing_key"):
-        given = options.get(name)
-        if given and str(getattr(given, "name", given)) != keys.QUEUE:
-            raise UnsupportedOption(
-                f"send_postback cannot take {name}={given!r}: postbacks wait in {keys.QUEUE!r}."
-            )
-    if options.get("serializer") not in {None, "json"}:
-        raise UnsupportedOption(
-            f"send_postback cannot take serializer={options['serializer']!r}: JSON is the only one."
-        )
-    if options.get("compression") and not can_unpack(options["compression"]):
-        raise UnsupportedOption(
-            f"send_postback cannot take compression={options['compression']!r}: gzip and bzip2 can be read."
-        )
-    _check_times(options.get("countdown"), options.get("eta"))
-
-
-def _check_times(countdown: Any, eta: Any) -> None:
-    """A time that cannot be read would make a dead postback of it later."""
-    try:
-        moment = datetime.fromisoformat(eta) if isinstance(eta, str) else eta
-        if moment is not None and moment.utcoffset() is None:
-            raise UnsupportedOption(
-                f"send_postback cannot take eta={eta!r}: it has no time zone (datetime.now(UTC) has one)."
-            )
-        if countdown is not None:
-            datetime.now(UTC) + timedelta(seconds=countdown)
-    except (ValueError, TypeError, AttributeError, OverflowError):
-        raise UnsupportedOption(
-            f"send_postback cannot take countdown={countdown!r}, eta={eta!r}: "
-            "a countdown is seconds, an eta a datetime with a time zone."
-        ) from None
 
 
 def _check_broker() -> None:
@@ -356,7 +308,7 @@ def send_postbacks(
             raise InvalidEvent(problems, origin=error.origin, code=error.code) from None
     ids = [str(uuid.uuid4()) for _ in checked]
     _check_broker()
-    with broker_errors(), app.producer_pool.acquire(block=True) as producer, producer.batch():
+    with DirectProducer() as producer:
         for postback_id, event in zip(ids, checked, strict=True):
             send_postback.apply_async(
                 (account, event), {} if url is None else {"url": url}, task_id=postback_id, producer=producer

@@ -37,7 +37,11 @@ def check_url(url: object) -> str:
     if _UNPRINTABLE.search(url):
         raise InvalidUrl(f"The URL {shown!r} has a space or control character in it; encode it (%20).")
     if _SURROGATE.search(url):
-        raise InvalidUrl(f"The URL {ascii(shown)} has half a character in it and is no Unicode text.")
+        raise InvalidUrl(f"The URL {shown!a} has half a character in it and is no Unicode text.")
+    if "\\" in url:
+        raise InvalidUrl(
+            f"The URL {shown!r} has a backslash in it, which some read as a slash; encode it (%5C)."
+        )
     try:
         parts = urlsplit(url)
         port = parts.port

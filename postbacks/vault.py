@@ -7,6 +7,8 @@ then take the old one out.
 
 from __future__ import annotations
 
+import base64
+import secrets
 from typing import Final
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
@@ -23,6 +25,11 @@ _HOW: Final = (
 def new_key() -> str:
     """A fresh key for ``POSTBACKS_SECRET_KEY``."""
     return Fernet.generate_key().decode()
+
+
+def new_secret() -> str:
+    """A fresh signing secret, as Standard Webhooks writes one: ``whsec_`` and 32 random bytes."""
+    return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
 
 
 def seal(text: str) -> str:

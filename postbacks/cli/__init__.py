@@ -13,9 +13,12 @@ from postbacks.cli.base import Main
 from postbacks.cli.catalogue import codes, example, schema
 from postbacks.cli.demo import demo
 from postbacks.cli.ledger import cancel, list_, resend, show
+from postbacks.cli.ping import ping
 from postbacks.cli.receive import receive
+from postbacks.cli.secrets import secret
 from postbacks.cli.send import render, send
 from postbacks.cli.up import up
+from postbacks.cli.verify import verify
 
 
 @click.group(
@@ -44,5 +47,7 @@ def main() -> None:
 
 for _command in (
     demo, up, account, send, render, show, list_, resend, cancel, codes, example, schema, receive,
+    ping, verify,
 ):  # fmt: skip
     main.add_command(_command)
+account.add_command(secret)

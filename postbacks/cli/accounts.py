@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,18 +16,39 @@ from postbacks.cli.base import (
     plain,
     print_json,
     print_table,
+    seconds,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import BinaryIO
+
     from postbacks.accounts import Account
 
 #: What ``account set`` sets, and what a listing calls it.
 _LABELS = {"url": "Postback URL", "mo_url": "MO URL", "pass_url": "Pass URL", "off": "switched off"}
+#: What ``--drop`` takes, and the fields that it empties.
+_DROPS = {
+    "connect-timeout": ("connect_timeout_s",),
+    "answer-timeout": ("answer_timeout_s",),
+    "headers": ("headers",),
+    "ca-bundle": ("ca_bundle",),
+    "client-cert": ("client_cert", "client_key"),
+    "pins": ("pinned_keys",),
+}
 
 
 @click.group(cls=Group, examples=("postbacks account set acme --url https://acme.example/postbacks",))
 def account() -> None:
     """Set, show, list and remove accounts: where their postbacks go."""
+
+
+def _limit(name: str, what: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    return click.option(name, f"{name[2:].replace('-', '_')}_s", type=float, metavar="S", callback=seconds, help=what)
+
+
+def _file(name: str, what: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    return click.option(name, type=click.File("rb"), metavar="FILE", help=what)
 
 
 @account.command(
@@ -37,6 +57,7 @@ def account() -> None:
     examples=(
         "postbacks account set acme --url https://acme.example/postbacks",
         "postbacks account set acme --url https://acme.example/all --mo-url https://acme.example/mo --off SMS_MT",
+        "postbacks account set acme --answer-timeout 5 --header 'X-Team: messaging'",
     ),
 )
 @click.argument("name")
@@ -44,25 +65,124 @@ def account() -> None:
 @click.option("--mo-url", help="For SMS_MO and MMS_MO, instead of the Postback URL.")
 @click.option("--pass-url", help="For GENERATE_PASS, instead of the Postback URL.")
 @click.option("--off", multiple=True, metavar="ORIGIN", help="Switch an origin off; may be given again.")
-def set_(name: str, url: str | None, mo_url: str | None, pass_url: str | None, off: tuple[str, ...]) -> None:
-    """Set an account's URLs and origins, as a whole: one that is not given here it does not have any more."""
-    if not (url or mo_url or pass_url):
-        raise click.UsageError("An account needs a URL: give --url (or --mo-url, --pass-url).")
-    from postbacks.accounts import make_account, redis_accounts
+@_limit("--connect-timeout", "Seconds to connect, 60 at most, instead of POSTBACKS_CONNECT_TIMEOUT_S.")
+@_limit("--answer-timeout", "Seconds for the answer, 60 at most, instead of POSTBACKS_ANSWER_TIMEOUT_S.")
+@click.option(
+    "--header",
+    "headers",
+    multiple=True,
+    metavar="'NAME: VALUE'",
+    help="Add a header to every POST; may be given again. 'NAME:' takes it off.",
+)
+@_file("--ca-bundle", "PEM certificates to trust instead of the system's.")
+@_file("--client-cert", "PEM client certificate, for mutual TLS.")
+@_file("--client-key", "PEM private key of it; encrypted in the store.")
+@click.option(
+    "--pin",
+    "pinned_keys",
+    multiple=True,
+    metavar="sha256//…",
+    help="The only public key that the server may have; may be given again.",
+)
+@click.option(
+    "--drop",
+    multiple=True,
+    type=click.Choice(list(_DROPS)),
+    help="Go back to the default; may be given again.",
+)
+def set_(
+    name: str,
+    off: tuple[str, ...],
+    headers: tuple[str, ...],
+    client_cert: BinaryIO | None,
+    client_key: BinaryIO | None,
+    ca_bundle: BinaryIO | None,
+    drop: tuple[str, ...],
+    **plain_options: Any,
+) -> None:
+    """Set an account's URLs, limits, headers and TLS.
+
+    URLs and --off are a whole: where any of them is given, one that is not given here the account does not have any
+    more. Everything else, secrets among it, stays as it is unless it is given here or dropped.
+    """
+    from postbacks.accounts import Account, make_account, redis_accounts
     from postbacks.broker import check
 
-    given = make_account(name, url=url, mo_url=mo_url, pass_url=pass_url, off=frozenset(off))
-    accounts = redis_accounts()
+    given: dict[str, Any] = {key: value for key, value in plain_options.items() if value}
+    given |= {
+        key: value for key in ("connect_timeout_s", "answer_timeout_s") if (value := plain_options[key]) is not None
+    }
+    lines = _headers(headers)
+    given |= _tls(ca_bundle, client_cert, client_key)
+    if off:
+        given["off"] = frozenset(off)
+    whole = not given.keys().isdisjoint(_LABELS)
+    if (whole and given.keys().isdisjoint({"url", "mo_url", "pass_url"})) or not (given or lines or drop):
+        raise _no_url()
+    asked = make_account(name, **given, headers={header: value for header, value in lines.items() if value})
+    if whole:
+        given |= {key: getattr(asked, key) for key in _LABELS}
+    dropped = {key: Account.model_fields[key].get_default(call_default_factory=True) for one in drop for key in _DROPS[one]}
+    before: Account | None = None
+
+    def edit(found: Account | None, _now_ms: int) -> Account:
+        nonlocal before
+        before = found
+        if found is None and not whole:
+            raise _no_url()
+        base = found or Account(name=asked.name)
+        kept = {} if "headers" in drop else _without(base.headers, lines)
+        changed = base.model_copy(update={**dropped, **given, "headers": {**kept, **asked.headers}})
+        # Anew as a whole: each of its headers may be right, and all of them too many.
+        return make_account(**{key: getattr(changed, key) for key in Account.model_fields})
+
     for warning in check():
         note(f"Warning: {warning}")
-    before = accounts.get(given.name)
+    now = redis_accounts().change(asked.name, edit)
     if before is None:
-        accounts.set(given)
-        note(f"Account {given.name} is set.")
+        note(f"Account {now.name} is set.")
         return
-    accounts.set(before.model_copy(update={key: getattr(given, key) for key in _LABELS}))
-    note(f"Account {given.name} is replaced.")
-    _note_what_is_gone(before.shown(), given.shown())
+    note(f"Account {now.name} is {'replaced' if whole else 'changed'}.")
+    _note_what_is_gone(before.shown(), now.shown())
+
+
+def _no_url() -> click.UsageError:
+    return click.UsageError("An account needs a URL: give --url (or --mo-url, --pass-url).")
+
+
+def _headers(lines: tuple[str, ...]) -> dict[str, str]:
+    """The headers by name; an empty value takes one off."""
+    headers: dict[str, str] = {}
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if not colon:
+            raise click.UsageError(f"--header {plain(name)[:60]!r} has no colon: write 'NAME: VALUE'.")
+        # Spaces around it alone: a line's end in a header is to be refused, and not taken off.
+        headers[name] = value.strip(" \t")
+    return headers
+
+
+def _without(headers: dict[str, str], names: dict[str, str]) -> dict[str, str]:
+    taken = {name.lower() for name in names}
+    return {name: value for name, value in headers.items() if name.lower() not in taken}
+
+
+def _tls(
+    ca_bundle: BinaryIO | None, client_cert: BinaryIO | None, client_key: BinaryIO | None
+) -> dict[str, str]:
+    """The files' texts, checked; the private key sealed."""
+    if (client_cert is None) != (client_key is None):
+        raise click.UsageError("--client-cert and --client-key belong together: give both.")
+    if ca_bundle is None and client_cert is None:
+        return {}
+    from postbacks.cli.pem import certificates, private_key
+    from postbacks.vault import seal
+
+    given = {} if ca_bundle is None else {"ca_bundle": certificates(ca_bundle, "--ca-bundle")}
+    if client_cert is not None and client_key is not None:
+        given["client_cert"] = certificates(client_cert, "--client-cert")
+        given["client_key"] = seal(private_key(client_key, "--client-key", given["client_cert"]))
+    return given
 
 
 def _note_what_is_gone(before: dict[str, Any], now: dict[str, Any]) -> None:
@@ -81,21 +201,40 @@ def _note_what_is_gone(before: dict[str, Any], now: dict[str, Any]) -> None:
 @click.argument("name")
 @json_option
 def show(name: str, as_json: bool) -> None:
-    """Show an account, without passwords."""
+    """Show an account, without passwords and secrets."""
     from postbacks.accounts import store
 
     found = store().get_many([name]).get(name)
     if found is None:
-        raise _no_account(name)
+        raise no_account(name)
     if as_json:
         print_json(found.shown())
         return
     lines = {"account": plain(found.name), **{_LABELS[key]: value for key, value in _urls(found).items()}}
-    for key, value in found.shown().items():
-        if key not in {"name", *_LABELS} and value:
-            lines[key.replace("_", " ")] = plain(value if isinstance(value, str) else json.dumps(value))
-    for label, value in lines.items():
+    for label, value in {**lines, **_extras(found)}.items():
         click.echo(f"{label:16} {value}")
+
+
+def _extras(found: Account) -> dict[str, str]:
+    """What else an account has of its own, in words."""
+    from postbacks.ledger.record import iso
+
+    lines: dict[str, str] = {}
+    for label, limit_s in (("to connect", found.connect_timeout_s), ("to answer", found.answer_timeout_s)):
+        if limit_s is not None:
+            lines[label] = f"{limit_s:g} s"
+    if found.headers:
+        lines["headers"] = plain(", ".join(sorted(found.headers)))
+    if found.secrets:
+        ends = [f"one more until {iso(secret.expires_ms)}" for secret in found.secrets if secret.expires_ms]
+        lines["signed"] = ", ".join(["yes", *ends])
+    own = {"own CA bundle": found.ca_bundle, "client certificate": found.client_cert}
+    tls = [label for label, value in own.items() if value]
+    if tls:
+        lines["TLS"] = ", ".join(tls)
+    if found.pinned_keys:
+        lines["pinned keys"] = plain(" ".join(found.pinned_keys))
+    return lines
 
 
 def _urls(found: Account) -> dict[str, str]:
@@ -106,7 +245,7 @@ def _urls(found: Account) -> dict[str, str]:
 @account.command("list", cls=Command, examples=("postbacks account list", "postbacks account list --json"))
 @json_option
 def list_(as_json: bool) -> None:
-    """List all accounts, without passwords."""
+    """List all accounts, without passwords and secrets."""
     from postbacks.accounts import redis_accounts
 
     found = redis_accounts().all()
@@ -130,9 +269,10 @@ def remove(name: str) -> None:
     from postbacks.accounts import redis_accounts
 
     if not redis_accounts().remove(name):
-        raise _no_account(name)
+        raise no_account(name)
     note(f"Account {name} is removed.")
 
 
-def _no_account(name: str) -> click.ClickException:
+def no_account(name: str) -> click.ClickException:
+    """The error of a command about an account that is not there."""
     return click.ClickException(f"There is no account {plain(name)!r}; postbacks account list shows all.")

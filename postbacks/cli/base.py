@@ -147,14 +147,16 @@ def state_text(state: str, words: str = "") -> Text:
     return Text(words or state, style=_STATE_STYLES.get(state, ""))
 
 
-def grid(*columns: str, right: Sequence[str] = ()) -> Table:
-    """Return a table with these headings; what is added as str is shown as it is, without markup."""
+def grid(*columns: str, right: Sequence[str] = (), whole: Sequence[str] = ()) -> Table:
+    """Return a table with these headings: numbers to the right, and what is copied (ids) never broken."""
     from rich import box
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
     for column in columns:
-        table.add_column(column, justify="right" if column in right else "left")
+        table.add_column(
+            column, justify="right" if column in right else "left", no_wrap=column in whole, overflow="fold"
+        )
     return table
 
 

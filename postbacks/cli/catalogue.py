@@ -29,9 +29,9 @@ def _complete(number: int) -> Callable[[click.Context, click.Parameter, str], li
 @click.command(cls=Command, examples=("postbacks codes", "postbacks codes --json | grep SMS_MO"))
 @json_option
 def codes(as_json: bool) -> None:
-    """Print the catalogue: every event that there is, with its tags in document order.
+    """Print the catalogue of events.
 
-    A tag with ? is optional, one with + may stand more than once.
+    Every event that there is, with its tags in document order. A tag with ? is optional, one with + may stand more than once.
     """
     from postbacks.catalogue import table
 
@@ -39,7 +39,9 @@ def codes(as_json: bool) -> None:
         for row in table():
             print_json(row._asdict())
         return
-    shown = grid("ORIGIN", "CODE", "group", "event type", "meaning", "tags")
+    shown = grid(
+        "ORIGIN", "CODE", "group", "event type", "meaning", "tags", whole=("ORIGIN", "CODE", "event type")
+    )
     for row in table():
         add_row(shown, row.origin, row.code, row.group, row.name, row.meaning, " ".join(row.tags))
     print_table(shown)
@@ -52,7 +54,7 @@ def codes(as_json: bool) -> None:
 @click.argument("origin", shell_complete=_complete(0))
 @click.argument("code", shell_complete=_complete(1))
 def example(origin: str, code: str) -> None:
-    """Print an example event, as JSON that `postbacks send` and `postbacks render` take."""
+    """Print an example event as JSON, for send and render."""
     from postbacks.catalogue import event_type
     from postbacks.cli.examples import example as example_of
 
@@ -65,7 +67,10 @@ def example(origin: str, code: str) -> None:
 @click.argument("origin", required=False, shell_complete=_complete(0))
 @click.argument("code", required=False, shell_complete=_complete(1))
 def schema(origin: str | None, code: str | None) -> None:
-    """Print the schema of the documents: RELAX NG for the whole catalogue, or an XSD of ORIGIN CODE."""
+    """Print the schema of the XML documents.
+
+    RELAX NG for the whole catalogue, or an XSD of the row ORIGIN CODE.
+    """
     from postbacks.schemas import relax_ng, xsd
 
     if origin is None:

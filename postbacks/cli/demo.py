@@ -45,7 +45,10 @@ _LOOK_EVERY_S: Final = 0.1
 @click.command(cls=Command, examples=("postbacks demo", "postbacks demo --json"))
 @json_option
 def demo(as_json: bool) -> None:
-    """Send one postback of every event to receivers good and bad, and check what arrives.
+    """See every kind of postback travel.
+
+    Sends one postback of every event to receivers good and bad, and checks what arrives: one receiver fails twice,
+    one is slow, one answers 204 (which is no success), one port is dead.
 
     Starts a broker, a worker, a beat and receivers of its own, on this machine, and stops them; touches nothing else.
     Exit 0 only if every outcome is the right one and every tag arrived as it was sent.

@@ -121,7 +121,10 @@ def _attempt_cells(attempt: dict[str, Any]) -> tuple[object, ...]:
 @click.option("--limit", default=20, show_default=True, type=click.IntRange(min=1), help="How many at most.")
 @json_option
 def list_(dead: bool, limit: int, as_json: bool) -> None:
-    """List the latest postbacks that are done (delivered, skipped, cancelled) or, with --dead, given up."""
+    """List the latest postbacks that have ended.
+
+    Those that are done (delivered, skipped, cancelled) or, with --dead, those that were given up.
+    """
     from postbacks.ledger.record import iso
 
     records = _ledger().ended(dead=dead, at_most=limit)
@@ -132,7 +135,9 @@ def list_(dead: bool, limit: int, as_json: bool) -> None:
     if not records:
         note(f"No postback is {'dead' if dead else 'done'}.")
         return
-    table = grid("ended", "id", "account", "event", "state", "attempts", "why", right=("attempts",))
+    table = grid(
+        "ended", "id", "account", "event", "state", "attempts", "why", right=("attempts",), whole=("id",)
+    )
     for record in records:
         why = "" if record.state == "delivered" else reason_words(record)
         event = f"{record.origin} {record.code}".strip()
@@ -152,7 +157,10 @@ def list_(dead: bool, limit: int, as_json: bool) -> None:
 @click.command(cls=Command, examples=("postbacks resend 7c0e1f3a-…",))
 @click.argument("postback_id", metavar="ID")
 def resend(postback_id: str) -> None:
-    """Send a dead postback again: the same bytes, with all its resends before it."""
+    """Send a dead postback again.
+
+    The same bytes, with all its resends before it; its attempts so far stay in the ledger.
+    """
     from postbacks.tasks import resend as send_again
 
     record = _ledger().get(postback_id)

@@ -39,13 +39,19 @@ if TYPE_CHECKING:
     help="Answer 500 to the first N POSTs of each postback.",
 )
 @click.option(
-    "--delay", "delay_s", default=0.0, type=float, callback=seconds, help="Answer so many seconds later."
+    "--delay",
+    "delay_s",
+    metavar="S",
+    default=0.0,
+    type=float,
+    callback=seconds,
+    help="Answer so many seconds later.",
 )
 @json_option
 def receive(port: int, status: int, fail_first: int, delay_s: float, as_json: bool) -> None:
-    """Receive postbacks on this machine and print each; Ctrl-C ends.
+    """Receive postbacks here and print each.
 
-    Answers 200 to all, or what the options say. Where nothing else is allowed (postbacks up --dev), workers do not
+    Answers 200 to all, or what the options say; Ctrl-C ends. Where nothing else is allowed (postbacks up --dev), workers do not
     send to this machine.
     """
     from postbacks.receiver import Receiver

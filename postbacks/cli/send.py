@@ -29,7 +29,10 @@ _file = click.argument("file", type=click.File("rb"))
 )
 @_file
 def render(file: BinaryIO) -> None:
-    """Print an event's XML document, byte for byte what is POSTed. FILE is - for stdin."""
+    """Print an event's XML document.
+
+    Byte for byte what is POSTed. FILE holds one event as JSON; - is stdin.
+    """
     from postbacks.cli.events import read_events
     from postbacks.xml import render as rendered
 
@@ -56,6 +59,7 @@ def render(file: BinaryIO) -> None:
 @click.option(
     "--wait",
     "wait_s",
+    metavar="S",
     type=float,
     callback=seconds,
     help="Wait so many seconds; exit 0 only if all are delivered.",
@@ -69,7 +73,7 @@ def send(
     wait_s: float | None,
     as_json: bool,
 ) -> None:
-    """Send the events of FILE and print their ids, one a line.
+    """Send events and print their ids, one a line.
 
     FILE holds one JSON object, JSON lines or a JSON array; - is stdin. All events are checked before the first is sent.
     """

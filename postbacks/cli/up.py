@@ -47,9 +47,9 @@ _LINE: Final = re.compile(r"\[\d{4}-\d\d-\d\d ")
 @click.option("--dev", is_flag=True, help="Allow receivers on this machine and in private networks.")
 @json_option
 def up(port: int | None, data: Path, workers: int, dev: bool, as_json: bool) -> None:
-    """Start broker, beat and workers here; Ctrl-C lets them finish what is open and stops them.
+    """Start broker, beat and workers in this terminal.
 
-    The broker is a Valkey server of its own on 127.0.0.1; it writes everything to its append-only file before it
+    Ctrl-C lets them finish what is open and stops them. The broker is a Valkey server of its own on 127.0.0.1; it writes everything to its append-only file before it
     answers, so nothing accepted is lost, whatever dies.
     """
     from postbacks.local import EmbeddedBroker, LocalStack

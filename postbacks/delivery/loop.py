@@ -273,7 +273,7 @@ class DeliveryLoop:
         """Begin what is claimed, each with its account's profile.
 
         Where profiles cannot be had, nothing goes out unsigned: the claimed are kept and it is tried
-        again, and in the end their lease settles it.
+        again, and in the end their lease settles it. Those of one account without a profile are left to it.
         """
         if not self._claimed:
             return
@@ -283,7 +283,8 @@ class DeliveryLoop:
             raise BrokerError(f"the accounts cannot be looked up: {error}") from error
         claimed, self._claimed = self._claimed, []
         for one in claimed:
-            self._begin(one, profiles[one.account])
+            if one.account in profiles:
+                self._begin(one, profiles[one.account])
 
     def _begin(self, claimed: Claimed, profile: Profile) -> None:
         lines = headers(

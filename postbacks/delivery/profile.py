@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from standardwebhooks import Webhook
+from standardwebhooks.webhooks import EmptyWebhookSecretError
 
 from postbacks.accounts import Account, AccountStore
+from postbacks.errors import InvalidAccount, PostbacksError
 from postbacks.settings import Settings
 from postbacks.vault import unseal
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,7 @@ class Profile:
         headers: extra ``Name: value`` lines.
         signers: one a secret that signs now, the current one first.
         tls: None for the defaults.
+        until_ms: when the first of the signers expires, on the broker's clock; None while none does.
     """
 
     connect_timeout_s: float
@@ -40,6 +46,7 @@ class Profile:
     headers: tuple[str, ...] = ()
     signers: tuple[Webhook, ...] = ()
     tls: Tls | None = None
+    until_ms: int | None = None
 
     @classmethod
     def default(cls, settings: Settings) -> Profile:
@@ -52,8 +59,11 @@ class Profile:
 
         Raises:
             BadSetting: a secret cannot be opened with the present key.
+            InvalidAccount: a secret is none, or all have expired: nothing goes out unsigned by mistake.
         """
         signing = [s for s in account.secrets if s.expires_ms is None or s.expires_ms > now_ms]
+        if account.secrets and not signing:
+            raise InvalidAccount(f"Every secret of account {account.name} has expired; give it a new one.")
         tls = None
         if account.ca_bundle or account.client_cert or account.pinned_keys:
             key = unseal(account.client_key) if account.client_key else None
@@ -62,9 +72,17 @@ class Profile:
             account.connect_timeout_s or settings.connect_timeout_s,
             account.answer_timeout_s or settings.answer_timeout_s,
             tuple(f"{name}: {text}" for name, text in account.headers.items()),
-            tuple(Webhook(unseal(secret.value)) for secret in signing),
+            tuple(_signer(account.name, unseal(secret.value)) for secret in signing),
             tls,
+            min((s.expires_ms for s in signing if s.expires_ms is not None), default=None),
         )
+
+
+def _signer(name: str, secret: str) -> Webhook:
+    try:
+        return Webhook(secret)
+    except (ValueError, EmptyWebhookSecretError):
+        raise InvalidAccount(f"A secret of account {name} is none: whsec_ and base64.") from None
 
 
 class Profiles:
@@ -74,18 +92,36 @@ class Profiles:
         self._accounts = accounts
         self._settings = settings
         self._default = Profile.default(settings)
-        self._known: dict[str, tuple[float, Profile]] = {}
+        self._known: dict[str, tuple[float, Profile | None]] = {}
 
     def look_up(self, names: Iterable[str], now_ms: int) -> dict[str, Profile]:
-        """The profiles of these accounts at the broker's time; one look-up for all that are not fresh."""
+        """The profiles of these accounts at the broker's time; one look-up for all that are not fresh.
+
+        An account whose profile cannot be made (a secret that the key does not open) is left out, with a
+        sentence in the log: its postbacks must not go out unsigned, and no other account shares its trouble.
+        """
         now_s = time.monotonic()
         wanted = set(names)
         stale = [name for name in wanted if self._known.get(name, (0.0, None))[0] <= now_s]
         if stale:
             found = self._accounts.get_many(stale)
-            until_s = now_s + self._settings.profile_cache_s
             for name in stale:
-                account = found.get(name)
-                profile = self._default if account is None else Profile.of(account, self._settings, now_ms)
-                self._known[name] = (until_s, profile)
-        return {name: self._known[name][1] for name in wanted}
+                self._known[name] = self._fresh(name, found.get(name), now_s, now_ms)
+        profiles = {name: self._known[name][1] for name in wanted}
+        return {name: profile for name, profile in profiles.items() if profile is not None}
+
+    def _fresh(
+        self, name: str, account: Account | None, now_s: float, now_ms: int
+    ) -> tuple[float, Profile | None]:
+        """A profile, None where it cannot be made, and until when it holds: no longer than any of its secrets."""
+        until_s = now_s + self._settings.profile_cache_s
+        if account is None:
+            return until_s, self._default
+        try:
+            profile = Profile.of(account, self._settings, now_ms)
+        except PostbacksError as error:
+            log.error("account.unusable account=%s: its postbacks are kept: %s", name, error)  # noqa: TRY400
+            return until_s, None
+        if profile.until_ms is not None:
+            until_s = min(until_s, now_s + (profile.until_ms - now_ms) / 1000)
+        return until_s, profile

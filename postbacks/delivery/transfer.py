@@ -9,6 +9,7 @@ only the excerpt that the ledger keeps, and libcurl's buffers (16 KiB to receive
 from __future__ import annotations
 
 import os
+import re
 import socket
 import ssl
 import time
@@ -28,8 +29,14 @@ from postbacks.settings import Settings
 
 #: A larger header is a failure; real ones are under 8 KiB.
 MAX_HEADER_BYTES: Final = 65_536
-#: Of the body no more is read; the answer's status has been decided before.
+#: Of the body no more is read (but what libcurl's buffer holds); the status has been decided before.
 MAX_BODY_BYTES: Final = 65_536
+#: How often a request leaves at most: once more where a kept connection turns out to be dead.
+MAX_SENDS: Final = 2
+#: RFC 9112 4; the reason may be missing, and the space before it.
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})(?: [^\r\n]*)?\r?\n")
+#: CURLOPT_SUPPRESS_CONNECT_HEADERS, for which pycurl has no name.
+_SUPPRESS_CONNECT_HEADERS: Final = 265
 
 #: Where systems keep what they trust: Debian and Alpine, Red Hat, macOS and BSD.
 _TRUST_STORES: Final = (
@@ -49,8 +56,10 @@ class Transfer:
         headers: ``Name: value`` lines.
         profile: its limits and its TLS.
         owner: whatever the caller wants to know it by.
+        sends: how often the request began to leave.
         connected_s: when the connection stood and the request began to leave.
         header_s: when the header of the answer had come whole.
+        status: of the answer whose header is coming or has come.
         blocked: why the guard refused the latest address tried.
     """
 
@@ -60,6 +69,7 @@ class Transfer:
     profile: Profile
     owner: Any = None
     started_s: float = 0.0
+    sends: int = 0
     connected_s: float | None = None
     header_s: float | None = None
     header_bytes: int = 0
@@ -68,6 +78,18 @@ class Transfer:
     body_bytes: int = 0
     excerpt: bytes = b""
     blocked: str | None = None
+
+    def overdue(self, now_s: float) -> bool:
+        """Whether it has used up its time; the connection's alone is kept by libcurl, too.
+
+        The whole is bounded as well, since libcurl begins anew where a kept connection was dead.
+        """
+        limits = self.profile
+        if self.header_s is not None:
+            return now_s - self.header_s >= limits.answer_timeout_s
+        if self.connected_s is not None and now_s - self.connected_s >= limits.answer_timeout_s:
+            return True
+        return now_s - self.started_s >= limits.connect_timeout_s + limits.answer_timeout_s
 
 
 @lru_cache(maxsize=10_000)
@@ -121,6 +143,10 @@ class Slot:
         # An empty one, too, keeps libcurl from the environment's.
         handle.setopt(pycurl.PROXY, settings.proxy_url)
         handle.setopt(pycurl.NOPROXY, "")
+        # The proxy's 200 to CONNECT is not the receiver's.
+        handle.setopt(_SUPPRESS_CONNECT_HEADERS, 1)
+        handle.setopt(pycurl.PROXY_CAINFO, system_trust_store())
+        handle.setopt(pycurl.PROXY_SSLVERSION, pycurl.SSLVERSION_TLSv1_2)
         handle.setopt(pycurl.NETRC, pycurl.NETRC_IGNORED)
         handle.setopt(pycurl.HTTP_CONTENT_DECODING, 0)  # a bomb stays as small as it came
         handle.setopt(pycurl.SSLVERSION, pycurl.SSLVERSION_TLSv1_2)
@@ -172,24 +198,33 @@ class Slot:
             self.handle.setopt(pycurl.PINNEDPUBLICKEY, ";".join(tls.pinned_keys))
 
     def _on_connected(self, *_: Any) -> int:
-        if self.transfer is not None:
-            self.transfer.connected_s = time.monotonic()
+        transfer = self.transfer
+        if transfer is None or transfer.sends == MAX_SENDS:
+            return int(pycurl.PREREQFUNC_ABORT)
+        transfer.sends += 1
+        transfer.connected_s = time.monotonic()
         return int(pycurl.PREREQFUNC_OK)
 
     def _on_header(self, line: bytes) -> int | None:
         transfer = self.transfer
-        if transfer is None or transfer.header_s is not None:
-            return None  # trailers of a chunked body
-        transfer.header_bytes += len(line)
+        if transfer is None:
+            return 0
+        transfer.header_bytes += len(line)  # 1xx answers and trailers count, too
         if transfer.header_bytes > MAX_HEADER_BYTES:
             return 0
-        if line.startswith(b"HTTP/"):
-            transfer.status = int(line.split(None, 2)[1])
-            transfer.header_lines.clear()
+        if transfer.header_s is not None:
+            return None  # trailers of a chunked body
+        if transfer.status is None:
+            found = _STATUS_LINE.fullmatch(line)
+            if found is None:
+                return 0
+            transfer.status = int(found[1])
         elif line in {b"\r\n", b"\n"}:
-            # 1xx answers come before the answer (RFC 9110 15.2)
-            if transfer.status is not None and transfer.status >= 200:
+            if transfer.status >= 200:
                 transfer.header_s = time.monotonic()
+            else:  # 1xx answers come before the answer (RFC 9110 15.2)
+                transfer.status = None
+                transfer.header_lines.clear()
         else:
             transfer.header_lines.append(line)
         return None
@@ -209,6 +244,7 @@ class Slot:
         reason = None if self._settings.proxy_url else refusal(where[0], where[1], self._settings)
         if self.transfer is not None:
             self.transfer.blocked = reason
+            self.transfer.connected_s = None  # a kept connection was dead: this one is yet to be made
         if reason is not None:
             return int(pycurl.SOCKET_BAD)
         return _Handed(family, kind, protocol)

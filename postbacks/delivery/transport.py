@@ -156,14 +156,11 @@ class CurlAdapter(BaseAdapter):
 
     def _end_late(self, now_s: float) -> None:
         """End the transfers whose answer is later than the limit; libcurl knows the connection's alone."""
-        late = []
-        for handle, slot in self._open.items():
-            transfer = slot.transfer
-            if transfer is None or transfer.connected_s is None:
-                continue
-            since_s = transfer.header_s or transfer.connected_s
-            if now_s - since_s >= transfer.profile.answer_timeout_s:
-                late.append(handle)
+        late = [
+            handle
+            for handle, slot in self._open.items()
+            if slot.transfer is not None and slot.transfer.overdue(now_s)
+        ]
         for handle in late:
             self._end(handle, pycurl.E_OPERATION_TIMEDOUT, "")
 

@@ -33,6 +33,15 @@ CURL_CODES: Final[dict[int, tuple[str, str]]] = {
     100: ("too_large", "the answer's header is larger than the limit"),
 }
 
+#: The same for codes that only our own callbacks and the account's own TLS settings bring about.
+_OWN_CODES: Final[dict[int, tuple[str, str]]] = {
+    0: ("broken_answer", "the answer broke off before its header was whole"),
+    pycurl.E_WRITE_ERROR: ("broken_answer", "the answer is no HTTP"),
+    pycurl.E_ABORTED_BY_CALLBACK: ("broken_answer", "a second connection, too, was closed without an answer"),
+    pycurl.E_SSL_CERTPROBLEM: ("tls", "the account's client certificate or its key cannot be used"),
+    pycurl.E_SSL_CACERT_BADFILE: ("tls", "the account's CA bundle cannot be used"),
+}
+
 #: What OpenSSL says of a certificate or handshake -> the same for a customer's developer.
 _TLS_PHRASES: Final = (
     ("certificate has expired", "the server's certificate has expired"),
@@ -45,7 +54,14 @@ _TLS_PHRASES: Final = (
     ("unsupported protocol", "the server's TLS is too old: 1.2 is the least"),
     ("protocol version", "the server's TLS is too old: 1.2 is the least"),
     ("certificate required", "the server wants a client certificate"),
+    ("handshake failure", "the server refused the TLS handshake; it may want a client certificate"),
+    ("unknown ca", "the server does not trust our client certificate"),
 )
+
+
+#: How OpenSSL names what the other side sent to end a handshake, and libcurl a proxy's refusal.
+_ALERT: Final = " alert "
+_TUNNEL: Final = "CONNECT tunnel failed"
 
 
 def outcome_of(transfer: Transfer, code: int, message: str) -> Outcome:
@@ -75,9 +91,14 @@ def outcome_of(transfer: Transfer, code: int, message: str) -> Outcome:
     if code == pycurl.E_UNSUPPORTED_PROTOCOL and transfer.connected_s is not None:
         # libcurl took it for HTTP/0.9
         return Outcome("broken_answer", None, elapsed_s, "the answer is no HTTP")
-    name, phrase = CURL_CODES.get(code, ("broken_answer", f"libcurl's error {code}"))
+    unknown = ("broken_answer", f"libcurl's error {code}")
+    name, phrase = CURL_CODES.get(code) or _OWN_CODES.get(code, unknown)
+    if _ALERT in message:
+        name = "tls"  # with TLS 1.3 it comes when the server reads, after the handshake has succeeded for us
+    elif _TUNNEL in message:
+        name, phrase = "refused", "the proxy did not make the connection"
     if name == "tls":
-        phrase = next((plain for mark, plain in _TLS_PHRASES if mark in message), phrase)
+        phrase = next((plain for mark, plain in _TLS_PHRASES if mark in message.lower()), phrase)
     return Outcome(name, None, elapsed_s, f"{phrase} ({message[:160]})" if message else phrase)
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import cached_property
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,7 @@ class Desk:
         """Send one event."""
         return self.call("send", "acme", "-", *args, text=json.dumps(event))
 
+    @cached_property
     def dead(self) -> str:
         """A postback that is dead."""
         with dead_port() as port:
@@ -129,7 +131,7 @@ def test_show_json_has_the_promised_shape(desk):
 
 
 def test_show_prints_a_header_and_a_line_for_every_attempt(desk):
-    one = desk.dead()
+    one = desk.dead
     lines = desk.call("show", one).stdout.splitlines()
     assert lines[0].split() == ["postback", one]
     assert lines[1].startswith("state         dead: ")
@@ -137,7 +139,7 @@ def test_show_prints_a_header_and_a_line_for_every_attempt(desk):
 
 
 def test_the_dead_are_listed_sent_again_and_only_once(desk):
-    one = desk.dead()
+    one = desk.dead
     listed = [json.loads(line) for line in desk.call("list", "--dead", "--json").stdout.splitlines()]
     assert listed[0]["id"] == one
     assert one in desk.call("list", "--dead", "--limit", "1").stdout

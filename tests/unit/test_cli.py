@@ -82,11 +82,16 @@ def test_version_names_the_program():
     assert shown.stdout.startswith("postbacks, version ")
 
 
+def complete(**env):
+    """Ask for completion, as a shell's script does."""
+    return CliRunner(env=env).invoke(main, prog_name="postbacks")
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_shell_completion_gives_a_script(shell):
-    done = _run(env={"_POSTBACKS_COMPLETE": f"{shell}_source"})
-    assert done.returncode == 0
-    assert "_POSTBACKS_COMPLETE" in done.stdout
+    shown = complete(_POSTBACKS_COMPLETE=f"{shell}_source")
+    assert shown.exit_code == 0
+    assert "_POSTBACKS_COMPLETE" in shown.stdout
 
 
 @pytest.mark.parametrize(
@@ -100,11 +105,10 @@ def test_shell_completion_gives_a_script(shell):
     ],
 )
 def test_shell_completion_completes_commands_options_and_codes(line, wanted):
-    words = line.split()
-    done = _run(
-        env={"_POSTBACKS_COMPLETE": "bash_complete", "COMP_WORDS": line, "COMP_CWORD": str(len(words) - 1)}
+    shown = complete(
+        _POSTBACKS_COMPLETE="bash_complete", COMP_WORDS=line, COMP_CWORD=str(len(line.split()) - 1)
     )
-    assert f"plain,{wanted}" in done.stdout.splitlines()
+    assert f"plain,{wanted}" in shown.stdout.splitlines()
 
 
 # -- errors and streams ----------------------------------------------------------------------------

@@ -87,6 +87,9 @@ BAD = [
     ("excerpt_bytes", "4097"),
     ("allowed_networks", "127.0.0.1/8"),
     ("allowed_networks", "10.0.0.0/8,everything"),
+    ("allowed_ports", "ssh"),
+    ("allowed_ports", "0-80"),
+    ("https_only", "perhaps"),
 ]
 
 

@@ -1,0 +1,146 @@
+"""The producer that Celery publishes our messages with: straight to Redis, in bounded time.
+
+Celery builds the message, fires its signals and sends its events as ever; only the last step is ours.
+kombu would make its Redis client anew for every put and wait for a frozen broker several time-outs
+long. The envelope is kombu's own, field by field (tests/integration/test_publish.py compares them).
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import uuid
+from bisect import bisect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Final, Self
+
+import redis
+from kombu.compression import compress
+from kombu.serialization import dumps
+
+from postbacks import keys
+from postbacks.broker import broker_errors, client_for, redacted
+from postbacks.errors import BrokerUnreachable
+from postbacks.settings import load
+
+#: kombu's priority steps (kombu 5.7, ``Channel.priority_steps``): a priority goes to the list at or below it.
+_STEPS: Final = (0, 3, 6, 9)
+#: Messages that one command carries; a few hundred kilobytes.
+BATCH: Final = 500
+
+
+class DirectProducer:
+    """Stands for a ``kombu.Producer``: publishes to our queue, and nothing else.
+
+    As a context manager it collects messages and sends ``BATCH`` of them in a command; the rest
+    leaves at the end of the block.
+
+    A message whose broker fails is tried once more on a new connection, since a pooled one may be
+    stale: the id makes a double harmless.
+    """
+
+    def __init__(self) -> None:
+        settings = load()
+        # Each try may wait to connect and to be answered; two tries must fit into the limit.
+        self._client = client_for(settings.broker_url, settings.broker_timeout_s / 2)
+        self._collected: dict[str, list[str]] | None = None
+        self._count = 0
+
+    @property
+    def connection(self) -> _NoConnection:
+        """What Celery wraps a publish in; errors are explained by ``broker_errors`` instead."""
+        return _NoConnection()
+
+    def __enter__(self) -> Self:
+        self._collected = {}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        del error, trace
+        if kind is None:
+            self._flush()
+        self._collected = None
+
+    def publish(
+        self,
+        body: Any,
+        *,
+        routing_key: str,
+        exchange: str = "",
+        serializer: str = "json",
+        compression: str | None = None,
+        headers: dict[str, Any] | None = None,
+        delivery_mode: int | str | None = None,
+        priority: int | None = None,
+        retry: bool | None = None,
+        retry_policy: Any = None,
+        declare: Any = None,
+        timeout: float | None = None,
+        confirm_timeout: float | None = None,
+        **properties: Any,
+    ) -> None:
+        """Mirrors ``kombu.Producer.publish`` and what its Redis transport puts; differs in nothing that is sent.
+
+        Raises:
+            BrokerError: the message is not known to be accepted.
+        """
+        del retry, retry_policy, declare, timeout, confirm_timeout
+        headers = dict(headers or {})
+        content_type, content_encoding, data = dumps(body, serializer)
+        if compression:
+            data, headers["compression"] = compress(data, compression)
+        raw = data if isinstance(data, bytes) else data.encode()
+        priority = max(0, min(9, int(priority or 0)))
+        envelope = {
+            "body": base64.b64encode(raw).decode(),
+            "content-encoding": content_encoding,
+            "content-type": content_type,
+            "headers": headers,
+            "properties": properties
+            | {
+                "delivery_mode": 1 if delivery_mode in {1, "transient"} else 2,
+                "delivery_info": {"exchange": exchange, "routing_key": routing_key},
+                "priority": priority,
+                "body_encoding": "base64",
+                "delivery_tag": str(uuid.uuid4()),
+            },
+        }
+        queue = keys.QUEUE_LISTS[bisect(_STEPS, priority) - 1]
+        text = json.dumps(envelope)
+        if self._collected is None:
+            self._push(queue, [text])
+            return
+        self._collected.setdefault(queue, []).append(text)
+        self._count += 1
+        if self._count >= BATCH:
+            self._flush()
+
+    def _flush(self) -> None:
+        for queue, texts in (self._collected or {}).items():
+            self._push(queue, texts)
+        self._collected, self._count = {}, 0
+
+    def _push(self, queue: str, texts: list[str]) -> None:
+        with broker_errors():
+            try:
+                self._client.lpush(queue, *texts)
+            except redis.TimeoutError as error:
+                # Asked twice it would not answer sooner.
+                raise BrokerUnreachable(
+                    f"The broker at {redacted(load().broker_url)} did not answer in time ({error}). Whether the "
+                    "message arrived is not known; sent again with the same task_id it is still one postback."
+                ) from error
+            except redis.ConnectionError:
+                self._client.lpush(queue, *texts)
+
+
+class _NoConnection:
+    """What ``Celery.send_task`` asks of a producer's connection."""
+
+    @contextmanager
+    def _reraise_as_library_errors(self) -> Iterator[None]:
+        yield

@@ -1,0 +1,211 @@
+"""A network of its own in which every address is this machine, so that no packet can leave or be missed.
+
+Run by ``postbacks_world`` in fresh namespaces (network and mounts): 8.8.8.8, 10.0.0.1, the metadata
+address and 2001:db8::1 are all local, one server listens on all of them, and one name server answers
+for all names. Jobs come as lines of JSON on the standard input, and what happened goes out the same way.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from typing import Any
+
+from postbacks.delivery.profile import Profile
+from postbacks.delivery.transfer import Transfer
+from postbacks.delivery.transport import CurlAdapter
+from postbacks.guard import early_refusal
+from postbacks.settings import Settings
+
+#: Where the server listens, on every address of either family.
+PORTS = (22, 25, 80, 443, 1023, 1024, 8080, 65535)
+#: Tells the server's log that all before it has been seen.
+SENTINEL = "sentinel"
+
+
+def enter() -> None:
+    """Make every address local and our name server the only one."""
+    for command in (
+        "ip link set lo up",
+        "ip route add local 0.0.0.0/0 dev lo",
+        "ip -6 route add local ::/0 dev lo",
+    ):
+        subprocess.run(command.split(), check=True)
+    with tempfile.NamedTemporaryFile("w", suffix=".conf", delete=False) as resolv:
+        resolv.write("nameserver 127.0.0.1\noptions timeout:5 attempts:2\n")
+    subprocess.run(["mount", "--bind", resolv.name, "/etc/resolv.conf"], check=True)
+    os.unlink(resolv.name)
+
+
+class Everywhere:
+    """A server on every address of this network; notes each connection and the request in it."""
+
+    def __init__(self) -> None:
+        self._listeners = [self._listen(port) for port in PORTS]
+        self._log: list[dict[str, Any]] = []
+        self._changed = threading.Condition()
+        self.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        for listener in self._listeners:
+            threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
+
+    @staticmethod
+    def _listen(port: int) -> socket.socket:
+        return socket.create_server(
+            ("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=256
+        )
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            connection, _ = listener.accept()
+            host, port = connection.getsockname()[:2]
+            seen = {"address": host.removeprefix("::ffff:"), "port": port, "request": ""}
+            with self._changed:
+                self._log.append(seen)
+            threading.Thread(target=self._serve, args=(connection, seen), daemon=True).start()
+
+    def _serve(self, connection: socket.socket, seen: dict[str, Any]) -> None:
+        data = b""
+        with contextlib.suppress(OSError), connection:
+            connection.settimeout(10)
+            while b"\r\n\r\n" not in data and data[:8] != SENTINEL.encode() and (some := connection.recv(65536)):
+                data += some
+            with self._changed:
+                seen["request"] = data.decode("latin-1")
+                self._changed.notify_all()
+            if data.startswith(b"POST "):
+                connection.sendall(self.answer)
+                connection.shutdown(socket.SHUT_WR)
+                while connection.recv(65536):
+                    pass
+
+    def arrived(self) -> list[dict[str, Any]]:
+        """The connections since the last look, with none still under way.
+
+        A connection of our own on every port comes behind all that were made before it.
+        """
+        for port in PORTS:
+            with socket.create_connection(("127.0.0.1", port), 10) as own:
+                own.sendall(SENTINEL.encode())
+        with self._changed:
+            sentinels = [seen for seen in self._log if seen["request"] == SENTINEL]
+            while len(sentinels) < len(PORTS):
+                assert self._changed.wait(10), "a connection was lost"
+                sentinels = [seen for seen in self._log if seen["request"] == SENTINEL]
+            log, self._log = self._log, []
+        return [seen for seen in log if seen["request"] != SENTINEL]
+
+
+class Names:
+    """A name server on 127.0.0.1:53.
+
+    ``zone`` has the answers to one name after the other, addresses each; the last one stays. A name
+    that is not there does not exist; the answer ``silent`` is none at all.
+    """
+
+    def __init__(self) -> None:
+        self.zone: dict[str, list[Any]] = {}
+        self.asked: list[str] = []
+        self._asked_for: dict[tuple[str, int], int] = {}
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind(("127.0.0.1", 53))
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def set(self, zone: dict[str, list[Any]]) -> None:
+        """Begin anew with these answers."""
+        self.zone, self.asked, self._asked_for = zone, [], {}
+
+    def _serve(self) -> None:
+        while True:
+            query, sender = self._socket.recvfrom(4096)
+            labels, at = [], 12
+            while query[at]:
+                labels.append(query[at + 1 : at + 1 + query[at]].decode("latin-1"))
+                at += 1 + query[at]
+            kind = struct.unpack("!H", query[at + 1 : at + 3])[0]
+            reply = self._reply(query, query[12 : at + 5], ".".join(labels).lower(), kind)
+            if reply:
+                self._socket.sendto(reply, sender)
+
+    def _reply(self, query: bytes, question: bytes, name: str, kind: int) -> bytes | None:
+        self.asked.append(name)
+        turn = self._asked_for.get((name, kind), 0)
+        self._asked_for[name, kind] = turn + 1
+        answers = self.zone.get(name)
+        if answers is None:
+            return query[:2] + b"\x81\x83" + struct.pack("!4H", 1, 0, 0, 0) + question  # NXDOMAIN
+        answer = answers[min(turn, len(answers) - 1)]
+        if answer == "silent":
+            return None
+        family = {1: socket.AF_INET, 28: socket.AF_INET6}.get(kind)
+        packed = [
+            socket.inet_pton(family, address)
+            for address in answer
+            if family is not None and (":" in address) == (family == socket.AF_INET6)
+        ]
+        records = b"".join(b"\xc0\x0c" + struct.pack("!2HIH", kind, 1, 0, len(one)) + one for one in packed)
+        return query[:2] + b"\x81\x80" + struct.pack("!4H", 1, len(packed), 0, 0) + question + records
+
+
+def post(job: dict[str, Any], server: Everywhere, names: Names) -> dict[str, Any]:
+    """POST to one URL as often as the job says, each time by an adapter of its own."""
+    settings = Settings(connect_timeout_s=2, answer_timeout_s=2, **job.get("settings", {}))
+    names.set(job.get("zone", {}))
+    try:
+        early = early_refusal(job["url"], settings)
+    except ValueError as error:
+        early = f"unreadable: {error}"
+    outcomes = []
+    for _ in range(job.get("times", 1)):
+        adapter = CurlAdapter(settings)
+        outcome = adapter.post(Transfer(job["url"], b"<POSTBACK/>", [], Profile.default(settings)))
+        adapter.close()
+        outcomes.append({"name": outcome.name, "status": outcome.status, "detail": outcome.detail})
+    return {"early": early, "outcomes": outcomes, "arrived": server.arrived(), "asked": names.asked}
+
+
+def stall(job: dict[str, Any], server: Everywhere, names: Names) -> dict[str, Any]:
+    """POST to names whose name server is silent, and steadily to an address and a name that answer."""
+    settings = Settings(connect_timeout_s=1.5, answer_timeout_s=1.5)
+    names.set({"healthy.example": [["8.8.8.8"]], **{f"dead{n}.example": ["silent"] for n in range(job["dead"])}})
+    adapter = CurlAdapter(settings)
+    profile = Profile.default(settings)
+    for number in range(job["dead"]):
+        adapter.start(Transfer(f"http://dead{number}.example/", b"x", [], profile, owner="dead"))
+    began_s = turn_s = next_s = time.monotonic()
+    ended: dict[str, list[tuple[str, float]]] = {"dead": [], "address": [], "name": []}
+    longest_turn_s = 0.0
+    while time.monotonic() - began_s < job["seconds"] or len(adapter):
+        now_s = time.monotonic()
+        longest_turn_s, turn_s = max(longest_turn_s, now_s - turn_s), now_s
+        if now_s >= next_s and now_s - began_s < job["seconds"]:
+            next_s += 0.05
+            for owner, host in (("address", "8.8.4.4"), ("name", "healthy.example")):
+                adapter.start(Transfer(f"http://{host}/", b"x", [], profile, owner=owner))
+        for transfer, outcome in adapter.wait(0.05):
+            ended[transfer.owner].append((outcome.name, outcome.elapsed_s))
+    threads = len(os.listdir("/proc/self/task"))
+    del server
+    return {"ended": ended, "longest_turn_s": longest_turn_s, "threads": threads, "asked": len(names.asked)}
+
+
+def main() -> None:
+    """Serve jobs until the input ends."""
+    enter()
+    server, names = Everywhere(), Names()
+    for line in sys.stdin:
+        job = json.loads(line)
+        result = {"post": post, "stall": stall}[job.pop("do")](job, server, names)
+        print(json.dumps(result), flush=True)
+    os._exit(0)  # threads of libcurl's that wait for a silent name server are not waited for
+
+
+if __name__ == "__main__":
+    main()

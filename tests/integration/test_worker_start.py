@@ -1,0 +1,300 @@
+"""`celery -A postbacks …` as operators type it: what starts, what refuses, which configuration is read."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+from helpers import BASE_ENV, ended, eventually, running, set_account
+
+from postbacks import send_postback
+from postbacks.app import app
+from postbacks.ledger.ledger import Ledger
+from postbacks.local import CeleryProcess, EmbeddedBroker
+from postbacks.receiver import Answer, Receiver, dead_port
+
+EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
+QUIET = ("--without-mingle", "--without-gossip", "--loglevel=INFO")
+
+
+def celery(url: str, *args: str, cwd=None, app="postbacks", **env: str) -> subprocess.CompletedProcess[str]:
+    """Run `celery -A postbacks …` to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "celery", "-A", app, *args],
+        env={**os.environ, **BASE_ENV, "POSTBACKS_BROKER_URL": url, "COLUMNS": "200"} | env,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def in_background(kind: str, url: str, log_path, *args: str, cwd=None, **env: str) -> CeleryProcess:
+    """`celery -A postbacks …` that goes on until it is stopped."""
+    env = {**BASE_ENV, "POSTBACKS_BROKER_URL": url} | env
+    return CeleryProcess(kind, env=env, args=args, log_path=log_path, cwd=cwd)  # type: ignore[arg-type]
+
+
+# -- refusals -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (["--pool", "solo"], "the pool 'solo' cannot deliver and tick at the same time; use --pool threads or prefork."),
+        (["--concurrency", "1"],
+         "a concurrency of 1 cannot deliver and tick at the same time; use --concurrency 2 or more."),
+        (["--pool", "prefork", "--concurrency", "1"],
+         "a concurrency of 1 cannot deliver and tick at the same time; use --concurrency 2 or more."),
+    ],
+    ids=["solo", "threads 1", "prefork 1"],
+)  # fmt: skip
+def test_a_pool_that_cannot_work_refuses_to_start_with_one_sentence(broker, args, sentence):
+    """Exit code 2, what to do instead, no traceback."""
+    done = celery(broker.url, "worker", *QUIET, *args)
+    assert done.returncode == 2, done.stderr
+    assert f"postbacks: {sentence}\n" in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"maxmemory": "64mb", "maxmemory-policy": "allkeys-lru"}, "set maxmemory-policy noeviction"),
+        ({"replicaof": "127.0.0.1 1"}, "point POSTBACKS_BROKER_URL at the primary"),
+    ],
+    ids=["evicting", "replica"],
+)
+def test_a_broker_that_would_lose_postbacks_is_refused_with_one_sentence(config, words):
+    """Exit code 2, one sentence, no traceback."""
+    with EmbeddedBroker(config=config) as unfit:
+        done = celery(unfit.url, "worker", *QUIET)
+    assert done.returncode == 2, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("postbacks: ")]
+    assert words in line
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_a_broker_without_an_append_only_file_is_warned_of(tmp_path):
+    """It works, and the log says what may be lost."""
+    with (
+        EmbeddedBroker(config={"appendonly": "no"}) as careless,
+        in_background("worker", careless.url, tmp_path / "worker.log", *QUIET) as worker,
+    ):
+        worker.wait_for_log(" ready.", 30)
+        assert "Set appendonly yes and appendfsync always." in worker.log()
+
+
+@pytest.mark.parametrize("setting", ["POSTBACKS_MAX_RESENDS", "POSTBACKS_ALLOWED_NETWORKS"])
+def test_a_bad_setting_stops_a_start_with_a_sentence(broker, setting):
+    """The variable and its value are named; there is no traceback to read."""
+    done = celery(broker.url, "worker", *QUIET, **{setting: "many"})
+    assert done.returncode == 2
+    assert f"{setting}='many'" in done.stderr
+    assert "Correct the environment and start again." in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_worker_waits_for_a_broker_that_is_not_there_yet(tmp_path):
+    """Started before its broker, it says so and goes on as soon as there is one."""
+    with dead_port() as port:
+        free = port
+        worker = in_background("worker", f"redis://127.0.0.1:{free}/0", tmp_path / "worker.log", *QUIET)
+        worker.start()
+        try:
+            worker.wait_for_log("It is waited for.", 30)
+        except BaseException:
+            worker.stop()
+            raise
+    try:
+        with EmbeddedBroker(port=free):
+            worker.wait_for_log(" ready.", 40)
+            worker.stop()
+    finally:
+        worker.kill(group=True)
+
+
+# -- the commands ---------------------------------------------------------------------------------
+
+
+def test_inspect_report_and_the_rest_of_celerys_commands_work(broker, tmp_path):
+    """inspect registered, stats, active_queues and ping from a running worker; report without one."""
+    # with a destination the answer ends the waiting, not the time-out
+    ours = ("--timeout", "10", "--destination", f"worker1@{socket.gethostname()}")
+    with running(broker, tmp_path):
+        registered = celery(broker.url, "inspect", "registered", "--json", *ours)
+        assert registered.returncode == 0, registered.stderr
+        (tasks,) = json.loads(registered.stdout).values()
+        assert sorted(tasks) == ["postbacks.deliver", "postbacks.dispatch", "postbacks.send_postback"]
+        stats = celery(broker.url, "inspect", "stats", "--json", *ours)
+        (numbers,) = json.loads(stats.stdout).values()
+        assert numbers["pool"]["max-concurrency"] == 4
+        assert "postbacks.dispatch" in numbers["total"]
+        queues = celery(broker.url, "inspect", "active_queues", "--json", *ours)
+        (consumed,) = json.loads(queues.stdout).values()
+        assert [queue["name"] for queue in consumed] == ["postbacks.work"]
+        ping = celery(broker.url, "status", *ours)
+        assert "1 node online." in ping.stdout
+    report = celery(broker.url, "report")
+    assert report.returncode == 0
+    assert "software -> celery:5.7" in report.stdout
+
+
+def test_a_report_shows_no_password_of_the_broker():
+    """celery report prints the whole configuration; people paste it into tickets."""
+    with EmbeddedBroker() as guarded:
+        with guarded.client() as client:
+            client.config_set("requirepass", "hunter2")
+        report = celery(guarded.url.replace("//", "//:hunter2@"), "report")
+    assert report.returncode == 0, report.stderr
+    assert "hunter2" not in report.stdout + report.stderr
+
+
+def test_beat_leaves_no_file_in_the_working_directory(broker, tmp_path):
+    """The schedule is in memory; a container needs no volume for it."""
+    cwd = tmp_path / "empty"
+    cwd.mkdir()
+    with in_background("beat", broker.url, tmp_path / "beat.log", "--loglevel=DEBUG", cwd=cwd) as beat:
+        beat.wait_for_log("postbacks.dispatch sent", 30)
+        assert list(cwd.iterdir()) == []
+    assert list(cwd.iterdir()) == []
+
+
+def test_beats_without_workers_leave_one_tick_in_the_queue(broker, tmp_path):
+    """However long no worker runs, and however many beats do."""
+    beats = [in_background("beat", broker.url, tmp_path / f"beat{n}.log", "--loglevel=DEBUG") for n in (1, 2)]
+    with beats[0], beats[1], broker.client() as client:
+        for beat in beats:
+            eventually(lambda beat=beat: beat.log().count("postbacks.dispatch sent") >= 2)
+        assert client.llen("postbacks.work") in {1, 2}  # two beats may look at the same moment
+
+
+def test_flower_starts_answers_and_ends(broker, tmp_path):
+    """`celery -A postbacks flower` on a port of its own: health, the worker and its tasks."""
+    with Receiver() as spare:
+        port = spare.port  # free as soon as the receiver has stopped
+    with (
+        running(broker, tmp_path) as stack,
+        in_background("flower", broker.url, tmp_path / "flower.log", "--address=127.0.0.1", f"--port={port}",
+                      FLOWER_UNAUTHENTICATED_API="true", cwd=tmp_path) as flower,
+    ):  # fmt: skip
+        assert eventually(lambda: get(port, "/healthcheck"), 40, "Flower's answer") == (200, "OK")
+
+        def workers():
+            status, body = get(port, "/api/workers?refresh=1") or (0, "")
+            return json.loads(body) if status == 200 else {}
+
+        (seen,) = eventually(workers, 20, "a worker in Flower").values()
+        assert [queue["name"] for queue in seen["active_queues"]] == ["postbacks.work"]
+        flower.terminate()
+        flower.wait(20)
+        assert all(worker.alive for worker in stack.workers)
+
+
+def get(port: int, path: str) -> tuple[int, str] | None:
+    """One GET; None where nobody answers."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    except OSError:
+        return None
+    finally:
+        connection.close()
+
+
+def test_revoking_as_flowers_button_does_cancels_in_redis(broker, tmp_path):
+    """app.control.revoke(id): what is parked is cancelled for good, also for workers started later."""
+    answers = {"/bad": Answer(500)}
+    with Receiver(lambda post: answers.get(post.path, Answer())) as receiver, running(broker, tmp_path):
+        set_account("bad", url=receiver.url("/bad"))
+        parked = [send_postback.delay("bad", EVENT) for _ in range(3)]
+        ledger = Ledger(broker.client())
+        for result in parked:
+            eventually(lambda result=result: getattr(ledger.find(result.id), "state", "") == "parked")
+        app.control.revoke(parked[0].id)
+        app.control.revoke([parked[1].id, parked[2].id], terminate=True)
+        for result in parked:
+            assert ended(broker.client(), result.id).state == "cancelled"
+            assert result.state == "REVOKED"
+        assert broker.client().zcard("postbacks:parked") == 0
+        assert len(receiver.received) == 3
+
+
+# -- configuration --------------------------------------------------------------------------------
+
+
+def test_the_working_directorys_celeryconfig_is_applied(broker, tmp_path):
+    """What stands there overrides the built-in configuration, the rest stays."""
+    (tmp_path / "celeryconfig.py").write_text("worker_concurrency = 7\nbroker_heartbeat = 11\n")
+    with in_background("worker", broker.url, tmp_path / "worker.log", *QUIET, cwd=tmp_path) as worker:
+        worker.wait_for_log(" ready.", 30)
+        assert "concurrency: 7 (thread)" in worker.log()
+        assert "postbacks.work" in worker.log()
+    assert "broker_heartbeat: 11" in celery(broker.url, "report", cwd=tmp_path).stdout
+
+
+def test_celery_config_module_names_another_one(broker, tmp_path):
+    """It wins over a celeryconfig.py that is there as well."""
+    (tmp_path / "celeryconfig.py").write_text("worker_concurrency = 7\n")
+    (tmp_path / "production.py").write_text("worker_concurrency = 9\n")
+    with in_background(
+        "worker", broker.url, tmp_path / "worker.log", *QUIET, cwd=tmp_path, CELERY_CONFIG_MODULE="production"
+    ) as worker:
+        worker.wait_for_log(" ready.", 30)
+        assert "concurrency: 9 (thread)" in worker.log()
+
+
+def test_a_configuration_that_is_named_and_not_there_stops_the_start(broker, tmp_path):
+    """Nobody wants to run on the defaults by a slip of the pen."""
+    done = celery(broker.url, "report", cwd=tmp_path, CELERY_CONFIG_MODULE="prodcution")
+    assert done.returncode == 2
+    assert "the configuration 'prodcution' cannot be loaded" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_our_own_celeryconfig_is_one_that_the_worker_takes(broker, tmp_path):
+    """The file beside docker-compose.yml: its settings exist, and the worker starts with them."""
+    from pathlib import Path
+
+    from celery.app.defaults import NAMESPACES, flatten
+
+    root = Path(__file__).parents[2]
+    settings: dict[str, object] = {}
+    exec(compile((root / "celeryconfig.py").read_text(), "celeryconfig.py", "exec"), settings)
+    known = {name for name, _ in flatten(NAMESPACES)}
+    assert {name for name in settings if not name.startswith("__")} <= known
+    (tmp_path / "celeryconfig.py").write_text((root / "celeryconfig.py").read_text())
+    with in_background("worker", broker.url, tmp_path / "worker.log", *QUIET, cwd=tmp_path) as worker:
+        worker.wait_for_log(" ready.", 30)
+        assert f"concurrency: {settings['worker_concurrency']} (thread)" in worker.log()
+
+
+@pytest.mark.parametrize("named", [{}, {"CELERY_CONFIG_MODULE": "celeryconfig"}], ids=["there", "named"])
+def test_a_program_that_imports_postbacks_never_loads_a_file_of_that_name(broker, tmp_path, named):
+    """It is the application's own; we neither run it nor take settings from it."""
+    (tmp_path / "celeryconfig.py").write_text("raise SystemExit('celeryconfig was loaded')\n")
+    program = (
+        "import sys, postbacks\n"
+        "from postbacks.app import app\n"
+        "assert app.conf.worker_concurrency == 4\n"
+        f"print(postbacks.send_postback.delay('acme', {EVENT!r}).state)\n"
+        "assert 'celeryconfig' not in sys.modules\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, **BASE_ENV, "POSTBACKS_BROKER_URL": broker.url, **named},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (0, "PENDING\n"), done.stderr
