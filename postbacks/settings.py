@@ -20,7 +20,9 @@ Networks = tuple[IPv4Network | IPv6Network, ...]
 class Settings(BaseSettings):
     """The settings of one process. Immutable; ``load()`` reads them once."""
 
-    model_config = SettingsConfigDict(env_prefix="POSTBACKS_", frozen=True, extra="ignore", allow_inf_nan=False)
+    model_config = SettingsConfigDict(
+        env_prefix="POSTBACKS_", frozen=True, extra="ignore", allow_inf_nan=False
+    )
 
     # -- the promise ------------------------------------------------------------------------
     retry_countdown_s: float = Field(
@@ -96,6 +98,11 @@ class Settings(BaseSettings):
     )
     deliver_slice_s: float = Field(
         60, gt=0, description="Seconds a deliver task claims before it hands over to the next one."
+    )
+    stop_within_s: float = Field(
+        25,
+        gt=0,
+        description="Seconds that a stopping worker gives its open POSTs; a container's grace is often 30.",
     )
     allowed_networks: Annotated[Networks, NoDecode] = Field(
         (),

@@ -22,7 +22,7 @@ from postbacks.delivery.claims import Claimed, Held
 from postbacks.delivery.loop import Decision
 from postbacks.delivery.outcomes import Outcome
 from postbacks.delivery.single import post_once
-from postbacks.errors import InvalidEvent, PostbackFailed
+from postbacks.errors import BrokerError, InvalidEvent, PostbackFailed
 from postbacks.queue.intake import Intake, Order, check_order
 from postbacks.queue.message import Message
 from postbacks.queue.options import check_options
@@ -230,7 +230,11 @@ class WakeTask(Task):
 @app.task(name=DISPATCH, base=WakeTask, shared=False, ignore_result=True, trail=False)
 def dispatch() -> None:
     """One tick: take in, release, reap, and wake as many ``deliver`` tasks as there is work for."""
-    result = Tick(_scripts(), accounts.store(), load()).run()
+    try:
+        result = Tick(_scripts(), accounts.store(), load()).run()
+    except BrokerError as error:
+        log.error("tick.broker_lost %s The next tick tries again.", error)  # noqa: TRY400 - a line, not a trace
+        return
     for _ in range(result.wakes):
         deliver.apply_async(expires=10)
     if result.more and not process.is_stopping():

@@ -7,6 +7,7 @@ loop keeps its own two budgets: all its transfers, and the half of them that lan
 from __future__ import annotations
 
 import logging
+import math
 import resource
 import time
 import uuid
@@ -135,11 +136,17 @@ class DeliveryLoop:
         by somebody else.
         """
         slice_ends_s = time.monotonic() + self._settings.deliver_slice_s
+        stop_by_s = math.inf
         found = True
         while True:
             now_s = time.monotonic()
-            if self._claiming and (now_s >= slice_ends_s or self._must_stop()):
+            if stop_by_s == math.inf and self._must_stop():
+                stop_by_s = now_s + self._settings.stop_within_s
+            if self._claiming and (now_s >= slice_ends_s or stop_by_s < math.inf):
                 self._drain()
+            if now_s >= stop_by_s:
+                log.warning("delivery.abandoned open=%d: their lease settles them", len(self._open))
+                return self.sent
             try:
                 if now_s >= self._broker_retry_s:
                     found = self._talk_to_broker(now_s, found)

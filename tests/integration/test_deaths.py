@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 from helpers import BASE_ENV, ended, eventually, running, set_account
@@ -101,3 +102,20 @@ def test_ten_seconds_without_workers_leave_at_most_one_tick(broker, tmp_path):
     ) as beat:
         eventually(lambda: beat.log().count("Sending due task") >= 5, 30, "five ticks")
         assert broker.client().llen("postbacks.work") == 1
+
+
+def test_a_worker_stops_in_time_though_its_receivers_never_answer(broker, tmp_path):
+    """What is still open after POSTBACKS_STOP_WITHIN_S is settled by its lease: sent again, and the ledger says why."""
+    with Receiver(lambda post: Answer(action="hang" if post.attempt == 1 else "answer")) as receiver:
+        set_account("acme", url=receiver.url())
+        with running(broker, tmp_path, env=LEASE | {"POSTBACKS_STOP_WITHIN_S": "1"}) as stack:
+            (one,) = send_postbacks("acme", [EVENT])
+            receiver.wait_for(1, 30)
+            began_s = time.monotonic()
+            stack.workers[0].terminate()
+            assert stack.workers[0].wait(30) == 0
+            assert time.monotonic() - began_s < 8, "the answer's limit of 10 s was waited for"
+            stack.workers[0].start()
+            record = ended(broker.client(), one)
+    assert [attempt.outcome for attempt in record.attempts] == ["unknown", "delivered"]
+    assert record.failures == 0
