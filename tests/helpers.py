@@ -6,6 +6,7 @@ import os
 import socket
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TypeVar
 
 import redis
 
-from postbacks import accounts, settings
+from postbacks import accounts, keys, settings
 from postbacks.delivery.loop import DeliveryLoop
 from postbacks.delivery.profile import Profiles
 from postbacks.delivery.transport import CurlAdapter
@@ -159,3 +160,32 @@ def black_hole() -> Iterator[int]:
         finally:
             for filler in fillers:
                 filler.close()
+
+
+def places(client: redis.Redis) -> dict[str, list[str]]:
+    """Every id and all the places it stands in."""
+    found: dict[str, list[str]] = {}
+    for key in client.scan_iter(f"{keys.LANE}*"):
+        for one in client.lrange(key, 0, -1):
+            found.setdefault(one.decode(), []).append("waiting")
+    for key in client.scan_iter(f"{keys.CLAIMS}*"):
+        for one in client.hkeys(key):
+            found.setdefault(one.decode(), []).append("sending")
+    for key, place in ((keys.PARKED, "parked"), (keys.DONE, "done"), (keys.DEAD, "dead")):
+        for one in client.zrange(key, 0, -1):
+            found.setdefault(one.decode(), []).append(place)
+    return found
+
+
+def check_places(client: redis.Redis) -> Counter[str]:
+    """Each id in one place, the place its record names, and every record in a place; returns the counts."""
+    found = places(client)
+    assert {one: where for one, where in found.items() if len(where) != 1} == {}
+    done = {"delivered", "skipped", "cancelled"}
+    records = {key.decode().removeprefix(keys.RECORD) for key in client.scan_iter(f"{keys.RECORD}*")}
+    assert records == set(found)
+    for one, (where,) in found.items():
+        state = client.hget(keys.record(one), "state").decode()
+        assert ("done" if state in done else state) == where, one
+    assert client.llen(keys.INTAKE) == 0
+    return Counter(where for (where,) in found.values())

@@ -24,6 +24,7 @@ from postbacks.delivery.request import headers
 from postbacks.delivery.transfer import Transfer
 from postbacks.delivery.transport import CurlAdapter
 from postbacks.errors import BrokerError, PostbacksError
+from postbacks.faults import point
 from postbacks.ledger.record import Attempt
 from postbacks.queue.scripts import Argument, Scripts
 from postbacks.settings import Settings
@@ -308,6 +309,7 @@ class DeliveryLoop:
         self._open_of_lane[claimed.lane] += 1
         self.sent += 1
         self._adapter.start(transfer)
+        point("loop:post-begun")
 
     def _give_back(self) -> None:
         for lane in self._held.take_all():
@@ -318,6 +320,7 @@ class DeliveryLoop:
 
     def _end(self, transfer: Transfer, outcome: Outcome) -> None:
         claimed: Claimed = transfer.owner
+        point("loop:answered-not-noted")
         del self._open[id(transfer)]
         self._open_of_lane[claimed.lane] -= 1
         if not self._open_of_lane[claimed.lane]:

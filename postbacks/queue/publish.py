@@ -23,6 +23,7 @@ from kombu.serialization import dumps
 from postbacks import keys
 from postbacks.broker import broker_errors, client_for, redacted
 from postbacks.errors import BrokerUnreachable
+from postbacks.faults import point
 from postbacks.settings import load
 
 #: kombu's priority steps (kombu 5.7, ``Channel.priority_steps``): a priority goes to the list at or below it.
@@ -122,6 +123,7 @@ class DirectProducer:
     def _flush(self) -> None:
         for queue, texts in (self._collected or {}).items():
             self._push(queue, texts)
+            point("publish:between-batches")
         self._collected, self._count = {}, 0
 
     def _push(self, queue: str, texts: list[str]) -> None:

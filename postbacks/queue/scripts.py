@@ -13,6 +13,7 @@ from redis.exceptions import NoScriptError
 
 from postbacks import keys
 from postbacks.broker import broker_errors
+from postbacks.faults import point
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -54,12 +55,15 @@ class Scripts:
         """Run a script by name, loading it where the broker does not have it (a restart forgets them)."""
         command = (*KEYS, *more_keys, self.clock_offset_ms, *arguments)
         count = len(KEYS) + len(more_keys)
+        point(f"before:{name}")
         with broker_errors():
             digest = self._hashes.get(name) or self._load(name)
             try:
-                return self.client.evalsha(digest, count, *command)
+                reply = self.client.evalsha(digest, count, *command)
             except NoScriptError:
-                return self.client.evalsha(self._load(name), count, *command)
+                reply = self.client.evalsha(self._load(name), count, *command)
+        point(f"after:{name}")
+        return reply
 
     def _load(self, name: str) -> str:
         digest: str = self.client.script_load(source(name))

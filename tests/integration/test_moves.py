@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from helpers import Rig, environment, set_account
+from helpers import Rig, check_places, environment, set_account
 
 from postbacks import keys, send_postback, send_postbacks
 from postbacks.receiver import Answer, Receiver, dead_port
@@ -14,35 +14,6 @@ MT = {"ORIGIN": "SMS_MT", "CODE": "N201", "STATUS": "Message Sent", "TO": "15552
       "SPID": "0007", "TIMESTAMP": "2013-11-05T05:41:08-05:00"}  # fmt: skip
 MO = {"ORIGIN": "SMS_MO", "CODE": "N211", "FROM": "15552312102", "TO": "86717", "TEXT": "STOP",
       "RECEIVED": "2013-11-05T05:41:08-05:00"}  # fmt: skip
-
-
-def places(client) -> dict[str, list[str]]:
-    """Every id and all the places it stands in."""
-    found: dict[str, list[str]] = {}
-    for key in client.scan_iter(f"{keys.LANE}*"):
-        for one in client.lrange(key, 0, -1):
-            found.setdefault(one.decode(), []).append("waiting")
-    for key in client.scan_iter(f"{keys.CLAIMS}*"):
-        for one in client.hkeys(key):
-            found.setdefault(one.decode(), []).append("sending")
-    for key, place in ((keys.PARKED, "parked"), (keys.DONE, "done"), (keys.DEAD, "dead")):
-        for one in client.zrange(key, 0, -1):
-            found.setdefault(one.decode(), []).append(place)
-    return found
-
-
-def check_places(client) -> Counter[str]:
-    """Each id in one place, the place its record names, and every record in a place; returns the counts."""
-    found = places(client)
-    assert {one: where for one, where in found.items() if len(where) != 1} == {}
-    done = {"delivered", "skipped", "cancelled"}
-    records = {key.decode().removeprefix(keys.RECORD) for key in client.scan_iter(f"{keys.RECORD}*")}
-    assert records == set(found)
-    for one, (where,) in found.items():
-        state = client.hget(keys.record(one), "state").decode()
-        assert ("done" if state in done else state) == where, one
-    assert client.llen(keys.INTAKE) == 0
-    return Counter(where for (where,) in found.values())
 
 
 def claim(rig: Rig, token: str, **changes: int):

@@ -34,6 +34,7 @@ FLOORS = [
     "postbacks.broker",
     "postbacks.settings",
     "postbacks.keys",
+    "postbacks.faults",
     "postbacks.errors",
 ]
 

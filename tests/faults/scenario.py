@@ -1,0 +1,80 @@
+"""A process that lives a day of postbacks and is killed at a named point of it, again and again.
+
+Reads lines of JSON from standard input, each ``{"point": …, "passes": …, "url": …, "dead_port": …}``;
+for each it forks a child, which arms the point and lives the day, and prints the child's end. The
+parent stays single-threaded, so that forking is safe, and imports once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+from helpers import Rig, set_account
+
+from postbacks import faults, settings
+from postbacks.broker import client_for
+from postbacks.queue import publish
+from postbacks.tasks import cancel, resend, send_postback, send_postbacks
+
+EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
+
+
+class _Broker:
+    """What the rig wants of a broker."""
+
+    def client(self):
+        loaded = settings.load()
+        client_for.cache_clear()
+        return client_for(loaded.broker_url, loaded.broker_timeout_s)
+
+
+def live(order: dict) -> None:
+    """Every move at least once; each id is printed when its call has returned."""
+    rig = Rig(_Broker())
+    set_account("good", url=order["url"] + "/good")
+    set_account("bad", url=order["url"] + "/bad")
+    set_account("hole", url=f"http://127.0.0.1:{order['dead_port']}/")
+    faults.arm(order["point"], order["passes"])
+    publish.BATCH = 4
+
+    def said(*ids: str) -> None:
+        print(*ids, flush=True)
+
+    said(*send_postbacks("good", [EVENT] * 9))
+    said(*send_postbacks("hole", [EVENT] * 4))
+    said(send_postback.delay("bad", EVENT).id)
+    revoked = send_postback.apply_async(("good", EVENT), countdown=600)
+    said(revoked.id)
+    rig.tick()
+    cancel(revoked.id)
+    rig.scripts.claim(
+        "dies", 1, at_most=3, suspects_max=3, free=100, held_max=0, held_per_lane=1, slow_lanes=()
+    )
+    rig.advance(5)
+    rig.tick()  # reaps what "dies" had
+    for _ in range(4):
+        rig.deliver()
+        rig.advance(301)
+        rig.tick()
+    for key in rig.client.zrange("postbacks:dead", 0, 0):
+        resend(key.decode())
+    rig.scripts.renew("nobody", 1000)
+    rig.deliver()
+    rig.close()
+
+
+def main() -> None:
+    """Fork a child for each order; print its exit status."""
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            live(json.loads(line))
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        print(f"end {os.waitstatus_to_exitcode(status)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
