@@ -27,6 +27,12 @@ TICK_EVERY_S: Final = 1.0
 TICK_EXPIRES_S: Final = 5
 
 
+#: Beat's schedule: the tick.
+BEAT_SCHEDULE: Final = {
+    DISPATCH: {"task": DISPATCH, "schedule": TICK_EVERY_S, "options": {"expires": TICK_EXPIRES_S}}
+}
+
+
 def _defaults() -> dict[str, Any]:
     settings = load()
     return {
@@ -55,9 +61,7 @@ def _defaults() -> dict[str, Any]:
         "task_default_queue": keys.WORK_QUEUE,
         "task_queues": [Queue(keys.WORK_QUEUE, routing_key=keys.WORK_QUEUE)],
         "task_routes": {SEND_POSTBACK: {"queue": keys.QUEUE}},
-        "beat_schedule": {
-            DISPATCH: {"task": DISPATCH, "schedule": TICK_EVERY_S, "options": {"expires": TICK_EXPIRES_S}}
-        },
+        "beat_schedule": BEAT_SCHEDULE,
         # In memory: the persistent scheduler's file would have to be written somewhere, and a tick
         # needs no memory.
         "beat_scheduler": "celery.beat:Scheduler",

@@ -13,6 +13,7 @@ import sys
 from typing import NoReturn
 
 import postbacks.tasks  # noqa: F401 - registers the tasks
+from postbacks.app import BEAT_SCHEDULE
 from postbacks.app import app as app
 from postbacks.errors import BadSetting
 from postbacks.settings import load
@@ -37,4 +38,7 @@ if _named or importlib.util.find_spec("celeryconfig") is not None:
             f"the configuration {_named or 'celeryconfig'!r} cannot be loaded: {error}. See CELERY_CONFIG_MODULE."
         )
     # What is added later wins. config_from_object would not do: celery 5.7 puts what is added before it.
-    app.add_defaults({name: value for name, value in vars(_module).items() if not name.startswith("_")})
+    _changes = {name: value for name, value in vars(_module).items() if not name.startswith("_")}
+    if "beat_schedule" in _changes:  # a deployment's own entries stand beside the tick, not in its place
+        _changes["beat_schedule"] = BEAT_SCHEDULE | _changes["beat_schedule"]
+    app.add_defaults(_changes)

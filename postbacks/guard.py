@@ -104,7 +104,7 @@ def early_refusal(url: str, settings: Settings) -> str | None:
     if settings.https_only and parts.scheme != "https":
         return "only https is allowed (POSTBACKS_HTTPS_ONLY)"
     host = unicodedata.normalize("NFKC", unquote(parts.hostname or "")).replace("\u3002", ".").rstrip(".")
-    port = parts.port or (443 if parts.scheme == "https" else 80)
+    port = parts.port if parts.port is not None else (443 if parts.scheme == "https" else 80)
     address = _literal(host)
     if address is None and (host == "localhost" or host.endswith(".localhost")):
         address = "127.0.0.1"  # RFC 6761 6.3
@@ -113,6 +113,11 @@ def early_refusal(url: str, settings: Settings) -> str | None:
     if not any(first <= port <= last for first, last in settings.allowed_ports):
         return f"port {port} is not among POSTBACKS_ALLOWED_PORTS"
     return None
+
+
+def is_name(host: str) -> bool:
+    """Whether a host must be looked up: neither an address in any form nor one of this machine's names."""
+    return _literal(host) is None and host != "localhost" and not host.endswith(".localhost")
 
 
 def _literal(host: str) -> str | None:

@@ -5,6 +5,7 @@ Each is read from the environment as ``POSTBACKS_`` and its name in upper case.
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated
@@ -187,3 +188,9 @@ def load() -> Settings:
             for fault in error.errors()
         )
         raise BadSetting(f"{faults}. Correct the environment and start again.") from None
+
+
+def unknown_names() -> list[str]:
+    """Variables of the environment that look like settings and are none: most likely misspelt."""
+    known = {f"POSTBACKS_{name.upper()}" for name in Settings.model_fields} | {"POSTBACKS_DEBUG"}
+    return sorted(name for name in os.environ if name.startswith("POSTBACKS_") and name not in known)

@@ -185,7 +185,7 @@ def send_postback(
 
 
 def _post_now(postback_id: str, order: Order) -> dict[str, Any]:
-    url, reason = order.url, ""
+    url, reason, account = order.url, "", None
     if url is None:
         account = accounts.store().get_many([order.account]).get(order.account)
         if account is None:
@@ -194,7 +194,7 @@ def _post_now(postback_id: str, order: Order) -> dict[str, Any]:
             url, reason = account.route(order.event.origin, order.event.group)
     if url is None:
         raise PostbackFailed(f"Postback {postback_id} was skipped: {reason}", reason)
-    outcome = post_once(postback_id, order.event, url)
+    outcome = post_once(postback_id, order.event, url, account)
     if not outcome.delivered:
         raise PostbackFailed(
             f"Postback {postback_id} failed: {outcome.detail or outcome.name}",

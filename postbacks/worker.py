@@ -18,6 +18,7 @@ from postbacks.delivery import process
 from postbacks.errors import BrokerUnfit, BrokerUnreachable
 from postbacks.queue.message import is_id
 from postbacks.queue.scripts import Scripts
+from postbacks.settings import unknown_names
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,8 @@ class PoolCheck(bootsteps.StartStopStep):
             _refuse(
                 "a concurrency of 1 cannot deliver and tick at the same time; use --concurrency 2 or more."
             )
+        for name in unknown_names():
+            log.warning("settings.unknown %s is no setting of postbacks: is it spelt right?", name)
         try:
             for warning in check():
                 log.warning("broker.unsafe %s", warning)

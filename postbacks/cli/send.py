@@ -153,7 +153,7 @@ def _send(account: str, events: Sequence[Event], url: str | None, postback_id: s
         note(
             f"Postback {postback_id} is known already ({known.state}): the same id is one postback, sent once."
         )
-    send_postback.apply_async((account, events[0]), {"url": url} if url else {}, task_id=postback_id)
+    send_postback.apply_async((account, events[0]), {} if url is None else {"url": url}, task_id=postback_id)
     return [postback_id]
 
 

@@ -37,7 +37,13 @@ def body_of(args=("acme", EVENT), kwargs=None, embed=EMBED) -> bytes:
 
 def message(body: bytes | None = None, **headers) -> bytes:
     """A message as kombu puts it into a Redis list."""
-    headers = {"lang": "py", "task": "postbacks.send_postback", "id": "bad", "eta": None, "expires": None} | headers
+    headers = {
+        "lang": "py",
+        "task": "postbacks.send_postback",
+        "id": "bad",
+        "eta": None,
+        "expires": None,
+    } | headers
     return json.dumps(
         {
             "body": base64.b64encode(body_of() if body is None else body).decode(),
@@ -114,7 +120,9 @@ def the_dead(client):
 
 
 @pytest.mark.parametrize(("raw", "kept_as", "reason"), BAD.values(), ids=list(BAD))
-def test_a_message_that_is_no_postback_is_kept_among_the_dead_and_its_neighbours_go_out(rig, raw, kept_as, reason):
+def test_a_message_that_is_no_postback_is_kept_among_the_dead_and_its_neighbours_go_out(
+    rig, raw, kept_as, reason
+):
     """With its reason and its bytes; before it and after it everything is delivered, in order."""
     with Receiver() as receiver:
         set_account("acme", url=receiver.url())
@@ -169,7 +177,11 @@ def test_a_message_whose_time_is_up_is_skipped_and_not_sent(rig):
     past, future = (datetime.now(UTC) + timedelta(seconds=s) for s in (-1, 3600))
     with Receiver() as receiver:
         set_account("acme", url=receiver.url())
-        put(rig.client, message(id="late", expires=past.isoformat()), message(id="soon", expires=future.isoformat()))
+        put(
+            rig.client,
+            message(id="late", expires=past.isoformat()),
+            message(id="soon", expires=future.isoformat()),
+        )
         rig.tick()
         rig.deliver()
         assert [post.postback_id for post in receiver.received] == ["soon"]
@@ -246,7 +258,10 @@ def test_a_python_datetime_of_a_foreign_celery_client_is_written_as_iso_8601(rig
         set_account("acme", url=receiver.url())
         for task_id, received in (("zone", when), ("none", when.replace(tzinfo=None))):
             foreign.send_task(
-                "postbacks.send_postback", ("acme", event | {"RECEIVED": received}), queue=keys.QUEUE, task_id=task_id
+                "postbacks.send_postback",
+                ("acme", event | {"RECEIVED": received}),
+                queue=keys.QUEUE,
+                task_id=task_id,
             )
         rig.tick()
         rig.deliver()
@@ -258,7 +273,11 @@ def test_a_python_datetime_of_a_foreign_celery_client_is_written_as_iso_8601(rig
 
 
 _anything = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(exclude_categories=()), max_size=6),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(st.characters(exclude_categories=()), max_size=6),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner, max_size=4),
     max_leaves=10,
 )
@@ -273,7 +292,10 @@ _bodies = st.tuples(
 )  # fmt: skip
 _headers = st.fixed_dictionaries(
     {"id": st.uuids().map(str)},
-    optional={"eta": st.datetimes().map(lambda moment: f"{moment.isoformat()}+23:59") | _anything, "expires": _anything},
+    optional={
+        "eta": st.datetimes().map(lambda moment: f"{moment.isoformat()}+23:59") | _anything,
+        "expires": _anything,
+    },
 )
 
 

@@ -7,20 +7,18 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from celery import Celery, chain, chord, group
-from helpers import BASE_ENV, ended
+from helpers import BASE_ENV
 
 from postbacks import (
     InvalidAccount,
     InvalidEvent,
     InvalidUrl,
-    PostbacksError,
     SmsReceived,
     keys,
     send_postback,
@@ -139,7 +137,10 @@ OPTIONS = {
     "another routing key": ({"routing_key": "shop"}, "cannot take routing_key='shop'"),
     "another exchange": ({"exchange": "shop"}, "cannot take exchange='shop'"),
     "pickle": ({"serializer": "pickle"}, "cannot take serializer='pickle': JSON"),
-    "a compression that nobody reads": ({"compression": "lzma"}, "cannot take compression='lzma': gzip and bzip2"),
+    "a compression that nobody reads": (
+        {"compression": "lzma"},
+        "cannot take compression='lzma': gzip and bzip2",
+    ),
     "a compression that nobody knows": ({"compression": "rar"}, "cannot take compression='rar'"),
     "an eta without zone": ({"eta": NAIVE}, "cannot take eta=.*no time zone"),
     "an eta as text without zone": ({"eta": "2030-01-01T00:00:00"}, "cannot take eta=.*no time zone"),

@@ -8,8 +8,10 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from celery.app.defaults import NAMESPACES, flatten
 from helpers import BASE_ENV, ended, eventually, running, set_account
 
 from postbacks import send_postback
@@ -82,13 +84,16 @@ def test_a_broker_that_would_lose_postbacks_is_refused_with_one_sentence(config,
 
 
 def test_a_broker_without_an_append_only_file_is_warned_of(tmp_path):
-    """It works, and the log says what may be lost."""
+    """It works, and the log says what may be lost; a misspelt setting is named there, too."""
     with (
         EmbeddedBroker(config={"appendonly": "no"}) as careless,
-        in_background("worker", careless.url, tmp_path / "worker.log", *QUIET) as worker,
+        in_background(
+            "worker", careless.url, tmp_path / "worker.log", *QUIET, POSTBACKS_MAX_RESEND="3"
+        ) as worker,
     ):
         worker.wait_for_log(" ready.", 30)
         assert "Set appendonly yes and appendfsync always." in worker.log()
+        assert "POSTBACKS_MAX_RESEND is no setting of postbacks" in worker.log()
 
 
 @pytest.mark.parametrize("setting", ["POSTBACKS_MAX_RESENDS", "POSTBACKS_ALLOWED_NETWORKS"])
@@ -124,7 +129,7 @@ def test_a_worker_waits_for_a_broker_that_is_not_there_yet(tmp_path):
 
 
 def test_inspect_report_and_the_rest_of_celerys_commands_work(broker, tmp_path):
-    """inspect registered, stats, active_queues and ping from a running worker; report without one."""
+    """inspect registered, inspect stats and status of a running worker; report without one."""
     # with a destination the answer ends the waiting, not the time-out
     ours = ("--timeout", "10", "--destination", f"worker1@{socket.gethostname()}")
     with running(broker, tmp_path):
@@ -136,9 +141,6 @@ def test_inspect_report_and_the_rest_of_celerys_commands_work(broker, tmp_path):
         (numbers,) = json.loads(stats.stdout).values()
         assert numbers["pool"]["max-concurrency"] == 4
         assert "postbacks.dispatch" in numbers["total"]
-        queues = celery(broker.url, "inspect", "active_queues", "--json", *ours)
-        (consumed,) = json.loads(queues.stdout).values()
-        assert [queue["name"] for queue in consumed] == ["postbacks.work"]
         ping = celery(broker.url, "status", *ours)
         assert "1 node online." in ping.stdout
     report = celery(broker.url, "report")
@@ -192,16 +194,23 @@ def test_flower_starts_answers_and_ends(broker, tmp_path):
 
         (seen,) = eventually(workers, 20, "a worker in Flower").values()
         assert [queue["name"] for queue in seen["active_queues"]] == ["postbacks.work"]
+        with Receiver(lambda _: Answer(500)) as receiver:
+            set_account("bad", url=receiver.url())
+            parked = send_postback.delay("bad", EVENT)
+            ledger = Ledger(broker.client())
+            eventually(lambda: getattr(ledger.find(parked.id), "state", "") == "parked")
+            assert get(port, f"/api/task/revoke/{parked.id}", "POST")[0] == 200  # what its button does
+            assert ended(broker.client(), parked.id).state == "cancelled"
         flower.terminate()
         flower.wait(20)
         assert all(worker.alive for worker in stack.workers)
 
 
-def get(port: int, path: str) -> tuple[int, str] | None:
-    """One GET; None where nobody answers."""
+def get(port: int, path: str, method: str = "GET") -> tuple[int, str] | None:
+    """One request; None where nobody answers."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     try:
-        connection.request("GET", path)
+        connection.request(method, path)
         answer = connection.getresponse()
         return answer.status, answer.read().decode()
     except OSError:
@@ -245,11 +254,19 @@ def test_celery_config_module_names_another_one(broker, tmp_path):
     """It wins over a celeryconfig.py that is there as well."""
     (tmp_path / "celeryconfig.py").write_text("worker_concurrency = 7\n")
     (tmp_path / "production.py").write_text("worker_concurrency = 9\n")
-    with in_background(
-        "worker", broker.url, tmp_path / "worker.log", *QUIET, cwd=tmp_path, CELERY_CONFIG_MODULE="production"
-    ) as worker:
-        worker.wait_for_log(" ready.", 30)
-        assert "concurrency: 9 (thread)" in worker.log()
+    report = celery(broker.url, "report", cwd=tmp_path, CELERY_CONFIG_MODULE="production")
+    assert "worker_concurrency: 9\n" in report.stdout, report.stderr
+
+
+def test_a_deployments_own_schedule_stands_beside_the_tick(broker, tmp_path):
+    """beat_schedule in celeryconfig.py adds entries; without the tick nothing would ever leave."""
+    (tmp_path / "celeryconfig.py").write_text('beat_schedule = {"mine": {"task": "x", "schedule": 3600}}\n')
+    shown = "from postbacks.celery import app; print(sorted(app.conf.beat_schedule))"
+    done = subprocess.run(
+        [sys.executable, "-c", shown], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.strip() == "['mine', 'postbacks.dispatch']"
 
 
 def test_a_configuration_that_is_named_and_not_there_stops_the_start(broker, tmp_path):
@@ -260,21 +277,13 @@ def test_a_configuration_that_is_named_and_not_there_stops_the_start(broker, tmp
     assert "Traceback" not in done.stderr
 
 
-def test_our_own_celeryconfig_is_one_that_the_worker_takes(broker, tmp_path):
-    """The file beside docker-compose.yml: its settings exist, and the worker starts with them."""
-    from pathlib import Path
-
-    from celery.app.defaults import NAMESPACES, flatten
-
-    root = Path(__file__).parents[2]
+def test_our_own_celeryconfig_has_settings_that_celery_knows():
+    """The file beside docker-compose.yml; test_compose.py starts a worker with it."""
     settings: dict[str, object] = {}
-    exec(compile((root / "celeryconfig.py").read_text(), "celeryconfig.py", "exec"), settings)
+    path = Path(__file__).parents[2] / "celeryconfig.py"
+    exec(compile(path.read_text(), path.name, "exec"), settings)
     known = {name for name, _ in flatten(NAMESPACES)}
     assert {name for name in settings if not name.startswith("__")} <= known
-    (tmp_path / "celeryconfig.py").write_text((root / "celeryconfig.py").read_text())
-    with in_background("worker", broker.url, tmp_path / "worker.log", *QUIET, cwd=tmp_path) as worker:
-        worker.wait_for_log(" ready.", 30)
-        assert f"concurrency: {settings['worker_concurrency']} (thread)" in worker.log()
 
 
 @pytest.mark.parametrize("named", [{}, {"CELERY_CONFIG_MODULE": "celeryconfig"}], ids=["there", "named"])

@@ -34,7 +34,25 @@ def test_a_number_is_a_name():
 
 @pytest.mark.parametrize(
     "name",
-    ["", " ", "a b", "a/b", "-a", ".a", "a\n", "a\x00", "ü", "a" * 129, None, True, 1.5, b"acme", ["acme"], {}, -1],
+    [
+        "",
+        " ",
+        "a b",
+        "a/b",
+        "-a",
+        ".a",
+        "a\n",
+        "a\x00",
+        "ü",
+        "a" * 129,
+        None,
+        True,
+        1.5,
+        b"acme",
+        ["acme"],
+        {},
+        -1,
+    ],
     ids=ascii,
 )
 def test_any_other_name_is_refused_with_a_sentence(name):
@@ -154,7 +172,11 @@ class Directory:
     """An application's own store: a class, made by postbacks."""
 
     def get_many(self, names):
-        return {name: Account(name=name, url=f"http://127.0.0.1:8080/{name}") for name in names if name != "nobody"}
+        return {
+            name: Account(name=name, url=f"http://127.0.0.1:8080/{name}")
+            for name in names
+            if name != "nobody"
+        }
 
 
 DIRECTORY = Directory()
@@ -168,7 +190,9 @@ def test_an_application_can_keep_accounts_itself(attribute):
         found = store().get_many(["acme", "nobody"])
         assert isinstance(store(), AccountStore)
         assert store() is store()
-        assert {name: account.url for name, account in found.items()} == {"acme": "http://127.0.0.1:8080/acme"}
+        assert {name: account.url for name, account in found.items()} == {
+            "acme": "http://127.0.0.1:8080/acme"
+        }
         with pytest.raises(PostbacksError, match="change them there"):
             redis_accounts()  # nothing edits a store that nobody asks
 

@@ -63,7 +63,7 @@ def test_every_example_of_the_help_can_be_typed(line, tmp_path, monkeypatch):
     for name in ("event.json", "events.jsonl"):
         Path(name).write_text("{}")
     for part in line.split("|"):
-        words = shlex.split(part.split(">")[0].replace("< event.json", ""))
+        words = shlex.split(part.split(">")[0].split("<")[0])
         if words[0] != "postbacks":
             continue
         command, words = main, words[1:]

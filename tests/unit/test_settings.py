@@ -53,7 +53,11 @@ def test_the_defaults_are_those_of_the_promise(bare, name, default):
 
 @pytest.mark.parametrize(
     ("name", "text", "value"),
-    [("retry_countdown_s", "0.5", 0.5), ("max_resends", "0", 0), ("broker_url", "unix:///run/r?db=1", "unix:///run/r?db=1")],
+    [
+        ("retry_countdown_s", "0.5", 0.5),
+        ("max_resends", "0", 0),
+        ("broker_url", "unix:///run/r?db=1", "unix:///run/r?db=1"),
+    ],
 )
 def test_a_setting_is_read_from_the_environment(bare, name, text, value):
     """POSTBACKS_ and its name in upper case."""
@@ -109,10 +113,11 @@ def test_all_bad_values_are_named_at_once(bare):
     """One start, one correction."""
     with (
         environment(POSTBACKS_MAX_RESENDS="x", POSTBACKS_ANSWER_TIMEOUT_S="0"),
-        pytest.raises(BadSetting, match="POSTBACKS_MAX_RESENDS='x'.*POSTBACKS_ANSWER_TIMEOUT_S='0'|"
-                                        "POSTBACKS_ANSWER_TIMEOUT_S='0'.*POSTBACKS_MAX_RESENDS='x'"),
-    ):  # fmt: skip
+        pytest.raises(BadSetting) as refused,
+    ):
         load()
+    assert "POSTBACKS_MAX_RESENDS='x'" in str(refused.value)
+    assert "POSTBACKS_ANSWER_TIMEOUT_S='0'" in str(refused.value)
 
 
 def test_settings_are_read_once_and_cannot_be_changed(bare):

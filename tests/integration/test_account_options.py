@@ -1,0 +1,159 @@
+"""``account set``: limits, headers and TLS of an account; what cannot be is refused, what is not given stays."""
+
+from __future__ import annotations
+
+import pytest
+from certificates import Identity, authority
+from click.testing import CliRunner
+from events import examples
+from helpers import environment, set_account
+
+from postbacks import send_postback, vault
+from postbacks.accounts import make_account, redis_accounts
+from postbacks.cli import main
+from postbacks.errors import InvalidAccount
+from postbacks.receiver import Answer, Receiver
+
+EVENT = examples()["SMS_MO", "N211"]
+KEY = vault.new_key()
+
+
+def call(*args, text=""):
+    """Call the command in this process."""
+    return CliRunner().invoke(main, args, input=text, prog_name="postbacks")
+
+
+@pytest.fixture(autouse=True)
+def _key():
+    with environment(POSTBACKS_SECRET_KEY=KEY):
+        yield
+
+
+@pytest.fixture
+def acme(broker):
+    """An account of that name."""
+    del broker
+    set_account("acme", url="http://127.0.0.1:8080/acme")
+
+
+@pytest.fixture
+def tls_files(tmp_path):
+    """Paths of a certificate, its key and another key."""
+    cert, key = authority().write(tmp_path, "client")
+    _, other = Identity("other").write(tmp_path, "other")
+    return {"cert": cert, "key": key, "other": other}
+
+
+def test_an_update_keeps_what_is_not_given(acme, tls_files):
+    del acme
+    call("account", "secret", "rotate", "acme")
+    call(
+        "account", "set", "acme", "--answer-timeout", "3", "--header", "X-One: 1", "--ca-bundle",
+        tls_files["cert"], "--pin", f"sha256//{'A' * 43}=",
+    )  # fmt: skip
+    before = redis_accounts().get("acme")
+    assert call("account", "set", "acme", "--header", "X-Two: 2").exit_code == 0
+    assert call("account", "set", "acme", "--url", "http://127.0.0.1:8080/new", "--off", "SUB").exit_code == 0
+    after = redis_accounts().get("acme")
+    assert after.secrets == before.secrets
+    assert after.headers == {"X-One": "1", "X-Two": "2"}
+    assert (after.answer_timeout_s, after.ca_bundle, after.pinned_keys) == (
+        3,
+        before.ca_bundle,
+        before.pinned_keys,
+    )
+    assert (after.url, after.off) == ("http://127.0.0.1:8080/new", {"SUB"})
+    call("account", "set", "acme", "--header", "x-one:", "--drop", "pins", "--drop", "ca-bundle")
+    call("account", "set", "acme", "--drop", "answer-timeout")
+    last = redis_accounts().get("acme")
+    assert (last.headers, last.pinned_keys, last.ca_bundle, last.answer_timeout_s) == (
+        {"X-Two": "2"},
+        (),
+        None,
+        None,
+    )
+    assert last.off == {"SUB"}
+    call("account", "set", "acme", "--drop", "headers", "--header", "X-Three: 3")
+    assert redis_accounts().get("acme").headers == {"X-Three": "3"}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "X-A: b\r\nX-B: c", "X-A: b\n", "X-A: b\rc", "X-A: b\x00", "X-A: ü", "X\r\nB: c", "X A: b", ": b", "X-A",
+        "Postback-Id: 1", "postback-test: 1", "Webhook-Signature: v1,x", "Content-Type: text/plain",
+        "content-length: 0", "Transfer-Encoding: chunked", "Host: internal", "Authorization: Basic x",
+        "User-Agent: x", "Expect: 100-continue", "Connection: close", "Proxy-Authorization: x", "Cookie: a=b",
+        f"X-A: {'b' * 5000}",
+    ],
+    ids=ascii,
+)  # fmt: skip
+def test_a_header_that_would_change_the_request_is_refused(acme, line):
+    del acme
+    shown = call("account", "set", "acme", "--header", line)
+    assert shown.exit_code == 2, shown.output
+    assert "Error: " in shown.stderr
+    assert redis_accounts().get("acme").headers == {}
+
+
+def test_too_many_headers_are_refused_however_they_come_together(acme):
+    del acme
+    for number in range(32):
+        assert call("account", "set", "acme", "--header", f"X-{number}: 1").exit_code == 0
+    assert call("account", "set", "acme", "--header", "X-32: 1").exit_code == 2
+    assert len(redis_accounts().get("acme").headers) == 32
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("--connect-timeout", "0"), "connect_timeout_s"),
+        (("--answer-timeout", "61"), "answer_timeout_s"),
+        (("--answer-timeout", "nan"), "no number of seconds"),
+        (("--pin", "sha256//short"), "no pinned key"),
+        (("--client-cert", "cert"), "belong together"),
+        (("--client-cert", "cert", "--client-key", "other"), "not the key of the client certificate"),
+        (("--client-cert", "key", "--client-key", "key"), "holds no PEM certificate"),
+        (("--client-cert", "cert", "--client-key", "cert"), "holds no PEM private key"),
+        (("--ca-bundle", "key"), "holds no PEM certificate"),
+        (("--header", "X-A: b", "--header", "x-a: c"), "stands twice"),
+        (("--off", "SUB"), "needs a URL"),
+        ((), "needs a URL"),
+    ],
+)
+def test_an_option_that_cannot_be_is_2_and_changes_nothing(acme, tls_files, args, words):
+    del acme
+    before = redis_accounts().get("acme")
+    shown = call("account", "set", "acme", *(tls_files.get(arg, arg) for arg in args))
+    assert shown.exit_code == 2, shown.output
+    assert words in shown.stderr
+    assert redis_accounts().get("acme") == before
+
+
+def test_options_alone_make_no_account(broker):
+    del broker
+    shown = call("account", "set", "acme", "--answer-timeout", "3")
+    assert (shown.exit_code, redis_accounts().get("acme")) == (2, None)
+
+
+def test_headers_are_sent_and_each_account_has_its_own_limits(rig):
+    with Receiver(lambda _: Answer(delay_s=0.6)) as slow:
+        set_account("hasty", url=slow.url("/hasty"), answer_timeout_s=0.3, headers={"X-Team": "messaging"})
+        set_account("patient", url=slow.url("/patient"))
+        hasty, patient = (send_postback.delay(name, EVENT).id for name in ("hasty", "patient"))
+        rig.tick()
+        rig.deliver()
+        got = slow.by_id()
+    assert rig.record(patient).state == "delivered"
+    (attempt,) = rig.record(hasty).attempts
+    assert (rig.record(hasty).state, attempt.outcome) == ("parked", "answer_timeout")
+    assert "0.3 s" in attempt.detail
+    assert attempt.elapsed_ms < 600
+    assert got[hasty][0].headers["x-team"] == "messaging"
+    assert "x-team" not in got[patient][0].headers
+
+
+def test_a_header_twice_is_refused_in_whatever_case(broker):
+    del broker
+    with pytest.raises(InvalidAccount, match="stands twice"):
+        make_account("acme", url="http://127.0.0.1:8080/", headers={"X-A": "1", "x-a": "2"})

@@ -1,0 +1,176 @@
+"""``postbacks ping`` over TLS: what is wrong with a certificate is said, and what is in order is described."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import json
+import ssl
+import threading
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from certificates import Identity, authority
+from click.testing import CliRunner
+from helpers import environment, set_account
+
+from postbacks.cli import main
+from postbacks.delivery.advice import advise
+from postbacks.delivery.ping import Certificate, Observation
+from postbacks.delivery.profile import Profile
+from postbacks.receiver import Answer, Receiver
+from postbacks.settings import load
+
+#: What the limits are in these tests; ping waits three times as long.
+LIMIT_S = "0.4"
+
+
+def call(*args, text="", **env):
+    """Call ping in this process, with short limits."""
+    limits = {"POSTBACKS_ANSWER_TIMEOUT_S": LIMIT_S, "POSTBACKS_CONNECT_TIMEOUT_S": LIMIT_S}
+    with environment(**{**limits, **env}):
+        return CliRunner().invoke(main, ["ping", *args], input=text, prog_name="postbacks")
+
+
+def pinged(url, *args, code=1, **env):
+    """The JSON of a ping, when its exit code is the right one and its words say the same."""
+    shown = call(url, "--json", *args, **env)
+    assert shown.exit_code == code, shown.output
+    assert shown.stdout.count("\n") == 1
+    said = json.loads(shown.stdout)
+    assert said["delivered"] is (code == 0)
+    return said
+
+
+class Https(http.server.ThreadingHTTPServer):
+    """A server that speaks TLS and answers 200."""
+
+    daemon_threads = True
+
+    def __init__(self, context):
+        super().__init__(("127.0.0.1", 0), _Ok)
+        self.socket = context.wrap_socket(self.socket, server_side=True)
+
+    def handle_error(self, request, client_address):
+        """A client that ends the handshake is no error of ours."""
+
+
+class _Ok(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    timeout = 5
+
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        self.send_response(200)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, *args):
+        pass
+
+
+@contextlib.contextmanager
+def https(context):
+    """A TLS receiver; gives its URL."""
+    server = Https(context)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield f"https://127.0.0.1:{server.server_address[1]}/"
+    finally:
+        server.shutdown()
+        thread.join(10)
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("identity", "phrase", "todo"),
+    [
+        (Identity("alone"), "self-signed", "--ca-bundle FILE"),
+        (Identity("child", issuer=authority()), "issuer", "intermediate certificates"),
+    ],
+    ids=["self-signed", "unknown issuer"],
+)
+def test_a_certificate_that_nobody_knows(tmp_path, identity, phrase, todo):
+    with https(identity.server_context(tmp_path)) as url:
+        said = pinged(url)
+        shown = call(url)
+    assert said["outcome"] == "tls"
+    assert phrase in said["verdict"]
+    assert todo in said["advice"]
+    assert "  !!  TLS" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("days", "host", "phrase", "todo"),
+    [(-1, "127.0.0.1", "has expired", "Renew"), (30, "other.example", "for another host", "names this host")],
+)
+def test_a_certificate_that_is_wrong(broker, tmp_path, days, host, phrase, todo):
+    del broker
+    server = Identity("server", days=days, issuer=authority(), host=host)
+    with https(server.server_context(tmp_path)) as url:
+        set_account("acme", url=url, ca_bundle=authority().cert_pem)
+        said = pinged("acme")
+    assert phrase in said["verdict"]
+    assert todo in said["advice"]
+
+
+def test_an_own_ca_bundle_passes_and_the_certificate_is_described(broker, tmp_path):
+    del broker
+    server = Identity("server", days=3.5, issuer=authority())
+    with https(server.server_context(tmp_path)) as url:
+        set_account("acme", url=url, ca_bundle=authority().cert_pem)
+        said = pinged("acme", code=0)
+        shown = call("acme")
+    tls = said["tls"]
+    assert tls["version"] == "TLSv1.3"
+    assert (tls["names"], tls["issuer"], tls["days_left"]) == (["127.0.0.1"], "postbacks test authority", 3)
+    assert said["notes"] == ["the certificate ends in 3 days: renew it"]
+    assert list(said["steps"]) == ["dns_ms", "tcp_ms", "tls_ms", "request_ms", "answer_ms", "total_ms"]
+    assert "TLSv1.3, certificate for 127.0.0.1 by postbacks test authority, 3 days left" in shown.stdout
+    assert shown.stdout.splitlines()[-1] == "Note: the certificate ends in 3 days: renew it."
+
+
+def test_a_client_certificate_is_wanted_and_given(broker, tmp_path):
+    del broker
+    client = Identity("client", issuer=authority())
+    context = Identity("server", issuer=authority()).server_context(tmp_path)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(cadata=authority().cert_pem)
+    with https(context) as url:
+        set_account("without", url=url, ca_bundle=authority().cert_pem)
+        set_account(
+            "acme",
+            url=url,
+            ca_bundle=authority().cert_pem,
+            client_cert=client.cert_pem,
+            client_key=client.key_pem,
+        )
+        said = pinged("without")
+        # The server learns of it last: its alert and the end of the connection race each other.
+        assert said["outcome"] in {"tls", "broken_answer"}
+        assert "--client-cert FILE" in said["advice"]
+        assert pinged("acme", code=0)["outcome"] == "delivered"
+
+
+def test_a_server_that_says_nothing_when_tls_is_asked_for():
+    with Receiver(lambda _: Answer(action="hang")) as receiver:
+        said = pinged(receiver.url().replace("http:", "https:"))
+    assert "no TLS within 1.2 s" in said["verdict"] or said["outcome"] == "tls"
+
+
+@pytest.mark.parametrize(
+    ("ends_in", "words"),
+    [
+        (timedelta(days=13, hours=1), "in 13 days"),
+        (timedelta(days=1, hours=1), "in 1 day:"),
+        (timedelta(hours=5), "within a day"),
+        (timedelta(days=15), None),
+    ],
+)
+def test_a_certificate_is_warned_of_in_the_last_two_weeks(ends_in, words):
+    profile = Profile.default(load())
+    ends = datetime.now(UTC) + ends_in
+    seen = Observation("https://x.example/", "x", profile, profile, certificate=Certificate((), "x", ends))
+    said = " ".join(advise(seen, load()).noticed)
+    assert (words in said) if words else said == ""

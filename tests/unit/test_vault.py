@@ -1,0 +1,75 @@
+"""Secrets at rest: sealed by the first key, opened by all, and never by another."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+from helpers import environment
+
+from postbacks import vault
+from postbacks.errors import BadSetting
+
+OLD, NEW, OTHER = vault.new_key(), vault.new_key(), vault.new_key()
+
+
+def test_what_is_sealed_is_opened_and_cannot_be_read():
+    with environment(POSTBACKS_SECRET_KEY=NEW):
+        sealed = vault.seal("whsec_abc")
+        assert vault.is_sealed(sealed)
+        assert "whsec_abc" not in sealed
+        assert vault.unseal(sealed) == "whsec_abc"
+        assert vault.seal("whsec_abc") != sealed
+
+
+def test_a_plain_value_of_an_applications_own_store_needs_no_key():
+    assert not vault.is_sealed("whsec_abc")
+    assert vault.unseal("whsec_abc") == "whsec_abc"
+
+
+def test_the_first_key_seals_and_all_open():
+    with environment(POSTBACKS_SECRET_KEY=OLD):
+        before = vault.seal("one")
+    with environment(POSTBACKS_SECRET_KEY=f" {NEW} , {OLD},"):
+        assert vault.unseal(before) == "one"
+        after = vault.seal("one")
+    with environment(POSTBACKS_SECRET_KEY=NEW):
+        assert vault.unseal(after) == "one"
+
+
+def test_another_key_opens_nothing_and_says_what_to_do():
+    with environment(POSTBACKS_SECRET_KEY=OLD):
+        sealed = vault.seal("one")
+    with (
+        environment(POSTBACKS_SECRET_KEY=OTHER),
+        pytest.raises(BadSetting, match="sealed with another key") as refused,
+    ):
+        vault.unseal(sealed)
+    assert OTHER not in str(refused.value)
+    assert sealed not in str(refused.value)
+
+
+@pytest.mark.parametrize("keys", ["", " , ", "no key", "c2hvcnQ="])
+def test_without_a_key_nothing_is_sealed_and_the_sentence_says_how_to_make_one(keys):
+    with (
+        environment(POSTBACKS_SECRET_KEY=keys),
+        pytest.raises(BadSetting, match="POSTBACKS_SECRET_KEY is .*secret new-key") as refused,
+    ):
+        vault.seal("one")
+    assert "\n" not in str(refused.value)
+    assert "c2hvcnQ" not in str(refused.value)
+
+
+def test_a_sealed_value_that_was_changed_is_not_opened():
+    with environment(POSTBACKS_SECRET_KEY=NEW):
+        sealed = vault.seal("one")
+        with pytest.raises(BadSetting, match="does not open"):
+            vault.unseal(sealed[:-6] + "AAAA==")
+
+
+def test_a_new_secret_is_one_of_standard_webhooks():
+    secrets = {vault.new_secret() for _ in range(20)}
+    assert len(secrets) == 20
+    for secret in secrets:
+        assert secret.startswith("whsec_")
+        assert len(base64.b64decode(secret.removeprefix("whsec_"), validate=True)) == 32
