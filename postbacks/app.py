@@ -39,6 +39,9 @@ def _defaults() -> dict[str, Any]:
         "broker_url": kombu_url(settings.broker_url),
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,  # a worker waits for its broker as long as it takes
+        # A broker that turns read-only (a failover) answers with an error that kombu counts to the
+        # channel's: without this it would end the worker.
+        "broker_channel_error_retry": True,
         "broker_transport_options": {
             # Without these a frozen broker would hold .delay() and the workers for ever.
             "socket_timeout": settings.broker_timeout_s,

@@ -14,7 +14,7 @@ _passes_left = 0
 
 def arm(name: str, passes: int = 1) -> None:
     """Kill this process with SIGKILL when it comes to the point for the ``passes``-th time."""
-    global _armed, _passes_left  # noqa: PLW0603 - state of the process
+    global _armed, _passes_left
     _armed, _passes_left = name, passes
 
 
