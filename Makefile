@@ -31,6 +31,10 @@ test: $(VENV)/ready ## Lint, types and the whole suite; starts its own broker, b
 bench: $(VENV)/ready ## Measure delivery beside the textbook task (about two minutes)
 	@$(BIN)/python benchmarks/first.py
 
+.PHONY: crash
+crash: $(VENV)/ready ## Kill anything at any moment, count every postback afterwards (ten minutes; ARGS="--seed 7")
+	@$(BIN)/python -m crash $(ARGS)
+
 .PHONY: clean
 clean: ## Remove the environment and caches
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -7,6 +7,8 @@ names it in ``POSTBACKS_ACCOUNTS`` (``module:attribute``).
 from __future__ import annotations
 
 import importlib
+import json
+import logging
 import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
@@ -18,7 +20,8 @@ from postbacks import keys, vault
 from postbacks.broker import broker_errors, client
 from postbacks.catalogue import ORIGINS
 from postbacks.catalogue.faults import quoted
-from postbacks.errors import BadSetting, InvalidAccount, InvalidUrl, PostbacksError
+from postbacks.errors import AccountsUnavailable, BadSetting, InvalidAccount, InvalidUrl, PostbacksError
+from postbacks.extra_headers import MAX_HEADER_CHARACTERS, MAX_HEADERS, header_fault
 from postbacks.guard import early_refusal
 from postbacks.settings import load
 from postbacks.urls import check_url, redacted
@@ -28,41 +31,17 @@ if TYPE_CHECKING:
 
     import redis
 
+log = logging.getLogger(__name__)
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@:+-]{0,127}\Z")
 
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}\Z")
-_HEADER_TEXT = re.compile(r"[\x20-\x7e]+\Z")
 _PIN = re.compile(r"sha256//[A-Za-z0-9+/]{43}=\Z")
-#: Headers that every POST has, or that would change what the request is.
-_OWN_HEADERS: Final = frozenset(
-    [
-        "accept-encoding",
-        "connection",
-        "content-encoding",
-        "content-length",
-        "content-type",
-        "cookie",
-        "expect",
-        "host",
-        "http2-settings",
-        "keep-alive",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-        "user-agent",
-        "authorization",
-    ]
-)
-
-#: Extra headers that an account may have, so that its requests stay of a size that servers take (8 KiB).
-_MAX_HEADERS: Final = 32
-_MAX_HEADER_CHARACTERS: Final = 4096
 #: Secrets that may sign at a time: a signature takes 47 characters of a header.
 MAX_SECRETS: Final = 5
 
 #: Why a postback of an account is skipped, not sent (catalogue: Groups).
 UNKNOWN_ACCOUNT: Final = "unknown_account"
+UNREADABLE: Final = "account_unreadable"
 ORIGIN_OFF: Final = "origin_off"
 NO_URL: Final = "no_url"
 
@@ -129,6 +108,8 @@ class Account(BaseModel):
     client_cert: str | None = None
     client_key: str | None = Field(None, repr=False)
     pinned_keys: tuple[str, ...] = ()
+    #: Its stored row cannot be read; nothing is sent for it until it is set anew.
+    unreadable: bool = Field(default=False, exclude=True)
 
     @field_validator("name")
     @classmethod
@@ -144,7 +125,7 @@ class Account(BaseModel):
     @classmethod
     def _headers(cls, value: dict[str, str]) -> dict[str, str]:
         for name, text in value.items():
-            reason = _header_fault(name, text)
+            reason = header_fault(name, text)
             if reason:
                 raise InvalidAccount(f"The header {name[:60]!r} {reason}.")
         names = [name.lower() for name in value]
@@ -152,10 +133,10 @@ class Account(BaseModel):
         if twice is not None:
             raise InvalidAccount(f"The header {twice!r} stands twice.")
         size = sum(len(name) + len(text) for name, text in value.items())
-        if len(value) > _MAX_HEADERS or size > _MAX_HEADER_CHARACTERS:
+        if len(value) > MAX_HEADERS or size > MAX_HEADER_CHARACTERS:
             raise InvalidAccount(
                 f"These are {len(value)} headers with {size} characters; "
-                f"at most {_MAX_HEADERS} with {_MAX_HEADER_CHARACTERS} are allowed."
+                f"at most {MAX_HEADERS} with {MAX_HEADER_CHARACTERS} are allowed."
             )
         return value
 
@@ -179,6 +160,8 @@ class Account(BaseModel):
 
     def route(self, origin: str, group: str) -> tuple[str | None, str]:
         """The URL for an event, or None and the reason why it is skipped (catalogue: Groups)."""
+        if self.unreadable:
+            return None, UNREADABLE
         if origin in self.off:
             return None, ORIGIN_OFF
         own = {"mo": self.mo_url, "pass": self.pass_url}.get(group)
@@ -234,20 +217,14 @@ class Account(BaseModel):
         return {"name": self.name, **shown_urls, "off": sorted(self.off), **limits, **extra, **tls}
 
 
-def _header_fault(name: str, text: str) -> str | None:
-    """Why an extra header cannot be: RFC 9110 5.1 and 5.5, and none of ours overridden."""
-    if not _HEADER_NAME.match(name):
-        return "has a name that is no HTTP token"
-    if name.lower() in _OWN_HEADERS or name.lower().startswith(("postback-", "webhook-", "proxy-")):
-        return "is one that postbacks sets itself"
-    if not _HEADER_TEXT.match(text) or text != text.strip():
-        return "has a value with characters that a header cannot carry"
-    return None
-
-
 @runtime_checkable
 class AccountStore(Protocol):
-    """What postbacks asks of a place that keeps accounts. Called often: it should be quick or cache."""
+    """What postbacks asks of a place that keeps accounts.
+
+    Called at every tick and every few seconds by a delivering worker: it should be quick or cache. It may
+    raise anything: then nothing is taken in, what is to be sent is put off for half a minute, and it is
+    asked again.
+    """
 
     def get_many(self, names: Iterable[str]) -> Mapping[str, Account]:
         """The accounts of these names; those that do not exist are left out."""
@@ -267,11 +244,7 @@ class RedisAccounts:
             return {}
         with broker_errors():
             found: list[bytes | None] = self._client.hmget(keys.ACCOUNTS, wanted)  # type: ignore[assignment]
-        return {
-            name: Account.model_validate_json(text)
-            for name, text in zip(wanted, found, strict=True)
-            if text is not None
-        }
+        return {name: _read(name, text) for name, text in zip(wanted, found, strict=True) if text is not None}
 
     def get(self, name: str) -> Account | None:
         """The account of this name, or None."""
@@ -297,7 +270,7 @@ class RedisAccounts:
                     text: Any = pipe.hget(keys.ACCOUNTS, name)
                     clock: Any = pipe.time()
                     now_ms = clock[0] * 1000 + clock[1] // 1000
-                    after = edit(None if text is None else Account.model_validate_json(text), now_ms)
+                    after = edit(None if text is None else _read(name, text), now_ms)
                     pipe.multi()
                     pipe.hset(keys.ACCOUNTS, name, after.model_dump_json())
                     pipe.execute()
@@ -314,7 +287,35 @@ class RedisAccounts:
         """Every account, by name."""
         with broker_errors():
             found: dict[bytes, bytes] = self._client.hgetall(keys.ACCOUNTS)  # type: ignore[assignment]
-        return sorted((Account.model_validate_json(text) for text in found.values()), key=lambda a: a.name)
+        return sorted((_read(name.decode(), text) for name, text in found.items()), key=lambda a: a.name)
+
+
+def _read(name: str, text: bytes) -> Account:
+    """One stored account. Fields of a newer version are left out; what cannot be read at all says so.
+
+    One account's bad row must not stop the others' postbacks, nor keep the row from being set anew.
+    """
+    try:
+        data = json.loads(text)
+        return Account(**{field: value for field, value in data.items() if field in Account.model_fields})
+    except (ValueError, TypeError, AttributeError, PostbacksError) as error:
+        log.error("account.unreadable account=%s: set it anew: %s", name, str(error)[:300])  # noqa: TRY400
+        return Account.model_construct(name=name, unreadable=True)
+
+
+def find_accounts(store: AccountStore, names: Iterable[str]) -> Mapping[str, Account]:
+    """Ask a store, which may be an application's own and raise anything.
+
+    Raises:
+        AccountsUnavailable: says what it raised.
+        BrokerError: our own store cannot reach the broker.
+    """
+    try:
+        return store.get_many(names)
+    except PostbacksError:
+        raise
+    except Exception as error:
+        raise AccountsUnavailable(f"The account store failed: {error!r}.") from error
 
 
 def make_account(name: str, **settings: Any) -> Account:

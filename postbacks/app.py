@@ -47,6 +47,9 @@ def _defaults() -> dict[str, Any]:
             "socket_timeout": settings.broker_timeout_s,
             "socket_connect_timeout": settings.broker_timeout_s,
             "socket_keepalive": True,
+            # kombu drops a half-open connection, on which BRPOP waits for ever, after 1 s and two of
+            # these: by default 51 s in which a worker takes no tick.
+            "health_check_interval": max(1, round(settings.broker_timeout_s)),
         },
         "task_publish_retry_policy": {
             "max_retries": 1,
@@ -54,6 +57,9 @@ def _defaults() -> dict[str, Any]:
             "interval_step": 0.2,
             "interval_max": 0.5,
         },
+        # Of our own: on a shared database another app's `control shutdown` or `revoke` would reach us.
+        "control_exchange": "postbacks.control",
+        "event_exchange": "postbacks.events",
         "result_backend": "postbacks.ledger.backend:LedgerBackend",
         "task_serializer": "json",
         "result_serializer": "json",
@@ -72,6 +78,8 @@ def _defaults() -> dict[str, Any]:
         "worker_pool": "threads",
         "worker_concurrency": 4,  # one delivers, one may finish the slice before, the others tick
         "worker_prefetch_multiplier": 1,
+        # Ticks and wake-ups are not tied to the connection that they came by.
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
         # dispatch and deliver only wake: the truth is in the lanes, so losing one does no harm.
         "task_acks_late": False,
     }
@@ -90,5 +98,5 @@ class _Loader(AppLoader):
 
 
 #: The app. ``celery -A postbacks`` finds it through ``postbacks/celery.py``.
-app = Celery("postbacks", set_as_current=False, loader=_Loader)
+app = Celery("postbacks", set_as_current=False, loader=_Loader, control="postbacks.control:PostbackControl")
 app.add_defaults(_defaults)

@@ -51,7 +51,13 @@ def _socket_url(scheme: str, parts: SplitResult, query: dict[str, str]) -> str:
 
 def redacted(url: str) -> str:
     """A broker URL without its password, for sentences and logs."""
-    return re.sub(r"(://[^/@]*:)[^@/]*@", r"\1***@", url)
+    head, _, query = url.partition("?")
+    scheme, mark, rest = head.partition("://")
+    user_info, at, host = rest.rpartition("@")  # a password may hold an @ or a slash
+    if at:
+        head = f"{scheme}{mark}{user_info.partition(':')[0]}:***@{host}"
+    query = re.sub(r"(?i)\b(password|username)=[^&]*", r"\1=***", query)
+    return f"{head}?{query}" if query else head
 
 
 @lru_cache(maxsize=8)
@@ -107,7 +113,7 @@ _RESPONSES: Final = (
     (
         "> 'maxmemory'",
         BrokerUnfit,
-        "is full (maxmemory reached); give it more memory or let the workers catch up",
+        "is full (maxmemory reached); give it more memory",
     ),
     ("MISCONF", BrokerUnfit, "cannot write to its disk; see its log"),
     ("loading the dataset", BrokerUnreachable, "is still loading its data; try again in a moment"),

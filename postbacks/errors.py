@@ -7,6 +7,7 @@
     ├── InvalidUrl            a URL that no postback may be sent to
     ├── InvalidAccount        an account name or setting that cannot be
     ├── UnknownAccount        an account that the store does not have
+    ├── AccountsUnavailable   the account store failed
     ├── UnknownPostback       an id that the ledger does not have
     ├── UnsupportedOption     a Celery option that postbacks cannot honour
     ├── BadSetting            a setting with a value that cannot be
@@ -62,6 +63,10 @@ class InvalidAccount(PostbacksError):
 
 class UnknownAccount(PostbacksError):
     """Raised when the account store does not have the account."""
+
+
+class AccountsUnavailable(PostbacksError):
+    """Raised when the account store failed, our own or an application's."""
 
 
 class UnknownPostback(PostbacksError):

@@ -192,5 +192,8 @@ def load() -> Settings:
 
 def unknown_names() -> list[str]:
     """Variables of the environment that look like settings and are none: most likely misspelt."""
-    known = {f"POSTBACKS_{name.upper()}" for name in Settings.model_fields} | {"POSTBACKS_DEBUG"}
+    known = {f"POSTBACKS_{name.upper()}" for name in Settings.model_fields} | {
+        "POSTBACKS_DEBUG",
+        "POSTBACKS_VERIFY_SECRET",
+    }
     return sorted(name for name in os.environ if name.startswith("POSTBACKS_") and name not in known)

@@ -7,7 +7,7 @@ import threading
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any
 
 from celery import Task
 from celery.exceptions import MaxRetriesExceededError
@@ -17,6 +17,7 @@ from postbacks import accounts, keys
 from postbacks.app import DELIVER, DISPATCH, SEND_POSTBACK, TICK_EXPIRES_S, app
 from postbacks.broker import broker_errors, check, client
 from postbacks.catalogue import Event, parse_event
+from postbacks.control import cancel as cancel
 from postbacks.delivery import process
 from postbacks.delivery.claims import Claimed, Held
 from postbacks.delivery.loop import Decision
@@ -33,9 +34,6 @@ from postbacks.settings import load
 from postbacks.worker import PoolCheck, Stopping
 
 log = logging.getLogger(__name__)
-
-#: Seconds that the revocation of an id is remembered whose message has not been taken in yet.
-REVOKED_KEPT_S: Final = 86_400
 
 app.steps["worker"].add(PoolCheck)
 app.steps["worker"].add(Stopping)
@@ -153,7 +151,14 @@ def _check_broker_once(_url: str) -> None:
 
 
 @app.task(
-    name=SEND_POSTBACK, bind=True, base=PostbackTask, shared=False, acks_late=True, trail=False, typing=False
+    name=SEND_POSTBACK,
+    bind=True,
+    base=PostbackTask,
+    shared=False,
+    acks_late=True,
+    acks_on_failure_or_timeout=False,
+    trail=False,
+    typing=False,
 )
 def send_postback(
     self: Any, account: str, event: Event | Mapping[str, Any], *, url: str | None = None
@@ -173,12 +178,12 @@ def send_postback(
     Returns:
         In eager mode, what came of the POST; else the postback's id.
     """
-    order = check_order((account, event), {} if url is None else {"url": url})
     request = self.request
+    given = {} if url is None else {"url": url}
     if request.called_directly or request.is_eager:
-        return _post_now(request.id or str(uuid.uuid4()), order)
-    kwargs = {"url": order.url} if order.url else {}
-    message = Message(request.id, [order.account, order.event.to_mapping()], kwargs, None, None)
+        return _post_now(request.id or str(uuid.uuid4()), check_order((account, event), given))
+    # Checked by the intake, as the tick's are: a bad one is kept among the dead.
+    message = Message(request.id, [account, event], given, None, None)
     Intake(_scripts(), accounts.store(), load()).accept_one(message)
     process.deliver(decide, lambda: None)
     return request.id
@@ -232,13 +237,13 @@ def dispatch() -> None:
     """One tick: take in, release, reap, and wake as many ``deliver`` tasks as there is work for."""
     try:
         result = Tick(_scripts(), accounts.store(), load()).run()
+        with broker_errors():
+            for _ in range(result.wakes):
+                deliver.apply_async(expires=10)
+            if result.more and not process.is_stopping():
+                dispatch.go_on()
     except BrokerError as error:
         log.error("tick.broker_lost %s The next tick tries again.", error)  # noqa: TRY400 - a line, not a trace
-        return
-    for _ in range(result.wakes):
-        deliver.apply_async(expires=10)
-    if result.more and not process.is_stopping():
-        dispatch.go_on()
 
 
 @app.task(name=DELIVER, shared=False, ignore_result=True, trail=False)
@@ -318,11 +323,6 @@ def send_postbacks(
                 (account, event), {} if url is None else {"url": url}, task_id=postback_id, producer=producer
             )
     return ids
-
-
-def cancel(postback_id: str) -> str:
-    """Cancel a postback; returns the state it is in afterwards (``sending`` if its POST is open)."""
-    return _scripts().cancel(postback_id, REVOKED_KEPT_S)
 
 
 def resend(postback_id: str) -> str:

@@ -45,8 +45,11 @@ def check_url(url: object) -> str:
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError as error:
-        raise InvalidUrl(f"The URL {shown!r} cannot be read: {error}.") from None
+    except ValueError:  # urllib's own words quote what may be a password
+        raise InvalidUrl(
+            "The URL cannot be read: its host or port is none. In a user or password encode / ? # and @ "
+            "(%2F %3F %23 %40)."
+        ) from None
     if parts.scheme not in _DEFAULT_PORTS:
         raise InvalidUrl(f"The URL {shown!r} is no absolute http or https URL (https://host/path).")
     if not parts.hostname:
@@ -71,7 +74,8 @@ def redacted(url: str) -> str:
     """A URL as logs, listings and errors show it: no user, no password, no values in the query."""
     try:
         parts = urlsplit(url)
-    except ValueError:
+        _ = parts.port
+    except ValueError:  # a password that is not encoded may stand anywhere in it
         return "(unreadable URL)"
     host = parts.netloc.rpartition("@")[2]
     query = re.sub(r"=[^&]*", "=…", parts.query) if parts.query else ""

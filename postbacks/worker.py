@@ -13,16 +13,13 @@ from typing import Any, NoReturn
 from celery import bootsteps, signals
 from celery.worker.control import Panel, ok
 
-from postbacks.broker import check, client
+from postbacks.broker import check
+from postbacks.control import cancel
 from postbacks.delivery import process
 from postbacks.errors import BrokerUnfit, BrokerUnreachable
-from postbacks.queue.message import is_id
-from postbacks.queue.scripts import Scripts
 from postbacks.settings import unknown_names
 
 log = logging.getLogger(__name__)
-
-_REVOKED_KEPT_S = 86_400
 
 
 def _refuse(sentence: str) -> NoReturn:
@@ -77,12 +74,24 @@ class Stopping(bootsteps.StartStopStep):
     marks an id in the memory of the workers that run at that moment.
     """
 
+    # Stopped before the pool, which waits for the loops; `control shutdown` and SIGHUP send no signal.
+    requires = ("celery.worker.components:Pool",)
+
     def __init__(self, worker: Any, **kwargs: Any) -> None:
         super().__init__(worker, **kwargs)
         signals.worker_shutting_down.connect(_on_shutting_down, weak=False)
         Panel.register(
             name="revoke", type="control", variadic="task_id", signature="[id1 [id2 [... [idN]]]]"
         )(_revoke)
+
+    def stop(self, worker: Any) -> None:
+        """Tell the loops, however the shutdown came about."""
+        del worker
+        process.stop_claiming()
+
+    def terminate(self, worker: Any) -> None:
+        """The same on a cold shutdown."""
+        self.stop(worker)
 
 
 def _on_shutting_down(**_: Any) -> None:
@@ -93,6 +102,5 @@ def _revoke(state: Any, task_id: Any, *_: Any, **__: Any) -> Any:
     """Cancel postbacks by id (or list of ids)."""
     del state
     ids = [task_id] if isinstance(task_id, str) else list(task_id or ())
-    scripts = Scripts(client())
-    states = {one: scripts.cancel(one, _REVOKED_KEPT_S) for one in ids if is_id(one)}
+    states = {one: cancel(one) for one in ids if isinstance(one, str)}
     return ok(f"postbacks {states} flagged as revoked")

@@ -12,6 +12,7 @@ from postbacks.cli.accounts import account
 from postbacks.cli.base import Main
 from postbacks.cli.catalogue import codes, example, schema
 from postbacks.cli.demo import demo
+from postbacks.cli.doctor import doctor
 from postbacks.cli.ledger import cancel, list_, resend, show
 from postbacks.cli.ping import ping
 from postbacks.cli.receive import receive
@@ -47,7 +48,7 @@ def main() -> None:
 
 for _command in (
     demo, up, account, send, render, show, list_, resend, cancel, codes, example, schema, receive,
-    ping, verify,
+    ping, verify, doctor,
 ):  # fmt: skip
     main.add_command(_command)
 account.add_command(secret)

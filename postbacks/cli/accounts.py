@@ -44,7 +44,9 @@ def account() -> None:
 
 
 def _limit(name: str, what: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    return click.option(name, f"{name[2:].replace('-', '_')}_s", type=float, metavar="S", callback=seconds, help=what)
+    return click.option(
+        name, f"{name[2:].replace('-', '_')}_s", type=float, metavar="S", callback=seconds, help=what
+    )
 
 
 def _file(name: str, what: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -110,7 +112,9 @@ def set_(
 
     given: dict[str, Any] = {key: value for key, value in plain_options.items() if value}
     given |= {
-        key: value for key in ("connect_timeout_s", "answer_timeout_s") if (value := plain_options[key]) is not None
+        key: value
+        for key in ("connect_timeout_s", "answer_timeout_s")
+        if (value := plain_options[key]) is not None
     }
     lines = _headers(headers)
     given |= _tls(ca_bundle, client_cert, client_key)
@@ -122,7 +126,11 @@ def set_(
     asked = make_account(name, **given, headers={header: value for header, value in lines.items() if value})
     if whole:
         given |= {key: getattr(asked, key) for key in _LABELS}
-    dropped = {key: Account.model_fields[key].get_default(call_default_factory=True) for one in drop for key in _DROPS[one]}
+    dropped = {
+        key: Account.model_fields[key].get_default(call_default_factory=True)
+        for one in drop
+        for key in _DROPS[one]
+    }
     before: Account | None = None
 
     def edit(found: Account | None, _now_ms: int) -> Account:

@@ -18,18 +18,15 @@ _DURATION: Final = re.compile(r"([0-9]{1,9})([smhd]?)")
 _LONGEST_S: Final = 90 * 86_400
 
 
-class Duration(click.ParamType):
-    """Seconds, or a number with a unit: 90s, 30m, 24h, 7d."""
-
-    name = "duration"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return the seconds."""
-        found = _DURATION.fullmatch(str(value))
-        length_s = int(found[1]) * _UNITS[found[2] or "s"] if found else _LONGEST_S + 1
-        if length_s > _LONGEST_S:
-            self.fail(f"{value!r} is no duration: 0, 90s, 30m, 24h or 7d, at most 90d.", param, ctx)
-        return length_s
+def _duration(ctx: click.Context, param: click.Parameter, value: str) -> int:
+    """Seconds, or a number with a unit."""
+    found = _DURATION.fullmatch(value)
+    length_s = int(found[1]) * _UNITS[found[2] or "s"] if found else _LONGEST_S + 1
+    if length_s > _LONGEST_S:
+        raise click.BadParameter(
+            f"{value!r} is no duration: 0, 90s, 30m, 24h or 7d, at most 90d.", ctx, param
+        )
+    return length_s
 
 
 @click.group(cls=Group, examples=("postbacks account secret rotate acme",))
@@ -48,8 +45,9 @@ def secret() -> None:
 @click.option(
     "--overlap",
     "overlap_s",
-    type=Duration(),
     default="24h",
+    metavar="DURATION",
+    callback=_duration,
     show_default=True,
     help="How long the secrets before it go on signing beside it; 0 ends them at once.",
 )
@@ -125,7 +123,10 @@ def reseal() -> None:
 @secret.command(cls=Command, examples=("postbacks account secret remove acme",))
 @click.argument("name", metavar="ACCOUNT")
 def remove(name: str) -> None:
-    """Take all secrets of an account away: its postbacks are not signed any more."""
+    """Take an account's secrets away.
+
+    Its postbacks are not signed any more.
+    """
     from postbacks.accounts import redis_accounts
 
     def edit(found: Account | None, _now_ms: int) -> Account:

@@ -108,12 +108,24 @@ class HeldPostbacks:
             del self._lanes[lane]
         return taken
 
-    def take_endpoint(self, endpoint: str, claimed_before_s: float) -> list[Held]:
-        """Take all of an endpoint that were held when its connection began to be tried."""
+    def put_back(self, taken: Sequence[Held]) -> None:
+        """Hold again what was taken and not begun, in front of the others of its lane."""
+        for held in reversed(taken):
+            self._all[held.id] = held
+            self._lanes.setdefault(held.lane, deque()).appendleft(held.id)
+            self._endpoints.setdefault(held.endpoint, {})[held.id] = None
+
+    def accounts_of(self, endpoint: str) -> set[str]:
+        """The accounts that hold anything for an endpoint."""
+        return {self._all[postback_id].account for postback_id in self._endpoints.get(endpoint, ())}
+
+    def take_endpoint(self, endpoint: str, claimed_before_s: float, accounts: set[str]) -> list[Held]:
+        """Take what these accounts held for an endpoint when its connection began to be tried."""
         ids = [
             postback_id
             for postback_id in self._endpoints.get(endpoint, ())
             if self._all[postback_id].claimed_s <= claimed_before_s
+            and self._all[postback_id].account in accounts
         ]
         taken = [self._all.pop(postback_id) for postback_id in ids]
         for held in taken:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import math
-import resource
 import time
 import uuid
 from collections import Counter, deque
@@ -16,11 +15,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from postbacks.delivery.capacity import transfers_allowed
 from postbacks.delivery.claims import Claimed, Held, HeldPostbacks
 from postbacks.delivery.outcomes import Outcome
 from postbacks.delivery.profile import Profile, Profiles
 from postbacks.delivery.report import report
 from postbacks.delivery.request import headers
+from postbacks.delivery.sharing import sharers
 from postbacks.delivery.transfer import Transfer
 from postbacks.delivery.transport import CurlAdapter
 from postbacks.errors import BrokerError, PostbacksError
@@ -41,10 +42,10 @@ NOTE_BATCH: Final = 200
 NOTE_WITHIN_S: Final = 0.004
 #: Seconds between two looks for work while transfers are open and nothing was found.
 LOOK_EVERY_S: Final = 0.05
+#: Milliseconds after which a postback is looked at again whose account could not be used.
+PUT_OFF_MS: Final = 30_000
 #: Seconds after which the pace of a lane that had nothing to send is forgotten.
 PACE_KEPT_S: Final = 86_400
-#: File descriptors left for the broker's connections, logs and listening sockets.
-SPARE_DESCRIPTORS: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,22 +60,6 @@ class Decision:
 Decide = Callable[[Claimed | Held, Outcome], Decision]
 
 
-def transfers_allowed(settings: Settings) -> int:
-    """How many transfers a process may have open: the setting, file descriptors allowing."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = settings.max_transfers + SPARE_DESCRIPTORS
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    if soft == resource.RLIM_INFINITY or soft >= wanted:
-        return settings.max_transfers
-    allowed = max(2, soft - SPARE_DESCRIPTORS)
-    log.warning(
-        "delivery.few_descriptors limit=%d transfers=%d: raise the limit of open files", soft, allowed
-    )
-    return allowed
-
-
 class DeliveryLoop:
     """Sends what is ready until nothing is, its slice of time ends, or it is told to stop.
 
@@ -84,6 +69,7 @@ class DeliveryLoop:
         profiles: the accounts' limits, TLS, headers and signatures.
         settings: the process's settings.
         decide: what follows a failed attempt.
+        slice_s: seconds that it claims; None for the setting's.
         must_stop: asked often; once true nothing more is claimed.
         on_draining: called once, when the loop has stopped claiming and only finishes what is open.
     """
@@ -96,6 +82,7 @@ class DeliveryLoop:
         settings: Settings,
         decide: Decide,
         *,
+        slice_s: float | None = None,
         must_stop: Callable[[], bool] = lambda: False,
         on_draining: Callable[[], None] = lambda: None,
     ) -> None:
@@ -104,6 +91,7 @@ class DeliveryLoop:
         self._profiles = profiles
         self._settings = settings
         self._decide = decide
+        self._slice_s = settings.deliver_slice_s if slice_s is None else slice_s
         self._must_stop = must_stop
         self._on_draining = on_draining
         self._token = uuid.uuid4().hex
@@ -136,7 +124,7 @@ class DeliveryLoop:
         and asks again with growing pauses; what it cannot note before its lease ends is sent again
         by somebody else.
         """
-        slice_ends_s = time.monotonic() + self._settings.deliver_slice_s
+        slice_ends_s = time.monotonic() + self._slice_s
         stop_by_s = math.inf
         found = True
         while True:
@@ -222,16 +210,21 @@ class DeliveryLoop:
             return True
         suspect_open = sum(self._open_of_lane[lane] for lane in self._suspects)
         at_most = min(free, CLAIM_BATCH)
-        now_ms, begun, held = self._scripts.claim(
-            self._token,
-            self._lease_ms,
-            at_most=at_most,
-            suspects_max=max(0, self._max_transfers // 2 - suspect_open),
-            free=free,
-            held_max=max(0, HELD_MAX - len(self._held)),
-            held_per_lane=self._settings.probe_claims,
-            slow_lanes=self._newly_slow(now_s),
-        )
+        try:
+            now_ms, begun, held = self._scripts.claim(
+                self._token,
+                self._lease_ms,
+                at_most=at_most,
+                suspects_max=max(0, self._max_transfers // 2 - suspect_open),
+                free=free,
+                held_max=max(0, HELD_MAX - len(self._held)),
+                held_per_lane=self._settings.probe_claims,
+                slow_lanes=self._newly_slow(now_s),
+            )
+        except BrokerError:
+            # It may have claimed for us what we do not know of. This loop ends, so that their lease does.
+            self._drain()
+            raise
         self._next_renewal_s = now_s + self._lease_ms / 3000
         for postback_id, lane_bytes, suspect, *rest in begun:
             lane = lane_bytes.decode()
@@ -269,8 +262,7 @@ class DeliveryLoop:
         try:
             now_ms, rows = self._scripts.begin(self._token, [held.id for held in chosen])
         except BrokerError:
-            for held in chosen:  # in doubt the lease settles it; nothing was sent
-                self._held.add(held)
+            self._held.put_back(chosen)  # asked again, the script counts no second attempt
             raise
         lane_of = {held.id: held.lane for held in chosen}
         for row in rows:
@@ -280,19 +272,23 @@ class DeliveryLoop:
     def _begin_claimed(self) -> None:
         """Begin what is claimed, each with its account's profile.
 
-        Where profiles cannot be had, nothing goes out unsigned: the claimed are kept and it is tried
-        again, and in the end their lease settles it. Those of one account without a profile are left to it.
+        Where a profile cannot be had, nothing goes out unsigned: the postback is put off, and no attempt
+        of it is counted.
         """
         if not self._claimed:
             return
-        try:
-            profiles = self._profiles.look_up({one.account for one in self._claimed}, self._claimed[0].at_ms)
-        except PostbacksError as error:
-            raise BrokerError(f"the accounts cannot be looked up: {error}") from error
         claimed, self._claimed = self._claimed, []
+        profiles: dict[str, Profile] = {}
+        try:
+            profiles = self._profiles.look_up({one.account for one in claimed}, claimed[0].at_ms)
+        except PostbacksError as error:
+            log.error("delivery.accounts_unavailable postbacks=%d: %s", len(claimed), error)  # noqa: TRY400
+        put_off = [one.id for one in claimed if one.account not in profiles]
         for one in claimed:
             if one.account in profiles:
                 self._begin(one, profiles[one.account])
+        if put_off:
+            self._scripts.postpone(self._token, PUT_OFF_MS, "account_unusable", put_off)
 
     def _begin(self, claimed: Claimed, profile: Profile) -> None:
         lines = headers(
@@ -335,7 +331,7 @@ class DeliveryLoop:
                 f"{outcome.detail} (tried for another one)",
                 shared=True,
             )
-            for held in self._held.take_endpoint(claimed.endpoint, transfer.started_s):
+            for held in sharers(self._held, self._profiles, transfer, claimed):
                 self._ended.append((held, shared, held.attempts + 1, claimed.at_ms))
 
     def _decide_ended(self) -> None:

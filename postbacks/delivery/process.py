@@ -9,6 +9,8 @@ task ends, so the main process sets a flag in shared memory.
 from __future__ import annotations
 
 import fcntl
+import logging
+import math
 import multiprocessing
 import os
 import tempfile
@@ -20,12 +22,15 @@ from pathlib import Path
 from typing import IO, Final
 
 from postbacks.accounts import store
-from postbacks.broker import client
+from postbacks.broker import broker_errors, client
 from postbacks.delivery.loop import Decide, DeliveryLoop
 from postbacks.delivery.profile import Profiles
 from postbacks.delivery.transport import CurlAdapter
+from postbacks.errors import BrokerError
 from postbacks.queue.scripts import Scripts
 from postbacks.settings import load
+
+log = logging.getLogger(__name__)
 
 #: Connections kept for reuse beyond the open transfers would need descriptors of their own.
 KEPT_CONNECTIONS: Final = 512
@@ -53,6 +58,7 @@ class Places:
     def __init__(self, count: int) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="postbacks-places-")
         self._owner = os.getpid()
+        self.count = count
         self._paths = [Path(self._folder.name) / str(number) for number in range(count)]
         for path in self._paths:
             path.touch()
@@ -124,7 +130,10 @@ def deliver(decide: Decide, hand_over: Callable[[], None]) -> int:
 
 def _run(decide: Decide, hand_over: Callable[[], None], release: Callable[[], None]) -> int:
     settings = load()
-    slice_ends_s = time.monotonic() + settings.deliver_slice_s
+    # With one place nobody would claim while this loop finishes what it has open: it goes on instead.
+    alone = _places is not None and _places.count == 1
+    slice_s = math.inf if alone else settings.deliver_slice_s
+    slice_ends_s = time.monotonic() + slice_s
     adapter = (
         _free_adapters.pop() if _free_adapters else CurlAdapter(settings, max_connections=KEPT_CONNECTIONS)
     )
@@ -132,7 +141,11 @@ def _run(decide: Decide, hand_over: Callable[[], None], release: Callable[[], No
     def draining() -> None:
         release()
         if time.monotonic() >= slice_ends_s and not is_stopping():
-            hand_over()
+            try:
+                with broker_errors():
+                    hand_over()
+            except BrokerError as error:  # must not take along what is open
+                log.warning("delivery.not_handed_over %s The next tick wakes another loop.", error)
 
     loop = DeliveryLoop(
         Scripts(client()),
@@ -140,6 +153,7 @@ def _run(decide: Decide, hand_over: Callable[[], None], release: Callable[[], No
         Profiles(store(), settings),
         settings,
         decide,
+        slice_s=slice_s,
         must_stop=is_stopping,
         on_draining=draining,
     )

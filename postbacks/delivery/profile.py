@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from standardwebhooks import Webhook
 from standardwebhooks.webhooks import EmptyWebhookSecretError
 
-from postbacks.accounts import Account, AccountStore
+from postbacks.accounts import Account, AccountStore, find_accounts
 from postbacks.errors import InvalidAccount, PostbacksError
 from postbacks.settings import Settings
 from postbacks.vault import unseal
@@ -104,7 +104,7 @@ class Profiles:
         wanted = set(names)
         stale = [name for name in wanted if self._known.get(name, (0.0, None))[0] <= now_s]
         if stale:
-            found = self._accounts.get_many(stale)
+            found = find_accounts(self._accounts, stale)
             for name in stale:
                 self._known[name] = self._fresh(name, found.get(name), now_s, now_ms)
         profiles = {name: self._known[name][1] for name in wanted}
@@ -117,6 +117,8 @@ class Profiles:
         until_s = now_s + self._settings.profile_cache_s
         if account is None:
             return until_s, self._default
+        if account.unreadable:
+            return until_s, None
         try:
             profile = Profile.of(account, self._settings, now_ms)
         except PostbacksError as error:

@@ -13,15 +13,17 @@ from postbacks.settings import load
 from postbacks.xml import render
 
 if TYPE_CHECKING:
+    from postbacks.accounts import Account
     from postbacks.catalogue import Event
     from postbacks.delivery.outcomes import Outcome
 
 
-def post_once(postback_id: str, event: Event, url: str) -> Outcome:
-    """POST an event to a URL and wait for what comes of it."""
+def post_once(postback_id: str, event: Event, url: str, account: Account | None = None) -> Outcome:
+    """POST an event to a URL, as the account's are made, and wait for what comes of it."""
+    body, now_ms = render(event), int(time.time() * 1000)
+    profile = Profile.default(load()) if account is None else Profile.of(account, load(), now_ms)
     adapter = CurlAdapter(load())
     try:
-        profile, body, now_ms = Profile.default(load()), render(event), int(time.time() * 1000)
         lines = headers(postback_id, 1, now_ms, 1, now_ms, body, profile)
         return adapter.post(Transfer(url, body, lines, profile))
     finally:

@@ -1,8 +1,8 @@
 """One POST as libcurl makes it: what goes in, the handle with its callbacks, what has been seen of it.
 
 Every limit of the promise that libcurl itself keeps is set here: the time to the connection
-(CURLOPT_CONNECTTIMEOUT_MS: name look-up, TCP, TLS and proxy together), protocols, TLS, addresses, and
-how much of an answer is read. A transfer holds its document, at most 64 KiB of header, of the body
+(CURLOPT_CONNECTTIMEOUT_MS: TCP, TLS and proxy, less what the name look-up took), protocols, TLS,
+addresses, and how much of an answer is read. A transfer holds its document, at most 64 KiB of header, of the body
 only the excerpt that the ledger keeps, and libcurl's buffers (16 KiB to receive, 64 KiB to send).
 """
 
@@ -16,25 +16,32 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
+from urllib.parse import unquote, urlsplit
 
 import certifi
 import pycurl
 import requests
 from requests.utils import urldefragauth
 
+from postbacks.delivery.kept import Kept
 from postbacks.delivery.profile import Profile, Tls
-from postbacks.guard import early_refusal, refusal
+from postbacks.guard import early_refusal, is_name, refusal
 from postbacks.settings import Settings
+from postbacks.urls import check_url
 
 #: A larger header is a failure; real ones are under 8 KiB.
 MAX_HEADER_BYTES: Final = 65_536
 #: Of the body no more is read (but what libcurl's buffer holds); the status has been decided before.
 MAX_BODY_BYTES: Final = 65_536
-#: How often a request leaves at most: once more where a kept connection turns out to be dead.
-MAX_SENDS: Final = 2
+#: The same in pieces: a chunk each, of which a receiver can make 20,000 of a byte.
+MAX_BODY_PIECES: Final = 500
+#: What the system receives ahead of us; more would only let a flood keep the loop from its other transfers.
+RECEIVE_BYTES: Final = 16_384
 #: RFC 9112 4; the reason may be missing, and the space before it.
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})(?: [^\r\n]*)?\r?\n")
+#: Seconds of a look-up that are not worth counting.
+_NO_TIME_S: Final = 0.01
 #: CURLOPT_SUPPRESS_CONNECT_HEADERS, for which pycurl has no name.
 _SUPPRESS_CONNECT_HEADERS: Final = 265
 
@@ -56,7 +63,9 @@ class Transfer:
         headers: ``Name: value`` lines.
         profile: its limits and its TLS.
         owner: whatever the caller wants to know it by.
-        sends: how often the request began to leave.
+        looked_up_s: when the host's addresses were found; None where there was nothing to look up.
+        sends: how often the request began to leave: twice at most, if a kept connection was dead.
+        on_new: whether it leaves over a connection that was made for it.
         connected_s: when the connection stood and the request began to leave.
         header_s: when the header of the answer had come whole.
         status: of the answer whose header is coming or has come.
@@ -69,13 +78,16 @@ class Transfer:
     profile: Profile
     owner: Any = None
     started_s: float = 0.0
+    looked_up_s: float | None = None
     sends: int = 0
+    on_new: bool = False
     connected_s: float | None = None
     header_s: float | None = None
     header_bytes: int = 0
     header_lines: list[bytes] = field(default_factory=list)
     status: int | None = None
     body_bytes: int = 0
+    body_pieces: int = 0
     excerpt: bytes = b""
     blocked: str | None = None
 
@@ -92,18 +104,39 @@ class Transfer:
         return now_s - self.started_s >= limits.connect_timeout_s + limits.answer_timeout_s
 
 
+class Prepared(NamedTuple):
+    """A URL as it is sent (normalised, IDNA, no credentials), and what follows from it.
+
+    Attributes:
+        url: what libcurl is given.
+        headers: of its own: basic auth.
+        host: the name that must be looked up, or empty.
+        port: of the connection.
+    """
+
+    url: str
+    headers: tuple[str, ...]
+    host: str
+    port: int
+
+
 @lru_cache(maxsize=10_000)
-def prepare(url: str) -> tuple[str, tuple[str, ...]]:
-    """The URL as it is sent (normalised, IDNA, no credentials) and its own headers, once a URL.
+def prepare(url: str) -> Prepared:
+    """Prepare a URL, once for all its POSTs.
 
     Raises:
-        requests.exceptions.RequestException: the URL cannot be sent to.
+        InvalidUrl, requests.exceptions.RequestException: the URL cannot be sent to.
     """
+    check_url(url)  # an application's own store, and older records, may hold anything
     prepared = requests.Request("POST", url).prepare()
     # requests has made basic auth of the user and password in the URL
     authorization = prepared.headers.get("Authorization")
     own = (f"Authorization: {authorization}",) if authorization else ()
-    return urldefragauth(prepared.url or ""), own
+    sent = urldefragauth(prepared.url or "")
+    parts = urlsplit(sent)
+    host = unquote(parts.hostname or "").rstrip(".")
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return Prepared(sent, own, host if is_name(host) else "", port)
 
 
 @lru_cache(maxsize=1)
@@ -124,11 +157,27 @@ class _Handed(socket.socket):
 class Slot:
     """A libcurl handle with its callbacks, used for one transfer after the other."""
 
-    __slots__ = ("_connect_timeout_s", "_settings", "handle", "reusable", "transfer")
+    __slots__ = (
+        "_connect_timeout_s",
+        "_kept",
+        "_renewed",
+        "_resolves",
+        "_settings",
+        "handle",
+        "host",
+        "port",
+        "reusable",
+        "transfer",
+    )
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, kept: Kept | None = None) -> None:
         self._settings = settings
+        self._kept = kept or Kept()
         self._connect_timeout_s = 0.0
+        self._renewed = False
+        self._resolves = False
+        self.host = ""
+        self.port = 0
         self.reusable = True
         self.transfer: Transfer | None = None
         handle = pycurl.Curl()
@@ -162,25 +211,57 @@ class Slot:
         """Set the handle up for a transfer.
 
         Raises:
-            requests.exceptions.RequestException, ValueError: the URL cannot be sent to.
+            InvalidUrl, requests.exceptions.RequestException, ValueError: the URL cannot be sent to.
             pycurl.error: the account's TLS settings cannot be used.
         """
-        url, own_headers = prepare(transfer.url)
+        url, own_headers, self.host, self.port = prepare(transfer.url)
         handle = self.handle
         handle.setopt(pycurl.URL, url)
         handle.setopt(pycurl.POSTFIELDS, transfer.body)
         handle.setopt(pycurl.HTTPHEADER, ["Expect:", *own_headers, *transfer.headers])
-        limit_s = transfer.profile.connect_timeout_s
-        if limit_s != self._connect_timeout_s:
-            self._connect_timeout_s = limit_s
-            handle.setopt(pycurl.CONNECTTIMEOUT_MS, max(1, int(limit_s * 1000)))
+        self._limit_connecting(transfer.profile.connect_timeout_s)
         if transfer.profile.tls is not None:
             self._set_tls(transfer.profile.tls)
         if self._settings.proxy_url or self._settings.https_only:
             # Through a proxy the sockets show the proxy's address: what the URL says is all we see.
             transfer.blocked = early_refusal(url, self._settings)
+        if self._settings.proxy_url:
+            self.host = ""  # the proxy looks it up
+        if self._renewed:
+            self._renewed = False
+            handle.setopt(pycurl.FRESH_CONNECT, 0)
+        if self._resolves:
+            self._resolves = False
+            handle.setopt(pycurl.RESOLVE, [])
         self.transfer = transfer
         transfer.started_s = time.monotonic()
+
+    def renew(self) -> bool:
+        """Whether the transfer is to begin anew, over a new connection, because kept ones were dead.
+
+        libcurl by itself would send it again over one kept connection after the other, up to five times.
+        """
+        if self._renewed or self.transfer is None or self.transfer.on_new:
+            return False
+        self._renewed = True
+        self.handle.setopt(pycurl.FRESH_CONNECT, 1)
+        return True
+
+    def resolve(self, addresses: Sequence[str]) -> None:
+        """Tell libcurl the addresses of the host; the time that the look-up took is gone."""
+        self._resolves = True
+        # The plus lets them expire, as if libcurl itself had looked them up.
+        self.handle.setopt(pycurl.RESOLVE, [f"+{self.host}:{self.port}:{','.join(addresses)}"])
+        if self.transfer is not None:
+            self.transfer.looked_up_s = time.monotonic()
+            spent_s = self.transfer.looked_up_s - self.transfer.started_s
+            if spent_s > _NO_TIME_S:
+                self._limit_connecting(self.transfer.profile.connect_timeout_s - spent_s)
+
+    def _limit_connecting(self, limit_s: float) -> None:
+        if limit_s != self._connect_timeout_s:
+            self._connect_timeout_s = limit_s
+            self.handle.setopt(pycurl.CONNECTTIMEOUT_MS, max(1, int(limit_s * 1000)))
 
     def _set_tls(self, tls: Tls) -> None:
         """Set an account's own TLS; the handle serves nobody else afterwards."""
@@ -197,9 +278,12 @@ class Slot:
         if tls.pinned_keys:
             self.handle.setopt(pycurl.PINNEDPUBLICKEY, ";".join(tls.pinned_keys))
 
-    def _on_connected(self, *_: Any) -> int:
+    def _on_connected(self, _remote: str, local_host: str, _port: int, local_port: int) -> int:
         transfer = self.transfer
-        if transfer is None or transfer.sends == MAX_SENDS:
+        if transfer is None:
+            return int(pycurl.PREREQFUNC_ABORT)
+        # At most one kept connection is tried, and only one on which nothing has come unasked.
+        if not transfer.on_new and (transfer.sends or not self._kept.is_clean(local_host, local_port)):
             return int(pycurl.PREREQFUNC_ABORT)
         transfer.sends += 1
         transfer.connected_s = time.monotonic()
@@ -237,14 +321,18 @@ class Slot:
         if missing > 0:
             transfer.excerpt += data[:missing]
         transfer.body_bytes += len(data)
-        return 0 if transfer.body_bytes > MAX_BODY_BYTES else None
+        transfer.body_pieces += 1
+        return 0 if transfer.body_bytes > MAX_BODY_BYTES or transfer.body_pieces > MAX_BODY_PIECES else None
 
     def _on_socket(self, _purpose: int, address: Any) -> socket.socket | int:
         family, kind, protocol, where = address
         reason = None if self._settings.proxy_url else refusal(where[0], where[1], self._settings)
         if self.transfer is not None:
             self.transfer.blocked = reason
+            self.transfer.on_new = True
             self.transfer.connected_s = None  # a kept connection was dead: this one is yet to be made
         if reason is not None:
             return int(pycurl.SOCKET_BAD)
-        return _Handed(family, kind, protocol)
+        made = _Handed(family, kind, protocol)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
+        return made

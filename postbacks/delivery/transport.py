@@ -7,6 +7,7 @@ drips, and at most as long again for its body.
 
 from __future__ import annotations
 
+import itertools
 import selectors
 import time
 from collections.abc import Mapping
@@ -17,10 +18,13 @@ import requests
 from requests.adapters import BaseAdapter
 from requests.structures import CaseInsensitiveDict
 
+from postbacks.delivery.kept import Kept
+from postbacks.delivery.names import Names
 from postbacks.delivery.outcomes import Outcome
 from postbacks.delivery.profile import Profile
 from postbacks.delivery.transfer import Slot, Transfer
 from postbacks.delivery.verdict import outcome_of
+from postbacks.errors import InvalidUrl
 from postbacks.settings import Settings
 
 #: What ``requests`` raises for an outcome without an answer.
@@ -30,6 +34,9 @@ _EXCEPTIONS: Final[dict[str, type[requests.exceptions.RequestException]]] = {
     "tls": requests.exceptions.SSLError,
     "bad_url": requests.exceptions.InvalidURL,
 }
+
+#: Seconds that moving bytes may take before the loop looks at everything else again.
+HELD_UP_S: Final = 0.05
 
 
 class CurlAdapter(BaseAdapter):
@@ -51,22 +58,29 @@ class CurlAdapter(BaseAdapter):
         self._timer_s: float | None = None
         self._free: list[Slot] = []
         self._open: dict[pycurl.Curl, Slot] = {}
+        self._kept = Kept()
+        self._names = Names()
+        self._selector.register(self._names, selectors.EVENT_READ)
+        self._looking: dict[str, list[Slot]] = {}  # host -> those that wait for its addresses
         self._scan_every_s = min(0.1, settings.answer_timeout_s / 10)
         self._next_scan_s = 0.0
         self._done: list[tuple[Transfer, Outcome]] = []
         self.connections = 0
 
     def __len__(self) -> int:
-        return len(self._open)
+        return len(self._open) + sum(map(len, self._looking.values()))
 
     # -- many at once -----------------------------------------------------------------------
 
     def start(self, transfer: Transfer) -> None:
         """Begin a POST; ``wait`` tells what came of it."""
-        slot = self._free.pop() if self._free else Slot(self._settings)
+        slot = self._free.pop() if self._free else Slot(self._settings, self._kept)
         try:
             slot.load(transfer)
-        except (requests.exceptions.RequestException, ValueError, UnicodeError) as error:
+        except InvalidUrl as error:
+            self._refuse(slot, transfer, Outcome("bad_url", detail=str(error)))
+            return
+        except (requests.exceptions.RequestException, ValueError) as error:  # their words may hold secrets
             why = f"the URL cannot be sent to: {type(error).__name__}"
             self._refuse(slot, transfer, Outcome("bad_url", detail=why))
             return
@@ -77,8 +91,28 @@ class CurlAdapter(BaseAdapter):
         if transfer.blocked is not None:
             self._refuse(slot, transfer, Outcome("blocked", detail=f"not allowed: {transfer.blocked}"))
             return
+        if slot.host:
+            addresses = self._names.known(slot.host)
+            if addresses is None:
+                self._looking.setdefault(slot.host, []).append(slot)
+                return
+            slot.resolve(addresses)
+        self._begin(slot)
+
+    def _begin(self, slot: Slot) -> None:
         self._open[slot.handle] = slot
         self._multi.add_handle(slot.handle)
+
+    def _begin_looked_up(self) -> None:
+        """Begin the transfers whose host's look-up has ended, or end them where it found nothing."""
+        for answer in self._names.answers():
+            for slot in self._looking.pop(answer.host, ()):
+                if answer.addresses:
+                    slot.resolve(answer.addresses)
+                    self._begin(slot)
+                elif slot.transfer is not None:
+                    code = pycurl.E_COULDNT_RESOLVE_HOST
+                    self._refuse(slot, slot.transfer, outcome_of(slot.transfer, code, answer.fault))
 
     def _refuse(self, slot: Slot, transfer: Transfer, outcome: Outcome) -> None:
         self._retire(slot)
@@ -98,26 +132,29 @@ class CurlAdapter(BaseAdapter):
             timeout_s = 0.0
         if self._timer_s is not None:
             timeout_s = min(timeout_s, max(0.0, self._timer_s - now_s))
-        if self._open:
+        if self._open or self._looking:
             timeout_s = min(timeout_s, self._scan_every_s)
-        if not self._selector.get_map():
-            if timeout_s > 0:
-                time.sleep(timeout_s)
-            events = []
-        else:
-            events = self._selector.select(timeout_s)
+        events = self._selector.select(timeout_s)
+        began_s = time.monotonic()
         for key, mask in events:
+            if key.fileobj is self._names:
+                self._begin_looked_up()
+                continue
             flags = 0
             if mask & selectors.EVENT_READ:
                 flags |= pycurl.CSELECT_IN
             if mask & selectors.EVENT_WRITE:
                 flags |= pycurl.CSELECT_OUT
             self._multi.socket_action(key.fd, flags)
+            if time.monotonic() - began_s > HELD_UP_S:
+                break  # who was not served is reported again
         now_s = time.monotonic()
         if self._timer_s is not None and now_s >= self._timer_s:
             self._timer_s = None
             self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
         self._collect()
+        if time.monotonic() - began_s > HELD_UP_S:
+            self._end_bodies()
         if now_s >= self._next_scan_s:
             self._next_scan_s = now_s + self._scan_every_s
             self._end_late(now_s)
@@ -140,6 +177,7 @@ class CurlAdapter(BaseAdapter):
             self._selector.modify(fd, mask)
         except KeyError:
             self._selector.register(fd, mask)
+            self._kept.note(fd)
 
     def _on_timer(self, timeout_ms: int) -> None:
         self._timer_s = None if timeout_ms < 0 else time.monotonic() + timeout_ms / 1000
@@ -163,10 +201,35 @@ class CurlAdapter(BaseAdapter):
         ]
         for handle in late:
             self._end(handle, pycurl.E_OPERATION_TIMEDOUT, "")
+        for host, slots in list(self._looking.items()):
+            in_time: list[Slot] = []
+            for slot in slots:
+                transfer = slot.transfer
+                if transfer is None or now_s - transfer.started_s < transfer.profile.connect_timeout_s:
+                    in_time.append(slot)
+                else:
+                    self._refuse(slot, transfer, outcome_of(transfer, pycurl.E_OPERATION_TIMEDOUT, ""))
+            if in_time:
+                self._looking[host] = in_time
+            else:
+                del self._looking[host]
+
+    def _end_bodies(self) -> None:
+        """Read no further in answers whose status is known: one of them keeps all others waiting.
+
+        Chunk extensions can, since libcurl reads them as fast as they come and tells nobody.
+        """
+        held_since_s = time.monotonic() - HELD_UP_S
+        for handle, slot in list(self._open.items()):
+            if slot.transfer is not None and (slot.transfer.header_s or held_since_s) < held_since_s:
+                self._end(handle, pycurl.E_OPERATION_TIMEDOUT, "")
 
     def _end(self, handle: pycurl.Curl, code: int, message: str) -> None:
         slot = self._open.pop(handle)
         self._multi.remove_handle(handle)
+        if code == pycurl.E_ABORTED_BY_CALLBACK and slot.renew():
+            self._begin(slot)
+            return
         transfer = slot.transfer
         self.connections += handle.getinfo(pycurl.NUM_CONNECTS)
         if transfer is not None:
@@ -179,6 +242,10 @@ class CurlAdapter(BaseAdapter):
             self._multi.remove_handle(handle)
             handle.close()
         self._open.clear()
+        for slot in itertools.chain.from_iterable(self._looking.values()):
+            slot.handle.close()
+        self._looking.clear()
+        self._names.close()
         for slot in self._free:
             slot.handle.close()
         self._free.clear()

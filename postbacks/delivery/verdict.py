@@ -33,11 +33,11 @@ CURL_CODES: Final[dict[int, tuple[str, str]]] = {
     100: ("too_large", "the answer's header is larger than the limit"),
 }
 
-#: The same for codes that only our own callbacks and the account's own TLS settings bring about.
+#: The same for what only our own callbacks and the account's own TLS settings bring about.
 _OWN_CODES: Final[dict[int, tuple[str, str]]] = {
     0: ("broken_answer", "the answer broke off before its header was whole"),
     pycurl.E_WRITE_ERROR: ("broken_answer", "the answer is no HTTP"),
-    pycurl.E_ABORTED_BY_CALLBACK: ("broken_answer", "a second connection, too, was closed without an answer"),
+    pycurl.E_BAD_FUNCTION_ARGUMENT: ("tls", "the account's client certificate or its key cannot be used"),
     pycurl.E_SSL_CERTPROBLEM: ("tls", "the account's client certificate or its key cannot be used"),
     pycurl.E_SSL_CACERT_BADFILE: ("tls", "the account's CA bundle cannot be used"),
 }
@@ -93,6 +93,8 @@ def outcome_of(transfer: Transfer, code: int, message: str) -> Outcome:
         return Outcome("broken_answer", None, elapsed_s, "the answer is no HTTP")
     unknown = ("broken_answer", f"libcurl's error {code}")
     name, phrase = CURL_CODES.get(code) or _OWN_CODES.get(code, unknown)
+    if code in {0, pycurl.E_WRITE_ERROR}:
+        message = ""  # it would speak of our callback
     if _ALERT in message:
         name = "tls"  # with TLS 1.3 it comes when the server reads, after the handshake has succeeded for us
     elif _TUNNEL in message:

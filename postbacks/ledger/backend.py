@@ -54,7 +54,10 @@ def meta_of(postback_id: str, record: Record | None) -> dict[str, Any]:
         iso(record.next_ms),
     )
     result: object = info_of(record)
-    if record.state == states.PARKED and last is None:
+    if record.state == states.WAITING and record.failures and last is not None:
+        status = celery_states.RETRY  # on its way to the next attempt
+        result = PostbackFailed(f"{name}: attempt {last.number} failed; it is sent again now", *facts)
+    elif record.state == states.PARKED and last is None:
         status = celery_states.PENDING  # the caller's own countdown: nothing has been tried yet
     elif record.state == states.PARKED and last is not None:
         words = last.detail or last.outcome

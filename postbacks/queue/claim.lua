@@ -90,6 +90,7 @@ local function serve(ring, name, room)
         pace.claimed = pace.claimed + taken
         redis.call('HSET', TURNS, name, tag)
         redis.call('HSET', PACE .. lane, 'claimed', pace.claimed, 'tag', tag + math.max(1, taken))
+        redis.call('PERSIST', PACE .. lane) -- what counts claims is not forgotten while there are any
       end
       if open <= 0 then
         set_aside[#set_aside + 1] = { tag, lane }

@@ -16,7 +16,8 @@ if redis.call('ZSCORE', CLAIMERS, token) then redis.call('ZADD', CLAIMERS, now +
 for at = FIRST, #ARGV, WIDTH do
   local id, lane, verdict, number = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   local attempt, countdown_ms, mood, reason = ARGV[at + 4], tonumber(ARGV[at + 5]), ARGV[at + 6], ARGV[at + 7]
-  if redis.call('HDEL', claims, id) == 0 then
+  local noted = redis.call('HEXISTS', RECORD .. id, 'attempt:' .. number) == 1
+  if noted or redis.call('HDEL', claims, id) == 0 then
     results[#results + 1] = { '', 0 }
   else
     local record, account, next_ms, state = RECORD .. id, account_of(lane), 0, verdict
@@ -56,9 +57,10 @@ for lane, tally in pairs(lanes) do
     redis.call('ZREM', pace.suspect and SUSPECT or TRUSTED, lane)
     tag = 0
   end
-  redis.call('HSET', PACE .. lane, 'claimed', math.max(0, pace.claimed - tally.noted), 'limit', limit,
+  local claimed = math.max(0, pace.claimed - tally.noted)
+  redis.call('HSET', PACE .. lane, 'claimed', claimed, 'limit', limit,
     'failing', failing and 1 or 0, 'suspect', suspect and 1 or 0, 'tag', tag)
-  redis.call('EXPIRE', PACE .. lane, forget_s)
+  if claimed == 0 then redis.call('EXPIRE', PACE .. lane, forget_s) end
   make_ready(lane)
 end
 return results

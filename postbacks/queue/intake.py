@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from postbacks.accounts import UNKNOWN_ACCOUNT, Account, AccountStore, check_name
+from postbacks.accounts import UNKNOWN_ACCOUNT, Account, AccountStore, check_name, find_accounts
 from postbacks.catalogue import Event, parse_event
 from postbacks.errors import PostbacksError, UnsupportedOption
 from postbacks.ledger.record import OVERHEAD_BYTES, SCHEMA
@@ -139,7 +139,7 @@ class Intake:
                 log.exception("intake.failed id=%s", message.id)
                 orders.append((message, PostbacksError(f"it could not be read: {error!r}"), raw))
         wanted = {order.account for _, order, _ in orders if isinstance(order, Order)}
-        accounts = self._accounts.get_many(sorted(wanted))
+        accounts = find_accounts(self._accounts, sorted(wanted))
         fields: list[Argument] = []
         for message, order, raw in orders:
             if isinstance(message, Unreadable) or not isinstance(order, Order):
@@ -198,7 +198,7 @@ def _broken(
     else:
         message_id, reason = message.id, str(error)
         account, origin, code = _claimed_names(message)
-    log.error("intake.unreadable id=%s reason=%s", message_id, reason[:500])
+    log.error("intake.unreadable id=%s reason=%r", message_id, reason[:500])
     texts = (text.encode("utf-8", "replace") for text in (origin, code, reason))
     origin_bytes, code_bytes, reason_bytes = texts
     return (

@@ -32,6 +32,9 @@ TASK_NAME: Final = "postbacks.send_postback"
 #: as six bytes, and a compressed one is not unpacked further.
 MAX_BODY_BYTES: Final = 8 * MAX_EVENT_BYTES
 
+#: The last second that ISO 8601 with four digits of a year can say, in UTC.
+LATEST_S: Final = 253_402_300_799
+
 _ID = re.compile(r"[\x21-\x7e]{1,255}\Z")
 #: kombu's names for what ``compression=`` gives (kombu 5.7, ``kombu/compression.py``).
 _UNPACK: Final[dict[str, Callable[[], Any]]] = {
@@ -156,4 +159,6 @@ def _time(value: object) -> datetime | None:
     moment = datetime.fromisoformat(value)
     if moment.tzinfo is None:
         raise ValueError("its eta or expires has no time zone")
+    if moment.timestamp() > LATEST_S:
+        raise ValueError("its eta or expires is past the year 9999")
     return moment

@@ -31,7 +31,7 @@ def check_options(*, task_id: object = None, **options: Any) -> None:
             f"task_id {shown} cannot be a postback's id: 1 to 255 printable ASCII characters, no spaces."
         )
     for name, instead in _REFUSED.items():
-        if options.get(name):
+        if options.get(name) or (name == "expires" and options.get(name) is not None):
             raise UnsupportedOption(f"send_postback cannot take {name}=: {instead}.")
     for name in ("queue", "exchange", "routing_key"):
         given = options.get(name)

@@ -131,6 +131,10 @@ class Scripts:
         """Return held ids to the front of their lanes; a loop that holds nothing leaves."""
         return int(self.run("give_back", (token, *ids)))
 
+    def postpone(self, token: str, delay_ms: int, reason: str, ids: Iterable[str]) -> int:
+        """Park claimed ids whose POST was not made, their attempt taken back; returns how many."""
+        return int(self.run("postpone", (token, delay_ms, reason, *ids)))
+
     def renew(self, token: str, lease_ms: int) -> bool:
         """Keep a lease; False if it was lost."""
         return bool(self.run("renew", (token, lease_ms)))

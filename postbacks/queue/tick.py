@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid
 from collections.abc import Callable
@@ -10,12 +11,15 @@ from typing import TYPE_CHECKING, Final
 
 from postbacks import keys
 from postbacks.broker import broker_errors
+from postbacks.errors import AccountsUnavailable
 from postbacks.queue.intake import Intake
 
 if TYPE_CHECKING:
     from postbacks.accounts import AccountStore
     from postbacks.queue.scripts import Scripts
     from postbacks.settings import Settings
+
+log = logging.getLogger(__name__)
 
 #: Seconds that one tick may work before it hands over to the next one at once.
 TICK_BUDGET_S: Final = 0.8
@@ -59,7 +63,12 @@ class Tick:
     def run(self) -> TickResult:
         """One tick. Raises BrokerError where the broker cannot be used."""
         deadline_s = time.monotonic() + TICK_BUDGET_S
-        taken_in, more_in = self._intake.run(uuid.uuid4().hex, deadline_s)
+        try:
+            taken_in, more_in = self._intake.run(uuid.uuid4().hex, deadline_s)
+        except AccountsUnavailable as error:
+            # Nothing is taken in, and it is tried again; what is in the lanes goes on.
+            log.error("tick.accounts_unavailable %s", error)  # noqa: TRY400 - a line, not a trace
+            taken_in, more_in = 0, False
         batch = self._settings.release_batch
         released, more_due = self._repeat(lambda: self._scripts.release(batch), batch, deadline_s)
         reaped, more_lost = self._repeat(lambda: self._scripts.reap(batch), 1, deadline_s)

@@ -61,6 +61,7 @@ def live(order: dict) -> None:
     for key in rig.client.zrange("postbacks:dead", 0, 0):
         resend(key.decode())
     rig.scripts.renew("nobody", 1000)
+    rig.scripts.postpone("nobody", 1000, "account_unusable", ["none"])
     rig.deliver()
     rig.close()
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import selectors
 import socket
 import struct
 import subprocess
@@ -17,18 +18,23 @@ import sys
 import tempfile
 import threading
 import time
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
+from postbacks.delivery.outcomes import Outcome
 from postbacks.delivery.profile import Profile
 from postbacks.delivery.transfer import Transfer
 from postbacks.delivery.transport import CurlAdapter
+from postbacks.errors import InvalidUrl
 from postbacks.guard import early_refusal
 from postbacks.settings import Settings
+from postbacks.urls import check_url
 
 #: Where the server listens, on every address of either family.
 PORTS = (22, 25, 80, 443, 1023, 1024, 8080, 65535)
-#: Tells the server's log that all before it has been seen.
-SENTINEL = "sentinel"
+BODY = b"<POSTBACK/>"
+TLS_RECORD = b"\x16"
+DELIVERED = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 def enter() -> None:
@@ -42,65 +48,69 @@ def enter() -> None:
     with tempfile.NamedTemporaryFile("w", suffix=".conf", delete=False) as resolv:
         resolv.write("nameserver 127.0.0.1\noptions timeout:5 attempts:2\n")
     subprocess.run(["mount", "--bind", resolv.name, "/etc/resolv.conf"], check=True)
-    os.unlink(resolv.name)
+    Path(resolv.name).unlink()
 
 
 class Everywhere:
     """A server on every address of this network; notes each connection and the request in it."""
 
     def __init__(self) -> None:
-        self._listeners = [self._listen(port) for port in PORTS]
+        self._ready = selectors.DefaultSelector()
+        for port in PORTS:
+            listener = socket.create_server(
+                ("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=256
+            )
+            listener.setblocking(False)
+            self._ready.register(listener, selectors.EVENT_READ)
         self._log: list[dict[str, Any]] = []
         self._changed = threading.Condition()
-        self.answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-        for listener in self._listeners:
-            threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
+        self._rounds: set[int] = set()
+        self.answer = ""
+        threading.Thread(target=self._accept, daemon=True).start()
 
-    @staticmethod
-    def _listen(port: int) -> socket.socket:
-        return socket.create_server(
-            ("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=256
-        )
-
-    def _accept(self, listener: socket.socket) -> None:
+    def _accept(self) -> None:
         while True:
-            connection, _ = listener.accept()
-            host, port = connection.getsockname()[:2]
-            seen = {"address": host.removeprefix("::ffff:"), "port": port, "request": ""}
-            with self._changed:
-                self._log.append(seen)
-            threading.Thread(target=self._serve, args=(connection, seen), daemon=True).start()
+            accepted = [
+                self._take(cast("socket.socket", key.fileobj).accept()[0]) for key, _ in self._ready.select()
+            ]
+            with self._changed:  # whoever connected before one of these has been accepted, too
+                self._rounds.update(accepted)
+                self._changed.notify_all()
+
+    def _take(self, connection: socket.socket) -> int:
+        host, port = connection.getsockname()[:2]
+        from_port = connection.getpeername()[1]
+        seen = {"address": host.removeprefix("::ffff:"), "port": port, "request": "", "from": from_port}
+        with self._changed:
+            self._log.append(seen)
+        threading.Thread(target=self._serve, args=(connection, seen), daemon=True).start()
+        return int(from_port)
 
     def _serve(self, connection: socket.socket, seen: dict[str, Any]) -> None:
         data = b""
         with contextlib.suppress(OSError), connection:
+            connection.setblocking(True)
             connection.settimeout(10)
-            while b"\r\n\r\n" not in data and data[:8] != SENTINEL.encode() and (some := connection.recv(65536)):
+            while data[:1] != TLS_RECORD and (some := connection.recv(65536)):
                 data += some
-            with self._changed:
-                seen["request"] = data.decode("latin-1")
-                self._changed.notify_all()
-            if data.startswith(b"POST "):
-                connection.sendall(self.answer)
-                connection.shutdown(socket.SHUT_WR)
-                while connection.recv(65536):
-                    pass
+                if data.endswith(BODY):
+                    seen["request"], data = data.decode("latin-1"), b""
+                    connection.sendall(self.answer.encode())
+                    if "Connection: close" in self.answer:
+                        connection.shutdown(socket.SHUT_WR)
 
     def arrived(self) -> list[dict[str, Any]]:
         """The connections since the last look, with none still under way.
 
-        A connection of our own on every port comes behind all that were made before it.
+        A connection of our own comes behind all that were made before it.
         """
-        for port in PORTS:
-            with socket.create_connection(("127.0.0.1", port), 10) as own:
-                own.sendall(SENTINEL.encode())
-        with self._changed:
-            sentinels = [seen for seen in self._log if seen["request"] == SENTINEL]
-            while len(sentinels) < len(PORTS):
-                assert self._changed.wait(10), "a connection was lost"
-                sentinels = [seen for seen in self._log if seen["request"] == SENTINEL]
-            log, self._log = self._log, []
-        return [seen for seen in log if seen["request"] != SENTINEL]
+        with socket.create_connection(("127.0.0.1", PORTS[0]), 10) as own:
+            from_port = own.getsockname()[1]
+            with self._changed:
+                assert self._changed.wait_for(lambda: from_port in self._rounds, 10), "a connection was lost"
+                self._rounds.clear()
+                log, self._log = self._log, []
+        return [seen for seen in log if seen["from"] != from_port]
 
 
 class Names:
@@ -155,30 +165,38 @@ class Names:
 
 
 def post(job: dict[str, Any], server: Everywhere, names: Names) -> dict[str, Any]:
-    """POST to one URL as often as the job says, each time by an adapter of its own."""
+    """POST to one URL, ``together`` many by one adapter, ``times`` over by adapters of their own."""
     settings = Settings(connect_timeout_s=2, answer_timeout_s=2, **job.get("settings", {}))
     names.set(job.get("zone", {}))
-    try:
-        early = early_refusal(job["url"], settings)
-    except ValueError as error:
-        early = f"unreadable: {error}"
-    outcomes = []
+    server.answer = job.get("answer", DELIVERED)
+    try:  # as when an account is set
+        early = early_refusal(check_url(job["url"]), settings)
+    except InvalidUrl as error:
+        early = str(error)
+    ended: list[Outcome] = []
     for _ in range(job.get("times", 1)):
         adapter = CurlAdapter(settings)
-        outcome = adapter.post(Transfer(job["url"], b"<POSTBACK/>", [], Profile.default(settings)))
+        for _ in range(job.get("together", 1)):
+            adapter.start(Transfer(job["url"], BODY, [], Profile.default(settings)))
+        wanted = len(ended) + job.get("together", 1)
+        while len(ended) < wanted:
+            ended += [outcome for _, outcome in adapter.wait(0.1)]
         adapter.close()
-        outcomes.append({"name": outcome.name, "status": outcome.status, "detail": outcome.detail})
+    outcomes = [{"name": one.name, "status": one.status, "detail": one.detail} for one in ended]
     return {"early": early, "outcomes": outcomes, "arrived": server.arrived(), "asked": names.asked}
 
 
 def stall(job: dict[str, Any], server: Everywhere, names: Names) -> dict[str, Any]:
     """POST to names whose name server is silent, and steadily to an address and a name that answer."""
     settings = Settings(connect_timeout_s=1.5, answer_timeout_s=1.5)
-    names.set({"healthy.example": [["8.8.8.8"]], **{f"dead{n}.example": ["silent"] for n in range(job["dead"])}})
+    names.set(
+        {"healthy.example": [["8.8.8.8"]], **{f"dead{n}.example": ["silent"] for n in range(job["dead"])}}
+    )
+    server.answer = DELIVERED
     adapter = CurlAdapter(settings)
     profile = Profile.default(settings)
     for number in range(job["dead"]):
-        adapter.start(Transfer(f"http://dead{number}.example/", b"x", [], profile, owner="dead"))
+        adapter.start(Transfer(f"http://dead{number}.example/", BODY, [], profile, owner="dead"))
     began_s = turn_s = next_s = time.monotonic()
     ended: dict[str, list[tuple[str, float]]] = {"dead": [], "address": [], "name": []}
     longest_turn_s = 0.0
@@ -188,12 +206,26 @@ def stall(job: dict[str, Any], server: Everywhere, names: Names) -> dict[str, An
         if now_s >= next_s and now_s - began_s < job["seconds"]:
             next_s += 0.05
             for owner, host in (("address", "8.8.4.4"), ("name", "healthy.example")):
-                adapter.start(Transfer(f"http://{host}/", b"x", [], profile, owner=owner))
+                adapter.start(Transfer(f"http://{host}/", BODY, [], profile, owner=owner))
         for transfer, outcome in adapter.wait(0.05):
             ended[transfer.owner].append((outcome.name, outcome.elapsed_s))
-    threads = len(os.listdir("/proc/self/task"))
-    del server
-    return {"ended": ended, "longest_turn_s": longest_turn_s, "threads": threads, "asked": len(names.asked)}
+    began_s = time.monotonic()
+    adapter.close()
+    closing_s = time.monotonic() - began_s
+    threads = len(list(Path("/proc/self/task").iterdir()))
+    return {"ended": ended, "longest_turn_s": longest_turn_s, "closing_s": closing_s, "threads": threads}
+
+
+def keep(job: dict[str, Any], server: Everywhere, names: Names) -> dict[str, Any]:
+    """POST 20 times in turn; what came of it, and how many connections it took."""
+    settings = Settings(**job.get("settings", {}))
+    names.set(job.get("zone", {}))
+    server.answer = DELIVERED.replace("Connection: close\r\n", "")
+    adapter = CurlAdapter(settings)
+    transfers = [Transfer(job["url"], BODY, [], Profile.default(settings)) for _ in range(20)]
+    outcomes = [adapter.post(transfer).name for transfer in transfers]
+    adapter.close()
+    return {"outcomes": outcomes, "connections": len(server.arrived())}
 
 
 def main() -> None:
@@ -202,7 +234,7 @@ def main() -> None:
     server, names = Everywhere(), Names()
     for line in sys.stdin:
         job = json.loads(line)
-        result = {"post": post, "stall": stall}[job.pop("do")](job, server, names)
+        result = {"post": post, "stall": stall, "keep": keep}[job.pop("do")](job, server, names)
         print(json.dumps(result), flush=True)
     os._exit(0)  # threads of libcurl's that wait for a silent name server are not waited for
 

@@ -53,7 +53,7 @@ def test_another_key_opens_nothing_and_says_what_to_do():
 def test_without_a_key_nothing_is_sealed_and_the_sentence_says_how_to_make_one(keys):
     with (
         environment(POSTBACKS_SECRET_KEY=keys),
-        pytest.raises(BadSetting, match="POSTBACKS_SECRET_KEY is .*secret new-key") as refused,
+        pytest.raises(BadSetting, match=r"POSTBACKS_SECRET_KEY is .*secret new-key") as refused,
     ):
         vault.seal("one")
     assert "\n" not in str(refused.value)

@@ -1,0 +1,199 @@
+"""The comparison of the three lists: ids accepted, ids received, ids in the ledger. No I/O in here."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from postbacks.ledger.states import DEAD, DELIVERED, FINAL_STATES, SKIPPED
+
+#: What the receiver's file says of a POST that it took.
+OK, CUT_OFF = "200", "cut"
+#: Seconds before a broker's death in which ``everysec`` may lose what was accepted: Redis calls fsync once
+#: a second, and lets it be late by one more while the disk is busy.
+UNSYNCED_S: Final = 2.0
+#: Seconds between a POST and a broker's death within which the POST's claim or note may have been unwritten.
+FORGOTTEN_S: Final = 5.0
+#: Ids that are shown of each fault.
+SHOWN: Final = 20
+
+
+class Post(NamedTuple):
+    """A POST as the receiver wrote it down: ``status`` is a number, or ``cut``."""
+
+    id: str
+    attempt: int
+    at_s: float
+    status: str
+
+
+class Entry(NamedTuple):
+    """A record: its state, and the outcome of each attempt by its number."""
+
+    state: str
+    outcomes: Mapping[int, str]
+
+
+@dataclass(frozen=True)
+class Held:
+    """What the broker holds after draining.
+
+    Attributes:
+        entries: the ledger's records by id.
+        places: every id and all places that it stands in; ``queue`` and ``intake`` are not yet accepted.
+        leaks: counters that should be zero after draining and are not.
+    """
+
+    entries: Mapping[str, Entry]
+    places: Mapping[str, Sequence[str]]
+    leaks: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """What came of the accepted.
+
+    ``lost`` are accepted, never answered 200, not dead and not on their way; ``unsynced`` those of them
+    that were accepted within ``UNSYNCED_S`` before the broker was killed with ``everysec``.
+    """
+
+    accepted: int
+    delivered: int
+    dead: int
+    lost: list[str]
+    unsynced: list[str]
+    stuck: list[str]
+    unknown_to_ledger: list[str]
+    twice: Mapping[str, list[str]]
+    misplaced: Mapping[str, list[str]]
+    arrived_unaccepted: int
+    leaks: Mapping[str, int]
+
+    def faults(self, *, may_lose: bool) -> list[str]:
+        """What breaks the promise, one sentence each; ``may_lose``: the broker had not written everything."""
+        broken = [
+            (self.lost, "lost"),
+            (self.stuck, "stuck: neither delivered nor dead"),
+            (self.misplaced, "in no place or in two"),
+            (self.twice.get(NO_REASON, []), "sent twice without a word in the ledger"),
+        ]
+        if not may_lose:
+            broken += [
+                (self.unsynced, "lost"),
+                (self.unknown_to_ledger, "delivered and unknown to the ledger"),
+            ]
+        said = [f"{len(ids)} {words}: {', '.join(list(ids)[:SHOWN])}" for ids, words in broken if ids]
+        if self.leaks:
+            said.append(f"counters do not add up: {json.dumps(dict(self.leaks))}")
+        return said
+
+
+# Why a postback was sent again though the receiver had taken it. On a kept connection: libcurl takes one that
+# breaks before the first byte of the answer for a dead one, and sends again over a new one, as the same attempt.
+UNKNOWN: Final = "no note (killed before it, or lease lost)"
+NO_ANSWER: Final = "answer lost (cut off, or too late)"
+CUT_WITHIN: Final = "answer lost on a kept connection"
+FORGOTTEN: Final = "note lost with the unwritten tail"
+NO_REASON: Final = "no reason in the ledger"
+
+
+def compare(
+    accepted: Mapping[str, float],
+    posts: Collection[Post],
+    held: Held,
+    *,
+    unsynced_deaths: Sequence[float] = (),
+) -> Ledger:
+    """Compare the three lists.
+
+    Args:
+        accepted: id -> when its call had returned.
+        posts: what the receiver wrote down, in order.
+        held: what the broker holds.
+        unsynced_deaths: when the broker was killed with unwritten data; empty with ``always``.
+    """
+    of_id: defaultdict[str, list[Post]] = defaultdict(list)
+    for post in posts:
+        of_id[post.id].append(post)
+    arrived = {one for one, its in of_id.items() if any(post.status == OK for post in its)}
+
+    on_the_way, dead, gone = [], 0, []
+    for one in accepted:
+        entry = held.entries.get(one)
+        # One without a record is on its way while it stands in the queue or the intake.
+        if one in held.places if entry is None else entry.state not in FINAL_STATES:
+            on_the_way.append(one)
+        elif one in arrived:
+            continue
+        elif entry is not None and entry.state == DEAD:
+            dead += 1
+        else:
+            gone.append(one)
+    unsynced = [
+        one
+        for one in gone
+        if one not in held.entries
+        and any(death_s - UNSYNCED_S <= accepted[one] <= death_s + 0.1 for death_s in unsynced_deaths)
+    ]
+    return Ledger(
+        accepted=len(accepted),
+        delivered=len(arrived & accepted.keys()),
+        dead=dead,
+        lost=sorted(set(gone) - set(unsynced)),
+        unsynced=unsynced,
+        stuck=on_the_way,
+        unknown_to_ledger=[one for one in arrived if one in accepted and one not in held.entries],
+        twice=_sent_twice(of_id, held, unsynced_deaths),
+        misplaced=_misplaced(held),
+        arrived_unaccepted=len((of_id.keys() | held.entries.keys()) - accepted.keys()),
+        leaks=held.leaks,
+    )
+
+
+def _sent_twice(of_id: Mapping[str, list[Post]], held: Held, deaths: Sequence[float]) -> dict[str, list[str]]:
+    """Ids of which a POST came after one that the receiver had taken, by the reason that the ledger gives."""
+    reasons: defaultdict[str, list[str]] = defaultdict(list)
+    for one, posts in of_id.items():
+        entry = held.entries.get(one)
+        taken = [post for post in posts[:-1] if post.status in {OK, CUT_OFF}]
+        if taken:
+            for reason in {_reason(post, posts, entry, deaths) for post in taken}:
+                reasons[reason].append(one)
+    return dict(reasons)
+
+
+def _reason(post: Post, posts: Sequence[Post], entry: Entry | None, deaths: Sequence[float]) -> str:
+    """Why there was another POST after this one, which the receiver had taken."""
+    same = [other for other in posts if other.attempt == post.attempt]
+    sent_again_within = post is not same[-1]
+    if sent_again_within and post.status == CUT_OFF and len(same) == 2:
+        return CUT_WITHIN
+    outcome = entry.outcomes.get(post.attempt) if entry is not None else None
+    if sent_again_within or outcome is None or outcome == DELIVERED:
+        forgotten = any(abs(death_s - post.at_s) <= FORGOTTEN_S for death_s in deaths)
+        return FORGOTTEN if forgotten else NO_REASON
+    return UNKNOWN if outcome == "unknown" else NO_ANSWER
+
+
+def _misplaced(held: Held) -> dict[str, list[str]]:
+    """Ids in no place, in two, or not where their record says; with the places."""
+    wrong = {}
+    for one in held.places.keys() | held.entries.keys():
+        places = list(held.places.get(one, ()))
+        entry = held.entries.get(one)
+        if entry is None:
+            # The same message may stand in the queue twice: it is one postback when it is accepted.
+            right = bool(places) and set(places) <= {"queue", "intake"}
+        else:
+            inside = [place for place in places if place not in {"queue", "intake"}]
+            right = inside == [_place_of(entry.state)]
+        if not right:
+            wrong[one] = [entry.state if entry else "no record", *places]
+    return wrong
+
+
+def _place_of(state: str) -> str:
+    return "done" if state in {DELIVERED, SKIPPED, "cancelled"} else state

@@ -1,0 +1,140 @@
+"""The producer: sends postbacks at a steady rate, and notes an id only after its call has returned.
+
+It may be killed at any moment. What it noted stands in a file; started again, it goes on with what is
+not noted, under the same ids: the id of postback n follows from the seed and n. Every fourth block of
+25 goes through ``send_postbacks``, which chooses the ids itself, so these are noted only as they return
+and a call that raised is made anew with new ids.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from postbacks.accounts import make_account, redis_accounts
+from postbacks.errors import BrokerError
+from postbacks.tasks import send_postback, send_postbacks
+
+#: Accounts that can be reached, and those whose server always answers 500.
+GOOD, BAD = 20, 4
+#: One postback in this many goes to a server that always answers 500; never one of a bulk block.
+BAD_EVERY: Final = 200
+BLOCK: Final = 25
+#: Blocks of which the last one goes through ``send_postbacks``.
+BULK_EVERY: Final = 4
+LONGEST_PAUSE_S: Final = 2.0
+
+_EVENTS: Final[tuple[dict[str, str], ...]] = (
+    {
+        "ORIGIN": "SMS_MT", "CODE": "N202", "STATUS": "Message Sent/Delivered", "FROM": "86717",
+        "TO": "15552312102", "TRACKINGID": "MT_0123456789", "SPID": "0007",
+        "TIMESTAMP": "2013-11-05T05:41:08-05:00",
+    },
+    {
+        "ORIGIN": "SMS_MO", "CODE": "N211", "FROM": "15552312102", "TO": "86717", "TEXT": "STOP",
+        "RECEIVED": "2013-11-05T05:41:08-05",
+    },
+    {"ORIGIN": "SUB", "CODE": "N302", "MOBILE": "15552312102", "CAMPAIGNID": "17041"},
+)  # fmt: skip
+
+
+def postback_id(seed: int, number: int) -> str:
+    """The id of a postback that is sent by itself."""
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{seed}/{number}"))
+
+
+def account_of(number: int) -> str:
+    """Which account a postback belongs to."""
+    if number % BAD_EVERY == BAD_EVERY // 20:
+        return f"bad{number // BAD_EVERY % BAD}"
+    return f"good{number // BLOCK % GOOD}"
+
+
+def is_bulk(number: int) -> bool:
+    """Whether a postback goes through ``send_postbacks``."""
+    return number // BLOCK % BULK_EVERY == BULK_EVERY - 1
+
+
+class _Notes:
+    """Lines that are in the file (in the kernel's hands) when ``write`` returns."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+
+    def write(self, text: str) -> None:
+        os.write(self._file, text.encode())
+
+
+def read_notes(path: Path) -> list[list[str]]:
+    """The whole lines of a file of notes, split; one that was cut off by a death is no note."""
+    if not path.exists():
+        return []
+    text = path.read_text(encoding="utf-8")
+    return [line.split() for line in text[: text.rfind("\n") + 1].splitlines()]
+
+
+class _Producer:
+    def __init__(self, folder: Path) -> None:
+        self._accepted = _Notes(folder / "accepted")
+        self._raised = _Notes(folder / "raised")
+
+    def call(self, what: str, send: Callable[[], Any]) -> Any:
+        """Call until it returns, with a growing pause."""
+        pause_s = 0.1
+        while True:
+            try:
+                return send()
+            except BrokerError as error:
+                self._raised.write(f"{what} {time.time():.3f} {type(error).__name__}\n")
+                time.sleep(pause_s)
+                pause_s = min(LONGEST_PAUSE_S, pause_s * 2)
+
+    def send_one(self, seed: int, number: int) -> None:
+        one = postback_id(seed, number)
+        event = _EVENTS[number % len(_EVENTS)]
+        self.call(
+            one, lambda: send_postback.apply_async((account_of(number), event), task_id=one, retry=False)
+        )
+        self._accepted.write(f"{number} {one} {time.time():.3f}\n")
+
+    def send_block(self, numbers: list[int]) -> None:
+        events = [_EVENTS[number % len(_EVENTS)] for number in numbers]
+        ids = self.call("-", lambda: send_postbacks(account_of(numbers[0]), events))
+        now_s = time.time()
+        pairs = zip(numbers, ids, strict=True)
+        self._accepted.write("".join(f"{number} {one} {now_s:.3f}\n" for number, one in pairs))
+
+    def set_accounts(self, url: str) -> None:
+        for name in [f"good{number}" for number in range(GOOD)] + [f"bad{number}" for number in range(BAD)]:
+            account = make_account(name, url=f"{url}/{name}")
+            self.call("-", partial(redis_accounts().set, account))
+
+
+def main() -> None:
+    """Arguments: folder, receiver's URL, seed, how many, over how many seconds, when they began (epoch)."""
+    folder, url = Path(sys.argv[1]), sys.argv[2]
+    seed, count, seconds, began_s = int(sys.argv[3]), int(sys.argv[4]), float(sys.argv[5]), float(sys.argv[6])
+    noted = {int(fields[0]) for fields in read_notes(folder / "accepted")}
+    producer = _Producer(folder)
+    if not noted:
+        producer.set_accounts(url)
+    for first in range(0, count, BLOCK):
+        block = [number for number in range(first, min(count, first + BLOCK)) if number not in noted]
+        if is_bulk(first):
+            time.sleep(max(0.0, began_s + first * seconds / count - time.time()))
+            if block:
+                producer.send_block(block)
+            continue
+        for number in block:
+            time.sleep(max(0.0, began_s + number * seconds / count - time.time()))
+            producer.send_one(seed, number)
+
+
+if __name__ == "__main__":
+    main()

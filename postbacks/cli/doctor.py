@@ -1,0 +1,99 @@
+"""``postbacks doctor``: what is wrong with a live system, in plain words, and what to do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from postbacks.cli.base import Command, json_option, plain, print_json, seconds
+
+if TYPE_CHECKING:
+    from postbacks.doctor import Repair, Report, Result
+
+_COLOURS = {"wrong": "red", "note": "yellow", "fixed": "green"}
+#: How many of what is at fault are printed; ``--json`` has more.
+SHOWN = 5
+
+
+@click.command(
+    cls=Command,
+    examples=("postbacks doctor", "postbacks doctor --fix", "postbacks doctor --json --ping"),
+)
+@click.option(
+    "--fix", is_flag=True, help="Repair what can be repaired without guessing, and say what was done."
+)
+@click.option("--ping", is_flag=True, help="Ask the workers to answer as well; takes a second a look.")
+@click.option(
+    "--within",
+    "within_s",
+    default=60.0,
+    show_default=True,
+    metavar="SECONDS",
+    callback=seconds,
+    help="How long it may take to look at all postbacks.",
+)
+@json_option
+def doctor(fix: bool, ping: bool, within_s: float, as_json: bool) -> None:
+    """Examine the live system, and say what is wrong and what to do.
+
+    Looks at the broker, beat, workers, every lane and every postback, in pages that hold nobody up. What seems wrong
+    is looked at a second time 2.5 s later, and only what is still wrong is said.
+
+    Exit codes: 0 all is well (or was put right with --fix); 1 something is wrong; 2 the broker cannot be asked.
+    """
+    from postbacks.broker import client, redacted
+    from postbacks.doctor import Doctor
+    from postbacks.queue.scripts import Scripts
+    from postbacks.settings import load
+
+    settings = load()
+    examined = Doctor(Scripts(client()), settings, within_s=within_s, ping=ping)
+    report, done = examined.fix() if fix else (examined.examine(), [])
+    if as_json:
+        for repair in done:
+            print_json(repair.shown())
+        for result in report.results:
+            print_json(result.shown())
+    else:
+        _print(report, done, redacted(settings.broker_url), fix=fix)
+    if report.wrong:
+        raise click.exceptions.Exit(1)
+
+
+def _print(report: Report, done: list[Repair], url: str, *, fix: bool) -> None:
+    for label, fact in zip(("broker", "processes", "postbacks"), report.facts, strict=True):
+        where = f"{url}: " if label == "broker" else ""
+        click.echo(f"{label:11}{where}{fact}")
+    click.echo()
+    for repair in done:
+        _print_one("fixed", repair.result, repair.result.check.fix)
+    if fix and not done:
+        click.echo("Nothing had to be repaired, or could be without guessing.\n")
+    found = [result for result in report.results if result.found]
+    for result in sorted(found, key=lambda one: one.level != "wrong"):
+        _print_one(result.level, result, result.check.remedy)
+    wrong = len(report.wrong)
+    notes = len(found) - wrong
+    words = f"{wrong} wrong" if wrong else "nothing wrong"
+    if notes:
+        words += f", {notes} note{'' if notes == 1 else 's'}"
+    click.echo(f"{len(report.results)} checks, {words}.")
+
+
+def _print_one(level: str, result: Result, do: str) -> None:
+    head = click.style(f"{level.upper():6}", fg=_COLOURS[level], bold=True)
+    words = result.words
+    many = f" ({len(words):,})" if len(words) > 1 else ""
+    click.echo(f"{head} {click.style(result.check.name, bold=True)}{many}")
+    lines = [f"{result.check.says}:", *(f"  {one}" for one in words[:SHOWN])]
+    if len(words) == 1:
+        lines = [f"{result.check.says}: {words[0]}."]
+    if len(words) > SHOWN:
+        lines.append(f"  and {len(words) - SHOWN:,} more")
+    lines.append(f"Repair: {do}." if level == "fixed" else f"To do: {do}")
+    for line in lines:
+        deeper = " " * (9 if line.startswith("  ") else 7)
+        text = plain(line.strip())
+        click.echo(click.wrap_text(text, width=100, initial_indent=deeper, subsequent_indent=deeper))
+    click.echo()

@@ -1,0 +1,198 @@
+"""What a test POST means for its receiver's developers: a verdict, what to do, and what else was noticed."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+from urllib.parse import urljoin, urlsplit
+
+from postbacks.delivery.ping import Observation
+from postbacks.settings import Settings
+from postbacks.urls import redacted
+
+#: A certificate that ends sooner should have been renewed: common ones are, 30 days before.
+WARN_DAYS: Final = 14
+
+#: What to do about a status that is no redirect.
+_STATUS_ADVICE: Final = {
+    401: "The receiver wants other credentials: put user and password into the URL.",
+    403: "The receiver refuses us: does it allow our address, and are credentials in the URL?",
+    404: "The path is not one that the receiver knows: correct the URL.",
+    405: "The receiver takes no POST at this path: correct the URL, or let it.",
+    410: "The receiver says that this path is gone: correct the URL.",
+    411: "The receiver or what stands before it misreads the request: it has a Content-Length.",
+    413: "The receiver takes no document of this size: let it.",
+    415: "The receiver does not take Content-Type application/xml: let it.",
+    429: "The receiver asks for fewer requests: raise its limit for us, or answer 200 and work later.",
+}
+
+#: Words of a TLS fault (delivery/verdict.py) -> what to do about it.
+_TLS_ADVICE: Final = (
+    ("has expired", "Renew the server's certificate, and reload the server."),
+    ("not valid yet", "Look at the server's clock and its certificate."),
+    ("for another host", "Give the server a certificate that names this host, or correct the URL."),
+    (
+        "self-signed",
+        "Get a certificate of a public authority, or let the account trust this one: --ca-bundle FILE.",
+    ),
+    (
+        "issuer",
+        "Let the server send the intermediate certificates too (fullchain), or let the account trust your own authority: --ca-bundle FILE.",
+    ),
+    ("TLS is too old", "Switch TLS 1.2 or 1.3 on."),
+    ("not the pinned one", "Where the key was changed on purpose, set the new one: --pin sha256//…"),
+    ("client certificate", "Set one for the account: --client-cert FILE --client-key FILE."),
+)
+
+_ADVICE: Final = {
+    "dns": "Look for a misspelt host, and whether its name is in the public DNS.",
+    "refused": "Nothing listens there, or a firewall refuses us: start the receiver, open the port, correct the URL.",
+    "connect_timeout": "A firewall may drop our packets, or the host is down.",
+    "answer_timeout": "Answer 200 first, as soon as the postback is stored, and work afterwards.",
+    "blocked": "Use a public address and a usual port. For a receiver of your own network see "
+    "POSTBACKS_ALLOWED_NETWORKS and POSTBACKS_ALLOWED_PORTS.",
+    "broken_answer": "What listens there speaks no HTTP, or broke off: look at its log, and at http or https in the URL.",
+    "too_large": "Answer with fewer or smaller headers and cookies.",
+    "bad_url": "Correct the URL.",
+}
+#: Where the connection stands and TLS does not.
+_SILENT_TLS: Final = "Something listens there and says nothing: does it speak TLS, or is the URL http://?"
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """The verdict in plain words, what to do about it (may be empty), and what else was noticed."""
+
+    verdict: str
+    todo: str
+    noticed: tuple[str, ...]
+
+
+def advise(seen: Observation, settings: Settings) -> Advice:
+    """Say what would have become of a postback, and why."""
+    noticed = tuple(_noticed(seen, settings))
+    if seen.outcome.delivered:
+        return Advice("answered 200: this postback would count as delivered", "", noticed)
+    verdict, todo = _failure(seen)
+    return Advice(f"{verdict}; {_consequence(settings)}", todo, noticed)
+
+
+def location(seen: Observation) -> str:
+    """Where a redirect leads, as a listing shows it; empty where it does not."""
+    target = seen.headers.get("location", "")
+    if seen.status is None or not 300 <= seen.status < 400 or not target:
+        return ""
+    try:
+        return redacted(urljoin(seen.url, target))[:300]
+    except ValueError:
+        return "(unreadable URL)"
+
+
+def days_left(seen: Observation, now: datetime | None = None) -> int | None:
+    """Whole days until the server's certificate ends."""
+    if seen.certificate is None:
+        return None
+    return math.floor((seen.certificate.ends - (now or datetime.now(UTC))).total_seconds() / 86_400)
+
+
+def _failure(seen: Observation) -> tuple[str, str]:
+    name, limits = seen.outcome.name, seen.limits
+    if name == "status":
+        return _status(seen)
+    if name == "answer_timeout":
+        limit = f"the limit is {limits.answer_timeout_s:g} s"
+        if seen.answer_s is not None:
+            return f"answered {seen.status} after {seen.answer_s:.1f} s: {limit}", _ADVICE[name]
+        return f"no answer within {seen.patience.answer_timeout_s:g} s: {limit}", _ADVICE[name]
+    if name == "connect_timeout":
+        limit = f"the limit is {limits.connect_timeout_s:g} s"
+        if seen.connecting_s is not None:
+            return f"connected after {seen.connecting_s:.1f} s: {limit}", _ADVICE[name]
+        if seen.resolved_s is None:
+            return f"no answer of DNS within {seen.patience.connect_timeout_s:g} s: {limit}", _ADVICE["dns"]
+        if seen.connected_s is not None:
+            return f"no TLS within {seen.patience.connect_timeout_s:g} s: {limit}", _SILENT_TLS
+        return f"no connection within {seen.patience.connect_timeout_s:g} s: {limit}", _ADVICE[name]
+    detail = seen.outcome.detail
+    if name == "blocked":
+        return detail, _ADVICE[name]
+    phrase = detail.partition(" (")[0]  # behind it stand libcurl's own words
+    todo = _ADVICE.get(name, "")
+    if name == "tls":
+        todo = next((other for mark, other in _TLS_ADVICE if mark in phrase), "Look at the server's log.")
+    elif name == "broken_answer" and seen.secured_s and not (limits.tls and limits.tls.client_cert):
+        todo = f"{todo} It may want a client certificate: --client-cert FILE --client-key FILE."
+    return phrase, todo
+
+
+def _status(seen: Observation) -> tuple[str, str]:
+    status = seen.status or 0
+    target = location(seen)
+    if target:
+        return (
+            f"answered {status}, redirects to {target}: set that URL instead",
+            "No redirect is ever followed.",
+        )
+    if 200 <= status < 300:
+        return f"answered {status}: only 200 counts", "Answer 200, also where there is nothing to say."
+    if status in _STATUS_ADVICE:
+        todo = _STATUS_ADVICE[status]
+    elif status >= 500:
+        todo = "The receiver failed: look at its log."
+    else:
+        todo = "Look at the receiver's log."
+    return f"answered {status}: only 200 counts", todo
+
+
+def _consequence(settings: Settings) -> str:
+    times = settings.max_resends
+    if not times:
+        return "this postback would be dead at once"
+    return f"this postback would be sent again {'once' if times == 1 else f'{times} times'}"
+
+
+def _noticed(seen: Observation, settings: Settings) -> list[str]:
+    words: list[str] = []
+    days = days_left(seen)
+    if days is not None and 0 <= days < WARN_DAYS:
+        words.append(f"the certificate ends {_in_days(days)}: renew it")
+    if seen.closes:
+        saved_s = (seen.secured_s or seen.connected_s or 0.0) - (seen.resolved_s or 0.0)
+        words.append(
+            f"answered {seen.status} but the connection is closed after each postback: "
+            f"keep-alive would save {_ms(saved_s)}"
+        )
+    limit_s = seen.limits.answer_timeout_s
+    if seen.answer_s is not None and seen.answer_s < limit_s:
+        if seen.answer_s > limit_s / 2:
+            words.append(f"the answer took {seen.answer_s:.1f} s of the {limit_s:g} s that it may take")
+        elif seen.answer_s > settings.slow_after_s:
+            words.append(
+                f"the answer took {seen.answer_s:.1f} s: an account slower than {settings.slow_after_s:g} s "
+                "shares its room with failing ones"
+            )
+    if seen.status == 200 and seen.waited.detail:
+        words.append(seen.waited.detail)
+    if urlsplit(seen.url).scheme == "http" and _is_public(seen.address) and not settings.proxy_url:
+        words.append("the URL is http: whoever is on the way can read the postbacks, and change them")
+    return words
+
+
+def _is_public(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address.rpartition(":")[0].strip("[]")).is_global
+    except ValueError:
+        return False
+
+
+def _in_days(days: int) -> str:
+    if days < 1:
+        return "within a day"
+    return f"in {days} day{'' if days == 1 else 's'}"
+
+
+def _ms(length_s: float) -> str:
+    return f"{length_s * 1000:.0f} ms" if length_s >= 0.001 else "under 1 ms"

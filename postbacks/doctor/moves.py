@@ -1,0 +1,138 @@
+"""The doctor's own Lua scripts: what is seen in one instant, and every repair, one step each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any, Final
+
+from postbacks.broker import broker_errors
+from postbacks.catalogue import ORIGINS
+from postbacks.queue.scripts import KEYS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from postbacks.queue.scripts import Scripts
+
+#: Postbacks that one script call looks at: each may mean a search through a long lane.
+PLACE_BATCH: Final = 50
+#: Lanes that one script call looks at.
+LANE_BATCH: Final = 500
+#: Claimed and parked ids that one script counts: 0.1 s of the broker's time.
+OPEN_MAX: Final = 50_000
+#: Groups that lanes are of (``catalogue/``).
+GROUPS: Final = tuple(sorted(set(ORIGINS.values())))
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a postback stood in one instant.
+
+    Attributes:
+        id: the postback.
+        state: what its record says; empty where there is no record.
+        lane: the lane that its record names; empty where it names none.
+        remembered: the ledger only remembers that it was revoked before it came.
+        sequence: its number in its account.
+        places: all of them, as ``lane acme/mt``, ``claims 1f3c…``, ``parked``, ``done`` or ``dead``.
+    """
+
+    id: str
+    state: str
+    lane: str
+    remembered: bool
+    sequence: int
+    places: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """A lane in one instant.
+
+    Attributes:
+        name: ``account/group``.
+        waiting: ids in it.
+        claimed: ids in claims, as its pace says.
+        counted: ids in claims, counted.
+        claimable: whether its pace lets a loop claim from it.
+        trusted: whether it is in the ring of the trusted.
+        suspect: whether it is in the ring of the suspects.
+    """
+
+    name: str
+    waiting: int
+    claimed: int
+    counted: int
+    claimable: bool
+    trusted: bool
+    suspect: bool
+
+
+@cache
+def _source(name: str) -> str:
+    shared = (files("postbacks.queue") / "_shared.lua").read_text("utf-8")
+    return shared + (files("postbacks.doctor") / f"{name}.lua").read_text("utf-8")
+
+
+def _run(scripts: Scripts, name: str, arguments: Iterable[str | int]) -> Any:
+    script = scripts.client.register_script(_source(name))
+    with broker_errors():
+        return script(keys=list(KEYS), args=[scripts.clock_offset_ms, *arguments])
+
+
+def places(
+    scripts: Scripts, seen: Mapping[str, Iterable[str]], tokens: Sequence[str] = (), *, settle: bool = False
+) -> list[Place]:
+    """Where ids stand (``seen`` has the lanes that each was seen in); settled where asked."""
+    ids = list(seen)
+    found: list[Place] = []
+    for start in range(0, len(ids), PLACE_BATCH):
+        arguments: list[str | int] = ["settle" if settle else "look", len(tokens), *tokens]
+        for one in ids[start : start + PLACE_BATCH]:
+            arguments += (one, "\n".join(seen[one]))
+        for row in _run(scripts, "place", arguments):
+            one, state, lane, remembered, sequence, _, *where = row
+            found.append(
+                Place(
+                    _text(one), _text(state), _text(lane), bool(remembered), int(sequence),
+                    tuple(_text(place) for place in where),
+                )
+            )  # fmt: skip
+    return found
+
+
+def lanes(
+    scripts: Scripts, names: Iterable[str], tokens: Sequence[str] = (), *, settle: bool = False
+) -> list[Lane]:
+    """How lanes stand; settled where asked."""
+    every = list(names)
+    found: list[Lane] = []
+    for start in range(0, len(every), LANE_BATCH):
+        mode = "settle" if settle else "look"
+        arguments: list[str | int] = [mode, len(tokens), *tokens, *every[start : start + LANE_BATCH]]
+        for name, waiting, claimed, counted, *flags in _run(scripts, "lane", arguments):
+            found.append(Lane(_text(name), waiting, claimed, counted, *(bool(flag) for flag in flags)))
+    return found
+
+
+def settle_leases(
+    scripts: Scripts, lease_ms: int, intake_ms: int, slack_ms: int, tokens: Sequence[str]
+) -> tuple[int, int]:
+    """Give ownerless claims an ended lease and shorten leases from the future; returns how many of each."""
+    adopted, shortened = _run(scripts, "lease", (lease_ms, intake_ms, slack_ms, *tokens))
+    return adopted, shortened
+
+
+def backlogs(
+    scripts: Scripts, accounts: Iterable[str], tokens: Sequence[str] = (), *, settle: bool = False
+) -> dict[str, tuple[int, int]]:
+    """Accounts' backlogs as they are noted and as they are; put right where asked; empty if too much is open."""
+    mode = "settle" if settle else "look"
+    arguments: tuple[str | int, ...] = (mode, OPEN_MAX, len(GROUPS), len(tokens), *GROUPS, *tokens, *accounts)
+    return {_text(name): (count, counted) for name, count, counted in _run(scripts, "backlog", arguments)}
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "replace")

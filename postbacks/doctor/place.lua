@@ -1,0 +1,111 @@
+-- place: where postbacks stand, all their places seen in one instant; and, where asked, puts each into
+-- the one place that its record names. The record is the truth: every move writes it in the same step.
+--
+-- ARGV[2] mode (look | settle)   ARGV[3] number of tokens of delivering loops whose claims are looked at
+--   besides those of CLAIMERS   ARGV[4..] the tokens, then two a postback: id, and the lanes that it was
+--   seen in (separated by newlines). To settle, the youngest first: the oldest ends up in front.
+-- Returns a row a postback, as it was before: {id, state ('' without a
+--   record, ? where that has none), its lane, 1 if the ledger only remembers
+--   that it was revoked, sequence, 1 if it was settled, places ('lane x', 'claims t', parked, done, dead)}.
+-- Atomic: all places of all the postbacks in one instant.
+local mode, extra = ARGV[2], tonumber(ARGV[3])
+local tokens, seen = redis.call('ZREVRANGE', CLAIMERS, 0, -1), {}
+for _, token in ipairs(tokens) do seen[token] = true end
+for i = 4, 3 + extra do
+  if not seen[ARGV[i]] then tokens[#tokens + 1] = ARGV[i] end
+end
+local INDEX = { parked = PARKED, done = DONE, dead = DEAD }
+local NAMES = { waiting = 'lane', sending = 'claims', parked = 'parked', delivered = 'done', skipped = 'done',
+  cancelled = 'done', dead = 'dead' }
+local touched = {}
+
+-- every place of an id: {kind, lane or token}
+local function places_of(id, own, lanes)
+  local found, looked = {}, { [''] = true }
+  local function look_into(lane)
+    if looked[lane] then return end
+    looked[lane] = true
+    for _ = 1, #redis.call('LPOS', LANE .. lane, id, 'COUNT', 0) do found[#found + 1] = { 'lane', lane } end
+  end
+  look_into(own)
+  for lane in string.gmatch(lanes, '[^\n]+') do look_into(lane) end
+  for _, token in ipairs(tokens) do
+    if redis.call('HEXISTS', CLAIMS .. token, id) == 1 then found[#found + 1] = { 'claims', token } end
+  end
+  for _, kind in ipairs({ 'parked', 'done', 'dead' }) do
+    if redis.call('ZSCORE', INDEX[kind], id) then found[#found + 1] = { kind } end
+  end
+  return found
+end
+
+local function remove(id, place)
+  if place[1] == 'lane' then
+    redis.call('LREM', LANE .. place[2], -1, id) -- from its end: the first one stays the longest
+  elseif place[1] == 'claims' then
+    redis.call('HDEL', CLAIMS .. place[2], id)
+  else
+    redis.call('ZREM', INDEX[place[1]], id)
+  end
+end
+
+-- what reap.lua does with a claim: a POST that may have begun stands as an attempt, outcome unknown
+local function take_back(id, account, lane)
+  local record = RECORD .. id
+  local r = redis.call('HMGET', record, 'attempts', 'sent_ms', 'cancel')
+  local number = tonumber(r[1] or 0)
+  if number > 0 and redis.call('HEXISTS', record, 'attempt:' .. number) == 0 then
+    redis.call('HSET', record, 'attempt:' .. number, cjson.encode({
+      number = number, at_ms = tonumber(r[2] or now), outcome = 'unknown',
+      detail = 'the ledger had lost sight of it; postbacks doctor sent it again' }))
+  end
+  if r[3] then return finish(id, account, 'cancelled', 'revoked', DONE) end
+  redis.call('HSET', record, 'state', 'waiting')
+  redis.call('LPUSH', LANE .. lane, id)
+  touched[lane] = true
+end
+
+local function settle(id, state, account, lane, found)
+  local kind, kept = NAMES[state], nil
+  if state ~= '' and not kind then return 0 end -- a state of a later version: not ours to touch
+  if lane == '' and (kind == 'lane' or kind == 'claims' or kind == 'parked') then return 0 end -- whose is it?
+  for _, place in ipairs(found) do
+    local right = place[1] == kind and (kind ~= 'lane' or place[2] == lane)
+    if right and not kept then kept = place else remove(id, place) end
+  end
+  if kept or state == '' then return 1 end
+  local r = redis.call('HMGET', RECORD .. id, 'next_ms', 'ended_ms')
+  if kind == 'lane' then
+    redis.call('LPUSH', LANE .. lane, id)
+    touched[lane] = true
+  elseif kind == 'claims' then
+    take_back(id, account, lane)
+  elseif kind == 'parked' then
+    redis.call('ZADD', PARKED, tonumber(r[1] or now), id)
+  else
+    redis.call('ZADD', INDEX[kind], tonumber(r[2] or now), id)
+  end
+  return 1
+end
+
+local rows = {}
+for i = 4 + extra, #ARGV, 2 do
+  local id = ARGV[i]
+  local r = redis.call('HMGET', RECORD .. id, 'state', 'account', 'group', 'sequence')
+  local state, lane = r[1], ''
+  if not state then state = redis.call('EXISTS', RECORD .. id) == 1 and '?' or '' end
+  if r[2] and r[3] and r[3] ~= '' then lane = r[2] .. '/' .. r[3] end
+  local remembered = state == 'cancelled' and not r[2]
+  local found = places_of(id, lane, ARGV[i + 1])
+  local right = NAMES[state] == 'lane' and 'lane ' .. lane or NAMES[state]
+  local names = {}
+  for at, place in ipairs(found) do names[at] = place[2] and place[1] .. ' ' .. place[2] or place[1] end
+  local sound = #found == 1 and (names[1] == right or found[1][1] == 'claims' and right == 'claims')
+  if #found == 0 and (state == '' or remembered) then sound = true end
+  local settled = 0
+  if mode == 'settle' and not sound then
+    settled = settle(id, remembered and '' or state, r[2], lane, found)
+  end
+  rows[#rows + 1] = { id, state, lane, remembered and 1 or 0, r[4] or '0', settled, unpack(names) }
+end
+for lane in pairs(touched) do make_ready(lane) end
+return rows

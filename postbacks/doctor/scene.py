@@ -1,0 +1,183 @@
+"""The scene: what a few cheap questions to the broker say about it, its processes and Celery's queues."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import redis
+
+from postbacks import keys
+from postbacks.broker import broker_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from postbacks.queue.scripts import Scripts
+
+#: Messages of a queue that are read.
+SAMPLE: Final = 200
+#: Lanes of each ring whose first postback is looked at.
+HEADS: Final = 100
+#: Celery's own default queue; nothing of ours belongs there.
+CELERY_QUEUE: Final = "celery"
+#: Where kombu keeps what a worker has taken and not acknowledged (kombu 5.7, ``Channel.unacked_key``).
+UNACKED: Final = "unacked"
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """One look at the broker. Times are ms since the epoch on the broker's clock.
+
+    Attributes:
+        info: the broker's INFO.
+        database: number of the database that is looked at.
+        fsync: its appendfsync; None where it does not tell.
+        now_ms: its clock.
+        here_ms: this machine's clock at the same moment.
+        last_tick_ms: when a tick last finished.
+        newest_ms: the latest time that a postback's end was noted with.
+        claimers: token of a delivering loop -> when its lease ends.
+        intake: messages that a tick has taken and not accepted.
+        intake_lease_ms: when the lease on them ends.
+        queue: messages that wait to be taken in.
+        work: messages in the workers' queue.
+        tasks: ``queue: task`` -> how many of it, in samples of the queues ``postbacks``, ``postbacks.work``
+            and ``celery``.
+        unacked: delivery tag -> task, of what workers hold unacknowledged.
+        ready: a lane in turn -> its first id.
+        overdue: parked postbacks whose countdown ended before the slack.
+        overdue_since_ms: when the first of them was due.
+        sizes: waiting in Celery's queue, parked, dead, done.
+        workers: names of the workers that answered; None where they were not asked.
+    """
+
+    info: Mapping[str, Any]
+    database: int
+    fsync: str | None
+    now_ms: int
+    here_ms: int
+    last_tick_ms: int | None
+    newest_ms: int | None
+    claimers: Mapping[str, int]
+    intake: int
+    intake_lease_ms: int | None
+    queue: int
+    work: int
+    tasks: Mapping[str, int]
+    unacked: Mapping[str, str]
+    ready: Mapping[str, str]
+    overdue: int
+    overdue_since_ms: int | None
+    sizes: Mapping[str, int]
+    workers: tuple[str, ...] | None
+
+    @property
+    def tick_age_s(self) -> float | None:
+        """Seconds since a tick last finished; negative where that lies in the future."""
+        return None if self.last_tick_ms is None else (self.now_ms - self.last_tick_ms) / 1000
+
+
+def look(scripts: Scripts, *, overdue_slack_ms: int, workers: Sequence[str] | None = None) -> Scene:
+    """Take a look."""
+    client: Any = scripts.client
+    with broker_errors():
+        info = client.info("everything")
+        fsync = _fsync(client)
+        before_s = time.time()
+        seconds, microseconds = client.time()
+        here_ms = int((before_s + time.time()) * 500)
+        now_ms = seconds * 1000 + microseconds // 1000 + scripts.clock_offset_ms
+        pipe = client.pipeline(transaction=False)
+        pipe.get(keys.LAST_TICK)
+        pipe.zrevrange(keys.DONE, 0, 0, withscores=True)
+        pipe.zrevrange(keys.DEAD, 0, 0, withscores=True)
+        pipe.zrange(keys.CLAIMERS, 0, -1, withscores=True)
+        pipe.llen(keys.INTAKE)
+        pipe.hget(keys.INTAKE_LEASE, "expires_ms")
+        pipe.zrange(keys.READY_TRUSTED, 0, HEADS - 1)
+        pipe.zrange(keys.READY_SUSPECT, 0, HEADS - 1)
+        pipe.zcount(keys.PARKED, "-inf", now_ms - overdue_slack_ms)
+        pipe.zrange(keys.PARKED, 0, 0, withscores=True)
+        pipe.zcard(keys.PARKED)
+        pipe.zcard(keys.DEAD)
+        pipe.zcard(keys.DONE)
+        pipe.llen(keys.WORK_QUEUE)
+        pipe.hscan(UNACKED, 0, count=SAMPLE) if client.type(UNACKED) == b"hash" else pipe.time()
+        for one in keys.QUEUE_LISTS:
+            pipe.llen(one)
+        (
+            tick, done, dead, claimers, intake, lease, trusted, suspect, overdue, first, parked, dead_size,
+            done_size, work, unacked, *waiting,
+        ) = pipe.execute()  # fmt: skip
+        tasks = _tasks(client)
+        ready = _heads(client, [*trusted, *suspect])
+    ends = [int(score) for _, score in (*done, *dead)]
+    held = unacked[1] if isinstance(unacked[1], dict) else {}
+    return Scene(
+        info=info,
+        database=int(client.connection_pool.connection_kwargs.get("db") or 0),
+        fsync=fsync,
+        now_ms=now_ms,
+        here_ms=here_ms + scripts.clock_offset_ms,
+        last_tick_ms=None if tick is None else int(float(tick)),
+        newest_ms=max(ends, default=None),
+        claimers={text(token): int(score) for token, score in claimers},
+        intake=intake,
+        intake_lease_ms=None if lease is None else int(float(lease)),
+        queue=sum(waiting),
+        work=work,
+        tasks=tasks,
+        unacked={text(tag): _task_of(raw) for tag, raw in held.items()},
+        ready=ready,
+        overdue=overdue,
+        overdue_since_ms=int(first[0][1]) if overdue and first else None,
+        sizes={"parked": parked, "dead": dead_size, "done": done_size},
+        workers=None if workers is None else tuple(workers),
+    )
+
+
+def _fsync(client: Any) -> str | None:
+    try:
+        found = client.config_get("appendfsync")
+    except redis.ResponseError:  # a hosted broker may keep CONFIG to itself
+        return None
+    return found.get("appendfsync") or None
+
+
+def _tasks(client: Any) -> dict[str, int]:
+    found: Counter[str] = Counter()
+    for queue in (*keys.QUEUE_LISTS, keys.WORK_QUEUE, CELERY_QUEUE):
+        if client.type(queue) != b"list":  # under Celery's names another application may keep other things
+            continue
+        name = keys.QUEUE if queue in keys.QUEUE_LISTS else queue
+        for raw in client.lrange(queue, -SAMPLE, -1):
+            found[f"{name}: {_task_of(raw)}"] += 1
+    return dict(found)
+
+
+def _heads(client: Any, lanes: Sequence[bytes]) -> dict[str, str]:
+    pipe = client.pipeline(transaction=False)
+    for lane in lanes:
+        pipe.lindex(keys.lane(text(lane)), 0)
+    return {text(lane): text(head) for lane, head in zip(lanes, pipe.execute(), strict=True) if head}
+
+
+def _task_of(raw: bytes) -> str:
+    """The task that a message of Celery's asks for, as far as that can be told."""
+    try:
+        message = json.loads(raw)
+        if isinstance(message, list):  # unacked: message, exchange, routing key
+            message = message[0]
+        task = message["headers"].get("task")
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        return "(not a Celery message)"
+    return str(task) if task else "(a message of Celery's protocol 1)"
+
+
+def text(value: bytes) -> str:
+    """What the broker sent, as text."""
+    return value.decode("utf-8", "replace")

@@ -1,0 +1,325 @@
+"""Every check, one row each: what it looks at, what it says, what to do, and what ``--fix`` does about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Literal
+
+from postbacks.doctor import broker_checks, process_checks, survey
+from postbacks.doctor.broker_checks import duration
+from postbacks.ledger.record import SCHEMA
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from postbacks.doctor.scene import Scene
+    from postbacks.doctor.survey import Survey
+    from postbacks.settings import Settings
+
+#: Seconds after which the postback that waits the longest is worth a word.
+OLDEST_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One look at the whole system."""
+
+    scene: Scene
+    survey: Survey
+    settings: Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One check.
+
+    Attributes:
+        name: how it is called.
+        level: ``wrong`` makes the exit code 1; a ``note`` is worth knowing.
+        looks_at: what it looks at.
+        says: what it means when it finds something; what it found follows.
+        remedy: what to do.
+        find: what is at fault (an id, a lane, a token; empty for the whole) and how, in one look.
+        fix: what ``--fix`` does; empty where a person has to decide.
+    """
+
+    name: str
+    level: Literal["wrong", "note"]
+    looks_at: str
+    says: str
+    remedy: str
+    find: Callable[[Look], dict[str, str]]
+    fix: str = ""
+
+
+def _scene(find: Callable[[Scene], dict[str, str]]) -> Callable[[Look], dict[str, str]]:
+    return lambda look: find(look.scene)
+
+
+def _survey(name: str) -> Callable[[Look], dict[str, str]]:
+    return lambda look: dict(look.survey.faults.get(name, {}))
+
+
+def _schemas(look: Look) -> dict[str, str]:
+    found = look.survey.schemas
+    if set(found) <= {str(SCHEMA)}:
+        return {}
+    return {version: f"version {version}: {count:,}" for version, count in sorted(found.items())}
+
+
+def _dead(look: Look) -> dict[str, str]:
+    return {reason[:80]: f"{count:,} {reason[:80]}" for reason, count in look.survey.reasons.most_common(10)}
+
+
+def _oldest(look: Look) -> dict[str, str]:
+    found = {}
+    for group, (lane, created_ms) in sorted(look.survey.oldest.items()):
+        age_s = (look.scene.now_ms - created_ms) / 1000
+        if age_s > OLDEST_S:
+            found[group] = f"{group}: made {duration(age_s)} ago, in {lane}"
+    return found
+
+
+def _incomplete(look: Look) -> dict[str, str]:
+    if look.survey.complete:
+        return {}
+    return {"": f"{look.survey.records:,} records were looked at"}
+
+
+_REDO: Final = (
+    "puts each where its record says (a POST that nobody noted stands as unknown and is sent again)"
+)
+
+#: In the order in which one would ask: what stands further up explains what stands below.
+CHECKS: Final = (
+    # -- the broker ------------------------------------------------------------------------
+    Check(
+        "version", "wrong", "the broker's version: Redis 7.0, Valkey 8.0 or newer",
+        "The broker is too old", "Upgrade it; postbacks uses commands that it does not have.",
+        _scene(broker_checks.version),
+    ),
+    Check(
+        "role", "wrong", "whether the broker is a primary and no cluster",
+        "The broker is not one that can be written to",
+        "Point POSTBACKS_BROKER_URL at the primary, on every machine, and start workers and beat again.",
+        _scene(broker_checks.role),
+    ),
+    Check(
+        "eviction", "wrong", "`maxmemory-policy`: `noeviction`",
+        "The broker throws keys away when it is full, and postbacks with them",
+        "CONFIG SET maxmemory-policy noeviction, and write it into the broker's configuration.",
+        _scene(broker_checks.eviction),
+    ),
+    Check(
+        "append-only", "wrong", "`appendonly` and `appendfsync`: that what was accepted is written at all",
+        "What the broker holds may be lost when it dies",
+        "CONFIG SET appendonly yes, CONFIG SET appendfsync always, and write both into its configuration.",
+        _scene(broker_checks.append_only),
+    ),
+    Check(
+        "fsync", "note", "`appendfsync`: `always`",
+        "A broker that dies may lose the last second of what it accepted",
+        "Accepted means kept only with appendfsync always (CONFIG SET appendfsync always).",
+        _scene(broker_checks.fsync),
+    ),
+    Check(
+        "disk", "wrong", "whether the last write, rewrite and snapshot went to the disk",
+        "The broker cannot write to its disk; it soon refuses, or refuses already, every postback",
+        "Make room on the broker's disk (df -h) and see its log for the reason.",
+        _scene(broker_checks.disk),
+    ),
+    Check(
+        "memory", "wrong", "memory used: under 85% of `maxmemory`, or of the machine's where it is not set",
+        "The broker is nearly full; when it is, nobody's postbacks are accepted",
+        "Give it more memory (CONFIG SET maxmemory), or lower POSTBACKS_LEDGER_MEMORY_SHARE or "
+        "POSTBACKS_RETENTION_DELIVERED_S; see below whether postbacks pile up.",
+        _scene(broker_checks.memory),
+    ),
+    Check(
+        "replicas", "wrong", "replicas: online, heard of within 10 s, less than 16 MiB behind",
+        "A replica is not in step; after a failover now, postbacks would be missing or sent twice",
+        "See the replica's log and the network to it.",
+        _scene(broker_checks.replicas),
+    ),
+    Check(
+        "clock", "wrong", "this machine's clock against the broker's: within 5 s",
+        "Two clocks differ",
+        "Set the one that is wrong (timedatectl). When beat's and a worker's differ by more than 5 s, the "
+        "worker throws every tick away.",
+        _scene(broker_checks.clock),
+    ),
+    Check(
+        "clock-jump", "wrong", "times in the ledger that lie in the future",
+        "The broker's clock was put back",
+        "Nothing is lost: resends and countdowns come later by as much. Set its clock right; if it is right now, "
+        "`postbacks doctor --fix` ends the leases that would last too long.",
+        _scene(broker_checks.clock_jump),
+    ),
+    # -- beat and workers ------------------------------------------------------------------
+    Check(
+        "beat", "wrong", "when a tick last finished: within a minute",
+        "Nothing is taken in, resent or taken over",
+        "Start or restart what is missing: `celery -A postbacks worker` and `celery -A postbacks beat` (or "
+        "`postbacks up`). If both run, their logs say why a tick fails; --ping tells which workers answer.",
+        _scene(process_checks.beat),
+    ),
+    Check(
+        "ticks-late", "wrong", "when a tick last finished: within 5 s",
+        "Ticks come late, and postbacks with them",
+        "See whether beat and workers still run; if they do, whether their machines or the broker's are out of CPU, "
+        "and start another worker.",
+        _scene(process_checks.ticks_late),
+    ),
+    Check(
+        "workers", "wrong", "lanes that are ready while no delivering loop runs; with --ping, whether workers answer",
+        "Nobody delivers",
+        "Start workers (`celery -A postbacks worker`); where they run, their logs say why `deliver` fails.",
+        _scene(process_checks.workers),
+    ),
+    Check(
+        "work-queue", "wrong", "messages in the queue `postbacks.work`: at most 100",
+        "Wake-ups pile up, sent faster than workers take them",
+        "Start more workers; when they are hung rather than too few, restart them. The wake-ups carry nothing.",
+        _scene(process_checks.work_queue),
+    ),
+    Check(
+        "intake", "wrong", "messages that a tick has taken, and no tick holds",
+        "A tick died with messages in its hands",
+        "The next tick accepts them; if they stay, none runs (see beat) or every one fails at them (see the log).",
+        _scene(process_checks.intake),
+    ),
+    Check(
+        "leases-overdue", "wrong", "leases of delivering loops that ended over 10 s ago",
+        "A loop has died and nobody takes its postbacks over",
+        "Ticks do it: see beat. If ticks finish, their logs say why this fails.",
+        _scene(process_checks.leases_overdue),
+    ),
+    Check(
+        "leases-ahead", "wrong", "leases that end later than a lease can",
+        "The clock was put back; if their owner dies, nobody takes over before these end",
+        "`postbacks doctor --fix` makes each end within one lease from now; who lives renews it.",
+        lambda look: process_checks.leases_ahead(look.scene, look.settings),
+        "shortens each to one lease from now",
+    ),
+    Check(
+        "parked-overdue", "wrong", "parked postbacks whose countdown ended over 10 s ago",
+        "Resends are due and nobody releases them",
+        "Ticks do it: see beat. After an outage this is normal for as long as it shrinks.",
+        _scene(process_checks.parked_overdue),
+    ),
+    # -- lanes and claims ------------------------------------------------------------------
+    Check(
+        "claims-ownerless", "wrong", "claims whose delivering loop is not among the claimers",
+        "Postbacks are claimed by a loop that no lease stands for, so nobody would take them over",
+        "`postbacks doctor --fix` returns them to the front of their lanes.",
+        _survey(survey.OWNERLESS),
+        "returns them to the front of their lanes, as after a lease that ran out",
+    ),
+    Check(
+        survey.PACE, "wrong", "each lane's count of claimed postbacks against its claims",
+        "Lanes' counts of what is claimed are off; they get too few transfers, or none",
+        "`postbacks doctor --fix` counts again.",
+        _survey(survey.PACE),
+        "counts again",
+    ),
+    Check(
+        survey.LANES_STUCK, "wrong", "lanes that may be claimed from and are in no ring",
+        "Lanes hold postbacks, and no worker will ever come to them",
+        "`postbacks doctor --fix` puts them back in turn.",
+        _survey(survey.LANES_STUCK),
+        "puts them back in turn",
+    ),
+    Check(
+        survey.LANES_EMPTY, "note", "lanes in a ring with nothing waiting",
+        "Lanes that hold nothing are in turn; harmless, but every tick wakes workers for them",
+        "The next claim drops them; if they stay, nobody claims (see workers).",
+        _survey(survey.LANES_EMPTY),
+        "takes them out of the ring",
+    ),
+    Check(
+        survey.LANES_TWICE, "wrong", "lanes in both rings",
+        "Lanes have two turns where others have one",
+        "`postbacks doctor --fix` leaves them the one that their pace names.",
+        _survey(survey.LANES_TWICE),
+        "leaves them in the ring that their pace names",
+    ),
+    Check(
+        survey.BACKLOG, "wrong", "each account's count of open postbacks against its lanes, claims and parked ones",
+        "Accounts' counts of open postbacks are off; they may be refused too early or too late",
+        "`postbacks doctor --fix` counts again.",
+        _survey(survey.BACKLOG),
+        "counts again",
+    ),
+    Check(
+        "oldest-waiting", "note", "the first postback of each lane: made within a minute",
+        "Postbacks wait long",
+        "A lane that fails or is slow holds up only itself (`postbacks list --dead`, `postbacks ping ACCOUNT`); "
+        "when many wait, start more workers. Resends and replays are old by nature.",
+        _oldest,
+    ),
+    # -- the ledger ------------------------------------------------------------------------
+    Check(
+        survey.NO_PLACE, "wrong", "records whose postback stands in no lane, claim, parked set or index",
+        "Postbacks that the ledger knows stand nowhere, and would never be sent or never dropped",
+        "`postbacks doctor --fix` puts them where their records say. Report this: no move leaves it behind.",
+        _survey(survey.NO_PLACE), _REDO,
+    ),
+    Check(
+        survey.TWO_PLACES, "wrong", "postbacks that stand in more than one place",
+        "Postbacks stand in two places, and would be sent twice",
+        "`postbacks doctor --fix` keeps the place that their records name. Report this: no move leaves it behind.",
+        _survey(survey.TWO_PLACES), _REDO,
+    ),
+    Check(
+        survey.WRONG_PLACE, "wrong", "postbacks that stand elsewhere than their record says",
+        "Postbacks stand where their record does not expect them, and would be dropped there unsent",
+        "`postbacks doctor --fix` puts them where their records say. Report this: no move leaves it behind.",
+        _survey(survey.WRONG_PLACE), _REDO,
+    ),
+    Check(
+        survey.NO_RECORD, "wrong", "ids in places that the ledger has no record of",
+        "Ids have no record, so there is nothing left to send",
+        "Restore the broker from a backup if records were deleted by mistake; else `postbacks doctor --fix` "
+        "drops the ids.",
+        _survey(survey.NO_RECORD),
+        "drops the ids",
+    ),
+    Check(
+        survey.UNKNOWN_STATE, "wrong", "records in a state that this version does not know",
+        "Records in a state that nobody here knows",
+        "Look at them (`postbacks show ID --json`); when a newer version wrote them, use its doctor.",
+        _survey(survey.UNKNOWN_STATE),
+    ),
+    Check(
+        "schemas", "note", "the schema version of every record",
+        "Records of several versions of postbacks",
+        "Normal during an upgrade and until old records are past their retention; else an old worker still runs.",
+        _schemas,
+    ),
+    Check(
+        "dead", "note", "why postbacks are dead",
+        "Postbacks were given up",
+        "`postbacks list --dead` shows them, `postbacks resend ID` sends one again.",
+        _dead,
+    ),
+    # -- Celery ----------------------------------------------------------------------------
+    Check(
+        "foreign-messages", "wrong", "the first 200 messages of `postbacks`, `postbacks.work` and `celery`",
+        "Messages lie in a queue where they do not belong",
+        "Another application shares our queue, or ours is sent to the wrong one: call postbacks.send_postback with "
+        "queue postbacks, and give the other application a database or queue of its own.",
+        _scene(process_checks.foreign_messages),
+    ),
+    Check(
+        "unacked", "wrong", "messages of ours that a worker took and does not acknowledge",
+        "A worker keeps messages to itself; it hangs, or died",
+        "Restart it. The wake-ups carry nothing, so nothing is lost.",
+        _scene(process_checks.unacked),
+    ),
+    Check(
+        "incomplete", "note", "whether the time sufficed to look at every record",
+        "Not everything was looked at in time",
+        "Give it more: `postbacks doctor --within 300`.",
+        _incomplete,
+    ),
+)  # fmt: skip

@@ -1,0 +1,28 @@
+-- postpone: claimed postbacks whose POST has not been made, though their attempt was counted, are parked
+-- for a while; the attempt is taken back. For an account that cannot be sent for just now.
+--
+-- ARGV[2] token   ARGV[3] ms until it is tried again   ARGV[4] reason   ARGV[5..] ids
+-- Returns how many were parked.
+local token, delay_ms, reason = ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local claims = CLAIMS .. token
+local parked, touched = 0, {}
+for i = 5, #ARGV do
+  local id = ARGV[i]
+  if redis.call('HDEL', claims, id) == 1 then
+    local record = RECORD .. id
+    local r = redis.call('HMGET', record, 'account', 'group', 'cancel')
+    local lane = r[1] .. '/' .. r[2]
+    redis.call('HINCRBY', record, 'attempts', -1)
+    if r[3] then
+      finish(id, r[1], 'cancelled', 'revoked', DONE)
+    else
+      redis.call('HSET', record, 'state', 'parked', 'next_ms', now + delay_ms, 'reason', reason)
+      redis.call('ZADD', PARKED, now + delay_ms, id)
+    end
+    redis.call('HINCRBY', PACE .. lane, 'claimed', -1)
+    touched[lane] = true
+    parked = parked + 1
+  end
+end
+for lane in pairs(touched) do make_ready(lane) end
+return parked

@@ -1,0 +1,74 @@
+"""Certificates for tests, made on the spot: self-signed, or by an authority of our own."""
+
+from __future__ import annotations
+
+import ipaddress
+import ssl
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+_NAME = x509.NameOID.COMMON_NAME
+
+
+class Identity:
+    """A certificate with its key; without an issuer it has signed itself."""
+
+    def __init__(
+        self, name: str, *, days: float = 30, issuer: Identity | None = None, host: str = "127.0.0.1"
+    ) -> None:
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        self.subject = x509.Name([x509.NameAttribute(_NAME, name)])
+        by = issuer or self
+        now = datetime.now(UTC)
+        try:
+            alternative: x509.GeneralName = x509.IPAddress(ipaddress.ip_address(host))
+        except ValueError:
+            alternative = x509.DNSName(host)
+        self.certificate = (
+            x509.CertificateBuilder()
+            .subject_name(self.subject)
+            .issuer_name(by.subject)
+            .public_key(self.key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(days=60))
+            .not_valid_after(now + timedelta(days=days))
+            .add_extension(x509.SubjectAlternativeName([alternative]), critical=False)
+            .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
+            .sign(by.key, hashes.SHA256())
+        )
+
+    @property
+    def cert_pem(self) -> str:
+        """The certificate."""
+        return self.certificate.public_bytes(serialization.Encoding.PEM).decode()
+
+    @property
+    def key_pem(self) -> str:
+        """The key."""
+        return self.key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        ).decode()
+
+    def write(self, folder: Path, name: str) -> tuple[str, str]:
+        """Write both into a folder; returns the paths of certificate and key."""
+        cert, key = folder / f"{name}.crt", folder / f"{name}.key"
+        cert.write_text(self.cert_pem)
+        key.write_text(self.key_pem)
+        return str(cert), str(key)
+
+    def server_context(self, folder: Path) -> ssl.SSLContext:
+        """What a server with this identity speaks TLS with."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*self.write(folder, f"server-{id(self)}"))
+        return context
+
+
+@cache
+def authority() -> Identity:
+    """The authority of the suite."""
+    return Identity("postbacks test authority")

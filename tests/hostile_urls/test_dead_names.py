@@ -1,0 +1,43 @@
+"""Names whose name servers never answer hold nobody but themselves."""
+
+from __future__ import annotations
+
+import pycurl
+
+
+def test_silent_name_servers_delay_neither_the_loop_nor_other_names(world):
+    """300 names hang; every 50 ms a POST goes to an address and one to a name that resolves.
+
+    libcurl alone would look all of them up in the same 20 threads, and the healthy name would wait.
+    """
+    seen = world.ask("stall", dead=300, seconds=2)
+    dead, address, name = (seen["ended"][owner] for owner in ("dead", "address", "name"))
+    assert {outcome for outcome, _ in dead} == {"connect_timeout"}
+    assert len(dead) == 300
+    assert max(elapsed_s for _, elapsed_s in dead) < 1.5 + 1  # the limit and its margin
+    assert {outcome for outcome, _ in address + name} == {"delivered"}
+    assert len(address) == len(name) >= 30
+    assert max(elapsed_s for _, elapsed_s in address + name) < 1, "they waited for the dead names"
+    assert seen["longest_turn_s"] < 0.5, "the loop stood still"
+    assert seen["closing_s"] < 0.5, "the end waited for the dead names"
+
+
+def test_the_same_dead_name_is_looked_up_once_for_all_who_ask(world):
+    """Ten POSTs to one dead name cost one look-up: its thread, not ten."""
+    zone = {"dead.example": ["silent"]}
+    seen = world.ask("post", url="http://dead.example/", zone=zone, together=10)
+    assert {outcome["name"] for outcome in seen["outcomes"]} == {"connect_timeout"}
+    assert len(seen["outcomes"]) == 10
+    assert len(seen["asked"]) <= 2  # A and AAAA
+
+
+def test_a_name_that_does_not_exist_is_told_apart_from_one_whose_server_is_silent(world):
+    """``dns`` at once, ``connect_timeout`` at the limit."""
+    seen = world.post("http://nobody.example/")
+    assert [outcome["name"] for outcome in seen["outcomes"]] == ["dns"]
+    assert "could not be resolved" in seen["outcomes"][0]["detail"]
+
+
+def test_libcurl_looks_up_the_proxys_name_without_blocking():
+    """The one name that is left to it is ours; it was built with an asynchronous resolver."""
+    assert pycurl.version_info()[4] & pycurl.VERSION_ASYNCHDNS

@@ -1,0 +1,269 @@
+"""Nothing is lost whatever dies: a short form of ``make crash``, and the proof that its comparison can fail."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import environment, set_account
+from kombu.exceptions import OperationalError
+
+from postbacks import send_postbacks
+from postbacks.delivery import process
+from postbacks.ledger.record import Attempt
+from postbacks.receiver import Answer, Receiver
+from postbacks.tasks import decide
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+
+from crash.ledger import (  # noqa: E402 - crash/ is a tool of this repository, not a part of the package
+    CUT_WITHIN,
+    FORGOTTEN,
+    NO_ANSWER,
+    NO_REASON,
+    UNKNOWN,
+    Entry,
+    Held,
+    Ledger,
+    Post,
+    compare,
+)
+from crash.plan import KILLS, KINDS, MIN_KILLS, make_plan  # noqa: E402
+
+EVENT = {"ORIGIN": "SUB", "CODE": "N302", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
+DELIVERED = Entry("delivered", {1: "delivered"})
+
+
+def test_whatever_dies_while_a_thousand_postbacks_travel_none_is_lost_and_none_is_stuck(tmp_path):
+    """Every kind of fault once, within twelve seconds of load; always on the same plan."""
+    out = tmp_path / "ledger.json"
+    command = [sys.executable, "-m", "crash", "--seed", "11", "--fsync", "always", "--seconds", "14"]
+    done = subprocess.run(
+        [*command, "--postbacks", "1000", "--drain", "25", "--json", str(out)],
+        cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if not name.startswith("POSTBACKS_")},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    print(done.stdout, done.stderr)
+    ledger = json.loads(out.read_text())["columns"]["always"]
+    assert ledger["lost"] == []
+    assert ledger["stuck"] == []
+    assert ledger["accepted"] == 1000
+    assert ledger["delivered"] + ledger["dead"] == 1000
+    assert set(ledger["faults"]) == set(KINDS)
+    assert ledger["broken"] == []
+    assert done.returncode == 0
+
+
+# -- the comparison can fail ----------------------------------------------------------------------
+
+
+def made(
+    *,
+    accepted: dict[str, float] | None = None,
+    posts: list[Post] | None = None,
+    entries: dict[str, Entry] | None = None,
+    places: dict[str, list[str]] | None = None,
+    deaths: tuple[float, ...] = (),
+) -> Ledger:
+    """Lists of which all is well, but for what is given: postback ``a`` was delivered at the first POST."""
+    held = Held(
+        {"a": DELIVERED} if entries is None else entries, {"a": ["done"]} if places is None else places, {}
+    )
+    return compare(
+        accepted or {"a": 10.0},
+        [Post("a", 1, 11.0, "200")] if posts is None else posts,
+        held,
+        unsynced_deaths=deaths,
+    )
+
+
+def test_lists_that_agree_show_no_fault():
+    """One accepted, received, delivered."""
+    ledger = made()
+    assert (ledger.accepted, ledger.delivered, ledger.dead) == (1, 1, 0)
+    assert ledger.faults(may_lose=False) == []
+
+
+@pytest.mark.parametrize(
+    "lists",
+    [
+        {"posts": [], "entries": {}, "places": {}},
+        {"posts": []},  # only the ledger says that it was delivered
+        {"posts": [Post("a", 1, 11.0, "500")]},
+        {"posts": [], "entries": {"a": Entry("skipped", {})}},
+    ],
+    ids=["nowhere", "delivered by the ledger alone", "answered with 500", "skipped"],
+)
+def test_a_loss_is_reported(lists):
+    """With ``everysec`` as well, unless the broker was killed within two seconds."""
+    for deaths in ((), (9.0, 13.0)):
+        ledger = made(**lists, deaths=deaths)
+        assert ledger.lost == ["a"]
+        assert ledger.faults(may_lose=bool(deaths)) == ["1 lost: a"]
+
+
+def test_what_a_dying_broker_had_not_written_is_reported_by_itself():
+    """Accepted at 10.0, the broker killed at 11.5."""
+    ledger = made(posts=[], entries={}, places={}, deaths=(11.5,))
+    assert (ledger.lost, ledger.unsynced) == ([], ["a"])
+    assert ledger.faults(may_lose=True) == []
+    assert ledger.faults(may_lose=False) == ["1 lost: a"]
+
+
+@pytest.mark.parametrize("state", ["waiting", "sending", "parked"])
+def test_a_stuck_one_is_reported(state):
+    """Whether or not it has arrived."""
+    for posts in ([], [Post("a", 1, 11.0, "200")]):
+        ledger = made(posts=posts, entries={"a": Entry(state, {})}, places={"a": [state]})
+        assert (ledger.stuck, ledger.lost) == (["a"], [])
+        assert ledger.faults(may_lose=True) == ["1 stuck: neither delivered nor dead: a"]
+
+
+def test_one_left_in_the_queue_is_stuck():
+    """It has no record yet."""
+    assert made(posts=[], entries={}, places={"a": ["queue"]}).stuck == ["a"]
+
+
+def test_a_dead_one_is_no_loss():
+    """Its story stands in the ledger."""
+    ledger = made(posts=[], entries={"a": Entry("dead", {1: "http_error"})}, places={"a": ["dead"]})
+    assert (ledger.dead, ledger.faults(may_lose=False)) == (1, [])
+
+
+@pytest.mark.parametrize(
+    ("first", "numbers", "outcomes", "deaths", "reason"),
+    [
+        ("200", (1, 2), {1: "unknown", 2: "delivered"}, (), UNKNOWN),
+        ("200", (1, 2), {1: "answer_timeout", 2: "delivered"}, (), NO_ANSWER),
+        ("cut", (1, 2), {1: "broken_answer", 2: "delivered"}, (), NO_ANSWER),
+        ("cut", (1, 1), {1: "delivered"}, (), CUT_WITHIN),
+        ("200", (1, 2), {1: "delivered", 2: "delivered"}, (), NO_REASON),
+        ("200", (1, 2), {2: "delivered"}, (), NO_REASON),
+        ("200", (1, 1), {1: "delivered"}, (), NO_REASON),
+        ("200", (1, 1), {1: "delivered"}, (11.2,), FORGOTTEN),
+        ("200", (1, 1), {1: "delivered"}, (31.2,), NO_REASON),
+    ],
+)
+def test_a_double_is_reported_with_the_reason_that_the_ledger_gives(first, numbers, outcomes, deaths, reason):
+    """Without a reason the promise is broken: the ledger must say why."""
+    posts = [Post("a", numbers[0], 11.0, first), Post("a", numbers[1], 12.0, "200")]
+    ledger = made(posts=posts, entries={"a": Entry("delivered", outcomes)}, deaths=deaths)
+    assert ledger.twice == {reason: ["a"]}
+    assert bool(ledger.faults(may_lose=False)) == (reason == NO_REASON)
+
+
+def test_a_double_may_have_two_reasons():
+    """Cut off on a kept connection, sent once more over a new one, and then the worker was killed."""
+    posts = [Post("a", 1, 11.0, "cut"), Post("a", 1, 11.1, "200"), Post("a", 2, 15.0, "200")]
+    ledger = made(posts=posts, entries={"a": Entry("delivered", {1: "unknown", 2: "delivered"})})
+    assert ledger.twice == {CUT_WITHIN: ["a"], UNKNOWN: ["a"]}
+
+
+def test_a_resend_after_a_failure_is_no_double():
+    """The receiver answered 500: it asked for another."""
+    posts = [Post("a", 1, 11.0, "500"), Post("a", 2, 12.0, "200")]
+    entry = Entry("delivered", {1: "http_error", 2: "delivered"})
+    assert made(posts=posts, entries={"a": entry}).twice == {}
+
+
+@pytest.mark.parametrize("places", [[], ["done", "parked"], ["parked"], ["done", "done"]])
+def test_an_id_in_no_place_in_two_or_in_the_wrong_one_is_reported(places):
+    """Its record says ``delivered``."""
+    ledger = made(places={"a": places})
+    assert list(ledger.misplaced) == ["a"]
+    assert ledger.faults(may_lose=True) == ["1 in no place or in two: a"]
+
+
+def test_a_place_without_a_record_is_reported():
+    """Nobody could send it."""
+    assert made(places={"a": ["done"], "b": ["waiting"]}).misplaced == {"b": ["no record", "waiting"]}
+
+
+def test_one_that_was_delivered_and_is_unknown_to_the_ledger_is_reported():
+    """With ``always`` the record cannot have been forgotten."""
+    ledger = made(entries={}, places={})
+    assert ledger.faults(may_lose=False) == ["1 delivered and unknown to the ledger: a"]
+
+
+# -- the plan ------------------------------------------------------------------------------------
+
+
+def test_a_seed_repeats_a_plan_and_another_one_makes_another():
+    """Every kind is in it; a whole run has at least twenty kills."""
+    plan = make_plan(7, 150, 3)
+    assert plan == make_plan(7, 150, 3) != make_plan(8, 150, 3)
+    assert {fault.kind for fault in plan} == set(KINDS)
+    assert sum(fault.kind in KILLS for fault in plan) >= MIN_KILLS
+    assert all(0 < fault.at_s < 150 for fault in plan)
+
+
+# -- what runs of it have found -------------------------------------------------------------------
+
+
+def test_an_answer_to_an_attempt_that_is_unknown_already_is_not_taken_for_the_next_one(rig):
+    """A worker was frozen for longer than its lease, and the same loop claimed the postback again."""
+    set_account("acme", url="http://127.0.0.1:2000/")
+    (one,) = send_postbacks("acme", [EVENT])
+    rig.tick()
+
+    def claim() -> int:
+        _, begun, _ = rig.scripts.claim(
+            "frozen", 3000, at_most=1, suspects_max=1, free=100, held_max=0, held_per_lane=1, slow_lanes=()
+        )
+        return begun[0][3]
+
+    def note(number: int, verdict: str, outcome: str, mood: str) -> bytes:
+        fields = [
+            one,
+            "acme/general",
+            verdict,
+            number,
+            Attempt(number, 1, outcome).to_json(),
+            2000,
+            mood,
+            outcome,
+        ]
+        return rig.scripts.commit("frozen", 3000, 10, 60, fields)[0][0]
+
+    assert claim() == 1
+    rig.advance(5)
+    assert rig.scripts.reap(10) == 1
+    assert claim() == 2
+    assert note(1, "parked", "http_error", "failed") == b""
+    assert rig.record(one).state == "sending"
+    assert note(2, "delivered", "delivered", "ok") == b"delivered"
+    record = rig.record(one)
+    assert [(attempt.number, attempt.outcome) for attempt in record.attempts] == [
+        (1, "unknown"),
+        (2, "delivered"),
+    ]
+
+
+def test_a_loop_that_cannot_hand_over_finishes_what_is_open(rig):
+    """Its slice of time ended while the broker was loading: its answers went unnoted, its postbacks out again."""
+
+    def hand_over() -> None:
+        raise OperationalError("Valkey is loading the dataset in memory")
+
+    with Receiver(lambda _: Answer(delay_s=0.5)) as receiver, environment(POSTBACKS_DELIVER_SLICE_S="0.2"):
+        set_account("acme", url=receiver.url())
+        (one,) = send_postbacks("acme", [EVENT])
+        rig.tick()
+        assert process.deliver(decide, hand_over) == 1
+    assert rig.record(one).state == "delivered"
+
+
+def test_a_consumer_on_a_half_open_connection_is_dropped_within_seconds():
+    """kombu's default of 25 s let two workers be silent for 50 s."""
+    from postbacks.app import app
+
+    assert app.conf.broker_transport_options["health_check_interval"] <= 5

@@ -1,0 +1,489 @@
+"""The moves against a model: any sequence of them, any death between them, and every postback where it must be.
+
+Hypothesis makes up the sequences and shrinks one that fails to its core. The model is a few dictionaries; the
+broker is a real one; the invariants are the doctor's own.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from postbacks import keys
+from postbacks.doctor import moves, survey
+from postbacks.ledger.ledger import Ledger
+from postbacks.ledger.record import SCHEMA
+from postbacks.local import EmbeddedBroker
+from postbacks.queue.scripts import Scripts
+
+LEASE_MS = 30_000
+INTAKE_MS = 10_000
+COUNTDOWN_MS = 300_000
+BACKLOG_MAX = 6
+RETAIN_MS = 86_400_000
+OVERHEAD = 100
+
+ACCOUNTS = ("a", "b")
+GROUPS = ("general", "mo", "mt")
+TOKENS = ("one", "two", "three")
+
+# Multiples of 5 s, all of them: the time that the test itself takes never decides.
+moments = st.sampled_from((5_000, 15_000, 30_000, 300_000, 86_400_000))
+
+
+@dataclass
+class Postback:
+    """What the model knows of one: where it must be and how often its POST began."""
+
+    id: str
+    account: str
+    group: str
+    due_ms: int | None
+    place: str = "queue"  # queue, intake, waiting, claimed, held, parked, delivered, cancelled, dead, dropped
+    token: str = ""
+    attempts: int = 0
+    failures: int = 0
+    cancel: bool = False
+    noted: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def lane(self) -> str:
+        return f"{self.account}/{self.group}"
+
+    @property
+    def open(self) -> bool:
+        return self.place in {"waiting", "claimed", "held", "parked"}
+
+
+class Moves(RuleBasedStateMachine):
+    """All moves, in any order."""
+
+    broker: EmbeddedBroker
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.client = self.broker.client()
+        self.client.flushdb()
+        self.scripts = Scripts(self.client)
+        self.messages: list[Postback] = []  # what was published, oldest first; an id may be in it twice
+        self.intake: list[Postback] = []
+        self.known: dict[str, Postback] = {}  # taken in
+        self.remembered: set[str] = set()  # revoked before they came
+        self.leases: dict[str, int] = {}  # offset at which a loop's lease ends
+        self.intake_lease: tuple[str, int] = ("", 0)
+        self.notes: list[tuple[str, str, str, int]] = []  # token, id, lane, number of every POST begun
+        self.count = 0
+
+    def teardown(self) -> None:
+        """Whatever happened: an hour and a tick later nothing is held by anybody, and nothing is lost."""
+        self.scripts.clock_offset_ms += 3_600_000
+        self.release(1000)
+        for _ in range(len(TOKENS) + 1):
+            self.reap(1000)
+        self.everything_holds()
+        assert not self.client.exists(keys.CLAIMERS)
+        self.client.close()
+
+    @property
+    def now(self) -> int:
+        return self.scripts.clock_offset_ms
+
+    def of(self, *places: str) -> list[Postback]:
+        return [one for one in self.known.values() if one.place in places]
+
+    # -- coming in ------------------------------------------------------------------------------
+
+    @initialize(count=st.integers(1, 8), account=st.sampled_from(ACCOUNTS), group=st.sampled_from(GROUPS))
+    def some_wait(self, count: int, account: str, group: str) -> None:
+        """Begin with something to move."""
+        for _ in range(count):
+            self.publish(account, group, None)
+        self.take_in("tick", 500)
+        self.accept("tick")
+
+    @rule(account=st.sampled_from(ACCOUNTS), group=st.sampled_from(GROUPS), due=st.none() | moments)
+    def publish(self, account: str, group: str, due: int | None) -> None:
+        """An application sends one, perhaps with a countdown."""
+        self.count += 1
+        one = Postback(f"p{self.count:04}", account, group, None if due is None else self.now + due)
+        self.messages.append(one)
+        self.client.lpush(keys.QUEUE, one.id)
+
+    @precondition(lambda self: self.known or self.messages)
+    @rule(data=st.data())
+    def publish_again(self, data: st.DataObject) -> None:
+        """The same id is sent again."""
+        sent = {one.id: one for one in (*self.known.values(), *self.messages)}
+        again = sent[data.draw(st.sampled_from(sorted(sent)), "id")]
+        twin = Postback(again.id, again.account, again.group, None)
+        self.messages.append(twin)
+        self.client.lpush(keys.QUEUE, twin.id)
+
+    @rule(token=st.sampled_from(("tick", "tock")), at_most=st.integers(1, 500))
+    def take_in(self, token: str, at_most: int) -> None:
+        """A tick takes messages; it may die before it accepts them."""
+        reply = self.scripts.take_in(token, INTAKE_MS, at_most)
+        holder, ends = self.intake_lease
+        if holder and holder != token and ends > self.now:
+            assert reply is None
+            return
+        self.intake_lease = (token, self.now + INTAKE_MS)
+        room = max(0, at_most - len(self.intake))
+        self.intake += self.messages[:room]
+        del self.messages[:room]
+        assert [raw.decode() for raw in reply] == [one.id for one in self.intake]
+
+    @rule(token=st.sampled_from(("tick", "tock")))
+    def accept(self, token: str) -> None:
+        """A tick accepts what is in the intake, if the intake is still its own."""
+        fields: list[object] = []
+        for one in self.intake:
+            due = "" if one.due_ms is None else self.epoch_ms(one.due_ms)
+            fields += [
+                one.id, one.account, one.group, "SUB", "N301", "http://x/", "http://x:80", "<xml/>",
+                "waiting", "", "", due,
+            ]  # fmt: skip
+        reply = self.scripts.accept(token, SCHEMA, BACKLOG_MAX, OVERHEAD, fields)
+        if self.intake_lease[0] != token:
+            assert reply is None
+            return
+        assert reply == [self.accepted(one) for one in self.intake]
+        self.intake.clear()
+        self.scripts.end_intake(token)
+        self.intake_lease = ("", 0)
+
+    def accepted(self, one: Postback) -> int:
+        """What the model makes of an accepted message."""
+        if one.id in self.known or one.id in self.remembered:
+            return 0
+        waiting = sum(other.open for other in self.known.values() if other.account == one.account)
+        self.known[one.id] = one
+        if one.group == "mt" and waiting >= BACKLOG_MAX:
+            one.place = "dead"
+            return -1
+        one.place = "parked" if one.due_ms is not None and one.due_ms > self.now else "waiting"
+        return 1
+
+    def epoch_ms(self, offset_ms: int) -> int:
+        """An offset of the model's clock on the broker's."""
+        seconds, microseconds = self.client.time()
+        return seconds * 1000 + microseconds // 1000 + offset_ms
+
+    # -- the worker's way -----------------------------------------------------------------------
+
+    @rule(
+        token=st.sampled_from(TOKENS), at_most=st.integers(1, 10), held_max=st.sampled_from((0, 2, 100)),
+        suspects=st.sampled_from((0, 1, 10)), free=st.sampled_from((1, 64, 2000)),
+        slow=st.lists(st.sampled_from([f"{a}/{g}" for a in ACCOUNTS for g in GROUPS]), max_size=2, unique=True),
+    )  # fmt: skip
+    def claim(
+        self, token: str, at_most: int, held_max: int, suspects: int, free: int, slow: list[str]
+    ) -> None:
+        """A loop claims; what it gets is up to the script, but it waited before."""
+        _, begun, held = self.scripts.claim(
+            token, LEASE_MS, at_most=at_most, suspects_max=suspects, free=free, held_max=held_max,
+            held_per_lane=3, slow_lanes=slow,
+        )  # fmt: skip
+        self.leases[token] = self.now + LEASE_MS
+        assert len(begun) <= at_most
+        assert len(held) <= held_max
+        for row in begun:
+            one = self.known[row[0].decode()]
+            assert one.place == "waiting"
+            one.place, one.token, one.attempts = "claimed", token, one.attempts + 1
+            assert (row[1].decode(), row[3], int(row[4])) == (one.lane, one.attempts, one.failures)
+            self.notes.append((token, one.id, one.lane, one.attempts))
+        for row in held:
+            one = self.known[row[0].decode()]
+            assert one.place == "waiting"
+            one.place, one.token = "held", token
+            assert (row[1].decode(), int(row[3]), int(row[4])) == (one.lane, one.attempts, one.failures)
+
+    @precondition(lambda self: self.of("waiting"))
+    @rule(token=st.sampled_from(TOKENS))
+    def claim_much(self, token: str) -> None:
+        """A loop with all its room claims."""
+        self.claim(token, 10, 100, 10, 2000, [])
+
+    @precondition(lambda self: self.leases)
+    @rule(data=st.data())
+    def freeze(self, data: st.DataObject) -> None:
+        """A loop stands still for longer than its lease, is reaped, and goes on under its old token."""
+        token = data.draw(st.sampled_from(sorted(self.leases)), "token")
+        self.scripts.clock_offset_ms += LEASE_MS
+        for _ in TOKENS:
+            self.reap(1000)
+        self.claim(token, 10, 100, 10, 2000, [])
+
+    @precondition(lambda self: self.of("held", "claimed"))
+    @rule(token=st.sampled_from(TOKENS), data=st.data())
+    def begin(self, token: str, data: st.DataObject) -> None:
+        """Some of what is held goes out; asked again as the answer was lost, nothing is counted twice."""
+        ids = data.draw(self.some(self.of("held", "claimed")), "ids")
+        _, rows = self.scripts.begin(token, ids)
+        assert [row[0].decode() for row in rows] == [one for one in ids if self.known[one].token == token]
+        for row in rows:
+            one = self.known[row[0].decode()]
+            if one.place == "held":
+                one.place, one.attempts = "claimed", one.attempts + 1
+                self.notes.append((token, one.id, one.lane, one.attempts))
+            assert (row[1], int(row[2])) == (one.attempts, one.failures)
+
+    @precondition(lambda self: self.notes)
+    @rule(
+        data=st.data(), verdict=st.sampled_from(("delivered", "parked", "dead")),
+        mood=st.sampled_from(("ok", "slow", "failed")), limit_max=st.sampled_from((1, 10)),
+    )  # fmt: skip
+    def commit(self, data: st.DataObject, verdict: str, mood: str, limit_max: int) -> None:
+        """A POST is noted, however late and whatever became of its claim meanwhile."""
+        token, one, lane, number = data.draw(st.sampled_from(sorted(self.notes)), "note")
+        self.note(token, one, lane, number, verdict, mood, limit_max)
+
+    @precondition(lambda self: self.of("held"))
+    @rule(data=st.data(), verdict=st.sampled_from(("parked", "dead")))
+    def share(self, data: st.DataObject, verdict: str) -> None:
+        """A connect time-out counts for one that is only held."""
+        one = self.known[data.draw(st.sampled_from(sorted(one.id for one in self.of("held"))), "held")]
+        one.attempts += 1
+        one.place = "claimed"
+        self.notes.append((one.token, one.id, one.lane, one.attempts))
+        self.note(one.token, one.id, one.lane, one.attempts, verdict, "failed", 10)
+
+    def note(
+        self, token: str, one: str, lane: str, number: int, verdict: str, mood: str, limit_max: int
+    ) -> None:
+        """Commit one note, here and in the model."""
+        mood = mood if verdict == "delivered" else "failed"
+        attempt = f'{{"number": {number}, "at_ms": 0, "outcome": "{verdict}"}}'
+        row = (one, lane, verdict, number, attempt, COUNTDOWN_MS, mood, "refused")
+        ((state, _),) = self.scripts.commit(token, LEASE_MS, limit_max, 86_400, row)
+        if token in self.leases:
+            self.leases[token] = self.now + LEASE_MS
+        postback = self.known.get(one)
+        if not postback or (postback.place, postback.token, postback.attempts) != ("claimed", token, number):
+            assert state == b"", "somebody else has it"
+            return
+        postback.token = ""
+        postback.noted[number] = verdict
+        if verdict == "delivered":
+            postback.place = "delivered"
+        else:
+            postback.failures += 1
+            postback.place = "cancelled" if postback.cancel else verdict
+            postback.due_ms = self.now + COUNTDOWN_MS
+        assert state.decode() == postback.place
+
+    @rule(token=st.sampled_from(TOKENS), data=st.data())
+    def give_back(self, token: str, data: st.DataObject) -> None:
+        """A loop that stops gives back what it holds, and leaves when it has nothing more."""
+        ids = data.draw(self.some(self.of("held", "claimed", "waiting")), "ids") if self.known else []
+        back = [
+            self.known[one]
+            for one in ids
+            if (self.known[one].place, self.known[one].token) == ("held", token)
+        ]
+        assert self.scripts.give_back(token, ids) == len(back)
+        for one in back:
+            self.return_to_lane(one)
+        if not any(one.token == token for one in self.known.values()):
+            self.leases.pop(token, None)
+
+    def return_to_lane(self, one: Postback) -> None:
+        """Back to the front of its lane, unless it was revoked meanwhile."""
+        one.place, one.token = "cancelled" if one.cancel else "waiting", ""
+
+    @rule(token=st.sampled_from(TOKENS))
+    def renew(self, token: str) -> None:
+        """A loop keeps its lease, as long as nobody took it."""
+        assert self.scripts.renew(token, LEASE_MS) == (token in self.leases)
+        if token in self.leases:
+            self.leases[token] = self.now + LEASE_MS
+
+    # -- the tick's way -------------------------------------------------------------------------
+
+    @rule(at_most=st.sampled_from((1, 3, 1000)))
+    def reap(self, at_most: int) -> None:
+        """What a loop held whose lease ran out is taken back, in one bite or several."""
+        before = {one.id: one.token for one in self.of("claimed", "held")}
+        expired = {token for token, ends in self.leases.items() if ends <= self.now}
+        taken = self.scripts.reap(at_most)
+        if not expired:
+            assert taken == 0
+            return
+        back = [self.known[one] for one in before if not self.is_claimed(one)]
+        assert len(back) == taken <= at_most
+        assert {before[one.id] for one in back} <= expired
+        for one in back:
+            if one.place == "claimed":
+                one.noted[one.attempts] = "unknown"
+            self.return_to_lane(one)
+        for token in expired:
+            if not self.client.zscore(keys.CLAIMERS, token):
+                assert not any(one.token == token for one in self.known.values())
+                self.leases.pop(token)
+        if not taken:
+            assert not expired & set(self.leases), "an empty claimer stays"
+
+    def is_claimed(self, one: str) -> bool:
+        return any(self.client.hexists(keys.claims(token), one) for token in TOKENS)
+
+    @rule(at_most=st.sampled_from((1, 1000)))
+    def release(self, at_most: int) -> None:
+        """Parked ones that are due go to their lanes."""
+        due = [one for one in self.of("parked") if one.due_ms <= self.now]
+        assert self.scripts.release(at_most) == min(at_most, len(due))
+        for one in due:
+            if self.client.hget(keys.record(one.id), "state") == b"waiting":
+                one.place = "waiting"
+
+    @rule(done_days=st.sampled_from((0.5, 100)), dead_days=st.sampled_from((0.5, 100)))
+    def retain(self, done_days: float, dead_days: float) -> None:
+        """Old records go; never one that is still to be sent."""
+        self.scripts.retain(int(done_days * RETAIN_MS), int(dead_days * RETAIN_MS), 1 << 60, 1000)
+        for one in self.of("delivered", "cancelled", "dead"):
+            if not self.client.exists(keys.record(one.id)):
+                del self.known[one.id]
+
+    # -- people ---------------------------------------------------------------------------------
+
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        """One is revoked, wherever it is."""
+        ids = sorted({one.id for one in (*self.known.values(), *self.messages, *self.intake)})
+        chosen = data.draw(st.sampled_from(ids), "id") if ids else "p0000"
+        state = self.scripts.cancel(chosen, 86_400)
+        one = self.known.get(chosen)
+        if one is None:
+            self.remembered.add(chosen)
+            assert state == "cancelled"
+        elif one.place in {"waiting", "parked"}:
+            one.place = "cancelled"
+            assert state == "cancelled"
+        elif one.place in {"claimed", "held"}:
+            one.cancel = True
+            assert state == "sending"
+        else:
+            assert state == one.place
+
+    @precondition(lambda self: self.of("dead"))
+    @rule(data=st.data())
+    def replay(self, data: st.DataObject) -> None:
+        """A dead one is sent again by hand."""
+        one = self.known[data.draw(st.sampled_from(sorted(one.id for one in self.of("dead"))), "dead")]
+        assert self.scripts.replay(one.id) == "waiting"
+        one.place, one.failures = "waiting", 0
+
+    # -- time -----------------------------------------------------------------------------------
+
+    @rule(ms=moments)
+    def clock_goes_on(self, ms: int) -> None:
+        """Time passes."""
+        self.scripts.clock_offset_ms += ms
+
+    @rule(ms=st.sampled_from((5_000, 20_000)))
+    def clock_is_put_back(self, ms: int) -> None:
+        """The broker's clock is corrected."""
+        self.scripts.clock_offset_ms -= ms
+
+    @precondition(lambda self: self.known)
+    @rule(data=st.data())
+    def pace_is_forgotten(self, data: st.DataObject) -> None:
+        """A day without an outcome: Redis drops the pace, where it may."""
+        lanes = sorted(
+            {one.lane for one in self.of("claimed", "held")} or {one.lane for one in self.known.values()}
+        )
+        lane = data.draw(st.sampled_from(lanes), "lane")
+        if self.client.ttl(keys.PACE + lane) > 0:
+            self.client.delete(keys.PACE + lane)
+
+    # -- what must hold -------------------------------------------------------------------------
+
+    def some(self, postbacks: list[Postback]) -> st.SearchStrategy[list[str]]:
+        ids = [one.id for one in postbacks]
+        return st.lists(st.sampled_from(ids), unique=True, max_size=4) if ids else st.just([])
+
+    @invariant()
+    def everything_holds(self) -> None:
+        """After each step."""
+        self.all_in_their_places()
+        self.attempts_are_counted_right()
+        self.counts_are_right()
+        self.lanes_that_may_be_claimed_from_are_in_turn()
+
+    def all_in_their_places(self) -> None:
+        """The doctor finds nothing, and the model agrees about every postback."""
+        found = survey.look_again(self.scripts, survey.survey(self.scripts, 60))
+        faults = {name: dict(faults) for name, faults in found.faults.items() if faults}
+        faults.pop(survey.LANES_EMPTY, None)  # revoked: the next claim drops the lane
+        assert faults == {}
+        names = {"claimed": "sending", "held": "sending"}
+        expected = {one.id: names.get(one.place, one.place) for one in self.known.values()}
+        places = {place.id: place for place in moves.places(self.scripts, dict.fromkeys(self.known, ()))}
+        assert {one: place.state for one, place in places.items()} == expected
+        lost = {one for one in (keys.record(one) for one in self.known) if not self.client.exists(one)}
+        assert not lost
+        for one in self.known.values():
+            if one.token:
+                assert places[one.id].places == (f"claims {one.token}",)
+        assert [raw.decode() for raw in self.client.lrange(keys.INTAKE, 0, -1)] == [
+            one.id for one in self.intake
+        ]
+        assert self.client.llen(keys.QUEUE) == len(self.messages)
+
+    def attempts_are_counted_right(self) -> None:
+        """Every POST that began has a number of its own, and what became of it where that is known."""
+        ledger = Ledger(self.client)
+        for one in self.known.values():
+            attempts, failures = self.client.hmget(keys.record(one.id), "attempts", "failures")
+            record = ledger.find(one.id)
+            begun = one.attempts
+            assert (int(attempts), int(failures)) == (begun, one.failures), one
+            assert {attempt.number: attempt.outcome for attempt in record.attempts} == one.noted
+            missing = set(range(1, begun + 1)) - set(one.noted)
+            assert missing == ({begun} if one.place == "claimed" else set()), one
+
+    def counts_are_right(self) -> None:
+        """Backlogs and the estimate of memory."""
+        backlog = {name.decode(): int(count) for name, count in self.client.hgetall(keys.BACKLOG).items()}
+        assert backlog == dict(Counter(one.account for one in self.known.values() if one.open))
+        counted = sum(int(self.client.hget(keys.record(one), "bytes") or 0) for one in self.known)
+        assert int(self.client.get(keys.LEDGER_BYTES) or 0) == counted
+
+    def lanes_that_may_be_claimed_from_are_in_turn(self) -> None:
+        """No lane is ever stuck, and none has more claims than the most its limit ever was."""
+        lanes = {one.lane for one in self.known.values()}
+        for lane in moves.lanes(self.scripts, sorted(lanes)):
+            assert lane.claimed == lane.counted >= 0
+            if lane.waiting and lane.claimable:
+                assert lane.trusted != lane.suspect, lane
+
+
+@pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning")
+def test_any_sequence_of_moves_and_deaths_leaves_every_postback_in_its_place():
+    """The model and the broker agree after each of some thousand steps."""
+    with EmbeddedBroker(config={"appendonly": "no"}) as broker:
+        Moves.broker = broker
+        run_state_machine_as_test(
+            Moves,
+            settings=settings(
+                max_examples=50,
+                report_multiple_bugs=False,
+                stateful_step_count=40,
+                deadline=None,
+                derandomize=True,
+                database=None,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )

@@ -1,0 +1,163 @@
+"""What a receiver can do with a connection that we keep: nothing to another postback, and no more than a resend."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import pytest
+
+from postbacks.delivery.outcomes import Outcome
+from postbacks.delivery.profile import Profile
+from postbacks.delivery.transfer import Transfer
+from postbacks.delivery.transport import CurlAdapter
+from postbacks.settings import Settings
+
+SETTINGS = Settings(allowed_networks="127.0.0.0/8", connect_timeout_s=1, answer_timeout_s=1)
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+NO = b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"
+
+
+class Listener:
+    """Hands each request to ``serve(connection, path)``; while that says True, the connection is kept."""
+
+    def __init__(self, serve: Callable[[socket.socket, str], bool]) -> None:
+        self.paths: list[str] = []
+        self.connections = 0
+        self._serve = serve
+        self._socket = socket.create_server(("127.0.0.1", 0), backlog=64)
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def url(self, path: str) -> str:
+        """Where to POST to."""
+        return f"http://127.0.0.1:{self._socket.getsockname()[1]}{path}"
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = self._socket.accept()
+                self.connections += 1
+                threading.Thread(target=self._converse, args=(connection,), daemon=True).start()
+
+    def _converse(self, connection: socket.socket) -> None:
+        with suppress(OSError), connection:
+            kept = True
+            while kept:
+                data = b""
+                while not data.endswith(b"<POSTBACK/>"):
+                    some = connection.recv(65_536)
+                    if not some:
+                        return
+                    data += some
+                path = data.split(b" ", 2)[1].decode()
+                self.paths.append(path)
+                kept = self._serve(connection, path)
+
+    def close(self) -> None:
+        """Listen no more."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+
+@contextmanager
+def listening(serve: Callable[[socket.socket, str], bool]) -> Iterator[tuple[Listener, CurlAdapter]]:
+    """A listener, and an adapter to POST to it."""
+    listener, adapter = Listener(serve), CurlAdapter(SETTINGS)
+    try:
+        yield listener, adapter
+    finally:
+        adapter.close()
+        listener.close()
+
+
+def transfer(url: str) -> Transfer:
+    """One to make."""
+    return Transfer(url, b"<POSTBACK/>", [], Profile.default(SETTINGS))
+
+
+def together(adapter: CurlAdapter, urls: list[str]) -> list[Outcome]:
+    """Make all at the same time."""
+    for url in urls:
+        adapter.start(transfer(url))
+    ended: list[Outcome] = []
+    while len(ended) < len(urls):
+        ended += [outcome for _, outcome in adapter.wait(0.1)]
+    return ended
+
+
+@pytest.mark.parametrize("more", [OK, OK * 50, b"HTTP/1.1 200", b"\r\n", b"junk"])
+def test_what_comes_behind_an_answer_is_not_the_next_postbacks(more):
+    """Answered 200 twice: the second one is nobody's, and the next POST gets its own 500."""
+
+    def serve(connection: socket.socket, path: str) -> bool:
+        connection.sendall(OK + more if path == "/twice" else NO)
+        return True
+
+    with listening(serve) as (listener, adapter):
+        assert adapter.post(transfer(listener.url("/twice"))).name == "delivered"
+        outcome = adapter.post(transfer(listener.url("/no")))
+        assert (outcome.name, outcome.status) == ("status", 500)
+        assert listener.connections == 2, "a connection with something unread was used again"
+
+
+def test_a_second_answer_that_comes_while_the_connection_rests_is_not_the_next_postbacks():
+    """It arrives later than the first, before the next POST begins."""
+    sent = threading.Event()
+
+    def serve(connection: socket.socket, path: str) -> bool:
+        connection.sendall(OK if path == "/twice" else NO)
+        if path == "/twice":
+            threading.Event().wait(0.05)  # behind the adapter's reading of the first
+            connection.sendall(OK)
+            sent.set()
+        return True
+
+    with listening(serve) as (listener, adapter):
+        assert adapter.post(transfer(listener.url("/twice"))).name == "delivered"
+        assert sent.wait(5)
+        assert adapter.post(transfer(listener.url("/no"))).status == 500
+
+
+def test_kept_connections_that_all_died_cost_no_postback_its_attempt():
+    """A receiver that restarts closes all of them at once; each POST then goes over a new one."""
+    meeting = threading.Barrier(8)
+
+    def serve(connection: socket.socket, path: str) -> bool:
+        if path == "/warm":
+            meeting.wait(5)
+        connection.sendall(OK)
+        return path != "/warm"  # closed without a word
+
+    with listening(serve) as (listener, adapter):
+        assert {one.name for one in together(adapter, [listener.url("/warm")] * 8)} == {"delivered"}
+        assert {one.name for one in together(adapter, [listener.url("/next")] * 8)} == {"delivered"}
+        assert listener.paths.count("/next") == 8
+
+
+def test_a_receiver_that_closes_kept_connections_gets_one_repetition_and_no_more_time():
+    """Eight are kept; each would be closed after 0.7 s without an answer, and libcurl would try five more.
+
+    The whole is bounded by the two limits together: a second each.
+    """
+    meeting = threading.Barrier(8)
+
+    def serve(connection: socket.socket, path: str) -> bool:
+        if path == "/warm":
+            meeting.wait(5)
+            connection.sendall(OK)
+            return True
+        threading.Event().wait(0.7)
+        return False
+
+    with listening(serve) as (listener, adapter):
+        together(adapter, [listener.url("/warm")] * 8)
+        began_s = time.monotonic()
+        outcome = adapter.post(transfer(listener.url("/hostile")))
+        took_s = time.monotonic() - began_s
+        assert outcome.name in {"broken_answer", "answer_timeout"}
+        assert listener.paths.count("/hostile") == 2
+        assert took_s < 1 + 1 + 1
