@@ -75,3 +75,22 @@ def test_another_workers_help_arrives_when_one_is_full(broker, tmp_path):
         logs = [worker.log() for worker in stack.workers]
     assert len(receiver.received) == 1200
     assert all("Task postbacks.deliver" in log for log in logs)
+
+
+def test_a_connect_timeout_is_not_shared_with_an_account_that_would_wait_longer(broker):
+    """Two accounts, one endpoint: the short limit of the one says nothing about the other's."""
+    with environment(POSTBACKS_MAX_RESENDS="0"), black_hole() as port:
+        rig = Rig(broker)
+        for name, limit_s in (("short", 0.3), ("long", 1.5)):
+            set_account(name, url=f"http://127.0.0.1:{port}/", connect_timeout_s=limit_s)
+            rig.client.hset(f"postbacks:pace:{name}/mt", mapping={"failing": 1, "limit": 1})
+        ids = {name: send_postbacks(name, [MT] * 5) for name in ("short", "long")}
+        rig.tick()
+        rig.deliver()
+        details = {
+            name: {attempt.detail for one in ids[name] for attempt in rig.record(one).attempts}
+            for name in ids
+        }
+        rig.close()
+    assert all("0.3 s" not in detail for detail in details["long"])
+    assert any("0.3 s" in detail for detail in details["short"])

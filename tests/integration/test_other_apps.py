@@ -73,6 +73,8 @@ def test_two_apps_and_their_workers_share_a_database_without_taking_each_others_
             "print(*[shop.add.delay(n, n).get(timeout=30) for n in range(20)])\n"
             "print(*[shop.tell.delay('acme').get(timeout=30) for n in range(5)])\n"
             "print(shop.in_a_chain('acme').id)\n"
+            "shop.app.control.revoke('an-id-of-theirs')\n"
+            "print(len(shop.app.control.inspect(timeout=3).ping()))\n"
         )
         done = subprocess.run(
             [sys.executable, "-c", calls],
@@ -81,11 +83,13 @@ def test_two_apps_and_their_workers_share_a_database_without_taking_each_others_
             check=True,
             cwd=tmp_path,
         )
-        sums, told, chained = done.stdout.decode().splitlines()
+        sums, told, chained, pinged = done.stdout.decode().splitlines()
         for one in [*told.split(), chained]:
             assert ended(broker.client(), one).state == "delivered"
         ours = "".join(worker.log() for worker in stack.workers)
         theirs = shop_worker.log()
+    assert pinged == "1", "our worker answers another app's control"
+    assert not broker.client().exists("postbacks:record:an-id-of-theirs")
     assert sums.split() == [str(2 * n) for n in range(20)]
     assert len(receiver.received) == 6
     assert "shop.add" not in ours
@@ -119,4 +123,4 @@ def test_the_installed_wheel_holds_the_package_alone(tmp_path):
     assert {top for top in tops if not top.endswith(".dist-info")} == {"postbacks"}
     assert "postbacks/py.typed" in names
     packed = {name.rpartition("/")[2] for name in names if name.endswith(".lua")}
-    assert packed == {path.name for path in (root / "postbacks" / "queue").glob("*.lua")}
+    assert packed == {path.name for path in (root / "postbacks").rglob("*.lua")}

@@ -14,7 +14,7 @@ import pytest
 from celery.app.defaults import NAMESPACES, flatten
 from helpers import BASE_ENV, ended, eventually, running, set_account
 
-from postbacks import send_postback
+from postbacks import send_postback, send_postbacks
 from postbacks.app import app
 from postbacks.ledger.ledger import Ledger
 from postbacks.local import CeleryProcess, EmbeddedBroker
@@ -307,3 +307,22 @@ def test_a_program_that_imports_postbacks_never_loads_a_file_of_that_name(broker
         timeout=60,
     )
     assert (done.returncode, done.stdout) == (0, "PENDING\n"), done.stderr
+
+
+def test_celerys_shutdown_command_stops_claiming_as_a_signal_does(broker, tmp_path):
+    """`celery control shutdown` sends no signal: the loop is told all the same, and the rest stays for others."""
+    with Receiver(lambda _: Answer(delay_s=0.2)) as receiver, running(broker, tmp_path) as stack:
+        set_account("acme", url=receiver.url())
+        send_postbacks("acme", [EVENT] * 3000)
+        receiver.wait_for(20, 30)
+        app.control.shutdown()
+        assert stack.workers[0].wait(30) == 0
+        assert len(receiver.received) < 2000
+        assert not broker.client().exists("postbacks:claimers")
+
+
+def test_revoking_a_group_without_a_worker_cancels_in_redis(broker):
+    """GroupResult.revoke() goes through app.control, where stock Celery would reach nobody."""
+    results = [send_postback.delay("acme", EVENT) for _ in range(2)]
+    app.control.revoke([result.id for result in results])
+    assert [result.state for result in results] == ["REVOKED", "REVOKED"]

@@ -132,3 +132,39 @@ def test_whatever_is_given_it_is_refused_or_it_can_be_kept_and_sent(url):
     assert json.loads(json.dumps(taken)) == taken
     taken.encode()
     redacted(taken).encode()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://user:SECRET#x@host/",
+        "https://user:SECRET?x@host/",
+        "https://user:SEC/RET@host/",
+        "https://user:SECRET@ho\u2100st/",
+        "https://user:SECRET@host:port/",
+    ],
+)
+def test_a_password_that_is_not_encoded_is_not_shown_either(url):
+    """Neither in the error nor in what listings show."""
+    with pytest.raises(InvalidUrl) as error:
+        check_url(url)
+    assert "SEC" not in str(error.value)
+    assert "SEC" not in redacted(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:SECRET@host/0",
+        "redis://user:SECRET@host/0",
+        "redis://:p@SECRET@host/0",
+        "redis://:p/SECRET@host/0",
+        "unix:///s.sock?db=0&password=SECRET",
+        "redis://host/0?password=SECRET&db=1",
+    ],
+)
+def test_a_brokers_password_is_not_shown_in_whatever_form_it_is_given(url):
+    """redis-py takes all of these."""
+    from postbacks import broker
+
+    assert "SECRET" not in broker.redacted(url)

@@ -1,0 +1,127 @@
+"""An account that cannot be read, or a store that fails, holds up nobody else and invents nothing."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import types
+
+import pytest
+from helpers import Rig, environment, set_account
+
+from postbacks import accounts, keys, send_postback, send_postbacks
+from postbacks.accounts import Account
+from postbacks.delivery.loop import PUT_OFF_MS
+from postbacks.receiver import Answer, Receiver
+
+EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
+
+
+@pytest.mark.parametrize(
+    "row", ["no JSON", "[]", '{"name": "bad", "url": 7}', '{"name": "bad", "url": "ftp://x/"}']
+)
+def test_an_account_whose_row_cannot_be_read_holds_up_nobody(rig, row):
+    """Its postbacks are skipped with the reason; the neighbour's go out, and it can be set anew."""
+    with Receiver() as receiver:
+        set_account("good", url=receiver.url())
+        rig.client.hset(keys.ACCOUNTS, "bad", row)
+        bad, good = send_postback.delay("bad", EVENT), send_postback.delay("good", EVENT)
+        rig.tick()
+        rig.deliver()
+        assert rig.record(good.id).state == "delivered"
+        assert (rig.record(bad.id).state, rig.record(bad.id).reason) == ("skipped", "account_unreadable")
+        assert {one.name for one in accounts.redis_accounts().all()} == {"bad", "good"}
+        set_account("bad", url=receiver.url())
+        again = send_postback.delay("bad", EVENT)
+        rig.tick()
+        rig.deliver()
+        assert rig.record(again.id).state == "delivered"
+
+
+def test_a_field_of_a_newer_version_does_no_harm(rig):
+    """During an upgrade both versions read the same rows."""
+    with Receiver() as receiver:
+        row = f'{{"name": "acme", "url": "{receiver.url()}", "of_a_newer_version": 1}}'
+        rig.client.hset(keys.ACCOUNTS, "acme", row)
+        result = send_postback.delay("acme", EVENT)
+        rig.tick()
+        rig.deliver()
+        assert rig.record(result.id).state == "delivered"
+
+
+class _Moody:
+    """An application's store that fails when it is told to."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.fails = False
+
+    def get_many(self, names):
+        if self.fails:
+            raise OSError("the database is away")
+        return {name: Account(name=name, url=self.url) for name in names}
+
+
+def test_a_store_that_fails_stops_neither_the_tick_nor_what_is_claimed(broker, monkeypatch):
+    """Nothing new is taken in, what is parked is released, what cannot be sent is put off with no attempt counted."""
+    with Receiver(lambda post: Answer(500 if post.attempt == 1 else 200)) as receiver:
+        store = _Moody(receiver.url())
+        module = types.ModuleType("moody_accounts")
+        module.store = store
+        monkeypatch.setitem(sys.modules, "moody_accounts", module)
+        with environment(POSTBACKS_ACCOUNTS="moody_accounts:store", POSTBACKS_PROFILE_CACHE_S="0"):
+            rig = Rig(broker)
+            first = send_postback.delay("acme", EVENT)
+            rig.tick()
+            rig.deliver()
+            later = send_postback.delay("acme", EVENT)
+            store.fails = True
+            rig.advance(301)
+            assert rig.tick().released == 1
+            assert rig.deliver() == 0
+            record = rig.record(first.id)
+            assert (record.state, record.reason, len(record.attempts)) == ("parked", "account_unusable", 1)
+            assert later.state == "PENDING"
+            store.fails = False
+            rig.advance(PUT_OFF_MS / 1000 + 11)
+            rig.tick()
+            rig.deliver()
+            assert [attempt.number for attempt in rig.record(first.id).attempts] == [1, 2]
+            assert rig.record(first.id).state == "delivered"
+            rig.advance(301)
+            rig.tick()
+            rig.deliver()
+            assert rig.record(later.id).state == "delivered"
+            rig.close()
+
+
+def test_revoking_what_is_only_held_stops_it(rig):
+    """It was claimed behind a probe and never POSTed: it never is."""
+    with Receiver(lambda _: Answer(500, delay_s=0.3)) as receiver:
+        set_account("acme", url=receiver.url())
+        ids = send_postbacks("acme", [EVENT] * 4)
+        rig.tick()
+        rig.client.hset(keys.PACE + "acme/general", mapping={"failing": 1, "limit": 1})
+        loop = threading.Thread(target=rig.deliver)
+        loop.start()
+        receiver.wait_for(1, 20)
+        send_postback.AsyncResult(ids[2]).revoke()
+        loop.join(30)
+        assert rig.record(ids[2]).state == "cancelled"
+        assert rig.record(ids[2]).attempts == ()
+        assert {post.postback_id for post in receiver.received} == set(ids) - {ids[2]}
+
+
+def test_a_dead_loops_postbacks_return_in_their_order(rig):
+    """Forty were held; all stand in front of the lane as they stood before."""
+    set_account("acme", url="http://127.0.0.1:9999/")
+    ids = send_postbacks("acme", [EVENT] * 40)
+    rig.tick()
+    rig.client.hset(keys.PACE + "acme/general", mapping={"failing": 1, "limit": 1})
+    rig.scripts.claim(
+        "dies", 1000, at_most=10, suspects_max=10, free=100, held_max=100, held_per_lane=100, slow_lanes=()
+    )
+    rig.advance(5)
+    rig.settings = rig.settings.model_copy(update={"release_batch": 10})
+    assert rig.tick().reaped == 40
+    assert [one.decode() for one in rig.client.lrange(keys.lane("acme/general"), 0, -1)] == ids
