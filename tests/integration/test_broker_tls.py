@@ -1,0 +1,91 @@
+"""A broker behind TLS: rediss:// serves the caller, the beat and the worker."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import pytest
+from certificates import Identity
+from helpers import BASE_ENV, ended, running
+
+from postbacks.receiver import Receiver
+
+PRODUCER = """
+import sys
+from postbacks import send_postback
+event = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
+print(send_postback.delay("acme", event, url=sys.argv[1]).id)
+"""
+
+
+@contextmanager
+def tls_in_front_of(port: int, certificate: str, key: str) -> Iterator[int]:
+    """A TLS listener that passes everything on to a plain port; yields its own port."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    loop = asyncio.new_event_loop()
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError, ssl.SSLError, asyncio.CancelledError):
+            while data := await reader.read(65536):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(pump(reader, there_writer), pump(there_reader, writer))
+
+    server = loop.run_until_complete(asyncio.start_server(serve, "127.0.0.1", 0, ssl=context))
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+
+    async def stop() -> None:
+        server.close()
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        await asyncio.sleep(0.05)
+
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        asyncio.run_coroutine_threadsafe(stop(), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join(10)
+        loop.close()
+
+
+class _Behind:
+    """The broker as LocalStack wants it, at another URL."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+
+@pytest.mark.parametrize("trusted", [True, False], ids=["our authority", "an unknown authority"])
+def test_rediss_is_verified_and_carries_a_postback_all_the_way(broker, tmp_path, trusted):
+    """With the authority named in the URL it is delivered; without, the caller is told and nothing is accepted."""
+    authority = Identity("postbacks test authority")
+    certificate, key = Identity("broker", issuer=authority).write(tmp_path, "broker")
+    other = authority if trusted else Identity("another authority")
+    ca_path, _ = other.write(tmp_path, "ca")
+    plain_port = int(broker.url.rpartition(":")[2].partition("/")[0])
+    with Receiver() as receiver, tls_in_front_of(plain_port, certificate, key) as port:
+        url = f"rediss://127.0.0.1:{port}/0?ssl_cert_reqs=required&ssl_ca_certs={ca_path}"
+        env = {**os.environ, **BASE_ENV, "POSTBACKS_BROKER_URL": url}
+        call = [sys.executable, "-c", PRODUCER, receiver.url()]
+        if not trusted:
+            refused = subprocess.run(call, env=env, capture_output=True, text=True, check=False)
+            assert "BrokerUnreachable" in refused.stderr
+            assert broker.client().llen("postbacks") == 0
+            return
+        with running(_Behind(url), tmp_path):
+            made = subprocess.run(call, env=env, capture_output=True, text=True, check=True)
+            assert ended(broker.client(), made.stdout.strip()).state == "delivered"
