@@ -178,7 +178,7 @@ def check(connection: redis.Redis | None = None) -> list[str]:
     numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
     if numbers < (MIN_VALKEY if name == "valkey_version" else MIN_REDIS):
         raise BrokerUnfit(f"The broker at {url} is version {version}; Redis 7.0 or Valkey 8.0 is needed.")
-    if not info.get("aof_enabled"):
+    if not info.get("aof_enabled") and not info.get("loading"):
         lost = "has no append-only file: what it holds is lost when it dies"
         return [f"The broker at {url} {lost}. Set appendonly yes and appendfsync always."]
     return []
