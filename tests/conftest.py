@@ -31,13 +31,18 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.stash[_BROKER].stop()
 
 
+@pytest.fixture(scope="session")
+def suites_broker(request: pytest.FixtureRequest) -> EmbeddedBroker:
+    """The suite's broker, with whatever the tests before have left in it."""
+    return request.session.stash[_BROKER]
+
+
 @pytest.fixture
-def broker(request: pytest.FixtureRequest) -> EmbeddedBroker:
+def broker(suites_broker: EmbeddedBroker) -> EmbeddedBroker:
     """The suite's broker, empty. It is ours alone, so emptying it hurts nobody."""
-    ours = request.session.stash[_BROKER]
-    with ours.client() as client:
+    with suites_broker.client() as client:
         client.flushdb()
-    return ours
+    return suites_broker
 
 
 @pytest.fixture

@@ -74,17 +74,15 @@ class Scenario:
 
 
 @pytest.fixture(scope="module")
-def world(request):
+def world(suites_broker):
     """The scenario, its receiver and its dead port."""
-    from conftest import _BROKER
 
     def answer(post: Received) -> Answer:
         return Answer(500) if post.path == "/bad" and post.attempt == 1 else Answer()
 
-    broker = request.session.stash[_BROKER]
     with dead_port() as port, Receiver(answer) as receiver:
-        scenario = Scenario(broker.url)
-        yield broker, scenario, receiver, port
+        scenario = Scenario(suites_broker.url)
+        yield suites_broker, scenario, receiver, port
         scenario.close()
 
 
