@@ -10,22 +10,17 @@ import shutil
 import subprocess
 import time
 
-import pytest
-from click.testing import CliRunner
-from events import examples
 from helpers import environment, set_account
+from signing import EVENT, call, rotate, signatures
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from postbacks import send_postback, vault
 from postbacks.accounts import redis_accounts
 from postbacks.catalogue import parse_event
-from postbacks.cli import main
 from postbacks.receiver import Answer, Receiver
 from postbacks.xml import render
 
-EVENT = examples()["SMS_MO", "N211"]
 DOCUMENT = render(parse_event(EVENT))
-KEY = vault.new_key()
 
 #: Verification by the text of the specification (standardwebhooks.com), in another language.
 NODE = """
@@ -82,52 +77,8 @@ def proven(received, secret):
     return found.pop()
 
 
-def call(*args, text=""):
-    """Call the command in this process."""
-    return CliRunner().invoke(main, args, input=text, prog_name="postbacks")
-
-
-def rotate(*args):
-    """A new secret of acme."""
-    shown = call("account", "secret", "rotate", "acme", *args)
-    assert shown.exit_code == 0, shown.output
-    return shown.stdout.strip()
-
-
 def _line(received):
     return json.dumps({"headers": received.headers, "body": received.body.decode()})
-
-
-def signatures(received):
-    """How many a request has."""
-    return len(received.headers["webhook-signature"].split(" "))
-
-
-@pytest.fixture(autouse=True)
-def _key():
-    with environment(POSTBACKS_SECRET_KEY=KEY):
-        yield
-
-
-@pytest.fixture
-def receiver():
-    with Receiver() as made:
-        yield made
-
-
-@pytest.fixture
-def acme(rig, receiver):
-    """An account of that name, whose postbacks go to the receiver; call it to deliver one."""
-    set_account("acme", url=receiver.url("/acme"))
-
-    def deliver():
-        one = send_postback.delay("acme", EVENT).id
-        rig.tick()
-        rig.deliver()
-        got = receiver.by_id().get(one)
-        return got[-1] if got else None
-
-    return deliver
 
 
 # -- what a receiver gets --------------------------------------------------------------------------

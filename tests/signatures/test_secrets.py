@@ -8,61 +8,13 @@ from pathlib import Path
 
 import pytest
 from certificates import Identity, authority
-from click.testing import CliRunner
-from events import examples
 from helpers import environment, set_account
+from signing import EVENT, KEY, call, rotate, signatures
 
 from postbacks import keys, send_postback, vault
 from postbacks.accounts import Account, redis_accounts
-from postbacks.cli import main
-from postbacks.receiver import Receiver
 
-EVENT = examples()["SMS_MO", "N211"]
-KEY, NEXT_KEY = vault.new_key(), vault.new_key()
-
-
-def call(*args, text=""):
-    """Call the command in this process."""
-    return CliRunner().invoke(main, args, input=text, prog_name="postbacks")
-
-
-def rotate(*args):
-    """A new secret of acme."""
-    shown = call("account", "secret", "rotate", "acme", *args)
-    assert shown.exit_code == 0, shown.output
-    return shown.stdout.strip()
-
-
-def signatures(received):
-    """How many a request has."""
-    return len(received.headers["webhook-signature"].split(" "))
-
-
-@pytest.fixture(autouse=True)
-def _key():
-    with environment(POSTBACKS_SECRET_KEY=KEY):
-        yield
-
-
-@pytest.fixture
-def receiver():
-    with Receiver() as made:
-        yield made
-
-
-@pytest.fixture
-def acme(rig, receiver):
-    """An account of that name, whose postbacks go to the receiver; call it to deliver one."""
-    set_account("acme", url=receiver.url("/acme"))
-
-    def deliver():
-        one = send_postback.delay("acme", EVENT).id
-        rig.tick()
-        rig.deliver()
-        got = receiver.by_id().get(one)
-        return got[-1] if got else None
-
-    return deliver
+NEXT_KEY = vault.new_key()
 
 
 @pytest.fixture
@@ -84,16 +36,16 @@ def test_with_a_wrong_key_nothing_is_sent_unsigned_and_no_neighbour_waits(rig, a
     with environment(POSTBACKS_SECRET_KEY=NEXT_KEY), caplog.at_level(logging.ERROR):
         rig.deliver()
     assert list(receiver.by_id()) == [other]
-    assert rig.record(one).state == "sending"
+    assert (rig.record(one).state, rig.record(one).reason) == ("parked", "account_unusable")
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 1
     assert "account=acme" in said[0]
     assert "POSTBACKS_SECRET_KEY does not open" in said[0]
-    rig.advance(31)  # its lease ends
+    rig.advance(31)  # it was put off for half a minute
     rig.tick()
     rig.deliver()
     assert rig.record(one).state == "delivered"
-    assert [signatures(each) for each in receiver.by_id()[one]] == [1]
+    assert [(signatures(each), each.attempt) for each in receiver.by_id()[one]] == [(1, 1)]
     assert acme() is not None
 
 

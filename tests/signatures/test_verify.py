@@ -7,56 +7,10 @@ import time
 from datetime import UTC, datetime
 
 import pytest
-from click.testing import CliRunner
-from events import examples
-from helpers import environment, set_account
+from signing import call, rotate
 from standardwebhooks import Webhook
 
-from postbacks import send_postback, vault
-from postbacks.cli import main
-from postbacks.receiver import Receiver
-
-EVENT = examples()["SMS_MO", "N211"]
-KEY = vault.new_key()
-
-
-def call(*args, text=""):
-    """Call the command in this process."""
-    return CliRunner().invoke(main, args, input=text, prog_name="postbacks")
-
-
-def rotate(*args):
-    """A new secret of acme."""
-    shown = call("account", "secret", "rotate", "acme", *args)
-    assert shown.exit_code == 0, shown.output
-    return shown.stdout.strip()
-
-
-@pytest.fixture(autouse=True)
-def _key():
-    with environment(POSTBACKS_SECRET_KEY=KEY):
-        yield
-
-
-@pytest.fixture
-def receiver():
-    with Receiver() as made:
-        yield made
-
-
-@pytest.fixture
-def acme(rig, receiver):
-    """An account of that name, whose postbacks go to the receiver; call it to deliver one."""
-    set_account("acme", url=receiver.url("/acme"))
-
-    def deliver():
-        one = send_postback.delay("acme", EVENT).id
-        rig.tick()
-        rig.deliver()
-        got = receiver.by_id().get(one)
-        return got[-1] if got else None
-
-    return deliver
+from postbacks import vault
 
 
 def raw(received, *, end="\r\n", **changes):
