@@ -80,7 +80,11 @@ def measure(name: str, count: int, log_dir: Path) -> dict[str, float]:
         before_s = cpu_s([broker.pid])
         with stack:
             took_s = float(receiver.stdout.readline())
-            pids = [process.pid for process in (*stack.workers, *stack.beats)] if name == "postbacks" else [stack.pid]
+            pids = (
+                [process.pid for process in (*stack.workers, *stack.beats)]
+                if name == "postbacks"
+                else [stack.pid]
+            )
             used_s = cpu_s(pids) + cpu_s([broker.pid]) - before_s
         receiver.wait()
         return {"per_s": count / took_s, "cpu_ms": 1000 * used_s / count, "fill_s": float(fill.stdout)}
@@ -127,9 +131,14 @@ def main() -> None:
         for _ in range(options.rounds):
             for name, count in counts.items():
                 rounds[name].append(measure(name, count, Path(folder)))
-                print(name, json.dumps({key: round(value, 3) for key, value in rounds[name][-1].items()}), flush=True)
+                print(
+                    name,
+                    json.dumps({key: round(value, 3) for key, value in rounds[name][-1].items()}),
+                    flush=True,
+                )
     middle = {
-        name: {key: statistics.median(one[key] for one in ones) for key in ones[0]} for name, ones in rounds.items()
+        name: {key: statistics.median(one[key] for one in ones) for key in ones[0]}
+        for name, ones in rounds.items()
     }
     ours, theirs = middle["postbacks"], middle["textbook"]
     print(f"postbacks: {ours['per_s']:.0f}/s, {ours['cpu_ms']:.2f} ms CPU each (worker, beat and broker)")

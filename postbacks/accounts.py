@@ -68,7 +68,7 @@ class Secret(BaseModel):
         expires_ms: when it no longer signs, ms since the epoch; None while it is the current one.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     value: str = Field(repr=False)
     expires_ms: int | None = None
@@ -93,16 +93,16 @@ class Account(BaseModel):
         pinned_keys: ``sha256//…`` of the public keys that its servers may have.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     name: str
-    url: str | None = None
-    mo_url: str | None = None
-    pass_url: str | None = None
+    url: str | None = Field(None, repr=False)
+    mo_url: str | None = Field(None, repr=False)
+    pass_url: str | None = Field(None, repr=False)
     off: frozenset[str] = frozenset()
     connect_timeout_s: float | None = Field(None, gt=0, le=60)
     answer_timeout_s: float | None = Field(None, gt=0, le=60)
-    headers: dict[str, str] = Field(default_factory=dict)
+    headers: dict[str, str] = Field(default_factory=dict, repr=False)
     secrets: tuple[Secret, ...] = ()
     ca_bundle: str | None = None
     client_cert: str | None = None

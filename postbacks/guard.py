@@ -83,7 +83,12 @@ def _network_refusal(address: str, allowed: Networks, denied: Networks) -> str |
         for network in denied:
             if face in network:
                 return f"{shown}: denied ({network})"
-    if any(face in network for face in faces for network in allowed):
+    if any(numeric in network for network in allowed) and inner is None:
+        return None
+    # An IPv6 network does not open the IPv4 addresses that may stand behind it; a single address does.
+    if inner is not None and any(
+        inner in n or (numeric in n and n.prefixlen == n.max_prefixlen) for n in allowed
+    ):
         return None
     rule = _special(inner) if inner is not None else None
     if inner is None or numeric in _COMPATIBLE:

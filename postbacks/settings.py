@@ -6,9 +6,11 @@ Each is read from the environment as ``POSTBACKS_`` and its name in upper case.
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Mapping
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -16,6 +18,11 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from postbacks.errors import BadSetting
 
 Networks = tuple[IPv4Network | IPv6Network, ...]
+
+
+_PROXY = re.compile(
+    r"https?://(?:[\w.~%!$&'()*+,;=-]*(?::[\w.~%!$&'()*+,;=-]*)?@)?[\w.-]+(?::\d{1,5})?/?", re.ASCII
+)
 
 
 class Settings(BaseSettings):
@@ -120,6 +127,7 @@ class Settings(BaseSettings):
     https_only: bool = Field(default=False, description="Refuse http:// URLs.")
     proxy_url: str = Field(
         "",
+        repr=False,
         description="Proxy that all postbacks go through (http:// or https://), for a fixed outgoing address.",
     )
     secret_key: SecretStr = Field(
@@ -151,6 +159,15 @@ class Settings(BaseSettings):
         256, ge=0, le=4096, description="Bytes of a failed answer's body that the ledger keeps."
     )
 
+    @field_validator("proxy_url")
+    @classmethod
+    def _proxy(cls, value: str) -> str:
+        if value and not _PROXY.fullmatch(value):
+            raise ValueError(
+                "not http://host:port or https://host:port; in a user or password encode what is no letter or digit"
+            )
+        return value
+
     @field_validator("allowed_ports", mode="before")
     @classmethod
     def _ports(cls, value: object) -> object:
@@ -158,8 +175,8 @@ class Settings(BaseSettings):
             return value
         ranges = []
         for part in value.split(","):
-            low, _, high = part.strip().partition("-")
-            first, last = int(low), int(high or low)
+            found = re.fullmatch(r"\s*(\d{1,5})(?:-(\d{1,5}))?\s*", part)
+            first, last = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
             if not 1 <= first <= last <= 65535:
                 raise ValueError(f"{part.strip()!r} is no port or range of ports (443, 1024-65535)")
             ranges.append((first, last))
@@ -184,10 +201,19 @@ def load() -> Settings:
         return Settings()
     except ValidationError as error:
         faults = "; ".join(
-            f"POSTBACKS_{'_'.join(str(part) for part in fault['loc']).upper()}={fault['input']!r}: {fault['msg']}"
+            f"POSTBACKS_{'_'.join(map(str, fault['loc'])).upper()}={_shown(fault)}: {fault['msg']}"
             for fault in error.errors()
         )
         raise BadSetting(f"{faults}. Correct the environment and start again.") from None
+
+
+def _shown(fault: Mapping[str, Any]) -> str:
+    """The value at fault; those that may hold a password are not shown."""
+    return (
+        "(not shown)"
+        if fault["loc"][:1] in {("proxy_url",), ("secret_key",), ("broker_url",)}
+        else repr(fault["input"])
+    )
 
 
 def unknown_names() -> list[str]:

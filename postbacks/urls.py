@@ -77,6 +77,8 @@ def redacted(url: str) -> str:
         _ = parts.port
     except ValueError:  # a password that is not encoded may stand anywhere in it
         return "(unreadable URL)"
+    if "@" in url and (parts.scheme not in _DEFAULT_PORTS or not parts.netloc or "@" not in parts.netloc):
+        return "(unreadable URL)"  # what stands before the @ may be a password
     host = parts.netloc.rpartition("@")[2]
     query = re.sub(r"=[^&]*", "=…", parts.query) if parts.query else ""
     return SplitResult(parts.scheme, host, parts.path, query, "").geturl()

@@ -59,6 +59,7 @@ def rotate(name: str, overlap_s: int) -> None:
     """
     from postbacks import vault
     from postbacks.accounts import redis_accounts
+    from postbacks.errors import InvalidAccount
     from postbacks.ledger.record import iso
     from postbacks.settings import load
 
@@ -68,6 +69,10 @@ def rotate(name: str, overlap_s: int) -> None:
     def edit(found: Account | None, now_ms: int) -> Account:
         if found is None:
             raise no_account(name)
+        if found.unreadable:
+            raise InvalidAccount(
+                f"The stored row of account {name} cannot be read; set the account anew first."
+            )
         return found.rotated(sealed, now_ms, overlap_s * 1000)
 
     now = redis_accounts().change(name, edit)

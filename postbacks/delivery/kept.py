@@ -11,14 +11,24 @@ import select
 import socket
 from contextlib import suppress
 
+#: Local host and port, remote host and port: the local ones alone may belong to several connections.
+Addresses = tuple[str, int, str, int]
+
 
 class Kept:
-    """The open connections by their local address, as libcurl names them."""
+    """The open connections by their two addresses, as libcurl names them.
+
+    Attributes:
+        turn: counts how often libcurl was told to move bytes. What lies decrypted in a TLS connection no
+            look at its socket can show; but an answer that comes in the very turn in which its request
+            begins to leave was there before it.
+    """
 
     def __init__(self) -> None:
-        self._sockets: dict[tuple[str, int], tuple[int, int]] = {}  # local address -> descriptor, inode
-        # descriptor -> inode, local address; libcurl also waits for what is no connection
-        self._addresses: dict[int, tuple[int, tuple[str, int] | None]] = {}
+        self.turn = 0
+        self._sockets: dict[Addresses, tuple[int, int]] = {}  # addresses -> descriptor, inode
+        # descriptor -> inode, addresses; libcurl also waits for what is no connection
+        self._addresses: dict[int, tuple[int, Addresses | None]] = {}
 
     def note(self, fd: int) -> None:
         """A connection that libcurl begins to wait for."""
@@ -29,14 +39,14 @@ class Kept:
                 return
             if known[1] is not None and self._sockets.get(known[1], (-1, 0))[0] == fd:
                 del self._sockets[known[1]]  # closed meanwhile; its number is another's now
-        address = _local_address(fd)
+        address = _addresses(fd)
         self._addresses[fd] = (inode, address)
         if address is not None:
             self._sockets[address] = (fd, inode)
 
-    def is_clean(self, host: str, port: int) -> bool:
-        """Whether nothing has come on the connection with this local address, not even its end."""
-        fd, inode = self._sockets.get((host, port), (-1, 0))
+    def is_clean(self, addresses: Addresses) -> bool:
+        """Whether nothing has come on the connection with these addresses, not even its end."""
+        fd, inode = self._sockets.get(addresses, (-1, 0))
         try:
             if os.fstat(fd).st_ino != inode:
                 return False
@@ -47,7 +57,7 @@ class Kept:
         return not poll.poll(0)
 
 
-def _local_address(fd: int) -> tuple[str, int] | None:
+def _addresses(fd: int) -> Addresses | None:
     own = os.dup(fd)
     try:
         found = socket.socket(fileno=own)
@@ -55,5 +65,6 @@ def _local_address(fd: int) -> tuple[str, int] | None:
         os.close(own)
         return None
     with found, suppress(OSError):
-        return None if found.family == socket.AF_UNIX else found.getsockname()[:2]
+        if found.family != socket.AF_UNIX:
+            return (*found.getsockname()[:2], *found.getpeername()[:2])
     return None

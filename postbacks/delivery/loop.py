@@ -285,8 +285,13 @@ class DeliveryLoop:
             log.error("delivery.accounts_unavailable postbacks=%d: %s", len(claimed), error)  # noqa: TRY400
         put_off = [one.id for one in claimed if one.account not in profiles]
         for one in claimed:
-            if one.account in profiles:
+            if one.account not in profiles:
+                continue
+            try:
                 self._begin(one, profiles[one.account])
+            except (ValueError, TypeError):
+                # A record that somebody has spoilt must not take the others along; its lease settles it.
+                log.exception("delivery.not_begun id=%s", one.id)
         if put_off:
             self._scripts.postpone(self._token, PUT_OFF_MS, "account_unusable", put_off)
 

@@ -54,6 +54,7 @@ class Names:
         age_s = time.monotonic() - at_s
         if age_s >= FRESH_S and host not in self._running and host not in self._queued:
             self._queued.append(host)
+        if self._queued:  # also those for which the system had no thread
             self._begin()
         return addresses if age_s < STALE_S else None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from standardwebhooks import Webhook
 from standardwebhooks.webhooks import EmptyWebhookSecretError
@@ -24,7 +24,7 @@ class Tls:
 
     ca_bundle: str | None = None
     client_cert: str | None = None
-    client_key: str | None = None
+    client_key: str | None = field(default=None, repr=False)
     pinned_keys: tuple[str, ...] = ()
 
 

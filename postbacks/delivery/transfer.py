@@ -8,6 +8,7 @@ only the excerpt that the ledger keeps, and libcurl's buffers (16 KiB to receive
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import socket
@@ -17,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 import certifi
 import pycurl
@@ -65,6 +66,8 @@ class Transfer:
         owner: whatever the caller wants to know it by.
         looked_up_s: when the host's addresses were found; None where there was nothing to look up.
         sends: how often the request began to leave: twice at most, if a kept connection was dead.
+        sent_turn: the turn of ``Kept`` in which the request began to leave.
+        stale: whether what came was there before the request left.
         on_new: whether it leaves over a connection that was made for it.
         connected_s: when the connection stood and the request began to leave.
         header_s: when the header of the answer had come whole.
@@ -81,6 +84,8 @@ class Transfer:
     looked_up_s: float | None = None
     sends: int = 0
     on_new: bool = False
+    sent_turn: int = -1
+    stale: bool = False
     connected_s: float | None = None
     header_s: float | None = None
     header_bytes: int = 0
@@ -129,14 +134,24 @@ def prepare(url: str) -> Prepared:
     """
     check_url(url)  # an application's own store, and older records, may hold anything
     prepared = requests.Request("POST", url).prepare()
-    # requests has made basic auth of the user and password in the URL
-    authorization = prepared.headers.get("Authorization")
-    own = (f"Authorization: {authorization}",) if authorization else ()
     sent = urldefragauth(prepared.url or "")
     parts = urlsplit(sent)
-    host = unquote(parts.hostname or "").rstrip(".")
+    if (parts.hostname or "").endswith("."):  # the same name without its dot, for the look-up and for TLS
+        sent = parts._replace(netloc=re.sub(r"\.+(?=:|$)", "", parts.netloc)).geturl()
+        parts = urlsplit(sent)
+    own = _basic_auth(url)
+    host = unquote(parts.hostname or "")
     port = parts.port or (443 if parts.scheme == "https" else 80)
     return Prepared(sent, own, host if is_name(host) else "", port)
+
+
+def _basic_auth(url: str) -> tuple[str, ...]:
+    """The header for the user and password in a URL, as UTF-8 (RFC 7617 2.1); none where there are none."""
+    user, _, password = urlsplit(url).netloc.rpartition("@")[0].partition(":")
+    if not user and not password:
+        return ()
+    pair = unquote_to_bytes(user) + b":" + unquote_to_bytes(password)
+    return (f"Authorization: Basic {base64.b64encode(pair).decode()}",)
 
 
 @lru_cache(maxsize=1)
@@ -243,6 +258,7 @@ class Slot:
         """
         if self._renewed or self.transfer is None or self.transfer.on_new:
             return False
+        self.transfer.stale = False
         self._renewed = True
         self.handle.setopt(pycurl.FRESH_CONNECT, 1)
         return True
@@ -278,13 +294,15 @@ class Slot:
         if tls.pinned_keys:
             self.handle.setopt(pycurl.PINNEDPUBLICKEY, ";".join(tls.pinned_keys))
 
-    def _on_connected(self, _remote: str, local_host: str, _port: int, local_port: int) -> int:
+    def _on_connected(self, remote_host: str, local_host: str, remote_port: int, local_port: int) -> int:
         transfer = self.transfer
         if transfer is None:
             return int(pycurl.PREREQFUNC_ABORT)
         # At most one kept connection is tried, and only one on which nothing has come unasked.
-        if not transfer.on_new and (transfer.sends or not self._kept.is_clean(local_host, local_port)):
+        connection = (local_host, local_port, remote_host, remote_port)
+        if not transfer.on_new and (transfer.sends or not self._kept.is_clean(connection)):
             return int(pycurl.PREREQFUNC_ABORT)
+        transfer.sent_turn = self._kept.turn
         transfer.sends += 1
         transfer.connected_s = time.monotonic()
         return int(pycurl.PREREQFUNC_OK)
@@ -298,6 +316,8 @@ class Slot:
             return 0
         if transfer.header_s is not None:
             return None  # trailers of a chunked body
+        if self._is_stale(transfer):
+            return 0
         if transfer.status is None:
             found = _STATUS_LINE.fullmatch(line)
             if found is None:
@@ -312,6 +332,13 @@ class Slot:
         else:
             transfer.header_lines.append(line)
         return None
+
+    def _is_stale(self, transfer: Transfer) -> bool:
+        """Whether this answer lay in a kept TLS connection before its request began to leave."""
+        if transfer.on_new or transfer.header_bytes == 0 or transfer.status is not None:
+            return False
+        transfer.stale = transfer.sent_turn == self._kept.turn and transfer.url[:5].lower() == "https"
+        return transfer.stale
 
     def _on_body(self, data: bytes) -> int | None:
         transfer = self.transfer

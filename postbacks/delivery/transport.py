@@ -145,12 +145,14 @@ class CurlAdapter(BaseAdapter):
                 flags |= pycurl.CSELECT_IN
             if mask & selectors.EVENT_WRITE:
                 flags |= pycurl.CSELECT_OUT
+            self._kept.turn += 1
             self._multi.socket_action(key.fd, flags)
             if time.monotonic() - began_s > HELD_UP_S:
                 break  # who was not served is reported again
         now_s = time.monotonic()
         if self._timer_s is not None and now_s >= self._timer_s:
             self._timer_s = None
+            self._kept.turn += 1
             self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
         self._collect()
         if time.monotonic() - began_s > HELD_UP_S:
@@ -227,7 +229,8 @@ class CurlAdapter(BaseAdapter):
     def _end(self, handle: pycurl.Curl, code: int, message: str) -> None:
         slot = self._open.pop(handle)
         self._multi.remove_handle(handle)
-        if code == pycurl.E_ABORTED_BY_CALLBACK and slot.renew():
+        stale = slot.transfer is not None and slot.transfer.stale
+        if (code == pycurl.E_ABORTED_BY_CALLBACK or stale) and slot.renew():
             self._begin(slot)
             return
         transfer = slot.transfer

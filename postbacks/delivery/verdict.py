@@ -93,8 +93,8 @@ def outcome_of(transfer: Transfer, code: int, message: str) -> Outcome:
         return Outcome("broken_answer", None, elapsed_s, "the answer is no HTTP")
     unknown = ("broken_answer", f"libcurl's error {code}")
     name, phrase = CURL_CODES.get(code) or _OWN_CODES.get(code, unknown)
-    if code in {0, pycurl.E_WRITE_ERROR}:
-        message = ""  # it would speak of our callback
+    if code in {0, pycurl.E_WRITE_ERROR, pycurl.E_COULDNT_RESOLVE_PROXY}:
+        message = ""  # it would speak of our callback, or quote the proxy's URL
     if _ALERT in message:
         name = "tls"  # with TLS 1.3 it comes when the server reads, after the handshake has succeeded for us
     elif _TUNNEL in message:

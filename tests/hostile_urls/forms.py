@@ -240,7 +240,7 @@ PASSING = [
     Passing("http://global.example/", "8.8.8.8", host="global.example"),
     Passing("http://GLOBAL.Example/", "8.8.8.8", host="global.example"),
     Passing("HTTP://global.example:8080/In?a=b&c=%20d", "8.8.8.8", 8080, "/In?a=b&c=%20d"),
-    Passing("http://global.example./", "8.8.8.8", host="global.example."),
+    Passing("http://global.example./", "8.8.8.8", host="global.example"),
     Passing("http://global6.example/", "2606:4700::1111", host="global6.example"),
     Passing("http://user:p%40ss@global.example/", "8.8.8.8", host="global.example"),
     Passing("http://127.0.0.1@global.example/", "8.8.8.8", host="global.example"),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from certificates import Identity, authority
 from click.testing import CliRunner
 from events import examples
 from helpers import environment, set_account
+from identities import Identity, authority
 
 from postbacks import send_postback, vault
 from postbacks.accounts import make_account, redis_accounts

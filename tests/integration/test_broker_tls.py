@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import pytest
-from certificates import Identity
 from helpers import BASE_ENV, ended, running
+from identities import Identity
 
 from postbacks.receiver import Receiver
 

@@ -10,9 +10,9 @@ import threading
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from certificates import Identity, authority
 from click.testing import CliRunner
 from helpers import environment, set_account
+from identities import Identity, authority
 
 from postbacks.cli import main
 from postbacks.delivery.advice import advise

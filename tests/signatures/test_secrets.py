@@ -7,8 +7,8 @@ import threading
 from pathlib import Path
 
 import pytest
-from certificates import Identity, authority
 from helpers import environment, set_account
+from identities import Identity, authority
 from signing import EVENT, KEY, call, rotate, signatures
 
 from postbacks import keys, send_postback, vault
