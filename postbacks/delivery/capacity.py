@@ -6,24 +6,29 @@ import logging
 import resource
 from typing import Final
 
+from postbacks.delivery.names import LOOKUPS_MAX
 from postbacks.settings import Settings
 
 log = logging.getLogger(__name__)
 
-#: File descriptors left for the broker's connections, logs and listening sockets.
-SPARE_DESCRIPTORS: Final = 100
+#: File descriptors of one transfer: while a host has IPv4 and IPv6 addresses both are tried.
+DESCRIPTORS_EACH: Final = 2
+#: File descriptors beside the transfers': kept connections (512), the broker's connections, logs.
+SPARE_DESCRIPTORS: Final = 700
 
 
 def transfers_allowed(settings: Settings) -> int:
     """How many transfers a process may have open: the setting, file descriptors allowing."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = settings.max_transfers + SPARE_DESCRIPTORS
+    wanted = DESCRIPTORS_EACH * settings.max_transfers + LOOKUPS_MAX + SPARE_DESCRIPTORS
     if soft != resource.RLIM_INFINITY and soft < wanted:
         soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return settings.max_transfers
-    allowed = max(2, soft - SPARE_DESCRIPTORS)
+    # each may look its name up as well; of little, half is left for all the rest
+    spare = min(SPARE_DESCRIPTORS, soft // 2)
+    allowed = max(2, (soft - spare) // (DESCRIPTORS_EACH + 1))
     log.warning(
         "delivery.few_descriptors limit=%d transfers=%d: raise the limit of open files", soft, allowed
     )
