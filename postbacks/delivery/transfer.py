@@ -39,6 +39,10 @@ MAX_BODY_BYTES: Final = 65_536
 MAX_BODY_PIECES: Final = 500
 #: What the system receives ahead of us; more would only let a flood keep the loop from its other transfers.
 RECEIVE_BYTES: Final = 16_384
+#: An answer in the turn of its request and within these seconds was there before it. A later one in the same
+#: turn is honest: the process was held up in between. Where a very near server is as fast, the postback is
+#: sent once more over a new connection, under the same id.
+STALE_WITHIN_S: Final = 0.001
 #: RFC 9112 4; the reason may be missing, and the space before it.
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})(?: [^\r\n]*)?\r?\n")
 #: Seconds of a look-up that are not worth counting.
@@ -337,7 +341,11 @@ class Slot:
         """Whether this answer lay in a kept TLS connection before its request began to leave."""
         if transfer.on_new or transfer.header_bytes == 0 or transfer.status is not None:
             return False
-        transfer.stale = transfer.sent_turn == self._kept.turn and transfer.url[:5].lower() == "https"
+        transfer.stale = (
+            transfer.url[:5].lower() == "https"
+            and transfer.sent_turn == self._kept.turn
+            and time.monotonic() - (transfer.connected_s or 0.0) < STALE_WITHIN_S
+        )
         return transfer.stale
 
     def _on_body(self, data: bytes) -> int | None:
