@@ -9,7 +9,11 @@ from __future__ import annotations
 import os
 import select
 import socket
+import struct
 from contextlib import suppress
+
+#: ``tcpi_bytes_received`` in Linux's ``struct tcp_info`` (linux/tcp.h).
+_BYTES_RECEIVED, _BYTES_RECEIVED_AT = struct.Struct("=Q"), 128
 
 #: Local host and port, remote host and port: the local ones alone may belong to several connections.
 Addresses = tuple[str, int, str, int]
@@ -18,14 +22,11 @@ Addresses = tuple[str, int, str, int]
 class Kept:
     """The open connections by their two addresses, as libcurl names them.
 
-    Attributes:
-        turn: counts how often libcurl was told to move bytes. What lies decrypted in a TLS connection no
-            look at its socket can show; but an answer that comes in the very turn in which its request
-            begins to leave was there before it.
+    What lies decrypted in a TLS connection no look at its socket can show. But an answer that comes though
+    the connection has received no byte since its request began to leave was there before it.
     """
 
     def __init__(self) -> None:
-        self.turn = 0
         self._sockets: dict[Addresses, tuple[int, int]] = {}  # addresses -> descriptor, inode
         # descriptor -> inode, addresses; libcurl also waits for what is no connection
         self._addresses: dict[int, tuple[int, Addresses | None]] = {}
@@ -43,6 +44,20 @@ class Kept:
         self._addresses[fd] = (inode, address)
         if address is not None:
             self._sockets[address] = (fd, inode)
+
+    def received_bytes(self, addresses: Addresses) -> int | None:
+        """The bytes that a connection has received so far; None where the system does not tell (Linux does)."""
+        fd, inode = self._sockets.get(addresses, (-1, 0))
+        try:
+            if os.fstat(fd).st_ino != inode:
+                return None
+            with socket.socket(fileno=os.dup(fd)) as own:
+                told = own.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+        except (OSError, AttributeError):
+            return None
+        if len(told) < _BYTES_RECEIVED.size + _BYTES_RECEIVED_AT:
+            return None
+        return int(_BYTES_RECEIVED.unpack_from(told, _BYTES_RECEIVED_AT)[0])
 
     def is_clean(self, addresses: Addresses) -> bool:
         """Whether nothing has come on the connection with these addresses, not even its end."""

@@ -25,7 +25,7 @@ import pycurl
 import requests
 from requests.utils import urldefragauth
 
-from postbacks.delivery.kept import Kept
+from postbacks.delivery.kept import Addresses, Kept
 from postbacks.delivery.profile import Profile, Tls
 from postbacks.guard import early_refusal, is_name, refusal
 from postbacks.settings import Settings
@@ -39,10 +39,6 @@ MAX_BODY_BYTES: Final = 65_536
 MAX_BODY_PIECES: Final = 500
 #: What the system receives ahead of us; more would only let a flood keep the loop from its other transfers.
 RECEIVE_BYTES: Final = 16_384
-#: An answer in the turn of its request and within these seconds was there before it. A later one in the same
-#: turn is honest: the process was held up in between. Where a very near server is as fast, the postback is
-#: sent once more over a new connection, under the same id.
-STALE_WITHIN_S: Final = 0.001
 #: RFC 9112 4; the reason may be missing, and the space before it.
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})(?: [^\r\n]*)?\r?\n")
 #: Seconds of a look-up that are not worth counting.
@@ -70,7 +66,8 @@ class Transfer:
         owner: whatever the caller wants to know it by.
         looked_up_s: when the host's addresses were found; None where there was nothing to look up.
         sends: how often the request began to leave: twice at most, if a kept connection was dead.
-        sent_turn: the turn of ``Kept`` in which the request began to leave.
+        connection: the addresses of the connection that the request leaves by.
+        had_bytes: what a kept TLS connection had received when the request began to leave.
         stale: whether what came was there before the request left.
         on_new: whether it leaves over a connection that was made for it.
         connected_s: when the connection stood and the request began to leave.
@@ -88,7 +85,8 @@ class Transfer:
     looked_up_s: float | None = None
     sends: int = 0
     on_new: bool = False
-    sent_turn: int = -1
+    connection: Addresses | None = None
+    had_bytes: int | None = None
     stale: bool = False
     connected_s: float | None = None
     header_s: float | None = None
@@ -306,7 +304,9 @@ class Slot:
         connection = (local_host, local_port, remote_host, remote_port)
         if not transfer.on_new and (transfer.sends or not self._kept.is_clean(connection)):
             return int(pycurl.PREREQFUNC_ABORT)
-        transfer.sent_turn = self._kept.turn
+        transfer.connection, transfer.had_bytes = connection, None
+        if not transfer.on_new and transfer.url[:5].lower() == "https":
+            transfer.had_bytes = self._kept.received_bytes(connection)
         transfer.sends += 1
         transfer.connected_s = time.monotonic()
         return int(pycurl.PREREQFUNC_OK)
@@ -341,10 +341,9 @@ class Slot:
         """Whether this answer lay in a kept TLS connection before its request began to leave."""
         if transfer.on_new or transfer.header_bytes == 0 or transfer.status is not None:
             return False
+        had, connection = transfer.had_bytes, transfer.connection
         transfer.stale = (
-            transfer.url[:5].lower() == "https"
-            and transfer.sent_turn == self._kept.turn
-            and time.monotonic() - (transfer.connected_s or 0.0) < STALE_WITHIN_S
+            had is not None and connection is not None and self._kept.received_bytes(connection) == had
         )
         return transfer.stale
 

@@ -145,14 +145,12 @@ class CurlAdapter(BaseAdapter):
                 flags |= pycurl.CSELECT_IN
             if mask & selectors.EVENT_WRITE:
                 flags |= pycurl.CSELECT_OUT
-            self._kept.turn += 1
             self._multi.socket_action(key.fd, flags)
             if time.monotonic() - began_s > HELD_UP_S:
                 break  # who was not served is reported again
         now_s = time.monotonic()
         if self._timer_s is not None and now_s >= self._timer_s:
             self._timer_s = None
-            self._kept.turn += 1
             self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
         self._collect()
         if time.monotonic() - began_s > HELD_UP_S:
