@@ -23,8 +23,7 @@ from postbacks.delivery.claims import Claimed, Held
 from postbacks.delivery.loop import Decision
 from postbacks.delivery.outcomes import Outcome
 from postbacks.delivery.single import post_once
-from postbacks.errors import BrokerError, InvalidEvent, InvalidUrl, PostbackFailed
-from postbacks.guard import early_refusal
+from postbacks.errors import BrokerError, InvalidEvent, PostbackFailed
 from postbacks.queue.intake import Intake, Order, check_order
 from postbacks.queue.message import Message
 from postbacks.queue.options import check_options
@@ -32,7 +31,6 @@ from postbacks.queue.publish import DirectProducer
 from postbacks.queue.scripts import Scripts
 from postbacks.queue.tick import Tick
 from postbacks.settings import load
-from postbacks.urls import redacted
 from postbacks.worker import PoolCheck, Stopping
 
 log = logging.getLogger(__name__)
@@ -109,8 +107,6 @@ class PostbackTask(Task):
             return None
         check_options(task_id=task_id, link=link, link_error=link_error, **options)
         order = check_order(args or (), kwargs or {})
-        if order.url is not None:
-            _check_reachable(order.url)
         options["queue"] = keys.QUEUE
         options.setdefault("argsrepr", f"({order.account!r}, {order.event.origin} {order.event.code})")
         options.setdefault("kwargsrepr", "{}")
@@ -140,15 +136,6 @@ class PostbackTask(Task):
     def AsyncResult(self, task_id: str, **kwargs: Any) -> PostbackResult:  # noqa: N802 - Celery's name
         """The future of a postback by its id."""
         return PostbackResult(task_id, backend=self.backend, task_name=self.name, app=self.app, **kwargs)
-
-
-def _check_reachable(url: str) -> None:
-    """The guard's rules, as far as they can be told without DNS; the guard itself stands at the socket."""
-    reason = early_refusal(url, load())
-    if reason:
-        raise InvalidUrl(
-            f"Postbacks may not be sent to {redacted(url)}: {reason} (docs/settings.md: the guard)."
-        )
 
 
 def _check_broker() -> None:

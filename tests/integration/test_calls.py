@@ -452,13 +452,3 @@ def test_a_foreign_clients_message_and_ours_are_alike(broker):
     assert {k: v for k, v in ours["headers"].items() if k not in own} == {
         k: v for k, v in theirs["headers"].items() if k not in own
     }
-
-
-@pytest.mark.parametrize("url", ["http://169.254.169.254/latest", "http://10.0.0.1/", "http://0x7f.1:25/"])
-def test_a_url_that_can_never_be_reached_is_refused_in_the_caller(broker, url):
-    """The guard's rules, as far as they can be told without DNS; nothing is queued."""
-    with pytest.raises(InvalidUrl, match="may not be sent to"):
-        send_postback.delay(
-            "acme", {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "1"}, url=url
-        )
-    assert broker.client().llen("postbacks") == 0
