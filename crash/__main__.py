@@ -33,6 +33,7 @@ def _rows(columns: Sequence[Column]) -> list[tuple[str, list[str]]]:
         row("in no place or in two", [len(one.misplaced) for one in ledgers]),
         row("counters off", [len(one.leaks) for one in ledgers]),
         row("delivered, unknown to the ledger", [len(one.unknown_to_ledger) for one in ledgers]),
+        row("set aside as poison", [len(one.poison) for one in ledgers]),
         row("sent twice, same id", [len(set().union(*one.twice.values())) for one in ledgers]),
     ]
     rows += [
@@ -87,6 +88,7 @@ def _as_json(options: Options, columns: Sequence[Column]) -> dict[str, Any]:
                 "misplaced": column.ledger.misplaced,
                 "leaks": column.ledger.leaks,
                 "unknown_to_ledger": column.ledger.unknown_to_ledger,
+                "poison": column.ledger.poison,
                 "twice": {reason: len(ids) for reason, ids in column.ledger.twice.items()},
                 "twice_without_reason": column.ledger.twice.get(NO_REASON, []),
                 "arrived_unaccepted": column.ledger.arrived_unaccepted,

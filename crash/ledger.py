@@ -31,10 +31,11 @@ class Post(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """A record: its state, and the outcome of each attempt by its number."""
+    """A record: its state, the outcome of each attempt by its number, and why it is dead."""
 
     state: str
     outcomes: Mapping[int, str]
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Ledger:
     unsynced: list[str]
     stuck: list[str]
     unknown_to_ledger: list[str]
+    poison: list[str]
     twice: Mapping[str, list[str]]
     misplaced: Mapping[str, list[str]]
     arrived_unaccepted: int
@@ -77,6 +79,7 @@ class Ledger:
         broken = [
             (self.lost, "lost"),
             (self.stuck, "stuck: neither delivered nor dead"),
+            (self.poison, "set aside as poison, though every kill came from outside"),
             (self.misplaced, "in no place or in two"),
             (self.twice.get(NO_REASON, []), "sent twice without a word in the ledger"),
         ]
@@ -145,6 +148,7 @@ def compare(
         lost=sorted(set(gone) - set(unsynced)),
         unsynced=unsynced,
         stuck=on_the_way,
+        poison=[one for one, entry in held.entries.items() if entry.reason.startswith("poison")],
         unknown_to_ledger=[one for one in arrived if one in accepted and one not in held.entries],
         twice=_sent_twice(of_id, held, unsynced_deaths),
         misplaced=_misplaced(held),

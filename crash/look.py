@@ -27,16 +27,18 @@ def on_the_way(client: Any) -> dict[str, int]:
     pipe.llen(keys.INTAKE)
     pipe.zcard(keys.PARKED)
     pipe.zcard(keys.CLAIMERS)
+    pipe.zcard(keys.QUARANTINE)
     for account in accounts:
         for group in _GROUPS:
             pipe.llen(keys.lane(keys.lane_name(account, group)))
-    *queues, intake, parked, claimers = (counts := pipe.execute())[: len(keys.QUEUE_LISTS) + 3]
-    waiting = sum(counts[len(keys.QUEUE_LISTS) + 3 :])
+    *queues, intake, parked, claimers, quarantined = (counts := pipe.execute())[: len(keys.QUEUE_LISTS) + 4]
+    waiting = sum(counts[len(keys.QUEUE_LISTS) + 4 :])
     found = {
         "queue": sum(queues),
         "intake": intake,
         "parked": parked,
         "claimers": claimers,
+        "quarantined": quarantined,
         "waiting": waiting,
     }
     return {place: count for place, count in found.items() if count}
@@ -57,7 +59,8 @@ def look(client: Any) -> Held:
     for key in client.scan_iter(f"{keys.CLAIMS}*", 1000):
         for one in client.hkeys(key):
             places[one.decode()].append("sending")
-    for key, place in ((keys.PARKED, "parked"), (keys.DONE, "done"), (keys.DEAD, "dead")):
+    indexes = {keys.QUARANTINE: "waiting", keys.PARKED: "parked", keys.DONE: "done", keys.DEAD: "dead"}
+    for key, place in indexes.items():
         for one in client.zrange(key, 0, -1):
             places[one.decode()].append(place)
     if not on_the_way(client):
@@ -78,7 +81,7 @@ def _entries(client: Any) -> tuple[dict[str, Entry], int]:
         for one, fields in zip(batch, hashes, strict=True):
             record = Record.from_hash(one, fields)
             outcomes = {attempt.number: attempt.outcome for attempt in record.attempts}
-            entries[one] = Entry(record.state, outcomes)
+            entries[one] = Entry(record.state, outcomes, record.reason)
             total_bytes += int(fields.get(b"bytes", 0))
     return entries, total_bytes
 

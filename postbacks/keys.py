@@ -11,7 +11,8 @@ key                                   type    meaning
                                               priority; pushed left, so the oldest is the rightmost
 ``postbacks.work``                    list    ``dispatch`` and ``deliver`` messages, the workers' queue
 ``postbacks:intake``                  list    messages that a tick has taken and not yet accepted
-``postbacks:intake-lease``            hash    token and expires_ms of the tick that holds the intake
+``postbacks:intake-lease``            hash    token and expires_ms of the tick that holds the intake; deaths of
+                                              ticks that held it, alone_deaths while its first was alone
 ``postbacks:record:{id}``             hash    the ledger record (see ``ledger/record.py``)
 ``postbacks:lane:{lane}``             list    ids that wait, oldest left
 ``postbacks:pace:{lane}``             hash    claimed (ids in claims), limit (transfers allowed), failing,
@@ -21,8 +22,11 @@ key                                   type    meaning
 ``postbacks:ready:suspect``           zset    lanes that may be claimed from and are new, slow or failing
 ``postbacks:turns``                   hash    trusted, suspect: virtual time of the last turn of each ring
 ``postbacks:parked``                  zset    ids that wait for a countdown; score is when it ends
+``postbacks:quarantine``              zset    ids that were in flight when their process died; score is how they
+                                              are tried: 0 or 1 with a few others, 2 alone
 ``postbacks:claimers``                zset    tokens of delivering loops; score is when the lease ends
-``postbacks:claims:{token}``          hash    id -> 1 if its POST may have begun, 0 if it is only held
+``postbacks:claims:{token}``          hash    id -> 0 if it is only held, 1 if its POST may have begun, 2 if it is
+                                              in flight alone
 ``postbacks:sequence``                hash    account -> number of its latest postback
 ``postbacks:backlog``                 hash    account -> postbacks that wait, are sent or are parked
 ``postbacks:done``                    zset    delivered, skipped and cancelled ids; score is since when
@@ -53,6 +57,7 @@ READY_TRUSTED: Final = PREFIX + "ready:trusted"
 READY_SUSPECT: Final = PREFIX + "ready:suspect"
 TURNS: Final = PREFIX + "turns"
 PARKED: Final = PREFIX + "parked"
+QUARANTINE: Final = PREFIX + "quarantine"
 CLAIMERS: Final = PREFIX + "claimers"
 SEQUENCE: Final = PREFIX + "sequence"
 BACKLOG: Final = PREFIX + "backlog"

@@ -18,7 +18,7 @@ from postbacks.app import DELIVER, DISPATCH, SEND_POSTBACK, TICK_EXPIRES_S, app
 from postbacks.broker import broker_errors, check, client
 from postbacks.catalogue import Event, parse_event
 from postbacks.control import cancel as cancel
-from postbacks.delivery import process
+from postbacks.delivery import process, quarantine
 from postbacks.delivery.claims import Claimed, Held
 from postbacks.delivery.loop import Decision
 from postbacks.delivery.outcomes import Outcome
@@ -31,12 +31,13 @@ from postbacks.queue.publish import DirectProducer
 from postbacks.queue.scripts import Scripts
 from postbacks.queue.tick import Tick
 from postbacks.settings import load
-from postbacks.worker import PoolCheck, Stopping
+from postbacks.worker import PoolCheck, Quarantine, Stopping
 
 log = logging.getLogger(__name__)
 
 app.steps["worker"].add(PoolCheck)
 app.steps["worker"].add(Stopping)
+app.steps["worker"].add(Quarantine)
 
 
 class PostbackResult(AsyncResult):
@@ -240,6 +241,8 @@ def dispatch() -> None:
         with broker_errors():
             for _ in range(result.wakes):
                 deliver.apply_async(expires=10)
+            if result.quarantined:
+                quarantine.want_examiner()
             if result.more and not process.is_stopping():
                 dispatch.go_on()
     except BrokerError as error:

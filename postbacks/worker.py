@@ -16,6 +16,7 @@ from celery.worker.control import Panel, ok
 from postbacks.broker import check
 from postbacks.control import cancel
 from postbacks.delivery import process
+from postbacks.delivery.quarantine import Keeper
 from postbacks.errors import BrokerUnfit, BrokerUnreachable
 from postbacks.settings import unknown_names
 
@@ -88,6 +89,31 @@ class Stopping(bootsteps.StartStopStep):
         """Tell the loops, however the shutdown came about."""
         del worker
         process.stop_claiming()
+
+    def terminate(self, worker: Any) -> None:
+        """The same on a cold shutdown."""
+        self.stop(worker)
+
+
+class Quarantine(bootsteps.StartStopStep):
+    """Runs the quarantine's keeper in the worker's main process."""
+
+    # Started after the pool has forked; stopped with it, so that the examiner has its time to finish.
+    requires = ("celery.worker.components:Pool",)
+
+    def __init__(self, worker: Any, **kwargs: Any) -> None:
+        super().__init__(worker, **kwargs)
+        self._keeper = Keeper()
+
+    def start(self, worker: Any) -> None:
+        """Begin to look."""
+        del worker
+        self._keeper.start()
+
+    def stop(self, worker: Any) -> None:
+        """Let the examiner finish what it has in flight."""
+        del worker
+        self._keeper.stop()
 
     def terminate(self, worker: Any) -> None:
         """The same on a cold shutdown."""

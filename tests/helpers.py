@@ -77,11 +77,20 @@ class Rig:
         return Tick(self.scripts, accounts.store(), self.settings).run()
 
     def deliver(self) -> int:
+        """A delivering loop and an examiner, until nothing is ready; returns the POSTs made."""
+        return self.deliver_lanes() + self.examine()
+
+    def deliver_lanes(self, *, examines: bool = False) -> int:
         """One delivering loop, until nothing is ready; returns the POSTs made."""
         from postbacks.tasks import decide
 
         profiles = Profiles(accounts.store(), self.settings)
-        return DeliveryLoop(self.scripts, self.adapter, profiles, self.settings, decide).run()
+        loop = DeliveryLoop(self.scripts, self.adapter, profiles, self.settings, decide, examines=examines)
+        return loop.run()
+
+    def examine(self) -> int:
+        """One examiner, until the quarantine is empty; returns the POSTs made."""
+        return self.deliver_lanes(examines=True)
 
     def record(self, postback_id: str) -> Record:
         """A postback's record."""
@@ -171,7 +180,8 @@ def places(client: redis.Redis) -> dict[str, list[str]]:
     for key in client.scan_iter(f"{keys.CLAIMS}*"):
         for one in client.hkeys(key):
             found.setdefault(one.decode(), []).append("sending")
-    for key, place in ((keys.PARKED, "parked"), (keys.DONE, "done"), (keys.DEAD, "dead")):
+    indexes = {keys.QUARANTINE: "waiting", keys.PARKED: "parked", keys.DONE: "done", keys.DEAD: "dead"}
+    for key, place in indexes.items():
         for one in client.zrange(key, 0, -1):
             found.setdefault(one.decode(), []).append(place)
     return found

@@ -13,7 +13,7 @@ import uuid
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from postbacks.delivery.capacity import transfers_allowed
 from postbacks.delivery.claims import Claimed, Held, HeldPostbacks
@@ -70,6 +70,8 @@ class DeliveryLoop:
         settings: the process's settings.
         decide: what follows a failed attempt.
         slice_s: seconds that it claims; None for the setting's.
+        token: its name among the claimers; None for a new one.
+        examines: it takes from the quarantine, and from there alone, instead of the lanes.
         must_stop: asked often; once true nothing more is claimed.
         on_draining: called once, when the loop has stopped claiming and only finishes what is open.
     """
@@ -83,6 +85,8 @@ class DeliveryLoop:
         decide: Decide,
         *,
         slice_s: float | None = None,
+        token: str | None = None,
+        examines: bool = False,
         must_stop: Callable[[], bool] = lambda: False,
         on_draining: Callable[[], None] = lambda: None,
     ) -> None:
@@ -94,7 +98,8 @@ class DeliveryLoop:
         self._slice_s = settings.deliver_slice_s if slice_s is None else slice_s
         self._must_stop = must_stop
         self._on_draining = on_draining
-        self._token = uuid.uuid4().hex
+        self._token = token or uuid.uuid4().hex
+        self._examines = examines
         self._lease_ms = int(settings.claim_lease_s * 1000)
         self._max_transfers = transfers_allowed(settings)
         self._open: dict[int, tuple[Transfer, Claimed]] = {}  # oldest first
@@ -208,19 +213,9 @@ class DeliveryLoop:
         if free <= 0 or self._claimed:
             self._next_claim_s = now_s + LOOK_EVERY_S
             return True
-        suspect_open = sum(self._open_of_lane[lane] for lane in self._suspects)
         at_most = min(free, CLAIM_BATCH)
         try:
-            now_ms, begun, held = self._scripts.claim(
-                self._token,
-                self._lease_ms,
-                at_most=at_most,
-                suspects_max=max(0, self._max_transfers // 2 - suspect_open),
-                free=free,
-                held_max=max(0, HELD_MAX - len(self._held)),
-                held_per_lane=self._settings.probe_claims,
-                slow_lanes=self._newly_slow(now_s),
-            )
+            now_ms, begun, held = self._ask_for(at_most, free, now_s)
         except BrokerError:
             # It may have claimed for us what we do not know of. This loop ends, so that their lease does.
             self._drain()
@@ -237,6 +232,21 @@ class DeliveryLoop:
             self._held_limit.setdefault(one.lane, 1)
         self._next_claim_s = now_s if len(begun) == at_most else now_s + LOOK_EVERY_S
         return bool(begun)
+
+    def _ask_for(self, at_most: int, free: int, now_s: float) -> tuple[int, list[list[Any]], list[list[Any]]]:
+        if self._examines:
+            return *self._scripts.examine(self._token, self._lease_ms), []
+        suspect_open = sum(self._open_of_lane[lane] for lane in self._suspects)
+        return self._scripts.claim(
+            self._token,
+            self._lease_ms,
+            at_most=at_most,
+            suspects_max=max(0, self._max_transfers // 2 - suspect_open),
+            free=free,
+            held_max=max(0, HELD_MAX - len(self._held)),
+            held_per_lane=self._settings.probe_claims,
+            slow_lanes=self._newly_slow(now_s),
+        )
 
     def _newly_slow(self, now_s: float) -> list[str]:
         slow: list[str] = []

@@ -1,5 +1,5 @@
 -- backlog: accounts' counts of postbacks that are neither delivered nor given up, and the postbacks counted
--- in lanes, claims and the parked set, in one instant; and, where asked, puts the counts right.
+-- in lanes, claims, quarantine and the parked set, in one instant; and, where asked, puts the counts right.
 --
 -- ARGV[2] mode (look | settle)   ARGV[3] claimed and parked ids beyond which nothing is counted, as that
 --   would block the broker   ARGV[4] number of groups   ARGV[5] number of tokens of delivering loops
@@ -13,7 +13,7 @@ for _, token in ipairs(tokens) do seen[token] = true end
 for i = first_token, first_token + extra - 1 do
   if not seen[ARGV[i]] then tokens[#tokens + 1] = ARGV[i] end
 end
-local size = redis.call('ZCARD', PARKED)
+local size = redis.call('ZCARD', PARKED) + redis.call('ZCARD', QUARANTINE)
 for _, token in ipairs(tokens) do size = size + redis.call('HLEN', CLAIMS .. token) end
 if size > at_most then return {} end
 
@@ -24,6 +24,7 @@ local function count(ids)
   end
 end
 count(redis.call('ZRANGE', PARKED, 0, -1))
+count(redis.call('ZRANGE', QUARANTINE, 0, -1))
 for _, token in ipairs(tokens) do count(redis.call('HKEYS', CLAIMS .. token)) end
 
 local rows = {}

@@ -190,7 +190,8 @@ class Doctor:
             intake_ms = int(self._settings.intake_lease_s * 1000)
             orphans = subjects if name == survey.OWNERLESS else []
             moves.settle_leases(scripts, lease_ms, intake_ms, int(DUE_SLACK_S * 1000), orphans)
-            while orphans and scripts.reap(self._settings.release_batch):
+            pause_ms = int(self._settings.retry_countdown_s * 1000)
+            while orphans and scripts.reap(self._settings.release_batch, pause_ms):
                 pass
         elif name in _STAGES[1]:
             seen = self._second.seen if self._second else {}

@@ -36,7 +36,7 @@ class Place:
         lane: the lane that its record names; empty where it names none.
         remembered: the ledger only remembers that it was revoked before it came.
         sequence: its number in its account.
-        places: all of them, as ``lane acme/mt``, ``claims 1f3c…``, ``parked``, ``done`` or ``dead``.
+        places: all of them, as ``lane acme/mt``, ``claims 1f3c…``, ``quarantine``, ``parked``, ``done`` or ``dead``.
     """
 
     id: str

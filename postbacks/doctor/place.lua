@@ -6,7 +6,8 @@
 --   seen in (separated by newlines). To settle, the youngest first: the oldest ends up in front.
 -- Returns a row a postback, as it was before: {id, state ('' without a
 --   record, ? where that has none), its lane, 1 if the ledger only remembers
---   that it was revoked, sequence, 1 if it was settled, places ('lane x', 'claims t', parked, done, dead)}.
+--   that it was revoked, sequence, 1 if it was settled, places ('lane x', 'claims t', quarantine, parked,
+--   done, dead)}.
 -- Atomic: all places of all the postbacks in one instant.
 local mode, extra = ARGV[2], tonumber(ARGV[3])
 local tokens, seen = redis.call('ZREVRANGE', CLAIMERS, 0, -1), {}
@@ -14,7 +15,7 @@ for _, token in ipairs(tokens) do seen[token] = true end
 for i = 4, 3 + extra do
   if not seen[ARGV[i]] then tokens[#tokens + 1] = ARGV[i] end
 end
-local INDEX = { parked = PARKED, done = DONE, dead = DEAD }
+local INDEX = { quarantine = QUARANTINE, parked = PARKED, done = DONE, dead = DEAD }
 local NAMES = { waiting = 'lane', sending = 'claims', parked = 'parked', delivered = 'done', skipped = 'done',
   cancelled = 'done', dead = 'dead' }
 local touched = {}
@@ -32,7 +33,7 @@ local function places_of(id, own, lanes)
   for _, token in ipairs(tokens) do
     if redis.call('HEXISTS', CLAIMS .. token, id) == 1 then found[#found + 1] = { 'claims', token } end
   end
-  for _, kind in ipairs({ 'parked', 'done', 'dead' }) do
+  for _, kind in ipairs({ 'quarantine', 'parked', 'done', 'dead' }) do
     if redis.call('ZSCORE', INDEX[kind], id) then found[#found + 1] = { kind } end
   end
   return found
@@ -70,6 +71,7 @@ local function settle(id, state, account, lane, found)
   if lane == '' and (kind == 'lane' or kind == 'claims' or kind == 'parked') then return 0 end -- whose is it?
   for _, place in ipairs(found) do
     local right = place[1] == kind and (kind ~= 'lane' or place[2] == lane)
+      or kind == 'lane' and place[1] == 'quarantine'
     if right and not kept then kept = place else remove(id, place) end
   end
   if kept or state == '' then return 1 end
@@ -99,7 +101,8 @@ for i = 4 + extra, #ARGV, 2 do
   local right = NAMES[state] == 'lane' and 'lane ' .. lane or NAMES[state]
   local names = {}
   for at, place in ipairs(found) do names[at] = place[2] and place[1] .. ' ' .. place[2] or place[1] end
-  local sound = #found == 1 and (names[1] == right or found[1][1] == 'claims' and right == 'claims')
+  local sound = #found == 1 and (names[1] == right or found[1][1] == 'claims' and right == 'claims'
+    or state == 'waiting' and names[1] == 'quarantine')
   if #found == 0 and (state == '' or remembered) then sound = true end
   local settled = 0
   if mode == 'settle' and not sound then

@@ -51,7 +51,7 @@ class Scene:
         ready: a lane in turn -> its first id.
         overdue: parked postbacks whose countdown ended before the slack.
         overdue_since_ms: when the first of them was due.
-        sizes: waiting in Celery's queue, parked, dead, done.
+        sizes: quarantine, parked, dead, done.
         workers: names of the workers that answered; None where they were not asked.
     """
 
@@ -102,6 +102,7 @@ def look(scripts: Scripts, *, overdue_slack_ms: int, workers: Sequence[str] | No
         pipe.zrange(keys.READY_SUSPECT, 0, HEADS - 1)
         pipe.zcount(keys.PARKED, "-inf", now_ms - overdue_slack_ms)
         pipe.zrange(keys.PARKED, 0, 0, withscores=True)
+        pipe.zcard(keys.QUARANTINE)
         pipe.zcard(keys.PARKED)
         pipe.zcard(keys.DEAD)
         pipe.zcard(keys.DONE)
@@ -110,8 +111,8 @@ def look(scripts: Scripts, *, overdue_slack_ms: int, workers: Sequence[str] | No
         for one in keys.QUEUE_LISTS:
             pipe.llen(one)
         (
-            tick, done, dead, claimers, intake, lease, trusted, suspect, overdue, first, parked, dead_size,
-            done_size, work, unacked, *waiting,
+            tick, done, dead, claimers, intake, lease, trusted, suspect, overdue, first, quarantined, parked,
+            dead_size, done_size, work, unacked, *waiting,
         ) = pipe.execute()  # fmt: skip
         tasks = _tasks(client)
         ready = _heads(client, [*trusted, *suspect])
@@ -135,7 +136,7 @@ def look(scripts: Scripts, *, overdue_slack_ms: int, workers: Sequence[str] | No
         ready=ready,
         overdue=overdue,
         overdue_since_ms=int(first[0][1]) if overdue and first else None,
-        sizes={"parked": parked, "dead": dead_size, "done": done_size},
+        sizes={"quarantine": quarantined, "parked": parked, "dead": dead_size, "done": done_size},
         workers=None if workers is None else tuple(workers),
     )
 

@@ -42,6 +42,8 @@ FAULTS: Final = frozenset(
     }
 )  # fmt: skip
 
+#: The place of what was in flight when its process died, besides its lane.
+QUARANTINE: Final = "quarantine"
 _INDEX: Final = {
     states.PARKED: "parked",
     states.DELIVERED: "done",
@@ -139,8 +141,9 @@ def fault_of(place: Place) -> str | None:
         return TWO_PLACES
     if state == states.SENDING:
         return None if where[0].startswith("claims ") else WRONG_PLACE
-    right = f"lane {place.lane}" if state == states.WAITING else _INDEX[state]
-    return None if where[0] == right else WRONG_PLACE
+    if state == states.WAITING:
+        return None if where[0] in {f"lane {place.lane}", QUARANTINE} else WRONG_PLACE
+    return None if where[0] == _INDEX[state] else WRONG_PLACE
 
 
 def _standing(place: Place) -> str:
@@ -300,9 +303,10 @@ class _Surveyor:
         for size_of in (self._lengths, self._claims_of):
             for lane, size in size_of.items():
                 counted[lane.rpartition("/")[0]] += size
-        for some in _pages(text(one) for one, _ in self._client.zscan_iter(keys.PARKED, count=PAGE)):
-            counted.update(account for _, account in self._fields(some, "account") if account)
-            self._in_time()
+        for place in (keys.PARKED, keys.QUARANTINE):
+            for some in _pages(text(one) for one, _ in self._client.zscan_iter(place, count=PAGE)):
+                counted.update(account for _, account in self._fields(some, "account") if account)
+                self._in_time()
         if not self.found.complete:
             return
         counts = {text(name): int(count) for name, count in self._client.hscan_iter(keys.BACKLOG, count=PAGE)}
@@ -343,7 +347,7 @@ class _Surveyor:
             iter(self._token_of),
             *(
                 (text(one) for one, _ in self._client.zscan_iter(key, count=PAGE))
-                for key in (keys.PARKED, keys.DEAD, keys.DONE)
+                for key in (keys.QUARANTINE, keys.PARKED, keys.DEAD, keys.DONE)
             ),
         )
         for source in sources:
@@ -359,7 +363,12 @@ class _Surveyor:
 
     def _indexes(self, ids: list[str]) -> Iterator[tuple[str, ...]]:
         pipe = self._client.pipeline(transaction=False)
-        named = {"parked": keys.PARKED, "done": keys.DONE, "dead": keys.DEAD}
+        named = {
+            QUARANTINE: keys.QUARANTINE,
+            "parked": keys.PARKED,
+            "done": keys.DONE,
+            "dead": keys.DEAD,
+        }
         for key in named.values():
             pipe.zmscore(key, ids)
         for scores in zip(*pipe.execute(), strict=True):

@@ -67,6 +67,10 @@ def _schemas(look: Look) -> dict[str, str]:
     return {version: f"version {version}: {count:,}" for version, count in sorted(found.items())}
 
 
+def _some(count: int, words: str) -> dict[str, str]:
+    return {"": f"{count:,} {words}"} if count else {}
+
+
 def _dead(look: Look) -> dict[str, str]:
     return {reason[:80]: f"{count:,} {reason[:80]}" for reason, count in look.survey.reasons.most_common(10)}
 
@@ -256,6 +260,13 @@ CHECKS: Final = (
         "A lane that fails or is slow holds up only itself (`postbacks list --dead`, `postbacks ping ACCOUNT`); "
         "when many wait, start more workers. Resends and replays are old by nature.",
         _oldest,
+    ),
+    Check(
+        "quarantine", "note", "postbacks that were in flight when their process died",
+        "Postbacks are tried with care, in a process of their own, as one of them may have killed theirs",
+        "They leave within minutes. If they stay, no worker runs examiners (see workers), or each one dies: see "
+        "quarantine.examiner_died in the workers' logs, and docs/reliability.md#poison.",
+        lambda look: _some(look.scene.sizes["quarantine"], "in quarantine"),
     ),
     # -- the ledger ------------------------------------------------------------------------
     Check(

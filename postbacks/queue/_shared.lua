@@ -5,9 +5,13 @@ local RECORD, LANE, PACE, CLAIMS = KEYS[1], KEYS[2], KEYS[3], KEYS[4] -- prefixe
 local TRUSTED, SUSPECT, TURNS, PARKED = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 local CLAIMERS, SEQUENCE, BACKLOG, DONE = KEYS[9], KEYS[10], KEYS[11], KEYS[12]
 local DEAD, LEDGER_BYTES, INTAKE, INTAKE_LEASE = KEYS[13], KEYS[14], KEYS[15], KEYS[16]
+local QUARANTINE = KEYS[17]
 -- ARGV[1], the same for all: milliseconds added to the broker's clock; 0 outside tests.
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000) + tonumber(ARGV[1])
+
+-- scores of the quarantine: tried with a few others, those of lanes that answer first; then alone
+local FEW, FEW_SLOW, ALONE = 0, 1, 2
 
 local function account_of(lane)
   return string.match(lane, '^(.*)/[^/]+$')
@@ -49,7 +53,7 @@ end
 -- a postback comes to an end: index is DONE or DEAD
 local function finish(id, account, state, reason, index)
   redis.call('HSET', RECORD .. id, 'state', state, 'reason', reason, 'ended_ms', now)
-  redis.call('HDEL', RECORD .. id, 'next_ms')
+  redis.call('HDEL', RECORD .. id, 'next_ms', 'suspicion', 'alone_deaths')
   redis.call('ZADD', index, now, id)
   leave_backlog(account)
 end

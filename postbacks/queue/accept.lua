@@ -1,17 +1,17 @@
--- accept: turns the intake list into records and puts each postback in its one place.
+-- accept: turns the first messages of the intake list into records and puts each postback in its one place.
 -- An id that the ledger has already is left as it stands: the same id sent again is one postback.
 --
 -- ARGV[2] token of the tick   ARGV[3] schema version of records   ARGV[4] backlog allowed per account
 -- ARGV[5] bytes of memory that a record takes beside its own texts (an estimate)
--- ARGV[6..] twelve a postback: id, account, group, origin, code, url, endpoint, xml,
+-- ARGV[6] how many messages of the intake these are   ARGV[7..] twelve a postback: id, account, group, origin, code, url, endpoint, xml,
 --   place (waiting | skipped | dead), reason, raw message (dead ones only),
 --   due in ms since the epoch or '' (a caller's eta or countdown)
 -- Returns false if the lease was lost (nothing is changed), else one number a postback:
 --   1 accepted, 0 known already, -1 dead because its account's backlog is full.
--- Atomic: the intake is emptied in the same step.
+-- Atomic: they leave the intake in the same step.
 local token, schema = ARGV[2], ARGV[3]
-local backlog_max, overhead = tonumber(ARGV[4]), tonumber(ARGV[5])
-local WIDTH, FIRST = 12, 6
+local backlog_max, overhead, messages = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local WIDTH, FIRST = 12, 7
 
 if redis.call('HGET', INTAKE_LEASE, 'token') ~= token then return false end
 
@@ -54,6 +54,11 @@ for at = FIRST, #ARGV, WIDTH do
     results[#results + 1] = result
   end
 end
-redis.call('DEL', INTAKE)
+redis.call('LTRIM', INTAKE, messages, -1)
+if redis.call('EXISTS', INTAKE) == 0 then
+  redis.call('HDEL', INTAKE_LEASE, 'deaths', 'alone_deaths') -- all of them are cleared
+elseif messages > 0 then
+  redis.call('HDEL', INTAKE_LEASE, 'alone_deaths') -- another one is the first now
+end
 for lane in pairs(touched) do make_ready(lane) end
 return results

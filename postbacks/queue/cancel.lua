@@ -14,6 +14,7 @@ if not state then
 end
 if state == 'waiting' then
   redis.call('LREM', LANE .. r[2] .. '/' .. r[3], 1, id)
+  redis.call('ZREM', QUARANTINE, id)
 elseif state == 'parked' then
   redis.call('ZREM', PARKED, id)
 elseif state == 'sending' then

@@ -32,6 +32,7 @@ for at = FIRST, #ARGV, WIDTH do
       elseif verdict == 'parked' then
         next_ms = now + countdown_ms
         redis.call('HSET', record, 'state', 'parked', 'next_ms', next_ms)
+        redis.call('HDEL', record, 'suspicion', 'alone_deaths') -- its process lives
         redis.call('ZADD', PARKED, next_ms, id)
       else
         finish(id, account, 'dead', reason, DEAD)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,9 +13,10 @@ from typing import Any, Final
 from postbacks.accounts import UNKNOWN_ACCOUNT, Account, AccountStore, check_name, find_accounts
 from postbacks.catalogue import Event, parse_event
 from postbacks.errors import PostbacksError, UnsupportedOption
+from postbacks.faults import point
 from postbacks.ledger.record import OVERHEAD_BYTES, SCHEMA
 from postbacks.queue.message import Message, Unreadable, decode
-from postbacks.queue.scripts import Argument, Scripts
+from postbacks.queue.scripts import ALONE_DEATHS_MAX, Argument, Scripts
 from postbacks.settings import Settings
 from postbacks.urls import check_url, endpoint_of
 from postbacks.xml import render
@@ -23,6 +25,9 @@ log = logging.getLogger(__name__)
 
 #: How much of an unreadable message is kept with it.
 MAX_RAW_BYTES: Final = 65_536
+
+#: A message's id, found without reading the message.
+_ID_HEADER: Final = re.compile(rb'"id": ?"([\x21\x23-\x5b\x5d-\x7e]{1,255})"')
 
 WAITING, SKIPPED, DEAD = "waiting", "skipped", "dead"
 
@@ -88,12 +93,19 @@ class Intake:
         lease_ms = int(self._settings.intake_lease_s * 1000)
         total = 0
         while True:
-            messages = self._scripts.take_in(token, lease_ms, self._settings.intake_batch)
-            if not messages:
-                if messages is not None:
-                    self._scripts.end_intake(token)
+            taken = self._scripts.take_in(token, lease_ms, self._settings.intake_batch)
+            if taken is None:
                 return total, False
-            if not self._accept(token, self._orders(messages)):
+            if not taken.messages:
+                self._scripts.end_intake(token)
+                return total, False
+            messages = taken.messages[: taken.at_once]
+            if taken.alone_deaths >= ALONE_DEATHS_MAX:
+                fields = list(_poison(messages[0], taken.alone_deaths))
+            else:
+                point("intake:accepting")
+                fields = self._orders(messages)
+            if not self._accept(token, len(messages), fields):
                 return total, True  # the lease was lost: another tick does these
             total += len(messages)
             if time.monotonic() >= deadline_s:
@@ -105,12 +117,12 @@ class Intake:
         token = f"one:{message.id}"
         lease_ms = int(self._settings.intake_lease_s * 1000)
         deadline_s = time.monotonic() + 2 * self._settings.intake_lease_s
-        while (left_over := self._scripts.take_in(token, lease_ms, 0)) is None:
+        while self._scripts.take_in(token, lease_ms, 0) is None:
             if time.monotonic() > deadline_s:
                 raise PostbacksError(f"Postback {message.id}: the intake is held by another process.")
             time.sleep(0.05)
-        # Accepting empties the intake, so what a dead tick left in it is accepted as well.
-        accepted = self._accept(token, self._orders(left_over) + self._fields_of([(message, b"")]))
+        # What a dead tick left in the intake stays there for the next one.
+        accepted = self._accept(token, 0, self._fields_of([(message, b"")]))
         self._scripts.end_intake(token)
         if not accepted:
             raise PostbacksError(f"Postback {message.id}: the intake's lease was lost; try again.")
@@ -152,9 +164,9 @@ class Intake:
                 fields += _broken(message, PostbacksError(f"it could not be accepted: {error!r}"), raw)
         return fields
 
-    def _accept(self, token: str, fields: list[Argument]) -> bool:
+    def _accept(self, token: str, messages: int, fields: list[Argument]) -> bool:
         results = self._scripts.accept(
-            token, SCHEMA, self._settings.max_waiting_per_account, OVERHEAD_BYTES, fields
+            token, SCHEMA, self._settings.max_waiting_per_account, OVERHEAD_BYTES, messages, fields
         )
         if results is None:
             log.warning("intake.lease_lost token=%s: the next tick takes these messages in", token)
@@ -205,6 +217,13 @@ def _broken(
         message_id, account, "", origin_bytes, code_bytes, "", "", b"", DEAD, reason_bytes,
         raw[:MAX_RAW_BYTES], "",
     )  # fmt: skip
+
+
+def _poison(raw: bytes, deaths: int) -> tuple[Argument, ...]:
+    """A message that killed every tick that took it in alone: set aside unread, as reading it may be what kills."""
+    named = _ID_HEADER.search(raw)
+    reason = f"poison: {deaths} processes died while they took it in alone"
+    return _broken(Unreadable(reason, named[1].decode() if named else None), None, raw)
 
 
 def _claimed_names(message: Message) -> tuple[str, str, str]:

@@ -1,9 +1,13 @@
--- reap: postbacks of a loop whose lease ran out return to the front of their lanes. A POST that may
--- have begun stands in the ledger as an attempt with the outcome unknown.
+-- reap: postbacks of a loop whose lease ran out, most likely as its process died. What was only held returns
+-- to the front of its lane. A POST that may have begun stands in the ledger as an attempt with the outcome
+-- unknown, and its postback may be what killed the process: it goes to the quarantine, where it is tried
+-- with a few others, and if these die too, alone. One that was in flight alone waits before it is tried
+-- again; after so many such deaths it is dead, as poison.
 --
--- ARGV[2] postbacks at most
+-- ARGV[2] postbacks at most   ARGV[3] ms that one waits whose process died while it was alone
+-- ARGV[4] such deaths after which one is dead
 -- Returns how many were taken back; as many as asked for means that there may be more.
-local at_most = tonumber(ARGV[2])
+local at_most, pause_ms, deaths_max = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local token, claims, entries
 repeat -- loops that died with nothing in their hands are gone over at once
   local expired = redis.call('ZRANGEBYSCORE', CLAIMERS, '-inf', now, 'LIMIT', 0, 1)
@@ -21,10 +25,12 @@ until #entries > 0
 
 local orphans = {}
 for i = 1, #entries, 2 do
-  local r = redis.call('HMGET', RECORD .. entries[i], 'account', 'group', 'sequence', 'attempts', 'sent_ms', 'cancel')
+  local r = redis.call('HMGET', RECORD .. entries[i], 'account', 'group', 'sequence', 'attempts', 'sent_ms', 'cancel',
+    'suspicion')
   if r[1] then
-    orphans[#orphans + 1] = { id = entries[i], begun = entries[i + 1] == '1', account = r[1],
-      lane = r[1] .. '/' .. r[2], sequence = tonumber(r[3]), attempts = r[4], sent_ms = tonumber(r[5]), cancel = r[6] }
+    orphans[#orphans + 1] = { id = entries[i], begun = entries[i + 1] ~= '0', alone = entries[i + 1] == '2',
+      account = r[1], lane = r[1] .. '/' .. r[2], sequence = tonumber(r[3]), attempts = r[4],
+      sent_ms = tonumber(r[5]), cancel = r[6], suspicion = r[7] }
   else
     redis.call('HDEL', claims, entries[i]) -- its record was deleted by hand: it must not stop every tick
   end
@@ -32,19 +38,37 @@ end
 -- the youngest first, so that the oldest ends up in front
 table.sort(orphans, function(a, b) return a.sequence > b.sequence end)
 
+local function note_unknown(orphan, detail)
+  redis.call('HSET', RECORD .. orphan.id, 'attempt:' .. orphan.attempts, cjson.encode({
+    number = tonumber(orphan.attempts), at_ms = orphan.sent_ms, outcome = 'unknown', detail = detail }))
+end
+
+local function suspect(orphan)
+  local record = RECORD .. orphan.id
+  if not orphan.alone then
+    local score = pace_of(orphan.lane).suspect and FEW_SLOW or FEW
+    if orphan.suspicion then score = ALONE end -- it was in flight when a few died
+    redis.call('HSET', record, 'state', 'waiting', 'suspicion', score == ALONE and 'alone' or 'few')
+    redis.call('ZADD', QUARANTINE, score, orphan.id)
+    return note_unknown(orphan, 'the worker died or lost its lease before it noted the answer')
+  end
+  local deaths = redis.call('HINCRBY', record, 'alone_deaths', 1)
+  note_unknown(orphan, 'the process died while it sent this postback alone: death ' .. deaths .. ' of ' .. deaths_max)
+  if deaths >= deaths_max then return finish(orphan.id, orphan.account, 'dead', 'poison', DEAD) end
+  redis.call('HSET', record, 'state', 'parked', 'next_ms', now + pause_ms)
+  redis.call('ZADD', PARKED, now + pause_ms, orphan.id)
+end
+
 local touched = {}
 for _, orphan in ipairs(orphans) do
-  local record = RECORD .. orphan.id
   redis.call('HDEL', claims, orphan.id)
-  if orphan.begun then
-    redis.call('HSET', record, 'attempt:' .. orphan.attempts, cjson.encode({
-      number = tonumber(orphan.attempts), at_ms = orphan.sent_ms, outcome = 'unknown',
-      detail = 'the worker died or lost its lease before it noted the answer' }))
-  end
   if orphan.cancel then
+    if orphan.begun then note_unknown(orphan, 'the worker died or lost its lease before it noted the answer') end
     finish(orphan.id, orphan.account, 'cancelled', 'revoked', DONE)
+  elseif orphan.begun then
+    suspect(orphan)
   else
-    redis.call('HSET', record, 'state', 'waiting')
+    redis.call('HSET', RECORD .. orphan.id, 'state', 'waiting')
     redis.call('LPUSH', LANE .. orphan.lane, orphan.id)
   end
   redis.call('HINCRBY', PACE .. orphan.lane, 'claimed', -1)

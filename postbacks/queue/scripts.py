@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from redis.exceptions import NoScriptError
 
@@ -26,9 +26,29 @@ KEYS: Final = (
     keys.READY_TRUSTED, keys.READY_SUSPECT, keys.TURNS, keys.PARKED,
     keys.CLAIMERS, keys.SEQUENCE, keys.BACKLOG, keys.DONE,
     keys.DEAD, keys.LEDGER_BYTES, keys.INTAKE, keys.INTAKE_LEASE,
+    keys.QUARANTINE,
 )  # fmt: skip
 
 Argument = str | bytes | int | float
+
+#: Postbacks, and messages, that are tried together after the process died in which they were.
+FEW: Final = 20
+#: Deaths of a process while a postback was alone in it, after which the postback is set aside among the dead.
+ALONE_DEATHS_MAX: Final = 3
+
+
+class TakenIn(NamedTuple):
+    """Messages that a tick has taken.
+
+    Attributes:
+        at_once: how many of them may be accepted together.
+        alone_deaths: ticks that died while they accepted the first one alone.
+        messages: as Celery published them, oldest first.
+    """
+
+    at_once: int
+    alone_deaths: int
+    messages: list[bytes]
 
 
 @cache
@@ -70,18 +90,26 @@ class Scripts:
         self._hashes[name] = digest
         return digest
 
-    def take_in(self, token: str, lease_ms: int, at_most: int) -> list[bytes] | None:
+    def take_in(self, token: str, lease_ms: int, at_most: int) -> TakenIn | None:
         """Take messages from Celery's queue, oldest first; None if another tick holds the intake."""
-        reply: list[bytes] | None = self.run(
-            "take_in", (token, lease_ms, at_most), more_keys=keys.QUEUE_LISTS
+        reply: list[Any] | None = self.run(
+            "take_in", (token, lease_ms, at_most, FEW), more_keys=keys.QUEUE_LISTS
         )
-        return reply
+        return None if reply is None else TakenIn(*reply)
 
     def accept(
-        self, token: str, schema: int, backlog_max: int, overhead_bytes: int, fields: Iterable[Argument]
+        self,
+        token: str,
+        schema: int,
+        backlog_max: int,
+        overhead_bytes: int,
+        messages: int,
+        fields: Iterable[Argument],
     ) -> list[int] | None:
-        """Turn the intake into records; None if the lease was lost."""
-        reply: list[int] | None = self.run("accept", (token, schema, backlog_max, overhead_bytes, *fields))
+        """Turn the first messages of the intake into records; None if the lease was lost."""
+        reply: list[int] | None = self.run(
+            "accept", (token, schema, backlog_max, overhead_bytes, messages, *fields)
+        )
         return reply
 
     def end_intake(self, token: str) -> None:
@@ -92,9 +120,14 @@ class Scripts:
         """Move due parked postbacks to their lanes; returns how many."""
         return int(self.run("release", (at_most,)))
 
-    def reap(self, at_most: int) -> int:
+    def reap(self, at_most: int, pause_ms: int) -> int:
         """Take back what a silent loop had claimed; returns how many."""
-        return int(self.run("reap", (at_most,)))
+        return int(self.run("reap", (at_most, pause_ms, ALONE_DEATHS_MAX)))
+
+    def examine(self, token: str, lease_ms: int) -> tuple[int, list[list[Any]]]:
+        """Take from the quarantine, a few or one alone; returns the broker's ms and rows as claim's."""
+        now_ms, begun = self.run("examine", (token, lease_ms, FEW))
+        return now_ms, begun
 
     def claim(
         self,

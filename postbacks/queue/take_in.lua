@@ -1,19 +1,30 @@
 -- take_in: moves the oldest messages of the Celery queue to the intake list, under a lease.
 -- Only one tick holds the intake at a time, so messages are accepted in the order they came. What a
--- dead tick had taken and not accepted is handed out again before anything new.
+-- dead tick had taken and not accepted is handed out again before anything new, and with care: a message
+-- may have killed it. So a few are accepted at a time after the first death, then each alone.
 --
--- KEYS[17..]  list  the queue's priority lists, most urgent first
--- ARGV[2] token of the tick   ARGV[3] lease, ms   ARGV[4] messages at most
--- Returns false if another tick holds the intake, else the messages, oldest first.
+-- KEYS[18..]  list  the queue's priority lists, most urgent first
+-- ARGV[2] token of the tick   ARGV[3] lease, ms   ARGV[4] messages at most   ARGV[5] messages that are a few
+-- Returns false if another tick holds the intake, else {how many of them to accept at once, how many ticks
+--   died while they accepted the first one alone, the messages, oldest first}.
 -- Atomic: a message is in the queue or in the intake, never in both or in none.
-local token, lease_ms, at_most = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local token, lease_ms, at_most, few = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 
-local lease = redis.call('HMGET', INTAKE_LEASE, 'token', 'expires_ms')
-if lease[1] and lease[1] ~= token and tonumber(lease[2]) > now then return false end
+local lease = redis.call('HMGET', INTAKE_LEASE, 'token', 'expires_ms', 'deaths', 'alone_deaths')
+local deaths, alone_deaths = tonumber(lease[3] or 0), tonumber(lease[4] or 0)
+if lease[1] and lease[1] ~= token then
+  if tonumber(lease[2]) > now then return false end
+  if redis.call('EXISTS', INTAKE) == 1 then -- it died, or was silent for as long
+    if deaths >= 2 then alone_deaths = alone_deaths + 1 end
+    deaths = deaths + 1
+    redis.call('HSET', INTAKE_LEASE, 'deaths', deaths, 'alone_deaths', alone_deaths)
+  end
+end
 redis.call('HSET', INTAKE_LEASE, 'token', token, 'expires_ms', now + lease_ms)
 
 local room = at_most - redis.call('LLEN', INTAKE)
-for i = 17, #KEYS do
+if deaths > 0 then room = 0 end -- nothing new joins what is suspected
+for i = 18, #KEYS do
   if room <= 0 then break end
   local messages = redis.call('RPOP', KEYS[i], room)
   if messages then
@@ -21,4 +32,6 @@ for i = 17, #KEYS do
     room = room - #messages
   end
 end
-return redis.call('LRANGE', INTAKE, 0, -1)
+local messages = redis.call('LRANGE', INTAKE, 0, -1)
+local at_once = deaths == 0 and #messages or deaths == 1 and few or 1
+return { at_once, alone_deaths, messages }

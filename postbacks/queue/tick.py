@@ -41,6 +41,7 @@ class TickResult:
         reaped: postbacks taken back from silent workers.
         dropped: records dropped by the retention.
         wakes: deliver tasks that there is work for.
+        quarantined: postbacks that wait for an examiner.
         more: whether there is work left that did not fit in.
     """
 
@@ -49,6 +50,7 @@ class TickResult:
     reaped: int
     dropped: int
     wakes: int
+    quarantined: int
     more: bool
 
 
@@ -71,11 +73,12 @@ class Tick:
             taken_in, more_in = 0, False
         batch = self._settings.release_batch
         released, more_due = self._repeat(lambda: self._scripts.release(batch), batch, deadline_s)
-        reaped, more_lost = self._repeat(lambda: self._scripts.reap(batch), 1, deadline_s)
+        pause_ms = int(self._settings.retry_countdown_s * 1000)
+        reaped, more_lost = self._repeat(lambda: self._scripts.reap(batch, pause_ms), 1, deadline_s)
         dropped, _ = self._repeat(self._retain, RETAIN_BATCH, deadline_s)
-        return TickResult(
-            taken_in, released, reaped, dropped, self._wakes(), more=more_in or more_due or more_lost
-        )
+        wakes, quarantined = self._waiting()
+        more = more_in or more_due or more_lost
+        return TickResult(taken_in, released, reaped, dropped, wakes, quarantined, more)
 
     @staticmethod
     def _repeat(step: Callable[[], int], full: int, deadline_s: float) -> tuple[int, bool]:
@@ -104,16 +107,17 @@ class Tick:
         limit = int(memory.get("maxmemory") or 0) or int(memory.get("total_system_memory") or 0)
         return int(limit * self._settings.ledger_memory_share) if limit else 1 << 62
 
-    def _wakes(self) -> int:
-        """How many deliver tasks there is work for; marks the tick as finished."""
+    def _waiting(self) -> tuple[int, int]:
+        """How many deliver tasks there is work for, and what is in quarantine; marks the tick as finished."""
         client = self._scripts.client
         with broker_errors():
             pipe = client.pipeline(transaction=False)
             pipe.zcard(keys.READY_TRUSTED)
             pipe.zcard(keys.READY_SUSPECT)
+            pipe.zcard(keys.QUARANTINE)
             pipe.time()
-            trusted, suspect, (seconds, microseconds) = pipe.execute()
+            trusted, suspect, quarantined, (seconds, microseconds) = pipe.execute()
             now_ms = seconds * 1000 + microseconds // 1000 + self._scripts.clock_offset_ms
             client.set(keys.LAST_TICK, now_ms)
         lanes = trusted + suspect
-        return min(MAX_WAKES, 1 + lanes // LANES_PER_WAKE) if lanes else 0
+        return (min(MAX_WAKES, 1 + lanes // LANES_PER_WAKE) if lanes else 0), quarantined

@@ -188,6 +188,12 @@ def test_a_place_without_a_record_is_reported():
     assert made(places={"a": ["done"], "b": ["waiting"]}).misplaced == {"b": ["no record", "waiting"]}
 
 
+def test_one_set_aside_as_poison_is_reported():
+    """Every kill of a run comes from outside: none of them says anything about a postback."""
+    ledger = made(entries={"a": Entry("dead", {1: "unknown"}, "poison")}, places={"a": ["dead"]})
+    assert ledger.faults(may_lose=True) == ["1 set aside as poison, though every kill came from outside: a"]
+
+
 def test_one_that_was_delivered_and_is_unknown_to_the_ledger_is_reported():
     """With ``always`` the record cannot have been forgotten."""
     ledger = made(entries={}, places={})
@@ -236,8 +242,9 @@ def test_an_answer_to_an_attempt_that_is_unknown_already_is_not_taken_for_the_ne
 
     assert claim() == 1
     rig.advance(5)
-    assert rig.scripts.reap(10) == 1
-    assert claim() == 2
+    assert rig.scripts.reap(10, 1000) == 1
+    _, begun = rig.scripts.examine("frozen", 3000)
+    assert begun[0][3] == 2
     assert note(1, "parked", "http_error", "failed") == b""
     assert rig.record(one).state == "sending"
     assert note(2, "delivered", "delivered", "ok") == b"delivered"

@@ -112,6 +112,15 @@ def double_sending(ward):
     ward.client.rpush(keys.lane(LANE), ward.sending)
 
 
+def double_quarantined(ward):
+    ward.client.zadd(keys.QUARANTINE, {ward.waiting[0]: 0})
+
+
+def die(ward):
+    ward.client.zadd(keys.CLAIMERS, {"loop": 0})
+    ward.rig.tick()
+
+
 def misplace(ward):
     ward.client.zrem(keys.PARKED, ward.parked)
     ward.client.rpush(keys.lane(LANE), ward.parked)
@@ -241,6 +250,8 @@ DAMAGE = [
     (double_in_lane, survey.TWO_PLACES, "lane acme/mt and lane acme/mt"),
     (double_parked, survey.TWO_PLACES, "lane acme/mt and parked"),
     (double_sending, survey.TWO_PLACES, "lane acme/mt and claims loop"),
+    (double_quarantined, survey.TWO_PLACES, "lane acme/mt and quarantine"),
+    (die, "quarantine", "1 in quarantine"),
     (misplace, survey.WRONG_PLACE, "its record says parked, it stands in lane acme/mt"),
     (misplace_lane, survey.WRONG_PLACE, "it stands in lane other/mt"),
     (delete_record, survey.NO_RECORD, "no record, it stands in lane acme/mt"),

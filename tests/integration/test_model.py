@@ -26,11 +26,12 @@ from postbacks.doctor import moves, survey
 from postbacks.ledger.ledger import Ledger
 from postbacks.ledger.record import SCHEMA
 from postbacks.local import EmbeddedBroker
-from postbacks.queue.scripts import Scripts
+from postbacks.queue.scripts import ALONE_DEATHS_MAX, FEW, Scripts
 
 LEASE_MS = 30_000
 INTAKE_MS = 10_000
 COUNTDOWN_MS = 300_000
+PAUSE_MS = 300_000
 BACKLOG_MAX = 6
 RETAIN_MS = 86_400_000
 OVERHEAD = 100
@@ -38,6 +39,7 @@ OVERHEAD = 100
 ACCOUNTS = ("a", "b")
 GROUPS = ("general", "mo", "mt")
 TOKENS = ("one", "two", "three")
+EXAMINERS = ("examiner", "another")
 
 # Multiples of 5 s, all of them: the time that the test itself takes never decides.
 moments = st.sampled_from((5_000, 15_000, 30_000, 300_000, 86_400_000))
@@ -51,8 +53,12 @@ class Postback:
     account: str
     group: str
     due_ms: int | None
-    place: str = "queue"  # queue, intake, waiting, claimed, held, parked, delivered, cancelled, dead, dropped
+    # queue, intake, waiting, quarantine, claimed, held, parked, delivered, cancelled, dead, dropped
+    place: str = "queue"
     token: str = ""
+    suspicion: str = ""  # few, alone
+    alone: bool = False  # in flight, and nothing else in its examiner
+    alone_deaths: int = 0
     attempts: int = 0
     failures: int = 0
     cancel: bool = False
@@ -64,7 +70,7 @@ class Postback:
 
     @property
     def open(self) -> bool:
-        return self.place in {"waiting", "claimed", "held", "parked"}
+        return self.place in {"waiting", "quarantine", "claimed", "held", "parked"}
 
 
 class Moves(RuleBasedStateMachine):
@@ -83,6 +89,7 @@ class Moves(RuleBasedStateMachine):
         self.remembered: set[str] = set()  # revoked before they came
         self.leases: dict[str, int] = {}  # offset at which a loop's lease ends
         self.intake_lease: tuple[str, int] = ("", 0)
+        self.intake_deaths = self.intake_alone_deaths = 0
         self.notes: list[tuple[str, str, str, int]] = []  # token, id, lane, number of every POST begun
         self.count = 0
 
@@ -90,7 +97,7 @@ class Moves(RuleBasedStateMachine):
         """Whatever happened: an hour and a tick later nothing is held by anybody, and nothing is lost."""
         self.scripts.clock_offset_ms += 3_600_000
         self.release(1000)
-        for _ in range(len(TOKENS) + 1):
+        for _ in range(len(TOKENS) + len(EXAMINERS) + 1):
             self.reap(1000)
         self.everything_holds()
         assert not self.client.exists(keys.CLAIMERS)
@@ -139,28 +146,38 @@ class Moves(RuleBasedStateMachine):
         if holder and holder != token and ends > self.now:
             assert reply is None
             return
+        if holder and holder != token and self.intake:
+            self.intake_alone_deaths += self.intake_deaths >= 2
+            self.intake_deaths += 1
         self.intake_lease = (token, self.now + INTAKE_MS)
-        room = max(0, at_most - len(self.intake))
+        room = 0 if self.intake_deaths else max(0, at_most - len(self.intake))
         self.intake += self.messages[:room]
         del self.messages[:room]
-        assert [raw.decode() for raw in reply] == [one.id for one in self.intake]
+        assert [raw.decode() for raw in reply.messages] == [one.id for one in self.intake]
+        at_once = (len(self.intake), FEW)[self.intake_deaths] if self.intake_deaths < 2 else 1
+        assert (reply.at_once, reply.alone_deaths) == (at_once, self.intake_alone_deaths)
 
-    @rule(token=st.sampled_from(("tick", "tock")))
-    def accept(self, token: str) -> None:
-        """A tick accepts what is in the intake, if the intake is still its own."""
+    @rule(token=st.sampled_from(("tick", "tock")), at_most=st.sampled_from((1, 2, 500)))
+    def accept(self, token: str, at_most: int = 500) -> None:
+        """A tick accepts what is in the intake, or its first, if the intake is still its own."""
         fields: list[object] = []
-        for one in self.intake:
+        first = self.intake[:at_most]
+        for one in first:
             due = "" if one.due_ms is None else self.epoch_ms(one.due_ms)
             fields += [
                 one.id, one.account, one.group, "SUB", "N301", "http://x/", "http://x:80", "<xml/>",
                 "waiting", "", "", due,
             ]  # fmt: skip
-        reply = self.scripts.accept(token, SCHEMA, BACKLOG_MAX, OVERHEAD, fields)
+        reply = self.scripts.accept(token, SCHEMA, BACKLOG_MAX, OVERHEAD, len(first), fields)
         if self.intake_lease[0] != token:
             assert reply is None
             return
-        assert reply == [self.accepted(one) for one in self.intake]
-        self.intake.clear()
+        assert reply == [self.accepted(one) for one in first]
+        del self.intake[:at_most]
+        if first or not self.intake:
+            self.intake_alone_deaths = 0
+        if not self.intake:
+            self.intake_deaths = 0
         self.scripts.end_intake(token)
         self.intake_lease = ("", 0)
 
@@ -217,13 +234,48 @@ class Moves(RuleBasedStateMachine):
         """A loop with all its room claims."""
         self.claim(token, 10, 100, 10, 2000, [])
 
-    @precondition(lambda self: self.leases)
+    @precondition(lambda self: self.of("quarantine"))
+    @rule(token=st.sampled_from(EXAMINERS))
+    def examine(self, token: str) -> None:
+        """An examiner takes a few, or one alone while it has nothing else."""
+        mine = [one for one in self.of("claimed") if one.token == token]
+        _, rows = self.scripts.examine(token, LEASE_MS)
+        self.leases[token] = self.now + LEASE_MS
+        chosen = [self.known[row[0].decode()] for row in rows]
+        if any(one.alone for one in mine):
+            assert not chosen
+        elif chosen and chosen[0].suspicion == "alone":
+            assert (len(chosen), mine) == (1, [])
+            chosen[0].alone = True
+        else:
+            few = [one for one in self.of("quarantine") if one.suspicion == "few"]
+            assert len(chosen) == min(len(few), FEW - len(mine))
+        for row, one in zip(rows, chosen, strict=True):
+            assert one.place == "quarantine"
+            one.place, one.token, one.attempts = "claimed", token, one.attempts + 1
+            assert (row[1].decode(), row[3], int(row[4])) == (one.lane, one.attempts, one.failures)
+            self.notes.append((token, one.id, one.lane, one.attempts))
+
+    @precondition(lambda self: self.of("waiting", "quarantine"))
+    @rule(token=st.sampled_from(EXAMINERS), deaths=st.sampled_from((1, 2, 5)), twice=st.booleans())
+    def die_again_and_again(self, token: str, deaths: int, *, twice: bool) -> None:
+        """Whatever has anything in flight dies, and so do the examiners after it."""
+        self.claim("one", 10, 100, 10, 2000, [])
+        for _ in range(deaths):
+            self.scripts.clock_offset_ms += PAUSE_MS
+            for _ in (*TOKENS, *EXAMINERS):
+                self.reap(1000)
+            self.release(1000)
+            for _ in range(1 + twice):
+                self.examine(token)
+
+    @precondition(lambda self: set(self.leases) & set(TOKENS))
     @rule(data=st.data())
     def freeze(self, data: st.DataObject) -> None:
         """A loop stands still for longer than its lease, is reaped, and goes on under its old token."""
-        token = data.draw(st.sampled_from(sorted(self.leases)), "token")
+        token = data.draw(st.sampled_from(sorted(set(self.leases) & set(TOKENS))), "token")
         self.scripts.clock_offset_ms += LEASE_MS
-        for _ in TOKENS:
+        for _ in (*TOKENS, *EXAMINERS):
             self.reap(1000)
         self.claim(token, 10, 100, 10, 2000, [])
 
@@ -276,6 +328,7 @@ class Moves(RuleBasedStateMachine):
             assert state == b"", "somebody else has it"
             return
         postback.token = ""
+        postback.suspicion, postback.alone, postback.alone_deaths = "", False, 0
         postback.noted[number] = verdict
         if verdict == "delivered":
             postback.place = "delivered"
@@ -318,7 +371,7 @@ class Moves(RuleBasedStateMachine):
         """What a loop held whose lease ran out is taken back, in one bite or several."""
         before = {one.id: one.token for one in self.of("claimed", "held")}
         expired = {token for token, ends in self.leases.items() if ends <= self.now}
-        taken = self.scripts.reap(at_most)
+        taken = self.scripts.reap(at_most, PAUSE_MS)
         if not expired:
             assert taken == 0
             return
@@ -328,7 +381,10 @@ class Moves(RuleBasedStateMachine):
         for one in back:
             if one.place == "claimed":
                 one.noted[one.attempts] = "unknown"
-            self.return_to_lane(one)
+            if one.cancel or one.place == "held":
+                self.return_to_lane(one)
+            else:
+                self.suspect(one)
         for token in expired:
             if not self.client.zscore(keys.CLAIMERS, token):
                 assert not any(one.token == token for one in self.known.values())
@@ -336,8 +392,19 @@ class Moves(RuleBasedStateMachine):
         if not taken:
             assert not expired & set(self.leases), "an empty claimer stays"
 
+    def suspect(self, one: Postback) -> None:
+        """Its process died while its POST was open."""
+        one.token = ""
+        if not one.alone:
+            one.place, one.suspicion = "quarantine", "alone" if one.suspicion else "few"
+            return
+        one.alone, one.alone_deaths = False, one.alone_deaths + 1
+        one.place, one.due_ms = "parked", self.now + PAUSE_MS
+        if one.alone_deaths == ALONE_DEATHS_MAX:
+            one.place, one.suspicion, one.alone_deaths = "dead", "", 0
+
     def is_claimed(self, one: str) -> bool:
-        return any(self.client.hexists(keys.claims(token), one) for token in TOKENS)
+        return any(self.client.hexists(keys.claims(token), one) for token in (*TOKENS, *EXAMINERS))
 
     @rule(at_most=st.sampled_from((1, 1000)))
     def release(self, at_most: int) -> None:
@@ -346,7 +413,7 @@ class Moves(RuleBasedStateMachine):
         assert self.scripts.release(at_most) == min(at_most, len(due))
         for one in due:
             if self.client.hget(keys.record(one.id), "state") == b"waiting":
-                one.place = "waiting"
+                one.place = "quarantine" if one.suspicion else "waiting"
 
     @rule(done_days=st.sampled_from((0.5, 100)), dead_days=st.sampled_from((0.5, 100)))
     def retain(self, done_days: float, dead_days: float) -> None:
@@ -368,7 +435,7 @@ class Moves(RuleBasedStateMachine):
         if one is None:
             self.remembered.add(chosen)
             assert state == "cancelled"
-        elif one.place in {"waiting", "parked"}:
+        elif one.place in {"waiting", "quarantine", "parked"}:
             one.place = "cancelled"
             assert state == "cancelled"
         elif one.place in {"claimed", "held"}:
@@ -428,13 +495,15 @@ class Moves(RuleBasedStateMachine):
         faults = {name: dict(faults) for name, faults in found.faults.items() if faults}
         faults.pop(survey.LANES_EMPTY, None)  # revoked: the next claim drops the lane
         assert faults == {}
-        names = {"claimed": "sending", "held": "sending"}
+        names = {"claimed": "sending", "held": "sending", "quarantine": "waiting"}
         expected = {one.id: names.get(one.place, one.place) for one in self.known.values()}
         places = {place.id: place for place in moves.places(self.scripts, dict.fromkeys(self.known, ()))}
         assert {one: place.state for one, place in places.items()} == expected
         lost = {one for one in (keys.record(one) for one in self.known) if not self.client.exists(one)}
         assert not lost
         for one in self.known.values():
+            if one.place == "quarantine":
+                assert places[one.id].places == ("quarantine",)
             if one.token:
                 assert places[one.id].places == (f"claims {one.token}",)
         assert [raw.decode() for raw in self.client.lrange(keys.INTAKE, 0, -1)] == [

@@ -195,7 +195,7 @@ def test_what_a_dead_tick_had_taken_in_is_taken_in_again(rig):
     with Receiver() as receiver:
         set_account("acme", url=receiver.url())
         ids = send_postbacks("acme", [MT] * 5)
-        assert len(rig.scripts.take_in("dead", 10_000, 100)) == 5
+        assert len(rig.scripts.take_in("dead", 10_000, 100).messages) == 5
         later = send_postbacks("acme", [MT] * 5)
         assert rig.scripts.take_in("other", 10_000, 100) is None
         assert rig.tick().taken_in == 0
@@ -203,7 +203,7 @@ def test_what_a_dead_tick_had_taken_in_is_taken_in_again(rig):
         assert rig.tick().taken_in == 10
         waiting = rig.client.lrange(keys.lane("acme/mt"), 0, -1)
         assert [one.decode() for one in waiting] == ids + later
-        assert rig.scripts.accept("dead", 1, 10, 0, ()) is None
+        assert rig.scripts.accept("dead", 1, 10, 0, 0, ()) is None
 
 
 def test_a_full_backlog_makes_mt_dead_at_once_and_leaves_mo_and_others_alone(rig):

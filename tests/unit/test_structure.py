@@ -16,6 +16,7 @@ FLOORS = [
     "postbacks.celery",
     "postbacks.cli",
     "postbacks",
+    "postbacks.examiner",
     "postbacks.tasks",
     "postbacks.worker",
     "postbacks.doctor",

@@ -1,0 +1,90 @@
+"""The quarantine's keeper: runs the examiner, a process of its own, while there is anything in quarantine.
+
+What was in flight when a process died may have killed it. It is tried in a process beside the worker, which
+may die without taking anybody else along: ``python -m postbacks.examiner``. One keeper a worker, in its main
+process; a prefork child that ticks tells it through shared memory.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import subprocess
+import sys
+import threading
+import uuid
+from typing import Final
+
+from postbacks import keys
+from postbacks.broker import broker_errors, client
+from postbacks.errors import BrokerError
+from postbacks.settings import load
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two looks whether a tick has found something in quarantine.
+LOOK_EVERY_S: Final = 0.5
+#: What runs in the process; it is above us, since it asks Celery's retry what follows a failure.
+MODULE: Final = "postbacks.examiner"
+
+_wanted = multiprocessing.Value("b", 0, lock=False)
+
+
+def want_examiner() -> None:
+    """Ask the keeper of this worker, from any of its processes, to run the examiner."""
+    _wanted.value = 1
+
+
+class Keeper:
+    """Starts the examiner when it is wanted, one at a time, and gives up its claims when it dies."""
+
+    def __init__(self) -> None:
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="postbacks-quarantine", daemon=True)
+
+    def start(self) -> None:
+        """Begin to look."""
+        _wanted.value = 0
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Let the examiner finish what it has in flight, and end."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(load().stop_within_s + 1)
+
+    def _keep(self) -> None:
+        while not self._stopping.wait(LOOK_EVERY_S):
+            if not _wanted.value:
+                continue
+            _wanted.value = 0
+            try:
+                self._examine()
+            except OSError as error:
+                log.error("quarantine.not_examined %s: a later tick tries again", error)  # noqa: TRY400
+
+    def _examine(self) -> None:
+        token = uuid.uuid4().hex
+        with subprocess.Popen(  # noqa: S603 - a module of ours
+            (sys.executable, "-m", MODULE, token), stdin=subprocess.PIPE
+        ) as examiner:
+            assert examiner.stdin is not None
+            while examiner.poll() is None:
+                if self._stopping.wait(0.05):
+                    examiner.stdin.close()  # as our own death would
+                    examiner.wait()
+        if examiner.returncode != 0:
+            log.error(
+                "quarantine.examiner_died exit=%d: what it had in flight stays in quarantine",
+                examiner.returncode,
+            )
+            _end_lease(token)
+
+
+def _end_lease(token: str) -> None:
+    """Its claims need not wait for the end of their lease: it is known to be dead."""
+    try:
+        with broker_errors():
+            client().zadd(keys.CLAIMERS, {token: 0}, xx=True)
+    except BrokerError as error:
+        log.warning("delivery.broker_lost open=0: %s", error)

@@ -1,0 +1,84 @@
+"""A process that works in children, each of which may die of what it works on.
+
+Reads lines of JSON from standard input, each ``{"do": [steps], "offset_s": …, "kills": account or null,
+"lives_s": seconds or null}``; for each it forks a child, which takes the steps (tick, deliver, examine) with
+the clock moved by the offset, over and over if it has a time to live, and prints the child's end.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import sys
+import threading
+
+from helpers import Rig
+
+from postbacks import settings
+from postbacks.broker import client_for
+from postbacks.delivery.loop import DeliveryLoop
+from postbacks.queue import intake
+
+
+class _Broker:
+    """What the rig wants of a broker."""
+
+    def client(self):
+        loaded = settings.load()
+        client_for.cache_clear()
+        return client_for(loaded.broker_url, loaded.broker_timeout_s)
+
+
+def make_deadly(account: str) -> None:
+    """Whatever sends or takes in a postback of this account dies, as if by a bad pointer."""
+
+    def die() -> None:
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+    begin, decode = DeliveryLoop._begin, intake.decode
+
+    def deadly_begin(self, claimed, profile):
+        begin(self, claimed, profile)
+        if claimed.account == account:
+            die()
+
+    def deadly_decode(raw):
+        message = decode(raw)
+        if message.args[0] == account + "-on-arrival":
+            die()
+        return message
+
+    DeliveryLoop._begin, intake.decode = deadly_begin, deadly_decode
+
+
+def work(order: dict) -> None:
+    """Take the steps."""
+    if order["kills"]:
+        make_deadly(order["kills"])
+    rig = Rig(_Broker())
+    rig.advance(order["offset_s"])
+    steps = {"tick": rig.tick, "deliver": rig.deliver_lanes, "examine": rig.examine}
+    for _ in itertools.count() if order["lives_s"] else range(1):
+        for step in order["do"]:
+            steps[step]()
+
+
+def main() -> None:
+    """Fork a child for each order; print its exit status."""
+    for line in sys.stdin:
+        order = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            work(order)
+            os._exit(0)
+        if order["lives_s"]:
+            threading.Event().wait(order["lives_s"])
+            os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+if __name__ == "__main__":
+    main()
