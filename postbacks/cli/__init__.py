@@ -13,9 +13,10 @@ from postbacks.cli.base import Main
 from postbacks.cli.catalogue import codes, example, schema
 from postbacks.cli.demo import demo
 from postbacks.cli.doctor import doctor
-from postbacks.cli.ledger import cancel, list_, resend, show
+from postbacks.cli.ledger import cancel, list_, show
 from postbacks.cli.ping import ping
 from postbacks.cli.receive import receive
+from postbacks.cli.resend import resend
 from postbacks.cli.secrets import secret
 from postbacks.cli.send import render, send
 from postbacks.cli.up import up

@@ -154,25 +154,6 @@ def list_(dead: bool, limit: int, as_json: bool) -> None:
     print_table(table)
 
 
-@click.command(cls=Command, examples=("postbacks resend 7c0e1f3a-…",))
-@click.argument("postback_id", metavar="ID")
-def resend(postback_id: str) -> None:
-    """Send a dead postback again.
-
-    The same bytes, with all its resends before it; its attempts so far stay in the ledger.
-    """
-    from postbacks.tasks import resend as send_again
-
-    record = _ledger().get(postback_id)
-    if record.state != "dead":
-        raise click.ClickException(
-            f"Postback {record.id} is {record.state}; only a dead one can be sent again."
-        )
-    if send_again(record.id) == "dead":
-        raise click.ClickException(f"Postback {record.id} has no URL to be sent to: {reason_words(record)}.")
-    note(f"Postback {record.id} waits to be sent again.")
-
-
 @click.command(cls=Command, examples=("postbacks cancel 7c0e1f3a-…",))
 @click.argument("postback_id", metavar="ID")
 def cancel(postback_id: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from postbacks import keys
 from postbacks.broker import broker_errors
@@ -11,6 +11,10 @@ from postbacks.ledger.record import Record
 
 if TYPE_CHECKING:
     import redis
+
+
+#: Records read by one pipeline.
+_PAGE: Final = 1000
 
 
 class Ledger:
@@ -45,3 +49,33 @@ class Ledger:
             ids: list[bytes] = self._client.zrevrange(keys.DEAD if dead else keys.DONE, 0, at_most - 1)  # type: ignore[assignment]
         found = (self.find(postback_id.decode()) for postback_id in ids)
         return [record for record in found if record is not None]
+
+    def dead_ids(
+        self, *, within_s: float | None = None, account: str | None = None, reason: str | None = None
+    ) -> list[str]:
+        """Ids of the dead, those that were given up first before the others.
+
+        Args:
+            within_s: only those given up within so many seconds.
+            account: only this account's.
+            reason: only those that are dead for this reason.
+        """
+        client: Any = self._client
+        with broker_errors():
+            seconds, microseconds = client.time()
+            since = "-inf" if within_s is None else seconds * 1000 + microseconds // 1000 - within_s * 1000
+            ids = [one.decode() for one in client.zrangebyscore(keys.DEAD, since, "+inf")]
+            if account is None and reason is None:
+                return ids
+            found = []
+            for start in range(0, len(ids), _PAGE):
+                page = ids[start : start + _PAGE]
+                pipe = client.pipeline(transaction=False)
+                for one in page:
+                    pipe.hmget(keys.record(one), "account", "reason")
+                for one, (its_account, its_reason) in zip(page, pipe.execute(), strict=True):
+                    if account is not None and its_account != account.encode():
+                        continue
+                    if reason is None or its_reason == reason.encode():
+                        found.append(one)
+        return found

@@ -1,4 +1,4 @@
-"""docs/security.md is as good as its tests: each line names one, and each of them exists."""
+"""Pages of claims are as good as their tests: each line names one, and each of them exists."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import postbacks
 from postbacks.app import app
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "security.md").read_text()
-NAMED = sorted(set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", PAGE)))
+PAGES = {name: (ROOT / "docs" / name).read_text() for name in ("security.md", "reliability.md")}
+NAMED = sorted(set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", "".join(PAGES.values()))))
+HEADINGS = ("| what may be tried |", "| where |", "| fault |", "| what is done |")
 
 
 @pytest.mark.parametrize(("path", "name"), NAMED, ids=[name for _, name in NAMED])
@@ -23,17 +24,21 @@ def test_a_test_that_the_page_names_exists(path, name):
     assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
 
 
-def test_every_line_of_the_pages_tables_names_a_test():
+@pytest.mark.parametrize(("page", "least"), [("security.md", 40), ("reliability.md", 20)])
+def test_every_line_of_the_pages_tables_names_a_test(page, least):
     """No claim without one."""
-    rows = [line for line in PAGE.splitlines() if line.startswith("| ") and not line.startswith("| ---")]
-    claims = [row for row in rows if not row.startswith(("| what may be tried |", "| where |"))]
-    assert len(claims) >= 40
+    rows = [
+        line for line in PAGES[page].splitlines() if line.startswith("| ") and not line.startswith("| ---")
+    ]
+    claims = [row for row in rows if not row.startswith(HEADINGS)]
+    assert len(claims) >= least
     assert [row for row in claims if not re.search(r"`tests/[\w/]+\.py::\w+` \|$", row)] == []
 
 
-def test_no_test_is_named_in_another_form():
+@pytest.mark.parametrize("page", PAGES)
+def test_no_test_is_named_in_another_form(page):
     """So that none escapes the check."""
-    assert PAGE.count("::") == len(re.findall(r"`tests/[\w/]+\.py::\w+`", PAGE))
+    assert PAGES[page].count("::") == len(re.findall(r"`tests/[\w/]+\.py::\w+`", PAGES[page]))
 
 
 def test_json_is_the_only_serializer_and_nothing_unpickles():
