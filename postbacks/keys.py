@@ -28,6 +28,9 @@ key                                   type    meaning
 ``postbacks:done``                    zset    delivered, skipped and cancelled ids; score is since when
 ``postbacks:dead``                    zset    dead ids; score is since when
 ``postbacks:ledger-bytes``            string  estimate of the memory that all records take
+``postbacks:totals``                  hash    counts over all workers since the broker's data began: attempt:OUTCOME,
+                                              answer:BUCKET, answer_ms, posts, connections, dead, ticks,
+                                              late_ticks (``delivery/tally.py``)
 ``postbacks:accounts``                hash    account -> its settings as JSON
 ``postbacks:last-tick``               string  when a tick last finished
 ====================================  ======  ==========================================================
@@ -61,6 +64,7 @@ DEAD: Final = PREFIX + "dead"
 LEDGER_BYTES: Final = PREFIX + "ledger-bytes"
 ACCOUNTS: Final = PREFIX + "accounts"
 LAST_TICK: Final = PREFIX + "last-tick"
+TOTALS: Final = PREFIX + "totals"
 
 # Prefixes: scripts meet ids and lanes that their caller cannot know, so they get these as keys.
 RECORD: Final = PREFIX + "record:"

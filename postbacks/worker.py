@@ -6,7 +6,6 @@ app is not touched.
 
 from __future__ import annotations
 
-import logging
 import sys
 from typing import Any, NoReturn
 
@@ -17,9 +16,10 @@ from postbacks.broker import check
 from postbacks.control import cancel
 from postbacks.delivery import process
 from postbacks.errors import BrokerUnfit, BrokerUnreachable
+from postbacks.logs import EventLog
 from postbacks.settings import unknown_names
 
-log = logging.getLogger(__name__)
+log = EventLog(__name__)
 
 
 def _refuse(sentence: str) -> NoReturn:
@@ -43,14 +43,14 @@ class PoolCheck(bootsteps.StartStopStep):
                 "a concurrency of 1 cannot deliver and tick at the same time; use --concurrency 2 or more."
             )
         for name in unknown_names():
-            log.warning("settings.unknown %s is no setting of postbacks: is it spelt right?", name)
+            log.warning("settings.unknown", f"{name} is no setting of postbacks: is it spelt right?")
         try:
             for warning in check():
-                log.warning("broker.unsafe %s", warning)
+                log.warning("broker.unsafe", warning)
         except BrokerUnfit as error:
             _refuse(str(error))
         except BrokerUnreachable as error:
-            log.warning("broker.unreachable %s It is waited for.", error)
+            log.warning("broker.unreachable", f"{error} It is waited for.")
         # threads: one loop claims, one more may finish its slice, and two threads stay free to tick;
         # prefork: every child but one may deliver
         loops = concurrency - 1 if pool == "prefork" else max(1, min(2, concurrency - 2))

@@ -1,6 +1,7 @@
 -- reap: postbacks of a loop whose lease ran out return to the front of their lanes. A POST that may
 -- have begun stands in the ledger as an attempt with the outcome unknown.
 --
+-- KEYS[last]  hash  totals of all workers
 -- ARGV[2] postbacks at most
 -- Returns how many were taken back; as many as asked for means that there may be more.
 local at_most = tonumber(ARGV[2])
@@ -40,6 +41,7 @@ for _, orphan in ipairs(orphans) do
     redis.call('HSET', record, 'attempt:' .. orphan.attempts, cjson.encode({
       number = tonumber(orphan.attempts), at_ms = orphan.sent_ms, outcome = 'unknown',
       detail = 'the worker died or lost its lease before it noted the answer' }))
+    redis.call('HINCRBY', KEYS[#KEYS], 'attempt:unknown', 1)
   end
   if orphan.cancel then
     finish(orphan.id, orphan.account, 'cancelled', 'revoked', DONE)

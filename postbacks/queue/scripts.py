@@ -5,6 +5,7 @@ Every script gets the same keys (``KEYS``) and the clock's offset, and is descri
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
@@ -16,7 +17,7 @@ from postbacks.broker import broker_errors
 from postbacks.faults import point
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import redis
 
@@ -94,7 +95,7 @@ class Scripts:
 
     def reap(self, at_most: int) -> int:
         """Take back what a silent loop had claimed; returns how many."""
-        return int(self.run("reap", (at_most,)))
+        return int(self.run("reap", (at_most,), more_keys=(keys.TOTALS,)))
 
     def claim(
         self,
@@ -121,10 +122,17 @@ class Scripts:
         return now_ms, rows
 
     def commit(
-        self, token: str, lease_ms: int, limit_max: int, forget_s: int, fields: Iterable[Argument]
+        self,
+        token: str,
+        lease_ms: int,
+        limit_max: int,
+        forget_s: int,
+        fields: Iterable[Argument],
+        totals: Mapping[str, int] = {},
     ) -> list[list[Any]]:
         """Note attempts and move their postbacks on; one ``[state, next_ms]`` each."""
-        reply: list[list[Any]] = self.run("commit", (token, lease_ms, limit_max, forget_s, *fields))
+        arguments = (token, lease_ms, limit_max, forget_s, *fields, json.dumps(totals))
+        reply: list[list[Any]] = self.run("commit", arguments, more_keys=(keys.TOTALS,))
         return reply
 
     def give_back(self, token: str, ids: Iterable[str] = ()) -> int:

@@ -14,6 +14,7 @@ ROOT = Path(postbacks.__file__).parent
 #: From top to bottom; a module may import what stands below it, or beside it in its own place.
 FLOORS = [
     "postbacks.celery",
+    "postbacks.celery_logs",
     "postbacks.cli",
     "postbacks",
     "postbacks.tasks",
@@ -31,6 +32,7 @@ FLOORS = [
     "postbacks.xml",
     "postbacks.catalogue",
     "postbacks.local",
+    "postbacks.logs",
     "postbacks.extra_headers",
     "postbacks.guard",
     "postbacks.urls",
