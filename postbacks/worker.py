@@ -7,7 +7,7 @@ app is not touched.
 from __future__ import annotations
 
 import sys
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from celery import bootsteps, signals
 from celery.worker.control import Panel, ok
@@ -15,9 +15,12 @@ from celery.worker.control import Panel, ok
 from postbacks.broker import check
 from postbacks.control import cancel
 from postbacks.delivery import process
-from postbacks.errors import BrokerUnfit, BrokerUnreachable
+from postbacks.errors import BadSetting, BrokerUnfit, BrokerUnreachable
 from postbacks.logs import EventLog
-from postbacks.settings import unknown_names
+from postbacks.settings import load, unknown_names
+
+if TYPE_CHECKING:
+    from postbacks.monitor.server import MonitorServer
 
 log = EventLog(__name__)
 
@@ -74,7 +77,8 @@ class Stopping(bootsteps.StartStopStep):
     marks an id in the memory of the workers that run at that moment.
     """
 
-    # Stopped before the pool, which waits for the loops; `control shutdown` and SIGHUP send no signal.
+    # Started after the pool, so that its children are forked before there are threads; stopped before the pool,
+    # which waits for the loops; `control shutdown` and SIGHUP send no signal.
     requires = ("celery.worker.components:Pool",)
 
     def __init__(self, worker: Any, **kwargs: Any) -> None:
@@ -83,15 +87,49 @@ class Stopping(bootsteps.StartStopStep):
         Panel.register(
             name="revoke", type="control", variadic="task_id", signature="[id1 [id2 [... [idN]]]]"
         )(_revoke)
+        self._server: MonitorServer | None = None
+
+    def start(self, worker: Any) -> None:
+        """Serve the worker's metrics, where they are asked for."""
+        del worker
+        self._server = _serve()
 
     def stop(self, worker: Any) -> None:
         """Tell the loops, however the shutdown came about."""
         del worker
         process.stop_claiming()
+        if self._server is not None:
+            self._server.close()
+            self._server = None
 
     def terminate(self, worker: Any) -> None:
         """The same on a cold shutdown."""
         self.stop(worker)
+
+
+def _serve() -> MonitorServer | None:
+    """Serve this worker's metrics and health at its port; where that cannot be, say so and deliver all the same."""
+    settings = load()
+    if not settings.metrics_port:
+        return None
+    # Loaded only where it is asked for.
+    from postbacks.monitor.own import WorkerCollector  # noqa: PLC0415
+    from postbacks.monitor.server import MonitorServer  # noqa: PLC0415
+
+    try:
+        server = MonitorServer(
+            settings.metrics_host,
+            settings.metrics_port,
+            [WorkerCollector(process.shared_counts())],
+            settings,
+            alive=lambda: not process.is_stopping(),
+        )
+    except BadSetting as error:
+        log.warning("metrics.not_served", f"{error} Postbacks are delivered all the same.")
+        return None
+    server.start()
+    log.info("metrics.served", host=settings.metrics_host, port=server.port)
+    return server
 
 
 def _on_shutting_down(**_: Any) -> None:

@@ -105,6 +105,11 @@ def set_places(places: Places) -> None:
     _places = places
 
 
+def shared_counts() -> SharedCounts:
+    """What this worker's loops have done since it started."""
+    return _places.counts if _places is not None else SharedCounts(1)
+
+
 def deliver(decide: Decide, hand_over: Callable[[], None]) -> int:
     """Run one delivering loop, if this process has none that claims and a place is free.
 

@@ -20,6 +20,7 @@ FLOORS = [
     "postbacks.tasks",
     "postbacks.worker",
     "postbacks.doctor",
+    "postbacks.monitor",
     "postbacks.control",
     "postbacks.app",
     "postbacks.delivery",
