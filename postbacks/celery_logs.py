@@ -77,4 +77,9 @@ def use() -> None:
     if load().log == "json":
         signals.celeryd_after_setup.connect(_on_worker_set_up, weak=False)
         celery.apps.worker.safe_say = _say_in_log
+        # Until Celery has set its handlers up (and taken this one away) there are warnings already.
+        handler = logging.StreamHandler(sys.__stderr__)
+        handler.setFormatter(formatter("json"))
+        logging.getLogger().addHandler(handler)
+        logging.captureWarnings(capture=True)
         app.Beat = _QuietBeat
