@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 #: Groups that lanes are of (``catalogue/base.py``, which takes too long to import for a health check).
 GROUPS: Final = ("general", "mo", "mt", "pass")
 #: Accounts that one call of the script looks at, about (HSCAN).
-PAGE: Final = 500
+PAGE: Final = 200
 #: Pages that one reading takes: 20,000 accounts with postbacks on their way.
-PAGES_MAX: Final = 40
+PAGES_MAX: Final = 100
 #: Claims of one loop that are counted one by one.
 COUNT_MAX: Final = 2500
 
@@ -108,7 +108,14 @@ class Figures:
         return sum(one.count for one in self.waiting)
 
 
-def read(client: redis.Redis, settings: Settings, *, within_s: float = 2.0, memory: bool = True) -> Figures:
+def read(
+    client: redis.Redis,
+    settings: Settings,
+    *,
+    within_s: float = 2.0,
+    memory: bool = True,
+    clock_offset_ms: int = 0,
+) -> Figures:
     """Read the figures.
 
     Args:
@@ -116,6 +123,7 @@ def read(client: redis.Redis, settings: Settings, *, within_s: float = 2.0, memo
         settings: for the countdown and the number of accounts to name.
         within_s: no page is begun after so many seconds; what was found is then not complete.
         memory: whether to ask for the broker's memory as well.
+        clock_offset_ms: added to the broker's clock, so that tests can move time.
 
     Raises:
         BrokerError: the broker cannot be asked.
@@ -143,7 +151,7 @@ def read(client: redis.Redis, settings: Settings, *, within_s: float = 2.0, memo
         figures.not_taken_in = sum(rest)
         figures.ledger_bytes = max(0, int(ledger or 0))
         figures.totals = {name.decode(): int(count) for name, count in totals.items()}
-        now_ms = _lanes(client, settings, figures, began_s + within_s)
+        now_ms = _lanes(client, settings, figures, began_s + within_s, clock_offset_ms)
     if last_tick is not None:
         figures.tick_age_s = max(0.0, (now_ms - int(last_tick)) / 1000)
     if first_parked:
@@ -152,12 +160,14 @@ def read(client: redis.Redis, settings: Settings, *, within_s: float = 2.0, memo
     return figures
 
 
-def _lanes(client: redis.Redis, settings: Settings, figures: Figures, deadline_s: float) -> int:
+def _lanes(
+    client: redis.Redis, settings: Settings, figures: Figures, deadline_s: float, clock_offset_ms: int
+) -> int:
     """Go over the accounts that have postbacks on their way; returns the broker's time in ms."""
     waiting = {(group, failing): Waiting(group, failing) for group in GROUPS for failing in (False, True)}
     backlog: dict[str, int] = {}
     now_ms = 0
-    for page_ms, rows, accounts, claims in _pages(client, settings, figures, deadline_s):
+    for page_ms, rows, accounts, claims in _pages(client, settings, figures, deadline_s, clock_offset_ms):
         now_ms = page_ms
         for group, failing, count, oldest_ms in rows:
             one = waiting[group.decode(), bool(failing)]
@@ -179,12 +189,19 @@ def _lanes(client: redis.Redis, settings: Settings, figures: Figures, deadline_s
 
 
 def _pages(
-    client: redis.Redis, settings: Settings, figures: Figures, deadline_s: float
+    client: redis.Redis, settings: Settings, figures: Figures, deadline_s: float, clock_offset_ms: int
 ) -> Iterator[tuple[int, Sequence[Any], Sequence[Any], Sequence[Any]]]:
     script = client.register_script(_source())
     cursor = b"0"
     for _ in range(PAGES_MAX):
-        arguments = (0, cursor, PAGE, int(settings.retry_countdown_s * 1000), COUNT_MAX, *GROUPS)
+        arguments = (
+            clock_offset_ms,
+            cursor,
+            PAGE,
+            int(settings.retry_countdown_s * 1000),
+            COUNT_MAX,
+            *GROUPS,
+        )
         now_ms, cursor, rows, accounts, claims = script(keys=list(KEYS), args=list(arguments))
         yield now_ms, rows, accounts, claims
         if cursor == b"0":
