@@ -7,7 +7,7 @@ app is not touched.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from celery import bootsteps, signals
 from celery.worker.control import Panel, ok
@@ -18,9 +18,6 @@ from postbacks.delivery import process
 from postbacks.errors import BadSetting, BrokerUnfit, BrokerUnreachable
 from postbacks.logs import EventLog
 from postbacks.settings import load, unknown_names
-
-if TYPE_CHECKING:
-    from postbacks.monitor.server import MonitorServer
 
 log = EventLog(__name__)
 
@@ -87,31 +84,27 @@ class Stopping(bootsteps.StartStopStep):
         Panel.register(
             name="revoke", type="control", variadic="task_id", signature="[id1 [id2 [... [idN]]]]"
         )(_revoke)
-        self._server: MonitorServer | None = None
 
     def start(self, worker: Any) -> None:
-        """Serve the worker's metrics, where they are asked for."""
+        """Serve the worker's metrics, where they are asked for: until the process ends, so that one sees it drain."""
         del worker
-        self._server = _serve()
+        _serve()
 
     def stop(self, worker: Any) -> None:
         """Tell the loops, however the shutdown came about."""
         del worker
         process.stop_claiming()
-        if self._server is not None:
-            self._server.close()
-            self._server = None
 
     def terminate(self, worker: Any) -> None:
         """The same on a cold shutdown."""
         self.stop(worker)
 
 
-def _serve() -> MonitorServer | None:
+def _serve() -> None:
     """Serve this worker's metrics and health at its port; where that cannot be, say so and deliver all the same."""
     settings = load()
     if not settings.metrics_port:
-        return None
+        return
     # Loaded only where it is asked for.
     from postbacks.monitor.own import WorkerCollector  # noqa: PLC0415
     from postbacks.monitor.server import MonitorServer  # noqa: PLC0415
@@ -126,10 +119,9 @@ def _serve() -> MonitorServer | None:
         )
     except BadSetting as error:
         log.warning("metrics.not_served", f"{error} Postbacks are delivered all the same.")
-        return None
+        return
     server.start()
     log.info("metrics.served", host=settings.metrics_host, port=server.port)
-    return server
 
 
 def _on_shutting_down(**_: Any) -> None:

@@ -148,7 +148,7 @@ class Intake:
             try:
                 fields += _sound(message, order, accounts.get(order.account))
             except Exception as error:
-                log.exception("intake.failed", id=message.id)
+                log.exception("intake.failed", account=order.account, id=message.id)
                 fields += _broken(message, PostbacksError(f"it could not be accepted: {error!r}"), raw)
         return fields
 
@@ -161,7 +161,8 @@ class Intake:
             return False
         full = results.count(-1)
         if full:
-            names = ",".join(sorted({str(n) for n, r in zip(fields[1::12], results, strict=True) if r == -1}))
+            each = zip(fields[1 :: len(fields) // len(results)], results, strict=True)
+            names = ",".join(sorted({str(account) for account, result in each if result == -1}))
             log.error(
                 "intake.backlog_full", "the backlog is full; they are dead", account=names, postbacks=full
             )

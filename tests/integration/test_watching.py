@@ -96,6 +96,10 @@ def watch(form: str, broker: EmbeddedBroker, tmp_path: Path) -> Watched:
         "POSTBACKS_RETRY_COUNTDOWN_S": "0.2",
         "POSTBACKS_MAX_RESENDS": "1",
     }
+    pool = "prefork" if form == "json" else "threads"
+    if pool == "prefork":  # which celery takes from a configuration alone where there is one
+        (tmp_path / "prefork_conf.py").write_text("worker_pool = 'prefork'\nworker_concurrency = 3\n")
+        env |= {"CELERY_CONFIG_MODULE": "prefork_conf", "PYTHONPATH": str(tmp_path)}
     with (
         broker.client() as client,
         Receiver(lambda p: Answer(500 if p.path.startswith("/bad") else 200)) as receiver,
@@ -103,7 +107,7 @@ def watch(form: str, broker: EmbeddedBroker, tmp_path: Path) -> Watched:
         set_account("acme", url=receiver.url("/good"))
         bad = receiver.url("/bad").replace("://", f"://user:{SECRETS[1]}@") + f"?key={SECRETS[2]}"
         set_account("bad", url=bad)
-        with running(broker, tmp_path, workers=2, env=env) as stack:
+        with running(broker, tmp_path, pool=pool, workers=2, concurrency=3, env=env) as stack:
             dead = send_postbacks("bad", [SMS] * 3)
             good = send_postbacks("acme", [EVENT] * 20)
             broken = app.send_task(
@@ -204,7 +208,7 @@ def check_figures(watched: Watched) -> None:
     assert 0 <= own["postbacks_worker_posts_total",] <= 26
     assert own["postbacks_worker_cpu_seconds_total",] > 0
     assert own["postbacks_worker_memory_bytes",] > 10_000_000
-    assert own["postbacks_worker_processes",] == 1
+    assert own["postbacks_worker_processes",] == (4 if watched.form == "json" else 1)
 
 
 def check_table(watched: Watched) -> None:
@@ -344,13 +348,18 @@ def test_health_says_what_is_wrong(rig):
         "The last tick finished 100", "A postback has waited for ",
     ]  # fmt: skip
     assert health("--max-tick-age", "1000", "--max-waiting-age", "1000").exit_code == 0
-    server = MonitorServer("127.0.0.1", 0, [], settings.load(), alive=lambda: True)
+    alive = True
+    server = MonitorServer("127.0.0.1", 0, [], settings.load(), alive=lambda: alive)
     server.start()
     try:
         status, line = page(server.port, "/readyz")
+        assert (status, line.startswith("not well: The last tick")) == (503, True)
+        assert page(server.port, "/healthz")[0] == 200
+        alive = False
+        assert page(server.port, "/healthz") == (503, "stopping\n")
+        assert page(server.port, "/readyz") == (503, "not well: it is stopping.\n")
     finally:
         server.close()
-    assert (status, line.startswith("not well: ")) == (503, True)
     with environment(POSTBACKS_METRICS_PORT=str(free_port())):
         assert "does not answer (ConnectionRefusedError): is it running?" in health("--worker").output
     assert health("--worker").exit_code == 2
