@@ -166,3 +166,12 @@ class JsonFormatter(logging.Formatter):
 def formatter(form: str) -> logging.Formatter:
     """Return the formatter for ``POSTBACKS_LOG``: ``text`` or ``json``."""
     return JsonFormatter() if form == "json" else TextFormatter()
+
+
+def write_to_stderr(form: str, level: int = logging.INFO) -> None:
+    """Write everything to stderr in the form of ``POSTBACKS_LOG``: for our processes that are none of Celery's."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(formatter(form))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    root.setLevel(level)

@@ -30,6 +30,7 @@ def metrics(port: int, host: str) -> None:
     /metrics is read from the broker at each scrape; /healthz says that this process is alive; /readyz says whether
     the system is well (503 where it is not). They ask for no password: keep the port from strangers.
     """
+    from postbacks.logs import EventLog, write_to_stderr
     from postbacks.monitor.metrics import SystemCollector
     from postbacks.monitor.server import MonitorServer
     from postbacks.settings import load
@@ -37,14 +38,18 @@ def metrics(port: int, host: str) -> None:
     stop_signals()
     settings = load()
     server = MonitorServer(host, port, [SystemCollector(settings)], settings)
-    shown = f"[{host}]" if ":" in host else host
-    note(
-        f"Metrics are at http://{shown}:{server.port}/metrics, health at /healthz and /readyz. Ctrl-C ends it."
-    )
+    if settings.log == "json":
+        write_to_stderr(settings.log)
+        EventLog(__name__).info("metrics.served", host=host, port=server.port)
+    else:
+        shown = f"[{host}]" if ":" in host else host
+        note(
+            f"Metrics are at http://{shown}:{server.port}/metrics, health at /healthz and /readyz. Ctrl-C ends it."
+        )
     try:
         server.serve()
     except KeyboardInterrupt:
-        note("Stopped.")
+        pass
     finally:
         server.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import re
 import socket
 import subprocess
@@ -87,6 +88,20 @@ class Watched:
     health: object
 
 
+def pages_of_the_command(form: str) -> dict[str, tuple[int, str]]:
+    """What ``postbacks metrics`` serves; it says its port in the form of the logs, and ends in order."""
+    command = [str(Path(sys.executable).with_name("postbacks")), "metrics", "--port", "0"]
+    env = {**os.environ, "POSTBACKS_LOG": form}
+    with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as served:
+        try:
+            line = served.stderr.readline()
+            port = json.loads(line)["port"] if form == "json" else int(re.search(r":(\d+)/metrics", line)[1])
+            return {path: page(port, path) for path in ("/metrics", "/healthz", "/readyz", "/")}
+        finally:
+            served.terminate()
+            assert served.wait(20) == 0
+
+
 def watch(form: str, broker: EmbeddedBroker, tmp_path: Path) -> Watched:
     """Two workers with one port for their metrics, a beat, a receiver that answers 500 to one account."""
     port = free_port()
@@ -117,10 +132,7 @@ def watch(form: str, broker: EmbeddedBroker, tmp_path: Path) -> Watched:
                 ended(client, one)
             ticks = int(client.hget("postbacks:totals", "ticks"))
             eventually(lambda: int(client.hget("postbacks:totals", "ticks")) >= ticks + 2, what="two ticks")
-            server = MonitorServer("127.0.0.1", 0, [SystemCollector(settings.load())], settings.load())
-            server.start()
-            pages = {path: page(server.port, path) for path in ("/metrics", "/healthz", "/readyz", "/")}
-            server.close()
+            pages = pages_of_the_command(form)
             own = page(port, "/metrics")[1]
             pages["own /healthz"], pages["own /readyz"] = page(port, "/healthz"), page(port, "/readyz")
             with environment(POSTBACKS_METRICS_PORT=str(port)):
