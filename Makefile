@@ -35,6 +35,10 @@ bench: $(VENV)/ready ## Measure delivery beside the textbook task (about two min
 crash: $(VENV)/ready ## Kill anything at any moment, count every postback afterwards (ten minutes; ARGS="--seed 7")
 	@$(BIN)/python -m crash $(ARGS)
 
+.PHONY: alerts
+alerts: $(VENV)/ready ## Check the alerts for Prometheus and try each out (promtool; fetched by apt-get where it is missing)
+	@deploy/prometheus/check.sh
+
 .PHONY: clean
 clean: ## Remove the environment and caches
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

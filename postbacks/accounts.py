@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import logging
 import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
@@ -23,6 +22,7 @@ from postbacks.catalogue.faults import quoted
 from postbacks.errors import AccountsUnavailable, BadSetting, InvalidAccount, InvalidUrl, PostbacksError
 from postbacks.extra_headers import MAX_HEADER_CHARACTERS, MAX_HEADERS, header_fault
 from postbacks.guard import early_refusal
+from postbacks.logs import EventLog
 from postbacks.settings import load
 from postbacks.urls import check_url, redacted
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     import redis
 
-log = logging.getLogger(__name__)
+log = EventLog(__name__)
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@:+-]{0,127}\Z")
 
@@ -299,7 +299,7 @@ def _read(name: str, text: bytes) -> Account:
         data = json.loads(text)
         return Account(**{field: value for field, value in data.items() if field in Account.model_fields})
     except (ValueError, TypeError, AttributeError, PostbacksError) as error:
-        log.error("account.unreadable account=%s: set it anew: %s", name, str(error)[:300])  # noqa: TRY400
+        log.error("account.unreadable", f"set it anew: {str(error)[:300]}", account=name)  # noqa: TRY400
         return Account.model_construct(name=name, unreadable=True)
 
 

@@ -15,6 +15,7 @@ from typing import NoReturn
 import postbacks.tasks  # noqa: F401 - registers the tasks
 from postbacks.app import BEAT_SCHEDULE
 from postbacks.app import app as app
+from postbacks.celery_logs import use as use_our_logs
 from postbacks.errors import BadSetting
 from postbacks.settings import load
 
@@ -42,3 +43,5 @@ if _named or importlib.util.find_spec("celeryconfig") is not None:
     if "beat_schedule" in _changes:  # a deployment's own entries stand beside the tick, not in its place
         _changes["beat_schedule"] = BEAT_SCHEDULE | _changes["beat_schedule"]
     app.add_defaults(_changes)
+
+use_our_logs()

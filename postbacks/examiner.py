@@ -7,7 +7,6 @@ starts it, and tells it to stop by closing its standard input, which the kernel 
 from __future__ import annotations
 
 import contextlib
-import logging
 import select
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ from postbacks.broker import client
 from postbacks.delivery.loop import DeliveryLoop
 from postbacks.delivery.profile import Profiles
 from postbacks.delivery.transport import CurlAdapter
+from postbacks.logs import write_to_stderr
 from postbacks.queue.scripts import Scripts
 from postbacks.settings import load
 from postbacks.tasks import decide
@@ -29,11 +29,11 @@ def _is_told_to_stop() -> bool:
 
 def main(token: str) -> int:
     """Examine; returns the exit code."""
-    logging.basicConfig(level=logging.INFO, format="[%(asctime)s: %(levelname)s/Examiner] %(message)s")
+    settings = load()
+    write_to_stderr(settings.log)
     with contextlib.suppress(OSError):
         # Of all processes of the worker this is the one that the kernel should kill when memory ends.
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
-    settings = load()
     adapter = CurlAdapter(settings)
     try:
         DeliveryLoop(

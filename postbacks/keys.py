@@ -12,7 +12,8 @@ key                                   type    meaning
 ``postbacks.work``                    list    ``dispatch`` and ``deliver`` messages, the workers' queue
 ``postbacks:intake``                  list    messages that a tick has taken and not yet accepted
 ``postbacks:intake-lease``            hash    token and expires_ms of the tick that holds the intake; deaths of
-                                              ticks that held it, alone_deaths while its first was alone
+                                              ticks that held it, alone_deaths while they accepted its first
+                                              alone, alone while one does
 ``postbacks:record:{id}``             hash    the ledger record (see ``ledger/record.py``)
 ``postbacks:lane:{lane}``             list    ids that wait, oldest left
 ``postbacks:pace:{lane}``             hash    claimed (ids in claims), limit (transfers allowed), failing,
@@ -32,6 +33,9 @@ key                                   type    meaning
 ``postbacks:done``                    zset    delivered, skipped and cancelled ids; score is since when
 ``postbacks:dead``                    zset    dead ids; score is since when
 ``postbacks:ledger-bytes``            string  estimate of the memory that all records take
+``postbacks:totals``                  hash    counts over all workers since the broker's data began: attempt:OUTCOME,
+                                              answer:BUCKET, answer_ms, posts, connections, dead, ticks,
+                                              late_ticks (``delivery/tally.py``)
 ``postbacks:accounts``                hash    account -> its settings as JSON
 ``postbacks:last-tick``               string  when a tick last finished
 ====================================  ======  ==========================================================
@@ -66,6 +70,7 @@ DEAD: Final = PREFIX + "dead"
 LEDGER_BYTES: Final = PREFIX + "ledger-bytes"
 ACCOUNTS: Final = PREFIX + "accounts"
 LAST_TICK: Final = PREFIX + "last-tick"
+TOTALS: Final = PREFIX + "totals"
 
 # Prefixes: scripts meet ids and lanes that their caller cannot know, so they get these as keys.
 RECORD: Final = PREFIX + "record:"

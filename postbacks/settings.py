@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -157,6 +157,32 @@ class Settings(BaseSettings):
     )
     excerpt_bytes: int = Field(
         256, ge=0, le=4096, description="Bytes of a failed answer's body that the ledger keeps."
+    )
+
+    # -- watching ---------------------------------------------------------------------------
+    log: Literal["text", "json"] = Field(
+        "text",
+        description="Form of the workers' and beats' logs: text (key=value) or json (an object a line).",
+    )
+    metrics_port: int = Field(
+        0, ge=0, le=65_535, description="Port of a worker's own metrics and health pages; 0 serves none."
+    )
+    metrics_host: str = Field(
+        "127.0.0.1", description="Address that a worker's metrics are served on; 0.0.0.0 in a container."
+    )
+    metrics_top_accounts: int = Field(
+        10,
+        ge=0,
+        le=1000,
+        description="Accounts with the most open postbacks that the metrics name; 0 names none.",
+    )
+    health_tick_age_s: float = Field(
+        10, gt=0, description="Seconds since the last finished tick past which the system is not healthy."
+    )
+    health_waiting_age_s: float = Field(
+        60,
+        gt=0,
+        description="Seconds that a postback of a working receiver may wait before the system is not healthy.",
     )
 
     @field_validator("proxy_url")

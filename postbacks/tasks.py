@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,6 +23,7 @@ from postbacks.delivery.loop import Decision
 from postbacks.delivery.outcomes import Outcome
 from postbacks.delivery.single import post_once
 from postbacks.errors import BrokerError, InvalidEvent, PostbackFailed
+from postbacks.logs import EventLog
 from postbacks.queue.intake import Intake, Order, check_order
 from postbacks.queue.message import Message
 from postbacks.queue.options import check_options
@@ -33,7 +33,7 @@ from postbacks.queue.tick import Tick
 from postbacks.settings import load
 from postbacks.worker import PoolCheck, Quarantine, Stopping
 
-log = logging.getLogger(__name__)
+log = EventLog(__name__)
 
 app.steps["worker"].add(PoolCheck)
 app.steps["worker"].add(Stopping)
@@ -148,7 +148,7 @@ def _check_broker() -> None:
 def _check_broker_once(_url: str) -> None:
     """Once a process and broker: may it be trusted with postbacks?"""
     for warning in check():
-        log.warning("broker.unsafe %s", warning)
+        log.warning("broker.unsafe", warning)
 
 
 @app.task(
@@ -246,7 +246,7 @@ def dispatch() -> None:
             if result.more and not process.is_stopping():
                 dispatch.go_on()
     except BrokerError as error:
-        log.error("tick.broker_lost %s The next tick tries again.", error)  # noqa: TRY400 - a line, not a trace
+        log.error("tick.broker_lost", f"{error} The next tick tries again.")  # noqa: TRY400 - a line, not a trace
 
 
 @app.task(name=DELIVER, shared=False, ignore_result=True, trail=False)

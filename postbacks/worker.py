@@ -6,7 +6,6 @@ app is not touched.
 
 from __future__ import annotations
 
-import logging
 import sys
 from typing import Any, NoReturn
 
@@ -17,10 +16,11 @@ from postbacks.broker import check
 from postbacks.control import cancel
 from postbacks.delivery import process
 from postbacks.delivery.quarantine import Keeper
-from postbacks.errors import BrokerUnfit, BrokerUnreachable
-from postbacks.settings import unknown_names
+from postbacks.errors import BadSetting, BrokerUnfit, BrokerUnreachable
+from postbacks.logs import EventLog
+from postbacks.settings import load, unknown_names
 
-log = logging.getLogger(__name__)
+log = EventLog(__name__)
 
 
 def _refuse(sentence: str) -> NoReturn:
@@ -44,14 +44,14 @@ class PoolCheck(bootsteps.StartStopStep):
                 "a concurrency of 1 cannot deliver and tick at the same time; use --concurrency 2 or more."
             )
         for name in unknown_names():
-            log.warning("settings.unknown %s is no setting of postbacks: is it spelt right?", name)
+            log.warning("settings.unknown", f"{name} is no setting of postbacks: is it spelt right?")
         try:
             for warning in check():
-                log.warning("broker.unsafe %s", warning)
+                log.warning("broker.unsafe", warning)
         except BrokerUnfit as error:
             _refuse(str(error))
         except BrokerUnreachable as error:
-            log.warning("broker.unreachable %s It is waited for.", error)
+            log.warning("broker.unreachable", f"{error} It is waited for.")
         # threads: one loop claims, one more may finish its slice, and two threads stay free to tick;
         # prefork: every child but one may deliver
         loops = concurrency - 1 if pool == "prefork" else max(1, min(2, concurrency - 2))
@@ -75,7 +75,8 @@ class Stopping(bootsteps.StartStopStep):
     marks an id in the memory of the workers that run at that moment.
     """
 
-    # Stopped before the pool, which waits for the loops; `control shutdown` and SIGHUP send no signal.
+    # Started after the pool, so that its children are forked before there are threads; stopped before the pool,
+    # which waits for the loops; `control shutdown` and SIGHUP send no signal.
     requires = ("celery.worker.components:Pool",)
 
     def __init__(self, worker: Any, **kwargs: Any) -> None:
@@ -84,6 +85,11 @@ class Stopping(bootsteps.StartStopStep):
         Panel.register(
             name="revoke", type="control", variadic="task_id", signature="[id1 [id2 [... [idN]]]]"
         )(_revoke)
+
+    def start(self, worker: Any) -> None:
+        """Serve the worker's metrics, where they are asked for: until the process ends, so that one sees it drain."""
+        del worker
+        _serve()
 
     def stop(self, worker: Any) -> None:
         """Tell the loops, however the shutdown came about."""
@@ -118,6 +124,30 @@ class Quarantine(bootsteps.StartStopStep):
     def terminate(self, worker: Any) -> None:
         """The same on a cold shutdown."""
         self.stop(worker)
+
+
+def _serve() -> None:
+    """Serve this worker's metrics and health at its port; where that cannot be, say so and deliver all the same."""
+    settings = load()
+    if not settings.metrics_port:
+        return
+    # Loaded only where it is asked for.
+    from postbacks.monitor.own import WorkerCollector  # noqa: PLC0415
+    from postbacks.monitor.server import MonitorServer  # noqa: PLC0415
+
+    try:
+        server = MonitorServer(
+            settings.metrics_host,
+            settings.metrics_port,
+            [WorkerCollector(process.shared_counts())],
+            settings,
+            alive=lambda: not process.is_stopping(),
+        )
+    except BadSetting as error:
+        log.warning("metrics.not_served", f"{error} Postbacks are delivered all the same.")
+        return
+    server.start()
+    log.info("metrics.served", host=settings.metrics_host, port=server.port)
 
 
 def _on_shutting_down(**_: Any) -> None:

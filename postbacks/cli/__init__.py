@@ -14,6 +14,7 @@ from postbacks.cli.catalogue import codes, example, schema
 from postbacks.cli.demo import demo
 from postbacks.cli.doctor import doctor
 from postbacks.cli.ledger import cancel, list_, show
+from postbacks.cli.monitor import health, metrics
 from postbacks.cli.ping import ping
 from postbacks.cli.receive import receive
 from postbacks.cli.resend import resend
@@ -49,7 +50,7 @@ def main() -> None:
 
 for _command in (
     demo, up, account, send, render, show, list_, resend, cancel, codes, example, schema, receive,
-    ping, verify, doctor,
+    ping, verify, doctor, health, metrics,
 ):  # fmt: skip
     main.add_command(_command)
 account.add_command(secret)

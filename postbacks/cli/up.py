@@ -25,8 +25,10 @@ _PORTS: Final = range(6379, 6400)
 #: Seconds between two looks at the processes and their logs.
 _LOOK_EVERY_S: Final = 0.25
 #: How a line of Celery's log begins that the terminal should show, and any line of it.
-_TROUBLE: Final = re.compile(r"\[[^]]*: (WARNING|ERROR|CRITICAL)/")
-_LINE: Final = re.compile(r"\[\d{4}-\d\d-\d\d ")
+_TROUBLE: Final = re.compile(
+    r'\[[^]]*: (WARNING|ERROR|CRITICAL)/|\{"ts": "[^"]*", "level": "(WARNING|ERROR|CRITICAL)"'
+)
+_LINE: Final = re.compile(r'\[\d{4}-\d\d-\d\d |\{"ts": ')
 
 
 @click.command(

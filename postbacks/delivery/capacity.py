@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import resource
 from typing import Final
 
 from postbacks.delivery.names import LOOKUPS_MAX
+from postbacks.logs import EventLog
 from postbacks.settings import Settings
 
-log = logging.getLogger(__name__)
+log = EventLog(__name__)
 
 #: File descriptors of one transfer: while a host has IPv4 and IPv6 addresses both are tried.
 DESCRIPTORS_EACH: Final = 2
@@ -29,7 +29,5 @@ def transfers_allowed(settings: Settings) -> int:
     # each may look its name up as well; of little, half is left for all the rest
     spare = min(SPARE_DESCRIPTORS, soft // 2)
     allowed = max(2, (soft - spare) // (DESCRIPTORS_EACH + 1))
-    log.warning(
-        "delivery.few_descriptors limit=%d transfers=%d: raise the limit of open files", soft, allowed
-    )
+    log.warning("delivery.few_descriptors", "raise the limit of open files", limit=soft, transfers=allowed)
     return allowed

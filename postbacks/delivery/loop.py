@@ -6,7 +6,6 @@ loop keeps its own two budgets: all its transfers, and the half of them that lan
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 import uuid
@@ -22,15 +21,17 @@ from postbacks.delivery.profile import Profile, Profiles
 from postbacks.delivery.report import report
 from postbacks.delivery.request import headers
 from postbacks.delivery.sharing import sharers
+from postbacks.delivery.tally import Tally
 from postbacks.delivery.transfer import Transfer
 from postbacks.delivery.transport import CurlAdapter
 from postbacks.errors import BrokerError, PostbacksError
 from postbacks.faults import point
 from postbacks.ledger.record import Attempt
+from postbacks.logs import EventLog
 from postbacks.queue.scripts import Argument, Scripts
 from postbacks.settings import Settings
 
-log = logging.getLogger(__name__)
+log = EventLog(__name__)
 
 #: Postbacks begun by one claim at most; bounds how long the script blocks the broker.
 CLAIM_BATCH: Final = 400
@@ -74,6 +75,7 @@ class DeliveryLoop:
         examines: it takes from the quarantine, and from there alone, instead of the lanes.
         must_stop: asked often; once true nothing more is claimed.
         on_draining: called once, when the loop has stopped claiming and only finishes what is open.
+        tally: counts what comes of the attempts.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class DeliveryLoop:
         examines: bool = False,
         must_stop: Callable[[], bool] = lambda: False,
         on_draining: Callable[[], None] = lambda: None,
+        tally: Tally | None = None,
     ) -> None:
         self._scripts = scripts
         self._adapter = adapter
@@ -98,6 +101,7 @@ class DeliveryLoop:
         self._slice_s = settings.deliver_slice_s if slice_s is None else slice_s
         self._must_stop = must_stop
         self._on_draining = on_draining
+        self._tally = tally or Tally(adapter)
         self._token = token or uuid.uuid4().hex
         self._examines = examines
         self._lease_ms = int(settings.claim_lease_s * 1000)
@@ -139,11 +143,13 @@ class DeliveryLoop:
             if self._claiming and (now_s >= slice_ends_s or stop_by_s < math.inf):
                 self._drain()
             if now_s >= stop_by_s:
-                log.warning("delivery.abandoned open=%d: their lease settles them", len(self._open))
+                log.warning("delivery.abandoned", "their lease settles them", open=len(self._open))
                 return self.sent
             try:
                 if now_s >= self._broker_retry_s:
                     found = self._talk_to_broker(now_s, found)
+                    if self._broker_pause_s:
+                        log.info("delivery.broker_back", open=len(self._open))
                     self._broker_pause_s = 0.0
             except BrokerError as error:
                 self._pause(now_s, error)
@@ -177,7 +183,7 @@ class DeliveryLoop:
             self._begin_held()
         if now_s >= self._next_renewal_s:
             if not self._scripts.renew(self._token, self._lease_ms) and self._open:
-                log.error("delivery.lease_lost token=%s: what is open may be sent twice", self._token)
+                log.error("delivery.lease_lost", "what is open may be sent twice", token=self._token)
             self._next_renewal_s = now_s + self._lease_ms / 3000
         return found
 
@@ -191,7 +197,7 @@ class DeliveryLoop:
 
     def _pause(self, now_s: float, error: BrokerError) -> None:
         if not self._broker_pause_s:
-            log.error("delivery.broker_lost open=%d: %s", len(self._open), error)
+            log.error("delivery.broker_lost", str(error), open=len(self._open))
         self._broker_pause_s = min(2.0, (self._broker_pause_s or 0.05) * 2)
         self._broker_retry_s = now_s + self._broker_pause_s
 
@@ -204,7 +210,7 @@ class DeliveryLoop:
         try:
             self._scripts.give_back(self._token)
         except BrokerError as error:
-            log.warning("delivery.broker_lost open=0: %s", error)
+            log.warning("delivery.broker_lost", str(error), open=0)
 
     # -- claiming ---------------------------------------------------------------------------
 
@@ -292,7 +298,7 @@ class DeliveryLoop:
         try:
             profiles = self._profiles.look_up({one.account for one in claimed}, claimed[0].at_ms)
         except PostbacksError as error:
-            log.error("delivery.accounts_unavailable postbacks=%d: %s", len(claimed), error)  # noqa: TRY400
+            log.error("delivery.accounts_unavailable", str(error), postbacks=len(claimed))  # noqa: TRY400
         put_off = [one.id for one in claimed if one.account not in profiles]
         for one in claimed:
             if one.account not in profiles:
@@ -301,7 +307,7 @@ class DeliveryLoop:
                 self._begin(one, profiles[one.account])
             except (ValueError, TypeError):
                 # A record that somebody has spoilt must not take the others along; its lease settles it.
-                log.exception("delivery.not_begun id=%s", one.id)
+                log.exception("delivery.not_begun", account=one.account, id=one.id)
         if put_off:
             self._scripts.postpone(self._token, PUT_OFF_MS, "account_unusable", put_off)
 
@@ -359,7 +365,9 @@ class DeliveryLoop:
                 self._notes.append(self._note_of(postback, outcome, number, at_ms))
             except Exception:
                 # One that cannot be decided must not take the others along; its lease settles it.
-                log.exception("delivery.undecided id=%s outcome=%s", postback.id, outcome.name)
+                log.exception(
+                    "delivery.undecided", account=postback.account, id=postback.id, outcome=outcome.name
+                )
 
     def _note_of(
         self, postback: Claimed | Held, outcome: Outcome, number: int, at_ms: int
@@ -398,10 +406,12 @@ class DeliveryLoop:
     def _commit(self) -> None:
         notes = self._notes
         fields = [field for *_, own in notes for field in own]
+        counts = self._tally.of(notes)
         results = self._scripts.commit(
-            self._token, self._lease_ms, self._settings.lane_max_transfers, PACE_KEPT_S, fields
+            self._token, self._lease_ms, self._settings.lane_max_transfers, PACE_KEPT_S, fields, counts
         )
         self._notes = []
+        self._tally.noted(counts)
         self._next_claim_s = 0.0
         self._next_renewal_s = time.monotonic() + self._lease_ms / 3000
         if not len(self._held):

@@ -9,7 +9,6 @@ task ends, so the main process sets a flag in shared memory.
 from __future__ import annotations
 
 import fcntl
-import logging
 import math
 import multiprocessing
 import os
@@ -25,12 +24,14 @@ from postbacks.accounts import store
 from postbacks.broker import broker_errors, client
 from postbacks.delivery.loop import Decide, DeliveryLoop
 from postbacks.delivery.profile import Profiles
+from postbacks.delivery.tally import SharedCounts, Tally
 from postbacks.delivery.transport import CurlAdapter
 from postbacks.errors import BrokerError
+from postbacks.logs import EventLog
 from postbacks.queue.scripts import Scripts
 from postbacks.settings import load
 
-log = logging.getLogger(__name__)
+log = EventLog(__name__)
 
 #: Connections kept for reuse beyond the open transfers would need descriptors of their own.
 KEPT_CONNECTIONS: Final = 512
@@ -53,31 +54,36 @@ class Places:
 
     Each place is a file that a loop locks: the kernel gives the lock of a killed child back, which a
     counter in shared memory would not. Created by the main process before it forks.
+
+    Attributes:
+        counts: what the worker's loops have done, a row a place.
     """
 
     def __init__(self, count: int) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="postbacks-places-")
         self._owner = os.getpid()
         self.count = count
+        self.counts = SharedCounts(count)
         self._paths = [Path(self._folder.name) / str(number) for number in range(count)]
         for path in self._paths:
             path.touch()
 
     @contextmanager
-    def take(self) -> Iterator[bool]:
-        """Hold a place while the block runs; yields False where none is free."""
+    def take(self) -> Iterator[int | None]:
+        """Hold a place while the block runs; yields its number, None where none is free."""
         held: IO[bytes] | None = None
-        for path in self._paths:
+        number = None
+        for tried, path in enumerate(self._paths):
             place = path.open("rb")
             try:
                 fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 place.close()
                 continue
-            held = place
+            held, number = place, tried
             break
         try:
-            yield held is not None
+            yield number
         finally:
             if held is not None:
                 held.close()
@@ -97,6 +103,11 @@ def set_places(places: Places) -> None:
     """Set how many loops may run in this worker; called once, by the main process."""
     global _places  # noqa: PLW0603 - state of the process
     _places = places
+
+
+def shared_counts() -> SharedCounts:
+    """What this worker's loops have done since it started."""
+    return _places.counts if _places is not None else SharedCounts(1)
 
 
 def deliver(decide: Decide, hand_over: Callable[[], None]) -> int:
@@ -121,14 +132,14 @@ def deliver(decide: Decide, hand_over: Callable[[], None]) -> int:
 
     try:
         if _places is None:
-            return _run(decide, hand_over, release)
-        with _places.take() as free:
-            return _run(decide, hand_over, release) if free else 0
+            return _run(decide, hand_over, release, 0)
+        with _places.take() as place:
+            return 0 if place is None else _run(decide, hand_over, release, place)
     finally:
         release()
 
 
-def _run(decide: Decide, hand_over: Callable[[], None], release: Callable[[], None]) -> int:
+def _run(decide: Decide, hand_over: Callable[[], None], release: Callable[[], None], place: int) -> int:
     settings = load()
     # With one place nobody would claim while this loop finishes what it has open: it goes on instead.
     alone = _places is not None and _places.count == 1
@@ -145,7 +156,7 @@ def _run(decide: Decide, hand_over: Callable[[], None], release: Callable[[], No
                 with broker_errors():
                     hand_over()
             except BrokerError as error:  # must not take along what is open
-                log.warning("delivery.not_handed_over %s The next tick wakes another loop.", error)
+                log.warning("delivery.not_handed_over", f"{error} The next tick wakes another loop.")
 
     loop = DeliveryLoop(
         Scripts(client()),
@@ -156,6 +167,7 @@ def _run(decide: Decide, hand_over: Callable[[], None], release: Callable[[], No
         slice_s=slice_s,
         must_stop=is_stopping,
         on_draining=draining,
+        tally=Tally(adapter, _places.counts if _places is not None else None, place),
     )
     try:
         sent = loop.run()

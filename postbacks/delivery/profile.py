@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -12,10 +11,11 @@ from standardwebhooks.webhooks import EmptyWebhookSecretError
 
 from postbacks.accounts import Account, AccountStore, find_accounts
 from postbacks.errors import InvalidAccount, PostbacksError
+from postbacks.logs import EventLog
 from postbacks.settings import Settings
 from postbacks.vault import unseal
 
-log = logging.getLogger(__name__)
+log = EventLog(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +122,7 @@ class Profiles:
         try:
             profile = Profile.of(account, self._settings, now_ms)
         except PostbacksError as error:
-            log.error("account.unusable account=%s: its postbacks are kept: %s", name, error)  # noqa: TRY400
+            log.error("account.unusable", f"its postbacks are kept: {error}", account=name)  # noqa: TRY400
             return until_s, None
         if profile.until_ms is not None:
             until_s = min(until_s, now_s + (profile.until_ms - now_ms) / 1000)

@@ -7,7 +7,6 @@ process; a prefork child that ticks tells it through shared memory.
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
 import subprocess
 import sys
@@ -18,9 +17,10 @@ from typing import Final
 from postbacks import keys
 from postbacks.broker import broker_errors, client
 from postbacks.errors import BrokerError
+from postbacks.logs import EventLog
 from postbacks.settings import load
 
-log = logging.getLogger(__name__)
+log = EventLog(__name__)
 
 #: Seconds between two looks whether a tick has found something in quarantine.
 LOOK_EVERY_S: Final = 0.5
@@ -61,7 +61,7 @@ class Keeper:
             try:
                 self._examine()
             except OSError as error:
-                log.error("quarantine.not_examined %s: a later tick tries again", error)  # noqa: TRY400
+                log.error("quarantine.not_examined", f"{error} A later tick tries again.")  # noqa: TRY400
 
     def _examine(self) -> None:
         token = uuid.uuid4().hex
@@ -75,8 +75,9 @@ class Keeper:
                     examiner.wait()
         if examiner.returncode != 0:
             log.error(
-                "quarantine.examiner_died exit=%d: what it had in flight stays in quarantine",
-                examiner.returncode,
+                "quarantine.examiner_died",
+                "what it had in flight stays in quarantine",
+                exit=examiner.returncode,
             )
             _end_lease(token)
 
@@ -87,4 +88,4 @@ def _end_lease(token: str) -> None:
         with broker_errors():
             client().zadd(keys.CLAIMERS, {token: 0}, xx=True)
     except BrokerError as error:
-        log.warning("delivery.broker_lost open=0: %s", error)
+        log.warning("delivery.broker_lost", str(error), open=0)

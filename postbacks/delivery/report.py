@@ -2,35 +2,30 @@
 
 from __future__ import annotations
 
-import logging
-from typing import Any, Final
-
 from postbacks.ledger.record import Attempt, iso
+from postbacks.logs import EventLog
 
-log = logging.getLogger(__name__)
-
-#: State that a note has led to -> event name and level; '' is a claim that was lost.
-_EVENTS: Final = {
-    "parked": ("postback.failed", logging.INFO),
-    "dead": ("postback.dead", logging.WARNING),
-    "cancelled": ("postback.cancelled", logging.INFO),
-    "": ("postback.claim_lost", logging.WARNING),
-}
+log = EventLog(__name__)
 
 
 def report(account: str, postback_id: str, attempt: Attempt, state: str, next_ms: int) -> None:
-    """Write one line, key=value, with the same facts in the record's ``extra``."""
-    if state not in _EVENTS:
+    """Write one line about an attempt that is noted, by the state that it led to ('' is a lost claim)."""
+    if state == "delivered":
         return
-    event, level = _EVENTS[state]
-    facts: dict[str, Any] = {
+    facts = {
         "account": account,
         "id": postback_id,
         "attempt": attempt.number,
         "outcome": attempt.outcome,
         "status": attempt.status,
         "next_at": iso(next_ms or None),
-        "detail": repr(attempt.detail),
+        "elapsed_ms": attempt.elapsed_ms,
     }
-    line = " ".join(f"{name}={value}" for name, value in facts.items() if value is not None)
-    log.log(level, "%s %s", event, line, extra=facts)
+    if state == "parked":
+        log.info("postback.failed", attempt.detail, **facts)
+    elif state == "dead":
+        log.warning("postback.dead", attempt.detail, **facts)
+    elif state == "cancelled":
+        log.info("postback.cancelled", attempt.detail, **facts)
+    elif not state:
+        log.warning("postback.claim_lost", attempt.detail, **facts)

@@ -56,9 +56,9 @@ for at = FIRST, #ARGV, WIDTH do
 end
 redis.call('LTRIM', INTAKE, messages, -1)
 if redis.call('EXISTS', INTAKE) == 0 then
-  redis.call('HDEL', INTAKE_LEASE, 'deaths', 'alone_deaths') -- all of them are cleared
+  redis.call('HDEL', INTAKE_LEASE, 'deaths', 'alone_deaths', 'alone') -- all of them are cleared
 elseif messages > 0 then
-  redis.call('HDEL', INTAKE_LEASE, 'alone_deaths') -- another one is the first now
+  redis.call('HDEL', INTAKE_LEASE, 'alone_deaths', 'alone') -- another one is the first now
 end
 for lane in pairs(touched) do make_ready(lane) end
 return results

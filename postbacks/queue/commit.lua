@@ -5,21 +5,25 @@
 -- ARGV[5] seconds after which an idle lane's pace is forgotten
 -- ARGV[6..] eight a postback: id, lane, verdict (delivered | parked | dead), attempt number,
 --   attempt as JSON, countdown in ms, mood (ok | slow | failed), reason
+-- KEYS[last]  hash  totals of all workers
+-- ARGV[last] what this batch adds to the totals, as a JSON object of name and number
 -- Returns one row a postback {state or '', next_ms or 0}; '' means that the claim was lost.
 local token, lease_ms, limit_max, forget_s = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
 local claims = CLAIMS .. token
 local WIDTH, FIRST = 8, 6
 local results, lanes = {}, {}
+local TOTALS, any_noted = KEYS[#KEYS], false
 
 if redis.call('ZSCORE', CLAIMERS, token) then redis.call('ZADD', CLAIMERS, now + lease_ms, token) end
 
-for at = FIRST, #ARGV, WIDTH do
+for at = FIRST, #ARGV - 1, WIDTH do
   local id, lane, verdict, number = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   local attempt, countdown_ms, mood, reason = ARGV[at + 4], tonumber(ARGV[at + 5]), ARGV[at + 6], ARGV[at + 7]
   local noted = redis.call('HEXISTS', RECORD .. id, 'attempt:' .. number) == 1
   if noted or redis.call('HDEL', claims, id) == 0 then
     results[#results + 1] = { '', 0 }
   else
+    any_noted = true
     local record, account, next_ms, state = RECORD .. id, account_of(lane), 0, verdict
     redis.call('HSET', record, 'attempts', number, 'attempt:' .. number, attempt)
     if verdict == 'delivered' then
@@ -47,6 +51,10 @@ for at = FIRST, #ARGV, WIDTH do
     tally.succeeded = mood == 'failed' and 0 or tally.succeeded + 1
     results[#results + 1] = { state, next_ms }
   end
+end
+
+if any_noted then -- else the script has run before, and its answer was lost
+  for name, count in pairs(cjson.decode(ARGV[#ARGV])) do redis.call('HINCRBY', TOTALS, name, count) end
 end
 
 for lane, tally in pairs(lanes) do

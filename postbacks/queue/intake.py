@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -15,13 +14,14 @@ from postbacks.catalogue import Event, parse_event
 from postbacks.errors import PostbacksError, UnsupportedOption
 from postbacks.faults import point
 from postbacks.ledger.record import OVERHEAD_BYTES, SCHEMA
+from postbacks.logs import EventLog, unquoted
 from postbacks.queue.message import Message, Unreadable, decode
 from postbacks.queue.scripts import ALONE_DEATHS_MAX, Argument, Scripts
 from postbacks.settings import Settings
 from postbacks.urls import check_url, endpoint_of
 from postbacks.xml import render
 
-log = logging.getLogger(__name__)
+log = EventLog(__name__)
 
 #: How much of an unreadable message is kept with it.
 MAX_RAW_BYTES: Final = 65_536
@@ -99,10 +99,12 @@ class Intake:
             if not taken.messages:
                 self._scripts.end_intake(token)
                 return total, False
-            messages = taken.messages[: taken.at_once]
+            messages = taken.messages[: taken.at_once or None]
             if taken.alone_deaths >= ALONE_DEATHS_MAX:
                 fields = list(_poison(messages[0], taken.alone_deaths))
             else:
+                if taken.at_once == 1:
+                    self._scripts.accept_alone()
                 point("intake:accepting")
                 fields = self._orders(messages)
             if not self._accept(token, len(messages), fields):
@@ -148,7 +150,7 @@ class Intake:
                 orders.append((message, error, raw))
             except Exception as error:
                 # Whatever one message does to us, its neighbours go out.
-                log.exception("intake.failed id=%s", message.id)
+                log.exception("intake.failed", id=message.id)
                 orders.append((message, PostbacksError(f"it could not be read: {error!r}"), raw))
         wanted = {order.account for _, order, _ in orders if isinstance(order, Order)}
         accounts = find_accounts(self._accounts, sorted(wanted))
@@ -160,7 +162,7 @@ class Intake:
             try:
                 fields += _sound(message, order, accounts.get(order.account))
             except Exception as error:
-                log.exception("intake.failed id=%s", message.id)
+                log.exception("intake.failed", account=order.account, id=message.id)
                 fields += _broken(message, PostbacksError(f"it could not be accepted: {error!r}"), raw)
         return fields
 
@@ -169,11 +171,15 @@ class Intake:
             token, SCHEMA, self._settings.max_waiting_per_account, OVERHEAD_BYTES, messages, fields
         )
         if results is None:
-            log.warning("intake.lease_lost token=%s: the next tick takes these messages in", token)
+            log.warning("intake.lease_lost", "the next tick takes these messages in", token=token)
             return False
         full = results.count(-1)
         if full:
-            log.error("intake.backlog_full postbacks=%d: an account's backlog is full; they are dead", full)
+            each = zip(fields[1 :: len(fields) // len(results)], results, strict=True)
+            names = ",".join(sorted({str(account) for account, result in each if result == -1}))
+            log.error(
+                "intake.backlog_full", "the backlog is full; they are dead", account=names, postbacks=full
+            )
         return True
 
 
@@ -210,7 +216,7 @@ def _broken(
     else:
         message_id, reason = message.id, str(error)
         account, origin, code = _claimed_names(message)
-    log.error("intake.unreadable id=%s reason=%r", message_id, reason[:500])
+    log.error("intake.unreadable", unquoted(reason)[:500], account=account or None, id=message_id)
     texts = (text.encode("utf-8", "replace") for text in (origin, code, reason))
     origin_bytes, code_bytes, reason_bytes = texts
     return (

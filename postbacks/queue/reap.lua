@@ -4,6 +4,7 @@
 -- with a few others, and if these die too, alone. One that was in flight alone waits before it is tried
 -- again; after so many such deaths it is dead, as poison.
 --
+-- KEYS[last]  hash  totals of all workers
 -- ARGV[2] postbacks at most   ARGV[3] ms that one waits whose process died while it was alone
 -- ARGV[4] such deaths after which one is dead
 -- Returns how many were taken back; as many as asked for means that there may be more.
@@ -41,6 +42,7 @@ table.sort(orphans, function(a, b) return a.sequence > b.sequence end)
 local function note_unknown(orphan, detail)
   redis.call('HSET', RECORD .. orphan.id, 'attempt:' .. orphan.attempts, cjson.encode({
     number = tonumber(orphan.attempts), at_ms = orphan.sent_ms, outcome = 'unknown', detail = detail }))
+  redis.call('HINCRBY', KEYS[#KEYS], 'attempt:unknown', 1)
 end
 
 local function suspect(orphan)

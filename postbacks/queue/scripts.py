@@ -5,6 +5,7 @@ Every script gets the same keys (``KEYS``) and the clock's offset, and is descri
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -16,7 +17,7 @@ from postbacks.broker import broker_errors
 from postbacks.faults import point
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import redis
 
@@ -41,7 +42,7 @@ class TakenIn(NamedTuple):
     """Messages that a tick has taken.
 
     Attributes:
-        at_once: how many of them may be accepted together.
+        at_once: how many of them may be accepted together; 0 for all.
         alone_deaths: ticks that died while they accepted the first one alone.
         messages: as Celery published them, oldest first.
     """
@@ -112,6 +113,11 @@ class Scripts:
         )
         return reply
 
+    def accept_alone(self) -> None:
+        """Say that from here on only the first message of the intake can be what the tick dies of."""
+        with broker_errors():
+            self.client.hset(keys.INTAKE_LEASE, "alone", 1)
+
     def end_intake(self, token: str) -> None:
         """Give the intake's lease back."""
         self.run("end_intake", (token,))
@@ -122,7 +128,8 @@ class Scripts:
 
     def reap(self, at_most: int, pause_ms: int) -> int:
         """Take back what a silent loop had claimed; returns how many."""
-        return int(self.run("reap", (at_most, pause_ms, ALONE_DEATHS_MAX)))
+        arguments = (at_most, pause_ms, ALONE_DEATHS_MAX)
+        return int(self.run("reap", arguments, more_keys=(keys.TOTALS,)))
 
     def examine(self, token: str, lease_ms: int) -> tuple[int, list[list[Any]]]:
         """Take from the quarantine, a few or one alone; returns the broker's ms and rows as claim's."""
@@ -154,10 +161,17 @@ class Scripts:
         return now_ms, rows
 
     def commit(
-        self, token: str, lease_ms: int, limit_max: int, forget_s: int, fields: Iterable[Argument]
+        self,
+        token: str,
+        lease_ms: int,
+        limit_max: int,
+        forget_s: int,
+        fields: Iterable[Argument],
+        totals: Mapping[str, int] = {},
     ) -> list[list[Any]]:
         """Note attempts and move their postbacks on; one ``[state, next_ms]`` each."""
-        reply: list[list[Any]] = self.run("commit", (token, lease_ms, limit_max, forget_s, *fields))
+        arguments = (token, lease_ms, limit_max, forget_s, *fields, json.dumps(totals))
+        reply: list[list[Any]] = self.run("commit", arguments, more_keys=(keys.TOTALS,))
         return reply
 
     def give_back(self, token: str, ids: Iterable[str] = ()) -> int:

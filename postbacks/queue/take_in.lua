@@ -5,19 +5,20 @@
 --
 -- KEYS[18..]  list  the queue's priority lists, most urgent first
 -- ARGV[2] token of the tick   ARGV[3] lease, ms   ARGV[4] messages at most   ARGV[5] messages that are a few
--- Returns false if another tick holds the intake, else {how many of them to accept at once, how many ticks
---   died while they accepted the first one alone, the messages, oldest first}.
+-- Returns false if another tick holds the intake, else {how many of them to accept at once (0: all), how many
+--   ticks died while they accepted the first one alone, the messages, oldest first}.
 -- Atomic: a message is in the queue or in the intake, never in both or in none.
 local token, lease_ms, at_most, few = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 
-local lease = redis.call('HMGET', INTAKE_LEASE, 'token', 'expires_ms', 'deaths', 'alone_deaths')
+local lease = redis.call('HMGET', INTAKE_LEASE, 'token', 'expires_ms', 'deaths', 'alone_deaths', 'alone')
 local deaths, alone_deaths = tonumber(lease[3] or 0), tonumber(lease[4] or 0)
 if lease[1] and lease[1] ~= token then
   if tonumber(lease[2]) > now then return false end
   if redis.call('EXISTS', INTAKE) == 1 then -- it died, or was silent for as long
-    if deaths >= 2 then alone_deaths = alone_deaths + 1 end
+    if lease[5] then alone_deaths = alone_deaths + 1 end
     deaths = deaths + 1
     redis.call('HSET', INTAKE_LEASE, 'deaths', deaths, 'alone_deaths', alone_deaths)
+    redis.call('HDEL', INTAKE_LEASE, 'alone')
   end
 end
 redis.call('HSET', INTAKE_LEASE, 'token', token, 'expires_ms', now + lease_ms)
@@ -33,5 +34,5 @@ for i = 18, #KEYS do
   end
 end
 local messages = redis.call('LRANGE', INTAKE, 0, -1)
-local at_once = deaths == 0 and #messages or deaths == 1 and few or 1
+local at_once = deaths == 0 and 0 or deaths == 1 and few or 1
 return { at_once, alone_deaths, messages }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 import uuid
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from postbacks import keys
 from postbacks.broker import broker_errors
 from postbacks.errors import AccountsUnavailable
+from postbacks.logs import EventLog
 from postbacks.queue.intake import Intake
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from postbacks.queue.scripts import Scripts
     from postbacks.settings import Settings
 
-log = logging.getLogger(__name__)
+log = EventLog(__name__)
 
 #: Seconds that one tick may work before it hands over to the next one at once.
 TICK_BUDGET_S: Final = 0.8
@@ -27,6 +27,8 @@ TICK_BUDGET_S: Final = 0.8
 LANES_PER_WAKE: Final = 10
 #: Deliver messages that one tick sends at most.
 MAX_WAKES: Final = 8
+#: Milliseconds after the last one from which on a tick is late; they come every second.
+LATE_MS: Final = 2500
 #: Records dropped by one script call.
 RETAIN_BATCH: Final = 500
 
@@ -69,7 +71,7 @@ class Tick:
             taken_in, more_in = self._intake.run(uuid.uuid4().hex, deadline_s)
         except AccountsUnavailable as error:
             # Nothing is taken in, and it is tried again; what is in the lanes goes on.
-            log.error("tick.accounts_unavailable %s", error)  # noqa: TRY400 - a line, not a trace
+            log.error("tick.accounts_unavailable", str(error))  # noqa: TRY400 - a line, not a trace
             taken_in, more_in = 0, False
         batch = self._settings.release_batch
         released, more_due = self._repeat(lambda: self._scripts.release(batch), batch, deadline_s)
@@ -118,6 +120,10 @@ class Tick:
             pipe.time()
             trusted, suspect, quarantined, (seconds, microseconds) = pipe.execute()
             now_ms = seconds * 1000 + microseconds // 1000 + self._scripts.clock_offset_ms
-            client.set(keys.LAST_TICK, now_ms)
+            pipe.set(keys.LAST_TICK, now_ms, get=True)
+            pipe.hincrby(keys.TOTALS, "ticks", 1)
+            before_ms = pipe.execute()[0]
+            if before_ms and now_ms - int(before_ms) > LATE_MS:
+                client.hincrby(keys.TOTALS, "late_ticks", 1)
         lanes = trusted + suspect
         return (min(MAX_WAKES, 1 + lanes // LANES_PER_WAKE) if lanes else 0), quarantined

@@ -108,9 +108,11 @@ def test_twenty_kills_from_outside_set_nothing_aside(rig, mortals):
     with Receiver(lambda _: Answer(delay_s=chance.uniform(0, 0.05))) as receiver:
         for number in range(20):
             set_account(f"a{number}", url=receiver.url())
-        ids = [one for number in range(20) for one in send_postbacks(f"a{number}", [EVENT] * 40)]
+        ids = [one for number in range(20) for one in send_postbacks(f"a{number}", [EVENT] * 100)]
+        rig.tick()
         for _ in range(20):
-            end = mortals.work("tick", "deliver", "examine", lives_s=chance.uniform(0.03, 0.15))
+            ids += send_postbacks("a0", [EVENT])  # ticks have something to die of as well
+            end = mortals.work("tick", "deliver", "examine", lives_s=chance.uniform(0.05, 0.2))
             assert end == -signal.SIGKILL
             mortals.offset_s += 301
         for _ in range(5):

@@ -97,7 +97,7 @@ def test_ten_seconds_without_workers_leave_at_most_one_tick(broker, tmp_path):
     with CeleryProcess(
         "beat",
         env={**BASE_ENV, "POSTBACKS_BROKER_URL": broker.url},
-        args=["--loglevel=INFO"],
+        args=["--loglevel=DEBUG"],
         log_path=tmp_path / "beat.log",
     ) as beat:
         eventually(lambda: beat.log().count("Sending due task") >= 5, 30, "five ticks")

@@ -68,13 +68,13 @@ def test_another_workers_help_arrives_when_one_is_full(broker, tmp_path):
         with running(broker, tmp_path, workers=2, env={"POSTBACKS_MAX_TRANSFERS": "40"}) as stack:
             for number in range(20):
                 send_postbacks(f"a{number}", [MT] * 60)
+            client = broker.client()
+            eventually(lambda: client.zcard("postbacks:claimers") == 2, 30, "both workers' claiming")
             posts = receiver.wait_for(1200, 60)
             assert len({post.postback_id for post in posts}) == 1200
             ended(broker.client(), posts[-1].postback_id)
             assert all(worker.alive for worker in stack.workers)
-        logs = [worker.log() for worker in stack.workers]
     assert len(receiver.received) == 1200
-    assert all("Task postbacks.deliver" in log for log in logs)
 
 
 def test_a_connect_timeout_is_not_shared_with_an_account_that_would_wait_longer(broker):

@@ -94,6 +94,8 @@ BAD = [
     ("allowed_ports", "ssh"),
     ("allowed_ports", "0-80"),
     ("https_only", "perhaps"),
+    ("log", "xml"),
+    ("metrics_port", "65536"),
 ]
 
 

@@ -14,12 +14,14 @@ ROOT = Path(postbacks.__file__).parent
 #: From top to bottom; a module may import what stands below it, or beside it in its own place.
 FLOORS = [
     "postbacks.celery",
+    "postbacks.celery_logs",
     "postbacks.cli",
     "postbacks",
     "postbacks.examiner",
     "postbacks.tasks",
     "postbacks.worker",
     "postbacks.doctor",
+    "postbacks.monitor",
     "postbacks.control",
     "postbacks.app",
     "postbacks.delivery",
@@ -32,6 +34,7 @@ FLOORS = [
     "postbacks.xml",
     "postbacks.catalogue",
     "postbacks.local",
+    "postbacks.logs",
     "postbacks.extra_headers",
     "postbacks.guard",
     "postbacks.urls",

@@ -1,0 +1,115 @@
+"""What is counted of attempts: for the whole system in the broker, for one worker in memory that its processes share.
+
+A batch of notes is counted in Python and added to the broker's totals by ``queue/commit.lua``, in the step that
+notes them: one HINCRBY a name that occurs in the batch, so a batch of 200 costs about ten and no command of its own.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from postbacks.delivery.outcomes import OUTCOMES
+
+if TYPE_CHECKING:
+    from postbacks.delivery.transport import CurlAdapter
+    from postbacks.ledger.record import Attempt
+
+#: Upper ends, in seconds, of the buckets of answer times; the last before infinity is the answer's limit.
+ANSWER_BUCKETS_S: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_BUCKETS_MS: Final = tuple(round(bound_s * 1000) for bound_s in ANSWER_BUCKETS_S)
+
+#: Names of the totals. ``attempt:``: by outcome; ``answer:``: answers by bucket, not cumulative.
+ATTEMPT: Final = "attempt:"
+ANSWER: Final = "answer:"
+ANSWER_MS: Final = "answer_ms"
+POSTS: Final = "posts"
+CONNECTIONS: Final = "connections"
+DEAD: Final = "dead"
+#: Counted by ``queue/tick.py``.
+TICKS: Final = "ticks"
+LATE_TICKS: Final = "late_ticks"
+
+#: What one worker counts of itself, in the order of its shared memory.
+OWN_NAMES: Final = (
+    *(ATTEMPT + outcome for outcome in OUTCOMES),
+    *(f"{ANSWER}{number}" for number in range(len(ANSWER_BUCKETS_S) + 1)),
+    ANSWER_MS,
+    POSTS,
+    CONNECTIONS,
+    DEAD,
+)
+_PLACE_OF: Final = {name: number for number, name in enumerate(OWN_NAMES)}
+
+
+def counts_of(notes: Iterable[tuple[Attempt, object]]) -> Counter[str]:
+    """Count attempts, each with the verdict on its postback (``delivered``, ``parked`` or ``dead``).
+
+    An answer's time is from the begin of the POST to its whole header; what had no answer has none. An attempt
+    that shared another one's connection made no POST.
+    """
+    counts: Counter[str] = Counter()
+    for attempt, verdict in notes:
+        counts[ATTEMPT + attempt.outcome] += 1
+        if not attempt.shared:
+            counts[POSTS] += 1
+        if attempt.status is not None:
+            counts[f"{ANSWER}{bisect_left(_BUCKETS_MS, attempt.elapsed_ms)}"] += 1
+            counts[ANSWER_MS] += attempt.elapsed_ms
+        if verdict == "dead":
+            counts[DEAD] += 1
+    return counts
+
+
+class SharedCounts:
+    """The counts of one worker, over its threads and children: a row a place, written by one loop at a time.
+
+    In memory that is shared over a fork, and without a lock, which a killed child could keep for ever: whoever
+    holds a place (``process.Places``) is the only one to write its row. Made before the fork.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self._width = len(OWN_NAMES)
+        self._cells: Any = multiprocessing.RawArray("Q", rows * self._width)
+
+    def add(self, row: int, counts: Mapping[str, int]) -> None:
+        """Add to a row."""
+        for name, count in counts.items():
+            self._cells[row * self._width + _PLACE_OF[name]] += count
+
+    def total(self) -> dict[str, int]:
+        """The sums of all rows."""
+        return {name: sum(self._cells[number :: self._width]) for name, number in _PLACE_OF.items()}
+
+
+class Tally:
+    """Counts the batches of one delivering loop.
+
+    Args:
+        adapter: the loop's transport, which counts its connections over all loops that have used it.
+        shared: the worker's own counts, where it keeps any.
+        row: the loop's row in them.
+    """
+
+    def __init__(self, adapter: CurlAdapter, shared: SharedCounts | None = None, row: int = 0) -> None:
+        self._adapter = adapter
+        self._shared = shared
+        self._row = row
+        self._connections = adapter.connections
+
+    def of(self, notes: Sequence[tuple[str, Attempt, Sequence[object]]]) -> Counter[str]:
+        """Count a batch of the loop's notes (account, attempt, fields of ``commit.lua``)."""
+        counts = counts_of((attempt, fields[2]) for _, attempt, fields in notes)
+        opened = self._adapter.connections - self._connections
+        if opened:
+            counts[CONNECTIONS] = opened
+        return counts
+
+    def noted(self, counts: Mapping[str, int]) -> None:
+        """The batch is in the broker: its connections are not counted again."""
+        self._connections += counts.get(CONNECTIONS, 0)
+        if self._shared is not None:
+            self._shared.add(self._row, counts)

@@ -1,0 +1,1 @@
+"""What whoever runs the system sees of it: figures, metrics for Prometheus, health."""

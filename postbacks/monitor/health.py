@@ -1,0 +1,134 @@
+"""Is the system well? One judgement for ``postbacks health``, ``/readyz`` and a container's check, in bounded time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from postbacks.broker import client_for, redacted
+from postbacks.errors import BrokerError, BrokerUnreachable
+from postbacks.monitor import figures
+
+if TYPE_CHECKING:
+    from postbacks.settings import Settings
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """A judgement.
+
+    Attributes:
+        ok: whether all is well.
+        broker: whether the broker answers.
+        tick_age_s: seconds since a tick last finished.
+        oldest_waiting_s: age of the longest waiting postback of a lane that does not fail.
+        waiting: postbacks that wait in lanes.
+        claimers: delivering loops at work.
+        faults: what is wrong, a sentence each.
+    """
+
+    ok: bool
+    broker: bool
+    tick_age_s: float | None
+    oldest_waiting_s: float | None
+    waiting: int | None
+    claimers: int | None
+    faults: tuple[str, ...]
+
+    @property
+    def line(self) -> str:
+        """The judgement in one line."""
+        if not self.ok:
+            return "not well: " + " ".join(self.faults)
+        return (
+            f"well: the last tick finished {self.tick_age_s or 0:.1f} s ago, {self.waiting} wait, "
+            f"the oldest for {self.oldest_waiting_s or 0:.1f} s"
+        )
+
+    def shown(self) -> dict[str, Any]:
+        """As ``postbacks health --json`` prints it."""
+        return {
+            "ok": self.ok,
+            "broker": self.broker,
+            "tick_age_s": None if self.tick_age_s is None else round(self.tick_age_s, 3),
+            "oldest_waiting_s": None if self.oldest_waiting_s is None else round(self.oldest_waiting_s, 3),
+            "waiting": self.waiting,
+            "claimers": self.claimers,
+            "faults": list(self.faults),
+        }
+
+
+def judge(
+    settings: Settings,
+    *,
+    tick_age_s: float | None = None,
+    waiting_age_s: float | None = None,
+    timeout_s: float = 2.0,
+) -> Health:
+    """Judge the system as it is seen from here; never raises, and takes ``timeout_s`` at most.
+
+    Args:
+        settings: the broker and the limits.
+        tick_age_s: limit of the last tick's age; None for the setting's.
+        waiting_age_s: limit of the longest waiting; None for the setting's.
+        timeout_s: for all of it: a broker that does not answer by then counts as gone.
+    """
+    try:
+        client = client_for(settings.broker_url, timeout_s)
+        found = within(
+            timeout_s, lambda: figures.read(client, settings, within_s=timeout_s / 2, memory=False), settings
+        )
+    except BrokerError as error:
+        return Health(False, False, None, None, None, None, (str(error),))
+    faults: list[str] = []
+    limit_s = settings.health_tick_age_s if tick_age_s is None else tick_age_s
+    if found.tick_age_s is None:
+        faults.append("No tick has ever finished: start beat and a worker.")
+    elif found.tick_age_s > limit_s:
+        age = f"The last tick finished {found.tick_age_s:.0f} s ago (limit {limit_s:g} s)"
+        faults.append(f"{age}: is beat running, and a worker?")
+    limit_s = settings.health_waiting_age_s if waiting_age_s is None else waiting_age_s
+    if found.oldest_waiting_s > limit_s:
+        age = f"A postback has waited for {found.oldest_waiting_s:.0f} s (limit {limit_s:g} s)"
+        faults.append(f"{age}: are there workers, and enough of them?")
+    return Health(
+        not faults,
+        True,
+        found.tick_age_s,
+        found.oldest_waiting_s,
+        found.open_waiting,
+        found.claimers,
+        tuple(faults),
+    )
+
+
+def within(timeout_s: float, ask: Callable[[], T], settings: Settings) -> T:
+    """Ask in a thread of its own, so that neither a frozen broker nor a name's look-up can hold the caller.
+
+    Raises:
+        BrokerUnreachable: it took longer.
+    """
+    answers: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            answers.append(ask())
+        except BaseException as error:  # noqa: BLE001 - raised again where it was asked
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="postbacks-ask", daemon=True)
+    thread.start()
+    thread.join(timeout_s)
+    if errors:
+        raise errors[0]
+    if not answers:
+        url = redacted(settings.broker_url)
+        raise BrokerUnreachable(
+            f"The broker at {url} does not answer within {timeout_s:g} s; is it frozen, or overloaded?"
+        )
+    return answers[0]

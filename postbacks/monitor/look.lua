@@ -1,0 +1,61 @@
+-- look: what waits in one page of accounts, by group and by whether the lane fails, and what is claimed. Reads only.
+--
+-- ARGV[2] cursor of the page, 0 first   ARGV[3] accounts a page, about   ARGV[4] ms from a failure to its resend
+-- ARGV[5] claims of a loop up to which they are counted one by one; of more a sample is taken
+-- ARGV[6..] the groups
+-- Returns {now, next cursor, rows, accounts, claims}: rows {group, failing 0/1, waiting, oldest_ms or 0} (oldest_ms:
+--   since when the longest waiting one could be sent), accounts {name, open postbacks, …}, claims {token, lease's
+--   end, claimed, of them with a POST that may be open}; claims come with the first page alone.
+local cursor, page, resend_ms, count_max = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
+local FIRST = 6
+
+local rows, found = {}, {}
+for i = FIRST, #ARGV do
+  for failing = 0, 1 do
+    local row = { ARGV[i], failing, 0, 0 }
+    rows[#rows + 1] = row
+    found[ARGV[i] .. failing] = row
+  end
+end
+
+-- since when a postback could be sent: a resend since its countdown ended, which its last attempt dates
+local function waiting_since(id)
+  local r = redis.call('HMGET', RECORD .. id, 'created_ms', 'failures', 'sent_ms')
+  local since = tonumber(r[1] or 0)
+  if tonumber(r[2] or 0) > 0 and r[3] then since = math.max(since, math.min(now, tonumber(r[3]) + resend_ms)) end
+  return since
+end
+
+local scanned = redis.call('HSCAN', BACKLOG, cursor, 'COUNT', page)
+for i = 1, #scanned[2], 2 do
+  for at = FIRST, #ARGV do
+    local lane = scanned[2][i] .. '/' .. ARGV[at]
+    local waiting = redis.call('LLEN', LANE .. lane)
+    if waiting > 0 then
+      local failing = redis.call('HGET', PACE .. lane, 'failing') == '1' and 1 or 0
+      local row = found[ARGV[at] .. failing]
+      row[3] = row[3] + waiting
+      local since = waiting_since(redis.call('LINDEX', LANE .. lane, 0))
+      if since > 0 and (row[4] == 0 or since < row[4]) then row[4] = since end
+    end
+  end
+end
+
+local claims = {}
+if cursor == '0' then
+  local leases = redis.call('ZRANGE', CLAIMERS, 0, 999, 'WITHSCORES')
+  for i = 1, #leases, 2 do
+    local key = CLAIMS .. leases[i]
+    local size, values, open = redis.call('HLEN', key), nil, 0
+    if size <= count_max then
+      values = redis.call('HVALS', key)
+      for _, value in ipairs(values) do if value == '1' then open = open + 1 end end
+    else
+      values = redis.call('HRANDFIELD', key, count_max, 'WITHVALUES')
+      for at = 2, #values, 2 do if values[at] == '1' then open = open + 1 end end
+      open = math.floor(open * size / count_max + 0.5)
+    end
+    claims[#claims + 1] = { leases[i], leases[i + 1], size, open }
+  end
+end
+return { now, scanned[1], rows, scanned[2], claims }

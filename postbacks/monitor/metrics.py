@@ -1,0 +1,199 @@
+"""The figures as Prometheus wants them. docs/monitoring.md lists every name; a test compares."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from postbacks.broker import client_for
+from postbacks.delivery import tally
+from postbacks.delivery.outcomes import OUTCOMES
+from postbacks.errors import BrokerError
+from postbacks.logs import EventLog
+from postbacks.monitor import figures
+from postbacks.monitor.health import within
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from postbacks.monitor.figures import Figures
+    from postbacks.settings import Settings
+
+log = EventLog(__name__)
+
+#: Seconds for which a reading serves all who ask: many scrapers cost the broker no more than one.
+FRESH_S: Final = 1.0
+#: Seconds that a reading may take in all.
+WITHIN_S: Final = 4.0
+
+
+def gauge(name: str, what: str, value: float | None = None) -> GaugeMetricFamily:
+    """Return a gauge without labels."""
+    family = GaugeMetricFamily(name, what)
+    if value is not None:
+        family.add_metric([], value)
+    return family
+
+
+def counter(name: str, what: str, value: float) -> CounterMetricFamily:
+    """Return a counter without labels."""
+    family = CounterMetricFamily(name, what)
+    family.add_metric([], value)
+    return family
+
+
+def attempts(prefix: str, totals: Mapping[str, int], of_whom: str) -> Iterator[Metric]:
+    """Return what is counted of attempts: by outcome, answer times, POSTs and the connections opened for them."""
+    family = CounterMetricFamily(f"{prefix}_attempts", f"Attempts by outcome, {of_whom}.", labels=["outcome"])
+    for outcome in OUTCOMES:
+        family.add_metric([outcome], totals.get(tally.ATTEMPT + outcome, 0))
+    yield family
+    answers = HistogramMetricFamily(
+        f"{prefix}_answer_seconds", f"From the begin of a POST to the whole header of its answer, {of_whom}."
+    )
+    so_far, buckets = 0, []
+    for number, bound in enumerate([*map(str, tally.ANSWER_BUCKETS_S), "+Inf"]):
+        so_far += totals.get(f"{tally.ANSWER}{number}", 0)
+        buckets.append((bound, so_far))
+    answers.add_metric([], buckets, sum_value=totals.get(tally.ANSWER_MS, 0) / 1000)
+    yield answers
+    yield counter(
+        f"{prefix}_posts", f"Attempts that were POSTs of their own, {of_whom}.", totals.get(tally.POSTS, 0)
+    )
+    yield counter(
+        f"{prefix}_connections_opened",
+        f"Connections opened for POSTs, {of_whom}.",
+        totals.get(tally.CONNECTIONS, 0),
+    )
+    yield counter(
+        f"{prefix}_given_up",
+        f"Postbacks given up after their last resend, {of_whom}.",
+        totals.get(tally.DEAD, 0),
+    )
+
+
+class SystemCollector(Collector):
+    """The whole system's figures, read from the broker when they are asked for."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._read_s = float("-inf")
+        self._figures: Figures | None = None
+
+    def describe(self) -> Iterable[Metric]:
+        """Describe nothing, so that registering asks no broker."""
+        return []
+
+    def collect(self) -> Iterator[Metric]:
+        """Return the figures; where the broker does not answer in time, only that."""
+        found = self._fresh()
+        yield gauge("postbacks_broker_up", "Whether the broker could be asked.", found is not None)
+        if found is not None:
+            yield from _system(found, self._settings)
+
+    def _fresh(self) -> Figures | None:
+        with self._lock:
+            if time.monotonic() - self._read_s >= FRESH_S:
+                settings = self._settings
+                try:
+                    client = client_for(settings.broker_url, settings.broker_timeout_s)
+                    self._figures = within(WITHIN_S, lambda: figures.read(client, settings), settings)
+                except BrokerError as error:
+                    if self._figures is not None or self._read_s == float("-inf"):
+                        log.warning("metrics.broker_lost", str(error))
+                    self._figures = None
+                self._read_s = time.monotonic()
+            return self._figures
+
+
+def _system(found: Figures, settings: Settings) -> Iterator[Metric]:
+    waiting = GaugeMetricFamily(
+        "postbacks_waiting",
+        "Postbacks that wait in lanes, by group and by whether the lane's last POST failed.",
+        labels=["group", "failing"],
+    )
+    oldest = GaugeMetricFamily(
+        "postbacks_oldest_waiting_seconds",
+        "Since when the longest waiting one could be sent, by group and by whether the lane's last POST failed.",
+        labels=["group", "failing"],
+    )
+    for one in found.waiting:
+        labels = [one.group, "true" if one.failing else "false"]
+        waiting.add_metric(labels, one.count)
+        oldest.add_metric(labels, one.oldest_s)
+    yield waiting
+    yield oldest
+    yield gauge(
+        "postbacks_not_taken_in",
+        "Messages in Celery's queue and the intake, before the tick.",
+        found.not_taken_in,
+    )
+    yield gauge("postbacks_wake_ups_waiting", "Messages in the workers' queue.", found.work)
+    yield gauge("postbacks_in_flight", "Postbacks whose POST may be open.", found.in_flight)
+    yield gauge("postbacks_claimed", "Postbacks in claims: in flight, or held behind a probe.", found.claimed)
+    yield gauge(
+        "postbacks_quarantined",
+        "Postbacks that were in flight when their process died and are tried with care.",
+        found.quarantined,
+    )
+    yield gauge("postbacks_parked", "Postbacks that wait for a countdown.", found.parked)
+    yield gauge(
+        "postbacks_parked_overdue_seconds",
+        "Since when the first parked one should have been released; 0 where none is late.",
+        found.parked_overdue_s,
+    )
+    yield gauge("postbacks_dead", "Dead postbacks that the ledger keeps.", found.dead)
+    yield gauge(
+        "postbacks_done", "Delivered, skipped and cancelled postbacks that the ledger keeps.", found.done
+    )
+    claimers = GaugeMetricFamily(
+        "postbacks_claimers", "Delivering loops, by whether their lease stands.", labels=["lease"]
+    )
+    claimers.add_metric(["standing"], found.claimers)
+    claimers.add_metric(["expired"], found.claimers_expired)
+    yield claimers
+    yield gauge("postbacks_last_tick_age_seconds", "Since a tick last finished.", found.tick_age_s)
+    yield counter("postbacks_ticks", "Ticks that finished.", found.totals.get(tally.TICKS, 0))
+    yield counter(
+        "postbacks_late_ticks",
+        "Ticks that finished more than 2.5 s after the one before.",
+        found.totals.get(tally.LATE_TICKS, 0),
+    )
+    yield from attempts("postbacks", found.totals, "of all workers")
+    yield gauge("postbacks_broker_memory_bytes", "Memory that the broker uses.", found.used_memory_bytes)
+    yield gauge(
+        "postbacks_broker_memory_limit_bytes",
+        "Its maxmemory; without one the machine's.",
+        found.max_memory_bytes,
+    )
+    yield gauge("postbacks_ledger_bytes", "Memory that records take in it, estimated.", found.ledger_bytes)
+    yield gauge(
+        "postbacks_ledger_limit_bytes",
+        "Past which delivered records are dropped early.",
+        int(found.max_memory_bytes * settings.ledger_memory_share),
+    )
+    accounts = GaugeMetricFamily(
+        "postbacks_account_open",
+        "Postbacks that wait, are sent or are parked, of the accounts that have the most.",
+        labels=["account"],
+    )
+    for name, count in found.accounts:
+        accounts.add_metric([name], count)
+    yield accounts
+    yield gauge(
+        "postbacks_scrape_complete",
+        "0 where more accounts have postbacks than are looked at.",
+        found.complete,
+    )
+    yield gauge("postbacks_scrape_seconds", "That the reading took.", found.took_s)
