@@ -14,11 +14,11 @@ from celery.exceptions import MaxRetriesExceededError
 from celery.result import AsyncResult
 
 from postbacks import accounts, keys
-from postbacks.app import DELIVER, DISPATCH, SEND_POSTBACK, TICK_EXPIRES_S, app
+from postbacks.app import DELIVER, DISPATCH, SEND_POSTBACK, app
 from postbacks.broker import broker_errors, check, client
 from postbacks.catalogue import Event, parse_event
 from postbacks.control import cancel as cancel
-from postbacks.delivery import process
+from postbacks.delivery import process, stopping
 from postbacks.delivery.claims import Claimed, Held
 from postbacks.delivery.loop import Decision
 from postbacks.delivery.outcomes import Outcome
@@ -211,6 +211,13 @@ def _post_now(postback_id: str, order: Order) -> dict[str, Any]:
 
 
 class WakeTask(Task):
+    """``deliver``'s class: what wakes a worker depends on no clock, and ends by itself when it stops."""
+
+    abstract = True
+    Request = "postbacks.worker:WakeRequest"
+
+
+class TickTask(WakeTask):
     """``dispatch``'s class: at most one tick waits in Celery's queue, however long no worker runs."""
 
     abstract = True
@@ -219,8 +226,8 @@ class WakeTask(Task):
         """Send a tick, unless one waits already.
 
         Mirrors ``celery.app.task.Task.apply_async``; differs in that a tick is not sent while the
-        workers' queue holds anything: ``expires`` discards a late tick only when a worker takes it,
-        so without workers they would pile up.
+        workers' queue holds anything. ``expires`` would not do: it discards a late tick only when a
+        worker takes it, and by that worker's clock.
         """
         with broker_errors():
             if client().llen(keys.WORK_QUEUE):
@@ -229,27 +236,28 @@ class WakeTask(Task):
 
     def go_on(self) -> None:
         """Send the next tick at once, behind the wake-ups of this one."""
-        super().apply_async(expires=TICK_EXPIRES_S)
+        super().apply_async()
 
 
-@app.task(name=DISPATCH, base=WakeTask, shared=False, ignore_result=True, trail=False)
+@app.task(name=DISPATCH, base=TickTask, shared=False, ignore_result=True, trail=False)
 def dispatch() -> None:
     """One tick: take in, release, reap, and wake as many ``deliver`` tasks as there is work for."""
     try:
-        result = Tick(_scripts(), accounts.store(), load()).run()
-        with broker_errors():
+        with stopping.finishing(), broker_errors():
+            result = Tick(_scripts(), accounts.store(), load()).run()
             for _ in range(result.wakes):
-                deliver.apply_async(expires=10)
-            if result.more and not process.is_stopping():
+                deliver.apply_async()
+            if result.more and not stopping.is_stopping():
                 dispatch.go_on()
     except BrokerError as error:
         log.error("tick.broker_lost %s The next tick tries again.", error)  # noqa: TRY400 - a line, not a trace
 
 
-@app.task(name=DELIVER, shared=False, ignore_result=True, trail=False)
+@app.task(name=DELIVER, base=WakeTask, shared=False, ignore_result=True, trail=False)
 def deliver() -> int:
     """Claim and POST until nothing is ready; carries nothing, so that losing one does no harm."""
-    return process.deliver(decide, deliver.apply_async)
+    with stopping.finishing():
+        return process.deliver(decide, deliver.apply_async)
 
 
 def decide(postback: Claimed | Held, outcome: Outcome) -> Decision:

@@ -71,6 +71,7 @@ class DeliveryLoop:
         decide: what follows a failed attempt.
         slice_s: seconds that it claims; None for the setting's.
         must_stop: asked often; once true nothing more is claimed.
+        must_leave: asked often; once true the loop ends at once, whatever is open.
         on_draining: called once, when the loop has stopped claiming and only finishes what is open.
     """
 
@@ -84,6 +85,7 @@ class DeliveryLoop:
         *,
         slice_s: float | None = None,
         must_stop: Callable[[], bool] = lambda: False,
+        must_leave: Callable[[], bool] = lambda: False,
         on_draining: Callable[[], None] = lambda: None,
     ) -> None:
         self._scripts = scripts
@@ -93,6 +95,7 @@ class DeliveryLoop:
         self._decide = decide
         self._slice_s = settings.deliver_slice_s if slice_s is None else slice_s
         self._must_stop = must_stop
+        self._must_leave = must_leave
         self._on_draining = on_draining
         self._token = uuid.uuid4().hex
         self._lease_ms = int(settings.claim_lease_s * 1000)
@@ -133,8 +136,8 @@ class DeliveryLoop:
                 stop_by_s = now_s + self._settings.stop_within_s
             if self._claiming and (now_s >= slice_ends_s or stop_by_s < math.inf):
                 self._drain()
-            if now_s >= stop_by_s:
-                log.warning("delivery.abandoned open=%d: their lease settles them", len(self._open))
+            if now_s >= stop_by_s or self._must_leave():
+                self._abandon()
                 return self.sent
             try:
                 if now_s >= self._broker_retry_s:
@@ -189,6 +192,20 @@ class DeliveryLoop:
             log.error("delivery.broker_lost open=%d: %s", len(self._open), error)
         self._broker_pause_s = min(2.0, (self._broker_pause_s or 0.05) * 2)
         self._broker_retry_s = now_s + self._broker_pause_s
+
+    def _abandon(self) -> None:
+        """Leave what is open to its lease; what has ended is noted and what is only held goes back."""
+        if self._open:
+            log.warning("delivery.abandoned open=%d: their lease settles them", len(self._open))
+        try:
+            self._decide_ended()
+            if self._notes:
+                self._commit()
+            self._give_back()
+            if not self._open:
+                self._leave()
+        except BrokerError as error:
+            log.warning("delivery.broker_lost open=%d: %s", len(self._open), error)
 
     def _drain(self) -> None:
         if self._claiming:

@@ -18,6 +18,7 @@ FLOORS = [
     "postbacks",
     "postbacks.tasks",
     "postbacks.worker",
+    "postbacks.beat",
     "postbacks.doctor",
     "postbacks.control",
     "postbacks.app",
