@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import redis
-from helpers import BASE_ENV, environment, eventually, set_account
+from helpers import BASE_ENV, environment, set_account
 from kombu import Connection
 
 from postbacks import accounts, keys, settings
@@ -22,6 +23,8 @@ from postbacks.receiver import Answer, Received, Receiver
 from postbacks.tasks import deliver, send_postbacks
 
 EVENT = {"ORIGIN": "SUB", "CODE": "N302", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
+#: Celery's soft shutdown, as its documentation advises: with it on when idle as well.
+SOFT = "worker_soft_shutdown_timeout = 15\nworker_enable_soft_shutdown_on_idle = True\n"
 GOOD = 5  # accounts whose receiver answers 200, each with ten postbacks
 BAD = 10  # postbacks of the account whose receiver answers 500: one is sent, the others are held
 
@@ -115,12 +118,20 @@ def posts_of(world: World, receiver: Receiver) -> dict[str, list[Received]]:
     return found
 
 
-def in_flight(world: World, receiver: Receiver) -> None:
-    """Wait until each good account has one open, and the bad one has one open and others held."""
+def flight(world: World, receiver: Receiver) -> bool:
+    """Whether each good account has one open, and the bad one has one open and the others held."""
+    got = posts_of(world, receiver)
+    bad = [one for one in got if one in world.ids["bad"]]
+    return len(bad) == 2 and len(got) == GOOD + 2
 
-    def look() -> bool:
-        got = posts_of(world, receiver)
-        bad = [one for one in got if one in world.ids["bad"]]
-        return len(bad) == 2 and len(got) == GOOD + 2
 
-    eventually(look, 30, f"everything in flight in {world.name}")
+def children(parent: int, port: int) -> list[int]:
+    """The children of a process that have a connection to a port of 127.0.0.1."""
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    sockets = {f"socket:[{row[9]}]" for row in rows if row[2] == f"0100007F:{port:04X}" and row[3] == "01"}
+    found = []
+    for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
+        with suppress(OSError):  # closed while we look
+            if any(os.readlink(fd) in sockets for fd in Path(f"/proc/{child}/fd").iterdir()):
+                found.append(int(child))
+    return found
