@@ -21,7 +21,8 @@ key                                   type    meaning
 ``postbacks:ready:suspect``           zset    lanes that may be claimed from and are new, slow or failing
 ``postbacks:turns``                   hash    trusted, suspect: virtual time of the last turn of each ring
 ``postbacks:parked``                  zset    ids that wait for a countdown; score is when it ends
-``postbacks:claimers``                zset    tokens of delivering loops; score is when the lease ends
+``postbacks:claimers``                zset    tokens of delivering loops (a UUID, @, the version); score is when
+                                              the lease ends
 ``postbacks:claims:{token}``          hash    id -> 1 if its POST may have begun, 0 if it is only held
 ``postbacks:sequence``                hash    account -> number of its latest postback
 ``postbacks:backlog``                 hash    account -> postbacks that wait, are sent or are parked
@@ -30,6 +31,7 @@ key                                   type    meaning
 ``postbacks:ledger-bytes``            string  estimate of the memory that all records take
 ``postbacks:accounts``                hash    account -> its settings as JSON
 ``postbacks:last-tick``               string  when a tick last finished
+``postbacks:ticks``                   hash    version of postbacks -> when a tick of it last finished
 ====================================  ======  ==========================================================
 """
 
@@ -61,6 +63,7 @@ DEAD: Final = PREFIX + "dead"
 LEDGER_BYTES: Final = PREFIX + "ledger-bytes"
 ACCOUNTS: Final = PREFIX + "accounts"
 LAST_TICK: Final = PREFIX + "last-tick"
+TICKS: Final = PREFIX + "ticks"
 
 # Prefixes: scripts meet ids and lanes that their caller cannot know, so they get these as keys.
 RECORD: Final = PREFIX + "record:"

@@ -25,7 +25,7 @@ from postbacks.delivery.outcomes import Outcome
 from postbacks.delivery.single import post_once
 from postbacks.errors import BrokerError, InvalidEvent, PostbackFailed
 from postbacks.queue.intake import Intake, Order, check_order
-from postbacks.queue.message import Message
+from postbacks.queue.message import SCHEMA, SCHEMA_HEADER, Message
 from postbacks.queue.options import check_options
 from postbacks.queue.publish import DirectProducer
 from postbacks.queue.scripts import Scripts
@@ -108,6 +108,7 @@ class PostbackTask(Task):
         check_options(task_id=task_id, link=link, link_error=link_error, **options)
         order = check_order(args or (), kwargs or {})
         options["queue"] = keys.QUEUE
+        options["headers"] = {**(options.get("headers") or {}), SCHEMA_HEADER: SCHEMA}
         options.setdefault("argsrepr", f"({order.account!r}, {order.event.origin} {order.event.code})")
         options.setdefault("kwargsrepr", "{}")
         _check_broker()
@@ -334,7 +335,10 @@ def send_postbacks(
 
 
 def resend(postback_id: str) -> str:
-    """Send a dead postback again, the same bytes; returns its state afterwards, empty if unknown."""
+    """Send a dead postback again, the same bytes; returns its state afterwards, empty if unknown.
+
+    A message that was of a newer version is taken in again instead: ``queued``.
+    """
     return _scripts().replay(postback_id)
 
 

@@ -29,6 +29,7 @@ from postbacks.faults import point
 from postbacks.ledger.record import Attempt
 from postbacks.queue.scripts import Argument, Scripts
 from postbacks.settings import Settings
+from postbacks.version import VERSION
 
 log = logging.getLogger(__name__)
 
@@ -97,7 +98,7 @@ class DeliveryLoop:
         self._must_stop = must_stop
         self._must_leave = must_leave
         self._on_draining = on_draining
-        self._token = uuid.uuid4().hex
+        self._token = f"{uuid.uuid4().hex}@{VERSION}"
         self._lease_ms = int(settings.claim_lease_s * 1000)
         self._max_transfers = transfers_allowed(settings)
         self._open: dict[int, tuple[Transfer, Claimed]] = {}  # oldest first

@@ -14,7 +14,7 @@ from postbacks.broker import broker_errors
 from postbacks.catalogue import Event, parse_event
 from postbacks.errors import PostbacksError, UnsupportedOption
 from postbacks.ledger.record import OVERHEAD_BYTES, SCHEMA
-from postbacks.queue.message import Message, Unreadable, decode
+from postbacks.queue.message import NEWER, Message, Unreadable, decode
 from postbacks.queue.scripts import Argument, Scripts
 from postbacks.settings import Settings
 from postbacks.urls import check_url, endpoint_of
@@ -215,7 +215,7 @@ def _broken(
     origin_bytes, code_bytes, reason_bytes = texts
     return (
         message_id, account, "", origin_bytes, code_bytes, "", "", b"", DEAD, reason_bytes,
-        raw[:MAX_RAW_BYTES], "",
+        raw if reason.startswith(NEWER) else raw[:MAX_RAW_BYTES], "",
     )  # fmt: skip
 
 

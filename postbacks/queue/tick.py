@@ -13,6 +13,7 @@ from postbacks import keys
 from postbacks.broker import broker_errors
 from postbacks.errors import AccountsUnavailable
 from postbacks.queue.intake import Intake
+from postbacks.version import VERSION
 
 if TYPE_CHECKING:
     from postbacks.accounts import AccountStore
@@ -114,6 +115,9 @@ class Tick:
             pipe.time()
             trusted, suspect, (seconds, microseconds) = pipe.execute()
             now_ms = seconds * 1000 + microseconds // 1000 + self._scripts.clock_offset_ms
-            client.set(keys.LAST_TICK, now_ms)
+            noted = client.pipeline(transaction=True)  # so that no doctor sees one without the other
+            noted.hset(keys.TICKS, VERSION, str(now_ms))
+            noted.set(keys.LAST_TICK, now_ms)
+            noted.execute()
         lanes = trusted + suspect
         return min(MAX_WAKES, 1 + lanes // LANES_PER_WAKE) if lanes else 0

@@ -137,7 +137,9 @@ def test_a_worker_and_a_beat_whose_clocks_are_wrong_by_a_day_change_nothing(brok
         one: "delivered", later: "delivered", "late": "skipped", "soon": "delivered",
     }  # fmt: skip
     for post in posts:
-        Webhook(secret).verify(post.body, post.headers, json_parse=False)  # refuses a timestamp that is 5 minutes off
+        Webhook(secret).verify(
+            post.body, post.headers, json_parse=False
+        )  # refuses a timestamp that is 5 minutes off
         assert abs(datetime.fromisoformat(post.created).timestamp() - post.at) < 60
     first, second = records[one].attempts
     assert 2_000 <= second.at_ms - first.at_ms < 30_000
@@ -165,7 +167,9 @@ def test_beat_ticks_on_when_its_clock_jumps(monkeypatch, jump_s):
     monkeypatch.setattr(postbacks.beat.time, "time", lambda: real() + clock["ahead_s"])
     moved = lambda: datetime.now(UTC) + timedelta(seconds=clock["ahead_s"])  # noqa: E731
     sent: list[str] = []
-    monkeypatch.setattr(postbacks.beat.SteadyScheduler, "apply_async", lambda _, entry, **__: sent.append(entry.name))
+    monkeypatch.setattr(
+        postbacks.beat.SteadyScheduler, "apply_async", lambda _, entry, **__: sent.append(entry.name)
+    )
     scheduler = postbacks.beat.SteadyScheduler(app, schedule={}, lazy=True)
     scheduler.add(name="tick", task="t", schedule=schedule(1.0, nowfun=moved, app=app))
     scheduler.add(name="hourly", task="t", schedule=schedule(3600.0, nowfun=moved, app=app))
@@ -199,7 +203,7 @@ def test_what_is_overdue_by_a_day_leaves_at_once_but_ten_at_a_time_after_one(rig
         while rig.tick().more:
             pass
         rig.deliver()
-        came_s = [post.monotonic_s for post in receiver.received[len(failed):]]
+        came_s = [post.monotonic_s for post in receiver.received[len(failed) :]]
     assert check_places(rig.client) == {"done": count + 1}
     assert len(came_s) == count + 1
     assert came_s[1] >= came_s[0] + open_s, "the second did not wait for the first one's answer"

@@ -112,7 +112,9 @@ def test_a_worker_that_is_told_to_end_finishes_what_is_open_and_counts_nothing_e
     for one, record in records.items():
         if one in end.posts:
             assert len(end.posts[one]) == 1
-            assert [a.outcome for a in record.attempts] == ["status" if record.account == "bad" else "delivered"]
+            assert [a.outcome for a in record.attempts] == [
+                "status" if record.account == "bad" else "delivered"
+            ]
         else:
             assert (record.state, record.attempts) == ("waiting", ())
             assert end.world.client.hget(keys.record(one), "attempts") == b"0", "an attempt was counted"
@@ -153,7 +155,9 @@ def test_a_prefork_child_that_is_killed_takes_nobody_along(tmp_path):
             fill(world, receiver)
             world.worker.wait_for_log(" ready.", 60)
             world.wake(2)
-            (victim, *_) = eventually(lambda: children(world.worker.pid, receiver.port), 30, "a child that POSTs")
+            (victim, *_) = eventually(
+                lambda: children(world.worker.pid, receiver.port), 30, "a child that POSTs"
+            )
             os.kill(victim, signal.SIGKILL)
 
             def done() -> bool:
@@ -169,7 +173,11 @@ def test_a_prefork_child_that_is_killed_takes_nobody_along(tmp_path):
         finally:
             print(world.worker.log()[-4000:])
             world.worker.kill(group=True)
-    unknown = {one for one, record in records.items() if record.attempts[:1] and record.attempts[0].outcome == "unknown"}
+    unknown = {
+        one
+        for one, record in records.items()
+        if record.attempts[:1] and record.attempts[0].outcome == "unknown"
+    }
     assert unknown, "nothing was in flight in the child that was killed"
     assert {one for one, got in posts.items() if len(got) > 1} <= unknown
     assert all(record.failures == 0 for record in records.values() if record.account != "bad")

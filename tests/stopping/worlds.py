@@ -132,6 +132,6 @@ def children(parent: int, port: int) -> list[int]:
     found = []
     for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split():
         with suppress(OSError):  # closed while we look
-            if any(os.readlink(fd) in sockets for fd in Path(f"/proc/{child}/fd").iterdir()):
+            if any(str(fd.readlink()) in sockets for fd in Path(f"/proc/{child}/fd").iterdir()):
                 found.append(int(child))
     return found

@@ -40,6 +40,7 @@ FLOORS = [
     "postbacks.keys",
     "postbacks.faults",
     "postbacks.errors",
+    "postbacks.version",
 ]
 
 MODULES = sorted(path for path in ROOT.rglob("*.py"))
