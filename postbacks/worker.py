@@ -6,6 +6,7 @@ app is not touched.
 
 from __future__ import annotations
 
+import atexit
 import logging
 import sys
 import time
@@ -87,18 +88,10 @@ class PoolCheck(bootsteps.StartStopStep):
         # threads: one loop claims, one more may finish its slice, and two threads stay free to tick;
         # prefork: every child but one may deliver
         loops = concurrency - 1 if pool == "prefork" else max(1, min(2, concurrency - 2))
-        self._places = process.Places(loops)
-        process.set_places(self._places)
-        worker.wait_for_soft_shutdown = partial(_soft_shutdown, worker, self._places)
-
-    def stop(self, worker: Any) -> None:
-        """Remove the files of the places."""
-        del worker
-        self._places.close()
-
-    def terminate(self, worker: Any) -> None:
-        """The same on a cold shutdown."""
-        self.stop(worker)
+        places = process.Places(loops)
+        atexit.register(places.close)  # not when this step stops: loops may still run then, and a signal come
+        process.set_places(places)
+        worker.wait_for_soft_shutdown = partial(_soft_shutdown, worker, places)
 
 
 class WakeRequest(Request):
