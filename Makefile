@@ -35,6 +35,10 @@ bench: $(VENV)/ready ## Measure delivery beside the textbook task (about two min
 crash: $(VENV)/ready ## Kill anything at any moment, count every postback afterwards (ten minutes; ARGS="--seed 7")
 	@$(BIN)/python -m crash $(ARGS)
 
+.PHONY: clock
+clock: $(VENV)/ready ## Let a broker's clock jump an hour under load (needs libfaketime: apt-get install faketime)
+	@$(BIN)/python -m crash.clock
+
 .PHONY: clean
 clean: ## Remove the environment and caches
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
