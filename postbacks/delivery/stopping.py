@@ -69,7 +69,7 @@ class _Child:
 
     def _take_over(self, *_: Any) -> None:
         before = signal.getsignal(signal.SIGTERM)
-        if not callable(before) or before is self._on_end:  # not yet
+        if not callable(before):  # not yet
             signal.setitimer(signal.ITIMER_REAL, 0.02)
             return
         self._before = before

@@ -43,7 +43,6 @@ COLD = {
     "threads, cold": Case("threads", signal.SIGQUIT, False),
     "prefork, cold to all": Case("prefork", signal.SIGQUIT, True),
 }
-CHILD_KILLED = "prefork, a child killed"
 LEASE = {"POSTBACKS_CLAIM_LEASE_S": "3", "POSTBACKS_INTAKE_LEASE_S": "2"}
 
 
@@ -147,18 +146,33 @@ def test_a_cold_shutdown_ends_at_once_and_what_was_open_is_sent_again_by_its_lea
     assert "Traceback" not in log
 
 
-def test_a_prefork_child_that_is_killed_takes_nobody_along(tmp_path):
-    """SIGKILL to one child, as the OOM killer does: the others go on, its claims come back by lease, as unknown."""
-    with EmbeddedBroker() as broker, Receiver(Answers(0.5)) as receiver:
+def test_a_prefork_child_that_is_ended_alone_takes_nobody_along(tmp_path):
+    """SIGTERM to one child: it finishes and goes. SIGKILL, as the OOM killer does: its claims come back by lease."""
+    with EmbeddedBroker() as broker, Receiver(Answers(0.7)) as receiver:
         world = make(broker, 1, "killed", tmp_path, pool="prefork", env=LEASE)
+
+        def posting() -> list[int]:
+            return children(world.worker.pid, receiver.port)
+
+        def unknown() -> set[str]:
+            records = world.records().items()
+            return {one for one, record in records if "unknown" in [a.outcome for a in record.attempts]}
+
         try:
             fill(world, receiver)
             world.worker.wait_for_log(" ready.", 60)
-            world.wake(2)
-            (victim, *_) = eventually(
-                lambda: children(world.worker.pid, receiver.port), 30, "a child that POSTs"
-            )
-            os.kill(victim, signal.SIGKILL)
+            world.wake()
+            (told, *_) = eventually(posting, 30, "a child that POSTs")
+            os.kill(told, signal.SIGTERM)
+            eventually(lambda: not Path(f"/proc/{told}").exists(), 30, "the end of the child that was told")
+            assert not world.client.exists(keys.CLAIMERS), "it left claims behind"
+            assert unknown() == set()
+            assert posts_of(world, receiver).keys() == {
+                one for one, record in world.records().items() if record.attempts
+            }
+            world.wake()
+            (killed, *_) = eventually(posting, 30, "another child that POSTs")
+            os.kill(killed, signal.SIGKILL)
 
             def done() -> bool:
                 world.tick()
@@ -168,16 +182,11 @@ def test_a_prefork_child_that_is_killed_takes_nobody_along(tmp_path):
 
             eventually(done, 60, "all delivered")
             assert world.worker.alive
-            records = world.records()
-            posts = posts_of(world, receiver)
+            records, posts = world.records(), posts_of(world, receiver)
+            suspects = unknown()
         finally:
             print(world.worker.log()[-4000:])
             world.worker.kill(group=True)
-    unknown = {
-        one
-        for one, record in records.items()
-        if record.attempts[:1] and record.attempts[0].outcome == "unknown"
-    }
-    assert unknown, "nothing was in flight in the child that was killed"
-    assert {one for one, got in posts.items() if len(got) > 1} <= unknown
+    assert suspects, "nothing was in flight in the child that was killed"
+    assert {one for one, got in posts.items() if len(got) > 1} <= suspects
     assert all(record.failures == 0 for record in records.values() if record.account != "bad")
