@@ -95,9 +95,8 @@ def look(scripts: Scripts, *, overdue_slack_ms: int, workers: Sequence[str] | No
         now_ms = seconds * 1000 + microseconds // 1000 + scripts.clock_offset_ms
         pipe = client.pipeline(transaction=False)
         pipe.get(keys.LAST_TICK)
-        pipe.hgetall(
-            keys.TICKS
-        )  # after it: a tick of a version that says so is never seen in the first alone
+        # After it: a tick of a version that says which it is is never seen in the first alone.
+        pipe.hgetall(keys.TICKS)
         pipe.zrevrange(keys.DONE, 0, 0, withscores=True)
         pipe.zrevrange(keys.DEAD, 0, 0, withscores=True)
         pipe.zrange(keys.CLAIMERS, 0, -1, withscores=True)

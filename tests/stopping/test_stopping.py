@@ -106,6 +106,8 @@ def test_a_worker_that_is_told_to_end_finishes_what_is_open_and_counts_nothing_e
     """Warm and soft, threads and prefork, the main process and its whole group: exit 0, no claim is left."""
     end = ends[name]
     assert end.code == 0
+    pool = {"threads": "(thread)", "prefork": "(prefork)"}[CASES[name].pool]
+    assert f"concurrency: 4 {pool}" in end.world.worker.log(), "--pool was not followed"
     records = end.world.records()
     assert len(end.posts) == GOOD + 2
     for one, record in records.items():
