@@ -39,6 +39,10 @@ crash: $(VENV)/ready ## Kill anything at any moment, count every postback afterw
 alerts: $(VENV)/ready ## Check the alerts for Prometheus and try each out (promtool; fetched by apt-get where it is missing)
 	@deploy/prometheus/check.sh
 
+.PHONY: clock
+clock: $(VENV)/ready ## Let a broker's clock jump an hour under load (needs libfaketime: apt-get install faketime)
+	@$(BIN)/python -m crash.clock
+
 .PHONY: clean
 clean: ## Remove the environment and caches
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

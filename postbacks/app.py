@@ -23,14 +23,9 @@ DELIVER: Final = "postbacks.deliver"
 
 #: Seconds between two ticks. The promise: postbacks leave within the second.
 TICK_EVERY_S: Final = 1.0
-#: Seconds after which a tick that no worker took is worth nothing: the next one does the same.
-TICK_EXPIRES_S: Final = 5
 
-
-#: Beat's schedule: the tick.
-BEAT_SCHEDULE: Final = {
-    DISPATCH: {"task": DISPATCH, "schedule": TICK_EVERY_S, "options": {"expires": TICK_EXPIRES_S}}
-}
+#: Beat's schedule: the tick. It has no ``expires``, which a worker would judge by its own clock.
+BEAT_SCHEDULE: Final = {DISPATCH: {"task": DISPATCH, "schedule": TICK_EVERY_S}}
 
 
 def _defaults() -> dict[str, Any]:
@@ -72,8 +67,8 @@ def _defaults() -> dict[str, Any]:
         "task_routes": {SEND_POSTBACK: {"queue": keys.QUEUE}},
         "beat_schedule": BEAT_SCHEDULE,
         # In memory: the persistent scheduler's file would have to be written somewhere, and a tick
-        # needs no memory.
-        "beat_scheduler": "celery.beat:Scheduler",
+        # needs no memory. Steady: Celery's own falls silent for an hour when its clock is put back by one.
+        "beat_scheduler": "postbacks.beat:SteadyScheduler",
         "beat_max_loop_interval": TICK_EVERY_S,
         "worker_pool": "threads",
         "worker_concurrency": 4,  # one delivers, one may finish the slice before, the others tick

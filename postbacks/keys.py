@@ -25,7 +25,8 @@ key                                   type    meaning
 ``postbacks:parked``                  zset    ids that wait for a countdown; score is when it ends
 ``postbacks:quarantine``              zset    ids that were in flight when their process died; score is how they
                                               are tried: 0 or 1 with a few others, 2 alone
-``postbacks:claimers``                zset    tokens of delivering loops; score is when the lease ends
+``postbacks:claimers``                zset    tokens of delivering loops (a UUID, @, the version); score is when
+                                              the lease ends
 ``postbacks:claims:{token}``          hash    id -> 0 if it is only held, 1 if its POST may have begun, 2 if it is
                                               in flight alone
 ``postbacks:sequence``                hash    account -> number of its latest postback
@@ -38,6 +39,7 @@ key                                   type    meaning
                                               late_ticks (``delivery/tally.py``)
 ``postbacks:accounts``                hash    account -> its settings as JSON
 ``postbacks:last-tick``               string  when a tick last finished
+``postbacks:ticks``                   hash    version of postbacks -> when a tick of it last finished
 ====================================  ======  ==========================================================
 """
 
@@ -71,6 +73,7 @@ LEDGER_BYTES: Final = PREFIX + "ledger-bytes"
 ACCOUNTS: Final = PREFIX + "accounts"
 LAST_TICK: Final = PREFIX + "last-tick"
 TOTALS: Final = PREFIX + "totals"
+TICKS: Final = PREFIX + "ticks"
 
 # Prefixes: scripts meet ids and lanes that their caller cannot know, so they get these as keys.
 RECORD: Final = PREFIX + "record:"

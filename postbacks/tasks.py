@@ -13,11 +13,11 @@ from celery.exceptions import MaxRetriesExceededError
 from celery.result import AsyncResult
 
 from postbacks import accounts, keys
-from postbacks.app import DELIVER, DISPATCH, SEND_POSTBACK, TICK_EXPIRES_S, app
+from postbacks.app import DELIVER, DISPATCH, SEND_POSTBACK, app
 from postbacks.broker import broker_errors, check, client
 from postbacks.catalogue import Event, parse_event
 from postbacks.control import cancel as cancel
-from postbacks.delivery import process, quarantine
+from postbacks.delivery import process, quarantine, stopping
 from postbacks.delivery.claims import Claimed, Held
 from postbacks.delivery.loop import Decision
 from postbacks.delivery.outcomes import Outcome
@@ -25,7 +25,7 @@ from postbacks.delivery.single import post_once
 from postbacks.errors import BrokerError, InvalidEvent, PostbackFailed
 from postbacks.logs import EventLog
 from postbacks.queue.intake import Intake, Order, check_order
-from postbacks.queue.message import Message
+from postbacks.queue.message import SCHEMA, SCHEMA_HEADER, Message
 from postbacks.queue.options import check_options
 from postbacks.queue.publish import DirectProducer
 from postbacks.queue.scripts import Scripts
@@ -109,6 +109,7 @@ class PostbackTask(Task):
         check_options(task_id=task_id, link=link, link_error=link_error, **options)
         order = check_order(args or (), kwargs or {})
         options["queue"] = keys.QUEUE
+        options["headers"] = {**(options.get("headers") or {}), SCHEMA_HEADER: SCHEMA}
         options.setdefault("argsrepr", f"({order.account!r}, {order.event.origin} {order.event.code})")
         options.setdefault("kwargsrepr", "{}")
         _check_broker()
@@ -212,6 +213,13 @@ def _post_now(postback_id: str, order: Order) -> dict[str, Any]:
 
 
 class WakeTask(Task):
+    """``deliver``'s class: what wakes a worker depends on no clock, and ends by itself when it stops."""
+
+    abstract = True
+    Request = "postbacks.worker:WakeRequest"
+
+
+class TickTask(WakeTask):
     """``dispatch``'s class: at most one tick waits in Celery's queue, however long no worker runs."""
 
     abstract = True
@@ -220,8 +228,8 @@ class WakeTask(Task):
         """Send a tick, unless one waits already.
 
         Mirrors ``celery.app.task.Task.apply_async``; differs in that a tick is not sent while the
-        workers' queue holds anything: ``expires`` discards a late tick only when a worker takes it,
-        so without workers they would pile up.
+        workers' queue holds anything. ``expires`` would not do: it discards a late tick only when a
+        worker takes it, and by that worker's clock.
         """
         with broker_errors():
             if client().llen(keys.WORK_QUEUE):
@@ -230,29 +238,30 @@ class WakeTask(Task):
 
     def go_on(self) -> None:
         """Send the next tick at once, behind the wake-ups of this one."""
-        super().apply_async(expires=TICK_EXPIRES_S)
+        super().apply_async()
 
 
-@app.task(name=DISPATCH, base=WakeTask, shared=False, ignore_result=True, trail=False)
+@app.task(name=DISPATCH, base=TickTask, shared=False, ignore_result=True, trail=False)
 def dispatch() -> None:
     """One tick: take in, release, reap, and wake as many ``deliver`` tasks as there is work for."""
     try:
-        result = Tick(_scripts(), accounts.store(), load()).run()
-        with broker_errors():
+        with stopping.finishing(), broker_errors():
+            result = Tick(_scripts(), accounts.store(), load()).run()
             for _ in range(result.wakes):
-                deliver.apply_async(expires=10)
+                deliver.apply_async()
             if result.quarantined:
                 quarantine.want_examiner()
-            if result.more and not process.is_stopping():
+            if result.more and not stopping.is_stopping():
                 dispatch.go_on()
     except BrokerError as error:
         log.error("tick.broker_lost", f"{error} The next tick tries again.")  # noqa: TRY400 - a line, not a trace
 
 
-@app.task(name=DELIVER, shared=False, ignore_result=True, trail=False)
+@app.task(name=DELIVER, base=WakeTask, shared=False, ignore_result=True, trail=False)
 def deliver() -> int:
     """Claim and POST until nothing is ready; carries nothing, so that losing one does no harm."""
-    return process.deliver(decide, deliver.apply_async)
+    with stopping.finishing():
+        return process.deliver(decide, deliver.apply_async)
 
 
 def decide(postback: Claimed | Held, outcome: Outcome) -> Decision:
@@ -329,7 +338,10 @@ def send_postbacks(
 
 
 def resend(postback_id: str) -> str:
-    """Send a dead postback again, the same bytes; returns its state afterwards, empty if unknown."""
+    """Send a dead postback again, the same bytes; returns its state afterwards, empty if unknown.
+
+    A message that was of a newer version is taken in again instead: ``queued``.
+    """
     return _scripts().replay(postback_id)
 
 

@@ -6,15 +6,25 @@ app is not touched.
 
 from __future__ import annotations
 
+import atexit
 import sys
-from typing import Any, NoReturn
+import time
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+from typing import Any, Final, NoReturn
 
+import click
 from celery import bootsteps, signals
+from celery.concurrency import get_implementation
+from celery.worker import state
 from celery.worker.control import Panel, ok
+from celery.worker.request import Request
+from click.core import ParameterSource
 
 from postbacks.broker import check
 from postbacks.control import cancel
-from postbacks.delivery import process
+from postbacks.delivery import process, stopping
 from postbacks.delivery.quarantine import Keeper
 from postbacks.errors import BadSetting, BrokerUnfit, BrokerUnreachable
 from postbacks.logs import EventLog
@@ -23,9 +33,31 @@ from postbacks.settings import load, unknown_names
 log = EventLog(__name__)
 
 
+#: Seconds that loops have to end at once: they look 20 times a second, and a note may be under way.
+LEAVE_WITHIN_S: Final = 2.0
+
+
 def _refuse(sentence: str) -> NoReturn:
     sys.stderr.write(f"postbacks: {sentence}\n")
     raise SystemExit(2)
+
+
+def _prefork_is_asked_for() -> bool:
+    """Whether the command line says ``--pool prefork``.
+
+    celery 5.7 (``celery.bin.worker.WorkersPool``) takes that for its own default and prefers
+    ``worker_pool``, which is ``threads`` here: the option would do nothing, without a word.
+    """
+    context = click.get_current_context(silent=True)
+    if context is None or context.get_parameter_source("pool") is not ParameterSource.COMMANDLINE:
+        return False
+    asked = ""
+    for word, following in pairwise([*sys.argv, ""]):
+        if word in {"-P", "--pool"}:
+            asked = following
+        elif word.startswith(("-P", "--pool=")):
+            asked = word.removeprefix("-P").removeprefix("--pool=")
+    return asked == "prefork"
 
 
 class PoolCheck(bootsteps.StartStopStep):
@@ -33,6 +65,8 @@ class PoolCheck(bootsteps.StartStopStep):
 
     def __init__(self, worker: Any, **kwargs: Any) -> None:
         super().__init__(worker, **kwargs)
+        if _prefork_is_asked_for():
+            worker.pool_cls = get_implementation("prefork")
         pool = worker.pool_cls.__module__.rpartition(".")[2]
         if pool not in {"thread", "prefork"}:
             _refuse(
@@ -55,17 +89,27 @@ class PoolCheck(bootsteps.StartStopStep):
         # threads: one loop claims, one more may finish its slice, and two threads stay free to tick;
         # prefork: every child but one may deliver
         loops = concurrency - 1 if pool == "prefork" else max(1, min(2, concurrency - 2))
-        self._places = process.Places(loops)
-        process.set_places(self._places)
+        places = process.Places(loops)
+        atexit.register(places.close)  # not when this step stops: loops may still run then, and a signal come
+        process.set_places(places)
+        worker.wait_for_soft_shutdown = partial(_soft_shutdown, worker, places)
 
-    def stop(self, worker: Any) -> None:
-        """Remove the files of the places."""
-        del worker
-        self._places.close()
 
-    def terminate(self, worker: Any) -> None:
-        """The same on a cold shutdown."""
-        self.stop(worker)
+class WakeRequest(Request):
+    """A tick or a wake-up that a worker has taken.
+
+    Mirrors ``celery.worker.request.Request``; differs in that it never expires (a beat of version 0.1.0 or
+    a deployment's own schedule may give it ``expires``, which this machine's clock would judge), and in
+    that a cold shutdown does not cancel it: the loops are told, and end by themselves.
+    """
+
+    def maybe_expire(self) -> bool:
+        """Never: whenever it comes, it wakes."""
+        return False
+
+    def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
+        """Nothing: a thread cannot be killed, and a child is not killed in the middle of its notes."""
+        del pool, signal, emit_retry
 
 
 class Stopping(bootsteps.StartStopStep):
@@ -82,6 +126,7 @@ class Stopping(bootsteps.StartStopStep):
     def __init__(self, worker: Any, **kwargs: Any) -> None:
         super().__init__(worker, **kwargs)
         signals.worker_shutting_down.connect(_on_shutting_down, weak=False)
+        signals.worker_process_init.connect(stopping.child_began, weak=False)
         Panel.register(
             name="revoke", type="control", variadic="task_id", signature="[id1 [id2 [... [idN]]]]"
         )(_revoke)
@@ -94,11 +139,39 @@ class Stopping(bootsteps.StartStopStep):
     def stop(self, worker: Any) -> None:
         """Tell the loops, however the shutdown came about."""
         del worker
-        process.stop_claiming()
+        stopping.stop_claiming()
 
     def terminate(self, worker: Any) -> None:
-        """The same on a cold shutdown."""
-        self.stop(worker)
+        """A cold shutdown: the loops end at once."""
+        del worker
+        stopping.leave()
+
+
+def _soft_shutdown(worker: Any, places: process.Places) -> None:
+    """What comes before a cold shutdown: the loops finish for ``worker_soft_shutdown_timeout`` seconds.
+
+    Mirrors ``WorkController.wait_for_soft_shutdown``; differs in that the loops are told to claim nothing
+    more (Celery sends its signal only afterwards), in ending as soon as nothing is in flight, and in that
+    loops which are still at it then end at once.
+    """
+    stopping.stop_claiming()
+    timeout_s = float(worker.app.conf.worker_soft_shutdown_timeout or 0)
+    if timeout_s > 0:
+        log.warning("worker.soft_shutdown", "what is open is finished", within_s=timeout_s)
+        _wait_while(lambda: places.in_use() or _foreign_tasks(), timeout_s)
+    stopping.leave()
+    _wait_while(places.in_use, LEAVE_WITHIN_S)
+
+
+def _foreign_tasks() -> bool:
+    """Whether tasks run that are a deployment's own."""
+    return any(not request.name.startswith("postbacks.") for request in tuple(state.active_requests))
+
+
+def _wait_while(busy: Callable[[], bool], timeout_s: float) -> None:
+    deadline_s = time.monotonic() + timeout_s
+    while time.monotonic() < deadline_s and busy():
+        time.sleep(0.05)
 
 
 class Quarantine(bootsteps.StartStopStep):
@@ -119,11 +192,12 @@ class Quarantine(bootsteps.StartStopStep):
     def stop(self, worker: Any) -> None:
         """Let the examiner finish what it has in flight."""
         del worker
-        self._keeper.stop()
+        self._keeper.stop(wait=True)
 
     def terminate(self, worker: Any) -> None:
-        """The same on a cold shutdown."""
-        self.stop(worker)
+        """A cold shutdown: it is told to end, and finishes by itself."""
+        del worker
+        self._keeper.stop(wait=False)
 
 
 def _serve() -> None:
@@ -141,7 +215,7 @@ def _serve() -> None:
             settings.metrics_port,
             [WorkerCollector(process.shared_counts())],
             settings,
-            alive=lambda: not process.is_stopping(),
+            alive=lambda: not stopping.is_stopping(),
         )
     except BadSetting as error:
         log.warning("metrics.not_served", f"{error} Postbacks are delivered all the same.")
@@ -151,7 +225,7 @@ def _serve() -> None:
 
 
 def _on_shutting_down(**_: Any) -> None:
-    process.stop_claiming()
+    stopping.stop_claiming()
 
 
 def _revoke(state: Any, task_id: Any, *_: Any, **__: Any) -> Any:

@@ -30,6 +30,7 @@ from postbacks.ledger.record import Attempt
 from postbacks.logs import EventLog
 from postbacks.queue.scripts import Argument, Scripts
 from postbacks.settings import Settings
+from postbacks.version import VERSION
 
 log = EventLog(__name__)
 
@@ -74,6 +75,7 @@ class DeliveryLoop:
         token: its name among the claimers; None for a new one.
         examines: it takes from the quarantine, and from there alone, instead of the lanes.
         must_stop: asked often; once true nothing more is claimed.
+        must_leave: asked often; once true the loop ends at once, whatever is open.
         on_draining: called once, when the loop has stopped claiming and only finishes what is open.
         tally: counts what comes of the attempts.
     """
@@ -90,6 +92,7 @@ class DeliveryLoop:
         token: str | None = None,
         examines: bool = False,
         must_stop: Callable[[], bool] = lambda: False,
+        must_leave: Callable[[], bool] = lambda: False,
         on_draining: Callable[[], None] = lambda: None,
         tally: Tally | None = None,
     ) -> None:
@@ -100,9 +103,10 @@ class DeliveryLoop:
         self._decide = decide
         self._slice_s = settings.deliver_slice_s if slice_s is None else slice_s
         self._must_stop = must_stop
+        self._must_leave = must_leave
         self._on_draining = on_draining
         self._tally = tally or Tally(adapter)
-        self._token = token or uuid.uuid4().hex
+        self._token = token or f"{uuid.uuid4().hex}@{VERSION}"
         self._examines = examines
         self._lease_ms = int(settings.claim_lease_s * 1000)
         self._max_transfers = transfers_allowed(settings)
@@ -142,8 +146,8 @@ class DeliveryLoop:
                 stop_by_s = now_s + self._settings.stop_within_s
             if self._claiming and (now_s >= slice_ends_s or stop_by_s < math.inf):
                 self._drain()
-            if now_s >= stop_by_s:
-                log.warning("delivery.abandoned", "their lease settles them", open=len(self._open))
+            if now_s >= stop_by_s or self._must_leave():
+                self._abandon()
                 return self.sent
             try:
                 if now_s >= self._broker_retry_s:
@@ -200,6 +204,20 @@ class DeliveryLoop:
             log.error("delivery.broker_lost", str(error), open=len(self._open))
         self._broker_pause_s = min(2.0, (self._broker_pause_s or 0.05) * 2)
         self._broker_retry_s = now_s + self._broker_pause_s
+
+    def _abandon(self) -> None:
+        """Leave what is open to its lease; what has ended is noted and what is only held goes back."""
+        if self._open:
+            log.warning("delivery.abandoned", "their lease settles them", open=len(self._open))
+        try:
+            self._decide_ended()
+            if self._notes:
+                self._commit()
+            self._give_back()
+            if not self._open:
+                self._leave()
+        except BrokerError as error:
+            log.warning("delivery.broker_lost", str(error), open=len(self._open))
 
     def _drain(self) -> None:
         if self._claiming:

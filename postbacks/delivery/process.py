@@ -2,28 +2,27 @@
 
 Threads share one process: one loop claims, and at most one more finishes what it has open after its
 slice ended. Prefork's children are processes of their own: each may run a loop, but one child always
-stays free to tick. Both learn of a shutdown here: a prefork child is not told by Celery before its
-task ends, so the main process sets a flag in shared memory.
+stays free to tick. ``stopping.py`` tells both of a shutdown.
 """
 
 from __future__ import annotations
 
 import fcntl
 import math
-import multiprocessing
 import os
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 from postbacks.accounts import store
 from postbacks.broker import broker_errors, client
 from postbacks.delivery.loop import Decide, DeliveryLoop
 from postbacks.delivery.profile import Profiles
+from postbacks.delivery.stopping import is_stopping, must_leave
 from postbacks.delivery.tally import SharedCounts, Tally
 from postbacks.delivery.transport import CurlAdapter
 from postbacks.errors import BrokerError
@@ -35,18 +34,6 @@ log = EventLog(__name__)
 
 #: Connections kept for reuse beyond the open transfers would need descriptors of their own.
 KEPT_CONNECTIONS: Final = 512
-
-_stopping = multiprocessing.Value("b", 0, lock=False)
-
-
-def stop_claiming() -> None:
-    """Tell every loop of this worker, children included, to claim nothing more."""
-    _stopping.value = 1
-
-
-def is_stopping() -> bool:
-    """Whether the worker is shutting down."""
-    return bool(_stopping.value)
 
 
 class Places:
@@ -71,27 +58,34 @@ class Places:
     @contextmanager
     def take(self) -> Iterator[int | None]:
         """Hold a place while the block runs; yields its number, None where none is free."""
-        held: IO[bytes] | None = None
-        number = None
-        for tried, path in enumerate(self._paths):
-            place = path.open("rb")
-            try:
-                fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                place.close()
-                continue
-            held, number = place, tried
-            break
-        try:
-            yield number
-        finally:
-            if held is not None:
-                held.close()
+        for number, path in enumerate(self._paths):
+            with _locked(path) as free:
+                if free:
+                    yield number
+                    return
+        yield None
+
+    def in_use(self) -> bool:
+        """Whether any loop runs."""
+        with ExitStack() as free:
+            return not all(free.enter_context(_locked(path)) for path in self._paths)
 
     def close(self) -> None:
         """Remove the files; only the process that made them does."""
         if os.getpid() == self._owner:
             self._folder.cleanup()
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[bool]:
+    """Lock a file while the block runs; yields False where another loop has it."""
+    with path.open("rb") as place:
+        try:
+            fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 _places: Places | None = None
@@ -166,6 +160,7 @@ def _run(decide: Decide, hand_over: Callable[[], None], release: Callable[[], No
         decide,
         slice_s=slice_s,
         must_stop=is_stopping,
+        must_leave=must_leave,
         on_draining=draining,
         tally=Tally(adapter, _places.counts if _places is not None else None, place),
     )

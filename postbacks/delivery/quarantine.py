@@ -47,10 +47,10 @@ class Keeper:
         _wanted.value = 0
         self._thread.start()
 
-    def stop(self) -> None:
-        """Let the examiner finish what it has in flight, and end."""
+    def stop(self, *, wait: bool) -> None:
+        """Tell the examiner to end, which it does when nothing of it is in flight any more; wait for that."""
         self._stopping.set()
-        if self._thread.is_alive():
+        if wait and self._thread.is_alive():
             self._thread.join(load().stop_within_s + 1)
 
     def _keep(self) -> None:

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 from postbacks.delivery.profile import Profile
 from postbacks.ledger.record import iso
-
-try:
-    VERSION: Final = version("postbacks")
-except PackageNotFoundError:  # run from a checkout that is not installed
-    VERSION = "0"  # type: ignore[misc]
+from postbacks.version import VERSION
 
 USER_AGENT: Final = f"postbacks/{VERSION}"
 

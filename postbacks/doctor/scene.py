@@ -39,6 +39,7 @@ class Scene:
         now_ms: its clock.
         here_ms: this machine's clock at the same moment.
         last_tick_ms: when a tick last finished.
+        ticks: version of postbacks -> when a tick of it last finished.
         newest_ms: the latest time that a postback's end was noted with.
         claimers: token of a delivering loop -> when its lease ends.
         intake: messages that a tick has taken and not accepted.
@@ -61,6 +62,7 @@ class Scene:
     now_ms: int
     here_ms: int
     last_tick_ms: int | None
+    ticks: Mapping[str, int]
     newest_ms: int | None
     claimers: Mapping[str, int]
     intake: int
@@ -93,6 +95,8 @@ def look(scripts: Scripts, *, overdue_slack_ms: int, workers: Sequence[str] | No
         now_ms = seconds * 1000 + microseconds // 1000 + scripts.clock_offset_ms
         pipe = client.pipeline(transaction=False)
         pipe.get(keys.LAST_TICK)
+        # After it: a tick of a version that says which it is is never seen in the first alone.
+        pipe.hgetall(keys.TICKS)
         pipe.zrevrange(keys.DONE, 0, 0, withscores=True)
         pipe.zrevrange(keys.DEAD, 0, 0, withscores=True)
         pipe.zrange(keys.CLAIMERS, 0, -1, withscores=True)
@@ -111,7 +115,7 @@ def look(scripts: Scripts, *, overdue_slack_ms: int, workers: Sequence[str] | No
         for one in keys.QUEUE_LISTS:
             pipe.llen(one)
         (
-            tick, done, dead, claimers, intake, lease, trusted, suspect, overdue, first, quarantined, parked,
+            tick, ticks, done, dead, claimers, intake, lease, trusted, suspect, overdue, first, quarantined, parked,
             dead_size, done_size, work, unacked, *waiting,
         ) = pipe.execute()  # fmt: skip
         tasks = _tasks(client)
@@ -125,6 +129,7 @@ def look(scripts: Scripts, *, overdue_slack_ms: int, workers: Sequence[str] | No
         now_ms=now_ms,
         here_ms=here_ms + scripts.clock_offset_ms,
         last_tick_ms=None if tick is None else int(float(tick)),
+        ticks={text(version): int(float(at_ms)) for version, at_ms in ticks.items()},
         newest_ms=max(ends, default=None),
         claimers={text(token): int(score) for token, score in claimers},
         intake=intake,

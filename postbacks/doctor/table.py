@@ -148,8 +148,8 @@ CHECKS: Final = (
     Check(
         "clock", "wrong", "this machine's clock against the broker's: within 5 s",
         "Two clocks differ",
-        "Set the one that is wrong (timedatectl). When beat's and a worker's differ by more than 5 s, the "
-        "worker throws every tick away.",
+        "Set the one that is wrong (timedatectl). Workers and beat go by the broker's; what goes by this machine's "
+        "are `countdown=` and `eta=` of programs on it, the dates of certificates, and log lines.",
         _scene(broker_checks.clock),
     ),
     Check(
@@ -210,6 +210,13 @@ CHECKS: Final = (
         "Resends are due and nobody releases them",
         "Ticks do it: see beat. After an outage this is normal for as long as it shrinks.",
         _scene(process_checks.parked_overdue),
+    ),
+    Check(
+        "versions", "note", "which versions of postbacks deliver, or ticked within the last minute: one",
+        "Workers of several versions run side by side",
+        "Normal while an upgrade rolls; it is made for that. If it stays, a worker was forgotten: restart it with "
+        "the new version.",
+        _scene(process_checks.versions),
     ),
     # -- lanes and claims ------------------------------------------------------------------
     Check(

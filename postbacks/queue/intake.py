@@ -10,12 +10,13 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from postbacks.accounts import UNKNOWN_ACCOUNT, Account, AccountStore, check_name, find_accounts
+from postbacks.broker import broker_errors
 from postbacks.catalogue import Event, parse_event
 from postbacks.errors import PostbacksError, UnsupportedOption
 from postbacks.faults import point
 from postbacks.ledger.record import OVERHEAD_BYTES, SCHEMA
 from postbacks.logs import EventLog, unquoted
-from postbacks.queue.message import Message, Unreadable, decode
+from postbacks.queue.message import NEWER, Message, Unreadable, decode
 from postbacks.queue.scripts import ALONE_DEATHS_MAX, Argument, Scripts
 from postbacks.settings import Settings
 from postbacks.urls import check_url, endpoint_of
@@ -154,17 +155,26 @@ class Intake:
                 orders.append((message, PostbacksError(f"it could not be read: {error!r}"), raw))
         wanted = {order.account for _, order, _ in orders if isinstance(order, Order)}
         accounts = find_accounts(self._accounts, sorted(wanted))
+        expiring = any(isinstance(message, Message) and message.expires for message, _ in read)
+        now = self._now() if expiring else None
         fields: list[Argument] = []
         for message, order, raw in orders:
             if isinstance(message, Unreadable) or not isinstance(order, Order):
                 fields += _broken(message, order, raw)
                 continue
             try:
-                fields += _sound(message, order, accounts.get(order.account))
+                fields += _sound(message, order, accounts.get(order.account), now)
             except Exception as error:
                 log.exception("intake.failed", account=order.account, id=message.id)
                 fields += _broken(message, PostbacksError(f"it could not be accepted: {error!r}"), raw)
         return fields
+
+    def _now(self) -> datetime:
+        """The broker's time: this machine's may be wrong."""
+        with broker_errors():
+            seconds, microseconds = self._scripts.client.time()
+        ms = seconds * 1000 + microseconds // 1000 + self._scripts.clock_offset_ms
+        return datetime.fromtimestamp(ms / 1000, UTC)
 
     def _accept(self, token: str, messages: int, fields: list[Argument]) -> bool:
         results = self._scripts.accept(
@@ -194,11 +204,13 @@ def _route(order: Order, account: Account | None) -> tuple[str | None, str]:
     return account.route(order.event.origin, order.event.group)
 
 
-def _sound(message: Message, order: Order, account: Account | None) -> tuple[Argument, ...]:
+def _sound(
+    message: Message, order: Order, account: Account | None, now: datetime | None
+) -> tuple[Argument, ...]:
     event = order.event
     url, reason = _route(order, account)
     place = WAITING if url else SKIPPED
-    if message.expires is not None and message.expires <= datetime.now(UTC):
+    if message.expires is not None and now is not None and message.expires <= now:
         place, reason = SKIPPED, "expired"
     due = int(message.eta.timestamp() * 1000) if message.eta else ""
     return (
@@ -221,7 +233,7 @@ def _broken(
     origin_bytes, code_bytes, reason_bytes = texts
     return (
         message_id, account, "", origin_bytes, code_bytes, "", "", b"", DEAD, reason_bytes,
-        raw[:MAX_RAW_BYTES], "",
+        raw if reason.startswith(NEWER) else raw[:MAX_RAW_BYTES], "",
     )  # fmt: skip
 
 

@@ -28,6 +28,13 @@ from postbacks.catalogue.faults import quoted
 
 TASK_NAME: Final = "postbacks.send_postback"
 
+#: Version of the layout of messages, and the header that says it. One without it, as other clients send it,
+#: is of version 1. It grows only when a reader of the version before would misread a message.
+SCHEMA: Final = 1
+SCHEMA_HEADER: Final = "postbacks-schema"
+#: How the reason begins of a message that only a newer version can read; `postbacks resend` reads it again.
+NEWER: Final = "a newer version of postbacks is needed"
+
 #: A body beyond this cannot hold an event that the catalogue takes; JSON may escape each character
 #: as six bytes, and a compressed one is not unpacked further.
 MAX_BODY_BYTES: Final = 8 * MAX_EVENT_BYTES
@@ -110,6 +117,14 @@ def decode(raw: bytes) -> Message:
         raise Unreadable("the message has no usable id")
     if headers["task"] != TASK_NAME:
         raise Unreadable(f"the message is for the task {quoted(headers['task'])}", message_id)
+    said = headers.get(SCHEMA_HEADER, SCHEMA)
+    schema = str(said) if isinstance(said, int | str) else ""
+    if schema.isdecimal() and (len(schema) > 9 or int(schema) > SCHEMA):  # Python reads no endless number
+        raise Unreadable(
+            f"{NEWER}: the message is of schema {schema[:20]}, this version reads up to {SCHEMA}. "
+            "Start workers of that version, then `postbacks resend` it",
+            message_id,
+        )
     try:
         args, kwargs = _arguments(envelope, headers)
         eta, expires = _time(headers.get("eta")), _time(headers.get("expires"))

@@ -15,6 +15,7 @@ from redis.exceptions import NoScriptError
 from postbacks import keys
 from postbacks.broker import broker_errors
 from postbacks.faults import point
+from postbacks.queue.message import NEWER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -191,8 +192,11 @@ class Scripts:
         return _text(self.run("cancel", (postback_id, remember_s)))
 
     def replay(self, postback_id: str) -> str:
-        """Send a dead postback again; returns its state afterwards, empty if it is unknown."""
-        return _text(self.run("replay", (postback_id,)))
+        """Send a dead postback again; returns its state afterwards, empty if it is unknown.
+
+        ``queued``: a message that only a newer version could read was put back into Celery's queue.
+        """
+        return _text(self.run("replay", (postback_id, NEWER), more_keys=(keys.QUEUE,)))
 
     def retain(self, done_ms: int, dead_ms: int, bytes_max: int, at_most: int) -> int:
         """Drop records older than these ages or past the memory share; returns how many."""

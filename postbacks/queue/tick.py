@@ -13,6 +13,7 @@ from postbacks.broker import broker_errors
 from postbacks.errors import AccountsUnavailable
 from postbacks.logs import EventLog
 from postbacks.queue.intake import Intake
+from postbacks.version import VERSION
 
 if TYPE_CHECKING:
     from postbacks.accounts import AccountStore
@@ -120,9 +121,11 @@ class Tick:
             pipe.time()
             trusted, suspect, quarantined, (seconds, microseconds) = pipe.execute()
             now_ms = seconds * 1000 + microseconds // 1000 + self._scripts.clock_offset_ms
-            pipe.set(keys.LAST_TICK, now_ms, get=True)
-            pipe.hincrby(keys.TOTALS, "ticks", 1)
-            before_ms = pipe.execute()[0]
+            noted = client.pipeline(transaction=True)  # so that no doctor sees one without the other
+            noted.set(keys.LAST_TICK, now_ms, get=True)
+            noted.hset(keys.TICKS, VERSION, str(now_ms))
+            noted.hincrby(keys.TOTALS, "ticks", 1)
+            before_ms = noted.execute()[0]
             if before_ms and now_ms - int(before_ms) > LATE_MS:
                 client.hincrby(keys.TOTALS, "late_ticks", 1)
         lanes = trusted + suspect

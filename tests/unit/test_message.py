@@ -16,7 +16,15 @@ from hypothesis import strategies as st
 from kombu import compression
 from kombu.utils import json as kombu_json
 
-from postbacks.queue.message import MAX_BODY_BYTES, Unreadable, can_unpack, decode, is_id
+from postbacks.queue.message import (
+    MAX_BODY_BYTES,
+    NEWER,
+    SCHEMA_HEADER,
+    Unreadable,
+    can_unpack,
+    decode,
+    is_id,
+)
 
 EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 EMBED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
@@ -261,3 +269,16 @@ def test_a_message_with_one_byte_changed_is_read_or_unreadable(change):
     at = change % len(raw)
     _only_unreadable(raw[:at] + bytes([raw[at] ^ 0xFF]) + raw[at + 1 :])
     _only_unreadable(raw[:at])
+
+
+@pytest.mark.parametrize("schema", [1, "1", None, -5, 1.5, [2], {}, "two", True])
+def test_a_schema_that_is_known_or_none_changes_nothing(schema):
+    """Only a number beyond ours says that a newer version is needed."""
+    assert decode(message(**{SCHEMA_HEADER: schema})).id == "id-1"
+
+
+@pytest.mark.parametrize("schema", [2, "2", "9" * 5000, 10**4000])
+def test_a_message_of_a_newer_schema_is_not_guessed_at(schema):
+    """It is kept whole, with the reason, until a newer worker reads it."""
+    with pytest.raises(Unreadable, match=NEWER):
+        decode(message(**{SCHEMA_HEADER: schema}))

@@ -20,6 +20,7 @@ FLOORS = [
     "postbacks.examiner",
     "postbacks.tasks",
     "postbacks.worker",
+    "postbacks.beat",
     "postbacks.doctor",
     "postbacks.monitor",
     "postbacks.control",
@@ -43,6 +44,7 @@ FLOORS = [
     "postbacks.keys",
     "postbacks.faults",
     "postbacks.errors",
+    "postbacks.version",
 ]
 
 MODULES = sorted(path for path in ROOT.rglob("*.py"))

@@ -1,0 +1,44 @@
+"""Our beat: the tick comes every second, whatever happens to the machine's clock."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from typing import Any, Final
+
+from celery.beat import Scheduler
+from celery.schedules import schedule
+
+from postbacks.logs import EventLog
+
+log = EventLog(__name__)
+
+#: Seconds between the clock and the steady one from which on the clock was put back. Less than a tick is
+#: what a time service corrects, and delays a tick by as much.
+JUMP_S: Final = 1.0
+
+
+class SteadyScheduler(Scheduler):
+    """Keeps intervals when the machine's clock is put back.
+
+    Mirrors ``celery.beat.Scheduler``; differs in that what runs at an interval is reckoned from the new time
+    on: in Celery 5.7 it is silent until the clock has come to where it was. Entries by the calendar
+    (``crontab``) are left as they are, and so is a clock that is put forward: both mean what they say.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._ahead_s = time.time() - time.monotonic()
+        super().__init__(*args, **kwargs)
+
+    def tick(self, *args: Any, **kwargs: Any) -> float:
+        """One look at what is due; returns the seconds until the next."""
+        ahead_s = time.time() - time.monotonic()
+        back_s = self._ahead_s - ahead_s
+        if back_s >= JUMP_S:
+            log.warning("beat.clock_put_back", "intervals go on", by_s=round(back_s))
+            for entry in self.schedule.values():
+                if type(entry.schedule) is schedule and entry.last_run_at is not None:
+                    entry.last_run_at -= timedelta(seconds=back_s)
+            self._heap = None  # is ordered by times of the old clock
+        self._ahead_s = ahead_s
+        return float(super().tick(*args, **kwargs))

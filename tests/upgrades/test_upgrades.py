@@ -1,0 +1,162 @@
+"""The version before and this one on one broker, and what the version before has left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+from helpers import BASE_ENV, check_places, eventually, set_account
+
+from postbacks import keys, send_postback, send_postbacks, settings
+from postbacks.doctor import Doctor
+from postbacks.ledger.ledger import Ledger
+from postbacks.local import CeleryProcess
+from postbacks.queue.message import NEWER, SCHEMA, SCHEMA_HEADER
+from postbacks.queue.scripts import Scripts
+from postbacks.receiver import Answer, Receiver
+from postbacks.tasks import resend
+from postbacks.version import SILENT, VERSION
+
+HERE = Path(__file__).parent
+EVENT = {"ORIGIN": "SUB", "CODE": "N302", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
+OLD = {"PYTHONPATH": str(HERE / f"postbacks-{SILENT}.zip")}
+
+
+def restore(client, port: int) -> int:
+    """Put a recorded broker back; returns when it was recorded, in ms."""
+    text = (HERE / f"broker-{SILENT}.json").read_text().replace("{port}", str(port))
+    found = json.loads(text)
+    for name, key in found.items():
+        raw, value = name.encode("latin-1"), key["value"]
+        if key["type"] == "string":
+            client.set(raw, value.encode("latin-1"))
+        elif key["type"] == "list":
+            client.rpush(raw, *(one.encode("latin-1") for one in value))
+        elif key["type"] == "hash":
+            client.hset(raw, mapping={k.encode("latin-1"): v.encode("latin-1") for k, v in value.items()})
+        else:
+            client.zadd(raw, {one.encode("latin-1"): score for one, score in value})
+    return int(found[keys.LAST_TICK]["value"])
+
+
+def test_what_the_version_before_left_behind_comes_to_its_end(rig):
+    """Waiting, parked, in flight, held, dead, in the queue and in a dead tick's hands: recorded by 0.1.0 itself."""
+    with Receiver() as receiver:
+        recorded_ms = restore(rig.client, receiver.port)
+        ledger = Ledger(rig.client)
+        before = {key.decode().removeprefix(keys.RECORD) for key in rig.client.keys(f"{keys.RECORD}*")}
+        states = {one: ledger.get(one).state for one in before}
+        begun = {
+            one.decode() for key in rig.client.keys(f"{keys.CLAIMS}*")
+            for one, flag in rig.client.hgetall(key).items() if flag == b"1"
+        }  # fmt: skip
+        assert set(states.values()) == {
+            "waiting", "sending", "parked", "delivered", "dead", "skipped", "cancelled"
+        }  # fmt: skip
+        rig.scripts.clock_offset_ms = recorded_ms + 3_600_000 - int(time.time() * 1000)
+        for _ in range(3):
+            rig.tick()
+            rig.deliver()
+        after = {key.decode().removeprefix(keys.RECORD) for key in rig.client.keys(f"{keys.RECORD}*")}
+        assert len(after - before) == 2, "the queue's and the dead tick's message"
+        for one in after:
+            record, was = ledger.get(one), states.get(one, "")
+            open_before = was in {"", "waiting", "sending", "parked"}
+            assert record.state == ("delivered" if open_before else was)
+            assert (record.attempts[0].outcome == "unknown") == (one in begun) if record.attempts else True
+        assert {len(posts) for posts in receiver.by_id().values()} == {1}
+        failed = [one for one in before if states[one] == "dead" and ledger.get(one).url]
+        assert [resend(one) for one in failed] == ["waiting"]
+        rig.tick()
+        rig.deliver()
+        assert [ledger.get(one).state for one in failed] == ["delivered"]
+        report = Doctor(rig.scripts, rig.settings, pause_s=0).examine()
+    assert [result.sentence for result in report.wrong if result.check.name != "clock"] == []
+    assert report.found("schemas") == {}
+    check_places(rig.client)
+
+
+def test_a_worker_of_the_version_before_and_one_of_this_run_side_by_side(broker, tmp_path):
+    """Old and new workers, beats and producers; resends too: all delivered, none twice, and the doctor says who runs."""
+    env = {**BASE_ENV, "POSTBACKS_BROKER_URL": broker.url, "POSTBACKS_RETRY_COUNTDOWN_S": "1"}
+    quiet = ["--without-mingle", "--without-gossip", "--loglevel=DEBUG"]
+    processes = [
+        CeleryProcess(kind, env=env | path, args=[*quiet, f"--hostname={name}@%h"] if kind == "worker" else [],
+                      log_path=tmp_path / f"{name}-{kind}.log", cwd=tmp_path)
+        for name, path in (("old", OLD), ("new", {})) for kind in ("worker", "beat")
+    ]  # fmt: skip
+    seen: Counter[str] = Counter()
+
+    def answer(post):
+        seen[post.postback_id] += 1
+        failed = "flaky" in post.path and seen[post.postback_id] == 1
+        return Answer(500 if failed else 200, delay_s=0.1)
+
+    with Receiver(answer) as receiver:
+        accounts = [f"{kind}{number}" for kind in ("good", "flaky") for number in range(5)]
+        for account in accounts:
+            set_account(account, url=receiver.url(f"/{account}"))
+        try:
+            for process in processes:
+                process.start()
+            for process in processes[::2]:
+                process.wait_for_log(" ready.", 60)
+            program = (
+                "import sys; import postbacks; assert '.zip' in postbacks.__file__\n"
+                f"for account in {accounts!r}: print(*postbacks.send_postbacks(account, [{EVENT!r}] * 20))"
+            )
+            made = subprocess.run(
+                [sys.executable, "-c", program], env={**os.environ, **env, **OLD}, cwd=tmp_path,
+                capture_output=True, text=True, check=True, timeout=60,
+            )  # fmt: skip
+            ids = made.stdout.split() + [
+                one for account in accounts for one in send_postbacks(account, [EVENT] * 20)
+            ]
+            assert len(ids) == 400
+            doctor = Doctor(Scripts(broker.client()), settings.load(), pause_s=0)
+            said = eventually(lambda: doctor.examine().found("versions"), 30, "the doctor's word")
+            assert set(said) == {SILENT, VERSION}
+            eventually(lambda: broker.client().zcard(keys.DONE) == 400, 60, "all delivered")
+        except BaseException:
+            for process in processes:
+                print(process.log()[-3000:])
+            raise
+        finally:
+            for process in reversed(processes):
+                process.stop()
+        posts = receiver.by_id()
+    for old in processes[:1]:
+        assert "Traceback" not in old.log()
+    for process in processes[::2]:
+        assert process.log().count("postbacks.deliver[") > 0
+    assert {one: len(got) for one, got in posts.items()} == {
+        one: 2 if "flaky" in posts[one][0].path else 1 for one in ids
+    }
+    assert check_places(broker.client()) == {"done": 400}
+
+
+def test_a_message_of_a_newer_version_is_kept_until_a_newer_worker_reads_it(rig, monkeypatch):
+    """An old worker may take it in first: dead with that reason, whole; `postbacks resend` gives it back to the queue."""
+    with Receiver() as receiver:
+        set_account("acme", url=receiver.url())
+        monkeypatch.setattr("postbacks.tasks.SCHEMA", SCHEMA + 1)
+        one = send_postback.delay("acme", EVENT).id
+        (raw,) = rig.client.lrange(keys.QUEUE, 0, -1)
+        assert json.loads(raw)["headers"][SCHEMA_HEADER] == SCHEMA + 1
+        rig.tick()
+        kept = rig.record(one)
+        assert (kept.state, kept.raw) == ("dead", raw)
+        assert kept.reason.startswith(f"{NEWER}: the message is of schema {SCHEMA + 1}")
+        assert resend(one) == "queued"
+        monkeypatch.setattr("postbacks.queue.message.SCHEMA", SCHEMA + 1)  # the worker is upgraded
+        rig.tick()
+        rig.deliver()
+        assert rig.record(one).state == "delivered"
+        assert list(receiver.by_id()) == [one]
+    assert check_places(rig.client) == {"done": 1}
+    assert int(rig.client.get(keys.LEDGER_BYTES)) == int(rig.client.hget(keys.record(one), "bytes"))
