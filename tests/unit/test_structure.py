@@ -36,6 +36,7 @@ FLOORS = [
     "postbacks.urls",
     "postbacks.broker",
     "postbacks.settings",
+    "postbacks.sentinel",
     "postbacks.keys",
     "postbacks.faults",
     "postbacks.errors",
