@@ -22,9 +22,10 @@ import redis
 from postbacks.local import _PORTS, _Process, _server_binary
 
 NAME: Final = "postbacks-primary"
-PASSWORD: Final = "pass/word@of the servers"  # noqa: S105 - of a test's own servers
+#: With what a URL must encode, but no space: a sentinel that rewrites its configuration does not quote it.
+PASSWORD: Final = "pass/word@of:the%servers"  # noqa: S105 - of a test's own servers
 SENTINEL_PASSWORD: Final = "sentinels-password"  # noqa: S105
-URL_PASSWORD: Final = "pass%2Fword%40of%20the%20servers"  # noqa: S105
+URL_PASSWORD: Final = "pass%2Fword%40of%3Athe%25servers"  # noqa: S105
 #: Milliseconds of silence after which a sentinel holds the primary for dead; 30,000 by default.
 DOWN_AFTER_MS: Final = 1000
 START_S: Final = 20.0

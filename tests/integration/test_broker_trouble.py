@@ -7,13 +7,21 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from helpers import BASE_ENV, ended, eventually, running
+import redis
+from celery.beat import Scheduler
+from helpers import BASE_ENV, ended, environment, eventually, running
 
-from postbacks.local import EmbeddedBroker
+from postbacks import BrokerUnfit, keys, send_postback
+from postbacks.app import app
+from postbacks.local import EmbeddedBroker, LocalStack
+from postbacks.queue.publish import DirectProducer
 from postbacks.receiver import Receiver
 
 PRODUCER = """
@@ -31,6 +39,12 @@ for line in sys.stdin:
     print(json.dumps(said), flush=True)
 """
 
+
+EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
+#: Short leases, and a broker that is given up after a second.
+ENV = {"POSTBACKS_CLAIM_LEASE_S": "3", "POSTBACKS_INTAKE_LEASE_S": "2", "POSTBACKS_BROKER_TIMEOUT_S": "1"}
+#: Keys of another database, so that loading them takes its time: 0.1 ms each until the test says otherwise.
+KEYS_TO_LOAD = 40_000
 
 Trouble = Callable[[EmbeddedBroker], Callable[[], object]]
 
@@ -106,67 +120,194 @@ def kill(broker: EmbeddedBroker) -> Callable[[], None]:
     return broker.start
 
 
+def make_it_load(broker: EmbeddedBroker) -> Callable[[], None]:
+    """It starts again and reads its data for longer than the test lasts."""
+    client = broker.client()
+    pipe = client.pipeline(transaction=False)
+    pipe.execute_command("SELECT", 9)
+    for number in range(KEYS_TO_LOAD):
+        pipe.set(f"ballast:{number}", "")
+    pipe.execute_command("SELECT", 0)
+    pipe.execute()
+    broker.kill()
+    start = threading.Thread(target=broker.start)
+    start.start()
+
+    def loads() -> bool:
+        try:
+            client.ping()
+        except redis.BusyLoadingError:
+            return True
+        except redis.RedisError:
+            return False
+        raise AssertionError("it has loaded all its data already")
+
+    eventually(loads, 10, "a broker that loads")
+
+    def end() -> None:
+        client.config_set("key-load-delay", "0")
+        start.join(30)
+        client.execute_command("SELECT", 9)
+        client.flushdb()
+        client.execute_command("SELECT", 0)
+
+    return end
+
+
+def lock(broker: EmbeddedBroker) -> Callable[[], None]:
+    """It wants a password from now on, and everybody has to connect anew."""
+    client = broker.client()
+    client.config_set("requirepass", "secret")
+    client.client_kill_filter(_type="normal", skipme=True)
+
+    def unlock() -> None:
+        client.config_set("requirepass", "")
+
+    return unlock
+
+
 TROUBLES = {
-    "read-only": (make_read_only, "BrokerUnfit", "is read-only"),
-    "full": (make_full, "BrokerUnfit", "is full (maxmemory reached)"),
-    "unable to write": (make_unable_to_write, "BrokerUnfit", "cannot write to its disk"),
+    "READONLY": (make_read_only, "BrokerUnfit", "is read-only"),
+    "OOM": (make_full, "BrokerUnfit", "is full (maxmemory reached)"),
+    "MISCONF": (make_unable_to_write, "BrokerUnfit", "cannot write to its disk"),
+    "LOADING": (make_it_load, "BrokerUnreachable", "is still loading its data"),
+    "NOAUTH": (lock, "BrokerUnfit", "wants a password"),
     "frozen": (freeze, "BrokerUnreachable", "did not answer in time"),
     "gone": (kill, "BrokerUnreachable", "does not answer"),
 }
 
 
+@dataclass
+class World:
+    """A broker that is hurt again and again, and the same processes beside it all the time."""
+
+    broker: EmbeddedBroker
+    stack: LocalStack
+    receiver: Receiver
+    producer: Producer
+
+    def accepted(self, count: int) -> list[str]:
+        """Send some; the ids of those that were accepted."""
+        return [one for said, one in self.producer.send(count) if said == "accepted"]
+
+    def check_all_arrived(self, accepted: list[str]) -> None:
+        """Everything has come to its end, and no process had to be started again."""
+        with self.broker.client() as client:
+            assert {ended(client, one, 60).state for one in accepted} == {"delivered"}
+        assert all(process.alive for process in (*self.stack.workers, *self.stack.beats))
+        assert set(accepted) <= set(self.receiver.by_id())
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """One for all tests of this file: what a process did not get over, the next trouble shows."""
+    config = {"enable-protected-configs": "yes", "key-load-delay": "100"}
+    with (
+        EmbeddedBroker(config=config) as broker,
+        Receiver() as receiver,
+        running(broker, tmp_path_factory.mktemp("trouble"), env=ENV) as stack,
+    ):
+        producer = Producer(broker, receiver.url())
+        yield World(broker, stack, receiver, producer)
+        producer.close()
+
+
 @pytest.mark.parametrize("trouble", TROUBLES)
-def test_in_trouble_the_caller_is_told_and_afterwards_all_goes_on_by_itself(tmp_path, trouble):
+def test_in_trouble_the_caller_is_told_and_afterwards_all_goes_on_by_itself(world, trouble):
     """Nothing that was accepted is lost, nothing that was refused is half-done, no process needs a hand."""
-    with EmbeddedBroker(config={"enable-protected-configs": "yes"}) as broker:
-        live_through(broker, tmp_path, *TROUBLES[trouble])
+    begin, kind, words = TROUBLES[trouble]
+    before = set(world.receiver.by_id())
+    accepted = world.accepted(20)
+    assert len(accepted) == 20
+    end = begin(world.broker)
+    for said, sentence in world.producer.send(2):
+        assert (said, words) == (kind, words if words in sentence else sentence)
+    end()
+    accepted += eventually(lambda: world.accepted(1), 20, "a call that is accepted again")
+    accepted += world.accepted(20)
+    assert len(accepted) == 41
+    world.check_all_arrived(accepted)
+    strangers = set(world.receiver.by_id()) - before - set(accepted)
+    assert len(strangers) <= 2, "a call in a time-out may have got through, no other"
 
 
-def live_through(own_broker: EmbeddedBroker, tmp_path: Path, begin: Trouble, kind: str, words: str) -> None:
-    """Accepted before, refused during, accepted after; then everything accepted has arrived."""
-    env = {"POSTBACKS_CLAIM_LEASE_S": "3", "POSTBACKS_INTAKE_LEASE_S": "2", "POSTBACKS_BROKER_TIMEOUT_S": "1"}
-    with Receiver() as receiver, running(own_broker, tmp_path, env=env) as stack:
-        producer = Producer(own_broker, receiver.url())
-        accepted = [one for said, one in producer.send(20) if said == "accepted"]
-        assert len(accepted) == 20
-        end = begin(own_broker)
-        for said, sentence in producer.send(2):
-            assert said == kind
-            assert words in sentence
-        end()
-
-        def accepted_again() -> list[str]:
-            return [one for said, one in producer.send(1) if said == "accepted"]
-
-        accepted += eventually(accepted_again, 20, "a call that is accepted again")
-        accepted += [one for said, one in producer.send(20) if said == "accepted"]
-        client = own_broker.client()
-        assert {ended(client, one, 60).state for one in accepted} == {"delivered"}
-        assert all(process.alive for process in (*stack.workers, *stack.beats))
-        producer.close()
-    arrived = set(receiver.by_id())
-    assert set(accepted) <= arrived
-    assert len(arrived - set(accepted)) <= 2, "a call in a time-out may have got through, no other"
+def test_a_database_that_the_broker_does_not_have_is_refused_with_a_sentence(own_broker, tmp_path):
+    """The caller is told at its first call, a worker at its start; beat waits and says why."""
+    url = own_broker.url.removesuffix("/0") + "/99"
+    words = "has no database of that number; correct POSTBACKS_BROKER_URL."
+    with environment(POSTBACKS_BROKER_URL=url), pytest.raises(BrokerUnfit, match=words):
+        send_postback.delay("acme", EVENT)
+    env = {**os.environ, **BASE_ENV, "POSTBACKS_BROKER_URL": url}
+    worker = subprocess.run(
+        [sys.executable, "-m", "celery", "-A", "postbacks", "worker"],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert worker.returncode == 2
+    assert words in worker.stderr
+    assert "Traceback" not in worker.stderr
 
 
-def test_five_restarts_of_the_broker_under_load_need_no_hand(own_broker, tmp_path):
+def test_five_restarts_of_the_broker_under_load_need_no_hand(world):
     """Sending resumes each time, no process dies, and in the end everything has arrived."""
-    env = {"POSTBACKS_CLAIM_LEASE_S": "3", "POSTBACKS_INTAKE_LEASE_S": "2", "POSTBACKS_BROKER_TIMEOUT_S": "1"}
-    with Receiver() as receiver, running(own_broker, tmp_path, env=env) as stack:
-        producer = Producer(own_broker, receiver.url())
-        accepted: list[str] = []
-        for _ in range(5):
-            own_broker.restart()
-            before = len(accepted)
+    accepted: list[str] = []
+    for _ in range(5):
+        world.broker.restart()
+        before = len(accepted)
 
-            def send(before: int = before) -> bool:
-                accepted.extend(one for said, one in producer.send(10) if said == "accepted")
-                return len(accepted) >= before + 40
+        def send(before: int = before) -> bool:
+            accepted.extend(world.accepted(10))
+            return len(accepted) >= before + 40
 
-            eventually(send, 30, "forty accepted calls")
-            newest = accepted[-1]
-            receiver.wait_for(1, 30, where=lambda post, newest=newest: post.postback_id == newest)
-        client = own_broker.client()
-        assert {ended(client, one, 60).state for one in accepted} == {"delivered"}
-        assert all(process.alive for process in (*stack.workers, *stack.beats))
-        producer.close()
+        eventually(send, 30, "forty accepted calls")
+        newest = accepted[-1]
+        world.receiver.wait_for(1, 30, where=lambda post, newest=newest: post.postback_id == newest)
+    world.check_all_arrived(accepted)
+
+
+def test_ten_thousand_parked_postbacks_hold_nothing_unacknowledged(world):
+    """They wait in our sorted set: Celery's ``unacked`` holds at most the tick that is just being taken."""
+    with world.broker.client() as client, environment(POSTBACKS_BROKER_URL=world.broker.url):
+        with DirectProducer() as producer:
+            for number in range(10_000):
+                send_postback.apply_async(
+                    (f"a{number % 10}", EVENT),
+                    {"url": world.receiver.url()},
+                    countdown=3600,
+                    producer=producer,
+                )
+        held = []
+
+        def parked() -> bool:
+            held.append(client.hlen("unacked"))
+            return client.zcard(keys.PARKED) == 10_000
+
+        eventually(parked, 60, "ten thousand parked")
+        for _ in range(3):
+            tick = client.get(keys.LAST_TICK)
+            eventually(lambda tick=tick: parked() and client.get(keys.LAST_TICK) != tick, 20, "a tick")
+        assert max(held) <= 4, "a worker holds more than it works on"
+        eventually(lambda: client.hlen("unacked") == 0, 5, "nothing unacknowledged")
+
+
+def test_ten_minutes_without_workers_leave_one_tick_in_celerys_queue(broker, monkeypatch):
+    """Beat's own scheduler with the clock moved on: 600 ticks are due, one message waits."""
+    started = now = datetime.now(UTC)
+    monkeypatch.setattr(app, "now", lambda: now)
+    scheduler = Scheduler(app=app)
+    sent = []
+    monkeypatch.setattr(
+        scheduler,
+        "apply_async",
+        lambda entry, **_: sent.append(entry.task) or app.tasks[entry.task].apply_async(),
+    )
+    with broker.client() as client:
+        while now < started + timedelta(minutes=10):
+            scheduler.tick()
+            now += timedelta(seconds=1)
+            assert client.llen(keys.WORK_QUEUE) <= 1
+        assert len(sent) >= 590
+        assert client.llen(keys.WORK_QUEUE) == 1
