@@ -206,7 +206,14 @@ def check(connection: redis.Redis | None = None) -> list[str]:
     numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
     if numbers < (MIN_VALKEY if name == "valkey_version" else MIN_REDIS):
         raise BrokerUnfit(f"The broker at {url} is version {version}; Redis 7.0 or Valkey 8.0 is needed.")
+    warnings = []
     if not info.get("aof_enabled") and not info.get("loading"):
         lost = "has no append-only file: what it holds is lost when it dies"
-        return [f"The broker at {url} {lost}. Set appendonly yes and appendfsync always."]
-    return []
+        warnings.append(f"The broker at {url} {lost}. Set appendonly yes and appendfsync always.")
+    wanted, replicas = load().wait_replicas, int(info.get("connected_slaves") or 0)
+    if replicas < wanted:
+        warnings.append(
+            f"The broker at {url} has {replicas} replica{'s' * (replicas != 1)} and POSTBACKS_WAIT_REPLICAS is "
+            f"{wanted}: no postback is accepted until there are as many."
+        )
+    return warnings

@@ -18,24 +18,27 @@ import redis
 from celery.beat import Scheduler
 from helpers import BASE_ENV, ended, environment, eventually, running
 
-from postbacks import BrokerUnfit, keys, send_postback
+from postbacks import keys, send_postback
 from postbacks.app import app
+from postbacks.errors import BrokerUnfit
 from postbacks.local import EmbeddedBroker, LocalStack
 from postbacks.queue.publish import DirectProducer
 from postbacks.receiver import Receiver
 
 PRODUCER = """
-import json, sys, time
+import json, sys, uuid
 from postbacks import PostbacksError, send_postback
 event = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 for line in sys.stdin:
     count, url = json.loads(line)
     said = []
     for _ in range(count):
+        one = str(uuid.uuid4())
         try:
-            said.append(["accepted", send_postback.delay("acme", event, url=url).id])
+            send_postback.apply_async(("acme", event), {"url": url}, task_id=one)
+            said.append([one, "accepted", ""])
         except PostbacksError as error:
-            said.append([type(error).__name__, str(error)])
+            said.append([one, type(error).__name__, str(error)])
     print(json.dumps(said), flush=True)
 """
 
@@ -43,8 +46,8 @@ for line in sys.stdin:
 EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 #: Short leases, and a broker that is given up after a second.
 ENV = {"POSTBACKS_CLAIM_LEASE_S": "3", "POSTBACKS_INTAKE_LEASE_S": "2", "POSTBACKS_BROKER_TIMEOUT_S": "1"}
-#: Keys of another database, so that loading them takes its time: 0.1 ms each until the test says otherwise.
-KEYS_TO_LOAD = 40_000
+#: Keys of another database, so that loading them takes its time: 1 ms each until the test says otherwise.
+KEYS_TO_LOAD = 5_000
 
 Trouble = Callable[[EmbeddedBroker], Callable[[], object]]
 
@@ -129,7 +132,15 @@ def make_it_load(broker: EmbeddedBroker) -> Callable[[], None]:
         pipe.set(f"ballast:{number}", "")
     pipe.execute_command("SELECT", 0)
     pipe.execute()
+    client.bgrewriteaof()  # a snapshot, of which it answers between two kilobytes (see the fixture)
+
+    def rewritten() -> bool:
+        info = client.info("persistence")
+        return not info["aof_rewrite_in_progress"] and not info["aof_rewrite_scheduled"]
+
+    eventually(rewritten, 20, "a snapshot")
     broker.kill()
+    broker._config["key-load-delay"] = "1000"  # for this start alone: the others should be fast
     start = threading.Thread(target=broker.start)
     start.start()
 
@@ -147,6 +158,7 @@ def make_it_load(broker: EmbeddedBroker) -> Callable[[], None]:
     def end() -> None:
         client.config_set("key-load-delay", "0")
         start.join(30)
+        del broker._config["key-load-delay"]
         client.execute_command("SELECT", 9)
         client.flushdb()
         client.execute_command("SELECT", 0)
@@ -187,8 +199,15 @@ class World:
     producer: Producer
 
     def accepted(self, count: int) -> list[str]:
-        """Send some; the ids of those that were accepted."""
-        return [one for said, one in self.producer.send(count) if said == "accepted"]
+        """Send until so many calls have been accepted; their ids."""
+        ids: list[str] = []
+
+        def enough() -> bool:
+            ids.extend(one for one, said, _ in self.producer.send(count - len(ids)) if said == "accepted")
+            return len(ids) == count
+
+        eventually(enough, 30, f"{count} accepted calls")
+        return ids
 
     def check_all_arrived(self, accepted: list[str]) -> None:
         """Everything has come to its end, and no process had to be started again."""
@@ -201,7 +220,7 @@ class World:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """One for all tests of this file: what a process did not get over, the next trouble shows."""
-    config = {"enable-protected-configs": "yes", "key-load-delay": "100"}
+    config = {"enable-protected-configs": "yes", "loading-process-events-interval-bytes": "1024"}
     with (
         EmbeddedBroker(config=config) as broker,
         Receiver() as receiver,
@@ -216,19 +235,16 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 def test_in_trouble_the_caller_is_told_and_afterwards_all_goes_on_by_itself(world, trouble):
     """Nothing that was accepted is lost, nothing that was refused is half-done, no process needs a hand."""
     begin, kind, words = TROUBLES[trouble]
-    before = set(world.receiver.by_id())
     accepted = world.accepted(20)
-    assert len(accepted) == 20
     end = begin(world.broker)
-    for said, sentence in world.producer.send(2):
-        assert (said, words) == (kind, words if words in sentence else sentence)
+    refused = world.producer.send(2)
     end()
-    accepted += eventually(lambda: world.accepted(1), 20, "a call that is accepted again")
+    for _, said, sentence in refused:
+        assert (said, words) == (kind, words if words in sentence else sentence)
     accepted += world.accepted(20)
-    assert len(accepted) == 41
     world.check_all_arrived(accepted)
-    strangers = set(world.receiver.by_id()) - before - set(accepted)
-    assert len(strangers) <= 2, "a call in a time-out may have got through, no other"
+    if trouble != "frozen":  # what was on its way then may get through, as the sentence says
+        assert {one for one, _, _ in refused}.isdisjoint(world.receiver.by_id())
 
 
 def test_a_database_that_the_broker_does_not_have_is_refused_with_a_sentence(own_broker, tmp_path):
@@ -256,13 +272,8 @@ def test_five_restarts_of_the_broker_under_load_need_no_hand(world):
     accepted: list[str] = []
     for _ in range(5):
         world.broker.restart()
-        before = len(accepted)
-
-        def send(before: int = before) -> bool:
-            accepted.extend(world.accepted(10))
-            return len(accepted) >= before + 40
-
-        eventually(send, 30, "forty accepted calls")
+        for _ in range(4):
+            accepted += world.accepted(10)
         newest = accepted[-1]
         world.receiver.wait_for(1, 30, where=lambda post, newest=newest: post.postback_id == newest)
     world.check_all_arrived(accepted)
@@ -272,13 +283,12 @@ def test_ten_thousand_parked_postbacks_hold_nothing_unacknowledged(world):
     """They wait in our sorted set: Celery's ``unacked`` holds at most the tick that is just being taken."""
     with world.broker.client() as client, environment(POSTBACKS_BROKER_URL=world.broker.url):
         with DirectProducer() as producer:
-            for number in range(10_000):
-                send_postback.apply_async(
-                    (f"a{number % 10}", EVENT),
-                    {"url": world.receiver.url()},
-                    countdown=3600,
-                    producer=producer,
-                )
+            one = send_postback.apply_async(
+                ("acme", EVENT), {"url": world.receiver.url()}, countdown=3600, producer=producer
+            )
+            ((queue, (message,)),) = producer._collected.items()
+        texts = [message.replace(one.id, f"parked-{number}") for number in range(9_999)]
+        client.lpush(queue, *texts)
         held = []
 
         def parked() -> bool:
