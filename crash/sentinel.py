@@ -84,6 +84,7 @@ class Options:
     faults: tuple[str, ...] = FAULTS
     pairs: int = 2
     drain_s: float = 60.0
+    countdown_s: float = 2.0
     say: Callable[[str], None] = field(default=print)
 
 
@@ -96,6 +97,7 @@ def run(options: Options, wait_replicas: int, folder: Path) -> Column:
         env = SETTINGS | {
             "POSTBACKS_BROKER_URL": group.url,
             "POSTBACKS_WAIT_REPLICAS": str(wait_replicas),
+            "POSTBACKS_RETRY_COUNTDOWN_S": str(options.countdown_s),
         }
         quiet = ["--without-mingle", "--without-gossip", "--loglevel=INFO"]
         ours: list[CeleryProcess] = []
@@ -166,7 +168,10 @@ def run(options: Options, wait_replicas: int, folder: Path) -> Column:
 
 
 def _do(group: SentinelGroup, kind: str, chance: random.Random) -> tuple[float, float]:
-    """Do it, wait for another primary, bring back what was hurt; when it began, and how long it had no primary."""
+    """Once all is whole: do it, wait for another primary, start again what died; when it began, and how long
+    there was no primary.
+    """
+    group.wait_until_whole(60)
     old, began_s = group.primary(), time.time()
     down: list[Server] = [] if kind == "primary frozen" else [old]
     if kind == "primary and a sentinel killed":
@@ -183,7 +188,6 @@ def _do(group: SentinelGroup, kind: str, chance: random.Random) -> tuple[float, 
         old.resume()
     for one in down:
         one.start()
-    group.wait_until_whole(60)
     return began_s, took_s
 
 
@@ -260,9 +264,13 @@ def main() -> int:
     parser.add_argument("--faults", type=int, default=len(FAULTS), help=f"how many of: {', '.join(FAULTS)}")
     parser.add_argument("--pairs", type=int, default=2, help="workers, and beats (default: 2)")
     parser.add_argument("--drain", type=float, default=60, help="seconds to drain at most (default: 60)")
+    parser.add_argument("--countdown", type=float, default=2, help="seconds to a resend (default: 2)")
     args = parser.parse_args()
     seed = random.SystemRandom().randrange(10**6) if args.seed is None else args.seed
-    options = Options(seed, args.seconds, args.postbacks, FAULTS[: args.faults], args.pairs, args.drain)
+    faults = FAULTS[: args.faults]
+    options = Options(
+        seed, args.seconds, args.postbacks, faults, args.pairs, args.drain, countdown_s=args.countdown
+    )
     columns = []
     for wait in (0, 1) if args.wait == "both" else (int(args.wait),):
         print(

@@ -65,13 +65,16 @@ def parse(url: str) -> SentinelUrl:
     names, _, name = rest.partition("/")
     options = {key: values[0] for key, values in parse_qs(query, keep_blank_values=True).items()}
     hosts = []
-    for text in names.split(","):
+    if "://" in head:
+        raise ValueError(f"it has several URLs, as kombu writes it; write {FORM}")
+    for number, text in enumerate(names.split(","), 1):
         found = _HOST.fullmatch(text.strip())
         port = int(found[2] or PORT) if found else 0
         if found is None or not 1 <= port <= 65535:
-            raise ValueError(f"{text.strip()!r} is no sentinel's host:port; write {FORM}")
+            # Not shown: where the @ was forgotten it is a password.
+            raise ValueError(f"sentinel {number} is no host:port; write {FORM}")
         hosts.append((found[1].strip("[]"), port))
-    if not name or "/" in name or ";" in name:
+    if not name or "/" in name:
         raise ValueError(f"the name of the primary is missing behind the hosts; write {FORM}")
     if unknown := sorted(options.keys() - _OPTIONS):
         raise ValueError(f"{unknown[0]!r} is no option of it; there are {', '.join(sorted(_OPTIONS))}")
@@ -185,3 +188,18 @@ def kombu_options(text: str, timeout_s: float) -> dict[str, Any]:
     """What kombu's Sentinel transport wants besides the URL."""
     url = parse(text)
     return {"master_name": url.name, "sentinel_kwargs": _asking(url, timeout_s)}
+
+
+def troubles(text: str, timeout_s: float) -> dict[str, str]:
+    """Ask every sentinel whether it could have another primary elected: its address and what is wrong."""
+    url = parse(text)
+    found = {}
+    for host, port in url.hosts:
+        one = redis.Redis(host, port, **_asking(url, timeout_s))
+        try:
+            one.execute_command("SENTINEL", "CKQUORUM", url.name)  # type: ignore[no-untyped-call]
+        except redis.RedisError as error:
+            found[f"{host}:{port}"] = f"{host}:{port}: {_short(error)}"
+        finally:
+            one.close()
+    return found

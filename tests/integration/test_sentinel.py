@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,10 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from helpers import environment
 
-from postbacks import keys, send_postback, send_postbacks
+from postbacks import keys, send_postback, send_postbacks, sentinel
 from postbacks.broker import check, client
+from postbacks.cli import main
 from postbacks.errors import BrokerUnreachable, NotReplicated
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +29,7 @@ EVENT = {"ORIGIN": "SUB", "CODE": "N302", "MOBILE": "15552312102", "CAMPAIGNID":
 
 def test_a_primary_that_is_killed_under_load_takes_nothing_accepted_with_it():
     """One replica had each postback as well (WAIT): all arrive, and neither worker nor beat needs a hand."""
-    options = "--seed 3 --wait 1 --faults 1 --pairs 1 --seconds 6 --postbacks 600 --drain 20"
+    options = "--seed 3 --wait 1 --faults 1 --pairs 1 --seconds 5 --postbacks 500 --drain 40 --countdown 0.2"
     done = subprocess.run(
         [sys.executable, "-m", "crash.sentinel", *options.split()],
         cwd=ROOT,
@@ -69,6 +72,9 @@ def test_a_caller_is_told_which_of_a_sentinels_troubles_it_is(group):
     assert "know no primary called 'other' (they know: postbacks-primary)" in refused(
         group.url_of(group.sentinels, "other")
     )
+    assert sentinel.troubles(group.url, 3) == {}
+    (unknown,) = sentinel.troubles(group.url_of(group.sentinels, "other"), 3).values()
+    assert "No such master" in unknown
     wrong = group.url.replace(SENTINEL_PASSWORD, "wrong")
     assert "no sentinel answers (127.0.0.1:" in refused(wrong)
     servers = group.url_of(group.servers).partition("&")[0]
@@ -76,6 +82,8 @@ def test_a_caller_is_told_which_of_a_sentinels_troubles_it_is(group):
     group.sentinels[0].pause()
     try:
         assert "no sentinel answers (127.0.0.1:" in refused(group.url + "&db=3")
+        found = sentinel.troubles(group.url, 1)
+        assert list(found) == [f"127.0.0.1:{group.sentinels[0].port}"]
     finally:
         group.sentinels[0].resume()
 
@@ -103,5 +111,9 @@ def test_a_postback_is_accepted_only_when_enough_replicas_have_it(group):
         assert client().llen(keys.QUEUE_LISTS[0]) == 5
     with environment(POSTBACKS_BROKER_URL=group.url, POSTBACKS_WAIT_REPLICAS="2"):
         (warning,) = check()
+        shown = CliRunner().invoke(main, ["doctor", "--json"])
+        lines = {line["check"]: line for line in map(json.loads, shown.stdout.splitlines())}
+        assert lines["sentinels"]["level"] == "ok"
+        assert "there are 1, POSTBACKS_WAIT_REPLICAS is 2" in lines["replicas"]["says"]
         assert "POSTBACKS_WAIT_REPLICAS is 2" in warning
         assert "1 replica" in warning
