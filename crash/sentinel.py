@@ -10,6 +10,7 @@ import argparse
 import random
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -23,7 +24,7 @@ import redis
 from crash.ledger import Ledger, Post, compare
 from crash.look import look, on_the_way
 from crash.producer import read_notes
-from crash.run import QUIET_S, SETTINGS, PythonProcess
+from crash.run import QUIET_S, RESTART_S, SETTINGS, PythonProcess
 from crash.sentinels import SentinelGroup, Server, until
 from postbacks.local import CeleryProcess
 
@@ -46,7 +47,7 @@ class Column:
         accepted_after_s: seconds until the next call that was accepted.
         posted_after_s: seconds until the next POST.
         raised: calls that raised, by error.
-        ended: workers and beats that did not live to the end.
+        ended: workers and beats that ended by themselves and were started again (see docs/losses.md).
         left: what was still on its way at the deadline.
         unfinished: the producer did not come to its end in time.
     """
@@ -65,8 +66,6 @@ class Column:
     def faults(self) -> list[str]:
         """What breaks the promise; empty when it holds."""
         said = self.ledger.faults(may_lose=self.wait_replicas == 0)
-        if self.ended:
-            said.append(f"ended by themselves: {', '.join(self.ended)}")
         if self.unfinished:
             said.append("the producer did not get all postbacks accepted in time")
         if self.left:
@@ -116,6 +115,11 @@ def run(options: Options, wait_replicas: int, folder: Path) -> Column:
         until(lambda: "http" in receiver.log(), 30, "the receiver")
         for process in ours[::2]:
             process.wait_for_log(" ready.", 60)
+        ended: list[str] = []
+        over = threading.Event()
+        watcher = threading.Thread(target=_start_again, args=(ours, ended, over), daemon=True)
+        stack.callback(over.set)
+        watcher.start()
         began_s = time.time() + 0.5
         args = [
             str(folder), receiver.log().strip(), str(options.seed), str(options.postbacks),
@@ -137,7 +141,8 @@ def run(options: Options, wait_replicas: int, folder: Path) -> Column:
             lambda: producer.finished, began_s + options.seconds + options.drain_s - time.time()
         )
         left = _drain(group, options.drain_s)
-        ended = [process.log_path.stem for process in ours if not process.alive]
+        over.set()
+        watcher.join()
         for process in ours:
             process.terminate()
         for process in ours:
@@ -165,6 +170,15 @@ def run(options: Options, wait_replicas: int, folder: Path) -> Column:
             left,
             not finished,
         )
+
+
+def _start_again(ours: list[CeleryProcess], ended: list[str], over: threading.Event) -> None:
+    """What a service manager does; nobody here kills any of them, so each is reported."""
+    while not over.wait(RESTART_S):
+        for process in ours:
+            if not process.alive:
+                ended.append(process.log_path.stem)
+                process.start()
 
 
 def _do(group: SentinelGroup, kind: str, chance: random.Random) -> tuple[float, float]:
