@@ -33,7 +33,8 @@ bench: $(VENV)/ready ## Measure delivery beside the textbook task (about two min
 
 .PHONY: crash
 crash: $(VENV)/ready ## Kill anything at any moment, count every postback afterwards (ten minutes; ARGS="--seed 7")
-	@$(BIN)/python -m crash $(ARGS)
+	@$(BIN)/python -m crash $(ARGS); columns=$$?; echo; \
+	$(BIN)/python -m crash.sentinel $(SENTINEL_ARGS); sentinels=$$?; exit $$((columns | sentinels))
 
 .PHONY: alerts
 alerts: $(VENV)/ready ## Check the alerts for Prometheus and try each out (promtool; fetched by apt-get where it is missing)

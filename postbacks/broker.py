@@ -13,7 +13,9 @@ import redis
 from kombu.exceptions import OperationalError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+from redis.sentinel import MasterNotFoundError
 
+from postbacks import sentinel
 from postbacks.errors import BrokerUnfit, BrokerUnreachable
 from postbacks.settings import load
 
@@ -35,6 +37,8 @@ def redis_url(url: str) -> str:
 
 def kombu_url(url: str) -> str:
     """The broker URL as kombu wants it (redis-py writes a socket as ``unix://``)."""
+    if sentinel.is_sentinel(url):
+        return sentinel.kombu_url(url)
     parts = urlsplit(url)
     if parts.scheme == "unix":
         query = {key: values[0] for key, values in parse_qs(parts.query).items()}
@@ -56,7 +60,7 @@ def redacted(url: str) -> str:
     user_info, at, host = rest.rpartition("@")  # a password may hold an @ or a slash
     if at:
         head = f"{scheme}{mark}{user_info.partition(':')[0]}:***@{host}"
-    query = re.sub(r"(?i)\b(password|username)=[^&]*", r"\1=***", query)
+    query = re.sub(r"(?i)(\w*password|\w*username)=[^&]*", r"\1=***", query)
     return f"{head}?{query}" if query else head
 
 
@@ -64,10 +68,12 @@ def redacted(url: str) -> str:
 def client_for(url: str, timeout_s: float) -> redis.Redis:
     """One client a URL and process; its connections are pooled and safe to share between threads."""
     with broker_errors(url):
-        target = redis_url(url)
-        # A Unix socket has no other machine that could fall silent, and redis-py takes no keep-alive for it.
-        keepalive = {} if target.startswith("unix:") else {"socket_keepalive": True}
         try:
+            if sentinel.is_sentinel(url):
+                return sentinel.client(url, timeout_s)
+            target = redis_url(url)
+            # A Unix socket has no other machine that could fall silent, and redis-py takes no keep-alive for it.
+            keepalive = {} if target.startswith("unix:") else {"socket_keepalive": True}
             return redis.Redis.from_url(
                 target,
                 **keepalive,
@@ -79,7 +85,7 @@ def client_for(url: str, timeout_s: float) -> redis.Redis:
         except (ValueError, TypeError) as error:
             raise BrokerUnreachable(
                 f"POSTBACKS_BROKER_URL={redacted(url)!r} is no broker URL ({error}); "
-                "write redis://host:6379/0, rediss://… or unix:///path/to/socket?db=0."
+                "write redis://host:6379/0, rediss://…, unix:///path/to/socket?db=0 or sentinel://…/NAME."
             ) from None
 
 
@@ -105,6 +111,26 @@ def broker_errors(url: str | None = None) -> Iterator[None]:
 
 #: Words of the server and what they mean. redis-py takes the codes that it knows (READONLY) off the text.
 _RESPONSES: Final = (
+    (
+        "previous master is now a slave",
+        BrokerUnreachable,
+        "is changing its primary (a failover); try again in a moment",
+    ),
+    (
+        "NOREPLICAS",
+        BrokerUnfit,
+        "has fewer replicas in step than its min-replicas-to-write wants; see its replicas",
+    ),
+    (
+        "enough good replicas",
+        BrokerUnfit,
+        "has fewer replicas in step than its min-replicas-to-write wants; see its replicas",
+    ),
+    (
+        "Link with MASTER is down",
+        BrokerUnfit,
+        "is a replica that has lost its primary; point POSTBACKS_BROKER_URL at the primary",
+    ),
     (
         "read only replica",
         BrokerUnfit,
@@ -137,6 +163,8 @@ _RESPONSES: Final = (
 
 def _explained(error: Exception, url: str) -> BrokerUnfit | BrokerUnreachable:
     text = str(error)
+    if isinstance(error, MasterNotFoundError):
+        return BrokerUnreachable(f"The broker at {url} has no primary to talk to: {text.rstrip('.')}.")
     for mark, kind, advice in _RESPONSES:
         if mark in text:
             return kind(f"The broker at {url} {advice}.")
@@ -178,7 +206,14 @@ def check(connection: redis.Redis | None = None) -> list[str]:
     numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
     if numbers < (MIN_VALKEY if name == "valkey_version" else MIN_REDIS):
         raise BrokerUnfit(f"The broker at {url} is version {version}; Redis 7.0 or Valkey 8.0 is needed.")
+    warnings = []
     if not info.get("aof_enabled") and not info.get("loading"):
         lost = "has no append-only file: what it holds is lost when it dies"
-        return [f"The broker at {url} {lost}. Set appendonly yes and appendfsync always."]
-    return []
+        warnings.append(f"The broker at {url} {lost}. Set appendonly yes and appendfsync always.")
+    wanted, replicas = load().wait_replicas, int(info.get("connected_slaves") or 0)
+    if replicas < wanted:
+        warnings.append(
+            f"The broker at {url} has {replicas} replica{'s' * (replicas != 1)} and POSTBACKS_WAIT_REPLICAS is "
+            f"{wanted}: no postback is accepted until there are as many."
+        )
+    return warnings

@@ -13,7 +13,8 @@
     ├── BadSetting            a setting with a value that cannot be
     ├── BrokerError           the broker cannot be used as it is
     │   ├── BrokerUnreachable it does not answer
-    │   └── BrokerUnfit       it answers, but must not be trusted with postbacks
+    │   ├── BrokerUnfit       it answers, but must not be trusted with postbacks
+    │   └── NotReplicated     it has the message, too few of its replicas are known to have it
     └── DeliveryError         what an AsyncResult carries
         ├── PostbackFailed    one attempt failed, the next is planned
         ├── PostbackDead      the last attempt failed
@@ -91,6 +92,10 @@ class BrokerUnreachable(BrokerError):
 
 class BrokerUnfit(BrokerError):
     """Raised when the broker answers but must not be trusted with postbacks (read-only, evicting, too old)."""
+
+
+class NotReplicated(BrokerError):
+    """Raised when fewer than ``POSTBACKS_WAIT_REPLICAS`` replicas said in time that they have the message."""
 
 
 class DeliveryError(PostbacksError):

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from postbacks import sentinel
 from postbacks.errors import BadSetting
 
 Networks = tuple[IPv4Network | IPv6Network, ...]
@@ -52,10 +53,16 @@ class Settings(BaseSettings):
     # -- broker -----------------------------------------------------------------------------
     broker_url: str = Field(
         "redis://127.0.0.1:6379/0",
-        description="Where Redis or Valkey is: redis://, rediss:// (TLS) or unix:///path?db=0.",
+        description="Where Redis or Valkey is: redis://, rediss:// (TLS), unix:///path?db=0 or sentinel://host,host/NAME.",
     )
     broker_timeout_s: float = Field(
         3, gt=0, description="Seconds a broker command or connection may take before it counts as failed."
+    )
+    wait_replicas: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="Replicas that must have a postback before it counts as accepted; 0: the primary alone.",
     )
     accounts: str = Field(
         "",
@@ -184,6 +191,16 @@ class Settings(BaseSettings):
         gt=0,
         description="Seconds that a postback of a working receiver may wait before the system is not healthy.",
     )
+
+    @field_validator("broker_url")
+    @classmethod
+    def _broker(cls, value: str) -> str:
+        scheme = value.partition("://")[0].lower()
+        if "cluster" in scheme:
+            raise ValueError("Celery 5.7 cannot use Redis Cluster; use one server, or several with Sentinel")
+        if sentinel.is_sentinel(value):
+            sentinel.parse(value)
+        return value
 
     @field_validator("proxy_url")
     @classmethod

@@ -126,6 +126,14 @@ def replicas(scene: Scene) -> dict[str, str]:
     return found
 
 
+def too_few(scene: Scene, wanted: int) -> dict[str, str]:
+    """Fewer replicas than every postback has to reach."""
+    count = int(scene.info.get("connected_slaves") or 0)
+    if count >= wanted:
+        return {}
+    return {WHOLE: f"there are {count}, POSTBACKS_WAIT_REPLICAS is {wanted}: no postback is accepted"}
+
+
 def clock(scene: Scene) -> dict[str, str]:
     """This machine's clock against the broker's."""
     difference_s = (scene.here_ms - scene.now_ms) / 1000

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
+from postbacks import sentinel
 from postbacks.doctor import broker_checks, process_checks, survey
 from postbacks.doctor.broker_checks import duration
 from postbacks.ledger.record import SCHEMA
@@ -54,6 +55,17 @@ class Check:
 
 def _scene(find: Callable[[Scene], dict[str, str]]) -> Callable[[Look], dict[str, str]]:
     return lambda look: find(look.scene)
+
+
+def _replicas(look: Look) -> dict[str, str]:
+    return broker_checks.replicas(look.scene) | broker_checks.too_few(look.scene, look.settings.wait_replicas)
+
+
+def _sentinels(look: Look) -> dict[str, str]:
+    settings = look.settings
+    if not sentinel.is_sentinel(settings.broker_url):
+        return {}
+    return sentinel.troubles(settings.broker_url, settings.broker_timeout_s)
 
 
 def _survey(name: str) -> Callable[[Look], dict[str, str]]:
@@ -140,10 +152,19 @@ CHECKS: Final = (
         _scene(broker_checks.memory),
     ),
     Check(
-        "replicas", "wrong", "replicas: online, heard of within 10 s, less than 16 MiB behind",
+        "replicas", "wrong",
+        "replicas: online, heard of within 10 s, less than 16 MiB behind, as many as `POSTBACKS_WAIT_REPLICAS`",
         "A replica is not in step; after a failover now, postbacks would be missing or sent twice",
         "See the replica's log and the network to it.",
-        _scene(broker_checks.replicas),
+        _replicas,
+    ),
+    Check(
+        "sentinels", "wrong",
+        "with a `sentinel://` URL: that each sentinel answers, knows the primary and could have another elected",
+        "A sentinel of POSTBACKS_BROKER_URL is of no help; when the primary dies now, nothing may follow it",
+        "Start the sentinels that do not answer, or correct their addresses and the primary's name in "
+        "POSTBACKS_BROKER_URL; a majority of them must run.",
+        _sentinels,
     ),
     Check(
         "clock", "wrong", "this machine's clock against the broker's: within 5 s",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 import uuid
 from bisect import bisect
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from kombu.serialization import dumps
 
 from postbacks import keys
 from postbacks.broker import broker_errors, client_for, redacted
-from postbacks.errors import BrokerUnreachable
+from postbacks.errors import BrokerUnreachable, NotReplicated
 from postbacks.faults import point
 from postbacks.settings import load
 
@@ -30,6 +31,11 @@ from postbacks.settings import load
 _STEPS: Final = (0, 3, 6, 9)
 #: Messages that one command carries; a few hundred kilobytes.
 BATCH: Final = 500
+#: Share of the limit that replicas have to acknowledge: less than the half after which the socket gives up.
+_WAIT_SHARE: Final = 0.4
+_NOT_KNOWN: Final = (
+    "Whether the message arrived is not known; sent again with the same task_id it is still one postback."
+)
 
 
 class DirectProducer:
@@ -40,12 +46,16 @@ class DirectProducer:
 
     A message whose broker fails is tried once more on a new connection, since a pooled one may be
     stale: the id makes a double harmless.
+
+    With ``POSTBACKS_WAIT_REPLICAS`` a command counts as done when so many replicas have it as well.
     """
 
     def __init__(self) -> None:
         settings = load()
         # Each try may wait to connect and to be answered; two tries must fit into the limit.
-        self._client = client_for(settings.broker_url, settings.broker_timeout_s / 2)
+        self._limit_s = settings.broker_timeout_s
+        self._client = client_for(settings.broker_url, self._limit_s / 2)
+        self._replicas = settings.wait_replicas
         self._collected: dict[str, list[str]] | None = None
         self._count = 0
 
@@ -127,17 +137,38 @@ class DirectProducer:
         self._collected, self._count = {}, 0
 
     def _push(self, queue: str, texts: list[str]) -> None:
+        began_s = time.monotonic()
         with broker_errors():
             try:
-                self._client.lpush(queue, *texts)
+                self._put(queue, texts)
             except redis.TimeoutError as error:
                 # Asked twice it would not answer sooner.
                 raise BrokerUnreachable(
-                    f"The broker at {redacted(load().broker_url)} did not answer in time ({error}). Whether the "
-                    "message arrived is not known; sent again with the same task_id it is still one postback."
+                    f"The broker at {redacted(load().broker_url)} did not answer in time ({error}). {_NOT_KNOWN}"
                 ) from error
             except redis.ConnectionError:
-                self._client.lpush(queue, *texts)
+                if time.monotonic() - began_s > self._limit_s / 2:
+                    raise  # a second try would not fit
+                self._put(queue, texts)
+
+    def _put(self, queue: str, texts: list[str]) -> None:
+        if not self._replicas:
+            self._client.lpush(queue, *texts)
+            return
+        # WAIT asks for the writes of its own connection: both travel on one, in one go.
+        pipe = self._client.pipeline(transaction=False)
+        pipe.lpush(queue, *texts)
+        pipe.execute_command("WAIT", self._replicas, int(self._limit_s * _WAIT_SHARE * 1000))
+        pushed, acknowledged = pipe.execute(raise_on_error=False)
+        for reply in (pushed, acknowledged):
+            if isinstance(reply, Exception):
+                raise reply
+        if acknowledged < self._replicas:
+            raise NotReplicated(
+                f"The broker at {redacted(load().broker_url)} has the message, but {acknowledged} of the "
+                f"{self._replicas} replicas that POSTBACKS_WAIT_REPLICAS asks for said in time that they have it. "
+                f"It may still be delivered; sent again with the same task_id it is still one postback."
+            )
 
 
 class _NoConnection:

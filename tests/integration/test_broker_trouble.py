@@ -7,30 +7,47 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from helpers import BASE_ENV, ended, eventually, running
+import redis
+from celery.beat import Scheduler
+from helpers import BASE_ENV, ended, environment, eventually, running
 
-from postbacks.local import EmbeddedBroker
+from postbacks import keys, send_postback
+from postbacks.app import app
+from postbacks.errors import BrokerUnfit
+from postbacks.local import EmbeddedBroker, LocalStack
+from postbacks.queue.publish import DirectProducer
 from postbacks.receiver import Receiver
 
 PRODUCER = """
-import json, sys, time
+import json, sys, uuid
 from postbacks import PostbacksError, send_postback
 event = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 for line in sys.stdin:
     count, url = json.loads(line)
     said = []
     for _ in range(count):
+        one = str(uuid.uuid4())
         try:
-            said.append(["accepted", send_postback.delay("acme", event, url=url).id])
+            send_postback.apply_async(("acme", event), {"url": url}, task_id=one)
+            said.append([one, "accepted", ""])
         except PostbacksError as error:
-            said.append([type(error).__name__, str(error)])
+            said.append([one, type(error).__name__, str(error)])
     print(json.dumps(said), flush=True)
 """
 
+
+EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
+#: Short leases, and a broker that is given up after a second.
+ENV = {"POSTBACKS_CLAIM_LEASE_S": "3", "POSTBACKS_INTAKE_LEASE_S": "2", "POSTBACKS_BROKER_TIMEOUT_S": "1"}
+#: Keys of another database, so that loading them takes its time: 1 ms each until the test says otherwise.
+KEYS_TO_LOAD = 5_000
 
 Trouble = Callable[[EmbeddedBroker], Callable[[], object]]
 
@@ -106,67 +123,201 @@ def kill(broker: EmbeddedBroker) -> Callable[[], None]:
     return broker.start
 
 
+def make_it_load(broker: EmbeddedBroker) -> Callable[[], None]:
+    """It starts again and reads its data for longer than the test lasts."""
+    client = broker.client()
+    pipe = client.pipeline(transaction=False)
+    pipe.execute_command("SELECT", 9)
+    for number in range(KEYS_TO_LOAD):
+        pipe.set(f"ballast:{number}", "")
+    pipe.execute_command("SELECT", 0)
+    pipe.execute()
+    client.bgrewriteaof()  # a snapshot, of which it answers between two kilobytes (see the fixture)
+
+    def rewritten() -> bool:
+        info = client.info("persistence")
+        return not info["aof_rewrite_in_progress"] and not info["aof_rewrite_scheduled"]
+
+    eventually(rewritten, 20, "a snapshot")
+    broker.kill()
+    broker._config["key-load-delay"] = "1000"  # for this start alone: the others should be fast
+    start = threading.Thread(target=broker.start)
+    start.start()
+
+    def loads() -> bool:
+        try:
+            client.ping()
+        except redis.BusyLoadingError:
+            return True
+        except redis.RedisError:
+            return False
+        raise AssertionError("it has loaded all its data already")
+
+    eventually(loads, 10, "a broker that loads")
+
+    def end() -> None:
+        client.config_set("key-load-delay", "0")
+        start.join(30)
+        del broker._config["key-load-delay"]
+        client.execute_command("SELECT", 9)
+        client.flushdb()
+        client.execute_command("SELECT", 0)
+
+    return end
+
+
+def lock(broker: EmbeddedBroker) -> Callable[[], None]:
+    """It wants a password from now on, and everybody has to connect anew."""
+    client = broker.client()
+    client.config_set("requirepass", "secret")
+    client.client_kill_filter(_type="normal", skipme=True)
+
+    def unlock() -> None:
+        client.config_set("requirepass", "")
+
+    return unlock
+
+
 TROUBLES = {
-    "read-only": (make_read_only, "BrokerUnfit", "is read-only"),
-    "full": (make_full, "BrokerUnfit", "is full (maxmemory reached)"),
-    "unable to write": (make_unable_to_write, "BrokerUnfit", "cannot write to its disk"),
+    "READONLY": (make_read_only, "BrokerUnfit", "is read-only"),
+    "OOM": (make_full, "BrokerUnfit", "is full (maxmemory reached)"),
+    "MISCONF": (make_unable_to_write, "BrokerUnfit", "cannot write to its disk"),
+    "LOADING": (make_it_load, "BrokerUnreachable", "is still loading its data"),
+    "NOAUTH": (lock, "BrokerUnfit", "wants a password"),
     "frozen": (freeze, "BrokerUnreachable", "did not answer in time"),
     "gone": (kill, "BrokerUnreachable", "does not answer"),
 }
 
 
+@dataclass
+class World:
+    """A broker that is hurt again and again, and the same processes beside it all the time."""
+
+    broker: EmbeddedBroker
+    stack: LocalStack
+    receiver: Receiver
+    producer: Producer
+
+    def accepted(self, count: int) -> list[str]:
+        """Send until so many calls have been accepted; their ids."""
+        ids: list[str] = []
+
+        def enough() -> bool:
+            ids.extend(one for one, said, _ in self.producer.send(count - len(ids)) if said == "accepted")
+            return len(ids) == count
+
+        eventually(enough, 30, f"{count} accepted calls")
+        return ids
+
+    def check_all_arrived(self, accepted: list[str]) -> None:
+        """Everything has come to its end, and no process had to be started again."""
+        with self.broker.client() as client:
+            assert {ended(client, one, 60).state for one in accepted} == {"delivered"}
+        assert all(process.alive for process in (*self.stack.workers, *self.stack.beats))
+        assert set(accepted) <= set(self.receiver.by_id())
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """One for all tests of this file: what a process did not get over, the next trouble shows."""
+    config = {"enable-protected-configs": "yes", "loading-process-events-interval-bytes": "1024"}
+    with (
+        EmbeddedBroker(config=config) as broker,
+        Receiver() as receiver,
+        running(broker, tmp_path_factory.mktemp("trouble"), env=ENV) as stack,
+    ):
+        producer = Producer(broker, receiver.url())
+        yield World(broker, stack, receiver, producer)
+        producer.close()
+
+
 @pytest.mark.parametrize("trouble", TROUBLES)
-def test_in_trouble_the_caller_is_told_and_afterwards_all_goes_on_by_itself(tmp_path, trouble):
+def test_in_trouble_the_caller_is_told_and_afterwards_all_goes_on_by_itself(world, trouble):
     """Nothing that was accepted is lost, nothing that was refused is half-done, no process needs a hand."""
-    with EmbeddedBroker(config={"enable-protected-configs": "yes"}) as broker:
-        live_through(broker, tmp_path, *TROUBLES[trouble])
+    begin, kind, words = TROUBLES[trouble]
+    accepted = world.accepted(20)
+    end = begin(world.broker)
+    refused = world.producer.send(2)
+    end()
+    for _, said, sentence in refused:
+        assert (said, words) == (kind, words if words in sentence else sentence)
+    accepted += world.accepted(20)
+    world.check_all_arrived(accepted)
+    if trouble != "frozen":  # what was on its way then may get through, as the sentence says
+        assert {one for one, _, _ in refused}.isdisjoint(world.receiver.by_id())
 
 
-def live_through(own_broker: EmbeddedBroker, tmp_path: Path, begin: Trouble, kind: str, words: str) -> None:
-    """Accepted before, refused during, accepted after; then everything accepted has arrived."""
-    env = {"POSTBACKS_CLAIM_LEASE_S": "3", "POSTBACKS_INTAKE_LEASE_S": "2", "POSTBACKS_BROKER_TIMEOUT_S": "1"}
-    with Receiver() as receiver, running(own_broker, tmp_path, env=env) as stack:
-        producer = Producer(own_broker, receiver.url())
-        accepted = [one for said, one in producer.send(20) if said == "accepted"]
-        assert len(accepted) == 20
-        end = begin(own_broker)
-        for said, sentence in producer.send(2):
-            assert said == kind
-            assert words in sentence
-        end()
-
-        def accepted_again() -> list[str]:
-            return [one for said, one in producer.send(1) if said == "accepted"]
-
-        accepted += eventually(accepted_again, 20, "a call that is accepted again")
-        accepted += [one for said, one in producer.send(20) if said == "accepted"]
-        client = own_broker.client()
-        assert {ended(client, one, 60).state for one in accepted} == {"delivered"}
-        assert all(process.alive for process in (*stack.workers, *stack.beats))
-        producer.close()
-    arrived = set(receiver.by_id())
-    assert set(accepted) <= arrived
-    assert len(arrived - set(accepted)) <= 2, "a call in a time-out may have got through, no other"
+def test_a_database_that_the_broker_does_not_have_is_refused_with_a_sentence(own_broker, tmp_path):
+    """The caller is told at its first call, a worker at its start; beat waits and says why."""
+    url = own_broker.url.removesuffix("/0") + "/99"
+    words = "has no database of that number; correct POSTBACKS_BROKER_URL."
+    with environment(POSTBACKS_BROKER_URL=url), pytest.raises(BrokerUnfit, match=words):
+        send_postback.delay("acme", EVENT)
+    env = {**os.environ, **BASE_ENV, "POSTBACKS_BROKER_URL": url}
+    worker = subprocess.run(
+        [sys.executable, "-m", "celery", "-A", "postbacks", "worker"],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert worker.returncode == 2
+    assert words in worker.stderr
+    assert "Traceback" not in worker.stderr
 
 
-def test_five_restarts_of_the_broker_under_load_need_no_hand(own_broker, tmp_path):
+def test_five_restarts_of_the_broker_under_load_need_no_hand(world):
     """Sending resumes each time, no process dies, and in the end everything has arrived."""
-    env = {"POSTBACKS_CLAIM_LEASE_S": "3", "POSTBACKS_INTAKE_LEASE_S": "2", "POSTBACKS_BROKER_TIMEOUT_S": "1"}
-    with Receiver() as receiver, running(own_broker, tmp_path, env=env) as stack:
-        producer = Producer(own_broker, receiver.url())
-        accepted: list[str] = []
-        for _ in range(5):
-            own_broker.restart()
-            before = len(accepted)
+    accepted: list[str] = []
+    for _ in range(5):
+        world.broker.restart()
+        for _ in range(4):
+            accepted += world.accepted(10)
+        newest = accepted[-1]
+        world.receiver.wait_for(1, 30, where=lambda post, newest=newest: post.postback_id == newest)
+    world.check_all_arrived(accepted)
 
-            def send(before: int = before) -> bool:
-                accepted.extend(one for said, one in producer.send(10) if said == "accepted")
-                return len(accepted) >= before + 40
 
-            eventually(send, 30, "forty accepted calls")
-            newest = accepted[-1]
-            receiver.wait_for(1, 30, where=lambda post, newest=newest: post.postback_id == newest)
-        client = own_broker.client()
-        assert {ended(client, one, 60).state for one in accepted} == {"delivered"}
-        assert all(process.alive for process in (*stack.workers, *stack.beats))
-        producer.close()
+def test_ten_thousand_parked_postbacks_hold_nothing_unacknowledged(world):
+    """They wait in our sorted set: Celery's ``unacked`` holds at most the tick that is just being taken."""
+    with world.broker.client() as client, environment(POSTBACKS_BROKER_URL=world.broker.url):
+        with DirectProducer() as producer:
+            one = send_postback.apply_async(
+                ("acme", EVENT), {"url": world.receiver.url()}, countdown=3600, producer=producer
+            )
+            ((queue, (message,)),) = producer._collected.items()
+        texts = [message.replace(one.id, f"parked-{number}") for number in range(9_999)]
+        client.lpush(queue, *texts)
+        held = []
+
+        def parked() -> bool:
+            held.append(client.hlen("unacked"))
+            return client.zcard(keys.PARKED) == 10_000
+
+        eventually(parked, 60, "ten thousand parked")
+        for _ in range(3):
+            tick = client.get(keys.LAST_TICK)
+            eventually(lambda tick=tick: parked() and client.get(keys.LAST_TICK) != tick, 20, "a tick")
+        assert max(held) <= 4, "a worker holds more than it works on"
+        eventually(lambda: client.hlen("unacked") == 0, 5, "nothing unacknowledged")
+
+
+def test_ten_minutes_without_workers_leave_one_tick_in_celerys_queue(broker, monkeypatch):
+    """Beat's own scheduler with the clock moved on: 600 ticks are due, one message waits."""
+    started = now = datetime.now(UTC)
+    monkeypatch.setattr(app, "now", lambda: now)
+    scheduler = Scheduler(app=app)
+    sent = []
+    monkeypatch.setattr(
+        scheduler,
+        "apply_async",
+        lambda entry, **_: sent.append(entry.task) or app.tasks[entry.task].apply_async(),
+    )
+    with broker.client() as client:
+        while now < started + timedelta(minutes=10):
+            scheduler.tick()
+            now += timedelta(seconds=1)
+            assert client.llen(keys.WORK_QUEUE) <= 1
+        assert len(sent) >= 590
+        assert client.llen(keys.WORK_QUEUE) == 1

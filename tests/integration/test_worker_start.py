@@ -70,8 +70,9 @@ def test_a_pool_that_cannot_work_refuses_to_start_with_one_sentence(broker, args
     [
         ({"maxmemory": "64mb", "maxmemory-policy": "allkeys-lru"}, "set maxmemory-policy noeviction"),
         ({"replicaof": "127.0.0.1 1"}, "point POSTBACKS_BROKER_URL at the primary"),
+        ({"cluster-enabled": "yes"}, "is a cluster node; Celery 5.7 cannot use Redis Cluster"),
     ],
-    ids=["evicting", "replica"],
+    ids=["evicting", "replica", "cluster node"],
 )
 def test_a_broker_that_would_lose_postbacks_is_refused_with_one_sentence(config, words):
     """Exit code 2, one sentence, no traceback."""
@@ -94,6 +95,14 @@ def test_a_broker_without_an_append_only_file_is_warned_of(tmp_path):
         worker.wait_for_log(" ready.", 30)
         assert "Set appendonly yes and appendfsync always." in worker.log()
         assert "POSTBACKS_MAX_RESEND is no setting of postbacks" in worker.log()
+
+
+def test_a_cluster_url_stops_a_start_with_a_sentence():
+    """It is not waited for as a broker that is away is; the password is not shown."""
+    done = celery("redis+cluster://:SECRET@127.0.0.1:7000/0", "worker", *QUIET)
+    assert done.returncode == 2
+    assert "Celery 5.7 cannot use Redis Cluster" in done.stderr
+    assert "SECRET" not in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("setting", ["POSTBACKS_MAX_RESENDS", "POSTBACKS_ALLOWED_NETWORKS"])

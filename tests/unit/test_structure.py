@@ -41,6 +41,7 @@ FLOORS = [
     "postbacks.urls",
     "postbacks.broker",
     "postbacks.settings",
+    "postbacks.sentinel",
     "postbacks.keys",
     "postbacks.faults",
     "postbacks.errors",
