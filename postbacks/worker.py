@@ -99,9 +99,23 @@ class WakeRequest(Request):
     """A tick or a wake-up that a worker has taken.
 
     Mirrors ``celery.worker.request.Request``; differs in that it never expires (a beat of version 0.1.0 or
-    a deployment's own schedule may give it ``expires``, which this machine's clock would judge), and in
-    that a cold shutdown does not cancel it: the loops are told, and end by themselves.
+    a deployment's own schedule may give it ``expires``, which this machine's clock would judge), in that a
+    cold shutdown does not cancel it: the loops are told, and end by themselves; and in that an
+    acknowledgement which fails harms nobody.
     """
+
+    def acknowledge(self) -> None:
+        """Tell the broker, if that can be.
+
+        In kombu 5.7 a message whose connection was closed meanwhile raises what no list of connection errors
+        holds (``'NoneType' object has no attribute 'hostname'``), and Celery would end the worker. It carries
+        nothing: taken again, it wakes once more.
+        """
+        try:
+            super().acknowledge()
+        except Exception as error:  # noqa: BLE001 - see above
+            self.acknowledged = True
+            log.debug("worker.not_acknowledged", str(error))
 
     def maybe_expire(self) -> bool:
         """Never: whenever it comes, it wakes."""

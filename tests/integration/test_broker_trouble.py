@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 from celery.beat import Scheduler
 from helpers import BASE_ENV, ended, environment, eventually, running
+from kombu import Connection, Queue
 
 from postbacks import keys, send_postback
 from postbacks.app import app
@@ -24,6 +26,8 @@ from postbacks.errors import BrokerUnfit
 from postbacks.local import EmbeddedBroker, LocalStack
 from postbacks.queue.publish import DirectProducer
 from postbacks.receiver import Receiver
+from postbacks.tasks import deliver
+from postbacks.worker import WakeRequest
 
 PRODUCER = """
 import json, sys, uuid
@@ -321,3 +325,21 @@ def test_ten_minutes_without_workers_leave_one_tick_in_celerys_queue(broker, mon
             assert client.llen(keys.WORK_QUEUE) <= 1
         assert len(sent) >= 590
         assert client.llen(keys.WORK_QUEUE) == 1
+
+
+def test_a_wake_up_whose_connection_is_gone_before_its_acknowledgement_does_not_end_the_worker(own_broker):
+    """kombu raises what Celery's list of connection errors does not hold; the next wake-up does the same."""
+    with environment(POSTBACKS_BROKER_URL=own_broker.url), Connection(own_broker.url) as connection:
+        deliver.apply_async(connection=connection)
+        taken: list[Any] = []
+        consumer = connection.Consumer(
+            [Queue(keys.WORK_QUEUE)], callbacks=[lambda _, message: taken.append(message)]
+        )
+        consumer.consume()
+        connection.drain_events(timeout=10)
+        (message,) = taken
+        own_broker.kill()
+        connection.collect()
+        request = WakeRequest(message, on_ack=message.ack_log_error, app=app, connection_errors=())
+        request.acknowledge()
+    assert request.acknowledged
