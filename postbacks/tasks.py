@@ -24,6 +24,7 @@ from postbacks.delivery.loop import Decision
 from postbacks.delivery.outcomes import Outcome
 from postbacks.delivery.single import post_once
 from postbacks.errors import BrokerError, InvalidEvent, PostbackFailed
+from postbacks.ledger.states import WAITING
 from postbacks.queue.intake import Intake, Order, check_order
 from postbacks.queue.message import Message
 from postbacks.queue.options import check_options
@@ -31,12 +32,15 @@ from postbacks.queue.publish import DirectProducer
 from postbacks.queue.scripts import Scripts
 from postbacks.queue.tick import Tick
 from postbacks.settings import load
-from postbacks.worker import PoolCheck, Stopping
+from postbacks.taskevents import replayed
+from postbacks.taskevents.facts import args_of
+from postbacks.worker import EventSwitch, PoolCheck, Stopping
 
 log = logging.getLogger(__name__)
 
 app.steps["worker"].add(PoolCheck)
 app.steps["worker"].add(Stopping)
+app.steps["consumer"].add(EventSwitch)
 
 
 class PostbackResult(AsyncResult):
@@ -108,7 +112,7 @@ class PostbackTask(Task):
         check_options(task_id=task_id, link=link, link_error=link_error, **options)
         order = check_order(args or (), kwargs or {})
         options["queue"] = keys.QUEUE
-        options.setdefault("argsrepr", f"({order.account!r}, {order.event.origin} {order.event.code})")
+        options.setdefault("argsrepr", args_of(order.account, order.event.origin, order.event.code))
         options.setdefault("kwargsrepr", "{}")
         _check_broker()
         if producer is None and not options.get("connection") and not app.conf.task_always_eager:
@@ -232,7 +236,8 @@ class WakeTask(Task):
         super().apply_async(expires=TICK_EXPIRES_S)
 
 
-@app.task(name=DISPATCH, base=WakeTask, shared=False, ignore_result=True, trail=False)
+# Neither tells of itself: a tick a second would push the postbacks out of what Flower keeps.
+@app.task(name=DISPATCH, base=WakeTask, shared=False, ignore_result=True, trail=False, send_events=False)
 def dispatch() -> None:
     """One tick: take in, release, reap, and wake as many ``deliver`` tasks as there is work for."""
     try:
@@ -246,7 +251,7 @@ def dispatch() -> None:
         log.error("tick.broker_lost %s The next tick tries again.", error)  # noqa: TRY400 - a line, not a trace
 
 
-@app.task(name=DELIVER, shared=False, ignore_result=True, trail=False)
+@app.task(name=DELIVER, shared=False, ignore_result=True, trail=False, send_events=False)
 def deliver() -> int:
     """Claim and POST until nothing is ready; carries nothing, so that losing one does no harm."""
     return process.deliver(decide, deliver.apply_async)
@@ -327,7 +332,10 @@ def send_postbacks(
 
 def resend(postback_id: str) -> str:
     """Send a dead postback again, the same bytes; returns its state afterwards, empty if unknown."""
-    return _scripts().replay(postback_id)
+    state = _scripts().replay(postback_id)
+    if state == WAITING:
+        replayed(postback_id)
+    return state
 
 
 def _scripts() -> Scripts:

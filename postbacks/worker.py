@@ -7,19 +7,28 @@ app is not touched.
 from __future__ import annotations
 
 import logging
+import math
 import sys
-from typing import Any, NoReturn
+import time
+from typing import Any, Final, NoReturn
 
 from celery import bootsteps, signals
 from celery.worker.control import Panel, ok
 
+from postbacks import taskevents
 from postbacks.broker import check
 from postbacks.control import cancel
 from postbacks.delivery import process
+from postbacks.delivery.outcomes import OUTCOMES
 from postbacks.errors import BrokerUnfit, BrokerUnreachable
 from postbacks.settings import unknown_names
 
 log = logging.getLogger(__name__)
+
+#: Seconds between two looks at the switch of events.
+LOOK_EVERY_S: Final = 0.5
+#: Seconds between two words to other programs that events are on.
+ANNOUNCE_EVERY_S: Final = 10.0
 
 
 def _refuse(sentence: str) -> NoReturn:
@@ -56,6 +65,12 @@ class PoolCheck(bootsteps.StartStopStep):
         loops = concurrency - 1 if pool == "prefork" else max(1, min(2, concurrency - 2))
         self._places = process.Places(loops)
         process.set_places(self._places)
+        taskevents.set_up(worker.hostname, worker.app.conf.event_exchange, OUTCOMES)
+
+    def info(self, worker: Any) -> dict[str, Any]:
+        """What ``celery inspect stats`` says of us."""
+        del worker
+        return {"postbacks": {"delivering_loops_max": self._places.count, "events": taskevents.counts()}}
 
     def stop(self, worker: Any) -> None:
         """Remove the files of the places."""
@@ -92,6 +107,39 @@ class Stopping(bootsteps.StartStopStep):
     def terminate(self, worker: Any) -> None:
         """The same on a cold shutdown."""
         self.stop(worker)
+
+
+class EventSwitch(bootsteps.StartStopStep):
+    """Turns the events of postbacks on and off with the worker's own: ``-E``, Flower's and ``control``'s switch."""
+
+    requires = ("celery.worker.consumer.events:Events",)
+
+    def __init__(self, consumer: Any, **kwargs: Any) -> None:
+        super().__init__(consumer, **kwargs)
+        self._timer: Any = None
+        self._announced_s = -math.inf
+
+    def start(self, consumer: Any) -> None:
+        """Look now, and from now on twice a second: nothing tells of a change."""
+        self._look(consumer)
+        self._timer = consumer.timer.call_repeatedly(LOOK_EVERY_S, self._look, (consumer,))
+
+    def stop(self, consumer: Any) -> None:
+        """Stop looking; the consumer starts anew when its connection was lost."""
+        del consumer
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _look(self, consumer: Any) -> None:
+        dispatcher = consumer.event_dispatcher
+        if dispatcher is None:
+            return  # its connection is being made anew
+        groups = dispatcher.groups
+        on = bool(dispatcher.enabled and (not groups or "task" in groups))
+        taskevents.switch(on)
+        if on and time.monotonic() - self._announced_s >= ANNOUNCE_EVERY_S:
+            self._announced_s = time.monotonic()
+            taskevents.announce()
 
 
 def _on_shutting_down(**_: Any) -> None:

@@ -29,6 +29,7 @@ from postbacks.delivery.transport import CurlAdapter
 from postbacks.errors import BrokerError
 from postbacks.queue.scripts import Scripts
 from postbacks.settings import load
+from postbacks.taskevents import flush
 
 log = logging.getLogger(__name__)
 
@@ -126,6 +127,7 @@ def deliver(decide: Decide, hand_over: Callable[[], None]) -> int:
             return _run(decide, hand_over, release) if free else 0
     finally:
         release()
+        flush()  # the process may end with this loop
 
 
 def _run(decide: Decide, hand_over: Callable[[], None], release: Callable[[], None]) -> int:

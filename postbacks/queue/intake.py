@@ -16,6 +16,7 @@ from postbacks.ledger.record import OVERHEAD_BYTES, SCHEMA
 from postbacks.queue.message import Message, Unreadable, decode
 from postbacks.queue.scripts import Argument, Scripts
 from postbacks.settings import Settings
+from postbacks.taskevents import admit, received
 from postbacks.urls import check_url, endpoint_of
 from postbacks.xml import render
 
@@ -23,6 +24,9 @@ log = logging.getLogger(__name__)
 
 #: How much of an unreadable message is kept with it.
 MAX_RAW_BYTES: Final = 65_536
+
+#: Fields of a postback in the arguments of ``accept.lua``.
+FIELDS: Final = 12
 
 WAITING, SKIPPED, DEAD = "waiting", "skipped", "dead"
 
@@ -153,12 +157,14 @@ class Intake:
         return fields
 
     def _accept(self, token: str, fields: list[Argument]) -> bool:
+        level = admit(self._scripts.clock_offset_ms, len(fields) // FIELDS)
         results = self._scripts.accept(
             token, SCHEMA, self._settings.max_waiting_per_account, OVERHEAD_BYTES, fields
         )
         if results is None:
             log.warning("intake.lease_lost token=%s: the next tick takes these messages in", token)
             return False
+        received(level, fields, results)
         full = results.count(-1)
         if full:
             log.error("intake.backlog_full postbacks=%d: an account's backlog is full; they are dead", full)

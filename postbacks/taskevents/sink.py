@@ -1,0 +1,402 @@
+"""Where the work tells what happened: kept for a moment, then sent by a thread of its own.
+
+The work only appends to a list in memory. Events are dropped, and counted, where the broker does not take
+them or they come faster than they leave: delivery goes on as if nobody looked.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import multiprocessing
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import redis
+
+from postbacks import keys
+from postbacks.broker import client, client_for
+from postbacks.errors import BrokerError
+from postbacks.ledger.record import iso
+from postbacks.settings import load
+from postbacks.taskevents import wire
+from postbacks.taskevents.facts import Fields, args_of, error_of, event
+from postbacks.taskevents.share import Levels, Meter, is_in_share, is_shown
+
+if TYPE_CHECKING:
+    from postbacks.ledger.record import Attempt
+
+log = logging.getLogger(__name__)
+
+#: Seconds between two batches: what Flower lags behind, and five commands or so a second.
+FLUSH_EVERY_S: Final = 0.2
+#: Postbacks whose events may wait to be sent; past it they are dropped.
+PENDING_MAX: Final = 50_000
+#: Seconds without sending after the broker has failed.
+PAUSE_S: Final = 2.0
+#: Seconds that the broker may take to answer the sending thread, or the caller's own time-out if less.
+TIMEOUT_S: Final = 1.0
+#: Changes of the share that are remembered.
+LEVELS_KEPT: Final = 500
+#: Seconds for which a worker's word counts that it sends events.
+ON_FOR_S: Final = 30
+#: Seconds between two lines of the log about the same thing.
+LOG_EVERY_S: Final = 60.0
+#: Fields of a postback in the arguments of ``accept.lua``.
+_ID, _ACCOUNT, _ORIGIN, _CODE, _PLACE, _REASON, _DUE = 0, 1, 3, 4, 8, 9, 11
+
+
+class Postback(Protocol):
+    """What a claimed or held postback has in common."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def account(self) -> str: ...
+    @property
+    def origin(self) -> str: ...
+    @property
+    def code(self) -> str: ...
+    @property
+    def failures(self) -> int: ...
+
+
+#: (event, chosen by the share, or told whatever the share is)
+Told = tuple[Fields, bool]
+
+# Prefork's children learn from the main process, through memory that they share with it.
+_on = multiprocessing.Value("b", 0, lock=False)
+#: sent, dropped, sampled out: of the worker's processes together.
+_counts = multiprocessing.Array("Q", 3)
+
+_lock = threading.Lock()
+_sending = threading.Lock()
+_pending: deque[tuple[int, Callable[[Levels], list[Told]]]] = deque()
+_pending_count = 0
+_thread: tuple[int, threading.Thread] | None = None
+_hostname = ""
+_exchange = ""
+_words: Mapping[str, str] = {}
+_pause_until_s = 0.0
+_logged_s: dict[str, float] = {}
+
+
+def set_up(hostname: str, exchange: str, words: Mapping[str, str]) -> None:
+    """Say whose events these are; called by the main process, before it forks.
+
+    Args:
+        hostname: the worker's node name.
+        exchange: Celery's ``event_exchange``.
+        words: what each outcome of an attempt means.
+    """
+    global _hostname, _exchange, _words
+    _hostname, _exchange, _words = hostname, exchange, words
+
+
+def switch(on: bool) -> None:
+    """Turn events on or off in all processes of this worker."""
+    if bool(_on.value) != on:
+        _on.value = int(on)
+        log.info("taskevents.%s", "on" if on else "off")
+
+
+def is_on() -> bool:
+    """Whether anybody wants events."""
+    return bool(_on.value)
+
+
+def announce() -> None:
+    """Let programs that cancel postbacks know that events are on, and where they go."""
+    word = json.dumps({"hostname": _hostname, "exchange": _exchange})
+    try:
+        _client().set(keys.TASK_EVENTS_ON, word, ex=ON_FOR_S)
+    except redis.RedisError as error:
+        _log_seldom("taskevents.not_announced", "%s", error)
+
+
+def counts() -> dict[str, Any]:
+    """What ``celery inspect stats`` says of them."""
+    sent, dropped, sampled_out = _counts[:]
+    return {"on": is_on(), "sent": sent, "dropped": dropped, "sampled_out": sampled_out}
+
+
+# -- what happened ------------------------------------------------------------------------------
+
+
+def admit(clock_offset_ms: int, count: int) -> int:
+    """Count postbacks that are about to be accepted; returns the level that they are shown at, 0 for all.
+
+    Only whoever holds the intake's lease calls it, so the changes of the level are in order.
+    """
+    if not _on.value:
+        return 0
+    per_s = load().events_per_s
+    try:
+        broker = _client()
+        pipe = broker.pipeline(transaction=False)
+        pipe.time()
+        pipe.hmget(keys.TASK_EVENTS_METER, "level", "room", "at_ms")
+        (seconds, microseconds), (level, room, at_ms) = pipe.execute()
+        now_ms = seconds * 1000 + microseconds // 1000 + clock_offset_ms
+        before = Meter(int(level or 0), float(room or 0), int(at_ms or 0))
+        now = before.after(count, now_ms, per_s)
+        pipe = broker.pipeline(transaction=True)
+        pipe.hset(keys.TASK_EVENTS_METER, mapping={"level": now.level, "room": now.room, "at_ms": now.at_ms})
+        if now.level != before.level:
+            pipe.zadd(keys.TASK_EVENTS_LEVELS, {f"{now_ms}:{now.level}": now_ms})
+            pipe.zremrangebyrank(keys.TASK_EVENTS_LEVELS, 0, -LEVELS_KEPT - 1)
+        pipe.execute()
+    except redis.RedisError as error:
+        _log_seldom("taskevents.not_counted", "%s", error)
+        return 0
+    if now.level and not before.level:
+        _log_seldom(
+            "taskevents.sampling",
+            "limit_per_s=%d: more postbacks than POSTBACKS_EVENTS_PER_S; Flower is shown every failure and a share of the rest",
+            per_s,
+        )
+    elif before.level and not now.level:
+        _log_seldom(
+            "taskevents.sampling_ended", "limit_per_s=%d: Flower is shown every postback again", per_s
+        )
+    return now.level
+
+
+def received(level: int, fields: Sequence[Any], results: Sequence[int]) -> None:
+    """Tell of postbacks that were accepted: the arguments of ``accept.lua`` and its results."""
+    if _on.value and results:
+        at_s = time.time()
+        _tell(len(results), lambda _: _received(at_s, level, fields, results))
+
+
+def started(claimed: Sequence[Any], accounts: Any) -> None:
+    """Tell of postbacks whose POST has begun: those of these accounts."""
+    if _on.value and claimed:
+        at_s = time.time()
+        _tell(len(claimed), lambda levels: _started(at_s, claimed, accounts, levels))
+
+
+def noted(notes: Sequence[tuple[Any, Attempt, Sequence[Any]]], results: Sequence[Sequence[Any]]) -> None:
+    """Tell of attempts that were noted, each with the state and time that ``commit.lua`` gave back."""
+    if _on.value:
+        at_s = time.time()
+        _tell(len(notes), lambda levels: _noted(at_s, notes, results, levels))
+
+
+def revoked(postback_id: str) -> None:
+    """Tell at once of a postback that was cancelled, from whatever program; nothing where events are off."""
+    _tell_one("revoked", postback_id, {"terminated": False, "signum": None, "expired": False})
+
+
+def replayed(postback_id: str) -> None:
+    """Tell at once of a dead postback that is sent again by hand: it is on its way as after a failure."""
+    _tell_one("retried", postback_id, {"exception": "sent again by hand", "traceback": ""})
+
+
+def _tell_one(kind: str, postback_id: str, more: Fields) -> None:
+    try:
+        broker = client()
+        pipe = broker.pipeline(transaction=False)
+        pipe.get(keys.TASK_EVENTS_ON)
+        pipe.hmget(keys.record(postback_id), "account", "origin", "code", "failures")
+        word, known = pipe.execute()
+        if not word:
+            return
+        # a worker's name: Flower would take a program's for a worker
+        at = json.loads(word)
+        account, origin, code, failures = ((one or b"").decode("utf-8", "replace") for one in known)
+        args = args_of(account, origin, code)
+        one = event(kind, time.time(), postback_id, args, int(failures or 0), **more)
+        wire.publish(broker, at["exchange"], at["hostname"], [one])
+    except (redis.RedisError, OSError, BrokerError) as error:
+        _log_seldom("taskevents.dropped", "events=1: %s", error)
+
+
+# -- in Celery's words ----------------------------------------------------------------------------
+
+
+def _received(at_s: float, level: int, fields: Sequence[Any], results: Sequence[int]) -> list[Told]:
+    width = len(fields) // len(results)
+    told: list[Told] = []
+    for number, result in enumerate(results):
+        if not result:
+            continue  # its id is known already
+        row = fields[number * width : (number + 1) * width]
+        postback_id, account, place = str(row[_ID]), str(row[_ACCOUNT]), row[_PLACE]
+        broken = place == "dead"
+        # what a broken message says of its code may be anything
+        args = args_of(account, *(("", "") if broken else (str(row[_ORIGIN]), str(row[_CODE]))))
+        shown = is_shown(postback_id, level) or broken or result < 0
+        eta = iso(int(row[_DUE])) if row[_DUE] else None
+        told.append((event("received", at_s, postback_id, args, 0, eta=eta), shown))
+        error = ""
+        if result < 0:
+            error = "PostbackDead('backlog_full: too many of this account wait')"
+        elif broken:
+            error = "PostbackDead('the message is no postback: see its record')"
+        elif place == "skipped":
+            error = f"PostbackSkipped({str(row[_REASON])!r})"
+        if error:
+            told.append((event("failed", at_s, postback_id, args, 0, exception=error, traceback=""), shown))
+    return told
+
+
+def _args(postback: Postback) -> str:
+    return args_of(postback.account, postback.origin, postback.code)
+
+
+def _shown(postback: Any, levels: Levels) -> bool:
+    created_ms = getattr(postback, "created_ms", None)  # a held one does not say
+    return created_ms is not None and is_shown(postback.id, levels.at(created_ms))
+
+
+def _started(at_s: float, claimed: Sequence[Any], accounts: Any, levels: Levels) -> list[Told]:
+    return [
+        (event("started", at_s, one.id, _args(one), one.failures, eta=None), _shown(one, levels))
+        for one in claimed
+        if one.account in accounts
+    ]
+
+
+def _noted(
+    at_s: float,
+    notes: Sequence[tuple[Any, Attempt, Sequence[Any]]],
+    results: Sequence[Sequence[Any]],
+    levels: Levels,
+) -> list[Told]:
+    told: list[Told] = []
+    for (one, attempt, _), (state, next_ms) in zip(notes, results, strict=True):
+        shown, args = _shown(one, levels), _args(one)
+        runtime_s = attempt.elapsed_ms / 1000
+        if state == b"delivered":
+            result = f"delivered by attempt {attempt.number}"
+            done = event("succeeded", at_s, one.id, args, one.failures, result=result, runtime=runtime_s)
+        elif state in {b"parked", b"dead"}:
+            parked = state == b"parked"
+            error = error_of(
+                "PostbackFailed" if parked else "PostbackDead",
+                attempt.outcome, attempt.status, attempt.number, _words,
+            )  # fmt: skip
+            done = event(
+                "retried" if parked else "failed", at_s, one.id, args, one.failures + parked,
+                exception=error, traceback="", runtime=runtime_s, eta=iso(int(next_ms) or None),
+            )  # fmt: skip
+        elif state == b"cancelled":
+            done = event(
+                "revoked", at_s, one.id, args, one.failures, terminated=False, signum=None, expired=False
+            )
+        else:
+            continue  # the claim was lost: whoever has it tells
+        told.append((done, shown))
+    return told
+
+
+def _is_forced(one: Fields) -> bool:
+    """Failures go first: what failed is shown whatever the share, and all that follows on it."""
+    return one["retries"] > 0 or one["type"] in {"task-retried", "task-failed", "task-revoked"}
+
+
+# -- sending --------------------------------------------------------------------------------------
+
+
+def _client() -> redis.Redis:
+    settings = load()
+    return client_for(settings.broker_url, min(TIMEOUT_S, settings.broker_timeout_s))
+
+
+def _tell(count: int, build: Callable[[Levels], list[Told]]) -> None:
+    global _pending_count, _thread  # noqa: PLW0603 - state of the process
+    with _lock:
+        if _pending_count + count > PENDING_MAX:
+            dropped = True
+        else:
+            dropped = False
+            _pending.append((count, build))
+            _pending_count += count
+        if _thread is None or _thread[0] != os.getpid():
+            thread = threading.Thread(target=_send_for_ever, name="postbacks-taskevents", daemon=True)
+            _thread = (os.getpid(), thread)
+            thread.start()
+    if dropped:
+        _dropped(count, "they come faster than they can be sent")
+
+
+def _send_for_ever() -> None:
+    global _thread  # noqa: PLW0603 - state of the process
+    while True:
+        time.sleep(FLUSH_EVERY_S)
+        try:
+            flush()
+        except Exception:
+            log.exception("taskevents.failed")  # nothing of this may end the thread
+        with _lock:
+            if not _on.value and not _pending:
+                _thread = None
+                return
+
+
+def flush() -> None:
+    """Send what waits, unless the broker has just failed; never raises for the broker's sake."""
+    global _pause_until_s, _pending_count  # noqa: PLW0603 - state of the process
+    if not _pending or time.monotonic() < _pause_until_s:
+        return
+    with _sending:
+        with _lock:
+            batches = list(_pending)
+            _pending.clear()
+            _pending_count = 0
+        try:
+            _send([build for _, build in batches])
+        except (redis.RedisError, OSError, BrokerError) as error:
+            _pause_until_s = time.monotonic() + PAUSE_S
+            _dropped(sum(count for count, _ in batches), error)
+
+
+def _send(builds: Sequence[Callable[[Levels], list[Told]]]) -> None:
+    broker = _client()
+    # Asked after these things happened: whatever level they were taken in at stands in it.
+    changes: Any = broker.zrange(keys.TASK_EVENTS_LEVELS, 0, -1, withscores=True)
+    levels = Levels([(int(ms), int(member.rpartition(b":")[2])) for member, ms in changes])
+    told = [one for build in builds for one in build(levels)]
+    forced = sum(1 for one, shown in told if not shown and _is_forced(one))
+    share = _share_of_failures(broker, forced) if forced else 1.0
+    events = [one for one, shown in told if shown or (_is_forced(one) and is_in_share(one["uuid"], share))]
+    wire.publish(broker, _exchange, _hostname, events)
+    with _counts.get_lock():
+        _counts[0] += len(events)
+        _counts[2] += len(told) - len(events)
+
+
+def _share_of_failures(broker: redis.Redis, forced: int) -> float:
+    """How many of the failures that the share has not chosen may be shown: as many a second as all others."""
+    limit = 2 * load().events_per_s  # a failed attempt has two events
+    key = f"{keys.TASK_EVENTS_FAILED}{int(time.time())}"
+    pipe = broker.pipeline(transaction=False)
+    pipe.incrby(key, forced)
+    pipe.expire(key, 5)
+    total = int(pipe.execute()[0])
+    if total <= limit:
+        return 1.0
+    _log_seldom(
+        "taskevents.sampling_failures", "limit_per_s=%d: more fail than Flower can be shown", limit // 2
+    )
+    return max(0.0, min(1.0, (limit - (total - forced)) / forced))
+
+
+def _dropped(count: int, why: object) -> None:
+    with _counts.get_lock():
+        _counts[1] += count
+    _log_seldom(
+        "taskevents.dropped", "postbacks=%d: %s; Flower does not see them, they are delivered", count, why
+    )
+
+
+def _log_seldom(name: str, words: str, *values: object) -> None:
+    now_s = time.monotonic()
+    if now_s - _logged_s.get(name, -LOG_EVERY_S) >= LOG_EVERY_S:
+        _logged_s[name] = now_s
+        log.warning(f"{name} {words}", *values)  # noqa: G004 - the name is ours
