@@ -42,3 +42,8 @@ if _named or importlib.util.find_spec("celeryconfig") is not None:
     if "beat_schedule" in _changes:  # a deployment's own entries stand beside the tick, not in its place
         _changes["beat_schedule"] = BEAT_SCHEDULE | _changes["beat_schedule"]
     app.add_defaults(_changes)
+
+# In a process of `celery -A postbacks` ours is the app that is meant where none is named: Flower looks
+# results up so, in threads of its own.
+app.set_default()
+app.set_current()
