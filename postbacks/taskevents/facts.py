@@ -43,9 +43,7 @@ def error_of(kind: str, outcome: str, status: int | None, attempt: int, words: M
         attempt: its number.
         words: what each outcome means.
     """
-    what = (
-        f"status {status}, only 200 counts" if status is not None else f"{outcome}, {words.get(outcome, '')}"
-    )
+    what = f"status {status}" if status is not None else f"{outcome}, {words.get(outcome, '')}"
     return f'{kind}("attempt {attempt}: {what}")'
 
 

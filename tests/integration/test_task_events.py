@@ -1,0 +1,88 @@
+"""Task events at their limits: more postbacks than Flower can be shown, and a broker that takes no events."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+from helpers import environment, eventually, set_account
+from wire import Wire
+
+from postbacks import keys, send_postback, send_postbacks, taskevents
+from postbacks.app import app
+from postbacks.control import cancel
+from postbacks.delivery.outcomes import OUTCOMES
+from postbacks.receiver import Answer, Receiver
+
+EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
+
+
+@pytest.fixture
+def events_on(rig) -> Iterator[None]:
+    """Events of this process, as if it were a worker."""
+    taskevents.set_up("worker@here", "postbacks.events", OUTCOMES)
+    taskevents.switch(True)
+    taskevents.announce()
+    yield
+    taskevents.flush()
+    taskevents.switch(False)
+
+
+def test_above_the_limit_every_failure_is_told_and_of_the_rest_a_share_from_first_to_last(
+    broker, rig, events_on, caplog
+):
+    """3,000 at once with a limit of 200 a second: some hundreds are told of, none by half; the log says so once."""
+    wire = Wire(broker)
+    with (
+        environment(POSTBACKS_EVENTS_PER_S="200"),
+        Receiver(lambda post: Answer(503 if "bad" in post.path else 200), keep=False) as receiver,
+        caplog.at_level(logging.INFO, "postbacks.taskevents.sink"),
+    ):
+        for name in ("good", "other", "bad"):
+            set_account(name, url=receiver.url(f"/{name}"))
+        delivered = send_postbacks("good", [EVENT] * 1500) + send_postbacks("other", [EVENT] * 1500)
+        failed = send_postbacks("bad", [EVENT] * 150)
+        while rig.tick().more:
+            pass
+        rig.deliver()
+        taskevents.flush()
+        eventually(lambda: all(wire.kinds(one)[-1:] == ["retried"] for one in failed), what="every failure")
+        told = Counter(tuple(wire.kinds(one)) for one in delivered)
+        assert set(told) <= {(), ("received", "started", "succeeded")}
+        shown = 3000 - told[()]
+        assert 200 <= shown <= 1200, told
+        quiet_level = broker.client().hget(keys.TASK_EVENTS_METER, "level")
+        assert int(quiet_level) > 0
+        # after a quiet time all are shown again, of the same broker
+        rig.advance(60)
+        late = send_postback.delay("good", EVENT).id
+        rig.tick()
+        rig.deliver()
+        wire.wait(late, "received", "started", "succeeded")
+    wire.close()
+    lines = [record.message.split()[0] for record in caplog.records if "sampling" in record.message]
+    assert lines == ["taskevents.sampling", "taskevents.sampling_ended"]
+
+
+def test_a_broker_that_takes_no_events_stops_and_slows_nothing(broker, rig, events_on):
+    """PUBLISH fails: postbacks are accepted, delivered and cancelled; what was not told is counted."""
+    before = taskevents.counts()["dropped"]
+    app.conf.task_send_sent_event = True
+    with Receiver() as receiver, broker.client() as client:
+        set_account("acme", url=receiver.url())
+        client.execute_command("ACL", "SETUSER", "default", "-publish")
+        try:
+            ids = [send_postback.delay("acme", EVENT).id, *send_postbacks("acme", [EVENT] * 20)]
+            parked = send_postback.apply_async(("acme", EVENT), countdown=60).id
+            rig.tick()
+            assert cancel(parked) == "cancelled"
+            rig.deliver()
+            taskevents.flush()
+            assert {rig.record(one).state for one in ids} == {"delivered"}
+            eventually(lambda: taskevents.counts()["dropped"] > before, what="dropped events being counted")
+        finally:
+            app.conf.task_send_sent_event = False
+            client.execute_command("ACL", "SETUSER", "default", "+publish")
+    assert client.llen(keys.QUEUE) == 0, "an event went into the queue of postbacks"
