@@ -12,6 +12,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
+import uuid
 from pathlib import Path
 
 from first import RECEIVER, cpu_s
@@ -22,7 +24,8 @@ pubsub = redis.Redis.from_url(sys.argv[1]).pubsub()
 pubsub.psubscribe("/0.postbacks.events*")
 print("ready", flush=True)
 for message in pubsub.listen():
-    pass
+    if message["type"] == "pmessage":
+        print(len(message["data"]), flush=True)
 """
 #: Case -> whether the worker sends events, and its limit a second.
 CASES = {"off": (False, 500), "on, 500/s": (True, 500), "on, all": (True, 1_000_000)}
@@ -41,9 +44,12 @@ def measure(case: str, count: int, folder: Path) -> dict[str, float]:
         }  # fmt: skip
         python = [sys.executable, "-c"]
         receiver = subprocess.Popen([*python, RECEIVER, str(count)], stdout=subprocess.PIPE, text=True)
-        listener = subprocess.Popen([*python, LISTENER, broker.url], stdout=subprocess.PIPE, text=True)
+        heard = folder / "heard"
+        with heard.open("w") as output:
+            listener = subprocess.Popen([*python, LISTENER, broker.url], stdout=output)
         try:
-            listener.stdout.readline()
+            while not heard.stat().st_size:
+                time.sleep(0.01)
             url = receiver.stdout.readline().strip()
             fill = [sys.executable, str(Path(__file__).with_name("first.py")), "--fill", "postbacks"]
             subprocess.run(
@@ -59,7 +65,46 @@ def measure(case: str, count: int, folder: Path) -> dict[str, float]:
             for process in (receiver, listener):
                 process.kill()
                 process.wait()
-    return {"per_s": count / took_s, "cpu_ms": 1000 * used_s / count}
+    heard_bytes = sum(int(line) for line in heard.read_text().split()[1:])
+    return {"per_s": count / took_s, "cpu_ms": 1000 * used_s / count, "heard_kb": heard_bytes / 1000}
+
+
+def alone(count: int = 2000, batch: int = 100) -> tuple[float, float]:
+    """CPU microseconds a postback of the events alone, off and on, in this process with a real broker."""
+    from postbacks.local import EmbeddedBroker
+
+    with EmbeddedBroker() as broker:
+        os.environ |= {"POSTBACKS_BROKER_URL": broker.url, "POSTBACKS_EVENTS_PER_S": "1000000"}
+        from postbacks import taskevents
+        from postbacks.delivery.claims import Claimed
+        from postbacks.delivery.outcomes import OUTCOMES
+        from postbacks.ledger.record import Attempt
+
+        def tell() -> float:
+            began_s = time.process_time()
+            for at in range(0, count, batch):
+                taskevents.received(0, fields[at * 12 : (at + batch) * 12], [1] * batch)
+                taskevents.started(postbacks[at : at + batch], {"acme"})
+                taskevents.noted(notes[at : at + batch], [[b"delivered", 0]] * batch)
+            taskevents.flush()
+            return (time.process_time() - began_s) / count * 1e6
+
+        taskevents.set_up("worker@host", "postbacks.events", OUTCOMES)
+        postbacks = [
+            Claimed(str(uuid.uuid4()), "acme/mt", 1, 0, "acme", "SMS_MT", "N202", 1, 1, "", b"", 1)
+            for _ in range(count)
+        ]
+        fields = [
+            value
+            for one in postbacks
+            for value in (one.id, "acme", "mt", "SMS_MT", "N202", "", "", b"", "waiting", "", b"", "")
+        ]
+        notes = [(one, Attempt(1, 1, "delivered", 200, 5), []) for one in postbacks]
+        off_us = statistics.median(tell() for _ in range(9))
+        taskevents.switch(True)
+        on_us = statistics.median(tell() for _ in range(9))
+        taskevents.switch(False)
+        return off_us, on_us
 
 
 def main() -> None:
@@ -68,6 +113,8 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=20_000)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
+    off_us, on_us = alone()
+    print(f"the events alone: off {off_us:.2f}, on {on_us:.1f} microseconds of CPU a postback", flush=True)
     rounds: dict[str, list[dict[str, float]]] = {case: [] for case in CASES}
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(options.rounds):

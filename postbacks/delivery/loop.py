@@ -29,7 +29,7 @@ from postbacks.faults import point
 from postbacks.ledger.record import Attempt
 from postbacks.queue.scripts import Argument, Scripts
 from postbacks.settings import Settings
-from postbacks.taskevents import noted, started
+from postbacks.taskevents import gone, noted, started
 
 log = logging.getLogger(__name__)
 
@@ -268,6 +268,9 @@ class DeliveryLoop:
         lane_of = {held.id: held.lane for held in chosen}
         for row in rows:
             self._claimed.append(Claimed.from_row(lane_of[row[0].decode()], row, now_ms))
+        if len(rows) < len(chosen):
+            begun = {row[0].decode() for row in rows}
+            gone([held for held in chosen if held.id not in begun])
         self._begin_claimed()
 
     def _begin_claimed(self) -> None:

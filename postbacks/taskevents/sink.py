@@ -14,18 +14,19 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
 
 import redis
 
 from postbacks import keys
 from postbacks.broker import client, client_for
 from postbacks.errors import BrokerError
-from postbacks.ledger.record import iso
 from postbacks.settings import load
-from postbacks.taskevents import wire
-from postbacks.taskevents.facts import Fields, args_of, error_of, event
-from postbacks.taskevents.share import Levels, Meter, is_in_share, is_shown
+from postbacks.taskevents import told, wire
+from postbacks.taskevents.facts import Fields, args_of, event
+from postbacks.taskevents.share import Levels, Meter, is_in_share
+from postbacks.taskevents.told import REVOKED, Postback, Told, is_forced
 
 if TYPE_CHECKING:
     from postbacks.ledger.record import Attempt
@@ -46,28 +47,6 @@ LEVELS_KEPT: Final = 500
 ON_FOR_S: Final = 30
 #: Seconds between two lines of the log about the same thing.
 LOG_EVERY_S: Final = 60.0
-#: Fields of a postback in the arguments of ``accept.lua``.
-_ID, _ACCOUNT, _ORIGIN, _CODE, _PLACE, _REASON, _DUE = 0, 1, 3, 4, 8, 9, 11
-
-
-class Postback(Protocol):
-    """What a claimed or held postback has in common."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def account(self) -> str: ...
-    @property
-    def origin(self) -> str: ...
-    @property
-    def code(self) -> str: ...
-    @property
-    def failures(self) -> int: ...
-
-
-#: (event, chosen by the share, or told whatever the share is)
-Told = tuple[Fields, bool]
-
 # Prefork's children learn from the main process, through memory that they share with it.
 _on = multiprocessing.Value("b", 0, lock=False)
 #: sent, dropped, sampled out: of the worker's processes together.
@@ -114,7 +93,7 @@ def announce() -> None:
     word = json.dumps({"hostname": _hostname, "exchange": _exchange})
     try:
         _client().set(keys.TASK_EVENTS_ON, word, ex=ON_FOR_S)
-    except redis.RedisError as error:
+    except (redis.RedisError, OSError, BrokerError) as error:
         _log_seldom("taskevents.not_announced", "%s", error)
 
 
@@ -150,7 +129,7 @@ def admit(clock_offset_ms: int, count: int) -> int:
             pipe.zadd(keys.TASK_EVENTS_LEVELS, {f"{now_ms}:{now.level}": now_ms})
             pipe.zremrangebyrank(keys.TASK_EVENTS_LEVELS, 0, -LEVELS_KEPT - 1)
         pipe.execute()
-    except redis.RedisError as error:
+    except (redis.RedisError, OSError, BrokerError, ValueError) as error:
         _log_seldom("taskevents.not_counted", "%s", error)
         return 0
     if now.level and not before.level:
@@ -170,26 +149,33 @@ def received(level: int, fields: Sequence[Any], results: Sequence[int]) -> None:
     """Tell of postbacks that were accepted: the arguments of ``accept.lua`` and its results."""
     if _on.value and results:
         at_s = time.time()
-        _tell(len(results), lambda _: _received(at_s, level, fields, results))
+        _tell(len(results), lambda _: told.received(at_s, level, fields, results))
 
 
 def started(claimed: Sequence[Any], accounts: Any) -> None:
     """Tell of postbacks whose POST has begun: those of these accounts."""
     if _on.value and claimed:
         at_s = time.time()
-        _tell(len(claimed), lambda levels: _started(at_s, claimed, accounts, levels))
+        _tell(len(claimed), lambda levels: told.started(at_s, claimed, accounts, levels))
 
 
 def noted(notes: Sequence[tuple[Any, Attempt, Sequence[Any]]], results: Sequence[Sequence[Any]]) -> None:
     """Tell of attempts that were noted, each with the state and time that ``commit.lua`` gave back."""
     if _on.value:
         at_s = time.time()
-        _tell(len(notes), lambda levels: _noted(at_s, notes, results, levels))
+        _tell(len(notes), lambda levels: told.noted(at_s, notes, results, levels, _words))
+
+
+def gone(held: Sequence[Postback]) -> None:
+    """Tell of postbacks that could not be begun, as far as they were cancelled while they were held."""
+    if _on.value and held:
+        at_s = time.time()
+        _tell(len(held), lambda _: told.gone(at_s, held, _client()))
 
 
 def revoked(postback_id: str) -> None:
     """Tell at once of a postback that was cancelled, from whatever program; nothing where events are off."""
-    _tell_one("revoked", postback_id, {"terminated": False, "signum": None, "expired": False})
+    _tell_one("revoked", postback_id, REVOKED)
 
 
 def replayed(postback_id: str) -> None:
@@ -212,92 +198,8 @@ def _tell_one(kind: str, postback_id: str, more: Fields) -> None:
         args = args_of(account, origin, code)
         one = event(kind, time.time(), postback_id, args, int(failures or 0), **more)
         wire.publish(broker, at["exchange"], at["hostname"], [one])
-    except (redis.RedisError, OSError, BrokerError) as error:
+    except (redis.RedisError, OSError, BrokerError, ValueError) as error:
         _log_seldom("taskevents.dropped", "events=1: %s", error)
-
-
-# -- in Celery's words ----------------------------------------------------------------------------
-
-
-def _received(at_s: float, level: int, fields: Sequence[Any], results: Sequence[int]) -> list[Told]:
-    width = len(fields) // len(results)
-    told: list[Told] = []
-    for number, result in enumerate(results):
-        if not result:
-            continue  # its id is known already
-        row = fields[number * width : (number + 1) * width]
-        postback_id, account, place = str(row[_ID]), str(row[_ACCOUNT]), row[_PLACE]
-        broken = place == "dead"
-        # what a broken message says of its code may be anything
-        args = args_of(account, *(("", "") if broken else (str(row[_ORIGIN]), str(row[_CODE]))))
-        shown = is_shown(postback_id, level) or broken or result < 0
-        eta = iso(int(row[_DUE])) if row[_DUE] else None
-        told.append((event("received", at_s, postback_id, args, 0, eta=eta), shown))
-        error = ""
-        if result < 0:
-            error = "PostbackDead('backlog_full: too many of this account wait')"
-        elif broken:
-            error = "PostbackDead('the message is no postback: see its record')"
-        elif place == "skipped":
-            error = f"PostbackSkipped({str(row[_REASON])!r})"
-        if error:
-            told.append((event("failed", at_s, postback_id, args, 0, exception=error, traceback=""), shown))
-    return told
-
-
-def _args(postback: Postback) -> str:
-    return args_of(postback.account, postback.origin, postback.code)
-
-
-def _shown(postback: Any, levels: Levels) -> bool:
-    created_ms = getattr(postback, "created_ms", None)  # a held one does not say
-    return created_ms is not None and is_shown(postback.id, levels.at(created_ms))
-
-
-def _started(at_s: float, claimed: Sequence[Any], accounts: Any, levels: Levels) -> list[Told]:
-    return [
-        (event("started", at_s, one.id, _args(one), one.failures, eta=None), _shown(one, levels))
-        for one in claimed
-        if one.account in accounts
-    ]
-
-
-def _noted(
-    at_s: float,
-    notes: Sequence[tuple[Any, Attempt, Sequence[Any]]],
-    results: Sequence[Sequence[Any]],
-    levels: Levels,
-) -> list[Told]:
-    told: list[Told] = []
-    for (one, attempt, _), (state, next_ms) in zip(notes, results, strict=True):
-        shown, args = _shown(one, levels), _args(one)
-        runtime_s = attempt.elapsed_ms / 1000
-        if state == b"delivered":
-            result = f"delivered by attempt {attempt.number}"
-            done = event("succeeded", at_s, one.id, args, one.failures, result=result, runtime=runtime_s)
-        elif state in {b"parked", b"dead"}:
-            parked = state == b"parked"
-            error = error_of(
-                "PostbackFailed" if parked else "PostbackDead",
-                attempt.outcome, attempt.status, attempt.number, _words,
-            )  # fmt: skip
-            done = event(
-                "retried" if parked else "failed", at_s, one.id, args, one.failures + parked,
-                exception=error, traceback="", runtime=runtime_s, eta=iso(int(next_ms) or None),
-            )  # fmt: skip
-        elif state == b"cancelled":
-            done = event(
-                "revoked", at_s, one.id, args, one.failures, terminated=False, signum=None, expired=False
-            )
-        else:
-            continue  # the claim was lost: whoever has it tells
-        told.append((done, shown))
-    return told
-
-
-def _is_forced(one: Fields) -> bool:
-    """Failures go first: what failed is shown whatever the share, and all that follows on it."""
-    return one["retries"] > 0 or one["type"] in {"task-retried", "task-failed", "task-revoked"}
 
 
 # -- sending --------------------------------------------------------------------------------------
@@ -319,8 +221,9 @@ def _tell(count: int, build: Callable[[Levels], list[Told]]) -> None:
             _pending_count += count
         if _thread is None or _thread[0] != os.getpid():
             thread = threading.Thread(target=_send_for_ever, name="postbacks-taskevents", daemon=True)
-            _thread = (os.getpid(), thread)
-            thread.start()
+            with suppress(RuntimeError):  # no more threads, or the process ends: the next call tries again
+                thread.start()
+                _thread = (os.getpid(), thread)
     if dropped:
         _dropped(count, "they come faster than they can be sent")
 
@@ -329,10 +232,7 @@ def _send_for_ever() -> None:
     global _thread  # noqa: PLW0603 - state of the process
     while True:
         time.sleep(FLUSH_EVERY_S)
-        try:
-            flush()
-        except Exception:
-            log.exception("taskevents.failed")  # nothing of this may end the thread
+        flush()
         with _lock:
             if not _on.value and not _pending:
                 _thread = None
@@ -340,18 +240,20 @@ def _send_for_ever() -> None:
 
 
 def flush() -> None:
-    """Send what waits, unless the broker has just failed; never raises for the broker's sake."""
+    """Send what waits, unless the broker has just failed; never raises."""
     global _pause_until_s, _pending_count  # noqa: PLW0603 - state of the process
-    if not _pending or time.monotonic() < _pause_until_s:
-        return
     with _sending:
+        if not _pending or time.monotonic() < _pause_until_s:
+            return
         with _lock:
             batches = list(_pending)
             _pending.clear()
             _pending_count = 0
         try:
             _send([build for _, build in batches])
-        except (redis.RedisError, OSError, BrokerError) as error:
+        except Exception as error:
+            if not isinstance(error, (redis.RedisError, OSError, BrokerError)):
+                log.exception("taskevents.failed")  # a fault of ours must not stop a delivery either
             _pause_until_s = time.monotonic() + PAUSE_S
             _dropped(sum(count for count, _ in batches), error)
 
@@ -361,14 +263,14 @@ def _send(builds: Sequence[Callable[[Levels], list[Told]]]) -> None:
     # Asked after these things happened: whatever level they were taken in at stands in it.
     changes: Any = broker.zrange(keys.TASK_EVENTS_LEVELS, 0, -1, withscores=True)
     levels = Levels([(int(ms), int(member.rpartition(b":")[2])) for member, ms in changes])
-    told = [one for build in builds for one in build(levels)]
-    forced = sum(1 for one, shown in told if not shown and _is_forced(one))
+    facts = [one for build in builds for one in build(levels)]
+    forced = sum(1 for one, shown in facts if not shown and is_forced(one))
     share = _share_of_failures(broker, forced) if forced else 1.0
-    events = [one for one, shown in told if shown or (_is_forced(one) and is_in_share(one["uuid"], share))]
+    events = [one for one, shown in facts if shown or (is_forced(one) and is_in_share(one["uuid"], share))]
     wire.publish(broker, _exchange, _hostname, events)
     with _counts.get_lock():
         _counts[0] += len(events)
-        _counts[2] += len(told) - len(events)
+        _counts[2] += len(facts) - len(events)
 
 
 def _share_of_failures(broker: redis.Redis, forced: int) -> float:

@@ -49,8 +49,11 @@ def test_above_the_limit_every_failure_is_told_and_of_the_rest_a_share_from_firs
         rig.deliver()
         taskevents.flush()
         eventually(lambda: all(wire.kinds(one)[-1:] == ["retried"] for one in failed), what="every failure")
-        told = Counter(tuple(wire.kinds(one)) for one in delivered)
-        assert set(told) <= {(), ("received", "started", "succeeded")}
+        whole = {(), ("received", "started", "succeeded")}
+        told = eventually(
+            lambda: (found := Counter(tuple(wire.kinds(one)) for one in delivered)).keys() <= whole and found,
+            what="every one told of from first to last or not at all",
+        )
         shown = 3000 - told[()]
         assert 200 <= shown <= 1200, told
         quiet_level = broker.client().hget(keys.TASK_EVENTS_METER, "level")
@@ -64,6 +67,32 @@ def test_above_the_limit_every_failure_is_told_and_of_the_rest_a_share_from_firs
     wire.close()
     lines = [record.message.split()[0] for record in caplog.records if "sampling" in record.message]
     assert lines == ["taskevents.sampling", "taskevents.sampling_ended"]
+
+
+def test_one_that_is_cancelled_while_it_is_held_or_open_is_told_of_as_revoked(broker, rig, events_on):
+    """The lane fails: the first is probed, the others are held; all are cancelled before the answer comes."""
+    ids: list[str] = []
+
+    def answer(_: object) -> Answer:
+        for one in ids:
+            cancel(one)
+        return Answer(503)
+
+    wire = Wire(broker)
+    with Receiver(lambda _: Answer(503)) as failing, Receiver(answer) as cancelling:
+        set_account("acme", url=failing.url())
+        send_postback.delay("acme", EVENT)
+        rig.tick()
+        rig.deliver()  # the lane fails from now on
+        set_account("acme", url=cancelling.url())
+        ids += send_postbacks("acme", [EVENT] * 3)
+        rig.tick()
+        rig.deliver()
+        taskevents.flush()
+        wire.wait(ids[0], "received", "started", "revoked")
+        for one in ids[1:]:
+            wire.wait(one, "received", "revoked")
+    wire.close()
 
 
 def test_a_broker_that_takes_no_events_stops_and_slows_nothing(broker, rig, events_on):
