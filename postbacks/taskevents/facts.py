@@ -17,7 +17,8 @@ Fields = dict[str, Any]
 
 def args_of(account: str, origin: str, code: str) -> str:
     """The arguments as they are shown: account and code, nothing personal."""
-    return f"({account!r}, {f'{origin} {code}'.strip()})" if account else "()"
+    parts = [repr(account) if account else "", f"{origin} {code}".strip()]
+    return f"({', '.join(part for part in parts if part)})"
 
 
 def args_in(args: Any) -> str:

@@ -23,10 +23,11 @@ from postbacks import keys
 from postbacks.broker import client, client_for
 from postbacks.errors import BrokerError
 from postbacks.settings import load
-from postbacks.taskevents import told, wire
+from postbacks.taskevents import told as _told
+from postbacks.taskevents import wire
 from postbacks.taskevents.facts import Fields, args_of, event
 from postbacks.taskevents.share import Levels, Meter, is_in_share
-from postbacks.taskevents.told import REVOKED, Postback, Told, is_forced
+from postbacks.taskevents.told import REVOKED, Batch, Postback
 
 if TYPE_CHECKING:
     from postbacks.ledger.record import Attempt
@@ -54,7 +55,7 @@ _counts = multiprocessing.Array("Q", 3)
 
 _lock = threading.Lock()
 _sending = threading.Lock()
-_pending: deque[tuple[int, Callable[[Levels], list[Told]]]] = deque()
+_pending: deque[tuple[int, Callable[[Levels], Batch]]] = deque()
 _pending_count = 0
 _thread: tuple[int, threading.Thread] | None = None
 _hostname = ""
@@ -149,28 +150,28 @@ def received(level: int, fields: Sequence[Any], results: Sequence[int]) -> None:
     """Tell of postbacks that were accepted: the arguments of ``accept.lua`` and its results."""
     if _on.value and results:
         at_s = time.time()
-        _tell(len(results), lambda _: told.received(at_s, level, fields, results))
+        _tell(len(results), lambda _: _told.received(at_s, level, fields, results))
 
 
 def started(claimed: Sequence[Any], accounts: Any) -> None:
     """Tell of postbacks whose POST has begun: those of these accounts."""
     if _on.value and claimed:
         at_s = time.time()
-        _tell(len(claimed), lambda levels: told.started(at_s, claimed, accounts, levels))
+        _tell(len(claimed), lambda levels: _told.started(at_s, claimed, accounts, levels))
 
 
 def noted(notes: Sequence[tuple[Any, Attempt, Sequence[Any]]], results: Sequence[Sequence[Any]]) -> None:
     """Tell of attempts that were noted, each with the state and time that ``commit.lua`` gave back."""
     if _on.value:
         at_s = time.time()
-        _tell(len(notes), lambda levels: told.noted(at_s, notes, results, levels, _words))
+        _tell(len(notes), lambda levels: _told.noted(at_s, notes, results, levels, _words))
 
 
 def gone(held: Sequence[Postback]) -> None:
     """Tell of postbacks that could not be begun, as far as they were cancelled while they were held."""
     if _on.value and held:
         at_s = time.time()
-        _tell(len(held), lambda _: told.gone(at_s, held, _client()))
+        _tell(len(held), lambda _: _told.gone(at_s, held, _client()))
 
 
 def revoked(postback_id: str) -> None:
@@ -210,7 +211,7 @@ def _client() -> redis.Redis:
     return client_for(settings.broker_url, min(TIMEOUT_S, settings.broker_timeout_s))
 
 
-def _tell(count: int, build: Callable[[Levels], list[Told]]) -> None:
+def _tell(count: int, build: Callable[[Levels], Batch]) -> None:
     global _pending_count, _thread  # noqa: PLW0603 - state of the process
     with _lock:
         if _pending_count + count > PENDING_MAX:
@@ -258,19 +259,20 @@ def flush() -> None:
             _dropped(sum(count for count, _ in batches), error)
 
 
-def _send(builds: Sequence[Callable[[Levels], list[Told]]]) -> None:
+def _send(builds: Sequence[Callable[[Levels], Batch]]) -> None:
     broker = _client()
     # Asked after these things happened: whatever level they were taken in at stands in it.
     changes: Any = broker.zrange(keys.TASK_EVENTS_LEVELS, 0, -1, withscores=True)
     levels = Levels([(int(ms), int(member.rpartition(b":")[2])) for member, ms in changes])
-    facts = [one for build in builds for one in build(levels)]
-    forced = sum(1 for one, shown in facts if not shown and is_forced(one))
-    share = _share_of_failures(broker, forced) if forced else 1.0
-    events = [one for one, shown in facts if shown or (is_forced(one) and is_in_share(one["uuid"], share))]
+    batches = [build(levels) for build in builds]
+    told = [one for batch, _ in batches for one in batch]
+    failures = sum(1 for _, shown in told if not shown)
+    share = _share_of_failures(broker, failures) if failures else 1.0
+    events = [one for one, shown in told if shown or is_in_share(one["uuid"], share)]
     wire.publish(broker, _exchange, _hostname, events)
     with _counts.get_lock():
         _counts[0] += len(events)
-        _counts[2] += len(facts) - len(events)
+        _counts[2] += sum(left_out for _, left_out in batches) + len(told) - len(events)
 
 
 def _share_of_failures(broker: redis.Redis, forced: int) -> float:

@@ -37,14 +37,18 @@ class Postback(Protocol):
 #: What Celery says of a revoked task beside.
 REVOKED: Final[Fields] = {"terminated": False, "signum": None, "expired": False}
 
-#: (event, chosen by the share, or told whatever the share is)
+#: An event, and whether the share has chosen it. One that it has not chosen is a failure or follows on
+#: one: failures go first.
 Told = tuple[Fields, bool]
+#: Events, and how many the share has left out.
+Batch = tuple[list[Told], int]
 
 
-def received(at_s: float, level: int, fields: Sequence[Any], results: Sequence[int]) -> list[Told]:
+def received(at_s: float, level: int, fields: Sequence[Any], results: Sequence[int]) -> Batch:
     """Postbacks that were accepted: the arguments of ``accept.lua`` and its results."""
     width = len(fields) // len(results)
     told: list[Told] = []
+    left_out = 0
     for number, result in enumerate(results):
         if not result:
             continue  # its id is known already
@@ -53,7 +57,10 @@ def received(at_s: float, level: int, fields: Sequence[Any], results: Sequence[i
         broken = place == "dead"
         # what a broken message says of its code may be anything
         args = args_of(account, *(("", "") if broken else (str(row[_ORIGIN]), str(row[_CODE]))))
-        shown = is_shown(postback_id, level) or broken or result < 0
+        shown = is_shown(postback_id, level)
+        if not (shown or broken or result < 0):
+            left_out += 1
+            continue
         eta = iso(int(row[_DUE])) if row[_DUE] else None
         told.append((event("received", at_s, postback_id, args, 0, eta=eta), shown))
         error = ""
@@ -65,7 +72,7 @@ def received(at_s: float, level: int, fields: Sequence[Any], results: Sequence[i
             error = f"PostbackSkipped({str(row[_REASON])!r})"
         if error:
             told.append((event("failed", at_s, postback_id, args, 0, exception=error, traceback=""), shown))
-    return told
+    return told, left_out
 
 
 def _args(postback: Postback) -> str:
@@ -77,13 +84,19 @@ def _shown(postback: Any, levels: Levels) -> bool:
     return created_ms is not None and is_shown(postback.id, levels.at(created_ms))
 
 
-def started(at_s: float, claimed: Sequence[Any], accounts: Any, levels: Levels) -> list[Told]:
+def started(at_s: float, claimed: Sequence[Any], accounts: Any, levels: Levels) -> Batch:
     """Postbacks whose POST has begun: those of these accounts."""
-    return [
-        (event("started", at_s, one.id, _args(one), one.failures, eta=None), _shown(one, levels))
-        for one in claimed
-        if one.account in accounts
-    ]
+    told: list[Told] = []
+    left_out = 0
+    for one in claimed:
+        if one.account not in accounts:
+            continue
+        shown = _shown(one, levels)
+        if shown or one.failures:
+            told.append((event("started", at_s, one.id, _args(one), one.failures, eta=None), shown))
+        else:
+            left_out += 1
+    return told, left_out
 
 
 def noted(
@@ -92,46 +105,50 @@ def noted(
     results: Sequence[Sequence[Any]],
     levels: Levels,
     words: Mapping[str, str],
-) -> list[Told]:
+) -> Batch:
     """Attempts that were noted: their notes, the states they led to, and what each outcome means."""
     told: list[Told] = []
+    left_out = 0
     for (one, attempt, _), (state, next_ms) in zip(notes, results, strict=True):
-        shown, args = _shown(one, levels), _args(one)
-        runtime_s = attempt.elapsed_ms / 1000
-        if state == b"delivered":
-            result = f"delivered by attempt {attempt.number}"
-            done = event("succeeded", at_s, one.id, args, one.failures, result=result, runtime=runtime_s)
-        elif state in {b"parked", b"dead"}:
-            parked = state == b"parked"
-            error = error_of(
-                "PostbackFailed" if parked else "PostbackDead",
-                attempt.outcome, attempt.status, attempt.number, words,
-            )  # fmt: skip
-            done = event(
-                "retried" if parked else "failed", at_s, one.id, args, one.failures + parked,
-                exception=error, traceback="", runtime=runtime_s, eta=iso(int(next_ms) or None),
-            )  # fmt: skip
-        elif state == b"cancelled":
-            done = event("revoked", at_s, one.id, args, one.failures, **REVOKED)
-        else:
+        if state == b"":
             continue  # the claim was lost: whoever has it tells
-        told.append((done, shown))
-    return told
+        shown = _shown(one, levels)
+        if not shown and not one.failures and state == b"delivered":
+            left_out += 1
+            continue
+        told.append((_noted(at_s, one, attempt, state, next_ms, words), shown))
+    return told, left_out
 
 
-def gone(at_s: float, held: Sequence[Postback], broker: redis.Redis) -> list[Told]:
+def _noted(
+    at_s: float, one: Postback, attempt: Attempt, state: bytes, next_ms: Any, words: Mapping[str, str]
+) -> Fields:
+    args, runtime_s = _args(one), attempt.elapsed_ms / 1000
+    if state == b"delivered":
+        result = f"delivered by attempt {attempt.number}"
+        return event("succeeded", at_s, one.id, args, one.failures, result=result, runtime=runtime_s)
+    if state == b"cancelled":
+        return event("revoked", at_s, one.id, args, one.failures, **REVOKED)
+    parked = state == b"parked"
+    error = error_of(
+        "PostbackFailed" if parked else "PostbackDead",
+        attempt.outcome, attempt.status, attempt.number, words,
+    )  # fmt: skip
+    return event(
+        "retried" if parked else "failed", at_s, one.id, args, one.failures + parked,
+        exception=error, traceback="", runtime=runtime_s, eta=iso(int(next_ms) or None),
+    )  # fmt: skip
+
+
+def gone(at_s: float, held: Sequence[Postback], broker: redis.Redis) -> Batch:
     """Postbacks that could not be begun, as far as their records say that they were cancelled."""
     pipe = broker.pipeline(transaction=False)
     for one in held:
         pipe.hget(keys.record(one.id), "state")
     states = pipe.execute()
-    return [
+    told = [
         (event("revoked", at_s, one.id, _args(one), one.failures, **REVOKED), False)
         for one, state in zip(held, states, strict=True)
         if state == b"cancelled"
     ]
-
-
-def is_forced(one: Fields) -> bool:
-    """Failures go first: what failed is shown whatever the share, and all that follows on it."""
-    return one["retries"] > 0 or one["type"] in {"task-retried", "task-failed", "task-revoked"}
+    return told, 0

@@ -171,7 +171,7 @@ def a_failing_one_is_shown_to_its_death(watched: Watched, failing: str) -> None:
     skipped = watched.shown(send_postback.delay("nobody", EVENT).id, "FAILURE")
     assert "unknown_account" in skipped["exception"]
     broken = app.send_task("postbacks.send_postback", args=["bad", {"CODE": TEXT}]).id
-    assert watched.shown(broken, "FAILURE")["args"] == "('bad', )"
+    assert watched.shown(broken, "FAILURE")["args"] == "('bad')"
     assert watched.ask(f"task/result/{failing}")["state"] == "FAILURE"
 
 
