@@ -50,8 +50,9 @@ ON_FOR_S: Final = 30
 LOG_EVERY_S: Final = 60.0
 # Prefork's children learn from the main process, through memory that they share with it.
 _on = multiprocessing.Value("b", 0, lock=False)
-#: sent, dropped, sampled out: of the worker's processes together.
-_counts = multiprocessing.Array("Q", 3)
+#: sent, dropped, sampled out: of the worker's processes together. Without a lock, which a child that is killed
+#: would keep: a count may be missed.
+_counts = multiprocessing.Array("Q", 3, lock=False)
 
 _lock = threading.Lock()
 _sending = threading.Lock()
@@ -270,9 +271,8 @@ def _send(builds: Sequence[Callable[[Levels], Batch]]) -> None:
     share = _share_of_failures(broker, failures) if failures else 1.0
     events = [one for one, shown in told if shown or is_in_share(one["uuid"], share)]
     wire.publish(broker, _exchange, _hostname, events)
-    with _counts.get_lock():
-        _counts[0] += len(events)
-        _counts[2] += sum(left_out for _, left_out in batches) + len(told) - len(events)
+    _counts[0] += len(events)
+    _counts[2] += sum(left_out for _, left_out in batches) + len(told) - len(events)
 
 
 def _share_of_failures(broker: redis.Redis, forced: int) -> float:
@@ -292,8 +292,7 @@ def _share_of_failures(broker: redis.Redis, forced: int) -> float:
 
 
 def _dropped(count: int, why: object) -> None:
-    with _counts.get_lock():
-        _counts[1] += count
+    _counts[1] += count
     _log_seldom(
         "taskevents.dropped", "postbacks=%d: %s; Flower does not see them, they are delivered", count, why
     )

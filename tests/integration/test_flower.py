@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -94,7 +95,7 @@ def watching(broker: EmbeddedBroker, folder: Path, pool: str) -> Iterator[Watche
         args=[f"--port={port}", "--address=127.0.0.1"],
         log_path=folder / "flower.log",
     )  # fmt: skip
-    answers = {"bad": Answer(503, PAGE.encode()), "slow": Answer(delay_s=1)}
+    answers = {"bad": Answer(503, PAGE.encode()), "slow": Answer(delay_s=2)}
     with (
         Receiver(lambda post: answers.get(post.path.split("/")[1], Answer())) as receiver,
         flower if pool == "prefork" else nullcontext(),
@@ -127,10 +128,10 @@ def test_flower_shows_every_postback_and_its_buttons_work(broker, tmp_path, pool
         assert retried["exception"] == 'PostbackFailed("attempt 1: status 503")'
         assert retried["eta"]
         every_delivered_one_is_shown(watched)
-        revoked_ones_are_shown(watched)
-        flower_sends_and_refuses(watched)
         a_failing_one_is_shown_to_its_death(watched, failing)
-        if pool == "threads":
+        if pool == "threads":  # what the pool makes no difference to
+            revoked_ones_are_shown(watched)
+            flower_sends_and_refuses(watched)
             celerys_commands_answer(watched)
             programs_tell_of_what_they_send(watched)
         raw = "\n".join(watched.wire.raw)
@@ -153,6 +154,11 @@ def every_delivered_one_is_shown(watched: Watched) -> None:
     worker = shown["worker"]
     assert worker.startswith("worker1@")
     assert watched.ask("workers?refresh=1")[worker]["stats"]["postbacks"]["events"]["on"] is True
+    for page in ("workers", f"worker/{worker}", "tasks", "broker", f"task/{ids[-1]}"):
+        with urllib.request.urlopen(f"http://127.0.0.1:{watched.port}/{page}", timeout=20) as answer:
+            assert answer.status == 200
+            html = answer.read().decode()
+    assert all(word in html for word in (ids[-1], "SMS_MO N211", "delivered by attempt 1", worker))
     listed = watched.ask("tasks?limit=1000&state=SUCCESS")
     assert set(ids) <= set(listed)
     assert {one["name"] for one in watched.ask("tasks?limit=1000").values()} == {"postbacks.send_postback"}
@@ -209,15 +215,17 @@ def celerys_commands_answer(watched: Watched) -> None:
     def run(*args: str) -> subprocess.Popen[str]:
         return subprocess.Popen([*base, *args], env=env, stdout=subprocess.PIPE, text=True)
 
+    def active_tasks() -> set[str]:
+        answers = app.control.inspect(timeout=10, limit=1).active() or {}
+        return {task["name"] for tasks in answers.values() for task in tasks}
+
     dump = run("events", "--dump")
+    too_long = threading.Timer(60, dump.kill)  # what is not dumped would be waited for without end
+    too_long.start()
     asked = {"status": run("status"), "stats": run("inspect", "stats", "--json")}
     try:
-        registered = app.control.inspect(timeout=10, limit=1).registered()
-        assert registered == {
-            f"worker1@{socket.gethostname()}": [
-                "postbacks.deliver", "postbacks.dispatch", "postbacks.send_postback"
-            ]
-        }  # fmt: skip
+        (registered,) = app.control.inspect(timeout=10, limit=1).registered().values()
+        assert {"postbacks.deliver", "postbacks.dispatch", "postbacks.send_postback"} <= set(registered)
         answers = {name: process.communicate(timeout=60)[0] for name, process in asked.items()}
         assert "1 node online" in answers["status"]
         (one,) = json.loads(answers["stats"]).values()
@@ -226,12 +234,11 @@ def celerys_commands_answer(watched: Watched) -> None:
         seen = iter(dump.stdout.readline, "")
         next(line for line in seen if "heartbeat" in line)
         slow = send_postback.delay("slow", EVENT).id
-        active = eventually(lambda: app.control.inspect(timeout=10, limit=1).active(), what="inspect active")
         next(line for line in seen if "started" in line and slow in line)
-        (running_now,) = active.values()
-        assert {task["name"] for task in running_now} <= {"postbacks.deliver", "postbacks.dispatch"}
+        eventually(lambda: "postbacks.deliver" in active_tasks(), what="deliver in inspect active")
         next(line for line in seen if "succeeded" in line and slow in line)
     finally:
+        too_long.cancel()
         for process in (dump, *asked.values()):
             process.kill()
             process.wait()
