@@ -138,8 +138,8 @@ class EventSwitch(bootsteps.StartStopStep):
         on = bool(dispatcher.enabled and (not groups or "task" in groups))
         taskevents.switch(on)
         if on and time.monotonic() - self._announced_s >= ANNOUNCE_EVERY_S:
-            self._announced_s = time.monotonic()
-            taskevents.announce()
+            if taskevents.announce():
+                self._announced_s = time.monotonic()
 
 
 def _on_shutting_down(**_: Any) -> None:

@@ -90,13 +90,15 @@ def is_on() -> bool:
     return bool(_on.value)
 
 
-def announce() -> None:
-    """Let programs that cancel postbacks know that events are on, and where they go."""
+def announce() -> bool:
+    """Let programs that cancel postbacks know that events are on, and where they go; False: not now."""
     word = json.dumps({"hostname": _hostname, "exchange": _exchange})
     try:
         _client().set(keys.TASK_EVENTS_ON, word, ex=ON_FOR_S)
     except (redis.RedisError, OSError, BrokerError) as error:
         _log_seldom("taskevents.not_announced", "%s", error)
+        return False
+    return True
 
 
 def counts() -> dict[str, Any]:
