@@ -137,9 +137,8 @@ class EventSwitch(bootsteps.StartStopStep):
         groups = dispatcher.groups
         on = bool(dispatcher.enabled and (not groups or "task" in groups))
         taskevents.switch(on)
-        if on and time.monotonic() - self._announced_s >= ANNOUNCE_EVERY_S:
-            if taskevents.announce():
-                self._announced_s = time.monotonic()
+        if on and time.monotonic() - self._announced_s >= ANNOUNCE_EVERY_S and taskevents.announce():
+            self._announced_s = time.monotonic()
 
 
 def _on_shutting_down(**_: Any) -> None:
