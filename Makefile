@@ -31,6 +31,10 @@ test: $(VENV)/ready ## Lint, types and the whole suite; starts its own broker, b
 bench: $(VENV)/ready ## Measure delivery beside the textbook task (about two minutes)
 	@$(BIN)/python benchmarks/first.py
 
+.PHONY: flower-picture
+flower-picture: $(VENV)/ready ## Draw docs/flower.png anew: Flower's task list in headless Chromium (apt-get install chromium)
+	@$(BIN)/python benchmarks/flower_picture.py docs/flower.png
+
 .PHONY: crash
 crash: $(VENV)/ready ## Kill anything at any moment, count every postback afterwards (ten minutes; ARGS="--seed 7")
 	@$(BIN)/python -m crash $(ARGS); columns=$$?; echo; \

@@ -96,5 +96,11 @@ class _Loader(AppLoader):
 
 
 #: The app. ``celery -A postbacks`` finds it through ``postbacks/celery.py``.
-app = Celery("postbacks", set_as_current=False, loader=_Loader, control="postbacks.control:PostbackControl")
+app = Celery(
+    "postbacks",
+    set_as_current=False,
+    loader=_Loader,
+    control="postbacks.control:PostbackControl",
+    amqp="postbacks.queue.amqp:PostbackAmqp",
+)
 app.add_defaults(_defaults)

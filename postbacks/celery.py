@@ -45,3 +45,7 @@ if _named or importlib.util.find_spec("celeryconfig") is not None:
     app.add_defaults(_changes)
 
 use_our_logs()
+# In a process of `celery -A postbacks` ours is the app that is meant where none is named: Flower looks
+# results up so, in threads of its own.
+app.set_default()
+app.set_current()

@@ -7,9 +7,11 @@ from typing import Any
 from celery.app.control import Control
 
 from postbacks.broker import client
+from postbacks.ledger.states import CANCELLED
 from postbacks.queue.message import is_id
 from postbacks.queue.scripts import Scripts
 from postbacks.settings import load
+from postbacks.taskevents import revoked
 
 
 def cancel(postback_id: str) -> str:
@@ -19,7 +21,10 @@ def cancel(postback_id: str) -> str:
     """
     if not is_id(postback_id):
         return ""
-    return Scripts(client()).cancel(postback_id, int(load().retention_dead_s))
+    state = Scripts(client()).cancel(postback_id, int(load().retention_dead_s))
+    if state == CANCELLED:
+        revoked(postback_id)
+    return state
 
 
 class PostbackControl(Control):

@@ -40,6 +40,10 @@ key                                   type    meaning
 ``postbacks:accounts``                hash    account -> its settings as JSON
 ``postbacks:last-tick``               string  when a tick last finished
 ``postbacks:ticks``                   hash    version of postbacks -> when a tick of it last finished
+``postbacks:task-events``             string  where task events go (JSON); stands while a worker sends them
+``postbacks:task-events:meter``       hash    level (share of postbacks that are shown: 1 / 2 ** level), room, at_ms
+``postbacks:task-events:levels``      zset    ``ms:level``, each change of the level; score is since when
+``postbacks:task-events:failed:{s}``  string  failures of that second that wanted to be shown
 ====================================  ======  ==========================================================
 """
 
@@ -74,12 +78,16 @@ ACCOUNTS: Final = PREFIX + "accounts"
 LAST_TICK: Final = PREFIX + "last-tick"
 TOTALS: Final = PREFIX + "totals"
 TICKS: Final = PREFIX + "ticks"
+TASK_EVENTS_ON: Final = PREFIX + "task-events"
+TASK_EVENTS_METER: Final = PREFIX + "task-events:meter"
+TASK_EVENTS_LEVELS: Final = PREFIX + "task-events:levels"
 
 # Prefixes: scripts meet ids and lanes that their caller cannot know, so they get these as keys.
 RECORD: Final = PREFIX + "record:"
 LANE: Final = PREFIX + "lane:"
 PACE: Final = PREFIX + "pace:"
 CLAIMS: Final = PREFIX + "claims:"
+TASK_EVENTS_FAILED: Final = PREFIX + "task-events:failed:"
 
 
 def record(postback_id: str) -> str:

@@ -270,7 +270,7 @@ def _until(done: Callable[[], bool], timeout_s: float) -> bool:
 
 
 class CeleryProcess(_Process):
-    """A ``celery worker`` or ``celery beat``, which may be started again after its end.
+    """A ``celery worker``, ``celery beat`` or ``celery flower``, which may be started again after its end.
 
     Args:
         env: variables over those of this process.
@@ -281,7 +281,7 @@ class CeleryProcess(_Process):
 
     def __init__(
         self,
-        kind: Literal["worker", "beat"],
+        kind: Literal["worker", "beat", "flower"],
         *,
         env: Mapping[str, str],
         args: Sequence[str] = (),

@@ -147,6 +147,13 @@ class Settings(BaseSettings):
         description="Seconds that a worker keeps an account's delivery settings before it looks again.",
     )
 
+    # -- watching ---------------------------------------------------------------------------
+    events_per_s: int = Field(
+        500,
+        ge=1,
+        description="Postbacks a second that Flower is shown all of; above it every failure and a share of the rest.",
+    )
+
     # -- ledger -----------------------------------------------------------------------------
     retention_delivered_s: float = Field(
         7 * 86_400,

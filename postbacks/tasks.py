@@ -23,6 +23,7 @@ from postbacks.delivery.loop import Decision
 from postbacks.delivery.outcomes import Outcome
 from postbacks.delivery.single import post_once
 from postbacks.errors import BrokerError, InvalidEvent, PostbackFailed
+from postbacks.ledger.states import WAITING
 from postbacks.logs import EventLog
 from postbacks.queue.intake import Intake, Order, check_order
 from postbacks.queue.message import SCHEMA, SCHEMA_HEADER, Message
@@ -31,13 +32,16 @@ from postbacks.queue.publish import DirectProducer
 from postbacks.queue.scripts import Scripts
 from postbacks.queue.tick import Tick
 from postbacks.settings import load
-from postbacks.worker import PoolCheck, Quarantine, Stopping
+from postbacks.taskevents import replayed
+from postbacks.taskevents.facts import args_of
+from postbacks.worker import EventSwitch, PoolCheck, Quarantine, Stopping
 
 log = EventLog(__name__)
 
 app.steps["worker"].add(PoolCheck)
 app.steps["worker"].add(Stopping)
 app.steps["worker"].add(Quarantine)
+app.steps["consumer"].add(EventSwitch)
 
 
 class PostbackResult(AsyncResult):
@@ -110,7 +114,7 @@ class PostbackTask(Task):
         order = check_order(args or (), kwargs or {})
         options["queue"] = keys.QUEUE
         options["headers"] = {**(options.get("headers") or {}), SCHEMA_HEADER: SCHEMA}
-        options.setdefault("argsrepr", f"({order.account!r}, {order.event.origin} {order.event.code})")
+        options.setdefault("argsrepr", args_of(order.account, order.event.origin, order.event.code))
         options.setdefault("kwargsrepr", "{}")
         _check_broker()
         if producer is None and not options.get("connection") and not app.conf.task_always_eager:
@@ -241,7 +245,8 @@ class TickTask(WakeTask):
         super().apply_async()
 
 
-@app.task(name=DISPATCH, base=TickTask, shared=False, ignore_result=True, trail=False)
+# Neither tells of itself: a tick a second would push the postbacks out of what Flower keeps.
+@app.task(name=DISPATCH, base=TickTask, shared=False, ignore_result=True, trail=False, send_events=False)
 def dispatch() -> None:
     """One tick: take in, release, reap, and wake as many ``deliver`` tasks as there is work for."""
     try:
@@ -257,7 +262,7 @@ def dispatch() -> None:
         log.error("tick.broker_lost", f"{error} The next tick tries again.")  # noqa: TRY400 - a line, not a trace
 
 
-@app.task(name=DELIVER, base=WakeTask, shared=False, ignore_result=True, trail=False)
+@app.task(name=DELIVER, base=WakeTask, shared=False, ignore_result=True, trail=False, send_events=False)
 def deliver() -> int:
     """Claim and POST until nothing is ready; carries nothing, so that losing one does no harm."""
     with stopping.finishing():
@@ -342,7 +347,10 @@ def resend(postback_id: str) -> str:
 
     A message that was of a newer version is taken in again instead: ``queued``.
     """
-    return _scripts().replay(postback_id)
+    state = _scripts().replay(postback_id)
+    if state == WAITING:
+        replayed(postback_id)
+    return state
 
 
 def _scripts() -> Scripts:

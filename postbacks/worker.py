@@ -7,6 +7,7 @@ app is not touched.
 from __future__ import annotations
 
 import atexit
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -22,9 +23,11 @@ from celery.worker.control import Panel, ok
 from celery.worker.request import Request
 from click.core import ParameterSource
 
+from postbacks import taskevents
 from postbacks.broker import check
 from postbacks.control import cancel
 from postbacks.delivery import process, stopping
+from postbacks.delivery.outcomes import OUTCOMES
 from postbacks.delivery.quarantine import Keeper
 from postbacks.errors import BadSetting, BrokerUnfit, BrokerUnreachable
 from postbacks.logs import EventLog
@@ -35,6 +38,11 @@ log = EventLog(__name__)
 
 #: Seconds that loops have to end at once: they look 20 times a second, and a note may be under way.
 LEAVE_WITHIN_S: Final = 2.0
+
+#: Seconds between two looks at the switch of events.
+LOOK_EVERY_S: Final = 0.5
+#: Seconds between two words to other programs that events are on.
+ANNOUNCE_EVERY_S: Final = 10.0
 
 
 def _refuse(sentence: str) -> NoReturn:
@@ -89,10 +97,16 @@ class PoolCheck(bootsteps.StartStopStep):
         # threads: one loop claims, one more may finish its slice, and two threads stay free to tick;
         # prefork: every child but one may deliver
         loops = concurrency - 1 if pool == "prefork" else max(1, min(2, concurrency - 2))
-        places = process.Places(loops)
+        places = self._places = process.Places(loops)
         atexit.register(places.close)  # not when this step stops: loops may still run then, and a signal come
         process.set_places(places)
         worker.wait_for_soft_shutdown = partial(_soft_shutdown, worker, places)
+        taskevents.set_up(worker.hostname, worker.app.conf.event_exchange, OUTCOMES)
+
+    def info(self, worker: Any) -> dict[str, Any]:
+        """What ``celery inspect stats`` says of us."""
+        del worker
+        return {"postbacks": {"delivering_loops_max": self._places.count, "events": taskevents.counts()}}
 
 
 class WakeRequest(Request):
@@ -236,6 +250,38 @@ def _serve() -> None:
         return
     server.start()
     log.info("metrics.served", host=settings.metrics_host, port=server.port)
+
+
+class EventSwitch(bootsteps.StartStopStep):
+    """Turns the events of postbacks on and off with the worker's own: ``-E``, Flower's and ``control``'s switch."""
+
+    requires = ("celery.worker.consumer.events:Events",)
+
+    def __init__(self, consumer: Any, **kwargs: Any) -> None:
+        super().__init__(consumer, **kwargs)
+        self._timer: Any = None
+        self._announced_s = -math.inf
+
+    def start(self, consumer: Any) -> None:
+        """Look now, and from now on twice a second: nothing tells of a change."""
+        self._look(consumer)
+        self._timer = consumer.timer.call_repeatedly(LOOK_EVERY_S, self._look, (consumer,))
+
+    def stop(self, consumer: Any) -> None:
+        """Stop looking; the consumer starts anew when its connection was lost."""
+        del consumer
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _look(self, consumer: Any) -> None:
+        dispatcher = consumer.event_dispatcher
+        if dispatcher is None:
+            return  # its connection is being made anew
+        groups = dispatcher.groups
+        on = bool(dispatcher.enabled and (not groups or "task" in groups))
+        taskevents.switch(on)
+        if on and time.monotonic() - self._announced_s >= ANNOUNCE_EVERY_S and taskevents.announce():
+            self._announced_s = time.monotonic()
 
 
 def _on_shutting_down(**_: Any) -> None:

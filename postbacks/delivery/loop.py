@@ -30,6 +30,7 @@ from postbacks.ledger.record import Attempt
 from postbacks.logs import EventLog
 from postbacks.queue.scripts import Argument, Scripts
 from postbacks.settings import Settings
+from postbacks.taskevents import gone, noted, started
 from postbacks.version import VERSION
 
 log = EventLog(__name__)
@@ -118,7 +119,7 @@ class DeliveryLoop:
         self._held = HeldPostbacks()
         self._held_limit: dict[str, int] = {}
         self._ended: deque[tuple[Claimed | Held, Outcome, int, int]] = deque()
-        self._notes: list[tuple[str, Attempt, list[Argument]]] = []
+        self._notes: list[tuple[Claimed | Held, Attempt, list[Argument]]] = []
         self._oldest_note_s = 0.0
         self._next_claim_s = 0.0
         self._next_renewal_s = 0.0
@@ -301,6 +302,9 @@ class DeliveryLoop:
         lane_of = {held.id: held.lane for held in chosen}
         for row in rows:
             self._claimed.append(Claimed.from_row(lane_of[row[0].decode()], row, now_ms))
+        if len(rows) < len(chosen):
+            begun = {row[0].decode() for row in rows}
+            gone([held for held in chosen if held.id not in begun])
         self._begin_claimed()
 
     def _begin_claimed(self) -> None:
@@ -326,6 +330,7 @@ class DeliveryLoop:
             except (ValueError, TypeError):
                 # A record that somebody has spoilt must not take the others along; its lease settles it.
                 log.exception("delivery.not_begun", account=one.account, id=one.id)
+        started(claimed, profiles)
         if put_off:
             self._scripts.postpone(self._token, PUT_OFF_MS, "account_unusable", put_off)
 
@@ -389,7 +394,7 @@ class DeliveryLoop:
 
     def _note_of(
         self, postback: Claimed | Held, outcome: Outcome, number: int, at_ms: int
-    ) -> tuple[str, Attempt, list[Argument]]:
+    ) -> tuple[Claimed | Held, Attempt, list[Argument]]:
         attempt = Attempt(
             number,
             at_ms,
@@ -412,7 +417,7 @@ class DeliveryLoop:
             postback.id, postback.lane, verdict, number, attempt.to_json(), countdown_ms, mood, outcome.name,
         ]  # fmt: skip
         self._mood(postback.lane, mood)
-        return postback.account, attempt, fields
+        return postback, attempt, fields
 
     def _mood(self, lane: str, mood: str) -> None:
         (self._suspects.discard if mood == "ok" else self._suspects.add)(lane)
@@ -434,5 +439,6 @@ class DeliveryLoop:
         self._next_renewal_s = time.monotonic() + self._lease_ms / 3000
         if not len(self._held):
             self._held_limit.clear()
-        for (account, attempt, own), (state, next_ms) in zip(notes, results, strict=True):
-            report(account, str(own[0]), attempt, state.decode(), int(next_ms))
+        noted(notes, results)
+        for (postback, attempt, _), (state, next_ms) in zip(notes, results, strict=True):
+            report(postback.account, postback.id, attempt, state.decode(), int(next_ms))

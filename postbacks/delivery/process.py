@@ -29,6 +29,7 @@ from postbacks.errors import BrokerError
 from postbacks.logs import EventLog
 from postbacks.queue.scripts import Scripts
 from postbacks.settings import load
+from postbacks.taskevents import flush
 
 log = EventLog(__name__)
 
@@ -131,6 +132,7 @@ def deliver(decide: Decide, hand_over: Callable[[], None]) -> int:
             return 0 if place is None else _run(decide, hand_over, release, place)
     finally:
         release()
+        flush()  # the process may end with this loop
 
 
 def _run(decide: Decide, hand_over: Callable[[], None], release: Callable[[], None], place: int) -> int:

@@ -100,8 +100,8 @@ class Tally:
         self._row = row
         self._connections = adapter.connections
 
-    def of(self, notes: Sequence[tuple[str, Attempt, Sequence[object]]]) -> Counter[str]:
-        """Count a batch of the loop's notes (account, attempt, fields of ``commit.lua``)."""
+    def of(self, notes: Sequence[tuple[object, Attempt, Sequence[object]]]) -> Counter[str]:
+        """Count a batch of the loop's notes (postback, attempt, fields of ``commit.lua``)."""
         counts = counts_of((attempt, fields[2]) for _, attempt, fields in notes)
         opened = self._adapter.connections - self._connections
         if opened:

@@ -19,6 +19,7 @@ from postbacks.logs import EventLog, unquoted
 from postbacks.queue.message import NEWER, Message, Unreadable, decode
 from postbacks.queue.scripts import ALONE_DEATHS_MAX, Argument, Scripts
 from postbacks.settings import Settings
+from postbacks.taskevents import admit, received
 from postbacks.urls import check_url, endpoint_of
 from postbacks.xml import render
 
@@ -29,6 +30,8 @@ MAX_RAW_BYTES: Final = 65_536
 
 #: A message's id, found without reading the message.
 _ID_HEADER: Final = re.compile(rb'"id": ?"([\x21\x23-\x5b\x5d-\x7e]{1,255})"')
+#: Fields of a postback in the arguments of ``accept.lua``.
+FIELDS: Final = 12
 
 WAITING, SKIPPED, DEAD = "waiting", "skipped", "dead"
 
@@ -177,12 +180,14 @@ class Intake:
         return datetime.fromtimestamp(ms / 1000, UTC)
 
     def _accept(self, token: str, messages: int, fields: list[Argument]) -> bool:
+        level = admit(self._scripts.clock_offset_ms, len(fields) // FIELDS)
         results = self._scripts.accept(
             token, SCHEMA, self._settings.max_waiting_per_account, OVERHEAD_BYTES, messages, fields
         )
         if results is None:
             log.warning("intake.lease_lost", "the next tick takes these messages in", token=token)
             return False
+        received(level, fields, results)
         full = results.count(-1)
         if full:
             each = zip(fields[1 :: len(fields) // len(results)], results, strict=True)

@@ -26,6 +26,7 @@ from postbacks.broker import broker_errors, client_for, redacted
 from postbacks.errors import BrokerUnreachable, NotReplicated
 from postbacks.faults import point
 from postbacks.settings import load
+from postbacks.taskevents.sent import ROUTING_KEY, sent
 
 #: kombu's priority steps (kombu 5.7, ``Channel.priority_steps``): a priority goes to the list at or below it.
 _STEPS: Final = (0, 3, 6, 9)
@@ -58,6 +59,8 @@ class DirectProducer:
         self._replicas = settings.wait_replicas
         self._collected: dict[str, list[str]] | None = None
         self._count = 0
+        self._sent: list[dict[str, Any]] = []
+        self._event_exchange = ""
 
     @property
     def connection(self) -> _NoConnection:
@@ -100,6 +103,12 @@ class DirectProducer:
             BrokerError: the message is not known to be accepted.
         """
         del retry, retry_policy, declare, timeout, confirm_timeout
+        if routing_key == ROUTING_KEY:  # Celery tells of what it has just sent (task_send_sent_event)
+            self._sent.append(body)
+            self._event_exchange = exchange
+            if self._collected is None:
+                self._flush_sent()
+            return
         headers = dict(headers or {})
         content_type, content_encoding, data = dumps(body, serializer)
         if compression:
@@ -135,6 +144,11 @@ class DirectProducer:
             self._push(queue, texts)
             point("publish:between-batches")
         self._collected, self._count = {}, 0
+        self._flush_sent()
+
+    def _flush_sent(self) -> None:
+        events, self._sent = self._sent, []
+        sent(self._client, self._event_exchange, events)
 
     def _push(self, queue: str, texts: list[str]) -> None:
         began_s = time.monotonic()

@@ -27,6 +27,7 @@ FLOORS = [
     "postbacks.app",
     "postbacks.delivery",
     "postbacks.queue",
+    "postbacks.taskevents",
     "postbacks.ledger",
     "postbacks.accounts",
     "postbacks.vault",

@@ -1,0 +1,136 @@
+"""What task events cost: CPU a postback with events off, on and sampled, on and all shown, interleaved.
+
+Each round delivers a backlog as benchmarks/first.py does; with events on somebody listens, in a process
+that is not counted (Flower's own cost is Flower's). CPU is that of worker, beat and broker.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from pathlib import Path
+
+from first import RECEIVER, cpu_s
+
+LISTENER = """
+import sys, redis
+pubsub = redis.Redis.from_url(sys.argv[1]).pubsub()
+pubsub.psubscribe("/0.postbacks.events*")
+print("ready", flush=True)
+for message in pubsub.listen():
+    if message["type"] == "pmessage":
+        print(len(message["data"]), flush=True)
+"""
+#: Case -> whether the worker sends events, and its limit a second.
+CASES = {"off": (False, 500), "on, 500/s": (True, 500), "on, all": (True, 1_000_000)}
+
+
+def measure(case: str, count: int, folder: Path) -> dict[str, float]:
+    """One round of one case: postbacks a second and CPU milliseconds a postback."""
+    from postbacks.local import EmbeddedBroker, LocalStack
+
+    on, per_s = CASES[case]
+    (folder / "celeryconfig.py").write_text(f"worker_send_task_events = {on}\n")
+    with EmbeddedBroker() as broker:
+        env = {
+            "POSTBACKS_BROKER_URL": broker.url, "POSTBACKS_ALLOWED_NETWORKS": "127.0.0.0/8",
+            "POSTBACKS_EVENTS_PER_S": str(per_s), "PYTHONPATH": str(folder),
+        }  # fmt: skip
+        python = [sys.executable, "-c"]
+        receiver = subprocess.Popen([*python, RECEIVER, str(count)], stdout=subprocess.PIPE, text=True)
+        heard = folder / "heard"
+        with heard.open("w") as output:
+            listener = subprocess.Popen([*python, LISTENER, broker.url], stdout=output)
+        try:
+            while not heard.stat().st_size:
+                time.sleep(0.01)
+            url = receiver.stdout.readline().strip()
+            fill = [sys.executable, str(Path(__file__).with_name("first.py")), "--fill", "postbacks"]
+            subprocess.run(
+                [*fill, "--url", url, "--count", str(count)],
+                env={**os.environ, **env}, check=True, capture_output=True,
+            )  # fmt: skip
+            before_s = cpu_s([broker.pid])
+            with LocalStack(broker, env=env, log_dir=folder, cwd=folder) as stack:
+                took_s = float(receiver.stdout.readline())
+                pids = [process.pid for process in (*stack.workers, *stack.beats)]
+                used_s = cpu_s(pids) + cpu_s([broker.pid]) - before_s
+        finally:
+            for process in (receiver, listener):
+                process.kill()
+                process.wait()
+    heard_bytes = sum(int(line) for line in heard.read_text().split()[1:])
+    return {"per_s": count / took_s, "cpu_ms": 1000 * used_s / count, "heard_kb": heard_bytes / 1000}
+
+
+def alone(count: int = 2000, batch: int = 100) -> tuple[float, float]:
+    """CPU microseconds a postback of the events alone, off and on, in this process with a real broker."""
+    from postbacks.local import EmbeddedBroker
+
+    with EmbeddedBroker() as broker:
+        os.environ |= {"POSTBACKS_BROKER_URL": broker.url, "POSTBACKS_EVENTS_PER_S": "1000000"}
+        from postbacks import taskevents
+        from postbacks.delivery.claims import Claimed
+        from postbacks.delivery.outcomes import OUTCOMES
+        from postbacks.ledger.record import Attempt
+
+        def tell() -> float:
+            began_s = time.process_time()
+            for at in range(0, count, batch):
+                taskevents.received(0, fields[at * 12 : (at + batch) * 12], [1] * batch)
+                taskevents.started(postbacks[at : at + batch], {"acme"})
+                taskevents.noted(notes[at : at + batch], [[b"delivered", 0]] * batch)
+            taskevents.flush()
+            return (time.process_time() - began_s) / count * 1e6
+
+        taskevents.set_up("worker@host", "postbacks.events", OUTCOMES)
+        postbacks = [
+            Claimed(str(uuid.uuid4()), "acme/mt", 1, 0, "acme", "SMS_MT", "N202", 1, 1, "", b"", 1)
+            for _ in range(count)
+        ]
+        fields = [
+            value
+            for one in postbacks
+            for value in (one.id, "acme", "mt", "SMS_MT", "N202", "", "", b"", "waiting", "", b"", "")
+        ]
+        notes = [(one, Attempt(1, 1, "delivered", 200, 5), []) for one in postbacks]
+        off_us = statistics.median(tell() for _ in range(9))
+        taskevents.switch(True)
+        on_us = statistics.median(tell() for _ in range(9))
+        taskevents.switch(False)
+        return off_us, on_us
+
+
+def main() -> None:
+    """Run the rounds and print the medians."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=20_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    off_us, on_us = alone()
+    print(f"the events alone: off {off_us:.2f}, on {on_us:.1f} microseconds of CPU a postback", flush=True)
+    rounds: dict[str, list[dict[str, float]]] = {case: [] for case in CASES}
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(options.rounds):
+            for case in CASES:
+                rounds[case].append(measure(case, options.count, Path(folder)))
+                print(case, {name: round(value, 3) for name, value in rounds[case][-1].items()}, flush=True)
+    middle = {
+        case: {name: statistics.median(one[name] for one in ones) for name in ones[0]}
+        for case, ones in rounds.items()
+    }
+    for case, figures in middle.items():
+        ratio = figures["cpu_ms"] / middle["off"]["cpu_ms"]
+        print(
+            f"{case:10} {figures['per_s']:6.0f}/s  {figures['cpu_ms']:.3f} ms CPU each  {ratio:.2f} times off"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,54 @@
+"""What travels to Flower: task events as they stand on the wire."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+from collections import defaultdict
+from typing import Any
+
+import redis
+from helpers import eventually
+
+from postbacks.local import EmbeddedBroker
+
+
+class Wire:
+    """Every event as it travels, by the id of its postback."""
+
+    def __init__(self, broker: EmbeddedBroker) -> None:
+        self.raw: list[str] = []
+        self.of: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        # a subscriber may wait for its next message for ever
+        self._pubsub = broker.client(timeout_s=None).pubsub()
+        self._pubsub.psubscribe("/0.postbacks.events/*")
+        self._thread = threading.Thread(target=self._listen, daemon=True)
+        self._thread.start()
+
+    def _listen(self) -> None:
+        try:
+            for message in self._pubsub.listen():
+                if message["type"] != "pmessage":
+                    continue
+                body = base64.b64decode(json.loads(message["data"])["body"]).decode()
+                self.raw.append(body)
+                events = json.loads(body)
+                for event in events if isinstance(events, list) else [events]:
+                    if event["type"].startswith("task-"):
+                        self.of[event["uuid"]].append(event)
+        except (redis.RedisError, OSError, ValueError):
+            pass  # closed
+
+    def kinds(self, postback_id: str) -> list[str]:
+        """What was told of a postback, in order."""
+        return [event["type"].removeprefix("task-") for event in self.of.get(postback_id, [])]
+
+    def wait(self, postback_id: str, *kinds: str) -> list[dict[str, Any]]:
+        """Its events, once these and no others were told."""
+        eventually(lambda: self.kinds(postback_id) == list(kinds), what=f"{kinds} of {postback_id}")
+        return self.of[postback_id]
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._pubsub.close()
