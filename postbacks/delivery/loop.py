@@ -33,7 +33,7 @@ from postbacks.settings import Settings
 log = logging.getLogger(__name__)
 
 #: Postbacks begun by one claim at most; bounds how long the script blocks the broker.
-CLAIM_BATCH: Final = 400
+CLAIM_BATCH: Final = 50
 #: Postbacks held by one loop at most, over all failing lanes.
 HELD_MAX: Final = 100_000
 #: Outcomes that are decided and noted in one go.
@@ -70,6 +70,7 @@ class DeliveryLoop:
         settings: the process's settings.
         decide: what follows a failed attempt.
         slice_s: seconds that it claims; None for the setting's.
+        linger_s: seconds that it goes on looking where it finds nothing.
         must_stop: asked often; once true nothing more is claimed.
         on_draining: called once, when the loop has stopped claiming and only finishes what is open.
     """
@@ -83,6 +84,7 @@ class DeliveryLoop:
         decide: Decide,
         *,
         slice_s: float | None = None,
+        linger_s: float = 0.0,
         must_stop: Callable[[], bool] = lambda: False,
         on_draining: Callable[[], None] = lambda: None,
     ) -> None:
@@ -95,6 +97,7 @@ class DeliveryLoop:
         self._must_stop = must_stop
         self._on_draining = on_draining
         self._token = uuid.uuid4().hex
+        self._linger_s = linger_s
         self._lease_ms = int(settings.claim_lease_s * 1000)
         self._max_transfers = transfers_allowed(settings)
         self._open: dict[int, tuple[Transfer, Claimed]] = {}  # oldest first
@@ -126,7 +129,7 @@ class DeliveryLoop:
         """
         slice_ends_s = time.monotonic() + self._slice_s
         stop_by_s = math.inf
-        found = True
+        found, found_s = True, time.monotonic()
         while True:
             now_s = time.monotonic()
             if stop_by_s == math.inf and self._must_stop():
@@ -139,6 +142,7 @@ class DeliveryLoop:
             try:
                 if now_s >= self._broker_retry_s:
                     found = self._talk_to_broker(now_s, found)
+                    found_s = now_s if found else found_s
                     self._broker_pause_s = 0.0
             except BrokerError as error:
                 self._pause(now_s, error)
@@ -147,7 +151,7 @@ class DeliveryLoop:
             if not self._open and not self._ended and not self._notes and not self._claimed:
                 if not self._claiming and not len(self._held):
                     break
-                if self._claiming and not found and not len(self._held):
+                if self._claiming and not found and not len(self._held) and now_s - found_s >= self._linger_s:
                     self._drain()
                     continue
             for transfer, outcome in self._adapter.wait(self._wait_s()):

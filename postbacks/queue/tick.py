@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 TICK_BUDGET_S: Final = 0.8
 #: Ready lanes that are worth one more delivering process.
 LANES_PER_WAKE: Final = 10
+#: Postbacks put into lanes by one tick, or in claims, that are worth one more: from such a load on workers share
+#: it, though one could still do it alone, so that one that dies takes along no more than its part.
+MOVED_PER_WAKE: Final = 100
 #: Deliver messages that one tick sends at most.
 MAX_WAKES: Final = 8
 #: Records dropped by one script call.
@@ -73,9 +76,8 @@ class Tick:
         released, more_due = self._repeat(lambda: self._scripts.release(batch), batch, deadline_s)
         reaped, more_lost = self._repeat(lambda: self._scripts.reap(batch), 1, deadline_s)
         dropped, _ = self._repeat(self._retain, RETAIN_BATCH, deadline_s)
-        return TickResult(
-            taken_in, released, reaped, dropped, self._wakes(), more=more_in or more_due or more_lost
-        )
+        wakes = self._wakes(taken_in + released + reaped)
+        return TickResult(taken_in, released, reaped, dropped, wakes, more=more_in or more_due or more_lost)
 
     @staticmethod
     def _repeat(step: Callable[[], int], full: int, deadline_s: float) -> tuple[int, bool]:
@@ -104,7 +106,7 @@ class Tick:
         limit = int(memory.get("maxmemory") or 0) or int(memory.get("total_system_memory") or 0)
         return int(limit * self._settings.ledger_memory_share) if limit else 1 << 62
 
-    def _wakes(self) -> int:
+    def _wakes(self, moved: int) -> int:
         """How many deliver tasks there is work for; marks the tick as finished."""
         client = self._scripts.client
         with broker_errors():
@@ -112,8 +114,14 @@ class Tick:
             pipe.zcard(keys.READY_TRUSTED)
             pipe.zcard(keys.READY_SUSPECT)
             pipe.time()
-            trusted, suspect, (seconds, microseconds) = pipe.execute()
+            pipe.zrange(keys.CLAIMERS, 0, -1)
+            trusted, suspect, (seconds, microseconds), tokens = pipe.execute()
+            for token in tokens:
+                pipe.hlen(keys.claims(token.decode()))
+            moved += sum(pipe.execute())
             now_ms = seconds * 1000 + microseconds // 1000 + self._scripts.clock_offset_ms
             client.set(keys.LAST_TICK, now_ms)
         lanes = trusted + suspect
-        return min(MAX_WAKES, 1 + lanes // LANES_PER_WAKE) if lanes else 0
+        # Lanes that the loops at work have emptied, or that have all they may have open, are in no ring.
+        more = max(lanes // LANES_PER_WAKE, moved // MOVED_PER_WAKE)
+        return min(MAX_WAKES, 1 + more) if lanes or more else 0
