@@ -25,6 +25,6 @@ WORKDIR /srv/postbacks
 USER 10001:10001
 # A worker that is told to stop finishes what is open: give it 30 s (docker stop --time 30).
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=15s --timeout=10s --start-period=30s --retries=3 CMD ["postbacks", "health"]
+HEALTHCHECK --interval=30s --timeout=10s --start-period=30s --retries=3 CMD ["postbacks", "health"]
 # The worker; beat, Flower and metrics are other commands of the same image (docker-compose.yml).
 CMD ["celery", "-A", "postbacks", "worker", "--loglevel=INFO", "--hostname=worker@%h", "--without-mingle", "--without-gossip"]

@@ -156,15 +156,16 @@ def redis_answers(client: redis.Redis) -> bool:
     return False
 
 
-def feed(seconds: float) -> set[str]:
-    """About 400 postbacks/s, of all accounts alike; returns their ids."""
-    from postbacks import send_postback
+def feed(rounds: int) -> set[str]:
+    """So many times two postbacks of every account, some 400 a second; returns their ids."""
+    from postbacks import send_postbacks
 
     ids: set[str] = set()
-    ends_s = time.monotonic() + seconds
-    while time.monotonic() < ends_s:
-        ids |= {send_postback.delay(account, EVENT).id for account in ACCOUNTS}
-        time.sleep(0.05)
+    for _ in range(rounds):
+        next_s = time.monotonic() + 0.2
+        for account in ACCOUNTS:
+            ids.update(send_postbacks(account, [EVENT, EVENT]))
+        time.sleep(max(0.0, next_s - time.monotonic()))
     return ids
 
 
@@ -177,7 +178,7 @@ def kill_one_at_work(client: redis.Redis, workers: list[Container]) -> tuple[Con
     ids: set[str] = set()
     for victim in itertools.cycle(workers):
         while not claims(client):
-            ids |= feed(0.2)
+            ids |= feed(1)
         victim.process.send_signal(signal.SIGSTOP)
         seen: list[set[bytes]] = [set()]
         while len(seen) < 3 or seen[-1] != seen[-2]:
@@ -232,7 +233,7 @@ def main() -> dict[str, Any]:
         for account in ACCOUNTS:
             accounts.redis_accounts().set(accounts.make_account(account, url=receiver.url()))
 
-        first = feed(5)
+        first = feed(20)
         receiver.wait_for(len(first), 60)
         eventually(lambda: sum(one.posts() for one in workers) >= len(first), 30, "the end of the loops")
         seen["share"] = {
@@ -245,7 +246,7 @@ def main() -> dict[str, Any]:
         before = receiver.count
         answer = Answer(delay_s=SLOW_S)
         victim, held, second = kill_one_at_work(client, workers)
-        second |= feed(1)
+        second |= feed(3)
         eventually(
             lambda: all(where == ["done"] for where in places(client).values()) and not client.llen("postbacks"),
             60, "the end of what the killed worker held",

@@ -129,7 +129,7 @@ def test_prometheus_finds_its_configuration_and_our_metrics():
     assert "./deploy/prometheus:/etc/prometheus:ro" in service["volumes"]
     assert "--config.file=/etc/prometheus/prometheus.yml" in service["command"]
     config = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())
-    (job,) = config["scrape_configs"]
+    job = config["scrape_configs"][0]
     port = SERVICES["metrics"]["command"][SERVICES["metrics"]["command"].index("--port") + 1]
     assert job["static_configs"] == [{"targets": [f"metrics:{port}"]}]
     assert config["rule_files"] == ["alerts.yml"]

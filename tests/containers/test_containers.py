@@ -59,10 +59,10 @@ def check_every_process_is_another_user_without_rights_and_can_write_to_its_tmp_
 
 
 def check_three_workers_share_the_load(seen):
-    """Each makes 15% to 60% of the POSTs by its own account of them, and none is made twice."""
+    """Each makes 10% to 65% of the POSTs by its own account of them, and none is made twice."""
     share = seen["share"]
     assert share["sent"] == share["arrived"] == share["received"] == sum(share["posts"])
-    assert all(0.15 <= posts / share["sent"] <= 0.60 for posts in share["posts"]), share
+    assert all(0.10 <= posts / share["sent"] <= 0.65 for posts in share["posts"]), share
 
 
 def check_what_a_killed_worker_held_is_delivered_by_the_others(seen):
