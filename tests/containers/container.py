@@ -63,7 +63,7 @@ def build(root: Path, job: dict) -> None:
         bind(source, root, target, writable=mode == "rw")
     (root / job["cwd"].lstrip("/")).mkdir(parents=True, exist_ok=True)
     if job["read_only"]:
-        mount("-o", "remount,ro,mode=755", str(root))
+        mount("-o", "remount,bind,ro", str(root))
 
 
 def main() -> None:
