@@ -79,6 +79,10 @@ class Container:
             if UID is not None:
                 os.chown(data, UID, UID)
             job["binds"] = [[str(data), target, "rw"] if one[1] == target else one for one in job["binds"]]
+        # Opt-in, as .env would have it, and each on a port of its own: here they share one network.
+        self.metrics_port = 9464 + number
+        if service == "worker":
+            job["env"] |= {"POSTBACKS_METRICS_PORT": str(self.metrics_port)}
         job |= {
             "argv": argv or job["argv"],
             "root": str(root),
@@ -124,9 +128,10 @@ class Container:
         }
 
     def posts(self) -> int:
-        """POSTs that a worker's `deliver` tasks say they made; a task says it when its loop has ended."""
-        found = re.findall(r"Task postbacks\.deliver\[\S+\] succeeded in \S+: (\d+)", self.log)
-        return sum(map(int, found))
+        """POSTs that a worker has made, by its own page of figures."""
+        page = read(self.metrics_port, "/metrics")[1]
+        (count,) = re.findall(r"^postbacks_worker_posts_total (\S+)$", page, re.MULTILINE)
+        return int(float(count))
 
 
 def run_in(service: str, *argv: str) -> dict[str, Any]:
@@ -138,13 +143,19 @@ def run_in(service: str, *argv: str) -> dict[str, Any]:
 
 def http_get(port: int, path: str, user: str = "") -> int:
     """Status of one GET; 0 where nobody answers."""
+    return read(port, path, user)[0]
+
+
+def read(port: int, path: str, user: str = "") -> tuple[int, str]:
+    """Status and body of one GET; 0 where nobody answers."""
     headers = {"Authorization": "Basic " + base64.b64encode(user.encode()).decode()} if user else {}
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     try:
         connection.request("GET", path, headers=headers)
-        return connection.getresponse().status
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
     except OSError:
-        return 0
+        return 0, ""
     finally:
         connection.close()
 
@@ -220,6 +231,7 @@ def main() -> dict[str, Any]:
     workers = [Container("worker", number + 1) for number in range(3)]
     beats = [Container("beat", number + 1) for number in range(2)]
     flower = Container("flower")
+    metrics = Container("metrics")
     for worker in workers:
         worker.has_logged(" ready.")
     ours = {name: value for name, value in workers[0].spec["env"].items() if name.startswith("POSTBACKS_")}
@@ -235,7 +247,7 @@ def main() -> dict[str, Any]:
 
         first = feed(20)
         receiver.wait_for(len(first), 60)
-        eventually(lambda: sum(one.posts() for one in workers) >= len(first), 30, "the end of the loops")
+        eventually(lambda: sum(one.posts() for one in workers) >= len(first), 30, "each worker's count")
         seen["share"] = {
             "sent": len(first),
             "posts": [one.posts() for one in workers],
@@ -263,14 +275,23 @@ def main() -> dict[str, Any]:
         "right": http_get(5555, "/tasks", FLOWER),
         "check": run_in("flower", *flower.spec["healthcheck"]),
     }
+    eventually(lambda: http_get(9464, "/healthz") == 200, 60, "the metrics' health")
+    seen["metrics"] = {
+        "check": run_in("metrics", *metrics.spec["healthcheck"]),
+        "delivered": re.findall(
+            r'^postbacks_attempts_total{outcome="delivered"} (\S+)$', read(9464, "/metrics")[1], re.MULTILINE
+        ),
+    }
+    seen["well"] = run_in("worker", *workers[0].spec["healthcheck"])
     seen["write"] = {
         where: run_in("worker", "python", "-c", f"open({where + '/x'!r}, 'w')")
         for where in ("/srv/postbacks", "/", "/opt/postbacks", "/tmp")
     }
     seen["accounts"] = run_in("worker", "postbacks", "account", "list")
-    left = [*(one for one in workers if one is not victim), *beats, flower, server]
+    left = [*(one for one in workers if one is not victim), *beats, flower, metrics, server]
     seen["confined"] = {one.name: one.is_confined() for one in left}
     seen["stopped"] = {one.name: one.stop() for one in left}
+    seen["not well"] = run_in("worker", *workers[0].spec["healthcheck"])
     seen["logs"] = {one.name: one.log for one in left}
     return seen
 

@@ -59,7 +59,7 @@ def check_every_process_is_another_user_without_rights_and_can_write_to_its_tmp_
 
 
 def check_three_workers_share_the_load(seen):
-    """Each makes 10% to 65% of the POSTs by its own account of them, and none is made twice."""
+    """Each makes 10% to 65% of the POSTs by its own figures, and none is made twice."""
     share = seen["share"]
     assert share["sent"] == share["arrived"] == share["received"] == sum(share["posts"])
     assert all(0.10 <= posts / share["sent"] <= 0.65 for posts in share["posts"]), share
@@ -80,6 +80,20 @@ def check_flower_asks_for_its_password_and_its_health_check_passes(seen):
     assert flower == {"page without": 401, "api without": 401, "wrong": 401, "right": 200}
 
 
+def check_the_metrics_are_served_and_their_health_check_passes(seen):
+    """The whole system's figures, on the port that Prometheus asks."""
+    assert seen["metrics"]["check"] == {"code": 0, "out": ""}
+    (delivered,) = seen["metrics"]["delivered"]
+    assert float(delivered) >= seen["share"]["sent"]
+
+
+def check_the_health_check_says_whether_the_system_is_well(seen):
+    """0 while all run; 1 and one line once all have stopped."""
+    assert seen["well"]["code"] == 0, seen["well"]
+    assert seen["not well"]["code"] == 1
+    assert len(seen["not well"]["out"].splitlines()) == 1
+
+
 def check_a_command_can_be_run_in_a_workers_container(seen):
     """`docker compose exec worker postbacks account list` shows the accounts."""
     assert seen["accounts"]["code"] == 0
@@ -96,12 +110,14 @@ def check_each_ends_at_a_sigterm_within_its_grace_and_has_written_no_trace(seen)
 
 
 def test_every_command_of_the_compose_file_does_its_work_confined_like_a_container():
-    """One play, as it starts eight processes: what it saw is judged by every function above."""
+    """One play, as it starts ten processes: what it saw is judged by every function above."""
     seen = play()
     check_redis_keeps_everything_evicts_nothing_and_shows_its_password_to_nobody(seen)
     check_every_process_is_another_user_without_rights_and_can_write_to_its_tmp_alone(seen)
     check_three_workers_share_the_load(seen)
     check_what_a_killed_worker_held_is_delivered_by_the_others(seen)
     check_flower_asks_for_its_password_and_its_health_check_passes(seen)
+    check_the_metrics_are_served_and_their_health_check_passes(seen)
+    check_the_health_check_says_whether_the_system_is_well(seen)
     check_a_command_can_be_run_in_a_workers_container(seen)
     check_each_ends_at_a_sigterm_within_its_grace_and_has_written_no_trace(seen)
