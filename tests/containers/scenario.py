@@ -167,15 +167,15 @@ def redis_answers(client: redis.Redis) -> bool:
     return False
 
 
-def feed(rounds: int) -> set[str]:
-    """So many times two postbacks of every account, some 400 a second; returns their ids."""
+def feed(rounds: int, each: int = 2) -> set[str]:
+    """So many times so many postbacks of every account, some 200 or 400 a second; returns their ids."""
     from postbacks import send_postbacks
 
     ids: set[str] = set()
     for _ in range(rounds):
         next_s = time.monotonic() + 0.2
         for account in ACCOUNTS:
-            ids.update(send_postbacks(account, [EVENT, EVENT]))
+            ids.update(send_postbacks(account, [EVENT] * each))
         time.sleep(max(0.0, next_s - time.monotonic()))
     return ids
 
@@ -189,7 +189,7 @@ def kill_one_at_work(client: redis.Redis, workers: list[Container]) -> tuple[Con
     ids: set[str] = set()
     for victim in itertools.cycle(workers):
         while not claims(client):
-            ids |= feed(1)
+            ids |= feed(1, each=1)
         victim.process.send_signal(signal.SIGSTOP)
         seen: list[set[bytes]] = [set()]
         while len(seen) < 3 or seen[-1] != seen[-2]:
@@ -258,7 +258,7 @@ def main() -> dict[str, Any]:
         before = receiver.count
         answer = Answer(delay_s=SLOW_S)
         victim, held, second = kill_one_at_work(client, workers)
-        second |= feed(3)
+        second |= feed(2, each=1)
         eventually(
             lambda: all(where == ["done"] for where in places(client).values()) and not client.llen("postbacks"),
             60, "the end of what the killed worker held",
