@@ -36,7 +36,7 @@ from postbacks.version import VERSION
 log = EventLog(__name__)
 
 #: Postbacks begun by one claim at most; bounds how long the script blocks the broker.
-CLAIM_BATCH: Final = 400
+CLAIM_BATCH: Final = 50
 #: Postbacks held by one loop at most, over all failing lanes.
 HELD_MAX: Final = 100_000
 #: Outcomes that are decided and noted in one go.
@@ -75,6 +75,7 @@ class DeliveryLoop:
         slice_s: seconds that it claims; None for the setting's.
         token: its name among the claimers; None for a new one.
         examines: it takes from the quarantine, and from there alone, instead of the lanes.
+        linger_s: seconds that it goes on looking where it finds nothing.
         must_stop: asked often; once true nothing more is claimed.
         must_leave: asked often; once true the loop ends at once, whatever is open.
         on_draining: called once, when the loop has stopped claiming and only finishes what is open.
@@ -92,6 +93,7 @@ class DeliveryLoop:
         slice_s: float | None = None,
         token: str | None = None,
         examines: bool = False,
+        linger_s: float = 0.0,
         must_stop: Callable[[], bool] = lambda: False,
         must_leave: Callable[[], bool] = lambda: False,
         on_draining: Callable[[], None] = lambda: None,
@@ -109,6 +111,7 @@ class DeliveryLoop:
         self._tally = tally or Tally(adapter)
         self._token = token or f"{uuid.uuid4().hex}@{VERSION}"
         self._examines = examines
+        self._linger_s = linger_s
         self._lease_ms = int(settings.claim_lease_s * 1000)
         self._max_transfers = transfers_allowed(settings)
         self._open: dict[int, tuple[Transfer, Claimed]] = {}  # oldest first
@@ -140,7 +143,7 @@ class DeliveryLoop:
         """
         slice_ends_s = time.monotonic() + self._slice_s
         stop_by_s = math.inf
-        found = True
+        found, found_s = True, time.monotonic()
         while True:
             now_s = time.monotonic()
             if stop_by_s == math.inf and self._must_stop():
@@ -155,6 +158,7 @@ class DeliveryLoop:
                     found = self._talk_to_broker(now_s, found)
                     if self._broker_pause_s:
                         log.info("delivery.broker_back", open=len(self._open))
+                    found_s = now_s if found else found_s
                     self._broker_pause_s = 0.0
             except BrokerError as error:
                 self._pause(now_s, error)
@@ -163,7 +167,7 @@ class DeliveryLoop:
             if not self._open and not self._ended and not self._notes and not self._claimed:
                 if not self._claiming and not len(self._held):
                     break
-                if self._claiming and not found and not len(self._held):
+                if self._claiming and not found and not len(self._held) and now_s - found_s >= self._linger_s:
                     self._drain()
                     continue
             for transfer, outcome in self._adapter.wait(self._wait_s()):

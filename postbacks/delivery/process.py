@@ -36,6 +36,10 @@ log = EventLog(__name__)
 #: Connections kept for reuse beyond the open transfers would need descriptors of their own.
 KEPT_CONNECTIONS: Final = 512
 
+#: Seconds that a loop goes on looking where it finds nothing: till the next tick. While other workers' loops
+#: take what comes in, a look finds nothing by chance; without this one loop would deliver all of it alone.
+LINGER_S: Final = 1.0
+
 
 class Places:
     """How many loops may run at a time, over all threads and children of a worker.
@@ -161,6 +165,7 @@ def _run(decide: Decide, hand_over: Callable[[], None], release: Callable[[], No
         settings,
         decide,
         slice_s=slice_s,
+        linger_s=LINGER_S,
         must_stop=is_stopping,
         must_leave=must_leave,
         on_draining=draining,

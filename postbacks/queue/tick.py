@@ -26,6 +26,9 @@ log = EventLog(__name__)
 TICK_BUDGET_S: Final = 0.8
 #: Ready lanes that are worth one more delivering process.
 LANES_PER_WAKE: Final = 10
+#: Postbacks put into lanes by one tick, or in claims, that are worth one more: from such a load on workers share
+#: it, though one could still do it alone, so that one that dies takes along no more than its part.
+MOVED_PER_WAKE: Final = 100
 #: Deliver messages that one tick sends at most.
 MAX_WAKES: Final = 8
 #: Milliseconds after the last one from which on a tick is late; they come every second.
@@ -79,7 +82,7 @@ class Tick:
         pause_ms = int(self._settings.retry_countdown_s * 1000)
         reaped, more_lost = self._repeat(lambda: self._scripts.reap(batch, pause_ms), 1, deadline_s)
         dropped, _ = self._repeat(self._retain, RETAIN_BATCH, deadline_s)
-        wakes, quarantined = self._waiting()
+        wakes, quarantined = self._waiting(taken_in + released + reaped)
         more = more_in or more_due or more_lost
         return TickResult(taken_in, released, reaped, dropped, wakes, quarantined, more)
 
@@ -110,7 +113,7 @@ class Tick:
         limit = int(memory.get("maxmemory") or 0) or int(memory.get("total_system_memory") or 0)
         return int(limit * self._settings.ledger_memory_share) if limit else 1 << 62
 
-    def _waiting(self) -> tuple[int, int]:
+    def _waiting(self, moved: int) -> tuple[int, int]:
         """How many deliver tasks there is work for, and what is in quarantine; marks the tick as finished."""
         client = self._scripts.client
         with broker_errors():
@@ -119,7 +122,11 @@ class Tick:
             pipe.zcard(keys.READY_SUSPECT)
             pipe.zcard(keys.QUARANTINE)
             pipe.time()
-            trusted, suspect, quarantined, (seconds, microseconds) = pipe.execute()
+            pipe.zrange(keys.CLAIMERS, 0, -1)
+            trusted, suspect, quarantined, (seconds, microseconds), tokens = pipe.execute()
+            for token in tokens:
+                pipe.hlen(keys.claims(token.decode()))
+            moved += sum(pipe.execute())
             now_ms = seconds * 1000 + microseconds // 1000 + self._scripts.clock_offset_ms
             noted = client.pipeline(transaction=True)  # so that no doctor sees one without the other
             noted.set(keys.LAST_TICK, now_ms, get=True)
@@ -129,4 +136,6 @@ class Tick:
             if before_ms and now_ms - int(before_ms) > LATE_MS:
                 client.hincrby(keys.TOTALS, "late_ticks", 1)
         lanes = trusted + suspect
-        return (min(MAX_WAKES, 1 + lanes // LANES_PER_WAKE) if lanes else 0), quarantined
+        # Lanes that the loops at work have emptied, or that have all they may have open, are in no ring.
+        more = max(lanes // LANES_PER_WAKE, moved // MOVED_PER_WAKE)
+        return (min(MAX_WAKES, 1 + more) if lanes or more else 0), quarantined

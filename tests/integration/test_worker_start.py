@@ -287,7 +287,7 @@ def test_a_configuration_that_is_named_and_not_there_stops_the_start(broker, tmp
 
 
 def test_our_own_celeryconfig_has_settings_that_celery_knows():
-    """The file beside docker-compose.yml; test_compose.py starts a worker with it."""
+    """The file beside docker-compose.yml; tests/containers start workers with it."""
     settings: dict[str, object] = {}
     path = Path(__file__).parents[2] / "celeryconfig.py"
     exec(compile(path.read_text(), path.name, "exec"), settings)

@@ -1,0 +1,87 @@
+"""One container, as far as a process can be one without an engine: run in a mount namespace of its own.
+
+Takes a job (JSON) as its argument, makes a root file system of what this machine has, read-only, with the
+service's volumes and tmpfs in it, enters it as another user without capabilities and becomes the command.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+#: What Python and the server need of this machine.
+SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc")
+CLONE_NEWNS, CLONE_NEWUTS = 0x00020000, 0x04000000
+PR_SET_NO_NEW_PRIVS = 38
+LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def mount(*args: str) -> None:
+    """mount(8); its message is the error."""
+    subprocess.run(["mount", *args], check=True)
+
+
+def bind(source: str, root: Path, target: str, *, writable: bool = False) -> None:
+    """Show a file or directory of this machine at a place under the root, read-only."""
+    place = root / target.lstrip("/")
+    if Path(source).is_dir():
+        place.mkdir(parents=True, exist_ok=True)
+    else:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        if not place.exists():
+            place.touch()
+    mount("--bind", source, str(place))
+    if not writable:
+        # nosuid and nodev: a user namespace may not drop them where they are set
+        mount("-o", "remount,bind,ro,nosuid,nodev", str(place))
+
+
+def build(root: Path, job: dict) -> None:
+    """Mount everything."""
+    mount("-t", "tmpfs", "-o", "mode=755", "none", str(root))
+    for folder in SYSTEM:
+        if Path(folder).is_symlink():
+            (root / folder.lstrip("/")).symlink_to(Path(folder).readlink())
+        elif Path(folder).is_dir():
+            bind(folder, root, folder)
+    bind(job["hosts"], root, "/etc/hosts")
+    for folder in ("/proc", "/dev"):
+        (root / folder.lstrip("/")).mkdir()
+        mount("--rbind", folder, str(root / folder.lstrip("/")))
+    for folder in job["tmpfs"]:
+        place = root / folder.lstrip("/")
+        place.mkdir()
+        mount("-t", "tmpfs", "-o", "mode=1777,size=64m", "none", str(place))
+    for source, target in job["image"]:
+        bind(source, root, target)
+    for source, target, mode in job["binds"]:
+        bind(source, root, target, writable=mode == "rw")
+    (root / job["cwd"].lstrip("/")).mkdir(parents=True, exist_ok=True)
+    if job["read_only"]:
+        mount("-o", "remount,bind,ro", str(root))
+
+
+def main() -> None:
+    """Build, enter, drop what is not needed, become the command."""
+    job = json.loads(sys.argv[1])
+    if LIBC.unshare(CLONE_NEWNS | CLONE_NEWUTS):
+        raise OSError(ctypes.get_errno(), "unshare")
+    socket.sethostname(job["hostname"])
+    root = Path(job["root"])
+    build(root, job)
+    os.chroot(root)
+    os.chdir(job["cwd"])
+    if job["uid"] is not None:
+        os.setgroups([])
+        os.setgid(job["uid"])
+        os.setuid(job["uid"])
+    LIBC.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    os.execvpe(job["argv"][0], job["argv"], job["env"])
+
+
+main()

@@ -1,0 +1,305 @@
+"""The whole of docker-compose.yml as processes, with three workers; what is seen goes out as JSON.
+
+Run in fresh namespaces (network, mounts, processes), so that every command runs word for word: on its own port,
+with `redis` as a name that /etc/hosts knows. The one thing that stands in for something else is the server:
+`redis-server` is the suite's Valkey. All ends when this process does.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import itertools
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import redis
+from compose_file import ROOT, container, read_env
+from helpers import eventually, places
+
+from postbacks import keys
+from postbacks.local import _server_binary
+from postbacks.receiver import Answer, Receiver
+
+AS_ROOT = sys.argv[1] == "root"
+#: Somebody who owns nothing here; where the suite is not run by root, nobody else can be become.
+UID = 65534 if AS_ROOT else None
+PASSWORD, FLOWER = "correcthorse", "operator:batterystaple"
+ENV = read_env((ROOT / ".env.example").read_text()) | {
+    "REDIS_PASSWORD": PASSWORD,
+    "FLOWER_BASIC_AUTH": FLOWER,
+    "WORKERS": "3",
+    "POSTBACKS_ALLOWED_NETWORKS": "127.0.0.0/8",
+    "POSTBACKS_CLAIM_LEASE_S": "3",  # so that what a killed worker held is soon sent by the others
+}
+#: Seconds that receivers think while a worker is killed: there should be POSTs open.
+SLOW_S = 0.3
+#: Names of services, as Compose's network has them.
+HOSTS = "127.0.0.1 localhost redis worker beat flower metrics\n"
+ACCOUNTS = [f"customer{number}" for number in range(40)]
+EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
+
+FOLDER = Path(tempfile.mkdtemp())
+FOLDER.chmod(0o755)
+(FOLDER / "hosts").write_text(HOSTS)
+
+
+def image() -> list[list[str]]:
+    """What the image has, and where it is here: the environment, its Python, the package, the server."""
+    venv, base = Path(sys.prefix), Path(sys.base_prefix)
+    package = str(ROOT / "postbacks")
+    # at its own place as well: scripts and the editable install name it
+    parts = [[str(venv), "/opt/postbacks"], [str(venv), str(venv)], [package, package]]
+    if not str(base).startswith("/usr"):
+        parts.append([str(base), str(base)])
+    return [*parts, [_server_binary(), "/opt/redis/bin/redis-server"]]
+
+
+class Container:
+    """A process of a service, or one more command in a container like its."""
+
+    def __init__(self, service: str, number: int = 1, argv: list[str] | None = None) -> None:
+        job = container(service, ENV)
+        self.name = f"{service}-{number}"
+        self.spec = job
+        root = Path(tempfile.mkdtemp(dir=FOLDER))
+        for target in job["data"]:
+            data = FOLDER / f"{service}-data"
+            data.mkdir(exist_ok=True)
+            if UID is not None:
+                os.chown(data, UID, UID)
+            job["binds"] = [[str(data), target, "rw"] if one[1] == target else one for one in job["binds"]]
+        # Opt-in, as .env would have it, and each on a port of its own: here they share one network.
+        self.metrics_port = 9464 + number
+        if service == "worker":
+            job["env"] |= {"POSTBACKS_METRICS_PORT": str(self.metrics_port)}
+        job |= {
+            "argv": argv or job["argv"],
+            "root": str(root),
+            "uid": UID,
+            "image": image(),
+            "hosts": str(FOLDER / "hosts"),
+            "hostname": self.name,
+        }
+        self.log_path = FOLDER / f"{self.name}-{len(list(FOLDER.glob('*.log')))}.log"
+        with self.log_path.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, str(Path(__file__).with_name("container.py")), json.dumps(job)],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={"PATH": os.environ["PATH"]},
+            )  # fmt: skip
+
+    @property
+    def log(self) -> str:
+        """What it wrote."""
+        return self.log_path.read_text(errors="replace")
+
+    def has_logged(self, text: str) -> None:
+        """Wait for it."""
+        eventually(
+            lambda: text in self.log or self.process.poll() is not None, 60, f"{text!r} of {self.name}"
+        )
+        assert text in self.log, self.log
+
+    def stop(self) -> dict[str, Any]:
+        """SIGTERM, and how it went."""
+        began_s = time.monotonic()
+        self.process.terminate()
+        code = self.process.wait(self.spec["stop_s"])
+        return {"code": code, "took_s": round(time.monotonic() - began_s, 1)}
+
+    def is_confined(self) -> dict[str, Any]:
+        """What the kernel says of its rights."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        fields = dict(re.findall(r"^(Uid|CapEff|NoNewPrivs):\t(\S+)", status, re.MULTILINE))
+        return {
+            "uid": int(fields["Uid"]),
+            "caps": int(fields["CapEff"], 16),
+            "no_new_privs": fields["NoNewPrivs"],
+        }
+
+    def posts(self) -> int:
+        """POSTs that a worker has made, by its own page of figures."""
+        page = read(self.metrics_port, "/metrics")[1]
+        (count,) = re.findall(r"^postbacks_worker_posts_total (\S+)$", page, re.MULTILINE)
+        return int(float(count))
+
+
+def run_in(service: str, *argv: str) -> dict[str, Any]:
+    """`docker compose run SERVICE …`: a command to its end, in a container like the service's."""
+    one = Container(service, 99, list(argv))
+    code = one.process.wait(60)
+    return {"code": code, "out": one.log}
+
+
+def http_get(port: int, path: str, user: str = "") -> int:
+    """Status of one GET; 0 where nobody answers."""
+    return read(port, path, user)[0]
+
+
+def read(port: int, path: str, user: str = "") -> tuple[int, str]:
+    """Status and body of one GET; 0 where nobody answers."""
+    headers = {"Authorization": "Basic " + base64.b64encode(user.encode()).decode()} if user else {}
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", path, headers=headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    except OSError:
+        return 0, ""
+    finally:
+        connection.close()
+
+
+def redis_answers(client: redis.Redis) -> bool:
+    """PING."""
+    with suppress(redis.ConnectionError):
+        return bool(client.ping())
+    return False
+
+
+def feed(rounds: int, each: int = 2) -> set[str]:
+    """So many times so many postbacks of every account, some 200 or 400 a second; returns their ids."""
+    from postbacks import send_postbacks
+
+    ids: set[str] = set()
+    for _ in range(rounds):
+        next_s = time.monotonic() + 0.2
+        for account in ACCOUNTS:
+            ids.update(send_postbacks(account, [EVENT] * each))
+        time.sleep(max(0.0, next_s - time.monotonic()))
+    return ids
+
+
+def kill_one_at_work(client: redis.Redis, workers: list[Container]) -> tuple[Container, int, set[str]]:
+    """SIGKILL for a worker that has POSTs open, how many, and the ids that were sent meanwhile.
+
+    Claims do not say whose they are. So one is frozen, and what is still claimed when the others have finished
+    theirs is what it holds; where that is nothing, the next one is tried.
+    """
+    ids: set[str] = set()
+    for victim in itertools.cycle(workers):
+        while not claims(client):
+            ids |= feed(1, each=1)
+        victim.process.send_signal(signal.SIGSTOP)
+        seen: list[set[bytes]] = [set()]
+        while len(seen) < 3 or seen[-1] != seen[-2]:
+            time.sleep(SLOW_S + 0.1)  # longer than a POST takes
+            seen.append(claims(client))
+        if seen[-1]:
+            victim.process.kill()
+            victim.process.wait()
+            return victim, len(seen[-1]), ids
+        victim.process.send_signal(signal.SIGCONT)
+    raise AssertionError
+
+
+def claims(client: redis.Redis) -> set[bytes]:
+    """Ids in claims."""
+    return {one for key in client.scan_iter(f"{keys.CLAIMS}*") for one in client.hkeys(key)}
+
+
+def main() -> dict[str, Any]:
+    """Play it."""
+    seen: dict[str, Any] = {}
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+
+    server = Container("redis")
+    client = redis.Redis(password=PASSWORD)
+    eventually(lambda: redis_answers(client), 30, "Redis's PONG")
+    seen["redis"] = {
+        "config": {
+            name: client.config_get(name)[name]
+            for name in ("appendonly", "appendfsync", "maxmemory-policy", "save", "maxmemory")
+        },
+        "cmdline": Path(f"/proc/{server.process.pid}/cmdline").read_bytes().decode(),
+    }
+    try:
+        redis.Redis().ping()
+    except redis.AuthenticationError:
+        seen["redis"]["refuses without password"] = True
+
+    workers = [Container("worker", number + 1) for number in range(3)]
+    beats = [Container("beat", number + 1) for number in range(2)]
+    flower = Container("flower")
+    metrics = Container("metrics")
+    for worker in workers:
+        worker.has_logged(" ready.")
+    ours = {name: value for name, value in workers[0].spec["env"].items() if name.startswith("POSTBACKS_")}
+    os.environ.update(
+        ours, POSTBACKS_BROKER_URL=ours["POSTBACKS_BROKER_URL"].replace("@redis:", "@127.0.0.1:")
+    )
+    from postbacks import accounts
+
+    answer = Answer(delay_s=0.1)
+    with Receiver(lambda _: answer) as receiver:
+        for account in ACCOUNTS:
+            accounts.redis_accounts().set(accounts.make_account(account, url=receiver.url()))
+
+        first = feed(20)
+        receiver.wait_for(len(first), 60)
+        eventually(lambda: sum(one.posts() for one in workers) >= len(first), 30, "each worker's count")
+        seen["share"] = {
+            "sent": len(first),
+            "posts": [one.posts() for one in workers],
+            "arrived": len(set(receiver.by_id())),
+            "received": receiver.count,
+        }
+
+        before = receiver.count
+        answer = Answer(delay_s=SLOW_S)
+        victim, held, second = kill_one_at_work(client, workers)
+        second |= feed(2, each=1)
+        eventually(
+            lambda: all(where == ["done"] for where in places(client).values()) and not client.llen("postbacks"),
+            60, "the end of what the killed worker held",
+        )  # fmt: skip
+        arrivals = Counter(one.postback_id for one in receiver.received[before:])
+        again = sum(count - 1 for count in arrivals.values())
+        seen["killed"] = {"held": held, "missing": len(second - set(arrivals)), "again": again}
+
+    eventually(lambda: http_get(5555, "/healthcheck") == 200, 60, "Flower's health")
+    seen["flower"] = {
+        "page without": http_get(5555, "/tasks"),
+        "api without": http_get(5555, "/api/workers"),
+        "wrong": http_get(5555, "/tasks", "operator:wrong"),
+        "right": http_get(5555, "/tasks", FLOWER),
+        "check": run_in("flower", *flower.spec["healthcheck"]),
+    }
+    eventually(lambda: http_get(9464, "/healthz") == 200, 60, "the metrics' health")
+    seen["metrics"] = {
+        "check": run_in("metrics", *metrics.spec["healthcheck"]),
+        "delivered": re.findall(
+            r'^postbacks_attempts_total{outcome="delivered"} (\S+)$', read(9464, "/metrics")[1], re.MULTILINE
+        ),
+    }
+    seen["well"] = run_in("worker", *workers[0].spec["healthcheck"])
+    seen["write"] = {
+        where: run_in("worker", "python", "-c", f"open({where + '/x'!r}, 'w')")
+        for where in ("/srv/postbacks", "/", "/opt/postbacks", "/tmp")
+    }
+    seen["accounts"] = run_in("worker", "postbacks", "account", "list")
+    left = [*(one for one in workers if one is not victim), *beats, flower, metrics, server]
+    seen["confined"] = {one.name: one.is_confined() for one in left}
+    seen["stopped"] = {one.name: one.stop() for one in left}
+    seen["not well"] = run_in("worker", *workers[0].spec["healthcheck"])
+    seen["logs"] = {one.name: one.log for one in left}
+    return seen
+
+
+if __name__ == "__main__":
+    try:
+        print(json.dumps(main()))
+    except BaseException:
+        for log in sorted(FOLDER.glob("*.log")):
+            sys.stderr.write(f"--- {log.name}\n{log.read_text(errors='replace')[-3000:]}")
+        raise

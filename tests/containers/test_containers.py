@@ -1,0 +1,123 @@
+"""Every command of docker-compose.yml, run word for word as a process confined like its container.
+
+What an engine would do, ``container.py`` does with the kernel's namespaces: a read-only root, the service's
+volumes and tmpfs, its environment and nothing else, another user (nobody) without capabilities. Where the suite
+is not run by root it cannot become another user: then the services run as the one who runs it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+
+
+def play() -> dict[str, Any]:
+    """What ``scenario.py`` saw."""
+    as_root = os.geteuid() == 0
+    done = subprocess.run(
+        [
+            *("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"),
+            *([] if as_root else ["--map-root-user"]),
+            sys.executable, str(HERE / "scenario.py"), "root" if as_root else "user",
+        ],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": f"{HERE.parent}:{HERE}"},
+        capture_output=True, text=True, check=False, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, f"see the log (without namespaces: run as root):\n{done.stderr}"
+    return json.loads(done.stdout)
+
+
+def check_redis_keeps_everything_evicts_nothing_and_shows_its_password_to_nobody(seen):
+    """Asked over a connection; its process title has no arguments left."""
+    assert seen["redis"]["config"] == {
+        "appendonly": "yes",
+        "appendfsync": "always",
+        "save": "",
+        "maxmemory": str(1024**3),
+        "maxmemory-policy": "noeviction",
+    }
+    assert "correcthorse" not in seen["redis"]["cmdline"]
+    assert seen["redis"]["refuses without password"]
+
+
+def check_every_process_is_another_user_without_rights_and_can_write_to_its_tmp_alone(seen):
+    """As the kernel says; where the suite is not run by root, the user is its own."""
+    for name, rights in seen["confined"].items():
+        assert rights["no_new_privs"] == "1", name
+        if os.geteuid() == 0:
+            assert rights == {"uid": 65534, "caps": 0, "no_new_privs": "1"}, name
+    written = seen["write"]
+    assert written.pop("/tmp")["code"] == 0
+    assert all("Read-only file system" in one["out"] for one in written.values()), written
+
+
+def check_three_workers_share_the_load(seen):
+    """Each makes 10% to 65% of the POSTs by its own figures, and none is made twice."""
+    share = seen["share"]
+    assert share["sent"] == share["arrived"] == share["received"] == sum(share["posts"])
+    assert all(0.10 <= posts / share["sent"] <= 0.65 for posts in share["posts"]), share
+
+
+def check_what_a_killed_worker_held_is_delivered_by_the_others(seen):
+    """SIGKILL in the midst of its POSTs: nothing is missing, and only what it had open arrives again."""
+    killed = seen["killed"]
+    assert killed["held"] > 0
+    assert killed["missing"] == 0
+    assert killed["again"] <= killed["held"]
+
+
+def check_flower_asks_for_its_password_and_its_health_check_passes(seen):
+    """Pages and API alike; the health check needs none."""
+    flower = seen["flower"]
+    assert flower.pop("check") == {"code": 0, "out": ""}
+    assert flower == {"page without": 401, "api without": 401, "wrong": 401, "right": 200}
+
+
+def check_the_metrics_are_served_and_their_health_check_passes(seen):
+    """The whole system's figures, on the port that Prometheus asks."""
+    assert seen["metrics"]["check"] == {"code": 0, "out": ""}
+    (delivered,) = seen["metrics"]["delivered"]
+    assert float(delivered) >= seen["share"]["sent"]
+
+
+def check_the_health_check_says_whether_the_system_is_well(seen):
+    """0 while all run; 1 and one line once all have stopped."""
+    assert seen["well"]["code"] == 0, seen["well"]
+    assert seen["not well"]["code"] == 1
+    assert len(seen["not well"]["out"].splitlines()) == 1
+
+
+def check_a_command_can_be_run_in_a_workers_container(seen):
+    """`docker compose exec worker postbacks account list` shows the accounts."""
+    assert seen["accounts"]["code"] == 0
+    assert "customer39" in seen["accounts"]["out"]
+
+
+def check_each_ends_at_a_sigterm_within_its_grace_and_has_written_no_trace(seen):
+    """Exit code 0; the names of the workers differ; no log has a traceback or a setting that is none."""
+    assert {name: one["code"] for name, one in seen["stopped"].items()} == dict.fromkeys(seen["stopped"], 0)
+    for name, log in seen["logs"].items():
+        assert not re.search("Traceback|settings.unknown|broker.unsafe|DuplicateNodename", log), log
+        assert name.startswith(("worker", "beat", "flower", "redis", "metrics"))
+    assert "worker@worker-2" in seen["logs"]["worker-2"]
+
+
+def test_every_command_of_the_compose_file_does_its_work_confined_like_a_container():
+    """One play, as it starts ten processes: what it saw is judged by every function above."""
+    seen = play()
+    check_redis_keeps_everything_evicts_nothing_and_shows_its_password_to_nobody(seen)
+    check_every_process_is_another_user_without_rights_and_can_write_to_its_tmp_alone(seen)
+    check_three_workers_share_the_load(seen)
+    check_what_a_killed_worker_held_is_delivered_by_the_others(seen)
+    check_flower_asks_for_its_password_and_its_health_check_passes(seen)
+    check_the_metrics_are_served_and_their_health_check_passes(seen)
+    check_the_health_check_says_whether_the_system_is_well(seen)
+    check_a_command_can_be_run_in_a_workers_container(seen)
+    check_each_ends_at_a_sigterm_within_its_grace_and_has_written_no_trace(seen)
