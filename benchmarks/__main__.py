@@ -31,7 +31,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer rounds, smaller counts")
     parser.add_argument("--only", nargs="+", choices=known, help="these themes alone")
-    parser.add_argument("--docs", type=Path, help="write benchmarks.md, its JSON and its plots into this folder")
+    parser.add_argument(
+        "--docs", type=Path, help="write benchmarks.md, its JSON and its plots into this folder"
+    )
     options = parser.parse_args()
     began_s = time.monotonic()
     rows: list[Row] = []
@@ -44,7 +46,7 @@ def main() -> int:
             print(f"{name}:", flush=True)
             try:
                 rows += known[name](bench)
-            except Exception as error:  # what one theme meets must not cost the figures of the others
+            except Exception as error:  # noqa: BLE001 - what one theme meets must not cost the figures of the others
                 traceback.print_exc()
                 rows.append(Row(name, "", f"failed: {type(error).__name__}: {error}"[:300], met=False))
                 failed = True

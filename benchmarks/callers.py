@@ -43,7 +43,9 @@ def run(bench: Bench) -> list[Row]:
                 producer = stock.app.amqp.Producer(connection)
                 with producer.batch():
                     for one in events:
-                        stock.app.send_task("stock.send", args=("acme", one), queue="stock", producer=producer)
+                        stock.app.send_task(
+                            "stock.send", args=("acme", one), queue="stock", producer=producer
+                        )
 
         calls: dict[str, tuple[Callable[[], object], int]] = {
             "delay": (lambda: [send_postback.delay("acme", event) for _ in range(one_by_one)], one_by_one),

@@ -79,7 +79,7 @@ def peer(bench: Bench, name: str, count: int) -> dict[str, Any]:
 
 
 def floor(bench: Bench, count: int) -> dict[str, Any]:
-    """libcurl alone."""
+    """The floor: libcurl and nothing else."""
     with Receiver(count) as receiver:
         urls, bodies = bench.folder / "urls", bench.folder / "bodies"
         urls.write_text("\n".join(receiver.url(number) for number in range(ACCOUNTS)))

@@ -48,7 +48,9 @@ def cpu_s(pids: Iterable[int]) -> float:
 
 def exact_cpu_s(pid: int) -> float:
     """CPU seconds of one process's threads, to the nanosecond, for short moves."""
-    return sum(int(path.read_text().split()[0]) for path in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
+    return (
+        sum(int(path.read_text().split()[0]) for path in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
+    )
 
 
 def resident_bytes(pids: Iterable[int]) -> int:

@@ -35,7 +35,9 @@ class _World:
             fill.accept(self.client, range(waiting), self._account)
         self.scripts = Scripts(self.client)
         for name in self.names:  # lanes that have answered 200: ten transfers each
-            self.client.hset(keys.PACE + f"{name}/mt", mapping={"limit": 10, "suspect": 0, "failing": 0, "claimed": 0})
+            self.client.hset(
+                keys.PACE + f"{name}/mt", mapping={"limit": 10, "suspect": 0, "failing": 0, "claimed": 0}
+            )
         self.client.delete(keys.READY_SUSPECT)
         self.client.zadd(keys.READY_TRUSTED, {f"{name}/mt": 0 for name in self.names})
 
@@ -49,7 +51,14 @@ class _World:
         count = 0
         for _ in range(CLAIMS):
             _, begun, _ = self.scripts.claim(
-                token, 30_000, at_most=PER_CLAIM, suspects_max=0, free=2000, held_max=0, held_per_lane=1, slow_lanes=()
+                token,
+                30_000,
+                at_most=PER_CLAIM,
+                suspects_max=0,
+                free=2000,
+                held_max=0,
+                held_per_lane=1,
+                slow_lanes=(),
             )
             note = [
                 field
@@ -67,7 +76,9 @@ class _World:
         with environment(self.url):
             self.messages.push(range(count), lambda number: self.names[number % ACCOUNTS])
             before_s, began_s = exact_cpu_s(self.pid), time.process_time()
-            taken, more = Intake(self.scripts, accounts.store(), load()).run(uuid.uuid4().hex, time.monotonic() + 60)
+            taken, more = Intake(self.scripts, accounts.store(), load()).run(
+                uuid.uuid4().hex, time.monotonic() + 60
+            )
             tick_us = 1e6 * (time.process_time() - began_s) / count
         assert (taken, more) == (count, False)
         return 1e6 * (exact_cpu_s(self.pid) - before_s) / count, tick_us

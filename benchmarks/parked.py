@@ -31,7 +31,9 @@ def run(bench: Bench) -> list[Row]:
         with Ours(broker, env, bench.folder) as system:
             worker = [system.workers[0].pid]
             fill.accept(
-                client, range(count), lambda number: (names[number % accounts], receiver.url(number % accounts))
+                client,
+                range(count),
+                lambda number: (names[number % accounts], receiver.url(number % accounts)),
             )
             until(lambda: client.zcard(keys.PARKED) >= count // 10, 60, "a tenth parked")
             tenth_bytes = resident_bytes(worker)

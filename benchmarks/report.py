@@ -65,7 +65,13 @@ def write(folder: Path, rows: Sequence[Row], machine: dict[str, Any], *, command
         "took_s": round(took_s),
         "machine": machine,
         "rows": [
-            {"figure": row.figure, "target": row.target, "measured": row.measured, "met": row.met, "numbers": row.numbers}
+            {
+                "figure": row.figure,
+                "target": row.target,
+                "measured": row.measured,
+                "met": row.met,
+                "numbers": row.numbers,
+            }
             for row in rows
         ],
     }
@@ -76,14 +82,21 @@ def write(folder: Path, rows: Sequence[Row], machine: dict[str, Any], *, command
         text += "\n## Contenders\n\n" + _contenders(contenders)
         plots = folder / "benchmarks"
         plots.mkdir(exist_ok=True)
-        _plot(plots / "cpu.svg", "CPU a postback, ms (broker included)", {n: c["cpu_ms"] for n, c in contenders.items()})
+        _plot(
+            plots / "cpu.svg",
+            "CPU a postback, ms (broker included)",
+            {n: c["cpu_ms"] for n, c in contenders.items()},
+        )
         _plot(plots / "rate.svg", "postbacks a second", {n: c["per_s"] for n, c in contenders.items()})
         text += "\n![CPU a postback](benchmarks/cpu.svg)\n![postbacks a second](benchmarks/rate.svg)\n"
     (folder / "benchmarks.md").write_text(text + _METHOD)
 
 
 def _contenders(contenders: dict[str, dict[str, float]]) -> str:
-    lines = ["| contender | postbacks/s | CPU each | of which | connections |", "| --- | --- | --- | --- | --- |"]
+    lines = [
+        "| contender | postbacks/s | CPU each | of which | connections |",
+        "| --- | --- | --- | --- | --- |",
+    ]
     for name, one in contenders.items():
         parts = ", ".join(
             f"{key.removesuffix('_ms')} {value:.3f}"
@@ -105,19 +118,23 @@ def _plot(path: Path, title: str, values: dict[str, float]) -> None:
 
     mpl.use("Agg")
     mpl.rcParams["svg.hashsalt"] = "postbacks"  # the same figures give the same file
-    from matplotlib import pyplot
+    from matplotlib import pyplot as plt
 
-    figure, axes = pyplot.subplots(figsize=(7, 2.2))
+    figure, axes = plt.subplots(figsize=(7, 2.2))
     names = list(values)
-    bars = axes.barh(names, list(values.values()), color=["#1f6f8b" if n == "postbacks" else "#b8c4c9" for n in names])
-    axes.bar_label(bars, [f"{value:,.3g}" if value < 100 else f"{value:,.0f}" for value in values.values()], padding=3)
+    bars = axes.barh(
+        names, list(values.values()), color=["#1f6f8b" if n == "postbacks" else "#b8c4c9" for n in names]
+    )
+    axes.bar_label(
+        bars, [f"{value:,.3g}" if value < 100 else f"{value:,.0f}" for value in values.values()], padding=3
+    )
     axes.invert_yaxis()
     axes.set_title(title, fontsize=10, loc="left")
     axes.set_xscale("log")
     axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
-    pyplot.close(figure)
+    plt.close(figure)
 
 
 def _rounded(value: Any) -> Any:

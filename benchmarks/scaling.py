@@ -47,6 +47,7 @@ def _rate(bench: Bench, workers: int, count: int) -> float:
         fill.set_accounts(names, lambda number: receiver.url(number, "delay"))
         with Ours(broker, env, bench.folder, workers=workers) as system:
             system.hold()
+            until(lambda: not client.llen(keys.WORK_QUEUE), 10, "the last tick")
             fill.accept(
                 client,
                 range(count),

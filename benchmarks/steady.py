@@ -19,6 +19,8 @@ TROUBLED = HEALTHY // 7
 #: Postbacks a second of every account, troubled ones too.
 EACH_PER_S = 0.5
 HIGHEST = 200_000
+#: A generator that begins its calls later than that measures itself.
+GENERATOR_LATE_S = 0.1
 #: Where the numbers of troubled accounts' postbacks begin, out of the healthy ones' way.
 TROUBLE_FROM = 100_000
 
@@ -42,12 +44,17 @@ def latency(bench: Bench) -> list[Row]:
                 bench.say(f"{per_s}/s: {one}")
                 late = f"the generator was {one['generator_p99_late_s'] * 1000:.0f} ms late at p99"
                 target = f"p99 at most {p99_max_s} s" + (f", p50 at most {p50_max_s} s" if p50_max_s else "")
+                kept_up = one["generator_p99_late_s"] <= GENERATOR_LATE_S
+                if not kept_up:
+                    late = f"not valid: {late}"
                 rows.append(
                     Row(
                         f"latency from `.delay()` to arrival, {per_s:,}/s steady",
                         target,
                         f"p50 {one['p50_s']:.2f} s, p99 {one['p99_s']:.2f} s ({late})",
-                        one["p99_s"] <= p99_max_s and (p50_max_s is None or one["p50_s"] <= p50_max_s),
+                        one["p99_s"] <= p99_max_s and (p50_max_s is None or one["p50_s"] <= p50_max_s)
+                        if kept_up
+                        else None,
                         one,
                     )
                 )
@@ -60,7 +67,9 @@ def isolation(bench: Bench) -> list[Row]:
     for _ in range(1 if bench.quick else 2):
         one = _round(bench, 5 if bench.quick else 12)
         rounds.append(one)
-        bench.say("healthy p99: " + ", ".join(f"{name} {value['p99_s']:.3f} s" for name, value in one.items()))
+        bench.say(
+            "healthy p99: " + ", ".join(f"{name} {value['p99_s']:.3f} s" for name, value in one.items())
+        )
     alone = statistics.median(one["alone"]["p99_s"] for one in rounds)
     rows = []
     for name, what, at_most in (
@@ -97,13 +106,12 @@ def _round(bench: Bench, seconds: float) -> dict[str, dict[str, float]]:
         fill.set_accounts(healthy, receiver.url)
         fill.set_accounts(silent, lambda number: receiver.url(HEALTHY + number, "hang"))
         names = list(troubled)
-        urls = {"hang": receiver.url(1100, "hang"), "500": receiver.url(1101, "500")}
 
         def trouble_url(number: int) -> str:
             kind = troubled[names[number]]
             if kind == "refuse":
                 return f"http://127.2.{number // 250}.{number % 250 + 1}:{port}/"
-            return urls[kind].replace("127.1.4.", f"127.3.{number // 250}.").replace(":", f"{number % 250 + 1}:", 0)
+            return receiver.url(HEALTHY + SILENT + number, kind)
 
         fill.set_accounts(names, trouble_url)
         messages = fill.Messages(broker.client())

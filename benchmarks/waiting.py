@@ -51,7 +51,9 @@ def run(bench: Bench) -> list[Row]:
         kind: [arrivals[number][1] - at_s if arrivals[number][0] else 99.0 for number, at_s in ones]
         for kind, ones in sent.items()
     }
-    bench.say(f"mo {max(late['mo']):.2f} s, new {max(late['new']):.2f} s, {left:,} still waited at the last one")
+    bench.say(
+        f"mo {max(late['mo']):.2f} s, new {max(late['new']):.2f} s, {left:,} still waited at the last one"
+    )
     asked = 10_000 if bench.quick else 50_000
     return [
         Row(
