@@ -86,7 +86,7 @@ class _World:
 
 def run(bench: Bench) -> list[Row]:
     """Two brokers, one with little and one with much; the same moves on both in turn."""
-    few, many = 1_000, 30_000 if bench.quick else 1_000_000
+    few, many = 1_000, 20_000 if bench.quick else 1_000_000
     least: dict[str, list[float]] = {name: [float("inf")] * 2 for name in ("claim", "take_in", "tick")}
     config = {"auto-aof-rewrite-percentage": "0"}  # else a rewrite may fall into one of the moves
     with EmbeddedBroker(config=config) as small, EmbeddedBroker(config=config) as big:
@@ -94,7 +94,7 @@ def run(bench: Bench) -> list[Row]:
         worlds = [_World(small, few), _World(big, many)]
         bench.say(f"{many:,} put into their lanes in {time.monotonic() - began_s:.0f} s")
         memory = worlds[1].client.info("memory")["used_memory"]
-        for turn in range(TURNS + 1):
+        for turn in range(3 if bench.quick else TURNS + 1):
             for which, world in enumerate(worlds):
                 costs = (world.claim(), *world.take_in())
                 if turn:  # the first loads the scripts

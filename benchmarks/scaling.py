@@ -17,7 +17,7 @@ TRANSFERS = 32
 
 def run(bench: Bench) -> list[Row]:
     """Rate with each number of workers, from a quarter of the backlog to three quarters."""
-    seconds = 3 if bench.quick else 10
+    seconds = 2 if bench.quick else 10
     rates: dict[int, float] = {}
     for workers in (1, 2, 4):
         count = int(workers * TRANSFERS * 1000 / DELAY_MS * seconds)

@@ -13,6 +13,8 @@ from typing import Any
 
 #: Receivers are on loopback, each account on an address of its own.
 ENV = {"POSTBACKS_ALLOWED_NETWORKS": "127.0.0.0/8"}
+#: Seconds that a run may take; a busy machine gets fewer rounds for them.
+FULL_S, QUICK_S = 870, 115
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +43,19 @@ class Bench:
     Attributes:
         quick: fewer rounds, smaller counts.
         folder: for logs and whatever a scenario writes.
+        began_s: time.monotonic() at its begin.
         found: numbers that later scenarios use.
     """
 
     quick: bool
     folder: Path
+    began_s: float = field(default_factory=time.monotonic)
     found: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def spent(self) -> float:
+        """Share of the run's time that is used up: `make bench` has 15 minutes, `make bench-quick` two."""
+        return (time.monotonic() - self.began_s) / (QUICK_S if self.quick else FULL_S)
 
     @property
     def rounds(self) -> int:
