@@ -32,7 +32,9 @@ class _World:
         with environment(broker.url):
             fill.set_accounts(self.names, lambda number: f"http://127.1.0.{number + 1}:8080/")
             self.messages = fill.Messages(self.client)
+            self.client.config_set("appendfsync", "no")  # for the filling alone
             fill.accept(self.client, range(waiting), self._account)
+            self.client.config_set("appendfsync", "always")
         self.scripts = Scripts(self.client)
         for name in self.names:  # lanes that have answered 200: ten transfers each
             self.client.hset(
