@@ -15,7 +15,7 @@ FROM python:${PYTHON}-slim
 RUN ["useradd", "--uid", "10001", "--user-group", "--no-create-home", "--home-dir", "/tmp", "--shell", "/usr/sbin/nologin", "postbacks"]
 COPY --from=build /opt/postbacks /opt/postbacks
 # The deployment's Celery configuration is read from the working directory; mount another over it.
-COPY celeryconfig.py /srv/postbacks/celeryconfig.py
+COPY celeryconfig.py flowerconfig.py /srv/postbacks/
 # Logs leave at once. Nothing is written but to /tmp, so the root file system may be read-only.
 ENV PATH=/opt/postbacks/bin:/usr/local/bin:/usr/bin:/bin \
     HOME=/tmp \

@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 
 .PHONY: help
 help: ## Show the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 # Made anew whenever the dependencies change.
 $(VENV)/ready: pyproject.toml
@@ -27,9 +27,18 @@ test: $(VENV)/ready ## Lint, types and the whole suite; starts its own broker, b
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 3 # most tests wait for processes: three at a time suit two cores
 
+# What draws the plots is nobody else's business.
+$(VENV)/bench: $(VENV)/ready
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@touch $@
+
 .PHONY: bench
-bench: $(VENV)/ready ## Measure delivery beside the textbook task (about two minutes)
-	@$(BIN)/python benchmarks/first.py
+bench: $(VENV)/bench ## Measure everything beside its peers into docs/benchmarks.md (15 minutes; wants cc, and Kannel if there)
+	@$(BIN)/python -m benchmarks --docs docs $(ARGS)
+
+.PHONY: bench-quick
+bench-quick: $(VENV)/ready ## The same table from smaller counts (two minutes)
+	@$(BIN)/python -m benchmarks --quick $(ARGS)
 
 .PHONY: flower-picture
 flower-picture: $(VENV)/ready ## Draw docs/flower.png anew: Flower's task list in headless Chromium (apt-get install chromium)

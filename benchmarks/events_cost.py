@@ -1,7 +1,7 @@
 """What task events cost: CPU a postback with events off, on and sampled, on and all shown, interleaved.
 
-Each round delivers a backlog as benchmarks/first.py does; with events on somebody listens, in a process
-that is not counted (Flower's own cost is Flower's). CPU is that of worker, beat and broker.
+Run it as ``python -m benchmarks.events_cost``. Each round delivers a backlog; with events on somebody
+listens, in a process that is not counted (Flower's own cost is Flower's). CPU is that of worker, beat and broker.
 """
 
 from __future__ import annotations
@@ -16,7 +16,29 @@ import time
 import uuid
 from pathlib import Path
 
-from first import RECEIVER, cpu_s
+from benchmarks.machine import cpu_s
+
+RECEIVER = """
+import sys, time
+from postbacks.receiver import Receiver
+with Receiver(keep=False) as receiver:
+    print(receiver.url(), flush=True)
+    want, first = int(sys.argv[1]), None
+    while receiver.count < want:
+        first = first or (receiver.count and time.monotonic())
+        time.sleep(0.005)
+    print(time.monotonic() - first, flush=True)
+"""
+FILL = """
+import sys
+from benchmarks.fill import mt, set_accounts
+from postbacks import send_postbacks
+url, count = sys.argv[1], int(sys.argv[2])
+names = [f"a{number}" for number in range(20)]
+set_accounts(names, lambda _: url)
+for name in names:
+    send_postbacks(name, [mt(number) for number in range(count // 20)])
+"""
 
 LISTENER = """
 import sys, redis
@@ -51,11 +73,7 @@ def measure(case: str, count: int, folder: Path) -> dict[str, float]:
             while not heard.stat().st_size:
                 time.sleep(0.01)
             url = receiver.stdout.readline().strip()
-            fill = [sys.executable, str(Path(__file__).with_name("first.py")), "--fill", "postbacks"]
-            subprocess.run(
-                [*fill, "--url", url, "--count", str(count)],
-                env={**os.environ, **env}, check=True, capture_output=True,
-            )  # fmt: skip
+            subprocess.run([*python, FILL, url, str(count)], env={**os.environ, **env}, check=True)
             before_s = cpu_s([broker.pid])
             with LocalStack(broker, env=env, log_dir=folder, cwd=folder) as stack:
                 took_s = float(receiver.stdout.readline())

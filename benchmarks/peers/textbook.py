@@ -7,7 +7,7 @@ import os
 import requests
 from celery import Celery
 
-app = Celery("textbook", broker=os.environ["BENCH_BROKER_URL"])
+app = Celery("textbook", broker=os.environ["BENCH_BROKER_URL"], set_as_current=False)
 app.conf.update(
     task_acks_late=True,
     task_ignore_result=True,
@@ -16,7 +16,7 @@ app.conf.update(
 )
 
 
-@app.task(bind=True, name="textbook.post")
+@app.task(bind=True, name="textbook.post", shared=False)
 def post(self, url, xml):
     """POST a ready document; anything but 200 is tried again in five minutes, five times."""
     try:

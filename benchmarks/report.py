@@ -1,0 +1,148 @@
+"""docs/benchmarks.md, its JSON and its plots, from the rows of a run."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from benchmarks.scenario import Row
+
+_HEAD = """\
+# Benchmarks
+
+Made by `{command}` on {date}, in {took_s:.0f} s; do not edit by hand. The same as data: [benchmarks.json](benchmarks.json).
+
+Machine: {cpu}, {cores} cores, {memory_gb} GB; {system}; Python {python}; {broker}; celery {celery}, kombu {kombu},
+redis-py {redis_py}, libcurl {libcurl}. Load average before the run: {load_before:.1f}. Broker, workers, receiver and generator share these cores.
+
+Figures are ratios or CPU time, medians of rounds in which the contenders take turns: machines drift.
+Everybody's broker is the same: append-only file, `appendfsync always`.
+
+## Targets
+
+"""
+
+_METHOD = """
+## How it is measured
+
+* **The way**: from the message in Celery's queue to the note of the answer: take-in, rendering, lanes, POST, ledger.
+  Workers run before the backlog is put in; the beat (or the peer's worker) is stopped by SIGSTOP meanwhile, so that
+  neither the start of Python nor the caller is in the figure. What the caller pays is a row of its own.
+* **CPU** is user and system time of all processes of a contender and their children, with its broker, from
+  `/proc/PID/stat`. Receiver and generator are counted to nobody.
+* **Textbook** ([benchmarks/peers/textbook.py](../benchmarks/peers/textbook.py)): a Celery task with `requests.post`, Celery's own retry, prefork with
+  two processes, acks late. **Session**: the same with one `requests.Session` a process. They drain fewer postbacks
+  than ours; their rate does not depend on it. **Floor**: a bare libcurl multi loop that sends ready-made bodies from
+  memory over kept connections. **Kannel** 1.4.5: messages come in by a socket, are kept in memory only, and are POSTed to one host.
+* **Hosts**: every account has an address of 127.0.0.0/8 to itself, for all contenders but Kannel.
+* **The receiver** (`benchmarks/receiver.c`) checks Content-Length, the form of the body and the number in it, and
+  answers 200. At the end every number must have come, exactly once.
+* **Latency** is from just before `.delay()` to the arrival at the receiver, by one machine's monotonic clock. The
+  tick is one second, so half a second of it is the mean wait for the tick.
+* **A million**: the microseconds that the broker itself reports for its scripts (`INFO commandstats`), on two brokers in turn.
+"""
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The table of targets."""
+    words = {True: "yes", False: "**no**", None: "-"}
+    lines = ["| figure | target | measured | met |", "| --- | --- | --- | --- |"]
+    lines += [f"| {row.figure} | {row.target or '-'} | {row.measured} | {words[row.met]} |" for row in rows]
+    return "\n".join(lines)
+
+
+def write(folder: Path, rows: Sequence[Row], machine: dict[str, Any], *, command: str, took_s: float) -> None:
+    """Write benchmarks.md, benchmarks.json and the plots."""
+    date = time.strftime("%Y-%m-%d", time.gmtime())
+    data = {
+        "command": command,
+        "date": date,
+        "took_s": round(took_s),
+        "machine": machine,
+        "rows": [
+            {
+                "figure": row.figure,
+                "target": row.target,
+                "measured": row.measured,
+                "met": row.met,
+                "numbers": row.numbers,
+            }
+            for row in rows
+        ],
+    }
+    (folder / "benchmarks.json").write_text(json.dumps(_rounded(data), indent=1) + "\n")
+    contenders = next((row.numbers["contenders"] for row in rows if "contenders" in row.numbers), {})
+    text = _HEAD.format(command=command, date=date, took_s=took_s, **machine) + table(rows) + "\n"
+    if contenders:
+        text += "\n## Contenders\n\n" + _contenders(contenders)
+        plots = folder / "benchmarks"
+        plots.mkdir(exist_ok=True)
+        _plot(
+            plots / "cpu.svg",
+            "CPU a postback, ms (broker included)",
+            {n: c["cpu_ms"] for n, c in contenders.items()},
+        )
+        _plot(plots / "rate.svg", "postbacks a second", {n: c["per_s"] for n, c in contenders.items()})
+        text += "\n![CPU a postback](benchmarks/cpu.svg)\n![postbacks a second](benchmarks/rate.svg)\n"
+    (folder / "benchmarks.md").write_text(text + _METHOD)
+
+
+def _contenders(contenders: dict[str, dict[str, float]]) -> str:
+    lines = [
+        "| contender | postbacks/s | CPU each | of which | connections |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for name, one in contenders.items():
+        parts = ", ".join(
+            f"{key.removesuffix('_ms')} {value:.3f}"
+            for key, value in one.items()
+            if key.endswith("_ms") and key not in {"cpu_ms", "receiver_ms", "evalsha_ms"}
+        )
+        lines.append(
+            f"| {name} | {one['per_s']:,.0f} | {one['cpu_ms']:.3f} ms | {parts or '-'} | {one['connections']:,.0f} |"
+        )
+    us = contenders["postbacks"]
+    return "\n".join(lines) + (
+        f"\n\nOurs: {us['commands']:.1f} broker commands a postback (those inside scripts included), "
+        f"{us['broker_in_bytes']:.0f} bytes to the broker, {us['evalsha_ms'] * 1000:.0f} µs in its scripts.\n"
+    )
+
+
+def _plot(path: Path, title: str, values: dict[str, float]) -> None:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    mpl.rcParams["svg.fonttype"] = "none"  # text stays text: a third of the size
+    mpl.rcParams["svg.hashsalt"] = "postbacks"  # the same figures give the same file
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(7, 2.2))
+    names = list(values)
+    bars = axes.barh(
+        names, list(values.values()), color=["#1f6f8b" if n == "postbacks" else "#b8c4c9" for n in names]
+    )
+    axes.bar_label(
+        bars, [f"{value:,.3g}" if value < 100 else f"{value:,.0f}" for value in values.values()], padding=3
+    )
+    axes.invert_yaxis()
+    axes.set_title(title, fontsize=10, loc="left")
+    axes.set_xscale("log")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return float(f"{value:.4g}") if value < 1e6 else round(value)
+    if isinstance(value, dict):
+        return {str(key): _rounded(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_rounded(one) for one in value]
+    return value

@@ -1,0 +1,191 @@
+"""What a postback costs, in counts that no busy machine changes; `make bench` has the times.
+
+Each bound is about one and a half times what was counted when it was set. Who makes something cheaper lowers its
+bound; who must raise one says why beside it.
+"""
+
+from __future__ import annotations
+
+import gc
+import selectors
+import sys
+import tracemalloc
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from helpers import Rig, set_account
+
+from postbacks import send_postbacks
+from postbacks.receiver import Receiver
+
+ACCOUNTS, EACH = 10, 100
+COUNT = ACCOUNTS * EACH
+MT = {"ORIGIN": "SMS_MT", "CODE": "N202", "STATUS": "Message Sent/Delivered", "FROM": "86717",
+      "TO": "15552312102", "TRACKINGID": "MT_0123456789", "SPID": "0007",
+      "TIMESTAMP": "2013-11-05T05:41:08-05:00"}  # fmt: skip
+
+
+class Counts(Counter):
+    """Counts of one phase, each for one postback where it is called ``each``."""
+
+    def each(self, name: str) -> float:
+        return self[name] / COUNT
+
+
+@contextmanager
+def counted(rig: Rig, *, calls: bool = False) -> Iterator[Counts]:
+    """Count what the block asks of the broker, and with ``calls`` the Python calls of this thread."""
+    counts = Counts()
+    rig.client.config_resetstat()
+
+    def on_event(_frame, event, _argument):
+        if event in {"call", "c_call"}:
+            counts["python_calls"] += 1
+
+    sys.setprofile(on_event if calls else None)
+    try:
+        yield counts
+    finally:
+        sys.setprofile(None)
+    stats = rig.client.info("everything")
+    for name, stat in stats.items():
+        if name.startswith("cmdstat_") and name not in {"cmdstat_info", "cmdstat_config|resetstat"}:
+            counts["commands"] += stat["calls"]
+            counts[name.removeprefix("cmdstat_")] = stat["calls"]
+    counts["in_bytes"], counts["out_bytes"] = (
+        stats["total_net_input_bytes"],
+        stats["total_net_output_bytes"],
+    )
+
+
+class CountingSelector(selectors.DefaultSelector):
+    """Counts the system calls that go through it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def select(self, timeout=None):
+        self.calls += 1
+        return super().select(timeout)
+
+    def register(self, fileobj, events, data=None):
+        self.calls += 1
+        return super().register(fileobj, events, data)
+
+    def modify(self, fileobj, events, data=None):
+        self.calls += 1
+        return super().modify(fileobj, events, data)
+
+    def unregister(self, fileobj):
+        self.calls += 1
+        return super().unregister(fileobj)
+
+
+def publish(each: int = EACH) -> None:
+    for number in range(ACCOUNTS):
+        send_postbacks(f"a{number}", [MT] * each)
+
+
+@pytest.fixture(scope="module")
+def costs(suites_broker) -> dict[str, Counts]:
+    """Every phase of the way of a thousand postbacks of ten accounts, once plainly and once with calls counted."""
+    with suites_broker.client() as client:
+        client.flushdb()
+    rig = Rig(suites_broker)
+    found: dict[str, Counts] = {}
+    with Receiver(keep=False) as receiver:
+        for number in range(ACCOUNTS):
+            set_account(f"a{number}", url=receiver.url())
+        publish(15)  # scripts are loaded, lanes have their ten transfers, connections stand
+        rig.tick()
+        rig.deliver()
+        with counted(rig) as found["idle"]:
+            rig.tick()
+        for calls in (False, True):
+            phases = {"publish": publish, "tick": rig.tick, "deliver": rig.deliver}
+            for name, run in phases.items():
+                with counted(rig, calls=calls) as found[f"{name}+calls" if calls else name]:
+                    run()
+        assert receiver.count == ACCOUNTS * 15 + 2 * COUNT
+    rig.close()
+    return found
+
+
+def test_a_postback_costs_the_broker_few_commands(costs):
+    """Commands that the broker serves, those inside scripts included, in each phase of the way."""
+    assert costs["publish"].each("commands") <= 0.02  # one LPUSH a batch of an account
+    assert costs["tick"].each("commands") <= 9
+    assert costs["deliver"].each("commands") <= 18
+
+
+def test_a_postback_costs_the_broker_few_bytes(costs):
+    """Bytes that go to the broker and come from it, over the whole way: a message is 1,300, its XML 300."""
+    way = [costs[name] for name in ("publish", "tick", "deliver")]
+    assert sum(phase.each("in_bytes") for phase in way) <= 3_000
+    assert sum(phase.each("out_bytes") for phase in way) <= 2_700
+
+
+def test_a_tick_with_nothing_to_do_asks_the_broker_little(costs):
+    """Lua calls and commands of an idle tick."""
+    assert costs["idle"]["evalsha"] <= 8
+    assert costs["idle"]["commands"] <= 44
+
+
+def test_messages_are_taken_in_and_answers_noted_in_batches(costs):
+    """Lua calls for a thousand postbacks: full batches; how many notes go together depends on the answers' haste."""
+    assert costs["tick"]["evalsha"] <= 14
+    assert costs["deliver"]["evalsha"] <= 150
+
+
+def test_a_postback_costs_few_python_calls(costs):
+    """Functions called in Python, builtins included: a count that stands for time."""
+    assert costs["publish+calls"].each("python_calls") <= 570
+    assert costs["tick+calls"].each("python_calls") <= 235
+    assert costs["deliver+calls"].each("python_calls") <= 250
+
+
+def test_a_thousand_postbacks_to_one_endpoint_open_ten_connections_and_few_system_calls(broker):
+    """As many connections as the lane has transfers, each kept; libcurl's own calls are a send and a read or two."""
+    rig = Rig(broker)
+    selector = CountingSelector()
+    selector.register(rig.adapter._names, selectors.EVENT_READ)
+    rig.adapter._selector.close()
+    rig.adapter._selector = selector
+    with Receiver(keep=False) as receiver:
+        set_account("acme", url=receiver.url())
+        send_postbacks("acme", [MT] * COUNT)
+        rig.tick()
+        assert rig.deliver() == COUNT
+        assert receiver.connections == rig.adapter.connections <= 15
+        assert selector.calls / COUNT <= 6
+    rig.close()
+
+
+def test_memory_goes_back_when_postbacks_are_through(broker):
+    """The peak of a tick is bounded by its batch, and nothing of a postback stays in the worker."""
+    rig = Rig(broker)
+    with Receiver(keep=False) as receiver:
+        for number in range(ACCOUNTS):
+            set_account(f"a{number}", url=receiver.url())
+        publish()
+        rig.tick()
+        rig.deliver()  # what is made once is there
+        publish()
+        tracemalloc.start()
+        try:
+            before, _ = tracemalloc.get_traced_memory()
+            rig.tick()
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        gc.collect()
+        blocks = sys.getallocatedblocks()
+        rig.deliver()
+        gc.collect()
+        kept = sys.getallocatedblocks() - blocks
+    rig.close()
+    assert (peak - before) / COUNT <= 3_400  # bytes
+    assert kept < COUNT / 2  # allocations: less than one a postback
