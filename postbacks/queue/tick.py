@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from postbacks import keys
@@ -15,6 +16,8 @@ from postbacks.errors import AccountsUnavailable
 from postbacks.queue.intake import Intake
 
 if TYPE_CHECKING:
+    import redis
+
     from postbacks.accounts import AccountStore
     from postbacks.queue.scripts import Scripts
     from postbacks.settings import Settings
@@ -27,6 +30,8 @@ TICK_BUDGET_S: Final = 0.8
 LANES_PER_WAKE: Final = 10
 #: Deliver messages that one tick sends at most.
 MAX_WAKES: Final = 8
+#: Seconds for which the broker's memory is taken to be the same: to ask costs it more than a tick does.
+MEMORY_EVERY_S: Final = 10
 #: Records dropped by one script call.
 RETAIN_BATCH: Final = 500
 
@@ -102,9 +107,7 @@ class Tick:
         )
 
     def _ledger_bytes_max(self) -> int:
-        with broker_errors():
-            memory = self._scripts.client.info("memory")
-        limit = int(memory.get("maxmemory") or 0) or int(memory.get("total_system_memory") or 0)
+        limit = _memory_bytes(self._scripts.client, int(time.monotonic() // MEMORY_EVERY_S))
         return int(limit * self._settings.ledger_memory_share) if limit else 1 << 62
 
     def _waiting(self) -> tuple[int, int]:
@@ -121,3 +124,11 @@ class Tick:
             client.set(keys.LAST_TICK, now_ms)
         lanes = trusted + suspect
         return (min(MAX_WAKES, 1 + lanes // LANES_PER_WAKE) if lanes else 0), quarantined
+
+
+@lru_cache(maxsize=8)
+def _memory_bytes(client: redis.Redis, _period: int) -> int:
+    """What the broker may take, or has; 0 where it does not say. The same answer for a period."""
+    with broker_errors():
+        memory = client.info("memory")
+    return int(memory.get("maxmemory") or 0) or int(memory.get("total_system_memory") or 0)
