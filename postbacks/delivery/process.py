@@ -23,16 +23,17 @@ from typing import IO, Final
 
 from postbacks.accounts import store
 from postbacks.broker import broker_errors, client
+from postbacks.delivery.capacity import transfers_allowed
 from postbacks.delivery.loop import Decide, DeliveryLoop
 from postbacks.delivery.profile import Profiles
 from postbacks.delivery.transport import CurlAdapter
 from postbacks.errors import BrokerError
 from postbacks.queue.scripts import Scripts
-from postbacks.settings import load
+from postbacks.settings import Settings, load
 
 log = logging.getLogger(__name__)
 
-#: Connections kept for reuse beyond the open transfers would need descriptors of their own.
+#: Connections kept for reuse beyond those of the open transfers; they need descriptors of their own.
 KEPT_CONNECTIONS: Final = 512
 
 _stopping = multiprocessing.Value("b", 0, lock=False)
@@ -128,6 +129,15 @@ def deliver(decide: Decide, hand_over: Callable[[], None]) -> int:
         release()
 
 
+def _kept(settings: Settings) -> int:
+    """Connections, open and at rest, above which libcurl closes those at rest.
+
+    It counts the open ones, too: with fewer than there are transfers, none would outlive its transfer.
+    """
+    transfers = transfers_allowed(settings)
+    return transfers + (KEPT_CONNECTIONS if transfers == settings.max_transfers else 0)
+
+
 def _run(decide: Decide, hand_over: Callable[[], None], release: Callable[[], None]) -> int:
     settings = load()
     # With one place nobody would claim while this loop finishes what it has open: it goes on instead.
@@ -135,7 +145,7 @@ def _run(decide: Decide, hand_over: Callable[[], None], release: Callable[[], No
     slice_s = math.inf if alone else settings.deliver_slice_s
     slice_ends_s = time.monotonic() + slice_s
     adapter = (
-        _free_adapters.pop() if _free_adapters else CurlAdapter(settings, max_connections=KEPT_CONNECTIONS)
+        _free_adapters.pop() if _free_adapters else CurlAdapter(settings, max_connections=_kept(settings))
     )
 
     def draining() -> None:
