@@ -35,13 +35,15 @@ local function claimable(pace)
 end
 
 -- puts a lane into its ring if there is something to claim; one that was idle joins at the ring's
--- present time: neither punished for its past nor credited for its silence
-local function make_ready(lane, known_pace)
+-- present time: neither punished for its past nor credited for its silence. A script that asks for many lanes
+-- hands over what it knows already.
+local function make_ready(lane, known_pace, known_turns)
   if redis.call('EXISTS', LANE .. lane) == 0 then return end
   local pace = known_pace or pace_of(lane)
   if not claimable(pace) then return end
   local ring = pace.suspect and SUSPECT or TRUSTED
-  local turn = tonumber(redis.call('HGET', TURNS, pace.suspect and 'suspect' or 'trusted') or 0)
+  local turns = known_turns or redis.call('HMGET', TURNS, 'trusted', 'suspect')
+  local turn = tonumber(turns[pace.suspect and 2 or 1] or 0)
   redis.call('ZADD', ring, 'NX', math.max(pace.tag, turn), lane)
 end
 

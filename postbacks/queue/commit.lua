@@ -14,6 +14,13 @@ local settled, ended, left = {}, { [DONE] = {}, [DEAD] = {} }, {}
 
 if redis.call('ZSCORE', CLAIMERS, token) then redis.call('ZADD', CLAIMERS, now + lease_ms, token) end
 
+local ids, held_as = {}, {} -- id -> what it stands as in the claims
+for at = FIRST, #ARGV, WIDTH do ids[#ids + 1] = ARGV[at] end
+for first = 1, #ids, 1000 do
+  local found = redis.call('HMGET', claims, unpack(ids, first, math.min(first + 999, #ids)))
+  for i, how in ipairs(found) do held_as[ids[first + i - 1]] = how end
+end
+
 -- as finish does; the index and the backlog are written once for all
 local function note_end(id, account, state, reason, index, number, attempt)
   redis.call('HSET', RECORD .. id, 'attempts', number, 'attempt:' .. number, attempt,
@@ -29,11 +36,11 @@ for at = FIRST, #ARGV, WIDTH do
   local attempt, countdown_ms, mood, reason = ARGV[at + 4], tonumber(ARGV[at + 5]), ARGV[at + 6], ARGV[at + 7]
   local record = RECORD .. id
   local known = redis.call('HMGET', record, 'attempt:' .. number, 'cancel', 'next_ms', 'suspicion', 'alone_deaths')
-  if known[1] or settled[id] or redis.call('HEXISTS', claims, id) == 0 then
+  if known[1] or not held_as[id] then
     results[#results + 1] = { '', 0 }
   else
     local account, next_ms, state = account_of(lane), 0, verdict
-    settled[id] = true
+    held_as[id] = nil
     settled[#settled + 1] = id
     if verdict == 'delivered' then
       note_end(id, account, state, '', DONE, number, attempt)
@@ -68,6 +75,7 @@ call_many('HDEL', claims, settled)
 for index, entries in pairs(ended) do call_many('ZADD', index, entries) end
 for account, count in pairs(left) do leave_backlog(account, count) end
 
+local turns = redis.call('HMGET', TURNS, 'trusted', 'suspect')
 for lane, tally in pairs(lanes) do
   local pace = pace_of(lane)
   local failing, suspect = tally.mood == 'failed', tally.mood ~= 'ok'
@@ -81,6 +89,6 @@ for lane, tally in pairs(lanes) do
   redis.call('HSET', PACE .. lane, 'claimed', pace.claimed, 'limit', pace.limit,
     'failing', failing and 1 or 0, 'suspect', suspect and 1 or 0, 'tag', pace.tag)
   if pace.claimed == 0 then redis.call('EXPIRE', PACE .. lane, forget_s) end
-  make_ready(lane, pace)
+  make_ready(lane, pace, turns)
 end
 return results
