@@ -25,6 +25,7 @@ from postbacks.delivery.single import post_once
 from postbacks.errors import BrokerError, InvalidEvent, PostbackFailed
 from postbacks.ledger.states import WAITING
 from postbacks.logs import EventLog
+from postbacks.queue.envelope import Template, Templates, new_id
 from postbacks.queue.intake import Intake, Order, check_order
 from postbacks.queue.message import SCHEMA, SCHEMA_HEADER, Message
 from postbacks.queue.options import check_options
@@ -34,6 +35,7 @@ from postbacks.queue.tick import Tick
 from postbacks.settings import load
 from postbacks.taskevents import replayed
 from postbacks.taskevents.facts import args_of
+from postbacks.urls import check_url
 from postbacks.worker import EventSwitch, PoolCheck, Quarantine, Stopping
 
 log = EventLog(__name__)
@@ -110,13 +112,22 @@ class PostbackTask(Task):
         if _deciding.asked:
             _deciding.countdown_s = options.get("countdown")
             return None
-        check_options(task_id=task_id, link=link, link_error=link_error, **options)
+        if options or link or link_error or task_id is not None:
+            check_options(task_id=task_id, link=link, link_error=link_error, **options)
         order = check_order(args or (), kwargs or {})
         options["queue"] = keys.QUEUE
         options["headers"] = {**(options.get("headers") or {}), SCHEMA_HEADER: SCHEMA}
         options.setdefault("argsrepr", args_of(order.account, order.event.origin, order.event.code))
         options.setdefault("kwargsrepr", "{}")
         _check_broker()
+        if not options and producer is None and shadow is None:
+            template = _templates.get()
+            if template is not None:
+                return self.send_quickly(template, DirectProducer(), task_id or new_id(), order)
+        options["queue"] = keys.QUEUE
+        options["headers"] = {**(options.get("headers") or {}), SCHEMA_HEADER: SCHEMA}
+        options.setdefault("argsrepr", args_of(order.account, order.event.origin, order.event.code))
+        options.setdefault("kwargsrepr", "{}")
         if producer is None and not options.get("connection") and not app.conf.task_always_eager:
             producer = DirectProducer()
         with broker_errors():
@@ -128,6 +139,26 @@ class PostbackTask(Task):
                 shadow=shadow,
                 **options,
             )
+
+    def send_quickly(
+        self, template: Template, producer: DirectProducer, postback_id: str, order: Order
+    ) -> PostbackResult:
+        """Mirrors what Celery's ``send_task`` does around a message; differs in how the message is made."""
+        parent = self.app.current_worker_task
+        shown = args_of(order.account, order.event.origin, order.event.code)
+        text = template.fill(postback_id, order.account, order.event.to_mapping(), order.url, shown, parent)
+        with broker_errors():
+            producer.put(template.queue, text)
+        result = self.AsyncResult(postback_id)
+        result.ignored = self.ignore_result
+        if parent is not None:
+            parent.add_trail(result)
+        return result
+
+    def celerys_own(self, *args: Any, **options: Any) -> Any:
+        """Celery's own ``apply_async`` to our queue, nothing checked."""
+        headers = {SCHEMA_HEADER: SCHEMA}
+        return super().apply_async(*args, queue=keys.QUEUE, headers=headers, **options)
 
     def signature(self, args: Any = None, *starargs: Any, **starkwargs: Any) -> Any:
         """A signature that carries its queue, so that another app's worker sends it to the right one.
@@ -193,6 +224,9 @@ def send_postback(
     Intake(_scripts(), accounts.store(), load()).accept_one(message)
     process.deliver(decide, lambda: None)
     return request.id
+
+
+_templates = Templates(app, send_postback.celerys_own)
 
 
 def _post_now(postback_id: str, order: Order) -> dict[str, Any]:
@@ -332,13 +366,17 @@ def send_postbacks(
                 (f"event {number}: {tag}" if tag else f"event {number}", why) for tag, why in error.problems
             ]
             raise InvalidEvent(problems, origin=error.origin, code=error.code) from None
-    ids = [str(uuid.uuid4()) for _ in checked]
+    account = accounts.check_name(account)
+    given = {} if url is None else {"url": check_url(url)}
+    ids = [new_id() for _ in checked]
     _check_broker()
+    template = _templates.get()
     with DirectProducer() as producer:
         for postback_id, event in zip(ids, checked, strict=True):
-            send_postback.apply_async(
-                (account, event), {} if url is None else {"url": url}, task_id=postback_id, producer=producer
-            )
+            if template is None:
+                send_postback.apply_async((account, event), given, task_id=postback_id, producer=producer)
+            else:
+                send_postback.send_quickly(template, producer, postback_id, Order(account, event, url))
     return ids
 
 

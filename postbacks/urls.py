@@ -6,6 +6,7 @@ Form only: which addresses may be reached is decided when the socket is opened (
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
@@ -63,6 +64,7 @@ def check_url(url: object) -> str:
     return url
 
 
+@lru_cache(maxsize=10_000)
 def endpoint_of(url: str) -> str:
     """Scheme, host and port of a URL: what one connection serves."""
     parts = urlsplit(url)

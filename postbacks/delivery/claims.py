@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from postbacks.urls import endpoint_of
 
@@ -12,8 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 
-@dataclass(frozen=True, slots=True)
-class Claimed:
+class Claimed(NamedTuple):
     """A postback whose POST is to begin now: the row of ``claim.lua`` or ``begin.lua``.
 
     Attributes:
@@ -50,8 +48,7 @@ class Claimed:
         return endpoint_of(self.url)
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(NamedTuple):
     """A postback of a failing lane that waits in this loop for what the probe finds."""
 
     id: str

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 #: Every outcome that an attempt can have. ``unknown`` is written by ``queue/reap.lua`` alone.
 OUTCOMES: Final = {
@@ -22,8 +21,7 @@ OUTCOMES: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What came of one POST.
 
     Attributes:

@@ -8,6 +8,7 @@ stays free to tick. ``stopping.py`` tells both of a shutdown.
 from __future__ import annotations
 
 import fcntl
+import gc
 import math
 import os
 import tempfile
@@ -15,11 +16,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Final
 
 from postbacks.accounts import store
 from postbacks.broker import broker_errors, client
+from postbacks.delivery.capacity import transfers_allowed
 from postbacks.delivery.loop import Decide, DeliveryLoop
 from postbacks.delivery.profile import Profiles
 from postbacks.delivery.stopping import is_stopping, must_leave
@@ -28,12 +31,14 @@ from postbacks.delivery.transport import CurlAdapter
 from postbacks.errors import BrokerError
 from postbacks.logs import EventLog
 from postbacks.queue.scripts import Scripts
-from postbacks.settings import load
+from postbacks.settings import Settings, load
 from postbacks.taskevents import flush
 
 log = EventLog(__name__)
 
-#: Connections kept for reuse beyond the open transfers would need descriptors of their own.
+#: Python's own is 700, 10, 10: new objects, and collections of the younger generation, before one is made.
+COLLECT_AFTER: Final = (50_000, 20, 10)
+#: Connections kept for reuse beyond those of the open transfers; they need descriptors of their own.
 KEPT_CONNECTIONS: Final = 512
 
 #: Seconds that a loop goes on looking where it finds nothing: till the next tick. While other workers' loops
@@ -139,14 +144,35 @@ def deliver(decide: Decide, hand_over: Callable[[], None]) -> int:
         flush()  # the process may end with this loop
 
 
+def _kept(settings: Settings) -> int:
+    """Connections, open and at rest, above which libcurl closes those at rest.
+
+    It counts the open ones, too: with fewer than there are transfers, none would outlive its transfer.
+    """
+    transfers = transfers_allowed(settings)
+    return transfers + (KEPT_CONNECTIONS if transfers == settings.max_transfers else 0)
+
+
+@cache
+def _spare_the_collector() -> None:
+    """Let Python look for cycles of garbage less often: once in a worker's process, when it begins to deliver.
+
+    Thousands of records come and go, none of them in a cycle; to look through them all the time takes a tenth of
+    the process. What was there at the start is not looked at again; what Celery leaves in cycles is found later.
+    """
+    gc.freeze()
+    gc.set_threshold(*COLLECT_AFTER)
+
+
 def _run(decide: Decide, hand_over: Callable[[], None], release: Callable[[], None], place: int) -> int:
     settings = load()
+    _spare_the_collector()
     # With one place nobody would claim while this loop finishes what it has open: it goes on instead.
     alone = _places is not None and _places.count == 1
     slice_s = math.inf if alone else settings.deliver_slice_s
     slice_ends_s = time.monotonic() + slice_s
     adapter = (
-        _free_adapters.pop() if _free_adapters else CurlAdapter(settings, max_connections=KEPT_CONNECTIONS)
+        _free_adapters.pop() if _free_adapters else CurlAdapter(settings, max_connections=_kept(settings))
     )
 
     def draining() -> None:

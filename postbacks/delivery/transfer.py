@@ -41,8 +41,12 @@ MAX_BODY_PIECES: Final = 500
 RECEIVE_BYTES: Final = 16_384
 #: RFC 9112 4; the reason may be missing, and the space before it.
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})(?: [^\r\n]*)?\r?\n")
+_END_OF_HEADER: Final = frozenset({b"\r\n", b"\n"})
 #: Seconds of a look-up that are not worth counting.
 _NO_TIME_S: Final = 0.01
+#: What the callback at a connection says to libcurl.
+_OK: Final = int(pycurl.PREREQFUNC_OK)
+_ABORT: Final = int(pycurl.PREREQFUNC_ABORT)
 #: CURLOPT_SUPPRESS_CONNECT_HEADERS, for which pycurl has no name.
 _SUPPRESS_CONNECT_HEADERS: Final = 265
 
@@ -299,17 +303,19 @@ class Slot:
     def _on_connected(self, remote_host: str, local_host: str, remote_port: int, local_port: int) -> int:
         transfer = self.transfer
         if transfer is None:
-            return int(pycurl.PREREQFUNC_ABORT)
+            return _ABORT
         # At most one kept connection is tried, and only one on which nothing has come unasked.
         connection = (local_host, local_port, remote_host, remote_port)
-        if not transfer.on_new and (transfer.sends or not self._kept.is_clean(connection)):
-            return int(pycurl.PREREQFUNC_ABORT)
+        if transfer.on_new:
+            self._kept.forget(connection)
+        elif transfer.sends or not self._kept.is_clean(connection):
+            return _ABORT
         transfer.connection, transfer.had_bytes = connection, None
         if not transfer.on_new and transfer.url[:5].lower() == "https":
             transfer.had_bytes = self._kept.received_bytes(connection)
         transfer.sends += 1
         transfer.connected_s = time.monotonic()
-        return int(pycurl.PREREQFUNC_OK)
+        return _OK
 
     def _on_header(self, line: bytes) -> int | None:
         transfer = self.transfer
@@ -320,16 +326,19 @@ class Slot:
             return 0
         if transfer.header_s is not None:
             return None  # trailers of a chunked body
-        if self._is_stale(transfer):
-            return 0
         if transfer.status is None:
+            if transfer.had_bytes is not None and self._is_stale(transfer):
+                return 0
             found = _STATUS_LINE.fullmatch(line)
             if found is None:
                 return 0
             transfer.status = int(found[1])
-        elif line in {b"\r\n", b"\n"}:
+        elif line in _END_OF_HEADER:
             if transfer.status >= 200:
                 transfer.header_s = time.monotonic()
+                if transfer.on_new:
+                    # Another transfer may leave by this connection before the end of this one is told.
+                    self._kept.note(self._kept.serving)
             else:  # 1xx answers come before the answer (RFC 9110 15.2)
                 transfer.status = None
                 transfer.header_lines.clear()
@@ -339,12 +348,8 @@ class Slot:
 
     def _is_stale(self, transfer: Transfer) -> bool:
         """Whether this answer lay in a kept TLS connection before its request began to leave."""
-        if transfer.on_new or transfer.header_bytes == 0 or transfer.status is not None:
-            return False
         had, connection = transfer.had_bytes, transfer.connection
-        transfer.stale = (
-            had is not None and connection is not None and self._kept.received_bytes(connection) == had
-        )
+        transfer.stale = connection is not None and self._kept.received_bytes(connection) == had
         return transfer.stale
 
     def _on_body(self, data: bytes) -> int | None:

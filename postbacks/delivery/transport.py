@@ -8,9 +8,9 @@ drips, and at most as long again for its body.
 from __future__ import annotations
 
 import itertools
-import selectors
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import pycurl
@@ -22,6 +22,7 @@ from postbacks.delivery.kept import Kept
 from postbacks.delivery.names import Names
 from postbacks.delivery.outcomes import Outcome
 from postbacks.delivery.profile import Profile
+from postbacks.delivery.readiness import READ, WRITE, new_poll
 from postbacks.delivery.transfer import Slot, Transfer
 from postbacks.delivery.verdict import outcome_of
 from postbacks.errors import InvalidUrl
@@ -33,6 +34,14 @@ _EXCEPTIONS: Final[dict[str, type[requests.exceptions.RequestException]]] = {
     "answer_timeout": requests.exceptions.ReadTimeout,
     "tls": requests.exceptions.SSLError,
     "bad_url": requests.exceptions.InvalidURL,
+}
+
+#: What libcurl waits for -> what is asked of the system.
+_MASKS: Final = {
+    pycurl.POLL_NONE: 0,
+    pycurl.POLL_IN: READ,
+    pycurl.POLL_OUT: WRITE,
+    pycurl.POLL_INOUT: READ | WRITE,
 }
 
 #: Seconds that moving bytes may take before the loop looks at everything else again.
@@ -54,13 +63,14 @@ class CurlAdapter(BaseAdapter):
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._on_timer)
         if max_connections:
             self._multi.setopt(pycurl.M_MAXCONNECTS, max_connections)
-        self._selector = selectors.DefaultSelector()
+        self._poll = new_poll()
+        self._wanted: dict[int, int] = {}  # descriptor -> what libcurl waits for on it
         self._timer_s: float | None = None
         self._free: list[Slot] = []
         self._open: dict[pycurl.Curl, Slot] = {}
         self._kept = Kept()
         self._names = Names()
-        self._selector.register(self._names, selectors.EVENT_READ)
+        self._poll.register(self._names.fileno(), READ)
         self._looking: dict[str, list[Slot]] = {}  # host -> those that wait for its addresses
         self._scan_every_s = min(0.1, settings.answer_timeout_s / 10)
         self._next_scan_s = 0.0
@@ -134,18 +144,19 @@ class CurlAdapter(BaseAdapter):
             timeout_s = min(timeout_s, max(0.0, self._timer_s - now_s))
         if self._open or self._looking:
             timeout_s = min(timeout_s, self._scan_every_s)
-        events = self._selector.select(timeout_s)
+        events = self._poll.poll(timeout_s)
         began_s = time.monotonic()
-        for key, mask in events:
-            if key.fileobj is self._names:
-                self._begin_looked_up()
+        for fd, happened in events:
+            wanted = self._wanted.get(fd)
+            if wanted is None:
+                self._heard_unasked(fd)
                 continue
-            flags = 0
-            if mask & selectors.EVENT_READ:
-                flags |= pycurl.CSELECT_IN
-            if mask & selectors.EVENT_WRITE:
+            # An error or the end of the connection is told to whoever waits, as selectors do.
+            flags = pycurl.CSELECT_IN if happened & ~WRITE and wanted & READ else 0
+            if happened & ~READ and wanted & WRITE:
                 flags |= pycurl.CSELECT_OUT
-            self._multi.socket_action(key.fd, flags)
+            self._kept.serving = fd
+            self._multi.socket_action(fd, flags)
             if time.monotonic() - began_s > HELD_UP_S:
                 break  # who was not served is reported again
         now_s = time.monotonic()
@@ -161,23 +172,24 @@ class CurlAdapter(BaseAdapter):
         done, self._done = self._done, []
         return done
 
+    def _heard_unasked(self, fd: int) -> None:
+        """A look-up has ended; or something came on a connection that rests, which nobody waits for."""
+        if fd == self._names.fileno():
+            self._begin_looked_up()
+            return
+        with suppress(OSError, KeyError):
+            self._poll.unregister(fd)
+
     def _on_socket_state(self, event: int, fd: int, _multi: Any, _data: Any) -> None:
         if event == pycurl.POLL_REMOVE:
-            try:
-                self._selector.unregister(fd)
-            except (KeyError, ValueError):
-                return
+            # It stays in the poll while it rests: most are used again, and a closed one leaves by itself.
+            self._wanted.pop(fd, None)
             return
-        mask = 0
-        if event in {pycurl.POLL_IN, pycurl.POLL_INOUT}:
-            mask |= selectors.EVENT_READ
-        if event in {pycurl.POLL_OUT, pycurl.POLL_INOUT}:
-            mask |= selectors.EVENT_WRITE
+        self._wanted[fd] = mask = _MASKS[event]
         try:
-            self._selector.modify(fd, mask)
-        except KeyError:
-            self._selector.register(fd, mask)
-            self._kept.note(fd)
+            self._poll.modify(fd, mask)
+        except FileNotFoundError:
+            self._poll.register(fd, mask)
 
     def _on_timer(self, timeout_ms: int) -> None:
         self._timer_s = None if timeout_ms < 0 else time.monotonic() + timeout_ms / 1000
@@ -226,16 +238,25 @@ class CurlAdapter(BaseAdapter):
 
     def _end(self, handle: pycurl.Curl, code: int, message: str) -> None:
         slot = self._open.pop(handle)
+        if slot.transfer is not None and slot.transfer.on_new:
+            self._note_connection(handle, slot.transfer)
         self._multi.remove_handle(handle)
         stale = slot.transfer is not None and slot.transfer.stale
         if (code == pycurl.E_ABORTED_BY_CALLBACK or stale) and slot.renew():
             self._begin(slot)
             return
         transfer = slot.transfer
-        self.connections += handle.getinfo(pycurl.NUM_CONNECTS)
         if transfer is not None:
             self._done.append((transfer, outcome_of(transfer, code, message)))
         self._retire(slot)
+
+    def _note_connection(self, handle: pycurl.Curl, transfer: Transfer) -> None:
+        self.connections += handle.getinfo(pycurl.NUM_CONNECTS)
+        if transfer.connection in self._kept:
+            return
+        fd = handle.getinfo(pycurl.ACTIVESOCKET)
+        if fd >= 0:  # else it was closed behind the transfer
+            self._kept.note(fd)
 
     def close(self) -> None:
         """Drop what is open and release every handle and connection."""
@@ -251,7 +272,7 @@ class CurlAdapter(BaseAdapter):
             slot.handle.close()
         self._free.clear()
         self._multi.close()
-        self._selector.close()
+        self._poll.close()
 
     # -- one at a time ----------------------------------------------------------------------
 

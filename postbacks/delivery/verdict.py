@@ -106,6 +106,8 @@ def outcome_of(transfer: Transfer, code: int, message: str) -> Outcome:
 
 def _answered(transfer: Transfer, status: int, code: int, elapsed_s: float) -> Outcome:
     name = of_status(status)
+    if name == "delivered" and not code:
+        return Outcome(name, status, elapsed_s)
     words = [] if name == "delivered" else [f"answered {status}; only 200 counts"]
     if code:
         words.append("its body was not read to the end")

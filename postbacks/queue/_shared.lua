@@ -35,19 +35,28 @@ local function claimable(pace)
 end
 
 -- puts a lane into its ring if there is something to claim; one that was idle joins at the ring's
--- present time: neither punished for its past nor credited for its silence
-local function make_ready(lane)
+-- present time: neither punished for its past nor credited for its silence. A script that asks for many lanes
+-- hands over what it knows already.
+local function make_ready(lane, known_pace, known_turns)
   if redis.call('EXISTS', LANE .. lane) == 0 then return end
-  local pace = pace_of(lane)
+  local pace = known_pace or pace_of(lane)
   if not claimable(pace) then return end
   local ring = pace.suspect and SUSPECT or TRUSTED
-  local turn = tonumber(redis.call('HGET', TURNS, pace.suspect and 'suspect' or 'trusted') or 0)
+  local turns = known_turns or redis.call('HMGET', TURNS, 'trusted', 'suspect')
+  local turn = tonumber(turns[pace.suspect and 2 or 1] or 0)
   redis.call('ZADD', ring, 'NX', math.max(pace.tag, turn), lane)
 end
 
+-- one command for many arguments: each call from a script costs the broker more than an argument does
+local function call_many(command, key, arguments)
+  for first = 1, #arguments, 1000 do -- Lua's stack has room for 8,000; even, so that pairs stay together
+    redis.call(command, key, unpack(arguments, first, math.min(first + 999, #arguments)))
+  end
+end
+
 -- an account's count of postbacks that are neither delivered nor given up
-local function leave_backlog(account)
-  if redis.call('HINCRBY', BACKLOG, account, -1) <= 0 then redis.call('HDEL', BACKLOG, account) end
+local function leave_backlog(account, count)
+  if redis.call('HINCRBY', BACKLOG, account, -(count or 1)) <= 0 then redis.call('HDEL', BACKLOG, account) end
 end
 
 -- a postback comes to an end: index is DONE or DEAD

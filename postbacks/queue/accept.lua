@@ -15,7 +15,19 @@ local WIDTH, FIRST = 12, 7
 
 if redis.call('HGET', INTAKE_LEASE, 'token') ~= token then return false end
 
-local results, touched = {}, {}
+local results = {}
+local joined, sequences, lanes = {}, {}, {} -- of an account: its backlog, its latest number; of a lane: ids
+local parked, ended, total_bytes = {}, { [DONE] = {}, [DEAD] = {} }, 0
+
+-- what an account's row of a hash counts, read once; written once, below
+local function counted(counts, key, account)
+  if not counts[account] then
+    local before = tonumber(redis.call('HGET', key, account) or 0)
+    counts[account] = { before = before, now = before }
+  end
+  return counts[account]
+end
+
 for at = FIRST, #ARGV, WIDTH do
   local id, account, group, origin = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   local code, url, endpoint, xml = ARGV[at + 4], ARGV[at + 5], ARGV[at + 6], ARGV[at + 7]
@@ -28,37 +40,54 @@ for at = FIRST, #ARGV, WIDTH do
     local result = 1
     if place == 'waiting' then
       if due_ms and due_ms > now then place = 'parked' end
-      local backlog = redis.call('HINCRBY', BACKLOG, account, 1)
-      if group == 'mt' and backlog > backlog_max then
-        leave_backlog(account)
+      local backlog = counted(joined, BACKLOG, account)
+      if group == 'mt' and backlog.now >= backlog_max then
         place, reason, result = 'dead', 'backlog_full', -1
+      else
+        backlog.now = backlog.now + 1
       end
     end
     local bytes = overhead + #xml + #url + #raw
+    local sequence = counted(sequences, SEQUENCE, account)
+    sequence.now = sequence.now + 1
     redis.call('HSET', record, 'schema', schema, 'state', place, 'account', account, 'group', group,
       'origin', origin, 'code', code, 'url', url, 'endpoint', endpoint, 'xml', xml, 'created_ms', now,
-      'sequence', redis.call('HINCRBY', SEQUENCE, account, 1), 'attempts', 0, 'failures', 0, 'bytes', bytes)
-    redis.call('INCRBY', LEDGER_BYTES, bytes)
-    local lane = account .. '/' .. group
+      'sequence', sequence.now, 'attempts', 0, 'failures', 0, 'bytes', bytes)
+    total_bytes = total_bytes + bytes
     if place == 'waiting' then
-      redis.call('RPUSH', LANE .. lane, id)
-      touched[lane] = true
+      local lane = account .. '/' .. group
+      local ids = lanes[lane] or {}
+      ids[#ids + 1], lanes[lane] = id, ids
     elseif place == 'parked' then
       redis.call('HSET', record, 'next_ms', due_ms)
-      redis.call('ZADD', PARKED, due_ms, id)
+      parked[#parked + 1] = due_ms
+      parked[#parked + 1] = id
     else
       redis.call('HSET', record, 'reason', reason, 'ended_ms', now)
       if raw ~= '' then redis.call('HSET', record, 'raw', raw) end
-      redis.call('ZADD', place == 'dead' and DEAD or DONE, now, id)
+      local entries = ended[place == 'dead' and DEAD or DONE]
+      entries[#entries + 1] = now
+      entries[#entries + 1] = id
     end
     results[#results + 1] = result
   end
 end
+for account, count in pairs(joined) do
+  if count.now > count.before then redis.call('HINCRBY', BACKLOG, account, count.now - count.before) end
+end
+for account, count in pairs(sequences) do redis.call('HINCRBY', SEQUENCE, account, count.now - count.before) end
+if total_bytes > 0 then redis.call('INCRBY', LEDGER_BYTES, total_bytes) end
+call_many('ZADD', PARKED, parked)
+for index, entries in pairs(ended) do call_many('ZADD', index, entries) end
 redis.call('LTRIM', INTAKE, messages, -1)
 if redis.call('EXISTS', INTAKE) == 0 then
   redis.call('HDEL', INTAKE_LEASE, 'deaths', 'alone_deaths', 'alone') -- all of them are cleared
 elseif messages > 0 then
   redis.call('HDEL', INTAKE_LEASE, 'alone_deaths', 'alone') -- another one is the first now
 end
-for lane in pairs(touched) do make_ready(lane) end
+local turns = redis.call('HMGET', TURNS, 'trusted', 'suspect')
+for lane, ids in pairs(lanes) do
+  call_many('RPUSH', LANE .. lane, ids)
+  make_ready(lane, nil, turns)
+end
 return results

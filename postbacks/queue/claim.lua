@@ -16,7 +16,7 @@
 local token, lease_ms, at_most, suspects_max = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local free, held_max, held_per_lane = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local claims = CLAIMS .. token
-local begun, held = {}, {}
+local begun, held, entered = {}, {}, {}
 
 redis.call('ZADD', CLAIMERS, now + lease_ms, token)
 
@@ -46,7 +46,8 @@ local function begin(id, lane, pace)
   if r[1] ~= 'waiting' then return 0 end
   local number = r[2] + 1
   redis.call('HSET', record, 'state', 'sending', 'attempts', number, 'sent_ms', now)
-  redis.call('HSET', claims, id, 1)
+  entered[#entered + 1] = id
+  entered[#entered + 1] = 1
   begun[#begun + 1] = { id, lane, pace.suspect and 1 or 0, number, r[3], r[4], r[5], r[6], r[7], r[8], r[9], r[10] }
   return 1
 end
@@ -56,13 +57,14 @@ local function hold(id, lane)
   local r = redis.call('HMGET', record, 'state', 'endpoint', 'attempts', 'failures', 'account', 'origin', 'code')
   if r[1] ~= 'waiting' then return 0 end
   redis.call('HSET', record, 'state', 'sending')
-  redis.call('HSET', claims, id, 0)
+  entered[#entered + 1] = id
+  entered[#entered + 1] = 0
   held[#held + 1] = { id, lane, r[2], r[3], r[4], r[5], r[6], r[7] }
   return 1
 end
 
 local function serve(ring, name, room)
-  local set_aside = {} -- lanes that have no room of their own just now: seen once a call
+  local set_aside, turn = {}, nil -- lanes that have no room of their own just now: seen once a call
   while room > 0 do
     local head = redis.call('ZPOPMIN', ring)
     if #head == 0 then break end
@@ -87,10 +89,10 @@ local function serve(ring, name, room)
         if keep > 0 then
           for _, id in ipairs(redis.call('LPOP', LANE .. lane, keep)) do taken = taken + hold(id, lane) end
         end
-        pace.claimed = pace.claimed + taken
-        redis.call('HSET', TURNS, name, tag)
+        -- what counts claims is not forgotten while there are any
+        if pace.claimed == 0 then redis.call('PERSIST', PACE .. lane) end
+        pace.claimed, turn = pace.claimed + taken, tag
         redis.call('HSET', PACE .. lane, 'claimed', pace.claimed, 'tag', tag + math.max(1, taken))
-        redis.call('PERSIST', PACE .. lane) -- what counts claims is not forgotten while there are any
       end
       if open <= 0 then
         set_aside[#set_aside + 1] = { tag, lane }
@@ -99,6 +101,7 @@ local function serve(ring, name, room)
       end
     end
   end
+  if turn then redis.call('HSET', TURNS, name, turn) end
   for _, entry in ipairs(set_aside) do redis.call('ZADD', ring, entry[1], entry[2]) end
 end
 
@@ -107,4 +110,5 @@ end
 serve(SUSPECT, 'suspect', math.min(suspects_max, math.ceil(at_most / 4)))
 serve(TRUSTED, 'trusted', at_most - #begun)
 if #begun < at_most then serve(SUSPECT, 'suspect', math.min(suspects_max, at_most) - #begun) end
+call_many('HSET', claims, entered)
 return { now, begun, held }

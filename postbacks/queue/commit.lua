@@ -12,36 +12,57 @@ local token, lease_ms, limit_max, forget_s = ARGV[2], tonumber(ARGV[3]), tonumbe
 local claims = CLAIMS .. token
 local WIDTH, FIRST = 8, 6
 local results, lanes = {}, {}
-local TOTALS, any_noted = KEYS[#KEYS], false
+local TOTALS = KEYS[#KEYS]
+local settled, ended, left = {}, { [DONE] = {}, [DEAD] = {} }, {}
 
 if redis.call('ZSCORE', CLAIMERS, token) then redis.call('ZADD', CLAIMERS, now + lease_ms, token) end
+
+local ids, held_as = {}, {} -- id -> what it stands as in the claims
+for at = FIRST, #ARGV - 1, WIDTH do ids[#ids + 1] = ARGV[at] end
+for first = 1, #ids, 1000 do
+  local found = redis.call('HMGET', claims, unpack(ids, first, math.min(first + 999, #ids)))
+  for i, how in ipairs(found) do held_as[ids[first + i - 1]] = how end
+end
+
+-- as finish does; the index and the backlog are written once for all
+local function note_end(id, account, state, reason, index, number, attempt)
+  redis.call('HSET', RECORD .. id, 'attempts', number, 'attempt:' .. number, attempt,
+    'state', state, 'reason', reason, 'ended_ms', now)
+  local entries = ended[index]
+  entries[#entries + 1] = now
+  entries[#entries + 1] = id
+  left[account] = (left[account] or 0) + 1
+end
 
 for at = FIRST, #ARGV - 1, WIDTH do
   local id, lane, verdict, number = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   local attempt, countdown_ms, mood, reason = ARGV[at + 4], tonumber(ARGV[at + 5]), ARGV[at + 6], ARGV[at + 7]
-  local noted = redis.call('HEXISTS', RECORD .. id, 'attempt:' .. number) == 1
-  if noted or redis.call('HDEL', claims, id) == 0 then
+  local record = RECORD .. id
+  local known = redis.call('HMGET', record, 'attempt:' .. number, 'cancel', 'next_ms', 'suspicion', 'alone_deaths')
+  if known[1] or not held_as[id] then
     results[#results + 1] = { '', 0 }
   else
-    any_noted = true
-    local record, account, next_ms, state = RECORD .. id, account_of(lane), 0, verdict
-    redis.call('HSET', record, 'attempts', number, 'attempt:' .. number, attempt)
+    local account, next_ms, state = account_of(lane), 0, verdict
+    held_as[id] = nil
+    settled[#settled + 1] = id
     if verdict == 'delivered' then
-      finish(id, account, 'delivered', '', DONE)
+      note_end(id, account, state, '', DONE, number, attempt)
+    elseif known[2] then
+      redis.call('HINCRBY', record, 'failures', 1)
+      state = 'cancelled'
+      note_end(id, account, state, 'revoked', DONE, number, attempt)
+    elseif verdict == 'parked' then
+      redis.call('HINCRBY', record, 'failures', 1)
+      next_ms = now + countdown_ms
+      redis.call('HSET', record, 'attempts', number, 'attempt:' .. number, attempt, 'state', 'parked',
+        'next_ms', next_ms)
+      redis.call('ZADD', PARKED, next_ms, id)
     else
       redis.call('HINCRBY', record, 'failures', 1)
-      if redis.call('HEXISTS', record, 'cancel') == 1 then
-        state = 'cancelled'
-        finish(id, account, state, 'revoked', DONE)
-      elseif verdict == 'parked' then
-        next_ms = now + countdown_ms
-        redis.call('HSET', record, 'state', 'parked', 'next_ms', next_ms)
-        redis.call('HDEL', record, 'suspicion', 'alone_deaths') -- its process lives
-        redis.call('ZADD', PARKED, next_ms, id)
-      else
-        finish(id, account, 'dead', reason, DEAD)
-      end
+      note_end(id, account, 'dead', reason, DEAD, number, attempt)
     end
+    if known[4] or known[5] then redis.call('HDEL', record, 'suspicion', 'alone_deaths') end -- its process lives
+    if known[3] and state ~= 'parked' then redis.call('HDEL', record, 'next_ms') end
     local tally = lanes[lane]
     if not tally then
       tally = { noted = 0, succeeded = 0 }
@@ -53,23 +74,28 @@ for at = FIRST, #ARGV - 1, WIDTH do
   end
 end
 
-if any_noted then -- else the script has run before, and its answer was lost
+if #settled > 0 then -- else the script has run before, and its answer was lost
   for name, count in pairs(cjson.decode(ARGV[#ARGV])) do redis.call('HINCRBY', TOTALS, name, count) end
 end
 
+call_many('HDEL', claims, settled)
+for index, entries in pairs(ended) do call_many('ZADD', index, entries) end
+for account, count in pairs(left) do leave_backlog(account, count) end
+
+local turns = redis.call('HMGET', TURNS, 'trusted', 'suspect')
 for lane, tally in pairs(lanes) do
   local pace = pace_of(lane)
   local failing, suspect = tally.mood == 'failed', tally.mood ~= 'ok'
-  local limit = failing and 1 or math.min(limit_max, pace.limit + tally.succeeded)
-  local tag = pace.tag
   if suspect ~= pace.suspect then -- the other ring has a time of its own
     redis.call('ZREM', pace.suspect and SUSPECT or TRUSTED, lane)
-    tag = 0
+    pace.tag = 0
   end
-  local claimed = math.max(0, pace.claimed - tally.noted)
-  redis.call('HSET', PACE .. lane, 'claimed', claimed, 'limit', limit,
-    'failing', failing and 1 or 0, 'suspect', suspect and 1 or 0, 'tag', tag)
-  if claimed == 0 then redis.call('EXPIRE', PACE .. lane, forget_s) end
-  make_ready(lane)
+  pace.claimed = math.max(0, pace.claimed - tally.noted)
+  pace.limit = failing and 1 or math.min(limit_max, pace.limit + tally.succeeded)
+  pace.failing, pace.suspect = failing, suspect
+  redis.call('HSET', PACE .. lane, 'claimed', pace.claimed, 'limit', pace.limit,
+    'failing', failing and 1 or 0, 'suspect', suspect and 1 or 0, 'tag', pace.tag)
+  if pace.claimed == 0 then redis.call('EXPIRE', PACE .. lane, forget_s) end
+  make_ready(lane, pace, turns)
 end
 return results

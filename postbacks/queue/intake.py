@@ -59,6 +59,8 @@ def check_order(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Order:
 
 
 def _bind(*args: Any, **kwargs: Any) -> tuple[Any, Any, Any]:
+    if len(args) == 2 and not kwargs:
+        return *args, None
     names = ("account", "event")
     given = dict(zip(names, args, strict=False))
     unknown = sorted(set(kwargs) - {"account", "event", "url"} | (set(given) & set(kwargs)))

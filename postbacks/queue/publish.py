@@ -129,8 +129,14 @@ class DirectProducer:
                 "delivery_tag": str(uuid.uuid4()),
             },
         }
-        queue = keys.QUEUE_LISTS[bisect(_STEPS, priority) - 1]
-        text = json.dumps(envelope)
+        self.put(keys.QUEUE_LISTS[bisect(_STEPS, priority) - 1], json.dumps(envelope))
+
+    def put(self, queue: str, text: str) -> None:
+        """Put a message as it is into one of the queue's lists.
+
+        Raises:
+            BrokerError: the message is not known to be accepted.
+        """
         if self._collected is None:
             self._push(queue, [text])
             return

@@ -5,6 +5,7 @@ Every script gets the same keys (``KEYS``) and the clock's offset, and is descri
 
 from __future__ import annotations
 
+import hashlib
 import json
 from functools import cache
 from importlib.resources import files
@@ -60,6 +61,12 @@ def source(name: str) -> str:
     return (folder / "_shared.lua").read_text("utf-8") + (folder / f"{name}.lua").read_text("utf-8")
 
 
+@cache
+def digest(name: str) -> str:
+    """What the broker knows a script by: SHA-1 of its text."""
+    return hashlib.sha1(source(name).encode(), usedforsecurity=False).hexdigest()
+
+
 class Scripts:
     """Runs the scripts on one broker.
 
@@ -71,26 +78,20 @@ class Scripts:
     def __init__(self, client: redis.Redis, *, clock_offset_ms: int = 0) -> None:
         self.client = client
         self.clock_offset_ms = clock_offset_ms
-        self._hashes: dict[str, str] = {}
 
     def run(self, name: str, arguments: Iterable[Argument], *, more_keys: Sequence[str] = ()) -> Any:
-        """Run a script by name, loading it where the broker does not have it (a restart forgets them)."""
+        """Run a script by name, loading it where the broker does not have it (a new one, or it has restarted)."""
         command = (*KEYS, *more_keys, self.clock_offset_ms, *arguments)
         count = len(KEYS) + len(more_keys)
         point(f"before:{name}")
         with broker_errors():
-            digest = self._hashes.get(name) or self._load(name)
             try:
-                reply = self.client.evalsha(digest, count, *command)
+                reply = self.client.evalsha(digest(name), count, *command)
             except NoScriptError:
-                reply = self.client.evalsha(self._load(name), count, *command)
+                self.client.script_load(source(name))
+                reply = self.client.evalsha(digest(name), count, *command)
         point(f"after:{name}")
         return reply
-
-    def _load(self, name: str) -> str:
-        digest: str = self.client.script_load(source(name))
-        self._hashes[name] = digest
-        return digest
 
     def take_in(self, token: str, lease_ms: int, at_most: int) -> TakenIn | None:
         """Take messages from Celery's queue, oldest first; None if another tick holds the intake."""

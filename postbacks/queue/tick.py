@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from postbacks import keys
@@ -16,6 +17,8 @@ from postbacks.queue.intake import Intake
 from postbacks.version import VERSION
 
 if TYPE_CHECKING:
+    import redis
+
     from postbacks.accounts import AccountStore
     from postbacks.queue.scripts import Scripts
     from postbacks.settings import Settings
@@ -33,6 +36,8 @@ MOVED_PER_WAKE: Final = 100
 MAX_WAKES: Final = 8
 #: Milliseconds after the last one from which on a tick is late; they come every second.
 LATE_MS: Final = 2500
+#: Seconds for which the broker's memory is taken to be the same: to ask costs it more than a tick does.
+MEMORY_EVERY_S: Final = 10
 #: Records dropped by one script call.
 RETAIN_BATCH: Final = 500
 
@@ -108,9 +113,7 @@ class Tick:
         )
 
     def _ledger_bytes_max(self) -> int:
-        with broker_errors():
-            memory = self._scripts.client.info("memory")
-        limit = int(memory.get("maxmemory") or 0) or int(memory.get("total_system_memory") or 0)
+        limit = _memory_bytes(self._scripts.client, int(time.monotonic() // MEMORY_EVERY_S))
         return int(limit * self._settings.ledger_memory_share) if limit else 1 << 62
 
     def _waiting(self, moved: int) -> tuple[int, int]:
@@ -139,3 +142,11 @@ class Tick:
         # Lanes that the loops at work have emptied, or that have all they may have open, are in no ring.
         more = max(lanes // LANES_PER_WAKE, moved // MOVED_PER_WAKE)
         return (min(MAX_WAKES, 1 + more) if lanes or more else 0), quarantined
+
+
+@lru_cache(maxsize=8)
+def _memory_bytes(client: redis.Redis, _period: int) -> int:
+    """What the broker may take, or has; 0 where it does not say. The same answer for a period."""
+    with broker_errors():
+        memory = client.info("memory")
+    return int(memory.get("maxmemory") or 0) or int(memory.get("total_system_memory") or 0)

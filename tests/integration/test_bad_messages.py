@@ -132,7 +132,7 @@ def test_a_message_that_is_no_postback_is_kept_among_the_dead_and_its_neighbours
         assert rig.tick().taken_in == 7
         assert rig.deliver() == 6
         received = [post.postback_id for post in receiver.received]
-    assert sorted(received) == [f"{when}-{number}" for when in ("before", "after") for number in range(3)]
+    assert sorted(received) == [f"{when}-{number}" for when in ("after", "before") for number in range(3)]
     (dead,) = the_dead(rig.client)
     assert dead.state == "dead"
     assert reason in dead.reason

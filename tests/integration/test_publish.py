@@ -6,13 +6,16 @@ import base64
 import json
 import subprocess
 import sys
+import uuid
 
 import pytest
-from celery import signals
+from celery import Celery, signals
+from celery._state import _task_stack
 from helpers import BASE_ENV, Rig, set_account
 
 from postbacks import keys, send_postback, send_postbacks
 from postbacks.app import app
+from postbacks.queue.envelope import new_id
 from postbacks.receiver import Receiver
 
 EVENT = {
@@ -54,6 +57,79 @@ def test_our_envelope_equals_kombus_field_by_field(broker, options):
     assert base64.b64decode(ours["body"]) == base64.b64decode(theirs["body"])
 
 
+def same(ours: dict, theirs: dict) -> bool:
+    """Whether two messages differ in nothing but their delivery tag; an id that Celery made is put in ours."""
+    assert ours["properties"].pop("delivery_tag") != theirs["properties"].pop("delivery_tag")
+    return json.dumps(ours) == json.dumps(theirs)
+
+
+CALLS = {
+    "plain": (("acme", EVENT), {}, "one-id"),
+    "an id that JSON must escape": (("acme", EVENT), {}, 'a"\\%s'),
+    "a URL of its own": (("acme", EVENT), {"url": "http://a.example/%s?é=%25"}, "one-id"),
+    "a number for a name, files": (
+        (7, {"ORIGIN": "MMS_MO", "CODE": "N401", "FROM": "15552312102", "TO": "86717", "TRACKINGID": "%d",
+             "TIMESTAMP": "2013-11-05T05:41:08-05:00", "SPID": "0007", "CONTENT": {"FILE": ["http://a.example/1"]}}),
+        {}, "one-id",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("within", [False, True], ids=["at top", "in a task"])
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+def test_the_message_from_the_template_equals_celerys_field_by_field(broker, call, within):
+    """`.delay()` and `send_postbacks` beside Celery's own way, also where an application's task calls."""
+    client = broker.client()
+    args, kwargs, task_id = call
+
+    def caller_body() -> None:
+        """A task of an application's own."""
+
+    caller = Celery("caller", set_as_current=False).task(caller_body, name="caller", shared=False)
+    caller.push_request(id="its-id", root_id="the-root", called_directly=False, children=[])
+    _task_stack.push(caller) if within else None
+    try:
+        with app.producer_pool.acquire(block=True) as kombus:
+            send_postback.apply_async(args, kwargs, task_id=task_id, producer=kombus)
+        _, theirs = only_message(client)
+        result = send_postback.apply_async(args, kwargs, task_id=task_id)
+        _, ours = only_message(client)
+        (bulk_id,) = send_postbacks(args[0], [args[1]], **kwargs)
+        _, bulk = only_message(client)
+    finally:
+        _task_stack.pop() if within else None
+    assert result.id == task_id == ours["headers"]["id"]
+    assert ours["headers"]["parent_id"] == ("its-id" if within else None)
+    assert [one.id for one in caller.request.children] == ([task_id, task_id, bulk_id] if within else [])
+    bulk_text = json.dumps(bulk).replace(json.dumps(bulk_id), json.dumps(task_id))
+    assert same(json.loads(bulk_text), dict(theirs, properties=dict(theirs["properties"])))
+    assert same(ours, theirs)
+
+
+def test_a_change_of_the_configuration_is_in_the_next_message(broker):
+    """The template is made anew: whatever Celery is told to do, it does."""
+    client = broker.client()
+    send_postback.delay("acme", EVENT)
+    only_message(client)
+    routes = app.conf.task_routes
+    app.conf.update(task_routes={send_postback.name: {"queue": keys.QUEUE, "priority": 6}})
+    try:
+        send_postback.delay("acme", EVENT)
+        assert only_message(client)[0] == keys.QUEUE_LISTS[2]
+    finally:
+        app.conf.update(task_routes=routes)
+    send_postback.delay("acme", EVENT)
+    assert only_message(client)[0] == keys.QUEUE_LISTS[0]
+
+
+def test_every_call_has_an_id_of_its_own():
+    """Random UUIDs of version 4, as Celery's are."""
+    ids = [new_id() for _ in range(1000)]
+    assert len(set(ids)) == 1000
+    assert all(str(uuid.UUID(one)) == one and uuid.UUID(one).version == 4 for one in ids)
+    assert {uuid.UUID(one).variant for one in ids} == {uuid.RFC_4122}
+
+
 def test_celerys_publish_signals_fire_with_the_id(broker):
     """before_task_publish and after_task_publish, as tracing libraries want them."""
     seen = []
@@ -61,14 +137,16 @@ def test_celerys_publish_signals_fire_with_the_id(broker):
     def note(headers=None, **_):
         seen.append(headers["id"])
 
-    signals.before_task_publish.connect(note, weak=False, dispatch_uid="test-before")
-    signals.after_task_publish.connect(note, weak=False, dispatch_uid="test-after")
     try:
+        send_postback.delay("acme", EVENT)  # once nobody listened, and the template was used
+        signals.before_task_publish.connect(note, weak=False, dispatch_uid="test-before")
+        signals.after_task_publish.connect(note, weak=False, dispatch_uid="test-after")
         result = send_postback.delay("acme", EVENT)
+        (bulk_id,) = send_postbacks("acme", [EVENT])
     finally:
         signals.before_task_publish.disconnect(dispatch_uid="test-before")
         signals.after_task_publish.disconnect(dispatch_uid="test-after")
-    assert seen == [result.id] * 2
+    assert seen == [result.id] * 2 + [bulk_id] * 2
 
 
 def test_a_batch_keeps_the_order_of_its_events(broker):

@@ -12,6 +12,7 @@ import pytest
 
 from postbacks.delivery.outcomes import Outcome
 from postbacks.delivery.profile import Profile
+from postbacks.delivery.readiness import PlainPoll
 from postbacks.delivery.transfer import Transfer
 from postbacks.delivery.transport import CurlAdapter
 from postbacks.settings import Settings
@@ -24,11 +25,24 @@ NO = b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"
 class Listener:
     """Hands each request to ``serve(connection, path)``; while that says True, the connection is kept."""
 
-    def __init__(self, serve: Callable[[socket.socket, str], bool]) -> None:
+    def __init__(self, serve: Callable[[socket.socket, str], bool], *, busy: bool = False) -> None:
         self.paths: list[str] = []
         self.connections = 0
         self._serve = serve
-        self._socket = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self._socket = socket.create_server(("127.0.0.1", 0), backlog=0 if busy else 64)
+        # Without room in its queue the kernel of whoever connects asks again, in a second.
+        self._fillers = [socket.socket() for _ in range(3 if busy else 0)]
+        for filler in self._fillers:
+            filler.setblocking(False)
+            with suppress(BlockingIOError):
+                filler.connect(self._socket.getsockname())
+        if not busy:
+            self.accept()
+
+    def accept(self) -> None:
+        """Begin to accept connections."""
+        for filler in self._fillers:
+            filler.close()
         threading.Thread(target=self._accept, daemon=True).start()
 
     def url(self, path: str) -> str:
@@ -72,6 +86,13 @@ def listening(serve: Callable[[socket.socket, str], bool]) -> Iterator[tuple[Lis
     finally:
         adapter.close()
         listener.close()
+
+
+@pytest.fixture(params=[True, False], ids=["epoll", "no epoll"])
+def poll(request, monkeypatch):
+    """Both ways to wait for descriptors; systems without epoll use the plain one."""
+    if not request.param:
+        monkeypatch.setattr("postbacks.delivery.transport.new_poll", PlainPoll)
 
 
 def transfer(url: str) -> Transfer:
@@ -122,6 +143,7 @@ def test_a_second_answer_that_comes_while_the_connection_rests_is_not_the_next_p
         assert adapter.post(transfer(listener.url("/no"))).status == 500
 
 
+@pytest.mark.usefixtures("poll")
 def test_kept_connections_that_all_died_cost_no_postback_its_attempt():
     """A receiver that restarts closes all of them at once; each POST then goes over a new one."""
     meeting = threading.Barrier(8)
@@ -136,6 +158,32 @@ def test_kept_connections_that_all_died_cost_no_postback_its_attempt():
         assert {one.name for one in together(adapter, [listener.url("/warm")] * 8)} == {"delivered"}
         assert {one.name for one in together(adapter, [listener.url("/next")] * 8)} == {"delivered"}
         assert listener.paths.count("/next") == 8
+
+
+@pytest.mark.usefixtures("poll")
+def test_a_connection_that_took_its_time_is_kept_like_any_other():
+    """As every one to another machine: it does not stand yet when libcurl begins to wait for it."""
+
+    def serve(connection: socket.socket, path: str) -> bool:
+        connection.sendall(OK)
+        return True
+
+    profile = Profile(10, 10)
+    listener, adapter = Listener(serve, busy=True), CurlAdapter(SETTINGS)
+    try:
+        first, second = (Transfer(listener.url(path), b"<POSTBACK/>", [], profile) for path in ("/1", "/2"))
+        adapter.start(first)
+        assert adapter.wait(0.05) == []
+        assert first.connected_s is None
+        listener.accept()
+        ended: list[tuple[Transfer, Outcome]] = []
+        while not ended:
+            ended = adapter.wait(0.1)
+        assert [ended[0][1].name, adapter.post(second).name] == ["delivered"] * 2
+        assert adapter.connections == 1
+    finally:
+        adapter.close()
+        listener.close()
 
 
 def test_a_receiver_that_closes_kept_connections_gets_one_repetition_and_no_more_time():

@@ -55,6 +55,38 @@ def test_every_document_reads_back_as_its_event(event_type: type[Event], data: s
     assert parse_event(read(render(event))) == event
 
 
+def by_lxml(event: Event) -> bytes:
+    """The same document, as lxml writes it."""
+    root = etree.Element("POSTBACK")
+    etree.SubElement(root, "ORIGIN").text = event.origin
+    etree.SubElement(root, "CODE").text = event.code
+    for name, value in list(event.to_mapping().items())[2:]:
+        element = etree.SubElement(root, name)
+        if isinstance(value, str):
+            element.text = value
+        else:
+            for inner, each in ((inner, each) for inner, several in value.items() for each in several):
+                etree.SubElement(element, inner).text = each
+    return etree.tostring(root, encoding="UTF-8", xml_declaration=True)
+
+
+@pytest.mark.parametrize("event_type", EVENTS.values(), ids=lambda event: event.__name__)
+@settings(PROPERTY, max_examples=20)
+@given(st.data())
+def test_a_document_is_lxmls_byte_for_byte(event_type: type[Event], data: st.DataObject) -> None:
+    """Whatever is in it."""
+    event = parse_event(data.draw(mappings(event_type)))
+    assert render(event) == by_lxml(event)
+
+
+def test_every_character_is_written_as_lxml_writes_it() -> None:
+    """All that XML allows, the markup and the line ends among them."""
+    allowed = [chr(number) for number in range(0x110000) if not NO_XML_CHARACTER.match(chr(number))]
+    for at in range(0, len(allowed), 10_000):
+        event = parse_event(example(SmsReceived) | {"TEXT": "".join(allowed[at : at + 10_000])})
+        assert render(event) == by_lxml(event)
+
+
 def test_the_same_event_is_the_same_bytes() -> None:
     event = parse_event(example(SmsReceived))
     assert render(event) == render(parse_event(event.to_mapping()))
