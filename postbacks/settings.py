@@ -10,12 +10,15 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from postbacks.errors import BadSetting
+
+#: More says nothing that less does not.
+MAX_GROUP_WEIGHT: Final = 100
 
 Networks = tuple[IPv4Network | IPv6Network, ...]
 
@@ -93,6 +96,15 @@ class Settings(BaseSettings):
     )
     lane_max_transfers: int = Field(
         10, ge=1, description="POSTs of one lane (account and group) open at a time, over all workers."
+    )
+    endpoint_max_transfers: int = Field(
+        0,
+        ge=0,
+        description="POSTs of all accounts to one scheme, host and port open at a time, over all workers; 0: any number.",
+    )
+    group_weights: Annotated[tuple[tuple[str, int], ...], NoDecode] = Field(
+        (("general", 1), ("mo", 1), ("mt", 0), ("pass", 1)),
+        description="Turns of an account's groups beside each other; of weight 0 are those that give way to general and mo.",
     )
     probe_claims: int = Field(
         1000,
@@ -181,6 +193,27 @@ class Settings(BaseSettings):
                 raise ValueError(f"{part.strip()!r} is no port or range of ports (443, 1024-65535)")
             ranges.append((first, last))
         return tuple(ranges)
+
+    @field_validator("group_weights", mode="before")
+    @classmethod
+    def _weights(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        weights = dict(cls.model_fields["group_weights"].default)
+        for part in filter(str.strip, value.split(",")):
+            found = re.fullmatch(r"\s*(\w+)\s*=\s*(\d{1,3})\s*", part)
+            if found is None or found[1] not in weights or int(found[2]) > MAX_GROUP_WEIGHT:
+                raise ValueError(
+                    f"{part.strip()!r} is no weight of a group: write {', '.join(weights)} "
+                    f"with = and 0 to {MAX_GROUP_WEIGHT} (general=2,mo=2,mt=1)"
+                )
+            weights[found[1]] = int(found[2])
+        return tuple(weights.items())
+
+    @property
+    def group_weights_text(self) -> str:
+        """The weights as ``claim.lua`` reads them."""
+        return " ".join(f"{group}={weight}" for group, weight in self.group_weights)
 
     @field_validator("allowed_networks", "denied_networks", mode="before")
     @classmethod

@@ -42,6 +42,10 @@ NOTE_BATCH: Final = 200
 NOTE_WITHIN_S: Final = 0.004
 #: Seconds between two looks for work while transfers are open and nothing was found.
 LOOK_EVERY_S: Final = 0.05
+#: Seconds between two looks at least while lanes wait for their rate or for room; a rate makes up for it.
+LOOK_AGAIN_S: Final = 0.01
+#: Milliseconds until a waiting lane may go on for which a loop stays that has nothing else; else the tick wakes one.
+STAY_MS: Final = 1500
 #: Milliseconds after which a postback is looked at again whose account could not be used.
 PUT_OFF_MS: Final = 30_000
 #: Seconds after which the pace of a lane that had nothing to send is forgotten.
@@ -101,6 +105,7 @@ class DeliveryLoop:
         self._token = token or uuid.uuid4().hex
         self._examines = examines
         self._lease_ms = int(settings.claim_lease_s * 1000)
+        self._weights = settings.group_weights_text
         self._max_transfers = transfers_allowed(settings)
         self._open: dict[int, tuple[Transfer, Claimed]] = {}  # oldest first
         self._open_of_lane: Counter[str] = Counter()
@@ -113,6 +118,7 @@ class DeliveryLoop:
         self._notes: list[tuple[str, Attempt, list[Argument]]] = []
         self._oldest_note_s = 0.0
         self._next_claim_s = 0.0
+        self._next_begin_s = 0.0
         self._next_renewal_s = 0.0
         self._broker_pause_s = 0.0
         self._broker_retry_s = 0.0
@@ -173,8 +179,8 @@ class DeliveryLoop:
             self._give_back()
         if self._claiming and now_s >= self._next_claim_s:
             found = self._claim(now_s)
-        if len(self._held):
-            self._begin_held()
+        if len(self._held) and now_s >= self._next_begin_s:
+            self._begin_held(now_s)
         if now_s >= self._next_renewal_s:
             if not self._scripts.renew(self._token, self._lease_ms) and self._open:
                 log.error("delivery.lease_lost token=%s: what is open may be sent twice", self._token)
@@ -215,7 +221,7 @@ class DeliveryLoop:
             return True
         at_most = min(free, CLAIM_BATCH)
         try:
-            now_ms, begun, held = self._ask_for(at_most, free, now_s)
+            now_ms, begun, held, again_ms = self._ask_for(at_most, free, now_s)
         except BrokerError:
             # It may have claimed for us what we do not know of. This loop ends, so that their lease does.
             self._drain()
@@ -230,12 +236,21 @@ class DeliveryLoop:
             one = Held.from_row(row, now_s)
             self._held.add(one)
             self._held_limit.setdefault(one.lane, 1)
-        self._next_claim_s = now_s if len(begun) == at_most else now_s + LOOK_EVERY_S
-        return bool(begun)
+        if len(begun) == at_most:
+            self._next_claim_s = now_s
+        elif again_ms < 0:
+            self._next_claim_s = now_s + LOOK_EVERY_S
+        else:
+            self._next_claim_s = now_s + min(LOOK_EVERY_S, max(LOOK_AGAIN_S, again_ms / 1000))
+        return bool(begun) or 0 <= again_ms <= STAY_MS
 
-    def _ask_for(self, at_most: int, free: int, now_s: float) -> tuple[int, list[list[Any]], list[list[Any]]]:
+    def _ask_for(
+        self, at_most: int, free: int, now_s: float
+    ) -> tuple[int, list[list[Any]], list[list[Any]], int]:
+        endpoint_max = self._settings.endpoint_max_transfers
         if self._examines:
-            return *self._scripts.examine(self._token, self._lease_ms), []
+            now_ms, begun, later = self._scripts.examine(self._token, self._lease_ms, endpoint_max)
+            return now_ms, begun, [], int(LOOK_EVERY_S * 1000) if later else -1
         suspect_open = sum(self._open_of_lane[lane] for lane in self._suspects)
         return self._scripts.claim(
             self._token,
@@ -246,6 +261,8 @@ class DeliveryLoop:
             held_max=max(0, HELD_MAX - len(self._held)),
             held_per_lane=self._settings.probe_claims,
             slow_lanes=self._newly_slow(now_s),
+            endpoint_max=endpoint_max,
+            weights=self._weights,
         )
 
     def _newly_slow(self, now_s: float) -> list[str]:
@@ -259,7 +276,7 @@ class DeliveryLoop:
                 slow.append(claimed.lane)
         return slow
 
-    def _begin_held(self) -> None:
+    def _begin_held(self, now_s: float) -> None:
         """Begin held postbacks of lanes that have room: one at a time while the lane fails."""
         room = self._max_transfers - len(self._open)
         chosen: list[Held] = []
@@ -270,10 +287,16 @@ class DeliveryLoop:
         if not chosen:
             return
         try:
-            now_ms, rows = self._scripts.begin(self._token, [held.id for held in chosen])
+            now_ms, rows, later = self._scripts.begin(
+                self._token, [held.id for held in chosen], self._settings.endpoint_max_transfers
+            )
         except BrokerError:
             self._held.put_back(chosen)  # asked again, the script counts no second attempt
             raise
+        if later:
+            waiting = {one.decode() for one in later}
+            self._held.put_back([held for held in chosen if held.id in waiting])
+            self._next_begin_s = now_s + LOOK_AGAIN_S
         lane_of = {held.id: held.lane for held in chosen}
         for row in rows:
             self._claimed.append(Claimed.from_row(lane_of[row[0].decode()], row, now_ms))

@@ -147,10 +147,11 @@ def _run(decide: Decide, hand_over: Callable[[], None], release: Callable[[], No
             except BrokerError as error:  # must not take along what is open
                 log.warning("delivery.not_handed_over %s The next tick wakes another loop.", error)
 
+    scripts = Scripts(client())
     loop = DeliveryLoop(
-        Scripts(client()),
+        scripts,
         adapter,
-        Profiles(store(), settings),
+        Profiles(store(), settings, scripts),
         settings,
         decide,
         slice_s=slice_s,

@@ -15,6 +15,7 @@ from postbacks.catalogue import Event, parse_event
 from postbacks.errors import PostbacksError, UnsupportedOption
 from postbacks.faults import point
 from postbacks.ledger.record import OVERHEAD_BYTES, SCHEMA
+from postbacks.queue import pacing
 from postbacks.queue.message import Message, Unreadable, decode
 from postbacks.queue.scripts import ALONE_DEATHS_MAX, Argument, Scripts
 from postbacks.settings import Settings
@@ -152,6 +153,7 @@ class Intake:
                 orders.append((message, PostbacksError(f"it could not be read: {error!r}"), raw))
         wanted = {order.account for _, order, _ in orders if isinstance(order, Order)}
         accounts = find_accounts(self._accounts, sorted(wanted))
+        pacing.refresh(self._scripts, wanted, accounts)
         fields: list[Argument] = []
         for message, order, raw in orders:
             if isinstance(message, Unreadable) or not isinstance(order, Order):

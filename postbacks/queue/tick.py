@@ -115,9 +115,11 @@ class Tick:
             pipe.zcard(keys.READY_TRUSTED)
             pipe.zcard(keys.READY_SUSPECT)
             pipe.zcard(keys.QUARANTINE)
+            pipe.zrange(keys.ASIDE, 0, 0, withscores=True)
             pipe.time()
-            trusted, suspect, quarantined, (seconds, microseconds) = pipe.execute()
+            trusted, suspect, quarantined, aside, (seconds, microseconds) = pipe.execute()
             now_ms = seconds * 1000 + microseconds // 1000 + self._scripts.clock_offset_ms
             client.set(keys.LAST_TICK, now_ms)
-        lanes = trusted + suspect
+        # what waits for its rate or for room until the next tick needs a loop that looks in time
+        lanes = trusted + suspect + (1 if aside and aside[0][1] <= now_ms + 1000 else 0)
         return (min(MAX_WAKES, 1 + lanes // LANES_PER_WAKE) if lanes else 0), quarantined
