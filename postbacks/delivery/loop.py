@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from postbacks.delivery.asking import LOOK_AGAIN_S, LOOK_EVERY_S, Asking
 from postbacks.delivery.capacity import transfers_allowed
 from postbacks.delivery.claims import Claimed, Held, HeldPostbacks
 from postbacks.delivery.outcomes import Outcome
@@ -40,12 +41,6 @@ HELD_MAX: Final = 100_000
 NOTE_BATCH: Final = 200
 #: Seconds that a noted outcome may wait for others to be noted with.
 NOTE_WITHIN_S: Final = 0.004
-#: Seconds between two looks for work while transfers are open and nothing was found.
-LOOK_EVERY_S: Final = 0.05
-#: Seconds between two looks at least while lanes wait for their rate or for room; a rate makes up for it.
-LOOK_AGAIN_S: Final = 0.01
-#: Milliseconds until a waiting lane may go on for which a loop stays that has nothing else; else the tick wakes one.
-STAY_MS: Final = 1500
 #: Milliseconds after which a postback is looked at again whose account could not be used.
 PUT_OFF_MS: Final = 30_000
 #: Seconds after which the pace of a lane that had nothing to send is forgotten.
@@ -103,9 +98,8 @@ class DeliveryLoop:
         self._must_stop = must_stop
         self._on_draining = on_draining
         self._token = token or uuid.uuid4().hex
-        self._examines = examines
+        self._asking = Asking(scripts, settings, self._token, examines=examines)
         self._lease_ms = int(settings.claim_lease_s * 1000)
-        self._weights = settings.group_weights_text
         self._max_transfers = transfers_allowed(settings)
         self._open: dict[int, tuple[Transfer, Claimed]] = {}  # oldest first
         self._open_of_lane: Counter[str] = Counter()
@@ -135,6 +129,7 @@ class DeliveryLoop:
         and asks again with growing pauses; what it cannot note before its lease ends is sent again
         by somebody else.
         """
+        before = self._adapter.connections
         slice_ends_s = time.monotonic() + self._slice_s
         stop_by_s = math.inf
         found = True
@@ -164,6 +159,7 @@ class DeliveryLoop:
             for transfer, outcome in self._adapter.wait(self._wait_s()):
                 self._end(transfer, outcome)
         self._leave()
+        log.debug("delivery.slice_ended posts=%d connections=%d", self.sent, self._adapter.connections - before)
         return self.sent
 
     def _talk_to_broker(self, now_s: float, found: bool) -> bool:
@@ -221,49 +217,29 @@ class DeliveryLoop:
             return True
         at_most = min(free, CLAIM_BATCH)
         try:
-            now_ms, begun, held, again_ms = self._ask_for(at_most, free, now_s)
+            asked = self._asking.claim(
+                at_most,
+                max(0, self._max_transfers // 2 - sum(self._open_of_lane[lane] for lane in self._suspects)),
+                free,
+                max(0, HELD_MAX - len(self._held)),
+                self._newly_slow(now_s),
+            )
         except BrokerError:
             # It may have claimed for us what we do not know of. This loop ends, so that their lease does.
             self._drain()
             raise
         self._next_renewal_s = now_s + self._lease_ms / 3000
-        for postback_id, lane_bytes, suspect, *rest in begun:
+        for postback_id, lane_bytes, suspect, *rest in asked.begun:
             lane = lane_bytes.decode()
             (self._suspects.add if suspect else self._suspects.discard)(lane)
-            self._claimed.append(Claimed.from_row(lane, (postback_id, *rest), now_ms))
+            self._claimed.append(Claimed.from_row(lane, (postback_id, *rest), asked.now_ms))
         self._begin_claimed()
-        for row in held:
+        for row in asked.held:
             one = Held.from_row(row, now_s)
             self._held.add(one)
             self._held_limit.setdefault(one.lane, 1)
-        if len(begun) == at_most:
-            self._next_claim_s = now_s
-        elif again_ms < 0:
-            self._next_claim_s = now_s + LOOK_EVERY_S
-        else:
-            self._next_claim_s = now_s + min(LOOK_EVERY_S, max(LOOK_AGAIN_S, again_ms / 1000))
-        return bool(begun) or 0 <= again_ms <= STAY_MS
-
-    def _ask_for(
-        self, at_most: int, free: int, now_s: float
-    ) -> tuple[int, list[list[Any]], list[list[Any]], int]:
-        endpoint_max = self._settings.endpoint_max_transfers
-        if self._examines:
-            now_ms, begun, later = self._scripts.examine(self._token, self._lease_ms, endpoint_max)
-            return now_ms, begun, [], int(LOOK_EVERY_S * 1000) if later else -1
-        suspect_open = sum(self._open_of_lane[lane] for lane in self._suspects)
-        return self._scripts.claim(
-            self._token,
-            self._lease_ms,
-            at_most=at_most,
-            suspects_max=max(0, self._max_transfers // 2 - suspect_open),
-            free=free,
-            held_max=max(0, HELD_MAX - len(self._held)),
-            held_per_lane=self._settings.probe_claims,
-            slow_lanes=self._newly_slow(now_s),
-            endpoint_max=endpoint_max,
-            weights=self._weights,
-        )
+        self._next_claim_s = now_s + asked.wait_s(at_most)
+        return asked.found
 
     def _newly_slow(self, now_s: float) -> list[str]:
         slow: list[str] = []
@@ -406,7 +382,8 @@ class DeliveryLoop:
             verdict, mood = ("parked" if decision.parked else "dead"), "failed"
             countdown_ms = int(decision.countdown_s * 1000)
         fields: list[Argument] = [
-            postback.id, postback.lane, verdict, number, attempt.to_json(), countdown_ms, mood, outcome.name,
+            postback.id, postback.lane, verdict, number, attempt.to_json(), countdown_ms,
+            "shared" if outcome.shared else mood, outcome.name,
         ]  # fmt: skip
         self._mood(postback.lane, mood)
         return postback.account, attempt, fields

@@ -67,7 +67,7 @@ class Ward:
             rig.deliver()
         self.waiting = send_postbacks("acme", [MT] * 3)
         rig.tick()
-        _, begun, _ = rig.scripts.claim(
+        _, begun, *_ = rig.scripts.claim(
             "loop", 30_000, at_most=1, suspects_max=1, free=2000, held_max=0, held_per_lane=1, slow_lanes=()
         )
         self.sending = begun[0][0].decode()

@@ -37,7 +37,7 @@ def test_every_move_leaves_a_postback_in_one_place(rig):
         assert rig.client.llen(keys.QUEUE) == 30
         rig.tick()
         assert check_places(rig.client) == {"waiting": 30}
-        _, begun, _ = claim(rig, "one")
+        _, begun, *_ = claim(rig, "one")
         assert len(begun) == 1  # a lane nobody knows begins with one
         assert check_places(rig.client) == {"waiting": 29, "sending": 1}
         rig.advance(31)
@@ -93,9 +93,9 @@ def test_lanes_take_turns_however_much_one_of_them_holds(rig):
         for number in range(5):
             send_postbacks(f"a{number}", [MT] * (400 if number == 0 else 15))
         rig.tick()
-        _, begun, _ = claim(rig, "one", at_most=25)
+        _, begun, *_ = claim(rig, "one", at_most=25)
         assert set(Counter(row[1] for row in begun).values()) <= {5, 10}
-        _, more, _ = claim(rig, "two", at_most=100)
+        _, more, *_ = claim(rig, "two", at_most=100)
         assert Counter(row[1] for row in begun + more) == {f"a{n}/mt".encode(): 10 for n in range(5)}
 
 
@@ -110,7 +110,7 @@ def test_within_an_account_mo_goes_before_mt(rig):
         send_postbacks("acme", [MT] * 50)
         send_postbacks("acme", [MO] * 50)
         rig.tick()
-        _, begun, _ = claim(rig, "one")
+        _, begun, *_ = claim(rig, "one")
         assert Counter(row[1] for row in begun) == {b"acme/mo": 10, b"acme/mt": 1}
 
 
@@ -126,7 +126,7 @@ def test_lanes_in_trouble_share_half_of_the_transfers(rig):
             send_postbacks(f"new{number}", [MT])
         send_postbacks("good", [MT] * 30)
         rig.tick()
-        _, begun, _ = claim(rig, "one", at_most=20, suspects_max=4)
+        _, begun, *_ = claim(rig, "one", at_most=20, suspects_max=4)
         assert Counter(bool(row[2]) for row in begun) == {True: 4, False: 10}
 
 
@@ -153,7 +153,7 @@ def test_a_connect_timeout_counts_for_all_that_were_held_for_the_endpoint(rig):
         rig.deliver()  # refused: the lane fails, each was tried by itself
         rig.advance(301)
         rig.tick()
-        now_ms, begun, held = claim(rig, "one")
+        now_ms, begun, held, _ = claim(rig, "one")
         assert (len(begun), len(held)) == (1, 51)
         assert rig.scripts.give_back("one", [row[0].decode() for row in held]) == 51
         assert check_places(rig.client) == {"waiting": 51, "sending": 1}
@@ -167,7 +167,7 @@ def test_what_is_given_back_keeps_its_order_and_counts_no_attempt(rig):
         ids = send_postbacks("acme", [MT] * 10)
         rig.tick()
         rig.client.hset(keys.PACE + "acme/mt", mapping={"failing": 1, "limit": 1})
-        _, begun, held = claim(rig, "one")
+        _, begun, held, _ = claim(rig, "one")
         assert [begun[0][0].decode(), *(row[0].decode() for row in held)] == ids
         rig.scripts.give_back("one", ids[1:])
         assert [one.decode() for one in rig.client.lrange(keys.lane("acme/mt"), 0, -1)] == ids[1:]
