@@ -60,10 +60,10 @@ local function pass(gate, count)
 end
 
 local open_at = {}
-local function has_room(endpoint, most)
+local function has_room(endpoint, most, reserved)
   if most == 0 then return true end
   if not open_at[endpoint] then open_at[endpoint] = tonumber(redis.call('HGET', ENDPOINTS, endpoint) or 0) end
-  return open_at[endpoint] < most
+  return open_at[endpoint] + (reserved or 0) < most
 end
 
 local function enter(endpoint, most)

@@ -124,7 +124,7 @@ local function begin(id, lane, pace)
     'created_ms', 'sequence', 'url', 'xml', 'endpoint')
   if r[1] ~= 'waiting' then return 0 end
   if endpoint_max > 0 then
-    if not has_room(r[11], endpoint_max - reserved_for(r[11])) then return nil, r[11] end
+    if not has_room(r[11], endpoint_max, reserved_for(r[11])) then return nil, r[11] end
     enter(r[11], endpoint_max)
   end
   local number = r[2] + 1

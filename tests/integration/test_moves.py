@@ -14,6 +14,7 @@ MT = {"ORIGIN": "SMS_MT", "CODE": "N201", "STATUS": "Message Sent", "TO": "15552
       "SPID": "0007", "TIMESTAMP": "2013-11-05T05:41:08-05:00"}  # fmt: skip
 MO = {"ORIGIN": "SMS_MO", "CODE": "N211", "FROM": "15552312102", "TO": "86717", "TEXT": "STOP",
       "RECEIVED": "2013-11-05T05:41:08-05:00"}  # fmt: skip
+SUB = {"ORIGIN": "SUB", "CODE": "N302", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 
 
 def claim(rig: Rig, token: str, **changes: int):
@@ -273,3 +274,41 @@ def test_the_estimate_of_a_records_memory_is_near_the_fact(rig):
         fact = rig.client.memory_usage(keys.record(result.id), samples=0)
         estimate = int(rig.client.hget(keys.record(result.id), "bytes"))
         assert 0.75 * fact < estimate < 1.25 * fact
+
+
+def shares(rig: Rig, rounds: int, **limits: object) -> Counter[bytes]:
+    """What each lane gets of a worker with room for four, whose POSTs succeed at once."""
+    got: Counter[bytes] = Counter()
+    for _ in range(rounds):
+        _, begun, *_ = rig.scripts.claim(
+            "one", 30_000, at_most=4, suspects_max=4, free=2000, held_max=0, held_per_lane=1, slow_lanes=(),
+            **limits,
+        )  # fmt: skip
+        notes = [
+            (row[0], row[1], "delivered", row[3], f'{{"number": {row[3]}}}', 0, "ok", "") for row in begun
+        ]
+        rig.scripts.commit("one", 30_000, 10, 60, [field for note in notes for field in note])
+        got.update(row[1] for row in begun)
+    return got
+
+
+def test_turns_go_by_weight_and_an_account_with_more_lanes_has_no_more_of_them(rig):
+    """While all wait: weight 3 has three turns where others have one, of three lanes together one."""
+    for name, options in {"light": {}, "heavy": {"weight": 3}, "wide": {}}.items():
+        set_account(name, url="http://127.0.0.1:9999/", **options)
+        send_postbacks(name, [MT] * 500)
+    send_postbacks("wide", [MO] * 300)
+    send_postbacks("wide", [SUB] * 300)
+    while rig.tick().more:
+        pass
+    shares(rig, 20)  # all are known, and trusted
+    got = shares(rig, 100)
+    wide = sum(count for lane, count in got.items() if lane.startswith(b"wide/"))
+    assert sum(got.values()) == 400
+    assert got[b"heavy/mt"] == pytest.approx(240, rel=0.1)
+    assert got[b"light/mt"] == pytest.approx(80, rel=0.1)
+    assert wide == pytest.approx(80, rel=0.1)
+    assert got[b"wide/mt"] < got[b"wide/mo"]
+    rig.advance(1)
+    equal = shares(rig, 60, weights="general=1 mo=1 mt=2 pass=1")
+    assert equal[b"wide/mt"] == pytest.approx(2 * equal[b"wide/mo"], rel=0.2)
