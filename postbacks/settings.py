@@ -19,6 +19,7 @@ from postbacks.errors import BadSetting
 
 #: More says nothing that less does not.
 MAX_GROUP_WEIGHT: Final = 100
+_WEIGHT = re.compile(r"(\w+)\s*=\s*(\d{1,3})", re.ASCII)
 
 Networks = tuple[IPv4Network | IPv6Network, ...]
 
@@ -102,8 +103,8 @@ class Settings(BaseSettings):
         ge=0,
         description="POSTs of all accounts to one scheme, host and port open at a time, over all workers; 0: any number.",
     )
-    group_weights: Annotated[tuple[tuple[str, int], ...], NoDecode] = Field(
-        (("general", 1), ("mo", 1), ("mt", 0), ("pass", 1)),
+    group_weights: str = Field(
+        "general=1,mo=1,mt=0,pass=1",
         description="Turns of an account's groups beside each other; of weight 0 are those that give way to general and mo.",
     )
     probe_claims: int = Field(
@@ -194,26 +195,20 @@ class Settings(BaseSettings):
             ranges.append((first, last))
         return tuple(ranges)
 
-    @field_validator("group_weights", mode="before")
+    @field_validator("group_weights")
     @classmethod
-    def _weights(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        weights = dict(cls.model_fields["group_weights"].default)
+    def _weights(cls, value: str) -> str:
+        """All four groups, those that are not named with their default."""
+        weights: dict[str, str] = dict(_WEIGHT.findall(cls.model_fields["group_weights"].default))
         for part in filter(str.strip, value.split(",")):
-            found = re.fullmatch(r"\s*(\w+)\s*=\s*(\d{1,3})\s*", part)
+            found = _WEIGHT.fullmatch(part.strip())
             if found is None or found[1] not in weights or int(found[2]) > MAX_GROUP_WEIGHT:
                 raise ValueError(
                     f"{part.strip()!r} is no weight of a group: write {', '.join(weights)} "
                     f"with = and 0 to {MAX_GROUP_WEIGHT} (general=2,mo=2,mt=1)"
                 )
-            weights[found[1]] = int(found[2])
-        return tuple(weights.items())
-
-    @property
-    def group_weights_text(self) -> str:
-        """The weights as ``claim.lua`` reads them."""
-        return " ".join(f"{group}={weight}" for group, weight in self.group_weights)
+            weights[found[1]] = found[2]
+        return ",".join(f"{group}={weight}" for group, weight in weights.items())
 
     @field_validator("allowed_networks", "denied_networks", mode="before")
     @classmethod

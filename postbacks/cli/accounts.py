@@ -90,10 +90,17 @@ def _file(name: str, what: str) -> Callable[[Callable[..., None]], Callable[...,
     metavar="sha256//…",
     help="The only public key that the server may have; may be given again.",
 )
-@click.option("--weight", type=float, metavar="N", help="Turns it gets where others get one, while both wait.")
-@click.option("--rate", metavar="N/s", help="POSTs a second (50/s) or a minute (30/min) at most, over all workers.")
 @click.option(
-    "--max-transfers", type=int, metavar="N", help="POSTs open at a time at most, over all groups and workers."
+    "--weight", type=float, metavar="N", help="Turns it gets where others get one, while both wait."
+)
+@click.option(
+    "--rate", metavar="N/s", help="POSTs a second (50/s) or a minute (30/min) at most, over all workers."
+)
+@click.option(
+    "--max-transfers",
+    type=int,
+    metavar="N",
+    help="POSTs open at a time at most, over all groups and workers.",
 )
 @click.option(
     "--drop",

@@ -85,6 +85,6 @@ class Asking:
                 held_per_lane=settings.probe_claims,
                 slow_lanes=slow_lanes,
                 endpoint_max=settings.endpoint_max_transfers,
-                weights=settings.group_weights_text,
+                weights=settings.group_weights,
             )
         )

@@ -13,7 +13,7 @@ import uuid
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from postbacks.delivery.asking import LOOK_AGAIN_S, LOOK_EVERY_S, Asking
 from postbacks.delivery.capacity import transfers_allowed
@@ -159,7 +159,9 @@ class DeliveryLoop:
             for transfer, outcome in self._adapter.wait(self._wait_s()):
                 self._end(transfer, outcome)
         self._leave()
-        log.debug("delivery.slice_ended posts=%d connections=%d", self.sent, self._adapter.connections - before)
+        log.debug(
+            "delivery.slice_ended posts=%d connections=%d", self.sent, self._adapter.connections - before
+        )
         return self.sent
 
     def _talk_to_broker(self, now_s: float, found: bool) -> bool:

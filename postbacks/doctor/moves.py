@@ -118,10 +118,10 @@ def lanes(
     for start in range(0, len(every), LANE_BATCH):
         mode = "settle" if settle else "look"
         arguments: list[str | int] = [mode, len(tokens), *tokens, *every[start : start + LANE_BATCH]]
-        for name, *counts, claimable, trusted, suspect, aside in _run(scripts, "lane", arguments):
-            found.append(
-                Lane(_text(name), *counts, bool(claimable), bool(trusted), bool(suspect), bool(aside))
-            )
+        for row in _run(scripts, "lane", arguments):
+            name, waiting, claimed, counted, held, held_counted, *flags = row
+            counts = (waiting, claimed, counted, held, held_counted)
+            found.append(Lane(_text(name), *counts, *(bool(flag) for flag in flags)))
     return found
 
 
@@ -147,7 +147,9 @@ def endpoints(
 ) -> dict[str, tuple[int, int]]:
     """Endpoints that count more open POSTs than there are, and both numbers; put right where asked."""
     mode = "settle" if settle else "look"
-    return {_text(name): (count, counted) for name, count, counted in _run(scripts, "endpoint", (mode, *tokens))}
+    return {
+        _text(name): (count, counted) for name, count, counted in _run(scripts, "endpoint", (mode, *tokens))
+    }
 
 
 def _text(value: bytes) -> str:

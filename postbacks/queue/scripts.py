@@ -129,9 +129,7 @@ class Scripts:
         """Take back what a silent loop had claimed; returns how many."""
         return int(self.run("reap", (at_most, pause_ms, ALONE_DEATHS_MAX)))
 
-    def examine(
-        self, token: str, lease_ms: int, endpoint_max: int = 0
-    ) -> tuple[int, list[list[Any]], int]:
+    def examine(self, token: str, lease_ms: int, endpoint_max: int = 0) -> tuple[int, list[list[Any]], int]:
         """Take from the quarantine, a few or one alone.
 
         Returns:

@@ -94,7 +94,8 @@ class Moves(RuleBasedStateMachine):
         self.notes: list[tuple[str, str, str, int]] = []  # token, id, lane, number of every POST begun
         self.count = 0
         self.endpoint_max = 0
-        self.pacing: dict[str, tuple[bool, int]] = {}  # account: has it a POST a minute, how many open at most
+        #: Account: whether it has a POST a minute, and how many it may have open.
+        self.pacing: dict[str, tuple[bool, int]] = {}
         self.next_ms: dict[str, int] = {}  # account: from when its next POST counts
 
     def teardown(self) -> None:
@@ -589,7 +590,8 @@ class Moves(RuleBasedStateMachine):
             if lane.waiting and lane.claimable:
                 assert lane.trusted != lane.suspect or lane.aside, lane
         counts = {name.decode(): int(count) for name, count in self.client.hgetall(keys.ENDPOINTS).items()}
-        assert counts == ({"http://x:80": open_now} if (open_now := len(self.of("claimed"))) and self.endpoint_max else {})
+        open_now = len(self.of("claimed")) if self.endpoint_max else 0
+        assert counts == ({"http://x:80": open_now} if open_now else {})
 
 
 @pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning")

@@ -57,6 +57,7 @@ def test_the_defaults_are_those_of_the_promise(bare, name, default):
         ("retry_countdown_s", "0.5", 0.5),
         ("max_resends", "0", 0),
         ("broker_url", "unix:///run/r?db=1", "unix:///run/r?db=1"),
+        ("group_weights", "mt=1, general = 4", "general=4,mo=1,mt=1,pass=1"),
     ],
 )
 def test_a_setting_is_read_from_the_environment(bare, name, text, value):
@@ -94,6 +95,9 @@ BAD = [
     ("allowed_ports", "ssh"),
     ("allowed_ports", "0-80"),
     ("https_only", "perhaps"),
+    ("group_weights", "mt"),
+    ("group_weights", "sms=2"),
+    ("group_weights", "mt=101"),
 ]
 
 
