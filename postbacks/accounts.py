@@ -36,6 +36,13 @@ log = EventLog(__name__)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@:+-]{0,127}\Z")
 
 _PIN = re.compile(r"sha256//[A-Za-z0-9+/]{43}=\Z")
+_RATE = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)/(s|min)\Z", re.ASCII)
+_PERIOD_US: Final = {"s": 1_000_000, "min": 60_000_000}
+#: A POST a minute: what waits for its rate is looked at again within seconds of a change all the same.
+MAX_INTERVAL_US: Final = 60_000_000
+#: 10,000 POSTs a second, more than one broker carries.
+MIN_INTERVAL_US: Final = 100
+
 #: Secrets that may sign at a time: a signature takes 47 characters of a header.
 MAX_SECRETS: Final = 5
 
@@ -58,6 +65,21 @@ def check_name(account: object) -> str:
             f"{quoted(name)} is no account name: 1 to 128 letters, digits and . _ @ : + -, the first a letter or digit."
         )
     return name
+
+
+def interval_us(rate: str) -> int:
+    """Microseconds between two POSTs at a rate such as ``50/s`` or ``30/min``.
+
+    Raises:
+        InvalidAccount: says what a rate may be.
+    """
+    found = _RATE.match(rate)
+    interval = _PERIOD_US[found[2]] / float(found[1]) if found and float(found[1]) else 0
+    if not MIN_INTERVAL_US <= interval <= MAX_INTERVAL_US:
+        raise InvalidAccount(
+            f"{quoted(rate)} is no rate: a number and /s or /min (50/s, 30/min), from 1/min to 10000/s."
+        )
+    return round(interval)
 
 
 class Secret(BaseModel):
@@ -91,6 +113,9 @@ class Account(BaseModel):
         client_cert: PEM client certificate (chain) for mutual TLS.
         client_key: PEM private key of it, sealed by ``vault.seal`` in our own store.
         pinned_keys: ``sha256//…`` of the public keys that its servers may have.
+        weight: turns it gets where others get one, while both wait.
+        rate: POSTs that may begin in a time, over all its groups and all workers: ``50/s``, ``30/min``.
+        max_transfers: POSTs open at a time, over all its groups and all workers.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -108,6 +133,9 @@ class Account(BaseModel):
     client_cert: str | None = None
     client_key: str | None = Field(None, repr=False)
     pinned_keys: tuple[str, ...] = ()
+    weight: float = Field(1, ge=0.1, le=100)
+    rate: str | None = None
+    max_transfers: int | None = Field(None, ge=1, le=1_000_000)
     #: Its stored row cannot be read; nothing is sent for it until it is set anew.
     unreadable: bool = Field(default=False, exclude=True)
 
@@ -139,6 +167,18 @@ class Account(BaseModel):
                 f"at most {MAX_HEADERS} with {MAX_HEADER_CHARACTERS} are allowed."
             )
         return value
+
+    @field_validator("rate")
+    @classmethod
+    def _rate(cls, value: str | None) -> str | None:
+        if value is not None:
+            interval_us(value)
+        return value
+
+    @property
+    def rate_interval_us(self) -> int:
+        """Microseconds between two of its POSTs; 0 where it has no rate."""
+        return 0 if self.rate is None else interval_us(self.rate)
 
     @field_validator("pinned_keys")
     @classmethod
@@ -214,7 +254,8 @@ class Account(BaseModel):
         }
         secrets = [{"expires_ms": secret.expires_ms} for secret in self.secrets]
         extra = {"headers": sorted(self.headers), "secrets": secrets}
-        return {"name": self.name, **shown_urls, "off": sorted(self.off), **limits, **extra, **tls}
+        pacing = {"weight": self.weight, "rate": self.rate, "max_transfers": self.max_transfers}
+        return {"name": self.name, **shown_urls, "off": sorted(self.off), **limits, **extra, **tls, **pacing}
 
 
 @runtime_checkable

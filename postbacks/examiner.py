@@ -34,12 +34,13 @@ def main(token: str) -> int:
     with contextlib.suppress(OSError):
         # Of all processes of the worker this is the one that the kernel should kill when memory ends.
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
+    scripts = Scripts(client())
     adapter = CurlAdapter(settings)
     try:
         DeliveryLoop(
-            Scripts(client()),
+            scripts,
             adapter,
-            Profiles(store(), settings),
+            Profiles(store(), settings, scripts),
             settings,
             decide,
             slice_s=float("inf"),

@@ -17,7 +17,16 @@ key                                   type    meaning
 ``postbacks:record:{id}``             hash    the ledger record (see ``ledger/record.py``)
 ``postbacks:lane:{lane}``             list    ids that wait, oldest left
 ``postbacks:pace:{lane}``             hash    claimed (ids in claims), limit (transfers allowed), failing,
-                                              suspect (0/1), tag (virtual time of its next turn)
+                                              suspect (0/1), tag (virtual time of its next turn), held (of the
+                                              claimed, those whose POST has not begun)
+``postbacks:pacing``                  hash    account -> what it has of its own: weight, us between two POSTs (0: no
+                                              rate), POSTs open at most (0: any number)
+``postbacks:rates``                   hash    account -> us of the broker's clock from which its next POST counts
+``postbacks:aside``                   zset    lanes that wait for their account's rate, and accounts and endpoints that
+                                              lanes wait for room at; score is when they are looked at again
+``postbacks:waits:{place}``           zset    lanes that wait for a POST of this account, or to this endpoint, to end;
+                                              score is since when, in us
+``postbacks:endpoints``               hash    endpoint -> POSTs open to it, counted while there is a limit
 ``postbacks:ready:trusted``           zset    lanes that may be claimed from and answered 200 in time the
                                               last time; score is the virtual time of their turn
 ``postbacks:ready:suspect``           zset    lanes that may be claimed from and are new, slow or failing
@@ -68,6 +77,10 @@ READY_SUSPECT: Final = PREFIX + "ready:suspect"
 TURNS: Final = PREFIX + "turns"
 PARKED: Final = PREFIX + "parked"
 QUARANTINE: Final = PREFIX + "quarantine"
+PACING: Final = PREFIX + "pacing"
+RATES: Final = PREFIX + "rates"
+ASIDE: Final = PREFIX + "aside"
+ENDPOINTS: Final = PREFIX + "endpoints"
 CLAIMERS: Final = PREFIX + "claimers"
 SEQUENCE: Final = PREFIX + "sequence"
 BACKLOG: Final = PREFIX + "backlog"
@@ -88,6 +101,7 @@ LANE: Final = PREFIX + "lane:"
 PACE: Final = PREFIX + "pace:"
 CLAIMS: Final = PREFIX + "claims:"
 TASK_EVENTS_FAILED: Final = PREFIX + "task-events:failed:"
+WAITS: Final = PREFIX + "waits:"
 
 
 def record(postback_id: str) -> str:

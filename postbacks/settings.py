@@ -10,13 +10,17 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from postbacks import sentinel
 from postbacks.errors import BadSetting
+
+#: More says nothing that less does not.
+MAX_GROUP_WEIGHT: Final = 100
+_WEIGHT = re.compile(r"(\w+)\s*=\s*(\d{1,3})", re.ASCII)
 
 Networks = tuple[IPv4Network | IPv6Network, ...]
 
@@ -100,6 +104,15 @@ class Settings(BaseSettings):
     )
     lane_max_transfers: int = Field(
         10, ge=1, description="POSTs of one lane (account and group) open at a time, over all workers."
+    )
+    endpoint_max_transfers: int = Field(
+        0,
+        ge=0,
+        description="POSTs of all accounts to one scheme, host and port open at a time, over all workers; 0: any number.",
+    )
+    group_weights: str = Field(
+        "general=1,mo=1,mt=0,pass=1",
+        description="Turns of an account's groups beside each other; of weight 0 are those that give way to general and mo.",
     )
     probe_claims: int = Field(
         1000,
@@ -231,6 +244,21 @@ class Settings(BaseSettings):
                 raise ValueError(f"{part.strip()!r} is no port or range of ports (443, 1024-65535)")
             ranges.append((first, last))
         return tuple(ranges)
+
+    @field_validator("group_weights")
+    @classmethod
+    def _weights(cls, value: str) -> str:
+        """All four groups, those that are not named with their default."""
+        weights: dict[str, str] = dict(_WEIGHT.findall(cls.model_fields["group_weights"].default))
+        for part in filter(str.strip, value.split(",")):
+            found = _WEIGHT.fullmatch(part.strip())
+            if found is None or found[1] not in weights or int(found[2]) > MAX_GROUP_WEIGHT:
+                raise ValueError(
+                    f"{part.strip()!r} is no weight of a group: write {', '.join(weights)} "
+                    f"with = and 0 to {MAX_GROUP_WEIGHT} (general=2,mo=2,mt=1)"
+                )
+            weights[found[1]] = found[2]
+        return ",".join(f"{group}={weight}" for group, weight in weights.items())
 
     @field_validator("allowed_networks", "denied_networks", mode="before")
     @classmethod

@@ -19,7 +19,7 @@ from postbacks.catalogue import Event, parse_event
 from postbacks.control import cancel as cancel
 from postbacks.delivery import process, quarantine, stopping
 from postbacks.delivery.claims import Claimed, Held
-from postbacks.delivery.loop import Decision
+from postbacks.delivery.notes import Decision
 from postbacks.delivery.outcomes import Outcome
 from postbacks.delivery.single import post_once
 from postbacks.errors import BrokerError, InvalidEvent, PostbackFailed

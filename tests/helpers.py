@@ -84,7 +84,7 @@ class Rig:
         """One delivering loop, until nothing is ready; returns the POSTs made."""
         from postbacks.tasks import decide
 
-        profiles = Profiles(accounts.store(), self.settings)
+        profiles = Profiles(accounts.store(), self.settings, self.scripts)
         loop = DeliveryLoop(self.scripts, self.adapter, profiles, self.settings, decide, examines=examines)
         return loop.run()
 

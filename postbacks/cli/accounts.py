@@ -35,6 +35,9 @@ _DROPS = {
     "ca-bundle": ("ca_bundle",),
     "client-cert": ("client_cert", "client_key"),
     "pins": ("pinned_keys",),
+    "weight": ("weight",),
+    "rate": ("rate",),
+    "max-transfers": ("max_transfers",),
 }
 
 
@@ -60,6 +63,7 @@ def _file(name: str, what: str) -> Callable[[Callable[..., None]], Callable[...,
         "postbacks account set acme --url https://acme.example/postbacks",
         "postbacks account set acme --url https://acme.example/all --mo-url https://acme.example/mo --off SMS_MT",
         "postbacks account set acme --answer-timeout 5 --header 'X-Team: messaging'",
+        "postbacks account set acme --rate 50/s --max-transfers 4 --weight 3",
     ),
 )
 @click.argument("name")
@@ -87,6 +91,18 @@ def _file(name: str, what: str) -> Callable[[Callable[..., None]], Callable[...,
     help="The only public key that the server may have; may be given again.",
 )
 @click.option(
+    "--weight", type=float, metavar="N", help="Turns it gets where others get one, while both wait."
+)
+@click.option(
+    "--rate", metavar="N/s", help="POSTs a second (50/s) or a minute (30/min) at most, over all workers."
+)
+@click.option(
+    "--max-transfers",
+    type=int,
+    metavar="N",
+    help="POSTs open at a time at most, over all groups and workers.",
+)
+@click.option(
     "--drop",
     multiple=True,
     type=click.Choice(list(_DROPS)),
@@ -102,7 +118,7 @@ def set_(
     drop: tuple[str, ...],
     **plain_options: Any,
 ) -> None:
-    """Set an account's URLs, limits, headers and TLS.
+    """Set an account's URLs, limits, pace, headers and TLS.
 
     URLs and --off are a whole: where any of them is given, one that is not given here the account does not have any
     more. Everything else, secrets among it, stays as it is unless it is given here or dropped.
@@ -113,7 +129,7 @@ def set_(
     given: dict[str, Any] = {key: value for key, value in plain_options.items() if value}
     given |= {
         key: value
-        for key in ("connect_timeout_s", "answer_timeout_s")
+        for key in ("connect_timeout_s", "answer_timeout_s", "weight", "rate", "max_transfers")
         if (value := plain_options[key]) is not None
     }
     lines = _headers(headers)
@@ -147,11 +163,21 @@ def set_(
     for warning in check():
         note(f"Warning: {warning}")
     now = redis_accounts().change(asked.name, edit)
+    _pace(now.name, now)
     if before is None:
         note(f"Account {now.name} is set.")
         return
     note(f"Account {now.name} is {'replaced' if whole else 'changed'}.")
     _note_what_is_gone(before.shown(), now.shown())
+
+
+def _pace(name: str, now: Account | None) -> None:
+    """In force at once, for what waits as well."""
+    from postbacks.broker import client
+    from postbacks.queue.pacing import refresh
+    from postbacks.queue.scripts import Scripts
+
+    refresh(Scripts(client()), [name], {} if now is None else {name: now})
 
 
 def _no_url() -> click.UsageError:
@@ -231,6 +257,12 @@ def _extras(found: Account) -> dict[str, str]:
     for label, limit_s in (("to connect", found.connect_timeout_s), ("to answer", found.answer_timeout_s)):
         if limit_s is not None:
             lines[label] = f"{limit_s:g} s"
+    if found.weight != 1:
+        lines["weight"] = f"{found.weight:g}"
+    if found.rate:
+        lines["rate"] = found.rate
+    if found.max_transfers:
+        lines["open at most"] = f"{found.max_transfers} POSTs"
     if found.headers:
         lines["headers"] = plain(", ".join(sorted(found.headers)))
     if found.secrets:
@@ -278,6 +310,7 @@ def remove(name: str) -> None:
 
     if not redis_accounts().remove(name):
         raise no_account(name)
+    _pace(name, None)
     note(f"Account {name} is removed.")
 
 

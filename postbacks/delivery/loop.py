@@ -9,16 +9,16 @@ from __future__ import annotations
 import math
 import time
 import uuid
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
+from postbacks.delivery.asking import LOOK_AGAIN_S, LOOK_EVERY_S, Asking
 from postbacks.delivery.capacity import transfers_allowed
 from postbacks.delivery.claims import Claimed, Held, HeldPostbacks
+from postbacks.delivery.notes import Decide, Notes
 from postbacks.delivery.outcomes import Outcome
 from postbacks.delivery.profile import Profile, Profiles
-from postbacks.delivery.report import report
 from postbacks.delivery.request import headers
 from postbacks.delivery.sharing import sharers
 from postbacks.delivery.tally import Tally
@@ -26,11 +26,10 @@ from postbacks.delivery.transfer import Transfer
 from postbacks.delivery.transport import CurlAdapter
 from postbacks.errors import BrokerError, PostbacksError
 from postbacks.faults import point
-from postbacks.ledger.record import Attempt
 from postbacks.logs import EventLog
-from postbacks.queue.scripts import Argument, Scripts
+from postbacks.queue.scripts import Scripts
 from postbacks.settings import Settings
-from postbacks.taskevents import gone, noted, started
+from postbacks.taskevents import gone, started
 from postbacks.version import VERSION
 
 log = EventLog(__name__)
@@ -39,28 +38,8 @@ log = EventLog(__name__)
 CLAIM_BATCH: Final = 50
 #: Postbacks held by one loop at most, over all failing lanes.
 HELD_MAX: Final = 100_000
-#: Outcomes that are decided and noted in one go.
-NOTE_BATCH: Final = 200
-#: Seconds that a noted outcome may wait for others to be noted with.
-NOTE_WITHIN_S: Final = 0.004
-#: Seconds between two looks for work while transfers are open and nothing was found.
-LOOK_EVERY_S: Final = 0.05
 #: Milliseconds after which a postback is looked at again whose account could not be used.
 PUT_OFF_MS: Final = 30_000
-#: Seconds after which the pace of a lane that had nothing to send is forgotten.
-PACE_KEPT_S: Final = 86_400
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What follows a failed attempt: parked for ``countdown_s``, or dead."""
-
-    parked: bool
-    countdown_s: float = 0.0
-
-
-#: Tells what follows the failure of a postback: ``(id, account, origin, code, failures so far)``.
-Decide = Callable[[Claimed | Held, Outcome], Decision]
 
 
 class DeliveryLoop:
@@ -103,15 +82,15 @@ class DeliveryLoop:
         self._adapter = adapter
         self._profiles = profiles
         self._settings = settings
-        self._decide = decide
         self._slice_s = settings.deliver_slice_s if slice_s is None else slice_s
         self._must_stop = must_stop
         self._must_leave = must_leave
         self._on_draining = on_draining
-        self._tally = tally or Tally(adapter)
         self._token = token or f"{uuid.uuid4().hex}@{VERSION}"
-        self._examines = examines
+        tally = tally or Tally(adapter)
+        self._notes = Notes(scripts, self._token, settings, decide, tally, self._mood)
         self._linger_s = linger_s
+        self._asking = Asking(scripts, settings, self._token, examines=examines)
         self._lease_ms = int(settings.claim_lease_s * 1000)
         self._max_transfers = transfers_allowed(settings)
         self._open: dict[int, tuple[Transfer, Claimed]] = {}  # oldest first
@@ -121,10 +100,8 @@ class DeliveryLoop:
         self._claimed: list[Claimed] = []
         self._held = HeldPostbacks()
         self._held_limit: dict[str, int] = {}
-        self._ended: deque[tuple[Claimed | Held, Outcome, int, int]] = deque()
-        self._notes: list[tuple[Claimed | Held, Attempt, list[Argument]]] = []
-        self._oldest_note_s = 0.0
         self._next_claim_s = 0.0
+        self._next_begin_s = 0.0
         self._next_renewal_s = 0.0
         self._broker_pause_s = 0.0
         self._broker_retry_s = 0.0
@@ -141,6 +118,7 @@ class DeliveryLoop:
         and asks again with growing pauses; what it cannot note before its lease ends is sent again
         by somebody else.
         """
+        before = self._adapter.connections
         slice_ends_s = time.monotonic() + self._slice_s
         stop_by_s = math.inf
         found, found_s = True, time.monotonic()
@@ -164,7 +142,7 @@ class DeliveryLoop:
                 self._pause(now_s, error)
                 if self._must_stop() and not self._open:
                     return self.sent  # the leases settle what could not be noted
-            if not self._open and not self._ended and not self._notes and not self._claimed:
+            if not self._open and not self._notes and not self._claimed:
                 if not self._claiming and not len(self._held):
                     break
                 if self._claiming and not found and not len(self._held) and now_s - found_s >= self._linger_s:
@@ -173,23 +151,23 @@ class DeliveryLoop:
             for transfer, outcome in self._adapter.wait(self._wait_s()):
                 self._end(transfer, outcome)
         self._leave()
+        log.debug(
+            "delivery.loop_ended", posts=self.sent, connections_opened=self._adapter.connections - before
+        )
         return self.sent
 
     def _talk_to_broker(self, now_s: float, found: bool) -> bool:
         """Note, give back, claim, renew, as far as each is due; returns whether there was work."""
-        self._decide_ended()
-        if self._notes and (
-            len(self._notes) >= min(NOTE_BATCH, max(1, len(self._open)))
-            or now_s - self._oldest_note_s >= NOTE_WITHIN_S
-        ):
+        self._notes.decide()
+        if self._notes.are_due(now_s, len(self._open)):
             self._commit()
         self._begin_claimed()
         if not self._claiming and len(self._held):
             self._give_back()
         if self._claiming and now_s >= self._next_claim_s:
             found = self._claim(now_s)
-        if len(self._held):
-            self._begin_held()
+        if len(self._held) and now_s >= self._next_begin_s:
+            self._begin_held(now_s)
         if now_s >= self._next_renewal_s:
             if not self._scripts.renew(self._token, self._lease_ms) and self._open:
                 log.error("delivery.lease_lost", "what is open may be sent twice", token=self._token)
@@ -197,9 +175,9 @@ class DeliveryLoop:
         return found
 
     def _wait_s(self) -> float:
-        if self._ended or (self._notes and len(self._notes) >= NOTE_BATCH):
+        wait_s = self._notes.wait_s(LOOK_EVERY_S)
+        if not wait_s:
             return 0.0
-        wait_s = NOTE_WITHIN_S if self._notes else LOOK_EVERY_S
         if self._claiming:
             wait_s = min(wait_s, max(0.0, self._next_claim_s - time.monotonic()))
         return max(wait_s, 0.001) if self._broker_pause_s else wait_s
@@ -215,9 +193,8 @@ class DeliveryLoop:
         if self._open:
             log.warning("delivery.abandoned", "their lease settles them", open=len(self._open))
         try:
-            self._decide_ended()
-            if self._notes:
-                self._commit()
+            self._notes.decide()
+            self._notes.commit()
             self._give_back()
             if not self._open:
                 self._leave()
@@ -244,38 +221,29 @@ class DeliveryLoop:
             return True
         at_most = min(free, CLAIM_BATCH)
         try:
-            now_ms, begun, held = self._ask_for(at_most, free, now_s)
+            asked = self._asking.claim(
+                at_most,
+                max(0, self._max_transfers // 2 - sum(self._open_of_lane[lane] for lane in self._suspects)),
+                free,
+                max(0, HELD_MAX - len(self._held)),
+                self._newly_slow(now_s),
+            )
         except BrokerError:
             # It may have claimed for us what we do not know of. This loop ends, so that their lease does.
             self._drain()
             raise
         self._next_renewal_s = now_s + self._lease_ms / 3000
-        for postback_id, lane_bytes, suspect, *rest in begun:
+        for postback_id, lane_bytes, suspect, *rest in asked.begun:
             lane = lane_bytes.decode()
             (self._suspects.add if suspect else self._suspects.discard)(lane)
-            self._claimed.append(Claimed.from_row(lane, (postback_id, *rest), now_ms))
+            self._claimed.append(Claimed.from_row(lane, (postback_id, *rest), asked.now_ms))
         self._begin_claimed()
-        for row in held:
+        for row in asked.held:
             one = Held.from_row(row, now_s)
             self._held.add(one)
             self._held_limit.setdefault(one.lane, 1)
-        self._next_claim_s = now_s if len(begun) == at_most else now_s + LOOK_EVERY_S
-        return bool(begun)
-
-    def _ask_for(self, at_most: int, free: int, now_s: float) -> tuple[int, list[list[Any]], list[list[Any]]]:
-        if self._examines:
-            return *self._scripts.examine(self._token, self._lease_ms), []
-        suspect_open = sum(self._open_of_lane[lane] for lane in self._suspects)
-        return self._scripts.claim(
-            self._token,
-            self._lease_ms,
-            at_most=at_most,
-            suspects_max=max(0, self._max_transfers // 2 - suspect_open),
-            free=free,
-            held_max=max(0, HELD_MAX - len(self._held)),
-            held_per_lane=self._settings.probe_claims,
-            slow_lanes=self._newly_slow(now_s),
-        )
+        self._next_claim_s = now_s + asked.wait_s(at_most)
+        return asked.found
 
     def _newly_slow(self, now_s: float) -> list[str]:
         slow: list[str] = []
@@ -288,7 +256,7 @@ class DeliveryLoop:
                 slow.append(claimed.lane)
         return slow
 
-    def _begin_held(self) -> None:
+    def _begin_held(self, now_s: float) -> None:
         """Begin held postbacks of lanes that have room: one at a time while the lane fails."""
         room = self._max_transfers - len(self._open)
         chosen: list[Held] = []
@@ -299,10 +267,16 @@ class DeliveryLoop:
         if not chosen:
             return
         try:
-            now_ms, rows = self._scripts.begin(self._token, [held.id for held in chosen])
+            now_ms, rows, later = self._scripts.begin(
+                self._token, [held.id for held in chosen], self._settings.endpoint_max_transfers
+            )
         except BrokerError:
             self._held.put_back(chosen)  # asked again, the script counts no second attempt
             raise
+        if later:
+            waiting = {one.decode() for one in later}
+            self._held.put_back([held for held in chosen if held.id in waiting])
+            self._next_begin_s = now_s + LOOK_AGAIN_S
         lane_of = {held.id: held.lane for held in chosen}
         for row in rows:
             self._claimed.append(Claimed.from_row(lane_of[row[0].decode()], row, now_ms))
@@ -370,7 +344,7 @@ class DeliveryLoop:
         if not self._open_of_lane[claimed.lane]:
             del self._open_of_lane[claimed.lane]
             self._reported_slow.discard(claimed.lane)
-        self._ended.append((claimed, outcome, claimed.number, claimed.at_ms))
+        self._notes.add(claimed, outcome, claimed.number, claimed.at_ms)
         if outcome.name == "connect_timeout" and len(self._held):
             shared = Outcome(
                 outcome.name,
@@ -380,48 +354,7 @@ class DeliveryLoop:
                 shared=True,
             )
             for held in sharers(self._held, self._profiles, transfer, claimed):
-                self._ended.append((held, shared, held.attempts + 1, claimed.at_ms))
-
-    def _decide_ended(self) -> None:
-        """Decide what follows each outcome, a batch at most: Celery's retry takes its time."""
-        if self._ended and not self._notes:
-            self._oldest_note_s = time.monotonic()
-        while self._ended and len(self._notes) < NOTE_BATCH:
-            postback, outcome, number, at_ms = self._ended.popleft()
-            try:
-                self._notes.append(self._note_of(postback, outcome, number, at_ms))
-            except Exception:
-                # One that cannot be decided must not take the others along; its lease settles it.
-                log.exception(
-                    "delivery.undecided", account=postback.account, id=postback.id, outcome=outcome.name
-                )
-
-    def _note_of(
-        self, postback: Claimed | Held, outcome: Outcome, number: int, at_ms: int
-    ) -> tuple[Claimed | Held, Attempt, list[Argument]]:
-        attempt = Attempt(
-            number,
-            at_ms,
-            outcome.name,
-            outcome.status,
-            round(outcome.elapsed_s * 1000),
-            outcome.detail,
-            outcome.excerpt.decode("utf-8", "replace"),
-            outcome.shared,
-        )
-        if outcome.delivered:
-            verdict, countdown_ms, mood = "delivered", 0, "ok"
-            if outcome.elapsed_s >= self._settings.slow_after_s:
-                mood = "slow"
-        else:
-            decision = self._decide(postback, outcome)
-            verdict, mood = ("parked" if decision.parked else "dead"), "failed"
-            countdown_ms = int(decision.countdown_s * 1000)
-        fields: list[Argument] = [
-            postback.id, postback.lane, verdict, number, attempt.to_json(), countdown_ms, mood, outcome.name,
-        ]  # fmt: skip
-        self._mood(postback.lane, mood)
-        return postback, attempt, fields
+                self._notes.add(held, shared, held.attempts + 1, claimed.at_ms)
 
     def _mood(self, lane: str, mood: str) -> None:
         (self._suspects.discard if mood == "ok" else self._suspects.add)(lane)
@@ -431,18 +364,8 @@ class DeliveryLoop:
             self._held_limit[lane] = 1 if mood == "failed" else grown
 
     def _commit(self) -> None:
-        notes = self._notes
-        fields = [field for *_, own in notes for field in own]
-        counts = self._tally.of(notes)
-        results = self._scripts.commit(
-            self._token, self._lease_ms, self._settings.lane_max_transfers, PACE_KEPT_S, fields, counts
-        )
-        self._notes = []
-        self._tally.noted(counts)
+        self._notes.commit()
         self._next_claim_s = 0.0
         self._next_renewal_s = time.monotonic() + self._lease_ms / 3000
         if not len(self._held):
             self._held_limit.clear()
-        noted(notes, results)
-        for (postback, attempt, _), (state, next_ms) in zip(notes, results, strict=True):
-            report(postback.account, postback.id, attempt, state.decode(), int(next_ms))

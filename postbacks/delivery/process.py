@@ -23,7 +23,8 @@ from typing import Final
 from postbacks.accounts import store
 from postbacks.broker import broker_errors, client
 from postbacks.delivery.capacity import transfers_allowed
-from postbacks.delivery.loop import Decide, DeliveryLoop
+from postbacks.delivery.loop import DeliveryLoop
+from postbacks.delivery.notes import Decide
 from postbacks.delivery.profile import Profiles
 from postbacks.delivery.stopping import is_stopping, must_leave
 from postbacks.delivery.tally import SharedCounts, Tally
@@ -184,10 +185,11 @@ def _run(decide: Decide, hand_over: Callable[[], None], release: Callable[[], No
             except BrokerError as error:  # must not take along what is open
                 log.warning("delivery.not_handed_over", f"{error} The next tick wakes another loop.")
 
+    scripts = Scripts(client())
     loop = DeliveryLoop(
-        Scripts(client()),
+        scripts,
         adapter,
-        Profiles(store(), settings),
+        Profiles(store(), settings, scripts),
         settings,
         decide,
         slice_s=slice_s,

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from standardwebhooks import Webhook
 from standardwebhooks.webhooks import EmptyWebhookSecretError
 
 from postbacks.accounts import Account, AccountStore, find_accounts
-from postbacks.errors import InvalidAccount, PostbacksError
+from postbacks.errors import BrokerError, InvalidAccount, PostbacksError
 from postbacks.logs import EventLog
+from postbacks.queue import pacing
+from postbacks.queue.scripts import Scripts
 from postbacks.settings import Settings
 from postbacks.vault import unseal
 
@@ -86,10 +88,17 @@ def _signer(name: str, secret: str) -> Webhook:
 
 
 class Profiles:
-    """Profiles of accounts, kept for ``profile_cache_s``; not for more than one thread."""
+    """Profiles of accounts, kept for ``profile_cache_s``; not for more than one thread.
 
-    def __init__(self, accounts: AccountStore, settings: Settings) -> None:
+    Args:
+        accounts: where they are looked up.
+        settings: the process's settings.
+        scripts: where the pacing of what was looked up is written; None for nowhere.
+    """
+
+    def __init__(self, accounts: AccountStore, settings: Settings, scripts: Scripts | None = None) -> None:
         self._accounts = accounts
+        self._scripts = scripts
         self._settings = settings
         self._default = Profile.default(settings)
         self._known: dict[str, tuple[float, Profile | None]] = {}
@@ -105,10 +114,19 @@ class Profiles:
         stale = [name for name in wanted if self._known.get(name, (0.0, None))[0] <= now_s]
         if stale:
             found = find_accounts(self._accounts, stale)
+            self._pace(stale, found)
             for name in stale:
                 self._known[name] = self._fresh(name, found.get(name), now_s, now_ms)
         profiles = {name: self._known[name][1] for name in wanted}
         return {name: profile for name, profile in profiles.items() if profile is not None}
+
+    def _pace(self, names: list[str], found: Mapping[str, Account]) -> None:
+        if self._scripts is None:
+            return
+        try:
+            pacing.refresh(self._scripts, names, found)
+        except BrokerError as error:  # what was claimed can be sent all the same
+            log.warning("account.not_paced", str(error), accounts=len(names))
 
     def _fresh(
         self, name: str, account: Account | None, now_s: float, now_ms: int

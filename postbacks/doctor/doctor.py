@@ -28,7 +28,7 @@ ROUNDS: Final = 6
 _STAGES: Final = (
     {"leases-ahead", survey.OWNERLESS},
     {survey.NO_RECORD, survey.NO_PLACE, survey.TWO_PLACES, survey.WRONG_PLACE},
-    {survey.PACE, survey.LANES_STUCK, survey.LANES_EMPTY, survey.LANES_TWICE},
+    {survey.PACE, survey.ENDPOINTS, survey.LANES_STUCK, survey.LANES_EMPTY, survey.LANES_TWICE},
     {survey.BACKLOG},
 )
 
@@ -199,6 +199,8 @@ class Doctor:
             youngest_first = sorted(known, key=lambda place: -place.sequence)
             ids = {place.id: seen.get(place.id, ()) for place in youngest_first}
             moves.places(scripts, ids, tokens, settle=True)
+        elif name == survey.ENDPOINTS:
+            moves.endpoints(scripts, tokens, settle=True)
         elif name in _STAGES[2]:
             moves.lanes(scripts, subjects, tokens, settle=True)
         else:

@@ -1,25 +1,36 @@
 -- lane: lanes with their pace, their claims counted, and their places in the rings, seen in one instant;
--- and, where asked, puts the count and the rings right.
+-- and, where asked, puts the counts and the rings right.
 --
 -- ARGV[2] mode (look | settle)   ARGV[3] number of tokens of delivering loops whose claims are counted
 --   besides those of CLAIMERS   ARGV[4..] the tokens, then the lanes
--- Returns a row a lane, as it was before: {lane, ids waiting, claimed as its pace says, claims counted,
---   1 if it may be claimed from, 1 if it is in the trusted ring, 1 if in the suspect one}.
+-- Returns a row a lane, as it was before: {lane, ids waiting, claimed as its pace says, claims counted, held as
+--   its pace says, held counted, 1 if it may be claimed from, 1 if it is in the trusted ring, 1 if in the suspect
+--   one, 1 if it waits for its account's rate or for room}.
 -- Atomic: nothing is claimed or noted between the count and what is written.
 local mode, extra = ARGV[2], tonumber(ARGV[3])
-local tokens, seen, counted = redis.call('ZRANGE', CLAIMERS, 0, -1), {}, {}
+local tokens, seen, counted, held = redis.call('ZRANGE', CLAIMERS, 0, -1), {}, {}, {}
 for _, token in ipairs(tokens) do seen[token] = true end
 for i = 4, 3 + extra do
   if not seen[ARGV[i]] then tokens[#tokens + 1] = ARGV[i] end
 end
 for _, token in ipairs(tokens) do
-  for _, id in ipairs(redis.call('HKEYS', CLAIMS .. token)) do
-    local owner = redis.call('HMGET', RECORD .. id, 'account', 'group')
+  local entries = redis.call('HGETALL', CLAIMS .. token)
+  for i = 1, #entries, 2 do
+    local owner = redis.call('HMGET', RECORD .. entries[i], 'account', 'group')
     if owner[1] and owner[2] then
       local lane = owner[1] .. '/' .. owner[2]
       counted[lane] = (counted[lane] or 0) + 1
+      if entries[i + 1] == '0' then held[lane] = (held[lane] or 0) + 1 end
     end
   end
+end
+
+-- whether it comes back by itself: for its rate, or from an account or endpoint that is looked at again
+local function is_aside(lane)
+  for _, name in ipairs(redis.call('ZRANGE', ASIDE, 0, -1)) do
+    if name == lane or redis.call('ZSCORE', WAITS .. name, lane) then return true end
+  end
+  return false
 end
 
 local rows = {}
@@ -28,12 +39,16 @@ for i = 4 + extra, #ARGV do
   local waiting, pace, count = redis.call('LLEN', LANE .. lane), pace_of(lane), counted[lane] or 0
   local trusted = redis.call('ZSCORE', TRUSTED, lane) and 1 or 0
   local suspect = redis.call('ZSCORE', SUSPECT, lane) and 1 or 0
-  rows[#rows + 1] = { lane, waiting, pace.claimed, count, claimable(pace) and 1 or 0, trusted, suspect }
+  local still, can = held[lane] or 0, claimable(pace)
+  local aside = waiting > 0 and can and trusted + suspect == 0 and is_aside(lane)
+  rows[#rows + 1] = { lane, waiting, pace.claimed, count, pace.held, still, can and 1 or 0, trusted, suspect,
+    aside and 1 or 0 }
   if mode == 'settle' then
     if pace.claimed ~= count then redis.call('HSET', PACE .. lane, 'claimed', count) end
+    if pace.held ~= still then redis.call('HSET', PACE .. lane, 'held', still) end
     if waiting == 0 or trusted + suspect == 2 and pace.suspect then redis.call('ZREM', TRUSTED, lane) end
     if waiting == 0 or trusted + suspect == 2 and not pace.suspect then redis.call('ZREM', SUSPECT, lane) end
-    if waiting > 0 and trusted + suspect == 0 then make_ready(lane) end
+    if waiting > 0 and trusted + suspect == 0 and not aside then make_ready(lane) end
   end
 end
 return rows

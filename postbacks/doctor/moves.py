@@ -56,18 +56,24 @@ class Lane:
         waiting: ids in it.
         claimed: ids in claims, as its pace says.
         counted: ids in claims, counted.
+        held: of these, the held ones, as its pace says.
+        held_counted: the held ones, counted.
         claimable: whether its pace lets a loop claim from it.
         trusted: whether it is in the ring of the trusted.
         suspect: whether it is in the ring of the suspects.
+        aside: whether it is in none as it waits for its account's rate, or for room.
     """
 
     name: str
     waiting: int
     claimed: int
     counted: int
+    held: int
+    held_counted: int
     claimable: bool
     trusted: bool
     suspect: bool
+    aside: bool
 
 
 @cache
@@ -112,8 +118,10 @@ def lanes(
     for start in range(0, len(every), LANE_BATCH):
         mode = "settle" if settle else "look"
         arguments: list[str | int] = [mode, len(tokens), *tokens, *every[start : start + LANE_BATCH]]
-        for name, waiting, claimed, counted, *flags in _run(scripts, "lane", arguments):
-            found.append(Lane(_text(name), waiting, claimed, counted, *(bool(flag) for flag in flags)))
+        for row in _run(scripts, "lane", arguments):
+            name, waiting, claimed, counted, held, held_counted, *flags = row
+            counts = (waiting, claimed, counted, held, held_counted)
+            found.append(Lane(_text(name), *counts, *(bool(flag) for flag in flags)))
     return found
 
 
@@ -132,6 +140,16 @@ def backlogs(
     mode = "settle" if settle else "look"
     arguments: tuple[str | int, ...] = (mode, OPEN_MAX, len(GROUPS), len(tokens), *GROUPS, *tokens, *accounts)
     return {_text(name): (count, counted) for name, count, counted in _run(scripts, "backlog", arguments)}
+
+
+def endpoints(
+    scripts: Scripts, tokens: Sequence[str] = (), *, settle: bool = False
+) -> dict[str, tuple[int, int]]:
+    """Endpoints that count more open POSTs than there are, and both numbers; put right where asked."""
+    mode = "settle" if settle else "look"
+    return {
+        _text(name): (count, counted) for name, count, counted in _run(scripts, "endpoint", (mode, *tokens))
+    }
 
 
 def _text(value: bytes) -> str:

@@ -20,6 +20,7 @@ from postbacks.doctor import moves
 from postbacks.doctor.scene import text
 from postbacks.ledger import states
 from postbacks.ledger.record import SCHEMA
+from postbacks.urls import redacted
 
 if TYPE_CHECKING:
     from postbacks.doctor.moves import Lane, Place
@@ -32,13 +33,15 @@ SUSPICIONS: Final = 100_000
 
 #: Faults that the survey looks for; ``table.py`` says what each means.
 NO_PLACE, TWO_PLACES, WRONG_PLACE, NO_RECORD = "no-place", "two-places", "wrong-place", "no-record"
-UNKNOWN_STATE, OWNERLESS, BACKLOG, PACE = "unknown-state", "claims-ownerless", "backlog", "pace"
+UNKNOWN_STATE, OWNERLESS, BACKLOG, PACE, ENDPOINTS = (
+    "unknown-state", "claims-ownerless", "backlog", "pace", "endpoints",
+)  # fmt: skip
 LANES_STUCK, LANES_EMPTY, LANES_TWICE = "lanes-stuck", "lanes-empty", "lanes-twice"
 #: All of them.
 FAULTS: Final = frozenset(
     {
-        NO_PLACE, TWO_PLACES, WRONG_PLACE, NO_RECORD, UNKNOWN_STATE, OWNERLESS, BACKLOG, PACE, LANES_STUCK,
-        LANES_EMPTY, LANES_TWICE,
+        NO_PLACE, TWO_PLACES, WRONG_PLACE, NO_RECORD, UNKNOWN_STATE, OWNERLESS, BACKLOG, PACE, ENDPOINTS,
+        LANES_STUCK, LANES_EMPTY, LANES_TWICE,
     }
 )  # fmt: skip
 
@@ -118,6 +121,7 @@ def look_again(scripts: Scripts, first: Survey) -> Survey:
             for token, words in _ownerless(scripts.client, tokens)
             if token in first.faults[OWNERLESS]
         }
+        again.faults[ENDPOINTS] = _endpoints(scripts, tokens)
         if first.backlog and not again.misplaced:  # else nothing can be counted yet
             found = moves.backlogs(scripts, first.backlog, tokens)
             again.faults[BACKLOG] = {
@@ -157,12 +161,21 @@ def _standing(place: Place) -> str:
 def _faults_of(lane: Lane) -> Iterator[tuple[str, str]]:
     if lane.claimed != lane.counted:
         yield PACE, f"says {lane.claimed}, {lane.counted} in claims"
-    if lane.waiting and lane.claimable and not lane.trusted and not lane.suspect:
+    elif lane.held != lane.held_counted:
+        yield PACE, f"says {lane.held} held, {lane.held_counted} are"
+    if lane.waiting and lane.claimable and not lane.trusted and not lane.suspect and not lane.aside:
         yield LANES_STUCK, f"{lane.waiting} waiting"
     if not lane.waiting and (lane.trusted or lane.suspect):
         yield LANES_EMPTY, "nothing waiting"
     if lane.trusted and lane.suspect:
         yield LANES_TWICE, f"{lane.waiting} waiting"
+
+
+def _endpoints(scripts: Scripts, tokens: list[str]) -> dict[str, str]:
+    return {
+        redacted(name): f"says {count}, {counted} in claims"
+        for name, (count, counted) in moves.endpoints(scripts, tokens).items()
+    }
 
 
 def tokens_of_claims(client: Any) -> list[str]:
@@ -192,6 +205,7 @@ class _Surveyor:
         self._lengths: dict[str, int] = {}
         self._token_of: dict[str, str] = {}  # id -> the claims that it is in
         self._claims_of: Counter[str] = Counter()  # lane -> ids in claims
+        self._held_of: Counter[str] = Counter()  # lane -> those of them that are held
         self._paces: set[str] = set()
         self.found = Survey()
 
@@ -200,6 +214,7 @@ class _Surveyor:
         tokens = self._read_lanes_and_claims()
         self.found.faults[OWNERLESS] = dict(_ownerless(self._client, tokens))
         self._look_at_lanes()
+        self.found.faults[ENDPOINTS] = _endpoints(self._scripts, tokens)
         self._count_backlogs()
         self.found.faults[BACKLOG] = dict.fromkeys(self.found.backlog, "suspected")
         self._look_at_records()
@@ -214,7 +229,7 @@ class _Surveyor:
 
     def _read_lanes_and_claims(self) -> list[str]:
         """Read all lanes and claims; returns the tokens of the claims."""
-        lanes, tokens = [], []
+        lanes, tokens, held = [], [], set[str]()
         for key in self._client.scan_iter(f"{keys.PREFIX}[lcp]*", count=PAGE):
             name = text(key)
             if name.startswith(keys.LANE):
@@ -226,13 +241,17 @@ class _Surveyor:
         for some in _pages(lanes):
             self._read_lanes(some)
         for token in tokens:
-            for one, _ in self._client.hscan_iter(keys.claims(token), count=PAGE):
+            for one, how in self._client.hscan_iter(keys.claims(token), count=PAGE):
                 self._see(text(one), self._token_of, token)
+                if text(how) == "0":
+                    held.add(text(one))
         self.found.waiting, self.found.sending = len(self._lane_of), len(self._token_of)
         for some in _pages(self._token_of):
-            for _, account, group in self._fields(some, "account", "group"):
+            for one, account, group in self._fields(some, "account", "group"):
                 if account and group:
-                    self._claims_of[keys.lane_name(account, group)] += 1
+                    lane = keys.lane_name(account, group)
+                    self._claims_of[lane] += 1
+                    self._held_of[lane] += one in held
         return tokens
 
     def _read_lanes(self, lanes: list[str]) -> None:
@@ -274,16 +293,17 @@ class _Surveyor:
         for some in _pages(every):
             pipe = self._client.pipeline(transaction=False)
             for lane in some:
-                pipe.hget(keys.PACE + lane, "claimed")
+                pipe.hmget(keys.PACE + lane, "claimed", "held")
                 pipe.lindex(keys.lane(lane), 0)
             replies = pipe.execute()
             heads: dict[str, str] = {}
-            for lane, claimed, head in zip(some, replies[::2], replies[1::2], strict=True):
+            for lane, (claimed, held), head in zip(some, replies[::2], replies[1::2], strict=True):
                 if head:
                     heads[text(head)] = lane
                 seen = moves.Lane(
                     lane, self._lengths.get(lane, 0), int(claimed or 0), self._claims_of[lane],
-                    claimable=True, trusted=lane in trusted, suspect=lane in suspect,
+                    int(held or 0), self._held_of[lane], claimable=True, trusted=lane in trusted,
+                    suspect=lane in suspect, aside=False,
                 )  # fmt: skip
                 for name, words in _faults_of(seen):
                     self.found.faults[name][lane] = words

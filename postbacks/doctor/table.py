@@ -255,7 +255,15 @@ CHECKS: Final = (
         "counts again",
     ),
     Check(
-        survey.LANES_STUCK, "wrong", "lanes that may be claimed from and are in no ring",
+        survey.ENDPOINTS, "wrong", "each endpoint's count of open POSTs against its claims, where they are limited",
+        "Endpoints count POSTs as open that are not; they get too few",
+        "`postbacks doctor --fix` counts again.",
+        _survey(survey.ENDPOINTS),
+        "counts again",
+    ),
+    Check(
+        survey.LANES_STUCK, "wrong",
+        "lanes that may be claimed from, are in no ring and do not wait for a rate or for room",
         "Lanes hold postbacks, and no worker will ever come to them",
         "`postbacks doctor --fix` puts them back in turn.",
         _survey(survey.LANES_STUCK),

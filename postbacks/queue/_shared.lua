@@ -6,6 +6,8 @@ local TRUSTED, SUSPECT, TURNS, PARKED = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 local CLAIMERS, SEQUENCE, BACKLOG, DONE = KEYS[9], KEYS[10], KEYS[11], KEYS[12]
 local DEAD, LEDGER_BYTES, INTAKE, INTAKE_LEASE = KEYS[13], KEYS[14], KEYS[15], KEYS[16]
 local QUARANTINE = KEYS[17]
+local PACING, RATES, ASIDE, ENDPOINTS = KEYS[18], KEYS[19], KEYS[20], KEYS[21]
+local WAITS = KEYS[22] -- a prefix
 -- ARGV[1], the same for all: milliseconds added to the broker's clock; 0 outside tests.
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000) + tonumber(ARGV[1])
@@ -18,13 +20,14 @@ local function account_of(lane)
 end
 
 -- pace of a lane: how many ids are in claims, how many transfers it may have open, whether its last
--- outcome was a failure, whether it shares the suspects' half, and the virtual time of its turn.
+-- outcome was a failure, whether it shares the suspects' half, the virtual time of its turn, and how
+-- many of its claimed ids are only held.
 -- A lane nobody knows yet starts with one transfer, as a suspect.
 local function pace_of(lane)
-  local f = redis.call('HMGET', PACE .. lane, 'claimed', 'limit', 'failing', 'suspect', 'tag')
+  local f = redis.call('HMGET', PACE .. lane, 'claimed', 'limit', 'failing', 'suspect', 'tag', 'held')
   return {
     claimed = tonumber(f[1] or 0), limit = tonumber(f[2] or 1), failing = f[3] == '1',
-    suspect = f[4] ~= '0', tag = tonumber(f[5] or 0),
+    suspect = f[4] ~= '0', tag = tonumber(f[5] or 0), held = tonumber(f[6] or 0),
   }
 end
 
@@ -52,6 +55,12 @@ local function call_many(command, key, arguments)
   for first = 1, #arguments, 1000 do -- Lua's stack has room for 8,000; even, so that pairs stay together
     redis.call(command, key, unpack(arguments, first, math.min(first + 999, #arguments)))
   end
+end
+
+-- an id has left the claims
+local function unclaim(lane, held)
+  redis.call('HINCRBY', PACE .. lane, 'claimed', -1)
+  if held and redis.call('HINCRBY', PACE .. lane, 'held', -1) < 0 then redis.call('HSET', PACE .. lane, 'held', 0) end
 end
 
 -- an account's count of postbacks that are neither delivered nor given up

@@ -1,30 +1,51 @@
 -- begin: held postbacks whose POST is about to begin; from here on an attempt counts. Asked again (the
 -- answer was lost), it counts none: the attempt that it began the first time has not been sent.
 --
--- ARGV[2] token   ARGV[3..] ids
--- Returns {now, rows}: rows as claim's begun rows without lane and suspect: {id, number, failures,
---   account, origin, code, created_ms, sequence, url, xml}. An id that is no longer claimed has no row.
-local claims = CLAIMS .. ARGV[2]
-local rows = {}
-for i = 3, #ARGV do
+-- ARGV[2] token   ARGV[3] POSTs that an endpoint may have open, 0 for any number   ARGV[4..] ids
+-- Returns {now, rows, later}: rows as claim's begun rows without lane and suspect: {id, number, failures,
+--   account, origin, code, created_ms, sequence, url, xml}; later: ids that stay held, as their account or
+--   endpoint has no room for them yet. An id that is no longer claimed is in neither.
+local claims, endpoint_max = CLAIMS .. ARGV[2], tonumber(ARGV[3])
+local rows, later, full = {}, {}, {}
+
+-- whether it may begin; of a lane nothing overtakes
+local function may_begin(lane, account, endpoint)
+  local gate = gate_of(account)
+  if gate and not full[lane] then
+    local by_rate, by_open = allowed(gate, 0)
+    full[lane] = by_rate < 1 or by_open < 1
+  end
+  full[lane] = full[lane] or not has_room(endpoint, endpoint_max)
+  if full[lane] then return false end
+  if gate then pass(gate, 1) end
+  enter(endpoint, endpoint_max)
+  return true
+end
+
+for i = 4, #ARGV do
   local id = ARGV[i]
   local claimed = redis.call('HGET', claims, id)
   local record = RECORD .. id
   if claimed == '0' and redis.call('HEXISTS', record, 'cancel') == 1 then -- revoked while it was held
     local owner = redis.call('HMGET', record, 'account', 'group')
     redis.call('HDEL', claims, id)
-    redis.call('HINCRBY', PACE .. owner[1] .. '/' .. owner[2], 'claimed', -1)
+    unclaim(owner[1] .. '/' .. owner[2], true)
     finish(id, owner[1], 'cancelled', 'revoked', DONE)
   elseif claimed then
     local r = redis.call('HMGET', record, 'attempts', 'failures', 'account', 'origin', 'code',
-      'created_ms', 'sequence', 'url', 'xml')
-    local number = tonumber(r[1])
-    if claimed == '0' then
-      number = number + 1
-      redis.call('HSET', record, 'attempts', number, 'sent_ms', now)
-      redis.call('HSET', claims, id, 1)
+      'created_ms', 'sequence', 'url', 'xml', 'group', 'endpoint')
+    local number, lane = tonumber(r[1]), r[3] .. '/' .. r[10]
+    if claimed == '0' and not may_begin(lane, r[3], r[11]) then
+      later[#later + 1] = id
+    else
+      if claimed == '0' then
+        number = number + 1
+        redis.call('HSET', record, 'attempts', number, 'sent_ms', now)
+        redis.call('HSET', claims, id, 1)
+        if redis.call('HINCRBY', PACE .. lane, 'held', -1) < 0 then redis.call('HSET', PACE .. lane, 'held', 0) end
+      end
+      rows[#rows + 1] = { id, number, r[2], r[3], r[4], r[5], r[6], r[7], r[8], r[9] }
     end
-    rows[#rows + 1] = { id, number, r[2], r[3], r[4], r[5], r[6], r[7], r[8], r[9] }
   end
 end
-return { now, rows }
+return { now, rows, later }

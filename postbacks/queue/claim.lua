@@ -8,19 +8,28 @@
 -- ARGV[2] token   ARGV[3] lease, ms   ARGV[4] transfers to begin at most
 -- ARGV[5] of them for suspects at most   ARGV[6] transfers that the caller has free
 -- ARGV[7] ids held at most   ARGV[8] ids held a failing lane at most
--- ARGV[9..] lanes that have become slow since the last call
--- Returns {now, begun, held}: begun rows {id, lane, suspect, number, failures, account, origin, code,
+-- ARGV[9] POSTs that an endpoint may have open, 0 for any number   ARGV[10] weights of groups: 'general=1 mt=0'
+-- ARGV[11..] lanes that have become slow since the last call
+-- Returns {now, begun, held, again_ms}: begun rows {id, lane, suspect, number, failures, account, origin, code,
 --   created_ms, sequence, url, xml}, held rows {id, lane, endpoint, attempts, failures, account,
---   origin, code}.
+--   origin, code}; again_ms until the first lane that waits for its rate or for room may go on, -1 without one.
 -- Atomic: an id is in its lane or in the claims.
 local token, lease_ms, at_most, suspects_max = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local free, held_max, held_per_lane = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
+local endpoint_max = tonumber(ARGV[9])
 local claims = CLAIMS .. token
 local begun, held, entered = {}, {}, {}
 
+-- turns of a group's lane beside those of its account's other lanes; of weight 0 are those that give way
+local weights, equal = {}, true
+for group, weight in string.gmatch(ARGV[10], '(%w+)=(%d+)') do
+  weights[group] = tonumber(weight)
+  equal = equal and weights[group] <= 1
+end
+
 redis.call('ZADD', CLAIMERS, now + lease_ms, token)
 
-for i = 9, #ARGV do
+for i = 11, #ARGV do
   local lane = ARGV[i]
   if redis.call('HGET', PACE .. lane, 'suspect') == '0' then
     redis.call('HSET', PACE .. lane, 'suspect', 1, 'tag', 0)
@@ -28,22 +37,96 @@ for i = 9, #ARGV do
   end
 end
 
--- Within an account general and MO go before MT: while a sibling that does not fail waits, MT keeps only one
--- transfer, so that it neither delays the sibling nor starves.
-local function urgent_sibling_waits(lane)
-  local account, group = string.match(lane, '^(.*)/([^/]+)$')
-  if group ~= 'mt' then return false end
-  for _, sibling in ipairs({ account .. '/general', account .. '/mo' }) do
-    if redis.call('EXISTS', LANE .. sibling) == 1 and not pace_of(sibling).failing then return true end
+-- What has waited for its rate or for room takes turns again.
+local aside = redis.call('ZRANGE', ASIDE, 0, 0)
+local function come_back(from, to)
+  for _, name in ipairs(redis.call('ZRANGEBYSCORE', ASIDE, from, to, 'LIMIT', 0, 200)) do
+    redis.call('ZREM', ASIDE, name)
+    if string.match(name, '^[^/]+/[^/]+$') then
+      make_ready(name)
+    else
+      local room = has_room(name, endpoint_max) and 10 or 0
+      local gate = not string.find(name, '://', 1, true) and gate_of(name)
+      if gate and gate.open then room = gate.most - gate.open end
+      if room > 0 then wake(name, room) end
+      if redis.call('EXISTS', WAITS .. name) == 1 then redis.call('ZADD', ASIDE, now + AGAIN_MS, name) end
+    end
   end
-  return false
+end
+if aside[1] then
+  come_back('-inf', now)
+  come_back('(' .. now + ASIDE_MAX_MS, '+inf')
+end
+
+-- Within an account general and MO go before MT by default: groups of weight 0 give way to those two while they
+-- wait and do not fail. Returns nil if none does, else how many POSTs those could begin now.
+local function urgent(account, group)
+  local need
+  for _, other in ipairs({ 'general', 'mo' }) do
+    if other ~= group and weights[other] ~= 0 then
+      local waiting = redis.call('LLEN', LANE .. account .. '/' .. other)
+      local pace = waiting > 0 and pace_of(account .. '/' .. other)
+      if pace and not pace.failing then
+        local able = suspects_max > 0 or not pace.suspect
+        need = (need or 0) + (able and math.min(waiting, math.max(0, pace.limit - pace.claimed)) or 0)
+      end
+    end
+  end
+  return need
+end
+
+-- What one POST of a lane costs of its account's turns: an account with two lanes has the turns of one.
+local function cost_of(account, group, gate, lanes)
+  local own = math.max(1, weights[group] or 1)
+  if not equal then
+    lanes = 0
+    for _, other in ipairs(GROUPS) do
+      if redis.call('EXISTS', LANE .. account .. '/' .. other) == 1 then
+        lanes = lanes + math.max(1, weights[other] or 1)
+      end
+    end
+  end
+  return lanes / own / (gate and gate.weight or 1)
+end
+
+-- What is in quarantine goes before the lanes where POSTs open at a time are limited.
+local reserved
+local function reserved_for(name)
+  if not reserved then
+    reserved = {}
+    for _, id in ipairs(redis.call('ZRANGE', QUARANTINE, 0, 999)) do
+      local r = redis.call('HMGET', RECORD .. id, 'account', 'endpoint')
+      for i = 1, 2 do
+        if r[i] then reserved[r[i]] = (reserved[r[i]] or 0) + 1 end
+      end
+    end
+  end
+  return reserved[name] or 0
+end
+
+-- How many of `count` POSTs an account lets a lane begin now; where none, the lane is put aside. What urgent
+-- lanes of the account need is left to them.
+local function let_through(gate, lane, count, need)
+  local by_rate, by_open = allowed(gate, 0)
+  if gate.open then by_open = by_open - reserved_for(gate.account) end
+  if by_rate - need < 1 then
+    local at_ms = math.ceil((gate.next_us + need * gate.interval_us - BURST_US) / 1000)
+    redis.call('ZADD', ASIDE, math.min(at_ms, now + ASIDE_MAX_MS), lane)
+    return 0
+  end
+  if by_open - need < 1 then wait_for_room(lane, gate.account) end
+  return math.max(0, math.min(count, by_rate - need, by_open - need))
 end
 
 local function begin(id, lane, pace)
   local record = RECORD .. id
   local r = redis.call('HMGET', record, 'state', 'attempts', 'failures', 'account', 'origin', 'code',
-    'created_ms', 'sequence', 'url', 'xml')
+    'created_ms', 'sequence', 'url', 'xml', 'endpoint')
   if r[1] ~= 'waiting' then return 0 end
+  if endpoint_max > 0 then
+    if not has_room(r[11], endpoint_max, reserved_for(r[11])) then return nil, r[11] end
+    enter(r[11], endpoint_max)
+  end
   local number = r[2] + 1
   redis.call('HSET', record, 'state', 'sending', 'attempts', number, 'sent_ms', now)
   entered[#entered + 1] = id
@@ -72,32 +155,55 @@ local function serve(ring, name, room)
     local waiting = redis.call('LLEN', LANE .. lane)
     local pace = pace_of(lane)
     if waiting > 0 and claimable(pace) then
-      local open, keep = 1, 0
+      local account, group = string.match(lane, '^(.*)/([^/]+)$')
+      local gate, open, keep, need, stopped = gate_of(account), 1, 0, nil, false
+      local base = LANE .. account
+      local lanes = redis.call('EXISTS', base .. '/general', base .. '/mo', base .. '/mt', base .. '/pass')
+      if lanes > 1 and weights[group] == 0 and (gate or not pace.failing) then need = urgent(account, group) end
       if pace.failing then
         keep = math.min(waiting - 1, held_per_lane - 1, held_max - #held)
       else
         local limit = math.min(pace.limit, math.max(1, math.floor((free - #begun) / 64)))
-        if urgent_sibling_waits(lane) then limit = 1 end
+        if need then limit = 1 end -- so that it neither delays the urgent nor starves
         open = math.min(waiting, limit - pace.claimed, room)
       end
+      if gate and open > 0 then
+        open = let_through(gate, lane, open, need or 0)
+        stopped = open == 0
+      end
+      local cost = cost_of(account, group, gate, lanes)
       local taken = 0
       if open > 0 then
-        for _, id in ipairs(redis.call('LPOP', LANE .. lane, open)) do
-          local count = begin(id, lane, pace)
+        local ids = redis.call('LPOP', LANE .. lane, open)
+        for at, id in ipairs(ids) do
+          local count, full = begin(id, lane, pace)
+          if full then
+            for back = #ids, at, -1 do redis.call('LPUSH', LANE .. lane, ids[back]) end
+            wait_for_room(lane, full)
+            stopped, keep = true, 0
+            break
+          end
           taken, room = taken + count, room - count
         end
+        if gate then pass(gate, taken) end
         if keep > 0 then
+          local before = #held
           for _, id in ipairs(redis.call('LPOP', LANE .. lane, keep)) do taken = taken + hold(id, lane) end
+          redis.call('HSET', PACE .. lane, 'held', pace.held + #held - before)
         end
-        -- what counts claims is not forgotten while there are any
-        if pace.claimed == 0 then redis.call('PERSIST', PACE .. lane) end
-        pace.claimed, turn = pace.claimed + taken, tag
-        redis.call('HSET', PACE .. lane, 'claimed', pace.claimed, 'tag', tag + math.max(1, taken))
+        if taken > 0 or not stopped then
+          -- what counts claims is not forgotten while there are any
+          if pace.claimed == 0 then redis.call('PERSIST', PACE .. lane) end
+          pace.claimed, turn = pace.claimed + taken, tag
+          redis.call('HSET', PACE .. lane, 'claimed', pace.claimed, 'tag', tag + math.max(1, taken) * cost)
+        end
       end
-      if open <= 0 then
+      if stopped then
+        -- it comes back by itself
+      elseif open <= 0 then
         set_aside[#set_aside + 1] = { tag, lane }
       elseif waiting > open + keep and claimable(pace) then
-        redis.call('ZADD', ring, tag + math.max(1, taken), lane)
+        redis.call('ZADD', ring, tag + math.max(1, taken) * cost, lane)
       end
     end
   end
@@ -111,4 +217,6 @@ serve(SUSPECT, 'suspect', math.min(suspects_max, math.ceil(at_most / 4)))
 serve(TRUSTED, 'trusted', at_most - #begun)
 if #begun < at_most then serve(SUSPECT, 'suspect', math.min(suspects_max, at_most) - #begun) end
 call_many('HSET', claims, entered)
-return { now, begun, held }
+
+local again = redis.call('ZRANGE', ASIDE, 0, 0, 'WITHSCORES')
+return { now, begun, held, again[1] and math.max(0, tonumber(again[2]) - now) or -1 }

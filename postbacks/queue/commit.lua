@@ -4,14 +4,15 @@
 -- ARGV[2] token   ARGV[3] lease, ms   ARGV[4] transfers a lane may have at most
 -- ARGV[5] seconds after which an idle lane's pace is forgotten
 -- ARGV[6..] eight a postback: id, lane, verdict (delivered | parked | dead), attempt number,
---   attempt as JSON, countdown in ms, mood (ok | slow | failed), reason
+--   attempt as JSON, countdown in ms, mood (ok | slow | failed |
+--   shared: failed as well, and its own POST has not begun), reason
 -- KEYS[last]  hash  totals of all workers
 -- ARGV[last] what this batch adds to the totals, as a JSON object of name and number
 -- Returns one row a postback {state or '', next_ms or 0}; '' means that the claim was lost.
 local token, lease_ms, limit_max, forget_s = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
 local claims = CLAIMS .. token
 local WIDTH, FIRST = 8, 6
-local results, lanes = {}, {}
+local results, lanes, gone = {}, {}, leaving()
 local TOTALS = KEYS[#KEYS]
 local settled, ended, left = {}, { [DONE] = {}, [DEAD] = {} }, {}
 
@@ -37,6 +38,8 @@ end
 for at = FIRST, #ARGV - 1, WIDTH do
   local id, lane, verdict, number = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   local attempt, countdown_ms, mood, reason = ARGV[at + 4], tonumber(ARGV[at + 5]), ARGV[at + 6], ARGV[at + 7]
+  local shared = mood == 'shared' and held_as[id] == '0'
+  if mood == 'shared' then mood = 'failed' end
   local record = RECORD .. id
   local known = redis.call('HMGET', record, 'attempt:' .. number, 'cancel', 'next_ms', 'suspicion', 'alone_deaths')
   if known[1] or not held_as[id] then
@@ -65,10 +68,11 @@ for at = FIRST, #ARGV - 1, WIDTH do
     if known[3] and state ~= 'parked' then redis.call('HDEL', record, 'next_ms') end
     local tally = lanes[lane]
     if not tally then
-      tally = { noted = 0, succeeded = 0 }
+      tally = { noted = 0, succeeded = 0, shared = 0 }
       lanes[lane] = tally
     end
     tally.noted, tally.mood = tally.noted + 1, mood
+    if shared then tally.shared = tally.shared + 1 else gone.note(id, account) end
     tally.succeeded = mood == 'failed' and 0 or tally.succeeded + 1
     results[#results + 1] = { state, next_ms }
   end
@@ -93,9 +97,14 @@ for lane, tally in pairs(lanes) do
   pace.claimed = math.max(0, pace.claimed - tally.noted)
   pace.limit = failing and 1 or math.min(limit_max, pace.limit + tally.succeeded)
   pace.failing, pace.suspect = failing, suspect
+  if pace.held > 0 then
+    pace.held = pace.claimed > 0 and math.max(0, pace.held - tally.shared) or 0
+    redis.call('HSET', PACE .. lane, 'held', pace.held)
+  end
   redis.call('HSET', PACE .. lane, 'claimed', pace.claimed, 'limit', pace.limit,
     'failing', failing and 1 or 0, 'suspect', suspect and 1 or 0, 'tag', pace.tag)
   if pace.claimed == 0 then redis.call('EXPIRE', PACE .. lane, forget_s) end
   make_ready(lane, pace, turns)
 end
+gone.finish()
 return results

@@ -1,37 +1,47 @@
 -- examine: an examiner takes postbacks out of the quarantine, under its lease: a few at a time, or one that is
--- to be tried alone while the examiner has nothing else in flight.
+-- to be tried alone while the examiner has nothing else in flight. One whose account or endpoint has no room
+-- waits; of an account's rate it takes the next POST before its lanes can.
 --
 -- ARGV[2] token   ARGV[3] lease, ms   ARGV[4] postbacks that are a few
--- Returns {now, begun}: rows as claim's begun rows.
+-- ARGV[5] POSTs that an endpoint may have open, 0 for any number
+-- Returns {now, begun, later}: rows as claim's begun rows; later: how many wait for room that looked for it.
 -- Atomic: an id is in the quarantine or in the claims.
-local token, lease_ms, few = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local token, lease_ms, few, endpoint_max = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local claims = CLAIMS .. token
-local begun = {}
+local begun, later = {}, 0
 
 redis.call('ZADD', CLAIMERS, now + lease_ms, token)
 
+-- 1 if it has begun, 0 if there is no room for it, nil if there is nothing to begin
 local function begin(id, how)
   local record = RECORD .. id
   local r = redis.call('HMGET', record, 'state', 'attempts', 'failures', 'account', 'origin', 'code',
-    'created_ms', 'sequence', 'url', 'xml', 'group')
-  if r[1] ~= 'waiting' then return end
+    'created_ms', 'sequence', 'url', 'xml', 'group', 'endpoint')
+  if r[1] ~= 'waiting' then return redis.call('ZREM', QUARANTINE, id) and nil end
+  local gate = gate_of(r[4])
+  if gate then
+    local by_rate, by_open = allowed(gate, gate.interval_us)
+    if by_rate < 1 or by_open < 1 then return 0 end
+  end
+  if not has_room(r[12], endpoint_max) then return 0 end
+  if gate then pass(gate, 1) end
+  enter(r[12], endpoint_max)
   local number, lane = r[2] + 1, r[4] .. '/' .. r[11]
+  redis.call('ZREM', QUARANTINE, id)
   redis.call('HSET', record, 'state', 'sending', 'attempts', number, 'sent_ms', now)
   redis.call('HSET', claims, id, how)
   redis.call('HINCRBY', PACE .. lane, 'claimed', 1)
   redis.call('PERSIST', PACE .. lane) -- what counts claims is not forgotten while there are any
   begun[#begun + 1] = { id, lane, 1, number, r[3], r[4], r[5], r[6], r[7], r[8], r[9], r[10] }
+  return 1
 end
 
 local in_flight = redis.call('HVALS', claims)
-if in_flight[1] == '2' then return { now, begun } end -- it is alone
-while #in_flight + #begun < few do
-  local first = redis.call('ZRANGE', QUARANTINE, 0, 0, 'WITHSCORES')
-  if #first == 0 then break end
-  local alone = tonumber(first[2]) == ALONE
-  if alone and #in_flight + #begun > 0 then break end
-  redis.call('ZREM', QUARANTINE, first[1])
-  begin(first[1], alone and '2' or '1')
-  if alone and #begun > 0 then break end
+if in_flight[1] == '2' then return { now, begun, 0 } end -- it is alone
+local first = redis.call('ZRANGE', QUARANTINE, 0, 10 * few - 1, 'WITHSCORES')
+for i = 1, #first, 2 do
+  local alone = tonumber(first[i + 1]) == ALONE
+  if #in_flight + #begun >= (alone and 1 or few) then break end
+  if begin(first[i], alone and '2' or '1') == 0 then later = later + 1 end
 end
-return { now, begun }
+return { now, begun, later }

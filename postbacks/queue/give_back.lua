@@ -18,7 +18,7 @@ for i = #ARGV, 3, -1 do -- the last first, so that the first ends up in front
       redis.call('HSET', RECORD .. id, 'state', 'waiting')
       redis.call('LPUSH', LANE .. lane, id)
     end
-    redis.call('HINCRBY', PACE .. lane, 'claimed', -1)
+    unclaim(lane, true)
     touched[lane] = true
     given = given + 1
   end

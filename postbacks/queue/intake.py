@@ -16,6 +16,7 @@ from postbacks.errors import PostbacksError, UnsupportedOption
 from postbacks.faults import point
 from postbacks.ledger.record import OVERHEAD_BYTES, SCHEMA
 from postbacks.logs import EventLog, unquoted
+from postbacks.queue import pacing
 from postbacks.queue.message import NEWER, Message, Unreadable, decode
 from postbacks.queue.scripts import ALONE_DEATHS_MAX, Argument, Scripts
 from postbacks.settings import Settings
@@ -162,6 +163,7 @@ class Intake:
         accounts = find_accounts(self._accounts, sorted(wanted))
         expiring = any(isinstance(message, Message) and message.expires for message, _ in read)
         now = self._now() if expiring else None
+        pacing.refresh(self._scripts, wanted, accounts)
         fields: list[Argument] = []
         for message, order, raw in orders:
             if isinstance(message, Unreadable) or not isinstance(order, Order):

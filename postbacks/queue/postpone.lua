@@ -5,12 +5,12 @@
 -- Returns how many were parked.
 local token, delay_ms, reason = ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local claims = CLAIMS .. token
-local parked, touched = 0, {}
+local parked, touched, gone = 0, {}, leaving()
 for i = 5, #ARGV do
   local id = ARGV[i]
   if redis.call('HDEL', claims, id) == 1 then
     local record = RECORD .. id
-    local r = redis.call('HMGET', record, 'account', 'group', 'cancel')
+    local r = redis.call('HMGET', record, 'account', 'group', 'cancel', 'endpoint')
     local lane = r[1] .. '/' .. r[2]
     redis.call('HINCRBY', record, 'attempts', -1)
     if r[3] then
@@ -19,10 +19,12 @@ for i = 5, #ARGV do
       redis.call('HSET', record, 'state', 'parked', 'next_ms', now + delay_ms, 'reason', reason)
       redis.call('ZADD', PARKED, now + delay_ms, id)
     end
-    redis.call('HINCRBY', PACE .. lane, 'claimed', -1)
+    unclaim(lane)
+    gone.note(id, r[1], r[4])
     touched[lane] = true
     parked = parked + 1
   end
 end
 for lane in pairs(touched) do make_ready(lane) end
+gone.finish()
 return parked

@@ -27,11 +27,11 @@ until #entries > 0
 local orphans = {}
 for i = 1, #entries, 2 do
   local r = redis.call('HMGET', RECORD .. entries[i], 'account', 'group', 'sequence', 'attempts', 'sent_ms', 'cancel',
-    'suspicion')
+    'suspicion', 'endpoint')
   if r[1] then
     orphans[#orphans + 1] = { id = entries[i], begun = entries[i + 1] ~= '0', alone = entries[i + 1] == '2',
       account = r[1], lane = r[1] .. '/' .. r[2], sequence = tonumber(r[3]), attempts = r[4],
-      sent_ms = tonumber(r[5]), cancel = r[6], suspicion = r[7] }
+      sent_ms = tonumber(r[5]), cancel = r[6], suspicion = r[7], endpoint = r[8] }
   else
     redis.call('HDEL', claims, entries[i]) -- its record was deleted by hand: it must not stop every tick
   end
@@ -61,7 +61,7 @@ local function suspect(orphan)
   redis.call('ZADD', PARKED, now + pause_ms, orphan.id)
 end
 
-local touched = {}
+local touched, gone = {}, leaving()
 for _, orphan in ipairs(orphans) do
   redis.call('HDEL', claims, orphan.id)
   if orphan.cancel then
@@ -73,9 +73,11 @@ for _, orphan in ipairs(orphans) do
     redis.call('HSET', RECORD .. orphan.id, 'state', 'waiting')
     redis.call('LPUSH', LANE .. orphan.lane, orphan.id)
   end
-  redis.call('HINCRBY', PACE .. orphan.lane, 'claimed', -1)
+  unclaim(orphan.lane, not orphan.begun)
+  if orphan.begun then gone.note(orphan.id, orphan.account, orphan.endpoint) end
   touched[orphan.lane] = true
 end
 for lane in pairs(touched) do make_ready(lane) end
+gone.finish()
 if redis.call('EXISTS', claims) == 0 then redis.call('ZREM', CLAIMERS, token) end
 return #entries / 2

@@ -29,8 +29,12 @@ KEYS: Final = (
     keys.READY_TRUSTED, keys.READY_SUSPECT, keys.TURNS, keys.PARKED,
     keys.CLAIMERS, keys.SEQUENCE, keys.BACKLOG, keys.DONE,
     keys.DEAD, keys.LEDGER_BYTES, keys.INTAKE, keys.INTAKE_LEASE,
-    keys.QUARANTINE,
+    keys.QUARANTINE, keys.PACING, keys.RATES, keys.ASIDE,
+    keys.ENDPOINTS, keys.WAITS,
 )  # fmt: skip
+
+#: Scripts that begin POSTs or end claims, and so have ``_gates.lua`` in front of them.
+GATED: Final = frozenset({"begin", "claim", "commit", "examine", "pace", "postpone", "reap"})
 
 Argument = str | bytes | int | float
 
@@ -56,9 +60,10 @@ class TakenIn(NamedTuple):
 
 @cache
 def source(name: str) -> str:
-    """The text of a script: what all begin with, then its own."""
+    """The text of a script: what all begin with, what those at the gates share, then its own."""
     folder = files("postbacks.queue")
-    return (folder / "_shared.lua").read_text("utf-8") + (folder / f"{name}.lua").read_text("utf-8")
+    parts = ("_shared", "_gates", name) if name in GATED else ("_shared", name)
+    return "".join((folder / f"{part}.lua").read_text("utf-8") for part in parts)
 
 
 @cache
@@ -133,10 +138,14 @@ class Scripts:
         arguments = (at_most, pause_ms, ALONE_DEATHS_MAX)
         return int(self.run("reap", arguments, more_keys=(keys.TOTALS,)))
 
-    def examine(self, token: str, lease_ms: int) -> tuple[int, list[list[Any]]]:
-        """Take from the quarantine, a few or one alone; returns the broker's ms and rows as claim's."""
-        now_ms, begun = self.run("examine", (token, lease_ms, FEW))
-        return now_ms, begun
+    def examine(self, token: str, lease_ms: int, endpoint_max: int = 0) -> tuple[int, list[list[Any]], int]:
+        """Take from the quarantine, a few or one alone.
+
+        Returns:
+            The broker's ms, rows as claim's, and how many wait for room that was looked for.
+        """
+        now_ms, begun, later = self.run("examine", (token, lease_ms, FEW, endpoint_max))
+        return now_ms, begun, later
 
     def claim(
         self,
@@ -149,18 +158,38 @@ class Scripts:
         held_max: int,
         held_per_lane: int,
         slow_lanes: Iterable[str],
-    ) -> tuple[int, list[list[Any]], list[list[Any]]]:
-        """Claim from the ready lanes; returns the broker's ms, rows to send now and rows to hold."""
-        now_ms, begun, held = self.run(
-            "claim",
-            (token, lease_ms, at_most, suspects_max, free, held_max, held_per_lane, *slow_lanes),
-        )
-        return now_ms, begun, held
+        endpoint_max: int = 0,
+        weights: str = "mt=0",
+    ) -> tuple[int, list[list[Any]], list[list[Any]], int]:
+        """Claim from the ready lanes.
 
-    def begin(self, token: str, ids: Iterable[str]) -> tuple[int, list[list[Any]]]:
-        """Count an attempt for held ids that are about to be sent; returns the broker's ms and rows."""
-        now_ms, rows = self.run("begin", (token, *ids))
-        return now_ms, rows
+        Returns:
+            The broker's ms, rows to send now, rows to hold, and the ms until the first lane may go on that waits
+            for its rate or for room (-1 if none does).
+        """
+        now_ms, begun, held, again_ms = self.run(
+            "claim",
+            (
+                token, lease_ms, at_most, suspects_max, free, held_max, held_per_lane, endpoint_max, weights,
+                *slow_lanes,
+            ),
+        )  # fmt: skip
+        return now_ms, begun, held, again_ms
+
+    def begin(
+        self, token: str, ids: Iterable[str], endpoint_max: int = 0
+    ) -> tuple[int, list[list[Any]], list[bytes]]:
+        """Count an attempt for held ids that are about to be sent.
+
+        Returns:
+            The broker's ms, rows to send now, and the ids that stay held as there is no room for them yet.
+        """
+        now_ms, rows, later = self.run("begin", (token, endpoint_max, *ids))
+        return now_ms, rows, later
+
+    def pace(self, accounts: Mapping[str, str]) -> int:
+        """Write what accounts have of their own (``pacing.py``); returns how many of them changed."""
+        return int(self.run("pace", [text for pair in accounts.items() for text in pair]))
 
     def commit(
         self,

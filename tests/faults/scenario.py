@@ -33,7 +33,7 @@ class _Broker:
 def live(order: dict) -> None:
     """Every move at least once; each id is printed when its call has returned."""
     rig = Rig(_Broker())
-    set_account("good", url=order["url"] + "/good")
+    set_account("good", url=order["url"] + "/good", weight=2, max_transfers=4)
     set_account("bad", url=order["url"] + "/bad")
     set_account("hole", url=f"http://127.0.0.1:{order['dead_port']}/")
     faults.arm(order["point"], order["passes"])

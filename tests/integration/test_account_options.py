@@ -8,7 +8,7 @@ from events import examples
 from helpers import environment, set_account
 from identities import Identity, authority
 
-from postbacks import send_postback, vault
+from postbacks import keys, send_postback, vault
 from postbacks.accounts import make_account, redis_accounts
 from postbacks.cli import main
 from postbacks.errors import InvalidAccount
@@ -157,3 +157,24 @@ def test_a_header_twice_is_refused_in_whatever_case(broker):
     del broker
     with pytest.raises(InvalidAccount, match="stands twice"):
         make_account("acme", url="http://127.0.0.1:8080/", headers={"X-A": "1", "x-a": "2"})
+
+
+def test_a_pace_is_set_shown_and_dropped_and_in_force_at_once(rig):
+    """Where the scripts read it: weight, us between two POSTs, POSTs open at most. A program's change comes later."""
+    set_account("acme", url="http://127.0.0.1:8080/acme")
+    assert (
+        call("account", "set", "acme", "--rate", "50/s", "--max-transfers", "4", "--weight", "3").exit_code
+        == 0
+    )
+    assert rig.client.hgetall(keys.PACING) == {b"acme": b"3 20000 4"}
+    lines = {" ".join(line.split()) for line in call("account", "show", "acme").output.splitlines()}
+    assert {"weight 3", "rate 50/s", "open at most 4 POSTs"} <= lines
+    call("account", "set", "acme", "--drop", "rate", "--drop", "weight")
+    assert rig.client.hgetall(keys.PACING) == {b"acme": b"1 0 4"}
+    set_account("acme", url="http://127.0.0.1:8080/acme", rate="30/min")  # by a store's own way
+    send_postback.delay("acme", EVENT)
+    rig.tick()
+    assert rig.client.hgetall(keys.PACING) == {b"acme": b"1 2000000 0"}
+    assert call("account", "set", "acme", "--rate", "30").exit_code == 2
+    call("account", "remove", "acme")
+    assert not rig.client.exists(keys.PACING)

@@ -67,7 +67,7 @@ class Ward:
             rig.deliver()
         self.waiting = send_postbacks("acme", [MT] * 3)
         rig.tick()
-        _, begun, _ = rig.scripts.claim(
+        _, begun, *_ = rig.scripts.claim(
             "loop", 30_000, at_most=1, suspects_max=1, free=2000, held_max=0, held_per_lane=1, slow_lanes=()
         )
         self.sending = begun[0][0].decode()
@@ -157,6 +157,14 @@ def miscount(ward):
 
 def miscount_below(ward):
     ward.client.hset(keys.PACE + LANE, "claimed", -3)
+
+
+def miscount_held(ward):
+    ward.client.hset(keys.PACE + LANE, "held", 5)
+
+
+def count_endpoint(ward):
+    ward.client.hset(keys.ENDPOINTS, "http://gone:80", 3)
 
 
 def stick(ward):
@@ -261,6 +269,8 @@ DAMAGE = [
     (disown, "claims-ownerless", "loop: 1 postback"),
     (miscount, survey.PACE, "acme/mt: says 9, 1 in claims"),
     (miscount_below, survey.PACE, "acme/mt: says -3, 1 in claims"),
+    (miscount_held, survey.PACE, "acme/mt: says 5 held, 0 are"),
+    (count_endpoint, survey.ENDPOINTS, "http://gone:80: says 3, 0 in claims"),
     (stick, survey.LANES_STUCK, "acme/mt: 2 waiting"),
     (empty_lane, survey.LANES_EMPTY, "nobody/mt"),
     (twice_in_turn, survey.LANES_TWICE, "acme/mt"),

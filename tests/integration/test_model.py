@@ -40,6 +40,7 @@ ACCOUNTS = ("a", "b")
 GROUPS = ("general", "mo", "mt")
 TOKENS = ("one", "two", "three")
 EXAMINERS = ("examiner", "another")
+MINUTE_MS = 60_000
 
 # Multiples of 5 s, all of them: the time that the test itself takes never decides.
 moments = st.sampled_from((5_000, 15_000, 30_000, 300_000, 86_400_000))
@@ -93,6 +94,10 @@ class Moves(RuleBasedStateMachine):
         self.intake_alone = False
         self.notes: list[tuple[str, str, str, int]] = []  # token, id, lane, number of every POST begun
         self.count = 0
+        self.endpoint_max = 0
+        #: Account: whether it has a POST a minute, and how many it may have open.
+        self.pacing: dict[str, tuple[bool, int]] = {}
+        self.next_ms: dict[str, int] = {}  # account: from when its next POST counts
 
     def teardown(self) -> None:
         """Whatever happened: an hour and a tick later nothing is held by anybody, and nothing is lost."""
@@ -113,9 +118,13 @@ class Moves(RuleBasedStateMachine):
 
     # -- coming in ------------------------------------------------------------------------------
 
-    @initialize(count=st.integers(1, 8), account=st.sampled_from(ACCOUNTS), group=st.sampled_from(GROUPS))
-    def some_wait(self, count: int, account: str, group: str) -> None:
+    @initialize(
+        count=st.integers(1, 8), account=st.sampled_from(ACCOUNTS), group=st.sampled_from(GROUPS),
+        endpoint_max=st.sampled_from((0, 0, 1)),
+    )  # fmt: skip
+    def some_wait(self, count: int, account: str, group: str, endpoint_max: int) -> None:
         """Begin with something to move."""
+        self.endpoint_max = endpoint_max
         for _ in range(count):
             self.publish(account, group, None)
         self.take_in("tick", 500)
@@ -214,10 +223,11 @@ class Moves(RuleBasedStateMachine):
         self, token: str, at_most: int, held_max: int, suspects: int, free: int, slow: list[str]
     ) -> None:
         """A loop claims; what it gets is up to the script, but it waited before."""
-        _, begun, held = self.scripts.claim(
+        _, begun, held, again_ms = self.scripts.claim(
             token, LEASE_MS, at_most=at_most, suspects_max=suspects, free=free, held_max=held_max,
-            held_per_lane=3, slow_lanes=slow,
+            held_per_lane=3, slow_lanes=slow, endpoint_max=self.endpoint_max,
         )  # fmt: skip
+        assert (again_ms >= 0) == bool(self.client.exists(keys.ASIDE))
         self.leases[token] = self.now + LEASE_MS
         assert len(begun) <= at_most
         assert len(held) <= held_max
@@ -232,6 +242,7 @@ class Moves(RuleBasedStateMachine):
             assert one.place == "waiting"
             one.place, one.token = "held", token
             assert (row[1].decode(), int(row[3]), int(row[4])) == (one.lane, one.attempts, one.failures)
+        self.has_passed([self.known[row[0].decode()] for row in begun])
 
     @precondition(lambda self: self.of("waiting"))
     @rule(token=st.sampled_from(TOKENS))
@@ -244,7 +255,7 @@ class Moves(RuleBasedStateMachine):
     def examine(self, token: str) -> None:
         """An examiner takes a few, or one alone while it has nothing else."""
         mine = [one for one in self.of("claimed") if one.token == token]
-        _, rows = self.scripts.examine(token, LEASE_MS)
+        _, rows, later = self.scripts.examine(token, LEASE_MS, self.endpoint_max)
         self.leases[token] = self.now + LEASE_MS
         chosen = [self.known[row[0].decode()] for row in rows]
         if any(one.alone for one in mine):
@@ -254,12 +265,14 @@ class Moves(RuleBasedStateMachine):
             chosen[0].alone = True
         else:
             few = [one for one in self.of("quarantine") if one.suspicion == "few"]
-            assert len(chosen) == min(len(few), FEW - len(mine))
+            assert len(few) - len(chosen) <= max(later, len(few) - FEW + len(mine))
+            assert not later or self.endpoint_max or self.pacing
         for row, one in zip(rows, chosen, strict=True):
             assert one.place == "quarantine"
             one.place, one.token, one.attempts = "claimed", token, one.attempts + 1
             assert (row[1].decode(), row[3], int(row[4])) == (one.lane, one.attempts, one.failures)
             self.notes.append((token, one.id, one.lane, one.attempts))
+        self.has_passed(chosen, ahead_ms=MINUTE_MS)
 
     @precondition(lambda self: self.of("waiting", "quarantine"))
     @rule(token=st.sampled_from(EXAMINERS), deaths=st.sampled_from((1, 2, 5)), twice=st.booleans())
@@ -289,14 +302,20 @@ class Moves(RuleBasedStateMachine):
     def begin(self, token: str, data: st.DataObject) -> None:
         """Some of what is held goes out; asked again as the answer was lost, nothing is counted twice."""
         ids = data.draw(self.some(self.of("held", "claimed")), "ids")
-        _, rows = self.scripts.begin(token, ids)
-        assert [row[0].decode() for row in rows] == [one for one in ids if self.known[one].token == token]
+        _, rows, later = self.scripts.begin(token, ids, self.endpoint_max)
+        waiting = [one.decode() for one in later]
+        assert {self.known[one].place for one in waiting} <= {"held"}
+        assert not waiting or self.endpoint_max or self.pacing
+        mine = [one for one in ids if self.known[one].token == token and one not in waiting]
+        assert [row[0].decode() for row in rows] == mine
+        began = [self.known[one] for one in mine if self.known[one].place == "held"]
         for row in rows:
             one = self.known[row[0].decode()]
             if one.place == "held":
                 one.place, one.attempts = "claimed", one.attempts + 1
                 self.notes.append((token, one.id, one.lane, one.attempts))
             assert (row[1], int(row[2])) == (one.attempts, one.failures)
+        self.has_passed(began)
 
     @precondition(lambda self: self.notes)
     @rule(
@@ -316,13 +335,13 @@ class Moves(RuleBasedStateMachine):
         one.attempts += 1
         one.place = "claimed"
         self.notes.append((one.token, one.id, one.lane, one.attempts))
-        self.note(one.token, one.id, one.lane, one.attempts, verdict, "failed", 10)
+        self.note(one.token, one.id, one.lane, one.attempts, verdict, "shared", 10)
 
     def note(
         self, token: str, one: str, lane: str, number: int, verdict: str, mood: str, limit_max: int
     ) -> None:
         """Commit one note, here and in the model."""
-        mood = mood if verdict == "delivered" else "failed"
+        mood = mood if verdict == "delivered" or mood == "shared" else "failed"
         attempt = f'{{"number": {number}, "at_ms": 0, "outcome": "{verdict}"}}'
         row = (one, lane, verdict, number, attempt, COUNTDOWN_MS, mood, "refused")
         ((state, _),) = self.scripts.commit(token, LEASE_MS, limit_max, 86_400, row)
@@ -427,6 +446,38 @@ class Moves(RuleBasedStateMachine):
         for one in self.of("delivered", "cancelled", "dead"):
             if not self.client.exists(keys.record(one.id)):
                 del self.known[one.id]
+
+    # -- limits ---------------------------------------------------------------------------------
+
+    @rule(
+        account=st.sampled_from(ACCOUNTS), weight=st.sampled_from((1, 3)), slow=st.booleans(),
+        most=st.sampled_from((0, 1, 2)),
+    )  # fmt: skip
+    def pace(self, account: str, weight: int, *, slow: bool, most: int) -> None:
+        """An account gets a weight, a rate and a most of open POSTs, or loses them."""
+        plain = (weight, slow, most) == (1, False, 0)
+        self.scripts.pace({account: "" if plain else f"{weight} {MINUTE_MS * 1000 * slow} {most}"})
+        self.pacing.pop(account, None)
+        if plain:
+            self.next_ms.pop(account, None)
+        else:
+            self.pacing[account] = (slow, most)
+
+    def has_passed(self, begun: list[Postback], ahead_ms: int = 0) -> None:
+        """What has begun was allowed to: by its account's rate and by what was open."""
+        open_now = self.of("claimed")
+        for one in begun:
+            slow, most = self.pacing.get(one.account, (False, 0))
+            if most:
+                assert sum(other.account == one.account for other in open_now) <= most
+            if slow:
+                next_ms = self.next_ms.get(one.account, 0)
+                if next_ms > self.now + 2 * MINUTE_MS:  # the clock was put back
+                    next_ms = self.now
+                assert next_ms < self.now + ahead_ms + 5_000
+                self.next_ms[one.account] = max(self.now, next_ms) + MINUTE_MS
+        if self.endpoint_max and begun:
+            assert len(open_now) <= self.endpoint_max
 
     # -- people ---------------------------------------------------------------------------------
 
@@ -540,8 +591,12 @@ class Moves(RuleBasedStateMachine):
         lanes = {one.lane for one in self.known.values()}
         for lane in moves.lanes(self.scripts, sorted(lanes)):
             assert lane.claimed == lane.counted >= 0
+            assert lane.held == lane.held_counted
             if lane.waiting and lane.claimable:
-                assert lane.trusted != lane.suspect, lane
+                assert lane.trusted != lane.suspect or lane.aside, lane
+        counts = {name.decode(): int(count) for name, count in self.client.hgetall(keys.ENDPOINTS).items()}
+        open_now = len(self.of("claimed")) if self.endpoint_max else 0
+        assert counts == ({"http://x:80": open_now} if open_now else {})
 
 
 @pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning")

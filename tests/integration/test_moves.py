@@ -14,6 +14,7 @@ MT = {"ORIGIN": "SMS_MT", "CODE": "N201", "STATUS": "Message Sent", "TO": "15552
       "SPID": "0007", "TIMESTAMP": "2013-11-05T05:41:08-05:00"}  # fmt: skip
 MO = {"ORIGIN": "SMS_MO", "CODE": "N211", "FROM": "15552312102", "TO": "86717", "TEXT": "STOP",
       "RECEIVED": "2013-11-05T05:41:08-05:00"}  # fmt: skip
+SUB = {"ORIGIN": "SUB", "CODE": "N302", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 
 
 def claim(rig: Rig, token: str, **changes: int):
@@ -37,7 +38,7 @@ def test_every_move_leaves_a_postback_in_one_place(rig):
         assert rig.client.llen(keys.QUEUE) == 30
         rig.tick()
         assert check_places(rig.client) == {"waiting": 30}
-        _, begun, _ = claim(rig, "one")
+        _, begun, *_ = claim(rig, "one")
         assert len(begun) == 1  # a lane nobody knows begins with one
         assert check_places(rig.client) == {"waiting": 29, "sending": 1}
         rig.advance(31)
@@ -93,9 +94,9 @@ def test_lanes_take_turns_however_much_one_of_them_holds(rig):
         for number in range(5):
             send_postbacks(f"a{number}", [MT] * (400 if number == 0 else 15))
         rig.tick()
-        _, begun, _ = claim(rig, "one", at_most=25)
+        _, begun, *_ = claim(rig, "one", at_most=25)
         assert set(Counter(row[1] for row in begun).values()) <= {5, 10}
-        _, more, _ = claim(rig, "two", at_most=100)
+        _, more, *_ = claim(rig, "two", at_most=100)
         assert Counter(row[1] for row in begun + more) == {f"a{n}/mt".encode(): 10 for n in range(5)}
 
 
@@ -110,7 +111,7 @@ def test_within_an_account_mo_goes_before_mt(rig):
         send_postbacks("acme", [MT] * 50)
         send_postbacks("acme", [MO] * 50)
         rig.tick()
-        _, begun, _ = claim(rig, "one")
+        _, begun, *_ = claim(rig, "one")
         assert Counter(row[1] for row in begun) == {b"acme/mo": 10, b"acme/mt": 1}
 
 
@@ -126,7 +127,7 @@ def test_lanes_in_trouble_share_half_of_the_transfers(rig):
             send_postbacks(f"new{number}", [MT])
         send_postbacks("good", [MT] * 30)
         rig.tick()
-        _, begun, _ = claim(rig, "one", at_most=20, suspects_max=4)
+        _, begun, *_ = claim(rig, "one", at_most=20, suspects_max=4)
         assert Counter(bool(row[2]) for row in begun) == {True: 4, False: 10}
 
 
@@ -153,7 +154,7 @@ def test_a_connect_timeout_counts_for_all_that_were_held_for_the_endpoint(rig):
         rig.deliver()  # refused: the lane fails, each was tried by itself
         rig.advance(301)
         rig.tick()
-        now_ms, begun, held = claim(rig, "one")
+        now_ms, begun, held, _ = claim(rig, "one")
         assert (len(begun), len(held)) == (1, 51)
         assert rig.scripts.give_back("one", [row[0].decode() for row in held]) == 51
         assert check_places(rig.client) == {"waiting": 51, "sending": 1}
@@ -167,7 +168,7 @@ def test_what_is_given_back_keeps_its_order_and_counts_no_attempt(rig):
         ids = send_postbacks("acme", [MT] * 10)
         rig.tick()
         rig.client.hset(keys.PACE + "acme/mt", mapping={"failing": 1, "limit": 1})
-        _, begun, held = claim(rig, "one")
+        _, begun, held, _ = claim(rig, "one")
         assert [begun[0][0].decode(), *(row[0].decode() for row in held)] == ids
         rig.scripts.give_back("one", ids[1:])
         assert [one.decode() for one in rig.client.lrange(keys.lane("acme/mt"), 0, -1)] == ids[1:]
@@ -273,3 +274,41 @@ def test_the_estimate_of_a_records_memory_is_near_the_fact(rig):
         fact = rig.client.memory_usage(keys.record(result.id), samples=0)
         estimate = int(rig.client.hget(keys.record(result.id), "bytes"))
         assert 0.75 * fact < estimate < 1.25 * fact
+
+
+def shares(rig: Rig, rounds: int, **limits: object) -> Counter[bytes]:
+    """What each lane gets of a worker with room for four, whose POSTs succeed at once."""
+    got: Counter[bytes] = Counter()
+    for _ in range(rounds):
+        _, begun, *_ = rig.scripts.claim(
+            "one", 30_000, at_most=4, suspects_max=4, free=2000, held_max=0, held_per_lane=1, slow_lanes=(),
+            **limits,
+        )  # fmt: skip
+        notes = [
+            (row[0], row[1], "delivered", row[3], f'{{"number": {row[3]}}}', 0, "ok", "") for row in begun
+        ]
+        rig.scripts.commit("one", 30_000, 10, 60, [field for note in notes for field in note])
+        got.update(row[1] for row in begun)
+    return got
+
+
+def test_turns_go_by_weight_and_an_account_with_more_lanes_has_no_more_of_them(rig):
+    """While all wait: weight 3 has three turns where others have one, of three lanes together one."""
+    for name, options in {"light": {}, "heavy": {"weight": 3}, "wide": {}}.items():
+        set_account(name, url="http://127.0.0.1:9999/", **options)
+        send_postbacks(name, [MT] * 500)
+    send_postbacks("wide", [MO] * 300)
+    send_postbacks("wide", [SUB] * 300)
+    while rig.tick().more:
+        pass
+    shares(rig, 20)  # all are known, and trusted
+    got = shares(rig, 100)
+    wide = sum(count for lane, count in got.items() if lane.startswith(b"wide/"))
+    assert sum(got.values()) == 400
+    assert got[b"heavy/mt"] == pytest.approx(240, rel=0.1)
+    assert got[b"light/mt"] == pytest.approx(80, rel=0.1)
+    assert wide == pytest.approx(80, rel=0.1)
+    assert got[b"wide/mt"] < got[b"wide/mo"]
+    rig.advance(1)
+    equal = shares(rig, 60, weights="general=1 mo=1 mt=2 pass=1")
+    assert equal[b"wide/mt"] == pytest.approx(2 * equal[b"wide/mo"], rel=0.2)

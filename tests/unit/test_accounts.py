@@ -116,6 +116,12 @@ def test_an_origin_that_is_off_is_skipped_and_no_other(off):
         ({"name": "acme", "url": 17}, "url: "),
         ({"name": "acme", "off": {"FAX_MT"}}, "FAX_MT: no such origin to switch off; the origins are SUB, "),
         ({"name": "acme", "colour": "red"}, "colour: "),
+        ({"name": "acme", "rate": "fast"}, "'fast' is no rate: a number and /s or /min"),
+        ({"name": "acme", "rate": "0/s"}, "'0/s' is no rate"),
+        ({"name": "acme", "rate": "0.5/min"}, "from 1/min to 10000/s"),
+        ({"name": "acme", "rate": "20000/s"}, "from 1/min to 10000/s"),
+        ({"name": "acme", "weight": 0}, "weight: "),
+        ({"name": "acme", "max_transfers": 0}, "max_transfers: "),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )

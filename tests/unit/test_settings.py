@@ -57,6 +57,7 @@ def test_the_defaults_are_those_of_the_promise(bare, name, default):
         ("retry_countdown_s", "0.5", 0.5),
         ("max_resends", "0", 0),
         ("broker_url", "unix:///run/r?db=1", "unix:///run/r?db=1"),
+        ("group_weights", "mt=1, general = 4", "general=4,mo=1,mt=1,pass=1"),
     ],
 )
 def test_a_setting_is_read_from_the_environment(bare, name, text, value):
@@ -96,6 +97,9 @@ BAD = [
     ("https_only", "perhaps"),
     ("log", "xml"),
     ("metrics_port", "65536"),
+    ("group_weights", "mt"),
+    ("group_weights", "sms=2"),
+    ("group_weights", "mt=101"),
 ]
 
 

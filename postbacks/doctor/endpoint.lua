@@ -1,0 +1,31 @@
+-- endpoint: endpoints' counts of open POSTs, which stand while their number is limited, and the POSTs in claims,
+-- in one instant; and, where asked, puts the counts right.
+--
+-- ARGV[2] mode (look | settle)   ARGV[3..] tokens of delivering loops besides those of CLAIMERS
+-- Returns a row an endpoint whose count is off: {endpoint, its count, counted}; none where nothing is counted.
+-- Atomic: nothing begins or ends between the count and what is written.
+local mode = ARGV[2]
+if redis.call('EXISTS', ENDPOINTS) == 0 then return {} end
+local tokens, seen, counted = redis.call('ZRANGE', CLAIMERS, 0, -1), {}, {}
+for _, token in ipairs(tokens) do seen[token] = true end
+for i = 3, #ARGV do
+  if not seen[ARGV[i]] then tokens[#tokens + 1] = ARGV[i] end
+end
+for _, token in ipairs(tokens) do
+  local entries = redis.call('HGETALL', CLAIMS .. token)
+  for i = 1, #entries, 2 do
+    local endpoint = entries[i + 1] ~= '0' and redis.call('HGET', RECORD .. entries[i], 'endpoint')
+    if endpoint then counted[endpoint] = (counted[endpoint] or 0) + 1 end
+  end
+end
+
+local rows, says = {}, redis.call('HGETALL', ENDPOINTS)
+for i = 1, #says, 2 do
+  local endpoint, count = says[i], tonumber(says[i + 1])
+  -- fewer than there are: those that began before there was a limit are not counted, and end soon
+  if count > (counted[endpoint] or 0) then
+    rows[#rows + 1] = { endpoint, count, counted[endpoint] or 0 }
+    if mode == 'settle' then redis.call('HSET', ENDPOINTS, endpoint, counted[endpoint] or 0) end
+  end
+end
+return rows

@@ -1,0 +1,126 @@
+"""Turns, rates and limits on open POSTs: exact over all workers, and a burden to nobody else."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from click.testing import CliRunner
+from helpers import ended, eventually, running, set_account
+
+from postbacks import keys, send_postback, send_postbacks
+from postbacks.cli import main
+from postbacks.ledger.ledger import Ledger
+from postbacks.receiver import Answer, Received, Receiver
+
+MT = {"ORIGIN": "SMS_MT", "CODE": "N201", "STATUS": "Message Sent", "TO": "15552312102", "TRACKINGID": "1",
+      "SPID": "0007", "TIMESTAMP": "2013-11-05T05:41:08-05:00"}  # fmt: skip
+MO = {"ORIGIN": "SMS_MO", "CODE": "N211", "FROM": "15552312102", "TO": "86717", "TEXT": "STOP",
+      "RECEIVED": "2013-11-05T05:41:08-05:00"}  # fmt: skip
+SUB = {"ORIGIN": "SUB", "CODE": "N302", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
+ENDPOINT_MAX = 6
+ENV = {"POSTBACKS_ENDPOINT_MAX_TRANSFERS": str(ENDPOINT_MAX), "POSTBACKS_CLAIM_LEASE_S": "3"}
+
+
+def pace(name: str, *options: str) -> None:
+    """``postbacks account set``."""
+    result = CliRunner().invoke(main, ["account", "set", name, *options])
+    assert result.exit_code == 0, result.output
+
+
+def most_open(posts: list[Received], delay_s: float) -> int:
+    """How many requests a receiver had open at a time that answers each after a while."""
+    moments = [(post.monotonic_s, 1) for post in posts] + [(post.monotonic_s + delay_s, -1) for post in posts]
+    now = most = 0
+    for _, change in sorted(moments):
+        now += change
+        most = max(most, now)
+    return most
+
+
+@pytest.fixture(scope="module")
+def stack(suites_broker, tmp_path_factory):
+    """Two workers and a beat, for all tests of this module."""
+    with suites_broker.client() as client:
+        client.flushdb()
+    with running(suites_broker, tmp_path_factory.mktemp("pacing"), workers=2, env=ENV) as stack:
+        yield stack
+
+
+def test_a_rate_is_smooth_and_exact_over_all_workers_and_mo_goes_first(stack, suites_broker):
+    """50/s: by the broker's clock no window has more than its share, and MO does not wait behind MT."""
+    client = suites_broker.client()
+    with Receiver() as receiver, Receiver(lambda _: Answer(delay_s=0.2)) as busy:
+        for number in range(25):  # so that both workers are awake
+            set_account(f"busy{number}", url=busy.url())
+            send_postbacks(f"busy{number}", [MT] * 3)
+        pace("paced", "--url", receiver.url(), "--rate", "50/s")
+        ids = send_postbacks("paced", [MT] * 100)
+        eventually(lambda: client.zcard(keys.CLAIMERS) >= 2, what="the second worker's loop")
+        receiver.wait_for(20, 30)
+        urgent = send_postbacks("paced", [MO] * 10)
+        for one in ids + urgent:
+            ended(client, one)
+    client_ledger = Ledger(client)
+    begun = {one: client_ledger.get(one).attempts for one in ids + urgent}
+    assert {len(attempts) for attempts in begun.values()} == {1}, "waiting for a rate cost an attempt"
+    at_ms = sorted(attempts[0].at_ms for attempts in begun.values())
+    for first in range(len(at_ms)):
+        for last in range(first, len(at_ms)):
+            window_ms = at_ms[last] - at_ms[first] + 1  # whole ms, cut off
+            assert last - first + 1 <= (window_ms + 50) / 20 + 1, "more than 50/s and a look's worth"
+    assert at_ms[-1] - at_ms[0] < 3 * 110 * 20, "far below its rate"
+    urgent_ms = [begun[one][0].at_ms for one in urgent]
+    between = [one for one in ids if min(urgent_ms) < begun[one][0].at_ms < max(urgent_ms)]
+    assert len(between) <= 12, "MT went before MO that waited"
+
+
+def test_limits_on_open_posts_hold_through_the_death_of_a_worker(stack, suites_broker):
+    """An account's own and its endpoint's, as the receiver sees them; a dead worker's share comes back."""
+    client = suites_broker.client()
+    delay_s = 0.15
+    with Receiver(lambda _: Answer(delay_s=delay_s)) as receiver:
+        pace("two", "--url", f"{receiver.url()}two", "--max-transfers", "2")
+        for number in range(6):
+            set_account(f"shares{number}", url=f"{receiver.url()}other")
+        ids = [one for event in (MT, MO, SUB) for one in send_postbacks("two", [event] * 12)]
+        for number in range(6):
+            ids += send_postbacks(f"shares{number}", [MT] * 12)
+        receiver.wait_for(30, 30)
+        for worker in stack.workers:  # whichever has them
+            worker.kill(group=True)
+        assert len(receiver.received) < len(ids), "nothing was in flight any more"
+        for worker in stack.workers:
+            worker.start()
+        records = [ended(client, one, 60) for one in ids]
+        posts = list(receiver.received)
+    assert {record.state for record in records} == {"delivered"}
+    assert any(attempt.outcome == "unknown" for record in records for attempt in record.attempts)
+    assert 1 <= most_open([post for post in posts if post.path == "/two"], delay_s) <= 2
+    assert 2 < most_open(posts, delay_s) <= ENDPOINT_MAX
+    eventually(lambda: not client.exists(keys.ENDPOINTS), what="the end of the endpoint's count")
+
+
+def test_thousands_that_wait_for_their_rate_delay_nobody_and_obey_a_new_rate_at_once(stack, suites_broker):
+    """A neighbour's postbacks leave within the tick; what waits holds no transfer."""
+    client = suites_broker.client()
+    with Receiver() as receiver, Receiver() as healthy:
+        pace("slow", "--url", receiver.url(), "--rate", "30/min")
+        set_account("neighbour", url=healthy.url())
+        send_postbacks("slow", [MT] * 10_000)
+        receiver.wait_for(1, 60)
+        sent_s: dict[str, float] = {}
+        for _ in range(20):
+            sent_s[send_postback.delay("neighbour", MT).id] = time.time()
+            time.sleep(0.1)
+        healthy.wait_for(20, 30)
+        late_s = sorted(post.at - sent_s[post.postback_id] for post in healthy.received)
+        claimed = int(client.hget(f"{keys.PACE}slow/mt", "claimed"))
+        before = len(receiver.received)
+        pace("slow", "--rate", "500/s")
+        receiver.wait_for(before + 300, 20)
+        client.delete(keys.lane("slow/mt"))
+    assert late_s[len(late_s) // 2] < 2, late_s
+    assert late_s[-1] < 5, late_s
+    assert claimed <= 1
+    assert before <= 20, "faster than a POST in two seconds"
