@@ -23,6 +23,7 @@ from postbacks.errors import AccountsUnavailable, BadSetting, InvalidAccount, In
 from postbacks.extra_headers import MAX_HEADER_CHARACTERS, MAX_HEADERS, header_fault
 from postbacks.guard import early_refusal
 from postbacks.logs import EventLog
+from postbacks.rates import interval_us
 from postbacks.settings import load
 from postbacks.urls import check_url, redacted
 
@@ -36,13 +37,6 @@ log = EventLog(__name__)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@:+-]{0,127}\Z")
 
 _PIN = re.compile(r"sha256//[A-Za-z0-9+/]{43}=\Z")
-_RATE = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)/(s|min)\Z", re.ASCII)
-_PERIOD_US: Final = {"s": 1_000_000, "min": 60_000_000}
-#: A POST a minute: what waits for its rate is looked at again within seconds of a change all the same.
-MAX_INTERVAL_US: Final = 60_000_000
-#: 10,000 POSTs a second, more than one broker carries.
-MIN_INTERVAL_US: Final = 100
-
 #: Secrets that may sign at a time: a signature takes 47 characters of a header.
 MAX_SECRETS: Final = 5
 
@@ -65,21 +59,6 @@ def check_name(account: object) -> str:
             f"{quoted(name)} is no account name: 1 to 128 letters, digits and . _ @ : + -, the first a letter or digit."
         )
     return name
-
-
-def interval_us(rate: str) -> int:
-    """Microseconds between two POSTs at a rate such as ``50/s`` or ``30/min``.
-
-    Raises:
-        InvalidAccount: says what a rate may be.
-    """
-    found = _RATE.match(rate)
-    interval = _PERIOD_US[found[2]] / float(found[1]) if found and float(found[1]) else 0
-    if not MIN_INTERVAL_US <= interval <= MAX_INTERVAL_US:
-        raise InvalidAccount(
-            f"{quoted(rate)} is no rate: a number and /s or /min (50/s, 30/min), from 1/min to 10000/s."
-        )
-    return round(interval)
 
 
 class Secret(BaseModel):

@@ -226,7 +226,8 @@ def send_postback(
     return request.id
 
 
-_templates = Templates(app, send_postback.celerys_own)
+# Not the bound method itself: to bind it reads the configuration, which waits until it is needed.
+_templates = Templates(app, lambda *args, **options: send_postback.celerys_own(*args, **options))  # noqa: PLW0108
 
 
 def _post_now(postback_id: str, order: Order) -> dict[str, Any]:

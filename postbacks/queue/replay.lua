@@ -4,7 +4,7 @@
 -- A message that only a newer version could read goes back into Celery's queue, as it came, and the ledger
 -- forgets it: whoever takes it in next reads it again.
 --
--- KEYS[18]  list  the queue that messages are taken in from
+-- KEYS[last]  list  the queue that messages are taken in from
 -- ARGV[2] id   ARGV[3] how the reason of such a message begins
 -- Returns the state the postback is in afterwards ('queued': back in the queue), '' if the ledger does not
 -- have it.
@@ -16,7 +16,7 @@ if r[1] == 'dead' and r[5] and string.sub(r[6] or '', 1, #ARGV[3]) == ARGV[3] th
   redis.call('ZREM', DEAD, id)
   redis.call('DEL', record)
   redis.call('DECRBY', LEDGER_BYTES, tonumber(r[7] or 0))
-  redis.call('LPUSH', KEYS[18], r[5])
+  redis.call('LPUSH', KEYS[#KEYS], r[5])
   return 'queued'
 end
 if r[1] ~= 'dead' or r[4] == '' then return r[1] end -- without a URL there is nothing to send

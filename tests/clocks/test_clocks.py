@@ -67,7 +67,7 @@ def test_a_broker_whose_clock_jumps_an_hour_shifts_resends_by_as_much_and_loses_
 
 def claim(rig, token: str, lease_ms: int = 30_000) -> list[str]:
     """Claim as a delivering loop does; returns the ids whose POST has begun."""
-    _, begun, _ = rig.scripts.claim(
+    _, begun, *_ = rig.scripts.claim(
         token, lease_ms, at_most=400, suspects_max=400, free=2000, held_max=0, held_per_lane=1, slow_lanes=()
     )
     return [row[0].decode() for row in begun]

@@ -298,7 +298,7 @@ def test_waiting_is_told_by_group_by_failure_and_by_account(rig):
     assert found.tick_age_s == pytest.approx(30, abs=20)
     assert found.accounts == [("acme", 3), ("bad", 2)]
     claim = {"suspects_max": 9, "free": 200, "held_max": 9, "held_per_lane": 9, "slow_lanes": ()}
-    _, begun, held = rig.scripts.claim("dies", 1000, at_most=9, **claim)
+    _, begun, held, _ = rig.scripts.claim("dies", 1000, at_most=9, **claim)
     found = look()
     assert (found.claimed, found.in_flight) == (len(begun) + len(held), len(begun))
     assert (found.claimers, found.claimers_expired) == (1, 0)

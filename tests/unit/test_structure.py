@@ -30,6 +30,7 @@ FLOORS = [
     "postbacks.taskevents",
     "postbacks.ledger",
     "postbacks.accounts",
+    "postbacks.rates",
     "postbacks.vault",
     "postbacks.receiver",
     "postbacks.schemas",
