@@ -252,7 +252,7 @@ def test_in_trouble_the_caller_is_told_and_afterwards_all_goes_on_by_itself(worl
 
 
 def test_a_database_that_the_broker_does_not_have_is_refused_with_a_sentence(own_broker, tmp_path):
-    """The caller is told at its first call, a worker at its start; beat waits and says why."""
+    """The caller is told at its first call, a worker at its start."""
     url = own_broker.url.removesuffix("/0") + "/99"
     words = "has no database of that number; correct POSTBACKS_BROKER_URL."
     with environment(POSTBACKS_BROKER_URL=url), pytest.raises(BrokerUnfit, match=words):
