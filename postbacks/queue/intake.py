@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -18,7 +18,7 @@ from postbacks.ledger.record import OVERHEAD_BYTES, SCHEMA
 from postbacks.logs import EventLog, unquoted
 from postbacks.queue import pacing
 from postbacks.queue.message import NEWER, Message, Unreadable, decode
-from postbacks.queue.scripts import ALONE_DEATHS_MAX, Argument, Scripts
+from postbacks.queue.scripts import ALONE_DEATHS_MAX, Argument, Scripts, TakenIn
 from postbacks.settings import Settings
 from postbacks.taskevents import admit, received
 from postbacks.urls import check_url, endpoint_of
@@ -29,6 +29,8 @@ log = EventLog(__name__)
 #: How much of an unreadable message is kept with it.
 MAX_RAW_BYTES: Final = 65_536
 
+#: Messages that one script accepts; more would hold the broker up for all others (300 MB of documents: 16 s).
+MAX_PORTION_BYTES: Final = 1 << 20
 #: A message's id, found without reading the message.
 _ID_HEADER: Final = re.compile(rb'"id": ?"([\x21\x23-\x5b\x5d-\x7e]{1,255})"')
 #: Fields of a postback in the arguments of ``accept.lua``.
@@ -106,20 +108,20 @@ class Intake:
             if not taken.messages:
                 self._scripts.end_intake(token)
                 return total, False
-            messages = taken.messages[: taken.at_once or None]
-            if taken.alone_deaths >= ALONE_DEATHS_MAX:
-                fields = list(_poison(messages[0], taken.alone_deaths))
-            else:
-                if taken.at_once == 1:
-                    self._scripts.accept_alone()
-                point("intake:accepting")
-                fields = self._orders(messages)
-            if not self._accept(token, len(messages), fields):
-                return total, True  # the lease was lost: another tick does these
-            total += len(messages)
-            if time.monotonic() >= deadline_s:
-                self._scripts.end_intake(token)
-                return total, True
+            for messages in _portions(taken):
+                if taken.alone_deaths >= ALONE_DEATHS_MAX:
+                    fields = list(_poison(messages[0], taken.alone_deaths))
+                else:
+                    if taken.at_once == 1:
+                        self._scripts.accept_alone()
+                    point("intake:accepting")
+                    fields = self._orders(messages)
+                if not self._accept(token, len(messages), fields):
+                    return total, True  # the lease was lost: another tick does these
+                total += len(messages)
+                if time.monotonic() >= deadline_s:
+                    self._scripts.end_intake(token)
+                    return total, True
 
     def accept_one(self, message: Message) -> None:
         """Accept a single postback, as a worker does that was given the queue ``postbacks`` itself."""
@@ -200,6 +202,22 @@ class Intake:
                 "intake.backlog_full", "the backlog is full; they are dead", account=names, postbacks=full
             )
         return True
+
+
+def _portions(taken: TakenIn) -> Iterator[list[bytes]]:
+    """What is accepted by one script each: what may be accepted at once, of large messages only some."""
+    if taken.at_once:  # after a death: how it goes on is asked anew
+        yield taken.messages[: taken.at_once]
+        return
+    portion: list[bytes] = []
+    size = 0
+    for message in taken.messages:
+        if portion and size + len(message) > MAX_PORTION_BYTES:
+            yield portion
+            portion, size = [], 0
+        portion.append(message)
+        size += len(message)
+    yield portion
 
 
 def _route(order: Order, account: Account | None) -> tuple[str | None, str]:
