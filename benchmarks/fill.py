@@ -101,8 +101,8 @@ def accept(client: redis.Redis, numbers: Iterable[int], account: Callable[[int],
     fields: list[Any] = []
 
     def send() -> None:
-        until(lambda: scripts.take_in(token, 10_000, 0) == [], 20, "the intake")  # a tick may hold it
-        assert scripts.accept(token, SCHEMA, 10_000_000, OVERHEAD_BYTES, fields) is not None
+        until(lambda: scripts.take_in(token, 10_000, 0) is not None, 20, "the intake")  # a tick may hold it
+        assert scripts.accept(token, SCHEMA, 10_000_000, OVERHEAD_BYTES, 0, fields) is not None
         fields.clear()
 
     for number in numbers:

@@ -52,7 +52,7 @@ class _World:
         token, before_s = uuid.uuid4().hex, exact_cpu_s(self.pid)
         count = 0
         for _ in range(CLAIMS):
-            _, begun, _ = self.scripts.claim(
+            _, begun, *_ = self.scripts.claim(
                 token,
                 30_000,
                 at_most=PER_CLAIM,
