@@ -1,15 +1,18 @@
 """``python -m postbacks.examiner TOKEN``: tries what is in quarantine, with care, and ends when it is empty.
 
 It is a process of its own because it may die of what it tries. A worker's keeper (``delivery/quarantine.py``)
-starts it, and tells it to stop by closing its standard input, which the kernel does when the worker dies.
+starts it, and tells it to stop by its standard input.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import select
+import signal
 import sys
 from pathlib import Path
+from typing import Final
 
 from postbacks.accounts import store
 from postbacks.broker import client
@@ -21,14 +24,32 @@ from postbacks.queue.scripts import Scripts
 from postbacks.settings import load
 from postbacks.tasks import decide
 
+#: What a service manager sends to all processes of a worker, and a terminal to its group.
+_ENDS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
-def _is_told_to_stop() -> bool:
-    readable, _, _ = select.select([sys.stdin], [], [], 0)
-    return bool(readable)  # nothing is ever written to it: that is its end
+
+class _Stop:
+    """Whether the examiner is to end: a word or the end of its standard input, a signal, or its worker's death."""
+
+    def __init__(self) -> None:
+        self._parent = os.getppid()
+        self._signalled = False
+        for number in _ENDS:
+            signal.signal(number, self._on_signal)  # by itself one would end it in the middle of its POSTs
+
+    def _on_signal(self, *_: object) -> None:
+        self._signalled = True
+
+    def __call__(self) -> bool:
+        if self._signalled or os.getppid() != self._parent:
+            return True
+        readable, _, _ = select.select([sys.stdin], [], [], 0)
+        return bool(readable)
 
 
 def main(token: str) -> int:
     """Examine; returns the exit code."""
+    must_stop = _Stop()
     settings = load()
     write_to_stderr(settings.log)
     with contextlib.suppress(OSError):
@@ -46,7 +67,7 @@ def main(token: str) -> int:
             slice_s=float("inf"),
             token=token,
             examines=True,
-            must_stop=_is_told_to_stop,
+            must_stop=must_stop,
         ).run()
     finally:
         adapter.close()

@@ -115,10 +115,6 @@ class PostbackTask(Task):
         if options or link or link_error or task_id is not None:
             check_options(task_id=task_id, link=link, link_error=link_error, **options)
         order = check_order(args or (), kwargs or {})
-        options["queue"] = keys.QUEUE
-        options["headers"] = {**(options.get("headers") or {}), SCHEMA_HEADER: SCHEMA}
-        options.setdefault("argsrepr", args_of(order.account, order.event.origin, order.event.code))
-        options.setdefault("kwargsrepr", "{}")
         _check_broker()
         if not options and producer is None and shadow is None:
             template = _templates.get()

@@ -98,6 +98,7 @@ class DeliveryLoop:
         self._suspects: set[str] = set()
         self._reported_slow: set[str] = set()
         self._claimed: list[Claimed] = []
+        self._put_off: list[str] = []
         self._held = HeldPostbacks()
         self._held_limit: dict[str, int] = {}
         self._next_claim_s = 0.0
@@ -142,7 +143,7 @@ class DeliveryLoop:
                 self._pause(now_s, error)
                 if self._must_stop() and not self._open:
                     return self.sent  # the leases settle what could not be noted
-            if not self._open and not self._notes and not self._claimed:
+            if not self._open and not self._notes and not self._claimed and not self._put_off:
                 if not self._claiming and not len(self._held):
                     break
                 if self._claiming and not found and not len(self._held) and now_s - found_s >= self._linger_s:
@@ -291,6 +292,8 @@ class DeliveryLoop:
         Where a profile cannot be had, nothing goes out unsigned: the postback is put off, and no attempt
         of it is counted.
         """
+        if self._put_off:  # of an earlier turn, in which the broker did not answer
+            self._postpone()
         if not self._claimed:
             return
         claimed, self._claimed = self._claimed, []
@@ -299,18 +302,24 @@ class DeliveryLoop:
             profiles = self._profiles.look_up({one.account for one in claimed}, claimed[0].at_ms)
         except PostbacksError as error:
             log.error("delivery.accounts_unavailable", str(error), postbacks=len(claimed))  # noqa: TRY400
-        put_off = [one.id for one in claimed if one.account not in profiles]
+        self._put_off += [one.id for one in claimed if one.account not in profiles]
         for one in claimed:
             if one.account not in profiles:
                 continue
             try:
                 self._begin(one, profiles[one.account])
             except (ValueError, TypeError):
-                # A record that somebody has spoilt must not take the others along; its lease settles it.
+                # A record that somebody has spoilt must not take the others along; its lease settles it, which
+                # ends with this loop's.
                 log.exception("delivery.not_begun", account=one.account, id=one.id)
+                self._drain()
         started(claimed, profiles)
-        if put_off:
-            self._scripts.postpone(self._token, PUT_OFF_MS, "account_unusable", put_off)
+        if self._put_off:
+            self._postpone()
+
+    def _postpone(self) -> None:
+        self._scripts.postpone(self._token, PUT_OFF_MS, "account_unusable", self._put_off)
+        self._put_off = []
 
     def _begin(self, claimed: Claimed, profile: Profile) -> None:
         lines = headers(

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import uuid
+from contextlib import suppress
 from typing import Final
 
 from postbacks import keys
@@ -19,11 +20,14 @@ from postbacks.broker import broker_errors, client
 from postbacks.errors import BrokerError
 from postbacks.logs import EventLog
 from postbacks.settings import load
+from postbacks.version import VERSION
 
 log = EventLog(__name__)
 
 #: Seconds between two looks whether a tick has found something in quarantine.
 LOOK_EVERY_S: Final = 0.5
+#: The same after examiners that have died or could not be started, one after the other.
+LOOK_AT_LEAST_EVERY_S: Final = 30.0
 #: What runs in the process; it is above us, since it asks Celery's retry what follows a failure.
 MODULE: Final = "postbacks.examiner"
 
@@ -54,24 +58,31 @@ class Keeper:
             self._thread.join(load().stop_within_s + 1)
 
     def _keep(self) -> None:
-        while not self._stopping.wait(LOOK_EVERY_S):
+        pause_s = LOOK_EVERY_S
+        while not self._stopping.wait(pause_s):
             if not _wanted.value:
                 continue
             _wanted.value = 0
+            died = True
             try:
-                self._examine()
-            except OSError as error:
-                log.error("quarantine.not_examined", f"{error} A later tick tries again.")  # noqa: TRY400
+                died = self._examine() != 0
+            except Exception:
+                log.exception("quarantine.not_examined", "a later tick tries again")
+            # one that cannot start would be started again at every tick
+            pause_s = min(2 * pause_s, LOOK_AT_LEAST_EVERY_S) if died else LOOK_EVERY_S
 
-    def _examine(self) -> None:
-        token = uuid.uuid4().hex
+    def _examine(self) -> int:
+        """Run one to its end; returns its exit code."""
+        token = f"{uuid.uuid4().hex}@{VERSION}"
         with subprocess.Popen(  # noqa: S603 - a module of ours
             (sys.executable, "-m", MODULE, token), stdin=subprocess.PIPE
         ) as examiner:
             assert examiner.stdin is not None
             while examiner.poll() is None:
                 if self._stopping.wait(0.05):
-                    examiner.stdin.close()  # as our own death would
+                    with suppress(BrokenPipeError):
+                        examiner.stdin.write(b"stop\n")
+                        examiner.stdin.close()
                     examiner.wait()
         if examiner.returncode != 0:
             log.error(
@@ -80,10 +91,11 @@ class Keeper:
                 exit=examiner.returncode,
             )
             _end_lease(token)
+        return examiner.returncode
 
 
 def _end_lease(token: str) -> None:
-    """Its claims need not wait for the end of their lease: it is known to be dead."""
+    """Its claims need not wait for the end of their lease: it was seen to die, and ``reap.lua`` counts that."""
     try:
         with broker_errors():
             client().zadd(keys.CLAIMERS, {token: 0}, xx=True)

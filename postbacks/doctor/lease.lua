@@ -9,7 +9,7 @@ local adopted, shortened = 0, 0
 for i = 5, #ARGV do
   local token = ARGV[i]
   if redis.call('EXISTS', CLAIMS .. token) == 1 then
-    adopted = adopted + redis.call('ZADD', CLAIMERS, 'NX', 0, token)
+    adopted = adopted + redis.call('ZADD', CLAIMERS, 'NX', 1, token) -- 0 would say that it was seen to die
   end
 end
 for _, token in ipairs(redis.call('ZRANGEBYSCORE', CLAIMERS, now + lease_ms + slack_ms, '+inf')) do

@@ -49,6 +49,18 @@ local function remove(id, place)
   end
 end
 
+-- where one waits: what may have killed its process goes to the quarantine
+local function wait(id, lane, begun)
+  local suspicion = redis.call('HGET', RECORD .. id, 'suspicion')
+  if suspicion or begun then
+    if not suspicion then redis.call('HSET', RECORD .. id, 'suspicion', 'few') end
+    redis.call('ZADD', QUARANTINE, suspicion == 'alone' and ALONE or FEW_SLOW, id)
+  else
+    redis.call('LPUSH', LANE .. lane, id)
+    touched[lane] = true
+  end
+end
+
 -- what reap.lua does with a claim: a POST that may have begun stands as an attempt, outcome unknown
 local function take_back(id, account, lane)
   local record = RECORD .. id
@@ -61,8 +73,7 @@ local function take_back(id, account, lane)
   end
   if r[3] then return finish(id, account, 'cancelled', 'revoked', DONE) end
   redis.call('HSET', record, 'state', 'waiting')
-  redis.call('LPUSH', LANE .. lane, id)
-  touched[lane] = true
+  wait(id, lane, number > 0)
 end
 
 local function settle(id, state, account, lane, found)
@@ -77,8 +88,7 @@ local function settle(id, state, account, lane, found)
   if kept or state == '' then return 1 end
   local r = redis.call('HMGET', RECORD .. id, 'next_ms', 'ended_ms')
   if kind == 'lane' then
-    redis.call('LPUSH', LANE .. lane, id)
-    touched[lane] = true
+    wait(id, lane, false)
   elseif kind == 'claims' then
     take_back(id, account, lane)
   elseif kind == 'parked' then

@@ -243,9 +243,9 @@ CHECKS: Final = (
     Check(
         "claims-ownerless", "wrong", "claims whose delivering loop is not among the claimers",
         "Postbacks are claimed by a loop that no lease stands for, so nobody would take them over",
-        "`postbacks doctor --fix` returns them to the front of their lanes.",
+        "`postbacks doctor --fix` returns what was held to its lane, and what was in flight to the quarantine.",
         _survey(survey.OWNERLESS),
-        "returns them to the front of their lanes, as after a lease that ran out",
+        "returns them as after a lease that ran out: what was held to its lane, what was in flight to the quarantine",
     ),
     Check(
         survey.PACE, "wrong", "each lane's count of claimed postbacks against its claims",
@@ -306,7 +306,7 @@ CHECKS: Final = (
     ),
     # -- the ledger ------------------------------------------------------------------------
     Check(
-        survey.NO_PLACE, "wrong", "records whose postback stands in no lane, claim, parked set or index",
+        survey.NO_PLACE, "wrong", "records whose postback stands in no lane, claim, quarantine, parked set or index",
         "Postbacks that the ledger knows stand nowhere, and would never be sent or never dropped",
         "`postbacks doctor --fix` puts them where their records say. Report this: no move leaves it behind.",
         _survey(survey.NO_PLACE), _REDO,

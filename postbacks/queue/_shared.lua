@@ -71,7 +71,7 @@ end
 -- a postback comes to an end: index is DONE or DEAD
 local function finish(id, account, state, reason, index)
   redis.call('HSET', RECORD .. id, 'state', state, 'reason', reason, 'ended_ms', now)
-  redis.call('HDEL', RECORD .. id, 'next_ms', 'suspicion', 'alone_deaths')
+  redis.call('HDEL', RECORD .. id, 'next_ms', 'suspicion', 'alone_deaths', 'alone_lapses')
   redis.call('ZADD', index, now, id)
   leave_backlog(account)
 end

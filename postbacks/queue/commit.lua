@@ -41,7 +41,7 @@ for at = FIRST, #ARGV - 1, WIDTH do
   local shared = mood == 'shared' and held_as[id] == '0'
   if mood == 'shared' then mood = 'failed' end
   local record = RECORD .. id
-  local known = redis.call('HMGET', record, 'attempt:' .. number, 'cancel', 'next_ms', 'suspicion', 'alone_deaths')
+  local known = redis.call('HMGET', record, 'attempt:' .. number, 'cancel', 'next_ms', 'suspicion')
   if known[1] or not held_as[id] then
     results[#results + 1] = { '', 0 }
   else
@@ -64,7 +64,7 @@ for at = FIRST, #ARGV - 1, WIDTH do
       redis.call('HINCRBY', record, 'failures', 1)
       note_end(id, account, 'dead', reason, DEAD, number, attempt)
     end
-    if known[4] or known[5] then redis.call('HDEL', record, 'suspicion', 'alone_deaths') end -- its process lives
+    if known[4] then redis.call('HDEL', record, 'suspicion', 'alone_deaths', 'alone_lapses') end -- its process lives
     if known[3] and state ~= 'parked' then redis.call('HDEL', record, 'next_ms') end
     local tally = lanes[lane]
     if not tally then

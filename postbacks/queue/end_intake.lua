@@ -4,5 +4,5 @@
 -- ARGV[2] token of the tick
 -- Returns 1 if the lease was ours, else 0.
 if redis.call('HGET', INTAKE_LEASE, 'token') ~= ARGV[2] then return 0 end
-redis.call('HDEL', INTAKE_LEASE, 'token', 'expires_ms')
+redis.call('HDEL', INTAKE_LEASE, 'token', 'expires_ms', 'alone')
 return 1

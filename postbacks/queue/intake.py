@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -12,7 +13,7 @@ from typing import Any, Final
 from postbacks.accounts import UNKNOWN_ACCOUNT, Account, AccountStore, check_name, find_accounts
 from postbacks.broker import broker_errors
 from postbacks.catalogue import Event, parse_event
-from postbacks.errors import PostbacksError, UnsupportedOption
+from postbacks.errors import BrokerError, PostbacksError, UnsupportedOption
 from postbacks.faults import point
 from postbacks.ledger.record import OVERHEAD_BYTES, SCHEMA
 from postbacks.logs import EventLog, unquoted
@@ -99,6 +100,15 @@ class Intake:
         Returns:
             How many messages were taken in, and whether there may be more.
         """
+        try:
+            return self._run(token, deadline_s)
+        except BaseException:
+            # Whatever failed (an account store, the broker), this process lives: no message is suspected of it.
+            with suppress(BrokerError):
+                self._scripts.end_intake(token)
+            raise
+
+    def _run(self, token: str, deadline_s: float) -> tuple[int, bool]:
         lease_ms = int(self._settings.intake_lease_s * 1000)
         total = 0
         while True:

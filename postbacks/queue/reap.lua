@@ -6,14 +6,16 @@
 --
 -- KEYS[last]  hash  totals of all workers
 -- ARGV[2] postbacks at most   ARGV[3] ms that one waits whose process died while it was alone
--- ARGV[4] such deaths after which one is dead
+-- ARGV[4] such deaths after which one is dead   ARGV[5] leases that ran out while one was alone, with nobody who
+--   saw its process die, after which it is dead: a lease may also be lost to a broker that is away
 -- Returns how many were taken back; as many as asked for means that there may be more.
-local at_most, pause_ms, deaths_max = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local token, claims, entries
+local at_most, pause_ms = tonumber(ARGV[2]), tonumber(ARGV[3])
+local deaths_max, lapses_max = tonumber(ARGV[4]), tonumber(ARGV[5])
+local token, claims, entries, seen_to_die
 repeat -- loops that died with nothing in their hands are gone over at once
-  local expired = redis.call('ZRANGEBYSCORE', CLAIMERS, '-inf', now, 'LIMIT', 0, 1)
+  local expired = redis.call('ZRANGEBYSCORE', CLAIMERS, '-inf', now, 'WITHSCORES', 'LIMIT', 0, 1)
   if #expired == 0 then return 0 end
-  token = expired[1]
+  token, seen_to_die = expired[1], tonumber(expired[2]) == 0
   claims = CLAIMS .. token
   -- all of a loop at once, so that their order is kept; only of a very large one a part
   if redis.call('HLEN', claims) <= 5 * at_most then
@@ -54,9 +56,15 @@ local function suspect(orphan)
     redis.call('ZADD', QUARANTINE, score, orphan.id)
     return note_unknown(orphan, 'the worker died or lost its lease before it noted the answer')
   end
-  local deaths = redis.call('HINCRBY', record, 'alone_deaths', 1)
-  note_unknown(orphan, 'the process died while it sent this postback alone: death ' .. deaths .. ' of ' .. deaths_max)
-  if deaths >= deaths_max then return finish(orphan.id, orphan.account, 'dead', 'poison', DEAD) end
+  local count, most
+  if seen_to_die then
+    count, most = redis.call('HINCRBY', record, 'alone_deaths', 1), deaths_max
+    note_unknown(orphan, 'the process died while it sent this postback alone: death ' .. count .. ' of ' .. most)
+  else
+    count, most = redis.call('HINCRBY', record, 'alone_lapses', 1), lapses_max
+    note_unknown(orphan, 'its lease ran out while it was sent alone: ' .. count .. ' of ' .. most)
+  end
+  if count >= most then return finish(orphan.id, orphan.account, 'dead', 'poison', DEAD) end
   redis.call('HSET', record, 'state', 'parked', 'next_ms', now + pause_ms)
   redis.call('ZADD', PARKED, now + pause_ms, orphan.id)
 end

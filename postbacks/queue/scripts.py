@@ -43,6 +43,9 @@ FEW: Final = 20
 #: Deaths of a process while a postback was alone in it, after which the postback is set aside among the dead.
 ALONE_DEATHS_MAX: Final = 3
 
+#: The same where nobody saw a death, only a lease that ran out: a container that dies whole, or a broker away.
+ALONE_LAPSES_MAX: Final = 10
+
 
 class TakenIn(NamedTuple):
     """Messages that a tick has taken.
@@ -135,7 +138,7 @@ class Scripts:
 
     def reap(self, at_most: int, pause_ms: int) -> int:
         """Take back what a silent loop had claimed; returns how many."""
-        arguments = (at_most, pause_ms, ALONE_DEATHS_MAX)
+        arguments = (at_most, pause_ms, ALONE_DEATHS_MAX, ALONE_LAPSES_MAX)
         return int(self.run("reap", arguments, more_keys=(keys.TOTALS,)))
 
     def examine(self, token: str, lease_ms: int, endpoint_max: int = 0) -> tuple[int, list[list[Any]], int]:

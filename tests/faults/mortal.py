@@ -14,9 +14,10 @@ import signal
 import sys
 import threading
 
+import redis
 from helpers import Rig
 
-from postbacks import settings
+from postbacks import keys, settings
 from postbacks.broker import client_for
 from postbacks.delivery.loop import DeliveryLoop
 from postbacks.queue import intake
@@ -77,6 +78,10 @@ def main() -> None:
             threading.Event().wait(order["lives_s"])
             os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
+        if status:  # as the keeper of a worker does for its examiner
+            with redis.Redis.from_url(os.environ["POSTBACKS_BROKER_URL"]) as client:
+                for token in client.zrange(keys.CLAIMERS, 0, -1):
+                    client.zadd(keys.CLAIMERS, {token: 0}, xx=True)
         print(os.waitstatus_to_exitcode(status), flush=True)
 
 

@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -152,6 +153,50 @@ def test_a_real_worker_dies_once_of_poison_and_afterwards_only_its_examiners_do(
     assert (story.state, story.reason) == ("dead", "poison")
     assert log.count("quarantine.examiner_died exit=-11") in {3, 4}
     assert {record.state for record in records} == {"delivered"}
+
+
+def test_an_examiner_that_is_told_to_end_finishes_what_it_has_in_flight(rig):
+    """SIGTERM reaches it too when a service manager ends the worker's whole group; its token says its version."""
+    answered = threading.Event()
+    with Receiver(lambda _: Answer(delay_s=1 if not answered.is_set() else 0)) as receiver:
+        set_account("acme", url=receiver.url())
+        (one,) = send_postbacks("acme", [EVENT])
+        rig.tick()
+        rig.scripts.claim(
+            "dies", 1, at_most=1, suspects_max=1, free=100, held_max=0, held_per_lane=1, slow_lanes=()
+        )
+        eventually(lambda: rig.tick().quarantined == 1, 5, "its place in quarantine")
+        command = [sys.executable, "-m", "postbacks.examiner", "examiner@test"]
+        with subprocess.Popen(command, stdin=subprocess.PIPE) as examiner:
+            receiver.wait_for(1, 20)
+            examiner.send_signal(signal.SIGTERM)
+            assert examiner.wait(20) == 0
+    record = rig.record(one)
+    assert (record.state, [attempt.outcome for attempt in record.attempts]) == (
+        "delivered",
+        ["unknown", "delivered"],
+    )
+
+
+def test_a_lease_that_is_lost_while_one_is_alone_is_no_death(rig):
+    """Nobody saw a process die: the broker was away, or the answer was lost. It takes ten of them."""
+    set_account("acme", url="http://127.0.0.1:2000/")
+    (one,) = send_postbacks("acme", [EVENT])
+    rig.tick()
+    rig.scripts.claim(
+        "dies", 1000, at_most=1, suspects_max=1, free=100, held_max=0, held_per_lane=1, slow_lanes=()
+    )
+    for _ in range(11):  # few, then alone
+        for _ in range(2):  # its lease has ended; its pause has
+            rig.advance(301)
+            rig.tick()
+        assert rig.record(one).state == "waiting"
+        rig.scripts.examine("lost", 1000, 0)
+    rig.advance(301)
+    rig.tick()
+    record = rig.record(one)
+    assert (record.state, record.reason) == ("dead", "poison")
+    assert record.attempts[-1].detail == "its lease ran out while it was sent alone: 10 of 10"
 
 
 def test_what_is_in_quarantine_can_be_revoked_and_stands_in_no_other_place(rig):

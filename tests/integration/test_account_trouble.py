@@ -126,3 +126,22 @@ def test_a_dead_loops_postbacks_return_in_their_order(rig):
     assert rig.tick().reaped == 40
     assert [one.decode() for one in rig.client.lrange(keys.lane("acme/general"), 0, -1)] == ids[1:]
     assert rig.client.zrange(keys.QUARANTINE, 0, -1) == [ids[0].encode()]
+
+
+def test_a_store_that_is_away_for_minutes_sets_no_message_aside(rig, monkeypatch):
+    """A tick that raises lives: nothing is suspected, and afterwards all are taken in."""
+    set_account("acme", url="http://127.0.0.1:9999/")
+    ids = send_postbacks("acme", [EVENT] * 3)
+
+    class Away:
+        def get_many(self, names):
+            raise OSError("connection refused")
+
+    monkeypatch.setattr(accounts, "store", Away)
+    for _ in range(12):
+        assert rig.tick().taken_in == 0
+        rig.advance(11)  # the intake's lease would have ended
+    monkeypatch.undo()
+    assert rig.tick().taken_in == 3
+    assert {rig.record(one).state for one in ids} == {"waiting"}
+    assert rig.client.hlen("postbacks:intake-lease") == 0

@@ -324,7 +324,7 @@ def test_a_claim_that_the_ledger_lost_sight_of_is_sent_again_as_an_unknown_attem
     lose_claim(ward)
     doctor_of(ward.rig).fix()
     assert [attempt.outcome for attempt in ward.rig.record(ward.sending).attempts] == ["unknown"]
-    assert ward.client.lindex(keys.lane(LANE), 0).decode() == ward.sending
+    assert ward.client.zrange(keys.QUARANTINE, 0, -1) == [ward.sending.encode()]
     assert ward.client.hget(keys.PACE + LANE, "claimed") == b"0"
 
 

@@ -26,7 +26,7 @@ from postbacks.doctor import moves, survey
 from postbacks.ledger.ledger import Ledger
 from postbacks.ledger.record import SCHEMA
 from postbacks.local import EmbeddedBroker
-from postbacks.queue.scripts import ALONE_DEATHS_MAX, FEW, Scripts
+from postbacks.queue.scripts import ALONE_DEATHS_MAX, ALONE_LAPSES_MAX, FEW, Scripts
 
 LEASE_MS = 30_000
 INTAKE_MS = 10_000
@@ -60,6 +60,7 @@ class Postback:
     suspicion: str = ""  # few, alone
     alone: bool = False  # in flight, and nothing else in its examiner
     alone_deaths: int = 0
+    alone_lapses: int = 0
     attempts: int = 0
     failures: int = 0
     cancel: bool = False
@@ -92,6 +93,7 @@ class Moves(RuleBasedStateMachine):
         self.intake_lease: tuple[str, int] = ("", 0)
         self.intake_deaths = self.intake_alone_deaths = 0
         self.intake_alone = False
+        self.seen_to_die: set[str] = set()
         self.notes: list[tuple[str, str, str, int]] = []  # token, id, lane, number of every POST begun
         self.count = 0
         self.endpoint_max = 0
@@ -229,6 +231,7 @@ class Moves(RuleBasedStateMachine):
         )  # fmt: skip
         assert (again_ms >= 0) == bool(self.client.exists(keys.ASIDE))
         self.leases[token] = self.now + LEASE_MS
+        self.seen_to_die.discard(token)
         assert len(begun) <= at_most
         assert len(held) <= held_max
         for row in begun:
@@ -257,6 +260,7 @@ class Moves(RuleBasedStateMachine):
         mine = [one for one in self.of("claimed") if one.token == token]
         _, rows, later = self.scripts.examine(token, LEASE_MS, self.endpoint_max)
         self.leases[token] = self.now + LEASE_MS
+        self.seen_to_die.discard(token)
         chosen = [self.known[row[0].decode()] for row in rows]
         if any(one.alone for one in mine):
             assert not chosen
@@ -281,11 +285,20 @@ class Moves(RuleBasedStateMachine):
         self.claim("one", 10, 100, 10, 2000, [])
         for _ in range(deaths):
             self.scripts.clock_offset_ms += PAUSE_MS
+            if twice:
+                self.see_it_die(token)
             for _ in (*TOKENS, *EXAMINERS):
                 self.reap(1000)
             self.release(1000)
             for _ in range(1 + twice):
                 self.examine(token)
+
+    def see_it_die(self, token: str) -> None:
+        """Its keeper ends the lease of an examiner that is dead."""
+        if token in self.leases:
+            self.client.zadd(keys.CLAIMERS, {token: 0}, xx=True)
+            self.leases[token] = self.now
+            self.seen_to_die.add(token)
 
     @precondition(lambda self: set(self.leases) & set(TOKENS))
     @rule(data=st.data())
@@ -347,12 +360,13 @@ class Moves(RuleBasedStateMachine):
         ((state, _),) = self.scripts.commit(token, LEASE_MS, limit_max, 86_400, row)
         if token in self.leases:
             self.leases[token] = self.now + LEASE_MS
+            self.seen_to_die.discard(token)
         postback = self.known.get(one)
         if not postback or (postback.place, postback.token, postback.attempts) != ("claimed", token, number):
             assert state == b"", "somebody else has it"
             return
         postback.token = ""
-        postback.suspicion, postback.alone, postback.alone_deaths = "", False, 0
+        postback.suspicion, postback.alone, postback.alone_deaths, postback.alone_lapses = "", False, 0, 0
         postback.noted[number] = verdict
         if verdict == "delivered":
             postback.place = "delivered"
@@ -387,6 +401,7 @@ class Moves(RuleBasedStateMachine):
         assert self.scripts.renew(token, LEASE_MS) == (token in self.leases)
         if token in self.leases:
             self.leases[token] = self.now + LEASE_MS
+            self.seen_to_die.discard(token)
 
     # -- the tick's way -------------------------------------------------------------------------
 
@@ -413,19 +428,24 @@ class Moves(RuleBasedStateMachine):
             if not self.client.zscore(keys.CLAIMERS, token):
                 assert not any(one.token == token for one in self.known.values())
                 self.leases.pop(token)
+                self.seen_to_die.discard(token)
         if not taken:
             assert not expired & set(self.leases), "an empty claimer stays"
 
     def suspect(self, one: Postback) -> None:
         """Its process died while its POST was open."""
-        one.token = ""
+        seen, one.token = one.token in self.seen_to_die, ""
         if not one.alone:
             one.place, one.suspicion = "quarantine", "alone" if one.suspicion else "few"
             return
-        one.alone, one.alone_deaths = False, one.alone_deaths + 1
+        one.alone = False
+        if seen:
+            one.alone_deaths += 1
+        else:
+            one.alone_lapses += 1
         one.place, one.due_ms = "parked", self.now + PAUSE_MS
-        if one.alone_deaths == ALONE_DEATHS_MAX:
-            one.place, one.suspicion, one.alone_deaths = "dead", "", 0
+        if one.alone_deaths == ALONE_DEATHS_MAX or one.alone_lapses == ALONE_LAPSES_MAX:
+            one.place, one.suspicion, one.alone_deaths, one.alone_lapses = "dead", "", 0, 0
 
     def is_claimed(self, one: str) -> bool:
         return any(self.client.hexists(keys.claims(token), one) for token in (*TOKENS, *EXAMINERS))

@@ -17,6 +17,7 @@ from postbacks import keys, send_postback, send_postbacks
 from postbacks.app import app
 from postbacks.queue.envelope import new_id
 from postbacks.receiver import Receiver
+from postbacks.tasks import PostbackTask
 
 EVENT = {
     "ORIGIN": "SUB",
@@ -212,3 +213,19 @@ def test_a_broker_that_is_gone_or_frozen_is_told_within_the_limit_and_is_used_ag
         producer.stdin.close()
         producer.wait(10)
         producer.stdout.close()
+
+
+def test_a_plain_call_takes_the_quick_way(broker, monkeypatch):
+    """``.delay()`` fills a template in; with options it goes Celery's own way."""
+    quick: list[str] = []
+    send_quickly = PostbackTask.send_quickly
+
+    def noting(self, template, producer, postback_id, order):
+        quick.append(postback_id)
+        return send_quickly(self, template, producer, postback_id, order)
+
+    monkeypatch.setattr(PostbackTask, "send_quickly", noting)
+    plain = send_postback.delay("acme", EVENT).id
+    named = send_postback.apply_async(("acme", EVENT), task_id="order-17").id
+    send_postback.apply_async(("acme", EVENT), countdown=60)
+    assert quick == [plain, named]
