@@ -145,7 +145,8 @@ def test_a_message_of_a_newer_version_is_kept_until_a_newer_worker_reads_it(rig,
     with Receiver() as receiver:
         set_account("acme", url=receiver.url())
         monkeypatch.setattr("postbacks.tasks.SCHEMA", SCHEMA + 1)
-        one = send_postback.delay("acme", EVENT).id
+        # with an option the message is made anew, and not from the template of calls before
+        one = send_postback.apply_async(("acme", EVENT), priority=0).id
         (raw,) = rig.client.lrange(keys.QUEUE, 0, -1)
         assert json.loads(raw)["headers"][SCHEMA_HEADER] == SCHEMA + 1
         rig.tick()
