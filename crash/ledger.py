@@ -171,6 +171,11 @@ def _sent_twice(of_id: Mapping[str, list[Post]], held: Held, deaths: Sequence[fl
 
 def _reason(post: Post, posts: Sequence[Post], entry: Entry | None, deaths: Sequence[float]) -> str:
     """Why there was another POST after this one, which the receiver had taken."""
+    after = posts[posts.index(post) + 1 :]
+    if entry is not None and all(
+        other.attempt < post.attempt and entry.outcomes.get(other.attempt) == "unknown" for other in after
+    ):
+        return UNKNOWN  # a worker that was frozen for longer than its lease made an earlier attempt's POST after all
     same = [other for other in posts if other.attempt == post.attempt]
     sent_again_within = post is not same[-1]
     if sent_again_within and post.status == CUT_OFF and len(same) == 2:

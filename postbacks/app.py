@@ -74,6 +74,7 @@ def _defaults() -> dict[str, Any]:
         "beat_scheduler": "postbacks.beat:SteadyScheduler",
         "beat_max_loop_interval": TICK_EVERY_S,
         "worker_pool": "threads",
+        "worker_consumer": "postbacks.consumer:SteadyConsumer",
         "worker_concurrency": 4,  # one delivers, one may finish the slice before, the others tick
         "worker_prefetch_multiplier": 1,
         # Ticks and wake-ups are not tied to the connection that they came by.

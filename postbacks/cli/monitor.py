@@ -38,8 +38,8 @@ def metrics(port: int, host: str) -> None:
     stop_signals()
     settings = load()
     server = MonitorServer(host, port, [SystemCollector(settings)], settings)
+    write_to_stderr(settings.log)
     if settings.log == "json":
-        write_to_stderr(settings.log)
         EventLog(__name__).info("metrics.served", host=host, port=server.port)
     else:
         shown = f"[{host}]" if ":" in host else host

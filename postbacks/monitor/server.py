@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import socket
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -54,7 +55,8 @@ class MonitorServer:
         self._settings = settings
         self._alive = alive
         try:
-            self._server = _Server((host, port), self._handler())
+            of_kind = _ServerV6 if ":" in host else _Server
+            self._server = of_kind((host, port), self._handler())
         except (OSError, OverflowError) as error:
             in_use = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
             what = (
@@ -129,10 +131,14 @@ class _Server(ThreadingHTTPServer):
 
     def server_bind(self) -> None:
         """Bind without the base's look-up of the machine's own name, which may take seconds."""
-        self.socket.setsockopt(1, 2, 1)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.socket.bind(self.server_address)
         self.server_address = self.socket.getsockname()
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Nothing: a client that went away is no event."""
+
+
+class _ServerV6(_Server):
+    address_family = socket.AF_INET6

@@ -134,9 +134,11 @@ class Container:
         return int(float(count))
 
 
-def run_in(service: str, *argv: str) -> dict[str, Any]:
-    """`docker compose run SERVICE …`: a command to its end, in a container like the service's."""
-    one = Container(service, 99, list(argv))
+def run_in(service: str, *argv: str, number: int = 99) -> dict[str, Any]:
+    """`docker compose run SERVICE …`: a command to its end, in a container like the service's; with a number,
+    `docker compose exec --index`, as far as its port goes.
+    """
+    one = Container(service, number, list(argv))
     code = one.process.wait(60)
     return {"code": code, "out": one.log}
 
@@ -282,7 +284,8 @@ def main() -> dict[str, Any]:
             r'^postbacks_attempts_total{outcome="delivered"} (\S+)$', read(9464, "/metrics")[1], re.MULTILINE
         ),
     }
-    seen["well"] = run_in("worker", *workers[0].spec["healthcheck"])
+    alive = next(one for one in workers if one is not victim).metrics_port - 9464
+    seen["well"] = run_in("worker", *workers[0].spec["healthcheck"], number=alive)
     seen["write"] = {
         where: run_in("worker", "python", "-c", f"open({where + '/x'!r}, 'w')")
         for where in ("/srv/postbacks", "/", "/opt/postbacks", "/tmp")
@@ -291,7 +294,7 @@ def main() -> dict[str, Any]:
     left = [*(one for one in workers if one is not victim), *beats, flower, metrics, server]
     seen["confined"] = {one.name: one.is_confined() for one in left}
     seen["stopped"] = {one.name: one.stop() for one in left}
-    seen["not well"] = run_in("worker", *workers[0].spec["healthcheck"])
+    seen["not well"] = run_in("worker", *workers[0].spec["healthcheck"], number=alive)
     seen["logs"] = {one.name: one.log for one in left}
     return seen
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -22,6 +23,7 @@ from kombu import Connection, Queue
 
 from postbacks import keys, send_postback
 from postbacks.app import app
+from postbacks.consumer import SteadyConsumer
 from postbacks.errors import BrokerUnfit
 from postbacks.local import EmbeddedBroker, LocalStack
 from postbacks.queue.publish import DirectProducer
@@ -343,3 +345,22 @@ def test_a_wake_up_whose_connection_is_gone_before_its_acknowledgement_does_not_
         request = WakeRequest(message, on_ack=message.ack_log_error, app=app, connection_errors=())
         request.acknowledge()
     assert request.acknowledged
+
+
+def test_a_connection_that_cannot_be_closed_does_not_end_the_worker(broker):
+    """A tick is unacknowledged when its connection is lost: kombu's closing raises, the worker connects anew."""
+    connection = app.connection_for_read()
+    deliver.apply_async(connection=connection)
+    consumer = connection.Consumer([Queue(keys.WORK_QUEUE)], callbacks=[lambda *_: None])
+    consumer.consume()
+    connection.drain_events(timeout=10)
+    connection.default_channel._disconnect_pools()
+    connection.transport.client = None  # as after Connection.collect
+    with pytest.raises(AttributeError, match="hostname"):
+        connection.default_channel.qos.restore_unacked()
+    ours = SteadyConsumer.__new__(SteadyConsumer)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the connection is lost
+        ours.__dict__.update(app=app, connection=connection)
+        ours.on_connection_error_after_connected(OSError("gone"))
+    assert ours.connection is None

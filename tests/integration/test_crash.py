@@ -161,6 +161,14 @@ def test_a_double_is_reported_with_the_reason_that_the_ledger_gives(first, numbe
     assert bool(ledger.faults(may_lose=False)) == (reason == NO_REASON)
 
 
+def test_an_earlier_attempt_that_a_frozen_worker_makes_late_is_explained_by_its_lost_lease():
+    """Attempt 2 was delivered; then attempt 1 arrived, of which the ledger says that nobody noted it."""
+    posts = [Post("a", 2, 11.0, "200"), Post("a", 1, 13.0, "200")]
+    for first, reason in (("unknown", UNKNOWN), ("delivered", NO_REASON)):
+        ledger = made(posts=posts, entries={"a": Entry("delivered", {1: first, 2: "delivered"})})
+        assert dict(ledger.twice) == {reason: ["a"]}
+
+
 def test_a_double_may_have_two_reasons():
     """Cut off on a kept connection, sent once more over a new one, and then the worker was killed."""
     posts = [Post("a", 1, 11.0, "cut"), Post("a", 1, 11.1, "200"), Post("a", 2, 15.0, "200")]

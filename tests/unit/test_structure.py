@@ -21,6 +21,7 @@ FLOORS = [
     "postbacks.tasks",
     "postbacks.worker",
     "postbacks.beat",
+    "postbacks.consumer",
     "postbacks.doctor",
     "postbacks.monitor",
     "postbacks.control",
