@@ -53,6 +53,7 @@ class Scene:
         overdue: parked postbacks whose countdown ended before the slack.
         overdue_since_ms: when the first of them was due.
         sizes: quarantine, parked, dead, done.
+        quarantined_ms: when the last POST began of the one that is in quarantine the longest, of those looked at.
         workers: names of the workers that answered; None where they were not asked.
     """
 
@@ -75,6 +76,7 @@ class Scene:
     overdue: int
     overdue_since_ms: int | None
     sizes: Mapping[str, int]
+    quarantined_ms: int | None
     workers: tuple[str, ...] | None
 
     @property
@@ -120,6 +122,7 @@ def look(scripts: Scripts, *, overdue_slack_ms: int, workers: Sequence[str] | No
         ) = pipe.execute()  # fmt: skip
         tasks = _tasks(client)
         ready = _heads(client, [*trusted, *suspect])
+        quarantined_ms = _quarantined_ms(client)
     ends = [int(score) for _, score in (*done, *dead)]
     held = unacked[1] if isinstance(unacked[1], dict) else {}
     return Scene(
@@ -142,8 +145,16 @@ def look(scripts: Scripts, *, overdue_slack_ms: int, workers: Sequence[str] | No
         overdue=overdue,
         overdue_since_ms=int(first[0][1]) if overdue and first else None,
         sizes={"quarantine": quarantined, "parked": parked, "dead": dead_size, "done": done_size},
+        quarantined_ms=quarantined_ms,
         workers=None if workers is None else tuple(workers),
     )
+
+
+def _quarantined_ms(client: Any) -> int | None:
+    pipe = client.pipeline(transaction=False)
+    for one in client.zrange(keys.QUARANTINE, 0, SAMPLE - 1):
+        pipe.hget(keys.record(text(one)), "sent_ms")
+    return min((int(ms) for ms in pipe.execute() if ms), default=None)
 
 
 def _fsync(client: Any) -> str | None:

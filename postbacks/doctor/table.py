@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 #: Seconds after which the postback that waits the longest is worth a word.
 OLDEST_S: Final = 60.0
+#: Seconds after which one in quarantine should have been tried: a lease and some turns.
+QUARANTINE_S: Final = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,12 @@ def _schemas(look: Look) -> dict[str, str]:
 
 def _some(count: int, words: str) -> dict[str, str]:
     return {"": f"{count:,} {words}"} if count else {}
+
+
+def _quarantine_old(look: Look) -> dict[str, str]:
+    since_ms = look.scene.quarantined_ms
+    age_s = 0.0 if since_ms is None else (look.scene.now_ms - since_ms) / 1000
+    return {"": f"one was last sent {duration(age_s)} ago"} if age_s > QUARANTINE_S else {}
 
 
 def _dead(look: Look) -> dict[str, str]:
@@ -303,6 +311,13 @@ CHECKS: Final = (
         "They leave within minutes. If they stay, no worker runs examiners (see workers), or each one dies: see "
         "quarantine.examiner_died in the workers' logs, and docs/reliability.md#poison.",
         lambda look: _some(look.scene.sizes["quarantine"], "in quarantine"),
+    ),
+    Check(
+        "quarantine-old", "wrong", "postbacks in quarantine: their last POST began within ten minutes",
+        "Postbacks stay in quarantine, and nobody tries them",
+        "No worker runs examiners (see workers), or they cannot start: see quarantine.not_examined and "
+        "quarantine.examiner_died in the workers' logs. An account's rate or limit may hold them up as well.",
+        _quarantine_old,
     ),
     # -- the ledger ------------------------------------------------------------------------
     Check(

@@ -121,6 +121,12 @@ def die(ward):
     ward.rig.tick()
 
 
+def die_long_ago(ward):
+    die(ward)
+    now_ms = int(ward.client.time()[0]) * 1000
+    ward.client.hset(keys.record(ward.sending), "sent_ms", now_ms - 1_000_000)
+
+
 def misplace(ward):
     ward.client.zrem(keys.PARKED, ward.parked)
     ward.client.rpush(keys.lane(LANE), ward.parked)
@@ -260,6 +266,7 @@ DAMAGE = [
     (double_sending, survey.TWO_PLACES, "lane acme/mt and claims loop"),
     (double_quarantined, survey.TWO_PLACES, "lane acme/mt and quarantine"),
     (die, "quarantine", "1 in quarantine"),
+    (die_long_ago, "quarantine-old", "one was last sent 16 min"),
     (misplace, survey.WRONG_PLACE, "its record says parked, it stands in lane acme/mt"),
     (misplace_lane, survey.WRONG_PLACE, "it stands in lane other/mt"),
     (delete_record, survey.NO_RECORD, "no record, it stands in lane acme/mt"),
