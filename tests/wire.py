@@ -40,14 +40,21 @@ class Wire:
         except (redis.RedisError, OSError, ValueError):
             pass  # closed
 
+    def told(self, postback_id: str) -> list[dict[str, Any]]:
+        """The events of a postback in the order of their times: two processes may send theirs the other way round.
+
+        Celery's state of a task goes by what has most weight, so Flower shows the same.
+        """
+        return sorted(self.of.get(postback_id, []), key=lambda event: event["timestamp"])
+
     def kinds(self, postback_id: str) -> list[str]:
         """What was told of a postback, in order."""
-        return [event["type"].removeprefix("task-") for event in self.of.get(postback_id, [])]
+        return [event["type"].removeprefix("task-") for event in self.told(postback_id)]
 
     def wait(self, postback_id: str, *kinds: str) -> list[dict[str, Any]]:
         """Its events, once these and no others were told."""
         eventually(lambda: self.kinds(postback_id) == list(kinds), what=f"{kinds} of {postback_id}")
-        return self.of[postback_id]
+        return self.told(postback_id)
 
     def close(self) -> None:
         """Stop listening."""
