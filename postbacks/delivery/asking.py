@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from postbacks.queue.scripts import Call, claim_call, examine_call
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from postbacks.queue.scripts import Scripts
     from postbacks.settings import Settings
 
 #: Seconds between two looks for work while transfers are open and nothing was found.
@@ -51,40 +52,40 @@ class Asking:
     """Asks for one loop.
 
     Args:
-        scripts: the scripts of the broker.
         settings: the process's settings.
         token: the loop's name among the claimers.
         examines: it takes from the quarantine, and from there alone, instead of the lanes.
     """
 
-    def __init__(self, scripts: Scripts, settings: Settings, token: str, *, examines: bool) -> None:
-        self._scripts = scripts
+    def __init__(self, settings: Settings, token: str, *, examines: bool) -> None:
         self._settings = settings
         self._token = token
         self._lease_ms = int(settings.claim_lease_s * 1000)
         self._examines = examines
 
-    def claim(
+    def call(
         self, at_most: int, suspects_max: int, free: int, held_max: int, slow_lanes: Iterable[str]
-    ) -> Asked:
-        """Claim from the lanes, or take from the quarantine."""
+    ) -> Call:
+        """The script that claims from the lanes, or takes from the quarantine."""
         settings = self._settings
         if self._examines:
-            now_ms, begun, later = self._scripts.examine(
-                self._token, self._lease_ms, settings.endpoint_max_transfers
-            )
-            return Asked(now_ms, begun, [], int(LOOK_EVERY_S * 1000) if later else -1)
-        return Asked(
-            *self._scripts.claim(
-                self._token,
-                self._lease_ms,
-                at_most=at_most,
-                suspects_max=suspects_max,
-                free=free,
-                held_max=held_max,
-                held_per_lane=settings.probe_claims,
-                slow_lanes=slow_lanes,
-                endpoint_max=settings.endpoint_max_transfers,
-                weights=settings.group_weights,
-            )
+            return examine_call(self._token, self._lease_ms, settings.endpoint_max_transfers)
+        return claim_call(
+            self._token,
+            self._lease_ms,
+            at_most=at_most,
+            suspects_max=suspects_max,
+            free=free,
+            held_max=held_max,
+            held_per_lane=settings.probe_claims,
+            slow_lanes=slow_lanes,
+            endpoint_max=settings.endpoint_max_transfers,
+            weights=settings.group_weights,
         )
+
+    def read(self, reply: list[Any]) -> Asked:
+        """What the script gave."""
+        if self._examines:
+            now_ms, begun, later = reply
+            return Asked(now_ms, begun, [], int(LOOK_EVERY_S * 1000) if later else -1)
+        return Asked(*reply)

@@ -11,7 +11,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from postbacks.delivery.asking import LOOK_AGAIN_S, LOOK_EVERY_S, Asking
 from postbacks.delivery.capacity import transfers_allowed
@@ -27,6 +27,7 @@ from postbacks.delivery.transport import CurlAdapter
 from postbacks.errors import BrokerError, PostbacksError
 from postbacks.faults import point
 from postbacks.logs import EventLog
+from postbacks.queue.exchange import Exchange
 from postbacks.queue.scripts import Scripts
 from postbacks.settings import Settings
 from postbacks.taskevents import gone, started
@@ -90,7 +91,9 @@ class DeliveryLoop:
         tally = tally or Tally(adapter)
         self._notes = Notes(scripts, self._token, settings, decide, tally, self._mood)
         self._linger_s = linger_s
-        self._asking = Asking(scripts, settings, self._token, examines=examines)
+        self._asking = Asking(settings, self._token, examines=examines)
+        self._exchange = Exchange(scripts, settings.broker_timeout_s, adapter.watch)
+        self._asked_for = 0  # transfers that the claim which is on its way may bring
         self._lease_ms = int(settings.claim_lease_s * 1000)
         self._max_transfers = transfers_allowed(settings)
         self._open: dict[int, tuple[Transfer, Claimed]] = {}  # oldest first
@@ -119,6 +122,12 @@ class DeliveryLoop:
         and asks again with growing pauses; what it cannot note before its lease ends is sent again
         by somebody else.
         """
+        try:
+            return self._run()
+        finally:
+            self._exchange.drop()
+
+    def _run(self) -> int:
         before = self._adapter.connections
         slice_ends_s = time.monotonic() + self._slice_s
         stop_by_s = math.inf
@@ -143,7 +152,7 @@ class DeliveryLoop:
                 self._pause(now_s, error)
                 if self._must_stop() and not self._open:
                     return self.sent  # the leases settle what could not be noted
-            if not self._open and not self._notes and not self._claimed and not self._put_off:
+            if not (self._open or self._exchange or self._notes or self._claimed or self._put_off):
                 if not self._claiming and not len(self._held):
                     break
                 if self._claiming and not found and not len(self._held) and now_s - found_s >= self._linger_s:
@@ -158,15 +167,18 @@ class DeliveryLoop:
         return self.sent
 
     def _talk_to_broker(self, now_s: float, found: bool) -> bool:
-        """Note, give back, claim, renew, as far as each is due; returns whether there was work."""
+        """Hear, note, claim, give back, renew, as far as each is due; returns whether there was work."""
+        if self._exchange:
+            if self._adapter.heard or self._exchange.overdue(now_s):
+                found = self._hear(now_s, found)
+        elif self._adapter.heard:
+            self._exchange.drop()  # nothing was asked: the broker has closed the connection
         self._notes.decide()
-        if self._notes.are_due(now_s, len(self._open)):
-            self._commit()
-        self._begin_claimed()
+        if not self._exchange:
+            self._ask(now_s)
+        self._begin_claimed()  # while the broker works
         if not self._claiming and len(self._held):
             self._give_back()
-        if self._claiming and now_s >= self._next_claim_s:
-            found = self._claim(now_s)
         if len(self._held) and now_s >= self._next_begin_s:
             self._begin_held(now_s)
         if now_s >= self._next_renewal_s:
@@ -175,10 +187,72 @@ class DeliveryLoop:
             self._next_renewal_s = now_s + self._lease_ms / 3000
         return found
 
+    def _ask(self, now_s: float) -> None:
+        """Send the notes and the claim that are due, together: a note makes room for more."""
+        notes_due = self._notes.are_due(now_s, len(self._open))
+        claims = self._claiming and (notes_due or now_s >= self._next_claim_s)
+        free = self._max_transfers - len(self._open) - len(self._claimed)
+        if claims and free <= 0:
+            self._next_claim_s = now_s + LOOK_EVERY_S
+            claims = False
+        calls = []
+        if notes_due or claims:
+            note = self._notes.call()
+            calls += [note] if note is not None else []
+        if claims:
+            self._asked_for = min(free, CLAIM_BATCH)
+            calls.append(
+                self._asking.call(
+                    self._asked_for,
+                    max(
+                        0, self._max_transfers // 2 - sum(self._open_of_lane[lane] for lane in self._suspects)
+                    ),
+                    free,
+                    max(0, HELD_MAX - len(self._held)),
+                    self._newly_slow(now_s),
+                )
+            )
+        if calls:
+            try:
+                self._exchange.send(calls)
+            except BrokerError:
+                self._not_heard(claimed=claims)
+                raise
+
+    def _hear(self, now_s: float, found: bool) -> bool:
+        """The broker's answer to the notes, to the claim, or to both."""
+        names = [call.name for call in self._exchange.asked]
+        claimed = names[-1] != "commit"
+        try:
+            replies = self._exchange.hear()
+            self._adapter.heard = False
+            failed = [reply for reply in replies if isinstance(reply, BrokerError)]
+            if not isinstance(replies[0], BrokerError) and names[0] == "commit":
+                self._notes.heard(replies[0])
+                if not len(self._held):
+                    self._held_limit.clear()
+            if claimed and not isinstance(replies[-1], BrokerError):
+                found = self._begin_answered(now_s, replies[-1])
+            if failed:
+                raise failed[0]
+        except BrokerError:
+            self._not_heard(claimed=claimed)
+            raise
+        self._asked_for = 0
+        self._next_renewal_s = now_s + self._lease_ms / 3000
+        return found
+
+    def _not_heard(self, *, claimed: bool) -> None:
+        self._notes.not_heard()
+        self._asked_for = 0
+        if claimed:
+            # It may have claimed for us what we do not know of. This loop ends, so that their lease does.
+            self._drain()
+
     def _wait_s(self) -> float:
         wait_s = self._notes.wait_s(LOOK_EVERY_S)
-        if not wait_s:
-            return 0.0
+        if not wait_s or self._exchange:
+            return wait_s
         if self._claiming:
             wait_s = min(wait_s, max(0.0, self._next_claim_s - time.monotonic()))
         return max(wait_s, 0.001) if self._broker_pause_s else wait_s
@@ -194,6 +268,8 @@ class DeliveryLoop:
         if self._open:
             log.warning("delivery.abandoned", "their lease settles them", open=len(self._open))
         try:
+            if self._exchange:
+                self._hear(time.monotonic(), found=False)
             self._notes.decide()
             self._notes.commit()
             self._give_back()
@@ -215,35 +291,18 @@ class DeliveryLoop:
 
     # -- claiming ---------------------------------------------------------------------------
 
-    def _claim(self, now_s: float) -> bool:
-        free = self._max_transfers - len(self._open)
-        if free <= 0 or self._claimed:
-            self._next_claim_s = now_s + LOOK_EVERY_S
-            return True
-        at_most = min(free, CLAIM_BATCH)
-        try:
-            asked = self._asking.claim(
-                at_most,
-                max(0, self._max_transfers // 2 - sum(self._open_of_lane[lane] for lane in self._suspects)),
-                free,
-                max(0, HELD_MAX - len(self._held)),
-                self._newly_slow(now_s),
-            )
-        except BrokerError:
-            # It may have claimed for us what we do not know of. This loop ends, so that their lease does.
-            self._drain()
-            raise
-        self._next_renewal_s = now_s + self._lease_ms / 3000
+    def _begin_answered(self, now_s: float, reply: list[Any]) -> bool:
+        """Begin and hold what was claimed; returns whether there was work."""
+        asked = self._asking.read(reply)
         for postback_id, lane_bytes, suspect, *rest in asked.begun:
             lane = lane_bytes.decode()
             (self._suspects.add if suspect else self._suspects.discard)(lane)
             self._claimed.append(Claimed.from_row(lane, (postback_id, *rest), asked.now_ms))
-        self._begin_claimed()
         for row in asked.held:
             one = Held.from_row(row, now_s)
             self._held.add(one)
             self._held_limit.setdefault(one.lane, 1)
-        self._next_claim_s = now_s + asked.wait_s(at_most)
+        self._next_claim_s = now_s + asked.wait_s(self._asked_for)
         return asked.found
 
     def _newly_slow(self, now_s: float) -> list[str]:
@@ -259,7 +318,7 @@ class DeliveryLoop:
 
     def _begin_held(self, now_s: float) -> None:
         """Begin held postbacks of lanes that have room: one at a time while the lane fails."""
-        room = self._max_transfers - len(self._open)
+        room = self._max_transfers - len(self._open) - len(self._claimed) - self._asked_for
         chosen: list[Held] = []
         for lane in self._held.lanes():
             count = min(self._held_limit.get(lane, 1) - self._open_of_lane[lane], room - len(chosen))
@@ -371,10 +430,3 @@ class DeliveryLoop:
             known = self._held_limit[lane]
             grown = min(self._settings.lane_max_transfers, known + 1)
             self._held_limit[lane] = 1 if mood == "failed" else grown
-
-    def _commit(self) -> None:
-        self._notes.commit()
-        self._next_claim_s = 0.0
-        self._next_renewal_s = time.monotonic() + self._lease_ms / 3000
-        if not len(self._held):
-            self._held_limit.clear()

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from postbacks.delivery.claims import Claimed, Held
 from postbacks.delivery.outcomes import Outcome
 from postbacks.delivery.report import report
 from postbacks.delivery.tally import Tally
+from postbacks.errors import BrokerError
 from postbacks.ledger.record import Attempt
 from postbacks.logs import EventLog
-from postbacks.queue.scripts import Argument, Scripts
+from postbacks.queue.scripts import Argument, Call, Scripts, commit_call
 from postbacks.settings import Settings
 from postbacks.taskevents import noted
 
@@ -71,10 +72,12 @@ class Notes:
         self._ended: deque[tuple[Claimed | Held, Outcome, int, int]] = deque()
         self._decided: list[tuple[Claimed | Held, Attempt, list[Argument]]] = []
         self._oldest_s = 0.0
+        self._sent: list[tuple[Claimed | Held, Attempt, list[Argument]]] = []
+        self._counts: Mapping[str, int] = {}
 
     def __bool__(self) -> bool:
         """Whether anything is not in the ledger yet."""
-        return bool(self._ended or self._decided)
+        return bool(self._ended or self._decided or self._sent)
 
     def add(self, postback: Claimed | Held, outcome: Outcome, number: int, at_ms: int) -> None:
         """A POST has ended, or one that counts for this postback."""
@@ -82,9 +85,11 @@ class Notes:
 
     def wait_s(self, otherwise_s: float) -> float:
         """Seconds until there is something to do here."""
-        if self._ended or len(self._decided) >= NOTE_BATCH:
+        if len(self._decided) >= NOTE_BATCH:
+            return otherwise_s if self._sent else 0.0
+        if self._ended:
             return 0.0
-        return NOTE_WITHIN_S if self._decided else otherwise_s
+        return NOTE_WITHIN_S if self._decided and not self._sent else otherwise_s
 
     def decide(self) -> None:
         """Decide what follows each outcome, a batch at most: Celery's retry takes its time."""
@@ -109,19 +114,40 @@ class Notes:
 
     def commit(self) -> None:
         """Note the decided ones, and move their postbacks on, in one step. Raises BrokerError; then they stay."""
-        if not self._decided:
+        call = self.call()
+        if call is None:
             return
-        notes = self._decided
-        fields = [field for *_, own in notes for field in own]
-        counts = self._tally.of(notes)
-        results = self._scripts.commit(
-            self._token, self._lease_ms, self._settings.lane_max_transfers, PACE_KEPT_S, fields, counts
-        )
-        self._decided = []
-        self._tally.noted(counts)
+        try:
+            self.heard(self._scripts.run(*call))
+        except BrokerError:
+            self.not_heard()
+            raise
+
+    def call(self) -> Call | None:
+        """The script that notes the decided ones and moves their postbacks on; None where there are none.
+
+        ``heard`` or ``not_heard`` says what has come of it.
+        """
+        if not self._decided:
+            return None
+        self._sent, self._decided = self._decided, []
+        self._counts = self._tally.of(self._sent)
+        fields = [field for *_, own in self._sent for field in own]
+        limit_max = self._settings.lane_max_transfers
+        return commit_call(self._token, self._lease_ms, limit_max, PACE_KEPT_S, fields, self._counts)
+
+    def heard(self, results: Sequence[Sequence[Any]]) -> None:
+        """The script has run, with these results."""
+        notes, self._sent = self._sent, []
+        self._tally.noted(self._counts)
         noted(notes, results)
         for (postback, attempt, _), (state, next_ms) in zip(notes, results, strict=True):
             report(postback.account, postback.id, attempt, state.decode(), int(next_ms))
+
+    def not_heard(self) -> None:
+        """The broker has not said whether the script has run: they are noted again, which does no harm."""
+        self._decided[:0] = self._sent
+        self._sent = []
 
     def _note_of(
         self, postback: Claimed | Held, outcome: Outcome, number: int, at_ms: int

@@ -71,6 +71,8 @@ class CurlAdapter(BaseAdapter):
         self._kept = Kept()
         self._names = Names()
         self._poll.register(self._names.fileno(), READ)
+        self._watched: int | None = None
+        self.heard = False
         self._looking: dict[str, list[Slot]] = {}  # host -> those that wait for its addresses
         self._scan_every_s = min(0.1, settings.answer_timeout_s / 10)
         self._next_scan_s = 0.0
@@ -172,10 +174,19 @@ class CurlAdapter(BaseAdapter):
         done, self._done = self._done, []
         return done
 
+    def watch(self, fd: int | None) -> None:
+        """Have ``wait`` return, with ``heard`` set, when something comes on a descriptor of somebody else's."""
+        self._watched, self.heard = fd, False
+        if fd is not None:
+            self._ask(fd, READ)
+
     def _heard_unasked(self, fd: int) -> None:
         """A look-up has ended; or something came on a connection that rests, which nobody waits for."""
         if fd == self._names.fileno():
             self._begin_looked_up()
+            return
+        if fd == self._watched:
+            self.heard = True
             return
         with suppress(OSError, KeyError):
             self._poll.unregister(fd)
@@ -186,6 +197,9 @@ class CurlAdapter(BaseAdapter):
             self._wanted.pop(fd, None)
             return
         self._wanted[fd] = mask = _MASKS[event]
+        self._ask(fd, mask)
+
+    def _ask(self, fd: int, mask: int) -> None:
         try:
             self._poll.modify(fd, mask)
         except FileNotFoundError:

@@ -47,6 +47,14 @@ ALONE_DEATHS_MAX: Final = 3
 ALONE_LAPSES_MAX: Final = 10
 
 
+class Call(NamedTuple):
+    """A script that is to run, and what with."""
+
+    name: str
+    arguments: Sequence[Argument]
+    more_keys: Sequence[str] = ()
+
+
 class TakenIn(NamedTuple):
     """Messages that a tick has taken.
 
@@ -75,6 +83,41 @@ def digest(name: str) -> str:
     return hashlib.sha1(source(name).encode(), usedforsecurity=False).hexdigest()
 
 
+def claim_call(
+    token: str,
+    lease_ms: int,
+    *,
+    at_most: int,
+    suspects_max: int,
+    free: int,
+    held_max: int,
+    held_per_lane: int,
+    slow_lanes: Iterable[str],
+    endpoint_max: int = 0,
+    weights: str = "mt=0",
+) -> Call:
+    """What ``Scripts.claim`` runs."""
+    limits = (at_most, suspects_max, free, held_max, held_per_lane, endpoint_max, weights)
+    return Call("claim", (token, lease_ms, *limits, *slow_lanes))
+
+
+def examine_call(token: str, lease_ms: int, endpoint_max: int = 0) -> Call:
+    """What ``Scripts.examine`` runs."""
+    return Call("examine", (token, lease_ms, FEW, endpoint_max))
+
+
+def commit_call(
+    token: str,
+    lease_ms: int,
+    limit_max: int,
+    forget_s: int,
+    fields: Iterable[Argument],
+    totals: Mapping[str, int] = {},
+) -> Call:
+    """What ``Scripts.commit`` runs."""
+    return Call("commit", (token, lease_ms, limit_max, forget_s, *fields, json.dumps(totals)), (keys.TOTALS,))
+
+
 class Scripts:
     """Runs the scripts on one broker.
 
@@ -87,19 +130,24 @@ class Scripts:
         self.client = client
         self.clock_offset_ms = clock_offset_ms
 
-    def run(self, name: str, arguments: Iterable[Argument], *, more_keys: Sequence[str] = ()) -> Any:
+    def run(self, name: str, arguments: Iterable[Argument], more_keys: Sequence[str] = ()) -> Any:
         """Run a script by name, loading it where the broker does not have it (a new one, or it has restarted)."""
-        command = (*KEYS, *more_keys, self.clock_offset_ms, *arguments)
-        count = len(KEYS) + len(more_keys)
+        _, *command = self.command(Call(name, tuple(arguments), more_keys))
         point(f"before:{name}")
         with broker_errors():
             try:
-                reply = self.client.evalsha(digest(name), count, *command)
+                reply = self.client.evalsha(*command)
             except NoScriptError:
                 self.client.script_load(source(name))
-                reply = self.client.evalsha(digest(name), count, *command)
+                reply = self.client.evalsha(*command)
         point(f"after:{name}")
         return reply
+
+    def command(self, call: Call) -> list[Any]:
+        """A call as the broker's command."""
+        count = len(KEYS) + len(call.more_keys)
+        keys_of_it = (*KEYS, *call.more_keys)
+        return ["EVALSHA", digest(call.name), count, *keys_of_it, self.clock_offset_ms, *call.arguments]
 
     def take_in(self, token: str, lease_ms: int, at_most: int) -> TakenIn | None:
         """Take messages from Celery's queue, oldest first; None if another tick holds the intake."""
@@ -147,7 +195,7 @@ class Scripts:
         Returns:
             The broker's ms, rows as claim's, and how many wait for room that was looked for.
         """
-        now_ms, begun, later = self.run("examine", (token, lease_ms, FEW, endpoint_max))
+        now_ms, begun, later = self.run(*examine_call(token, lease_ms, endpoint_max))
         return now_ms, begun, later
 
     def claim(
@@ -171,11 +219,10 @@ class Scripts:
             for its rate or for room (-1 if none does).
         """
         now_ms, begun, held, again_ms = self.run(
-            "claim",
-            (
-                token, lease_ms, at_most, suspects_max, free, held_max, held_per_lane, endpoint_max, weights,
-                *slow_lanes,
-            ),
+            *claim_call(
+                token, lease_ms, at_most=at_most, suspects_max=suspects_max, free=free, held_max=held_max,
+                held_per_lane=held_per_lane, slow_lanes=slow_lanes, endpoint_max=endpoint_max, weights=weights,
+            )
         )  # fmt: skip
         return now_ms, begun, held, again_ms
 
@@ -204,8 +251,7 @@ class Scripts:
         totals: Mapping[str, int] = {},
     ) -> list[list[Any]]:
         """Note attempts and move their postbacks on; one ``[state, next_ms]`` each."""
-        arguments = (token, lease_ms, limit_max, forget_s, *fields, json.dumps(totals))
-        reply: list[list[Any]] = self.run("commit", arguments, more_keys=(keys.TOTALS,))
+        reply: list[list[Any]] = self.run(*commit_call(token, lease_ms, limit_max, forget_s, fields, totals))
         return reply
 
     def give_back(self, token: str, ids: Iterable[str] = ()) -> int:

@@ -25,16 +25,17 @@ if lease[1] and lease[1] ~= token then
 end
 redis.call('HSET', INTAKE_LEASE, 'token', token, 'expires_ms', now + lease_ms)
 
-local room = at_most - redis.call('LLEN', INTAKE)
+local messages = redis.call('LRANGE', INTAKE, 0, -1)
+local room = at_most - #messages
 if deaths > 0 then room = 0 end -- nothing new joins what is suspected
 for i = 23, #KEYS do
-  if room <= 0 then break end
-  local messages = redis.call('RPOP', KEYS[i], room)
-  if messages then
-    redis.call('RPUSH', INTAKE, unpack(messages))
-    room = room - #messages
+  while room > 0 do
+    -- one by one: so the append-only file is told of the move and not, once more, of the message
+    local message = redis.call('LMOVE', KEYS[i], INTAKE, 'RIGHT', 'RIGHT')
+    if not message then break end
+    messages[#messages + 1] = message
+    room = room - 1
   end
 end
-local messages = redis.call('LRANGE', INTAKE, 0, -1)
 local at_once = deaths == 0 and 0 or deaths == 1 and few or 1
 return { at_once, alone_deaths, messages }

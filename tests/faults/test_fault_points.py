@@ -40,7 +40,9 @@ def named_points() -> list[str]:
                 if isinstance(argument, ast.Constant):
                     found.append(argument.value)
                 else:
-                    assert path.name == "scripts.py", f"{path}: a point's name must be written out"
+                    assert path.name in {"scripts.py", "exchange.py"}, (
+                        f"{path}: a point's name must be written out"
+                    )
     return sorted(found) + [f"{when}:{move}" for move in MOVES for when in ("before", "after")]
 
 

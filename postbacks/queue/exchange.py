@@ -1,0 +1,115 @@
+"""Scripts that run while their caller does something else: sent together, heard later.
+
+A delivering loop that waited for each answer would move no bytes while the broker works, and leave the broker idle
+while it moves them.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import redis
+from redis.exceptions import NoScriptError
+
+from postbacks.broker import broker_errors
+from postbacks.errors import BrokerError
+from postbacks.faults import point
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from postbacks.queue.scripts import Call, Scripts
+
+
+class Exchange:
+    """One question to the broker at a time, of one script or several, over a connection of its own.
+
+    Args:
+        scripts: the scripts of the broker.
+        timeout_s: seconds that an answer may take.
+        watch: told the descriptor on which answers come, as often as it is another one; None for none any more.
+    """
+
+    def __init__(self, scripts: Scripts, timeout_s: float, watch: Callable[[int | None], None]) -> None:
+        self._scripts = scripts
+        self._timeout_s = timeout_s
+        self._watch = watch
+        self._connection: Any = None
+        self._socket: Any = None
+        self._sent_s = 0.0
+        self.asked: Sequence[Call] = ()
+
+    def __bool__(self) -> bool:
+        """Whether an answer is awaited."""
+        return bool(self.asked)
+
+    def send(self, calls: Sequence[Call]) -> None:
+        """Have scripts run, one after the other. BrokerError: they may have run, or not."""
+        for call in calls:
+            point(f"before:{call.name}")
+        with broker_errors():
+            try:
+                if self._connection is None:
+                    self._connection = self._scripts.client.connection_pool.get_connection()
+                connection = self._connection
+                connection.send_packed_command(connection.pack_commands(map(self._scripts.command, calls)))
+            except BaseException:
+                self.drop()
+                raise
+        self.asked, self._sent_s = calls, time.monotonic()
+        if connection._sock is not self._socket:  # noqa: SLF001 - redis-py names no descriptor in any other way
+            self._socket = connection._sock  # noqa: SLF001
+            self._watch(self._socket.fileno())
+
+    def overdue(self, now_s: float) -> bool:
+        """Whether the answer has taken too long; then ``hear`` raises at once if there still is none."""
+        return bool(self.asked) and now_s - self._sent_s > self._timeout_s
+
+    def hear(self) -> list[Any]:
+        """Wait for the answers: a script's reply each, or the BrokerError that it ended with.
+
+        Raises:
+            BrokerError: no answer came; the scripts may have run, or not.
+        """
+        replies: list[Any] = []
+        calls = self.asked
+        with broker_errors():
+            try:
+                self._check_in_time()
+                replies = [self._reply() for _ in calls]
+            except BaseException:
+                self.drop()
+                raise
+        self.asked = ()
+        for number, call in enumerate(calls):
+            if isinstance(replies[number], NoScriptError):  # a new broker, or it has restarted
+                replies[number] = self._scripts.run(*call)
+            else:
+                point(f"after:{call.name}")
+        return replies
+
+    def _check_in_time(self) -> None:
+        if self.overdue(time.monotonic()) and not self._connection.can_read():
+            raise redis.TimeoutError("no answer in time")
+
+    def _reply(self) -> Any:
+        try:
+            with broker_errors():
+                try:
+                    return self._connection.read_response()
+                except NoScriptError as unknown:
+                    return unknown
+        except BrokerError as error:
+            if isinstance(error.__cause__, redis.ResponseError):
+                return error  # the other scripts' replies follow
+            raise
+
+    def drop(self) -> None:
+        """Close the connection, with whatever is still to come on it; the next question opens a new one."""
+        self.asked = ()
+        if self._connection is not None:
+            self._watch(None)
+            connection, self._connection, self._socket = self._connection, None, None
+            connection.disconnect()
+            self._scripts.client.connection_pool.release(connection)
