@@ -83,10 +83,13 @@ class Exchange:
                 raise
         self.asked = ()
         for number, call in enumerate(calls):
-            if isinstance(replies[number], NoScriptError):  # a new broker, or it has restarted
-                replies[number] = self._scripts.run(*call)
-            else:
+            if not isinstance(replies[number], NoScriptError):
                 point(f"after:{call.name}")
+                continue
+            try:
+                replies[number] = self._scripts.run(*call)  # a new broker, or it has restarted
+            except BrokerError as error:
+                replies[number] = error
         return replies
 
     def _check_in_time(self) -> None:

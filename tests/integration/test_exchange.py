@@ -1,0 +1,195 @@
+"""Scripts that leave together and are heard later, on a real broker: their answers, and what becomes of a broken one."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+from helpers import Rig, environment, eventually, set_account
+
+from postbacks import keys, send_postbacks
+from postbacks.errors import BrokerError, BrokerUnfit, BrokerUnreachable
+from postbacks.queue.exchange import Exchange
+from postbacks.queue.scripts import Call, commit_call
+from postbacks.receiver import Answer, Receiver
+
+MO = {"ORIGIN": "SMS_MO", "CODE": "N211", "FROM": "15552312102", "TO": "86717", "TEXT": "STOP",
+      "RECEIVED": "2013-11-05T05:41:08-05:00"}  # fmt: skip
+RENEW = Call("renew", ("nobody", 1000))
+
+
+@pytest.fixture
+def exchange(rig):
+    """An exchange with the suite's broker, and the descriptors that it had watched."""
+    watched: list[int | None] = []
+    made = Exchange(rig.scripts, 5.0, watched.append)
+    made.watched = watched
+    yield made
+    made.drop()
+
+
+def test_scripts_that_leave_together_answer_in_their_order(rig, exchange):
+    """A release and a renewal in one go: the first moved something, the second found no lease; one descriptor."""
+    rig.client.zadd(keys.PARKED, {"due": 1})
+    rig.client.hset(keys.RECORD + "due", mapping={"state": "parked", "account": "acme", "group": "mo"})
+    exchange.send([Call("release", (10,)), RENEW])
+    assert exchange
+    assert exchange.hear() == [1, 0]
+    assert not exchange
+    exchange.send([RENEW])
+    assert exchange.hear() == [0]
+    assert len(exchange.watched) == 1
+
+
+def test_a_broker_that_has_forgotten_the_scripts_is_given_them_again(rig, exchange):
+    """SCRIPT FLUSH between two questions, as a restart would: the answers are as before."""
+    exchange.send([RENEW, RENEW])
+    assert exchange.hear() == [0, 0]
+    rig.client.script_flush()
+    exchange.send([RENEW, RENEW])
+    assert exchange.hear() == [0, 0]
+
+
+def test_the_fault_of_one_script_leaves_the_answer_of_the_other(rig, exchange):
+    """A key that holds other data: its script's error is told in its place, and the connection goes on."""
+    rig.client.set(keys.PARKED, "no zset")
+    exchange.send([RENEW, Call("release", (10,)), RENEW])
+    first, failed, last = exchange.hear()
+    assert (first, last) == (0, 0)
+    assert isinstance(failed, BrokerUnfit)
+    exchange.send([RENEW])
+    assert exchange.hear() == [0]
+
+
+def test_an_answer_that_does_not_come_is_an_error_in_time(own_broker):
+    """A frozen broker: after the limit the question is given up, and the next one is asked on a new connection."""
+    rig = Rig(own_broker)
+    watched: list[int | None] = []
+    exchange = Exchange(rig.scripts, 0.3, watched.append)
+    exchange.send([RENEW])
+    assert exchange.hear() == [0]
+    own_broker.pause()
+    exchange.send([RENEW])
+    assert not exchange.overdue(time.monotonic())
+    eventually(lambda: exchange.overdue(time.monotonic()))
+    began_s = time.monotonic()
+    with pytest.raises(BrokerUnreachable, match="no answer in time"):
+        exchange.hear()
+    assert time.monotonic() - began_s < 2
+    assert not exchange
+    own_broker.resume()
+    exchange.send([RENEW])
+    assert exchange.hear() == [0]
+    assert [fd is None for fd in watched] == [False, True, False]
+    exchange.drop()
+    rig.close()
+
+
+def test_bytes_move_while_the_broker_works(own_broker):
+    """A broker that stands still with a question under way: answers of POSTs that are open are read all the same."""
+    answered = threading.Event()
+    with (
+        environment(POSTBACKS_BROKER_URL=own_broker.url),
+        Receiver(lambda _: Answer(200, delay_s=0.3)) as receiver,
+    ):
+        rig = Rig(own_broker)
+        set_account("acme", url=receiver.url())
+        send_postbacks("acme", [MO])
+        rig.tick()
+        wait = rig.adapter.wait
+
+        def waits(timeout_s: float):
+            done = wait(timeout_s)
+            if done:
+                answered.set()
+            return done
+
+        rig.adapter.wait = waits
+        thread = threading.Thread(target=rig.deliver_lanes)
+        thread.start()
+        receiver.wait_for(1, 20)
+        own_broker.pause()
+        try:
+            assert answered.wait(20)
+        finally:
+            own_broker.resume()
+        thread.join(30)
+        assert not thread.is_alive()
+        assert rig.client.zcard(keys.DONE) == 1
+        rig.close()
+
+
+def test_a_note_whose_answer_was_lost_is_made_again_and_counts_once(rig):
+    """The connection ends between the notes' leaving and their answer: noted once, delivered once."""
+    with Receiver(lambda _: Answer(200)) as receiver:
+        set_account("acme", url=receiver.url())
+        (postback_id,) = send_postbacks("acme", [MO])
+        rig.tick()
+        lost = []
+        reply = Exchange._reply
+
+        def loses(self):
+            if self.asked[0].name == "commit" and not lost:
+                lost.append(reply(self))
+                self._connection.disconnect()
+                raise BrokerUnreachable("the connection has ended")
+            return reply(self)
+
+        Exchange._reply = loses
+        try:
+            rig.deliver()
+        finally:
+            Exchange._reply = reply
+        assert lost
+        assert len(receiver.received) == 1
+    record = rig.record(postback_id)
+    assert (record.state, len(record.attempts)) == ("delivered", 1)
+    assert rig.client.hget(keys.TOTALS, "posts") == b"1"
+
+
+def test_a_connection_that_the_broker_closes_while_nothing_is_asked_is_given_up(rig):
+    """CLIENT KILL of an idle loop's connection does not make the loop spin, and the next claim works."""
+    with Receiver(lambda _: Answer(200, delay_s=1.0)) as receiver:
+        set_account("acme", url=receiver.url())
+        send_postbacks("acme", [MO])
+        rig.tick()
+        rounds = 0
+        wait = rig.adapter.wait
+
+        def counts(timeout_s: float):
+            nonlocal rounds
+            rounds += 1
+            return wait(timeout_s)
+
+        rig.adapter.wait = counts
+        thread = threading.Thread(target=rig.deliver_lanes)
+        thread.start()
+        receiver.wait_for(1, 20)
+        for one in rig.client.client_list():
+            if one["cmd"] == "evalsha":
+                rig.client.client_kill_filter(_id=one["id"])
+        thread.join(20)
+        assert not thread.is_alive()
+    assert rig.client.zcard(keys.DONE) == 1
+    assert rounds < 2000
+
+
+def test_commit_call_is_what_the_broker_is_sent(rig):
+    """The command of a call: the script's digest, its keys with the totals behind them, the offset, the arguments."""
+    command = rig.scripts.command(commit_call("t", 1, 2, 3, ["a"], {"posts": 1}))
+    assert command[0] == "EVALSHA"
+    count = command[2]
+    assert command[3 + count - 1] == keys.TOTALS
+    assert command[3 + count :] == [0, "t", 1, 2, 3, "a", '{"posts": 1}']
+
+
+def test_what_cannot_be_sent_leaves_nothing_asked(own_broker):
+    """A broker that is gone: sending says so, and nothing is awaited."""
+    rig = Rig(own_broker)
+    exchange = Exchange(rig.scripts, 5.0, lambda _: None)
+    own_broker.kill()
+    with pytest.raises(BrokerError):
+        exchange.send([RENEW])
+    assert not exchange
+    rig.close()
