@@ -282,15 +282,19 @@ def dispatch() -> None:
     """One tick: take in, release, reap, and wake as many ``deliver`` tasks as there is work for."""
     try:
         with stopping.finishing(), broker_errors():
-            result = Tick(_scripts(), accounts.store(), load()).run()
-            for _ in range(result.wakes):
-                deliver.apply_async()
+            result = Tick(_scripts(), accounts.store(), load()).run(_wake)
+            _wake(result.wakes)
             if result.quarantined:
                 quarantine.want_examiner()
             if result.more and not stopping.is_stopping():
                 dispatch.go_on()
     except BrokerError as error:
         log.error("tick.broker_lost", f"{error} The next tick tries again.")  # noqa: TRY400 - a line, not a trace
+
+
+def _wake(loops: int) -> None:
+    for _ in range(loops):
+        deliver.apply_async()
 
 
 @app.task(name=DELIVER, base=WakeTask, shared=False, ignore_result=True, trail=False, send_events=False)

@@ -15,6 +15,7 @@ from redis.exceptions import NoScriptError
 from postbacks.broker import broker_errors
 from postbacks.errors import BrokerError
 from postbacks.faults import point
+from postbacks.queue.scripts import source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,6 +39,8 @@ class Exchange:
         self._connection: Any = None
         self._socket: Any = None
         self._sent_s = 0.0
+        self._loaded: set[str] = set()  # scripts that were sent over this connection
+        self._loading = 0  # answers to those, in front of the calls' own
         self.asked: Sequence[Call] = ()
 
     def __bool__(self) -> bool:
@@ -53,11 +56,17 @@ class Exchange:
                 if self._connection is None:
                     self._connection = self._scripts.client.connection_pool.get_connection()
                 connection = self._connection
-                connection.send_packed_command(connection.pack_commands(map(self._scripts.command, calls)))
+                # A broker that knew only the later script of two would run it before the other.
+                texts = [
+                    ("SCRIPT", "LOAD", source(name)) for name in {call.name for call in calls} - self._loaded
+                ]
+                commands = [*texts, *map(self._scripts.command, calls)]
+                connection.send_packed_command(connection.pack_commands(commands))
             except BaseException:
                 self.drop()
                 raise
-        self.asked, self._sent_s = calls, time.monotonic()
+        self.asked, self._sent_s, self._loading = calls, time.monotonic(), len(texts)
+        self._loaded.update(call.name for call in calls)
         if connection._sock is not self._socket:  # noqa: SLF001 - redis-py names no descriptor in any other way
             self._socket = connection._sock  # noqa: SLF001
             self._watch(self._socket.fileno())
@@ -77,6 +86,8 @@ class Exchange:
         with broker_errors():
             try:
                 self._check_in_time()
+                for _ in range(self._loading):
+                    self._reply()
                 replies = [self._reply() for _ in calls]
             except BaseException:
                 self.drop()
@@ -111,6 +122,7 @@ class Exchange:
     def drop(self) -> None:
         """Close the connection, with whatever is still to come on it; the next question opens a new one."""
         self.asked = ()
+        self._loaded.clear()
         if self._connection is not None:
             self._watch(None)
             connection, self._connection, self._socket = self._connection, None, None

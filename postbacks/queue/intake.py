@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -94,23 +94,31 @@ class Intake:
         self._accounts = accounts
         self._settings = settings
 
-    def run(self, token: str, deadline_s: float) -> tuple[int, bool]:
+    def run(
+        self, token: str, deadline_s: float, on_many: Callable[[int], None] = lambda _: None
+    ) -> tuple[int, bool]:
         """Take in until the queue is empty or the deadline (time.monotonic()) has come.
+
+        Args:
+            token: the tick's name at the intake's lease.
+            deadline_s: when to end.
+            on_many: told how many were taken in when there are more than one batch, once the first is in its lanes.
 
         Returns:
             How many messages were taken in, and whether there may be more.
         """
         try:
-            return self._run(token, deadline_s)
+            return self._run(token, deadline_s, on_many)
         except BaseException:
             # Whatever failed (an account store, the broker), this process lives: no message is suspected of it.
             with suppress(BrokerError):
                 self._scripts.end_intake(token)
             raise
 
-    def _run(self, token: str, deadline_s: float) -> tuple[int, bool]:
+    def _run(self, token: str, deadline_s: float, on_many: Callable[[int], None]) -> tuple[int, bool]:
         lease_ms = int(self._settings.intake_lease_s * 1000)
         total = 0
+        told = False
         while True:
             taken = self._scripts.take_in(token, lease_ms, self._settings.intake_batch)
             if taken is None:
@@ -132,6 +140,9 @@ class Intake:
                 if time.monotonic() >= deadline_s:
                     self._scripts.end_intake(token)
                     return total, True
+            if not told and total >= self._settings.intake_batch:
+                told = True
+                on_many(total)
 
     def accept_one(self, message: Message) -> None:
         """Accept a single postback, as a worker does that was given the queue ``postbacks`` itself."""

@@ -73,11 +73,17 @@ class Tick:
         self._settings = settings
         self._intake = Intake(scripts, accounts, settings)
 
-    def run(self) -> TickResult:
-        """One tick. Raises BrokerError where the broker cannot be used."""
+    def run(self, wake: Callable[[int], None] = lambda _: None) -> TickResult:
+        """One tick. Raises BrokerError where the broker cannot be used.
+
+        Args:
+            wake: has so many ``deliver`` tasks sent at once, where so much comes in that the tick's end is far.
+        """
         deadline_s = time.monotonic() + TICK_BUDGET_S
         try:
-            taken_in, more_in = self._intake.run(uuid.uuid4().hex, deadline_s)
+            taken_in, more_in = self._intake.run(
+                uuid.uuid4().hex, deadline_s, lambda moved: wake(min(MAX_WAKES, 1 + moved // MOVED_PER_WAKE))
+            )
         except AccountsUnavailable as error:
             # Nothing is taken in, and it is tried again; what is in the lanes goes on.
             log.error("tick.accounts_unavailable", str(error))  # noqa: TRY400 - a line, not a trace

@@ -90,7 +90,7 @@ def test_bytes_move_while_the_broker_works(own_broker):
     """A broker that stands still with a question under way: answers of POSTs that are open are read all the same."""
     answered = threading.Event()
     with (
-        environment(POSTBACKS_BROKER_URL=own_broker.url),
+        environment(POSTBACKS_BROKER_URL=own_broker.url, POSTBACKS_BROKER_TIMEOUT_S="60"),
         Receiver(lambda _: Answer(200, delay_s=0.3)) as receiver,
     ):
         rig = Rig(own_broker)

@@ -7,7 +7,8 @@ from collections import Counter
 import pytest
 from helpers import Rig, check_places, environment, set_account
 
-from postbacks import keys, send_postback, send_postbacks
+from postbacks import accounts, keys, send_postback, send_postbacks
+from postbacks.queue.tick import Tick
 from postbacks.receiver import Answer, Receiver, dead_port
 
 MT = {"ORIGIN": "SMS_MT", "CODE": "N201", "STATUS": "Message Sent", "TO": "15552312102", "TRACKINGID": "1",
@@ -189,6 +190,23 @@ def test_a_worker_that_lost_its_lease_changes_nothing(rig):
         assert rig.scripts.commit("zombie", 30_000, 10, 60, note) == [[b"", 0]]
         assert rig.record(result.id).state == "waiting"
         assert [attempt.outcome for attempt in rig.record(result.id).attempts] == ["unknown"]
+
+
+def test_a_tick_with_much_to_take_in_wakes_loops_once_the_first_batch_is_in_its_lanes(rig):
+    """35 messages by tens: when the loops are called, ten wait in their lanes and 25 are yet to come in; once."""
+    set_account("acme", url="http://127.0.0.1:8080/")
+    with environment(POSTBACKS_INTAKE_BATCH="10"):
+        rig = Rig_with_settings(rig)
+        send_postbacks("acme", [MO] * 35)
+        calls: list[tuple[int, int, int]] = []
+
+        def wake(loops: int) -> None:
+            calls.append((loops, rig.client.llen(keys.LANE + "acme/mo"), rig.client.llen(keys.QUEUE)))
+
+        result = Tick(rig.scripts, accounts.store(), rig.settings).run(wake)
+    assert calls == [(1, 10, 25)]
+    assert result.taken_in == 35
+    assert check_places(rig.client) == {"waiting": 35}
 
 
 def test_what_a_dead_tick_had_taken_in_is_taken_in_again(rig):
