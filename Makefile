@@ -33,7 +33,7 @@ $(VENV)/bench: $(VENV)/ready
 	@touch $@
 
 .PHONY: bench
-bench: $(VENV)/bench ## Measure everything beside its peers into docs/benchmarks.md (15 minutes; wants cc, and Kannel if there)
+bench: $(VENV)/bench ## Measure everything beside its peers into docs/benchmarks.md (15 minutes; wants cc; Kannel and jemalloc if there)
 	@$(BIN)/python -m benchmarks --docs docs $(ARGS)
 
 .PHONY: bench-quick

@@ -20,6 +20,8 @@ from postbacks import keys
 from postbacks.local import EmbeddedBroker
 
 ACCOUNTS = 100
+#: Worker processes: two cores, and the peers' workers have two as well.
+WORKERS = 2
 WAIT_S = 240
 
 
@@ -30,7 +32,7 @@ def ours(bench: Bench, count: int) -> dict[str, Any]:
         names = [f"a{number}" for number in range(ACCOUNTS)]
         fill.set_accounts(names, receiver.url)
         messages = fill.Messages(client)
-        with Ours(broker, env, bench.folder) as system:
+        with Ours(broker, env, bench.folder, workers=WORKERS) as system:
             system.hold()
             messages.push(range(count), lambda number: names[number % ACCOUNTS])
             assert client.llen(keys.QUEUE) == count

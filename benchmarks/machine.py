@@ -79,6 +79,8 @@ def described(client: redis.Redis) -> dict[str, Any]:
     import pycurl
     import redis as redis_py
 
+    from postbacks.local import jemalloc
+
     model = next(
         (
             line.partition(":")[2].strip()
@@ -88,6 +90,7 @@ def described(client: redis.Redis) -> dict[str, Any]:
         platform.processor() or "unknown",
     )
     info = client.info()
+    allocator = "jemalloc" if jemalloc() else info["mem_allocator"]
     server = "Valkey" if "valkey_version" in info else "Redis"
     return {
         "cpu": model,
@@ -95,7 +98,7 @@ def described(client: redis.Redis) -> dict[str, Any]:
         "memory_gb": round(os.sysconf("SC_PHYS_PAGES") * _PAGE / 1e9),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
-        "broker": f"{server} {info.get('valkey_version', info.get('redis_version'))}, appendfsync always",
+        "broker": f"{server} {info.get('valkey_version', info.get('redis_version'))} ({allocator}), appendfsync always",
         "celery": celery.__version__,
         "kombu": kombu.__version__,
         "redis_py": redis_py.__version__,

@@ -35,6 +35,7 @@ _METHOD = """
   neither the start of Python nor the caller is in the figure. What the caller pays is a row of its own.
 * **CPU** is user and system time of all processes of a contender and their children, with its broker, from
   `/proc/PID/stat`. Receiver and generator are counted to nobody.
+* **Ours** is two workers and a beat, as the peers have two processes.
 * **Textbook** ([benchmarks/peers/textbook.py](../benchmarks/peers/textbook.py)): a Celery task with `requests.post`, Celery's own retry, prefork with
   two processes, acks late. **Session**: the same with one `requests.Session` a process. They drain fewer postbacks
   than ours; their rate does not depend on it. **Floor**: a bare libcurl multi loop that sends ready-made bodies from

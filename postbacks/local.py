@@ -217,7 +217,7 @@ class EmbeddedBroker(_Process):
         lines = [f"{name} {json.dumps(value, ensure_ascii=False)}\n" for name, value in config.items()]
         (self.data_dir / "broker.conf").write_text("".join(lines), encoding="utf-8")
         with _lock(self.data_dir) as lock:
-            self._spawn([_server_binary(), "broker.conf"], cwd=self.data_dir, env=_allocator(), fds=[lock])
+            self._spawn([_server_binary(), "broker.conf"], cwd=self.data_dir, env=_environment(), fds=[lock])
         with self.client() as client:
             if _until(lambda: not self.alive or self._answers(client), START_S) and self.alive:
                 return True
@@ -248,16 +248,23 @@ def _server_binary() -> str:
     )
 
 
-def _allocator() -> dict[str, str] | None:
-    """This process's environment with jemalloc preloaded; None where the machine has none."""
-    folders = (
+def jemalloc() -> Path | None:
+    """Where this machine has jemalloc, which the embedded broker then uses; None where it has none."""
+    folders = [
         Path("/usr/lib"),
         Path("/usr/lib64"),
         Path("/usr/local/lib"),
         *Path("/usr/lib").glob("*-linux-gnu"),
+    ]
+    return next((folder / _JEMALLOC for folder in folders if (folder / _JEMALLOC).is_file()), None)
+
+
+def _environment() -> dict[str, str] | None:
+    """The broker's environment; None for this process's own."""
+    allocator = jemalloc()
+    return (
+        {**os.environ, "LD_PRELOAD": str(allocator)} if allocator and "LD_PRELOAD" not in os.environ else None
     )
-    found = next((folder / _JEMALLOC for folder in folders if (folder / _JEMALLOC).is_file()), None)
-    return {**os.environ, "LD_PRELOAD": str(found)} if found else None
 
 
 @contextlib.contextmanager
