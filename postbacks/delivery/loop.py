@@ -36,6 +36,8 @@ log = EventLog(__name__)
 
 #: Postbacks begun by one claim at most; bounds how long the script blocks the broker.
 CLAIM_BATCH: Final = 50
+#: Held postbacks begun by one script call at most, for the same reason.
+BEGIN_BATCH: Final = 200
 #: Postbacks held by one loop at most, over all failing lanes.
 HELD_MAX: Final = 100_000
 #: Milliseconds after which a postback is looked at again whose account could not be used.
@@ -224,7 +226,7 @@ class DeliveryLoop:
         try:
             asked = self._asking.claim(
                 at_most,
-                max(0, self._max_transfers // 2 - sum(self._open_of_lane[lane] for lane in self._suspects)),
+                self._trouble_room(),
                 free,
                 max(0, HELD_MAX - len(self._held)),
                 self._newly_slow(now_s),
@@ -243,8 +245,13 @@ class DeliveryLoop:
             one = Held.from_row(row, now_s)
             self._held.add(one)
             self._held_limit.setdefault(one.lane, 1)
+            self._suspects.add(one.lane)
         self._next_claim_s = now_s + asked.wait_s(at_most)
         return asked.found
+
+    def _trouble_room(self) -> int:
+        """Transfers that lanes in trouble may begin yet: together they have half of them."""
+        return max(0, self._max_transfers // 2 - sum(self._open_of_lane[lane] for lane in self._suspects))
 
     def _newly_slow(self, now_s: float) -> list[str]:
         slow: list[str] = []
@@ -259,24 +266,26 @@ class DeliveryLoop:
 
     def _begin_held(self, now_s: float) -> None:
         """Begin held postbacks of lanes that have room: one at a time while the lane fails."""
-        room = self._max_transfers - len(self._open)
-        chosen: list[Held] = []
-        for lane in self._held.lanes():
-            count = min(self._held_limit.get(lane, 1) - self._open_of_lane[lane], room - len(chosen))
-            if count > 0:
-                chosen += self._held.take(lane, count)
+        trouble_is_full = 2 * len(self._open) >= self._max_transfers and not self._trouble_room()
+
+        def allowed(lane: str) -> int:
+            if trouble_is_full and lane in self._suspects:
+                return 0
+            return self._held_limit.get(lane, 1) - self._open_of_lane[lane]
+
+        chosen = self._held.choose(allowed, min(BEGIN_BATCH, self._max_transfers - len(self._open)))
         if not chosen:
             return
         try:
-            now_ms, rows, later = self._scripts.begin(
+            now_ms, rows, later, full = self._scripts.begin(
                 self._token, [held.id for held in chosen], self._settings.endpoint_max_transfers
             )
         except BrokerError:
             self._held.put_back(chosen)  # asked again, the script counts no second attempt
             raise
-        if later:
-            waiting = {one.decode() for one in later}
-            self._held.put_back([held for held in chosen if held.id in waiting])
+        waiting = {one.decode() for one in later}
+        self._held.settle(chosen, waiting, {endpoint.decode() for endpoint in full})
+        if waiting:
             self._next_begin_s = now_s + LOOK_AGAIN_S
         lane_of = {held.id: held.lane for held in chosen}
         for row in rows:

@@ -2,11 +2,12 @@
 -- answer was lost), it counts none: the attempt that it began the first time has not been sent.
 --
 -- ARGV[2] token   ARGV[3] POSTs that an endpoint may have open, 0 for any number   ARGV[4..] ids
--- Returns {now, rows, later}: rows as claim's begun rows without lane and suspect: {id, number, failures,
+-- Returns {now, rows, later, full}: rows as claim's begun rows without lane and suspect: {id, number, failures,
 --   account, origin, code, created_ms, sequence, url, xml}; later: ids that stay held, as their account or
---   endpoint has no room for them yet. An id that is no longer claimed is in neither.
+--   endpoint has no room for them yet; full: the endpoints that had none. An id that is no longer claimed is in
+--   neither.
 local claims, endpoint_max = CLAIMS .. ARGV[2], tonumber(ARGV[3])
-local rows, later, full = {}, {}, {}
+local rows, later, full, shut = {}, {}, {}, {}
 
 -- whether it may begin; of a lane nothing overtakes
 local function may_begin(lane, account, endpoint)
@@ -15,7 +16,7 @@ local function may_begin(lane, account, endpoint)
     local by_rate, by_open = allowed(gate, 0)
     full[lane] = by_rate < 1 or by_open < 1
   end
-  full[lane] = full[lane] or not has_room(endpoint, endpoint_max)
+  if not full[lane] and not has_room(endpoint, endpoint_max) then full[lane], shut[endpoint] = true, true end
   if full[lane] then return false end
   if gate then pass(gate, 1) end
   enter(endpoint, endpoint_max)
@@ -48,4 +49,6 @@ for i = 4, #ARGV do
     end
   end
 end
-return { now, rows, later }
+local endpoints = {}
+for endpoint in pairs(shut) do endpoints[#endpoints + 1] = endpoint end
+return { now, rows, later, endpoints }

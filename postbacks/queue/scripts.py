@@ -30,7 +30,7 @@ KEYS: Final = (
     keys.CLAIMERS, keys.SEQUENCE, keys.BACKLOG, keys.DONE,
     keys.DEAD, keys.LEDGER_BYTES, keys.INTAKE, keys.INTAKE_LEASE,
     keys.QUARANTINE, keys.PACING, keys.RATES, keys.ASIDE,
-    keys.ENDPOINTS, keys.WAITS,
+    keys.ENDPOINTS, keys.WAITS, keys.STARTS,
 )  # fmt: skip
 
 #: Scripts that begin POSTs or end claims, and so have ``_gates.lua`` in front of them.
@@ -181,14 +181,15 @@ class Scripts:
 
     def begin(
         self, token: str, ids: Iterable[str], endpoint_max: int = 0
-    ) -> tuple[int, list[list[Any]], list[bytes]]:
+    ) -> tuple[int, list[list[Any]], list[bytes], list[bytes]]:
         """Count an attempt for held ids that are about to be sent.
 
         Returns:
-            The broker's ms, rows to send now, and the ids that stay held as there is no room for them yet.
+            The broker's ms, rows to send now, the ids that stay held as there is no room for them yet, and the
+            endpoints that had none.
         """
-        now_ms, rows, later = self.run("begin", (token, endpoint_max, *ids))
-        return now_ms, rows, later
+        now_ms, rows, later, full = self.run("begin", (token, endpoint_max, *ids))
+        return now_ms, rows, later, full
 
     def pace(self, accounts: Mapping[str, str]) -> int:
         """Write what accounts have of their own (``pacing.py``); returns how many of them changed."""
