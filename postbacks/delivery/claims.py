@@ -102,6 +102,10 @@ class HeldPostbacks:
         """Lanes of which anything is held."""
         return list(self._lanes)
 
+    def sleeps_any(self, endpoint: str) -> bool:
+        """Whether any lane sleeps at this endpoint."""
+        return endpoint in self._asleep
+
     def choose(self, allowed: Callable[[str], int], at_most: int) -> list[Held]:
         """Take those whose turn it is, until ``settle`` says what came of it.
 
@@ -123,11 +127,11 @@ class HeldPostbacks:
     def settle(self, chosen: Sequence[Held], later: Collection[str], full: Collection[str]) -> None:
         """Hold again what could not begin; its lane sleeps where its endpoint is among the full ones.
 
-        Where all sleepers that were asked for had room, twice as many are asked for the next time.
+        Where all sleepers that were asked for had room, twice as many are asked for the next time, else half.
         """
         for endpoint in {held.endpoint for held in chosen} & self._asked_for.keys():
-            twice = min(2 * self._asked_for[endpoint], ASKED_FOR_MAX)
-            self._asked_for[endpoint] = 1 if endpoint in full else twice
+            count = self._asked_for[endpoint]
+            self._asked_for[endpoint] = max(1, count // 2) if endpoint in full else min(2 * count, ASKED_FOR_MAX)
         for held in chosen:
             self._wake(held.lane)
         self.put_back([held for held in chosen if held.id in later])

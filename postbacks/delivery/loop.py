@@ -105,6 +105,7 @@ class DeliveryLoop:
         self._held_limit: dict[str, int] = {}
         self._next_claim_s = 0.0
         self._next_begin_s = 0.0
+        self._room_made = False
         self._next_renewal_s = 0.0
         self._broker_pause_s = 0.0
         self._broker_retry_s = 0.0
@@ -363,6 +364,8 @@ class DeliveryLoop:
             del self._open_of_lane[claimed.lane]
             self._reported_slow.discard(claimed.lane)
         self._notes.add(claimed, outcome, claimed.number, claimed.at_ms)
+        if len(self._held) and self._held.sleeps_any(claimed.endpoint):
+            self._room_made = True
         if outcome.name == "connect_timeout" and len(self._held):
             shared = Outcome(
                 outcome.name,
@@ -384,6 +387,8 @@ class DeliveryLoop:
     def _commit(self) -> None:
         self._notes.commit()
         self._next_claim_s = 0.0
+        if self._room_made:
+            self._next_begin_s, self._room_made = 0.0, False
         self._next_renewal_s = time.monotonic() + self._lease_ms / 3000
         if not len(self._held):
             self._held_limit.clear()
