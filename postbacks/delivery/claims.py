@@ -131,7 +131,9 @@ class HeldPostbacks:
         """
         for endpoint in {held.endpoint for held in chosen} & self._asked_for.keys():
             count = self._asked_for[endpoint]
-            self._asked_for[endpoint] = max(1, count // 2) if endpoint in full else min(2 * count, ASKED_FOR_MAX)
+            self._asked_for[endpoint] = (
+                max(1, count // 2) if endpoint in full else min(2 * count, ASKED_FOR_MAX)
+            )
         for held in chosen:
             self._wake(held.lane)
         self.put_back([held for held in chosen if held.id in later])

@@ -112,6 +112,16 @@ def intake(scene: Scene) -> dict[str, str]:
     return {WHOLE: _count(scene.intake, "message")}
 
 
+def unreached(scene: Scene) -> dict[str, str]:
+    """Endpoints that take no connection, for longer than one may be tried."""
+    ages_s = {endpoint: (scene.now_ms - since_ms) / 1000 for endpoint, since_ms in scene.unreached.items()}
+    return {
+        endpoint: f"{endpoint} has taken none for {duration(age_s)}"
+        for endpoint, age_s in sorted(ages_s.items())
+        if age_s > DUE_SLACK_S
+    }
+
+
 def versions(scene: Scene) -> dict[str, str]:
     """Workers of several versions: by their loops' tokens, and by who ticked within the last minute."""
     found: dict[str, list[str]] = {}

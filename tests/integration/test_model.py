@@ -366,7 +366,15 @@ class Moves(RuleBasedStateMachine):
         self.note(one.token, one.id, one.lane, one.attempts, verdict, "shared", 10, "connect_timeout")
 
     def note(
-        self, token: str, one: str, lane: str, number: int, verdict: str, mood: str, limit_max: int, outcome: str
+        self,
+        token: str,
+        one: str,
+        lane: str,
+        number: int,
+        verdict: str,
+        mood: str,
+        limit_max: int,
+        outcome: str,
     ) -> None:
         """Commit one note, here and in the model."""
         mood = mood if verdict == "delivered" or mood == "shared" else "failed"
@@ -537,14 +545,14 @@ class Moves(RuleBasedStateMachine):
                 assert self.counted < start.limit or self.now - start.last >= 60_000
             start.last = self.now
             self.start = start
-        if self.endpoint_max or start and start.limit:
+        if self.endpoint_max or (start and start.limit):
             self.counted += 1
 
     def learn(self, outcome: str) -> None:
         """A POST has ended."""
         start = self.known_start()
         most = {"connect_timeout": 1, "refused": 10}.get(outcome)
-        if outcome == "blocked" or not start and not most:
+        if outcome == "blocked" or (not start and not most):
             return
         if most and not start:
             self.start = Start(self.now, self.now, 0, up=False)
@@ -552,7 +560,7 @@ class Moves(RuleBasedStateMachine):
             if start.limit and self.now - start.since >= 10_000:
                 start.limit = min(most, start.limit + 1)
             self.start = replace(start, last=self.now, up=False)
-        elif not start.limit or start.limit >= 100 or start.up and self.now - start.since >= 10_000:
+        elif not start.limit or start.limit >= 100 or (start.up and self.now - start.since >= 10_000):
             self.start = None
         else:
             self.start = Start(self.now, self.now, start.limit + 1, up=True)
@@ -676,7 +684,9 @@ class Moves(RuleBasedStateMachine):
         assert counts == ({"http://x:80": self.counted} if self.counted else {})
         if self.endpoint_max:
             assert self.counted == len(self.of("claimed"))
-        starts = {name.decode(): text.decode().split() for name, text in self.client.hgetall(keys.STARTS).items()}
+        starts = {
+            name.decode(): text.decode().split() for name, text in self.client.hgetall(keys.STARTS).items()
+        }
         assert {name: (int(fields[2]), fields[3] == "1") for name, fields in starts.items()} == (
             {"http://x:80": (self.start.limit, self.start.up)} if self.start else {}
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from helpers import Rig, black_hole, check_places, environment, set_account
 
 from postbacks import keys, send_postbacks
+from postbacks.doctor import Doctor
 from postbacks.receiver import Answer, Receiver, dead_port
 
 MT = {"ORIGIN": "SMS_MT", "CODE": "N201", "STATUS": "Message Sent", "TO": "15552312102", "TRACKINGID": "1",
@@ -40,6 +41,8 @@ def test_accounts_that_share_a_silent_endpoint_try_it_together_and_keep_their_fi
         for first, second in (record.attempts for record in records[: len(ids)]):
             assert 300 <= (second.at_ms - first.at_ms) / 1000 < 310
         assert len(healthy.received) == 5
+        noted = Doctor(rig.scripts, rig.settings, pause_s=0).examine().found("unreached")
+        assert noted == {f"http://127.0.0.1:{port}": f"http://127.0.0.1:{port} has taken none for 5 min"}
         assert check_places(rig.client) == {"parked": len(records), "done": 5}
         rig.close()
 
