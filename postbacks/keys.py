@@ -30,7 +30,8 @@ key                                   type    meaning
 ``postbacks:starts``                  hash    endpoint that has failed to connect -> since (ms when it last took a
                                               connection, or first did not), last (ms when a POST there began or
                                               ended), limit (POSTs open at most in its slow start, 0: any number), up
-                                              (0/1: it took the last one)
+                                              (0/1: it took the last one), tried (ms when the last POST began that had
+                                              no connection in time), by (its account)
 ``postbacks:ready:trusted``           zset    lanes that may be claimed from and answered 200 in time the
                                               last time; score is the virtual time of their turn
 ``postbacks:ready:suspect``           zset    lanes that may be claimed from and are new, slow or failing

@@ -63,15 +63,15 @@ class Held(NamedTuple):
     account: str
     origin: str
     code: str
-    claimed_s: float
+    claimed_ms: int
 
     @classmethod
-    def from_row(cls, row: Sequence[Any], claimed_s: float) -> Held:
-        """Build one from a held row of ``claim.lua``."""
+    def from_row(cls, row: Sequence[Any], claimed_ms: int) -> Held:
+        """Build one from a held row of ``claim.lua``, which was claimed then on the broker's clock."""
         postback_id, lane, endpoint, attempts, failures, account, origin, code = row
         return cls(
             postback_id.decode(), lane.decode(), endpoint.decode(), int(attempts), int(failures),
-            account.decode(), origin.decode(), code.decode(), claimed_s,
+            account.decode(), origin.decode(), code.decode(), claimed_ms,
         )  # fmt: skip
 
 
@@ -167,13 +167,12 @@ class HeldPostbacks:
         """The accounts that hold anything for an endpoint."""
         return {self._all[postback_id].account for postback_id in self._endpoints.get(endpoint, ())}
 
-    def take_endpoint(self, endpoint: str, claimed_before_s: float, accounts: set[str]) -> list[Held]:
+    def take_endpoint(self, endpoint: str, tried_ms: int, accounts: set[str]) -> list[Held]:
         """Take what these accounts held for an endpoint when its connection began to be tried."""
         ids = [
             postback_id
             for postback_id in self._endpoints.get(endpoint, ())
-            if self._all[postback_id].claimed_s <= claimed_before_s
-            and self._all[postback_id].account in accounts
+            if self._all[postback_id].claimed_ms <= tried_ms and self._all[postback_id].account in accounts
         ]
         taken = [self._all.pop(postback_id) for postback_id in ids]
         for held in taken:

@@ -20,7 +20,7 @@ from postbacks.delivery.notes import Decide, Notes
 from postbacks.delivery.outcomes import Outcome
 from postbacks.delivery.profile import Profile, Profiles
 from postbacks.delivery.request import headers
-from postbacks.delivery.sharing import sharers
+from postbacks.delivery.sharing import Sharing
 from postbacks.delivery.tally import Tally
 from postbacks.delivery.transfer import Transfer
 from postbacks.delivery.transport import CurlAdapter
@@ -102,6 +102,7 @@ class DeliveryLoop:
         self._claimed: list[Claimed] = []
         self._put_off: list[str] = []
         self._held = HeldPostbacks()
+        self._sharing = Sharing(self._held, profiles, self._notes)
         self._held_limit: dict[str, int] = {}
         self._next_claim_s = 0.0
         self._next_begin_s = 0.0
@@ -243,7 +244,7 @@ class DeliveryLoop:
             self._claimed.append(Claimed.from_row(lane, (postback_id, *rest), asked.now_ms))
         self._begin_claimed()
         for row in asked.held:
-            one = Held.from_row(row, now_s)
+            one = Held.from_row(row, asked.now_ms)
             self._held.add(one)
             self._held_limit.setdefault(one.lane, 1)
             self._suspects.add(one.lane)
@@ -278,14 +279,18 @@ class DeliveryLoop:
         if not chosen:
             return
         try:
-            now_ms, rows, later, full = self._scripts.begin(
-                self._token, [held.id for held in chosen], self._settings.endpoint_max_transfers
+            now_ms, rows, later, full, tried = self._scripts.begin(
+                self._token,
+                [held.id for held in chosen],
+                self._settings.endpoint_max_transfers,
+                self._sharing.told_ms,
             )
         except BrokerError:
             self._held.put_back(chosen)  # asked again, the script counts no second attempt
             raise
         waiting = {one.decode() for one in later}
         self._held.settle(chosen, waiting, {endpoint.decode() for endpoint in full})
+        self._sharing.others(tried)
         if waiting:
             self._next_begin_s = now_s + LOOK_AGAIN_S
         lane_of = {held.id: held.lane for held in chosen}
@@ -366,16 +371,8 @@ class DeliveryLoop:
         self._notes.add(claimed, outcome, claimed.number, claimed.at_ms)
         if len(self._held) and self._held.sleeps_any(claimed.endpoint):
             self._room_made = True
-        if outcome.name == "connect_timeout" and len(self._held):
-            shared = Outcome(
-                outcome.name,
-                None,
-                outcome.elapsed_s,
-                f"{outcome.detail} (tried for another one)",
-                shared=True,
-            )
-            for held in sharers(self._held, self._profiles, transfer, claimed):
-                self._notes.add(held, shared, held.attempts + 1, claimed.at_ms)
+        if outcome.name == "connect_timeout":
+            self._sharing.own(transfer, claimed, outcome)
 
     def _mood(self, lane: str, mood: str) -> None:
         (self._suspects.discard if mood == "ok" else self._suspects.add)(lane)

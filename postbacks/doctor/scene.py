@@ -156,7 +156,7 @@ def look(scripts: Scripts, *, overdue_slack_ms: int, workers: Sequence[str] | No
 
 def _unreached(starts: Mapping[bytes, bytes]) -> dict[str, int]:
     fields = {text(endpoint): start.split() for endpoint, start in starts.items()}
-    return {endpoint: int(since_ms) for endpoint, (since_ms, _, _, up) in fields.items() if up == b"0"}
+    return {endpoint: int(since_ms) for endpoint, (since_ms, _, _, up, *_) in fields.items() if up == b"0"}
 
 
 def _quarantined_ms(client: Any) -> int | None:

@@ -70,7 +70,8 @@ local UNTRIED = { blocked = true, bad_url = true }
 
 -- what is known of an endpoint that has failed to connect, or false: {since: ms when it last took a connection, or
 -- first did not, last: ms when a POST there began or ended, limit: POSTs open at most, 0 while it has not failed
--- for long enough, up: 1 if it took the last one}
+-- for long enough, up: 1 if it took the last one, tried: ms when the last POST began that had no connection in time,
+-- by: its account}
 local starts, any_start = {}, nil
 local function start_of(endpoint)
   local start = starts[endpoint]
@@ -79,8 +80,9 @@ local function start_of(endpoint)
   start = false
   local text = any_start and redis.call('HGET', STARTS, endpoint)
   if text then
-    local since, last, limit, up = string.match(text, '^(%d+) (%d+) (%d+) ([01])$')
-    start = { since = math.min(now, since), last = math.min(now, last), limit = tonumber(limit), up = tonumber(up) }
+    local since, last, limit, up, tried, by = string.match(text, '^(%d+) (%d+) (%d+) ([01]) (%d+) (.*)$')
+    start = { since = math.min(now, since), last = math.min(now, last), limit = tonumber(limit), up = tonumber(up),
+      tried = tonumber(tried), by = by }
     if start.limit == 0 and now - start.since >= WHILE_MS then start.limit = 1 end
   end
   starts[endpoint] = start
@@ -90,18 +92,18 @@ end
 local function keep_start(endpoint)
   local start = starts[endpoint]
   if not start then return redis.call('HDEL', STARTS, endpoint) end
-  local text = string.format('%.0f %.0f %d %d', start.since, start.last, start.limit, start.up)
-  redis.call('HSET', STARTS, endpoint, text)
+  local text = string.format('%.0f %.0f %d %d %.0f ', start.since, start.last, start.limit, start.up, start.tried)
+  redis.call('HSET', STARTS, endpoint, text .. start.by)
 end
 
 -- what a POST that has ended tells about its endpoint; returns whether that has to be kept
-local function learn(endpoint, outcome)
+local function learn(endpoint, outcome, account, sent_ms)
   local start, most = start_of(endpoint), UNREACHED[outcome]
   if not start and not most then return false end
   if most then
     if not start then
       any_start = true
-      start = { since = now, limit = 0 }
+      start = { since = now, limit = 0, tried = 0, by = '' }
       starts[endpoint] = start
       local others = redis.call('HRANDFIELD', STARTS, 2, 'WITHVALUES') -- whom nobody sends to any more are forgotten
       for i = 1, #others, 2 do
@@ -112,6 +114,7 @@ local function learn(endpoint, outcome)
       start.limit = math.min(most, start.limit + 1)
     end
     start.last, start.up = now, 0
+    if outcome == 'connect_timeout' and sent_ms >= start.tried then start.tried, start.by = sent_ms, account end
   elseif start.limit == 0 or start.limit >= STARTED or start.up == 1 and now - start.since >= WHILE_MS then
     starts[endpoint] = false
   else
@@ -179,9 +182,13 @@ local function leaving()
       if not watched and not tells then return end
       if waited then accounts[account] = true end
       if counted or tells then
-        endpoint = endpoint or redis.call('HGET', RECORD .. id, 'endpoint')
+        local sent_ms
+        if not endpoint then
+          local r = redis.call('HMGET', RECORD .. id, 'endpoint', 'sent_ms')
+          endpoint, sent_ms = r[1], tonumber(r[2] or 0)
+        end
         if endpoint and counted then endpoints[endpoint] = (endpoints[endpoint] or 0) + 1 end
-        if endpoint and tells and learn(endpoint, outcome) then learnt[endpoint] = true end
+        if endpoint and tells and learn(endpoint, outcome, account, sent_ms) then learnt[endpoint] = true end
       end
     end,
     finish = function() -- once the paces are written

@@ -323,11 +323,11 @@ class Moves(RuleBasedStateMachine):
         self.claim(token, 10, 100, 10, 2000, [])
 
     @precondition(lambda self: self.of("held", "claimed"))
-    @rule(token=st.sampled_from(TOKENS), data=st.data())
-    def begin(self, token: str, data: st.DataObject) -> None:
+    @rule(token=st.sampled_from(TOKENS), data=st.data(), told_ms=st.sampled_from((0, 1 << 50)))
+    def begin(self, token: str, data: st.DataObject, told_ms: int) -> None:
         """Some of what is held goes out; asked again as the answer was lost, nothing is counted twice."""
         ids = data.draw(self.some(self.of("held", "claimed")), "ids")
-        _, rows, later, full = self.scripts.begin(token, ids, self.endpoint_max)
+        _, rows, later, full, _ = self.scripts.begin(token, ids, self.endpoint_max, told_ms)
         waiting = [one.decode() for one in later]
         assert {self.known[one].place for one in waiting} <= {"held"}
         assert not waiting or full or self.pacing
@@ -518,7 +518,7 @@ class Moves(RuleBasedStateMachine):
             if most:
                 assert sum(other.account == one.account for other in open_now) <= most
             if slow:
-                next_ms = self.next_ms.get(one.account, 0)
+                next_ms = self.next_ms.get(one.account, self.now)
                 if next_ms > self.now + 2 * MINUTE_MS:  # the clock was put back
                     next_ms = self.now
                 assert next_ms < self.now + ahead_ms + 5_000
