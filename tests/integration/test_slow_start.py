@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+import time
+
 from helpers import Rig, black_hole, check_places, environment, set_account
 
 from postbacks import keys, send_postbacks
+from postbacks.delivery import loop
 from postbacks.doctor import Doctor
 from postbacks.receiver import Answer, Receiver, dead_port
 
@@ -22,8 +26,11 @@ def send(rig: Rig, accounts: range, each: int, port: int) -> list[str]:
     return ids
 
 
-def test_accounts_that_share_a_silent_endpoint_try_it_together_and_keep_their_five_minutes(broker):
-    """One connection stands for all of them, in two goes at most; new ones' first sends as well."""
+def test_accounts_that_share_a_silent_endpoint_try_it_together_and_keep_their_five_minutes(
+    broker, monkeypatch
+):
+    """One connection stands for all of them and all loops, in a go or two; new ones' first sends as well."""
+    monkeypatch.setattr(loop, "CLAIM_BATCH", 4)  # so that both loops hold some
     with environment(POSTBACKS_CONNECT_TIMEOUT_S="0.4"), black_hole() as port, Receiver() as healthy:
         rig = Rig(broker)
         ids = send(rig, range(20), 3, port)
@@ -33,11 +40,18 @@ def test_accounts_that_share_a_silent_endpoint_try_it_together_and_keep_their_fi
         set_account("neighbour", url=healthy.url())
         send_postbacks("neighbour", [MT] * 5)
         rig.tick()
+        other = Rig(broker)
+        other.advance(301)
+        beside = threading.Thread(target=other.deliver_lanes)
+        beside.start()
         rig.deliver()
+        beside.join()
+        other.close()
         records = [rig.record(one) for one in ids + new]
         assert {record.state for record in records} == {"parked"}
         assert [len(record.attempts) for record in records] == [2] * len(ids) + [1] * len(new)
-        assert sum(not record.attempts[-1].shared for record in records) <= 2
+        # the first stands for what was held when it began, a second for the rest; a new lane holds one at first
+        assert sum(not record.attempts[-1].shared for record in records) <= 3
         for first, second in (record.attempts for record in records[: len(ids)]):
             assert 300 <= (second.at_ms - first.at_ms) / 1000 < 310
         assert len(healthy.received) == 5
@@ -45,6 +59,32 @@ def test_accounts_that_share_a_silent_endpoint_try_it_together_and_keep_their_fi
         assert noted == {f"http://127.0.0.1:{port}": f"http://127.0.0.1:{port} has taken none for 5 min"}
         assert check_places(rig.client) == {"parked": len(records), "done": 5}
         rig.close()
+
+
+def test_a_loop_is_told_of_anothers_time_out_before_it_tries_the_endpoint_itself(rig):
+    """What it holds may share that one; where it has been told, one of it is tried."""
+    wide = {"suspects_max": 100, "free": 2000, "held_per_lane": 100, "slow_lanes": ()}
+    send(rig, range(4), 2, 9999)
+    since_ms = int(time.time() * 1000)
+    rig.client.hset(keys.STARTS, "http://127.0.0.1:9999", f"{since_ms - 60_000} {since_ms - 60_000} 1 0 0 ")
+    at_ms, (row,), held, _ = rig.scripts.claim("one", 30_000, at_most=2, held_max=100, **wide)
+    _, begun, others, _ = rig.scripts.claim("two", 30_000, at_most=100, held_max=100, **wide)
+    assert (len(held), begun, len(others)) == (1, [], 2)
+    chosen = [one[0].decode() for one in others]
+    assert rig.scripts.begin("two", chosen)[1:] == (
+        [],
+        [one.encode() for one in chosen],
+        [b"http://127.0.0.1:9999"],
+        [],
+    )
+    rig.scripts.commit(
+        "one", 30_000, 10, 60, (row[0], row[1], "parked", 1, "{}", 1000, "failed", "connect_timeout")
+    )
+    told = rig.scripts.begin("two", chosen)
+    assert (told.rows, len(told.later)) == ([], len(chosen))
+    assert told.tried == [[b"http://127.0.0.1:9999", at_ms, row[5]]]
+    now = rig.scripts.begin("two", chosen, told_ms=at_ms)
+    assert (len(now.rows), len(now.later)) == (1, len(chosen) - 1)
 
 
 def test_an_endpoint_that_is_back_gets_one_postback_and_one_more_with_each_connection(broker):
