@@ -1,7 +1,7 @@
 """Who shares a connect time-out: one connection was tried for all that were held for its endpoint.
 
 Whichever loop tried it: where an endpoint starts slowly, one POST stands for what all loops hold for it, so that a
-resend is late by one time-out or two and not by one for each loop.
+resend is late by a few time-outs and not by one for each loop.
 """
 
 from __future__ import annotations
