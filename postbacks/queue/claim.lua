@@ -46,7 +46,8 @@ local function come_back(from, to)
     if string.match(name, '^[^/]+/[^/]+$') then
       make_ready(name)
     else
-      local room = has_room(name, endpoint_max) and 10 or 0
+      local free_there, slow = has_room(name, endpoint_max)
+      local room = slow and 50 or free_there and 10 or 0 -- where it starts slowly they are held
       local gate = not string.find(name, '://', 1, true) and gate_of(name)
       if gate and gate.open then room = gate.most - gate.open end
       if room > 0 then wake(name, room) end
