@@ -117,6 +117,27 @@ class Options:
     say: Callable[[str], None] = field(default=print)
 
 
+def workers_and_beats(
+    count: int, env: Mapping[str, str], folder: Path
+) -> tuple[list[CeleryProcess], list[CeleryProcess]]:
+    """So many of each, not yet started, with their logs in the folder."""
+    quiet = ["--without-mingle", "--without-gossip", "--loglevel=INFO"]
+    workers = [
+        CeleryProcess(
+            "worker",
+            args=["--pool=threads", "--concurrency=4", *quiet, f"--hostname=worker{n}@%h"],
+            env=env,
+            log_path=folder / f"worker{n}.log",
+        )
+        for n in range(1, count + 1)
+    ]
+    beats = [
+        CeleryProcess("beat", args=["--loglevel=INFO"], env=env, log_path=folder / f"beat{n}.log")
+        for n in range(1, count + 1)
+    ]
+    return workers, beats
+
+
 class _World:
     """Everything that runs, and what may be done to it."""
 
@@ -130,20 +151,7 @@ class _World:
         self.proxy.start()
         stack.callback(self.proxy.stop)
         env = SETTINGS | {"POSTBACKS_BROKER_URL": self.proxy.url}
-        quiet = ["--without-mingle", "--without-gossip", "--loglevel=INFO"]
-        self.workers = [
-            CeleryProcess(
-                "worker",
-                args=["--pool=threads", "--concurrency=4", *quiet, f"--hostname=worker{n}@%h"],
-                env=env,
-                log_path=folder / f"worker{n}.log",
-            )
-            for n in (1, 2)
-        ]
-        self.beats = [
-            CeleryProcess("beat", args=["--loglevel=INFO"], env=env, log_path=folder / f"beat{n}.log")
-            for n in (1, 2)
-        ]
+        self.workers, self.beats = workers_and_beats(2, env, folder)
         self.receiver = PythonProcess(
             "crash.receive", [str(folder / "posts")], env={}, log_path=folder / "receiver.log"
         )

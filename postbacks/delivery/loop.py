@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable
 from typing import Final
@@ -30,7 +29,7 @@ from postbacks.logs import EventLog
 from postbacks.queue.scripts import Scripts
 from postbacks.settings import Settings
 from postbacks.taskevents import gone, started
-from postbacks.version import VERSION
+from postbacks.version import new_token
 
 log = EventLog(__name__)
 
@@ -88,7 +87,7 @@ class DeliveryLoop:
         self._must_stop = must_stop
         self._must_leave = must_leave
         self._on_draining = on_draining
-        self._token = token or f"{uuid.uuid4().hex}@{VERSION}"
+        self._token = token or new_token()
         tally = tally or Tally(adapter)
         self._notes = Notes(scripts, self._token, settings, decide, tally, self._mood)
         self._linger_s = linger_s

@@ -8,7 +8,7 @@ from postbacks import keys
 from postbacks.app import DELIVER, DISPATCH, SEND_POSTBACK
 from postbacks.doctor.broker_checks import WHOLE, duration
 from postbacks.doctor.scene import CELERY_QUEUE
-from postbacks.version import SILENT
+from postbacks.version import SILENT, version_of
 
 if TYPE_CHECKING:
     from postbacks.doctor.scene import Scene
@@ -126,7 +126,7 @@ def versions(scene: Scene) -> dict[str, str]:
     """Workers of several versions: by their loops' tokens, and by who ticked within the last minute."""
     found: dict[str, list[str]] = {}
     for token in scene.claimers:
-        found.setdefault(token.partition("@")[2] or SILENT, []).append("delivers")
+        found.setdefault(version_of(token), []).append("delivers")
     recent_ms = scene.now_ms - MISSING_S * 1000
     for version, at_ms in scene.ticks.items():
         if at_ms >= recent_ms:
