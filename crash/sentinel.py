@@ -23,8 +23,9 @@ import redis
 
 from crash.ledger import Ledger, Post, compare
 from crash.look import look, on_the_way
+from crash.processes import PythonProcess, workers_and_beats
 from crash.producer import read_notes
-from crash.run import QUIET_S, RESTART_S, SETTINGS, PythonProcess, workers_and_beats
+from crash.run import QUIET_S, RESTART_S, SETTINGS
 from crash.sentinels import SentinelGroup, Server, until
 from postbacks.local import CeleryProcess
 

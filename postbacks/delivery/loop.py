@@ -295,9 +295,9 @@ class DeliveryLoop:
         lane_of = {held.id: held.lane for held in chosen}
         for row in rows:
             self._claimed.append(Claimed.from_row(lane_of[row[0].decode()], row, now_ms))
-        if len(rows) < len(chosen):
-            begun = {row[0].decode() for row in rows}
-            gone([held for held in chosen if held.id not in begun])
+        if len(rows) + len(waiting) < len(chosen):
+            known = waiting | {row[0].decode() for row in rows}
+            gone([held for held in chosen if held.id not in known])
         self._begin_claimed()
 
     def _begin_claimed(self) -> None:

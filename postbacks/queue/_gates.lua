@@ -1,5 +1,6 @@
 -- _gates: what a POST passes before it begins, besides its lane's limit: its account's rate, the most POSTs that
--- its account and its endpoint may have open, and the slow start of an endpoint. Stands behind _shared.lua where scripts.GATED names a script.
+-- its account and its endpoint may have open, and the slow start of an endpoint. Stands behind _shared.lua where
+-- scripts.GATED names a script.
 --
 -- What an account has open is counted from its lanes' paces; what an endpoint has, in ENDPOINTS, and only while
 -- there is a limit. A lane without room stands in WAITS of its account or endpoint until a POST there ends; one
@@ -79,10 +80,11 @@ local function start_of(endpoint)
   if any_start == nil then any_start = redis.call('EXISTS', STARTS) == 1 end
   start = false
   local text = any_start and redis.call('HGET', STARTS, endpoint)
-  if text then
-    local since, last, limit, up, tried, by = string.match(text, '^(%d+) (%d+) (%d+) ([01]) (%d+) (.*)$')
+  local since, last, limit, up, tried, by = string.match(text or '', '^(%d+) (%d+) (%d+) ([01]) (%d+) (.*)$')
+  if since then
     start = { since = math.min(now, since), last = math.min(now, last), limit = tonumber(limit), up = tonumber(up),
       tried = tonumber(tried), by = by }
+    if start.tried > now then start.tried = 0 end -- the clock was put back: nobody was held before that
     if start.limit == 0 and now - start.since >= WHILE_MS then start.limit = 1 end
   end
   starts[endpoint] = start

@@ -6,7 +6,7 @@ import threading
 import time
 
 import pytest
-from helpers import ended, eventually, running, set_account
+from helpers import BASE_ENV, ended, running, set_account
 
 from postbacks import send_postbacks
 from postbacks.receiver import Answer, Receiver
