@@ -273,7 +273,7 @@ CHECKS: Final = (
         "unreached", "note", "endpoints that failed to connect, and have taken no connection since",
         "Endpoints take no connection; each is tried with one postback, and all that goes there waits for it",
         "It is for their owners: `postbacks ping ACCOUNT` says what a connection meets. Where it is all of them, "
-        "look at the workers' own network and name servers.",
+        "look at the workers' own network, proxy and name servers.",
         _scene(process_checks.unreached),
     ),
     Check(
