@@ -129,6 +129,7 @@ def test_thousands_that_wait_for_their_rate_delay_nobody_and_obey_a_new_rate_at_
         set_account("neighbour", url=healthy.url())
         send_postbacks("slow", [MT] * 10_000)
         receiver.wait_for(1, 60)
+        eventually(lambda: client.llen(keys.lane("slow/mt")) >= 9_900, 60, "all of them waiting")
         sent_s: dict[str, float] = {}
         for _ in range(20):
             sent_s[send_postback.delay("neighbour", MT).id] = time.time()
