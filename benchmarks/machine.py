@@ -79,7 +79,7 @@ def described(client: redis.Redis) -> dict[str, Any]:
     import pycurl
     import redis as redis_py
 
-    from postbacks.local import jemalloc
+    from postbacks.valkey import jemalloc
 
     model = next(
         (

@@ -5,7 +5,6 @@ from __future__ import annotations
 import heapq
 import os
 import signal
-import sys
 import tempfile
 import time
 from collections import defaultdict, deque
@@ -21,9 +20,10 @@ import redis
 from crash.ledger import Ledger, Post, compare
 from crash.look import look, on_the_way
 from crash.plan import KILLS, Fault, make_plan
+from crash.processes import PythonProcess, workers_and_beats
 from crash.producer import read_notes
 from crash.proxy import Proxy
-from postbacks.local import CeleryProcess, EmbeddedBroker, _Process
+from postbacks.local import CeleryProcess, EmbeddedBroker
 
 Fsync = Literal["always", "everysec"]
 
@@ -43,25 +43,6 @@ RESTART_S: Final = 0.3
 POWER_CUT_S: Final = 1.0
 #: Seconds that the broker must have held nothing for it to count as drained.
 QUIET_S: Final = 1.5
-
-
-class PythonProcess(_Process):
-    """A module of ours, run by this Python; it may be started again after its end."""
-
-    def __init__(self, module: str, args: Sequence[str], *, env: Mapping[str, str], log_path: Path) -> None:
-        super().__init__(module)
-        self.log_path = log_path
-        self._args = (sys.executable, "-m", module, *args)
-        self._env = env
-
-    def start(self) -> None:
-        """Start it."""
-        self._spawn(self._args, env={**os.environ, **self._env}, cwd=Path(__file__).parents[1])
-
-    @property
-    def finished(self) -> bool:
-        """Whether it has ended by itself, with nothing wrong."""
-        return self._main is not None and self._main.poll() == 0
 
 
 @dataclass(frozen=True)
@@ -130,20 +111,7 @@ class _World:
         self.proxy.start()
         stack.callback(self.proxy.stop)
         env = SETTINGS | {"POSTBACKS_BROKER_URL": self.proxy.url}
-        quiet = ["--without-mingle", "--without-gossip", "--loglevel=INFO"]
-        self.workers = [
-            CeleryProcess(
-                "worker",
-                args=["--pool=threads", "--concurrency=4", *quiet, f"--hostname=worker{n}@%h"],
-                env=env,
-                log_path=folder / f"worker{n}.log",
-            )
-            for n in (1, 2)
-        ]
-        self.beats = [
-            CeleryProcess("beat", args=["--loglevel=INFO"], env=env, log_path=folder / f"beat{n}.log")
-            for n in (1, 2)
-        ]
+        self.workers, self.beats = workers_and_beats(2, env, folder)
         self.receiver = PythonProcess(
             "crash.receive", [str(folder / "posts")], env={}, log_path=folder / "receiver.log"
         )

@@ -23,8 +23,9 @@ import redis
 
 from crash.ledger import Ledger, Post, compare
 from crash.look import look, on_the_way
+from crash.processes import PythonProcess, workers_and_beats
 from crash.producer import read_notes
-from crash.run import QUIET_S, RESTART_S, SETTINGS, PythonProcess
+from crash.run import QUIET_S, RESTART_S, SETTINGS
 from crash.sentinels import SentinelGroup, Server, until
 from postbacks.local import CeleryProcess
 
@@ -98,14 +99,8 @@ def run(options: Options, wait_replicas: int, folder: Path) -> Column:
             "POSTBACKS_WAIT_REPLICAS": str(wait_replicas),
             "POSTBACKS_RETRY_COUNTDOWN_S": str(options.countdown_s),
         }
-        quiet = ["--without-mingle", "--without-gossip", "--loglevel=INFO"]
-        ours: list[CeleryProcess] = []
-        for n in range(1, options.pairs + 1):
-            args = ["--pool=threads", "--concurrency=4", *quiet, f"--hostname=worker{n}@%h"]
-            ours.append(CeleryProcess("worker", args=args, env=env, log_path=folder / f"worker{n}.log"))
-            ours.append(
-                CeleryProcess("beat", args=["--loglevel=INFO"], env=env, log_path=folder / f"beat{n}.log")
-            )
+        workers, beats = workers_and_beats(options.pairs, env, folder)
+        ours = [*workers, *beats]
         receiver = PythonProcess(
             "crash.receive", [str(folder / "posts")], env={}, log_path=folder / "receiver.log"
         )
@@ -113,7 +108,7 @@ def run(options: Options, wait_replicas: int, folder: Path) -> Column:
             stack.callback(process.kill, group=True)
             process.start()
         until(lambda: "http" in receiver.log(), 30, "the receiver")
-        for process in ours[::2]:
+        for process in workers:
             process.wait_for_log(" ready.", 60)
         ended: list[str] = []
         over = threading.Event()

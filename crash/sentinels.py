@@ -19,7 +19,8 @@ from typing import Any, Final, Self
 
 import redis
 
-from postbacks.local import _PORTS, _Process, _server_binary
+from postbacks.local import _PORTS, _Process
+from postbacks.valkey import server_binary
 
 NAME: Final = "postbacks-primary"
 #: With what a URL must encode, but no space: a sentinel that rewrites its configuration does not quote it.
@@ -102,7 +103,7 @@ class SentinelGroup:
     """
 
     def __init__(self, folder: Path, *, replicas: int = 2, sentinels: int = 3) -> None:
-        server = shutil.which("redis-server") or _server_binary()
+        server = shutil.which("redis-server") or server_binary()
         sentinel = shutil.which("redis-sentinel")
         self.programs = f"{sentinel or server + ' --sentinel'} beside {server}"
         data = [

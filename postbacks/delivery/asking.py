@@ -41,7 +41,8 @@ class Asked(NamedTuple):
 
     def wait_s(self, at_most: int) -> float:
         """Seconds until it is worth asking again, after a question for so many."""
-        if len(self.begun) == at_most:
+        held_lanes = len({row[1] for row in self.held})
+        if len(self.begun) + held_lanes >= at_most:
             return 0.0
         if self.again_ms < 0:
             return LOOK_EVERY_S

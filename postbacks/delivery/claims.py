@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, NamedTuple
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from postbacks.urls import endpoint_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
+
+#: Postbacks that are asked for at once of all those that wait for one endpoint.
+ASKED_FOR_MAX: Final = 64
 
 
 class Claimed(NamedTuple):
@@ -59,38 +63,86 @@ class Held(NamedTuple):
     account: str
     origin: str
     code: str
-    claimed_s: float
+    claimed_ms: int
 
     @classmethod
-    def from_row(cls, row: Sequence[Any], claimed_s: float) -> Held:
-        """Build one from a held row of ``claim.lua``."""
+    def from_row(cls, row: Sequence[Any], claimed_ms: int) -> Held:
+        """Build one from a held row of ``claim.lua``, which was claimed then on the broker's clock."""
         postback_id, lane, endpoint, attempts, failures, account, origin, code = row
         return cls(
             postback_id.decode(), lane.decode(), endpoint.decode(), int(attempts), int(failures),
-            account.decode(), origin.decode(), code.decode(), claimed_s,
+            account.decode(), origin.decode(), code.decode(), claimed_ms,
         )  # fmt: skip
 
 
 class HeldPostbacks:
-    """The held postbacks of a loop, by lane in their order, and by endpoint."""
+    """The held postbacks of a loop, by lane in their order, and by endpoint.
+
+    A lane whose first one had no room *sleeps* at its endpoint: of all that sleep at one only a few are asked for
+    again, so that thousands cost what a few do.
+    """
 
     def __init__(self) -> None:
         self._all: dict[str, Held] = {}
         self._lanes: dict[str, deque[str]] = {}
         self._endpoints: dict[str, dict[str, None]] = {}
+        self._awake: dict[str, None] = {}
+        self._asleep: dict[str, dict[str, None]] = {}  # endpoint -> lanes, the next one first
+        self._sleeps_at: dict[str, str] = {}
+        self._asked_for: dict[str, int] = {}  # endpoint -> how many of its sleepers are asked for next
 
     def __len__(self) -> int:
         return len(self._all)
 
     def add(self, held: Held) -> None:
         """Hold one, behind the others of its lane."""
-        self._all[held.id] = held
-        self._lanes.setdefault(held.lane, deque()).append(held.id)
-        self._endpoints.setdefault(held.endpoint, {})[held.id] = None
+        self._lane(held).append(held.id)
 
     def lanes(self) -> list[str]:
         """Lanes of which anything is held."""
         return list(self._lanes)
+
+    def sleeps_any(self, endpoint: str) -> bool:
+        """Whether any lane sleeps at this endpoint."""
+        return endpoint in self._asleep
+
+    def choose(self, allowed: Callable[[str], int], at_most: int) -> list[Held]:
+        """Take those whose turn it is, until ``settle`` says what came of it.
+
+        Args:
+            allowed: how many of a lane may begin now.
+            at_most: how many to take in all.
+        """
+        chosen: list[Held] = []
+        for lane in list(self._awake):
+            if len(chosen) >= at_most:
+                break
+            chosen += self.take(lane, min(allowed(lane), at_most - len(chosen)))
+        for endpoint, lanes in list(self._asleep.items()):
+            some = min(self._asked_for[endpoint], at_most - len(chosen))
+            for lane in list(islice(lanes, max(0, some))):
+                chosen += self.take(lane, min(allowed(lane), 1))
+        return chosen
+
+    def settle(self, chosen: Sequence[Held], later: Collection[str], full: Collection[str]) -> None:
+        """Hold again what could not begin; its lane sleeps where its endpoint is among the full ones.
+
+        Where all sleepers that were asked for had room, twice as many are asked for the next time, else half.
+        """
+        for endpoint in {held.endpoint for held in chosen} & self._asked_for.keys():
+            count = self._asked_for[endpoint]
+            self._asked_for[endpoint] = (
+                max(1, count // 2) if endpoint in full else min(2 * count, ASKED_FOR_MAX)
+            )
+        for held in chosen:
+            self._wake(held.lane)
+        self.put_back([held for held in chosen if held.id in later])
+        for held in chosen:
+            if held.id in later and held.endpoint in full and held.lane in self._awake:
+                del self._awake[held.lane]
+                self._sleeps_at[held.lane] = held.endpoint
+                self._asleep.setdefault(held.endpoint, {})[held.lane] = None  # behind the others there
+                self._asked_for.setdefault(held.endpoint, 1)
 
     def take(self, lane: str, count: int) -> list[Held]:
         """Take the first of a lane."""
@@ -102,37 +154,56 @@ class HeldPostbacks:
                 self._forget_endpoint(held)
                 taken.append(held)
         if queue is not None and not queue:
-            del self._lanes[lane]
+            self._wake(lane)
+            del self._lanes[lane], self._awake[lane]
         return taken
 
     def put_back(self, taken: Sequence[Held]) -> None:
         """Hold again what was taken and not begun, in front of the others of its lane."""
         for held in reversed(taken):
-            self._all[held.id] = held
-            self._lanes.setdefault(held.lane, deque()).appendleft(held.id)
-            self._endpoints.setdefault(held.endpoint, {})[held.id] = None
+            self._lane(held).appendleft(held.id)
 
     def accounts_of(self, endpoint: str) -> set[str]:
         """The accounts that hold anything for an endpoint."""
         return {self._all[postback_id].account for postback_id in self._endpoints.get(endpoint, ())}
 
-    def take_endpoint(self, endpoint: str, claimed_before_s: float, accounts: set[str]) -> list[Held]:
+    def take_endpoint(self, endpoint: str, tried_ms: int, accounts: set[str]) -> list[Held]:
         """Take what these accounts held for an endpoint when its connection began to be tried."""
         ids = [
             postback_id
             for postback_id in self._endpoints.get(endpoint, ())
-            if self._all[postback_id].claimed_s <= claimed_before_s
-            and self._all[postback_id].account in accounts
+            if self._all[postback_id].claimed_ms <= tried_ms and self._all[postback_id].account in accounts
         ]
         taken = [self._all.pop(postback_id) for postback_id in ids]
         for held in taken:
             self._forget_endpoint(held)
+        for lane in list(self._asleep.get(endpoint, ())):  # some of them have nothing more, or something else
+            self._wake(lane)
         return taken
 
     def take_all(self) -> Iterator[list[Held]]:
         """Take everything, lane by lane, each in its order."""
         for lane in self.lanes():
             yield self.take(lane, len(self._all))
+
+    def _lane(self, held: Held) -> deque[str]:
+        """Its lane's queue, where it is to stand."""
+        self._all[held.id] = held
+        self._endpoints.setdefault(held.endpoint, {})[held.id] = None
+        if held.lane not in self._lanes:
+            self._lanes[held.lane] = deque()
+            self._awake[held.lane] = None
+        return self._lanes[held.lane]
+
+    def _wake(self, lane: str) -> None:
+        endpoint = self._sleeps_at.pop(lane, None)
+        if endpoint is None:
+            return
+        self._awake[lane] = None
+        lanes = self._asleep[endpoint]
+        del lanes[lane]
+        if not lanes:
+            del self._asleep[endpoint], self._asked_for[endpoint]
 
     def _forget_endpoint(self, held: Held) -> None:
         of_endpoint = self._endpoints[held.endpoint]

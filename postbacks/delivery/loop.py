@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import math
 import time
-import uuid
-from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -17,10 +15,11 @@ from postbacks.delivery.asking import LOOK_AGAIN_S, LOOK_EVERY_S, Asking
 from postbacks.delivery.capacity import transfers_allowed
 from postbacks.delivery.claims import Claimed, Held, HeldPostbacks
 from postbacks.delivery.notes import Decide, Notes
+from postbacks.delivery.opened import OpenTransfers
 from postbacks.delivery.outcomes import Outcome
 from postbacks.delivery.profile import Profile, Profiles
 from postbacks.delivery.request import headers
-from postbacks.delivery.sharing import sharers
+from postbacks.delivery.sharing import Sharing
 from postbacks.delivery.tally import Tally
 from postbacks.delivery.transfer import Transfer
 from postbacks.delivery.transport import CurlAdapter
@@ -31,12 +30,14 @@ from postbacks.queue.exchange import Exchange
 from postbacks.queue.scripts import Scripts
 from postbacks.settings import Settings
 from postbacks.taskevents import gone, started
-from postbacks.version import VERSION
+from postbacks.version import new_token
 
 log = EventLog(__name__)
 
 #: Postbacks begun by one claim at most; bounds how long the script blocks the broker.
 CLAIM_BATCH: Final = 50
+#: Held postbacks begun by one script call at most, for the same reason.
+BEGIN_BATCH: Final = 200
 #: Postbacks held by one loop at most, over all failing lanes.
 HELD_MAX: Final = 100_000
 #: Milliseconds after which a postback is looked at again whose account could not be used.
@@ -87,7 +88,7 @@ class DeliveryLoop:
         self._must_stop = must_stop
         self._must_leave = must_leave
         self._on_draining = on_draining
-        self._token = token or f"{uuid.uuid4().hex}@{VERSION}"
+        self._token = token or new_token()
         tally = tally or Tally(adapter)
         self._notes = Notes(scripts, self._token, settings, decide, tally, self._mood)
         self._linger_s = linger_s
@@ -96,16 +97,15 @@ class DeliveryLoop:
         self._asked_for = 0  # transfers that the claim which is on its way may bring
         self._lease_ms = int(settings.claim_lease_s * 1000)
         self._max_transfers = transfers_allowed(settings)
-        self._open: dict[int, tuple[Transfer, Claimed]] = {}  # oldest first
-        self._open_of_lane: Counter[str] = Counter()
-        self._suspects: set[str] = set()
-        self._reported_slow: set[str] = set()
+        self._open = OpenTransfers(self._max_transfers, settings.slow_after_s)
         self._claimed: list[Claimed] = []
         self._put_off: list[str] = []
         self._held = HeldPostbacks()
+        self._sharing = Sharing(self._held, profiles, self._notes)
         self._held_limit: dict[str, int] = {}
         self._next_claim_s = 0.0
         self._next_begin_s = 0.0
+        self._room_made = False
         self._next_renewal_s = 0.0
         self._broker_pause_s = 0.0
         self._broker_retry_s = 0.0
@@ -191,7 +191,7 @@ class DeliveryLoop:
         """Send the notes and the claim that are due, together: a note makes room for more."""
         notes_due = self._notes.are_due(now_s, len(self._open))
         claims = self._claiming and (notes_due or now_s >= self._next_claim_s)
-        free = self._max_transfers - len(self._open) - len(self._claimed)
+        free = self._free()
         if claims and free <= 0:
             self._next_claim_s = now_s + LOOK_EVERY_S
             claims = False
@@ -204,12 +204,10 @@ class DeliveryLoop:
             calls.append(
                 self._asking.call(
                     self._asked_for,
-                    max(
-                        0, self._max_transfers // 2 - sum(self._open_of_lane[lane] for lane in self._suspects)
-                    ),
+                    self._open.trouble_room(),
                     free,
                     max(0, HELD_MAX - len(self._held)),
-                    self._newly_slow(now_s),
+                    self._open.newly_slow(now_s),
                 )
             )
         if calls:
@@ -229,6 +227,8 @@ class DeliveryLoop:
             failed = [reply for reply in replies if isinstance(reply, BrokerError)]
             if not isinstance(replies[0], BrokerError) and names[0] == "commit":
                 self._notes.heard(replies[0])
+                if self._room_made:
+                    self._next_begin_s, self._room_made = 0.0, False
                 if not len(self._held):
                     self._held_limit.clear()
             if claimed and not isinstance(replies[-1], BrokerError):
@@ -296,53 +296,50 @@ class DeliveryLoop:
         asked = self._asking.read(reply)
         for postback_id, lane_bytes, suspect, *rest in asked.begun:
             lane = lane_bytes.decode()
-            (self._suspects.add if suspect else self._suspects.discard)(lane)
+            self._open.judge(lane, in_trouble=bool(suspect))
             self._claimed.append(Claimed.from_row(lane, (postback_id, *rest), asked.now_ms))
         for row in asked.held:
-            one = Held.from_row(row, now_s)
+            one = Held.from_row(row, asked.now_ms)
             self._held.add(one)
             self._held_limit.setdefault(one.lane, 1)
+            self._open.judge(one.lane, in_trouble=True)
         self._next_claim_s = now_s + asked.wait_s(self._asked_for)
         return asked.found
 
-    def _newly_slow(self, now_s: float) -> list[str]:
-        slow: list[str] = []
-        for transfer, claimed in self._open.values():
-            if now_s - transfer.started_s < self._settings.slow_after_s:
-                break
-            if claimed.lane not in self._reported_slow:
-                self._reported_slow.add(claimed.lane)
-                self._suspects.add(claimed.lane)
-                slow.append(claimed.lane)
-        return slow
+    def _free(self) -> int:
+        return self._max_transfers - len(self._open) - len(self._claimed)
 
     def _begin_held(self, now_s: float) -> None:
         """Begin held postbacks of lanes that have room: one at a time while the lane fails."""
-        room = self._max_transfers - len(self._open) - len(self._claimed) - self._asked_for
-        chosen: list[Held] = []
-        for lane in self._held.lanes():
-            count = min(self._held_limit.get(lane, 1) - self._open_of_lane[lane], room - len(chosen))
-            if count > 0:
-                chosen += self._held.take(lane, count)
+        shut_out = self._open.shuts_out()
+
+        def allowed(lane: str) -> int:
+            return 0 if shut_out(lane) else self._held_limit.get(lane, 1) - self._open.of_lane(lane)
+
+        chosen = self._held.choose(allowed, min(BEGIN_BATCH, self._free() - self._asked_for))
         if not chosen:
             return
         try:
-            now_ms, rows, later = self._scripts.begin(
-                self._token, [held.id for held in chosen], self._settings.endpoint_max_transfers
+            now_ms, rows, later, full, tried = self._scripts.begin(
+                self._token,
+                [held.id for held in chosen],
+                self._settings.endpoint_max_transfers,
+                self._sharing.told_ms,
             )
         except BrokerError:
             self._held.put_back(chosen)  # asked again, the script counts no second attempt
             raise
-        if later:
-            waiting = {one.decode() for one in later}
-            self._held.put_back([held for held in chosen if held.id in waiting])
+        waiting = {one.decode() for one in later}
+        self._held.settle(chosen, waiting, {endpoint.decode() for endpoint in full})
+        self._sharing.others(tried)
+        if waiting:
             self._next_begin_s = now_s + LOOK_AGAIN_S
         lane_of = {held.id: held.lane for held in chosen}
         for row in rows:
             self._claimed.append(Claimed.from_row(lane_of[row[0].decode()], row, now_ms))
-        if len(rows) < len(chosen):
-            begun = {row[0].decode() for row in rows}
-            gone([held for held in chosen if held.id not in begun])
+        if len(rows) + len(waiting) < len(chosen):
+            known = waiting | {row[0].decode() for row in rows}
+            gone([held for held in chosen if held.id not in known])
         self._begin_claimed()
 
     def _begin_claimed(self) -> None:
@@ -391,8 +388,7 @@ class DeliveryLoop:
             profile,
         )
         transfer = Transfer(claimed.url, claimed.xml, lines, profile, owner=claimed)
-        self._open[id(transfer)] = (transfer, claimed)
-        self._open_of_lane[claimed.lane] += 1
+        self._open.begin(transfer, claimed)
         self.sent += 1
         self._adapter.start(transfer)
         point("loop:post-begun")
@@ -407,25 +403,15 @@ class DeliveryLoop:
     def _end(self, transfer: Transfer, outcome: Outcome) -> None:
         claimed: Claimed = transfer.owner
         point("loop:answered-not-noted")
-        del self._open[id(transfer)]
-        self._open_of_lane[claimed.lane] -= 1
-        if not self._open_of_lane[claimed.lane]:
-            del self._open_of_lane[claimed.lane]
-            self._reported_slow.discard(claimed.lane)
+        self._open.end(transfer, claimed)
         self._notes.add(claimed, outcome, claimed.number, claimed.at_ms)
-        if outcome.name == "connect_timeout" and len(self._held):
-            shared = Outcome(
-                outcome.name,
-                None,
-                outcome.elapsed_s,
-                f"{outcome.detail} (tried for another one)",
-                shared=True,
-            )
-            for held in sharers(self._held, self._profiles, transfer, claimed):
-                self._notes.add(held, shared, held.attempts + 1, claimed.at_ms)
+        if len(self._held) and self._held.sleeps_any(claimed.endpoint):
+            self._room_made = True
+        if outcome.name == "connect_timeout":
+            self._sharing.own(transfer, claimed, outcome)
 
     def _mood(self, lane: str, mood: str) -> None:
-        (self._suspects.discard if mood == "ok" else self._suspects.add)(lane)
+        self._open.judge(lane, in_trouble=mood != "ok")
         if lane in self._held_limit:
             known = self._held_limit[lane]
             grown = min(self._settings.lane_max_transfers, known + 1)

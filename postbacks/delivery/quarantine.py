@@ -11,7 +11,6 @@ import multiprocessing
 import subprocess
 import sys
 import threading
-import uuid
 from contextlib import suppress
 from typing import Final
 
@@ -20,7 +19,7 @@ from postbacks.broker import broker_errors, client
 from postbacks.errors import BrokerError
 from postbacks.logs import EventLog
 from postbacks.settings import load
-from postbacks.version import VERSION
+from postbacks.version import new_token
 
 log = EventLog(__name__)
 
@@ -73,7 +72,7 @@ class Keeper:
 
     def _examine(self) -> int:
         """Run one to its end; returns its exit code."""
-        token = f"{uuid.uuid4().hex}@{VERSION}"
+        token = new_token()
         with subprocess.Popen(  # noqa: S603 - a module of ours
             (sys.executable, "-m", MODULE, token), stdin=subprocess.PIPE
         ) as examiner:

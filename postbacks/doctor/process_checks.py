@@ -8,7 +8,7 @@ from postbacks import keys
 from postbacks.app import DELIVER, DISPATCH, SEND_POSTBACK
 from postbacks.doctor.broker_checks import WHOLE, duration
 from postbacks.doctor.scene import CELERY_QUEUE
-from postbacks.version import SILENT
+from postbacks.version import SILENT, version_of
 
 if TYPE_CHECKING:
     from postbacks.doctor.scene import Scene
@@ -112,11 +112,21 @@ def intake(scene: Scene) -> dict[str, str]:
     return {WHOLE: _count(scene.intake, "message")}
 
 
+def unreached(scene: Scene) -> dict[str, str]:
+    """Endpoints that take no connection, for longer than one may be tried."""
+    ages_s = {endpoint: (scene.now_ms - since_ms) / 1000 for endpoint, since_ms in scene.unreached.items()}
+    return {
+        endpoint: f"{endpoint} has taken none for {duration(age_s)}"
+        for endpoint, age_s in sorted(ages_s.items())
+        if age_s > DUE_SLACK_S
+    }
+
+
 def versions(scene: Scene) -> dict[str, str]:
     """Workers of several versions: by their loops' tokens, and by who ticked within the last minute."""
     found: dict[str, list[str]] = {}
     for token in scene.claimers:
-        found.setdefault(token.partition("@")[2] or SILENT, []).append("delivers")
+        found.setdefault(version_of(token), []).append("delivers")
     recent_ms = scene.now_ms - MISSING_S * 1000
     for version, at_ms in scene.ticks.items():
         if at_ms >= recent_ms:

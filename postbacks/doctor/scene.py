@@ -54,6 +54,7 @@ class Scene:
         overdue_since_ms: when the first of them was due.
         sizes: quarantine, parked, dead, done.
         quarantined_ms: when the last POST began of the one that is in quarantine the longest, of those looked at.
+        unreached: endpoint that took no connection the last time -> since when it has taken none; a sample.
         workers: names of the workers that answered; None where they were not asked.
     """
 
@@ -77,6 +78,7 @@ class Scene:
     overdue_since_ms: int | None
     sizes: Mapping[str, int]
     quarantined_ms: int | None
+    unreached: Mapping[str, int]
     workers: tuple[str, ...] | None
 
     @property
@@ -114,11 +116,12 @@ def look(scripts: Scripts, *, overdue_slack_ms: int, workers: Sequence[str] | No
         pipe.zcard(keys.DONE)
         pipe.llen(keys.WORK_QUEUE)
         pipe.hscan(UNACKED, 0, count=SAMPLE) if client.type(UNACKED) == b"hash" else pipe.time()
+        pipe.hscan(keys.STARTS, 0, count=SAMPLE)
         for one in keys.QUEUE_LISTS:
             pipe.llen(one)
         (
             tick, ticks, done, dead, claimers, intake, lease, trusted, suspect, overdue, first, quarantined, parked,
-            dead_size, done_size, work, unacked, *waiting,
+            dead_size, done_size, work, unacked, (_, starts), *waiting,
         ) = pipe.execute()  # fmt: skip
         tasks = _tasks(client)
         ready = _heads(client, [*trusted, *suspect])
@@ -146,8 +149,14 @@ def look(scripts: Scripts, *, overdue_slack_ms: int, workers: Sequence[str] | No
         overdue_since_ms=int(first[0][1]) if overdue and first else None,
         sizes={"quarantine": quarantined, "parked": parked, "dead": dead_size, "done": done_size},
         quarantined_ms=quarantined_ms,
+        unreached=_unreached(starts),
         workers=None if workers is None else tuple(workers),
     )
+
+
+def _unreached(starts: Mapping[bytes, bytes]) -> dict[str, int]:
+    fields = {text(endpoint): start.split() for endpoint, start in starts.items()}
+    return {endpoint: int(since_ms) for endpoint, (since_ms, _, _, up, *_) in fields.items() if up == b"0"}
 
 
 def _quarantined_ms(client: Any) -> int | None:

@@ -270,6 +270,13 @@ CHECKS: Final = (
         "counts again",
     ),
     Check(
+        "unreached", "note", "endpoints that failed to connect, and have taken no connection since",
+        "Endpoints take no connection; each is tried with one postback, and all that goes there waits for it",
+        "It is for their owners: `postbacks ping ACCOUNT` says what a connection meets. Where it is all of them, "
+        "look at the workers' own network, proxy and name servers.",
+        _scene(process_checks.unreached),
+    ),
+    Check(
         survey.LANES_STUCK, "wrong",
         "lanes that may be claimed from, are in no ring and do not wait for a rate or for room",
         "Lanes hold postbacks, and no worker will ever come to them",

@@ -63,6 +63,7 @@ class Figures:
         work: wake-ups in the workers' queue.
         waiting: by group and by whether the lane fails.
         quarantined: in flight when their process died; an examiner tries them.
+        starting: endpoints that have failed to connect and are not yet as before.
         parked: waiting for a countdown.
         parked_overdue_s: seconds since the first countdown ended that no tick has seen to.
         done: delivered, skipped and cancelled ones in the ledger.
@@ -85,6 +86,7 @@ class Figures:
     work: int = 0
     waiting: list[Waiting] = field(default_factory=list)
     quarantined: int = 0
+    starting: int = 0
     parked: int = 0
     parked_overdue_s: float = 0.0
     done: int = 0
@@ -140,16 +142,19 @@ def read(
         pipe.get(keys.LEDGER_BYTES)
         for key in (keys.QUARANTINE, keys.PARKED, keys.DONE, keys.DEAD):
             pipe.zcard(key)
+        pipe.hlen(keys.STARTS)
         for key in (keys.WORK_QUEUE, keys.INTAKE, *keys.QUEUE_LISTS):
             pipe.llen(key)
         if memory:
             pipe.info("memory")
-        last_tick, first_parked, totals, ledger, quarantined, parked, done, dead, work, *rest = pipe.execute()
+        (
+            last_tick, first_parked, totals, ledger, quarantined, parked, done, dead, starting, work, *rest,
+        ) = pipe.execute()  # fmt: skip
         if memory:
             info = rest.pop()
             figures.used_memory_bytes = int(info.get("used_memory") or 0)
             figures.max_memory_bytes = int(info.get("maxmemory") or info.get("total_system_memory") or 0)
-        figures.quarantined = quarantined
+        figures.quarantined, figures.starting = quarantined, starting
         figures.parked, figures.done, figures.dead, figures.work = parked, done, dead, work
         figures.not_taken_in = sum(rest)
         figures.ledger_bytes = max(0, int(ledger or 0))

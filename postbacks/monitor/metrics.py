@@ -147,6 +147,11 @@ def _system(found: Figures, settings: Settings) -> Iterator[Metric]:
         "Postbacks that were in flight when their process died and are tried with care.",
         found.quarantined,
     )
+    yield gauge(
+        "postbacks_endpoints_starting",
+        "Endpoints that have failed to connect and have not yet taken enough connections since.",
+        found.starting,
+    )
     yield gauge("postbacks_parked", "Postbacks that wait for a countdown.", found.parked)
     yield gauge(
         "postbacks_parked_overdue_seconds",

@@ -8,6 +8,7 @@ local DEAD, LEDGER_BYTES, INTAKE, INTAKE_LEASE = KEYS[13], KEYS[14], KEYS[15], K
 local QUARANTINE = KEYS[17]
 local PACING, RATES, ASIDE, ENDPOINTS = KEYS[18], KEYS[19], KEYS[20], KEYS[21]
 local WAITS = KEYS[22] -- a prefix
+local STARTS = KEYS[23]
 -- ARGV[1], the same for all: milliseconds added to the broker's clock; 0 outside tests.
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000) + tonumber(ARGV[1])

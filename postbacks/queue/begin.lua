@@ -1,12 +1,21 @@
 -- begin: held postbacks whose POST is about to begin; from here on an attempt counts. Asked again (the
 -- answer was lost), it counts none: the attempt that it began the first time has not been sent.
 --
--- ARGV[2] token   ARGV[3] POSTs that an endpoint may have open, 0 for any number   ARGV[4..] ids
--- Returns {now, rows, later}: rows as claim's begun rows without lane and suspect: {id, number, failures,
+-- ARGV[2] token   ARGV[3] POSTs that an endpoint may have open, 0 for any number
+-- ARGV[4] ms of the latest POST without a connection that the loop knows of   ARGV[5..] ids
+-- Returns {now, rows, later, full, tried}: rows as claim's begun rows without lane and suspect: {id, number, failures,
 --   account, origin, code, created_ms, sequence, url, xml}; later: ids that stay held, as their account or
---   endpoint has no room for them yet. An id that is no longer claimed is in neither.
-local claims, endpoint_max = CLAIMS .. ARGV[2], tonumber(ARGV[3])
-local rows, later, full = {}, {}, {}
+--   endpoint has no room for them yet; full: the endpoints that had none; tried: {endpoint, ms, account} of the
+--   last POST without a connection in time, where none has been made since. An id that is no longer claimed is in
+--   none.
+local claims, endpoint_max, told_ms = CLAIMS .. ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local rows, later, full, shut, asked = {}, {}, {}, {}, {}
+
+-- a POST that the loop does not know of may stand for what it holds: it is told before it tries another
+local function untold(endpoint)
+  local start = start_of(endpoint)
+  return start and start.limit > 0 and start.up == 0 and start.tried > told_ms
+end
 
 -- whether it may begin; of a lane nothing overtakes
 local function may_begin(lane, account, endpoint)
@@ -15,14 +24,16 @@ local function may_begin(lane, account, endpoint)
     local by_rate, by_open = allowed(gate, 0)
     full[lane] = by_rate < 1 or by_open < 1
   end
-  full[lane] = full[lane] or not has_room(endpoint, endpoint_max)
+  if not full[lane] and (untold(endpoint) or not has_room(endpoint, endpoint_max)) then
+    full[lane], shut[endpoint] = true, true
+  end
   if full[lane] then return false end
   if gate then pass(gate, 1) end
   enter(endpoint, endpoint_max)
   return true
 end
 
-for i = 4, #ARGV do
+for i = 5, #ARGV do
   local id = ARGV[i]
   local claimed = redis.call('HGET', claims, id)
   local record = RECORD .. id
@@ -35,6 +46,7 @@ for i = 4, #ARGV do
     local r = redis.call('HMGET', record, 'attempts', 'failures', 'account', 'origin', 'code',
       'created_ms', 'sequence', 'url', 'xml', 'group', 'endpoint')
     local number, lane = tonumber(r[1]), r[3] .. '/' .. r[10]
+    asked[r[11]] = true
     if claimed == '0' and not may_begin(lane, r[3], r[11]) then
       later[#later + 1] = id
     else
@@ -48,4 +60,11 @@ for i = 4, #ARGV do
     end
   end
 end
-return { now, rows, later }
+local endpoints = {}
+for endpoint in pairs(shut) do endpoints[#endpoints + 1] = endpoint end
+local tried = {}
+for endpoint in pairs(asked) do
+  local start = start_of(endpoint)
+  if start and start.up == 0 and start.tried > 0 then tried[#tried + 1] = { endpoint, start.tried, start.by } end
+end
+return { now, rows, later, endpoints, tried }

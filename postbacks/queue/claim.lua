@@ -17,6 +17,7 @@
 local token, lease_ms, at_most, suspects_max = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local free, held_max, held_per_lane = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local endpoint_max = tonumber(ARGV[9])
+local EXAMINED_MS = 5000 -- an examiner looks 20 times a second
 local claims = CLAIMS .. token
 local begun, held, entered = {}, {}, {}
 
@@ -45,7 +46,8 @@ local function come_back(from, to)
     if string.match(name, '^[^/]+/[^/]+$') then
       make_ready(name)
     else
-      local room = has_room(name, endpoint_max) and 10 or 0
+      local free_there, slow = has_room(name, endpoint_max)
+      local room = slow and 50 or free_there and 10 or 0 -- where it starts slowly they are held
       local gate = not string.find(name, '://', 1, true) and gate_of(name)
       if gate and gate.open then room = gate.most - gate.open end
       if room > 0 then wake(name, room) end
@@ -89,11 +91,13 @@ local function cost_of(account, group, gate, lanes)
   return lanes / own / (gate and gate.weight or 1)
 end
 
--- What is in quarantine goes before the lanes where POSTs open at a time are limited.
+-- What is in quarantine goes before the lanes where POSTs open at a time are limited, while an examiner looks.
 local reserved
 local function reserved_for(name)
   if not reserved then
     reserved = {}
+    local examined = tonumber(redis.call('HGET', TURNS, 'examined') or 0)
+    if math.abs(now - examined) > EXAMINED_MS then return 0 end
     for _, id in ipairs(redis.call('ZRANGE', QUARANTINE, 0, 999)) do
       local r = redis.call('HMGET', RECORD .. id, 'account', 'endpoint')
       for i = 1, 2 do
@@ -123,10 +127,9 @@ local function begin(id, lane, pace)
   local r = redis.call('HMGET', record, 'state', 'attempts', 'failures', 'account', 'origin', 'code',
     'created_ms', 'sequence', 'url', 'xml', 'endpoint')
   if r[1] ~= 'waiting' then return 0 end
-  if endpoint_max > 0 then
-    if not has_room(r[11], endpoint_max, reserved_for(r[11])) then return nil, r[11] end
-    enter(r[11], endpoint_max)
-  end
+  local room, slow = has_room(r[11], endpoint_max, endpoint_max > 0 and reserved_for(r[11]))
+  if not room then return nil, r[11], slow end
+  enter(r[11], endpoint_max)
   local number = r[2] + 1
   redis.call('HSET', record, 'state', 'sending', 'attempts', number, 'sent_ms', now)
   entered[#entered + 1] = id
@@ -172,15 +175,21 @@ local function serve(ring, name, room)
         stopped = open == 0
       end
       local cost = cost_of(account, group, gate, lanes)
-      local taken = 0
+      local taken, popped = 0, math.max(0, open)
       if open > 0 then
         local ids = redis.call('LPOP', LANE .. lane, open)
         for at, id in ipairs(ids) do
-          local count, full = begin(id, lane, pace)
+          local count, full, slow = begin(id, lane, pace)
           if full then
             for back = #ids, at, -1 do redis.call('LPUSH', LANE .. lane, ids[back]) end
-            wait_for_room(lane, full)
-            stopped, keep = true, 0
+            popped = at - 1
+            -- where an endpoint starts slowly, behind the one that is tried there, which may stand for them
+            keep = slow and math.min(keep + #ids - popped, held_max - #held) or 0
+            room = room - 1 -- so that a call ends
+            if keep == 0 then
+              wait_for_room(lane, full)
+              stopped = true
+            end
             break
           end
           taken, room = taken + count, room - count
@@ -202,7 +211,7 @@ local function serve(ring, name, room)
         -- it comes back by itself
       elseif open <= 0 then
         set_aside[#set_aside + 1] = { tag, lane }
-      elseif waiting > open + keep and claimable(pace) then
+      elseif waiting > popped + keep and claimable(pace) then
         redis.call('ZADD', ring, tag + math.max(1, taken) * cost, lane)
       end
     end

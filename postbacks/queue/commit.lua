@@ -72,7 +72,7 @@ for at = FIRST, #ARGV - 1, WIDTH do
       lanes[lane] = tally
     end
     tally.noted, tally.mood = tally.noted + 1, mood
-    if shared then tally.shared = tally.shared + 1 else gone.note(id, account) end
+    if shared then tally.shared = tally.shared + 1 else gone.note(id, account, nil, reason) end
     tally.succeeded = mood == 'failed' and 0 or tally.succeeded + 1
     results[#results + 1] = { state, next_ms }
   end

@@ -11,6 +11,7 @@ local claims = CLAIMS .. token
 local begun, later = {}, 0
 
 redis.call('ZADD', CLAIMERS, now + lease_ms, token)
+redis.call('HSET', TURNS, 'examined', now) -- room is kept for the quarantine while somebody looks
 
 -- 1 if it has begun, 0 if there is no room for it, nil if there is nothing to begin
 local function begin(id, how)
@@ -23,7 +24,7 @@ local function begin(id, how)
     local by_rate, by_open = allowed(gate, gate.interval_us)
     if by_rate < 1 or by_open < 1 then return 0 end
   end
-  if not has_room(r[12], endpoint_max) then return 0 end
+  if not has_room(r[12], endpoint_max, 0, true) then return 0 end
   if gate then pass(gate, 1) end
   enter(r[12], endpoint_max)
   local number, lane = r[2] + 1, r[4] .. '/' .. r[11]
@@ -38,10 +39,19 @@ end
 
 local in_flight = redis.call('HVALS', claims)
 if in_flight[1] == '2' then return { now, begun, 0 } end -- it is alone
-local first = redis.call('ZRANGE', QUARANTINE, 0, 10 * few - 1, 'WITHSCORES')
-for i = 1, #first, 2 do
-  local alone = tonumber(first[i + 1]) == ALONE
-  if #in_flight + #begun >= (alone and 1 or few) then break end
-  if begin(first[i], alone and '2' or '1') == 0 then later = later + 1 end
+local part_size = 10 * few
+local parts = math.ceil(redis.call('ZCARD', QUARANTINE) / part_size)
+
+local function look_at(part)
+  local some = redis.call('ZRANGE', QUARANTINE, part * part_size, (part + 1) * part_size - 1, 'WITHSCORES')
+  for i = 1, #some, 2 do
+    local alone = tonumber(some[i + 1]) == ALONE
+    if #in_flight + #begun >= (alone and 1 or few) then break end
+    if begin(some[i], alone and '2' or '1') == 0 then later = later + 1 end
+  end
 end
+
+look_at(0)
+-- one account's that wait for their room must not keep the others' back: any part, another one each time
+if #begun == 0 and parts > 1 then look_at(1 + clock[2] % (parts - 1)) end
 return { now, begun, later }

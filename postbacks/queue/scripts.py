@@ -30,7 +30,7 @@ KEYS: Final = (
     keys.CLAIMERS, keys.SEQUENCE, keys.BACKLOG, keys.DONE,
     keys.DEAD, keys.LEDGER_BYTES, keys.INTAKE, keys.INTAKE_LEASE,
     keys.QUARANTINE, keys.PACING, keys.RATES, keys.ASIDE,
-    keys.ENDPOINTS, keys.WAITS,
+    keys.ENDPOINTS, keys.WAITS, keys.STARTS,
 )  # fmt: skip
 
 #: Scripts that begin POSTs or end claims, and so have ``_gates.lua`` in front of them.
@@ -67,6 +67,25 @@ class TakenIn(NamedTuple):
     at_once: int
     alone_deaths: int
     messages: list[bytes]
+
+
+class Begun(NamedTuple):
+    """What came of asking to begin held postbacks.
+
+    Attributes:
+        now_ms: the broker's clock.
+        rows: of postbacks to send now.
+        later: ids that stay held as there is no room for them yet.
+        full: the endpoints that had none.
+        tried: endpoint, ms and account of the last POST that had no connection in time, whichever loop made it,
+            where none has been made since.
+    """
+
+    now_ms: int
+    rows: list[list[Any]]
+    later: list[bytes]
+    full: list[bytes]
+    tried: list[tuple[bytes, int, bytes]]
 
 
 @cache
@@ -226,16 +245,16 @@ class Scripts:
         )  # fmt: skip
         return now_ms, begun, held, again_ms
 
-    def begin(
-        self, token: str, ids: Iterable[str], endpoint_max: int = 0
-    ) -> tuple[int, list[list[Any]], list[bytes]]:
+    def begin(self, token: str, ids: Iterable[str], endpoint_max: int = 0, told_ms: int = 0) -> Begun:
         """Count an attempt for held ids that are about to be sent.
 
-        Returns:
-            The broker's ms, rows to send now, and the ids that stay held as there is no room for them yet.
+        Args:
+            token: the loop's.
+            ids: of what it holds.
+            endpoint_max: POSTs that an endpoint may have open, 0 for any number.
+            told_ms: the latest of ``Begun.tried`` that the loop knows of.
         """
-        now_ms, rows, later = self.run("begin", (token, endpoint_max, *ids))
-        return now_ms, rows, later
+        return Begun(*self.run("begin", (token, endpoint_max, told_ms, *ids)))
 
     def pace(self, accounts: Mapping[str, str]) -> int:
         """Write what accounts have of their own (``pacing.py``); returns how many of them changed."""

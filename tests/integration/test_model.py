@@ -7,7 +7,7 @@ broker is a real one; the invariants are the doctor's own.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -75,6 +75,16 @@ class Postback:
         return self.place in {"waiting", "quarantine", "claimed", "held", "parked"}
 
 
+@dataclass
+class Start:
+    """What is known of the endpoint since it failed to connect."""
+
+    since: int
+    last: int
+    limit: int
+    up: bool
+
+
 class Moves(RuleBasedStateMachine):
     """All moves, in any order."""
 
@@ -97,6 +107,8 @@ class Moves(RuleBasedStateMachine):
         self.notes: list[tuple[str, str, str, int]] = []  # token, id, lane, number of every POST begun
         self.count = 0
         self.endpoint_max = 0
+        self.start: Start | None = None
+        self.counted = 0  # open at the endpoint, of those that were counted
         #: Account: whether it has a POST a minute, and how many it may have open.
         self.pacing: dict[str, tuple[bool, int]] = {}
         self.next_ms: dict[str, int] = {}  # account: from when its next POST counts
@@ -311,14 +323,15 @@ class Moves(RuleBasedStateMachine):
         self.claim(token, 10, 100, 10, 2000, [])
 
     @precondition(lambda self: self.of("held", "claimed"))
-    @rule(token=st.sampled_from(TOKENS), data=st.data())
-    def begin(self, token: str, data: st.DataObject) -> None:
+    @rule(token=st.sampled_from(TOKENS), data=st.data(), told_ms=st.sampled_from((0, 1 << 50)))
+    def begin(self, token: str, data: st.DataObject, told_ms: int) -> None:
         """Some of what is held goes out; asked again as the answer was lost, nothing is counted twice."""
         ids = data.draw(self.some(self.of("held", "claimed")), "ids")
-        _, rows, later = self.scripts.begin(token, ids, self.endpoint_max)
+        _, rows, later, full, _ = self.scripts.begin(token, ids, self.endpoint_max, told_ms)
         waiting = [one.decode() for one in later]
         assert {self.known[one].place for one in waiting} <= {"held"}
-        assert not waiting or self.endpoint_max or self.pacing
+        assert not waiting or full or self.pacing
+        assert not full or self.endpoint_max or self.known_start().limit
         mine = [one for one in ids if self.known[one].token == token and one not in waiting]
         assert [row[0].decode() for row in rows] == mine
         began = [self.known[one] for one in mine if self.known[one].place == "held"]
@@ -334,11 +347,13 @@ class Moves(RuleBasedStateMachine):
     @rule(
         data=st.data(), verdict=st.sampled_from(("delivered", "parked", "dead")),
         mood=st.sampled_from(("ok", "slow", "failed")), limit_max=st.sampled_from((1, 10)),
+        outcome=st.sampled_from(("connect_timeout", "refused", "status", "blocked")),
     )  # fmt: skip
-    def commit(self, data: st.DataObject, verdict: str, mood: str, limit_max: int) -> None:
+    def commit(self, data: st.DataObject, verdict: str, mood: str, limit_max: int, outcome: str) -> None:
         """A POST is noted, however late and whatever became of its claim meanwhile."""
         token, one, lane, number = data.draw(st.sampled_from(sorted(self.notes)), "note")
-        self.note(token, one, lane, number, verdict, mood, limit_max)
+        outcome = "delivered" if verdict == "delivered" else outcome
+        self.note(token, one, lane, number, verdict, mood, limit_max, outcome)
 
     @precondition(lambda self: self.of("held"))
     @rule(data=st.data(), verdict=st.sampled_from(("parked", "dead")))
@@ -348,15 +363,23 @@ class Moves(RuleBasedStateMachine):
         one.attempts += 1
         one.place = "claimed"
         self.notes.append((one.token, one.id, one.lane, one.attempts))
-        self.note(one.token, one.id, one.lane, one.attempts, verdict, "shared", 10)
+        self.note(one.token, one.id, one.lane, one.attempts, verdict, "shared", 10, "connect_timeout")
 
     def note(
-        self, token: str, one: str, lane: str, number: int, verdict: str, mood: str, limit_max: int
+        self,
+        token: str,
+        one: str,
+        lane: str,
+        number: int,
+        verdict: str,
+        mood: str,
+        limit_max: int,
+        outcome: str,
     ) -> None:
         """Commit one note, here and in the model."""
         mood = mood if verdict == "delivered" or mood == "shared" else "failed"
         attempt = f'{{"number": {number}, "at_ms": 0, "outcome": "{verdict}"}}'
-        row = (one, lane, verdict, number, attempt, COUNTDOWN_MS, mood, "refused")
+        row = (one, lane, verdict, number, attempt, COUNTDOWN_MS, mood, outcome)
         ((state, _),) = self.scripts.commit(token, LEASE_MS, limit_max, 86_400, row)
         if token in self.leases:
             self.leases[token] = self.now + LEASE_MS
@@ -365,6 +388,9 @@ class Moves(RuleBasedStateMachine):
         if not postback or (postback.place, postback.token, postback.attempts) != ("claimed", token, number):
             assert state == b"", "somebody else has it"
             return
+        if mood != "shared":
+            self.counted = max(0, self.counted - 1)
+            self.learn(outcome)
         postback.token = ""
         postback.suspicion, postback.alone, postback.alone_deaths, postback.alone_lapses = "", False, 0, 0
         postback.noted[number] = verdict
@@ -417,6 +443,7 @@ class Moves(RuleBasedStateMachine):
         back = [self.known[one] for one in before if not self.is_claimed(one)]
         assert len(back) == taken <= 5 * at_most  # a loop's are taken back together, as far as it goes
         assert {before[one.id] for one in back} <= expired
+        self.counted = max(0, self.counted - sum(one.place == "claimed" for one in back))
         for one in back:
             if one.place == "claimed":
                 one.noted[one.attempts] = "unknown"
@@ -491,13 +518,52 @@ class Moves(RuleBasedStateMachine):
             if most:
                 assert sum(other.account == one.account for other in open_now) <= most
             if slow:
-                next_ms = self.next_ms.get(one.account, 0)
+                next_ms = self.next_ms.get(one.account, self.now)
                 if next_ms > self.now + 2 * MINUTE_MS:  # the clock was put back
                     next_ms = self.now
                 assert next_ms < self.now + ahead_ms + 5_000
                 self.next_ms[one.account] = max(self.now, next_ms) + MINUTE_MS
+            self.enter(exempt=ahead_ms > 0)
         if self.endpoint_max and begun:
             assert len(open_now) <= self.endpoint_max
+
+    def known_start(self) -> Start | None:
+        """What is known of the endpoint now; its limit is 0 while it may have any number open."""
+        if self.start is None:
+            return None
+        since, last = min(self.now, self.start.since), min(self.now, self.start.last)
+        begins = not self.start.limit and self.now - since >= 10_000
+        return replace(self.start, since=since, last=last, limit=1 if begins else self.start.limit)
+
+    def enter(self, *, exempt: bool) -> None:
+        """A POST begins; while the endpoint starts slowly it was one that may."""
+        start = self.known_start()
+        if start and start.limit:
+            if not exempt:
+                if not self.counted and self.now - start.last >= 10_000:
+                    start.limit = 1
+                assert self.counted < start.limit or self.now - start.last >= 60_000
+            start.last = self.now
+            self.start = start
+        if self.endpoint_max or (start and start.limit):
+            self.counted += 1
+
+    def learn(self, outcome: str) -> None:
+        """A POST has ended."""
+        start = self.known_start()
+        most = {"connect_timeout": 1, "refused": 10}.get(outcome)
+        if outcome == "blocked" or (not start and not most):
+            return
+        if most and not start:
+            self.start = Start(self.now, self.now, 0, up=False)
+        elif most:
+            if start.limit and self.now - start.since >= 10_000:
+                start.limit = min(most, start.limit + 1)
+            self.start = replace(start, last=self.now, up=False)
+        elif not start.limit or start.limit >= 100 or (start.up and self.now - start.since >= 10_000):
+            self.start = None
+        else:
+            self.start = Start(self.now, self.now, start.limit + 1, up=True)
 
     # -- people ---------------------------------------------------------------------------------
 
@@ -615,8 +681,15 @@ class Moves(RuleBasedStateMachine):
             if lane.waiting and lane.claimable:
                 assert lane.trusted != lane.suspect or lane.aside, lane
         counts = {name.decode(): int(count) for name, count in self.client.hgetall(keys.ENDPOINTS).items()}
-        open_now = len(self.of("claimed")) if self.endpoint_max else 0
-        assert counts == ({"http://x:80": open_now} if open_now else {})
+        assert counts == ({"http://x:80": self.counted} if self.counted else {})
+        if self.endpoint_max:
+            assert self.counted == len(self.of("claimed"))
+        starts = {
+            name.decode(): text.decode().split() for name, text in self.client.hgetall(keys.STARTS).items()
+        }
+        assert {name: (int(fields[2]), fields[3] == "1") for name, fields in starts.items()} == (
+            {"http://x:80": (self.start.limit, self.start.up)} if self.start else {}
+        )
 
 
 @pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning")

@@ -330,3 +330,29 @@ def test_turns_go_by_weight_and_an_account_with_more_lanes_has_no_more_of_them(r
     rig.advance(1)
     equal = shares(rig, 60, weights="general=1 mo=1 mt=2 pass=1")
     assert equal[b"wide/mt"] == pytest.approx(2 * equal[b"wide/mo"], rel=0.2)
+
+
+def test_what_is_in_quarantine_shuts_no_account_that_nobody_tries_it_for(rig):
+    """Its room is kept while an examiner looks, which comes to it however many wait for their rate before it."""
+    for name, count in {"slow": 250, "one": 2}.items():
+        set_account(name, url="http://127.0.0.1:9999/")
+        send_postbacks(name, [MT] * count)
+        rig.tick()
+        if name == "slow":  # in quarantine lanes that answered go first
+            rig.client.hset(f"{keys.PACE}slow/mt", mapping={"limit": 250, "suspect": 0})
+        claim(rig, name, at_most=1000, suspects_max=1000, free=20_000)
+    rig.scripts.pace({"slow": "1 60000000 0", "one": "1 0 1"})  # a POST a minute; one open at a time
+    rig.advance(31)
+    rig.tick()
+    assert rig.client.zcard(keys.QUARANTINE) == 251
+    assert [row[1] for row in claim(rig, "two")[1]] == [b"one/mt"]
+    rig.advance(31)
+    rig.tick()
+    got: list[bytes] = []
+    for _ in range(200):  # any part of the quarantine, another one each time
+        got += [row[1] for row in rig.scripts.examine("examiner", 30_000)[1]]
+        assert claim(rig, "three")[1] == [], "its room is kept for what was before it"
+        if b"one/mt" in got:
+            break
+    assert got.count(b"one/mt") == 1
+    assert got.count(b"slow/mt") <= 2

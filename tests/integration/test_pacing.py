@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
+import redis
 from click.testing import CliRunner
 from helpers import ended, eventually, running, set_account
 
@@ -47,20 +48,39 @@ def stack(suites_broker, tmp_path_factory):
         yield stack
 
 
+def senders(client: redis.Redis, ids: set[str], seen: dict[str, list[float]]) -> None:
+    """Note since when and until when each delivering loop that lives was seen to take up any of these."""
+    for token in client.zrange(keys.CLAIMERS, 0, -1):
+        fresh = {one.decode() for one in client.hkeys(keys.claims(token.decode()))} & ids
+        ids -= fresh
+        if fresh:
+            seen.setdefault(token.decode(), [time.monotonic()]).append(time.monotonic())
+
+
 def test_a_rate_is_smooth_and_exact_over_all_workers_and_mo_goes_first(stack, suites_broker):
     """50/s: by the broker's clock no window has more than its share, and MO does not wait behind MT."""
     client = suites_broker.client()
-    with Receiver() as receiver, Receiver(lambda _: Answer(delay_s=0.2)) as busy:
+    seen: dict[str, list[float]] = {}
+    with (
+        Receiver(lambda _: Answer(delay_s=0.05)) as receiver,
+        Receiver(lambda _: Answer(delay_s=0.2)) as busy,
+    ):
         for number in range(25):  # so that both workers are awake
             set_account(f"busy{number}", url=busy.url())
-            send_postbacks(f"busy{number}", [MT] * 3)
+            send_postbacks(f"busy{number}", [MT] * 5)
+        eventually(lambda: client.zcard(keys.CLAIMERS) >= 2, what="the second worker's loop")
         pace("paced", "--url", receiver.url(), "--rate", "50/s")
         ids = send_postbacks("paced", [MT] * 100)
-        eventually(lambda: client.zcard(keys.CLAIMERS) >= 2, what="the second worker's loop")
-        receiver.wait_for(20, 30)
+        unseen = set(ids)
+        eventually(lambda: senders(client, unseen, seen) or len(receiver.received) >= 20, 30, "twenty POSTs")
         urgent = send_postbacks("paced", [MO] * 10)
+        eventually(lambda: senders(client, unseen, seen) or len(receiver.received) >= 110, 30, "all POSTs")
         for one in ids + urgent:
             ended(client, one)
+    assert len(seen) >= 2, "one loop alone had sent them"
+    # A worker claims in one loop at a time, so loops that take them up in turn are two workers'.
+    (_, first_ends_s), (second_begins_s, _) = sorted((times[0], times[-1]) for times in seen.values())[:2]
+    assert second_begins_s < first_ends_s, "one worker alone had sent them"
     client_ledger = Ledger(client)
     begun = {one: client_ledger.get(one).attempts for one in ids + urgent}
     assert {len(attempts) for attempts in begun.values()} == {1}, "waiting for a rate cost an attempt"
@@ -109,6 +129,7 @@ def test_thousands_that_wait_for_their_rate_delay_nobody_and_obey_a_new_rate_at_
         set_account("neighbour", url=healthy.url())
         send_postbacks("slow", [MT] * 10_000)
         receiver.wait_for(1, 60)
+        eventually(lambda: client.llen(keys.lane("slow/mt")) >= 9_900, 60, "all of them waiting")
         sent_s: dict[str, float] = {}
         for _ in range(20):
             sent_s[send_postback.delay("neighbour", MT).id] = time.time()

@@ -38,6 +38,7 @@ FLOORS = [
     "postbacks.xml",
     "postbacks.catalogue",
     "postbacks.local",
+    "postbacks.valkey",
     "postbacks.logs",
     "postbacks.extra_headers",
     "postbacks.guard",

@@ -140,6 +140,43 @@ def test_a_worker_of_the_version_before_and_one_of_this_run_side_by_side(broker,
     assert check_places(broker.client()) == {"done": 400}
 
 
+def test_a_worker_of_the_version_before_keeps_no_rate_and_does_the_others_no_harm(rig, tmp_path):
+    """What docs/upgrading.md says: it sends as fast as it can, and those after it keep the rate as if it had not been."""
+    program = f"""
+import postbacks; assert '.zip' in postbacks.__file__
+from postbacks import accounts, settings
+from postbacks.broker import client
+from postbacks.delivery.loop import DeliveryLoop
+from postbacks.delivery.profile import Profiles
+from postbacks.delivery.transport import CurlAdapter
+from postbacks.queue.scripts import Scripts
+from postbacks.queue.tick import Tick
+from postbacks.tasks import decide
+now, scripts, store = settings.load(), Scripts(client()), accounts.store()
+postbacks.send_postbacks('paced', [{EVENT!r}] * 3)
+Tick(scripts, store, now).run()
+DeliveryLoop(scripts, CurlAdapter(now), Profiles(store, now), now, decide).run()
+"""
+    with Receiver() as receiver:
+        set_account("paced", url=receiver.url(), rate="1/min", max_transfers=1)
+        before = send_postbacks("paced", [EVENT] * 20)
+        rig.tick()
+        assert rig.deliver() == 1, "this version keeps the rate"
+        env = {**os.environ, **OLD}
+        subprocess.run([sys.executable, "-c", program], env=env, cwd=tmp_path, check=True, timeout=60)
+        assert len(receiver.by_id()) == len(receiver.received) == len(before) + 3
+        after = send_postbacks("paced", [EVENT] * 5)
+        rig.tick()
+        assert rig.deliver() == 0, "a minute has not passed since the POST that this version made"
+        rig.advance(61)
+        rig.tick()
+        assert rig.deliver() == 1
+        assert [rig.record(one).state for one in after] == ["delivered"] + 4 * ["waiting"]
+        report = Doctor(rig.scripts, rig.settings, pause_s=0).examine()
+    assert [result.sentence for result in report.wrong if result.check.name != "clock"] == []
+    assert check_places(rig.client) == {"done": len(before) + 4, "waiting": 4}
+
+
 def test_a_message_of_a_newer_version_is_kept_until_a_newer_worker_reads_it(rig, monkeypatch):
     """An old worker may take it in first: dead with that reason, whole; `postbacks resend` gives it back to the queue."""
     with Receiver() as receiver:

@@ -1,0 +1,50 @@
+"""The processes of a run: workers, beats, and modules of ours."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from postbacks.local import CeleryProcess, _Process
+
+
+class PythonProcess(_Process):
+    """A module of ours, run by this Python; it may be started again after its end."""
+
+    def __init__(self, module: str, args: Sequence[str], *, env: Mapping[str, str], log_path: Path) -> None:
+        super().__init__(module)
+        self.log_path = log_path
+        self._args = (sys.executable, "-m", module, *args)
+        self._env = env
+
+    def start(self) -> None:
+        """Start it."""
+        self._spawn(self._args, env={**os.environ, **self._env}, cwd=Path(__file__).parents[1])
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has ended by itself, with nothing wrong."""
+        return self._main is not None and self._main.poll() == 0
+
+
+def workers_and_beats(
+    count: int, env: Mapping[str, str], folder: Path
+) -> tuple[list[CeleryProcess], list[CeleryProcess]]:
+    """So many of each, not yet started, with their logs in the folder."""
+    quiet = ["--without-mingle", "--without-gossip", "--loglevel=INFO"]
+    workers = [
+        CeleryProcess(
+            "worker",
+            args=["--pool=threads", "--concurrency=4", *quiet, f"--hostname=worker{n}@%h"],
+            env=env,
+            log_path=folder / f"worker{n}.log",
+        )
+        for n in range(1, count + 1)
+    ]
+    beats = [
+        CeleryProcess("beat", args=["--loglevel=INFO"], env=env, log_path=folder / f"beat{n}.log")
+        for n in range(1, count + 1)
+    ]
+    return workers, beats
