@@ -14,7 +14,7 @@ from postbacks import accounts, keys
 from postbacks.delivery.claims import Held
 from postbacks.delivery.loop import CLAIM_BATCH
 from postbacks.delivery.outcomes import Outcome
-from postbacks.ledger.record import Attempt
+from postbacks.ledger.record import OVERHEAD_BYTES, Attempt
 from postbacks.local import EmbeddedBroker
 from postbacks.queue.intake import Intake
 from postbacks.queue.scripts import Scripts
@@ -25,6 +25,9 @@ from postbacks.tasks import decide
 COUNT: Final = 2_000
 CALLS: Final = 300
 ROUNDS: Final = 3
+#: Callers at the same moment.
+CROWD: Final = 50
+_ELSEWHERE: Final = keys.QUEUE + ":calibrate"
 
 
 def measure(broker: EmbeddedBroker, send_s: float, say: Callable[[str], None] = lambda _: None) -> Costs:
@@ -54,23 +57,26 @@ def _round(broker: EmbeddedBroker) -> dict[str, float]:
         return exact_cpu_s(broker.pid) - broker_s, time.process_time() - own_s, elapsed_s
 
     messages = fill.Messages(client)
-    before_bytes = client.info("memory")["used_memory_dataset"]
     many_s, *_ = timed(lambda: messages.push(range(COUNT), lambda number: names[number % 100]))
     found["publish_many_s"] = many_s / COUNT
-    found["message_bytes"] = (client.info("memory")["used_memory_dataset"] - before_bytes) / COUNT
+    found["message_bytes"] = client.memory_usage(keys.QUEUE, samples=0) / COUNT
+    found["record_bytes"] = OVERHEAD_BYTES + len(fill.document(0))
     one = client.lindex(keys.QUEUE, 0)
-    pushing_s, _, pushed_s = timed(lambda: [client.lpush(keys.QUEUE + ":calibrate", one) for _ in range(CALLS)])
+    pushing_s, _, pushed_s = timed(lambda: [client.lpush(_ELSEWHERE, one) for _ in range(CALLS)])
     _, _, asked_s = timed(lambda: [client.get("calibrate") for _ in range(CALLS)])
-    client.delete(keys.QUEUE + ":calibrate")
-    found["publish_s"] = pushing_s / CALLS
+    crowd = [client.connection_pool.make_connection() for _ in range(CROWD)]
+    _together(crowd, one)
+    crowding_s, *_ = timed(lambda: [_together(crowd, one) for _ in range(CALLS // 10)])
+    for connection in crowd:
+        connection.disconnect()
+    client.delete(_ELSEWHERE)
+    found["publish_s"] = crowding_s / (CALLS // 10 * CROWD)
+    found["turn_s"] = max(0.0, pushing_s / CALLS - found["publish_s"])
     found["network_s"] = asked_s / CALLS
     found["sync_s"] = max(0.0, (pushed_s - asked_s) / CALLS)
-    before_bytes = client.info("memory")["used_memory_dataset"]
     intake = Intake(scripts, accounts.store(), load())
     taken_s, ticked_s, _ = timed(lambda: intake.run(uuid.uuid4().hex, time.monotonic() + 60))
     found["take_in_s"], found["tick_s"] = taken_s / COUNT, ticked_s / COUNT
-    grown_bytes = client.info("memory")["used_memory_dataset"] - before_bytes
-    found["record_bytes"] = grown_bytes / COUNT + found["message_bytes"]
     _warm(scripts, [f"{name}/mt" for name in names])
     # half of them are delivered, half fail and are parked, come back, are held and share a time-out
     token = uuid.uuid4().hex
@@ -102,6 +108,14 @@ def _round(broker: EmbeddedBroker) -> dict[str, float]:
     for key in (keys.READY_TRUSTED, keys.READY_SUSPECT, *(keys.PACE + f"{name}/mt" for name in names)):
         client.delete(key)
     return found
+
+
+def _together(crowd: list[Any], message: Any) -> None:
+    """Callers that put a message each at the same moment."""
+    for connection in crowd:
+        connection.send_command("LPUSH", _ELSEWHERE, message)
+    for connection in crowd:
+        connection.read_response()
 
 
 def _warm(scripts: Scripts, lanes: list[str], *, failing: int = 0) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import random
 import socket
+import statistics
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, astuple, dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final
@@ -35,14 +36,20 @@ STEADY_PER_S: Final = 300
 STEADY_S: Final = 24.0
 STORM_AT_S: Final = 4.0
 STORM: Final = 15_000
+#: When CPU is read: at the begin, before the storm, and when most of it is over.
+MARKS_S: Final = (0.0, STORM_AT_S, STORM_AT_S + 4)
 COUNTDOWN_S: Final = 6
 RESENDS: Final = 1
 TIMEOUT_S: Final = 2
 STEP_S: Final = 0.05
 DRAIN_WITHIN_S: Final = 60.0
 WORKERS: Final = 2
+ROUNDS: Final = 2
 #: Seconds of a server on loopback that answers at once.
 AT_ONCE_S: Final = 0.0005
+#: When the simulation's events begin; it is at rest by then.
+_BEGIN_S: Final = 2.0
+_STORM_S: Final = _BEGIN_S + STORM_AT_S
 
 SETTINGS: Final = {
     "POSTBACKS_RETRY_COUNTDOWN_S": str(COUNTDOWN_S),
@@ -139,13 +146,15 @@ class Checked:
     Attributes:
         real, simulated: figures by name.
         costs: measured.
-        machine: CPU seconds that the real run took, by process.
+        machine: CPU seconds and counts of the real run.
+        rounds: the real figures, run by run.
     """
 
     real: dict[str, float]
     simulated: dict[str, float]
     costs: Costs
     machine: dict[str, float]
+    rounds: list[dict[str, float]]
 
     def errors(self) -> dict[str, float]:
         """By how much the simulation is off, as a part of the real figure."""
@@ -155,11 +164,23 @@ class Checked:
 
 
 def run(folder: Path, seed: int, say: Callable[[str], None]) -> Checked:
-    """Run the real system for half a minute, then simulate the same."""
-    plan = script(seed)
-    seen, costs, machine, receiver_s = _real(folder, plan, say)
-    model = simulated(plan, costs, seed, receiver_s)
-    return Checked(seen.shown(), model.shown(), costs, machine)
+    """Run the real system for half a minute and simulate the same, so many times; the means of all."""
+    real: list[dict[str, float]] = []
+    model: list[dict[str, float]] = []
+    measured: list[dict[str, float]] = []
+    spent: list[dict[str, float]] = []
+    for turn in range(ROUNDS):
+        plan = script(seed + turn)
+        seen, costs, cpu, receiver_s = _real(folder, plan, say)
+        real.append(seen.shown())
+        model.append(simulated(plan, costs, seed + turn, receiver_s).shown())
+        measured.append(costs.to_json())
+        spent.append(cpu)
+    return Checked(_mean(real), _mean(model), Costs(**_mean(measured)), _mean(spent), real)
+
+
+def _mean(rounds: list[dict[str, float]]) -> dict[str, float]:
+    return {name: statistics.fmean(one[name] for one in rounds) for name in rounds[0]}
 
 
 # -- the real run ---------------------------------------------------------------------------
@@ -196,27 +217,87 @@ def _real(folder: Path, plan: Script, say: Callable[[str], None]) -> tuple[Seen,
             receiver.wait_for(highest - first, 60)
             until(lambda: client.zcard(keys.DONE) == highest - first, 20, "the notes")
             say(f"{plan.count:,} events, {STORM:,} of them at once")
-            before, calls, receiver_s = system.cpu(), commands(client)["evalsha"][0], receiver.cpu_s()
-            sent_at_s, watched = _play(plan, messages, names, client)
-            after, calls = system.cpu(), commands(client)["evalsha"][0] - calls
+            receiver_s = receiver.cpu_s()
+            moments: list[_Moment] = []
+            sent_at_s, watched = _play(
+                plan, messages, names, client, lambda: moments.append(_moment(system, client))
+            )
             receiver_s = receiver.cpu_s() - receiver_s
             arrivals = receiver.arrivals()
-            noted = client.hgetall(keys.TOTALS)
             system.abandon()
-    spent = {name: after[name] - before[name] for name in after}
-    seen, posts, failed = _seen(plan, arrivals, sent_at_s, watched, highest)
-    spent_s = spent["worker"] - calls * costs.asking_s - plan.count * costs.tick_s - failed * costs.decide_s
-    say(f"CPU: {spent}; {calls} script calls, {posts} POSTs, {failed} failures; {noted}")
-    costs = replace(costs, send_s=max(spent_s / posts, 1e-5))
-    return seen, costs, spent, receiver_s / posts
+    seen = _seen(plan, arrivals, sent_at_s, watched)
+    begin, storm, after, end = moments
+    whole = end.since(begin)
+    say(", ".join(f"{name} {value:,.2f}" for name, value in whole.shown().items()))
+    costs = _fitted(costs, after.since(storm), end.since(after).plus(storm.since(begin)))
+    return seen, costs, whole.shown(), receiver_s / whole.posts
 
 
-def _play(plan: Script, messages: Any, names: list[str], client: Any) -> tuple[list[float], list[tuple[int, int]]]:
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    """What has been done so far.
+
+    Attributes:
+        worker_s, beat_s, broker_s: CPU seconds.
+        calls: of scripts.
+        posts: noted.
+        failed: of them.
+        taken: messages taken in.
+    """
+
+    worker_s: float
+    beat_s: float
+    broker_s: float
+    calls: int
+    posts: int
+    failed: int
+    taken: int
+
+    def shown(self) -> dict[str, float]:
+        return asdict(self)
+
+    def since(self, before: _Moment) -> _Moment:
+        return _Moment(*(now - then for now, then in zip(astuple(self), astuple(before), strict=True)))
+
+    def plus(self, other: _Moment) -> _Moment:
+        return _Moment(*(one + more for one, more in zip(astuple(self), astuple(other), strict=True)))
+
+
+def _moment(system: Ours, client: Any) -> _Moment:
+    totals = {name.decode(): int(value) for name, value in client.hgetall(keys.TOTALS).items()}
+    cpu = system.cpu()
+    attempts = {name: value for name, value in totals.items() if name.startswith("attempt:")}
+    return _Moment(
+        cpu["worker"], cpu["beat"], cpu["broker"], commands(client)["evalsha"][0], totals.get("posts", 0),
+        sum(attempts.values()) - attempts.get("attempt:delivered", 0),
+        sum(int(value) for value in client.hvals(keys.SEQUENCE)),
+    )  # fmt: skip
+
+
+def _fitted(costs: Costs, storm: _Moment, steady: _Moment) -> Costs:
+    """The worker's cost a POST and a call, from a time with full batches and one with small ones.
+
+    A turn of the loop costs more than asking the broker does: it polls, looks at its clock, wakes up. That is
+    the same for all that moves in the turn, so it goes to the call.
+    """
+
+    def spent(one: _Moment) -> float:
+        return one.worker_s - one.taken * costs.tick_s - one.failed * costs.decide_s
+
+    determinant = storm.posts * steady.calls - steady.posts * storm.calls
+    send_s = (spent(storm) * steady.calls - spent(steady) * storm.calls) / determinant
+    asking_s = (storm.posts * spent(steady) - steady.posts * spent(storm)) / determinant
+    return replace(costs, send_s=max(send_s, 1e-5), asking_s=max(asking_s, 1e-5))
+
+
+def _play(plan: Script, messages: Any, names: list[str], client: Any, mark: Callable[[], None]) -> tuple[list[float], list[tuple[int, int]]]:
     """Put the script's events into Celery's queue in time; returns when each came, and what waited meanwhile."""
     sent_at_s: list[float] = []
     watched: list[tuple[int, int]] = []
     began_s = time.monotonic() + 0.2
     for at_s, accounts in plan.steps:
+        if at_s in MARKS_S:
+            mark()
         time.sleep(max(0.0, began_s + at_s - time.monotonic()))
         first = len(sent_at_s)
         now_s = time.monotonic()
@@ -232,6 +313,7 @@ def _play(plan: Script, messages: Any, names: list[str], client: Any) -> tuple[l
         if not any(watched[-1]) and not sum(client.hlen(key) for key in client.scan_iter(keys.CLAIMS + "*")):
             break
         time.sleep(0.2)
+    mark()
     return sent_at_s, watched
 
 
@@ -247,8 +329,8 @@ def _waiting(client: Any, names: list[str]) -> tuple[int, int]:
 
 
 def _seen(
-    plan: Script, arrivals: list[tuple[int, float, float]], sent_at_s: list[float], watched: list[tuple[int, int]], highest: int
-) -> tuple[Seen, int, int]:  # fmt: skip
+    plan: Script, arrivals: list[tuple[int, float, float]], sent_at_s: list[float], watched: list[tuple[int, int]]
+) -> Seen:  # fmt: skip
     owners = [number for _, accounts in plan.steps for number in accounts]
     well = [number for number, owner in enumerate(owners) if kind(owner) in {"", "delay"}]
     missing = [number for number in well if not arrivals[number][0]]
@@ -263,12 +345,11 @@ def _seen(
     ]
     refused = sum(kind(owner) == "refuse" for owner in owners) * (RESENDS + 1)
     came = sum(arrivals[number][0] for number in range(plan.count))
-    failed = refused + sum(arrivals[n][0] for n, owner in enumerate(owners) if kind(owner) in {"500", "hang"})
     soon = sum(
         arrivals[number][0] > 0 and storm_s <= arrivals[number][1] < storm_s + 4
         for number in range(plan.count)
     )
-    seen = Seen(
+    return Seen(
         late_s=[arrivals[number][1] - sent_at_s[number] for number in well],
         storm_drained_s=max(arrivals[number][1] for number in well if number in storm) - storm_s,
         longest=max(waiting for waiting, _ in watched),
@@ -277,7 +358,6 @@ def _seen(
         resent_s=failing,
         posts=came + refused,
     )
-    return seen, came + refused, failed
 
 
 # -- the same simulated ---------------------------------------------------------------------
@@ -303,6 +383,7 @@ def simulated(plan: Script, costs: Costs, seed: int, receiver_s: float) -> Seen:
     watch = _Watch()
     system.figures.watch = watch.left
     system.env.process(_publish(system, plan, accounts))
+    system.run(_BEGIN_S + STEADY_S)
     system.run(STEADY_S + DRAIN_WITHIN_S, drained=True)
     assert system.rules.lost() == 0
     samples = system.figures.samples
@@ -335,12 +416,10 @@ class _Watch:
 
 
 def _publish(system: System, plan: Script, accounts: list[Account]) -> Process:
-    begin_s = 2.0  # the system is at rest by then
     for at_s, numbers in plan.steps:
-        yield system.env.timeout(begin_s + at_s - system.env.now)
+        yield system.env.timeout(_BEGIN_S + at_s - system.env.now)
         for number in numbers:
-            system.rules.publish(accounts[number].lane("mt"), Piece(1, begin_s + at_s, begin_s + at_s, 0))
+            system.rules.publish(accounts[number].lane("mt"), Piece(1, _BEGIN_S + at_s, _BEGIN_S + at_s, 0))
         system.broker.charge(len(numbers) * system.costs.publish_many_s, system.costs.sync_s)
 
 
-_STORM_S: Final = 2.0 + STORM_AT_S

@@ -18,7 +18,8 @@ class Costs:
     """Seconds of CPU, unless another unit is named.
 
     Attributes:
-        publish_s: of the broker for one message that ``.delay()`` puts.
+        publish_s: of the broker for one message that ``.delay()`` puts, where many come together.
+        turn_s: of the broker for a turn of its event loop, and for the first message in it.
         publish_many_s: the same where ``send_postbacks`` puts hundreds with one command.
         sync_s: that the broker's thread waits for its disk, once a turn with writes (elapsed).
         call_s: of the broker for a script call, whatever it moves.
@@ -37,6 +38,7 @@ class Costs:
     """
 
     publish_s: float
+    turn_s: float
     publish_many_s: float
     sync_s: float
     call_s: float

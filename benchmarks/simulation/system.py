@@ -148,7 +148,7 @@ class System:
         if not drained:
             self.env.run(until_s)
             return
-        while self.env.now < until_s and (self.env.now < 2 or self.left() > 0):
+        while self.env.now < until_s and self.left() > 0:
             self.env.run(min(until_s, self.env.now + 0.25))
 
     def left(self) -> int:
@@ -203,8 +203,8 @@ class System:
         if in_batches:
             self.broker.charge(count * costs.publish_many_s)
         elif count:
-            turns = count / (1 + per_s * (costs.sync_s + costs.publish_s))
-            self.broker.charge(count * costs.publish_s, turns * costs.sync_s)
+            turns = count / (1 + per_s * (costs.sync_s + costs.turn_s + costs.publish_s))
+            self.broker.charge(count * costs.publish_s + turns * costs.turn_s, turns * costs.sync_s)
 
     # -- the tick ---------------------------------------------------------------------------
 
