@@ -83,7 +83,16 @@ def _round(broker: EmbeddedBroker) -> dict[str, float]:
 
     def empty() -> None:
         for _ in range(CALLS):
-            scripts.claim(token, 30_000, at_most=0, suspects_max=0, free=2000, held_max=0, held_per_lane=1, slow_lanes=())
+            scripts.claim(
+                token,
+                30_000,
+                at_most=0,
+                suspects_max=0,
+                free=2000,
+                held_max=0,
+                held_per_lane=1,
+                slow_lanes=(),
+            )
 
     call_s, asking_s, _ = timed(empty)
     found["call_s"], found["asking_s"] = call_s / CALLS, asking_s / CALLS

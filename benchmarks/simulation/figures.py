@@ -17,10 +17,10 @@ _DOUBLING_BINS: Final = 20
 class Lateness:
     """A histogram of seconds."""
 
-    __slots__ = ("_bins", "count", "worst_s")
+    __slots__ = ("bins", "count", "worst_s")
 
     def __init__(self) -> None:
-        self._bins: dict[int, int] = {}
+        self.bins: dict[int, int] = {}
         self.count = 0
         self.worst_s = 0.0
 
@@ -30,15 +30,15 @@ class Lateness:
             where = int(late_s * _STEPS)
         else:
             where = _LINEAR_BINS + int(_DOUBLING_BINS * math.log2(late_s / LINEAR_S))
-        self._bins[where] = self._bins.get(where, 0) + count
+        self.bins[where] = self.bins.get(where, 0) + count
         self.count += count
         self.worst_s = max(self.worst_s, late_s)
 
     def merge(self, others: Iterable[Lateness]) -> Lateness:
         """Itself, with these in it."""
         for other in others:
-            for where, count in other._bins.items():
-                self._bins[where] = self._bins.get(where, 0) + count
+            for where, count in other.bins.items():
+                self.bins[where] = self.bins.get(where, 0) + count
             self.count += other.count
             self.worst_s = max(self.worst_s, other.worst_s)
         return self
@@ -46,15 +46,15 @@ class Lateness:
     def percentile(self, share: float) -> float:
         """The seconds that this share of them does not exceed; 0 where there are none."""
         left = self.count * share
-        for where in sorted(self._bins):
-            left -= self._bins[where]
+        for where in sorted(self.bins):
+            left -= self.bins[where]
             if left <= 0:
                 return min(self.worst_s, _middle_s(where))
         return self.worst_s
 
     def within(self, limit_s: float) -> float:
         """The share that was no later than this."""
-        good = sum(count for where, count in self._bins.items() if _middle_s(where) <= limit_s)
+        good = sum(count for where, count in self.bins.items() if _middle_s(where) <= limit_s)
         return good / self.count if self.count else 1.0
 
     def shown(self) -> dict[str, float]:

@@ -35,7 +35,7 @@ class Transfer(NamedTuple):
         order: tells apart those that end at the same time.
         lane: whose they are.
         pieces: what was sent.
-        count: how many.
+        size: how many.
         began_s: when.
         outcome: ok, failed or connect_timeout.
     """
@@ -44,7 +44,7 @@ class Transfer(NamedTuple):
     order: int
     lane: Lane
     pieces: list[Piece]
-    count: int
+    size: int
     began_s: float
     outcome: str
 
@@ -81,6 +81,10 @@ class Loop:
         if self.asleep is not None and not self.asleep.triggered:
             self.asleep.succeed()
 
+    def open_of(self, lane: Lane) -> int:
+        """POSTs of a lane that it has open."""
+        return self._open_of.get(lane, 0)
+
     def run(self) -> Process:
         """The loop, slice after slice; between two it only hands over, which is left out."""
         env = self._env
@@ -103,11 +107,11 @@ class Loop:
                 next_claim_s = env.now if count == CLAIM_BATCH else env.now + LOOK_EVERY_S
             if self._held:
                 yield from self._begin_held()
-            if not self.open and not self._ended and not self._held and not found:
-                if env.now - found_s >= LINGER_S:
-                    yield from self._sleep()
-                    found, found_s, next_claim_s = True, env.now, 0.0
-                    continue
+            idle = not (self.open or self._ended or self._held or found)
+            if idle and env.now - found_s >= LINGER_S:
+                yield from self._sleep()
+                found, found_s, next_claim_s = True, env.now, 0.0
+                continue
             wait_until_s = next_claim_s
             if self._ended:
                 more = self._ended_count >= NOTE_BATCH
@@ -132,17 +136,20 @@ class Loop:
             return 0, False
         self._report_slow()
         begun, held, count = self._rules.claim(
-            min(free, CLAIM_BATCH), max(0, self._half - self._suspects_open), free, HELD_MAX - self._held_count
+            min(free, CLAIM_BATCH),
+            max(0, self._half - self._suspects_open),
+            free,
+            HELD_MAX - self._held_count,
         )
         claimed_s = self._env.now
-        moved = count + sum(piece.count for _, pieces in held for piece in pieces)
+        moved = count + sum(piece.size for _, pieces in held for piece in pieces)
         yield self.python.serve(self._costs.asking_s)
         yield self._system.call(moved * self._costs.claim_s * 0.5)
         for lane, pieces in held:
             queue = self._held.setdefault(lane, deque())
             for piece in pieces:
                 queue.append((piece, claimed_s))
-                self._held_count += piece.count
+                self._held_count += piece.size
             self._held_limit.setdefault(lane, 1)
         for lane, _ in begun:
             self._suspect(lane, suspect=lane.suspect)
@@ -159,9 +166,9 @@ class Loop:
 
     def _start(self, lane: Lane, pieces: list[Piece]) -> None:
         system, account, now_s = self._system, lane.account, self._env.now
-        count = sum(piece.count for piece in pieces)
+        count = sum(piece.size for piece in pieces)
         for piece in pieces:
-            system.figures.left(account.number, piece.due_s, now_s, piece.count, again=piece.failures > 0)
+            system.figures.left(account.number, piece.due_s, now_s, piece.size, again=piece.failures > 0)
         outcome, takes_s = self._answer(account.trouble, account.answer_s, count)
         self._order += 1
         transfer = Transfer(now_s + takes_s, self._order, lane, pieces, count, now_s, outcome)
@@ -211,7 +218,7 @@ class Loop:
             wanted = min(self._held_limit.get(lane, 1) - self._open_of.get(lane, 0), room - count)
             if wanted > 0:
                 pieces = self._take_held(lane, wanted)
-                taken = sum(piece.count for piece in pieces)
+                taken = sum(piece.size for piece in pieces)
                 self._rules.begin(lane, taken)
                 chosen.append((lane, pieces))
                 count += taken
@@ -224,12 +231,12 @@ class Loop:
         queue, taken = self._held[lane], []
         while wanted > 0 and queue and queue[0][1] <= claimed_by_s:
             piece, claimed_s = queue.popleft()
-            if piece.count > wanted:
-                queue.appendleft((piece._replace(count=piece.count - wanted), claimed_s))
-                piece = piece._replace(count=wanted)
+            if piece.size > wanted:
+                queue.appendleft((piece._replace(size=piece.size - wanted), claimed_s))
+                piece = piece._replace(size=wanted)
             taken.append(piece)
-            wanted -= piece.count
-            self._held_count -= piece.count
+            wanted -= piece.size
+            self._held_count -= piece.size
         if not queue:
             del self._held[lane]
         return taken
@@ -241,7 +248,7 @@ class Loop:
         now_s = self._env.now
         while self._ends and self._ends[0].ends_s <= now_s + 1e-9:
             transfer = heappop(self._ends)
-            lane, count = transfer.lane, transfer.count
+            lane, count = transfer.lane, transfer.size
             self.open -= count
             self._ended_orders.add(transfer.order)
             left = self._open_of[lane] - count
@@ -267,11 +274,11 @@ class Loop:
         figures, now_s = self._system.figures, self._env.now
         for piece in pieces:
             self._ended.append((lane, piece, outcome, now_s))
-            self._ended_count += piece.count
+            self._ended_count += piece.size
             if outcome in {"ok", "slow"}:
-                figures.answered(lane.account.number, piece.created_s, now_s, piece.count)
+                figures.answered(lane.account.number, piece.created_s, now_s, piece.size)
             elif outcome == "shared":
-                figures.shared += piece.count
+                figures.shared += piece.size
 
     def _commit(self) -> Process:
         """Decide and note a batch."""
@@ -280,17 +287,17 @@ class Loop:
         count = failed = shared = 0
         while self._ended and count < NOTE_BATCH:
             lane, piece, outcome, ended_s = self._ended.popleft()
-            if piece.count > NOTE_BATCH - count:
-                rest = piece._replace(count=piece.count - (NOTE_BATCH - count))
+            if piece.size > NOTE_BATCH - count:
+                rest = piece._replace(size=piece.size - (NOTE_BATCH - count))
                 self._ended.appendleft((lane, rest, outcome, ended_s))
-                piece = piece._replace(count=NOTE_BATCH - count)
+                piece = piece._replace(size=NOTE_BATCH - count)
             notes.append(Note(lane, piece, outcome))
-            count += piece.count
+            count += piece.size
             if outcome == "shared":
-                shared += piece.count
+                shared += piece.size
             elif outcome == "failed":
-                failed += piece.count
-            self._mood(lane, outcome, piece.count)
+                failed += piece.size
+            self._mood(lane, outcome, piece.size)
         self._ended_count -= count
         sent = count - shared
         yield self.python.serve(

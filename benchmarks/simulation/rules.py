@@ -25,13 +25,13 @@ class Piece(NamedTuple):
     """So many postbacks of one lane that came together and stay together.
 
     Attributes:
-        count: how many they are.
+        size: how many they are.
         created_s: when the event was handed over.
         due_s: when they should have left: created_s, or the end of their countdown.
         failures: failed attempts of each so far.
     """
 
-    count: int
+    size: int
     created_s: float
     due_s: float
     failures: int
@@ -93,12 +93,12 @@ class Lane:
         taken = []
         while wanted > 0 and self.waiting:
             piece = self.waiting.popleft()
-            if piece.count > wanted:
-                self.waiting.appendleft(piece._replace(count=piece.count - wanted))
-                piece = piece._replace(count=wanted)
+            if piece.size > wanted:
+                self.waiting.appendleft(piece._replace(size=piece.size - wanted))
+                piece = piece._replace(size=wanted)
             taken.append(piece)
-            wanted -= piece.count
-            self.count -= piece.count
+            wanted -= piece.size
+            self.count -= piece.size
         return taken
 
 
@@ -169,41 +169,41 @@ class Rules:
     def publish(self, lane: Lane, piece: Piece) -> None:
         """A caller's ``.delay()``."""
         self.messages.append((lane, piece))
-        self.queued += piece.count
+        self.queued += piece.size
 
     def take_in(self, at_most: int) -> list[tuple[Lane, Piece]]:
         """The oldest messages of Celery's queue."""
         taken = []
         while at_most > 0 and self.messages:
             lane, piece = self.messages.popleft()
-            if piece.count > at_most:
-                self.messages.appendleft((lane, piece._replace(count=piece.count - at_most)))
-                piece = piece._replace(count=at_most)
+            if piece.size > at_most:
+                self.messages.appendleft((lane, piece._replace(size=piece.size - at_most)))
+                piece = piece._replace(size=at_most)
             taken.append((lane, piece))
-            at_most -= piece.count
-        self.queued -= sum(piece.count for _, piece in taken)
+            at_most -= piece.size
+        self.queued -= sum(piece.size for _, piece in taken)
         return taken
 
     def accept(self, taken: Iterable[tuple[Lane, Piece]]) -> None:
         """``accept.lua``: each into its lane; past its account's backlog an MT postback is dead at once."""
         most = self._settings.max_waiting_per_account
         for lane, piece in taken:
-            self.accepted += piece.count
+            self.accepted += piece.size
             account = lane.account
-            if lane.group == "mt" and account.backlog + piece.count > most:
+            if lane.group == "mt" and account.backlog + piece.size > most:
                 room = max(0, most - account.backlog)
-                self.dead += piece.count - room
-                self.backlog_full += piece.count - room
+                self.dead += piece.size - room
+                self.backlog_full += piece.size - room
                 if not room:
                     continue
-                piece = piece._replace(count=room)  # noqa: PLW2901 - what is left of it
-            account.backlog += piece.count
+                piece = piece._replace(size=room)  # noqa: PLW2901 - what is left of it
+            account.backlog += piece.size
             self._append(lane, piece)
 
     def _append(self, lane: Lane, piece: Piece) -> None:
         lane.waiting.append(piece)
-        lane.count += piece.count
-        self.waiting += piece.count
+        lane.count += piece.size
+        self.waiting += piece.size
         self._make_ready(lane)
 
     def release(self, now_s: float, at_most: int) -> int:
@@ -211,7 +211,7 @@ class Rules:
         released = 0
         while self._parked and self._parked[0][0] <= now_s and released < at_most:
             _, _, lane, piece = heappop(self._parked)
-            released += piece.count
+            released += piece.size
             self._append(lane, piece)
         self.parked -= released
         return released
@@ -253,11 +253,11 @@ class Rules:
         """``give_back.lua``: held ones return to the front of their lane, without an attempt."""
         for piece in reversed(pieces):
             lane.waiting.appendleft(piece)
-            lane.count += piece.count
-            lane.claimed -= piece.count
-            lane.held = max(0, lane.held - piece.count)
-            self.waiting += piece.count
-            self.claimed -= piece.count
+            lane.count += piece.size
+            lane.claimed -= piece.size
+            lane.held = max(0, lane.held - piece.size)
+            self.waiting += piece.size
+            self.claimed -= piece.size
         self._make_ready(lane)
 
     def commit(self, now_s: float, notes: Iterable[Note]) -> None:
@@ -265,7 +265,7 @@ class Rules:
         tallies: dict[Lane, list[int]] = {}  # noted, succeeded since the last failure, shared
         moods: dict[Lane, str] = {}
         for lane, piece, outcome in notes:
-            count = piece.count
+            count = piece.size
             tally = tallies.setdefault(lane, [0, 0, 0])
             tally[0] += count
             if outcome in {"ok", "slow"}:
@@ -292,14 +292,14 @@ class Rules:
 
     def _fail(self, now_s: float, lane: Lane, piece: Piece) -> None:
         if piece.failures >= self._settings.max_resends:
-            self.dead += piece.count
-            lane.account.backlog -= piece.count
+            self.dead += piece.size
+            lane.account.backlog -= piece.size
             return
         due_s = now_s + self._settings.retry_countdown_s
         self._entries += 1
-        parked = Piece(piece.count, piece.created_s, due_s, piece.failures + 1)
+        parked = Piece(piece.size, piece.created_s, due_s, piece.failures + 1)
         heappush(self._parked, (due_s, self._entries, lane, parked))
-        self.parked += piece.count
+        self.parked += piece.size
 
     def lost(self) -> int:
         """Postbacks that are in no place, or in two: 0."""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import random
 import statistics
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
 
 from benchmarks.simulation.costs import Costs
-from benchmarks.simulation.figures import Figures, Lateness, Sample
+from benchmarks.simulation.figures import Figures, Lateness
 from benchmarks.simulation.rules import Account, Piece
 from benchmarks.simulation.system import Load, System
+from benchmarks.simulation.words import Result, lines_of, memory_bytes, words, words_of
 from benchmarks.simulation.world import (
     ACCOUNTS,
     DAY_S,
@@ -30,6 +31,9 @@ PROMISE_S: Final = 1.5
 QUARTER_S, LOOK_S, SETTLE_S = 900, 20, 4
 #: The largest accounts, shown apart.
 LARGE: Final = 20
+#: An account keeps up that gets no more than this part of what its lane's transfers carry: what a second brings
+#: then leaves within the next half.
+KEEPS_UP: Final = 0.4
 #: Workers tried at most.
 WORKERS_MAX: Final = 16
 
@@ -65,23 +69,6 @@ class Size:
         return max(rate(at_s) for at_s in range(0, DAY_S, QUARTER_S))
 
 
-@dataclass(slots=True)
-class Result:
-    """What a scenario has found.
-
-    Attributes:
-        name: of the scenario.
-        facts: words and figures, in the order of the table.
-        lines: for the plots: names and values over ``at_s``.
-        numbers: the same and more, for the JSON.
-    """
-
-    name: str
-    facts: list[tuple[str, str]] = field(default_factory=list)
-    lines: dict[str, list[float]] = field(default_factory=dict)
-    numbers: dict[str, Any] = field(default_factory=dict)
-
-
 def own_limit(account: Account, settings: Settings) -> float:
     """POSTs a second that one lane of an account can have: its transfers over what each takes."""
     return settings.lane_max_transfers / (account.answer_s + 0.01)
@@ -92,7 +79,7 @@ def keeping_up(accounts: Iterable[Account], settings: Settings, per_s: float) ->
     return [
         account.number
         for account in accounts
-        if not account.is_down and account.share * per_s < 0.8 * own_limit(account, settings)
+        if not account.is_down and account.share * per_s < KEEPS_UP * own_limit(account, settings)
     ]
 
 
@@ -123,7 +110,9 @@ def _fall_behind(system: System, account: Account, count: float, per_s: float) -
         system.rules.accept([(lane, Piece(min(10, left), at_s, at_s, 0))])
 
 
-def workers_needed(costs: Costs, settings: Settings, size: Size, per_s: float) -> tuple[int | None, list[dict[str, float]]]:
+def workers_needed(
+    costs: Costs, settings: Settings, size: Size, per_s: float
+) -> tuple[int | None, list[dict[str, float]]]:
     """The least number of workers with which those who can keep up have their postbacks within the promise."""
     tried = []
     for workers in range(1, WORKERS_MAX + 1):
@@ -143,7 +132,9 @@ def broker_busy(figures: Figures) -> float:
     return statistics.fmean(one.broker_busy for one in figures.samples if one.at_s > SETTLE_S)
 
 
-def most_per_s(costs: Costs, settings: Settings, size: Size, workers: int) -> tuple[float, list[dict[str, float]]]:
+def most_per_s(
+    costs: Costs, settings: Settings, size: Size, workers: int
+) -> tuple[float, list[dict[str, float]]]:
     """The highest rate at which the promise is kept by so many workers, to a tenth."""
     tried, good, per_s = [], 0.0, size.peak_per_s
     step = 1.25
@@ -151,7 +142,9 @@ def most_per_s(costs: Costs, settings: Settings, size: Size, workers: int) -> tu
         system = look(costs, settings, size, per_s, workers, seconds=size.look_s)
         late = system.figures.together(system.figures.first, keeping_up(system.accounts, settings, per_s))
         kept = late.percentile(0.99) <= PROMISE_S
-        tried.append({"per_s": per_s, "p99_s": late.percentile(0.99), "broker_busy": broker_busy(system.figures)})
+        tried.append(
+            {"per_s": per_s, "p99_s": late.percentile(0.99), "broker_busy": broker_busy(system.figures)}
+        )
         if kept:
             good = max(good, per_s)
             per_s *= step
@@ -175,7 +168,9 @@ def day(costs: Costs, size: Size, say: Callable[[str], None]) -> Result:
     rate = rate_of_day(size.mean_per_s)
     behind: dict[int, float] = {}
     small, large, slow = Lateness(), Lateness(), Lateness()
-    lines: dict[str, list[float]] = {name: [] for name in ("at_s", "per_s", "p99_s", "broker_busy", "behind", "memory_gb")}
+    lines: dict[str, list[float]] = {
+        name: [] for name in ("at_s", "per_s", "p99_s", "broker_busy", "behind", "memory_gb")
+    }
     longest = 0
     for quarter in range(DAY_S // QUARTER_S):
         at_s = (quarter + 0.5) * QUARTER_S
@@ -187,8 +182,10 @@ def day(costs: Costs, size: Size, say: Callable[[str], None]) -> Result:
         small.merge([here])
         large.merge([figures.together(figures.first, [n for n in up if n < LARGE])])
         slow.merge([figures.together(figures.first, [a.number for a in accounts if a.number not in up])])
-        longest = max(longest, max(one.queued + one.waiting for one in figures.samples) - int(sum(behind.values())))
-        behind = _later(system, settings, behind, per_s, QUARTER_S)
+        longest = max(
+            longest, max(one.queued + one.waiting for one in figures.samples) - int(sum(behind.values()))
+        )
+        behind = _later(system, behind, QUARTER_S)
         for name, value in (
             ("at_s", at_s), ("per_s", per_s), ("p99_s", here.percentile(0.99)),
             ("broker_busy", broker_busy(figures)), ("behind", sum(behind.values())),
@@ -197,13 +194,18 @@ def day(costs: Costs, size: Size, say: Callable[[str], None]) -> Result:
             lines[name].append(value)
     result.lines = lines
     accounts = make_accounts(random.Random(size.seed), size.accounts)
-    limited = [a for a in accounts if a.share * size.peak_per_s >= 0.8 * own_limit(a, settings)]
+    limited = [a for a in accounts if a.share * size.peak_per_s >= KEEPS_UP * own_limit(a, settings)]
+    more = look(
+        costs, Settings(lane_max_transfers=30), size, size.peak_per_s, max(2, workers or 4), seconds=60
+    )
+    eased = more.figures.together(more.figures.first, [account.number for account in limited])
     result.facts = [
         ("postbacks", f"{size.mean_per_s * DAY_S / 1e6:,.0f} million, {size.mean_per_s:,.0f}/s in the mean, {size.peak_per_s:,.0f}/s at noon"),
         ("workers needed at noon", words_of(workers)),
         (f"accounts after the {LARGE} largest: lateness p50, p99, worst", words(small)),
         (f"the {LARGE} largest that can keep up: the same", words(large)),
         (f"the {len(limited)} that get more at noon than 10 transfers carry (ranks {', '.join(str(a.number + 1) for a in limited) or 'none'})", words(slow)),
+        ("the same at noon, after a minute, with 30 transfers a lane", words(eased)),
         ("most that is behind, all of it theirs", f"{max(lines['behind']):,.0f} postbacks"),
         ("longest queue besides", f"{longest:,}, what a second brings"),
         ("broker's thread: busy in the mean, at noon", f"{statistics.fmean(lines['broker_busy']):.0%}, {max(lines['broker_busy']):.0%}"),
@@ -217,7 +219,7 @@ def day(costs: Costs, size: Size, say: Callable[[str], None]) -> Result:
     return result
 
 
-def _later(system: System, settings: Settings, before: dict[int, float], per_s: float, after_s: float) -> dict[int, float]:
+def _later(system: System, before: dict[int, float], after_s: float) -> dict[int, float]:
     """What accounts are behind by after some more time, from what their lanes have at the end of a look."""
     found = {}
     elapsed_s = system.env.now
@@ -239,7 +241,9 @@ STUCK_S, RELEASED_IN_S = 3600, 300
 CARRIER_SHARE: Final = 0.4
 
 
-def storm(costs: Costs, size: Size, say: Callable[[str], None], *, transfers: int = 10, workers: int = 4) -> Result:
+def storm(
+    costs: Costs, size: Size, say: Callable[[str], None], *, transfers: int = 10, workers: int = 4
+) -> Result:
     """At noon: the receipts of an hour, of the carrier that has most, within five minutes."""
     settings = Settings(lane_max_transfers=transfers)
     rate = rate_of_day(size.mean_per_s)
@@ -249,17 +253,26 @@ def storm(costs: Costs, size: Size, say: Callable[[str], None], *, transfers: in
     system = System(costs, settings, accounts, workers=workers, seed=size.seed)
     begin_s = 60.0
     end_s = begin_s + RELEASED_IN_S
-    system.add(Load(accounts, lambda at_s: rate(noon_s + at_s - begin_s) * (1 if at_s > begin_s else 1 - CARRIER_SHARE / POSTBACKS_AN_MT), end_s + 1500))
+    system.add(
+        Load(
+            accounts,
+            lambda at_s: (
+                rate(noon_s + at_s - begin_s) * (1 if at_s > begin_s else 1 - CARRIER_SHARE / POSTBACKS_AN_MT)
+            ),
+            end_s + 1500,
+        )
+    )
     storm_per_s = stuck / RELEASED_IN_S
     system.add(Load(accounts, lambda at_s: storm_per_s if begin_s <= at_s < end_s else 0.0, end_s))
     system.figures.measures_from_s = begin_s
     system.run(end_s)
-    total = sum(one.share for one in accounts)
-    del total
     up = set(keeping_up(accounts, settings, size.peak_per_s + storm_per_s))
     while system.env.now < end_s + 1440:
         system.run(system.env.now + 30)
-        if all(accounts[number].lane("mt").count < 20 for number in range(len(accounts))) and system.rules.queued < 20_000:
+        if (
+            all(accounts[number].lane("mt").count < 20 for number in range(len(accounts)))
+            and system.rules.queued < 20_000
+        ):
             break
     assert system.rules.lost() == 0
     figures = system.figures
@@ -297,7 +310,9 @@ DOWN_S: Final = 3600
 DOWN_FROM_S: Final = 8 * 3600
 
 
-def outage(costs: Costs, size: Size, say: Callable[[str], None], *, workers: int = 3, down_s: float = DOWN_S) -> Result:
+def outage(
+    costs: Costs, size: Size, say: Callable[[str], None], *, workers: int = 3, down_s: float = DOWN_S
+) -> Result:
     """5% of the customers are down for an hour of the morning: a quarter of them in each way."""
     settings = Settings()
     chance = random.Random(size.seed)
@@ -320,7 +335,9 @@ def outage(costs: Costs, size: Size, say: Callable[[str], None], *, workers: int
     figures.first.clear()
     system.run(end_s)
     during = figures.together(figures.first, keeping_up(accounts, settings, size.peak_per_s))
-    during_small = figures.together(figures.first, [n for n in keeping_up(accounts, settings, size.peak_per_s) if n >= LARGE])
+    during_small = figures.together(
+        figures.first, [n for n in keeping_up(accounts, settings, size.peak_per_s) if n >= LARGE]
+    )
     waited_at_end = {kind: sum(a.backlog for a in down if kinds[a.number] == kind) for kind in TROUBLES}
     dead_at_end = system.rules.dead
     say(f"outage: {figures.posts:,} POSTs so far, healthy p99 {during.percentile(0.99):.2f} s")
@@ -331,7 +348,10 @@ def outage(costs: Costs, size: Size, say: Callable[[str], None], *, workers: int
             recovered_s = system.env.now - end_s
     assert system.rules.lost() == 0
     samples = figures.samples
-    of_down = {kind: figures.together(figures.delivered, [a.number for a in down if kinds[a.number] == kind]) for kind in TROUBLES}
+    of_down = {
+        kind: figures.together(figures.delivered, [a.number for a in down if kinds[a.number] == kind])
+        for kind in TROUBLES
+    }
     share = sum(account.share for account in down)
     result = Result("outage")
     result.lines = lines_of(samples, costs)
@@ -365,38 +385,3 @@ def outage(costs: Costs, size: Size, say: Callable[[str], None], *, workers: int
 NAMES: Final = {
     "hang": "silent after the connection", "drop": "no connection", "refuse": "refuses", "500": "answers 500",
 }  # fmt: skip
-
-
-# -- in words -------------------------------------------------------------------------------
-
-
-def words(late: Lateness) -> str:
-    """p50, p99 and worst."""
-    if not late.count:
-        return "none"
-    return ", ".join(seconds(value) for value in (late.percentile(0.5), late.percentile(0.99), late.worst_s))
-
-
-def seconds(value_s: float) -> str:
-    """Seconds as people say them."""
-    if value_s < 10:
-        return f"{value_s:.2f} s"
-    return f"{value_s:,.0f} s" if value_s < 600 else f"{value_s / 60:,.0f} min"
-
-
-def words_of(workers: int | None) -> str:
-    """The number of workers."""
-    return f"{workers}" if workers else f"more than the broker serves (up to {WORKERS_MAX} tried)"
-
-
-def memory_bytes(costs: Costs, one: Sample) -> float:
-    """What the broker holds for what is not yet delivered, and for the dead."""
-    return one.queued * costs.message_bytes + (one.waiting + one.claimed + one.parked + one.dead) * costs.record_bytes
-
-
-def lines_of(samples: Sequence[Sample], costs: Costs) -> dict[str, list[float]]:
-    """The samples as lines of a plot, some 300 points each."""
-    some = samples[:: max(1, len(samples) // 300)]
-    lines = {name: [float(asdict(one)[name]) for one in some] for name in asdict(some[0])}
-    lines["memory_gb"] = [memory_bytes(costs, one) / 1e9 for one in some]
-    return lines

@@ -44,26 +44,45 @@ class Cores:
 
 
 class Server:
-    """Something that does one thing at a time, in the order in which it is asked: the broker, a process's Python."""
+    """Something that does one thing at a time, in the order in which it is asked: the broker, a process's Python.
+
+    The broker works in turns of its event loop: what comes while one lasts is done in the next, all of it with one
+    write and one sync of its file.
+    """
 
     def __init__(self, env: simpy.Environment, cores: Cores | None = None) -> None:
         self._env = env
         self._cores = cores
-        self._free_at_s = 0.0
+        self._turn_ends_s = 0.0  # the turn that is under way, or was the last
+        self._free_at_s = 0.0  # with the turn after it, which gathers what comes meanwhile
         self.busy_s = 0.0
 
-    def charge(self, work_s: float, wait_s: float = 0.0) -> float:
-        """Have work done; returns how long until it is. ``wait_s`` blocks it as well, but takes no processor."""
-        start_s = max(self._env.now, self._free_at_s)
+    def charge(self, work_s: float, turn_work_s: float = 0.0, turn_wait_s: float = 0.0) -> float:
+        """Have work done; returns how long until it is.
+
+        Args:
+            work_s: of its own.
+            turn_work_s: once for all that is done in the same turn.
+            turn_wait_s: the same, and it blocks without using a processor.
+        """
+        now_s = self._env.now
+        if now_s >= self._turn_ends_s:
+            self._turn_ends_s = max(now_s, self._free_at_s)
+        shares = self._free_at_s > self._turn_ends_s
+        work_s, wait_s = (work_s, 0.0) if shares else (work_s + turn_work_s, turn_wait_s)
+        start_s = max(now_s, self._free_at_s)
         if self._cores is not None:
             start_s = self._cores.take(start_s, work_s)
+        idle = now_s >= self._free_at_s
         self._free_at_s = start_s + work_s + wait_s
+        if idle:
+            self._turn_ends_s = self._free_at_s
         self.busy_s += work_s + wait_s
-        return self._free_at_s - self._env.now
+        return self._free_at_s - now_s
 
-    def serve(self, work_s: float, wait_s: float = 0.0, more_s: float = 0.0) -> simpy.Timeout:
-        """Have work done and wait for it, and so much longer."""
-        return self._env.timeout(self.charge(work_s, wait_s) + more_s)
+    def serve(self, work_s: float) -> simpy.Timeout:
+        """Have work done and wait for it."""
+        return self._env.timeout(self.charge(work_s))
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +157,10 @@ class System:
                 lane = account.lane(group)
                 if warm:
                     lane.warm(settings.lane_max_transfers)
+        self._publishing_s = 0.0
+        self._scripts_busy = 0.0
         self.env.process(self._beat())
+        self.env.process(self._measure_scripts())
         self.env.process(self._watch(sample_every_s))
         for loop in self.loops:
             self.env.process(loop.run())
@@ -159,7 +181,9 @@ class System:
     def call(self, moved_s: float) -> simpy.Timeout:
         """A script call that writes: the broker's time for what it moves and for itself, its disk, and the way there."""
         costs = self.costs
-        return self.broker.serve(costs.call_s + moved_s, costs.sync_s, costs.network_s)
+        own_s = max(costs.call_s - costs.turn_s, costs.publish_s)
+        done_s = self.broker.charge(own_s + moved_s, costs.turn_s, costs.sync_s)
+        return self.env.timeout(done_s + costs.network_s)
 
     # -- callers ----------------------------------------------------------------------------
 
@@ -188,7 +212,9 @@ class System:
             created_s = self.env.now - STEP_S / 2
             pieces: Counter[Account] = Counter(choice.of(poisson(self.random, per_s * STEP_S)))
             for account, number in pieces.items():
-                mo = sum(self.random.random() < self._mo_share for _ in range(number)) if self._mo_share else 0
+                mo = (
+                    sum(self.random.random() < self._mo_share for _ in range(number)) if self._mo_share else 0
+                )
                 for group, some in (("mo", mo), ("mt", number - mo)):
                     if some:
                         self.rules.publish(account.lane(group), Piece(some, created_s, created_s, 0))
@@ -196,15 +222,31 @@ class System:
     def _charge_publishing(self, per_s: float, for_s: float, *, in_batches: bool) -> None:
         """What the broker has of messages that come.
 
-        The disk's sync is once a turn of its event loop: what comes during one waits for the next, so that
-        1 + rate x length of a turn share one.
+        Those that find it at work on something else are taken in the turn after it, at no more than their own cost.
+        The others begin a turn, and those that come during one wait for the next: 1 + rate x length share one.
         """
         costs, count = self.costs, per_s * for_s
         if in_batches:
-            self.broker.charge(count * costs.publish_many_s)
+            self._publishing_s += self._charged(count * costs.publish_many_s)
         elif count:
-            turns = count / (1 + per_s * (costs.sync_s + costs.turn_s + costs.publish_s))
-            self.broker.charge(count * costs.publish_s + turns * costs.turn_s, turns * costs.sync_s)
+            alone_per_s = per_s * (1 - self._scripts_busy)
+            turns = alone_per_s * for_s / (1 + alone_per_s * (costs.sync_s + costs.turn_s + costs.publish_s))
+            self._publishing_s += self._charged(
+                count * costs.publish_s + turns * (costs.turn_s + costs.sync_s)
+            )
+
+    def _charged(self, work_s: float) -> float:
+        self.broker.charge(work_s)
+        return work_s
+
+    def _measure_scripts(self) -> Process:
+        """The part of the broker's time that scripts have, by which messages share their turns."""
+        before_s = 0.0
+        while True:
+            yield self.env.timeout(STEP_S)
+            spent_s = self.broker.busy_s - self._publishing_s
+            self._scripts_busy = min(1.0, (spent_s - before_s) / STEP_S)
+            before_s = spent_s
 
     # -- the tick ---------------------------------------------------------------------------
 
@@ -227,7 +269,7 @@ class System:
             more = False
             while True:
                 taken = self.rules.take_in(self.settings.intake_batch)
-                count = sum(piece.count for _, piece in taken)
+                count = sum(piece.size for _, piece in taken)
                 yield self.call(0.0)
                 if not taken:
                     break

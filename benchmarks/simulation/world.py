@@ -47,7 +47,10 @@ def make_accounts(random_: random.Random, count: int, *, exponent: float = 1.0) 
 def choose(random_: random.Random, accounts: Sequence[Account], share: float) -> list[Account]:
     """So many of them, of every size: one of each run of neighbours, so that they have about that share of events."""
     run = max(1, round(1 / share))
-    return [accounts[first + random_.randrange(min(run, len(accounts) - first))] for first in range(0, len(accounts), run)]
+    return [
+        accounts[first + random_.randrange(min(run, len(accounts) - first))]
+        for first in range(0, len(accounts), run)
+    ]
 
 
 def rate_of_day(mean_per_s: float) -> Callable[[float], float]:
