@@ -28,7 +28,7 @@ from postbacks.settings import Settings
 #: The promise that is looked for: the target of ``benchmarks/steady.py`` for a loaded system, at p99.
 PROMISE_S: Final = 1.5
 #: The day is looked at for so long each quarter of an hour; between two looks only lanes that fall behind change.
-QUARTER_S, LOOK_S, SETTLE_S = 900, 20, 4
+QUARTER_S, LOOK_S, SETTLE_S = 900, 12, 4
 #: The largest accounts, shown apart.
 LARGE: Final = 20
 #: An account keeps up that gets no more than this part of what its lane's transfers carry: what a second brings
@@ -237,6 +237,8 @@ def _later(system: System, before: dict[int, float], after_s: float) -> dict[int
 
 #: Seconds that the carrier was stuck, and in which it then sends everything.
 STUCK_S, RELEASED_IN_S = 3600, 300
+#: How long what follows is looked at.
+AFTER_S: Final = 600
 #: What the carrier has of all messages.
 CARRIER_SHARE: Final = 0.4
 
@@ -259,7 +261,7 @@ def storm(
             lambda at_s: (
                 rate(noon_s + at_s - begin_s) * (1 if at_s > begin_s else 1 - CARRIER_SHARE / POSTBACKS_AN_MT)
             ),
-            end_s + 1500,
+            end_s + AFTER_S,
         )
     )
     storm_per_s = stuck / RELEASED_IN_S
@@ -267,7 +269,7 @@ def storm(
     system.figures.measures_from_s = begin_s
     system.run(end_s)
     up = set(keeping_up(accounts, settings, size.peak_per_s + storm_per_s))
-    while system.env.now < end_s + 1440:
+    while system.env.now < end_s + AFTER_S:
         system.run(system.env.now + 30)
         if (
             all(accounts[number].lane("mt").count < 20 for number in range(len(accounts)))

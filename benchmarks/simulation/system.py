@@ -22,8 +22,6 @@ from postbacks.settings import Settings
 #: Events that come within so many seconds are one piece of their lane.
 STEP_S: Final = 0.1
 TICK_EVERY_S: Final = 1.0
-#: In how many slices of it the broker has the work of taking their messages.
-_SLICES: Final = 10
 #: The longest that Python lets one thread compute while another waits (sys.getswitchinterval).
 SWITCH_S: Final = 0.005
 
@@ -55,6 +53,9 @@ class Server:
         self._cores = cores
         self._turn_ends_s = 0.0  # the turn that is under way, or was the last
         self._free_at_s = 0.0  # with the turn after it, which gathers what comes meanwhile
+        self._inflation = 1.0
+        self._messages_busy = 0.0
+        self._message_turn_s = 0.0
         self.busy_s = 0.0
 
     def charge(self, work_s: float, turn_work_s: float = 0.0, turn_wait_s: float = 0.0) -> float:
@@ -66,19 +67,37 @@ class Server:
             turn_wait_s: the same, and it blocks without using a processor.
         """
         now_s = self._env.now
+        start_s = self._free_at_s
+        idle = now_s >= start_s
+        if idle:
+            self.busy_s += (now_s - start_s) * self._messages_busy
+            start_s = now_s + self._messages_busy * self._message_turn_s / 2
         if now_s >= self._turn_ends_s:
             self._turn_ends_s = max(now_s, self._free_at_s)
-        shares = self._free_at_s > self._turn_ends_s
-        work_s, wait_s = (work_s, 0.0) if shares else (work_s + turn_work_s, turn_wait_s)
-        start_s = max(now_s, self._free_at_s)
+        if self._free_at_s <= self._turn_ends_s:  # the first of its turn
+            work_s += turn_work_s
+        else:
+            turn_wait_s = 0.0
+        work_s *= self._inflation
         if self._cores is not None:
             start_s = self._cores.take(start_s, work_s)
-        idle = now_s >= self._free_at_s
-        self._free_at_s = start_s + work_s + wait_s
+        self._free_at_s = start_s + work_s + turn_wait_s
         if idle:
             self._turn_ends_s = self._free_at_s
-        self.busy_s += work_s + wait_s
+        self.busy_s += work_s + turn_wait_s
         return self._free_at_s - now_s
+
+    def take_messages(self, per_s: float, each_s: float, turn_s: float) -> None:
+        """From now on so many messages come a second, besides what is charged.
+
+        While it works on something else they are done with it, at their own cost. While it would rest they make
+        turns of their own, in which those share that come during the one before: of the time ``x / (1 + x)``, where
+        x is what they would take one by one.
+        """
+        alone = per_s * (each_s + turn_s)
+        self._inflation = 1 / (1 - min(0.9, per_s * each_s))
+        self._messages_busy = alone / (1 + alone)
+        self._message_turn_s = each_s + turn_s
 
     def serve(self, work_s: float) -> simpy.Timeout:
         """Have work done and wait for it."""
@@ -93,13 +112,11 @@ class Load:
         accounts: for whom.
         per_s: how many a second, at a second of the simulation.
         until_s: no more after that.
-        in_batches: handed over by ``send_postbacks`` and not by one ``.delay()`` each.
     """
 
     accounts: Sequence[Account]
     per_s: Callable[[float], float]
     until_s: float
-    in_batches: bool = False
 
 
 class System:
@@ -157,10 +174,8 @@ class System:
                 lane = account.lane(group)
                 if warm:
                     lane.warm(settings.lane_max_transfers)
-        self._publishing_s = 0.0
-        self._scripts_busy = 0.0
+        self._messages_per_s = 0.0
         self.env.process(self._beat())
-        self.env.process(self._measure_scripts())
         self.env.process(self._watch(sample_every_s))
         for loop in self.loops:
             self.env.process(loop.run())
@@ -204,11 +219,15 @@ class System:
 
     def _come(self, load: Load) -> Process:
         choice = Choice(self.random, load.accounts)
+        before_per_s = 0.0
         while self.env.now < load.until_s:
             per_s = load.per_s(self.env.now + STEP_S / 2)
-            for _ in range(_SLICES):
-                yield self.env.timeout(STEP_S / _SLICES)
-                self._charge_publishing(per_s, STEP_S / _SLICES, in_batches=load.in_batches)
+            self._messages_per_s += per_s - before_per_s
+            before_per_s = per_s
+            self.broker.take_messages(
+                self._messages_per_s, self.costs.publish_s, self.costs.turn_s + self.costs.sync_s
+            )
+            yield self.env.timeout(STEP_S)
             created_s = self.env.now - STEP_S / 2
             pieces: Counter[Account] = Counter(choice.of(poisson(self.random, per_s * STEP_S)))
             for account, number in pieces.items():
@@ -218,35 +237,7 @@ class System:
                 for group, some in (("mo", mo), ("mt", number - mo)):
                     if some:
                         self.rules.publish(account.lane(group), Piece(some, created_s, created_s, 0))
-
-    def _charge_publishing(self, per_s: float, for_s: float, *, in_batches: bool) -> None:
-        """What the broker has of messages that come.
-
-        Those that find it at work on something else are taken in the turn after it, at no more than their own cost.
-        The others begin a turn, and those that come during one wait for the next: 1 + rate x length share one.
-        """
-        costs, count = self.costs, per_s * for_s
-        if in_batches:
-            self._publishing_s += self._charged(count * costs.publish_many_s)
-        elif count:
-            alone_per_s = per_s * (1 - self._scripts_busy)
-            turns = alone_per_s * for_s / (1 + alone_per_s * (costs.sync_s + costs.turn_s + costs.publish_s))
-            self._publishing_s += self._charged(
-                count * costs.publish_s + turns * (costs.turn_s + costs.sync_s)
-            )
-
-    def _charged(self, work_s: float) -> float:
-        self.broker.charge(work_s)
-        return work_s
-
-    def _measure_scripts(self) -> Process:
-        """The part of the broker's time that scripts have, by which messages share their turns."""
-        before_s = 0.0
-        while True:
-            yield self.env.timeout(STEP_S)
-            spent_s = self.broker.busy_s - self._publishing_s
-            self._scripts_busy = min(1.0, (spent_s - before_s) / STEP_S)
-            before_s = spent_s
+        self._messages_per_s -= before_per_s
 
     # -- the tick ---------------------------------------------------------------------------
 
