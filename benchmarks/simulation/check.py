@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from benchmarks.scenario import environment
 from benchmarks.simulation.costs import Costs
@@ -33,6 +34,9 @@ from benchmarks.simulation.real import measure
 from benchmarks.simulation.rules import Account, Piece
 from benchmarks.simulation.system import Process, System
 from postbacks.settings import load
+
+#: A process has its core for about so long before another one's turn comes.
+OTHERS_EVERY_S: Final = 0.004
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +71,7 @@ def run(folder: Path, seed: int, say: Callable[[str], None]) -> Checked:
         plan = script(seed + turn)
         seen, costs, cpu, receiver_s = measure(folder, plan, say)
         real.append(seen.shown())
-        model.append(simulated(plan, costs, seed + turn, receiver_s).shown())
+        model.append(simulated(plan, costs, seed + turn, receiver_s, cpu["others_cores"]).shown())
         measured.append(costs.to_json())
         spent.append(cpu)
     return Checked(_mean(real), _mean(model), Costs(**_mean(measured)), _mean(spent), real)
@@ -77,7 +81,7 @@ def _mean(rounds: list[dict[str, float]]) -> dict[str, float]:
     return {name: statistics.fmean(one[name] for one in rounds) for name in rounds[0]}
 
 
-def simulated(plan: Script, costs: Costs, seed: int, receiver_s: float) -> Seen:
+def simulated(plan: Script, costs: Costs, seed: int, receiver_s: float, others_cores: float) -> Seen:
     """The script in the simulation, on as many cores as this machine has."""
     accounts = [
         Account(number, share(number), DELAY_MS / 1000 if kind(number) == "delay" else AT_ONCE_S)
@@ -94,11 +98,12 @@ def simulated(plan: Script, costs: Costs, seed: int, receiver_s: float) -> Seen:
             account.lane("mt").warm(settings.lane_max_transfers)
         else:
             account.trouble, account.is_down = kind(account.number), True
+    system.env.process(_others(system, others_cores))
     watch = _Watch()
     system.figures.watch = watch.left
     system.env.process(_publish(system, plan, accounts))
     system.run(BEGIN_S + STEADY_S)
-    system.run(STEADY_S + DRAIN_WITHIN_S, drained=True)
+    system.run(BEGIN_S + STEADY_S + DRAIN_WITHIN_S, drained=True)
     assert system.rules.lost() == 0
     samples = system.figures.samples
     well = {account.number for account in accounts if not account.is_down}
@@ -139,6 +144,13 @@ class _Watch:
         for number, due_s, at_s, again in self.all:
             if again and accounts[number].trouble == "500":
                 yield at_s - due_s
+
+
+def _others(system: System, cores: float) -> Process:
+    """Whatever else ran on the machine: so many of its cores all the time, but no more than a fair half of them."""
+    while True:
+        system.others.charge(min(cores, 0.9) * OTHERS_EVERY_S)
+        yield system.env.timeout(OTHERS_EVERY_S)
 
 
 def _publish(system: System, plan: Script, accounts: list[Account]) -> Process:
