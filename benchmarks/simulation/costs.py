@@ -55,16 +55,6 @@ class Costs:
     record_bytes: float
     message_bytes: float
 
-    @property
-    def broker_s(self) -> float:
-        """Of the broker a postback from its message to its note, in full batches."""
-        return self.publish_s + self.take_in_s + self.claim_s
-
-    @property
-    def worker_s(self) -> float:
-        """Of the workers the same."""
-        return self.tick_s + self.send_s
-
     def to_json(self) -> dict[str, float]:
         """As the check writes it."""
         return asdict(self)

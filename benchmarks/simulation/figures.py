@@ -52,11 +52,6 @@ class Lateness:
                 return min(self.worst_s, _middle_s(where))
         return self.worst_s
 
-    def within(self, limit_s: float) -> float:
-        """The share that was no later than this."""
-        good = sum(count for where, count in self.bins.items() if _middle_s(where) <= limit_s)
-        return good / self.count if self.count else 1.0
-
     def shown(self) -> dict[str, float]:
         """As the documents have it."""
         return {

@@ -249,17 +249,6 @@ class Rules:
         """``begin.lua``: held ones that are sent now."""
         lane.held = max(0, lane.held - count)
 
-    def give_back(self, lane: Lane, pieces: list[Piece]) -> None:
-        """``give_back.lua``: held ones return to the front of their lane, without an attempt."""
-        for piece in reversed(pieces):
-            lane.waiting.appendleft(piece)
-            lane.count += piece.size
-            lane.claimed -= piece.size
-            lane.held = max(0, lane.held - piece.size)
-            self.waiting += piece.size
-            self.claimed -= piece.size
-        self._make_ready(lane)
-
     def commit(self, now_s: float, notes: Iterable[Note]) -> None:
         """``commit.lua``: each on to delivered, parked or dead; then the paces of their lanes."""
         tallies: dict[Lane, list[int]] = {}  # noted, succeeded since the last failure, shared
