@@ -59,12 +59,12 @@ def _round(broker: EmbeddedBroker) -> dict[str, float]:
     messages = fill.Messages(client)
     many_s, *_ = timed(lambda: messages.push(range(COUNT), lambda number: names[number % 100]))
     found["publish_many_s"] = many_s / COUNT
-    found["message_bytes"] = client.memory_usage(keys.QUEUE, samples=0) / COUNT
+    found["message_bytes"] = int(client.memory_usage(keys.QUEUE, samples=0) or 0) / COUNT
     found["record_bytes"] = OVERHEAD_BYTES + len(fill.document(0))
-    one = client.lindex(keys.QUEUE, 0)
+    one: Any = client.lindex(keys.QUEUE, 0)
     pushing_s, _, pushed_s = timed(lambda: [client.lpush(_ELSEWHERE, one) for _ in range(CALLS)])
     _, _, asked_s = timed(lambda: [client.get("calibrate") for _ in range(CALLS)])
-    crowd = [client.connection_pool.make_connection() for _ in range(CROWD)]
+    crowd: list[Any] = [client.connection_pool.make_connection() for _ in range(CROWD)]
     _together(crowd, one)
     crowding_s, *_ = timed(lambda: [_together(crowd, one) for _ in range(CALLS // 10)])
     for connection in crowd:
@@ -119,17 +119,16 @@ def _round(broker: EmbeddedBroker) -> dict[str, float]:
     return found
 
 
-def _together(crowd: list[Any], message: Any) -> None:
-    """Callers that put a message each at the same moment."""
+def _together(crowd: list[Any], message: Any) -> list[Any]:
+    """Callers that put a message each at the same moment; returns what they were answered."""
     for connection in crowd:
         connection.send_command("LPUSH", _ELSEWHERE, message)
-    for connection in crowd:
-        connection.read_response()
+    return [connection.read_response() for connection in crowd]
 
 
 def _warm(scripts: Scripts, lanes: list[str], *, failing: int = 0) -> None:
     for lane in lanes:
-        pace = {"limit": 10, "suspect": failing, "failing": failing, "claimed": 0}
+        pace: dict[Any, Any] = {"limit": 10, "suspect": failing, "failing": failing, "claimed": 0}
         scripts.client.hset(keys.PACE + lane, mapping=pace)
     scripts.client.delete(keys.READY_SUSPECT, keys.READY_TRUSTED)
     ring = keys.READY_SUSPECT if failing else keys.READY_TRUSTED

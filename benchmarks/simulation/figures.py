@@ -65,7 +65,7 @@ class Lateness:
 def _middle_s(where: int) -> float:
     if where < _LINEAR_BINS:
         return (where + 0.5) / _STEPS
-    return LINEAR_S * 2.0 ** ((where - _LINEAR_BINS + 0.5) / _DOUBLING_BINS)
+    return LINEAR_S * math.exp2((where - _LINEAR_BINS + 0.5) / _DOUBLING_BINS)
 
 
 @dataclass(frozen=True, slots=True)

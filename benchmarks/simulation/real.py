@@ -35,9 +35,23 @@ from postbacks import keys
 from postbacks.local import EmbeddedBroker
 
 
-def measure(
-    folder: Path, plan: Script, say: Callable[[str], None]
-) -> tuple[Seen, Costs, dict[str, float], float]:
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A real run.
+
+    Attributes:
+        seen: what both runs are compared by.
+        costs: of the steps.
+        spent: CPU seconds and counts; ``receiver_s`` of the receiver a POST, ``others_cores`` that all else had.
+    """
+
+    seen: Seen
+    costs: Costs
+    spent: dict[str, float]
+
+
+def measure(folder: Path, plan: Script, say: Callable[[str], None]) -> Measured:
+    """Run the plan on a real broker, worker processes and a receiver."""
     names = [f"a{number}" for number in range(ACCOUNTS)]
     warm = [number for number in range(ACCOUNTS) if kind(number) in {"", "delay"}]
     highest = plan.count + 20 * len(warm)
@@ -82,10 +96,10 @@ def measure(
     whole = end.since(begin)
     # this process, the beat, and whatever else ran
     others = max(0.0, machine_s - receiver_s - whole.worker_s - whole.broker_s) / elapsed_s
-    spent = whole.shown() | {"others_cores": others}
+    spent = whole.shown() | {"others_cores": others, "receiver_s": receiver_s / whole.posts}
     say(", ".join(f"{name} {value:,.2f}" for name, value in spent.items()))
     costs = _fitted(costs, after.since(storm), end.since(after).plus(storm.since(begin)))
-    return seen, costs, spent, receiver_s / whole.posts
+    return Measured(seen, costs, spent)
 
 
 @dataclass(frozen=True, slots=True)
