@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,10 +16,12 @@ from benchmarks.simulation.words import Result, lines_of, memory_bytes, words, w
 from benchmarks.simulation.world import (
     ACCOUNTS,
     DAY_S,
+    KEEPS_UP,
     MT_A_DAY,
     POSTBACKS_AN_MT,
     TROUBLES,
     choose,
+    keeping_up,
     make_accounts,
     rate_of_day,
 )
@@ -31,9 +33,6 @@ PROMISE_S: Final = 1.5
 QUARTER_S, LOOK_S, SETTLE_S = 900, 12, 4
 #: The largest accounts, shown apart.
 LARGE: Final = 20
-#: An account keeps up that gets no more than this part of what its lane's transfers carry: what a second brings
-#: then leaves within the next half.
-KEEPS_UP: Final = 0.4
 #: Workers tried at most.
 WORKERS_MAX: Final = 16
 
@@ -67,20 +66,6 @@ class Size:
         """At the height of the day."""
         rate = rate_of_day(self.mean_per_s)
         return max(rate(at_s) for at_s in range(0, DAY_S, QUARTER_S))
-
-
-def own_limit(account: Account, settings: Settings) -> float:
-    """POSTs a second that one lane of an account can have: its transfers over what each takes."""
-    return settings.lane_max_transfers / (account.answer_s + 0.01)
-
-
-def keeping_up(accounts: Iterable[Account], settings: Settings, per_s: float) -> list[int]:
-    """The numbers of the accounts that are well and whose own limit is above what comes for them."""
-    return [
-        account.number
-        for account in accounts
-        if not account.is_down and account.share * per_s < KEEPS_UP * own_limit(account, settings)
-    ]
 
 
 # -- the day --------------------------------------------------------------------------------
@@ -199,7 +184,8 @@ def day(costs: Costs, size: Size, say: Callable[[str], None]) -> Result:
             lines[name].append(value)
     result.lines = lines
     accounts = make_accounts(random.Random(size.seed), size.accounts)
-    limited = [a for a in accounts if a.share * size.peak_per_s >= KEEPS_UP * own_limit(a, settings)]
+    keep = set(keeping_up(accounts, settings, size.peak_per_s))
+    limited = [account for account in accounts if account.number not in keep]
     more = look(
         costs, Settings(lane_max_transfers=30), size, size.peak_per_s, max(2, workers or 4), seconds=60
     )
@@ -209,7 +195,7 @@ def day(costs: Costs, size: Size, say: Callable[[str], None]) -> Result:
         ("workers needed at noon", words_of(workers)),
         (f"accounts after the {LARGE} largest: lateness p50, p99, worst", words(small)),
         (f"the {LARGE} largest that can keep up: the same", words(large)),
-        (f"the {len(limited)} that get more at noon than 10 transfers carry (ranks {', '.join(str(a.number + 1) for a in limited) or 'none'})", words(slow)),
+        (f"the {len(limited)} that get more at noon than {KEEPS_UP:.0%} of what 10 transfers carry (ranks {', '.join(str(a.number + 1) for a in limited) or 'none'})", words(slow)),
         ("the same at noon, after a minute, with 30 transfers a lane", words(eased)),
         ("most that is behind, all of it theirs", f"{max(lines['behind']):,.0f} postbacks"),
         ("longest queue besides", f"{longest:,}, what a second brings"),
@@ -296,7 +282,7 @@ def storm(costs: Costs, size: Size, say: Callable[[str], None], *, transfers: in
         ("workers needed for it", words_of(needed)),
         ("transfers a lane", f"{transfers}"),
         (f"the {len(up)} accounts that can keep up: lateness p50, p99, worst", words(small)),
-        (f"the {len(accounts) - len(up)} that get more than their transfers carry: the same", words(others)),
+        (f"the {len(accounts) - len(up)} that get more than {KEEPS_UP:.0%} of what their transfers carry: the same", words(others)),
         ("most in Celery's queue", f"{max(one.queued for one in samples):,}"),
         ("most in lanes", f"{max(one.waiting for one in samples):,}"),
         ("Celery's queue is empty again", "at no time" if drained_s is None else f"{max(0, drained_s):,.0f} s after the last receipt came"),

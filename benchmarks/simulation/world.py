@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
 from typing import Final
 
 from benchmarks.simulation.rules import Account
+from postbacks.settings import Settings
 
 #: Messages a day, and the postbacks that each has: N201 when it is submitted, N202 or E202 as its receipt
 #: (docs/catalogue.md).
@@ -17,6 +18,9 @@ POSTBACKS_AN_MT: Final = 2
 #: Answers and other general and MO postbacks, as a share of all.
 MO_SHARE: Final = 0.02
 ACCOUNTS: Final = 2_000
+#: An account keeps up that gets no more than this part of what its lane's transfers carry: what a second brings
+#: then leaves within the next half.
+KEEPS_UP: Final = 0.4
 #: Seconds of a customer's server for one POST: the median of all customers, and the spread of their logarithms (68%
 #: of them lie within a factor of 1.6). Assumed, not measured: a TLS round trip and a small script.
 ANSWER_S, ANSWER_SPREAD = 0.08, 0.5
@@ -88,3 +92,17 @@ class Choice:
     def of(self, count: int) -> list[Account]:
         """So many, with repetitions."""
         return self._random.choices(self._accounts, cum_weights=self._sums, k=count) if count else []
+
+
+def own_limit(account: Account, settings: Settings) -> float:
+    """POSTs a second that one lane of an account can have: its transfers over what each takes."""
+    return settings.lane_max_transfers / (account.answer_s + 0.01)
+
+
+def keeping_up(accounts: Iterable[Account], settings: Settings, per_s: float) -> list[int]:
+    """The numbers of the accounts that are well and whose own limit is above what comes for them."""
+    return [
+        account.number
+        for account in accounts
+        if not account.is_down and account.share * per_s < KEEPS_UP * own_limit(account, settings)
+    ]
