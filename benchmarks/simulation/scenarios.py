@@ -359,7 +359,7 @@ def _outage(costs: Costs, size: Size, say: Callable[[str], None], workers: int, 
     result.lines = lines_of(samples, costs)
     result.facts = [
         ("customers that are down", f"{len(down)} of {len(accounts):,}, who get {share:.1%} of the events"),
-        ("workers", f"{workers}"),
+        ("workers needed", f"{workers}"),
         ("the healthy: lateness p99 in the minutes before, in the hour", f"{before_p99_s:.2f} s, {during.percentile(0.99):.2f} s"),
         (f"the healthy after the {LARGE} largest, in the hour: p50, p99, worst", words(during_small)),
         *(
