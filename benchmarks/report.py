@@ -76,7 +76,7 @@ def write(folder: Path, rows: Sequence[Row], machine: dict[str, Any], *, command
             for row in rows
         ],
     }
-    (folder / "benchmarks.json").write_text(json.dumps(_rounded(data), indent=1) + "\n")
+    (folder / "benchmarks.json").write_text(json.dumps(rounded(data), indent=1) + "\n")
     contenders = next((row.numbers["contenders"] for row in rows if "contenders" in row.numbers), {})
     text = _HEAD.format(command=command, date=date, took_s=took_s, **machine) + table(rows) + "\n"
     if contenders:
@@ -114,7 +114,8 @@ def _contenders(contenders: dict[str, dict[str, float]]) -> str:
     )
 
 
-def _plot(path: Path, title: str, values: dict[str, float]) -> None:
+def plotting() -> Any:
+    """What draws: SVG whose text stays text, and which is the same for the same figures."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -122,6 +123,11 @@ def _plot(path: Path, title: str, values: dict[str, float]) -> None:
     mpl.rcParams["svg.hashsalt"] = "postbacks"  # the same figures give the same file
     from matplotlib import pyplot as plt
 
+    return plt
+
+
+def _plot(path: Path, title: str, values: dict[str, float]) -> None:
+    plt = plotting()
     figure, axes = plt.subplots(figsize=(7, 2.2))
     names = list(values)
     bars = axes.barh(
@@ -139,11 +145,12 @@ def _plot(path: Path, title: str, values: dict[str, float]) -> None:
     plt.close(figure)
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
+    """Four digits of every number."""
     if isinstance(value, float):
         return float(f"{value:.4g}") if value < 1e6 else round(value)
     if isinstance(value, dict):
-        return {str(key): _rounded(one) for key, one in value.items()}
+        return {str(key): rounded(one) for key, one in value.items()}
     if isinstance(value, list):
-        return [_rounded(one) for one in value]
+        return [rounded(one) for one in value]
     return value
