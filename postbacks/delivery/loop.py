@@ -16,7 +16,7 @@ from typing import Final
 from postbacks.delivery.asking import LOOK_AGAIN_S, LOOK_EVERY_S, Asking
 from postbacks.delivery.capacity import transfers_allowed
 from postbacks.delivery.claims import Claimed, Held, HeldPostbacks
-from postbacks.delivery.notes import Decide, Notes
+from postbacks.delivery.notes import NOTE_BATCH, Decide, Notes
 from postbacks.delivery.outcomes import Outcome
 from postbacks.delivery.profile import Profile, Profiles
 from postbacks.delivery.request import headers
@@ -258,8 +258,12 @@ class DeliveryLoop:
         return slow
 
     def _begin_held(self, now_s: float) -> None:
-        """Begin held postbacks of lanes that have room: one at a time while the lane fails."""
-        room = self._max_transfers - len(self._open)
+        """Begin held postbacks of lanes that have room: one at a time while the lane fails.
+
+        No more than can be noted: a thousand lanes that fail at once would make POSTs faster than their notes are
+        written, and then what is not noted would fill the memory and its resend would be late.
+        """
+        room = min(self._max_transfers - len(self._open), NOTE_BATCH - len(self._notes))
         chosen: list[Held] = []
         for lane in self._held.lanes():
             count = min(self._held_limit.get(lane, 1) - self._open_of_lane[lane], room - len(chosen))

@@ -72,9 +72,9 @@ class Notes:
         self._decided: list[tuple[Claimed | Held, Attempt, list[Argument]]] = []
         self._oldest_s = 0.0
 
-    def __bool__(self) -> bool:
-        """Whether anything is not in the ledger yet."""
-        return bool(self._ended or self._decided)
+    def __len__(self) -> int:
+        """How many are not in the ledger yet."""
+        return len(self._ended) + len(self._decided)
 
     def add(self, postback: Claimed | Held, outcome: Outcome, number: int, at_ms: int) -> None:
         """A POST has ended, or one that counts for this postback."""
