@@ -152,6 +152,7 @@ class DeliveryLoop:
             for transfer, outcome in self._adapter.wait(self._wait_s()):
                 self._end(transfer, outcome)
         self._leave()
+        del self._notes  # they hold the loop: with all it has held, it would wait for Python's collector
         log.debug(
             "delivery.loop_ended", posts=self.sent, connections_opened=self._adapter.connections - before
         )
