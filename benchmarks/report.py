@@ -45,6 +45,10 @@ _METHOD = """
   answers 200. At the end every number must have come, exactly once.
 * **Latency** is from just before `.delay()` to the arrival at the receiver, by one machine's monotonic clock. The
   tick is one second, so half a second of it is the mean wait for the tick.
+* **Parked**: 500 is answered until all are parked, in three parts; the worker's growth is that of the third one, as the
+  first two open the connections and make the handles of both its transports, and would grow with a part that kept
+  anything. The countdown is an hour, cut short for all alike once all are parked. A resend is due that long after
+  the arrival of the first POST; the tick takes it up to a second later, and then the send rate is what it failed at.
 * **A million**: the microseconds that the broker itself reports for its scripts (`INFO commandstats`), on two brokers in turn.
 """
 

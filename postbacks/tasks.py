@@ -325,9 +325,11 @@ def decide(postback: Claimed | Held, outcome: Outcome) -> Decision:
     )
     _deciding.asked, _deciding.countdown_s = True, None
     try:
-        send_postback.retry(
+        retried = send_postback.retry(
             countdown=settings.retry_countdown_s, max_retries=settings.max_resends, throw=False
         )
+        # Celery's Retry holds itself: until Python's collector came by, every failure would keep 2 KB.
+        retried.args = ()
     except MaxRetriesExceededError:
         return Decision(parked=False)
     finally:

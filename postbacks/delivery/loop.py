@@ -36,8 +36,6 @@ log = EventLog(__name__)
 
 #: Postbacks begun by one claim at most; bounds how long the script blocks the broker.
 CLAIM_BATCH: Final = 50
-#: Held postbacks begun by one script call at most, for the same reason.
-BEGIN_BATCH: Final = 200
 #: Postbacks held by one loop at most, over all failing lanes.
 HELD_MAX: Final = 100_000
 #: Milliseconds after which a postback is looked at again whose account could not be used.
@@ -90,7 +88,7 @@ class DeliveryLoop:
         self._on_draining = on_draining
         self._token = token or new_token()
         tally = tally or Tally(adapter)
-        self._notes = Notes(scripts, self._token, settings, decide, tally, self._mood)
+        self._notes = Notes(scripts, self._token, settings, decide, tally)
         self._linger_s = linger_s
         self._asking = Asking(settings, self._token, examines=examines)
         self._exchange = Exchange(scripts, settings.broker_timeout_s, adapter.watch)
@@ -173,7 +171,7 @@ class DeliveryLoop:
                 found = self._hear(now_s, found)
         elif self._adapter.heard:
             self._exchange.drop()  # nothing was asked: the broker has closed the connection
-        self._notes.decide()
+        self._decide()
         if not self._exchange:
             self._ask(now_s)
         self._begin_claimed()  # while the broker works
@@ -270,7 +268,7 @@ class DeliveryLoop:
         try:
             if self._exchange:
                 self._hear(time.monotonic(), found=False)
-            self._notes.decide()
+            self._decide()
             self._notes.commit()
             self._give_back()
             if not self._open:
@@ -310,13 +308,17 @@ class DeliveryLoop:
         return self._max_transfers - len(self._open) - len(self._claimed)
 
     def _begin_held(self, now_s: float) -> None:
-        """Begin held postbacks of lanes that have room: one at a time while the lane fails."""
+        """Begin held postbacks of lanes that have room: one at a time while the lane fails.
+
+        No more than can be noted: a thousand lanes that fail at once would make POSTs faster than their notes are
+        written, and then what is not noted would fill the memory and its resend would be late.
+        """
         shut_out = self._open.shuts_out()
 
         def allowed(lane: str) -> int:
             return 0 if shut_out(lane) else self._held_limit.get(lane, 1) - self._open.of_lane(lane)
 
-        chosen = self._held.choose(allowed, min(BEGIN_BATCH, self._free() - self._asked_for))
+        chosen = self._held.choose(allowed, min(self._free() - self._asked_for, self._notes.room()))
         if not chosen:
             return
         try:
@@ -410,9 +412,10 @@ class DeliveryLoop:
         if outcome.name == "connect_timeout":
             self._sharing.own(transfer, claimed, outcome)
 
-    def _mood(self, lane: str, mood: str) -> None:
-        self._open.judge(lane, in_trouble=mood != "ok")
-        if lane in self._held_limit:
-            known = self._held_limit[lane]
-            grown = min(self._settings.lane_max_transfers, known + 1)
-            self._held_limit[lane] = 1 if mood == "failed" else grown
+    def _decide(self) -> None:
+        """Have it decided what follows the outcomes; each lane's limit for what is held of it follows its mood."""
+        for lane, mood in self._notes.decide():
+            self._open.judge(lane, in_trouble=mood != "ok")
+            if lane in self._held_limit:
+                grown = min(self._settings.lane_max_transfers, self._held_limit[lane] + 1)
+                self._held_limit[lane] = 1 if mood == "failed" else grown

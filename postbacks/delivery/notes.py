@@ -41,6 +41,10 @@ class Decision:
 Decide = Callable[[Claimed | Held, Outcome], Decision]
 
 
+#: An attempt that is decided: its postback, the attempt, and the fields of ``commit.lua``.
+Note = tuple[Claimed | Held, Attempt, list[Argument]]
+
+
 class Notes:
     """The outcomes of one loop on their way into the ledger.
 
@@ -50,7 +54,6 @@ class Notes:
         settings: the process's settings.
         decide: what follows a failed attempt.
         tally: counts what comes of the attempts.
-        on_mood: told the lane of each outcome and its mood: ok, slow or failed.
     """
 
     def __init__(
@@ -60,24 +63,26 @@ class Notes:
         settings: Settings,
         decide: Decide,
         tally: Tally,
-        on_mood: Callable[[str, str], None],
     ) -> None:
         self._scripts = scripts
         self._token = token
         self._settings = settings
         self._decide_one = decide
         self._tally = tally
-        self._on_mood = on_mood
         self._lease_ms = int(settings.claim_lease_s * 1000)
         self._ended: deque[tuple[Claimed | Held, Outcome, int, int]] = deque()
-        self._decided: list[tuple[Claimed | Held, Attempt, list[Argument]]] = []
+        self._decided: list[Note] = []
         self._oldest_s = 0.0
-        self._sent: list[tuple[Claimed | Held, Attempt, list[Argument]]] = []
+        self._sent: list[Note] = []
         self._counts: Mapping[str, int] = {}
 
     def __bool__(self) -> bool:
         """Whether anything is not in the ledger yet."""
         return bool(self._ended or self._decided or self._sent)
+
+    def room(self) -> int:
+        """How many more may end now and still leave with the next notes."""
+        return NOTE_BATCH - len(self._ended) - len(self._decided)
 
     def add(self, postback: Claimed | Held, outcome: Outcome, number: int, at_ms: int) -> None:
         """A POST has ended, or one that counts for this postback."""
@@ -91,19 +96,28 @@ class Notes:
             return 0.0
         return NOTE_WITHIN_S if self._decided and not self._sent else otherwise_s
 
-    def decide(self) -> None:
-        """Decide what follows each outcome, a batch at most: Celery's retry takes its time."""
+    def decide(self) -> list[tuple[str, str]]:
+        """Decide what follows each outcome, a batch at most: Celery's retry takes its time.
+
+        Returns:
+            The lane of each and its mood: ok, slow or failed.
+        """
+        moods: list[tuple[str, str]] = []
         if self._ended and not self._decided:
             self._oldest_s = time.monotonic()
         while self._ended and len(self._decided) < NOTE_BATCH:
             postback, outcome, number, at_ms = self._ended.popleft()
             try:
-                self._decided.append(self._note_of(postback, outcome, number, at_ms))
+                note, mood = self._note_of(postback, outcome, number, at_ms)
             except Exception:
                 # One that cannot be decided must not take the others along; its lease settles it.
                 log.exception(
                     "delivery.undecided", account=postback.account, id=postback.id, outcome=outcome.name
                 )
+            else:
+                self._decided.append(note)
+                moods.append((postback.lane, mood))
+        return moods
 
     def are_due(self, now_s: float, transfers_open: int) -> bool:
         """Whether the decided ones should be committed: there are many, or few to wait for, or they have waited."""
@@ -151,7 +165,7 @@ class Notes:
 
     def _note_of(
         self, postback: Claimed | Held, outcome: Outcome, number: int, at_ms: int
-    ) -> tuple[Claimed | Held, Attempt, list[Argument]]:
+    ) -> tuple[Note, str]:
         attempt = Attempt(
             number,
             at_ms,
@@ -174,5 +188,4 @@ class Notes:
             postback.id, postback.lane, verdict, number, attempt.to_json(), countdown_ms,
             "shared" if outcome.shared else mood, outcome.name,
         ]  # fmt: skip
-        self._on_mood(postback.lane, mood)
-        return postback, attempt, fields
+        return (postback, attempt, fields), mood

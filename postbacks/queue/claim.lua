@@ -151,6 +151,8 @@ end
 
 local function serve(ring, name, room)
   local set_aside, turn = {}, nil -- lanes that have no room of their own just now: seen once a call
+  -- a lane's share of a turn: with more, the turns of a thousand lanes would each open connections and close others'
+  local share = math.max(1, math.floor(free / math.max(1, redis.call('ZCARD', ring))))
   while room > 0 do
     local head = redis.call('ZPOPMIN', ring)
     if #head == 0 then break end
@@ -168,7 +170,7 @@ local function serve(ring, name, room)
       else
         local limit = math.min(pace.limit, math.max(1, math.floor((free - #begun) / 64)))
         if need then limit = 1 end -- so that it neither delays the urgent nor starves
-        open = math.min(waiting, limit - pace.claimed, room)
+        open = math.min(waiting, limit - pace.claimed, room, share)
       end
       if gate and open > 0 then
         open = let_through(gate, lane, open, need or 0)

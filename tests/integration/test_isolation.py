@@ -8,8 +8,9 @@ import time
 import pytest
 from helpers import Rig, black_hole, ended, environment, eventually, running, set_account
 
-from postbacks import send_postback, send_postbacks
-from postbacks.receiver import Answer, Receiver
+from postbacks import keys, send_postback, send_postbacks
+from postbacks.delivery import loop, notes
+from postbacks.receiver import Answer, Receiver, dead_port
 
 MT = {"ORIGIN": "SMS_MT", "CODE": "N201", "STATUS": "Message Sent", "TO": "15552312102", "TRACKINGID": "1",
       "SPID": "0007", "TIMESTAMP": "2013-11-05T05:41:08-05:00"}  # fmt: skip
@@ -58,6 +59,29 @@ def test_a_dead_endpoint_costs_its_held_postbacks_one_connection_together(broker
     shared = [record for record in records if record.attempts[0].shared]
     assert len(shared) >= 100
     assert took_s < 20, "120 connections of a second each were tried one by one"
+
+
+def test_failures_of_many_accounts_at_once_are_noted_as_fast_as_they_come(broker, monkeypatch):
+    """What has failed and is not noted stays few: it fills the memory, and its countdown has not begun."""
+    lanes, each, batch = 60, 10, 20
+    monkeypatch.setattr(loop, "NOTE_BATCH", batch)
+    monkeypatch.setattr(notes, "NOTE_BATCH", batch)
+    add, unnoted = notes.Notes.add, []
+
+    def added(self, *args):
+        add(self, *args)
+        unnoted.append(len(self))
+
+    monkeypatch.setattr(notes.Notes, "add", added)
+    rig = Rig(broker)
+    with dead_port() as port:
+        for number in range(lanes):
+            rig.client.hset(f"{keys.PACE}a{number}/mt", mapping={"failing": 1, "limit": 1})
+            send_postbacks(f"a{number}", [MT] * each, url=f"http://127.0.0.1:{port}/")
+        rig.tick()
+        assert rig.deliver_lanes() == lanes * each
+    rig.close()
+    assert max(unnoted) <= lanes + loop.CLAIM_BATCH + batch  # a failing lane has one open
 
 
 def test_another_workers_help_arrives_when_one_is_full(broker, tmp_path):

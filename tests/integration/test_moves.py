@@ -145,6 +145,15 @@ def test_no_lane_takes_more_than_its_share_of_the_room_that_is_left(rig):
         assert len(claim(rig, "two", free=320)[1]) == 4
 
 
+def test_among_many_lanes_each_gets_no_more_a_turn_than_its_share_of_the_transfers(rig):
+    """So each lane's next turn finds the connections of its last: not ten new ones, for which others are closed."""
+    for number in range(128):
+        rig.client.hset(f"{keys.PACE}a{number}/mt", mapping={"limit": 10, "suspect": 0})
+        send_postbacks(f"a{number}", [MT] * 8, url="http://127.0.0.1:1/")
+    rig.tick()
+    assert set(Counter(row[1] for row in claim(rig, "one", at_most=50, free=640)[1]).values()) == {5}
+
+
 def test_a_connect_timeout_counts_for_all_that_were_held_for_the_endpoint(rig):
     """One connection is tried; fifty postbacks note it as shared, and none waits its own ten seconds."""
     with environment(POSTBACKS_CONNECT_TIMEOUT_S="0.3"), dead_port() as port:
