@@ -193,10 +193,8 @@ class DeliveryLoop:
         if claims and free <= 0:
             self._next_claim_s = now_s + LOOK_EVERY_S
             claims = False
-        calls = []
-        if notes_due or claims:
-            note = self._notes.call()
-            calls += [note] if note is not None else []
+        note = self._notes.call() if notes_due or claims else None
+        calls = [note] if note is not None else []
         if claims:
             self._asked_for = min(free, CLAIM_BATCH)
             calls.append(
