@@ -35,7 +35,7 @@ _METHOD = """
   neither the start of Python nor the caller is in the figure. What the caller pays is a row of its own.
 * **CPU** is user and system time of all processes of a contender and their children, with its broker, from
   `/proc/PID/stat`. Receiver and generator are counted to nobody.
-* **Ours** is two workers and a beat, as the peers have two processes.
+* **Ours** is one worker and a beat: the broker has the other core, and a second worker adds nothing to full cores.
 * **Textbook** ([benchmarks/peers/textbook.py](../benchmarks/peers/textbook.py)): a Celery task with `requests.post`, Celery's own retry, prefork with
   two processes, acks late. **Session**: the same with one `requests.Session` a process. They drain fewer postbacks
   than ours; their rate does not depend on it. **Floor**: a bare libcurl multi loop that sends ready-made bodies from
