@@ -106,7 +106,7 @@ def _round(broker: EmbeddedBroker) -> dict[str, float]:
     found["release_s"] = releasing_s / half
     sharing_s, *_ = timed(lambda: _share(scripts, token, [f"{name}/mt" for name in names]))
     found["share_s"] = sharing_s / half
-    held = Held("id", "a0/mt", "http://127.1.0.1:80", 0, 0, "a0", "SMS_MT", "N202", 0.0)
+    held = Held("id", "a0/mt", "http://127.1.0.1:80", 0, 0, "a0", "SMS_MT", "N202", 0)
     outcome = Outcome("status", 500, 0.1)
     _, deciding_s, _ = timed(lambda: [decide(held, outcome) for _ in range(CALLS)])
     found["decide_s"] = deciding_s / CALLS

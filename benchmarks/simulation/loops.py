@@ -49,6 +49,22 @@ class Transfer(NamedTuple):
     outcome: str
 
 
+class Claimed(NamedTuple):
+    """What a claim has brought.
+
+    Attributes:
+        begun: lanes and what of them is to be sent now.
+        held: lanes and what of them is held behind a probe.
+        size: how many are to be sent.
+        at_s: when.
+    """
+
+    begun: list[tuple[Lane, list[Piece]]]
+    held: list[tuple[Lane, list[Piece]]]
+    size: int
+    at_s: float
+
+
 class Loop:
     """Claims, sends and notes, until it finds nothing; then it sleeps until a tick wakes it."""
 
@@ -90,37 +106,58 @@ class Loop:
         env = self._env
         next_claim_s, found_s, oldest_note_s = 0.0, 0.0, math.inf
         found = False
+        answer: simpy.Process | None = None
         while True:
+            if answer is not None and answer.triggered:
+                claimed: Claimed | None = answer.value
+                answer = None
+                if claimed is not None:
+                    found = claimed.size > 0
+                    found_s = env.now if found else found_s
+                    next_claim_s = env.now if claimed.size == CLAIM_BATCH else env.now + LOOK_EVERY_S
+                    yield from self._begin_answered(claimed)
             if self._ended and oldest_note_s == math.inf:
                 oldest_note_s = env.now
-            if self._ended and (
-                self._ended_count >= min(NOTE_BATCH, max(1, self.open))
-                or env.now - oldest_note_s >= NOTE_WITHIN_S - 1e-9
-            ):
-                yield from self._commit()
-                oldest_note_s = env.now if self._ended else math.inf
-                next_claim_s = 0.0
-            if env.now >= next_claim_s:
-                count, asked = yield from self._claim()
-                found = count > 0 or not asked
-                found_s = env.now if found else found_s
-                next_claim_s = env.now if count == CLAIM_BATCH else env.now + LOOK_EVERY_S
+            if answer is None:
+                notes_due = self._ended_count > 0 and (
+                    self._ended_count >= min(NOTE_BATCH, max(1, self.open))
+                    or env.now - oldest_note_s >= NOTE_WITHIN_S - 1e-9
+                )
+                claims = (notes_due or env.now >= next_claim_s) and self.open < self._settings.max_transfers
+                if notes_due or claims:
+                    answer = env.process((yield from self._ask(claims=claims)))
+                    oldest_note_s = env.now if self._ended else math.inf
+                elif env.now >= next_claim_s:
+                    next_claim_s, found, found_s = env.now + LOOK_EVERY_S, True, env.now
             if self._held:
                 yield from self._begin_held()
-            idle = not (self.open or self._ended or self._held or found)
+            idle = answer is None and not (self.open or self._ended or self._held or found)
             if idle and env.now - found_s >= LINGER_S:
                 yield from self._sleep()
                 found, found_s, next_claim_s = True, env.now, 0.0
                 continue
+            yield from self._wait(answer, next_claim_s, oldest_note_s)
+            self._collect()
+
+    def _wait(self, answer: simpy.Process | None, next_claim_s: float, oldest_note_s: float) -> Process:
+        """Until the broker's answer, a receiver's, or something that is due while the broker is not asked."""
+        env = self._env
+        wait_until_s = math.inf
+        if answer is None:
             wait_until_s = next_claim_s
             if self._ended:
                 more = self._ended_count >= NOTE_BATCH
                 wait_until_s = env.now if more else min(wait_until_s, oldest_note_s + NOTE_WITHIN_S)
-            if self._ends:
-                wait_until_s = min(wait_until_s, self._ends[0].ends_s)
-            if wait_until_s > env.now:
-                yield env.timeout(wait_until_s - env.now)
-            self._collect()
+        if self._ends:
+            wait_until_s = min(wait_until_s, self._ends[0].ends_s)
+        if wait_until_s <= env.now or (answer is not None and answer.triggered):
+            return
+        if answer is None:
+            yield env.timeout(wait_until_s - env.now)
+        elif wait_until_s == math.inf:
+            yield answer
+        else:
+            yield answer | env.timeout(wait_until_s - env.now)
 
     def _sleep(self) -> Process:
         self.asleep = self._env.event()
@@ -129,33 +166,54 @@ class Loop:
 
     # -- claiming ---------------------------------------------------------------------------
 
-    def _claim(self) -> Generator[simpy.Event, Any, tuple[int, bool]]:
-        """Claim once; returns how many were begun, and whether there was room to ask at all."""
-        free = self._settings.max_transfers - self.open
-        if free <= 0:
-            return 0, False
-        self._report_slow()
-        begun, held, count = self._rules.claim(
-            min(free, CLAIM_BATCH),
-            max(0, self._half - self._suspects_open),
-            free,
-            HELD_MAX - self._held_count,
-        )
-        claimed_s = self._env.now
-        moved = count + sum(piece.size for _, pieces in held for piece in pieces)
-        yield self.python.serve(self._costs.asking_s)
-        yield self._system.call(moved * self._costs.claim_s * 0.5)
-        for lane, pieces in held:
+    def _ask(
+        self, *, claims: bool
+    ) -> Generator[simpy.Event, Any, Generator[simpy.Event, Any, Claimed | None]]:
+        """Prepare notes and a claim; returns the process that has the broker run both, the one after the other."""
+        costs = self._costs
+        notes, each_s, own_s = self._decided()
+        yield self.python.serve(own_s + costs.asking_s)
+        if claims:
+            self._report_slow()
+        return self._asked(notes, each_s, claims=claims)
+
+    def _asked(
+        self, notes: list[Note], each_s: float, *, claims: bool
+    ) -> Generator[simpy.Event, Any, Claimed | None]:
+        claimed = None
+        moved_s = each_s * 0.5
+        self._rules.commit(self._env.now, notes)
+        if claims:
+            free = self._settings.max_transfers - self.open
+            claimed = Claimed(
+                *self._rules.claim(
+                    min(free, CLAIM_BATCH),
+                    max(0, self._half - self._suspects_open),
+                    free,
+                    HELD_MAX - self._held_count,
+                ),
+                self._env.now,
+            )
+            moved = claimed.size + sum(piece.size for _, pieces in claimed.held for piece in pieces)
+            moved_s += moved * self._costs.claim_s * 0.5 + (
+                self._costs.call_s - self._costs.turn_s if notes else 0.0
+            )
+        yield self._system.call(moved_s)
+        if notes and not self._held:
+            self._held_limit.clear()
+        return claimed
+
+    def _begin_answered(self, claimed: Claimed) -> Process:
+        for lane, pieces in claimed.held:
             queue = self._held.setdefault(lane, deque())
             for piece in pieces:
-                queue.append((piece, claimed_s))
+                queue.append((piece, claimed.at_s))
                 self._held_count += piece.size
             self._held_limit.setdefault(lane, 1)
-        for lane, _ in begun:
+        for lane, _ in claimed.begun:
             self._suspect(lane, suspect=lane.suspect)
-        if begun:
-            yield from self._begin(begun, count)
-        return count, True
+        if claimed.begun:
+            yield from self._begin(claimed.begun, claimed.size)
 
     def _begin(self, begun: list[tuple[Lane, list[Piece]]], count: int) -> Process:
         yield self.python.serve(count * self._costs.send_s * BEFORE)
@@ -211,7 +269,7 @@ class Loop:
 
     def _begin_held(self) -> Process:
         """One script call for the held ones of all lanes that have room."""
-        room = self._settings.max_transfers - self.open
+        room = min(self._settings.max_transfers - self.open, NOTE_BATCH - self._ended_count)
         chosen: list[tuple[Lane, list[Piece]]] = []
         count = 0
         for lane in list(self._held):
@@ -280,8 +338,8 @@ class Loop:
             elif outcome == "shared":
                 figures.shared += piece.size
 
-    def _commit(self) -> Process:
-        """Decide and note a batch."""
+    def _decided(self) -> tuple[list[Note], float, float]:
+        """A batch of notes, what it costs the broker, and what it costs the worker."""
         costs = self._costs
         notes: list[Note] = []
         count = failed = shared = 0
@@ -300,15 +358,10 @@ class Loop:
             self._mood(lane, outcome, piece.size)
         self._ended_count -= count
         sent = count - shared
-        yield self.python.serve(
-            sent * costs.send_s * (1 - BEFORE) + (failed + shared) * costs.decide_s + costs.asking_s
-        )
-        self._rules.commit(self._env.now, notes)
         good = sent - failed
         each_s = good * costs.claim_s + failed * costs.park_s + shared * costs.share_s
-        yield self._system.call(each_s * 0.5)
-        if not self._held:
-            self._held_limit.clear()
+        own_s = sent * costs.send_s * (1 - BEFORE) + (failed + shared) * costs.decide_s
+        return notes, each_s, own_s
 
     def _mood(self, lane: Lane, outcome: str, count: int) -> None:
         self._suspect(lane, suspect=outcome != "ok")

@@ -315,6 +315,7 @@ class _Claim:
     def serve(self, ring: Ring, room: int) -> None:
         set_aside: list[tuple[float, Lane]] = []
         turn: float | None = None
+        share = max(1, self._free // max(1, ring.size))
         while room > 0:
             head = ring.pop()
             if head is None:
@@ -331,7 +332,7 @@ class _Claim:
                 limit = min(lane.limit, max(1, (self._free - self.count) // PART_OF_FREE))
                 if lanes > 1 and lane.group == "mt" and self._urgent(lane.account):
                     limit = 1
-                wanted = min(waiting, limit - lane.claimed, room)
+                wanted = min(waiting, limit - lane.claimed, room, share)
             if wanted <= 0:
                 set_aside.append((tag, lane))
                 continue

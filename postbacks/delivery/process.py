@@ -145,7 +145,7 @@ def deliver(decide: Decide, hand_over: Callable[[], None]) -> int:
         flush()  # the process may end with this loop
 
 
-def _kept(settings: Settings) -> int:
+def connections_kept(settings: Settings) -> int:
     """Connections, open and at rest, above which libcurl closes those at rest.
 
     It counts the open ones, too: with fewer than there are transfers, none would outlive its transfer.
@@ -155,7 +155,7 @@ def _kept(settings: Settings) -> int:
 
 
 @cache
-def _spare_the_collector() -> None:
+def calm_the_collector() -> None:
     """Let Python look for cycles of garbage less often: once in a worker's process, when it begins to deliver.
 
     Thousands of records come and go, none of them in a cycle; to look through them all the time takes a tenth of
@@ -167,13 +167,15 @@ def _spare_the_collector() -> None:
 
 def _run(decide: Decide, hand_over: Callable[[], None], release: Callable[[], None], place: int) -> int:
     settings = load()
-    _spare_the_collector()
+    calm_the_collector()
     # With one place nobody would claim while this loop finishes what it has open: it goes on instead.
     alone = _places is not None and _places.count == 1
     slice_s = math.inf if alone else settings.deliver_slice_s
     slice_ends_s = time.monotonic() + slice_s
     adapter = (
-        _free_adapters.pop() if _free_adapters else CurlAdapter(settings, max_connections=_kept(settings))
+        _free_adapters.pop()
+        if _free_adapters
+        else CurlAdapter(settings, max_connections=connections_kept(settings))
     )
 
     def draining() -> None:
