@@ -42,7 +42,7 @@ def run(bench: Bench) -> list[Row]:
     # Short slices of a loop, so that both transports which a worker has are in use before it is measured.
     settings = {
         "POSTBACKS_RETRY_COUNTDOWN_S": str(COUNTDOWN_S),
-        "POSTBACKS_DELIVER_SLICE_S": "1.5" if bench.quick else "2",
+        "POSTBACKS_DELIVER_SLICE_S": "1.5" if bench.quick else "8",
     }
     with (
         EmbeddedBroker() as broker,
