@@ -68,8 +68,10 @@ def main() -> None:
     rounds: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory(prefix="postbacks-bench-") as folder:
         bench = Bench(quick=True, folder=Path(folder))
-        for _ in range(options.rounds):
-            rounds.append(legs(options.count) | {"floor": 1000 * drain.floor(bench, options.count)["cpu_ms"]})
+        rounds.extend(
+            legs(options.count) | {"floor": 1000 * drain.floor(bench, options.count)["cpu_ms"]}
+            for _ in range(options.rounds)
+        )
     middle = {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
     per_s = middle.pop("delivery, a second")
     for name, value in middle.items():

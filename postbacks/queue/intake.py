@@ -6,9 +6,8 @@ import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from postbacks.accounts import UNKNOWN_ACCOUNT, Account, AccountStore, check_name, find_accounts
 from postbacks.broker import broker_errors
@@ -40,8 +39,7 @@ FIELDS: Final = 12
 WAITING, SKIPPED, DEAD = "waiting", "skipped", "dead"
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(NamedTuple):
     """What an application asked for: an event of an account, and a URL if not the account's own."""
 
     account: str

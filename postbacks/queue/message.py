@@ -16,9 +16,8 @@ import re
 import uuid
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from kombu.compression import get_encoder
 from kombu.utils import json as kombu_json
@@ -57,8 +56,7 @@ _BODY_ERRORS: Final = (
 _AFTERWARDS: Final = ("callbacks", "errbacks", "chain", "chord")
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(NamedTuple):
     """A message for ``send_postback``, its arguments not yet checked.
 
     Attributes:
