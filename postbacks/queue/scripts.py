@@ -217,32 +217,14 @@ class Scripts:
         now_ms, begun, later = self.run(*examine_call(token, lease_ms, endpoint_max))
         return now_ms, begun, later
 
-    def claim(
-        self,
-        token: str,
-        lease_ms: int,
-        *,
-        at_most: int,
-        suspects_max: int,
-        free: int,
-        held_max: int,
-        held_per_lane: int,
-        slow_lanes: Iterable[str],
-        endpoint_max: int = 0,
-        weights: str = "mt=0",
-    ) -> tuple[int, list[list[Any]], list[list[Any]], int]:
-        """Claim from the ready lanes.
+    def claim(self, *given: Any, **limits: Any) -> tuple[int, list[list[Any]], list[list[Any]], int]:
+        """Claim from the ready lanes; takes what ``claim_call`` takes.
 
         Returns:
             The broker's ms, rows to send now, rows to hold, and the ms until the first lane may go on that waits
             for its rate or for room (-1 if none does).
         """
-        now_ms, begun, held, again_ms = self.run(
-            *claim_call(
-                token, lease_ms, at_most=at_most, suspects_max=suspects_max, free=free, held_max=held_max,
-                held_per_lane=held_per_lane, slow_lanes=slow_lanes, endpoint_max=endpoint_max, weights=weights,
-            )
-        )  # fmt: skip
+        now_ms, begun, held, again_ms = self.run(*claim_call(*given, **limits))
         return now_ms, begun, held, again_ms
 
     def begin(self, token: str, ids: Iterable[str], endpoint_max: int = 0, told_ms: int = 0) -> Begun:
@@ -260,17 +242,13 @@ class Scripts:
         """Write what accounts have of their own (``pacing.py``); returns how many of them changed."""
         return int(self.run("pace", [text for pair in accounts.items() for text in pair]))
 
-    def commit(
-        self,
-        token: str,
-        lease_ms: int,
-        limit_max: int,
-        forget_s: int,
-        fields: Iterable[Argument],
-        totals: Mapping[str, int] = {},
-    ) -> list[list[Any]]:
-        """Note attempts and move their postbacks on; one ``[state, next_ms]`` each."""
-        reply: list[list[Any]] = self.run(*commit_call(token, lease_ms, limit_max, forget_s, fields, totals))
+    def commit(self, *given: Any, **more: Any) -> list[list[Any]]:
+        """Note attempts and move their postbacks on; takes what ``commit_call`` takes.
+
+        Returns:
+            One ``[state, next_ms]`` each.
+        """
+        reply: list[list[Any]] = self.run(*commit_call(*given, **more))
         return reply
 
     def give_back(self, token: str, ids: Iterable[str] = ()) -> int:
