@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import redis
 
@@ -80,12 +80,14 @@ class Rig:
         """A delivering loop and an examiner, until nothing is ready; returns the POSTs made."""
         return self.deliver_lanes() + self.examine()
 
-    def deliver_lanes(self, *, examines: bool = False) -> int:
+    def deliver_lanes(self, *, examines: bool = False, **more: Any) -> int:
         """One delivering loop, until nothing is ready; returns the POSTs made."""
         from postbacks.tasks import decide
 
         profiles = Profiles(accounts.store(), self.settings, self.scripts)
-        loop = DeliveryLoop(self.scripts, self.adapter, profiles, self.settings, decide, examines=examines)
+        loop = DeliveryLoop(
+            self.scripts, self.adapter, profiles, self.settings, decide, examines=examines, **more
+        )
         return loop.run()
 
     def examine(self) -> int:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from postbacks.delivery.asking import LOOK_AGAIN_S, LOOK_EVERY_S, Asking
+from postbacks.delivery.backoff import Backoff
 from postbacks.delivery.capacity import transfers_allowed
 from postbacks.delivery.claims import Claimed, Held, HeldPostbacks
 from postbacks.delivery.notes import Decide, Notes
@@ -36,6 +37,8 @@ log = EventLog(__name__)
 
 #: Postbacks begun by one claim at most; bounds how long the script blocks the broker.
 CLAIM_BATCH: Final = 50
+#: Seconds that a loop which must end at once waits for what it has asked the broker.
+ABANDON_HEARS_S: Final = 0.5
 #: Postbacks held by one loop at most, over all failing lanes.
 HELD_MAX: Final = 100_000
 #: Milliseconds after which a postback is looked at again whose account could not be used.
@@ -105,8 +108,7 @@ class DeliveryLoop:
         self._next_begin_s = 0.0
         self._room_made = False
         self._next_renewal_s = 0.0
-        self._broker_pause_s = 0.0
-        self._broker_retry_s = 0.0
+        self._backoff = Backoff()
         self._claiming = True
         self.sent = 0
 
@@ -140,14 +142,11 @@ class DeliveryLoop:
                 self._abandon()
                 return self.sent
             try:
-                if now_s >= self._broker_retry_s:
+                if not self._backoff.left_s(now_s):
                     found = self._talk_to_broker(now_s, found)
-                    if self._broker_pause_s:
-                        log.info("delivery.broker_back", open=len(self._open))
                     found_s = now_s if found else found_s
-                    self._broker_pause_s = 0.0
             except BrokerError as error:
-                self._pause(now_s, error)
+                self._backoff.lost(now_s, error, len(self._open))
                 if self._must_stop() and not self._open:
                     return self.sent  # the leases settle what could not be noted
             if not (self._open or self._exchange or self._notes or self._claimed or self._put_off):
@@ -159,18 +158,14 @@ class DeliveryLoop:
             for transfer, outcome in self._adapter.wait(self._wait_s()):
                 self._end(transfer, outcome)
         self._leave()
-        log.debug(
-            "delivery.loop_ended", posts=self.sent, connections_opened=self._adapter.connections - before
-        )
+        opened = self._adapter.connections - before
+        log.debug("delivery.loop_ended", posts=self.sent, connections_opened=opened)
         return self.sent
 
     def _talk_to_broker(self, now_s: float, found: bool) -> bool:
         """Hear, note, claim, give back, renew, as far as each is due; returns whether there was work."""
-        if self._exchange:
-            if self._adapter.heard or self._exchange.overdue(now_s):
-                found = self._hear(now_s, found)
-        elif self._adapter.heard:
-            self._exchange.drop()  # nothing was asked: the broker has closed the connection
+        if self._exchange and (self._adapter.heard or self._exchange.overdue(now_s)):
+            found = self._hear(now_s, found)
         self._decide()
         if not self._exchange:
             self._ask(now_s)
@@ -182,7 +177,7 @@ class DeliveryLoop:
         if now_s >= self._next_renewal_s:
             if not self._scripts.renew(self._token, self._lease_ms) and self._open:
                 log.error("delivery.lease_lost", "what is open may be sent twice", token=self._token)
-            self._next_renewal_s = now_s + self._lease_ms / 3000
+            self._broker_answers(now_s)
         return found
 
     def _ask(self, now_s: float) -> None:
@@ -235,8 +230,13 @@ class DeliveryLoop:
             self._not_heard(claimed=claimed)
             raise
         self._asked_for = 0
-        self._next_renewal_s = now_s + self._lease_ms / 3000
+        self._broker_answers(now_s)
         return found
+
+    def _broker_answers(self, now_s: float) -> None:
+        """The broker has done what it was asked, and has renewed the lease with it."""
+        self._next_renewal_s = now_s + self._lease_ms / 3000
+        self._backoff.answers(len(self._open))
 
     def _not_heard(self, *, claimed: bool) -> None:
         self._notes.not_heard()
@@ -246,18 +246,13 @@ class DeliveryLoop:
             self._drain()
 
     def _wait_s(self) -> float:
-        wait_s = self._notes.wait_s(LOOK_EVERY_S)
-        if not wait_s or self._exchange:
-            return wait_s
-        if self._claiming:
-            wait_s = min(wait_s, max(0.0, self._next_claim_s - time.monotonic()))
-        return max(wait_s, 0.001) if self._broker_pause_s else wait_s
-
-    def _pause(self, now_s: float, error: BrokerError) -> None:
-        if not self._broker_pause_s:
-            log.error("delivery.broker_lost", str(error), open=len(self._open))
-        self._broker_pause_s = min(2.0, (self._broker_pause_s or 0.05) * 2)
-        self._broker_retry_s = now_s + self._broker_pause_s
+        now_s = time.monotonic()
+        if self._backoff.left_s(now_s):
+            return max(0.001, min(LOOK_EVERY_S, self._backoff.left_s(now_s)))
+        wait_s = self._notes.wait_s(LOOK_EVERY_S, asked=bool(self._exchange))
+        if self._claiming and not self._exchange:
+            wait_s = min(wait_s, max(0.0, self._next_claim_s - now_s))
+        return wait_s
 
     def _abandon(self) -> None:
         """Leave what is open to its lease; what has ended is noted and what is only held goes back."""
@@ -265,10 +260,17 @@ class DeliveryLoop:
             log.warning("delivery.abandoned", "their lease settles them", open=len(self._open))
         try:
             if self._exchange:
-                self._hear(time.monotonic(), found=False)
+                if self._exchange.wait(ABANDON_HEARS_S):
+                    self._hear(time.monotonic(), found=False)
+                else:
+                    self._exchange.drop()
+                    self._not_heard(claimed=True)
             self._decide()
             self._notes.commit()
             self._give_back()
+            self._put_off += [one.id for one in self._claimed]
+            self._claimed.clear()
+            self._postpone(0, "worker_stopped")
             if not self._open:
                 self._leave()
         except BrokerError as error:
@@ -348,8 +350,7 @@ class DeliveryLoop:
         Where a profile cannot be had, nothing goes out unsigned: the postback is put off, and no attempt
         of it is counted.
         """
-        if self._put_off:  # of an earlier turn, in which the broker did not answer
-            self._postpone()
+        self._postpone()  # those of an earlier turn, in which the broker did not answer
         if not self._claimed:
             return
         claimed, self._claimed = self._claimed, []
@@ -370,12 +371,12 @@ class DeliveryLoop:
                 log.exception("delivery.not_begun", account=one.account, id=one.id)
                 self._drain()
         started(claimed, profiles)
-        if self._put_off:
-            self._postpone()
+        self._postpone()
 
-    def _postpone(self) -> None:
-        self._scripts.postpone(self._token, PUT_OFF_MS, "account_unusable", self._put_off)
-        self._put_off = []
+    def _postpone(self, delay_ms: int = PUT_OFF_MS, reason: str = "account_unusable") -> None:
+        if self._put_off:
+            self._scripts.postpone(self._token, delay_ms, reason, self._put_off)
+            self._put_off = []
 
     def _begin(self, claimed: Claimed, profile: Profile) -> None:
         lines = headers(

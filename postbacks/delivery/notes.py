@@ -88,13 +88,13 @@ class Notes:
         """A POST has ended, or one that counts for this postback."""
         self._ended.append((postback, outcome, number, at_ms))
 
-    def wait_s(self, otherwise_s: float) -> float:
-        """Seconds until there is something to do here."""
-        if len(self._decided) >= NOTE_BATCH:
-            return otherwise_s if self._sent else 0.0
-        if self._ended:
+    def wait_s(self, otherwise_s: float, *, asked: bool) -> float:
+        """Seconds until there is something to do here; ``asked``: nothing can leave before the broker has answered."""
+        if self._ended and len(self._decided) < NOTE_BATCH:
             return 0.0
-        return NOTE_WITHIN_S if self._decided and not self._sent else otherwise_s
+        if asked or not self._decided:
+            return otherwise_s
+        return 0.0 if len(self._decided) >= NOTE_BATCH else NOTE_WITHIN_S
 
     def decide(self) -> list[tuple[str, str]]:
         """Decide what follows each outcome, a batch at most: Celery's retry takes its time.

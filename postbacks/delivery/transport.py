@@ -175,7 +175,7 @@ class CurlAdapter(BaseAdapter):
         return done
 
     def watch(self, fd: int | None) -> None:
-        """Have ``wait`` return, with ``heard`` set, when something comes on a descriptor of somebody else's."""
+        """Have ``wait`` return, with ``heard`` set, when something comes on a descriptor of somebody else's; once."""
         self._watched, self.heard = fd, False
         if fd is not None:
             self._ask(fd, READ)
@@ -186,8 +186,7 @@ class CurlAdapter(BaseAdapter):
             self._begin_looked_up()
             return
         if fd == self._watched:
-            self.heard = True
-            return
+            self.heard = True  # and no longer looked at: who is to read it may be busy for a while
         with suppress(OSError, KeyError):
             self._poll.unregister(fd)
 

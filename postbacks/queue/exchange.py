@@ -29,7 +29,7 @@ class Exchange:
     Args:
         scripts: the scripts of the broker.
         timeout_s: seconds that an answer may take.
-        watch: told the descriptor on which answers come, as often as it is another one; None for none any more.
+        watch: told, with each question, the descriptor on which the answer comes; None when the connection ends.
     """
 
     def __init__(self, scripts: Scripts, timeout_s: float, watch: Callable[[int | None], None]) -> None:
@@ -37,7 +37,6 @@ class Exchange:
         self._timeout_s = timeout_s
         self._watch = watch
         self._connection: Any = None
-        self._socket: Any = None
         self._sent_s = 0.0
         self._loaded: set[str] = set()  # scripts that were sent over this connection
         self._loading = 0  # answers to those, in front of the calls' own
@@ -53,6 +52,8 @@ class Exchange:
             point(f"before:{call.name}")
         with broker_errors():
             try:
+                if self._is_stale():
+                    self.drop()
                 if self._connection is None:
                     self._connection = self._scripts.client.connection_pool.get_connection()
                 connection = self._connection
@@ -67,9 +68,21 @@ class Exchange:
                 raise
         self.asked, self._sent_s, self._loading = calls, time.monotonic(), len(texts)
         self._loaded.update(call.name for call in calls)
-        if connection._sock is not self._socket:  # noqa: SLF001 - redis-py names no descriptor in any other way
-            self._socket = connection._sock  # noqa: SLF001
-            self._watch(self._socket.fileno())
+        self._watch(connection._sock.fileno())  # noqa: SLF001 - redis-py names no descriptor in any other way
+
+    def _is_stale(self) -> bool:
+        """Whether the connection has ended, or has something to say, while nothing was asked."""
+        if self._connection is None:
+            return False
+        try:
+            return self._connection._sock is None or bool(self._connection.can_read())  # noqa: SLF001
+        except (redis.RedisError, OSError):
+            return True
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for an answer, no longer than this; returns whether ``hear`` has one to read."""
+        with broker_errors():
+            return bool(self._connection.can_read(timeout=timeout_s))
 
     def overdue(self, now_s: float) -> bool:
         """Whether the answer has taken too long; then ``hear`` raises at once if there still is none."""
@@ -125,6 +138,6 @@ class Exchange:
         self._loaded.clear()
         if self._connection is not None:
             self._watch(None)
-            connection, self._connection, self._socket = self._connection, None, None
+            connection, self._connection = self._connection, None
             connection.disconnect()
             self._scripts.client.connection_pool.release(connection)

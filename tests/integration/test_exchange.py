@@ -39,7 +39,8 @@ def test_scripts_that_leave_together_answer_in_their_order(rig, exchange):
     assert not exchange
     exchange.send([RENEW])
     assert exchange.hear() == [0]
-    assert len(exchange.watched) == 1
+    assert len(exchange.watched) == 2
+    assert len(set(exchange.watched)) == 1
 
 
 def test_a_broker_that_has_forgotten_the_scripts_is_given_them_again(rig, exchange):
@@ -81,7 +82,7 @@ def test_an_answer_that_does_not_come_is_an_error_in_time(own_broker):
     own_broker.resume()
     exchange.send([RENEW])
     assert exchange.hear() == [0]
-    assert [fd is None for fd in watched] == [False, True, False]
+    assert [fd is None for fd in watched] == [False, False, True, False]
     exchange.drop()
     rig.close()
 
@@ -118,6 +119,77 @@ def test_bytes_move_while_the_broker_works(own_broker):
         assert not thread.is_alive()
         assert rig.client.zcard(keys.DONE) == 1
         rig.close()
+
+
+def test_a_broker_that_answers_with_errors_is_asked_less_and_less_often(own_broker, caplog):
+    """No memory left for a note: one line that it is lost, pauses that grow, no spinning; then one that it is back."""
+    with (
+        environment(POSTBACKS_BROKER_URL=own_broker.url),
+        Receiver(lambda _: Answer(200, delay_s=0.3)) as receiver,
+        caplog.at_level("INFO"),
+    ):
+        rig = Rig(own_broker)
+        set_account("acme", url=receiver.url())
+        send_postbacks("acme", [MO])
+        rig.tick()
+        asked_s: list[float] = []
+        rounds = 0
+        wait, send = rig.adapter.wait, Exchange.send
+
+        def counts(timeout_s: float):
+            nonlocal rounds
+            rounds += 1
+            return wait(timeout_s)
+
+        def sends(self, calls):
+            asked_s.append(time.monotonic())
+            return send(self, calls)
+
+        rig.adapter.wait = counts
+        thread = threading.Thread(target=rig.deliver_lanes)
+        thread.start()
+        receiver.wait_for(1, 20)
+        rig.client.config_set("maxmemory", 1)
+        Exchange.send = sends
+        try:
+            eventually(lambda: len(asked_s) >= 5, 30)
+        finally:
+            Exchange.send = send
+            rig.client.config_set("maxmemory", 0)
+        thread.join(30)
+        assert not thread.is_alive()
+        assert rig.client.zcard(keys.DONE) == 1
+        rig.close()
+    said = [record.message.split()[0] for record in caplog.records if "broker_" in record.message]
+    assert said == ["delivery.broker_lost", "delivery.broker_back"]
+    assert asked_s[4] - asked_s[3] > 2 * (asked_s[1] - asked_s[0])
+    assert rounds < 2000
+
+
+def test_what_is_claimed_and_not_begun_goes_back_when_a_loop_must_leave(rig):
+    """A claim's answer comes as the loop is told to end at once: no POST, no attempt counted, no wait for a lease."""
+    with Receiver(lambda _: Answer(200)) as receiver:
+        set_account("acme", url=receiver.url())
+        (postback_id,) = send_postbacks("acme", [MO])
+        rig.tick()
+        leaving = []
+        send = Exchange.send
+
+        def sends(self, calls):
+            send(self, calls)
+            leaving.append(True)
+
+        Exchange.send = sends
+        try:
+            assert rig.deliver_lanes(must_leave=lambda: bool(leaving)) == 0
+        finally:
+            Exchange.send = send
+        assert receiver.received == []
+        assert rig.record(postback_id).state == "parked"
+        rig.tick()
+        assert rig.deliver_lanes() == 1
+    record = rig.record(postback_id)
+    assert (record.state, [attempt.number for attempt in record.attempts]) == ("delivered", [1])
 
 
 def test_a_note_whose_answer_was_lost_is_made_again_and_counts_once(rig):
