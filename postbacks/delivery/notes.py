@@ -23,6 +23,8 @@ log = EventLog(__name__)
 
 #: Outcomes that are decided and noted in one go.
 NOTE_BATCH: Final = 200
+#: Of them at most those of postbacks that shared another's time-out: a hundred thousand may come at once.
+SHARED_BATCH: Final = NOTE_BATCH // 2
 #: Seconds that a noted outcome may wait for others to be noted with.
 NOTE_WITHIN_S: Final = 0.004
 #: Seconds after which the pace of a lane that had nothing to send is forgotten.
@@ -71,6 +73,7 @@ class Notes:
         self._tally = tally
         self._lease_ms = int(settings.claim_lease_s * 1000)
         self._ended: deque[tuple[Claimed | Held, Outcome, int, int]] = deque()
+        self._shared: deque[tuple[Claimed | Held, Outcome, int, int]] = deque()
         self._decided: list[Note] = []
         self._oldest_s = 0.0
         self._sent: list[Note] = []
@@ -78,7 +81,7 @@ class Notes:
 
     def __bool__(self) -> bool:
         """Whether anything is not in the ledger yet."""
-        return bool(self._ended or self._decided or self._sent)
+        return bool(self._ended or self._shared or self._decided or self._sent)
 
     def room(self) -> int:
         """How many more may end now and still leave with the next notes."""
@@ -86,11 +89,11 @@ class Notes:
 
     def add(self, postback: Claimed | Held, outcome: Outcome, number: int, at_ms: int) -> None:
         """A POST has ended, or one that counts for this postback."""
-        self._ended.append((postback, outcome, number, at_ms))
+        (self._shared if outcome.shared else self._ended).append((postback, outcome, number, at_ms))
 
     def wait_s(self, otherwise_s: float, *, asked: bool) -> float:
         """Seconds until there is something to do here; ``asked``: nothing can leave before the broker has answered."""
-        if self._ended and len(self._decided) < NOTE_BATCH:
+        if self._next() is not None:
             return 0.0
         if asked or not self._decided:
             return otherwise_s
@@ -103,10 +106,10 @@ class Notes:
             The lane of each and its mood: ok, slow or failed.
         """
         moods: list[tuple[str, str]] = []
-        if self._ended and not self._decided:
+        if not self._decided:
             self._oldest_s = time.monotonic()
-        while self._ended and len(self._decided) < NOTE_BATCH:
-            postback, outcome, number, at_ms = self._ended.popleft()
+        while (waiting := self._next()) is not None:
+            postback, outcome, number, at_ms = waiting.popleft()
             try:
                 note, mood = self._note_of(postback, outcome, number, at_ms)
             except Exception:
@@ -118,6 +121,14 @@ class Notes:
                 self._decided.append(note)
                 moods.append((postback.lane, mood))
         return moods
+
+    def _next(self) -> deque[tuple[Claimed | Held, Outcome, int, int]] | None:
+        """Where the next outcome stands that fits into the batch: those whose POST was their own go first."""
+        if self._ended and len(self._decided) < NOTE_BATCH:
+            return self._ended
+        if self._shared and len(self._decided) < SHARED_BATCH:
+            return self._shared
+        return None
 
     def are_due(self, now_s: float, transfers_open: int) -> bool:
         """Whether the decided ones should be committed: there are many, or few to wait for, or they have waited."""
