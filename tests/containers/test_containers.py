@@ -106,7 +106,9 @@ def check_each_ends_at_a_sigterm_within_its_grace_and_has_written_no_trace(seen)
     for name, log in seen["logs"].items():
         assert not re.search("Traceback|settings.unknown|broker.unsafe|DuplicateNodename", log), log
         assert name.startswith(("worker", "beat", "flower", "redis", "metrics"))
-    assert "worker@worker-2" in seen["logs"]["worker-2"]
+    workers = [name for name in seen["logs"] if name.startswith("worker")]  # one was killed, whichever held most
+    assert len(workers) >= 2
+    assert all(f"worker@{name}" in seen["logs"][name] for name in workers)
 
 
 def test_every_command_of_the_compose_file_does_its_work_confined_like_a_container():
