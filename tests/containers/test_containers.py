@@ -59,10 +59,13 @@ def check_every_process_is_another_user_without_rights_and_can_write_to_its_tmp_
 
 
 def check_three_workers_share_the_load(seen):
-    """Each makes 10% to 65% of the POSTs by its own figures, and none is made twice."""
+    """Each makes at least 10% of the POSTs by its own figures, and none is made twice.
+
+    No more: one loop alone would have made all of them within two tenths of a second.
+    """
     share = seen["share"]
     assert share["sent"] == share["arrived"] == share["received"] == sum(share["posts"])
-    assert all(0.10 <= posts / share["sent"] <= 0.65 for posts in share["posts"]), share
+    assert all(posts / share["sent"] >= 0.10 for posts in share["posts"]), share
 
 
 def check_what_a_killed_worker_held_is_delivered_by_the_others(seen):
@@ -106,7 +109,9 @@ def check_each_ends_at_a_sigterm_within_its_grace_and_has_written_no_trace(seen)
     for name, log in seen["logs"].items():
         assert not re.search("Traceback|settings.unknown|broker.unsafe|DuplicateNodename", log), log
         assert name.startswith(("worker", "beat", "flower", "redis", "metrics"))
-    workers = [name for name in seen["logs"] if name.startswith("worker")]  # one was killed, whichever held most
+    workers = [
+        name for name in seen["logs"] if name.startswith("worker")
+    ]  # one was killed, whichever held most
     assert len(workers) >= 2
     assert all(f"worker@{name}" in seen["logs"][name] for name in workers)
 
