@@ -86,6 +86,7 @@ class HeldPostbacks:
         self._all: dict[str, Held] = {}
         self._lanes: dict[str, deque[str]] = {}
         self._endpoints: dict[str, dict[str, None]] = {}
+        self._limits: dict[str, int] = {}
         self._awake: dict[str, None] = {}
         self._asleep: dict[str, dict[str, None]] = {}  # endpoint -> lanes, the next one first
         self._sleeps_at: dict[str, str] = {}
@@ -97,10 +98,21 @@ class HeldPostbacks:
     def add(self, held: Held) -> None:
         """Hold one, behind the others of its lane."""
         self._lane(held).append(held.id)
+        self._limits.setdefault(held.lane, 1)
 
-    def lanes(self) -> list[str]:
-        """Lanes of which anything is held."""
-        return list(self._lanes)
+    def limit(self, lane: str) -> int:
+        """How many of a lane may be open: one, as long as it fails."""
+        return self._limits.get(lane, 1)
+
+    def follow(self, lane: str, mood: str, most: int) -> None:
+        """A POST of a lane has ended in this mood: after a failure it has one, else one more, ``most`` at most."""
+        if lane in self._limits:
+            self._limits[lane] = 1 if mood == "failed" else min(most, self._limits[lane] + 1)
+
+    def forget_limits(self) -> None:
+        """Once nothing is held, the broker's limits are all there is."""
+        if not self._all:
+            self._limits.clear()
 
     def sleeps_any(self, endpoint: str) -> bool:
         """Whether any lane sleeps at this endpoint."""
@@ -183,7 +195,7 @@ class HeldPostbacks:
 
     def take_all(self) -> Iterator[list[Held]]:
         """Take everything, lane by lane, each in its order."""
-        for lane in self.lanes():
+        for lane in list(self._lanes):
             yield self.take(lane, len(self._all))
 
     def _lane(self, held: Held) -> deque[str]:

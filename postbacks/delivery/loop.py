@@ -103,7 +103,6 @@ class DeliveryLoop:
         self._put_off: list[str] = []
         self._held = HeldPostbacks()
         self._sharing = Sharing(self._held, profiles, self._notes)
-        self._held_limit: dict[str, int] = {}
         self._next_claim_s = 0.0
         self._next_begin_s = 0.0
         self._room_made = False
@@ -210,28 +209,31 @@ class DeliveryLoop:
 
     def _hear(self, now_s: float, found: bool) -> bool:
         """The broker's answer to the notes, to the claim, or to both."""
-        names = [call.name for call in self._exchange.asked]
-        claimed = names[-1] != "commit"
+        asked = self._exchange.asked
+        claimed = asked[-1].name != "commit"
+        failed: BrokerError | None = None
         try:
-            replies = self._exchange.hear()
-            self._adapter.heard = False
-            failed = [reply for reply in replies if isinstance(reply, BrokerError)]
-            if not isinstance(replies[0], BrokerError) and names[0] == "commit":
-                self._notes.heard(replies[0])
-                if self._room_made:
-                    self._next_begin_s, self._room_made = 0.0, False
-                if not len(self._held):
-                    self._held_limit.clear()
-            if claimed and not isinstance(replies[-1], BrokerError):
-                found = self._begin_answered(now_s, replies[-1])
+            for call, reply in zip(asked, self._exchange.hear(), strict=True):
+                if isinstance(reply, BrokerError):
+                    failed = failed or reply
+                elif call.name == "commit":
+                    self._noted(reply)
+                else:
+                    found = self._begin_answered(now_s, reply)
             if failed:
-                raise failed[0]
+                raise failed
         except BrokerError:
             self._not_heard(claimed=claimed)
             raise
         self._asked_for = 0
         self._broker_answers(now_s)
         return found
+
+    def _noted(self, results: list[list[Any]]) -> None:
+        self._notes.heard(results)
+        if self._room_made:
+            self._next_begin_s, self._room_made = 0.0, False
+        self._held.forget_limits()
 
     def _broker_answers(self, now_s: float) -> None:
         """The broker has done what it was asked, and has renewed the lease with it."""
@@ -299,7 +301,6 @@ class DeliveryLoop:
         for row in asked.held:
             one = Held.from_row(row, asked.now_ms)
             self._held.add(one)
-            self._held_limit.setdefault(one.lane, 1)
             self._open.judge(one.lane, in_trouble=True)
         self._next_claim_s = now_s + asked.wait_s(self._asked_for)
         return asked.found
@@ -316,7 +317,7 @@ class DeliveryLoop:
         shut_out = self._open.shuts_out()
 
         def allowed(lane: str) -> int:
-            return 0 if shut_out(lane) else self._held_limit.get(lane, 1) - self._open.of_lane(lane)
+            return 0 if shut_out(lane) else self._held.limit(lane) - self._open.of_lane(lane)
 
         chosen = self._held.choose(allowed, min(self._free() - self._asked_for, self._notes.room()))
         if not chosen:
@@ -415,6 +416,4 @@ class DeliveryLoop:
         """Have it decided what follows the outcomes; each lane's limit for what is held of it follows its mood."""
         for lane, mood in self._notes.decide():
             self._open.judge(lane, in_trouble=mood != "ok")
-            if lane in self._held_limit:
-                grown = min(self._settings.lane_max_transfers, self._held_limit[lane] + 1)
-                self._held_limit[lane] = 1 if mood == "failed" else grown
+            self._held.follow(lane, mood, self._settings.lane_max_transfers)

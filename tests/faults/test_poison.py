@@ -57,6 +57,12 @@ def mortals(broker) -> Iterator[Mortals]:
     made.close()
 
 
+def claim_and_die(rig, lease_ms=1000):
+    """A loop that claims one postback and is never heard of again."""
+    limits = {"at_most": 1, "suspects_max": 1, "free": 100, "held_max": 0, "held_per_lane": 1}
+    rig.scripts.claim("dies", lease_ms, slow_lanes=(), **limits)
+
+
 def test_a_postback_that_kills_its_process_is_dead_after_the_third_time_alone(rig, mortals):
     """Tried with others, with a few, alone three times, five minutes apart; the ledger tells its story."""
     with Receiver(lambda _: Answer(delay_s=0.2)) as receiver:
@@ -162,9 +168,7 @@ def test_an_examiner_that_is_told_to_end_finishes_what_it_has_in_flight(rig):
         set_account("acme", url=receiver.url())
         (one,) = send_postbacks("acme", [EVENT])
         rig.tick()
-        rig.scripts.claim(
-            "dies", 1, at_most=1, suspects_max=1, free=100, held_max=0, held_per_lane=1, slow_lanes=()
-        )
+        claim_and_die(rig, lease_ms=1)
         eventually(lambda: rig.tick().quarantined == 1, 5, "its place in quarantine")
         command = [sys.executable, "-m", "postbacks.examiner", "examiner@test"]
         with subprocess.Popen(command, stdin=subprocess.PIPE) as examiner:
@@ -183,9 +187,7 @@ def test_a_lease_that_is_lost_while_one_is_alone_is_no_death(rig):
     set_account("acme", url="http://127.0.0.1:2000/")
     (one,) = send_postbacks("acme", [EVENT])
     rig.tick()
-    rig.scripts.claim(
-        "dies", 1000, at_most=1, suspects_max=1, free=100, held_max=0, held_per_lane=1, slow_lanes=()
-    )
+    claim_and_die(rig)
     for _ in range(11):  # few, then alone
         for _ in range(2):  # its lease has ended; its pause has
             rig.advance(301)
@@ -204,9 +206,7 @@ def test_what_is_in_quarantine_can_be_revoked_and_stands_in_no_other_place(rig):
     set_account("acme", url="http://127.0.0.1:2000/")
     (one,) = send_postbacks("acme", [EVENT])
     rig.tick()
-    rig.scripts.claim(
-        "dies", 1000, at_most=1, suspects_max=1, free=100, held_max=0, held_per_lane=1, slow_lanes=()
-    )
+    claim_and_die(rig)
     rig.advance(2)
     assert rig.tick().quarantined == 1
     assert check_places(rig.client) == {"waiting": 1}
