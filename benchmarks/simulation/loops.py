@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import simpy
 
 from benchmarks.simulation.rules import Lane, Note, Piece
-from postbacks.delivery.asking import LOOK_EVERY_S
+from postbacks.delivery.asking import LOOK_EVERY_S, STAY_MS
 from postbacks.delivery.loop import CLAIM_BATCH, HELD_MAX
 from postbacks.delivery.notes import NOTE_BATCH, NOTE_WITHIN_S
 from postbacks.delivery.process import LINGER_S
@@ -112,7 +112,7 @@ class Loop:
                 claimed: Claimed | None = answer.value
                 answer = None
                 if claimed is not None:
-                    found = claimed.size > 0
+                    found = claimed.size > 0 or self._rules.due_within(env.now, STAY_MS / 1000)
                     found_s = env.now if found else found_s
                     next_claim_s = env.now if claimed.size == CLAIM_BATCH else env.now + LOOK_EVERY_S
                     yield from self._begin_answered(claimed)
@@ -185,6 +185,8 @@ class Loop:
         self._rules.commit(self._env.now, notes)
         if claims:
             free = self._settings.max_transfers - self.open
+            released = self._rules.release(self._env.now, 2 * min(free, CLAIM_BATCH))
+            moved_s += released * self._costs.release_s
             claimed = Claimed(
                 *self._rules.claim(
                     min(free, CLAIM_BATCH),

@@ -207,7 +207,7 @@ class Rules:
         self._make_ready(lane)
 
     def release(self, now_s: float, at_most: int) -> int:
-        """``release.lua``: parked ones whose countdown has ended go to the end of their lanes."""
+        """``release_due``: parked ones whose countdown has ended go to the end of their lanes."""
         released = 0
         while self._parked and self._parked[0][0] <= now_s and released < at_most:
             _, _, lane, piece = heappop(self._parked)
@@ -215,6 +215,10 @@ class Rules:
             self._append(lane, piece)
         self.parked -= released
         return released
+
+    def due_within(self, now_s: float, within_s: float) -> bool:
+        """Whether anything parked is due until then."""
+        return bool(self._parked) and self._parked[0][0] <= now_s + within_s
 
     def _make_ready(self, lane: Lane) -> None:
         if lane.ring is None and lane.count and lane.claimable():

@@ -289,7 +289,8 @@ class System:
 
     def _wake(self, moved: int) -> None:
         """As many loops as there is work for; a wake-up that finds its process at work is lost."""
-        lanes = self.rules.trusted.size + self.rules.suspect.size
+        soon = self.rules.due_within(self.env.now, TICK_EVERY_S)
+        lanes = self.rules.trusted.size + self.rules.suspect.size + soon
         more = max(lanes // LANES_PER_WAKE, moved // MOVED_PER_WAKE)
         wakes = min(MAX_WAKES, 1 + more) if lanes or more else 0
         asleep = [loop for loop in self.loops if loop.asleep is not None]

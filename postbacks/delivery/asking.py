@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 LOOK_EVERY_S: Final = 0.05
 #: Seconds between two looks at least while lanes wait for their rate or for room; a rate makes up for it.
 LOOK_AGAIN_S: Final = 0.01
-#: A loop with nothing else stays while a waiting lane may go on within so many ms; else the tick wakes one in time.
+#: A loop with nothing else stays while a waiting lane may go on, or something parked is due, within so many ms; else
+#: the tick wakes one in time.
 STAY_MS: Final = 1500
 
 
@@ -26,7 +27,8 @@ class Asked(NamedTuple):
         now_ms: the broker's clock.
         begun: rows of postbacks to send now.
         held: rows of postbacks to hold.
-        again_ms: until the first lane may go on that waits for its rate or for room; -1 where none does.
+        again_ms: until the first lane may go on that waits for its rate or for room, or the first parked postback
+            is due; -1 where none is.
     """
 
     now_ms: int

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from postbacks.urls import endpoint_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
 #: Postbacks that are asked for at once of all those that wait for one endpoint.
 ASKED_FOR_MAX: Final = 64
@@ -193,10 +193,12 @@ class HeldPostbacks:
             self._wake(lane)
         return taken
 
-    def take_all(self) -> Iterator[list[Held]]:
-        """Take everything, lane by lane, each in its order."""
-        for lane in list(self._lanes):
-            yield self.take(lane, len(self._all))
+    def take_lanes(self, at_least: int) -> list[Held]:
+        """Take whole lanes, each in its order, until they are so many together."""
+        taken: list[Held] = []
+        while self._lanes and len(taken) < at_least:
+            taken += self.take(next(iter(self._lanes)), len(self._all))
+        return taken
 
     def _lane(self, held: Held) -> deque[str]:
         """Its lane's queue, where it is to stand."""

@@ -24,6 +24,7 @@ from postbacks.delivery.sharing import Sharing
 from postbacks.delivery.tally import Tally
 from postbacks.delivery.transfer import Transfer
 from postbacks.delivery.transport import CurlAdapter
+from postbacks.delivery.unsent import Unsent
 from postbacks.errors import BrokerError, PostbacksError
 from postbacks.faults import point
 from postbacks.logs import EventLog
@@ -41,8 +42,6 @@ CLAIM_BATCH: Final = 50
 ABANDON_HEARS_S: Final = 0.5
 #: Postbacks held by one loop at most, over all failing lanes.
 HELD_MAX: Final = 100_000
-#: Milliseconds after which a postback is looked at again whose account could not be used.
-PUT_OFF_MS: Final = 30_000
 
 
 class DeliveryLoop:
@@ -100,7 +99,7 @@ class DeliveryLoop:
         self._max_transfers = transfers_allowed(settings)
         self._open = OpenTransfers(self._max_transfers, settings.slow_after_s)
         self._claimed: list[Claimed] = []
-        self._put_off: list[str] = []
+        self._unsent = Unsent(scripts, self._token)
         self._held = HeldPostbacks()
         self._sharing = Sharing(self._held, profiles, self._notes)
         self._next_claim_s = 0.0
@@ -148,7 +147,7 @@ class DeliveryLoop:
                 self._backoff.lost(now_s, error, len(self._open))
                 if self._must_stop() and not self._open:
                     return self.sent  # the leases settle what could not be noted
-            if not (self._open or self._exchange or self._notes or self._claimed or self._put_off):
+            if not (self._open or self._exchange or self._notes or self._claimed or self._unsent):
                 if not self._claiming and not len(self._held):
                     break
                 if self._claiming and not found and not len(self._held) and now_s - found_s >= self._linger_s:
@@ -156,7 +155,7 @@ class DeliveryLoop:
                     continue
             for transfer, outcome in self._adapter.wait(self._wait_s()):
                 self._end(transfer, outcome)
-        self._leave()
+        self._unsent.leave()
         opened = self._adapter.connections - before
         log.debug("delivery.loop_ended", posts=self.sent, connections_opened=opened)
         return self.sent
@@ -169,9 +168,9 @@ class DeliveryLoop:
         if not self._exchange:
             self._ask(now_s)
         self._begin_claimed()  # while the broker works
-        if not self._claiming and len(self._held):
-            self._give_back()
-        if len(self._held) and now_s >= self._next_begin_s:
+        if len(self._held) and not self._claiming:
+            self._unsent.give_back(self._held)
+        elif len(self._held) and now_s >= self._next_begin_s:
             self._begin_held(now_s)
         if now_s >= self._next_renewal_s:
             if not self._scripts.renew(self._token, self._lease_ms) and self._open:
@@ -251,6 +250,8 @@ class DeliveryLoop:
         now_s = time.monotonic()
         if self._backoff.left_s(now_s):
             return max(0.001, min(LOOK_EVERY_S, self._backoff.left_s(now_s)))
+        if not self._claiming and len(self._held):
+            return 0.0
         wait_s = self._notes.wait_s(LOOK_EVERY_S, asked=bool(self._exchange))
         if self._claiming and not self._exchange:
             wait_s = min(wait_s, max(0.0, self._next_claim_s - now_s))
@@ -269,12 +270,13 @@ class DeliveryLoop:
                     self._not_heard(claimed=True)
             self._decide()
             self._notes.commit()
-            self._give_back()
-            self._put_off += [one.id for one in self._claimed]
+            while len(self._held):
+                self._unsent.give_back(self._held)
+            self._unsent.add(one.id for one in self._claimed)
             self._claimed.clear()
-            self._postpone(0, "worker_stopped")
+            self._unsent.postpone(0, "worker_stopped")
             if not self._open:
-                self._leave()
+                self._unsent.leave()
         except BrokerError as error:
             log.warning("delivery.broker_lost", str(error), open=len(self._open))
 
@@ -282,12 +284,6 @@ class DeliveryLoop:
         if self._claiming:
             self._claiming = False
             self._on_draining()
-
-    def _leave(self) -> None:
-        try:
-            self._scripts.give_back(self._token)
-        except BrokerError as error:
-            log.warning("delivery.broker_lost", str(error), open=0)
 
     # -- claiming ---------------------------------------------------------------------------
 
@@ -351,7 +347,7 @@ class DeliveryLoop:
         Where a profile cannot be had, nothing goes out unsigned: the postback is put off, and no attempt
         of it is counted.
         """
-        self._postpone()  # those of an earlier turn, in which the broker did not answer
+        self._unsent.postpone()  # those of an earlier turn, in which the broker did not answer
         if not self._claimed:
             return
         claimed, self._claimed = self._claimed, []
@@ -360,7 +356,7 @@ class DeliveryLoop:
             profiles = self._profiles.look_up({one.account for one in claimed}, claimed[0].at_ms)
         except PostbacksError as error:
             log.error("delivery.accounts_unavailable", str(error), postbacks=len(claimed))  # noqa: TRY400
-        self._put_off += [one.id for one in claimed if one.account not in profiles]
+        self._unsent.add(one.id for one in claimed if one.account not in profiles)
         for one in claimed:
             if one.account not in profiles:
                 continue
@@ -372,12 +368,7 @@ class DeliveryLoop:
                 log.exception("delivery.not_begun", account=one.account, id=one.id)
                 self._drain()
         started(claimed, profiles)
-        self._postpone()
-
-    def _postpone(self, delay_ms: int = PUT_OFF_MS, reason: str = "account_unusable") -> None:
-        if self._put_off:
-            self._scripts.postpone(self._token, delay_ms, reason, self._put_off)
-            self._put_off = []
+        self._unsent.postpone()
 
     def _begin(self, claimed: Claimed, profile: Profile) -> None:
         lines = headers(
@@ -394,11 +385,6 @@ class DeliveryLoop:
         self.sent += 1
         self._adapter.start(transfer)
         point("loop:post-begun")
-
-    def _give_back(self) -> None:
-        for lane in self._held.take_all():
-            if lane:
-                self._scripts.give_back(self._token, [held.id for held in lane])
 
     # -- noting -----------------------------------------------------------------------------
 

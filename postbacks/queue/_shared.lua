@@ -58,10 +58,13 @@ local function call_many(command, key, arguments)
   end
 end
 
--- an id has left the claims
-local function unclaim(lane, held)
-  redis.call('HINCRBY', PACE .. lane, 'claimed', -1)
-  if held and redis.call('HINCRBY', PACE .. lane, 'held', -1) < 0 then redis.call('HSET', PACE .. lane, 'held', 0) end
+-- ids have left the claims, one where no count is given
+local function unclaim(lane, held, count)
+  count = count or 1
+  redis.call('HINCRBY', PACE .. lane, 'claimed', -count)
+  if held and redis.call('HINCRBY', PACE .. lane, 'held', -count) < 0 then
+    redis.call('HSET', PACE .. lane, 'held', 0)
+  end
 end
 
 -- an account's count of postbacks that are neither delivered nor given up
@@ -75,4 +78,33 @@ local function finish(id, account, state, reason, index)
   redis.call('HDEL', RECORD .. id, 'next_ms', 'suspicion', 'alone_deaths', 'alone_lapses')
   redis.call('ZADD', index, now, id)
   leave_backlog(account)
+end
+
+-- Parked postbacks whose countdown has ended go to the end of their lanes; one whose process died while it was
+-- sent alone goes back to the quarantine. Returns how many, `at_most` if there may be more.
+local function release_due(at_most)
+  local due = redis.call('ZRANGEBYSCORE', PARKED, '-inf', now, 'LIMIT', 0, at_most)
+  if #due == 0 then return 0 end
+  call_many('ZREM', PARKED, due)
+  local touched = {}
+  for _, id in ipairs(due) do
+    local owner = redis.call('HMGET', RECORD .. id, 'account', 'group', 'suspicion')
+    if owner[1] then
+      local lane = owner[1] .. '/' .. owner[2]
+      redis.call('HSET', RECORD .. id, 'state', 'waiting')
+      redis.call('HDEL', RECORD .. id, 'next_ms')
+      if owner[3] then
+        redis.call('ZADD', QUARANTINE, ALONE, id)
+      else
+        touched[lane] = touched[lane] or {}
+        table.insert(touched[lane], id)
+      end
+    end
+  end
+  local turns = redis.call('HMGET', TURNS, 'trusted', 'suspect')
+  for lane, ids in pairs(touched) do
+    call_many('RPUSH', LANE .. lane, ids)
+    make_ready(lane, nil, turns)
+  end
+  return #due
 end

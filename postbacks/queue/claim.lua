@@ -12,12 +12,14 @@
 -- ARGV[11..] lanes that have become slow since the last call
 -- Returns {now, begun, held, again_ms}: begun rows {id, lane, suspect, number, failures, account, origin, code,
 --   created_ms, sequence, url, xml}, held rows {id, lane, endpoint, attempts, failures, account,
---   origin, code}; again_ms until the first lane that waits for its rate or for room may go on, -1 without one.
+--   origin, code}; again_ms until the first lane that waits for its rate or for room may go on, or the first parked
+--   postback is due, whichever is first; -1 without either.
 -- Atomic: an id is in its lane or in the claims.
 local token, lease_ms, at_most, suspects_max = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local free, held_max, held_per_lane = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local endpoint_max = tonumber(ARGV[9])
 local EXAMINED_MS = 5000 -- an examiner looks 20 times a second
+local DUE_LOOK_MS = 50 -- what is due soon brings no loop to look more often than it does anyway (LOOK_EVERY_S)
 local claims = CLAIMS .. token
 local begun, held, entered = {}, {}, {}
 
@@ -37,6 +39,9 @@ for i = 11, #ARGV do
     if redis.call('ZREM', TRUSTED, lane) == 1 then make_ready(lane) end
   end
 end
+
+-- What is due now leaves now, not at the next tick; twice what can be begun, so that what is due does not pile up.
+release_due(2 * at_most)
 
 -- What has waited for its rate or for room takes turns again.
 local aside = redis.call('ZRANGE', ASIDE, 0, 0)
@@ -229,5 +234,8 @@ serve(TRUSTED, 'trusted', at_most - #begun)
 if #begun < at_most then serve(SUSPECT, 'suspect', math.min(suspects_max, at_most) - #begun) end
 call_many('HSET', claims, entered)
 
-local again = redis.call('ZRANGE', ASIDE, 0, 0, 'WITHSCORES')
-return { now, begun, held, again[1] and math.max(0, tonumber(again[2]) - now) or -1 }
+local again, due = redis.call('ZRANGE', ASIDE, 0, 0, 'WITHSCORES'), redis.call('ZRANGE', PARKED, 0, 0, 'WITHSCORES')
+local again_ms = again[1] and math.max(0, tonumber(again[2]) - now)
+local due_ms = due[1] and math.max(DUE_LOOK_MS, tonumber(due[2]) - now)
+if due_ms and due_ms < (again_ms or math.huge) then again_ms = due_ms end
+return { now, begun, held, again_ms or -1 }

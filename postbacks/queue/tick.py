@@ -131,9 +131,10 @@ class Tick:
             pipe.zcard(keys.READY_SUSPECT)
             pipe.zcard(keys.QUARANTINE)
             pipe.zrange(keys.ASIDE, 0, 0, withscores=True)
+            pipe.zrange(keys.PARKED, 0, 0, withscores=True)
             pipe.time()
             pipe.zrange(keys.CLAIMERS, 0, -1)
-            trusted, suspect, quarantined, aside, (seconds, microseconds), tokens = pipe.execute()
+            trusted, suspect, quarantined, aside, parked, (seconds, microseconds), tokens = pipe.execute()
             for token in tokens:
                 pipe.hlen(keys.claims(token.decode()))
             moved += sum(pipe.execute())
@@ -145,8 +146,9 @@ class Tick:
             before_ms = noted.execute()[0]
             if before_ms and now_ms - int(before_ms) > LATE_MS:
                 client.hincrby(keys.TOTALS, "late_ticks", 1)
-        # what waits for its rate or for room until the next tick needs a loop that looks in time
-        lanes = trusted + suspect + (1 if aside and aside[0][1] <= now_ms + 1000 else 0)
+        # what waits for its rate, for room or for its countdown until the next tick needs a loop that looks in time
+        soon = any(first and first[0][1] <= now_ms + 1000 for first in (aside, parked))
+        lanes = trusted + suspect + soon
         # Lanes that the loops at work have emptied, or that have all they may have open, are in no ring.
         more = max(lanes // LANES_PER_WAKE, moved // MOVED_PER_WAKE)
         return (min(MAX_WAKES, 1 + more) if lanes or more else 0), quarantined

@@ -11,7 +11,7 @@ from helpers import Rig, environment, set_account
 
 from postbacks import accounts, keys, send_postback, send_postbacks
 from postbacks.accounts import Account
-from postbacks.delivery.loop import PUT_OFF_MS
+from postbacks.delivery.unsent import PUT_OFF_MS
 from postbacks.receiver import Answer, Receiver
 
 EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}

@@ -236,12 +236,14 @@ class Moves(RuleBasedStateMachine):
     def claim(
         self, token: str, at_most: int, held_max: int, suspects: int, free: int, slow: list[str]
     ) -> None:
-        """A loop claims; what it gets is up to the script, but it waited before."""
+        """A loop claims; what it gets is up to the script, but it waited before, or its countdown had ended."""
+        due = self.due()
         _, begun, held, again_ms = self.scripts.claim(
             token, LEASE_MS, at_most=at_most, suspects_max=suspects, free=free, held_max=held_max,
             held_per_lane=3, slow_lanes=slow, endpoint_max=self.endpoint_max,
         )  # fmt: skip
-        assert (again_ms >= 0) == bool(self.client.exists(keys.ASIDE))
+        assert (again_ms >= 0) == bool(self.client.exists(keys.ASIDE, keys.PARKED))
+        assert self.released(due, begun, held) == min(2 * at_most, len(due))
         self.leases[token] = self.now + LEASE_MS
         self.seen_to_die.discard(token)
         assert len(begun) <= at_most
@@ -480,11 +482,25 @@ class Moves(RuleBasedStateMachine):
     @rule(at_most=st.sampled_from((1, 1000)))
     def release(self, at_most: int) -> None:
         """Parked ones that are due go to their lanes."""
-        due = [one for one in self.of("parked") if one.due_ms <= self.now]
+        due = self.due()
         assert self.scripts.release(at_most) == min(at_most, len(due))
-        for one in due:
-            if self.client.hget(keys.record(one.id), "state") == b"waiting":
-                one.place = "quarantine" if one.suspicion else "waiting"
+        self.released(due)
+
+    def due(self) -> list[Postback]:
+        """Parked ones whose countdown has ended."""
+        return [one for one in self.of("parked") if one.due_ms <= self.now]
+
+    def released(self, due: list[Postback], *rows: list[list[bytes]]) -> int:
+        """Follow those of them that a script has released, which may have claimed them since; returns how many."""
+        claimed = {row[0].decode() for some in rows for row in some}
+        gone = [
+            one
+            for one in due
+            if one.id in claimed or self.client.hget(keys.record(one.id), "state") == b"waiting"
+        ]
+        for one in gone:
+            one.place = "quarantine" if one.suspicion else "waiting"
+        return len(gone)
 
     @rule(done_days=st.sampled_from((0.5, 100)), dead_days=st.sampled_from((0.5, 100)))
     def retain(self, done_days: float, dead_days: float) -> None:

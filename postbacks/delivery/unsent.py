@@ -1,0 +1,69 @@
+"""What a delivering loop has claimed and does not send: put off for a while, or back to its lane at once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from postbacks.errors import BrokerError
+from postbacks.logs import EventLog
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from postbacks.delivery.claims import HeldPostbacks
+    from postbacks.queue.scripts import Scripts
+
+log = EventLog(__name__)
+
+#: Held postbacks given back by one script.
+GIVE_BACK_BATCH: Final = 500
+#: Milliseconds after which a postback is looked at again whose account could not be used.
+PUT_OFF_MS: Final = 30_000
+
+
+class Unsent:
+    """Returns for one loop what no attempt is counted of.
+
+    Args:
+        scripts: the scripts of the broker.
+        token: the loop's name among the claimers.
+    """
+
+    def __init__(self, scripts: Scripts, token: str) -> None:
+        self._scripts = scripts
+        self._token = token
+        self._ids: list[str] = []
+
+    def __bool__(self) -> bool:
+        """Whether the broker has not been told of all that is put off."""
+        return bool(self._ids)
+
+    def add(self, ids: Iterable[str]) -> None:
+        """These are put off by the next ``postpone``."""
+        self._ids += ids
+
+    def postpone(self, delay_ms: int = PUT_OFF_MS, reason: str = "account_unusable") -> None:
+        """Put off what was added. Raises BrokerError; then it is still to be done."""
+        if self._ids:
+            self._scripts.postpone(self._token, delay_ms, reason, self._ids)
+            self._ids = []
+
+    def give_back(self, held: HeldPostbacks) -> None:
+        """Give back some of what is held: while it is much, what ends meanwhile is to be noted in time.
+
+        Raises:
+            BrokerError: all of it is held as before.
+        """
+        lanes = held.take_lanes(GIVE_BACK_BATCH)
+        try:
+            self._scripts.give_back(self._token, [one.id for one in lanes])
+        except BrokerError:
+            held.put_back(lanes)  # given back again, the script moves none twice
+            raise
+
+    def leave(self) -> None:
+        """The loop ends and claims nothing more."""
+        try:
+            self._scripts.give_back(self._token)
+        except BrokerError as error:
+            log.warning("delivery.broker_lost", str(error), open=0)
