@@ -48,7 +48,7 @@ _METHOD = """
 * **Parked**: 500 is answered until all are parked, in three parts; the worker's growth is that of the third one, as the
   first two open the connections and make the handles of both its transports, and would grow with a part that kept
   anything. The countdown is an hour, cut short for all alike once all are parked. A resend is due that long after
-  the arrival of the first POST; the tick takes it up to a second later, and then the send rate is what it failed at.
+  the arrival of the first POST; it is measured against a sender of the rate at which they failed that never rests.
 * **A million**: the microseconds that the broker itself reports for its scripts (`INFO commandstats`), on two brokers in turn.
 """
 

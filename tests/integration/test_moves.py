@@ -5,9 +5,14 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+import redis
 from helpers import Rig, check_places, environment, set_account
 
 from postbacks import accounts, keys, send_postback, send_postbacks
+from postbacks.delivery.claims import Held, HeldPostbacks
+from postbacks.delivery.unsent import Unsent
+from postbacks.errors import BrokerError
+from postbacks.queue.scripts import Scripts
 from postbacks.queue.tick import Tick
 from postbacks.receiver import Answer, Receiver, dead_port
 
@@ -184,6 +189,32 @@ def test_what_is_given_back_keeps_its_order_and_counts_no_attempt(rig):
         assert [one.decode() for one in rig.client.lrange(keys.lane("acme/mt"), 0, -1)] == ids[1:]
         assert {rig.record(one).attempts for one in ids[1:]} == {()}
         assert {rig.client.hget(keys.record(one), "attempts") for one in ids[1:]} == {b"0"}
+
+
+def test_what_an_ending_loop_holds_of_many_lanes_goes_back_some_at_a_time_each_lane_in_its_order(rig):
+    """Whole lanes, so that a lane's first one ends up in front; where the broker fails all is held as before."""
+    lanes = {}
+    for number in range(5):
+        lanes[f"a{number}/mt"] = send_postbacks(f"a{number}", [MT] * 201, url="http://127.0.0.1:1/")
+        rig.client.hset(f"{keys.PACE}a{number}/mt", mapping={"failing": 1, "limit": 1})
+    rig.tick()
+    rows = claim(rig, "one", held_per_lane=201)[2]
+    assert len(rows) == 1000
+    held = HeldPostbacks()
+    for row in rows:
+        held.add(Held.from_row(row, 1))
+    with pytest.raises(BrokerError):
+        Unsent(Scripts(redis.Redis(port=1)), "one").give_back(held)
+    assert len(held) == 1000
+    unsent = Unsent(rig.scripts, "one")
+    unsent.give_back(held)
+    assert len(held) == 400
+    unsent.give_back(held)
+    assert len(held) == 0
+    for lane, ids in lanes.items():
+        assert [one.decode() for one in rig.client.lrange(keys.lane(lane), 0, -1)] == ids[1:]
+        assert rig.client.hmget(keys.PACE + lane, "claimed", "held") == [b"1", b"0"]
+    assert check_places(rig.client) == {"waiting": 1000, "sending": 5}
 
 
 def test_a_worker_that_lost_its_lease_changes_nothing(rig):

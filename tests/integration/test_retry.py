@@ -40,6 +40,22 @@ def test_by_default_a_postback_is_resent_every_300_seconds_and_at_most_5_times(r
         assert [post.attempt for post in receiver.received] == [1, 2, 3, 4, 5, 6]
 
 
+def test_a_resend_leaves_when_it_is_due_and_waits_for_no_tick(rig):
+    """A claim releases it; a tick wakes a loop for what is due before the next tick, and for nothing else."""
+    with Receiver(lambda _: Answer(503)) as receiver:
+        set_account("acme", url=receiver.url())
+        send_postback.delay("acme", EVENT)
+        rig.tick()
+        assert rig.deliver() == 1
+        rig.advance(290)
+        assert rig.tick().wakes == 0
+        assert rig.deliver() == 0
+        rig.advance(9.2)
+        assert rig.tick().wakes == 1
+        assert rig.deliver() == 1  # the loop stays for what is left of the 300 s
+    assert [post.attempt for post in receiver.received] == [1, 2]
+
+
 @pytest.mark.parametrize(("resends", "countdown_s"), [(0, 300), (1, 0), (2, 0.5), (7, 60)])
 def test_the_cap_and_the_countdown_are_settings(broker, resends, countdown_s):
     """POSTBACKS_MAX_RESENDS and POSTBACKS_RETRY_COUNTDOWN_S; a countdown of 0 is one."""
