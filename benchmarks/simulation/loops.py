@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 Process = Generator[simpy.Event, Any, None]
 
+#: Of ``claim.lua``: parked ones that a claim releases at most, and loops that stay for what is due soon.
+DUE_MAX: Final = 1000
+DUE_LOOKERS: Final = 2
 #: The part of a POST's cost that the worker has before it leaves; the rest when the answer is there.
 BEFORE: Final = 0.5
 #: Seconds that a server which refuses takes for it: a packet there and back.
@@ -112,7 +115,8 @@ class Loop:
                 claimed: Claimed | None = answer.value
                 answer = None
                 if claimed is not None:
-                    found = claimed.size > 0 or self._rules.due_within(env.now, STAY_MS / 1000)
+                    due_soon = self._rules.due_within(env.now, STAY_MS / 1000)
+                    found = claimed.size > 0 or (due_soon and self._system.awake() <= DUE_LOOKERS)
                     found_s = env.now if found else found_s
                     next_claim_s = env.now if claimed.size == CLAIM_BATCH else env.now + LOOK_EVERY_S
                     yield from self._begin_answered(claimed)
@@ -185,7 +189,7 @@ class Loop:
         self._rules.commit(self._env.now, notes)
         if claims:
             free = self._settings.max_transfers - self.open
-            released = self._rules.release(self._env.now, 2 * min(free, CLAIM_BATCH))
+            released = self._rules.release(self._env.now, DUE_MAX)
             moved_s += released * self._costs.release_s
             claimed = Claimed(
                 *self._rules.claim(

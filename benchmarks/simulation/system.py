@@ -287,9 +287,13 @@ class System:
             yield server.serve(min(work_s, SWITCH_S))
             work_s -= SWITCH_S
 
+    def awake(self) -> int:
+        """Loops that claim."""
+        return sum(loop.asleep is None for loop in self.loops)
+
     def _wake(self, moved: int) -> None:
         """As many loops as there is work for; a wake-up that finds its process at work is lost."""
-        soon = self.rules.due_within(self.env.now, TICK_EVERY_S)
+        soon = not self.awake() and self.rules.due_within(self.env.now, TICK_EVERY_S)
         lanes = self.rules.trusted.size + self.rules.suspect.size + soon
         more = max(lanes // LANES_PER_WAKE, moved // MOVED_PER_WAKE)
         wakes = min(MAX_WAKES, 1 + more) if lanes or more else 0
@@ -310,6 +314,6 @@ class System:
                 Sample(
                     self.env.now, rules.queued, rules.waiting, rules.claimed, rules.parked,
                     sum(loop.open for loop in self.loops), rules.trusted.size + rules.suspect.size,
-                    sum(loop.asleep is None for loop in self.loops), busy, rules.dead,
+                    self.awake(), busy, rules.dead,
                 )
             )  # fmt: skip

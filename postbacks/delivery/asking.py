@@ -27,8 +27,8 @@ class Asked(NamedTuple):
         now_ms: the broker's clock.
         begun: rows of postbacks to send now.
         held: rows of postbacks to hold.
-        again_ms: until the first lane may go on that waits for its rate or for room, or the first parked postback
-            is due; -1 where none is.
+        again_ms: until the first lane may go on that waits for its rate or for room, or, where few loops claim, the
+            first parked postback is due; -1 where none is.
     """
 
     now_ms: int

@@ -197,7 +197,10 @@ class HeldPostbacks:
         """Take whole lanes, each in its order, until they are so many together."""
         taken: list[Held] = []
         while self._lanes and len(taken) < at_least:
-            taken += self.take(next(iter(self._lanes)), len(self._all))
+            lane, queue = next(iter(self._lanes.items()))
+            taken += self.take(
+                lane, len(queue)
+            )  # all that stand in it: some may have shared a time-out meanwhile
         return taken
 
     def _lane(self, held: Held) -> deque[str]:

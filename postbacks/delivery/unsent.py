@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 log = EventLog(__name__)
 
-#: Held postbacks given back by one script.
+#: Held postbacks given back by one script, and what is left of the last one's lane.
 GIVE_BACK_BATCH: Final = 500
 #: Milliseconds after which a postback is looked at again whose account could not be used.
 PUT_OFF_MS: Final = 30_000

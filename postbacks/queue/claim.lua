@@ -12,14 +12,16 @@
 -- ARGV[11..] lanes that have become slow since the last call
 -- Returns {now, begun, held, again_ms}: begun rows {id, lane, suspect, number, failures, account, origin, code,
 --   created_ms, sequence, url, xml}, held rows {id, lane, endpoint, attempts, failures, account,
---   origin, code}; again_ms until the first lane that waits for its rate or for room may go on, or the first parked
---   postback is due, whichever is first; -1 without either.
+--   origin, code}; again_ms until the first lane that waits for its rate or for room may go on, or, where few loops
+--   claim, the first parked postback is due, whichever is first; -1 without either.
 -- Atomic: an id is in its lane or in the claims.
 local token, lease_ms, at_most, suspects_max = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local free, held_max, held_per_lane = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local endpoint_max = tonumber(ARGV[9])
 local EXAMINED_MS = 5000 -- an examiner looks 20 times a second
+local DUE_MAX = 1000 -- bounds how long it blocks the broker; what shared a time-out is due at once (commit.lua)
 local DUE_LOOK_MS = 50 -- what is due soon brings no loop to look more often than it does anyway (LOOK_EVERY_S)
+local DUE_LOOKERS = 2 -- loops that stay for what is due soon; if one hangs there is another
 local claims = CLAIMS .. token
 local begun, held, entered = {}, {}, {}
 
@@ -40,8 +42,8 @@ for i = 11, #ARGV do
   end
 end
 
--- What is due now leaves now, not at the next tick; twice what can be begun, so that what is due does not pile up.
-release_due(2 * at_most)
+-- What is due now leaves now, not at the next tick.
+release_due(DUE_MAX)
 
 -- What has waited for its rate or for room takes turns again.
 local aside = redis.call('ZRANGE', ASIDE, 0, 0)
@@ -237,5 +239,7 @@ call_many('HSET', claims, entered)
 local again, due = redis.call('ZRANGE', ASIDE, 0, 0, 'WITHSCORES'), redis.call('ZRANGE', PARKED, 0, 0, 'WITHSCORES')
 local again_ms = again[1] and math.max(0, tonumber(again[2]) - now)
 local due_ms = due[1] and math.max(DUE_LOOK_MS, tonumber(due[2]) - now)
-if due_ms and due_ms < (again_ms or math.huge) then again_ms = due_ms end
+if due_ms and due_ms < (again_ms or math.huge) and redis.call('ZCARD', CLAIMERS) <= DUE_LOOKERS then
+  again_ms = due_ms
+end
 return { now, begun, held, again_ms or -1 }

@@ -57,6 +57,8 @@ for at = FIRST, #ARGV - 1, WIDTH do
     elseif verdict == 'parked' then
       redis.call('HINCRBY', record, 'failures', 1)
       next_ms = now + countdown_ms
+      -- noted in several batches, those that shared a time-out are due together: so they may share the next one
+      if reason == 'connect_timeout' then next_ms = math.ceil(next_ms / 1000) * 1000 end
       redis.call('HSET', record, 'attempts', number, 'attempt:' .. number, attempt, 'state', 'parked',
         'next_ms', next_ms)
       redis.call('ZADD', PARKED, next_ms, id)

@@ -10,23 +10,24 @@ for last = #ARGV, 3, -1000 do -- the last first, so that the first ends up in fr
   local first = math.max(3, last - 999)
   local claimed = redis.call('HMGET', claims, unpack(ARGV, first, last))
   for i = last, first, -1 do
-    local id = ARGV[i]
-    if claimed[i - first + 1] == '0' then
-      local owner = redis.call('HMGET', RECORD .. id, 'account', 'group', 'cancel')
-      local lane = owner[1] .. '/' .. owner[2]
-      local back = lanes[lane] or { count = 0 }
-      lanes[lane], back.count = back, back.count + 1
-      if owner[3] then
-        finish(id, owner[1], 'cancelled', 'revoked', DONE)
-      else
-        redis.call('HSET', RECORD .. id, 'state', 'waiting')
-        back[#back + 1] = id
-      end
-      given[#given + 1] = id
+    if claimed[i - first + 1] == '0' then given[#given + 1] = ARGV[i] end
+  end
+end
+call_many('HDEL', claims, given) -- before anything that takes memory, which a full broker refuses a script at its begin
+for _, id in ipairs(given) do
+  local owner = redis.call('HMGET', RECORD .. id, 'account', 'group', 'cancel')
+  if owner[1] then -- else somebody has deleted its record
+    local lane = owner[1] .. '/' .. owner[2]
+    local back = lanes[lane] or { count = 0 }
+    lanes[lane], back.count = back, back.count + 1
+    if owner[3] then
+      finish(id, owner[1], 'cancelled', 'revoked', DONE)
+    else
+      redis.call('HSET', RECORD .. id, 'state', 'waiting')
+      back[#back + 1] = id
     end
   end
 end
-call_many('HDEL', claims, given)
 local turns = redis.call('HMGET', TURNS, 'trusted', 'suspect')
 for lane, back in pairs(lanes) do
   call_many('LPUSH', LANE .. lane, back)

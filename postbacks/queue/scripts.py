@@ -222,7 +222,7 @@ class Scripts:
 
         Returns:
             The broker's ms, rows to send now, rows to hold, and the ms until the first lane may go on that waits
-            for its rate or for room, or the first parked postback is due (-1 if none is).
+            for its rate or for room, or, where few loops claim, the first parked postback is due (-1 if none is).
         """
         now_ms, begun, held, again_ms = self.run(*claim_call(*given, **limits))
         return now_ms, begun, held, again_ms

@@ -146,8 +146,9 @@ class Tick:
             before_ms = noted.execute()[0]
             if before_ms and now_ms - int(before_ms) > LATE_MS:
                 client.hincrby(keys.TOTALS, "late_ticks", 1)
-        # what waits for its rate, for room or for its countdown until the next tick needs a loop that looks in time
-        soon = any(first and first[0][1] <= now_ms + 1000 for first in (aside, parked))
+        # What waits for its rate or for room until the next tick needs a loop that looks in time; so does what is
+        # parked until then, for which a loop that claims stays anyway.
+        soon = any(first and first[0][1] <= now_ms + 1000 for first in (aside, parked if not tokens else ()))
         lanes = trusted + suspect + soon
         # Lanes that the loops at work have emptied, or that have all they may have open, are in no ring.
         more = max(lanes // LANES_PER_WAKE, moved // MOVED_PER_WAKE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 
 import pytest
@@ -215,6 +216,37 @@ def test_what_an_ending_loop_holds_of_many_lanes_goes_back_some_at_a_time_each_l
         assert [one.decode() for one in rig.client.lrange(keys.lane(lane), 0, -1)] == ids[1:]
         assert rig.client.hmget(keys.PACE + lane, "claimed", "held") == [b"1", b"0"]
     assert check_places(rig.client) == {"waiting": 1000, "sending": 5}
+
+
+def test_giving_back_passes_over_a_record_that_somebody_has_deleted(rig):
+    """The others go back all the same; nothing of it stays among the claims."""
+    ids = send_postbacks("acme", [MT] * 5, url="http://127.0.0.1:1/")
+    rig.client.hset(keys.PACE + "acme/mt", mapping={"failing": 1, "limit": 1})
+    rig.tick()
+    claim(rig, "one")
+    rig.client.delete(keys.record(ids[2]))
+    assert rig.scripts.give_back("one", ids) == 4
+    assert [one.decode() for one in rig.client.lrange(keys.lane("acme/mt"), 0, -1)] == [ids[1], *ids[3:]]
+    assert rig.client.hkeys(keys.claims("one")) == [ids[0].encode()]
+
+
+def test_what_shares_a_time_out_is_due_at_one_moment_though_it_is_noted_in_several_batches(rig):
+    """So it may share the next one; any other failure is due to the millisecond."""
+    ids = send_postbacks("acme", [MT] * 4, url="http://127.0.0.1:1/")
+    rig.client.hset(keys.PACE + "acme/mt", mapping={"limit": 10})
+    rig.tick()
+    claim(rig, "one")
+    due = []
+    for one, outcome in zip(ids, ("connect_timeout", "connect_timeout", "refused", "status"), strict=True):
+        row = (one, "acme/mt", "parked", 1, "{}", 300_000, "failed", outcome)
+        due += [next_ms for _, next_ms in rig.scripts.commit("one", 30_000, 10, 60, row)]
+        time.sleep(0.011)
+    assert due[0] % 1000 == due[1] % 1000 == 0
+    assert due[1] - due[0] in {0, 1000}
+    assert due[3] - due[2] < 1000
+    assert (due[2] % 1000, due[3] % 1000) != (0, 0)
+    now_ms = rig.client.time()[0] * 1000
+    assert all(299_000 <= one - now_ms <= 302_000 for one in due)
 
 
 def test_a_worker_that_lost_its_lease_changes_nothing(rig):
