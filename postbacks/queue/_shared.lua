@@ -80,6 +80,15 @@ local function finish(id, account, state, reason, index)
   leave_backlog(account)
 end
 
+-- ids go to the ends of their lanes
+local function append(lanes)
+  local turns = redis.call('HMGET', TURNS, 'trusted', 'suspect')
+  for lane, ids in pairs(lanes) do
+    call_many('RPUSH', LANE .. lane, ids)
+    make_ready(lane, nil, turns)
+  end
+end
+
 -- Parked postbacks whose countdown has ended go to the end of their lanes; one whose process died while it was
 -- sent alone goes back to the quarantine. Returns how many, `at_most` if there may be more.
 local function release_due(at_most)
@@ -101,10 +110,6 @@ local function release_due(at_most)
       end
     end
   end
-  local turns = redis.call('HMGET', TURNS, 'trusted', 'suspect')
-  for lane, ids in pairs(touched) do
-    call_many('RPUSH', LANE .. lane, ids)
-    make_ready(lane, nil, turns)
-  end
+  append(touched)
   return #due
 end

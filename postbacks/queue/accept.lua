@@ -85,9 +85,5 @@ if redis.call('EXISTS', INTAKE) == 0 then
 elseif messages > 0 then
   redis.call('HDEL', INTAKE_LEASE, 'alone_deaths', 'alone') -- another one is the first now
 end
-local turns = redis.call('HMGET', TURNS, 'trusted', 'suspect')
-for lane, ids in pairs(lanes) do
-  call_many('RPUSH', LANE .. lane, ids)
-  make_ready(lane, nil, turns)
-end
+append(lanes)
 return results
