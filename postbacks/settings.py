@@ -87,7 +87,7 @@ class Settings(BaseSettings):
         30, gt=0, description="Seconds a silent worker keeps its claims; it renews at a third of it."
     )
     release_batch: int = Field(
-        1000, ge=1, le=10_000, description="Parked postbacks released by one script call."
+        1000, ge=1, le=10_000, description="Parked postbacks released by one script call of a tick."
     )
     max_waiting_per_account: int = Field(
         1_000_000,

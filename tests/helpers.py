@@ -201,3 +201,15 @@ def check_places(client: redis.Redis) -> Counter[str]:
         assert ("done" if state in done else state) == where, one
     assert client.llen(keys.INTAKE) == 0
     return Counter(where for (where,) in found.values())
+
+
+def claim(rig: Rig, token: str, **changes: int):
+    """One claim with wide limits."""
+    limits = {
+        "at_most": 100,
+        "suspects_max": 100,
+        "free": 2000,
+        "held_max": 1000,
+        "held_per_lane": 100,
+    } | changes
+    return rig.scripts.claim(token, 30_000, slow_lanes=(), **limits)

@@ -23,11 +23,11 @@ from postbacks.tasks import decide
 
 #: Of each move. Enough for the nanoseconds of schedstat, little enough for five seconds in all.
 COUNT: Final = 2_000
+CALLS: Final = 300
+ROUNDS: Final = 3
 #: Of what is parked, so that no claim releases it before it is measured; and what the clock is moved on by then.
 COUNTDOWN_MS: Final = 60_000
 PAST_IT_MS: Final = COUNTDOWN_MS + 2_000
-CALLS: Final = 300
-ROUNDS: Final = 3
 #: Callers at the same moment.
 CROWD: Final = 50
 _ELSEWHERE: Final = keys.QUEUE + ":calibrate"

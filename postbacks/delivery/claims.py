@@ -198,9 +198,8 @@ class HeldPostbacks:
         taken: list[Held] = []
         while self._lanes and len(taken) < at_least:
             lane, queue = next(iter(self._lanes.items()))
-            taken += self.take(
-                lane, len(queue)
-            )  # all that stand in it: some may have shared a time-out meanwhile
+            # all that stand in it: some may have shared a time-out meanwhile
+            taken += self.take(lane, len(queue))
         return taken
 
     def _lane(self, held: Held) -> deque[str]:

@@ -95,7 +95,7 @@ local function release_due(at_most)
   local due = redis.call('ZRANGEBYSCORE', PARKED, '-inf', now, 'LIMIT', 0, at_most)
   if #due == 0 then return 0 end
   call_many('ZREM', PARKED, due)
-  local touched = {}
+  local lanes = {}
   for _, id in ipairs(due) do
     local owner = redis.call('HMGET', RECORD .. id, 'account', 'group', 'suspicion')
     if owner[1] then
@@ -105,11 +105,11 @@ local function release_due(at_most)
       if owner[3] then
         redis.call('ZADD', QUARANTINE, ALONE, id)
       else
-        touched[lane] = touched[lane] or {}
-        table.insert(touched[lane], id)
+        local ids = lanes[lane] or {}
+        ids[#ids + 1], lanes[lane] = id, ids
       end
     end
   end
-  append(touched)
+  append(lanes)
   return #due
 end

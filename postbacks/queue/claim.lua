@@ -236,10 +236,10 @@ serve(TRUSTED, 'trusted', at_most - #begun)
 if #begun < at_most then serve(SUSPECT, 'suspect', math.min(suspects_max, at_most) - #begun) end
 call_many('HSET', claims, entered)
 
-local again, due = redis.call('ZRANGE', ASIDE, 0, 0, 'WITHSCORES'), redis.call('ZRANGE', PARKED, 0, 0, 'WITHSCORES')
-local again_ms = again[1] and math.max(0, tonumber(again[2]) - now)
-local due_ms = due[1] and math.max(DUE_LOOK_MS, tonumber(due[2]) - now)
-if due_ms and due_ms < (again_ms or math.huge) and redis.call('ZCARD', CLAIMERS) <= DUE_LOOKERS then
-  again_ms = due_ms
+local function first_of(index, soonest_ms)
+  local first = redis.call('ZRANGE', index, 0, 0, 'WITHSCORES')
+  return first[1] and math.max(soonest_ms, tonumber(first[2]) - now) or math.huge
 end
-return { now, begun, held, again_ms or -1 }
+local again_ms = first_of(ASIDE, 0)
+if redis.call('ZCARD', CLAIMERS) <= DUE_LOOKERS then again_ms = math.min(again_ms, first_of(PARKED, DUE_LOOK_MS)) end
+return { now, begun, held, again_ms < math.huge and again_ms or -1 }

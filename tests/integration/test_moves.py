@@ -6,14 +6,9 @@ import time
 from collections import Counter
 
 import pytest
-import redis
-from helpers import Rig, check_places, environment, set_account
+from helpers import Rig, check_places, claim, environment, set_account
 
 from postbacks import accounts, keys, send_postback, send_postbacks
-from postbacks.delivery.claims import Held, HeldPostbacks
-from postbacks.delivery.unsent import Unsent
-from postbacks.errors import BrokerError
-from postbacks.queue.scripts import Scripts
 from postbacks.queue.tick import Tick
 from postbacks.receiver import Answer, Receiver, dead_port
 
@@ -22,18 +17,6 @@ MT = {"ORIGIN": "SMS_MT", "CODE": "N201", "STATUS": "Message Sent", "TO": "15552
 MO = {"ORIGIN": "SMS_MO", "CODE": "N211", "FROM": "15552312102", "TO": "86717", "TEXT": "STOP",
       "RECEIVED": "2013-11-05T05:41:08-05:00"}  # fmt: skip
 SUB = {"ORIGIN": "SUB", "CODE": "N302", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
-
-
-def claim(rig: Rig, token: str, **changes: int):
-    """One claim with wide limits."""
-    limits = {
-        "at_most": 100,
-        "suspects_max": 100,
-        "free": 2000,
-        "held_max": 1000,
-        "held_per_lane": 100,
-    } | changes
-    return rig.scripts.claim(token, 30_000, slow_lanes=(), **limits)
 
 
 def test_every_move_leaves_a_postback_in_one_place(rig):
@@ -175,59 +158,6 @@ def test_a_connect_timeout_counts_for_all_that_were_held_for_the_endpoint(rig):
         assert rig.scripts.give_back("one", [row[0].decode() for row in held]) == 51
         assert check_places(rig.client) == {"waiting": 51, "sending": 1}
         assert now_ms
-
-
-def test_what_is_given_back_keeps_its_order_and_counts_no_attempt(rig):
-    """The front of the lane is as it was."""
-    with Receiver(lambda _: Answer(500)) as receiver:
-        set_account("acme", url=receiver.url())
-        ids = send_postbacks("acme", [MT] * 10)
-        rig.tick()
-        rig.client.hset(keys.PACE + "acme/mt", mapping={"failing": 1, "limit": 1})
-        _, begun, held, _ = claim(rig, "one")
-        assert [begun[0][0].decode(), *(row[0].decode() for row in held)] == ids
-        rig.scripts.give_back("one", ids[1:])
-        assert [one.decode() for one in rig.client.lrange(keys.lane("acme/mt"), 0, -1)] == ids[1:]
-        assert {rig.record(one).attempts for one in ids[1:]} == {()}
-        assert {rig.client.hget(keys.record(one), "attempts") for one in ids[1:]} == {b"0"}
-
-
-def test_what_an_ending_loop_holds_of_many_lanes_goes_back_some_at_a_time_each_lane_in_its_order(rig):
-    """Whole lanes, so that a lane's first one ends up in front; where the broker fails all is held as before."""
-    lanes = {}
-    for number in range(5):
-        lanes[f"a{number}/mt"] = send_postbacks(f"a{number}", [MT] * 201, url="http://127.0.0.1:1/")
-        rig.client.hset(f"{keys.PACE}a{number}/mt", mapping={"failing": 1, "limit": 1})
-    rig.tick()
-    rows = claim(rig, "one", held_per_lane=201)[2]
-    assert len(rows) == 1000
-    held = HeldPostbacks()
-    for row in rows:
-        held.add(Held.from_row(row, 1))
-    with pytest.raises(BrokerError):
-        Unsent(Scripts(redis.Redis(port=1)), "one").give_back(held)
-    assert len(held) == 1000
-    unsent = Unsent(rig.scripts, "one")
-    unsent.give_back(held)
-    assert len(held) == 400
-    unsent.give_back(held)
-    assert len(held) == 0
-    for lane, ids in lanes.items():
-        assert [one.decode() for one in rig.client.lrange(keys.lane(lane), 0, -1)] == ids[1:]
-        assert rig.client.hmget(keys.PACE + lane, "claimed", "held") == [b"1", b"0"]
-    assert check_places(rig.client) == {"waiting": 1000, "sending": 5}
-
-
-def test_giving_back_passes_over_a_record_that_somebody_has_deleted(rig):
-    """The others go back all the same; nothing of it stays among the claims."""
-    ids = send_postbacks("acme", [MT] * 5, url="http://127.0.0.1:1/")
-    rig.client.hset(keys.PACE + "acme/mt", mapping={"failing": 1, "limit": 1})
-    rig.tick()
-    claim(rig, "one")
-    rig.client.delete(keys.record(ids[2]))
-    assert rig.scripts.give_back("one", ids) == 4
-    assert [one.decode() for one in rig.client.lrange(keys.lane("acme/mt"), 0, -1)] == [ids[1], *ids[3:]]
-    assert rig.client.hkeys(keys.claims("one")) == [ids[0].encode()]
 
 
 def test_what_shares_a_time_out_is_due_at_one_moment_though_it_is_noted_in_several_batches(rig):
