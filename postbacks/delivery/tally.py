@@ -32,6 +32,8 @@ DEAD: Final = "dead"
 #: Counted by ``queue/tick.py``.
 TICKS: Final = "ticks"
 LATE_TICKS: Final = "late_ticks"
+#: Counted by ``queue/accept.lua``.
+ID_TAKEN: Final = "id_taken"
 
 #: What one worker counts of itself, in the order of its shared memory.
 OWN_NAMES: Final = (

@@ -106,7 +106,7 @@ for i = 4 + extra, #ARGV, 2 do
   local state, lane = r[1], ''
   if not state then state = redis.call('EXISTS', RECORD .. id) == 1 and '?' or '' end
   if r[2] and r[3] and r[3] ~= '' then lane = r[2] .. '/' .. r[3] end
-  local remembered = state == 'cancelled' and not r[2]
+  local remembered = state == 'cancelled' and not r[4] -- by `cancel`: it never was a postback
   local found = places_of(id, lane, ARGV[i + 1])
   local right = NAMES[state] == 'lane' and 'lane ' .. lane or NAMES[state]
   local names = {}

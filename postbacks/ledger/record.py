@@ -2,8 +2,8 @@
 
 The record is one hash. Scripts write its fields: schema, state, account, group, origin, code, url,
 endpoint, xml, created_ms, sequence, attempts (POSTs begun), failures (attempts that count against
-the resends), bytes, and where they apply next_ms, sent_ms, ended_ms, reason, cancel, raw, and one
-``attempt:N`` a POST (JSON).
+the resends), bytes, digest (``ledger/digest.py``), and where they apply next_ms, sent_ms, ended_ms, reason, cancel,
+raw, first_id (the id that it came with, which another postback has), and one ``attempt:N`` a POST (JSON).
 """
 
 from __future__ import annotations
@@ -117,6 +117,10 @@ class Record:
     next_ms: int | None
     ended_ms: int | None
     raw: bytes | None
+    #: None in a record of version 0.1.0.
+    digest: bytes | None = None
+    #: The id that it came with, where that is another postback's.
+    first_id: str = ""
 
     @classmethod
     def from_hash(cls, postback_id: str, fields: dict[bytes, bytes]) -> Record:
@@ -124,7 +128,7 @@ class Record:
         text = {
             name.decode(): value.decode("utf-8", "replace")
             for name, value in fields.items()
-            if name not in {b"xml", b"raw"}
+            if name not in {b"xml", b"raw", b"digest"}
         }
         attempts = sorted(
             (Attempt.from_json(value) for name, value in text.items() if name.startswith("attempt:")),
@@ -147,6 +151,8 @@ class Record:
             next_ms=int(float(text["next_ms"])) if "next_ms" in text else None,
             ended_ms=int(float(text["ended_ms"])) if "ended_ms" in text else None,
             raw=fields.get(b"raw"),
+            digest=fields.get(b"digest"),
+            first_id=text.get("first_id", ""),
         )
 
     def shown(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 ::
 
     (queue) -> waiting | parked | skipped | dead     taken in
+    (queue) -> cancelled                             revoked before it was taken in
     waiting -> sending                               claimed
     sending -> delivered | parked | dead             its POST was noted
     sending -> waiting                               given back, or its lease ran out
@@ -40,3 +41,11 @@ CELERY_STATES: Final = {
     SKIPPED: celery_states.FAILURE,
     CANCELLED: celery_states.REVOKED,
 }
+
+#: What ``accept.lua`` says of a postback: accepted; known already, so left as it is; dead as too many of its account wait;
+#: dead under a fresh id as another postback has its own; cancelled before it was taken in.
+ACCEPTED: Final = 1
+KNOWN: Final = 0
+BACKLOG_FULL: Final = -1
+ID_TAKEN: Final = -2
+REVOKED: Final = 2

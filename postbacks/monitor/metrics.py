@@ -175,6 +175,11 @@ def _system(found: Figures, settings: Settings) -> Iterator[Metric]:
         "Ticks that finished more than 2.5 s after the one before.",
         found.totals.get(tally.LATE_TICKS, 0),
     )
+    yield counter(
+        "postbacks_ids_taken",
+        "Postbacks kept as dead because another one had their id.",
+        found.totals.get(tally.ID_TAKEN, 0),
+    )
     yield from attempts("postbacks", found.totals, "of all workers")
     yield gauge("postbacks_broker_memory_bytes", "Memory that the broker uses.", found.used_memory_bytes)
     yield gauge(

@@ -1,17 +1,21 @@
 -- accept: turns the first messages of the intake list into records and puts each postback in its one place.
--- An id that the ledger has already is left as it stands: the same id sent again is one postback.
+-- The same postback sent again under its id is one postback: its record is left as it stands. Another one under an id
+-- that is taken is kept as dead under an id of its own (`id_taken`), so that it does not vanish.
 --
+-- KEYS[last]  hash  postbacks:totals
 -- ARGV[2] token of the tick   ARGV[3] schema version of records   ARGV[4] backlog allowed per account
 -- ARGV[5] bytes of memory that a record takes beside its own texts (an estimate)
--- ARGV[6] how many messages of the intake these are   ARGV[7..] twelve a postback: id, account, group, origin, code, url, endpoint, xml,
+-- ARGV[6] how many messages of the intake these are   ARGV[7..] thirteen a postback: id, account, group, origin, code, url, endpoint, xml,
 --   place (waiting | skipped | dead), reason, raw message (dead ones only),
---   due in ms since the epoch or '' (a caller's eta or countdown)
+--   due in ms since the epoch or '' (a caller's eta or countdown), digest (`ledger/digest.py`)
 -- Returns false if the lease was lost (nothing is changed), else one number a postback:
---   1 accepted, 0 known already, -1 dead because its account's backlog is full.
+--   1 accepted, 0 known already, -1 dead because its account's backlog is full, -2 dead because its id is taken, 2 cancelled
+--   before it came.
 -- Atomic: they leave the intake in the same step.
 local token, schema = ARGV[2], ARGV[3]
 local backlog_max, overhead, messages = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
-local WIDTH, FIRST = 12, 7
+local WIDTH, FIRST = 13, 7
+local TOTALS = KEYS[#KEYS]
 
 if redis.call('HGET', INTAKE_LEASE, 'token') ~= token then return false end
 
@@ -32,12 +36,27 @@ for at = FIRST, #ARGV, WIDTH do
   local id, account, group, origin = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   local code, url, endpoint, xml = ARGV[at + 4], ARGV[at + 5], ARGV[at + 6], ARGV[at + 7]
   local place, reason, raw = ARGV[at + 8], ARGV[at + 9], ARGV[at + 10]
-  local due_ms = tonumber(ARGV[at + 11])
+  local due_ms, digest = tonumber(ARGV[at + 11]), ARGV[at + 12]
   local record = RECORD .. id
-  if redis.call('EXISTS', record) == 1 then
-    results[#results + 1] = 0
-  else
-    local result = 1
+  local result, first_id = 1, nil
+  local known = redis.call('HMGET', record, 'state', 'digest', 'schema', 'account')
+  if known[1] and not known[3] then -- no postback: `cancel` remembers that the id is not to be sent
+    redis.call('DEL', record)
+    if place ~= 'dead' and (known[4] or account) == account then place, reason, result = 'cancelled', 'revoked', 2 end
+  elseif known[1] and known[2] == digest then
+    result = 0
+  elseif known[1] then
+    id, first_id = string.sub(redis.sha1hex(id .. digest), 1, 32), id -- `ledger/digest.py` makes the same of them
+    record = RECORD .. id
+    if redis.call('EXISTS', record) == 1 then
+      result = 0 -- this one was kept before
+    else
+      result = -2
+      if place ~= 'dead' then place, reason = 'dead', 'id_taken' end
+      redis.call('HINCRBY', TOTALS, 'id_taken', 1)
+    end
+  end
+  if result ~= 0 then
     if place == 'waiting' then
       if due_ms and due_ms > now then place = 'parked' end
       local backlog = counted(joined, BACKLOG, account)
@@ -52,7 +71,8 @@ for at = FIRST, #ARGV, WIDTH do
     sequence.now = sequence.now + 1
     redis.call('HSET', record, 'schema', schema, 'state', place, 'account', account, 'group', group,
       'origin', origin, 'code', code, 'url', url, 'endpoint', endpoint, 'xml', xml, 'created_ms', now,
-      'sequence', sequence.now, 'attempts', 0, 'failures', 0, 'bytes', bytes)
+      'sequence', sequence.now, 'attempts', 0, 'failures', 0, 'bytes', bytes, 'digest', digest)
+    if first_id then redis.call('HSET', record, 'first_id', first_id) end
     total_bytes = total_bytes + bytes
     if place == 'waiting' then
       local lane = account .. '/' .. group
@@ -69,8 +89,8 @@ for at = FIRST, #ARGV, WIDTH do
       entries[#entries + 1] = now
       entries[#entries + 1] = id
     end
-    results[#results + 1] = result
   end
+  results[#results + 1] = result
 end
 for account, count in pairs(joined) do
   if count.now > count.before then redis.call('HINCRBY', BACKLOG, account, count.now - count.before) end

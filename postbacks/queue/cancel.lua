@@ -1,17 +1,24 @@
 -- cancel: a postback that waits or is parked is never sent. One whose POST is open is not sent again.
--- An id that is not known yet is remembered, so that its message, still in Celery's queue, is dropped.
+-- An id that is not known yet is remembered, so that the first message with it that comes is not sent (`accept`).
 --
 -- ARGV[2] id   ARGV[3] seconds to remember an id that is not known yet
--- Returns the state the postback is in afterwards.
-local id, remember_s = ARGV[2], ARGV[3]
+-- ARGV[4] the account whose postback is meant, '' for whosever it is
+-- Returns the state the postback is in afterwards, '' if it is another account's.
+local id, remember_s, account = ARGV[2], ARGV[3], ARGV[4]
 local record = RECORD .. id
-local r = redis.call('HMGET', record, 'state', 'account', 'group')
+local r = redis.call('HMGET', record, 'state', 'account', 'group', 'schema')
 local state = r[1]
-if not state then
+if not r[4] then -- no postback of this id yet
   redis.call('HSET', record, 'state', 'cancelled', 'reason', 'revoked', 'created_ms', now, 'ended_ms', now)
+  if account == '' then
+    redis.call('HDEL', record, 'account')
+  elseif not state or r[2] then -- what is cancelled for all stays so
+    redis.call('HSET', record, 'account', account)
+  end
   redis.call('EXPIRE', record, remember_s)
   return 'cancelled'
 end
+if account ~= '' and r[2] ~= account then return '' end
 if state == 'waiting' then
   redis.call('LREM', LANE .. r[2] .. '/' .. r[3], 1, id)
   redis.call('ZREM', QUARANTINE, id)

@@ -14,7 +14,10 @@ from postbacks.broker import broker_errors
 from postbacks.catalogue import Event, parse_event
 from postbacks.errors import BrokerError, PostbacksError, UnsupportedOption
 from postbacks.faults import point
+from postbacks.ledger.digest import digest_of, fresh_id, is_same, raw_digest
+from postbacks.ledger.ledger import Ledger
 from postbacks.ledger.record import OVERHEAD_BYTES, SCHEMA
+from postbacks.ledger.states import BACKLOG_FULL, ID_TAKEN, KNOWN
 from postbacks.logs import EventLog, unquoted
 from postbacks.queue import pacing
 from postbacks.queue.message import NEWER, Message, Unreadable, decode
@@ -34,7 +37,7 @@ MAX_PORTION_BYTES: Final = 1 << 20
 #: A message's id, found without reading the message.
 _ID_HEADER: Final = re.compile(rb'"id": ?"([\x21\x23-\x5b\x5d-\x7e]{1,255})"')
 #: Fields of a postback in the arguments of ``accept.lua``.
-FIELDS: Final = 12
+FIELDS: Final = 13
 
 WAITING, SKIPPED, DEAD = "waiting", "skipped", "dead"
 
@@ -212,15 +215,42 @@ class Intake:
         if results is None:
             log.warning("intake.lease_lost", "the next tick takes these messages in", token=token)
             return False
+        self._set_apart(fields, results)
         received(level, fields, results)
-        full = results.count(-1)
+        full = results.count(BACKLOG_FULL)
         if full:
             each = zip(fields[1 :: len(fields) // len(results)], results, strict=True)
-            names = ",".join(sorted({str(account) for account, result in each if result == -1}))
+            names = ",".join(sorted({str(account) for account, result in each if result == BACKLOG_FULL}))
             log.error(
                 "intake.backlog_full", "the backlog is full; they are dead", account=names, postbacks=full
             )
         return True
+
+    def _set_apart(self, fields: list[Argument], results: list[int]) -> None:
+        """Say which postbacks are kept as dead because their id is another postback's.
+
+        A digest may differ though the postback is the same: a record of version 0.1.0 has none. So the documents are
+        compared before anything is said; what is the same is dropped again, as it is known already.
+        """
+        for number, result in enumerate(results):
+            if result != ID_TAKEN:
+                continue
+            at = number * FIELDS
+            taken_id, account, digest = (fields[at + column] for column in (0, 1, FIELDS - 1))
+            kept_id = fields[at] = fresh_id(str(taken_id), bytes(digest))  # type: ignore[arg-type]
+            ledger = Ledger(self._scripts.client)
+            first, kept = ledger.find(str(taken_id)), ledger.find(kept_id)
+            if first is not None and kept is not None and is_same(first, kept):
+                self._scripts.retract(kept_id)
+                results[number] = KNOWN
+                continue
+            log.error(
+                "intake.id_taken",
+                "another postback has this id; this one is kept as dead under a new one",
+                account=str(account) or None,
+                id=kept_id,
+                taken_id=str(taken_id),
+            )
 
 
 def _portions(taken: TakenIn) -> Iterator[list[bytes]]:
@@ -262,6 +292,7 @@ def _sound(
     return (
         message.id, order.account, event.group, event.origin, event.code,
         url or "", endpoint_of(url) if url else "", render(event), place, reason, b"", due,
+        digest_of(order.account, event, order.url),
     )  # fmt: skip
 
 
@@ -279,7 +310,7 @@ def _broken(
     origin_bytes, code_bytes, reason_bytes = texts
     return (
         message_id, account, "", origin_bytes, code_bytes, "", "", b"", DEAD, reason_bytes,
-        raw if reason.startswith(NEWER) else raw[:MAX_RAW_BYTES], "",
+        raw if reason.startswith(NEWER) else raw[:MAX_RAW_BYTES], "", raw_digest(raw),
     )  # fmt: skip
 
 

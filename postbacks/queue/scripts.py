@@ -184,9 +184,15 @@ class Scripts:
         messages: int,
         fields: Iterable[Argument],
     ) -> list[int] | None:
-        """Turn the first messages of the intake into records; None if the lease was lost."""
+        """Turn the first messages of the intake into records; None if the lease was lost.
+
+        Returns:
+            A number a postback, by its name in ``ledger/states.py``.
+        """
         reply: list[int] | None = self.run(
-            "accept", (token, schema, backlog_max, overhead_bytes, messages, *fields)
+            "accept",
+            (token, schema, backlog_max, overhead_bytes, messages, *fields),
+            more_keys=(keys.TOTALS,),
         )
         return reply
 
@@ -263,9 +269,15 @@ class Scripts:
         """Keep a lease; False if it was lost."""
         return bool(self.run("renew", (token, lease_ms)))
 
-    def cancel(self, postback_id: str, remember_s: int) -> str:
-        """Cancel a postback that is not yet sent; returns its state afterwards."""
-        return _text(self.run("cancel", (postback_id, remember_s)))
+    def cancel(self, postback_id: str, remember_s: int, account: str = "") -> str:
+        """Cancel a postback that is not yet sent; returns its state afterwards.
+
+        Args:
+            postback_id: its id.
+            remember_s: how long an id that is not known yet is remembered.
+            account: cancel this account's alone; empty for whosever it is.
+        """
+        return _text(self.run("cancel", (postback_id, remember_s, account)))
 
     def replay(self, postback_id: str) -> str:
         """Send a dead postback again; returns its state afterwards, empty if it is unknown.
@@ -273,6 +285,10 @@ class Scripts:
         ``queued``: a message that only a newer version could read was put back into Celery's queue.
         """
         return _text(self.run("replay", (postback_id, NEWER), more_keys=(keys.QUEUE,)))
+
+    def retract(self, postback_id: str) -> bool:
+        """Drop what was kept as dead for its id; False where it is not kept any more."""
+        return bool(self.run("retract", (postback_id,), more_keys=(keys.TOTALS,)))
 
     def retain(self, done_ms: int, dead_ms: int, bytes_max: int, at_most: int) -> int:
         """Drop records older than these ages or past the memory share; returns how many."""

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from postbacks import keys
 from postbacks.ledger.record import iso
+from postbacks.ledger.states import ID_TAKEN
+from postbacks.ledger.states import REVOKED as WAS_REVOKED
 from postbacks.taskevents.facts import Fields, args_of, error_of, event
 from postbacks.taskevents.share import Levels, is_shown
 
@@ -63,8 +65,12 @@ def received(at_s: float, level: int, fields: Sequence[Any], results: Sequence[i
             continue
         eta = iso(int(row[_DUE])) if row[_DUE] else None
         told.append((event("received", at_s, postback_id, args, 0, eta=eta), shown))
+        if result == WAS_REVOKED:
+            told.append((event("revoked", at_s, postback_id, args, 0, **REVOKED), shown))
         error = ""
-        if result < 0:
+        if result == ID_TAKEN:
+            error = "PostbackDead('id_taken: another postback has its id')"
+        elif result < 0:
             error = "PostbackDead('backlog_full: too many of this account wait')"
         elif broken:
             error = "PostbackDead('the message is no postback: see its record')"

@@ -23,8 +23,10 @@ from hypothesis.stateful import (
 
 from postbacks import keys
 from postbacks.doctor import moves, survey
+from postbacks.ledger.digest import fresh_id
 from postbacks.ledger.ledger import Ledger
 from postbacks.ledger.record import SCHEMA
+from postbacks.ledger.states import ACCEPTED, BACKLOG_FULL, ID_TAKEN, KNOWN, REVOKED
 from postbacks.local import EmbeddedBroker
 from postbacks.queue.scripts import ALONE_DEATHS_MAX, ALONE_LAPSES_MAX, FEW, Scripts
 
@@ -54,6 +56,7 @@ class Postback:
     account: str
     group: str
     due_ms: int | None
+    event: str = "a"
     # queue, intake, waiting, quarantine, claimed, held, parked, delivered, cancelled, dead, dropped
     place: str = "queue"
     token: str = ""
@@ -69,6 +72,10 @@ class Postback:
     @property
     def lane(self) -> str:
         return f"{self.account}/{self.group}"
+
+    @property
+    def digest(self) -> bytes:
+        return f"{self.account} {self.event}".encode()
 
     @property
     def open(self) -> bool:
@@ -98,7 +105,9 @@ class Moves(RuleBasedStateMachine):
         self.messages: list[Postback] = []  # what was published, oldest first; an id may be in it twice
         self.intake: list[Postback] = []
         self.known: dict[str, Postback] = {}  # taken in
-        self.remembered: set[str] = set()  # revoked before they came
+        self.remembered: dict[str, str] = {}  # revoked before they came: whose, empty for anybody's
+        self.first_ids: dict[str, str] = {}  # of what came under an id that was taken
+        self.taken = 0
         self.leases: dict[str, int] = {}  # offset at which a loop's lease ends
         self.intake_lease: tuple[str, int] = ("", 0)
         self.intake_deaths = self.intake_alone_deaths = 0
@@ -153,12 +162,12 @@ class Moves(RuleBasedStateMachine):
         self.client.lpush(keys.QUEUE, one.id)
 
     @precondition(lambda self: self.known or self.messages)
-    @rule(data=st.data())
-    def publish_again(self, data: st.DataObject) -> None:
-        """The same id is sent again."""
+    @rule(data=st.data(), account=st.sampled_from(ACCOUNTS), event=st.sampled_from("ab"))
+    def publish_again(self, data: st.DataObject, account: str, event: str) -> None:
+        """The same id is sent again: for the same postback, for another event, or by another account."""
         sent = {one.id: one for one in (*self.known.values(), *self.messages)}
         again = sent[data.draw(st.sampled_from(sorted(sent)), "id")]
-        twin = Postback(again.id, again.account, again.group, None)
+        twin = Postback(again.id, account, again.group, None, event)
         self.messages.append(twin)
         self.client.lpush(keys.QUEUE, twin.id)
 
@@ -194,7 +203,7 @@ class Moves(RuleBasedStateMachine):
             due = "" if one.due_ms is None else self.epoch_ms(one.due_ms)
             fields += [
                 one.id, one.account, one.group, "SUB", "N301", "http://x/", "http://x:80", "<xml/>",
-                "waiting", "", "", due,
+                "waiting", "", "", due, one.digest,
             ]  # fmt: skip
         reply = self.scripts.accept(token, SCHEMA, BACKLOG_MAX, OVERHEAD, len(first), fields)
         if self.intake_lease[0] != token:
@@ -211,15 +220,27 @@ class Moves(RuleBasedStateMachine):
 
     def accepted(self, one: Postback) -> int:
         """What the model makes of an accepted message."""
-        if one.id in self.known or one.id in self.remembered:
-            return 0
+        known = self.known.get(one.id)
+        if known is not None and known.digest == one.digest:
+            return KNOWN
+        if known is not None:
+            first_id, one.id = one.id, fresh_id(one.id, one.digest)
+            if one.id in self.known:
+                return KNOWN
+            self.known[one.id], one.place = one, "dead"
+            self.first_ids[one.id] = first_id
+            self.taken += 1
+            return ID_TAKEN
+        if self.remembered.pop(one.id, one.account + "?") in {"", one.account}:
+            self.known[one.id], one.place = one, "cancelled"
+            return REVOKED
         waiting = sum(other.open for other in self.known.values() if other.account == one.account)
         self.known[one.id] = one
         if one.group == "mt" and waiting >= BACKLOG_MAX:
             one.place = "dead"
-            return -1
+            return BACKLOG_FULL
         one.place = "parked" if one.due_ms is not None and one.due_ms > self.now else "waiting"
-        return 1
+        return ACCEPTED
 
     def epoch_ms(self, offset_ms: int) -> int:
         """An offset of the model's clock on the broker's."""
@@ -513,6 +534,17 @@ class Moves(RuleBasedStateMachine):
             if not self.client.exists(keys.record(one.id)):
                 del self.known[one.id]
 
+    @precondition(lambda self: any(one.id in self.first_ids for one in self.of("dead")))
+    @rule(data=st.data())
+    def retract(self, data: st.DataObject) -> None:
+        """What came under an id that is taken turns out to be the postback that has it."""
+        ids = sorted(one.id for one in self.of("dead") if one.id in self.first_ids)
+        kept = data.draw(st.sampled_from(ids), "kept")
+        assert self.scripts.retract(kept)
+        assert not self.scripts.retract(kept)
+        del self.known[kept]
+        self.taken -= 1
+
     # -- limits ---------------------------------------------------------------------------------
 
     @rule(
@@ -586,16 +618,18 @@ class Moves(RuleBasedStateMachine):
 
     # -- people ---------------------------------------------------------------------------------
 
-    @rule(data=st.data())
-    def cancel(self, data: st.DataObject) -> None:
-        """One is revoked, wherever it is."""
+    @rule(data=st.data(), account=st.sampled_from(("", *ACCOUNTS)))
+    def cancel(self, data: st.DataObject, account: str) -> None:
+        """A postback is revoked, wherever it is: whosever it is, or that of an account alone."""
         ids = sorted({one.id for one in (*self.known.values(), *self.messages, *self.intake)})
         chosen = data.draw(st.sampled_from(ids), "id") if ids else "p0000"
-        state = self.scripts.cancel(chosen, 86_400)
+        state = self.scripts.cancel(chosen, 86_400, account)
         one = self.known.get(chosen)
         if one is None:
-            self.remembered.add(chosen)
+            self.remembered[chosen] = account if self.remembered.get(chosen) != "" else ""
             assert state == "cancelled"
+        elif account not in {"", one.account}:
+            assert state == ""
         elif one.place in {"waiting", "quarantine", "parked"}:
             one.place = "cancelled"
             assert state == "cancelled"
@@ -648,6 +682,7 @@ class Moves(RuleBasedStateMachine):
         self.all_in_their_places()
         self.attempts_are_counted_right()
         self.counts_are_right()
+        self.ids_are_told_apart()
         self.lanes_that_may_be_claimed_from_are_in_turn()
 
     def all_in_their_places(self) -> None:
@@ -683,6 +718,13 @@ class Moves(RuleBasedStateMachine):
             assert {attempt.number: attempt.outcome for attempt in record.attempts} == one.noted
             missing = set(range(1, begun + 1)) - set(one.noted)
             assert missing == ({begun} if one.place == "claimed" else set()), one
+
+    def ids_are_told_apart(self) -> None:
+        """What came under an id that is taken names it, and is counted."""
+        ledger = Ledger(self.client)
+        first_ids = {one: ledger.get(one).first_id for one in self.known}
+        assert first_ids == {one: self.first_ids.get(one, "") for one in self.known}
+        assert int(self.client.hget(keys.TOTALS, "id_taken") or 0) == self.taken
 
     def counts_are_right(self) -> None:
         """Backlogs and the estimate of memory."""

@@ -1,0 +1,12 @@
+-- retract: a postback that was kept as dead for its id is dropped: it turned out to be the one that has the id.
+--
+-- KEYS[last]  hash  postbacks:totals
+-- ARGV[2] the id that it was kept under
+-- Returns 1, or 0 where it is not kept any more.
+local id = ARGV[2]
+local bytes = redis.call('HGET', RECORD .. id, 'bytes')
+if not bytes or redis.call('ZREM', DEAD, id) == 0 then return 0 end
+redis.call('DEL', RECORD .. id)
+redis.call('DECRBY', LEDGER_BYTES, tonumber(bytes))
+redis.call('HINCRBY', KEYS[#KEYS], 'id_taken', -1)
+return 1

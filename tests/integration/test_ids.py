@@ -1,0 +1,133 @@
+"""An id stands for one account's one event: anything else under it is never silent."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+from helpers import Rig, set_account
+
+from postbacks import keys, send_postback
+from postbacks.catalogue import parse_event
+from postbacks.ledger import states
+from postbacks.ledger.digest import digest_of, fresh_id
+from postbacks.ledger.ledger import Ledger
+from postbacks.queue.message import SCHEMA_HEADER
+from postbacks.receiver import Receiver
+from postbacks.tasks import resend
+
+ID = "order-18"
+STOP = {"ORIGIN": "SMS_MO", "CODE": "N211", "FROM": "15552312102", "TO": "86717", "TEXT": "STOP",
+        "RECEIVED": "2013-11-05T05:41:08-05:00"}  # fmt: skip
+HELP = STOP | {"TEXT": "HELP"}
+
+
+@pytest.fixture
+def receiver() -> Receiver:
+    with Receiver() as made:
+        for account in ("acme", "globex"):
+            set_account(account, url=made.url(f"/{account}"))
+        yield made
+
+
+def send(account: str, event: dict[str, str], url: str | None = None, postback_id: str = ID) -> None:
+    """Send as a client that knows no ledger: what the caller could be told is found at take-in."""
+    send_postback.app.send_task(
+        "postbacks.send_postback",
+        args=[account, event],
+        kwargs={"url": url} if url else {},
+        task_id=postback_id,
+        queue=keys.QUEUE,
+        headers={SCHEMA_HEADER: 1},
+    )
+
+
+def way_of(rig: Rig) -> None:
+    rig.tick()
+    rig.deliver()
+
+
+OTHERS = {
+    "another account's": ("globex", STOP, None),
+    "another event of the account": ("acme", HELP, None),
+    "the same event to a URL of its own": ("acme", STOP, "/elsewhere"),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+@pytest.mark.parametrize("together", [True, False], ids=["in one tick", "in another tick"])
+def test_another_postback_under_an_id_that_is_taken_is_dead_under_a_fresh_one(
+    rig, receiver, caplog, other, together
+):
+    account, event, path = OTHERS[other]
+    url = path and receiver.url(path)
+    send("acme", STOP)
+    if not together:
+        way_of(rig)
+    send(account, event, url)
+    with caplog.at_level(logging.ERROR):
+        way_of(rig)
+    ledger = Ledger(rig.client)
+    first, (kept,) = ledger.get(ID), ledger.ended(dead=True, at_most=10)
+    assert (first.account, first.state) == ("acme", states.DELIVERED)
+    assert (kept.account, kept.code, kept.state, kept.reason) == (account, "N211", states.DEAD, "id_taken")
+    assert kept.first_id == ID
+    assert [request.path for request in receiver.received] == ["/acme"]
+    assert f"taken_id={ID}" in caplog.text
+    assert f"account={account}" in caplog.text
+    assert rig.client.hget(keys.TOTALS, "id_taken") == b"1"
+
+
+def test_the_same_postback_sent_again_is_one(rig, receiver):
+    for number in ("7", "7", 7):  # an int is its digits
+        send("acme", STOP | {"TRANSACTIONID": number})
+        way_of(rig)
+    assert len(receiver.received) == 1
+    assert not rig.client.zcard(keys.DEAD)
+    assert not rig.client.hexists(keys.TOTALS, "id_taken")
+
+
+def test_what_is_kept_apart_is_kept_once_however_often_it_comes(rig, receiver):
+    send("acme", STOP)
+    for _ in range(3):
+        send("globex", STOP)
+        way_of(rig)
+    assert rig.client.zcard(keys.DEAD) == 1
+    assert rig.client.hget(keys.TOTALS, "id_taken") == b"1"
+
+
+def test_what_is_kept_apart_can_be_sent_again(rig, receiver):
+    send("acme", STOP)
+    send("globex", STOP)
+    way_of(rig)
+    assert resend(fresh_id(ID, digest_of("globex", parse_event(STOP), None))) == states.WAITING
+    rig.deliver()
+    assert [request.path for request in receiver.received] == ["/acme", "/globex"]
+
+
+@pytest.mark.parametrize(
+    ("account", "event", "dead"),
+    [("acme", STOP, 0), ("acme", HELP, 1), ("globex", STOP, 1)],
+    ids=["the same", "another event", "another account's"],
+)
+def test_a_record_of_the_version_before_is_compared_by_its_document(rig, receiver, account, event, dead):
+    send("acme", STOP)
+    way_of(rig)
+    rig.client.hdel(keys.record(ID), "digest")
+    bytes_before = int(rig.client.get(keys.LEDGER_BYTES))
+    send(account, event)
+    way_of(rig)
+    assert rig.client.zcard(keys.DEAD) == dead
+    assert int(rig.client.hget(keys.TOTALS, "id_taken")) == dead
+    assert (int(rig.client.get(keys.LEDGER_BYTES)) == bytes_before) == (not dead)
+    assert len(receiver.received) == 1
+
+
+def test_a_message_that_is_no_postback_is_kept_though_its_id_is_taken(rig, receiver):
+    send("acme", STOP)
+    send("acme", {"ORIGIN": "SMS_MO", "CODE": "N999"})
+    way_of(rig)
+    (kept,) = Ledger(rig.client).ended(dead=True, at_most=10)
+    assert kept.first_id == ID
+    assert "N999" in kept.reason or "CODE" in kept.reason
+    assert kept.raw
