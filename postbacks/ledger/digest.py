@@ -6,31 +6,28 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from typing import TYPE_CHECKING, Final
 
 from postbacks.errors import InvalidEvent
 from postbacks.xml import read
 
 if TYPE_CHECKING:
-    from postbacks.catalogue import Event
     from postbacks.ledger.record import Record
 
 #: Bytes of a digest: two postbacks with the same one by chance are not met in a lifetime.
 DIGEST_BYTES: Final = 16
 
 
-def digest_of(account: str, event: Event, url: str | None) -> bytes:
-    """Return the digest of a postback, the same in every version of Python and of postbacks.
+def digest_of(account: str, document: bytes, url: str | None) -> bytes:
+    """Return the digest of a postback.
 
     Args:
         account: name of the account.
-        event: the event.
+        document: the event as its XML document, which is the same bytes for the same tags (``xml.render``).
         url: the call's own URL, None where the account's is used.
     """
-    # ASCII, since what Python would print as it is changes with its version of Unicode.
-    text = json.dumps([account, url, event.to_mapping()])
-    return hashlib.blake2b(text.encode(), digest_size=DIGEST_BYTES).digest()
+    names = f"{account} {'' if url is None else url}\n"  # neither holds a space
+    return hashlib.blake2b(names.encode() + document, digest_size=DIGEST_BYTES).digest()
 
 
 def raw_digest(message: bytes) -> bytes:

@@ -289,10 +289,11 @@ def _sound(
     if message.expires is not None and now is not None and message.expires <= now:
         place, reason = SKIPPED, "expired"
     due = int(message.eta.timestamp() * 1000) if message.eta else ""
+    document = render(event)
     return (
         message.id, order.account, event.group, event.origin, event.code,
-        url or "", endpoint_of(url) if url else "", render(event), place, reason, b"", due,
-        digest_of(order.account, event, order.url),
+        url or "", endpoint_of(url) if url else "", document, place, reason, b"", due,
+        digest_of(order.account, document, order.url),
     )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from postbacks.ledger.ledger import Ledger
 from postbacks.queue.message import SCHEMA_HEADER
 from postbacks.receiver import Receiver
 from postbacks.tasks import resend
+from postbacks.xml import render
 
 ID = "order-18"
 STOP = {"ORIGIN": "SMS_MO", "CODE": "N211", "FROM": "15552312102", "TO": "86717", "TEXT": "STOP",
@@ -100,7 +101,7 @@ def test_what_is_kept_apart_can_be_sent_again(rig, receiver):
     send("acme", STOP)
     send("globex", STOP)
     way_of(rig)
-    assert resend(fresh_id(ID, digest_of("globex", parse_event(STOP), None))) == states.WAITING
+    assert resend(fresh_id(ID, digest_of("globex", render(parse_event(STOP)), None))) == states.WAITING
     rig.deliver()
     assert [request.path for request in receiver.received] == ["/acme", "/globex"]
 
