@@ -102,14 +102,14 @@ def alone(count: int = 2000, batch: int = 100) -> tuple[float, float]:
             began_s = time.process_time()
             for at in range(0, count, batch):
                 taskevents.received(0, fields[at * 12 : (at + batch) * 12], [1] * batch)
-                taskevents.started(postbacks[at : at + batch], {"acme"})
+                taskevents.started(postbacks[at : at + batch])
                 taskevents.noted(notes[at : at + batch], [[b"delivered", 0]] * batch)
             taskevents.flush()
             return (time.process_time() - began_s) / count * 1e6
 
         taskevents.set_up("worker@host", "postbacks.events", OUTCOMES)
         postbacks = [
-            Claimed(str(uuid.uuid4()), "acme/mt", 1, 0, "acme", "SMS_MT", "N202", 1, 1, "", b"", 1)
+            Claimed(str(uuid.uuid4()), "acme/mt", 1, 0, "acme", "SMS_MT", "N202", 1, 1, "", b"", "", "0", 1)
             for _ in range(count)
         ]
         fields = [

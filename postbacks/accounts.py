@@ -6,10 +6,11 @@ names it in ``POSTBACKS_ACCOUNTS`` (``module:attribute``).
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import re
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -153,6 +154,19 @@ class Account(BaseModel):
         if value is not None:
             interval_us(value)
         return value
+
+    @cached_property
+    def version(self) -> str:
+        """Digest of all that its POSTs are made with: two readings of the account with the same one are the same."""
+        text = self.model_dump_json(exclude={"off", "weight", "rate", "max_transfers"})
+        off = ",".join(sorted(self.off))  # a set has another order in every process
+        return hashlib.blake2b(f"{text}{off}".encode(), digest_size=8).hexdigest()
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Account:
+        """Copy the account; the copy has a version of its own."""
+        copied = super().model_copy(update=update, deep=deep)
+        copied.__dict__.pop("version", None)
+        return copied
 
     @property
     def rate_interval_us(self) -> int:

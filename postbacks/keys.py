@@ -21,6 +21,8 @@ key                                   type    meaning
                                               claimed, those whose POST has not begun)
 ``postbacks:pacing``                  hash    account -> what it has of its own: weight, us between two POSTs (0: no
                                               rate), POSTs open at most (0: any number)
+``postbacks:routes``                  hash    account -> where its postbacks go (``queue/routes.py``)
+``postbacks:gone``                    zset    accounts that are gone; score is when what waits for them ends
 ``postbacks:rates``                   hash    account -> us of the broker's clock from which its next POST counts
 ``postbacks:aside``                   zset    lanes that wait for their account's rate, and accounts and endpoints that
                                               lanes wait for room at; score is when they are looked at again
@@ -84,6 +86,8 @@ TURNS: Final = PREFIX + "turns"
 PARKED: Final = PREFIX + "parked"
 QUARANTINE: Final = PREFIX + "quarantine"
 PACING: Final = PREFIX + "pacing"
+ROUTES: Final = PREFIX + "routes"
+GONE: Final = PREFIX + "gone"
 RATES: Final = PREFIX + "rates"
 ASIDE: Final = PREFIX + "aside"
 ENDPOINTS: Final = PREFIX + "endpoints"

@@ -83,6 +83,11 @@ class Settings(BaseSettings):
     intake_lease_s: float = Field(
         10, gt=0, description="Seconds until messages that a dead tick had taken are taken again."
     )
+    account_removed_keep_s: float = Field(
+        3600,
+        gt=0,
+        description="Seconds that an account may be gone before its postbacks that wait end as dead.",
+    )
     claim_lease_s: float = Field(
         30, gt=0, description="Seconds a silent worker keeps its claims; it renews at a third of it."
     )

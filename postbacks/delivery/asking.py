@@ -29,12 +29,16 @@ class Asked(NamedTuple):
         held: rows of postbacks to hold.
         again_ms: until the first lane may go on that waits for its rate or for room, or, where few loops claim, the
             first parked postback is due; -1 where none is.
+        ended: rows of postbacks that ended unsent: id, account, origin, code, state, reason.
+        still: accounts that stand still, to be looked up.
     """
 
     now_ms: int
     begun: list[list[Any]]
     held: list[list[Any]]
     again_ms: int
+    ended: list[list[Any]]
+    still: set[str]
 
     @property
     def found(self) -> bool:
@@ -90,5 +94,6 @@ class Asking:
         """What the script gave."""
         if self._examines:
             now_ms, begun, later = reply
-            return Asked(now_ms, begun, [], int(LOOK_EVERY_S * 1000) if later else -1)
-        return Asked(*reply)
+            return Asked(now_ms, begun, [], int(LOOK_EVERY_S * 1000) if later else -1, [], set())
+        now_ms, begun, held, again_ms, ended, still = reply
+        return Asked(now_ms, begun, held, again_ms, ended, {account.decode() for account in still})

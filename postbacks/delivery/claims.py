@@ -21,6 +21,9 @@ class Claimed(NamedTuple):
     Attributes:
         number: of this attempt, 1 for the first POST.
         failures: attempts before this one that count against the resends.
+        version: of its account's row, from which its URL is; empty where there is none.
+        own: ``0`` where its URL is the account's, ``1`` where it is the call's own, ``2`` where its account was not known
+            either; empty in a record of version 0.1.0.
         at_ms: when the attempt began, on the broker's clock.
     """
 
@@ -35,15 +38,20 @@ class Claimed(NamedTuple):
     sequence: int
     url: str
     xml: bytes
+    version: str
+    own: str
     at_ms: int
 
     @classmethod
     def from_row(cls, lane: str, row: Sequence[Any], at_ms: int) -> Claimed:
-        """Build one from ``id, number, failures, account, origin, code, created_ms, sequence, url, xml``."""
-        postback_id, number, failures, account, origin, code, created_ms, sequence, url, xml = row
+        """Build one from a row of ``begin.lua``, or one of ``claim.lua`` without its lane and ring."""
+        postback_id, number, failures, account, origin, code, created_ms, sequence, url, xml, version, own = (
+            row
+        )
         return cls(
             postback_id.decode(), lane, int(number), int(failures), account.decode(), origin.decode(),
-            code.decode(), int(created_ms), int(sequence), url.decode(), xml, at_ms,
+            code.decode(), int(created_ms), int(sequence), url.decode(), xml,
+            version.decode(), own.decode(), at_ms,
         )  # fmt: skip
 
     @property
@@ -170,6 +178,10 @@ class HeldPostbacks:
             del self._lanes[lane], self._awake[lane]
         return taken
 
+    def take_lane(self, lane: str) -> list[Held]:
+        """Take all of a lane, in its order."""
+        return self.take(lane, len(self._lanes.get(lane, ())))
+
     def put_back(self, taken: Sequence[Held]) -> None:
         """Hold again what was taken and not begun, in front of the others of its lane."""
         for held in reversed(taken):
@@ -197,9 +209,9 @@ class HeldPostbacks:
         """Take whole lanes, each in its order, until they are so many together."""
         taken: list[Held] = []
         while self._lanes and len(taken) < at_least:
-            lane, queue = next(iter(self._lanes.items()))
-            # all that stand in it: some may have shared a time-out meanwhile
-            taken += self.take(lane, len(queue))
+            taken += self.take_lane(
+                next(iter(self._lanes))
+            )  # some of it may have shared a time-out meanwhile
         return taken
 
     def _lane(self, held: Held) -> deque[str]:

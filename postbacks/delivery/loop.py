@@ -19,6 +19,7 @@ from postbacks.delivery.notes import Decide, Notes
 from postbacks.delivery.opened import OpenTransfers
 from postbacks.delivery.outcomes import Outcome
 from postbacks.delivery.profile import Profile, Profiles
+from postbacks.delivery.report import report_unsent
 from postbacks.delivery.request import headers
 from postbacks.delivery.sharing import Sharing
 from postbacks.delivery.tally import Tally
@@ -40,6 +41,8 @@ log = EventLog(__name__)
 CLAIM_BATCH: Final = 50
 #: Seconds that a loop which must end at once waits for what it has asked the broker.
 ABANDON_HEARS_S: Final = 0.5
+#: Milliseconds after which a postback is claimed again for which the broker and the account store did not agree.
+TURN_BACK_MS: Final = 1000
 #: Postbacks held by one loop at most, over all failing lanes.
 HELD_MAX: Final = 100_000
 
@@ -100,6 +103,7 @@ class DeliveryLoop:
         self._open = OpenTransfers(self._max_transfers, settings.slow_after_s)
         self._claimed: list[Claimed] = []
         self._unsent = Unsent(scripts, self._token)
+        self._turned_back = Unsent(scripts, self._token)
         self._held = HeldPostbacks()
         self._sharing = Sharing(self._held, profiles, self._notes)
         self._next_claim_s = 0.0
@@ -147,7 +151,8 @@ class DeliveryLoop:
                 self._backoff.lost(now_s, error, len(self._open))
                 if self._must_stop() and not self._open:
                     return self.sent  # the leases settle what could not be noted
-            if not (self._open or self._exchange or self._notes or self._claimed or self._unsent):
+            unsent = self._unsent or self._turned_back
+            if not (self._open or self._exchange or self._notes or self._claimed or unsent):
                 if not self._claiming and not len(self._held):
                     break
                 if self._claiming and not found and not len(self._held) and now_s - found_s >= self._linger_s:
@@ -275,6 +280,7 @@ class DeliveryLoop:
             self._unsent.add(one.id for one in self._claimed)
             self._claimed.clear()
             self._unsent.postpone(0, "worker_stopped")
+            self._turn_back()
             if not self._open:
                 self._unsent.leave()
         except BrokerError as error:
@@ -299,7 +305,17 @@ class DeliveryLoop:
             self._held.add(one)
             self._open.judge(one.lane, in_trouble=True)
         self._next_claim_s = now_s + asked.wait_s(self._asked_for)
+        report_unsent(asked.ended)
+        if asked.still:
+            self._look_again(asked.still, asked.now_ms)
         return asked.found
+
+    def _look_again(self, accounts: set[str], now_ms: int) -> None:
+        """Look accounts up that stand still; what has changed is written where the scripts read it."""
+        try:
+            self._profiles.look_up(accounts, now_ms, anew=True)
+        except PostbacksError as error:
+            log.error("delivery.accounts_unavailable", str(error), postbacks=0)  # noqa: TRY400
 
     def _free(self) -> int:
         return self._max_transfers - len(self._open) - len(self._claimed)
@@ -319,7 +335,7 @@ class DeliveryLoop:
         if not chosen:
             return
         try:
-            now_ms, rows, later, full, tried = self._scripts.begin(
+            now_ms, rows, later, full, tried, moved = self._scripts.begin(
                 self._token,
                 [held.id for held in chosen],
                 self._settings.endpoint_max_transfers,
@@ -328,12 +344,15 @@ class DeliveryLoop:
         except BrokerError:
             self._held.put_back(chosen)  # asked again, the script counts no second attempt
             raise
-        waiting = {one.decode() for one in later}
+        gone_elsewhere = {raw_id.decode() for raw_id in moved}
+        waiting = {one.decode() for one in later} | gone_elsewhere
         self._held.settle(chosen, waiting, {endpoint.decode() for endpoint in full})
         self._sharing.others(tried)
         if waiting:
             self._next_begin_s = now_s + LOOK_AGAIN_S
         lane_of = {held.id: held.lane for held in chosen}
+        for lane in {lane_of[postback_id] for postback_id in gone_elsewhere}:
+            self._unsent.give_back_lane(self._held, lane)
         for row in rows:
             self._claimed.append(Claimed.from_row(lane_of[row[0].decode()], row, now_ms))
         if len(rows) + len(waiting) < len(chosen):
@@ -348,27 +367,35 @@ class DeliveryLoop:
         of it is counted.
         """
         self._unsent.postpone()  # those of an earlier turn, in which the broker did not answer
+        self._turn_back()
         if not self._claimed:
             return
         claimed, self._claimed = self._claimed, []
         profiles: dict[str, Profile] = {}
         try:
-            profiles = self._profiles.look_up({one.account for one in claimed}, claimed[0].at_ms)
+            profiles = self._profiles.agree_on(claimed)
         except PostbacksError as error:
             log.error("delivery.accounts_unavailable", str(error), postbacks=len(claimed))  # noqa: TRY400
-        self._unsent.add(one.id for one in claimed if one.account not in profiles)
+            self._unsent.add(postback.id for postback in claimed)
+        else:
+            self._turned_back.add(postback.id for postback in claimed if postback.id not in profiles)
         for one in claimed:
-            if one.account not in profiles:
+            if one.id not in profiles:
                 continue
             try:
-                self._begin(one, profiles[one.account])
+                self._begin(one, profiles[one.id])
             except (ValueError, TypeError):
                 # A record that somebody has spoilt must not take the others along; its lease settles it, which
                 # ends with this loop's.
                 log.exception("delivery.not_begun", account=one.account, id=one.id)
                 self._drain()
-        started(claimed, profiles)
+        started([postback for postback in claimed if postback.id in profiles])
         self._unsent.postpone()
+        self._turn_back()
+
+    def _turn_back(self) -> None:
+        """Put off for a moment what was claimed by another reading of its account. Raises BrokerError."""
+        self._turned_back.postpone(TURN_BACK_MS, "account_changed")
 
     def _begin(self, claimed: Claimed, profile: Profile) -> None:
         lines = headers(

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from standardwebhooks import Webhook
 from standardwebhooks.webhooks import EmptyWebhookSecretError
 
 from postbacks.accounts import Account, AccountStore, find_accounts
+from postbacks.delivery.claims import Claimed
 from postbacks.errors import BrokerError, InvalidAccount, PostbacksError
 from postbacks.logs import EventLog
-from postbacks.queue import pacing
+from postbacks.queue import pacing, routes
 from postbacks.queue.scripts import Scripts
 from postbacks.settings import Settings
+from postbacks.urls import endpoint_of
 from postbacks.vault import unseal
 
 log = EventLog(__name__)
@@ -41,6 +43,8 @@ class Profile:
         signers: one a secret that signs now, the current one first.
         tls: None for the defaults.
         until_ms: when the first of the signers expires, on the broker's clock; None while none does.
+        version: of the account; empty where the store does not have it.
+        endpoints: of the account's URLs.
     """
 
     connect_timeout_s: float
@@ -49,6 +53,8 @@ class Profile:
     signers: tuple[Webhook, ...] = ()
     tls: Tls | None = None
     until_ms: int | None = None
+    version: str = ""
+    endpoints: frozenset[str] = frozenset()
 
     @classmethod
     def default(cls, settings: Settings) -> Profile:
@@ -77,7 +83,17 @@ class Profile:
             tuple(_signer(account.name, unseal(secret.value)) for secret in signing),
             tls,
             min((s.expires_ms for s in signing if s.expires_ms is not None), default=None),
+            account.version,
+            frozenset(endpoint_of(url) for url in (account.url, account.mo_url, account.pass_url) if url),
         )
+
+    def for_url(self, url: str) -> Profile:
+        """Return the profile of a POST to a call's own URL: what authenticates to the account's servers goes to no other.
+
+        Extra headers, client certificate, authorities and pins go with it only where its scheme, host and port are those
+        of one of the account's URLs. It is signed, and has the account's limits, in any case.
+        """
+        return self if endpoint_of(url) in self.endpoints else replace(self, headers=(), tls=None)
 
 
 def _signer(name: str, secret: str) -> Webhook:
@@ -103,30 +119,69 @@ class Profiles:
         self._default = Profile.default(settings)
         self._known: dict[str, tuple[float, Profile | None]] = {}
 
-    def look_up(self, names: Iterable[str], now_ms: int) -> dict[str, Profile]:
-        """The profiles of these accounts at the broker's time; one look-up for all that are not fresh.
+    def look_up(self, names: Iterable[str], now_ms: int, *, anew: bool = False) -> dict[str, Profile]:
+        """The profiles of these accounts at the broker's time; one look-up for all that are not fresh, or ``anew``.
 
         An account whose profile cannot be made (a secret that the key does not open) is left out, with a
         sentence in the log: its postbacks must not go out unsigned, and no other account shares its trouble.
         """
         now_s = time.monotonic()
         wanted = set(names)
-        stale = [name for name in wanted if self._known.get(name, (0.0, None))[0] <= now_s]
+        stale = [name for name in wanted if anew or self._known.get(name, (0.0, None))[0] <= now_s]
         if stale:
             found = find_accounts(self._accounts, stale)
-            self._pace(stale, found)
             for name in stale:
                 self._known[name] = self._fresh(name, found.get(name), now_s, now_ms)
+            self._tell_broker(stale, found)
         profiles = {name: self._known[name][1] for name in wanted}
         return {name: profile for name, profile in profiles.items() if profile is not None}
 
-    def _pace(self, names: list[str], found: Mapping[str, Account]) -> None:
+    def _tell_broker(self, names: list[str], accounts: Mapping[str, Account]) -> None:
+        """Write what the scripts read of accounts: their pacing, and where their postbacks go."""
         if self._scripts is None:
             return
+        keep_ms = int(self._settings.account_removed_keep_s * 1000)
+        usable = {name: self._known[name][1] is not None for name in accounts}
         try:
-            pacing.refresh(self._scripts, names, found)
+            pacing.refresh(self._scripts, names, accounts)
+            routes.refresh(self._scripts, names, accounts, keep_ms=keep_ms, usable=usable)
         except BrokerError as error:  # what was claimed can be sent all the same
             log.warning("account.not_paced", str(error), accounts=len(names))
+
+    def agree_on(self, claimed: Sequence[Claimed]) -> dict[str, Profile]:
+        """Return the profile of each postback's POST, by its id.
+
+        URL, headers, TLS and secrets of a POST come from one reading of the account. The URL is the broker's: where it
+        was written from another version of the account than the one known here, the account is read anew. A postback for
+        which they do not agree even then, and one that cannot be sent for, is left out.
+
+        Raises:
+            PostbacksError: the account store, or the broker, failed.
+        """
+        at_ms = claimed[0].at_ms
+        known = self.look_up({postback.account for postback in claimed}, at_ms)
+        stale = {
+            postback.account
+            for postback in claimed
+            if postback.account in known and known[postback.account].version != postback.version
+        }
+        if stale:
+            for account in stale:
+                known.pop(account)
+            known |= self.look_up(stale, at_ms, anew=True)
+        agreed: dict[str, Profile] = {}
+        gone: set[str] = set()
+        for postback in claimed:
+            profile = known.get(postback.account)
+            if profile is None or profile.version != postback.version:
+                continue
+            if not profile.version and postback.own in {"0", "1"}:
+                gone.add(postback.account)  # it was known when this was accepted: nothing goes out unsigned
+                continue
+            agreed[postback.id] = profile if postback.own == "0" else profile.for_url(postback.url)
+        if gone and self._scripts is not None:
+            routes.stop(self._scripts, gone, keep_ms=int(self._settings.account_removed_keep_s * 1000))
+        return agreed
 
     def _fresh(
         self, name: str, account: Account | None, now_s: float, now_ms: int

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from postbacks.ledger.record import Attempt, iso
 from postbacks.logs import EventLog
+from postbacks.taskevents import unsent
 
 log = EventLog(__name__)
 
@@ -29,3 +32,14 @@ def report(account: str, postback_id: str, attempt: Attempt, state: str, next_ms
         log.info("postback.cancelled", attempt.detail, **facts)
     elif not state:
         log.warning("postback.claim_lost", attempt.detail, **facts)
+
+
+def report_unsent(rows: Sequence[Sequence[bytes]]) -> None:
+    """Write one line about each postback that ended unsent (``ended`` of ``claim.lua``)."""
+    texts = [[field.decode() for field in row] for row in rows]
+    for postback_id, account, _, _, state, reason in texts:
+        if state == "skipped":
+            log.info("postback.skipped", account=account, id=postback_id, reason=reason)
+        else:
+            log.warning("postback.dead", account=account, id=postback_id, reason=reason)
+    unsent(texts)

@@ -61,6 +61,19 @@ class Unsent:
             held.put_back(lanes)  # given back again, the script moves none twice
             raise
 
+    def give_back_lane(self, held: HeldPostbacks, lane: str) -> None:
+        """Give back all that is held of a lane: its account sends elsewhere now.
+
+        Raises:
+            BrokerError: all of it is held as before.
+        """
+        postbacks = held.take_lane(lane)
+        try:
+            self._scripts.give_back(self._token, [postback.id for postback in postbacks])
+        except BrokerError:
+            held.put_back(postbacks)
+            raise
+
     def leave(self) -> None:
         """The loop ends and claims nothing more."""
         try:

@@ -5,16 +5,17 @@
 -- KEYS[last]  hash  postbacks:totals
 -- ARGV[2] token of the tick   ARGV[3] schema version of records   ARGV[4] backlog allowed per account
 -- ARGV[5] bytes of memory that a record takes beside its own texts (an estimate)
--- ARGV[6] how many messages of the intake these are   ARGV[7..] thirteen a postback: id, account, group, origin, code, url, endpoint, xml,
+-- ARGV[6] how many messages of the intake these are   ARGV[7..] fourteen a postback: id, account, group, origin, code, url, endpoint, xml,
 --   place (waiting | skipped | dead), reason, raw message (dead ones only),
---   due in ms since the epoch or '' (a caller's eta or countdown), digest (`ledger/digest.py`)
+--   due in ms since the epoch or '' (a caller's eta or countdown), digest (`ledger/digest.py`), own ('0' its URL is the account's,
+--   '1' the call's own, '2' so and its account is not known)
 -- Returns false if the lease was lost (nothing is changed), else one number a postback:
 --   1 accepted, 0 known already, -1 dead because its account's backlog is full, -2 dead because its id is taken, 2 cancelled
 --   before it came.
 -- Atomic: they leave the intake in the same step.
 local token, schema = ARGV[2], ARGV[3]
 local backlog_max, overhead, messages = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
-local WIDTH, FIRST = 13, 7
+local WIDTH, FIRST = 14, 7
 local TOTALS = KEYS[#KEYS]
 
 if redis.call('HGET', INTAKE_LEASE, 'token') ~= token then return false end
@@ -71,7 +72,8 @@ for at = FIRST, #ARGV, WIDTH do
     sequence.now = sequence.now + 1
     redis.call('HSET', record, 'schema', schema, 'state', place, 'account', account, 'group', group,
       'origin', origin, 'code', code, 'url', url, 'endpoint', endpoint, 'xml', xml, 'created_ms', now,
-      'sequence', sequence.now, 'attempts', 0, 'failures', 0, 'bytes', bytes, 'digest', digest)
+      'sequence', sequence.now, 'attempts', 0, 'failures', 0, 'bytes', bytes, 'digest', digest,
+      'own', ARGV[at + 13])
     if first_id then redis.call('HSET', record, 'first_id', first_id) end
     total_bytes = total_bytes + bytes
     if place == 'waiting' then

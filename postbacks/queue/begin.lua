@@ -3,13 +3,14 @@
 --
 -- ARGV[2] token   ARGV[3] POSTs that an endpoint may have open, 0 for any number
 -- ARGV[4] ms of the latest POST without a connection that the loop knows of   ARGV[5..] ids
--- Returns {now, rows, later, full, tried}: rows as claim's begun rows without lane and suspect: {id, number, failures,
---   account, origin, code, created_ms, sequence, url, xml}; later: ids that stay held, as their account or
+-- Returns {now, rows, later, full, tried, moved}: rows as claim's begun rows without lane and suspect: {id, number, failures,
+--   account, origin, code, created_ms, sequence, url, xml, version, own}; later: ids that stay held, as their account or
 --   endpoint has no room for them yet; full: the endpoints that had none; tried: {endpoint, ms, account} of the
---   last POST without a connection in time, where none has been made since. An id that is no longer claimed is in
+--   last POST without a connection in time, where none has been made since; moved: ids that stay held and are to go back to their
+--   lanes, as their account sends elsewhere now, wants them no more, or stands still. An id that is no longer claimed is in
 --   none.
 local claims, endpoint_max, told_ms = CLAIMS .. ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local rows, later, full, shut, asked = {}, {}, {}, {}, {}
+local rows, later, full, shut, asked, moved = {}, {}, {}, {}, {}, {}
 
 -- a POST that the loop does not know of may stand for what it holds: it is told before it tries another
 local function untold(endpoint)
@@ -44,10 +45,14 @@ for i = 5, #ARGV do
     finish(id, owner[1], 'cancelled', 'revoked', DONE)
   elseif claimed then
     local r = redis.call('HMGET', record, 'attempts', 'failures', 'account', 'origin', 'code',
-      'created_ms', 'sequence', 'url', 'xml', 'group', 'endpoint')
+      'created_ms', 'sequence', 'url', 'xml', 'group', 'endpoint', 'own')
+    local route = route_of(r[3])
     local number, lane = tonumber(r[1]), r[3] .. '/' .. r[10]
     asked[r[11]] = true
-    if claimed == '0' and not may_begin(lane, r[3], r[11]) then
+    local _, endpoint = target_of(route, r[10], r[4], r[8], r[11], r[12])
+    if claimed == '0' and (endpoint ~= r[11] or route and route.still) then
+      moved[#moved + 1] = id
+    elseif claimed == '0' and not may_begin(lane, r[3], r[11]) then
       later[#later + 1] = id
     else
       if claimed == '0' then
@@ -56,7 +61,8 @@ for i = 5, #ARGV do
         redis.call('HSET', claims, id, 1)
         if redis.call('HINCRBY', PACE .. lane, 'held', -1) < 0 then redis.call('HSET', PACE .. lane, 'held', 0) end
       end
-      rows[#rows + 1] = { id, number, r[2], r[3], r[4], r[5], r[6], r[7], r[8], r[9] }
+      rows[#rows + 1] = { id, number, r[2], r[3], r[4], r[5], r[6], r[7], r[8], r[9],
+        route and route.version or '', r[12] or '' }
     end
   end
 end
@@ -67,4 +73,4 @@ for endpoint in pairs(asked) do
   local start = start_of(endpoint)
   if start and start.up == 0 and start.tried > 0 then tried[#tried + 1] = { endpoint, start.tried, start.by } end
 end
-return { now, rows, later, endpoints, tried }
+return { now, rows, later, endpoints, tried, moved }

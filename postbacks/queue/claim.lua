@@ -10,10 +10,12 @@
 -- ARGV[7] ids held at most   ARGV[8] ids held a failing lane at most
 -- ARGV[9] POSTs that an endpoint may have open, 0 for any number   ARGV[10] weights of groups: 'general=1 mt=0'
 -- ARGV[11..] lanes that have become slow since the last call
--- Returns {now, begun, held, again_ms}: begun rows {id, lane, suspect, number, failures, account, origin, code,
---   created_ms, sequence, url, xml}, held rows {id, lane, endpoint, attempts, failures, account,
+-- Returns {now, begun, held, again_ms, ended, still}: begun rows {id, lane, suspect, number, failures, account, origin, code,
+--   created_ms, sequence, url, xml, version of its account's row, own}, held rows {id, lane, endpoint, attempts, failures, account,
 --   origin, code}; again_ms until the first lane that waits for its rate or for room may go on, or, where few loops
---   claim, the first parked postback is due, whichever is first; -1 without either.
+--   claim, the first parked postback is due, whichever is first; -1 without either; ended rows {id, account, origin, code, state,
+--   reason} of what its account wants no more or has no URL for; still: accounts whose lanes were put aside as they
+--   stand still, to be looked up.
 -- Atomic: an id is in its lane or in the claims.
 local token, lease_ms, at_most, suspects_max = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local free, held_max, held_per_lane = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
@@ -23,7 +25,7 @@ local DUE_MAX = 1000 -- bounds how long it blocks the broker; what shared a time
 local DUE_LOOK_MS = 50 -- what is due soon brings no loop to look more often than it does anyway (LOOK_EVERY_S)
 local DUE_LOOKERS = 2 -- loops that stay for what is due soon; if one hangs there is another
 local claims = CLAIMS .. token
-local begun, held, entered = {}, {}, {}
+local begun, held, entered, ended, still = {}, {}, {}, {}, {}
 
 -- turns of a group's lane beside those of its account's other lanes; of weight 0 are those that give way
 local weights, equal = {}, true
@@ -129,30 +131,48 @@ local function let_through(gate, lane, count, need)
   return math.max(0, math.min(count, by_rate - need, by_open - need))
 end
 
-local function begin(id, lane, pace)
+-- the endpoint that a postback goes to now, its record following its account; nil where it has ended instead
+local function aim(id, account, origin, code, route, group, url, endpoint, own)
+  local to, at, reason = target_of(route, group, origin, url, endpoint, own)
+  if not to then
+    end_unsent(id, account, at, reason)
+    ended[#ended + 1] = { id, account, origin, code, at, reason }
+  elseif to ~= url then
+    redis.call('HSET', RECORD .. id, 'url', to, 'endpoint', at)
+  end
+  return to and at, to
+end
+
+local function begin(id, lane, pace, route, group)
   local record = RECORD .. id
   local r = redis.call('HMGET', record, 'state', 'attempts', 'failures', 'account', 'origin', 'code',
-    'created_ms', 'sequence', 'url', 'xml', 'endpoint')
+    'created_ms', 'sequence', 'url', 'xml', 'endpoint', 'own')
   if r[1] ~= 'waiting' then return 0 end
-  local room, slow = has_room(r[11], endpoint_max, endpoint_max > 0 and reserved_for(r[11]))
-  if not room then return nil, r[11], slow end
-  enter(r[11], endpoint_max)
+  local endpoint, url = aim(id, r[4], r[5], r[6], route, group, r[9], r[11], r[12])
+  if not endpoint then return 0 end
+  local room, slow = has_room(endpoint, endpoint_max, endpoint_max > 0 and reserved_for(endpoint))
+  if not room then return nil, endpoint, slow end
+  enter(endpoint, endpoint_max)
   local number = r[2] + 1
   redis.call('HSET', record, 'state', 'sending', 'attempts', number, 'sent_ms', now)
   entered[#entered + 1] = id
   entered[#entered + 1] = 1
-  begun[#begun + 1] = { id, lane, pace.suspect and 1 or 0, number, r[3], r[4], r[5], r[6], r[7], r[8], r[9], r[10] }
+  begun[#begun + 1] = { id, lane, pace.suspect and 1 or 0, number, r[3], r[4], r[5], r[6], r[7], r[8], url, r[10],
+    route and route.version or '', r[12] or '' }
   return 1
 end
 
-local function hold(id, lane)
+local function hold(id, lane, route, group)
   local record = RECORD .. id
-  local r = redis.call('HMGET', record, 'state', 'endpoint', 'attempts', 'failures', 'account', 'origin', 'code')
+  local r = redis.call('HMGET', record, 'state', 'endpoint', 'attempts', 'failures', 'account', 'origin', 'code',
+    'url', 'own')
   if r[1] ~= 'waiting' then return 0 end
+  local endpoint = aim(id, r[5], r[6], r[7], route, group, r[8], r[2], r[9])
+  if not endpoint then return 0 end
   redis.call('HSET', record, 'state', 'sending')
   entered[#entered + 1] = id
   entered[#entered + 1] = 0
-  held[#held + 1] = { id, lane, r[2], r[3], r[4], r[5], r[6], r[7] }
+  held[#held + 1] = { id, lane, endpoint, r[3], r[4], r[5], r[6], r[7] }
   return 1
 end
 
@@ -168,6 +188,7 @@ local function serve(ring, name, room)
     local pace = pace_of(lane)
     if waiting > 0 and claimable(pace) then
       local account, group = string.match(lane, '^(.*)/([^/]+)$')
+      local route = route_of(account)
       local gate, open, keep, need, stopped = gate_of(account), 1, 0, nil, false
       local base = LANE .. account
       local lanes = redis.call('EXISTS', base .. '/general', base .. '/mo', base .. '/mt', base .. '/pass')
@@ -179,7 +200,11 @@ local function serve(ring, name, room)
         if need then limit = 1 end -- so that it neither delays the urgent nor starves
         open = math.min(waiting, limit - pace.claimed, room, share)
       end
-      if gate and open > 0 then
+      if route and route.still then
+        open, stopped = 0, true
+        redis.call('ZADD', ASIDE, now + STILL_MS, lane)
+        still[#still + 1] = account
+      elseif gate and open > 0 then
         open = let_through(gate, lane, open, need or 0)
         stopped = open == 0
       end
@@ -188,7 +213,7 @@ local function serve(ring, name, room)
       if open > 0 then
         local ids = redis.call('LPOP', LANE .. lane, open)
         for at, id in ipairs(ids) do
-          local count, full, slow = begin(id, lane, pace)
+          local count, full, slow = begin(id, lane, pace, route, group)
           if full then
             for back = #ids, at, -1 do redis.call('LPUSH', LANE .. lane, ids[back]) end
             popped = at - 1
@@ -201,12 +226,12 @@ local function serve(ring, name, room)
             end
             break
           end
-          taken, room = taken + count, room - count
+          taken, room = taken + count, room - 1 -- what has ended counts as well: so a call ends
         end
         if gate then pass(gate, taken) end
         if keep > 0 then
           local before = #held
-          for _, id in ipairs(redis.call('LPOP', LANE .. lane, keep)) do taken = taken + hold(id, lane) end
+          for _, id in ipairs(redis.call('LPOP', LANE .. lane, keep)) do taken = taken + hold(id, lane, route, group) end
           redis.call('HSET', PACE .. lane, 'held', pace.held + #held - before)
         end
         if taken > 0 or not stopped then
@@ -242,4 +267,4 @@ local function first_of(index, soonest_ms)
 end
 local again_ms = first_of(ASIDE, 0)
 if redis.call('ZCARD', CLAIMERS) <= DUE_LOOKERS then again_ms = math.min(again_ms, first_of(PARKED, DUE_LOOK_MS)) end
-return { now, begun, held, again_ms < math.huge and again_ms or -1 }
+return { now, begun, held, again_ms < math.huge and again_ms or -1, ended, still }

@@ -8,13 +8,14 @@
 --   shared: failed as well, and its own POST has not begun), reason
 -- KEYS[last]  hash  totals of all workers
 -- ARGV[last] what this batch adds to the totals, as a JSON object of name and number
--- Returns one row a postback {state or '', next_ms or 0}; '' means that the claim was lost.
+-- Returns one row a postback {state or '', next_ms or 0}; '' means that the claim was lost, 'waiting' that the time-out
+-- which it shared was that of an endpoint that its account has left: it is in its lane again.
 local token, lease_ms, limit_max, forget_s = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
 local claims = CLAIMS .. token
 local WIDTH, FIRST = 8, 6
 local results, lanes, gone = {}, {}, leaving()
 local TOTALS = KEYS[#KEYS]
-local settled, ended, left = {}, { [DONE] = {}, [DEAD] = {} }, {}
+local settled, ended, left, moved = {}, { [DONE] = {}, [DEAD] = {} }, {}, {}
 
 if redis.call('ZSCORE', CLAIMERS, token) then redis.call('ZADD', CLAIMERS, now + lease_ms, token) end
 
@@ -35,6 +36,14 @@ local function note_end(id, account, state, reason, index, number, attempt)
   left[account] = (left[account] or 0) + 1
 end
 
+-- whether a held postback's account sends elsewhere by now than when it was held
+local function has_moved(id, lane)
+  local account, group = string.match(lane, '^(.*)/([^/]+)$')
+  local r = redis.call('HMGET', RECORD .. id, 'origin', 'url', 'endpoint', 'own')
+  local _, endpoint = target_of(route_of(account), group, r[1], r[2], r[3], r[4])
+  return endpoint ~= r[3]
+end
+
 for at = FIRST, #ARGV - 1, WIDTH do
   local id, lane, verdict, number = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   local attempt, countdown_ms, mood, reason = ARGV[at + 4], tonumber(ARGV[at + 5]), ARGV[at + 6], ARGV[at + 7]
@@ -44,6 +53,13 @@ for at = FIRST, #ARGV - 1, WIDTH do
   local known = redis.call('HMGET', record, 'attempt:' .. number, 'cancel', 'next_ms', 'suspicion')
   if known[1] or not held_as[id] then
     results[#results + 1] = { '', 0 }
+  elseif shared and has_moved(id, lane) then
+    held_as[id] = nil
+    settled[#settled + 1] = id
+    redis.call('HSET', record, 'state', 'waiting')
+    moved[lane] = moved[lane] or {}
+    table.insert(moved[lane], 1, id) -- the last one first, so that the first ends up in front
+    results[#results + 1] = { 'waiting', 0 }
   else
     local account, next_ms, state = account_of(lane), 0, verdict
     held_as[id] = nil
@@ -107,6 +123,11 @@ for lane, tally in pairs(lanes) do
     'failing', failing and 1 or 0, 'suspect', suspect and 1 or 0, 'tag', pace.tag)
   if pace.claimed == 0 then redis.call('EXPIRE', PACE .. lane, forget_s) end
   make_ready(lane, pace, turns)
+end
+for lane, ids in pairs(moved) do
+  call_many('LPUSH', LANE .. lane, ids)
+  unclaim(lane, true, #ids)
+  make_ready(lane)
 end
 gone.finish()
 return results

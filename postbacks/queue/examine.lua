@@ -17,23 +17,32 @@ redis.call('HSET', TURNS, 'examined', now) -- room is kept for the quarantine wh
 local function begin(id, how)
   local record = RECORD .. id
   local r = redis.call('HMGET', record, 'state', 'attempts', 'failures', 'account', 'origin', 'code',
-    'created_ms', 'sequence', 'url', 'xml', 'group', 'endpoint')
+    'created_ms', 'sequence', 'url', 'xml', 'group', 'endpoint', 'own')
   if r[1] ~= 'waiting' then return redis.call('ZREM', QUARANTINE, id) and nil end
+  local route = route_of(r[4])
+  if route and route.still then return 0 end
+  local url, endpoint, reason = target_of(route, r[11], r[5], r[9], r[12], r[13])
+  if not url then
+    redis.call('ZREM', QUARANTINE, id)
+    return end_unsent(id, r[4], endpoint, reason)
+  end
   local gate = gate_of(r[4])
   if gate then
     local by_rate, by_open = allowed(gate, gate.interval_us)
     if by_rate < 1 or by_open < 1 then return 0 end
   end
-  if not has_room(r[12], endpoint_max, 0, true) then return 0 end
+  if not has_room(endpoint, endpoint_max, 0, true) then return 0 end
   if gate then pass(gate, 1) end
-  enter(r[12], endpoint_max)
+  enter(endpoint, endpoint_max)
   local number, lane = r[2] + 1, r[4] .. '/' .. r[11]
   redis.call('ZREM', QUARANTINE, id)
-  redis.call('HSET', record, 'state', 'sending', 'attempts', number, 'sent_ms', now)
+  redis.call('HSET', record, 'state', 'sending', 'attempts', number, 'sent_ms', now, 'url', url,
+    'endpoint', endpoint)
   redis.call('HSET', claims, id, how)
   redis.call('HINCRBY', PACE .. lane, 'claimed', 1)
   redis.call('PERSIST', PACE .. lane) -- what counts claims is not forgotten while there are any
-  begun[#begun + 1] = { id, lane, 1, number, r[3], r[4], r[5], r[6], r[7], r[8], r[9], r[10] }
+  begun[#begun + 1] = { id, lane, 1, number, r[3], r[4], r[5], r[6], r[7], r[8], url, r[10],
+    route and route.version or '', r[13] or '' }
   return 1
 end
 

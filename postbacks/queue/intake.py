@@ -9,7 +9,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
-from postbacks.accounts import UNKNOWN_ACCOUNT, Account, AccountStore, check_name, find_accounts
+from postbacks.accounts import ORIGIN_OFF, UNKNOWN_ACCOUNT, Account, AccountStore, check_name, find_accounts
 from postbacks.broker import broker_errors
 from postbacks.catalogue import Event, parse_event
 from postbacks.errors import BrokerError, PostbacksError, UnsupportedOption
@@ -17,9 +17,9 @@ from postbacks.faults import point
 from postbacks.ledger.digest import digest_of, fresh_id, is_same, raw_digest
 from postbacks.ledger.ledger import Ledger
 from postbacks.ledger.record import OVERHEAD_BYTES, SCHEMA
-from postbacks.ledger.states import BACKLOG_FULL, ID_TAKEN, KNOWN
+from postbacks.ledger.states import BACKLOG_FULL, DEAD, ID_TAKEN, KNOWN, SKIPPED, WAITING
 from postbacks.logs import EventLog, unquoted
-from postbacks.queue import pacing
+from postbacks.queue import pacing, routes
 from postbacks.queue.message import NEWER, Message, Unreadable, decode
 from postbacks.queue.scripts import ALONE_DEATHS_MAX, Argument, Scripts, TakenIn
 from postbacks.settings import Settings
@@ -37,9 +37,7 @@ MAX_PORTION_BYTES: Final = 1 << 20
 #: A message's id, found without reading the message.
 _ID_HEADER: Final = re.compile(rb'"id": ?"([\x21\x23-\x5b\x5d-\x7e]{1,255})"')
 #: Fields of a postback in the arguments of ``accept.lua``.
-FIELDS: Final = 13
-
-WAITING, SKIPPED, DEAD = "waiting", "skipped", "dead"
+FIELDS: Final = 14
 
 
 class Order(NamedTuple):
@@ -188,6 +186,8 @@ class Intake:
         expiring = any(isinstance(message, Message) and message.expires for message, _ in read)
         now = self._now() if expiring else None
         pacing.refresh(self._scripts, wanted, accounts)
+        keep_ms = int(self._settings.account_removed_keep_s * 1000)
+        routes.refresh(self._scripts, wanted, accounts, keep_ms=keep_ms)
         fields: list[Argument] = []
         for message, order, raw in orders:
             if isinstance(message, Unreadable) or not isinstance(order, Order):
@@ -236,7 +236,7 @@ class Intake:
             if result != ID_TAKEN:
                 continue
             at = number * FIELDS
-            taken_id, account, digest = (fields[at + column] for column in (0, 1, FIELDS - 1))
+            taken_id, account, digest = (fields[at + column] for column in (0, 1, FIELDS - 2))
             kept_id = fields[at] = fresh_id(str(taken_id), bytes(digest))  # type: ignore[arg-type]
             ledger = Ledger(self._scripts.client)
             first, kept = ledger.find(str(taken_id)), ledger.find(kept_id)
@@ -269,31 +269,37 @@ def _portions(taken: TakenIn) -> Iterator[list[bytes]]:
     yield portion
 
 
-def _route(order: Order, account: Account | None) -> tuple[str | None, str]:
-    if order.url is not None:
+def _target(order: Order, account: Account | None) -> tuple[str, str | None, str]:
+    """Return where a postback goes first (``waiting``, ``skipped`` or ``dead``), to which URL, and the reason of its end."""
+    if account is not None and account.unreadable:
+        return WAITING, order.url, ""  # its account stands still until it can be read; then its URL is known
+    url, reason = order.url, ""
+    if url is None or (account is not None and order.event.origin in account.off):
         # A URL that came with the event needs no account; an origin that is off stays off.
-        if account is not None and order.event.origin in account.off:
-            return account.route(order.event.origin, order.event.group)
-        return order.url, ""
-    if account is None:
-        return None, UNKNOWN_ACCOUNT
-    return account.route(order.event.origin, order.event.group)
+        url, reason = (
+            (None, UNKNOWN_ACCOUNT)
+            if account is None
+            else account.route(order.event.origin, order.event.group)
+        )
+    if url is not None:
+        return WAITING, url, ""
+    return (SKIPPED if reason == ORIGIN_OFF else DEAD), None, reason
 
 
 def _sound(
     message: Message, order: Order, account: Account | None, now: datetime | None
 ) -> tuple[Argument, ...]:
     event = order.event
-    url, reason = _route(order, account)
-    place = WAITING if url else SKIPPED
+    place, url, reason = _target(order, account)
     if message.expires is not None and now is not None and message.expires <= now:
-        place, reason = SKIPPED, "expired"
+        place, reason = DEAD, "expired"
     due = int(message.eta.timestamp() * 1000) if message.eta else ""
     document = render(event)
+    own = "0" if order.url is None else "2" if account is None else "1"
     return (
         message.id, order.account, event.group, event.origin, event.code,
         url or "", endpoint_of(url) if url else "", document, place, reason, b"", due,
-        digest_of(order.account, document, order.url),
+        digest_of(order.account, document, order.url), own,
     )  # fmt: skip
 
 
@@ -311,7 +317,7 @@ def _broken(
     origin_bytes, code_bytes, reason_bytes = texts
     return (
         message_id, account, "", origin_bytes, code_bytes, "", "", b"", DEAD, reason_bytes,
-        raw if reason.startswith(NEWER) else raw[:MAX_RAW_BYTES], "", raw_digest(raw),
+        raw if reason.startswith(NEWER) else raw[:MAX_RAW_BYTES], "", raw_digest(raw), "0",
     )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
--- replay: a dead postback goes to the end of its lane again, with all its resends before it.
--- Its attempts stay in the ledger and its next attempt has the next number.
+-- replay: a dead or skipped postback goes to the end of its lane again, with all its resends before it; one that has
+-- killed processes goes to the quarantine, to be tried alone. Its attempts stay in the ledger and its next attempt has
+-- the next number. Where it goes is found when it is claimed: its account may have another URL by then.
 --
 -- A message that only a newer version could read goes back into Celery's queue, as it came, and the ledger
 -- forgets it: whoever takes it in next reads it again.
@@ -10,21 +11,27 @@
 -- have it.
 local id = ARGV[2]
 local record = RECORD .. id
-local r = redis.call('HMGET', record, 'state', 'account', 'group', 'url', 'raw', 'reason', 'bytes')
-if not r[1] then return '' end
-if r[1] == 'dead' and r[5] and string.sub(r[6] or '', 1, #ARGV[3]) == ARGV[3] then
+local r = redis.call('HMGET', record, 'state', 'account', 'group', 'raw', 'reason', 'bytes')
+local state, account, group, raw, reason, bytes = r[1], r[2], r[3], r[4], r[5] or '', tonumber(r[6] or 0)
+if not state then return '' end
+if state == 'dead' and raw and string.sub(reason, 1, #ARGV[3]) == ARGV[3] then
   redis.call('ZREM', DEAD, id)
   redis.call('DEL', record)
-  redis.call('DECRBY', LEDGER_BYTES, tonumber(r[7] or 0))
-  redis.call('LPUSH', KEYS[#KEYS], r[5])
+  redis.call('DECRBY', LEDGER_BYTES, bytes)
+  redis.call('LPUSH', KEYS[#KEYS], raw)
   return 'queued'
 end
-if r[1] ~= 'dead' or r[4] == '' then return r[1] end -- without a URL there is nothing to send
-local lane = r[2] .. '/' .. r[3]
-redis.call('ZREM', DEAD, id)
+if state ~= 'dead' and state ~= 'skipped' or group == '' then return state end -- a message that is no postback has no group
+redis.call('ZREM', state == 'dead' and DEAD or DONE, id)
 redis.call('HSET', record, 'state', 'waiting', 'failures', 0)
-redis.call('HDEL', record, 'reason', 'ended_ms')
-redis.call('HINCRBY', BACKLOG, r[2], 1)
+redis.call('HDEL', record, 'reason', 'ended_ms', 'alone_deaths', 'alone_lapses')
+redis.call('HINCRBY', BACKLOG, account, 1)
+if reason == 'poison' then
+  redis.call('HSET', record, 'suspicion', 'alone')
+  redis.call('ZADD', QUARANTINE, ALONE, id)
+  return 'waiting'
+end
+local lane = account .. '/' .. group
 redis.call('RPUSH', LANE .. lane, id)
 make_ready(lane)
 return 'waiting'

@@ -30,11 +30,17 @@ KEYS: Final = (
     keys.CLAIMERS, keys.SEQUENCE, keys.BACKLOG, keys.DONE,
     keys.DEAD, keys.LEDGER_BYTES, keys.INTAKE, keys.INTAKE_LEASE,
     keys.QUARANTINE, keys.PACING, keys.RATES, keys.ASIDE,
-    keys.ENDPOINTS, keys.WAITS, keys.STARTS,
+    keys.ENDPOINTS, keys.WAITS, keys.STARTS, keys.ROUTES,
+    keys.GONE,
 )  # fmt: skip
 
 #: Scripts that begin POSTs or end claims, and so have ``_gates.lua`` in front of them.
-GATED: Final = frozenset({"begin", "claim", "commit", "examine", "pace", "postpone", "reap"})
+GATED: Final = frozenset(
+    {"begin", "claim", "commit", "examine", "pace", "postpone", "reap", "retire", "route"}
+)
+
+#: Of them those that ask where an account's postbacks go, and so have ``_routes.lua`` in front of them.
+ROUTED: Final = frozenset({"begin", "claim", "commit", "examine"})
 
 Argument = str | bytes | int | float
 
@@ -79,6 +85,7 @@ class Begun(NamedTuple):
         full: the endpoints that had none.
         tried: endpoint, ms and account of the last POST that had no connection in time, whichever loop made it,
             where none has been made since.
+        moved: ids that stay held and are to go back to their lanes: their account goes elsewhere now, or stands still.
     """
 
     now_ms: int
@@ -86,13 +93,16 @@ class Begun(NamedTuple):
     later: list[bytes]
     full: list[bytes]
     tried: list[tuple[bytes, int, bytes]]
+    moved: list[bytes]
 
 
 @cache
 def source(name: str) -> str:
     """The text of a script: what all begin with, what those at the gates share, then its own."""
     folder = files("postbacks.queue")
-    parts = ("_shared", "_gates", name) if name in GATED else ("_shared", name)
+    gates = ["_gates"] if name in GATED else []
+    routes = ["_routes"] if name in ROUTED else []
+    parts = ("_shared", *gates, *routes, name)
     return "".join((folder / f"{part}.lua").read_text("utf-8") for part in parts)
 
 
@@ -230,7 +240,7 @@ class Scripts:
             The broker's ms, rows to send now, rows to hold, and the ms until the first lane may go on that waits
             for its rate or for room, or, where few loops claim, the first parked postback is due (-1 if none is).
         """
-        now_ms, begun, held, again_ms = self.run(*claim_call(*given, **limits))
+        now_ms, begun, held, again_ms, *_ = self.run(*claim_call(*given, **limits))
         return now_ms, begun, held, again_ms
 
     def begin(self, token: str, ids: Iterable[str], endpoint_max: int = 0, told_ms: int = 0) -> Begun:
@@ -247,6 +257,20 @@ class Scripts:
     def pace(self, accounts: Mapping[str, str]) -> int:
         """Write what accounts have of their own (``pacing.py``); returns how many of them changed."""
         return int(self.run("pace", [text for pair in accounts.items() for text in pair]))
+
+    def route(self, keep_ms: int, rows: Mapping[str, str]) -> int:
+        """Write where accounts' postbacks go (``routes.py``); returns how many rows changed.
+
+        Args:
+            keep_ms: how long what waits for an account that is gone is kept.
+            rows: a row a name of an account.
+        """
+        return int(self.run("route", (keep_ms, *(text for pair in rows.items() for text in pair))))
+
+    def retire(self, at_most: int) -> tuple[int, list[str]]:
+        """End what waits for accounts that are gone; returns how many have ended, and whose they were."""
+        ended, accounts = self.run("retire", (at_most,))
+        return ended, [account.decode() for account in accounts]
 
     def commit(self, *given: Any, **more: Any) -> list[list[Any]]:
         """Note attempts and move their postbacks on; takes what ``commit_call`` takes.

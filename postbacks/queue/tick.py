@@ -38,6 +38,8 @@ MAX_WAKES: Final = 8
 LATE_MS: Final = 2500
 #: Seconds for which the broker's memory is taken to be the same: to ask costs it more than a tick does.
 MEMORY_EVERY_S: Final = 10
+#: Postbacks of accounts that are gone which one tick ends at most.
+RETIRE_BATCH: Final = 1000
 #: Records dropped by one script call.
 RETAIN_BATCH: Final = 500
 
@@ -92,6 +94,7 @@ class Tick:
         released, more_due = self._repeat(lambda: self._scripts.release(batch), batch, deadline_s)
         pause_ms = int(self._settings.retry_countdown_s * 1000)
         reaped, more_lost = self._repeat(lambda: self._scripts.reap(batch, pause_ms), 1, deadline_s)
+        self._retire()
         dropped, _ = self._repeat(self._retain, RETAIN_BATCH, deadline_s)
         wakes, quarantined = self._waiting(taken_in + released + reaped)
         more = more_in or more_due or more_lost
@@ -108,6 +111,17 @@ class Tick:
                 return total, False
             if time.monotonic() >= deadline_s:
                 return total, True
+
+    def _retire(self) -> None:
+        """End some of what waits for accounts that have been gone for too long."""
+        ended, accounts = self._scripts.retire(RETIRE_BATCH)
+        if ended:
+            log.warning(
+                "account.retired",
+                "they were removed; what waited for them is dead",
+                account=",".join(sorted(accounts)),
+                postbacks=ended,
+            )
 
     def _retain(self) -> int:
         settings = self._settings

@@ -21,6 +21,7 @@ from postbacks.taskevents.sink import (
     set_up,
     started,
     switch,
+    unsent,
 )
 
 __all__ = [
@@ -37,4 +38,5 @@ __all__ = [
     "set_up",
     "started",
     "switch",
+    "unsent",
 ]

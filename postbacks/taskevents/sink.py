@@ -159,11 +159,18 @@ def received(level: int, fields: Sequence[Any], results: Sequence[int]) -> None:
         _tell(len(results), lambda _: _told.received(at_s, level, fields, results))
 
 
-def started(claimed: Sequence[Any], accounts: Any) -> None:
-    """Tell of postbacks whose POST has begun: those of these accounts."""
+def started(claimed: Sequence[Any]) -> None:
+    """Tell of postbacks whose POST has begun."""
     if _on.value and claimed:
         at_s = time.time()
-        _tell(len(claimed), lambda levels: _told.started(at_s, claimed, accounts, levels))
+        _tell(len(claimed), lambda levels: _told.started(at_s, claimed, levels))
+
+
+def unsent(rows: Sequence[Sequence[str]]) -> None:
+    """Tell of postbacks that ended unsent: id, account, origin, code, state and reason of each."""
+    if _on.value and rows:
+        at_s = time.time()
+        _tell(len(rows), lambda _: _told.unsent(at_s, rows))
 
 
 def noted(notes: Sequence[tuple[Any, Attempt, Sequence[Any]]], results: Sequence[Sequence[Any]]) -> None:

@@ -81,6 +81,16 @@ def received(at_s: float, level: int, fields: Sequence[Any], results: Sequence[i
     return told, left_out
 
 
+def unsent(at_s: float, rows: Sequence[Sequence[str]]) -> Batch:
+    """Postbacks that ended unsent: id, account, origin, code, state and reason of each."""
+    told: list[Told] = []
+    for postback_id, account, origin, code, state, reason in rows:
+        error = f"{'PostbackSkipped' if state == 'skipped' else 'PostbackDead'}({reason!r})"
+        args = args_of(account, origin, code)
+        told.append((event("failed", at_s, postback_id, args, 0, exception=error, traceback=""), False))
+    return told, 0
+
+
 def _args(postback: Postback) -> str:
     return args_of(postback.account, postback.origin, postback.code)
 
@@ -90,13 +100,11 @@ def _shown(postback: Any, levels: Levels) -> bool:
     return created_ms is not None and is_shown(postback.id, levels.at(created_ms))
 
 
-def started(at_s: float, claimed: Sequence[Any], accounts: Any, levels: Levels) -> Batch:
-    """Postbacks whose POST has begun: those of these accounts."""
+def started(at_s: float, claimed: Sequence[Any], levels: Levels) -> Batch:
+    """Postbacks whose POST has begun."""
     told: list[Told] = []
     left_out = 0
     for one in claimed:
-        if one.account not in accounts:
-            continue
         shown = _shown(one, levels)
         if shown or one.failures:
             told.append((event("started", at_s, one.id, _args(one), one.failures, eta=None), shown))
@@ -116,7 +124,7 @@ def noted(
     told: list[Told] = []
     left_out = 0
     for (one, attempt, _), (state, next_ms) in zip(notes, results, strict=True):
-        if state == b"":
+        if state in {b"", b"waiting"}:
             continue  # the claim was lost: whoever has it tells
         shown = _shown(one, levels)
         if not shown and not one.failures and state == b"delivered":

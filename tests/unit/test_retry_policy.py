@@ -29,6 +29,8 @@ def failing(failures: int, number: int | None = None, postback_id: str = "p") ->
         sequence=1,
         url="http://a.example/",
         xml=b"<POSTBACK/>",
+        version="",
+        own="0",
         at_ms=1,
     )
 

@@ -1,0 +1,44 @@
+-- _routes: where an account's postbacks go now, and whether any may. One row an account (`queue/routes.py` says what it
+-- holds), read once a call. Stands behind _gates.lua where scripts.ROUTED names a script.
+local STILL_MS = 30000 -- a lane whose account stands still is looked at again so often
+
+-- the row of an account, or false where there is none: {since, still, version, off, general, mt, mo, pass}, each group
+-- with {url, endpoint}
+local routes = {}
+local function route_of(account)
+  local route = routes[account]
+  if route ~= nil then return route end
+  route = false
+  local text = redis.call('HGET', ROUTES, account)
+  if text then
+    local lines = {}
+    for line in string.gmatch(text, '([^\n]*)\n') do lines[#lines + 1] = line end
+    local general = { url = lines[5], endpoint = lines[6] }
+    route = { since = tonumber(lines[1]), still = lines[2] ~= 'on' and lines[2], version = lines[3], off = lines[4],
+      general = general, mt = general,
+      mo = lines[7] ~= '' and { url = lines[7], endpoint = lines[8] } or general,
+      pass = lines[9] ~= '' and { url = lines[9], endpoint = lines[10] } or general }
+  end
+  routes[account] = route
+  return route
+end
+
+-- Where a postback goes now: URL and endpoint; or nil, the state in which it ends and the reason. `own` of its record:
+-- '0' the account's URL, '1' and '2' the call's own, nil in a record of version 0.1.0, whose URL counts as the call's
+-- own where its endpoint is none of the account's.
+local function target_of(route, group, origin, url, endpoint, own)
+  if not route then return url, endpoint end
+  if string.find(route.off, ',' .. origin .. ',', 1, true) then return nil, 'skipped', 'origin_off' end
+  if own == '1' or own == '2' then return url, endpoint end
+  if not own and endpoint ~= route.general.endpoint and endpoint ~= route.mo.endpoint and endpoint ~= route.pass.endpoint then
+    return url, endpoint
+  end
+  local target = route[group]
+  if target.url == '' then return nil, 'dead', 'no_url' end
+  return target.url, target.endpoint
+end
+
+-- a postback that waits ends here, as its account wants it no more or has nowhere to send it to
+local function end_unsent(id, account, state, reason)
+  finish(id, account, state, reason, state == 'dead' and DEAD or DONE)
+end

@@ -1,0 +1,29 @@
+-- route: where accounts' postbacks go, where the other scripts read it. What waits for an account whose row changes
+-- takes turns again.
+--
+-- ARGV[2] ms for which what waits for an account that is gone is kept
+-- ARGV[3..] two an account: its name, and its row without its first line (`queue/routes.py`)
+-- Returns how many rows have changed.
+local keep_ms = tonumber(ARGV[2])
+local changed = 0
+for at = 3, #ARGV, 2 do
+  local account, text = ARGV[at], ARGV[at + 1]
+  local before = redis.call('HGET', ROUTES, account)
+  if not before or string.match(before, '^[^\n]*\n(.*)$') ~= text then
+    redis.call('HSET', ROUTES, account, string.format('%.0f', now) .. '\n' .. text)
+    if string.sub(text, 1, 5) == 'gone\n' then
+      redis.call('ZADD', GONE, 'NX', now + keep_ms, account)
+    else
+      redis.call('ZREM', GONE, account)
+    end
+    redis.call('DEL', WAITS .. account)
+    redis.call('ZREM', ASIDE, account)
+    for _, group in ipairs(GROUPS) do
+      local lane = account .. '/' .. group
+      redis.call('ZREM', ASIDE, lane)
+      make_ready(lane)
+    end
+    changed = changed + 1
+  end
+end
+return changed

@@ -1,0 +1,104 @@
+"""Where accounts' postbacks go, written where the scripts read it: one row an account.
+
+A row is lines of text: since when it stands (ms, by the broker's clock), its state, the account's version, the origins
+that are switched off, and URL and endpoint of the general group, of MO and of passes. States:
+
+==============  =====================================================================================
+``on``          its postbacks are sent
+``gone``        the store does not have the account any more
+``unreadable``  its stored row cannot be read
+``unusable``    it cannot be sent for: a secret cannot be opened, or all have expired
+==============  =====================================================================================
+
+In every state but ``on`` the account stands still: its lanes are put aside, and looked at every 30 s.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from postbacks import keys
+from postbacks.broker import broker_errors
+from postbacks.urls import endpoint_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from postbacks.accounts import Account
+    from postbacks.queue.scripts import Scripts
+
+ON: Final = "on"
+GONE: Final = "gone"
+UNREADABLE: Final = "unreadable"
+UNUSABLE: Final = "unusable"
+
+
+def row_of(account: Account | None, state: str = ON) -> str:
+    """Return an account's row without its first line.
+
+    Args:
+        account: the account; None for one that the store does not have.
+        state: of one that can be read.
+    """
+    if account is None:
+        return f"{GONE}\n\n" + 7 * "\n"
+    if account.unreadable:
+        return f"{UNREADABLE}\n\n" + 7 * "\n"
+    urls = (account.url, account.mo_url, account.pass_url)
+    targets = [text for url in urls for text in ((url, endpoint_of(url)) if url else ("", ""))]
+    off = f",{','.join(sorted(account.off))}," if account.off else ""
+    return "\n".join((state, account.version, off, *targets, ""))
+
+
+def refresh(
+    scripts: Scripts,
+    names: Iterable[str],
+    accounts: Mapping[str, Account],
+    *,
+    keep_ms: int,
+    usable: Mapping[str, bool] | None = None,
+) -> None:
+    """Write the rows of accounts that were just looked up, where they are others now.
+
+    An account that the store does not have gets a row only where it had one, so that names which never were leave
+    nothing behind; ``stop`` gives it one.
+
+    Args:
+        scripts: the scripts of the broker.
+        names: the accounts that were looked up.
+        accounts: those that the store has.
+        keep_ms: how long what waits for an account that is gone is kept.
+        usable: of those whose secrets were tried, whether they opened; an account that is not in it stays as it is.
+
+    Raises:
+        BrokerError: the broker cannot be used.
+    """
+    wanted = list(names)
+    if not wanted:
+        return
+    with broker_errors():
+        stored: list[bytes | None] = scripts.client.hmget(keys.ROUTES, wanted)  # type: ignore[assignment]
+    changed: dict[str, str] = {}
+    for name, text in zip(wanted, stored, strict=True):
+        account = accounts.get(name)
+        if account is None and text is None:
+            continue
+        before = "" if text is None else text.decode("utf-8", "replace").partition("\n")[2]
+        state = ON if usable is None or usable.get(name, True) else UNUSABLE
+        row = row_of(account, state)
+        if row == before:
+            continue
+        if usable is None and before == row_of(account, UNUSABLE):
+            continue  # nobody has tried its secrets again
+        changed[name] = row
+    if changed:
+        scripts.route(keep_ms, changed)
+
+
+def stop(scripts: Scripts, names: Iterable[str], *, keep_ms: int) -> None:
+    """Let accounts stand still that the store does not have, though postbacks of theirs wait.
+
+    Raises:
+        BrokerError: the broker cannot be used.
+    """
+    scripts.route(keep_ms, dict.fromkeys(names, row_of(None)))
