@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import redis
 
 from postbacks import accounts, keys, settings
+from postbacks.cli.accounts import publish
 from postbacks.delivery.loop import DeliveryLoop
 from postbacks.delivery.profile import Profiles
 from postbacks.delivery.transport import CurlAdapter
@@ -56,7 +57,15 @@ def ended(client: redis.Redis, postback_id: str, timeout_s: float = 30) -> Recor
 
 def set_account(name: str, **urls: object) -> None:
     """Store an account on the suite's broker."""
-    accounts.redis_accounts().set(accounts.make_account(name, **urls))
+    account = accounts.make_account(name, **urls)
+    accounts.redis_accounts().set(account)
+    publish(name, account)
+
+
+def remove_account(name: str) -> None:
+    """Remove an account, as `postbacks account remove` does."""
+    accounts.redis_accounts().remove(name)
+    publish(name, None)
 
 
 class Rig:

@@ -163,7 +163,7 @@ def set_(
     for warning in check():
         note(f"Warning: {warning}")
     now = redis_accounts().change(asked.name, edit)
-    _pace(now.name, now)
+    publish(now.name, now)
     if before is None:
         note(f"Account {now.name} is set.")
         return
@@ -171,13 +171,15 @@ def set_(
     _note_what_is_gone(before.shown(), now.shown())
 
 
-def _pace(name: str, now: Account | None) -> None:
-    """In force at once, for what waits as well."""
+def publish(name: str, now: Account | None) -> None:
+    """Let an account's change be in force at once, for what waits as well."""
     from postbacks.broker import client
-    from postbacks.queue.pacing import refresh
+    from postbacks.queue import routes
     from postbacks.queue.scripts import Scripts
+    from postbacks.settings import load
 
-    refresh(Scripts(client()), [name], {} if now is None else {name: now})
+    keep_ms = int(load().account_removed_keep_s * 1000)
+    routes.publish(Scripts(client()), [name], {} if now is None else {name: now}, keep_ms=keep_ms)
 
 
 def _no_url() -> click.UsageError:
@@ -310,7 +312,7 @@ def remove(name: str) -> None:
 
     if not redis_accounts().remove(name):
         raise no_account(name)
-    _pace(name, None)
+    publish(name, None)
     note(f"Account {name} is removed.")
 
 

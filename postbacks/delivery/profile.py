@@ -13,7 +13,7 @@ from postbacks.accounts import Account, AccountStore, find_accounts
 from postbacks.delivery.claims import Claimed
 from postbacks.errors import BrokerError, InvalidAccount, PostbacksError
 from postbacks.logs import EventLog
-from postbacks.queue import pacing, routes
+from postbacks.queue import routes
 from postbacks.queue.scripts import Scripts
 from postbacks.settings import Settings
 from postbacks.urls import endpoint_of
@@ -143,8 +143,7 @@ class Profiles:
         keep_ms = int(self._settings.account_removed_keep_s * 1000)
         usable = {name: self._known[name][1] is not None for name in accounts}
         try:
-            pacing.refresh(self._scripts, names, accounts)
-            routes.refresh(self._scripts, names, accounts, keep_ms=keep_ms, usable=usable)
+            routes.publish(self._scripts, names, accounts, keep_ms=keep_ms, usable=usable)
         except BrokerError as error:  # what was claimed can be sent all the same
             log.warning("account.not_paced", str(error), accounts=len(names))
 

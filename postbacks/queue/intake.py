@@ -19,7 +19,7 @@ from postbacks.ledger.ledger import Ledger
 from postbacks.ledger.record import OVERHEAD_BYTES, SCHEMA
 from postbacks.ledger.states import BACKLOG_FULL, DEAD, ID_TAKEN, KNOWN, SKIPPED, WAITING
 from postbacks.logs import EventLog, unquoted
-from postbacks.queue import pacing, routes
+from postbacks.queue import routes
 from postbacks.queue.message import NEWER, Message, Unreadable, decode
 from postbacks.queue.scripts import ALONE_DEATHS_MAX, Argument, Scripts, TakenIn
 from postbacks.settings import Settings
@@ -185,9 +185,8 @@ class Intake:
         accounts = find_accounts(self._accounts, sorted(wanted))
         expiring = any(isinstance(message, Message) and message.expires for message, _ in read)
         now = self._now() if expiring else None
-        pacing.refresh(self._scripts, wanted, accounts)
         keep_ms = int(self._settings.account_removed_keep_s * 1000)
-        routes.refresh(self._scripts, wanted, accounts, keep_ms=keep_ms)
+        routes.publish(self._scripts, wanted, accounts, keep_ms=keep_ms)
         fields: list[Argument] = []
         for message, order, raw in orders:
             if isinstance(message, Unreadable) or not isinstance(order, Order):

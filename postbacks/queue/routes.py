@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from postbacks import keys
 from postbacks.broker import broker_errors
+from postbacks.queue import pacing
 from postbacks.urls import endpoint_of
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def row_of(account: Account | None, state: str = ON) -> str:
     return "\n".join((state, account.version, off, *targets, ""))
 
 
-def refresh(
+def publish(
     scripts: Scripts,
     names: Iterable[str],
     accounts: Mapping[str, Account],
@@ -58,7 +59,7 @@ def refresh(
     keep_ms: int,
     usable: Mapping[str, bool] | None = None,
 ) -> None:
-    """Write the rows of accounts that were just looked up, where they are others now.
+    """Write what the scripts read of accounts that were just looked up, where it is other now: pacing and row.
 
     An account that the store does not have gets a row only where it had one, so that names which never were leave
     nothing behind; ``stop`` gives it one.
@@ -76,6 +77,7 @@ def refresh(
     wanted = list(names)
     if not wanted:
         return
+    pacing.refresh(scripts, wanted, accounts)
     with broker_errors():
         stored: list[bytes | None] = scripts.client.hmget(keys.ROUTES, wanted)  # type: ignore[assignment]
     changed: dict[str, str] = {}
