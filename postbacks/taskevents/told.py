@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from postbacks.ledger.record import Attempt
 
 #: Fields of a postback in the arguments of ``accept.lua``.
-_ID, _ACCOUNT, _ORIGIN, _CODE, _PLACE, _REASON, _DUE = 0, 1, 3, 4, 8, 9, 11
+_ID, _ACCOUNT, _GROUP, _ORIGIN, _CODE, _PLACE, _REASON, _DUE = 0, 1, 2, 3, 4, 8, 9, 11
 
 
 class Postback(Protocol):
@@ -56,11 +56,12 @@ def received(at_s: float, level: int, fields: Sequence[Any], results: Sequence[i
             continue  # its id is known already
         row = fields[number * width : (number + 1) * width]
         postback_id, account, place = str(row[_ID]), str(row[_ACCOUNT]), row[_PLACE]
-        broken = place == "dead"
-        # what a broken message says of its code may be anything
+        broken = (
+            place == "dead" and not row[_GROUP]
+        )  # it is no postback: what it says of its code may be anything
         args = args_of(account, *(("", "") if broken else (str(row[_ORIGIN]), str(row[_CODE]))))
         shown = is_shown(postback_id, level)
-        if not (shown or broken or result < 0):
+        if not (shown or place == "dead" or result < 0):
             left_out += 1
             continue
         eta = iso(int(row[_DUE])) if row[_DUE] else None
@@ -74,6 +75,8 @@ def received(at_s: float, level: int, fields: Sequence[Any], results: Sequence[i
             error = "PostbackDead('backlog_full: too many of this account wait')"
         elif broken:
             error = "PostbackDead('the message is no postback: see its record')"
+        elif place == "dead":
+            error = f"PostbackDead({str(row[_REASON])!r})"
         elif place == "skipped":
             error = f"PostbackSkipped({str(row[_REASON])!r})"
         if error:

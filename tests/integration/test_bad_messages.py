@@ -172,7 +172,7 @@ def test_a_dead_message_that_is_no_postback_cannot_be_sent_again(rig):
     assert rig.deliver() == 0
 
 
-def test_a_message_whose_time_is_up_is_skipped_and_not_sent(rig):
+def test_a_message_whose_time_is_up_is_dead_and_not_sent(rig):
     """A foreign client's expires= in the past; one in the future is sent."""
     past, future = (datetime.now(UTC) + timedelta(seconds=s) for s in (-1, 3600))
     with Receiver() as receiver:
@@ -185,7 +185,7 @@ def test_a_message_whose_time_is_up_is_skipped_and_not_sent(rig):
         rig.tick()
         rig.deliver()
         assert [post.postback_id for post in receiver.received] == ["soon"]
-    assert (rig.record("late").state, rig.record("late").reason) == ("skipped", "expired")
+    assert (rig.record("late").state, rig.record("late").reason) == ("dead", "expired")
 
 
 def test_the_same_id_twice_in_the_queue_is_one_postback(rig):

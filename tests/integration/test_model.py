@@ -203,7 +203,7 @@ class Moves(RuleBasedStateMachine):
             due = "" if one.due_ms is None else self.epoch_ms(one.due_ms)
             fields += [
                 one.id, one.account, one.group, "SUB", "N301", "http://x/", "http://x:80", "<xml/>",
-                "waiting", "", "", due, one.digest,
+                "waiting", "", "", due, one.digest, "0",
             ]  # fmt: skip
         reply = self.scripts.accept(token, SCHEMA, BACKLOG_MAX, OVERHEAD, len(first), fields)
         if self.intake_lease[0] != token:
@@ -351,7 +351,7 @@ class Moves(RuleBasedStateMachine):
     def begin(self, token: str, data: st.DataObject, told_ms: int) -> None:
         """Some of what is held goes out; asked again as the answer was lost, nothing is counted twice."""
         ids = data.draw(self.some(self.of("held", "claimed")), "ids")
-        _, rows, later, full, _ = self.scripts.begin(token, ids, self.endpoint_max, told_ms)
+        _, rows, later, full, *_ = self.scripts.begin(token, ids, self.endpoint_max, told_ms)
         waiting = [one.decode() for one in later]
         assert {self.known[one].place for one in waiting} <= {"held"}
         assert not waiting or full or self.pacing

@@ -6,7 +6,7 @@ import pytest
 from celery.exceptions import TaskRevokedError
 from helpers import environment, set_account
 
-from postbacks import PostbackDead, PostbackFailed, PostbackSkipped, resend, send_postback
+from postbacks import PostbackDead, PostbackFailed, resend, send_postback
 from postbacks.receiver import Answer, Receiver
 
 EVENT = {"ORIGIN": "SMS_MO", "CODE": "N211", "FROM": "15552312102", "TO": "86717", "TEXT": "STOP",
@@ -92,7 +92,7 @@ def test_the_result_tells_every_state(rig):
         assert {good.state, bad.state, nobody.state} == {"PENDING"}
         rig.tick()
         assert (good.state, bad.state, nobody.state) == ("PENDING", "PENDING", "FAILURE")
-        with pytest.raises(PostbackSkipped, match="unknown_account"):
+        with pytest.raises(PostbackDead, match="unknown_account"):
             nobody.get(timeout=1)
         rig.deliver()
         assert good.state == "SUCCESS"
@@ -158,12 +158,12 @@ def test_a_dead_postback_can_be_sent_again_with_the_same_bytes_and_a_higher_numb
             rig.tick()
             rig.deliver()
             assert rig.record(result.id).state == "dead"
-            set_account("acme", url="http://127.0.0.1:9998/")  # the record keeps the URL it had
+            set_account("acme", url=receiver.url("/other"))  # it follows its account
             assert resend(result.id) == "waiting"
             rig.deliver()
             assert rig.record(result.id).state == "delivered"
             assert resend(result.id) == "delivered"
             assert resend("no-such-id") == ""
             first, second = receiver.received
-    assert (first.attempt, second.attempt) == (1, 2)
+    assert (first.attempt, second.attempt, second.path) == (1, 2, "/other")
     assert first.body == second.body

@@ -76,6 +76,7 @@ def test_a_loop_is_told_of_anothers_time_out_before_it_tries_the_endpoint_itself
         [one.encode() for one in chosen],
         [b"http://127.0.0.1:9999"],
         [],
+        [],
     )
     rig.scripts.commit(
         "one", 30_000, 10, 60, (row[0], row[1], "parked", 1, "{}", 1000, "failed", "connect_timeout")

@@ -163,7 +163,7 @@ def test_each_group_goes_to_its_url_and_an_origin_that_is_off_is_skipped(broker,
             assert (record.state, record.reason) == ("skipped", "origin_off"), code
         else:
             assert paths[record.id] == wanted[origin], (origin, code)
-    assert (unknown.state, unknown.reason) == ("skipped", "unknown_account")
+    assert (unknown.state, unknown.reason) == ("dead", "unknown_account")
     assert len(paths) == sum(origin != "MMS_MT" for origin, _ in rows)
 
 

@@ -221,7 +221,7 @@ def test_a_store_that_cannot_be_loaded_is_a_bad_setting(path, fault):
 
 
 def test_an_applications_store_is_asked_for_postbacks(rig):
-    """The tick routes by it, and what it does not know is skipped."""
+    """The tick routes by it, and what it does not know is dead."""
     from postbacks import send_postback
 
     event = examples()["SUB", "N301"]
@@ -229,4 +229,4 @@ def test_an_applications_store_is_asked_for_postbacks(rig):
         known, unknown = send_postback.delay("acme", event), send_postback.delay("nobody", event)
         rig.tick()
         assert rig.record(known.id).url == "http://127.0.0.1:8080/acme"
-        assert (rig.record(unknown.id).state, rig.record(unknown.id).reason) == ("skipped", "unknown_account")
+        assert (rig.record(unknown.id).state, rig.record(unknown.id).reason) == ("dead", "unknown_account")
