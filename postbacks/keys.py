@@ -50,7 +50,12 @@ key                                   type    meaning
 ``postbacks:backlog``                 hash    account -> postbacks that wait, are sent or are parked
 ``postbacks:done``                    zset    delivered, skipped and cancelled ids; score is since when
 ``postbacks:dead``                    zset    dead ids; score is since when
+``postbacks:unrouted``                zset    of the dead those that came for an account that was not known, or without a
+                                              URL; score is since when
+``postbacks:unrouted-bytes``          string  of the next their part
 ``postbacks:ledger-bytes``            string  estimate of the memory that all records take
+``postbacks:unrouted-logged:{account}``  string  stands for the minute in which no further line is logged of it
+``postbacks:left``                    zset    accounts that are gone; score is since when; for a week
 ``postbacks:totals``                  hash    counts over all workers since the broker's data began: attempt:OUTCOME,
                                               answer:BUCKET, answer_ms, posts, connections, dead, ticks,
                                               late_ticks, id_taken (``delivery/tally.py``)
@@ -98,6 +103,9 @@ BACKLOG: Final = PREFIX + "backlog"
 DONE: Final = PREFIX + "done"
 DEAD: Final = PREFIX + "dead"
 LEDGER_BYTES: Final = PREFIX + "ledger-bytes"
+UNROUTED: Final = PREFIX + "unrouted"
+UNROUTED_BYTES: Final = PREFIX + "unrouted-bytes"
+LEFT: Final = PREFIX + "left"
 ACCOUNTS: Final = PREFIX + "accounts"
 LAST_TICK: Final = PREFIX + "last-tick"
 TOTALS: Final = PREFIX + "totals"
@@ -113,6 +121,7 @@ PACE: Final = PREFIX + "pace:"
 CLAIMS: Final = PREFIX + "claims:"
 TASK_EVENTS_FAILED: Final = PREFIX + "task-events:failed:"
 WAITS: Final = PREFIX + "waits:"
+UNROUTED_LOGGED: Final = PREFIX + "unrouted-logged:"
 
 
 def record(postback_id: str) -> str:

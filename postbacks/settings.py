@@ -181,6 +181,11 @@ class Settings(BaseSettings):
     retention_dead_s: float = Field(
         30 * 86_400, gt=0, description="Seconds a dead postback stays replayable."
     )
+    retention_unrouted_s: float = Field(
+        86_400,
+        gt=0,
+        description="Seconds that a dead postback of an unknown account, or without a URL, stays replayable.",
+    )
     ledger_memory_share: float = Field(
         0.3,
         gt=0,

@@ -34,6 +34,10 @@ TICKS: Final = "ticks"
 LATE_TICKS: Final = "late_ticks"
 #: Counted by ``queue/accept.lua``.
 ID_TAKEN: Final = "id_taken"
+UNROUTED: Final = "unrouted"
+UNROUTED_OF_LEFT: Final = "unrouted_of_left"
+#: Counted by ``queue/retain.lua``.
+UNROUTED_DROPPED: Final = "unrouted_dropped"
 
 #: What one worker counts of itself, in the order of its shared memory.
 OWN_NAMES: Final = (

@@ -180,6 +180,21 @@ def _system(found: Figures, settings: Settings) -> Iterator[Metric]:
         "Postbacks kept as dead because another one had their id.",
         found.totals.get(tally.ID_TAKEN, 0),
     )
+    yield counter(
+        "postbacks_unrouted",
+        "Postbacks that came for an account that was not known, or without a URL.",
+        found.totals.get(tally.UNROUTED, 0),
+    )
+    yield counter(
+        "postbacks_unrouted_of_left",
+        "Of them those of accounts that were removed within a week.",
+        found.totals.get(tally.UNROUTED_OF_LEFT, 0),
+    )
+    yield counter(
+        "postbacks_unrouted_dropped",
+        "Of them those dropped before their retention, as they took more than their share of the ledger.",
+        found.totals.get(tally.UNROUTED_DROPPED, 0),
+    )
     yield from attempts("postbacks", found.totals, "of all workers")
     yield gauge("postbacks_broker_memory_bytes", "Memory that the broker uses.", found.used_memory_bytes)
     yield gauge(

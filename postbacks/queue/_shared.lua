@@ -9,7 +9,8 @@ local QUARANTINE = KEYS[17]
 local PACING, RATES, ASIDE, ENDPOINTS = KEYS[18], KEYS[19], KEYS[20], KEYS[21]
 local WAITS = KEYS[22] -- a prefix
 local STARTS = KEYS[23]
-local ROUTES, GONE = KEYS[24], KEYS[25]
+local ROUTES, GONE, LEFT = KEYS[24], KEYS[25], KEYS[26]
+local UNROUTED, UNROUTED_BYTES = KEYS[27], KEYS[28]
 -- ARGV[1], the same for all: milliseconds added to the broker's clock; 0 outside tests.
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000) + tonumber(ARGV[1])

@@ -23,6 +23,8 @@ if redis.call('HGET', INTAKE_LEASE, 'token') ~= token then return false end
 local results = {}
 local joined, sequences, lanes = {}, {}, {} -- of an account: its backlog, its latest number; of a lane: ids
 local parked, ended, total_bytes = {}, { [DONE] = {}, [DEAD] = {} }, 0
+local unrouted, unrouted_bytes, of_left = {}, 0, 0
+local NOWHERE = { unknown_account = true, no_url = true }
 
 -- what an account's row of a hash counts, read once; written once, below
 local function counted(counts, key, account)
@@ -90,6 +92,12 @@ for at = FIRST, #ARGV, WIDTH do
       local entries = ended[place == 'dead' and DEAD or DONE]
       entries[#entries + 1] = now
       entries[#entries + 1] = id
+      if place == 'dead' and NOWHERE[reason] then
+        unrouted[#unrouted + 1] = now
+        unrouted[#unrouted + 1] = id
+        unrouted_bytes = unrouted_bytes + bytes
+        if redis.call('ZSCORE', LEFT, account) then of_left = of_left + 1 end
+      end
     end
   end
   results[#results + 1] = result
@@ -101,6 +109,12 @@ for account, count in pairs(sequences) do redis.call('HINCRBY', SEQUENCE, accoun
 if total_bytes > 0 then redis.call('INCRBY', LEDGER_BYTES, total_bytes) end
 call_many('ZADD', PARKED, parked)
 for index, entries in pairs(ended) do call_many('ZADD', index, entries) end
+if #unrouted > 0 then
+  call_many('ZADD', UNROUTED, unrouted)
+  redis.call('INCRBY', UNROUTED_BYTES, unrouted_bytes)
+  redis.call('HINCRBY', TOTALS, 'unrouted', #unrouted / 2)
+  if of_left > 0 then redis.call('HINCRBY', TOTALS, 'unrouted_of_left', of_left) end
+end
 redis.call('LTRIM', INTAKE, messages, -1)
 if redis.call('EXISTS', INTAKE) == 0 then
   redis.call('HDEL', INTAKE_LEASE, 'deaths', 'alone_deaths', 'alone') -- all of them are cleared

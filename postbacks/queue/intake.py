@@ -14,12 +14,11 @@ from postbacks.broker import broker_errors
 from postbacks.catalogue import Event, parse_event
 from postbacks.errors import BrokerError, PostbacksError, UnsupportedOption
 from postbacks.faults import point
-from postbacks.ledger.digest import digest_of, fresh_id, is_same, raw_digest
-from postbacks.ledger.ledger import Ledger
+from postbacks.ledger.digest import digest_of, raw_digest
 from postbacks.ledger.record import OVERHEAD_BYTES, SCHEMA
-from postbacks.ledger.states import BACKLOG_FULL, DEAD, ID_TAKEN, KNOWN, SKIPPED, WAITING
+from postbacks.ledger.states import DEAD, SKIPPED, WAITING
 from postbacks.logs import EventLog, unquoted
-from postbacks.queue import routes
+from postbacks.queue import acceptance, routes
 from postbacks.queue.message import NEWER, Message, Unreadable, decode
 from postbacks.queue.scripts import ALONE_DEATHS_MAX, Argument, Scripts, TakenIn
 from postbacks.settings import Settings
@@ -36,8 +35,6 @@ MAX_RAW_BYTES: Final = 65_536
 MAX_PORTION_BYTES: Final = 1 << 20
 #: A message's id, found without reading the message.
 _ID_HEADER: Final = re.compile(rb'"id": ?"([\x21\x23-\x5b\x5d-\x7e]{1,255})"')
-#: Fields of a postback in the arguments of ``accept.lua``.
-FIELDS: Final = 14
 
 
 class Order(NamedTuple):
@@ -207,49 +204,17 @@ class Intake:
         return datetime.fromtimestamp(ms / 1000, UTC)
 
     def _accept(self, token: str, messages: int, fields: list[Argument]) -> bool:
-        level = admit(self._scripts.clock_offset_ms, len(fields) // FIELDS)
+        level = admit(self._scripts.clock_offset_ms, len(fields) // acceptance.FIELDS)
         results = self._scripts.accept(
             token, SCHEMA, self._settings.max_waiting_per_account, OVERHEAD_BYTES, messages, fields
         )
         if results is None:
             log.warning("intake.lease_lost", "the next tick takes these messages in", token=token)
             return False
-        self._set_apart(fields, results)
+        acceptance.set_apart(self._scripts, fields, results)
         received(level, fields, results)
-        full = results.count(BACKLOG_FULL)
-        if full:
-            each = zip(fields[1 :: len(fields) // len(results)], results, strict=True)
-            names = ",".join(sorted({str(account) for account, result in each if result == BACKLOG_FULL}))
-            log.error(
-                "intake.backlog_full", "the backlog is full; they are dead", account=names, postbacks=full
-            )
+        acceptance.report(self._scripts, fields, results)
         return True
-
-    def _set_apart(self, fields: list[Argument], results: list[int]) -> None:
-        """Say which postbacks are kept as dead because their id is another postback's.
-
-        A digest may differ though the postback is the same: a record of version 0.1.0 has none. So the documents are
-        compared before anything is said; what is the same is dropped again, as it is known already.
-        """
-        for number, result in enumerate(results):
-            if result != ID_TAKEN:
-                continue
-            at = number * FIELDS
-            taken_id, account, digest = (fields[at + column] for column in (0, 1, FIELDS - 2))
-            kept_id = fields[at] = fresh_id(str(taken_id), bytes(digest))  # type: ignore[arg-type]
-            ledger = Ledger(self._scripts.client)
-            first, kept = ledger.find(str(taken_id)), ledger.find(kept_id)
-            if first is not None and kept is not None and is_same(first, kept):
-                self._scripts.retract(kept_id)
-                results[number] = KNOWN
-                continue
-            log.error(
-                "intake.id_taken",
-                "another postback has this id; this one is kept as dead under a new one",
-                account=str(account) or None,
-                id=kept_id,
-                taken_id=str(taken_id),
-            )
 
 
 def _portions(taken: TakenIn) -> Iterator[list[bytes]]:

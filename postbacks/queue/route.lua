@@ -5,6 +5,7 @@
 -- ARGV[3..] two an account: its name, and its row without its first line (`queue/routes.py`)
 -- Returns how many rows have changed.
 local keep_ms = tonumber(ARGV[2])
+local LEFT_MS = 7 * 86400000 -- whose events still come is told as an oversight for so long
 local changed = 0
 for at = 3, #ARGV, 2 do
   local account, text = ARGV[at], ARGV[at + 1]
@@ -13,8 +14,11 @@ for at = 3, #ARGV, 2 do
     redis.call('HSET', ROUTES, account, string.format('%.0f', now) .. '\n' .. text)
     if string.sub(text, 1, 5) == 'gone\n' then
       redis.call('ZADD', GONE, 'NX', now + keep_ms, account)
+      redis.call('ZADD', LEFT, now, account)
+      redis.call('ZREMRANGEBYSCORE', LEFT, '-inf', now - LEFT_MS)
     else
       redis.call('ZREM', GONE, account)
+      redis.call('ZREM', LEFT, account)
     end
     redis.call('DEL', WAITS .. account)
     redis.call('ZREM', ASIDE, account)

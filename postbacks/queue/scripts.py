@@ -31,7 +31,7 @@ KEYS: Final = (
     keys.DEAD, keys.LEDGER_BYTES, keys.INTAKE, keys.INTAKE_LEASE,
     keys.QUARANTINE, keys.PACING, keys.RATES, keys.ASIDE,
     keys.ENDPOINTS, keys.WAITS, keys.STARTS, keys.ROUTES,
-    keys.GONE,
+    keys.GONE, keys.LEFT, keys.UNROUTED, keys.UNROUTED_BYTES,
 )  # fmt: skip
 
 #: Scripts that begin POSTs or end claims, and so have ``_gates.lua`` in front of them.
@@ -314,9 +314,19 @@ class Scripts:
         """Drop what was kept as dead for its id; False where it is not kept any more."""
         return bool(self.run("retract", (postback_id,), more_keys=(keys.TOTALS,)))
 
-    def retain(self, done_ms: int, dead_ms: int, bytes_max: int, at_most: int) -> int:
-        """Drop records older than these ages or past the memory share; returns how many."""
-        return int(self.run("retain", (-done_ms, -dead_ms, bytes_max, at_most)))
+    def retain(
+        self,
+        done_ms: int,
+        dead_ms: int,
+        bytes_max: int,
+        at_most: int,
+        unrouted_ms: int,
+        unrouted_bytes_max: int,
+    ) -> int:
+        """Drop records older than these ages or past their share of the memory; returns how many."""
+        ages_ms = (-done_ms, -dead_ms, -unrouted_ms)
+        arguments = (*ages_ms, bytes_max, unrouted_bytes_max, at_most)
+        return int(self.run("retain", arguments, more_keys=(keys.TOTALS,)))
 
 
 def _text(value: bytes | str) -> str:

@@ -40,6 +40,8 @@ LATE_MS: Final = 2500
 MEMORY_EVERY_S: Final = 10
 #: Postbacks of accounts that are gone which one tick ends at most.
 RETIRE_BATCH: Final = 1000
+#: Share of the ledger's memory that dead postbacks of unknown accounts and without a URL may take.
+UNROUTED_SHARE: Final = 0.05
 #: Records dropped by one script call.
 RETAIN_BATCH: Final = 500
 
@@ -125,11 +127,14 @@ class Tick:
 
     def _retain(self) -> int:
         settings = self._settings
+        bytes_max = self._ledger_bytes_max()
         return self._scripts.retain(
             int(settings.retention_delivered_s * 1000),
             int(settings.retention_dead_s * 1000),
-            self._ledger_bytes_max(),
+            bytes_max,
             RETAIN_BATCH,
+            int(settings.retention_unrouted_s * 1000),
+            int(bytes_max * UNROUTED_SHARE),
         )
 
     def _ledger_bytes_max(self) -> int:

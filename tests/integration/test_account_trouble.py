@@ -7,12 +7,13 @@ import threading
 import types
 
 import pytest
-from helpers import Rig, environment, set_account
+from helpers import Rig, environment, remove_account, set_account
 
 from postbacks import accounts, keys, send_postback, send_postbacks
 from postbacks.accounts import Account
 from postbacks.delivery.unsent import PUT_OFF_MS
 from postbacks.receiver import Answer, Receiver
+from postbacks.tasks import resend
 
 EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 
@@ -145,3 +146,43 @@ def test_a_store_that_is_away_for_minutes_sets_no_message_aside(rig, monkeypatch
     assert rig.tick().taken_in == 3
     assert {rig.record(one).state for one in ids} == {"waiting"}
     assert rig.client.hlen("postbacks:intake-lease") == 0
+
+
+def test_events_of_unknown_accounts_are_dead_kept_apart_and_logged_once_a_minute(rig, caplog):
+    """They can be sent again, have a retention and a share of the memory of their own, and are counted."""
+    with Receiver() as receiver:
+        with caplog.at_level("WARNING"):
+            ids = send_postbacks("nobody", [EVENT] * 3)
+            rig.tick()
+            ids += send_postbacks("nobody", [EVENT] * 2)
+            rig.tick()
+        assert caplog.text.count("intake.unrouted account=nobody") == 1
+        assert {(rig.record(one).state, rig.record(one).reason) for one in ids} == {
+            ("dead", "unknown_account")
+        }
+        assert rig.client.hget(keys.TOTALS, "unrouted") == b"5"
+        assert not rig.client.hexists(keys.TOTALS, "unrouted_of_left")
+        set_account("nobody", url=receiver.url())
+        assert resend(ids[0]) == "waiting"
+        rig.deliver()
+        assert [post.postback_id for post in receiver.received] == [ids[0]]
+    assert set(rig.client.zrange(keys.UNROUTED, 0, -1)) == {one.encode() for one in ids[1:]}
+    each = int(rig.client.get(keys.UNROUTED_BYTES)) // 4
+    rig.scripts.retain(10**12, 10**12, 10**12, 100, 10**12, 2 * each)
+    assert rig.client.hget(keys.TOTALS, "unrouted_dropped") == b"2"
+    assert rig.client.zcard(keys.DEAD) == 2
+    rig.advance(86_400)
+    rig.tick()
+    assert not rig.client.exists(keys.DEAD, keys.UNROUTED)
+    assert rig.client.get(keys.UNROUTED_BYTES) == b"0"
+
+
+def test_events_of_an_account_that_was_removed_within_a_week_are_counted_apart(rig):
+    """Most likely somebody removed the wrong one."""
+    set_account("acme", url="http://127.0.0.1:9999/")
+    remove_account("acme")
+    send_postback.delay("acme", EVENT)
+    rig.tick()
+    assert rig.client.hget(keys.TOTALS, "unrouted_of_left") == b"1"
+    set_account("acme", url="http://127.0.0.1:9999/")
+    assert not rig.client.zcard(keys.LEFT)

@@ -529,7 +529,9 @@ class Moves(RuleBasedStateMachine):
     @rule(done_days=st.sampled_from((0.5, 100)), dead_days=st.sampled_from((0.5, 100)))
     def retain(self, done_days: float, dead_days: float) -> None:
         """Old records go; never one that is still to be sent."""
-        self.scripts.retain(int(done_days * RETAIN_MS), int(dead_days * RETAIN_MS), 1 << 60, 1000)
+        self.scripts.retain(
+            int(done_days * RETAIN_MS), int(dead_days * RETAIN_MS), 1 << 60, 1000, 1 << 50, 1 << 60
+        )
         for one in self.of("delivered", "cancelled", "dead"):
             if not self.client.exists(keys.record(one.id)):
                 del self.known[one.id]

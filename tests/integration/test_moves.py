@@ -276,7 +276,7 @@ def test_the_ledger_gives_way_when_it_takes_more_than_its_share_of_memory(rig):
         rig.tick()
         oldest_first = [one.decode() for one in rig.client.zrange(keys.DONE, 0, -1)]
         used = int(rig.client.get(keys.LEDGER_BYTES))
-        dropped = rig.scripts.retain(10**12, 10**12, used // 2, 100)
+        dropped = rig.scripts.retain(10**12, 10**12, used // 2, 100, 10**12, 10**12)
         assert 10 <= dropped <= 20
         left = {one for one in ids if rig.client.exists(keys.record(one))}
         assert left == set(oldest_first[dropped:])
