@@ -22,13 +22,15 @@ from hypothesis.stateful import (
 )
 
 from postbacks import keys
+from postbacks.accounts import Account
 from postbacks.doctor import moves, survey
 from postbacks.ledger.digest import fresh_id
 from postbacks.ledger.ledger import Ledger
 from postbacks.ledger.record import SCHEMA
 from postbacks.ledger.states import ACCEPTED, BACKLOG_FULL, ID_TAKEN, KNOWN, REVOKED
 from postbacks.local import EmbeddedBroker
-from postbacks.queue.scripts import ALONE_DEATHS_MAX, ALONE_LAPSES_MAX, FEW, Scripts
+from postbacks.queue.routes import row_of
+from postbacks.queue.scripts import ALONE_DEATHS_MAX, ALONE_LAPSES_MAX, FEW, Scripts, claim_call
 
 LEASE_MS = 30_000
 INTAKE_MS = 10_000
@@ -36,6 +38,7 @@ COUNTDOWN_MS = 300_000
 PAUSE_MS = 300_000
 BACKLOG_MAX = 6
 RETAIN_MS = 86_400_000
+KEEP_MS = 3_600_000
 OVERHEAD = 100
 
 ACCOUNTS = ("a", "b")
@@ -57,7 +60,7 @@ class Postback:
     group: str
     due_ms: int | None
     event: str = "a"
-    # queue, intake, waiting, quarantine, claimed, held, parked, delivered, cancelled, dead, dropped
+    # queue, intake, waiting, quarantine, claimed, held, parked, delivered, cancelled, skipped, dead, dropped
     place: str = "queue"
     token: str = ""
     suspicion: str = ""  # few, alone
@@ -108,6 +111,9 @@ class Moves(RuleBasedStateMachine):
         self.remembered: dict[str, str] = {}  # revoked before they came: whose, empty for anybody's
         self.first_ids: dict[str, str] = {}  # of what came under an id that was taken
         self.taken = 0
+        #: Account: whether its origin is switched off, or it is gone and since when.
+        self.off: set[str] = set()
+        self.gone: dict[str, int] = {}
         self.leases: dict[str, int] = {}  # offset at which a loop's lease ends
         self.intake_lease: tuple[str, int] = ("", 0)
         self.intake_deaths = self.intake_alone_deaths = 0
@@ -259,13 +265,21 @@ class Moves(RuleBasedStateMachine):
     ) -> None:
         """A loop claims; what it gets is up to the script, but it waited before, or its countdown had ended."""
         due = self.due()
-        _, begun, held, again_ms = self.scripts.claim(
+        call = claim_call(
             token, LEASE_MS, at_most=at_most, suspects_max=suspects, free=free, held_max=held_max,
             held_per_lane=3, slow_lanes=slow, endpoint_max=self.endpoint_max,
         )  # fmt: skip
+        _, begun, held, again_ms, ended, still = self.scripts.run(*call)
         parked = self.client.exists(keys.PARKED) and self.client.zcard(keys.CLAIMERS) <= 2
         assert (again_ms >= 0) == bool(self.client.exists(keys.ASIDE) or parked)
-        assert self.released(due, begun, held) == len(due)
+        assert self.released(due, begun, held, ended) == len(due)
+        assert {account.decode() for account in still} <= set(self.gone)
+        for row in ended:
+            one = self.known[row[0].decode()]
+            assert (one.place, one.account in self.off, row[4]) == ("waiting", True, b"skipped")
+            one.place = "skipped"
+        sent = {self.known[row[0].decode()].account for row in (*begun, *held)}
+        assert not sent & (self.off | set(self.gone))
         self.leases[token] = self.now + LEASE_MS
         self.seen_to_die.discard(token)
         assert len(begun) <= at_most
@@ -298,6 +312,11 @@ class Moves(RuleBasedStateMachine):
         self.leases[token] = self.now + LEASE_MS
         self.seen_to_die.discard(token)
         chosen = [self.known[row[0].decode()] for row in rows]
+        assert not {one.account for one in chosen} & (self.off | set(self.gone))
+        for one in self.of("quarantine"):
+            if self.client.hget(keys.record(one.id), "state") == b"skipped":
+                assert one.account in self.off
+                one.place = "skipped"
         if any(one.alone for one in mine):
             assert not chosen
         elif chosen and chosen[0].suspicion == "alone":
@@ -306,7 +325,7 @@ class Moves(RuleBasedStateMachine):
         else:
             few = [one for one in self.of("quarantine") if one.suspicion == "few"]
             assert len(few) - len(chosen) <= max(later, len(few) - FEW + len(mine))
-            assert not later or self.endpoint_max or self.pacing
+            assert not later or self.endpoint_max or self.pacing or self.gone
         for row, one in zip(rows, chosen, strict=True):
             assert one.place == "quarantine"
             one.place, one.token, one.attempts = "claimed", token, one.attempts + 1
@@ -351,10 +370,11 @@ class Moves(RuleBasedStateMachine):
     def begin(self, token: str, data: st.DataObject, told_ms: int) -> None:
         """Some of what is held goes out; asked again as the answer was lost, nothing is counted twice."""
         ids = data.draw(self.some(self.of("held", "claimed")), "ids")
-        _, rows, later, full, *_ = self.scripts.begin(token, ids, self.endpoint_max, told_ms)
-        waiting = [one.decode() for one in later]
+        _, rows, later, full, _, moved = self.scripts.begin(token, ids, self.endpoint_max, told_ms)
+        waiting = [one.decode() for one in (*later, *moved)]
+        assert {self.known[one.decode()].account for one in moved} <= self.off | set(self.gone)
         assert {self.known[one].place for one in waiting} <= {"held"}
-        assert not waiting or full or self.pacing
+        assert not later or full or self.pacing
         assert not full or self.endpoint_max or self.known_start().limit
         mine = [one for one in ids if self.known[one].token == token and one not in waiting]
         assert [row[0].decode() for row in rows] == mine
@@ -413,6 +433,11 @@ class Moves(RuleBasedStateMachine):
         postback = self.known.get(one)
         if not postback or (postback.place, postback.token, postback.attempts) != ("claimed", token, number):
             assert state == b"", "somebody else has it"
+            return
+        if mood == "shared" and postback.account in self.off:
+            assert state == b"waiting", "its account has left the endpoint"
+            postback.attempts -= 1
+            postback.place, postback.token = "waiting", ""
             return
         if mood != "shared":
             self.counted = max(0, self.counted - 1)
@@ -532,7 +557,7 @@ class Moves(RuleBasedStateMachine):
         self.scripts.retain(
             int(done_days * RETAIN_MS), int(dead_days * RETAIN_MS), 1 << 60, 1000, 1 << 50, 1 << 60
         )
-        for one in self.of("delivered", "cancelled", "dead"):
+        for one in self.of("delivered", "cancelled", "skipped", "dead"):
             if not self.client.exists(keys.record(one.id)):
                 del self.known[one.id]
 
@@ -546,6 +571,34 @@ class Moves(RuleBasedStateMachine):
         assert not self.scripts.retract(kept)
         del self.known[kept]
         self.taken -= 1
+
+    # -- accounts -------------------------------------------------------------------------------
+
+    @rule(account=st.sampled_from(ACCOUNTS), state=st.sampled_from(("on", "off", "gone")))
+    def account_changes(self, account: str, state: str) -> None:
+        """An account is set, has its origin switched off, or is removed."""
+        row = Account(name=account, url="http://x/", off=frozenset({"SUB"} if state == "off" else ()))
+        self.scripts.route(KEEP_MS, {account: row_of(None if state == "gone" else row)})
+        self.off.discard(account)
+        if state == "off":
+            self.off.add(account)
+        if state != "gone":
+            self.gone.pop(account, None)
+        else:
+            self.gone.setdefault(account, self.now)
+
+    @rule()
+    def retire(self) -> None:
+        """What waits for an account that is gone for long enough is dead."""
+        over = {account for account, since in self.gone.items() if since + KEEP_MS <= self.now}
+        ended, accounts = self.scripts.retire(1000)
+        waiting = [one for one in self.of("waiting") if one.account in over]
+        assert ended == len(waiting)
+        assert set(accounts) == {one.account for one in waiting}
+        for one in waiting:
+            one.place = "dead"
+        for account in over:
+            del self.gone[account]
 
     # -- limits ---------------------------------------------------------------------------------
 
