@@ -25,6 +25,7 @@ import pycurl
 import requests
 from requests.utils import urldefragauth
 
+from postbacks.delivery.acks import AckWatch, Ending
 from postbacks.delivery.kept import Addresses, Kept
 from postbacks.delivery.profile import Profile, Tls
 from postbacks.guard import early_refusal, is_name, refusal
@@ -69,9 +70,10 @@ class Transfer:
         profile: its limits and its TLS.
         owner: whatever the caller wants to know it by.
         looked_up_s: when the host's addresses were found; None where there was nothing to look up.
-        sends: how often the request began to leave: twice at most, if a kept connection was dead.
+        sends: how often the request began to leave: twice only where the first time nothing of it arrived.
         connection: the addresses of the connection that the request leaves by.
-        had_bytes: what a kept TLS connection had received when the request began to leave.
+        watch: on what the kept connection that the request leaves by acknowledges.
+        ending: of that connection, where it ended without an answer.
         stale: whether what came was there before the request left.
         on_new: whether it leaves over a connection that was made for it.
         connected_s: when the connection stood and the request began to leave.
@@ -90,7 +92,8 @@ class Transfer:
     sends: int = 0
     on_new: bool = False
     connection: Addresses | None = None
-    had_bytes: int | None = None
+    watch: AckWatch | None = None
+    ending: Ending | None = None
     stale: bool = False
     connected_s: float | None = None
     header_s: float | None = None
@@ -173,6 +176,12 @@ class _Handed(socket.socket):
 
     def __del__(self) -> None:
         self.close()
+
+
+def _is_stale(transfer: Transfer) -> bool:
+    """Whether this answer lay decrypted in a kept TLS connection before its request began to leave."""
+    watch = transfer.watch
+    return watch is not None and transfer.url[:5].lower() == "https" and not watch.has_received()
 
 
 class Slot:
@@ -258,16 +267,28 @@ class Slot:
         transfer.started_s = time.monotonic()
 
     def renew(self) -> bool:
-        """Whether the transfer is to begin anew, over a new connection, because kept ones were dead.
+        """Whether the transfer is to begin anew, over a new connection: nothing of it has arrived over a kept one.
 
         libcurl by itself would send it again over one kept connection after the other, up to five times.
         """
-        if self._renewed or self.transfer is None or self.transfer.on_new:
+        transfer = self.transfer
+        if self._renewed or transfer is None or transfer.on_new or transfer.header_bytes:
             return False
-        self.transfer.stale = False
+        if transfer.sends and not self._may_send_again(transfer):
+            return False
         self._renewed = True
         self.handle.setopt(pycurl.FRESH_CONNECT, 1)
         return True
+
+    def _may_send_again(self, transfer: Transfer) -> bool:
+        """Whether a request that has left may leave once more, in the same attempt. In doubt it may not.
+
+        Through a proxy it may not: it is not the receiver that acknowledges.
+        """
+        if transfer.ending is None:
+            watch, transfer.watch = transfer.watch, None
+            transfer.ending = Ending.CLOSED if watch is None else watch.settle()
+        return transfer.sends < 2 and transfer.ending is Ending.CROSSED and not self._settings.proxy_url
 
     def resolve(self, addresses: Sequence[str]) -> None:
         """Tell libcurl the addresses of the host; the time that the look-up took is gone."""
@@ -304,15 +325,18 @@ class Slot:
         transfer = self.transfer
         if transfer is None:
             return _ABORT
+        # libcurl asks before each time that the request leaves, also where it begins anew by itself.
+        if transfer.sends and not self._may_send_again(transfer):
+            return _ABORT
         # At most one kept connection is tried, and only one on which nothing has come unasked.
         connection = (local_host, local_port, remote_host, remote_port)
         if transfer.on_new:
             self._kept.forget(connection)
         elif transfer.sends or not self._kept.is_clean(connection):
             return _ABORT
-        transfer.connection, transfer.had_bytes = connection, None
-        if not transfer.on_new and transfer.url[:5].lower() == "https":
-            transfer.had_bytes = self._kept.received_bytes(connection)
+        else:
+            transfer.watch = self._kept.watch(connection)
+        transfer.connection = connection
         transfer.sends += 1
         transfer.connected_s = time.monotonic()
         return _OK
@@ -327,7 +351,8 @@ class Slot:
         if transfer.header_s is not None:
             return None  # trailers of a chunked body
         if transfer.status is None:
-            if transfer.had_bytes is not None and self._is_stale(transfer):
+            if _is_stale(transfer):
+                transfer.stale = True
                 return 0
             found = _STATUS_LINE.fullmatch(line)
             if found is None:
@@ -346,12 +371,6 @@ class Slot:
             transfer.header_lines.append(line)
         return None
 
-    def _is_stale(self, transfer: Transfer) -> bool:
-        """Whether this answer lay in a kept TLS connection before its request began to leave."""
-        had, connection = transfer.had_bytes, transfer.connection
-        transfer.stale = connection is not None and self._kept.received_bytes(connection) == had
-        return transfer.stale
-
     def _on_body(self, data: bytes) -> int | None:
         transfer = self.transfer
         if transfer is None:
@@ -364,6 +383,8 @@ class Slot:
         return 0 if transfer.body_bytes > MAX_BODY_BYTES or transfer.body_pieces > MAX_BODY_PIECES else None
 
     def _on_socket(self, _purpose: int, address: Any) -> socket.socket | int:
+        if self.transfer is not None and self.transfer.sends and not self._may_send_again(self.transfer):
+            return int(pycurl.SOCKET_BAD)
         family, kind, protocol, where = address
         reason = None if self._settings.proxy_url else refusal(where[0], where[1], self._settings)
         if self.transfer is not None:
