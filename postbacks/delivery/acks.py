@@ -99,8 +99,8 @@ class AckWatch:
             now, before = read_counters(connection), self._before
             if now is None or before is None:
                 return Ending.CLOSED
-            if now.acked_bytes == before.acked_bytes and _had_fin(connection, before, now):
-                return Ending.CROSSED
+            if _had_fin(connection, before, now):
+                return Ending.CROSSED if now.acked_bytes == before.acked_bytes else Ending.CLOSED
             return Ending.RESET if now.state == _CLOSE else Ending.CLOSED
 
     def release(self) -> None:
