@@ -281,14 +281,13 @@ class Slot:
         return True
 
     def _may_send_again(self, transfer: Transfer) -> bool:
-        """Whether a request that has left may leave once more, in the same attempt. In doubt it may not.
-
-        Through a proxy it may not: it is not the receiver that acknowledges.
-        """
+        """Whether a request that has left may leave once more, in the same attempt. In doubt it may not."""
         if transfer.ending is None:
             watch, transfer.watch = transfer.watch, None
-            transfer.ending = Ending.CLOSED if watch is None else watch.settle()
-        return transfer.sends < 2 and transfer.ending is Ending.CROSSED and not self._settings.proxy_url
+            ending = Ending.CLOSED if watch is None else watch.settle()
+            # It is not the receiver that acknowledges to us through a proxy.
+            transfer.ending = Ending.CLOSED if self._settings.proxy_url and ending is Ending.CROSSED else ending
+        return transfer.sends < 2 and transfer.ending is Ending.CROSSED
 
     def resolve(self, addresses: Sequence[str]) -> None:
         """Tell libcurl the addresses of the host; the time that the look-up took is gone."""

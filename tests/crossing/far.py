@@ -23,6 +23,7 @@ import time
 from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 NEAR, FAR = "10.99.0.1", "10.99.0.2"
 PORTS = {"http": 80, "https": 443}
@@ -81,7 +82,9 @@ class Forwarder:
                         packet = os.read(tun, 65_536)
                         number += 1
                         passage = self._note(packet, from_near, now_s)
-                        heapq.heappush(due, (now_s + self.delay_s[from_near], number, to_tun, packet, passage))
+                        heapq.heappush(
+                            due, (now_s + self.delay_s[from_near], number, to_tun, packet, passage)
+                        )
             while due and due[0][0] <= time.monotonic():
                 _, _, to_tun, packet, passage = heapq.heappop(due)
                 if passage is not None:
@@ -106,7 +109,9 @@ class Receiver:
     def __init__(self, certificate: str) -> None:
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.load_cert_chain(certificate)
-        self._listeners = {socket.create_server((FAR, port), backlog=64): scheme for scheme, port in PORTS.items()}
+        self._listeners = {
+            socket.create_server((FAR, port), backlog=64): scheme for scheme, port in PORTS.items()
+        }
         self._connections: list[socket.socket] = []
         self._handshaking: set[socket.socket] = set()
         self.posts: Counter[str] = Counter()
@@ -134,16 +139,14 @@ class Receiver:
                 ready.setblocking(True)
             return
         data = b""
-        try:
-            while not data.endswith(BODY):
-                if not (piece := ready.recv(65_536)):
-                    raise EOFError
+        with contextlib.suppress(OSError):
+            while not data.endswith(BODY) and (piece := ready.recv(65_536)):
                 data += piece
-        except (OSError, EOFError):
+        if not data.endswith(BODY):
             self._connections.remove(ready)
             ready.close()
             return
-        self.posts[data.split(b" ", 2)[1].decode()] += 1
+        self.posts[urlsplit(data.split(b" ", 2)[1].decode()).path] += 1
         ready.sendall(OK)
 
     def end(self, how: str) -> None:

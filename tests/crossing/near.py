@@ -22,6 +22,8 @@ from postbacks.settings import Settings
 
 FIN, RST = 0x01, 0x04
 SETTINGS = Settings(allowed_networks=f"{FAR}/32", connect_timeout_s=10, answer_timeout_s=10)
+#: The receiver is its own proxy: a POST through one comes with the whole URL.
+PROXIED = SETTINGS.model_copy(update={"proxy_url": f"http://{FAR}:80"})
 
 
 class FarSide:
@@ -30,7 +32,14 @@ class FarSide:
     def __init__(self, certificate: str) -> None:
         tun = open_tun(NEAR)
         self._process = subprocess.Popen(
-            ["unshare", "--net", sys.executable, str(Path(__file__).with_name("far.py")), str(tun), certificate],
+            [
+                "unshare",
+                "--net",
+                sys.executable,
+                str(Path(__file__).with_name("far.py")),
+                str(tun),
+                certificate,
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -51,11 +60,11 @@ class FarSide:
 class Sender:
     """An adapter that POSTs many at once, over a connection each."""
 
-    def __init__(self, scheme: str, authority: str, padding_bytes: int) -> None:
+    def __init__(self, scheme: str, authority: str, padding_bytes: int, proxied: bool) -> None:
         self._url = f"{scheme}://{FAR}"
         self._profile = Profile(10, 10, tls=Tls(ca_bundle=authority) if scheme == "https" else None)
         self._body = b"x" * padding_bytes + BODY
-        self.adapter = CurlAdapter(SETTINGS)
+        self.adapter = CurlAdapter(PROXIED if proxied else SETTINGS)
 
     def post(self, paths: list[str], stall_s: float = 0) -> list[Outcome]:
         """POST to these paths; with ``stall_s`` nothing is looked at for so long once the requests have left."""
@@ -98,14 +107,16 @@ def cross(far_side: FarSide, job: dict[str, Any]) -> dict[str, Any]:
         ``crossed``, and how often the adapter counted a renewal.
     """
     found: dict[str, Any] = {"outcomes": [], "posts": [], "crossed": 0}
-    sender = Sender(job["scheme"], job["authority"], job.get("padding_bytes", 0))
+    sender = Sender(job["scheme"], job["authority"], job.get("padding_bytes", 0), job.get("proxied", False))
     for number in range(job["rounds"]):
         paths = [f"/post-{number}-{index}" for index in range(job["together"])]
         far_side.ask("begin", *job["delays_s"])
         assert all(outcome.delivered for outcome in sender.post(["/warm"] * len(paths)))
         since_s = time.monotonic()
         far_side.ask("end", job["how"])
-        found["outcomes"] += [(outcome.name, outcome.detail) for outcome in sender.post(paths, job.get("stall_s", 0))]
+        found["outcomes"] += [
+            (outcome.name, outcome.detail) for outcome in sender.post(paths, job.get("stall_s", 0))
+        ]
         seen = far_side.ask("look")
         found["posts"] += [seen["posts"].get(path, 0) for path in paths]
         found["crossed"] += count_crossings(seen["passages"], since_s)

@@ -32,7 +32,11 @@ class Crossing:
         authority = Authority(folder)
         self._authority = authority.pem
         as_root = [] if os.geteuid() == 0 else ["--map-root-user"]
-        near = [sys.executable, str(Path(__file__).with_name("near.py")), str(authority.issue("10.99.0.2").path)]
+        near = [
+            sys.executable,
+            str(Path(__file__).with_name("near.py")),
+            str(authority.issue("10.99.0.2").path),
+        ]
         self._process = subprocess.Popen(
             ["unshare", *as_root, "--net", *near],
             stdin=subprocess.PIPE,
@@ -91,12 +95,18 @@ def test_a_fin_that_crosses_the_request_costs_no_attempt_and_no_second_post(
     assert seen["renewals"] >= seen["crossed"]
 
 
-@pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_reset_that_crosses_the_request_is_one_failed_attempt_and_no_post(crossing, scheme, request):
-    """A reset proves nothing: where the request had left, it is not sent again in the same attempt."""
-    seen = crossing.run(scheme=scheme, how="reset")
-    show(f"{request.node.callspec.id}, reset", seen)
-    failed = ["broken_answer", "the kept connection was reset without an answer"]
+@pytest.mark.parametrize(
+    ("scheme", "how", "proxied", "words"),
+    [("http", "reset", False, "reset"), ("https", "reset", False, "reset"), ("http", "fin", True, "closed")],
+    ids=["http, reset", "https, reset", "proxy, fin"],
+)
+def test_what_proves_nothing_is_one_failed_attempt_and_no_post(
+    crossing, scheme, how, proxied, words, request
+):
+    """A reset, or a FIN of a proxy: what had left is not sent again in the same attempt."""
+    seen = crossing.run(scheme=scheme, how=how, proxied=proxied)
+    show(request.node.callspec.id, seen)
+    failed = ["broken_answer", f"the kept connection was {words} without an answer"]
     assert seen["outcomes"].count(failed) >= seen["crossed"] > len(seen["posts"]) / 2
     assert all(outcome in (failed, ["delivered", ""]) for outcome in seen["outcomes"])
     assert seen["posts"] == [0 if outcome == failed else 1 for outcome in seen["outcomes"]]

@@ -121,7 +121,9 @@ class Receiver:
         self._behave = behave
         self._context = context
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=16)
-        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # so that half of a body is not all
+        self._listener.setsockopt(
+            socket.SOL_SOCKET, socket.SO_RCVBUF, 4096
+        )  # so that half of a body is not all
         scheme = "http" if context is None else "https"
         self.url = f"{scheme}://127.0.0.1:{self._listener.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
@@ -172,7 +174,9 @@ def open_descriptors() -> int:
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize("behaviour", BEHAVIOURS)
-def test_a_receiver_that_ends_a_kept_connection_in_the_middle_gets_six_posts(rig: Rig, tmp_path, scheme, behaviour):
+def test_a_receiver_that_ends_a_kept_connection_in_the_middle_gets_six_posts(
+    rig: Rig, tmp_path, scheme, behaviour
+):
     """As many as the ledger has attempts, numbered 1 to 6, each over a connection that had been kept."""
     behave, words = BEHAVIOURS[behaviour]
     authority = Authority(tmp_path) if scheme == "https" else None
