@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from toxic.certificates import Authority
 
-ROUNDS = int(os.environ.get("CROSSING_ROUNDS", "2"))
+ROUNDS = int(os.environ.get("CROSSING_ROUNDS", "1"))
 TOGETHER = 10
 #: Seconds from the near side to the far side, and back. Where a loop is stalled, the reset that a request meets comes
 #: back before the loop has looked at the FIN.

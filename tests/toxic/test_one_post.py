@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import ssl
 import struct
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
-from helpers import Rig, set_account
+from helpers import Rig, eventually, set_account
 from toxic.certificates import Authority
 
 from postbacks import send_postback
 from postbacks.delivery.profile import Profile, Tls
 from postbacks.delivery.transfer import Transfer
+from postbacks.delivery.transport import CurlAdapter
+from postbacks.settings import Settings
 
 EVENT = {"ORIGIN": "SMS_MO", "CODE": "N211", "FROM": "15552312102", "TO": "86717", "TEXT": "x" * 60_000,
          "RECEIVED": "2013-11-05T05:41:08-05:00"}  # fmt: skip
@@ -87,6 +90,12 @@ def resets_in_the_body(conversation: Conversation) -> None:
     """It reads half of the body and resets."""
     conversation.read_body(0.5)
     conversation.reset()
+
+
+def is_silent(conversation: Conversation) -> None:
+    """It reads the request and says nothing more."""
+    conversation.read_body()
+    conversation.connection.recv(1)
 
 
 def says_and_closes(said: bytes) -> Callable[[Conversation], None]:
@@ -167,11 +176,6 @@ def receiving(behave: Callable[[Conversation], None], authority: Authority | Non
         receiver.close()
 
 
-def open_descriptors() -> int:
-    """How many descriptors this process has open."""
-    return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
-
-
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize("behaviour", BEHAVIOURS)
 def test_a_receiver_that_ends_a_kept_connection_in_the_middle_gets_six_posts(
@@ -200,3 +204,44 @@ def test_a_receiver_that_ends_a_kept_connection_in_the_middle_gets_six_posts(
     assert {attempt.outcome for attempt in record.attempts} == {"broken_answer"}
     assert all(words in attempt.detail for attempt in record.attempts)
     assert rig.adapter.renewals == 0
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_no_descriptor_is_left_of_a_request_over_a_kept_connection(tmp_path, scheme):
+    """However it ends: answered, not answered, too late, or still open when its adapter is closed."""
+    settings = Settings(allowed_networks="127.0.0.0/8", answer_timeout_s=0.3)
+    authority = Authority(tmp_path)
+    profile = Profile(5, 0.3, tls=Tls(ca_bundle=authority.pem) if scheme == "https" else None)
+    given = authority if scheme == "https" else None
+    behaviours = [closes, resets, is_silent, *(behave for behave, _ in BEHAVIOURS.values())]
+    CurlAdapter(settings).close()
+    before = Counter(open_sockets())
+    for behave in behaviours:
+        adapter = CurlAdapter(settings)
+        with receiving(behave, given) as receiver:
+
+            def transfer(path: str, url: str = receiver.url) -> Transfer:
+                lines = ["Postback-Attempt: 1"]
+                return Transfer(f"{url}{path}", b"<POSTBACK/>", lines, profile)
+
+            for _ in range(3):
+                assert adapter.post(transfer("/warm")).delivered
+            assert not adapter.post(transfer("/acme")).delivered
+            assert adapter.post(transfer("/warm")).delivered
+            open_one = transfer("/acme")
+            adapter.start(open_one)
+            while not open_one.sends:
+                adapter.wait(0.01)
+            adapter.close()
+        eventually(lambda: Counter(open_sockets()) <= before, what="no socket left")
+
+
+def open_sockets() -> list[str]:
+    """List the sockets that this process has open, each descriptor once."""
+    sockets: list[str] = []
+    for entry in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            target = str(entry.readlink())
+            if target.startswith("socket:"):
+                sockets.append(target)
+    return sockets
