@@ -21,7 +21,7 @@ def held(name: str) -> Held:
 
 def test_ten_thousand_shared_time_outs_let_an_answer_of_ones_own_pass():
     """Shared ones fill half a batch at most; what had a POST of its own is in the next one, and room is left."""
-    tally = Tally(SimpleNamespace(connections=0))
+    tally = Tally(SimpleNamespace(connections=0, renewals=0))
     notes = Notes(None, "token", Settings(), lambda *_: Decision(parked=True, countdown_s=300), tally)
     for number in range(10_000):
         notes.add(held(f"shared-{number}"), SHARED, 1, 0)
