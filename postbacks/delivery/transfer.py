@@ -43,6 +43,9 @@ RECEIVE_BYTES: Final = 16_384
 #: RFC 9112 4; the reason may be missing, and the space before it.
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})(?: [^\r\n]*)?\r?\n")
 _END_OF_HEADER: Final = frozenset({b"\r\n", b"\n"})
+#: Seconds for which a connection may have rested to be used again; libcurl's own default. docs/receiving.md tells
+#: receivers to keep theirs for longer.
+MAX_IDLE_S: Final = 118
 #: Seconds of a look-up that are not worth counting.
 _NO_TIME_S: Final = 0.01
 #: What the callback at a connection says to libcurl.
@@ -219,6 +222,7 @@ class Slot:
         handle.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
         handle.setopt(pycurl.HTTP09_ALLOWED, 0)
         handle.setopt(pycurl.FOLLOWLOCATION, 0)
+        handle.setopt(pycurl.MAXAGE_CONN, MAX_IDLE_S)
         # An empty one, too, keeps libcurl from the environment's.
         handle.setopt(pycurl.PROXY, settings.proxy_url)
         handle.setopt(pycurl.NOPROXY, "")
@@ -286,7 +290,9 @@ class Slot:
             watch, transfer.watch = transfer.watch, None
             ending = Ending.CLOSED if watch is None else watch.settle()
             # It is not the receiver that acknowledges to us through a proxy.
-            transfer.ending = Ending.CLOSED if self._settings.proxy_url and ending is Ending.CROSSED else ending
+            transfer.ending = (
+                Ending.CLOSED if self._settings.proxy_url and ending is Ending.CROSSED else ending
+            )
         return transfer.sends < 2 and transfer.ending is Ending.CROSSED
 
     def resolve(self, addresses: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 from helpers import eventually
@@ -13,7 +14,7 @@ from helpers import eventually
 from postbacks.delivery.outcomes import Outcome
 from postbacks.delivery.profile import Profile
 from postbacks.delivery.readiness import PlainPoll
-from postbacks.delivery.transfer import Transfer
+from postbacks.delivery.transfer import MAX_IDLE_S, Transfer
 from postbacks.delivery.transport import CurlAdapter
 from postbacks.settings import Settings
 
@@ -190,6 +191,24 @@ def test_a_connection_that_took_its_time_is_kept_like_any_other():
     finally:
         adapter.close()
         listener.close()
+
+
+def test_a_connection_that_has_rested_for_too_long_is_not_used_again(monkeypatch):
+    """Receivers are told for how long to keep theirs, so that we leave first."""
+    page = (Path(__file__).parents[2] / "docs" / "receiving.md").read_text()
+    assert f"rested for {MAX_IDLE_S} seconds" in page
+    monkeypatch.setattr("postbacks.delivery.transfer.MAX_IDLE_S", 1)
+
+    def serve(connection: socket.socket, path: str) -> bool:
+        connection.sendall(OK)
+        return True
+
+    with listening(serve) as (listener, adapter):
+        assert [adapter.post(transfer(listener.url("/"))).name for _ in range(3)] == ["delivered"] * 3
+        assert adapter.connections == 1
+        threading.Event().wait(2.1)
+        assert adapter.post(transfer(listener.url("/"))).name == "delivered"
+        assert adapter.connections == 2
 
 
 def test_a_receiver_that_closes_kept_connections_gets_one_post_and_no_more_time():
