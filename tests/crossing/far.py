@@ -114,11 +114,12 @@ class Receiver:
         }
         self._connections: list[socket.socket] = []
         self._handshaking: set[socket.socket] = set()
+        self._lingering: set[socket.socket] = set()
         self.posts: Counter[str] = Counter()
 
     def ready(self) -> list[socket.socket]:
         """Its sockets."""
-        return [*self._listeners, *self._connections]
+        return [*self._listeners, *self._connections, *self._lingering]
 
     def serve(self, ready: socket.socket) -> None:
         """Accept a connection, or answer a request."""
@@ -138,6 +139,11 @@ class Receiver:
                 self._handshaking.remove(ready)
                 ready.setblocking(True)
             return
+        if ready in self._lingering:
+            if not ready.recv(65_536):
+                self._lingering.remove(ready)
+                ready.close()
+            return
         data = b""
         with contextlib.suppress(OSError):
             while not data.endswith(BODY) and (piece := ready.recv(65_536)):
@@ -150,8 +156,17 @@ class Receiver:
         ready.sendall(OK)
 
     def end(self, how: str) -> None:
-        """End all connections, which rest: by ``fin``, by ``close_notify`` and FIN (TLS), by ``reset``."""
+        """End all connections, which rest.
+
+        Args:
+            how: by ``fin``; by ``close_notify`` and FIN (TLS); by ``reset``; ``lingering`` with a FIN first, passing
+                over what still comes, as Apache does.
+        """
         for connection in self._connections:
+            if how == "lingering":
+                connection.shutdown(socket.SHUT_WR)
+                self._lingering.add(connection)
+                continue
             if how == "reset":
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             elif how == "close_notify" and isinstance(connection, ssl.SSLSocket):

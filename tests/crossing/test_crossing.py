@@ -95,16 +95,27 @@ def test_a_fin_that_crosses_the_request_costs_no_attempt_and_no_second_post(
     assert seen["renewals"] >= seen["crossed"]
 
 
+def test_a_receiver_that_lingers_is_as_good_as_one_that_has_closed(crossing):
+    """It goes on to acknowledge what it passes over: later than its FIN, and the request has left again by then."""
+    seen = crossing.run(scheme="http", how="lingering")
+    show("http, lingering", seen)
+    assert seen["outcomes"] == [["delivered", ""]] * ROUNDS * TOGETHER
+    assert seen["posts"] == [1] * ROUNDS * TOGETHER
+
+
 @pytest.mark.parametrize(
-    ("scheme", "how", "proxied", "words"),
-    [("http", "reset", False, "reset"), ("https", "reset", False, "reset"), ("http", "fin", True, "closed")],
-    ids=["http, reset", "https, reset", "proxy, fin"],
+    ("job", "words"),
+    [
+        ({"scheme": "http", "how": "reset"}, "reset"),
+        ({"scheme": "https", "how": "reset"}, "reset"),
+        ({"scheme": "http", "how": "fin", "proxied": True}, "closed"),
+        ({"scheme": "http", "how": "lingering", "stall_s": STALL_S}, "closed"),
+    ],
+    ids=["http, reset", "https, reset", "proxy, fin", "http, lingering, stalled"],
 )
-def test_what_proves_nothing_is_one_failed_attempt_and_no_post(
-    crossing, scheme, how, proxied, words, request
-):
-    """A reset, or a FIN of a proxy: what had left is not sent again in the same attempt."""
-    seen = crossing.run(scheme=scheme, how=how, proxied=proxied)
+def test_what_proves_nothing_is_one_failed_attempt_and_no_post(crossing, job, words, request):
+    """A reset, a FIN of a proxy, an acknowledgement: what had left is not sent again in the same attempt."""
+    seen = crossing.run(**job)
     show(request.node.callspec.id, seen)
     failed = ["broken_answer", f"the kept connection was {words} without an answer"]
     assert seen["outcomes"].count(failed) >= seen["crossed"] > len(seen["posts"]) / 2
