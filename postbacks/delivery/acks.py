@@ -42,14 +42,18 @@ class Counters(NamedTuple):
     data_segments: int
 
 
-def read_counters(connection: socket.socket) -> Counters | None:
-    """Read a connection's counters; None where the system does not tell."""
+def read_tcp_info(connection: socket.socket) -> bytes:
+    """Read what the system tells of a connection; nothing where it is not Linux, or the connection no TCP."""
     if sys.platform != "linux":
-        return None
+        return b""
     try:
-        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+        return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
     except OSError:
-        return None
+        return b""
+
+
+def parse_tcp_info(info: bytes) -> Counters | None:
+    """Parse the counters; None where they are not all there (Linux before 4.6)."""
     return Counters(*_TCP_INFO.unpack(info)) if len(info) == _TCP_INFO.size else None
 
 
@@ -84,19 +88,19 @@ class AckWatch:
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
-        self._before = read_counters(connection)
+        self._before = read_tcp_info(connection)  # parsed only if it is asked for: most requests are answered
         self._fd = os.dup(connection.fileno())
 
     def has_received(self) -> bool:
         """Whether anything has come since; the connection must live. True where the system does not tell."""
-        now, before = read_counters(self._connection), self._before
+        now, before = parse_tcp_info(read_tcp_info(self._connection)), parse_tcp_info(self._before)
         return now is None or before is None or now.received_bytes != before.received_bytes
 
     def settle(self) -> Ending:
         """Judge how the connection ended, and release it."""
         with socket.socket(fileno=self._fd) as connection:
             self._fd = -1
-            now, before = read_counters(connection), self._before
+            now, before = parse_tcp_info(read_tcp_info(connection)), parse_tcp_info(self._before)
             if now is None or before is None:
                 return Ending.CLOSED
             if _had_fin(connection, before, now):
