@@ -58,7 +58,7 @@ class Kept:
             self.forget(before)  # closed meanwhile; its number is another's now
         try:
             connection = _Borrowed(fileno=fd)
-        except OSError:  # closed already
+        except (OSError, ValueError):  # closed already; or none is known
             return
         addresses = _addresses(connection)
         if addresses is None:

@@ -44,15 +44,9 @@ _MASKS: Final = {
     pycurl.POLL_INOUT: READ | WRITE,
 }
 
-#: How libcurl ends a transfer whose kept connection was dead; the last where it was refused a new one.
+#: How libcurl ends a transfer whose kept connection was dead, where it does not begin anew by itself.
 _DEAD_CONNECTION: Final = frozenset(
-    {
-        pycurl.E_ABORTED_BY_CALLBACK,
-        pycurl.E_GOT_NOTHING,
-        pycurl.E_SEND_ERROR,
-        pycurl.E_RECV_ERROR,
-        pycurl.E_COULDNT_CONNECT,
-    }
+    {pycurl.E_ABORTED_BY_CALLBACK, pycurl.E_GOT_NOTHING, pycurl.E_SEND_ERROR, pycurl.E_RECV_ERROR}
 )
 
 #: Seconds that moving bytes may take before the loop looks at everything else again.
