@@ -12,7 +12,7 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 from redis.exceptions import WatchError
 
 from postbacks import keys, vault
@@ -20,17 +20,18 @@ from postbacks.broker import broker_errors, client
 from postbacks.catalogue import ORIGINS
 from postbacks.catalogue.faults import quoted
 from postbacks.errors import AccountsUnavailable, BadSetting, InvalidAccount, InvalidUrl, PostbacksError
-from postbacks.extra_headers import MAX_HEADER_CHARACTERS, MAX_HEADERS, header_fault
+from postbacks.extra_headers import check_authorization, check_headers, check_no_user
 from postbacks.guard import early_refusal
 from postbacks.logs import EventLog
 from postbacks.rates import interval_us
 from postbacks.settings import load
-from postbacks.urls import check_url, redacted
+from postbacks.urls import check_stored_url, check_url, redacted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     import redis
+    from pydantic import ValidationInfo
 
 log = EventLog(__name__)
 
@@ -39,6 +40,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@:+-]{0,127}\Z")
 _PIN = re.compile(r"sha256//[A-Za-z0-9+/]{43}=\Z")
 #: Secrets that may sign at a time: a signature takes 47 characters of a header.
 MAX_SECRETS: Final = 5
+
+#: Context of validation for a stored row, which an older version may have written.
+_STORED: Final = "stored"
 
 #: Why a postback of an account is skipped, not sent (catalogue: Groups).
 UNKNOWN_ACCOUNT: Final = "unknown_account"
@@ -87,6 +91,7 @@ class Account(BaseModel):
         connect_timeout_s: instead of ``POSTBACKS_CONNECT_TIMEOUT_S``.
         answer_timeout_s: instead of ``POSTBACKS_ANSWER_TIMEOUT_S``.
         headers: fixed extra headers of its POSTs.
+        authorization: value of their Authorization header, sealed by ``vault.seal`` in our own store.
         secrets: what signs its POSTs, the current one first.
         ca_bundle: PEM certificates that its servers' are trusted by, instead of the system's.
         client_cert: PEM client certificate (chain) for mutual TLS.
@@ -107,6 +112,7 @@ class Account(BaseModel):
     connect_timeout_s: float | None = Field(None, gt=0, le=60)
     answer_timeout_s: float | None = Field(None, gt=0, le=60)
     headers: dict[str, str] = Field(default_factory=dict, repr=False)
+    authorization: str | None = Field(None, repr=False)
     secrets: tuple[Secret, ...] = ()
     ca_bundle: str | None = None
     client_cert: str | None = None
@@ -125,27 +131,24 @@ class Account(BaseModel):
 
     @field_validator("url", "mo_url", "pass_url")
     @classmethod
-    def _url(cls, value: str | None) -> str | None:
-        return None if value is None else check_url(value)
+    def _url(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is None:
+            return None
+        return check_stored_url(value) if info.context == _STORED else check_url(value)
 
     @field_validator("headers")
     @classmethod
     def _headers(cls, value: dict[str, str]) -> dict[str, str]:
-        for name, text in value.items():
-            reason = header_fault(name, text)
-            if reason:
-                raise InvalidAccount(f"The header {name[:60]!r} {reason}.")
-        names = [name.lower() for name in value]
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice is not None:
-            raise InvalidAccount(f"The header {twice!r} stands twice.")
-        size = sum(len(name) + len(text) for name, text in value.items())
-        if len(value) > MAX_HEADERS or size > MAX_HEADER_CHARACTERS:
-            raise InvalidAccount(
-                f"These are {len(value)} headers with {size} characters; "
-                f"at most {MAX_HEADERS} with {MAX_HEADER_CHARACTERS} are allowed."
-            )
+        check_headers(value)
         return value
+
+    @model_validator(mode="after")
+    def _authorization(self, info: ValidationInfo) -> Account:
+        if self.authorization is not None and info.context != _STORED:
+            if not vault.is_sealed(self.authorization):
+                check_authorization(self.authorization)
+            check_no_user(self.url, self.mo_url, self.pass_url)
+        return self
 
     @field_validator("rate")
     @classmethod
@@ -208,7 +211,7 @@ class Account(BaseModel):
         return self.model_copy(update={"secrets": (Secret(value=sealed), *before)})
 
     def resealed(self) -> Account:
-        """The account with its secrets and its client key sealed by the first key.
+        """The account with its secrets, client key and Authorization header sealed by the first key.
 
         Raises:
             BadSetting: the key is missing, or does not open one of them.
@@ -218,8 +221,11 @@ class Account(BaseModel):
             Secret(value=value, expires_ms=secret.expires_ms)
             for value, secret in zip(again, self.secrets, strict=True)
         )
-        key = None if self.client_key is None else vault.seal(vault.unseal(self.client_key))
-        return self.model_copy(update={"secrets": secrets, "client_key": key})
+        others = {
+            name: sealed and vault.seal(vault.unseal(sealed))
+            for name, sealed in (("client_key", self.client_key), ("authorization", self.authorization))
+        }
+        return self.model_copy(update={"secrets": secrets, **others})
 
     def shown(self) -> dict[str, Any]:
         """The account as a listing shows it: no passwords, no secrets, no values of headers."""
@@ -232,7 +238,11 @@ class Account(BaseModel):
             "pinned_keys": list(self.pinned_keys),
         }
         secrets = [{"expires_ms": secret.expires_ms} for secret in self.secrets]
-        extra = {"headers": sorted(self.headers), "secrets": secrets}
+        extra = {
+            "headers": sorted(self.headers),
+            "secrets": secrets,
+            "authorization": bool(self.authorization),
+        }
         pacing = {"weight": self.weight, "rate": self.rate, "max_transfers": self.max_transfers}
         return {"name": self.name, **shown_urls, "off": sorted(self.off), **limits, **extra, **tls, **pacing}
 
@@ -326,7 +336,8 @@ def _read(name: str, text: bytes) -> Account:
 def _parsed(text: bytes) -> Account:
     """An account of its row; the same row, which is read every second, is the same account."""
     data = json.loads(text)
-    return Account(**{field: value for field, value in data.items() if field in Account.model_fields})
+    fields = {field: value for field, value in data.items() if field in Account.model_fields}
+    return Account.model_validate(fields, context=_STORED)
 
 
 def find_accounts(store: AccountStore, names: Iterable[str]) -> Mapping[str, Account]:

@@ -132,6 +132,23 @@ def check_url(url: str) -> str:
     return url
 
 
+def check_stored_url(url: str) -> str:
+    """Check a URL of a stored account, which a version with another reader may have taken.
+
+    Such a URL passes: its postbacks die at their POSTs, with the reason, and can be sent again. An account that
+    cannot be read has them skipped.
+
+    Returns:
+        The URL as given.
+
+    Raises:
+        InvalidUrl: no version has taken it.
+    """
+    if not _ABSOLUTE.match(url) or _SURROGATE.search(url):
+        read_url(url)
+    return url
+
+
 @lru_cache(maxsize=10_000)
 def endpoint_of(url: str) -> str:
     """Scheme, host and port of a URL; empty where it cannot be sent to, as in rows that older versions wrote."""

@@ -229,10 +229,11 @@ class Slot:
             pycurl.error: the account's TLS settings cannot be used.
         """
         url, own_headers, self.host, self.port = prepare(transfer.url)
+        credentials = own_headers or transfer.profile.authorization
         handle = self.handle
         handle.setopt(pycurl.URL, url)
         handle.setopt(pycurl.POSTFIELDS, transfer.body)
-        handle.setopt(pycurl.HTTPHEADER, ["Expect:", *own_headers, *transfer.headers])
+        handle.setopt(pycurl.HTTPHEADER, ["Expect:", *credentials, *transfer.headers])
         self._limit_connecting(transfer.profile.connect_timeout_s)
         if transfer.profile.tls is not None:
             self._set_tls(transfer.profile.tls)
