@@ -32,8 +32,8 @@ _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 #: Scheme, authority, and path with query; a fragment is not sent.
 _ABSOLUTE = re.compile(r"(https?)://([^/?#]*)([^#]*)", re.IGNORECASE | re.ASCII)
 _HOST_AND_PORT = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::([0-9]*))?")
-#: ASCII that no host may have: libcurl refuses most of it, and browsers the rest.
-_NO_HOST_CHARACTER = re.compile(r"[\x00-,/:-@\[-^`{-}\x7f]")
+#: ASCII that no host may have: browsers, libcurl or the C library's resolver refuse it.
+_NO_HOST_CHARACTER = re.compile(r"[\x00-,/:-@\[-^`{-\x7f]")
 #: A last label with which browsers take a host for an IPv4 address (WHATWG URL, "ends in a number").
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 #: The name of a network interface; libcurl takes 15 characters.
@@ -216,11 +216,9 @@ def _ascii_name(text: str) -> str:
     labels = idna.uts46_remap(text, std3_rules=False).removesuffix(".").split(".")
     if "" in labels:
         raise _HostError("a part of it between dots is empty")
-    unicode_labels = [_unicode_label(label) for label in labels]
-    if any(unicodedata.bidirectional(c) in {"R", "AL", "AN"} for label in unicode_labels for c in label):
-        for label in unicode_labels:
-            _check_direction(label)
-    host = ".".join(map(_ascii_label, unicode_labels))
+    host = ".".join(_ascii_label(_unicode_label(label)) for label in labels)
+    if host.startswith("-"):  # the C library's resolver looks up none that does
+        raise _HostError(f"it begins with {_named('-')}")
     if len(host) > _MAX_HOST_LENGTH:
         raise _HostError(
             f"it has {len(host)} characters as it is sent; at most {_MAX_HOST_LENGTH} can be looked up"
@@ -244,6 +242,10 @@ def _unicode_label(label: str) -> str:
     for position, character in enumerate(text):
         if character in "\u200c\u200d" and not _joins(text, position):
             raise _HostError(f"it has {_named(character)} where nothing is joined")
+        if unicodedata.bidirectional(character) in {"R", "AL", "AN"} and not _has_one_direction(text):
+            raise _HostError(
+                f"its part {text!a} mixes directions of writing, beside {_named(character)} (RFC 5893)"
+            )
     return text
 
 
@@ -254,11 +256,11 @@ def _joins(label: str, position: int) -> bool:
         return False
 
 
-def _check_direction(label: str) -> None:
+def _has_one_direction(label: str) -> bool:
     try:
-        idna.check_bidi(label, check_ltr=True)
+        return idna.check_bidi(label)
     except idna.IDNAError:
-        raise _HostError(f"its part {label!a} mixes directions of writing (RFC 5893)") from None
+        return False
 
 
 def _ascii_label(text: str) -> str:
