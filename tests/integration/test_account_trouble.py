@@ -7,14 +7,18 @@ import threading
 import types
 
 import pytest
+from click.testing import CliRunner
+from events import examples
 from helpers import Rig, environment, set_account
 
 from postbacks import accounts, keys, send_postback, send_postbacks
 from postbacks.accounts import Account
+from postbacks.cli import main
 from postbacks.delivery.unsent import PUT_OFF_MS
 from postbacks.receiver import Answer, Receiver
 
 EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
+MO = examples()["SMS_MO", "N211"]
 
 
 @pytest.mark.parametrize(
@@ -36,6 +40,36 @@ def test_an_account_whose_row_cannot_be_read_holds_up_nobody(rig, row):
         rig.tick()
         rig.deliver()
         assert rig.record(again.id).state == "delivered"
+
+
+def test_a_stored_url_that_is_refused_today_dies_with_its_reason_and_skips_nothing(rig):
+    """A version before took it: the account is read, its other URLs serve, and it is mended by setting the URL."""
+    with Receiver() as receiver:
+        row = (
+            f'{{"name": "acme", "url": "http://user:hunter2@a..example/", "mo_url": "{receiver.url("/mo")}"}}'
+        )
+        rig.client.hset(keys.ACCOUNTS, "acme", row)
+        general, mo = send_postback.delay("acme", EVENT).id, send_postback.delay("acme", MO).id
+        for _ in range(6):
+            rig.tick()
+            rig.deliver()
+            rig.advance(301)
+        assert rig.record(mo).state == "delivered"
+        record = rig.record(general)
+        assert (record.state, len(record.attempts), record.attempts[-1].outcome) == ("dead", 6, "bad_url")
+        assert "a part of it between dots is empty" in record.attempts[-1].detail
+        for args in (("account", "set", "acme", "--rate", "5/s"), ("ping", "acme")):
+            shown = CliRunner().invoke(main, args)
+            assert (shown.exit_code, "between dots is empty" in shown.output) == (2, True), shown.output
+        assert rig.client.hget(keys.ACCOUNTS, "acme").decode() == row
+        shown = CliRunner().invoke(main, ["account", "show", "acme"])
+        assert (shown.exit_code, "http://a..example/" in shown.output) == (0, True)
+        assert CliRunner().invoke(main, ["account", "set", "acme", "--url", receiver.url()]).exit_code == 0
+        after = send_postback.delay("acme", EVENT).id
+        rig.tick()
+        rig.deliver()
+        assert rig.record(after).state == "delivered"
+        assert "hunter2" not in f"{shown.output}{record.attempts}"
 
 
 def test_a_field_of_a_newer_version_does_no_harm(rig):
