@@ -12,7 +12,7 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from redis.exceptions import WatchError
 
 from postbacks import keys, vault
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     import redis
-    from pydantic import ValidationInfo
 
 log = EventLog(__name__)
 
@@ -40,9 +39,6 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@:+-]{0,127}\Z")
 _PIN = re.compile(r"sha256//[A-Za-z0-9+/]{43}=\Z")
 #: Secrets that may sign at a time: a signature takes 47 characters of a header.
 MAX_SECRETS: Final = 5
-
-#: Context of validation for a stored row, which an older version may have written.
-_STORED: Final = "stored"
 
 #: Why a postback of an account is skipped, not sent (catalogue: Groups).
 UNKNOWN_ACCOUNT: Final = "unknown_account"
@@ -131,24 +127,14 @@ class Account(BaseModel):
 
     @field_validator("url", "mo_url", "pass_url")
     @classmethod
-    def _url(cls, value: str | None, info: ValidationInfo) -> str | None:
-        if value is None:
-            return None
-        return check_stored_url(value) if info.context == _STORED else check_url(value)
+    def _url(cls, value: str | None) -> str | None:
+        return None if value is None else check_stored_url(value)
 
     @field_validator("headers")
     @classmethod
     def _headers(cls, value: dict[str, str]) -> dict[str, str]:
         check_headers(value)
         return value
-
-    @model_validator(mode="after")
-    def _authorization(self, info: ValidationInfo) -> Account:
-        if self.authorization is not None and info.context != _STORED:
-            if not vault.is_sealed(self.authorization):
-                check_authorization(self.authorization)
-            check_no_user(self.url, self.mo_url, self.pass_url)
-        return self
 
     @field_validator("rate")
     @classmethod
@@ -240,8 +226,8 @@ class Account(BaseModel):
         secrets = [{"expires_ms": secret.expires_ms} for secret in self.secrets]
         extra = {
             "headers": sorted(self.headers),
-            "secrets": secrets,
             "authorization": bool(self.authorization),
+            "secrets": secrets,
         }
         pacing = {"weight": self.weight, "rate": self.rate, "max_transfers": self.max_transfers}
         return {"name": self.name, **shown_urls, "off": sorted(self.off), **limits, **extra, **tls, **pacing}
@@ -336,8 +322,7 @@ def _read(name: str, text: bytes) -> Account:
 def _parsed(text: bytes) -> Account:
     """An account of its row; the same row, which is read every second, is the same account."""
     data = json.loads(text)
-    fields = {field: value for field, value in data.items() if field in Account.model_fields}
-    return Account.model_validate(fields, context=_STORED)
+    return Account(**{field: value for field, value in data.items() if field in Account.model_fields})
 
 
 def find_accounts(store: AccountStore, names: Iterable[str]) -> Mapping[str, Account]:
@@ -363,12 +348,19 @@ def make_account(name: str, **settings: Any) -> Account:
     """
     try:
         account = Account(name=name, **settings)
+        urls = [url for url in (account.url, account.mo_url, account.pass_url) if url]
+        for url in urls:
+            check_url(url)
     except ValidationError as error:
         reasons = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
         raise InvalidAccount("; ".join(reasons)) from None
     except InvalidUrl as error:
         raise InvalidAccount(str(error)) from None
-    for url in filter(None, (account.url, account.mo_url, account.pass_url)):
+    if account.authorization is not None:
+        if not vault.is_sealed(account.authorization):
+            check_authorization(account.authorization)
+        check_no_user(*urls)
+    for url in urls:
         reason = early_refusal(url, load())
         if reason:
             raise InvalidAccount(

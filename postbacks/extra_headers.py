@@ -85,13 +85,13 @@ def check_authorization(text: str) -> None:
         raise InvalidAccount(f"The header Authorization {fault}.")
 
 
-def check_no_user(*urls: str | None) -> None:
+def check_no_user(*urls: str) -> None:
     """Check that no URL has a user, where an account has an Authorization header: a POST can carry one of them.
 
     Raises:
         InvalidAccount: says which URL has one.
     """
-    for url in filter(None, urls):
+    for url in urls:
         if read_url(url).userinfo.strip(":"):
             raise InvalidAccount(
                 f"The URL {redacted(url)!r} has a user, which becomes an Authorization header, and the account has "

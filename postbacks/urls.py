@@ -133,16 +133,16 @@ def check_url(url: str) -> str:
 
 
 def check_stored_url(url: str) -> str:
-    """Check a URL of a stored account, which a version with another reader may have taken.
+    """Check a URL of an account that is stored, here or by an application, and may be older than this reader.
 
-    Such a URL passes: its postbacks die at their POSTs, with the reason, and can be sent again. An account that
-    cannot be read has them skipped.
+    One that cannot be sent to passes: its postbacks die at their POSTs, with the reason, and can be sent again. An
+    account that cannot be read has them skipped, and one of an application's store may stop all others.
 
     Returns:
         The URL as given.
 
     Raises:
-        InvalidUrl: no version has taken it.
+        InvalidUrl: it is no absolute http or https URL, or no Unicode text.
     """
     if not _ABSOLUTE.match(url) or _SURROGATE.search(url):
         read_url(url)

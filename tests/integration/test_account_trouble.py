@@ -129,6 +129,27 @@ def test_a_store_that_fails_stops_neither_the_tick_nor_what_is_claimed(broker, m
             rig.close()
 
 
+def test_a_url_of_an_applications_store_that_cannot_be_sent_to_stops_nobody(broker, monkeypatch):
+    """The account is made, so that the store can answer; its own postbacks fail with the reason."""
+    with Receiver() as receiver:
+        urls = {"bad": "http://a|b.example/", "good": receiver.url()}
+        module = types.ModuleType("odd_accounts")
+        module.store = types.SimpleNamespace(
+            get_many=lambda names: {name: Account(name=name, url=urls[name]) for name in names}
+        )
+        monkeypatch.setitem(sys.modules, "odd_accounts", module)
+        with environment(POSTBACKS_ACCOUNTS="odd_accounts:store"):
+            rig = Rig(broker)
+            bad, good = send_postback.delay("bad", EVENT), send_postback.delay("good", EVENT)
+            rig.tick()
+            rig.deliver()
+            assert rig.record(good.id).state == "delivered"
+            (attempt,) = rig.record(bad.id).attempts
+            assert (rig.record(bad.id).state, attempt.outcome) == ("parked", "bad_url")
+            assert "U+007C VERTICAL LINE" in attempt.detail
+            rig.close()
+
+
 def test_revoking_what_is_only_held_stops_it(rig):
     """It was claimed behind a probe and never POSTed: it never is."""
     with Receiver(lambda _: Answer(500, delay_s=0.3)) as receiver:

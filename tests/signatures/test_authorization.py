@@ -10,7 +10,7 @@ from helpers import environment, set_account
 from signing import EVENT, KEY, call
 
 from postbacks import keys, send_postback, vault
-from postbacks.accounts import Account, make_account, redis_accounts
+from postbacks.accounts import make_account, redis_accounts
 from postbacks.delivery.profile import Profile
 from postbacks.errors import InvalidAccount
 from postbacks.settings import load
@@ -164,7 +164,7 @@ def test_an_application_gives_it_as_a_field_and_not_among_the_headers(rig, acme)
     with pytest.raises(InvalidAccount, match="has a field of its own: authorization"):
         make_account("acme", headers={"authorization": TOKEN})
     with pytest.raises(InvalidAccount, match="header Authorization has a value"):
-        Account(name="acme", authorization="x\ny: z")
+        make_account("acme", authorization="x\ny: z")
     url = redis_accounts().get("acme").url
     redis_accounts().set(make_account("acme", url=url, authorization=TOKEN))
     assert acme().headers["authorization"] == TOKEN

@@ -138,8 +138,8 @@ def test_a_host_that_cannot_be_sent_to_is_refused_and_the_character_named(writte
     assert endpoint_of(url) == ""
 
 
-def test_a_stored_url_that_only_an_older_version_took_is_read():
-    """Its account's postbacks are to die with the reason; what no version took makes the row unreadable."""
+def test_a_stored_url_that_cannot_be_sent_to_is_read():
+    """Its account's postbacks are to die with the reason; what is no http or https URL makes the row unreadable."""
     assert check_stored_url("http://a..example/") == "http://a..example/"
     for url in ("ftp://a.example/", "nowhere", "http://a.example/\ud800"):
         with pytest.raises(InvalidUrl):
