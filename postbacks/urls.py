@@ -41,7 +41,7 @@ _ZONE = re.compile(r"[A-Za-z0-9._~-]{1,15}")
 
 
 class Url(NamedTuple):
-    """A customer's URL, read.
+    """Parts of a customer's URL.
 
     Attributes:
         scheme: ``http`` or ``https``.
@@ -61,19 +61,19 @@ class Url(NamedTuple):
 
     @property
     def is_local(self) -> bool:
-        """Whether the host is one of this machine's names (RFC 6761 6.3)."""
+        """Tell whether the host is a name of this machine (RFC 6761 6.3)."""
         return self.host == "localhost" or self.host.endswith(".localhost")
 
     @property
     def origin(self) -> str:
-        """The URL up to its path, as it is sent: no user, and a port only where it is not the scheme's."""
+        """Return scheme, host and port as they are sent: the port only where it is not the scheme's own."""
         host = f"[{self.host.replace('%', '%25')}]" if ":" in self.host else self.host
         port = "" if self.port == _DEFAULT_PORTS[self.scheme] else f":{self.port}"
         return f"{self.scheme}://{host}{port}"
 
     @property
     def endpoint(self) -> str:
-        """Scheme, host and port: what one connection serves."""
+        """Return scheme, host and port: what one connection serves."""
         return f"{self.scheme}://{self.host}:{self.port}"
 
 
@@ -135,8 +135,8 @@ def check_url(url: str) -> str:
 def check_stored_url(url: str) -> str:
     """Check a URL of an account that is stored, here or by an application, and may be older than this reader.
 
-    One that cannot be sent to passes: its postbacks die at their POSTs, with the reason, and can be sent again. An
-    account that cannot be read has them skipped, and one of an application's store may stop all others.
+    One that cannot be sent to passes: its postbacks die at their POSTs, with the reason, and are kept. An account that
+    cannot be read has them skipped, and one that an application's store cannot make stops all others.
 
     Returns:
         The URL as given.
@@ -151,7 +151,7 @@ def check_stored_url(url: str) -> str:
 
 @lru_cache(maxsize=10_000)
 def endpoint_of(url: str) -> str:
-    """Scheme, host and port of a URL; empty where it cannot be sent to, as in rows that older versions wrote."""
+    """Return scheme, host and port of a URL; empty where it cannot be sent to, as in rows of older versions."""
     try:
         return read_url(url).endpoint
     except InvalidUrl:
@@ -164,7 +164,7 @@ class _HostError(ValueError):
 
 @lru_cache(maxsize=10_000)
 def _read_host(written: str) -> tuple[str, bool]:
-    """Read a host; returns it as it is sent, and whether it is an address."""
+    """Read a host; return it as it is sent, and whether it is an address."""
     if written.startswith("["):
         return _ipv6(written[1:-1]), True
     try:
