@@ -54,7 +54,7 @@ crash: $(VENV)/ready ## Kill anything at any moment, count every postback afterw
 	$(BIN)/python -m crash.sentinel $(SENTINEL_ARGS); sentinels=$$?; exit $$((columns | sentinels))
 
 .PHONY: crossing
-crossing: $(VENV)/ready ## Let a receiver's end of a connection cross our requests, 200 times each way (a minute; wants root)
+crossing: $(VENV)/ready ## Let a receiver's end of a connection cross our requests, 200 times each way (two minutes; wants root)
 	@CROSSING_ROUNDS=$${CROSSING_ROUNDS:-20} $(BIN)/python -m pytest tests/crossing -q -rP | grep -E '^crossing|passed|failed'
 
 .PHONY: alerts
