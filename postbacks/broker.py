@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Final
-from urllib.parse import SplitResult, parse_qs, urlencode, urlsplit
 
 import redis
 from kombu.exceptions import OperationalError
@@ -15,7 +14,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError
 
-from postbacks import sentinel
+from postbacks import broker_url, sentinel
 from postbacks.errors import BrokerUnfit, BrokerUnreachable
 from postbacks.settings import load
 
@@ -24,33 +23,16 @@ MIN_REDIS: Final = (7, 0)
 MIN_VALKEY: Final = (8, 0)
 
 
-def redis_url(url: str) -> str:
-    """The broker URL as redis-py wants it (kombu writes a socket as ``redis+socket://``)."""
-    parts = urlsplit(url)
-    if parts.scheme == "redis+socket":
-        query = {key: values[0] for key, values in parse_qs(parts.query).items()}
-        if "virtual_host" in query:
-            query["db"] = query.pop("virtual_host")
-        return _socket_url("unix", parts, query)
-    return url
-
-
 def kombu_url(url: str) -> str:
-    """The broker URL as kombu wants it (redis-py writes a socket as ``unix://``)."""
+    """The broker URL as kombu wants it."""
+    return sentinel.kombu_url(url) if sentinel.is_sentinel(url) else broker_url.parse(url).kombu_url()
+
+
+def kombu_options(url: str, timeout_s: float) -> dict[str, Any]:
+    """Transport options that kombu wants besides its URL."""
     if sentinel.is_sentinel(url):
-        return sentinel.kombu_url(url)
-    parts = urlsplit(url)
-    if parts.scheme == "unix":
-        query = {key: values[0] for key, values in parse_qs(parts.query).items()}
-        if "db" in query:
-            query["virtual_host"] = query.pop("db")
-        return _socket_url("redis+socket", parts, query)
-    return url
-
-
-def _socket_url(scheme: str, parts: SplitResult, query: dict[str, str]) -> str:
-    # urlunsplit leaves the // out where it does not know the scheme
-    return f"{scheme}://{parts.netloc}{parts.path}{'?' if query else ''}{urlencode(query)}"
+        return sentinel.kombu_options(url, timeout_s)
+    return broker_url.parse(url).kombu_options()
 
 
 def redacted(url: str) -> str:
@@ -68,25 +50,15 @@ def redacted(url: str) -> str:
 def client_for(url: str, timeout_s: float) -> redis.Redis:
     """One client a URL and process; its connections are pooled and safe to share between threads."""
     with broker_errors(url):
-        try:
-            if sentinel.is_sentinel(url):
-                return sentinel.client(url, timeout_s)
-            target = redis_url(url)
-            # A Unix socket has no other machine that could fall silent, and redis-py takes no keep-alive for it.
-            keepalive = {} if target.startswith("unix:") else {"socket_keepalive": True}
-            return redis.Redis.from_url(
-                target,
-                **keepalive,
-                socket_timeout=timeout_s,
-                socket_connect_timeout=timeout_s,
-                # A script must not be sent twice behind our back; who calls decides.
-                retry=Retry(NoBackoff(), 0),
-            )
-        except (ValueError, TypeError) as error:
-            raise BrokerUnreachable(
-                f"POSTBACKS_BROKER_URL={redacted(url)!r} is no broker URL ({error}); "
-                "write redis://host:6379/0, rediss://…, unix:///path/to/socket?db=0 or sentinel://…/NAME."
-            ) from None
+        if sentinel.is_sentinel(url):
+            return sentinel.client(url, timeout_s)
+        return redis.Redis(
+            **broker_url.parse(url).redis_arguments(),
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            # A script must not be sent twice behind our back; who calls decides.
+            retry=Retry(NoBackoff(), 0),
+        )
 
 
 def client() -> redis.Redis:

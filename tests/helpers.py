@@ -123,9 +123,16 @@ def environment(**values: str) -> Iterator[None]:
         settings.load.cache_clear()
 
 
+class BrokerAt:
+    """A broker as ``running`` wants it, at a URL that is not the embedded broker's."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+
 @contextmanager
 def running(
-    broker: EmbeddedBroker,
+    broker: EmbeddedBroker | BrokerAt,
     log_dir: Path,
     *,
     pool: str = "threads",
