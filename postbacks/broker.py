@@ -78,7 +78,7 @@ def broker_errors(url: str | None = None) -> Iterator[None]:
     try:
         yield
     except (redis.RedisError, OperationalError, OSError) as error:
-        raise _explained(error, redacted(url or load().broker_url)) from error
+        raise _explained(error, url or load().broker_url) from error
 
 
 #: Words of the server and what they mean. redis-py takes the codes that it knows (READONLY) off the text.
@@ -115,7 +115,16 @@ _RESPONSES: Final = (
     ),
     ("MISCONF", BrokerUnfit, "cannot write to its disk; see its log"),
     ("loading the dataset", BrokerUnreachable, "is still loading its data; try again in a moment"),
-    ("invalid username-password", BrokerUnfit, "refused the password in POSTBACKS_BROKER_URL"),
+    (
+        "invalid username-password",
+        BrokerUnfit,
+        "refused the password in POSTBACKS_BROKER_URL, or has switched that user off",
+    ),
+    (
+        "without any password configured",
+        BrokerUnfit,
+        "has no password, and POSTBACKS_BROKER_URL has one; set it there or take it out of the URL",
+    ),
     (
         "Authentication required",
         BrokerUnfit,
@@ -126,26 +135,63 @@ _RESPONSES: Final = (
         BrokerUnfit,
         "wants a password; put it into POSTBACKS_BROKER_URL (redis://:password@host)",
     ),
-    ("no permissions", BrokerUnfit, "does not allow this user what postbacks needs; see its ACL"),
     ("DB index", BrokerUnfit, "has no database of that number; correct POSTBACKS_BROKER_URL"),
     ("WRONGTYPE", BrokerUnfit, "holds other data under a key of postbacks; use a database of its own"),
     ("unknown command", BrokerUnfit, "is too old: Redis 7.0 or Valkey 8.0 is needed"),
 )
 
 
+#: Words in which an ACL refuses, of Redis 6 and 7.0, of Redis 7.2 and Valkey, and of both in scripts; what the user may
+#: not do; and the rule that allows it. Outside of ``ACL LOG`` a server names no key, and 7.0 in scripts no command.
+_REFUSALS: Final = (
+    (r"no permissions to run the '([^']+)' command", "run {name}", "allow +{name}"),
+    (r"can't run this command or subcommand", "run a command of a script", "`ACL LOG` there names it"),
+    (r"no permissions to access the '([^']+)' key", "use the key {name}", "allow ~{name}"),
+    (
+        r"no permissions to access (a key|one of the keys)|can't access at least one of the keys",
+        "use a key",
+        "allow ~postbacks:* and what else this process uses, `ACL LOG` there names it",
+    ),
+    (r"no permissions to access the '([^']+)' channel", "use the channel {name}", "allow &{name}"),
+    (
+        r"no permissions to access (a channel|one of the channels)|can't publish to the channel",
+        "use a channel",
+        "allow &/0.postbacks.control.pidbox and the others of this process (0: the database)",
+    ),
+    (r"no permissions to access database", "use this database", "allow alldbs, or the number in the URL"),
+    (r"no permissions", "do what postbacks needs", "`ACL LOG` there names it"),
+)
+
+
+def _refusal(text: str, user: str) -> str | None:
+    for words, what, rule in _REFUSALS:
+        if refused := re.search(words, text, re.IGNORECASE):
+            name = refused[1] if refused.re.groups else ""
+            rights = "the rules for each kind of process are in docs/settings.md (Rights on the broker)"
+            return f"does not let its user {user!r} {what}: {rule}; {rights}".replace("{name}", name)
+    return None
+
+
 def _explained(error: Exception, url: str) -> BrokerUnfit | BrokerUnreachable:
-    text = str(error)
+    shown, text = redacted(url), str(error)
     if isinstance(error, MasterNotFoundError):
-        return BrokerUnreachable(f"The broker at {url} has no primary to talk to: {text.rstrip('.')}.")
+        return BrokerUnreachable(f"The broker at {shown} has no primary to talk to: {text.rstrip('.')}.")
+    if refusal := _refusal(text, _user(url)):
+        return BrokerUnfit(f"The broker at {shown} {refusal}.")
     for mark, kind, advice in _RESPONSES:
         if mark in text:
-            return kind(f"The broker at {url} {advice}.")
+            return kind(f"The broker at {shown} {advice}.")
     if isinstance(error, redis.ResponseError):
-        return BrokerUnfit(f"The broker at {url} answered with an error: {text.rstrip('.')}.")
+        return BrokerUnfit(f"The broker at {shown} answered with an error: {text.rstrip('.')}.")
     return BrokerUnreachable(
-        f"The broker at {url} does not answer ({text.rstrip('.') or type(error).__name__}); "
+        f"The broker at {shown} does not answer ({text.rstrip('.') or type(error).__name__}); "
         "start it (`postbacks up` starts one) or correct POSTBACKS_BROKER_URL."
     )
+
+
+def _user(url: str) -> str:
+    login = sentinel.parse(url).login if sentinel.is_sentinel(url) else broker_url.parse(url).login
+    return login.get("username", "default")
 
 
 def check(connection: redis.Redis | None = None) -> list[str]:

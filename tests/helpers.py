@@ -160,6 +160,12 @@ def running(
         raise
 
 
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return taken.getsockname()[1]
+
+
 @contextmanager
 def black_hole() -> Iterator[int]:
     """A port whose connections are never made: its queue of unaccepted ones is full."""
