@@ -148,13 +148,13 @@ _REFUSALS: Final = (
     (r"can't run this command or subcommand", "run a command of a script", "`ACL LOG` there names it"),
     (r"no permissions to access the '([^']+)' key", "use the key {name}", "allow ~{name}"),
     (
-        r"no permissions to access (a key|one of the keys)|can't access at least one of the keys",
+        r"no permissions to access (?:a key|one of the keys)|can't access at least one of the keys",
         "use a key",
         "allow ~postbacks:* and what else this process uses, `ACL LOG` there names it",
     ),
     (r"no permissions to access the '([^']+)' channel", "use the channel {name}", "allow &{name}"),
     (
-        r"no permissions to access (a channel|one of the channels)|can't publish to the channel",
+        r"no permissions to access (?:a channel|one of the channels)|can't publish to the channel",
         "use a channel",
         "allow &/0.postbacks.control.pidbox and the others of this process (0: the database)",
     ),
@@ -163,12 +163,17 @@ _REFUSALS: Final = (
 )
 
 
-def _refusal(text: str, user: str) -> str | None:
+def refusal(error: Exception, url: str | None = None) -> str | None:
+    """Say which right the URL's user lacks and how it is given; None for any other error."""
+    url = url or load().broker_url
+    login = sentinel.parse(url).login if sentinel.is_sentinel(url) else broker_url.parse(url).login
     for words, what, rule in _REFUSALS:
-        if refused := re.search(words, text, re.IGNORECASE):
-            name = refused[1] if refused.re.groups else ""
-            rights = "the rules for each kind of process are in docs/settings.md (Rights on the broker)"
-            return f"does not let its user {user!r} {what}: {rule}; {rights}".replace("{name}", name)
+        if refused := re.search(words, str(error), re.IGNORECASE):
+            sentence = (
+                f"The broker at {redacted(url)} does not let its user {login.get('username', 'default')!r} {what}: "
+                f"{rule}; the rules for each kind of process are in docs/settings.md (Rights on the broker)."
+            )
+            return sentence.replace("{name}", refused[1] if refused.re.groups else "")
     return None
 
 
@@ -176,8 +181,8 @@ def _explained(error: Exception, url: str) -> BrokerUnfit | BrokerUnreachable:
     shown, text = redacted(url), str(error)
     if isinstance(error, MasterNotFoundError):
         return BrokerUnreachable(f"The broker at {shown} has no primary to talk to: {text.rstrip('.')}.")
-    if refusal := _refusal(text, _user(url)):
-        return BrokerUnfit(f"The broker at {shown} {refusal}.")
+    if sentence := refusal(error, url):
+        return BrokerUnfit(sentence)
     for mark, kind, advice in _RESPONSES:
         if mark in text:
             return kind(f"The broker at {shown} {advice}.")
@@ -187,11 +192,6 @@ def _explained(error: Exception, url: str) -> BrokerUnfit | BrokerUnreachable:
         f"The broker at {shown} does not answer ({text.rstrip('.') or type(error).__name__}); "
         "start it (`postbacks up` starts one) or correct POSTBACKS_BROKER_URL."
     )
-
-
-def _user(url: str) -> str:
-    login = sentinel.parse(url).login if sentinel.is_sentinel(url) else broker_url.parse(url).login
-    return login.get("username", "default")
 
 
 def check(connection: redis.Redis | None = None) -> list[str]:

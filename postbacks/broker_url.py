@@ -21,9 +21,11 @@ _LOCATION: Final = re.compile(
     r"(?:(?P<name>[\w.-]+)|\[(?P<address>[0-9A-Fa-f:.]+)\])?(?::(?P<port>\d{0,5}))?", re.ASCII
 )
 _CLIENT_NAME: Final = re.compile(r"[!-~]+")  # what CLIENT SETNAME takes
-_OPTIONS: Final = ("db", "virtual_host", "username", "password", "client_name")
+#: Options of every URL.
+OPTIONS: Final = ("db", "virtual_host", "username", "password", "client_name")
 _FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
-_TLS: Final = ("ssl_cert_reqs", "ssl_check_hostname", *_FILES)
+#: Options of ``rediss://`` besides.
+TLS_OPTIONS: Final = ("ssl_cert_reqs", "ssl_check_hostname", *_FILES)
 _CERT_REQS: Final = {
     word: plain
     for plain in ("none", "optional", "required")
@@ -118,7 +120,7 @@ def parse(text: str) -> BrokerUrl:
     if re.search(r"[\s\x00-\x1f\x7f;#]", text) or "@" in parts.query or "@" in parts.path:
         # Most likely a part of a password, so it is not shown.
         raise ValueError(_ENCODE)
-    options = read_options(parts.query, (*_OPTIONS, *(_TLS if scheme == "rediss" else ())))
+    options = read_options(parts.query, (*OPTIONS, *(TLS_OPTIONS if scheme == "rediss" else ())))
     if not _CLIENT_NAME.fullmatch(options.get("client_name", "x")):
         raise ValueError("client_name is made of printable ASCII characters and no space")
     user_info, _, location = parts.netloc.rpartition("@")
@@ -150,7 +152,7 @@ def read_options(query: str, allowed: tuple[str, ...]) -> dict[str, str]:
             shown = f"{name!r}" if re.fullmatch(r"[a-z_]{1,40}", name) else "a word behind the ?"
             if name in _ELSEWHERE:
                 raise ValueError(f"{shown} is no option of it: {_ELSEWHERE[name]}; take it out of the URL")
-            if name in _TLS:
+            if name in TLS_OPTIONS:
                 raise ValueError(f"{shown} is an option of rediss:// alone; write rediss:// for TLS")
             raise ValueError(f"{shown} is no option of it; there are {', '.join(sorted(allowed))}")
         if name in options:

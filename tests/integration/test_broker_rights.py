@@ -207,6 +207,12 @@ def test_a_scrape_that_lacks_any_of_its_rights_is_told_which_and_who_it_is(guard
     names(str(refused.value), "metrics", right)
 
 
+def worker(broker: EmbeddedBroker, folder: Path, **more: str) -> CeleryProcess:
+    """A worker as its own user; not started."""
+    env = {**BASE_ENV, "POSTBACKS_BROKER_URL": url_of(broker, "worker"), **more}
+    return CeleryProcess("worker", env=env, args=["--loglevel=INFO"], log_path=folder / "worker.log")
+
+
 def names(sentence: str, kind: str, right: str) -> None:
     """The sentence says who lacks what, and how it is allowed."""
     assert f"does not let its user '{kind}' " in sentence
@@ -215,3 +221,27 @@ def names(sentence: str, kind: str, right: str) -> None:
         assert f"run {right[1:]}: allow {right}; " in sentence
     else:
         assert "use a key: allow ~postbacks:* and what else this process uses, `ACL LOG`" in sentence
+
+
+def test_a_worker_that_lacks_a_right_names_it_and_goes_on_when_it_is_given(guarded, tmp_path):
+    """Not a lost connection without a reason, tried again without a pause."""
+    broker, client = guarded
+    without(client, "worker", "+brpop")
+    with worker(broker, tmp_path) as process:
+        process.wait_for_log("does not let its user 'worker' run brpop: allow +brpop; ", 60)
+        assert "The worker tries again." in process.log()
+        make_users(client)
+        process.wait_for_log(" ready.", 60)
+
+
+def test_a_worker_that_kombu_gives_up_ends_with_the_sentence_and_no_traceback(guarded, tmp_path):
+    """The channel of Celery's control commands."""
+    broker, client = guarded
+    without(client, "worker", "&/0.postbacks.control.pidbox")
+    with worker(broker, tmp_path) as process:
+        assert process.wait(60) == 2
+        assert (
+            "does not let its user 'worker' use a channel: allow &/0.postbacks.control.pidbox"
+            in process.log()
+        )
+        assert "Traceback" not in process.log()

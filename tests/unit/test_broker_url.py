@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 import redis
+from events import cells
 from helpers import environment
 from hypothesis import given
 from hypothesis import strategies as st
@@ -220,3 +223,14 @@ def test_any_text_behind_the_scheme_is_taken_alike_by_both_or_refused(text, sche
     except ValueError:
         return
     assert of_redis(url) == of_kombu(url)
+
+
+def test_every_option_is_documented_and_every_documented_option_exists():
+    """docs/settings.md against the reader, in both directions, each option for the schemes that have it."""
+    page = (Path(__file__).parents[2] / "docs" / "settings.md").read_text()
+    section = page.partition("## The broker's URL")[2].partition("\n## ")[0]
+    rows = [cells(line) for line in section.splitlines() if line.startswith("| `")]
+    documented = {(name, row[1]) for row in rows for name in re.findall(r"`(\w+)`", row[0])}
+    known = {(name, "all") for name in broker_url.OPTIONS}
+    known |= {(name, "`rediss://`") for name in broker_url.TLS_OPTIONS}
+    assert documented == known
