@@ -32,6 +32,7 @@ RULES = re.findall(r"^    (ACL SETUSER (\w+) .*)$", PAGE, re.MULTILINE)
 PROGRAM = str(Path(sys.executable).with_name("postbacks"))
 EVENT = examples()["SMS_MO", "N211"]
 PASSWORD = "s3cret"
+NODE = "rights@here"
 
 SENDER = """
 import json, sys
@@ -108,18 +109,13 @@ def test_everything_runs_with_the_rights_of_the_page_and_asks_for_no_more(guarde
             except OSError:
                 return ""
 
-        return eventually(look, what=f"{kind}'s {path}")
+        return eventually(look, 60, f"{kind}'s {path}")
 
     def answer(post):
         return Answer(500 if "failing" in post.path else 200)
 
     processes = [
-        CeleryProcess(
-            "worker",
-            args=["--loglevel=INFO"],
-            env=env("worker", POSTBACKS_METRICS_PORT=str(ports["worker"])),
-            log_path=tmp_path / "worker.log",
-        ),
+        worker(broker, tmp_path, **{**base, "POSTBACKS_METRICS_PORT": str(ports["worker"])}),
         CeleryProcess("beat", env=env("beat"), log_path=tmp_path / "beat.log"),
         CeleryProcess(
             "flower",
@@ -134,7 +130,7 @@ def test_everything_runs_with_the_rights_of_the_page_and_asks_for_no_more(guarde
         for process in processes:
             stack.enter_context(process)
         processes[0].wait_for_log(" ready.", 60)
-        eventually(lambda: "celery@" in page("flower", "api/workers?refresh=1"), what="the worker in Flower")
+        processes[0].wait_for_log("taskevents.on", 60)  # which Flower asks for; before it would see nothing
         call("operator", "account", "set", "acme", "--url", receiver.url("/ok"), "--rate", "500/s")
         call("operator", "account", "set", "failing", "--url", receiver.url("/failing"))
         outcome, delivered, failing = run("sender", sys.executable, "-c", SENDER, json.dumps(EVENT)).split()
@@ -147,8 +143,10 @@ def test_everything_runs_with_the_rights_of_the_page_and_asks_for_no_more(guarde
         assert "41 checks" in call("doctor", "doctor")
         assert "41 checks" in call("operator", "doctor", "--fix")
         assert "well" in call("metrics", "health")
-        assert "OK" in run("flower", sys.executable, "-m", "celery", "-A", "postbacks", "inspect", "ping")
-        eventually(lambda: delivered in page("flower", "api/tasks"), what="the postback in Flower")
+        ping = ["-m", "celery", "-A", "postbacks", "inspect", "ping", "-d", NODE, "--timeout", "30"]
+        assert "pong" in run("flower", sys.executable, *ping)
+        eventually(lambda: delivered in page("flower", "api/tasks"), 60, "the postback in Flower")
+        eventually(lambda: NODE in page("flower", "api/workers?refresh=1"), 60, "the worker in Flower")
         assert "postbacks.work" in page("flower", "api/queues/length")
         assert page("worker", "readyz")
         served = stack.enter_context(subprocess.Popen(metrics, env=env("metrics")))
@@ -209,8 +207,9 @@ def test_a_scrape_that_lacks_any_of_its_rights_is_told_which_and_who_it_is(guard
 
 def worker(broker: EmbeddedBroker, folder: Path, **more: str) -> CeleryProcess:
     """A worker as its own user; not started."""
-    env = {**BASE_ENV, "POSTBACKS_BROKER_URL": url_of(broker, "worker"), **more}
-    return CeleryProcess("worker", env=env, args=["--loglevel=INFO"], log_path=folder / "worker.log")
+    env = {**BASE_ENV, **more, "POSTBACKS_BROKER_URL": url_of(broker, "worker")}
+    args = ["--loglevel=INFO", f"--hostname={NODE}"]
+    return CeleryProcess("worker", env=env, args=args, log_path=folder / "worker.log")
 
 
 def names(sentence: str, kind: str, right: str) -> None:
