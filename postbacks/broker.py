@@ -24,12 +24,12 @@ MIN_VALKEY: Final = (8, 0)
 
 
 def kombu_url(url: str) -> str:
-    """The broker URL as kombu wants it."""
+    """Write the broker URL as kombu reads it."""
     return sentinel.kombu_url(url) if sentinel.is_sentinel(url) else broker_url.parse(url).kombu_url()
 
 
 def kombu_options(url: str, timeout_s: float) -> dict[str, Any]:
-    """Transport options that kombu wants besides its URL."""
+    """Return the transport options that kombu needs beside its URL."""
     if sentinel.is_sentinel(url):
         return sentinel.kombu_options(url, timeout_s)
     return broker_url.parse(url).kombu_options()

@@ -94,7 +94,7 @@ class BrokerUrl:
             return f"redis+socket://{at}{quote(self.path)}?virtual_host={self.db}"
         host = f"[{quote(self.host, safe=':')}]" if ":" in self.host else self.host
         options = {
-            name: str(value).lower() if value in {True, False} else value for name, value in self.tls.items()
+            name: str(value).lower() if isinstance(value, bool) else value for name, value in self.tls.items()
         }
         return f"{self.scheme}://{at}{host}:{self.port}/{self.db}{'?' if options else ''}{urlencode(options)}"
 
@@ -109,7 +109,6 @@ def parse(text: str) -> BrokerUrl:
     Raises:
         ValueError: it cannot be one; the sentence holds no password.
     """
-    text = text.strip()  # a file that a secret is read from often ends with a new line
     scheme = _SCHEMES.get(text.partition("://")[0].lower())
     if scheme is None:
         raise ValueError(f"it is no URL of a broker; {FORM}")
@@ -124,18 +123,18 @@ def parse(text: str) -> BrokerUrl:
     if not _CLIENT_NAME.fullmatch(options.get("client_name", "x")):
         raise ValueError("client_name is made of printable ASCII characters and no space")
     user_info, _, location = parts.netloc.rpartition("@")
-    where: dict[str, Any]
+    server: dict[str, Any]
     if scheme == "unix":
         if location or not parts.path.strip("/"):
             raise ValueError("a socket's URL has three slashes and no host: unix:///path/to/socket?db=0")
-        where = {"path": _plain(parts.path)}
+        server = {"path": _plain(parts.path)}
         path_db = ""
     else:
-        where = _location(location)
+        server = _location(location)
         path_db = parts.path.removeprefix("/")
     return BrokerUrl(
         scheme=scheme,
-        **where,
+        **server,
         db=_database(path_db, options),
         login=_login(user_info, options),
         client_name=options.get("client_name", ""),
@@ -205,14 +204,14 @@ def _login(user_info: str, options: dict[str, str]) -> dict[str, str]:
 
 def _tls(options: dict[str, str]) -> dict[str, Any]:
     """Read the TLS options; the certificate is verified unless the URL says otherwise."""
-    checks = _CERT_REQS.get(options.get("ssl_cert_reqs", "required").lower())
-    if checks is None:
+    cert_reqs = _CERT_REQS.get(options.get("ssl_cert_reqs", "required").lower())
+    if cert_reqs is None:
         raise ValueError("ssl_cert_reqs is none, optional or required (or CERT_NONE and so on)")
-    by_default = "false" if checks == "none" else "true"
-    checks_name = _SWITCH.get(options.get("ssl_check_hostname", by_default).lower())
-    if checks_name is None:
+    by_default = "false" if cert_reqs == "none" else "true"
+    check_hostname = _SWITCH.get(options.get("ssl_check_hostname", by_default).lower())
+    if check_hostname is None:
         raise ValueError("ssl_check_hostname is true or false")
-    if checks_name and checks == "none":
+    if check_hostname and cert_reqs == "none":
         raise ValueError("ssl_check_hostname=true needs a certificate, and ssl_cert_reqs=none asks for none")
     files: dict[str, str] = {name: options[name] for name in _FILES if name in options}
     for name, path in files.items():
@@ -220,4 +219,4 @@ def _tls(options: dict[str, str]) -> dict[str, Any]:
             raise ValueError(f"{name}: there is no file {path!r} that this process may read")
     if "ssl_keyfile" in files and "ssl_certfile" not in files:
         raise ValueError("ssl_keyfile needs ssl_certfile beside it")
-    return {"ssl_cert_reqs": checks, "ssl_check_hostname": checks_name, **files}
+    return {"ssl_cert_reqs": cert_reqs, "ssl_check_hostname": check_hostname, **files}

@@ -215,6 +215,7 @@ class Settings(BaseSettings):
     @field_validator("broker_url")
     @classmethod
     def _broker(cls, value: str) -> str:
+        value = value.strip()  # a file that it is read from often ends with a new line
         scheme = value.partition("://")[0].lower()
         if "cluster" in scheme:
             raise ValueError("Celery 5.7 cannot use Redis Cluster; use one server, or several with Sentinel")
