@@ -13,8 +13,8 @@ from celery import Celery
 from celery.loaders.app import AppLoader
 from kombu.entity import Queue
 
-from postbacks import keys, sentinel
-from postbacks.broker import kombu_url
+from postbacks import keys
+from postbacks.broker import kombu_options, kombu_url
 from postbacks.settings import load
 
 SEND_POSTBACK: Final = "postbacks.send_postback"
@@ -31,7 +31,6 @@ BEAT_SCHEDULE: Final = {DISPATCH: {"task": DISPATCH, "schedule": TICK_EVERY_S}}
 def _defaults() -> dict[str, Any]:
     settings = load()
     url = settings.broker_url
-    of_sentinel = sentinel.kombu_options(url, settings.broker_timeout_s) if sentinel.is_sentinel(url) else {}
     return {
         "broker_url": kombu_url(url),
         "broker_connection_retry_on_startup": True,
@@ -47,7 +46,7 @@ def _defaults() -> dict[str, Any]:
             # kombu drops a half-open connection, on which BRPOP waits for ever, after 1 s and two of
             # these: by default 51 s in which a worker takes no tick.
             "health_check_interval": max(1, round(settings.broker_timeout_s)),
-            **of_sentinel,
+            **kombu_options(url, settings.broker_timeout_s),
         },
         "task_publish_retry_policy": {
             "max_retries": 1,

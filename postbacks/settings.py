@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from postbacks import sentinel
+from postbacks import broker_url, sentinel
 from postbacks.errors import BadSetting
 
 #: More says nothing that less does not.
@@ -225,11 +225,14 @@ class Settings(BaseSettings):
     @field_validator("broker_url")
     @classmethod
     def _broker(cls, value: str) -> str:
+        value = value.strip()  # a file that it is read from often ends with a new line
         scheme = value.partition("://")[0].lower()
         if "cluster" in scheme:
             raise ValueError("Celery 5.7 cannot use Redis Cluster; use one server, or several with Sentinel")
         if sentinel.is_sentinel(value):
             sentinel.parse(value)
+        else:
+            broker_url.parse(value)
         return value
 
     @field_validator("proxy_url")

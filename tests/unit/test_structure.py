@@ -46,6 +46,7 @@ FLOORS = [
     "postbacks.broker",
     "postbacks.settings",
     "postbacks.sentinel",
+    "postbacks.broker_url",
     "postbacks.keys",
     "postbacks.faults",
     "postbacks.errors",
