@@ -109,6 +109,7 @@ def broker_errors(url: str | None = None) -> Iterator[None]:
         raise _explained(error, redacted(url or load().broker_url)) from error
 
 
+_UNKNOWN_AUTHORITY: Final = "has a certificate of an unknown authority; add ?ssl_ca_certs=FILE, its certificate, to POSTBACKS_BROKER_URL"
 #: Words of the server and what they mean. redis-py takes the codes that it knows (READONLY) off the text.
 _RESPONSES: Final = (
     (
@@ -158,16 +159,8 @@ _RESPONSES: Final = (
         BrokerUnreachable,
         "has a certificate for another name; name the host in POSTBACKS_BROKER_URL as the certificate does",
     ),
-    (
-        "self-signed certificate",
-        BrokerUnreachable,
-        "has a certificate of an unknown authority; add ?ssl_ca_certs=FILE, its certificate, to POSTBACKS_BROKER_URL",
-    ),
-    (
-        "local issuer certificate",
-        BrokerUnreachable,
-        "has a certificate of an unknown authority; add ?ssl_ca_certs=FILE, its certificate, to POSTBACKS_BROKER_URL",
-    ),
+    ("self-signed certificate", BrokerUnreachable, _UNKNOWN_AUTHORITY),
+    ("local issuer certificate", BrokerUnreachable, _UNKNOWN_AUTHORITY),
     ("MISCONF", BrokerUnfit, "cannot write to its disk; see its log"),
     ("loading the dataset", BrokerUnreachable, "is still loading its data; try again in a moment"),
     ("invalid username-password", BrokerUnfit, "refused the password in POSTBACKS_BROKER_URL"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from difflib import get_close_matches
 from typing import Any, Final, TypedDict
 
 from postbacks import keys
@@ -149,6 +148,8 @@ def right_argument(name: str) -> str:
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
+    from difflib import get_close_matches  # noqa: PLC0415 - needed only where a call is wrong
+
     return "".join(f" Did you mean {match}=?" for match in get_close_matches(name, sorted(known), n=1))
 
 
