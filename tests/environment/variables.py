@@ -58,7 +58,9 @@ class Reads(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_Compare(self, node: ast.Compare) -> None:
-        if any(is_environ(right) for right in node.comparators) and isinstance(node.ops[0], ast.In | ast.NotIn):
+        if any(is_environ(right) for right in node.comparators) and isinstance(
+            node.ops[0], ast.In | ast.NotIn
+        ):
             self.names |= self._resolve(node.left)
         self.generic_visit(node)
 
@@ -95,10 +97,15 @@ def names_in_source(package: str) -> dict[str, set[str]]:
     (folder,) = importlib.import_module(package).__path__
     found: dict[str, set[str]] = defaultdict(set)
     for path in sorted(Path(folder).rglob("*.py")):
-        module = ".".join([package, *path.relative_to(folder).with_suffix("").parts]).removesuffix(".__init__")
+        module = ".".join([package, *path.relative_to(folder).with_suffix("").parts]).removesuffix(
+            ".__init__"
+        )
+        text = path.read_text(encoding="utf-8")
+        if "environ" not in text and "getenv" not in text:
+            continue
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of old escapes in strings
-            tree = ast.parse(path.read_text(encoding="utf-8"))
+            tree = ast.parse(text)
         for name in Reads(tree).names:
             found[name].add(module)
     return found
