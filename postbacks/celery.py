@@ -21,6 +21,8 @@ from postbacks.errors import BadSetting
 from postbacks.logs import EventLog
 from postbacks.settings import load
 
+log = EventLog(__name__)
+
 
 def _configure() -> list[str]:
     """Apply the deployment's configuration; return the variables that are set for other Celery apps.
@@ -53,7 +55,7 @@ except BadSetting as error:
     sys.stderr.write(f"postbacks: {error}\n")
     raise SystemExit(2) from None
 if _not_read:
-    EventLog(__name__).warning(
+    log.warning(
         "settings.not_read",
         "postbacks is configured by POSTBACKS_… and celeryconfig.py alone; see docs/environment.md",
         variables=",".join(_not_read),

@@ -289,8 +289,7 @@ def load() -> Settings:
         BadSetting: names the variable, its value and what it should be.
     """
     if sentence := service_links():
-        said = {"event": "settings.service_link", "fields": {"detail": sentence}}
-        logging.getLogger(__name__).warning(sentence, extra=said)
+        logging.getLogger(__name__).warning(sentence)
     try:
         return Settings()
     except ValidationError as error:

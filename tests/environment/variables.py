@@ -1,4 +1,4 @@
-"""The variables of the environment that Celery reads, found in its source: `python tests/environment/variables.py`.
+"""The variables of the environment that Celery reads, found in its source: `make variables`.
 
 Reads of ``os.environ`` are found in the syntax trees of the packages, whether or not their module is ever loaded.
 Celery's command line asks click for a variable for every option; those come from the commands themselves.
