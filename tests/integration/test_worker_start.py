@@ -54,8 +54,10 @@ def in_background(kind: str, url: str, log_path, *args: str, cwd=None, **env: st
          "a concurrency of 1 cannot deliver and tick at the same time; use --concurrency 2 or more."),
         (["--pool", "prefork", "--concurrency", "1"],
          "a concurrency of 1 cannot deliver and tick at the same time; use --concurrency 2 or more."),
+        (["--pool", "prefork", "--pool-start-method", "spawn"],
+         "children that are spawned share no delivering loops with their worker; use --pool-start-method fork."),
     ],
-    ids=["solo", "threads 1", "prefork 1"],
+    ids=["solo", "threads 1", "prefork 1", "spawn"],
 )  # fmt: skip
 def test_a_pool_that_cannot_work_refuses_to_start_with_one_sentence(broker, args, sentence):
     """Exit code 2, what to do instead, no traceback."""
