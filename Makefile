@@ -65,6 +65,10 @@ alerts: $(VENV)/ready ## Check the alerts for Prometheus and try each out (promt
 clock: $(VENV)/ready ## Let a broker's clock jump an hour under load (needs libfaketime: apt-get install faketime)
 	@$(BIN)/python -m crash.clock
 
+.PHONY: variables
+variables: $(VENV)/ready ## List what Celery reads from the environment, to compare with tests/environment/variables.txt
+	@$(BIN)/python tests/environment/variables.py
+
 .PHONY: clean
 clean: ## Remove the environment and caches
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -81,6 +81,7 @@ def broker_errors(url: str | None = None) -> Iterator[None]:
         raise _explained(error, url or load().broker_url) from error
 
 
+_UNKNOWN_AUTHORITY: Final = "has a certificate of an unknown authority; add ?ssl_ca_certs=FILE, its certificate, to POSTBACKS_BROKER_URL"
 #: Words of the server and what they mean. redis-py takes the codes that it knows (READONLY) off the text.
 _RESPONSES: Final = (
     (
@@ -113,6 +114,25 @@ _RESPONSES: Final = (
         BrokerUnfit,
         "is full (maxmemory reached); give it more memory",
     ),
+    # OpenSSL's words about the broker's certificate.
+    (
+        "Key Identifier",
+        BrokerUnreachable,
+        "has a certificate without the key identifiers that Python 3.13 asks for; have it issued anew (docs/settings.md#tls)",
+    ),
+    (
+        "include key usage",
+        BrokerUnreachable,
+        "has a certificate whose authority lacks the key usage that Python 3.13 asks for; make it anew (docs/settings.md#tls)",
+    ),
+    ("certificate has expired", BrokerUnreachable, "has a certificate that has expired; renew it"),
+    (
+        "certificate is not valid for",
+        BrokerUnreachable,
+        "has a certificate for another name; name the host in POSTBACKS_BROKER_URL as the certificate does",
+    ),
+    ("self-signed certificate", BrokerUnreachable, _UNKNOWN_AUTHORITY),
+    ("local issuer certificate", BrokerUnreachable, _UNKNOWN_AUTHORITY),
     ("MISCONF", BrokerUnfit, "cannot write to its disk; see its log"),
     ("loading the dataset", BrokerUnreachable, "is still loading its data; try again in a moment"),
     (

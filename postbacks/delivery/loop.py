@@ -25,8 +25,8 @@ from postbacks.delivery.sharing import Sharing
 from postbacks.delivery.tally import Tally
 from postbacks.delivery.transfer import Transfer
 from postbacks.delivery.transport import CurlAdapter
-from postbacks.delivery.unsent import Unsent
-from postbacks.errors import BrokerError, PostbacksError
+from postbacks.delivery.unsent import LOST_BROKER_MS, PUT_OFF_MS, Unsent
+from postbacks.errors import BrokerError, BrokerUnreachable, PostbacksError
 from postbacks.faults import point
 from postbacks.logs import EventLog
 from postbacks.queue.exchange import Exchange
@@ -103,7 +103,6 @@ class DeliveryLoop:
         self._open = OpenTransfers(self._max_transfers, settings.slow_after_s)
         self._claimed: list[Claimed] = []
         self._unsent = Unsent(scripts, self._token)
-        self._turned_back = Unsent(scripts, self._token)
         self._held = HeldPostbacks()
         self._sharing = Sharing(self._held, profiles, self._notes)
         self._next_claim_s = 0.0
@@ -151,8 +150,7 @@ class DeliveryLoop:
                 self._backoff.lost(now_s, error, len(self._open))
                 if self._must_stop() and not self._open:
                     return self.sent  # the leases settle what could not be noted
-            unsent = self._unsent or self._turned_back
-            if not (self._open or self._exchange or self._notes or self._claimed or unsent):
+            if not (self._open or self._exchange or self._notes or self._claimed or self._unsent):
                 if not self._claiming and not len(self._held):
                     break
                 if self._claiming and not found and not len(self._held) and now_s - found_s >= self._linger_s:
@@ -277,10 +275,9 @@ class DeliveryLoop:
             self._notes.commit()
             while len(self._held):
                 self._unsent.give_back(self._held)
-            self._unsent.add(one.id for one in self._claimed)
+            self._unsent.add((claimed.id for claimed in self._claimed), 0, "worker_stopped")
             self._claimed.clear()
-            self._unsent.postpone(0, "worker_stopped")
-            self._turn_back()
+            self._unsent.postpone()
             if not self._open:
                 self._unsent.leave()
         except BrokerError as error:
@@ -367,18 +364,19 @@ class DeliveryLoop:
         of it is counted.
         """
         self._unsent.postpone()  # those of an earlier turn, in which the broker did not answer
-        self._turn_back()
         if not self._claimed:
             return
         claimed, self._claimed = self._claimed, []
         profiles: dict[str, Profile] = {}
+        delay_ms, reason = TURN_BACK_MS, "account_changed"
         try:
             profiles = self._profiles.agree_on(claimed)
         except PostbacksError as error:
             log.error("delivery.accounts_unavailable", str(error), postbacks=len(claimed))  # noqa: TRY400
-            self._unsent.add(postback.id for postback in claimed)
-        else:
-            self._turned_back.add(postback.id for postback in claimed if postback.id not in profiles)
+            delay_ms, reason = PUT_OFF_MS, "account_unusable"
+            if isinstance(error, BrokerUnreachable):
+                delay_ms, reason = LOST_BROKER_MS, "broker_unreachable"
+        self._unsent.add((one.id for one in claimed if one.id not in profiles), delay_ms, reason)
         for one in claimed:
             if one.id not in profiles:
                 continue
@@ -391,11 +389,6 @@ class DeliveryLoop:
                 self._drain()
         started([postback for postback in claimed if postback.id in profiles])
         self._unsent.postpone()
-        self._turn_back()
-
-    def _turn_back(self) -> None:
-        """Put off for a moment what was claimed by another reading of its account. Raises BrokerError."""
-        self._turned_back.postpone(TURN_BACK_MS, "account_changed")
 
     def _begin(self, claimed: Claimed, profile: Profile) -> None:
         lines = headers(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import types
+from contextlib import closing
 
 import pytest
 from click.testing import CliRunner
@@ -12,9 +13,9 @@ from events import examples
 from helpers import Rig, environment, remove_account, set_account
 
 from postbacks import accounts, keys, send_postback, send_postbacks
-from postbacks.accounts import Account
+from postbacks.accounts import Account, RedisAccounts
 from postbacks.cli import main
-from postbacks.delivery.unsent import PUT_OFF_MS
+from postbacks.delivery.unsent import LOST_BROKER_MS, PUT_OFF_MS
 from postbacks.receiver import Answer, Receiver
 from postbacks.tasks import resend
 
@@ -149,6 +150,34 @@ def test_a_url_of_an_applications_store_that_cannot_be_sent_to_stops_nobody(brok
             assert (rig.record(bad.id).state, attempt.outcome) == ("parked", "bad_url")
             assert "U+007C VERTICAL LINE" in attempt.detail
             rig.close()
+
+
+def test_what_was_claimed_as_the_broker_died_is_sent_within_seconds_of_its_return(own_broker, monkeypatch):
+    """Killed between the claim and the look-up of the account. It waited half a minute, as if the account were to blame."""
+    look_up = RedisAccounts.get_many
+
+    def look_up_without_broker(self, names):
+        monkeypatch.undo()
+        own_broker.kill()
+        try:
+            return look_up(self, names)
+        finally:
+            own_broker.start()
+
+    with (
+        Receiver() as receiver,
+        environment(POSTBACKS_BROKER_URL=own_broker.url),
+        closing(Rig(own_broker)) as rig,
+    ):
+        set_account("acme", url=receiver.url())
+        result = send_postback.delay("acme", EVENT)
+        rig.tick()
+        monkeypatch.setattr(RedisAccounts, "get_many", look_up_without_broker)
+        rig.deliver()
+        rig.advance(LOST_BROKER_MS / 1000)
+        rig.deliver()
+        record = rig.record(result.id)
+        assert (record.state, [attempt.number for attempt in record.attempts]) == ("delivered", [1])
 
 
 def test_revoking_what_is_only_held_stops_it(rig):

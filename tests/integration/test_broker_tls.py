@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 
 import pytest
 import redis
@@ -17,7 +17,8 @@ from helpers import BASE_ENV, BrokerAt, ended, running
 from identities import Identity
 from kombu import Connection
 
-from postbacks.broker import client_for, kombu_options, kombu_url
+from postbacks.broker import broker_errors, client_for, kombu_options, kombu_url
+from postbacks.errors import BrokerUnreachable
 from postbacks.receiver import Receiver
 
 PRODUCER = """
@@ -132,3 +133,47 @@ def connects(call: Callable[[], object]) -> bool:
             raise
         return False
     return True
+
+
+OURS = Identity("our authority")
+REFUSED = {
+    "expired": (Identity("broker", issuer=OURS, days=-1), OURS, "a certificate that has expired; renew it"),
+    "of another name": (Identity("broker", issuer=OURS, host="redis.example"), OURS, "a certificate for another name"),
+    "of an unknown authority": (
+        Identity("broker", issuer=OURS), Identity("another authority"), r"a certificate of an unknown authority; add \?ssl_ca_certs=FILE"),
+    "self-signed": (Identity("broker"), OURS, r"a certificate of an unknown authority; add \?ssl_ca_certs=FILE"),
+}  # fmt: skip
+
+
+def ping(broker, folder, identity: Identity, authority: Identity) -> bool:
+    """Ask a broker that has this identity, trusting this authority, for a PONG."""
+    certificate, key = identity.write(folder, "broker")
+    ca_path, _ = authority.write(folder, "ca")
+    plain_port = int(broker.url.rpartition(":")[2].partition("/")[0])
+    with tls_in_front_of(plain_port, certificate, key) as port:
+        url = f"rediss://127.0.0.1:{port}/0?ssl_cert_reqs=required&ssl_ca_certs={ca_path}"
+        with broker_errors(url), closing(client_for(url, 5)) as client:
+            return bool(client.ping())
+
+
+@pytest.mark.parametrize(("identity", "authority", "sentence"), REFUSED.values(), ids=list(REFUSED))
+def test_a_certificate_that_is_refused_is_named_with_what_to_do(
+    broker, tmp_path, identity, authority, sentence
+):
+    """A broker that has answered is not one to start."""
+    with pytest.raises(BrokerUnreachable, match=f"has {sentence}"):
+        ping(broker, tmp_path, identity, authority)
+
+
+@pytest.mark.parametrize(
+    ("without", "sentence"), [("identifiers", "key identifiers"), ("usage", "key usage")]
+)
+def test_a_certificate_that_python_3_13_refuses_by_default_is_named(broker, tmp_path, without, sentence):
+    """Those before it take the same certificate."""
+    authority = Identity("an old recipe", without=without)
+    identity = Identity("broker", issuer=authority, without=without)
+    if sys.version_info < (3, 13):
+        assert ping(broker, tmp_path, identity, authority)
+        return
+    with pytest.raises(BrokerUnreachable, match=f"{sentence} that Python 3.13 asks for"):
+        ping(broker, tmp_path, identity, authority)

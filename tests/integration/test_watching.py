@@ -106,9 +106,6 @@ def watch(form: str, broker: EmbeddedBroker, tmp_path: Path) -> Watched:
         "POSTBACKS_MAX_RESENDS": "1",
     }
     pool = "prefork" if form == "json" else "threads"
-    if pool == "prefork":  # which celery takes from a configuration alone where there is one
-        (tmp_path / "prefork_conf.py").write_text("worker_pool = 'prefork'\nworker_concurrency = 3\n")
-        env |= {"CELERY_CONFIG_MODULE": "prefork_conf", "PYTHONPATH": str(tmp_path)}
     with (
         broker.client() as client,
         Receiver(lambda p: Answer(500 if p.path.startswith("/bad") else 200)) as receiver,

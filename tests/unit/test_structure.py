@@ -26,6 +26,7 @@ FLOORS = [
     "postbacks.monitor",
     "postbacks.control",
     "postbacks.app",
+    "postbacks.celeryext",
     "postbacks.delivery",
     "postbacks.queue",
     "postbacks.taskevents",
