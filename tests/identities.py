@@ -19,7 +19,13 @@ class Identity:
     """A certificate with its key; without an issuer it has signed itself."""
 
     def __init__(
-        self, name: str, *, days: float = 30, issuer: Identity | None = None, host: str = "127.0.0.1"
+        self,
+        name: str,
+        *,
+        days: float = 30,
+        issuer: Identity | None = None,
+        host: str = "127.0.0.1",
+        is_authority: bool = False,
     ) -> None:
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.subject = x509.Name([x509.NameAttribute(_NAME, name)])
@@ -38,7 +44,9 @@ class Identity:
             .not_valid_before(now - timedelta(days=60))
             .not_valid_after(now + timedelta(days=days))
             .add_extension(x509.SubjectAlternativeName([alternative]), critical=False)
-            .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
+            .add_extension(
+                x509.BasicConstraints(ca=is_authority or issuer is None, path_length=None), critical=True
+            )
             .sign(by.key, hashes.SHA256())
         )
 

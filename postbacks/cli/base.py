@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import signal
 import sys
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 #: ``--json``, the same wherever data is printed.
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+
+#: Controls of a terminal that JSON lets stand: C1, and those that turn the direction of writing.
+_CONTROLS = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 _STATE_STYLES = {
     "delivered": "green",
@@ -131,8 +135,12 @@ def note(text: str) -> None:
 
 def print_json(value: Any) -> None:
     """Print one JSON object on one line of stdout."""
-    unicode = (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "") == "utf8"
-    click.echo(json.dumps(value, ensure_ascii=not unicode))
+    text = json.dumps(value, ensure_ascii=not _takes_unicode())
+    click.echo(_CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
+
+
+def _takes_unicode() -> bool:
+    return (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "") == "utf8"
 
 
 def plain(text: object) -> str:

@@ -158,7 +158,7 @@ def _print(seen: Observation, advice: Advice) -> None:
     click.echo(f"{word}: {plain(advice.verdict)}.")
     if advice.todo:
         click.echo(advice.todo)
-    excerpt = seen.waited.excerpt.decode("utf-8", "replace").strip()
+    excerpt = seen.waited.excerpt.strip()
     if excerpt:
         click.echo(f"Its answer begins: {plain(excerpt)}")
     for one in advice.noticed:
@@ -275,5 +275,5 @@ def _as_json(to: _Target, event: Event, seen: Observation, advice: Advice) -> di
         "address": seen.address or None,
         "tls": tls,
         "keeps_alive": None if seen.status is None else not seen.closes,
-        "excerpt": seen.waited.excerpt.decode("utf-8", "replace"),
+        "excerpt": seen.waited.excerpt,
     }

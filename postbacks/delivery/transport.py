@@ -18,13 +18,14 @@ import requests
 from requests.adapters import BaseAdapter
 from requests.structures import CaseInsensitiveDict
 
+from postbacks.delivery.answer import MISREAD, content_of
 from postbacks.delivery.kept import Kept
 from postbacks.delivery.names import Names
 from postbacks.delivery.outcomes import Outcome
 from postbacks.delivery.profile import Profile
 from postbacks.delivery.readiness import READ, WRITE, new_poll
 from postbacks.delivery.transfer import Slot, Transfer
-from postbacks.delivery.verdict import outcome_of
+from postbacks.delivery.verdict import WEIRD_ANSWER, outcome_of
 from postbacks.errors import InvalidUrl
 from postbacks.settings import Settings
 
@@ -260,6 +261,8 @@ class CurlAdapter(BaseAdapter):
             return
         transfer = slot.transfer
         if transfer is not None:
+            if code == WEIRD_ANSWER and transfer.status is not None:
+                MISREAD.add(transfer.url)
             self._done.append((transfer, outcome_of(transfer, code, message)))
         self._retire(slot)
 
@@ -335,5 +338,5 @@ class CurlAdapter(BaseAdapter):
             (name.decode("latin-1").strip(), value.decode("latin-1").strip())
             for name, _, value in (line.partition(b":") for line in transfer.header_lines)
         )
-        response._content = transfer.excerpt  # noqa: SLF001 - how adapters without a stream fill a response
+        response._content = content_of(transfer.header_lines, transfer.excerpt)  # noqa: SLF001 - how adapters without a stream fill a response
         return response
