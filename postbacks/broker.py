@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -10,7 +11,6 @@ from typing import Any, Final
 from urllib.parse import SplitResult, parse_qs, urlencode, urlsplit
 
 import redis
-from kombu.exceptions import OperationalError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError
@@ -105,8 +105,14 @@ def broker_errors(url: str | None = None) -> Iterator[None]:
     """
     try:
         yield
-    except (redis.RedisError, OperationalError, OSError) as error:
+    except _broker_faults() as error:
         raise _explained(error, redacted(url or load().broker_url)) from error
+
+
+def _broker_faults() -> tuple[type[Exception], ...]:
+    """Return what a broker's client may raise; kombu's where kombu is loaded, since a health check does without."""
+    kombu = sys.modules.get("kombu.exceptions")
+    return (redis.RedisError, OSError, *([kombu.OperationalError] if kombu else []))
 
 
 #: Words of the server and what they mean. redis-py takes the codes that it knows (READONLY) off the text.

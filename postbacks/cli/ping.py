@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from http.client import responses as reasons
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 from urllib.parse import urlsplit
 
@@ -228,6 +227,8 @@ def _certificate_words(seen: Observation) -> str:
 
 
 def _answer_words(seen: Observation) -> str:
+    from http.client import responses as reasons
+
     from postbacks.delivery.advice import location
 
     if seen.status is None:
