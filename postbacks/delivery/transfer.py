@@ -9,10 +9,8 @@ only the excerpt that the ledger keeps, and libcurl's buffers (16 KiB to receive
 from __future__ import annotations
 
 import base64
-import os
 import re
 import socket
-import ssl
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,14 +18,15 @@ from functools import lru_cache
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
-import certifi
 import pycurl
 import requests
 from requests.utils import urldefragauth
 
+from postbacks.delivery.acks import AckWatch, Ending
 from postbacks.delivery.answer import MISREAD, is_framed
 from postbacks.delivery.kept import Addresses, Kept
 from postbacks.delivery.profile import Profile, Tls
+from postbacks.delivery.trust import system_trust_store
 from postbacks.guard import early_refusal, is_name, refusal
 from postbacks.settings import Settings
 from postbacks.urls import check_url
@@ -43,6 +42,9 @@ RECEIVE_BYTES: Final = 16_384
 #: RFC 9112 4; the reason may be missing, and the space before it.
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})(?: [^\r\n]*)?\r?\n")
 _END_OF_HEADER: Final = frozenset({b"\r\n", b"\n"})
+#: Seconds for which a connection may have rested to be used again; libcurl's own default. docs/receiving.md tells
+#: receivers to keep theirs for longer.
+MAX_IDLE_S: Final = 118
 #: Seconds of a look-up that are not worth counting.
 _NO_TIME_S: Final = 0.01
 #: What the callback at a connection says to libcurl.
@@ -50,13 +52,6 @@ _OK: Final = int(pycurl.PREREQFUNC_OK)
 _ABORT: Final = int(pycurl.PREREQFUNC_ABORT)
 #: CURLOPT_SUPPRESS_CONNECT_HEADERS, for which pycurl has no name.
 _SUPPRESS_CONNECT_HEADERS: Final = 265
-
-#: Where systems keep what they trust: Debian and Alpine, Red Hat, macOS and BSD.
-_TRUST_STORES: Final = (
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/cert.pem",
-)
 
 
 @dataclass(slots=True, eq=False)
@@ -70,9 +65,10 @@ class Transfer:
         profile: its limits and its TLS.
         owner: whatever the caller wants to know it by.
         looked_up_s: when the host's addresses were found; None where there was nothing to look up.
-        sends: how often the request began to leave: twice at most, if a kept connection was dead.
+        sends: how often the request began to leave: twice only where the first time nothing of it arrived.
         connection: the addresses of the connection that the request leaves by.
-        had_bytes: what a kept TLS connection had received when the request began to leave.
+        watch: on what the kept connection that the request leaves by acknowledges.
+        ending: of that connection, where it ended without an answer.
         stale: whether what came was there before the request left.
         on_new: whether it leaves over a connection that was made for it.
         connected_s: when the connection stood and the request began to leave.
@@ -93,7 +89,8 @@ class Transfer:
     sends: int = 0
     on_new: bool = False
     connection: Addresses | None = None
-    had_bytes: int | None = None
+    watch: AckWatch | None = None
+    ending: Ending | None = None
     stale: bool = False
     connected_s: float | None = None
     header_s: float | None = None
@@ -165,19 +162,17 @@ def _basic_auth(url: str) -> tuple[str, ...]:
     return (f"Authorization: Basic {base64.b64encode(pair).decode()}",)
 
 
-@lru_cache(maxsize=1)
-def system_trust_store() -> str:
-    """The file of the certificates that this system trusts; certifi's where it has none."""
-    paths = ssl.get_default_verify_paths()
-    candidates = (os.environ.get(paths.openssl_cafile_env), paths.cafile, *_TRUST_STORES)
-    return next((path for path in candidates if path and os.path.isfile(path)), certifi.where())  # noqa: PTH113
-
-
 class _Handed(socket.socket):
     """A socket for libcurl, which duplicates its descriptor: ours ends quietly when it is dropped."""
 
     def __del__(self) -> None:
         self.close()
+
+
+def _is_stale(transfer: Transfer) -> bool:
+    """Whether this answer lay decrypted in a kept TLS connection before its request began to leave."""
+    watch = transfer.watch
+    return watch is not None and transfer.url[:5].lower() == "https" and not watch.has_received()
 
 
 class Slot:
@@ -217,6 +212,7 @@ class Slot:
         handle.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
         handle.setopt(pycurl.HTTP09_ALLOWED, 0)
         handle.setopt(pycurl.FOLLOWLOCATION, 0)
+        handle.setopt(pycurl.MAXAGE_CONN, MAX_IDLE_S)
         # An empty one, too, keeps libcurl from the environment's.
         handle.setopt(pycurl.PROXY, settings.proxy_url)
         handle.setopt(pycurl.NOPROXY, "")
@@ -272,16 +268,29 @@ class Slot:
         transfer.started_s = time.monotonic()
 
     def renew(self) -> bool:
-        """Whether the transfer is to begin anew, over a new connection, because kept ones were dead.
+        """Whether the transfer is to begin anew, over a new connection: nothing of it has arrived over a kept one.
 
         libcurl by itself would send it again over one kept connection after the other, up to five times.
         """
-        if self._renewed or self.transfer is None or self.transfer.on_new:
+        transfer = self.transfer
+        if self._renewed or transfer is None or transfer.on_new or transfer.header_bytes:
             return False
-        self.transfer.stale = False
+        if transfer.sends and not self._may_send_again(transfer):
+            return False
         self._renewed = True
         self.handle.setopt(pycurl.FRESH_CONNECT, 1)
         return True
+
+    def _may_send_again(self, transfer: Transfer) -> bool:
+        """Whether a request that has left may leave once more, in the same attempt. In doubt it may not."""
+        if transfer.ending is None:
+            watch, transfer.watch = transfer.watch, None
+            ending = Ending.CLOSED if watch is None else watch.settle()
+            # It is not the receiver that acknowledges to us through a proxy.
+            transfer.ending = (
+                Ending.CLOSED if self._settings.proxy_url and ending is Ending.CROSSED else ending
+            )
+        return transfer.sends < 2 and transfer.ending is Ending.CROSSED
 
     def resolve(self, addresses: Sequence[str]) -> None:
         """Tell libcurl the addresses of the host; the time that the look-up took is gone."""
@@ -318,15 +327,18 @@ class Slot:
         transfer = self.transfer
         if transfer is None:
             return _ABORT
+        # libcurl asks before each time that the request leaves, also where it begins anew by itself.
+        if transfer.sends and not self._may_send_again(transfer):
+            return _ABORT
         # At most one kept connection is tried, and only one on which nothing has come unasked.
         connection = (local_host, local_port, remote_host, remote_port)
         if transfer.on_new:
             self._kept.forget(connection)
         elif transfer.sends or not self._kept.is_clean(connection):
             return _ABORT
-        transfer.connection, transfer.had_bytes = connection, None
-        if not transfer.on_new and transfer.url[:5].lower() == "https":
-            transfer.had_bytes = self._kept.received_bytes(connection)
+        else:
+            transfer.watch = self._kept.watch(connection)
+        transfer.connection = connection
         transfer.sends += 1
         transfer.connected_s = time.monotonic()
         return _OK
@@ -341,7 +353,8 @@ class Slot:
         if transfer.header_s is not None:
             return None  # trailers of a chunked body
         if transfer.status is None:
-            if transfer.had_bytes is not None and self._is_stale(transfer):
+            if _is_stale(transfer):
+                transfer.stale = True
                 return 0
             found = _STATUS_LINE.fullmatch(line)
             if found is None:
@@ -371,12 +384,6 @@ class Slot:
             self._kept.forget(transfer.connection)
         return 0 if transfer.status == 200 else None
 
-    def _is_stale(self, transfer: Transfer) -> bool:
-        """Whether this answer lay in a kept TLS connection before its request began to leave."""
-        had, connection = transfer.had_bytes, transfer.connection
-        transfer.stale = connection is not None and self._kept.received_bytes(connection) == had
-        return transfer.stale
-
     def _on_body(self, data: bytes) -> int | None:
         transfer = self.transfer
         if transfer is None:
@@ -390,6 +397,8 @@ class Slot:
         return 0 if too_much or self._ignores_length or not transfer.framed else None
 
     def _on_socket(self, _purpose: int, address: Any) -> socket.socket | int:
+        if self.transfer is not None and self.transfer.sends and not self._may_send_again(self.transfer):
+            return int(pycurl.SOCKET_BAD)
         family, kind, protocol, where = address
         reason = None if self._settings.proxy_url else refusal(where[0], where[1], self._settings)
         if self.transfer is not None:

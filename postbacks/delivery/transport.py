@@ -45,6 +45,11 @@ _MASKS: Final = {
     pycurl.POLL_INOUT: READ | WRITE,
 }
 
+#: How libcurl ends a transfer whose kept connection was dead, where it does not begin anew by itself.
+_DEAD_CONNECTION: Final = frozenset(
+    {pycurl.E_ABORTED_BY_CALLBACK, pycurl.E_GOT_NOTHING, pycurl.E_SEND_ERROR, pycurl.E_RECV_ERROR}
+)
+
 #: Seconds that moving bytes may take before the loop looks at everything else again.
 HELD_UP_S: Final = 0.05
 
@@ -79,6 +84,7 @@ class CurlAdapter(BaseAdapter):
         self._next_scan_s = 0.0
         self._done: list[tuple[Transfer, Outcome]] = []
         self.connections = 0
+        self.renewals = 0
 
     def __len__(self) -> int:
         return len(self._open) + sum(map(len, self._looking.values()))
@@ -255,12 +261,14 @@ class CurlAdapter(BaseAdapter):
         if slot.transfer is not None and slot.transfer.on_new:
             self._note_connection(handle, slot.transfer)
         self._multi.remove_handle(handle)
-        stale = slot.transfer is not None and slot.transfer.stale
-        if (code == pycurl.E_ABORTED_BY_CALLBACK or stale) and slot.renew():
+        if code in _DEAD_CONNECTION and slot.renew():
             self._begin(slot)
             return
         transfer = slot.transfer
         if transfer is not None:
+            if transfer.watch is not None:
+                transfer.watch.release()
+            self.renewals += transfer.sends > 1
             if code == WEIRD_ANSWER and transfer.status is not None:
                 MISREAD.add(transfer.url)
             self._done.append((transfer, outcome_of(transfer, code, message)))
@@ -268,7 +276,7 @@ class CurlAdapter(BaseAdapter):
 
     def _note_connection(self, handle: pycurl.Curl, transfer: Transfer) -> None:
         self.connections += handle.getinfo(pycurl.NUM_CONNECTS)
-        if transfer.connection in self._kept:
+        if transfer.connection in self._kept or not transfer.framed:
             return
         fd = handle.getinfo(pycurl.ACTIVESOCKET)
         if fd >= 0:  # else it was closed behind the transfer
@@ -276,9 +284,11 @@ class CurlAdapter(BaseAdapter):
 
     def close(self) -> None:
         """Drop what is open and release every handle and connection."""
-        for handle in list(self._open):
+        for handle, slot in self._open.items():
             self._multi.remove_handle(handle)
             handle.close()
+            if slot.transfer is not None and slot.transfer.watch is not None:
+                slot.transfer.watch.release()
         self._open.clear()
         for slot in itertools.chain.from_iterable(self._looking.values()):
             slot.handle.close()
