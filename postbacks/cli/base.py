@@ -85,9 +85,9 @@ class _Commands(dict[str, click.Command]):
 
     def get(self, name: str, default: Any = None) -> Any:
         """Return a command, as ``click`` asks for it."""
-        with suppress(KeyError):
-            return self[name]
-        return default
+        if name not in self:
+            return default
+        return self[name]
 
     def values(self) -> Any:
         """Return all commands."""

@@ -140,10 +140,11 @@ def _failure(seen: Observation) -> tuple[str, str]:
     todo = _ADVICE.get(name, "")
     if name == "tls":
         todo = next((other for mark, other in _TLS_ADVICE if mark in phrase), "Look at the server's log.")
-    elif header_todo := next((other for mark, other in _HEADER_ADVICE if mark in phrase), ""):
-        todo = header_todo
-    elif name == "broken_answer" and seen.secured_s and not (limits.tls and limits.tls.client_cert):
-        todo = f"{todo} It may want a client certificate: --client-cert FILE --client-key FILE."
+    elif name == "broken_answer":
+        header_todo = next((other for mark, other in _HEADER_ADVICE if mark in phrase), "")
+        if seen.secured_s and not (limits.tls and limits.tls.client_cert):
+            todo = f"{todo} It may want a client certificate: --client-cert FILE --client-key FILE."
+        todo = header_todo or todo
     return phrase, todo
 
 

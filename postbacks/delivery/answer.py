@@ -23,7 +23,9 @@ _INITIALS: Final = frozenset(b"cCtT")
 _DIGITS_MAX: Final = 18
 
 _CHUNK: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[^\r\n]*\r?\n")
-_CHARSET: Final = re.compile(r";\s*charset\s*=\s*[\"']?([^\s\"';]+)", re.IGNORECASE)
+#: Bytes of a coding's name that no detail repeats.
+_NO_TOKEN: Final = re.compile(r"[^\w, .+-]", re.ASCII)
+_CHARSET: Final = re.compile(r";\s*charset\s*=\s*[\"']?([\w.:+-]+)", re.IGNORECASE | re.ASCII)
 #: Encodings of this Python; a stranger's name that is none of them is not looked up, since Python remembers it.
 _ENCODINGS: Final = frozenset(aliases) | frozenset(aliases.values())
 #: Text to Python, but of no answer.
@@ -45,8 +47,8 @@ class Misread:
     def add(self, url: str) -> None:
         """Have libcurl ignore the lengths that this URL's answers name."""
         self._urls[url] = None
-        while len(self._urls) > self._most:
-            self._urls.pop(next(iter(self._urls)), None)
+        for oldest in list(self._urls)[: -self._most]:  # a list: transports of other threads add as well
+            self._urls.pop(oldest, None)
 
     def discard(self, url: str) -> None:
         """Let libcurl judge the lengths of this URL's answers again."""
@@ -122,7 +124,7 @@ def excerpt_of(lines: Sequence[bytes], body: bytes, most_bytes: int) -> tuple[st
         except zlib.error:
             fault = f"its body is not the {codings[0]} that its header names"
     elif any(name in _COMPRESSIONS for name in codings):
-        return "", f"its body is not shown: compressed as {', '.join(codings)[:60]}"
+        return "", f"its body is not shown: compressed as {_NO_TOKEN.sub('?', ', '.join(codings))[:60]}"
     content = content[:most_bytes]
     match = _CHARSET.search(_text(lines, "content-type"))
     text = _decode(content, match[1]) if match else None
@@ -156,7 +158,7 @@ _COMPRESSIONS: Final = frozenset({*_INFLATERS, "br", "zstd", "compress", "x-comp
 
 def _decode(content: bytes, charset: str) -> str | None:
     """Decode text that may end in the middle of a character; None where the name is no encoding of it."""
-    if not charset.isascii() or normalize_encoding(charset).lower() not in _ENCODINGS:
+    if normalize_encoding(charset).lower() not in _ENCODINGS:
         return None
     try:
         name = codecs.lookup(charset).name

@@ -75,6 +75,13 @@ def test_a_200_whose_header_cannot_be_read_says_which_line_is_to_blame(lines, ve
     assert todo in said["advice"]
 
 
+def test_a_header_that_is_too_large_is_not_one_that_cannot_be_read():
+    with answering(b"HTTP/1.1 200 OK\r\nX-Long: " + b"x" * 70_000 + b"\r\n\r\n") as url:
+        said = pinged(url)
+    assert said["outcome"] == "too_large"
+    assert said["advice"] == "Answer with fewer or smaller headers and cookies."
+
+
 def test_a_200_with_a_transfer_coding_that_nobody_knows_counts_and_is_noticed():
     with answering(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: utf-8\r\n\r\n") as url:
         said = pinged(url, code=0)

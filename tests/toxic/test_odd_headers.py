@@ -242,6 +242,7 @@ READ = {
     "bomb": (b"Content-Encoding: gzip\r\n", BOMB[:40_000], "a" * 256, ""),
     "no-gzip": (b"Content-Encoding: gzip\r\n", b"plain", "plain", "not the gzip that its header names"),
     "brotli": (b"Content-Encoding: br\r\n", b"\x0b\x02\x80", "", "not shown: compressed as br"),
+    "no-token": (b"Content-Encoding: br, \x9b2J\x01\r\n", b"\x0b", "", "compressed as br, ?2j?"),
     "twice": (b"Content-Encoding: gzip, gzip\r\n", b"\x1f\x8b", "", "compressed as gzip, gzip"),
     "unknown": (b"Content-Type: text/plain; charset=klingon\r\n", b"no", "no", "not the klingon that its header names; read as UTF-8"),
     "no-text": (b"Content-Type: text/plain; charset=rot13\r\n", b"no", "no", "not the rot13 that"),
