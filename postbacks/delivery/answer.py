@@ -17,8 +17,8 @@ from typing import Final
 
 _TRANSFER_CODING: Final = b"transfer-encoding"
 _LENGTH: Final = b"content-length"
-#: First letters of both, as bytes: nearly all lines begin with another one.
-_INITIALS: Final = frozenset(b"cCtT")
+#: How both begin: nearly all lines begin otherwise, and every answer's are asked.
+_STARTS: Final = frozenset({_TRANSFER_CODING[:10], _LENGTH[:10]})
 #: More digits are no length of anything.
 _DIGITS_MAX: Final = 18
 
@@ -71,21 +71,20 @@ def is_framed(lines: Sequence[bytes]) -> bool:
     lengths: set[bytes] = set()
     codings: list[bytes] = []
     for line in lines:
-        if line[0] not in _INITIALS:
+        if line[:10].lower() not in _STARTS:
             continue
         name, _, value = line.partition(b":")
         name = name.strip().lower()
         if name == _LENGTH:
-            lengths.update(part.strip() for part in value.split(b","))
+            lengths.update(map(bytes.strip, value.split(b",")))
         elif name == _TRANSFER_CODING:
             codings.append(value.strip().lower())
     if codings:
         return codings == [b"chunked"] and not lengths
-    return not lengths or (len(lengths) == 1 and all(_is_length(value) for value in lengths))
-
-
-def _is_length(value: bytes) -> bool:
-    return value.isdigit() and len(value) <= _DIGITS_MAX
+    if len(lengths) != 1:
+        return not lengths
+    (length,) = lengths
+    return length.isdigit() and len(length) <= _DIGITS_MAX
 
 
 # -- how it reads ----------------------------------------------------------------------------------
