@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from celery import Task
 from celery.exceptions import MaxRetriesExceededError
@@ -28,7 +28,7 @@ from postbacks.logs import EventLog
 from postbacks.queue.envelope import Template, Templates, new_id
 from postbacks.queue.intake import Intake, Order, check_order
 from postbacks.queue.message import SCHEMA, SCHEMA_HEADER, Message
-from postbacks.queue.options import check_options
+from postbacks.queue.options import Options, check_options
 from postbacks.queue.publish import DirectProducer
 from postbacks.queue.scripts import Scripts
 from postbacks.queue.tick import Tick
@@ -36,7 +36,14 @@ from postbacks.settings import load
 from postbacks.taskevents import replayed
 from postbacks.taskevents.facts import args_of
 from postbacks.urls import check_url
-from postbacks.worker import EventSwitch, PoolCheck, Quarantine, Stopping
+from postbacks.worker import EventSwitch, PoolCheck, Quarantine, Stopping, TickTask, WakeTask
+
+if TYPE_CHECKING:
+    from celery.canvas import Signature
+    from celery.result import EagerResult
+
+    AccountName = str | int | uuid.UUID
+    EventOrTags = Event | Mapping[str, Any]
 
 log = EventLog(__name__)
 
@@ -48,6 +55,17 @@ app.steps["consumer"].add(EventSwitch)
 
 class PostbackResult(AsyncResult):
     """The future of a postback: its id is the postback's id, its state comes from the ledger."""
+
+    if TYPE_CHECKING:  # Celery has no types
+        id: str
+        task_id: str
+        state: str
+        status: str
+
+        def get(self, timeout: float | None = None, **options: Any) -> dict[str, Any]: ...
+        def ready(self) -> bool: ...
+        def successful(self) -> bool: ...
+        def failed(self) -> bool: ...
 
     def revoke(self, *_: Any, **__: Any) -> None:
         """Cancel the postback if it waits or is parked; one whose POST is open is not sent again.
@@ -73,17 +91,33 @@ class PostbackTask(Task):
 
     abstract = True
 
+    # For type checkers, as Celery has no types. When run, Celery's own methods pass everything on to
+    # `apply_async`, where a wrong call gets a sentence instead of a TypeError.
+    if TYPE_CHECKING:
+
+        def __call__(
+            self, account: AccountName, event: EventOrTags, *, url: str | None = None
+        ) -> dict[str, Any]: ...
+        def delay(
+            self, account: AccountName, event: EventOrTags, *, url: str | None = None
+        ) -> PostbackResult: ...
+        def s(self, account: AccountName, event: EventOrTags, *, url: str | None = None) -> Signature: ...
+        def si(self, account: AccountName, event: EventOrTags, *, url: str | None = None) -> Signature: ...
+        def apply(
+            self, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None, **options: Any
+        ) -> EagerResult: ...
+
     def apply_async(
         self,
         args: Sequence[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
-        task_id: str | None = None,
+        task_id: str | uuid.UUID | None = None,
         producer: Any = None,
-        link: Any = None,
-        link_error: Any = None,
+        link: None = None,
+        link_error: None = None,
         shadow: str | None = None,
-        **options: Any,
-    ) -> Any:
+        **options: Unpack[Options],
+    ) -> PostbackResult:
         """Check event and URL, then send the message; no account is looked up.
 
         Mirrors ``celery.app.task.Task.apply_async``; differs in checking, and in that the call that
@@ -111,7 +145,7 @@ class PostbackTask(Task):
         """
         if _deciding.asked:
             _deciding.countdown_s = options.get("countdown")
-            return None
+            return None  # type: ignore[return-value] # Task.retry looks at no result
         if options or link or link_error or task_id is not None:
             check_options(task_id=task_id, link=link, link_error=link_error, **options)
         order = check_order(args or (), kwargs or {})
@@ -119,7 +153,7 @@ class PostbackTask(Task):
         if not options and producer is None and shadow is None:
             template = _templates.get()
             if template is not None:
-                return self.send_quickly(template, DirectProducer(), task_id or new_id(), order)
+                return self.send_quickly(template, DirectProducer(), str(task_id or new_id()), order)
         options["queue"] = keys.QUEUE
         options["headers"] = {**(options.get("headers") or {}), SCHEMA_HEADER: SCHEMA}
         options.setdefault("argsrepr", args_of(order.account, order.event.origin, order.event.code))
@@ -127,7 +161,7 @@ class PostbackTask(Task):
         if producer is None and not options.get("connection") and not app.conf.task_always_eager:
             producer = DirectProducer()
         with broker_errors():
-            return super().apply_async(
+            result: PostbackResult = super().apply_async(
                 (order.account, order.event.to_mapping()),
                 {"url": order.url} if order.url else {},
                 task_id=task_id,
@@ -135,6 +169,7 @@ class PostbackTask(Task):
                 shadow=shadow,
                 **options,
             )
+        return result
 
     def send_quickly(
         self, template: Template, producer: DirectProducer, postback_id: str, order: Order
@@ -183,16 +218,22 @@ def _check_broker_once(_url: str) -> None:
         log.warning("broker.unsafe", warning)
 
 
-@app.task(
-    name=SEND_POSTBACK,
-    bind=True,
-    base=PostbackTask,
-    shared=False,
-    acks_late=True,
-    acks_on_failure_or_timeout=False,
-    trail=False,
-    typing=False,
-)
+def _register(function: Callable[..., Any]) -> PostbackTask:
+    """Register ``send_postback``; a decorator of our own, since Celery's hides the type from checkers."""
+    task: PostbackTask = app.task(
+        name=SEND_POSTBACK,
+        bind=True,
+        base=PostbackTask,
+        shared=False,
+        acks_late=True,
+        acks_on_failure_or_timeout=False,
+        trail=False,
+        typing=False,
+    )(function)
+    return task
+
+
+@_register
 def send_postback(
     self: Any, account: str, event: Event | Mapping[str, Any], *, url: str | None = None
 ) -> Any:
@@ -245,35 +286,6 @@ def _post_now(postback_id: str, order: Order) -> dict[str, Any]:
             1,
         )
     return {"outcome": outcome.name, "status": outcome.status, "attempts": 1}
-
-
-class WakeTask(Task):
-    """``deliver``'s class: what wakes a worker depends on no clock, and ends by itself when it stops."""
-
-    abstract = True
-    Request = "postbacks.worker:WakeRequest"
-
-
-class TickTask(WakeTask):
-    """``dispatch``'s class: at most one tick waits in Celery's queue, however long no worker runs."""
-
-    abstract = True
-
-    def apply_async(self, *args: Any, **options: Any) -> Any:
-        """Send a tick, unless one waits already.
-
-        Mirrors ``celery.app.task.Task.apply_async``; differs in that a tick is not sent while the
-        workers' queue holds anything. ``expires`` would not do: it discards a late tick only when a
-        worker takes it, and by that worker's clock.
-        """
-        with broker_errors():
-            if client().llen(keys.WORK_QUEUE):
-                return self.AsyncResult(str(uuid.uuid4()))
-            return super().apply_async(*args, **options)
-
-    def go_on(self) -> None:
-        """Send the next tick at once, behind the wake-ups of this one."""
-        super().apply_async()
 
 
 # Neither tells of itself: a tick a second would push the postbacks out of what Flower keeps.
@@ -342,7 +354,7 @@ def decide(postback: Claimed | Held, outcome: Outcome) -> Decision:
 
 
 def send_postbacks(
-    account: str, events: Iterable[Event | Mapping[str, Any]], *, url: str | None = None
+    account: AccountName, events: Iterable[EventOrTags], *, url: str | None = None
 ) -> list[str]:
     """Send many events of one account, in pipelined batches.
 

@@ -16,20 +16,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
-from urllib.parse import unquote, unquote_to_bytes, urlsplit
+from urllib.parse import unquote_to_bytes
 
 import pycurl
 import requests
-from requests.utils import urldefragauth
 
 from postbacks.delivery.acks import AckWatch, Ending
 from postbacks.delivery.answer import MISREAD, is_framed
 from postbacks.delivery.kept import Addresses, Kept
 from postbacks.delivery.profile import Profile, Tls
 from postbacks.delivery.trust import system_trust_store
-from postbacks.guard import early_refusal, is_name, refusal
+from postbacks.guard import early_refusal, refusal
 from postbacks.settings import Settings
-from postbacks.urls import check_url
+from postbacks.urls import read_url
 
 #: A larger header is a failure; real ones are under 8 KiB.
 MAX_HEADER_BYTES: Final = 65_536
@@ -138,24 +137,18 @@ def prepare(url: str) -> Prepared:
     """Prepare a URL, once for all its POSTs.
 
     Raises:
-        InvalidUrl, requests.exceptions.RequestException: the URL cannot be sent to.
+        InvalidUrl: the URL cannot be sent to; an application's own store, and older records, may hold anything.
     """
-    check_url(url)  # an application's own store, and older records, may hold anything
-    prepared = requests.Request("POST", url).prepare()
-    sent = urldefragauth(prepared.url or "")
-    parts = urlsplit(sent)
-    if (parts.hostname or "").endswith("."):  # the same name without its dot, for the look-up and for TLS
-        sent = parts._replace(netloc=re.sub(r"\.+(?=:|$)", "", parts.netloc)).geturl()
-        parts = urlsplit(sent)
-    own = _basic_auth(url)
-    host = unquote(parts.hostname or "")
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    return Prepared(sent, own, host if is_name(host) else "", port)
+    wanted = read_url(url)
+    # The host is ours to read; what is left to requests encodes the path and the query.
+    target = requests.Request("POST", f"http://host{wanted.target}").prepare().path_url
+    looked_up = "" if wanted.is_address or wanted.is_local else wanted.host
+    return Prepared(wanted.origin + target, _basic_auth(wanted.userinfo), looked_up, wanted.port)
 
 
-def _basic_auth(url: str) -> tuple[str, ...]:
-    """The header for the user and password in a URL, as UTF-8 (RFC 7617 2.1); none where there are none."""
-    user, _, password = urlsplit(url).netloc.rpartition("@")[0].partition(":")
+def _basic_auth(userinfo: str) -> tuple[str, ...]:
+    """The header for a URL's user and password, as UTF-8 (RFC 7617 2.1); empty where there are none."""
+    user, _, password = userinfo.partition(":")
     if not user and not password:
         return ()
     pair = unquote_to_bytes(user) + b":" + unquote_to_bytes(password)
@@ -237,14 +230,15 @@ class Slot:
         """Set the handle up for a transfer.
 
         Raises:
-            InvalidUrl, requests.exceptions.RequestException, ValueError: the URL cannot be sent to.
+            InvalidUrl: the URL cannot be sent to.
             pycurl.error: the account's TLS settings cannot be used.
         """
         url, own_headers, self.host, self.port = prepare(transfer.url)
+        credentials = own_headers or transfer.profile.authorization
         handle = self.handle
         handle.setopt(pycurl.URL, url)
         handle.setopt(pycurl.POSTFIELDS, transfer.body)
-        handle.setopt(pycurl.HTTPHEADER, ["Expect:", *own_headers, *transfer.headers])
+        handle.setopt(pycurl.HTTPHEADER, ["Expect:", *credentials, *transfer.headers])
         self._limit_connecting(transfer.profile.connect_timeout_s)
         ignores_length = transfer.url in MISREAD
         if ignores_length != self._ignores_length:
@@ -254,7 +248,7 @@ class Slot:
             self._set_tls(transfer.profile.tls)
         if self._settings.proxy_url or self._settings.https_only:
             # Through a proxy the sockets show the proxy's address: what the URL says is all we see.
-            transfer.blocked = early_refusal(url, self._settings)
+            transfer.blocked = early_refusal(transfer.url, self._settings)
         if self._settings.proxy_url:
             self.host = ""  # the proxy looks it up
         if self._renewed:

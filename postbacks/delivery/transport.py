@@ -99,10 +99,6 @@ class CurlAdapter(BaseAdapter):
         except InvalidUrl as error:
             self._refuse(slot, transfer, Outcome("bad_url", detail=str(error)))
             return
-        except (requests.exceptions.RequestException, ValueError) as error:  # their words may hold secrets
-            why = f"the URL cannot be sent to: {type(error).__name__}"
-            self._refuse(slot, transfer, Outcome("bad_url", detail=why))
-            return
         except pycurl.error as error:
             why = f"the account's TLS settings cannot be used: {error.args[-1]}"
             self._refuse(slot, transfer, Outcome("tls", detail=why))

