@@ -10,8 +10,6 @@
 
 from typing import TYPE_CHECKING, Any
 
-from postbacks.catalogue import *  # noqa: F403 - the event types, one class a row of the catalogue
-from postbacks.catalogue import event_type, parse_event, table
 from postbacks.errors import (
     AccountsUnavailable,
     BadSetting,
@@ -33,17 +31,21 @@ from postbacks.errors import (
 )
 
 if TYPE_CHECKING:
+    from postbacks.catalogue import *  # noqa: F403 - the event types, one class a row of the catalogue
+    from postbacks.catalogue import event_type, parse_event, table
     from postbacks.tasks import PostbackResult, PostbackTask, resend, send_postback, send_postbacks
 else:
     _TASKS = frozenset({"PostbackResult", "PostbackTask", "resend", "send_postback", "send_postbacks"})
 
     # Hidden from type checkers, to which every misspelt name would be Any.
     def __getattr__(name: str) -> Any:
-        """Load Celery when it is first asked for: it takes longer than all the rest."""
-        if name in _TASKS:
-            from postbacks import tasks  # noqa: PLC0415 - that is the point
+        """Load the catalogue, or Celery, when it is first asked for: a health check needs neither."""
+        from importlib import import_module  # noqa: PLC0415 - that is the point
 
-            return getattr(tasks, name)
+        if name in _TASKS:
+            return getattr(import_module("postbacks.tasks"), name)
+        if name in __all__:  # Python asks for our modules as well, before it imports them
+            return getattr(import_module("postbacks.catalogue"), name)
         raise AttributeError(f"module 'postbacks' has no attribute {name!r}")
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Final
 
 import redis
-from kombu.exceptions import OperationalError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError
@@ -77,8 +77,14 @@ def broker_errors(url: str | None = None) -> Iterator[None]:
     """
     try:
         yield
-    except (redis.RedisError, OperationalError, OSError) as error:
+    except _broker_faults() as error:
         raise _explained(error, url or load().broker_url) from error
+
+
+def _broker_faults() -> tuple[type[Exception], ...]:
+    """Return what a broker's client may raise; kombu's where kombu is loaded, since a health check does without."""
+    kombu = sys.modules.get("kombu.exceptions")
+    return (redis.RedisError, OSError, *([kombu.OperationalError] if kombu else []))
 
 
 _UNKNOWN_AUTHORITY: Final = "has a certificate of an unknown authority; add ?ssl_ca_certs=FILE, its certificate, to POSTBACKS_BROKER_URL"

@@ -63,6 +63,7 @@ class Identity:
         days: float = 30,
         issuer: Identity | None = None,
         host: str = "127.0.0.1",
+        is_authority: bool = False,
         without: str = "",
     ) -> None:
         self.key = ec.generate_private_key(ec.SECP256R1())
@@ -83,7 +84,7 @@ class Identity:
             .not_valid_after(now + timedelta(days=days))
             .add_extension(x509.SubjectAlternativeName([alternative]), critical=False)
         )
-        self.certificate = sign(builder, self.key, by.key, ca=issuer is None, without=without)
+        self.certificate = sign(builder, self.key, by.key, ca=is_authority or issuer is None, without=without)
 
     @property
     def cert_pem(self) -> str:

@@ -8,24 +8,34 @@ from __future__ import annotations
 
 import click
 
-from postbacks.cli.accounts import account
 from postbacks.cli.base import Main
-from postbacks.cli.catalogue import codes, example, schema
-from postbacks.cli.demo import demo
-from postbacks.cli.doctor import doctor
-from postbacks.cli.ledger import cancel, list_, show
-from postbacks.cli.monitor import health, metrics
-from postbacks.cli.ping import ping
-from postbacks.cli.receive import receive
-from postbacks.cli.resend import resend
-from postbacks.cli.secrets import secret
-from postbacks.cli.send import render, send
-from postbacks.cli.up import up
-from postbacks.cli.verify import verify
+
+#: Commands in the order of the help: module and attribute.
+PLACES = {
+    "demo": "demo:demo",
+    "up": "up:up",
+    "account": "secrets:account",
+    "send": "send:send",
+    "render": "send:render",
+    "show": "ledger:show",
+    "list": "ledger:list_",
+    "resend": "resend:resend",
+    "cancel": "ledger:cancel",
+    "codes": "catalogue:codes",
+    "example": "catalogue:example",
+    "schema": "catalogue:schema",
+    "receive": "receive:receive",
+    "ping": "ping:ping",
+    "verify": "verify:verify",
+    "doctor": "doctor:doctor",
+    "health": "monitor:health",
+    "metrics": "monitor:metrics",
+}
 
 
 @click.group(
     cls=Main,
+    places=PLACES,
     context_settings={"help_option_names": ["-h", "--help"]},
     examples=(
         "postbacks demo",
@@ -46,11 +56,3 @@ def main() -> None:
     Completion: put  eval "$(_POSTBACKS_COMPLETE=bash_source postbacks)"  into ~/.bashrc; for zsh and fish write
     zsh_source and fish_source.
     """
-
-
-for _command in (
-    demo, up, account, send, render, show, list_, resend, cancel, codes, example, schema, receive,
-    ping, verify, doctor, health, metrics,
-):  # fmt: skip
-    main.add_command(_command)
-account.add_command(secret)

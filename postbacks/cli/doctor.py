@@ -62,6 +62,7 @@ def doctor(fix: bool, ping: bool, within_s: float, as_json: bool) -> None:
 
 
 def _print(report: Report, done: list[Repair], url: str, *, fix: bool) -> None:
+    click.echo(f"looked at  {report.progress}")
     for label, fact in zip(("broker", "processes", "postbacks"), report.facts, strict=True):
         where = f"{url}: " if label == "broker" else ""
         click.echo(f"{label:11}{where}{fact}")

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-import sys
+import gc
 
 import click
 
-from postbacks.cli.base import Command, json_option, note, print_json, seconds, stop_signals
+from postbacks.cli.base import (
+    Command,
+    exit_at_once,
+    json_option,
+    note,
+    print_json,
+    runs_as_program,
+    seconds,
+    stop_signals,
+)
 
 #: Prometheus' registry of ports gives 9464 to exporters of OpenTelemetry's kind; nothing else is known there.
 DEFAULT_PORT = 9464
@@ -82,6 +91,8 @@ def health(
     Looks at the broker, at the age of the last finished tick (beat and a worker are needed for one), and at how
     long the oldest postback waits that could be sent. For a container's health check.
     """
+    if runs_as_program():
+        gc.disable()  # it would look a dozen times through what is imported next, all of which stays
     from postbacks.monitor.health import judge
     from postbacks.settings import load
 
@@ -99,7 +110,7 @@ def health(
     else:
         line = judged.line if not fault else " ".join(("not well:", *judged.faults, fault))
         click.echo(line)
-    sys.exit(0 if ok else 1)
+    exit_at_once(0 if ok else 1)
 
 
 def _fault_of_worker(port: int, timeout_s: float) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from http.client import responses as reasons
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import click
@@ -157,7 +156,7 @@ def _print(seen: Observation, advice: Advice) -> None:
     click.echo(f"{word}: {plain(advice.verdict)}.")
     if advice.todo:
         click.echo(advice.todo)
-    excerpt = seen.waited.excerpt.decode("utf-8", "replace").strip()
+    excerpt = seen.waited.excerpt.strip()
     if excerpt:
         click.echo(f"Its answer begins: {plain(excerpt)}")
     for one in advice.noticed:
@@ -234,6 +233,8 @@ def _certificate_words(seen: Observation) -> str:
 
 
 def _answer_words(seen: Observation) -> str:
+    from http.client import responses as reasons
+
     from postbacks.delivery.advice import location
 
     if seen.status is None:
@@ -281,5 +282,5 @@ def _as_json(to: _Target, event: Event, seen: Observation, advice: Advice) -> di
         "address": seen.address or None,
         "tls": tls,
         "keeps_alive": None if seen.status is None else not seen.closes,
-        "excerpt": seen.waited.excerpt.decode("utf-8", "replace"),
+        "excerpt": seen.waited.excerpt,
     }

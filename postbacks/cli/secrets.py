@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from postbacks.cli.accounts import no_account
+from postbacks.cli.accounts import account, no_account
 from postbacks.cli.base import Command, Group, note
 
 if TYPE_CHECKING:
@@ -147,3 +147,6 @@ def remove(name: str) -> None:
 
     now = redis_accounts().change(name, edit)
     note(f"The postbacks of {now.name} are not signed any more.")
+
+
+account.add_command(secret)

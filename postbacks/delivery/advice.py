@@ -9,7 +9,10 @@ from datetime import UTC, datetime
 from typing import Final
 from urllib.parse import urljoin
 
+from cryptography import x509
+
 from postbacks.delivery.ping import Observation
+from postbacks.delivery.profile import Tls
 from postbacks.settings import Settings
 from postbacks.urls import endpoint_of, redacted
 
@@ -44,6 +47,7 @@ _TLS_ADVICE: Final = (
     ),
     ("TLS is too old", "Switch TLS 1.2 or 1.3 on."),
     ("not the pinned one", "Where the key was changed on purpose, set the new one: --pin sha256//…"),
+    ("trust our client certificate", "Let the server trust the authority that has issued it."),
     ("client certificate", "Set one for the account: --client-cert FILE --client-key FILE."),
 )
 
@@ -58,6 +62,18 @@ _ADVICE: Final = {
     "too_large": "Answer with fewer or smaller headers and cookies.",
     "bad_url": "Correct the URL.",
 }
+#: Words of a header that cannot be read (delivery/verdict.py) -> what to do about it.
+_HEADER_ADVICE: Final = (
+    (
+        "Content-Length",
+        "Correct that line: each worker's first postback there fails, and is sent again; later ones count as answered.",
+    ),
+    ("answer's header", "Correct that line of the answer's header: no answer with it ever counts."),
+)
+#: How a server ends a handshake in which it does not trust the client's certificate (delivery/verdict.py).
+_REFUSED_HANDSHAKE: Final = ("client certificate", "TLS handshake", "connection could not be made")
+#: The same of servers that end the handshake well and say it in HTTP, as nginx does.
+_REFUSED_STATUSES: Final = frozenset({400, 401, 403, 495})
 #: Where the connection stands and TLS does not.
 _SILENT_TLS: Final = "Something listens there and says nothing: does it speak TLS, or is the URL http://?"
 
@@ -77,6 +93,7 @@ def advise(seen: Observation, settings: Settings) -> Advice:
     if seen.outcome.delivered:
         return Advice("answered 200: this postback would count as delivered", "", noticed)
     verdict, todo = _failure(seen)
+    todo = " ".join(filter(None, (todo, _client_chain_advice(seen, verdict))))
     return Advice(f"{verdict}; {_consequence(settings)}", todo, noticed)
 
 
@@ -123,9 +140,50 @@ def _failure(seen: Observation) -> tuple[str, str]:
     todo = _ADVICE.get(name, "")
     if name == "tls":
         todo = next((other for mark, other in _TLS_ADVICE if mark in phrase), "Look at the server's log.")
-    elif name == "broken_answer" and seen.secured_s and not (limits.tls and limits.tls.client_cert):
-        todo = f"{todo} It may want a client certificate: --client-cert FILE --client-key FILE."
+    elif name == "broken_answer":
+        header_todo = next((other for mark, other in _HEADER_ADVICE if mark in phrase), "")
+        if seen.secured_s and not (limits.tls and limits.tls.client_cert):
+            todo = f"{todo} It may want a client certificate: --client-cert FILE --client-key FILE."
+        todo = header_todo or todo
     return phrase, todo
+
+
+def _client_chain_advice(seen: Observation, verdict: str) -> str:
+    """Name the missing intermediate certificate as a cause wherever it can be one.
+
+    With TLS 1.3 our handshake is over before the server has seen the certificate: its alert then comes with the
+    answer, or is lost when it resets the connection.
+    """
+    tls, name = seen.limits.tls, seen.outcome.name
+    if tls is None or not tls.client_cert:
+        return ""
+    # An error of our own side, say a certificate of the server's that is not trusted, has other words.
+    refused = (
+        (name == "tls" and any(mark in verdict for mark in _REFUSED_HANDSHAKE))
+        or (name == "broken_answer" and seen.secured_s is not None and seen.status is None)
+        or (name == "status" and seen.status in _REFUSED_STATUSES)
+    )
+    issuer = _missing_issuer(tls) if refused else ""
+    if not issuer:
+        return ""
+    return (
+        f"Our client certificate is sent without that of its issuer ({issuer}), and the server may not know it: "
+        "put the intermediate certificates behind it, into the file of --client-cert."
+    )
+
+
+def _missing_issuer(tls: Tls) -> str:
+    """Return the issuer of our client certificate where its own certificate is not sent along.
+
+    OpenSSL sends it along if it stands in the account's bundle.
+    """
+    try:
+        first, *rest = x509.load_pem_x509_certificates((tls.client_cert or "").encode())
+        known = x509.load_pem_x509_certificates(tls.ca_bundle.encode()) if tls.ca_bundle else []
+    except ValueError:
+        return ""
+    subjects = {certificate.subject for certificate in (first, *rest, *known)}
+    return "" if first.issuer in subjects else first.issuer.rfc4514_string()
 
 
 def _status(seen: Observation) -> tuple[str, str]:

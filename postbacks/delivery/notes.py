@@ -184,7 +184,7 @@ class Notes:
             outcome.status,
             round(outcome.elapsed_s * 1000),
             outcome.detail,
-            outcome.excerpt.decode("utf-8", "replace"),
+            outcome.excerpt,
             outcome.shared,
         )
         if outcome.delivered:

@@ -29,7 +29,7 @@ class Outcome(NamedTuple):
         status: HTTP status, where the header of an answer came.
         elapsed_s: from the begin of the POST.
         detail: the outcome in words, without secrets.
-        excerpt: first bytes of the answer's body.
+        excerpt: first bytes of the answer's body, as text.
         shared: another postback's connection stood for this one.
     """
 
@@ -37,7 +37,7 @@ class Outcome(NamedTuple):
     status: int | None = None
     elapsed_s: float = 0.0
     detail: str = ""
-    excerpt: bytes = b""
+    excerpt: str = ""
     shared: bool = False
 
     @property

@@ -9,10 +9,8 @@ only the excerpt that the ledger keeps, and libcurl's buffers (16 KiB to receive
 from __future__ import annotations
 
 import base64
-import os
 import re
 import socket
-import ssl
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,13 +18,14 @@ from functools import lru_cache
 from typing import Any, Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
-import certifi
 import pycurl
 import requests
 
 from postbacks.delivery.acks import AckWatch, Ending
+from postbacks.delivery.answer import MISREAD, is_framed
 from postbacks.delivery.kept import Addresses, Kept
 from postbacks.delivery.profile import Profile, Tls
+from postbacks.delivery.trust import system_trust_store
 from postbacks.guard import early_refusal, refusal
 from postbacks.settings import Settings
 from postbacks.urls import read_url
@@ -53,13 +52,6 @@ _ABORT: Final = int(pycurl.PREREQFUNC_ABORT)
 #: CURLOPT_SUPPRESS_CONNECT_HEADERS, for which pycurl has no name.
 _SUPPRESS_CONNECT_HEADERS: Final = 265
 
-#: Where systems keep what they trust: Debian and Alpine, Red Hat, macOS and BSD.
-_TRUST_STORES: Final = (
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/cert.pem",
-)
-
 
 @dataclass(slots=True, eq=False)
 class Transfer:
@@ -81,6 +73,8 @@ class Transfer:
         connected_s: when the connection stood and the request began to leave.
         header_s: when the header of the answer had come whole.
         status: of the answer whose header is coming or has come.
+        framed: whether its header says where its body ends; else the connection is not used again.
+        excerpt: first bytes of its body as they came, ``excerpt_bytes`` at most.
         blocked: why the guard refused the latest address tried.
     """
 
@@ -104,7 +98,9 @@ class Transfer:
     status: int | None = None
     body_bytes: int = 0
     body_pieces: int = 0
+    framed: bool = True
     excerpt: bytes = b""
+    excerpt_bytes: int = 0
     blocked: str | None = None
 
     def overdue(self, now_s: float) -> bool:
@@ -159,14 +155,6 @@ def _basic_auth(userinfo: str) -> tuple[str, ...]:
     return (f"Authorization: Basic {base64.b64encode(pair).decode()}",)
 
 
-@lru_cache(maxsize=1)
-def system_trust_store() -> str:
-    """The file of the certificates that this system trusts; certifi's where it has none."""
-    paths = ssl.get_default_verify_paths()
-    candidates = (os.environ.get(paths.openssl_cafile_env), paths.cafile, *_TRUST_STORES)
-    return next((path for path in candidates if path and os.path.isfile(path)), certifi.where())  # noqa: PTH113
-
-
 class _Handed(socket.socket):
     """A socket for libcurl, which duplicates its descriptor: ours ends quietly when it is dropped."""
 
@@ -185,6 +173,7 @@ class Slot:
 
     __slots__ = (
         "_connect_timeout_s",
+        "_ignores_length",
         "_kept",
         "_renewed",
         "_resolves",
@@ -200,6 +189,7 @@ class Slot:
         self._settings = settings
         self._kept = kept or Kept()
         self._connect_timeout_s = 0.0
+        self._ignores_length = False
         self._renewed = False
         self._resolves = False
         self.host = ""
@@ -225,6 +215,8 @@ class Slot:
         handle.setopt(pycurl.PROXY_SSLVERSION, pycurl.SSLVERSION_TLSv1_2)
         handle.setopt(pycurl.NETRC, pycurl.NETRC_IGNORED)
         handle.setopt(pycurl.HTTP_CONTENT_DECODING, 0)  # a bomb stays as small as it came
+        # With 1, libcurl refuses an answer for a transfer coding that it does not know.
+        handle.setopt(pycurl.HTTP_TRANSFER_DECODING, 0)
         handle.setopt(pycurl.SSLVERSION, pycurl.SSLVERSION_TLSv1_2)
         handle.setopt(pycurl.SSL_VERIFYPEER, 1)
         handle.setopt(pycurl.SSL_VERIFYHOST, 2)
@@ -248,6 +240,10 @@ class Slot:
         handle.setopt(pycurl.POSTFIELDS, transfer.body)
         handle.setopt(pycurl.HTTPHEADER, ["Expect:", *credentials, *transfer.headers])
         self._limit_connecting(transfer.profile.connect_timeout_s)
+        ignores_length = transfer.url in MISREAD
+        if ignores_length != self._ignores_length:
+            self._ignores_length = ignores_length
+            handle.setopt(pycurl.IGNORE_CONTENT_LENGTH, ignores_length)
         if transfer.profile.tls is not None:
             self._set_tls(transfer.profile.tls)
         if self._settings.proxy_url or self._settings.https_only:
@@ -262,6 +258,7 @@ class Slot:
             self._resolves = False
             handle.setopt(pycurl.RESOLVE, [])
         self.transfer = transfer
+        transfer.excerpt_bytes = self._settings.excerpt_bytes
         transfer.started_s = time.monotonic()
 
     def renew(self) -> bool:
@@ -360,6 +357,9 @@ class Slot:
         elif line in _END_OF_HEADER:
             if transfer.status >= 200:
                 transfer.header_s = time.monotonic()
+                transfer.framed = is_framed(transfer.header_lines)
+                if self._ignores_length or not transfer.framed:
+                    return self._on_unframed(transfer)
                 if transfer.on_new:
                     # Another transfer may leave by this connection before the end of this one is told.
                     self._kept.note(self._kept.serving)
@@ -370,16 +370,25 @@ class Slot:
             transfer.header_lines.append(line)
         return None
 
+    def _on_unframed(self, transfer: Transfer) -> int | None:
+        """Read no body whose end libcurl does not know, but for a failure's excerpt; libcurl then closes the connection."""
+        if transfer.framed:
+            MISREAD.discard(transfer.url)
+        if transfer.connection is not None:
+            self._kept.forget(transfer.connection)
+        return 0 if transfer.status == 200 else None
+
     def _on_body(self, data: bytes) -> int | None:
         transfer = self.transfer
         if transfer is None:
             return 0
-        missing = self._settings.excerpt_bytes - len(transfer.excerpt)
+        missing = transfer.excerpt_bytes - len(transfer.excerpt)
         if missing > 0:
             transfer.excerpt += data[:missing]
         transfer.body_bytes += len(data)
         transfer.body_pieces += 1
-        return 0 if transfer.body_bytes > MAX_BODY_BYTES or transfer.body_pieces > MAX_BODY_PIECES else None
+        too_much = transfer.body_bytes > MAX_BODY_BYTES or transfer.body_pieces > MAX_BODY_PIECES
+        return 0 if too_much or self._ignores_length or not transfer.framed else None
 
     def _on_socket(self, _purpose: int, address: Any) -> socket.socket | int:
         if self.transfer is not None and self.transfer.sends and not self._may_send_again(self.transfer):

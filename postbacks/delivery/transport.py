@@ -18,13 +18,14 @@ import requests
 from requests.adapters import BaseAdapter
 from requests.structures import CaseInsensitiveDict
 
+from postbacks.delivery.answer import MISREAD, content_of
 from postbacks.delivery.kept import Kept
 from postbacks.delivery.names import Names
 from postbacks.delivery.outcomes import Outcome
 from postbacks.delivery.profile import Profile
 from postbacks.delivery.readiness import READ, WRITE, new_poll
 from postbacks.delivery.transfer import Slot, Transfer
-from postbacks.delivery.verdict import outcome_of
+from postbacks.delivery.verdict import WEIRD_ANSWER, outcome_of
 from postbacks.errors import InvalidUrl
 from postbacks.settings import Settings
 
@@ -264,12 +265,14 @@ class CurlAdapter(BaseAdapter):
             if transfer.watch is not None:
                 transfer.watch.release()
             self.renewals += transfer.sends > 1
+            if code == WEIRD_ANSWER and transfer.status is not None:
+                MISREAD.add(transfer.url)
             self._done.append((transfer, outcome_of(transfer, code, message)))
         self._retire(slot)
 
     def _note_connection(self, handle: pycurl.Curl, transfer: Transfer) -> None:
         self.connections += handle.getinfo(pycurl.NUM_CONNECTS)
-        if transfer.connection in self._kept:
+        if transfer.connection in self._kept or not transfer.framed:
             return
         fd = handle.getinfo(pycurl.ACTIVESOCKET)
         if fd >= 0:  # else it was closed behind the transfer
@@ -341,5 +344,5 @@ class CurlAdapter(BaseAdapter):
             (name.decode("latin-1").strip(), value.decode("latin-1").strip())
             for name, _, value in (line.partition(b":") for line in transfer.header_lines)
         )
-        response._content = transfer.excerpt  # noqa: SLF001 - how adapters without a stream fill a response
+        response._content = content_of(transfer.header_lines, transfer.excerpt)  # noqa: SLF001 - how adapters without a stream fill a response
         return response

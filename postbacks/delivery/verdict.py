@@ -8,11 +8,15 @@ from typing import Final
 import pycurl
 
 from postbacks.delivery.acks import Ending
+from postbacks.delivery.answer import excerpt_of
 from postbacks.delivery.outcomes import Outcome, of_status
 from postbacks.delivery.transfer import MAX_HEADER_BYTES, Transfer
 
+#: CURLE_WEIRD_SERVER_REPLY, for which pycurl has no name.
+WEIRD_ANSWER: Final = 8
+
 #: CURLE code -> outcome and phrase, where libcurl's own words would not tell a customer enough.
-#: 8 is CURLE_WEIRD_SERVER_REPLY and 100 CURLE_TOO_LARGE; pycurl has no name for them.
+#: 100 is CURLE_TOO_LARGE; pycurl has no name for it.
 #: ``operation timed out`` (28) is told apart by the transport: it knows whether it was connected.
 CURL_CODES: Final[dict[int, tuple[str, str]]] = {
     pycurl.E_UNSUPPORTED_PROTOCOL: ("bad_url", "the URL's scheme is not http or https"),
@@ -20,7 +24,7 @@ CURL_CODES: Final[dict[int, tuple[str, str]]] = {
     pycurl.E_COULDNT_RESOLVE_HOST: ("dns", "the host's name could not be resolved"),
     pycurl.E_COULDNT_RESOLVE_PROXY: ("dns", "the proxy's name could not be resolved"),
     pycurl.E_COULDNT_CONNECT: ("refused", "the connection was refused or the host cannot be reached"),
-    8: ("broken_answer", "the answer is no HTTP"),
+    WEIRD_ANSWER: ("broken_answer", "the answer is no HTTP"),
     pycurl.E_PARTIAL_FILE: ("broken_answer", "the answer broke off"),
     pycurl.E_OPERATION_TIMEDOUT: ("connect_timeout", "no connection within the limit"),
     pycurl.E_SSL_CONNECT_ERROR: ("tls", "the TLS connection could not be made"),
@@ -42,6 +46,14 @@ _OWN_CODES: Final[dict[int, tuple[str, str]]] = {
     pycurl.E_SSL_CERTPROBLEM: ("tls", "the account's client certificate or its key cannot be used"),
     pycurl.E_SSL_CACERT_BADFILE: ("tls", "the account's CA bundle cannot be used"),
 }
+
+#: What libcurl says of a line in the header of an answer -> the same for a customer's developer.
+_HEADER_PHRASES: Final = (
+    ("Content-Length", "the answer's Content-Length is no number"),
+    ("without colon", "a line in the answer's header has no colon"),
+    ("NUL byte", "a line in the answer's header holds a NUL byte"),
+    ("Carriage return", "a line in the answer's header holds a carriage return"),
+)
 
 #: How a kept connection ended that the request had left by -> the same in words.
 _ENDINGS: Final = {
@@ -110,6 +122,9 @@ def outcome_of(transfer: Transfer, code: int, message: str) -> Outcome:
         name = "tls"  # with TLS 1.3 it comes when the server reads, after the handshake has succeeded for us
     elif _TUNNEL in message:
         name, phrase = "refused", "the proxy did not make the connection"
+    if code == WEIRD_ANSWER and transfer.status is not None:
+        unread = "the answer's header cannot be read"
+        phrase = next((plain for mark, plain in _HEADER_PHRASES if mark in message), unread)
     if name == "tls":
         phrase = next((plain for mark, plain in _TLS_PHRASES if mark in message.lower()), phrase)
     return Outcome(name, None, elapsed_s, f"{phrase} ({message[:160]})" if message else phrase)
@@ -120,7 +135,12 @@ def _answered(transfer: Transfer, status: int, code: int, elapsed_s: float) -> O
     if name == "delivered" and not code:
         return Outcome(name, status, elapsed_s)
     words = [] if name == "delivered" else [f"answered {status}; only 200 counts"]
-    if code:
+    if not transfer.framed:
+        words.append("its header gives its body no clear end, so the connection is not used again")
+    elif code:
         words.append("its body was not read to the end")
-    excerpt = b"" if name == "delivered" else transfer.excerpt
+    excerpt = ""
+    if name != "delivered":
+        excerpt, fault = excerpt_of(transfer.header_lines, transfer.excerpt, transfer.excerpt_bytes)
+        words += [fault] if fault else []
     return Outcome(name, status, elapsed_s, "; ".join(words), excerpt)

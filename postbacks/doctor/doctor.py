@@ -89,10 +89,11 @@ class Repair:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What the doctor found, in the order of the table, and how the system stands in a few words."""
+    """What the doctor found, in the order of the table, how the system stands and how far it looked, in a few words."""
 
     results: tuple[Result, ...]
     facts: tuple[str, ...]
+    progress: str
 
     @property
     def wrong(self) -> list[Result]:
@@ -154,7 +155,7 @@ class Doctor:
             )
             for check in CHECKS
         ]
-        return Report(tuple(results), _facts(last))
+        return Report(tuple(results), _facts(last), _progress(last.survey))
 
     def _look(self) -> scene.Scene:
         workers = None
@@ -210,6 +211,10 @@ class Doctor:
 def _both(first: Mapping[str, str], second: Mapping[str, str]) -> dict[str, str]:
     """What stands in both looks, as it stood in the second."""
     return {key: words for key, words in second.items() if key in first}
+
+
+def _progress(done: survey.Survey) -> str:
+    return done.progress if done.complete else f"{done.progress}: give it more time (--within)"
 
 
 def _facts(look: Look) -> tuple[str, ...]:

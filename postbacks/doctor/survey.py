@@ -11,12 +11,12 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from postbacks import keys
 from postbacks.broker import broker_errors
 from postbacks.doctor import moves
+from postbacks.doctor.records import INDEXES, PAGE, fields, indexes, pages, without_record
 from postbacks.doctor.scene import text
 from postbacks.ledger import states
 from postbacks.ledger.record import SCHEMA
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from postbacks.doctor.moves import Lane, Place
     from postbacks.queue.scripts import Scripts
 
-#: Keys or ids that one question to the broker is about.
-PAGE: Final = 1000
 #: Suspicions that one survey keeps; the repair of more takes several rounds.
 SUSPICIONS: Final = 100_000
 
@@ -66,7 +64,10 @@ class Survey:
         seen: an id at fault -> the lanes that it was seen in.
         backlog: accounts whose count seemed to be off.
         records: how many records were looked at.
-        complete: whether all were.
+        total: how many there were about, by what stands in lanes, claims and indexes.
+        scanned: whether all records were looked at.
+        missing: what else there was no time or room for, in words.
+        took_s: how long it took.
         schemas: schema version of records -> how many.
         reasons: why postbacks are dead -> how many.
         oldest: group -> the lane whose first postback was made the longest ago, and when.
@@ -78,12 +79,27 @@ class Survey:
     seen: dict[str, tuple[str, ...]] = field(default_factory=dict)
     backlog: list[str] = field(default_factory=list)
     records: int = 0
-    complete: bool = True
+    total: int = 0
+    scanned: bool = False
+    missing: str = ""
+    took_s: float = 0.0
     schemas: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     oldest: dict[str, tuple[str, int]] = field(default_factory=dict)
     waiting: int = 0
     sending: int = 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything was looked at."""
+        return self.scanned and not self.missing
+
+    @property
+    def progress(self) -> str:
+        """Say how far it looked."""
+        how_many = f"all {self.records:,}" if self.scanned else f"{self.records:,} of about {self.total:,}"
+        words = f"{how_many} records in {self.took_s:.0f} s"
+        return f"{words}, but not at {self.missing}" if self.scanned and self.missing else words
 
     @property
     def misplaced(self) -> bool:
@@ -100,7 +116,8 @@ def survey(scripts: Scripts, within_s: float) -> Survey:
 def look_again(scripts: Scripts, first: Survey) -> Survey:
     """Look at each suspicion of a survey alone; what does not stand any more is gone."""
     again = Survey(
-        records=first.records, complete=first.complete, schemas=first.schemas, reasons=first.reasons,
+        records=first.records, total=first.total, scanned=first.scanned, missing=first.missing,
+        took_s=first.took_s, schemas=first.schemas, reasons=first.reasons,
         oldest=first.oldest, waiting=first.waiting, sending=first.sending, seen=first.seen,
     )  # fmt: skip
     with broker_errors():
@@ -200,7 +217,8 @@ class _Surveyor:
     def __init__(self, scripts: Scripts, within_s: float) -> None:
         self._scripts = scripts
         self._client: Any = scripts.client
-        self._deadline_s = time.monotonic() + within_s
+        self._began_s = time.monotonic()
+        self._deadline_s = self._began_s + within_s
         self._lane_of: dict[str, str] = {}  # id -> the lane that it waits in
         self._lengths: dict[str, int] = {}
         self._token_of: dict[str, str] = {}  # id -> the claims that it is in
@@ -219,12 +237,13 @@ class _Surveyor:
         self.found.faults[BACKLOG] = dict.fromkeys(self.found.backlog, "suspected")
         self._look_at_records()
         self._look_for_records()
+        self.found.took_s = time.monotonic() - self._began_s
         return self.found
 
-    def _in_time(self) -> bool:
+    def _in_time(self, missing: str) -> bool:
         if time.monotonic() < self._deadline_s:
             return True
-        self.found.complete = False
+        self.found.missing = self.found.missing or missing
         return False
 
     def _read_lanes_and_claims(self) -> list[str]:
@@ -238,7 +257,8 @@ class _Surveyor:
                 self._paces.add(name.removeprefix(keys.PACE))
             elif name.startswith(keys.CLAIMS):
                 tokens.append(name.removeprefix(keys.CLAIMS))
-        for some in _pages(lanes):
+        self._count(lanes, tokens)
+        for some in pages(lanes):
             self._read_lanes(some)
         for token in tokens:
             for one, how in self._client.hscan_iter(keys.claims(token), count=PAGE):
@@ -246,18 +266,29 @@ class _Surveyor:
                 if text(how) == "0":
                     held.add(text(one))
         self.found.waiting, self.found.sending = len(self._lane_of), len(self._token_of)
-        for some in _pages(self._token_of):
-            for one, account, group in self._fields(some, "account", "group"):
+        for some in pages(self._token_of):
+            for one, account, group in fields(self._client, some, "account", "group"):
                 if account and group:
                     lane = keys.lane_name(account, group)
                     self._claims_of[lane] += 1
                     self._held_of[lane] += one in held
         return tokens
 
+    def _count(self, lanes: list[str], tokens: list[str]) -> None:
+        """Count what there is to look at."""
+        pipe = self._client.pipeline(transaction=False)
+        for lane in lanes:
+            pipe.llen(keys.lane(lane))
+        for token in tokens:
+            pipe.hlen(keys.claims(token))
+        for key in INDEXES.values():
+            pipe.zcard(key)
+        self.found.total = sum(pipe.execute())
+
     def _read_lanes(self, lanes: list[str]) -> None:
         # From the right: what leaves on the left meanwhile hides nothing that stays.
         end = -1
-        while lanes and self._in_time():
+        while lanes and self._in_time("every lane"):
             pipe = self._client.pipeline(transaction=False)
             for lane in lanes:
                 pipe.lrange(keys.lane(lane), end - PAGE + 1, end)
@@ -277,7 +308,7 @@ class _Surveyor:
 
     def _suspect(self, name: str, one: str, *lanes: str) -> None:
         if len(self.found.seen) >= SUSPICIONS and one not in self.found.seen:
-            self.found.complete = False
+            self.found.missing = f"more than {SUSPICIONS:,} that seem wrong"
             return
         self.found.faults[name][one] = "suspected"
         self.found.seen[one] = tuple({*self.found.seen.get(one, ()), *lanes} - {""})
@@ -290,7 +321,7 @@ class _Surveyor:
             for ring in (keys.READY_TRUSTED, keys.READY_SUSPECT)
         )
         every = sorted({*self._lengths, *self._paces, *self._claims_of, *trusted, *suspect})
-        for some in _pages(every):
+        for some in pages(every):
             pipe = self._client.pipeline(transaction=False)
             for lane in some:
                 pipe.hmget(keys.PACE + lane, "claimed", "held")
@@ -310,7 +341,7 @@ class _Surveyor:
             self._note_oldest(heads)
 
     def _note_oldest(self, heads: Mapping[str, str]) -> None:
-        for one, created in self._fields(list(heads), "created_ms"):
+        for one, created in fields(self._client, list(heads), "created_ms"):
             group = heads[one].rpartition("/")[2]
             if created and int(created) < self.found.oldest.get(group, ("", 1 << 62))[1]:
                 self.found.oldest[group] = (heads[one], int(created))
@@ -324,10 +355,10 @@ class _Surveyor:
             for lane, size in size_of.items():
                 counted[lane.rpartition("/")[0]] += size
         for place in (keys.PARKED, keys.QUARANTINE):
-            for some in _pages(text(one) for one, _ in self._client.zscan_iter(place, count=PAGE)):
-                counted.update(account for _, account in self._fields(some, "account") if account)
-                self._in_time()
-        if not self.found.complete:
+            for some in pages(text(one) for one, _ in self._client.zscan_iter(place, count=PAGE)):
+                counted.update(account for _, account in fields(self._client, some, "account") if account)
+                self._in_time("every account's count")
+        if self.found.missing:
             return
         counts = {text(name): int(count) for name, count in self._client.hscan_iter(keys.BACKLOG, count=PAGE)}
         every = sorted({*counts, *counted})
@@ -338,13 +369,14 @@ class _Surveyor:
     def _look_at_records(self) -> None:
         """Every record: does its postback stand in the one place that it names?"""
         found = (text(key) for key in self._client.scan_iter(f"{keys.RECORD}*", count=PAGE, _type="hash"))
-        for some in _pages(key.removeprefix(keys.RECORD) for key in found):
-            fields = self._fields(some, "state", "account", "group", "schema", "reason")
-            for row, indexes in zip(fields, self._indexes(some), strict=True):
-                self._look_at_record(indexes, *row)
+        for some in pages(key.removeprefix(keys.RECORD) for key in found):
+            rows = fields(self._client, some, "state", "account", "group", "schema", "reason")
+            for row, places in zip(rows, indexes(self._client, some), strict=True):
+                self._look_at_record(places, *row)
             self.found.records += len(some)
-            if not self._in_time():
+            if not self._in_time("every record"):
                 return
+        self.found.scanned = True
 
     def _look_at_record(self, indexes: tuple[str, ...], one: str, *fields: str) -> None:
         state, account, group, schema, reason = fields
@@ -371,39 +403,8 @@ class _Surveyor:
             ),
         )
         for source in sources:
-            for some in _pages(source):
-                if not self._in_time():
+            for some in pages(source):
+                if not self._in_time("every place for ids without a record"):
                     return
-                pipe = self._client.pipeline(transaction=False)
-                for one in some:
-                    pipe.exists(keys.record(one))
-                for one, exists in zip(some, pipe.execute(), strict=True):
-                    if not exists:
-                        self._suspect(NO_RECORD, one, self._lane_of.get(one, ""))
-
-    def _indexes(self, ids: list[str]) -> Iterator[tuple[str, ...]]:
-        pipe = self._client.pipeline(transaction=False)
-        named = {
-            QUARANTINE: keys.QUARANTINE,
-            "parked": keys.PARKED,
-            "done": keys.DONE,
-            "dead": keys.DEAD,
-        }
-        for key in named.values():
-            pipe.zmscore(key, ids)
-        for scores in zip(*pipe.execute(), strict=True):
-            yield tuple(name for name, score in zip(named, scores, strict=True) if score is not None)
-
-    def _fields(self, ids: list[str], *names: str) -> Iterator[tuple[str, ...]]:
-        """For each id itself and these fields of its record, empty where it has none."""
-        pipe = self._client.pipeline(transaction=False)
-        for one in ids:
-            pipe.hmget(keys.record(one), names)
-        for one, values in zip(ids, pipe.execute(), strict=True):
-            yield (one, *(text(value or b"") for value in values))
-
-
-def _pages(values: Any) -> Iterator[list[str]]:
-    source = iter(values)
-    while some := list(islice(source, PAGE)):
-        yield some
+                for one in without_record(self._client, some):
+                    self._suspect(NO_RECORD, one, self._lane_of.get(one, ""))

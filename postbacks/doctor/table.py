@@ -107,7 +107,7 @@ def _oldest(look: Look) -> dict[str, str]:
 def _incomplete(look: Look) -> dict[str, str]:
     if look.survey.complete:
         return {}
-    return {"": f"{look.survey.records:,} records were looked at"}
+    return {"": f"looked at {look.survey.progress}"}
 
 
 _REDO: Final = (

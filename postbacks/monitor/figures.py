@@ -43,12 +43,16 @@ class Waiting:
         failing: whether these are the lanes whose last POST failed.
         count: postbacks in them.
         oldest_s: seconds since the longest waiting one could be sent; 0 where none waits.
+        account: account whose lane has the most of them.
+        longest: number of postbacks in that lane.
     """
 
     group: str
     failing: bool
     count: int = 0
     oldest_s: float = 0.0
+    account: str = ""
+    longest: int = 0
 
 
 @dataclass(slots=True)
@@ -110,6 +114,19 @@ class Figures:
     def open_waiting(self) -> int:
         """Postbacks that wait in lanes, failing ones included."""
         return sum(one.count for one in self.waiting)
+
+    @property
+    def failing_waiting(self) -> int:
+        """Postbacks that wait in lanes whose last POST failed."""
+        return sum(part.count for part in self.waiting if part.failing)
+
+    @property
+    def longest_failing_lane(self) -> str:
+        """Name of the lane with the most postbacks of those whose last POST failed; empty where none waits."""
+        part = max(
+            (part for part in self.waiting if part.failing), key=lambda part: part.longest, default=None
+        )
+        return keys.lane_name(part.account, part.group) if part is not None and part.longest else ""
 
 
 def read(
@@ -177,11 +194,13 @@ def _lanes(
     now_ms = 0
     for page_ms, rows, accounts, claims in _pages(client, settings, figures, deadline_s, clock_offset_ms):
         now_ms = page_ms
-        for group, failing, count, oldest_ms in rows:
+        for group, failing, count, oldest_ms, account, longest in rows:
             one = waiting[group.decode(), bool(failing)]
             one.count += count
             if oldest_ms:
                 one.oldest_s = max(one.oldest_s, (page_ms - oldest_ms) / 1000)
+            if longest > one.longest:
+                one.account, one.longest = account.decode("utf-8", "replace"), longest
         for name, count in zip(accounts[::2], accounts[1::2], strict=True):
             backlog[name.decode("utf-8", "replace")] = int(count)
         for _, ends_ms, size, open_ in claims:

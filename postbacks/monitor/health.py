@@ -27,6 +27,8 @@ class Health:
         tick_age_s: seconds since a tick last finished.
         oldest_waiting_s: age of the longest waiting postback of a lane that does not fail.
         waiting: postbacks that wait in lanes.
+        failing_waiting: of them those of lanes whose last POST failed.
+        longest_failing_lane: name of the longest of these lanes; empty where none waits.
         claimers: delivering loops at work.
         faults: what is wrong, a sentence each.
     """
@@ -36,6 +38,8 @@ class Health:
     tick_age_s: float | None
     oldest_waiting_s: float | None
     waiting: int | None
+    failing_waiting: int | None
+    longest_failing_lane: str
     claimers: int | None
     faults: tuple[str, ...]
 
@@ -44,10 +48,19 @@ class Health:
         """The judgement in one line."""
         if not self.ok:
             return "not well: " + " ".join(self.faults)
-        return (
-            f"well: the last tick finished {self.tick_age_s or 0:.1f} s ago, {self.waiting} wait, "
-            f"the oldest for {self.oldest_waiting_s or 0:.1f} s"
-        )
+        return f"well: the last tick finished {self.tick_age_s or 0:.1f} s ago, {self._waiting_words}"
+
+    @property
+    def _waiting_words(self) -> str:
+        """Say how many wait, and for whom: those of a receiver that fails may wait for long while all is well."""
+        waiting, failing = self.waiting or 0, self.failing_waiting or 0
+        oldest = f"for {self.oldest_waiting_s or 0:.1f} s"
+        if not failing:
+            return f"{waiting} wait, the oldest {oldest}"
+        lane = f"for receivers that fail (longest lane: {self.longest_failing_lane})"
+        if failing == waiting:
+            return f"{waiting} wait, all of them {lane}"
+        return f"{waiting} wait, {failing} of them {lane}, the oldest of the others {oldest}"
 
     def shown(self) -> dict[str, Any]:
         """As ``postbacks health --json`` prints it."""
@@ -57,6 +70,8 @@ class Health:
             "tick_age_s": None if self.tick_age_s is None else round(self.tick_age_s, 3),
             "oldest_waiting_s": None if self.oldest_waiting_s is None else round(self.oldest_waiting_s, 3),
             "waiting": self.waiting,
+            "failing_waiting": self.failing_waiting,
+            "longest_failing_lane": self.longest_failing_lane or None,
             "claimers": self.claimers,
             "faults": list(self.faults),
         }
@@ -83,7 +98,7 @@ def judge(
             timeout_s, lambda: figures.read(client, settings, within_s=timeout_s / 2, memory=False), settings
         )
     except BrokerError as error:
-        return Health(False, False, None, None, None, None, (str(error),))
+        return Health(False, False, None, None, None, None, "", None, (str(error),))
     faults: list[str] = []
     limit_s = settings.health_tick_age_s if tick_age_s is None else tick_age_s
     if found.tick_age_s is None:
@@ -101,6 +116,8 @@ def judge(
         found.tick_age_s,
         found.oldest_waiting_s,
         found.open_waiting,
+        found.failing_waiting,
+        found.longest_failing_lane,
         found.claimers,
         tuple(faults),
     )

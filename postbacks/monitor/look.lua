@@ -3,8 +3,9 @@
 -- ARGV[2] cursor of the page, 0 first   ARGV[3] accounts a page, about   ARGV[4] ms from a failure to its resend
 -- ARGV[5] claims of a loop up to which they are counted one by one; of more a sample is taken
 -- ARGV[6..] the groups
--- Returns {now, next cursor, rows, accounts, claims}: rows {group, failing 0/1, waiting, oldest_ms or 0} (oldest_ms:
---   since when the longest waiting one could be sent), accounts {name, open postbacks, …}, claims {token, lease's
+-- Returns {now, next cursor, rows, accounts, claims}: rows {group, failing 0/1, waiting, oldest_ms or 0, account,
+--   longest} (oldest_ms: since when the longest waiting one could be sent; the account whose lane has most waiting, and
+--   how many), accounts {name, open postbacks, …}, claims {token, lease's
 --   end, claimed, of them with a POST that may be open}; claims come with the first page alone.
 local cursor, page, resend_ms, count_max = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local FIRST = 6
@@ -12,7 +13,7 @@ local FIRST = 6
 local rows, found = {}, {}
 for i = FIRST, #ARGV do
   for failing = 0, 1 do
-    local row = { ARGV[i], failing, 0, 0 }
+    local row = { ARGV[i], failing, 0, 0, '', 0 }
     rows[#rows + 1] = row
     found[ARGV[i] .. failing] = row
   end
@@ -35,6 +36,7 @@ for i = 1, #scanned[2], 2 do
       local failing = redis.call('HGET', PACE .. lane, 'failing') == '1' and 1 or 0
       local row = found[ARGV[at] .. failing]
       row[3] = row[3] + waiting
+      if waiting > row[6] then row[5], row[6] = scanned[2][i], waiting end
       local since = waiting_since(redis.call('LINDEX', LANE .. lane, 0))
       if since > 0 and (row[4] == 0 or since < row[4]) then row[4] = since end
     end

@@ -366,6 +366,34 @@ def test_a_survey_that_may_not_take_its_time_says_so(ward):
     assert report.found("incomplete")
 
 
+def test_the_first_line_says_how_far_it_looked(rig):
+    """All records, or how many of about how many, in how long; the check in the listing says the same."""
+    with dead_port() as port:
+        set_account("acme", url=f"http://127.0.0.1:{port}/")
+        send_postbacks("acme", [MT] * 2500)
+        while rig.tick().more:
+            pass
+        whole, cut = (
+            CliRunner().invoke(main, ["doctor", "--within", within], prog_name="postbacks").stdout
+            for within in ("60", "0")
+        )
+    assert re.fullmatch(r"looked at  all 2,500 records in \d+ s", whole.splitlines()[0])
+    line = r"looked at  (\d,000 of about 2,500 records in \d+ s): give it more time \(--within\)"
+    said = re.fullmatch(line, cut.splitlines()[0])
+    assert said
+    assert said[1] in cut.partition("incomplete")[2]
+
+
+def test_a_survey_says_what_it_did_not_look_at_though_it_saw_every_record():
+    """The time ran out behind the records: the ids in lanes and indexes were not asked for theirs."""
+    done = survey.Survey(records=1_500_000, total=1_500_100, scanned=True, took_s=60.2)
+    assert done.complete
+    assert done.progress == "all 1,500,000 records in 60 s"
+    done.missing = "every place for ids without a record"
+    assert not done.complete
+    assert done.progress == "all 1,500,000 records in 60 s, but not at every place for ids without a record"
+
+
 def test_a_long_lane_is_read_to_its_end(rig):
     """More than one page, and a double at its other end is found."""
     with dead_port() as port:

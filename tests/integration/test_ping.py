@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import json
 import socket
 import threading
@@ -54,6 +55,50 @@ def answering(raw):
         thread.start()
         yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
         thread.join(10)
+
+
+@pytest.mark.parametrize(
+    ("lines", "verdict", "todo"),
+    [
+        (b"Content-Length:", "Content-Length is no number", "first postback there fails"),
+        (b"Content-Length: 5 bytes", "Content-Length is no number", "first postback there fails"),
+        (b"no header", "a line in the answer's header has no colon", "no answer with it ever counts"),
+        (b"X-Nul: \0", "holds a NUL byte", "no answer with it ever counts"),
+        (b"X-Cr: a\rb", "holds a carriage return", "no answer with it ever counts"),
+    ],
+)
+def test_a_200_whose_header_cannot_be_read_says_which_line_is_to_blame(lines, verdict, todo):
+    with answering(b"HTTP/1.1 200 OK\r\n" + lines + b"\r\n\r\n") as url:
+        said = pinged(url)
+    assert (said["outcome"], said["status"]) == ("broken_answer", None)
+    assert verdict in said["verdict"]
+    assert todo in said["advice"]
+
+
+def test_a_header_that_is_too_large_is_not_one_that_cannot_be_read():
+    with answering(b"HTTP/1.1 200 OK\r\nX-Long: " + b"x" * 70_000 + b"\r\n\r\n") as url:
+        said = pinged(url)
+    assert said["outcome"] == "too_large"
+    assert said["advice"] == "Answer with fewer or smaller headers and cookies."
+
+
+def test_a_200_with_a_transfer_coding_that_nobody_knows_counts_and_is_noticed():
+    with answering(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: utf-8\r\n\r\n") as url:
+        said = pinged(url, code=0)
+    assert said["notes"] == ["its header gives its body no clear end, so the connection is not used again"]
+
+
+def test_a_compressed_failure_in_another_charset_is_readable_and_moves_no_cursor():
+    """A C1 control and a turn of direction, in latin-1 and in UTF-8, reach no terminal."""
+    body = gzip.compress("außer Betrieb\x9b2J".encode("latin-1"))
+    head = b"HTTP/1.1 500 No\r\nContent-Encoding: gzip\r\nContent-Type: text/html; charset=latin-1\r\n\r\n"
+    with answering(head + body) as url:
+        shown = call(url, "--json")
+    assert json.loads(shown.stdout)["excerpt"] == "außer Betrieb\x9b2J"
+    assert "\\u009b" in shown.stdout
+    with answering(head + body) as url:
+        shown = call(url)
+    assert "Its answer begins: außer Betrieb\\x9b2J" in shown.stdout
 
 
 # -- what is sent ----------------------------------------------------------------------------------

@@ -5,8 +5,11 @@ from __future__ import annotations
 import contextlib
 import http.server
 import json
+import socket
 import ssl
+import struct
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -16,8 +19,9 @@ from identities import Identity, authority
 
 from postbacks.cli import main
 from postbacks.delivery.advice import advise
-from postbacks.delivery.ping import Certificate, Observation
-from postbacks.delivery.profile import Profile
+from postbacks.delivery.outcomes import Outcome
+from postbacks.delivery.ping import Certificate, Observation, observe
+from postbacks.delivery.profile import Profile, Tls
 from postbacks.receiver import Answer, Receiver
 from postbacks.settings import load
 
@@ -151,6 +155,93 @@ def test_a_client_certificate_is_wanted_and_given(broker, tmp_path):
         assert said["outcome"] in {"tls", "broken_answer"}
         assert "--client-cert FILE" in said["advice"]
         assert pinged("acme", code=0)["outcome"] == "delivered"
+
+
+def refusing(context, ends):
+    """A server that wants a client certificate of its own authority, and ends what it does not trust in one way."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve():
+        with contextlib.suppress(OSError):
+            while True:
+                connection = listener.accept()[0]
+                connection.settimeout(5)
+                with contextlib.suppress(OSError), connection:
+                    try:
+                        with context.wrap_socket(connection, server_side=True) as secured:
+                            secured.recv(65_536)
+                            secured.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+                    except ssl.SSLError:
+                        ends(connection)
+
+    threading.Thread(target=serve, daemon=True).start()
+    return listener
+
+
+def drain(connection):
+    """Let the alert arrive."""
+    connection.shutdown(socket.SHUT_WR)
+    while connection.recv(65_536):
+        pass
+
+
+def reset(connection):
+    """Let the alert be lost with a reset, where it has not arrived yet."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("ends", [drain, reset])
+def test_a_missing_intermediate_certificate_of_the_client_is_named_each_time(tmp_path, version, ends):
+    """The leaf alone, 50 times, however the server's alert and the end of the connection race each other."""
+    middle = Identity("middle authority", issuer=authority(), is_authority=True)
+    client = Identity("client", issuer=middle)
+    context = Identity("server", issuer=authority()).server_context(tmp_path)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_verify_locations(cadata=authority().cert_pem)
+    context.minimum_version = context.maximum_version = version
+    with environment(POSTBACKS_CONNECT_TIMEOUT_S="5", POSTBACKS_ANSWER_TIMEOUT_S="5"):
+        profile, settings = Profile.default(load()), load()
+    leaf = Tls(authority().cert_pem, client.cert_pem, client.key_pem)
+    chain = replace(leaf, client_cert=client.cert_pem + middle.cert_pem)
+    with refusing(context, ends) as listener:
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}/"
+
+        def ping(tls):
+            return advise(observe(url, b"<POSTBACK/>", replace(profile, tls=tls), settings, 0), settings)
+
+        said = [ping(leaf) for _ in range(50)]
+        assert ping(chain).verdict.startswith("answered 200")
+    unsaid = [
+        advice for advice in said if "without that of its issuer (CN=middle authority)" not in advice.todo
+    ]
+    assert unsaid == []
+    assert not any("Set one for the account" in advice.todo for advice in said)
+
+
+def test_a_client_certificate_with_its_chain_is_no_cause():
+    """Where the issuer is sent along, or stands in the bundle, from which OpenSSL adds it."""
+    middle = Identity("middle authority", issuer=authority(), is_authority=True)
+    client = Identity("client", issuer=middle)
+    for tls in (
+        Tls(None, client.cert_pem + middle.cert_pem, client.key_pem),
+        Tls(middle.cert_pem, client.cert_pem, client.key_pem),
+    ):
+        profile = replace(Profile.default(load()), tls=tls)
+        outcome = Outcome("tls", detail="the server does not trust our client certificate (x)")
+        seen = Observation("https://x.example/", "x", profile, profile, outcome)
+        assert advise(seen, load()).todo == "Let the server trust the authority that has issued it."
+
+
+@pytest.mark.parametrize("status", [400, 403])
+def test_a_missing_intermediate_certificate_is_named_where_the_server_says_it_in_http(status):
+    """nginx ends the handshake well and answers 400."""
+    client = Identity("client", issuer=Identity("middle authority", issuer=authority(), is_authority=True))
+    profile = replace(Profile.default(load()), tls=Tls(None, client.cert_pem, client.key_pem))
+    outcome = Outcome("status", status)
+    seen = Observation("https://x.example/", "x", profile, profile, outcome, status=status)
+    assert "(CN=middle authority)" in advise(seen, load()).todo
 
 
 def test_a_server_that_says_nothing_when_tls_is_asked_for():

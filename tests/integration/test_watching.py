@@ -28,7 +28,7 @@ from postbacks.monitor import figures
 from postbacks.monitor.health import judge
 from postbacks.monitor.metrics import SystemCollector
 from postbacks.monitor.server import MonitorServer
-from postbacks.receiver import Answer, Receiver
+from postbacks.receiver import Answer, Receiver, dead_port
 
 DOCS = (Path(__file__).parents[2] / "docs" / "monitoring.md").read_text()
 SECRETS = ("words that nobody may read", "hunter2", "tokenvalue")
@@ -366,6 +366,69 @@ def test_health_says_what_is_wrong(rig):
     with environment(POSTBACKS_METRICS_PORT=str(free_port())):
         assert "does not answer (ConnectionRefusedError): is it running?" in health("--worker").output
     assert health("--worker").exit_code == 2
+
+
+def test_health_says_whose_postbacks_wait(rig):
+    """Those of receivers that fail may wait for long while all is well: they are told apart, and the longest lane."""
+
+    def waiting() -> str:
+        said = health("--max-tick-age", "1000", "--max-waiting-age", "1000")
+        assert said.exit_code == 0, said.output
+        return said.output.partition(" ago, ")[2].strip()
+
+    rig.advance(-400)
+    with dead_port() as port:
+        for name, count in (("acme", 3), ("beta", 1)):
+            set_account(name, url=f"http://127.0.0.1:{port}/")
+            send_postbacks(name, [EVENT] * count)
+        rig.tick()
+        assert waiting().startswith("4 wait, the oldest for ")
+        while rig.deliver():
+            pass
+    rig.advance(301)
+    rig.tick()
+    assert waiting() == "4 wait, all of them for receivers that fail (longest lane: acme/general)"
+    set_account("fine", url="http://127.0.0.1:8080/")
+    send_postbacks("fine", [EVENT] * 2)
+    rig.tick()
+    assert re.fullmatch(
+        r"6 wait, 4 of them for receivers that fail \(longest lane: acme/general\), "
+        r"the oldest of the others for \d+\.\d s",
+        waiting(),
+    )
+    shown = json.loads(health("--json", "--max-tick-age", "1000", "--max-waiting-age", "1000").output)
+    assert (shown["waiting"], shown["failing_waiting"]) == (6, 4)
+    assert shown["longest_failing_lane"] == "acme/general"
+
+
+#: Each takes tens of milliseconds to load, and a health check runs in every container every 30 s.
+HEAVY = (
+    "amqp", "billiard", "celery", "certifi", "cryptography.x509", "kombu", "lxml", "postbacks.catalogue",
+    "postbacks.tasks", "prometheus_client", "pycurl", "requests", "rich", "vine",
+)  # fmt: skip
+
+
+def test_a_health_check_loads_what_it_needs_alone(broker):
+    """Of our own modules a dozen, and nothing that only workers and other commands need."""
+    program = (
+        "import sys\n"
+        "from postbacks.cli import main\n"
+        "try:\n    main.main(['health'])\n"
+        "except SystemExit as end:\n    print(end.code, *sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=BASE_ENV | {"POSTBACKS_BROKER_URL": broker.url},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    line, rest = done.stdout.splitlines()
+    code, *loaded = rest.split()
+    assert (line, code) == ("not well: No tick has ever finished: start beat and a worker.", "1")
+    assert sorted(set(HEAVY) & set(loaded)) == []
+    assert len([name for name in loaded if name.split(".")[0] == "postbacks"]) <= 20
 
 
 def test_a_broker_that_hangs_or_is_gone_is_told_in_bounded_time():

@@ -26,11 +26,18 @@ NO = b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"
 class Listener:
     """Hands each request to ``serve(connection, path)``; while that says True, the connection is kept."""
 
-    def __init__(self, serve: Callable[[socket.socket, str], bool], *, busy: bool = False) -> None:
+    def __init__(
+        self,
+        serve: Callable[[socket.socket, str], bool],
+        *,
+        busy: bool = False,
+        end: bytes = b"<POSTBACK/>",
+    ) -> None:
         self.paths: list[str] = []
         self.connections = 0
         self.closed = 0
         self._serve = serve
+        self._end = end
         self._socket = socket.create_server(("127.0.0.1", 0), backlog=0 if busy else 64)
         # Without room in its queue the kernel of whoever connects asks again, in a second.
         self._fillers = [socket.socket() for _ in range(3 if busy else 0)]
@@ -67,7 +74,7 @@ class Listener:
         kept = True
         while kept:
             data = b""
-            while not data.endswith(b"<POSTBACK/>"):
+            while not data.endswith(self._end):
                 some = connection.recv(65_536)
                 if not some:
                     return

@@ -18,8 +18,9 @@ from toxic.conftest import ToxicProcess
 
 from postbacks.delivery.outcomes import Outcome
 from postbacks.delivery.profile import Profile, Tls
-from postbacks.delivery.transfer import Slot, Transfer, system_trust_store
+from postbacks.delivery.transfer import Slot, Transfer
 from postbacks.delivery.transport import CurlAdapter
+from postbacks.delivery.trust import system_trust_store
 from postbacks.settings import Settings
 
 SETTINGS = Settings(allowed_networks="127.0.0.0/8", connect_timeout_s=2, answer_timeout_s=2)
