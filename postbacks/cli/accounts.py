@@ -10,6 +10,7 @@ from postbacks.cli.base import (
     Command,
     Group,
     add_row,
+    confirm,
     grid,
     json_option,
     note,
@@ -64,13 +65,16 @@ def _file(name: str, what: str) -> Callable[[Callable[..., None]], Callable[...,
         "postbacks account set acme --url https://acme.example/all --mo-url https://acme.example/mo --off SMS_MT",
         "postbacks account set acme --answer-timeout 5 --header 'X-Team: messaging'",
         "postbacks account set acme --rate 50/s --max-transfers 4 --weight 3",
+        "postbacks account set acme --off ALL",
     ),
 )
 @click.argument("name")
 @click.option("--url", help="The Postback URL. User and password in it become basic auth.")
 @click.option("--mo-url", help="For SMS_MO and MMS_MO, instead of the Postback URL.")
 @click.option("--pass-url", help="For GENERATE_PASS, instead of the Postback URL.")
-@click.option("--off", multiple=True, metavar="ORIGIN", help="Switch an origin off; may be given again.")
+@click.option(
+    "--off", multiple=True, metavar="ORIGIN", help="Switch an origin off, or ALL; may be given again."
+)
 @_limit("--connect-timeout", "Seconds to connect, 60 at most, instead of POSTBACKS_CONNECT_TIMEOUT_S.")
 @_limit("--answer-timeout", "Seconds for the answer, 60 at most, instead of POSTBACKS_ANSWER_TIMEOUT_S.")
 @click.option(
@@ -121,10 +125,11 @@ def set_(
     """Set an account's URLs, limits, pace, headers and TLS.
 
     URLs and --off are a whole: where any of them is given, one that is not given here the account does not have any
-    more. Everything else, secrets among it, stays as it is unless it is given here or dropped.
+    more. --off ALL alone says that the account wants nothing, and leaves its URLs. Everything else, secrets among it, stays as it is unless it is given here or dropped.
     """
     from postbacks.accounts import Account, make_account, redis_accounts
     from postbacks.broker import check
+    from postbacks.catalogue import ORIGINS
 
     given: dict[str, Any] = {key: value for key, value in plain_options.items() if value}
     given |= {
@@ -135,10 +140,11 @@ def set_(
     lines = _headers(headers)
     authorization = _take_authorization(lines)
     given |= _tls(ca_bundle, client_cert, client_key)
+    wants_nothing = "ALL" in off
     if off:
-        given["off"] = frozenset(off)
+        given["off"] = frozenset(ORIGINS) if wants_nothing else frozenset(off)
     whole = not given.keys().isdisjoint(_LABELS)
-    if (whole and given.keys().isdisjoint({"url", "mo_url", "pass_url"})) or not (
+    if (whole and not wants_nothing and given.keys().isdisjoint({"url", "mo_url", "pass_url"})) or not (
         given or lines or drop or authorization is not None
     ):
         raise _no_url()
@@ -150,7 +156,7 @@ def set_(
     )
     if authorization is not None:
         given["authorization"] = _sealed_authorization(authorization)
-    if whole:
+    if whole and not (wants_nothing and asked.url is asked.mo_url is asked.pass_url is None):
         given |= {key: getattr(asked, key) for key in _LABELS}
     dropped = {
         key: Account.model_fields[key].get_default(call_default_factory=True)
@@ -351,16 +357,44 @@ def list_(as_json: bool) -> None:
     print_table(table)
 
 
-@account.command(cls=Command, examples=("postbacks account remove acme",))
+@account.command(
+    cls=Command, examples=("postbacks account remove acme", "postbacks account remove acme --yes")
+)
 @click.argument("name")
-def remove(name: str) -> None:
-    """Remove an account. What is on its way still goes out; later postbacks of it are skipped."""
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def remove(name: str, *, yes: bool) -> None:
+    """Remove an account. What waits for it stands still, and is dead after POSTBACKS_ACCOUNT_REMOVED_KEEP_S.
+
+    Until then it goes on as if nothing had been once the account is set again. Events that come meanwhile are dead
+    (unknown_account); `postbacks resend` sends dead ones again. An account that wants nothing is better kept:
+    `postbacks account set NAME --off ALL`.
+    """
     from postbacks.accounts import redis_accounts
 
-    if not redis_accounts().remove(name):
+    accounts = redis_accounts()
+    if not yes:
+        if accounts.get(name) is None:
+            raise no_account(name)
+        note(_what_it_has(name))
+        confirm(f"Remove account {name}?")
+    if not accounts.remove(name):
         raise no_account(name)
     publish(name, None)
     note(f"Account {name} is removed.")
+
+
+def _what_it_has(name: str) -> str:
+    """Say what an account has that is not delivered."""
+    from postbacks.broker import client
+    from postbacks.ledger.ledger import Ledger
+
+    ledger = Ledger(client())
+    counts = ledger.open_of(name)
+    dead = len(ledger.dead(account=name))
+    return (
+        f"Account {name}: {counts.waiting:,} wait, {counts.elsewhere:,} are being sent or wait for a resend, "
+        f"{dead:,} are dead."
+    )
 
 
 def no_account(name: str) -> click.ClickException:

@@ -180,6 +180,18 @@ def stop_signals() -> None:
         signal.signal(number, signal.default_int_handler)
 
 
+def confirm(question: str) -> None:
+    """Ask before what cannot be taken back; go on only after a yes.
+
+    Raises:
+        click.UsageError: there is no terminal to ask at.
+        click.Abort: the answer is no.
+    """
+    if not sys.stdin.isatty():
+        raise click.UsageError("There is no terminal to ask at: say --yes.")
+    click.confirm(question, abort=True, err=True)
+
+
 def seconds(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
     """Check a number of seconds; ``nan`` passes any range."""
     if value is not None and (not math.isfinite(value) or value < 0):

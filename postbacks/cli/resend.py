@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+from collections import Counter
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from postbacks.cli.base import Command, json_option, note, print_json
+from postbacks.cli.base import Command, confirm, json_option, note, plain, print_json
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+#: How reasons begin of the dead that --all-dead leaves unless it is asked for them: postbacks that killed processes, and
+#: those whose id is another one's.
+_BY_REASON: Final = ("poison", "id_taken")
+#: Accounts that are shown with their counts before they are sent for.
+_ACCOUNTS_SHOWN: Final = 20
 _UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -28,6 +37,7 @@ def _age(ctx: click.Context, param: click.Parameter, value: str | None) -> float
         "postbacks resend 7c0e1f3a-…",
         "postbacks resend --all-dead --account acme",
         "postbacks resend --all-dead --since 2h --dry-run",
+        "postbacks resend --all-dead --reason poison",
     ),
 )
 @click.argument("postback_id", metavar="[ID]", required=False)
@@ -40,6 +50,7 @@ def _age(ctx: click.Context, param: click.Parameter, value: str | None) -> float
     "--since", callback=_age, metavar="AGE", help="With --all-dead: given up within 90s, 30m, 2h or 1d."
 )
 @click.option("--dry-run", is_flag=True, help="With --all-dead: count them and send nothing.")
+@click.option("--yes", is_flag=True, help="With --all-dead: do not ask.")
 @json_option
 def resend(
     postback_id: str | None,
@@ -49,21 +60,26 @@ def resend(
     reason: str | None,
     since: float | None,
     dry_run: bool,
+    yes: bool,
     as_json: bool,
 ) -> None:
-    """Send dead postbacks again.
+    """Send dead postbacks again; one by its ID may be a skipped one, too.
 
-    The same bytes, with all its resends before it; its attempts so far stay in the ledger. Many go to the ends of
-    their lanes and leave as fast as their lanes allow.
+    The same bytes, with all its resends before it, to where its account says now; its attempts so far stay in the
+    ledger. Many go to the ends of their lanes and leave as fast as their lanes allow.
+
+    --all-dead shows how many each account has and asks. It leaves those of accounts that are not known, and two kinds
+    that only their reason selects: poison (they killed processes; each is tried alone) and id_taken (another postback
+    had their id).
     """
     if all_dead == bool(postback_id):
         raise click.UsageError("Give the ID of one, or --all-dead.")
     if postback_id:
-        if account or reason or since or dry_run:
-            raise click.UsageError("--account, --reason, --since and --dry-run go with --all-dead.")
+        if account or reason or since or dry_run or yes:
+            raise click.UsageError("--account, --reason, --since, --dry-run and --yes go with --all-dead.")
         _resend_one(postback_id, as_json=as_json)
         return
-    _resend_all(account, reason, since, dry_run=dry_run, as_json=as_json)
+    _resend_all(account, reason, since, dry_run=dry_run, yes=yes, as_json=as_json)
 
 
 def _resend_one(postback_id: str, *, as_json: bool) -> None:
@@ -73,34 +89,75 @@ def _resend_one(postback_id: str, *, as_json: bool) -> None:
     from postbacks.tasks import resend as send_again
 
     record = Ledger(client()).get(postback_id)
-    if record.state != "dead":
+    if record.state not in {"dead", "skipped"}:
         raise click.ClickException(
-            f"Postback {record.id} is {record.state}; only a dead one can be sent again."
+            f"Postback {record.id} is {record.state}; only a dead or skipped one can be sent again."
         )
-    if send_again(record.id) == "dead":
-        raise click.ClickException(f"Postback {record.id} has no URL to be sent to: {reason_words(record)}.")
+    if not record.own_url and record.account and not _known([record.account]):
+        raise click.ClickException(
+            f"Postback {record.id} has nowhere to go: account {plain(record.account)} is not known; set it first."
+        )
+    if send_again(record.id) in {"dead", "skipped"}:
+        raise click.ClickException(f"Postback {record.id} has nothing to send: {reason_words(record)}.")
     if as_json:
         print_json({"sent_again": 1, "left": 0})
     note(f"Postback {record.id} waits to be sent again.")
 
 
 def _resend_all(
-    account: str | None, reason: str | None, since_s: float | None, *, dry_run: bool, as_json: bool
+    account: str | None,
+    reason: str | None,
+    since_s: float | None,
+    *,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
 ) -> None:
     from postbacks.broker import client
     from postbacks.ledger.ledger import Ledger
     from postbacks.tasks import resend as send_again
 
-    found = Ledger(client()).dead_ids(within_s=since_s, account=account, reason=reason)
+    dead = Ledger(client()).dead(within_s=since_s, account=account, reason=reason)
+    chosen = [postback for postback in dead if reason or not postback.reason.startswith(_BY_REASON)]
+    known = _known({postback.account for postback in chosen}) | {
+        ""
+    }  # "": a message that only a newer version could read
+    sendable = [postback for postback in chosen if postback.own_url or postback.account in known]
+    unknown, left = len(chosen) - len(sendable), len(dead) - len(chosen)
+    if dry_run or not yes:
+        _show(Counter(postback.account for postback in sendable), as_json=as_json)
+    if unknown:
+        note(f"{unknown:,} of accounts that are not known stay dead: set the accounts first.")
+    if left:
+        note(f"{left:,} stay dead that only --reason poison or --reason id_taken selects.")
     if dry_run:
         if as_json:
-            print_json({"would_send": len(found)})
-        note(f"{len(found):,} dead postbacks would be sent again.")
+            print_json({"would_send": len(sendable), "left": unknown + left})
+        note(f"{len(sendable):,} dead postbacks would be sent again.")
         return
-    states = [send_again(one) for one in found]
-    left = states.count("dead")
+    if sendable and not yes:
+        confirm(f"Send {len(sendable):,} dead postbacks again?")
+    states = [send_again(postback.id) for postback in sendable]
+    refused = states.count("dead")
     if as_json:
-        print_json({"sent_again": len(found) - left, "left": left})
-    note(f"{len(found) - left:,} dead postbacks wait to be sent again.")
-    if left:
-        note(f"{left:,} have no URL to be sent to and stay dead (`postbacks list --dead` says why).")
+        print_json({"sent_again": len(sendable) - refused, "left": refused + unknown + left})
+    note(f"{len(sendable) - refused:,} dead postbacks wait to be sent again.")
+    if refused:
+        note(f"{refused:,} have nothing to send and stay dead (`postbacks list --dead` says why).")
+
+
+def _known(names: Iterable[str]) -> set[str]:
+    """Return which of these accounts the store has."""
+    from postbacks.accounts import find_accounts, store
+
+    return set(find_accounts(store(), sorted(filter(None, names))))
+
+
+def _show(counts: Counter[str], *, as_json: bool) -> None:
+    """Show how many each account has, to whoever is asked."""
+    if as_json or not counts:
+        return
+    for name, count in counts.most_common(_ACCOUNTS_SHOWN):
+        note(f"  {plain(name):<24} {count:>9,}")
+    if len(counts) > _ACCOUNTS_SHOWN:
+        note(f"  and {len(counts) - _ACCOUNTS_SHOWN:,} accounts more")

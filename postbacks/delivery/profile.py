@@ -98,7 +98,11 @@ class Profile:
         Extra headers, client certificate, authorities and pins go with it only where its scheme, host and port are those
         of one of the account's URLs. It is signed, and has the account's limits, in any case.
         """
-        return self if endpoint_of(url) in self.endpoints else replace(self, headers=(), authorization=(), tls=None)
+        return (
+            self
+            if endpoint_of(url) in self.endpoints
+            else replace(self, headers=(), authorization=(), tls=None)
+        )
 
 
 def _authorization(account: Account) -> tuple[str, ...]:

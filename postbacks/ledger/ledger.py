@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from postbacks import keys
 from postbacks.broker import broker_errors
+from postbacks.catalogue import ORIGINS
 from postbacks.errors import UnknownPostback
 from postbacks.ledger.record import Record
 
@@ -15,6 +16,27 @@ if TYPE_CHECKING:
 
 #: Records read by one pipeline.
 _PAGE: Final = 1000
+
+
+class DeadPostback(NamedTuple):
+    """A dead postback, as far as it matters for sending it again; ``own_url``: its URL came with the call."""
+
+    id: str
+    account: str
+    reason: str
+    own_url: bool
+
+
+class OpenPostbacks(NamedTuple):
+    """Postbacks of an account that are neither delivered nor given up.
+
+    Attributes:
+        waiting: in its lanes.
+        elsewhere: being sent, in quarantine, or parked for a resend.
+    """
+
+    waiting: int
+    elsewhere: int
 
 
 class Ledger:
@@ -50,10 +72,10 @@ class Ledger:
         found = (self.find(postback_id.decode()) for postback_id in ids)
         return [record for record in found if record is not None]
 
-    def dead_ids(
+    def dead(
         self, *, within_s: float | None = None, account: str | None = None, reason: str | None = None
-    ) -> list[str]:
-        """Ids of the dead, those that were given up first before the others.
+    ) -> list[DeadPostback]:
+        """Return the dead, those that were given up first before the others.
 
         Args:
             within_s: only those given up within so many seconds.
@@ -61,21 +83,30 @@ class Ledger:
             reason: only those that are dead for this reason.
         """
         client: Any = self._client
+        found: list[DeadPostback] = []
         with broker_errors():
             seconds, microseconds = client.time()
             since = "-inf" if within_s is None else seconds * 1000 + microseconds // 1000 - within_s * 1000
-            ids = [one.decode() for one in client.zrangebyscore(keys.DEAD, since, "+inf")]
-            if account is None and reason is None:
-                return ids
-            found = []
+            ids = [postback_id.decode() for postback_id in client.zrangebyscore(keys.DEAD, since, "+inf")]
             for start in range(0, len(ids), _PAGE):
                 page = ids[start : start + _PAGE]
                 pipe = client.pipeline(transaction=False)
-                for one in page:
-                    pipe.hmget(keys.record(one), "account", "reason")
-                for one, (its_account, its_reason) in zip(page, pipe.execute(), strict=True):
-                    if account is not None and its_account != account.encode():
-                        continue
-                    if reason is None or its_reason == reason.encode():
-                        found.append(one)
+                for postback_id in page:
+                    pipe.hmget(keys.record(postback_id), "account", "reason", "own")
+                for postback_id, row in zip(page, pipe.execute(), strict=True):
+                    of_account, why, own = ((text or b"").decode("utf-8", "replace") for text in row)
+                    if account in {None, of_account} and reason in {None, why}:
+                        found.append(DeadPostback(postback_id, of_account, why, own in {"1", "2"}))
         return found
+
+    def open_of(self, account: str) -> OpenPostbacks:
+        """Count what an account has that is neither delivered nor given up."""
+        client: Any = self._client
+        with broker_errors():
+            pipe = client.pipeline(transaction=False)
+            pipe.hget(keys.BACKLOG, account)
+            for group in dict.fromkeys(ORIGINS.values()):
+                pipe.llen(keys.lane(keys.lane_name(account, group)))
+            backlog, *lanes = pipe.execute()
+        waiting = sum(lanes)
+        return OpenPostbacks(waiting, max(0, int(backlog or 0) - waiting))

@@ -121,6 +121,8 @@ class Record:
     digest: bytes | None = None
     #: The id that it came with, where that is another postback's.
     first_id: str = ""
+    #: Whether its URL came with the call.
+    own_url: bool = False
 
     @classmethod
     def from_hash(cls, postback_id: str, fields: dict[bytes, bytes]) -> Record:
@@ -153,6 +155,7 @@ class Record:
             raw=fields.get(b"raw"),
             digest=fields.get(b"digest"),
             first_id=text.get("first_id", ""),
+            own_url=text.get("own", "0") != "0",
         )
 
     def shown(self) -> dict[str, Any]:

@@ -21,7 +21,7 @@ if state == 'dead' and raw and string.sub(reason, 1, #ARGV[3]) == ARGV[3] then
   redis.call('LPUSH', KEYS[#KEYS], raw)
   return 'queued'
 end
-if state ~= 'dead' and state ~= 'skipped' or group == '' then return state end -- a message that is no postback has no group
+if state ~= 'dead' and state ~= 'skipped' or (group or '') == '' then return state end -- a message that is no postback has no group
 redis.call('ZREM', state == 'dead' and DEAD or DONE, id)
 if redis.call('ZREM', UNROUTED, id) == 1 then redis.call('DECRBY', UNROUTED_BYTES, bytes) end
 redis.call('HSET', record, 'state', 'waiting', 'failures', 0)

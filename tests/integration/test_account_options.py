@@ -176,5 +176,5 @@ def test_a_pace_is_set_shown_and_dropped_and_in_force_at_once(rig):
     rig.tick()
     assert rig.client.hgetall(keys.PACING) == {b"acme": b"1 2000000 0"}
     assert call("account", "set", "acme", "--rate", "30").exit_code == 2
-    call("account", "remove", "acme")
+    call("account", "remove", "acme", "--yes")
     assert not rig.client.exists(keys.PACING)

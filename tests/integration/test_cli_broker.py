@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 
 import pytest
 from click.testing import CliRunner
@@ -51,7 +50,7 @@ def refused(shown, *words):
     "args",
     [
         SET, SEND, ("send", "acme", "-"), ("account", "show", "acme"), ("account", "list"),
-        ("account", "remove", "acme"), ("show", "x"), ("list",), ("resend", "x"), ("cancel", "x"),
+        ("account", "remove", "acme", "--yes"), ("show", "x"), ("list",), ("resend", "x"), ("cancel", "x"),
     ],
     ids=" ".join,
 )  # fmt: skip
@@ -94,7 +93,7 @@ def test_a_broker_that_evicts_takes_nothing(args):
             assert client.dbsize() == 0
 
 
-@pytest.mark.parametrize("args", [SET, SEND, ("account", "remove", "acme")], ids=" ".join)
+@pytest.mark.parametrize("args", [SET, SEND, ("account", "remove", "acme", "--yes")], ids=" ".join)
 def test_a_replica_is_refused_with_the_advice_to_use_the_primary(broker, args):
     with EmbeddedBroker(config={"replicaof": f"127.0.0.1 {broker.port}"}) as replica:
         refused(call(*args, url=replica.url), "read-only", "the primary")
@@ -165,37 +164,6 @@ def test_what_is_cancelled_before_it_is_taken_in_is_never_sent(rig):
     assert rig.record(one).state == "cancelled"
 
 
-def test_the_dead_of_an_account_a_reason_or_a_time_are_sent_again_together(rig):
-    for name, group in (("acme", "mt"), ("acme", "mo"), ("other", "mt")):
-        for reason in ("refused", "status"):
-            one = f"{name}-{group}-{reason}"
-            fields = {
-                "state": "dead",
-                "account": name,
-                "group": group,
-                "url": "http://x.example/",
-                "reason": reason,
-            }
-            rig.client.hset(keys.record(one), mapping=fields)
-            rig.client.zadd(keys.DEAD, {one: time.time() * 1000 - (7200_000 if group == "mo" else 0)})
-    rig.client.hset(keys.record("no-url"), mapping={"state": "dead", "account": "other", "url": ""})
-    rig.client.zadd(keys.DEAD, {"no-url": time.time() * 1000})
-
-    def resend(*args):
-        done = call("resend", "--all-dead", "--json", *args)
-        assert done.exit_code == 0, done.stderr
-        return json.loads(done.stdout)
-
-    assert resend("--dry-run") == {"would_send": 7}
-    assert resend("--account", "acme", "--since", "1h", "--reason", "refused") == {"sent_again": 1, "left": 0}
-    assert rig.client.lrange(keys.lane("acme/mt"), 0, -1) == [b"acme-mt-refused"]
-    assert resend("--account", "acme") == {"sent_again": 3, "left": 0}
-    assert resend("--since", "1h") == {"sent_again": 2, "left": 1}
-    assert rig.client.zrange(keys.DEAD, 0, -1) == [b"no-url"]
-    for wrong in ((), ("--all-dead", "one"), ("one", "--dry-run"), ("--all-dead", "--since", "soon")):
-        assert call("resend", *wrong).exit_code == 2
-
-
 def test_a_broker_without_an_append_only_file_is_warned_of_once():
     with EmbeddedBroker(config={"appendonly": "no"}) as careless:
         shown = call(*SET, url=careless.url)
@@ -229,7 +197,7 @@ def test_an_account_is_set_shown_listed_and_removed(broker):
         assert "MMS_MT, SMS_MT" in text
         assert "secret" not in text
         assert "hidden" not in text
-    assert call("account", "remove", "acme").exit_code == 0
+    assert call("account", "remove", "acme", "--yes").exit_code == 0
     assert call("account", "list").stdout == ""
 
 

@@ -16,7 +16,8 @@ DOCTOR = sorted(ROOT.glob("doctor/*.lua"))
 LOOK = [ROOT / "monitor" / "look.lua", ROOT / "queue" / "_shared.lua"]
 #: Moves that the command line makes itself, and what stands in front of them.
 OPERATOR = [
-    ROOT / "queue" / f"{name}.lua" for name in ("cancel", "pace", "reap", "replay", "route", "_gates", "_shared")
+    ROOT / "queue" / f"{name}.lua"
+    for name in ("cancel", "pace", "reap", "replay", "route", "_gates", "_shared")
 ]
 WRITES = {"hset", "hdel", "hincrby", "lpush", "rpush", "lrem", "zadd", "zrem"}
 
