@@ -21,10 +21,10 @@ from postbacks.catalogue import ORIGINS
 from postbacks.catalogue.faults import quoted
 from postbacks.errors import AccountsUnavailable, BadSetting, InvalidAccount, InvalidUrl, PostbacksError
 from postbacks.extra_headers import MAX_HEADER_CHARACTERS, MAX_HEADERS, header_fault
-from postbacks.guard import early_refusal
 from postbacks.logs import EventLog
 from postbacks.rates import interval_us
 from postbacks.settings import load
+from postbacks.url_policy import check_urls
 from postbacks.urls import check_url, redacted
 
 if TYPE_CHECKING:
@@ -187,6 +187,10 @@ class Account(BaseModel):
         url = own or self.url
         return (url, "") if url else (None, NO_URL)
 
+    def urls(self) -> list[str]:
+        """Return the URLs that are set."""
+        return [url for url in (self.url, self.mo_url, self.pass_url) if url]
+
     def rotated(self, sealed: str, now_ms: int, overlap_ms: int) -> Account:
         """The account with a new current secret; those before it sign for at most the overlap from now.
 
@@ -345,26 +349,29 @@ def find_accounts(store: AccountStore, names: Iterable[str]) -> Mapping[str, Acc
 
 
 def make_account(name: str, **settings: Any) -> Account:
-    """Build an account from what a user wrote.
+    """Build an account from what a user wrote, its URLs judged by this process's settings.
+
+    Raises:
+        InvalidAccount: one sentence a fault.
+    """
+    account = build_account(name, **settings)
+    check_urls(account.urls(), ())
+    return account
+
+
+def build_account(name: str, **settings: Any) -> Account:
+    """Build an account from what a user wrote; of its URLs the form alone is judged.
 
     Raises:
         InvalidAccount: one sentence a fault.
     """
     try:
-        account = Account(name=name, **settings)
+        return Account(name=name, **settings)
     except ValidationError as error:
         reasons = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
         raise InvalidAccount("; ".join(reasons)) from None
     except InvalidUrl as error:
         raise InvalidAccount(str(error)) from None
-    for url in filter(None, (account.url, account.mo_url, account.pass_url)):
-        reason = early_refusal(url, load())
-        if reason:
-            raise InvalidAccount(
-                f"Postbacks may not be sent to {redacted(url)}: {reason}. "
-                "If they should, see POSTBACKS_ALLOWED_NETWORKS in docs/settings.md."
-            )
-    return account
 
 
 @lru_cache(maxsize=4)

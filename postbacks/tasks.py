@@ -36,7 +36,7 @@ from postbacks.settings import load
 from postbacks.taskevents import replayed
 from postbacks.taskevents.facts import args_of
 from postbacks.urls import check_url
-from postbacks.worker import EventSwitch, PoolCheck, Quarantine, Stopping
+from postbacks.worker import EventSwitch, PoolCheck, Quarantine, Stopping, UrlPolicy
 
 log = EventLog(__name__)
 
@@ -44,6 +44,7 @@ app.steps["worker"].add(PoolCheck)
 app.steps["worker"].add(Stopping)
 app.steps["worker"].add(Quarantine)
 app.steps["consumer"].add(EventSwitch)
+app.steps["consumer"].add(UrlPolicy)
 
 
 class PostbackResult(AsyncResult):
