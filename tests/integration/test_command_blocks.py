@@ -7,16 +7,20 @@ terminal. What needs Docker, pip's index or a place of its own on the disk is li
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 import shlex
 import shutil
 import signal
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
+import click
 import pytest
 import yaml
+from click.testing import CliRunner
 from command_blocks import ROOT, Block, Machine, blocks_of, examples_of
 
 from postbacks import vault
@@ -77,17 +81,29 @@ def is_up(machine: Machine, block: Block) -> None:
 
 
 def elsewhere(why: str, *tests: str) -> Check:
-    """Name the tests that try it, and why it is not typed."""
+    """Name the tests that try it, and why it is not typed; its options and arguments exist all the same."""
     assert why
 
     def check(machine: Machine, block: Block) -> None:
-        del machine, block
+        parses(machine, block)
         for test in tests:
             path, _, name = test.partition("::")
             tree = ast.parse((ROOT / path).read_text())
             assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
 
     return check
+
+
+def parses(machine: Machine, block: Block) -> None:
+    """Have each command of ours read its arguments, and nothing more."""
+    with chdir(machine.folder):
+        for part in re.split(r"[|\n]", block.text):
+            if not part.strip().startswith("postbacks "):
+                continue
+            command, words = main, shlex.split(re.split(r"[<>#]", part)[0])[1:]
+            while isinstance(command, click.Group):
+                command, words = command.commands[words[0]], words[1:]
+            command.make_context("postbacks", words).close()
 
 
 def makes(machine: Machine, block: Block) -> None:
@@ -308,6 +324,14 @@ def blocks_of_page(page: str) -> list[Block]:
     return blocks_of(page, (ROOT / page).read_text())
 
 
+def printed_without_dev() -> str:
+    """What ``postbacks up`` prints without ``--dev``, of a broker like the machine's."""
+    broker = SimpleNamespace(url="redis://127.0.0.1:6379/0")
+    say_ready = importlib.import_module("postbacks.cli.up")._say_ready
+    command = click.Command("up", callback=lambda: say_ready(broker, Path("data"), 1, {}, as_json=False))
+    return CliRunner().invoke(command).output
+
+
 def test_the_readme_and_what_up_prints_work_as_they_stand(tmp_path):
     with machine_with_up(tmp_path) as machine:
         printed = machine.stayers["postbacks up"].printed
@@ -324,6 +348,7 @@ def test_the_pages_for_receivers_and_operators_and_every_help_work_as_they_stand
     with machine_with_up(tmp_path, POSTBACKS_SECRET_KEY=vault.new_key()) as machine:
         for page in ("docs/receiving.md", "docs/operating.md"):
             run(machine, blocks_of_page(page), CHECKS[page])
+        run(machine, blocks_of("postbacks up", printed_without_dev()), CHECKS["postbacks up"])
         done = machine.type(
             f"{SET_ACME}\npostbacks account secret remove acme\n"
             "postbacks example SMS_MO N211 > event.json; cp event.json events.jsonl\n"

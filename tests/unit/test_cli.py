@@ -10,7 +10,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import click
 import pytest
 from click.testing import CliRunner
 from events import examples
@@ -54,23 +53,6 @@ def test_the_help_of_every_command_says_what_it_does_and_has_an_example(words, c
     assert command.help
     assert command.examples
     assert all(f"\n  {line}\n" in shown.stdout for line in command.examples)
-
-
-@pytest.mark.parametrize("line", [line for _, command in commands() for line in command.examples])
-def test_every_example_of_the_help_can_be_typed(line, tmp_path, monkeypatch):
-    """The options and arguments exist, in that form."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("event.json", "events.jsonl"):
-        Path(name).write_text("{}")
-    for part in line.split("|"):
-        words = shlex.split(part.split(">")[0].split("<")[0])
-        if words[0] != "postbacks":
-            continue
-        command, words = main, words[1:]
-        while isinstance(command, click.Group) and words:
-            command, words = command.commands[words[0]], words[1:]
-        with command.make_context("postbacks", list(words)):
-            pass
 
 
 def test_the_commands_stand_in_the_order_of_use():
