@@ -64,17 +64,17 @@ def up(port: int | None, data: Path, workers: int, dev: bool, as_json: bool) -> 
     from postbacks.local import EmbeddedBroker, LocalStack
     from postbacks.settings import load
 
-    load()  # a value that cannot be is said before anything is begun
+    settings = load()  # first, as it may refuse
     stop_signals()
-    env = _dev_environment(load()) if dev else {}
+    dev_env = _dev_environment(settings) if dev else {}
     broker = EmbeddedBroker(data, port=_free_port(port))
     stopping = False
     try:
         note("Starting the broker, the workers and the beat …")
         with broker:
-            stack = LocalStack(broker, workers=workers, env=env, log_dir=data)
+            stack = LocalStack(broker, workers=workers, env=dev_env, log_dir=data)
             with stack:
-                _say_ready(broker, data, workers, env, as_json=as_json)
+                _say_ready(broker, data, workers, dev_env, as_json=as_json)
                 try:
                     _watch(broker, stack)
                 except KeyboardInterrupt:
@@ -111,7 +111,7 @@ def _free_port(port: int | None) -> int:
 
 
 def _say_ready(
-    broker: EmbeddedBroker, data: Path, workers: int, dev: dict[str, str], *, as_json: bool
+    broker: EmbeddedBroker, data: Path, workers: int, dev_env: dict[str, str], *, as_json: bool
 ) -> None:
     logs = [f"worker{number}.log" for number in range(1, workers + 1)] + ["beat1.log"]
     if as_json:
@@ -121,7 +121,7 @@ def _say_ready(
                 "data": str(data.resolve()),
                 "logs": logs,
                 "workers": workers,
-                "dev": bool(dev),
+                "dev": bool(dev_env),
             }
         )
         return
@@ -129,24 +129,24 @@ def _say_ready(
   broker     {broker.url}
   data       {data}/ (append-only, on the disk before an answer)
   logs       {", ".join(f"{data}/{log}" for log in logs)}; warnings are shown here
-  receivers  {"on the internet, on this machine and in private networks" if dev else "on the internet only; --dev allows this machine's too"}
-  resends    {_resend_words(dev)}
+  receivers  {"on the internet, on this machine and in private networks" if dev_env else "on the internet only; --dev allows this machine's too"}
+  resends    {_resend_words(dev_env)}
 """)
-    if dev:
+    if dev_env:
         note("In a second terminal, a receiver:\n\n    postbacks receive --port 8080\n\nIn a third one:\n")
     else:
         note("In another terminal:\n")
-    url = "http://127.0.0.1:8080/postbacks" if dev else "https://YOUR-SERVER/postbacks"
+    url = "http://127.0.0.1:8080/postbacks" if dev_env else "https://YOUR-SERVER/postbacks"
     click.echo(f"    export POSTBACKS_BROKER_URL={broker.url}")
     note(f"    postbacks account set acme --url {url}")
     note("    postbacks example SMS_MO N211 | postbacks send acme - --wait 10\n\nCtrl-C stops all of it.")
 
 
-def _resend_words(dev: dict[str, str]) -> str:
+def _resend_words(dev_env: dict[str, str]) -> str:
     from postbacks.settings import load
 
     countdown = f"{load().retry_countdown_s:g}"
-    here = dev.get("POSTBACKS_RETRY_COUNTDOWN_S", countdown)
+    here = dev_env.get("POSTBACKS_RETRY_COUNTDOWN_S", countdown)
     return f"{here} s after a failure" + (f"; {countdown} s without --dev" if here != countdown else "")
 
 
