@@ -7,14 +7,18 @@ import threading
 import types
 
 import pytest
+from click.testing import CliRunner
+from events import examples
 from helpers import Rig, environment, set_account
 
 from postbacks import accounts, keys, send_postback, send_postbacks
 from postbacks.accounts import Account
+from postbacks.cli import main
 from postbacks.delivery.unsent import PUT_OFF_MS
 from postbacks.receiver import Answer, Receiver
 
 EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
+MO = examples()["SMS_MO", "N211"]
 
 
 @pytest.mark.parametrize(
@@ -36,6 +40,36 @@ def test_an_account_whose_row_cannot_be_read_holds_up_nobody(rig, row):
         rig.tick()
         rig.deliver()
         assert rig.record(again.id).state == "delivered"
+
+
+def test_a_stored_url_that_is_refused_today_dies_with_its_reason_and_skips_nothing(rig):
+    """A version before took it: the account is read, its other URLs serve, and it is mended by setting the URL."""
+    with Receiver() as receiver:
+        row = (
+            f'{{"name": "acme", "url": "http://user:hunter2@a..example/", "mo_url": "{receiver.url("/mo")}"}}'
+        )
+        rig.client.hset(keys.ACCOUNTS, "acme", row)
+        general, mo = send_postback.delay("acme", EVENT).id, send_postback.delay("acme", MO).id
+        for _ in range(6):
+            rig.tick()
+            rig.deliver()
+            rig.advance(301)
+        assert rig.record(mo).state == "delivered"
+        record = rig.record(general)
+        assert (record.state, len(record.attempts), record.attempts[-1].outcome) == ("dead", 6, "bad_url")
+        assert "a part of it between dots is empty" in record.attempts[-1].detail
+        for args in (("account", "set", "acme", "--rate", "5/s"), ("ping", "acme")):
+            shown = CliRunner().invoke(main, args)
+            assert (shown.exit_code, "between dots is empty" in shown.output) == (2, True), shown.output
+        assert rig.client.hget(keys.ACCOUNTS, "acme").decode() == row
+        shown = CliRunner().invoke(main, ["account", "show", "acme"])
+        assert (shown.exit_code, "http://a..example/" in shown.output) == (0, True)
+        assert CliRunner().invoke(main, ["account", "set", "acme", "--url", receiver.url()]).exit_code == 0
+        after = send_postback.delay("acme", EVENT).id
+        rig.tick()
+        rig.deliver()
+        assert rig.record(after).state == "delivered"
+        assert "hunter2" not in f"{shown.output}{record.attempts}"
 
 
 def test_a_field_of_a_newer_version_does_no_harm(rig):
@@ -92,6 +126,27 @@ def test_a_store_that_fails_stops_neither_the_tick_nor_what_is_claimed(broker, m
             rig.tick()
             rig.deliver()
             assert rig.record(later.id).state == "delivered"
+            rig.close()
+
+
+def test_a_url_of_an_applications_store_that_cannot_be_sent_to_stops_nobody(broker, monkeypatch):
+    """The account is made, so that the store can answer; its own postbacks fail with the reason."""
+    with Receiver() as receiver:
+        urls = {"bad": "http://a|b.example/", "good": receiver.url()}
+        module = types.ModuleType("odd_accounts")
+        module.store = types.SimpleNamespace(
+            get_many=lambda names: {name: Account(name=name, url=urls[name]) for name in names}
+        )
+        monkeypatch.setitem(sys.modules, "odd_accounts", module)
+        with environment(POSTBACKS_ACCOUNTS="odd_accounts:store"):
+            rig = Rig(broker)
+            bad, good = send_postback.delay("bad", EVENT), send_postback.delay("good", EVENT)
+            rig.tick()
+            rig.deliver()
+            assert rig.record(good.id).state == "delivered"
+            (attempt,) = rig.record(bad.id).attempts
+            assert (rig.record(bad.id).state, attempt.outcome) == ("parked", "bad_url")
+            assert "U+007C VERTICAL LINE" in attempt.detail
             rig.close()
 
 
