@@ -373,7 +373,7 @@ def test_a_block_that_nobody_has_said_how_to_check_fails(tmp_path):
             run(machine, [block], {block.first_line: types()})
 
 
-def test_blocks_are_found_fenced_and_indented_and_in_lists_of_a_page():
+def test_blocks_are_found_fenced_and_indented_and_never_inside_a_paragraph():
     page = "Text\n    goes on\n\n    a b  # c\n    d\n\n    e\n\nText\n```python\nf\n\n    g\n```\n    h\n"
     assert [(block.language, block.text) for block in blocks_of("page", page)] == [
         ("", "a b  # c\nd\n\ne"),

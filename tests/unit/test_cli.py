@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shlex
@@ -13,12 +14,14 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from events import examples
+from helpers import environment
 from lxml import etree
 
 from postbacks import errors, xml
 from postbacks.catalogue import parse_event, table
 from postbacks.cli import main
 from postbacks.cli.base import explained, plain
+from postbacks.settings import load
 
 #: The command as it is installed.
 POSTBACKS = str(Path(sys.executable).with_name("postbacks"))
@@ -204,6 +207,19 @@ def test_wrong_use_is_2_with_a_sentence_on_stderr(args):
     assert shown.stdout == ""
     assert "Error: " in shown.stderr
     assert "Traceback" not in shown.stderr
+
+
+@pytest.mark.parametrize(
+    ("variables", "countdown"), [({}, "5"), ({"POSTBACKS_RETRY_COUNTDOWN_S": "60"}, "60")]
+)
+def test_up_dev_resends_after_5_s_unless_the_environment_says_when(variables, countdown):
+    dev_environment = importlib.import_module("postbacks.cli.up")._dev_environment
+    with environment(**variables):
+        changed = dev_environment(load())
+    assert changed["POSTBACKS_RETRY_COUNTDOWN_S"] == countdown
+    assert changed["POSTBACKS_ALLOWED_NETWORKS"].startswith(
+        "127.0.0.0/8,::1/128,127.0.0.0/8,"
+    )  # the suite's and ours
 
 
 def test_a_bad_setting_names_the_variable():
