@@ -12,7 +12,8 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -116,6 +117,8 @@ class Machine:
         )
         user = [] if as_root else ["--user", "--preserve-credentials"]
         self._enter = ["nsenter", f"--target={self._network.pid}", "--net", *user]
+        self._threads = ThreadPoolExecutor(4)
+        self._begun: list[Future[None]] = []
         #: Variables that a text has told the reader to export, beyond what ``up`` prints.
         self.exported: dict[str, str] = {}
 
@@ -149,8 +152,18 @@ class Machine:
         self.stayers[name] = Stayer(process, output)
         return self.stayers[name]
 
+    def begin(self, call: Callable[..., None], *arguments: object) -> None:
+        """Begin a call whose end ``join`` waits for: the machine has several terminals."""
+        self._begun.append(self._threads.submit(call, *arguments))
+
+    def join(self) -> None:
+        """Wait for what was begun; raises what it raised."""
+        while self._begun:
+            self._begun.pop(0).result()
+
     def close(self) -> None:
         """End all that stays, and the network."""
+        self._threads.shutdown(cancel_futures=True)
         for stayer in reversed(self.stayers.values()):
             stayer.stop()
         self._network.communicate()
