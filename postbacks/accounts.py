@@ -21,10 +21,10 @@ from postbacks.catalogue import ORIGINS
 from postbacks.catalogue.faults import quoted
 from postbacks.errors import AccountsUnavailable, BadSetting, InvalidAccount, InvalidUrl, PostbacksError
 from postbacks.extra_headers import check_authorization, check_headers, check_no_user
-from postbacks.guard import early_refusal
 from postbacks.logs import EventLog
 from postbacks.rates import interval_us
 from postbacks.settings import load
+from postbacks.url_policy import check_urls
 from postbacks.urls import check_stored_url, check_url, redacted
 
 if TYPE_CHECKING:
@@ -175,6 +175,10 @@ class Account(BaseModel):
         own = {"mo": self.mo_url, "pass": self.pass_url}.get(group)
         url = own or self.url
         return (url, "") if url else (None, NO_URL)
+
+    def urls(self) -> list[str]:
+        """Return the URLs that are set."""
+        return [url for url in (self.url, self.mo_url, self.pass_url) if url]
 
     def rotated(self, sealed: str, now_ms: int, overlap_ms: int) -> Account:
         """The account with a new current secret; those before it sign for at most the overlap from now.
@@ -341,15 +345,25 @@ def find_accounts(store: AccountStore, names: Iterable[str]) -> Mapping[str, Acc
 
 
 def make_account(name: str, **settings: Any) -> Account:
-    """Build an account from what a user wrote.
+    """Build an account from what a user wrote, its URLs judged by this process's settings.
+
+    Raises:
+        InvalidAccount: one sentence a fault.
+    """
+    account = build_account(name, **settings)
+    check_urls(account.urls(), ())
+    return account
+
+
+def build_account(name: str, **settings: Any) -> Account:
+    """Build an account from what a user wrote; of its URLs the form alone is judged.
 
     Raises:
         InvalidAccount: one sentence a fault.
     """
     try:
         account = Account(name=name, **settings)
-        urls = [url for url in (account.url, account.mo_url, account.pass_url) if url]
-        for url in urls:
+        for url in account.urls():
             check_url(url)
     except ValidationError as error:
         reasons = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
@@ -359,14 +373,7 @@ def make_account(name: str, **settings: Any) -> Account:
     if account.authorization is not None:
         if not vault.is_sealed(account.authorization):
             check_authorization(account.authorization)
-        check_no_user(*urls)
-    for url in urls:
-        reason = early_refusal(url, load())
-        if reason:
-            raise InvalidAccount(
-                f"Postbacks may not be sent to {redacted(url)}: {reason}. "
-                "If they should, see POSTBACKS_ALLOWED_NETWORKS in docs/settings.md."
-            )
+        check_no_user(*account.urls())
     return account
 
 

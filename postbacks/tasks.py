@@ -36,7 +36,7 @@ from postbacks.settings import load
 from postbacks.taskevents import replayed
 from postbacks.taskevents.facts import args_of
 from postbacks.urls import check_url
-from postbacks.worker import EventSwitch, PoolCheck, Quarantine, Stopping, TickTask, WakeTask
+from postbacks.worker import EventSwitch, PoolCheck, Quarantine, Stopping, TickTask, UrlPolicy, WakeTask
 
 if TYPE_CHECKING:
     from celery.canvas import Signature
@@ -51,6 +51,7 @@ app.steps["worker"].add(PoolCheck)
 app.steps["worker"].add(Stopping)
 app.steps["worker"].add(Quarantine)
 app.steps["consumer"].add(EventSwitch)
+app.steps["consumer"].add(UrlPolicy)
 
 
 class PostbackResult(AsyncResult):

@@ -45,6 +45,7 @@ def render(file: BinaryIO) -> None:
 @click.command(
     cls=Command,
     examples=(
+        "postbacks example SMS_MO N211 > event.json",
         "postbacks send acme event.json",
         "postbacks send acme events.jsonl --wait 30",
         "postbacks example SMS_MO N211 | postbacks send acme - --url https://acme.example/test",

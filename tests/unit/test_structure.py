@@ -42,6 +42,7 @@ FLOORS = [
     "postbacks.valkey",
     "postbacks.logs",
     "postbacks.extra_headers",
+    "postbacks.url_policy",
     "postbacks.guard",
     "postbacks.urls",
     "postbacks.broker",
