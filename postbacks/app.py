@@ -7,6 +7,7 @@ it was. The configuration is read when it is first used, so the environment may 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from celery import Celery
@@ -15,6 +16,8 @@ from kombu.entity import Queue
 
 from postbacks import keys, sentinel
 from postbacks.broker import kombu_url
+from postbacks.queue.message import MAPS
+from postbacks.refusals import refuse_map
 from postbacks.settings import load
 
 SEND_POSTBACK: Final = "postbacks.send_postback"
@@ -96,8 +99,31 @@ class _Loader(AppLoader):
         return {}
 
 
+class PostbacksApp(Celery):
+    """Mirrors ``celery.Celery``; differs in what ``send_task`` does with postbacks."""
+
+    def send_task(
+        self, name: str, args: Any = None, kwargs: Any = None, *, task_type: Any = None, **options: Any
+    ) -> Any:
+        """Send a task by its name; a postback is checked and sent as by ``send_postback.apply_async``.
+
+        Every message that our app sends comes by here, so Celery's own tasks that would call ``send_postback`` as a
+        function inside a worker are refused here, whoever made them.
+        """
+        if name in MAPS and _is_postback((kwargs or {}).get("task", next(iter(args or ()), None))):
+            refuse_map(name)
+        if name == SEND_POSTBACK and task_type is None:
+            options.pop("result_cls", None)
+            return self.tasks[name].apply_async(args, kwargs, **options)
+        return super().send_task(name, args, kwargs, task_type=task_type, **options)
+
+
+def _is_postback(signature: Any) -> bool:
+    return isinstance(signature, Mapping) and signature.get("task") == SEND_POSTBACK
+
+
 #: The app. ``celery -A postbacks`` finds it through ``postbacks/celery.py``.
-app = Celery(
+app = PostbacksApp(
     "postbacks",
     set_as_current=False,
     loader=_Loader,

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from celery import Task
 from celery.exceptions import MaxRetriesExceededError
 from celery.result import AsyncResult
 
@@ -21,8 +20,9 @@ from postbacks.delivery import process, quarantine, stopping
 from postbacks.delivery.claims import Claimed, Held
 from postbacks.delivery.notes import Decision
 from postbacks.delivery.outcomes import Outcome
-from postbacks.delivery.single import post_once
-from postbacks.errors import BrokerError, InvalidEvent, PostbackFailed
+from postbacks.delivery.single import post_order
+from postbacks.errors import BrokerError, InvalidEvent, PostbackFailed, UnsupportedOption
+from postbacks.ledger.record import id_text
 from postbacks.ledger.states import WAITING
 from postbacks.logs import EventLog
 from postbacks.queue.envelope import Template, Templates, new_id
@@ -32,11 +32,12 @@ from postbacks.queue.options import check_options
 from postbacks.queue.publish import DirectProducer
 from postbacks.queue.scripts import Scripts
 from postbacks.queue.tick import Tick
+from postbacks.refusals import MANY, RefusingTask, refuse
 from postbacks.settings import load
 from postbacks.taskevents import replayed
 from postbacks.taskevents.facts import args_of
 from postbacks.urls import check_url
-from postbacks.worker import EventSwitch, PoolCheck, Quarantine, Stopping
+from postbacks.worker import EventSwitch, PoolCheck, Quarantine, Stopping, TickTask, WakeTask
 
 log = EventLog(__name__)
 
@@ -48,6 +49,9 @@ app.steps["consumer"].add(EventSwitch)
 
 class PostbackResult(AsyncResult):
     """The future of a postback: its id is the postback's id, its state comes from the ledger."""
+
+    def __init__(self, id: str | uuid.UUID, *args: Any, **kwargs: Any) -> None:  # noqa: A002 - Celery's name
+        super().__init__(id_text(id), *args, **kwargs)
 
     def revoke(self, *_: Any, **__: Any) -> None:
         """Cancel the postback if it waits or is parked; one whose POST is open is not sent again.
@@ -68,7 +72,7 @@ class _Deciding(threading.local):
 _deciding = _Deciding()
 
 
-class PostbackTask(Task):
+class PostbackTask(RefusingTask):
     """``send_postback``'s class: what goes in is checked in the caller, and a retry is a decision."""
 
     abstract = True
@@ -77,7 +81,7 @@ class PostbackTask(Task):
         self,
         args: Sequence[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
-        task_id: str | None = None,
+        task_id: str | uuid.UUID | None = None,
         producer: Any = None,
         link: Any = None,
         link_error: Any = None,
@@ -92,7 +96,7 @@ class PostbackTask(Task):
         Args:
             args: account and event.
             kwargs: account, event and url by name.
-            task_id: the idempotency key; the same id sent again is one postback.
+            task_id: the idempotency key; the same id sent again is one postback. A UUID is taken as its text.
             producer: as Celery's; without one the message goes straight to Redis.
             link: refused.
             link_error: refused.
@@ -112,14 +116,15 @@ class PostbackTask(Task):
         if _deciding.asked:
             _deciding.countdown_s = options.get("countdown")
             return None
-        if options or link or link_error or task_id is not None:
-            check_options(task_id=task_id, link=link, link_error=link_error, **options)
+        postback_id: str | None = id_text(task_id)
+        if options or link or link_error or postback_id is not None:
+            check_options(task_id=postback_id, link=link, link_error=link_error, **options)
         order = check_order(args or (), kwargs or {})
         _check_broker()
         if not options and producer is None and shadow is None:
             template = _templates.get()
             if template is not None:
-                return self.send_quickly(template, DirectProducer(), task_id or new_id(), order)
+                return self.send_quickly(template, DirectProducer(), postback_id or new_id(), order)
         options["queue"] = keys.QUEUE
         options["headers"] = {**(options.get("headers") or {}), SCHEMA_HEADER: SCHEMA}
         options.setdefault("argsrepr", args_of(order.account, order.event.origin, order.event.code))
@@ -130,7 +135,7 @@ class PostbackTask(Task):
             return super().apply_async(
                 (order.account, order.event.to_mapping()),
                 {"url": order.url} if order.url else {},
-                task_id=task_id,
+                task_id=postback_id,
                 producer=producer,
                 shadow=shadow,
                 **options,
@@ -156,19 +161,55 @@ class PostbackTask(Task):
         headers = {SCHEMA_HEADER: SCHEMA}
         return super().apply_async(*args, queue=keys.QUEUE, headers=headers, **options)
 
-    def signature(self, args: Any = None, *starargs: Any, **starkwargs: Any) -> Any:
+    def apply(
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        task_id: str | uuid.UUID | None = None,
+        **options: Any,
+    ) -> Any:
+        """Make one POST here and now, with no ledger and no resend.
+
+        Mirrors ``celery.app.task.Task.apply``; differs in checking the arguments first, as ``apply_async`` does.
+        """
+        check_order(args or (), kwargs or {})
+        return super().apply(args, kwargs, task_id=id_text(task_id), **options)
+
+    def retry(self, *args: Any, **options: Any) -> Any:
+        """Decide what follows a failed attempt; refused to anybody but ``decide``."""
+        if not _deciding.asked:
+            refuse(
+                "retry()", "a failed one is sent again by itself; postbacks.resend(id) sends a dead one again"
+            )
+        return super().retry(*args, **options)
+
+    def signature(self, args: Any = None, kwargs: Any = None, *starargs: Any, **starkwargs: Any) -> Any:
         """A signature that carries its queue, so that another app's worker sends it to the right one.
 
-        Mirrors ``celery.app.task.Task.signature``; differs in the queue, and in being immutable: the
-        result of the task before it in a chain is no argument of a postback.
+        Mirrors ``celery.app.task.Task.signature``; differs in the queue, in being checked and written as JSON
+        when it is made, so that a group with a bad event sends nothing and another app's chain can carry it, and
+        in being immutable: the result of the task before it in a chain is no argument of a postback.
         """
-        signature = super().signature(args, *starargs, **starkwargs)
+        if not _deciding.asked:
+            args, kwargs = _signed(args or (), kwargs or {})
+        signature = super().signature(args, kwargs, *starargs, **starkwargs)
         signature.set(queue=keys.QUEUE, immutable=True)
         return signature
 
-    def AsyncResult(self, task_id: str, **kwargs: Any) -> PostbackResult:  # noqa: N802 - Celery's name
-        """The future of a postback by its id."""
+    def AsyncResult(self, task_id: str | uuid.UUID, **kwargs: Any) -> PostbackResult:  # noqa: N802 - Celery's name
+        """The future of a postback by its id, which may be a UUID."""
         return PostbackResult(task_id, backend=self.backend, task_name=self.name, app=self.app, **kwargs)
+
+
+def _signed(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    try:
+        order = check_order(args, kwargs)
+    except UnsupportedOption as error:
+        raise UnsupportedOption(
+            f"{error} A signature of it takes no arguments later; for many write {MANY}."
+        ) from None
+    return (order.account, order.event.to_mapping()), {"url": order.url} if order.url else {}
 
 
 def _check_broker() -> None:
@@ -200,7 +241,8 @@ def send_postback(
 
     No worker of ours consumes the queue that this is sent to; the tick takes it in. A worker that is
     given the queue by mistake accepts the postback in the same way and delivers. In eager mode, and
-    when called as a function, one POST is made, with no ledger and no resend.
+    when called as a function, one POST is made, with no ledger and no resend; inside a task of our
+    own worker a call as a function sends a postback.
 
     Args:
         self: the task.
@@ -213,8 +255,11 @@ def send_postback(
     """
     request = self.request
     given = {} if url is None else {"url": url}
+    if request.called_directly and _is_in_worker():
+        return self.apply_async((account, event), given).id
     if request.called_directly or request.is_eager:
-        return _post_now(request.id or str(uuid.uuid4()), check_order((account, event), given))
+        order = check_order((account, event), given)
+        return post_order(request.id or new_id(), order, eager=app.conf.task_always_eager)
     # Checked by the intake, as the tick's are: a bad one is kept among the dead.
     message = Message(request.id, [account, event], given, None, None)
     Intake(_scripts(), accounts.store(), load()).accept_one(message)
@@ -226,54 +271,10 @@ def send_postback(
 _templates = Templates(app, lambda *args, **options: send_postback.celerys_own(*args, **options))  # noqa: PLW0108
 
 
-def _post_now(postback_id: str, order: Order) -> dict[str, Any]:
-    url, reason, account = order.url, "", None
-    if url is None:
-        account = accounts.store().get_many([order.account]).get(order.account)
-        if account is None:
-            url, reason = None, accounts.UNKNOWN_ACCOUNT
-        else:
-            url, reason = account.route(order.event.origin, order.event.group)
-    if url is None:
-        raise PostbackFailed(f"Postback {postback_id} was skipped: {reason}", reason)
-    outcome = post_once(postback_id, order.event, url, account)
-    if not outcome.delivered:
-        raise PostbackFailed(
-            f"Postback {postback_id} failed: {outcome.detail or outcome.name}",
-            outcome.name,
-            outcome.status,
-            1,
-        )
-    return {"outcome": outcome.name, "status": outcome.status, "attempts": 1}
-
-
-class WakeTask(Task):
-    """``deliver``'s class: what wakes a worker depends on no clock, and ends by itself when it stops."""
-
-    abstract = True
-    Request = "postbacks.worker:WakeRequest"
-
-
-class TickTask(WakeTask):
-    """``dispatch``'s class: at most one tick waits in Celery's queue, however long no worker runs."""
-
-    abstract = True
-
-    def apply_async(self, *args: Any, **options: Any) -> Any:
-        """Send a tick, unless one waits already.
-
-        Mirrors ``celery.app.task.Task.apply_async``; differs in that a tick is not sent while the
-        workers' queue holds anything. ``expires`` would not do: it discards a late tick only when a
-        worker takes it, and by that worker's clock.
-        """
-        with broker_errors():
-            if client().llen(keys.WORK_QUEUE):
-                return self.AsyncResult(str(uuid.uuid4()))
-            return super().apply_async(*args, **options)
-
-    def go_on(self) -> None:
-        """Send the next tick at once, behind the wake-ups of this one."""
-        super().apply_async()
+def _is_in_worker() -> bool:
+    """True inside a task of our own worker: Celery's ``celery.map`` calls the function there, once an item."""
+    task = app.current_worker_task
+    return task is not None and task.app is app and not task.request.is_eager
 
 
 # Neither tells of itself: a tick a second would push the postbacks out of what Flower keeps.
@@ -359,6 +360,7 @@ def send_postbacks(
     Raises:
         InvalidEvent: names the number of the event (from 1) and every tag at fault.
         BrokerError: the broker failed; what was sent before may be accepted.
+        PostbackFailed: in eager mode, where each is POSTed at once, not all of them were delivered.
     """
     checked: list[Event] = []
     for number, event in enumerate(events, start=1):
@@ -371,6 +373,8 @@ def send_postbacks(
             raise InvalidEvent(problems, origin=error.origin, code=error.code) from None
     account = accounts.check_name(account)
     given = {} if url is None else {"url": check_url(url)}
+    if app.conf.task_always_eager:
+        return _post_eagerly(account, checked, given)
     ids = [new_id() for _ in checked]
     _check_broker()
     template = _templates.get()
@@ -383,14 +387,27 @@ def send_postbacks(
     return ids
 
 
-def resend(postback_id: str) -> str:
+def _post_eagerly(account: str, events: Sequence[Event], url: Mapping[str, str]) -> list[str]:
+    """POST each, as ``delay`` does in eager mode; ids alone would hide the failures, so they are raised."""
+    results = [send_postback.apply_async((account, event), url) for event in events]
+    failed = [(number, result) for number, result in enumerate(results, start=1) if not result.successful()]
+    if failed:
+        number, result = failed[0]
+        raise PostbackFailed(
+            f"{len(failed)} of {len(results)} postbacks failed in eager mode; event {number}: {result.result}"
+        ) from result.result
+    return [result.id for result in results]
+
+
+def resend(postback_id: str | uuid.UUID) -> str:
     """Send a dead postback again, the same bytes; returns its state afterwards, empty if unknown.
 
     A message that was of a newer version is taken in again instead: ``queued``.
     """
-    state = _scripts().replay(postback_id)
+    known_id = id_text(postback_id)
+    state = _scripts().replay(known_id)
     if state == WAITING:
-        replayed(postback_id)
+        replayed(known_id)
     return state
 
 

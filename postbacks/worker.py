@@ -10,21 +10,22 @@ import atexit
 import math
 import sys
 import time
+import uuid
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 from typing import Any, Final, NoReturn
 
 import click
-from celery import bootsteps, signals
+from celery import Task, bootsteps, signals
 from celery.concurrency import get_implementation
 from celery.worker import state
 from celery.worker.control import Panel, ok
 from celery.worker.request import Request
 from click.core import ParameterSource
 
-from postbacks import taskevents
-from postbacks.broker import check
+from postbacks import keys, taskevents
+from postbacks.broker import broker_errors, check, client
 from postbacks.control import cancel
 from postbacks.delivery import process, stopping
 from postbacks.delivery.outcomes import OUTCOMES
@@ -138,6 +139,35 @@ class WakeRequest(Request):
     def cancel(self, pool: Any, signal: Any = None, emit_retry: bool = True) -> None:
         """Nothing: a thread cannot be killed, and a child is not killed in the middle of its notes."""
         del pool, signal, emit_retry
+
+
+class WakeTask(Task):
+    """``deliver``'s class: what wakes a worker depends on no clock, and ends by itself when it stops."""
+
+    abstract = True
+    Request = "postbacks.worker:WakeRequest"
+
+
+class TickTask(WakeTask):
+    """``dispatch``'s class: at most one tick waits in Celery's queue, however long no worker runs."""
+
+    abstract = True
+
+    def apply_async(self, *args: Any, **options: Any) -> Any:
+        """Send a tick, unless one waits already.
+
+        Mirrors ``celery.app.task.Task.apply_async``; differs in that a tick is not sent while the
+        workers' queue holds anything. ``expires`` would not do: it discards a late tick only when a
+        worker takes it, and by that worker's clock.
+        """
+        with broker_errors():
+            if client().llen(keys.WORK_QUEUE):
+                return self.AsyncResult(str(uuid.uuid4()))
+            return super().apply_async(*args, **options)
+
+    def go_on(self) -> None:
+        """Send the next tick at once, behind the wake-ups of this one."""
+        super().apply_async()
 
 
 class Stopping(bootsteps.StartStopStep):
