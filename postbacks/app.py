@@ -7,7 +7,7 @@ it was. The configuration is read when it is first used, so the environment may 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from celery import Celery
@@ -111,11 +111,20 @@ class PostbacksApp(Celery):
         function inside a worker are refused here, whoever made them.
         """
         if name in MAPS and _is_postback((kwargs or {}).get("task", next(iter(args or ()), None))):
-            refuse_map(name)
+            return self._send_map(name, (kwargs or {}).get("it", ()), options.get("task_id"))
         if name == SEND_POSTBACK and task_type is None:
             options.pop("result_cls", None)
             return self.tasks[name].apply_async(args, kwargs, **options)
         return super().send_task(name, args, kwargs, task_type=task_type, **options)
+
+    def _send_map(self, name: str, items: Iterable[Any], task_id: str | None) -> Any:
+        """Refuse in the caller; in our worker, which runs another app's ``celery.chunks``, send each as a postback."""
+        task = self.current_worker_task
+        if task is None or task.name not in MAPS:
+            refuse_map(name)
+        for item in items:
+            self.tasks[SEND_POSTBACK].send_unchecked(item, {})
+        return self.AsyncResult(task_id)
 
 
 def _is_postback(signature: Any) -> bool:

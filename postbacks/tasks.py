@@ -9,7 +9,6 @@ from functools import lru_cache
 from typing import Any
 
 from celery.exceptions import MaxRetriesExceededError
-from celery.result import AsyncResult
 
 from postbacks import accounts, keys
 from postbacks.app import DELIVER, DISPATCH, SEND_POSTBACK, app
@@ -27,12 +26,13 @@ from postbacks.ledger.states import WAITING
 from postbacks.logs import EventLog
 from postbacks.queue.envelope import Template, Templates, new_id
 from postbacks.queue.intake import Intake, Order, check_order
-from postbacks.queue.message import SCHEMA, SCHEMA_HEADER, Message
+from postbacks.queue.message import MAPS, SCHEMA, SCHEMA_HEADER, Message
 from postbacks.queue.options import check_options
 from postbacks.queue.publish import DirectProducer
 from postbacks.queue.scripts import Scripts
 from postbacks.queue.tick import Tick
 from postbacks.refusals import MANY, RefusingTask, refuse
+from postbacks.results import PostbackResult as PostbackResult
 from postbacks.settings import load
 from postbacks.taskevents import replayed
 from postbacks.taskevents.facts import args_of
@@ -45,21 +45,6 @@ app.steps["worker"].add(PoolCheck)
 app.steps["worker"].add(Stopping)
 app.steps["worker"].add(Quarantine)
 app.steps["consumer"].add(EventSwitch)
-
-
-class PostbackResult(AsyncResult):
-    """The future of a postback: its id is the postback's id, its state comes from the ledger."""
-
-    def __init__(self, id: str | uuid.UUID, *args: Any, **kwargs: Any) -> None:  # noqa: A002 - Celery's name
-        super().__init__(id_text(id), *args, **kwargs)
-
-    def revoke(self, *_: Any, **__: Any) -> None:
-        """Cancel the postback if it waits or is parked; one whose POST is open is not sent again.
-
-        Mirrors ``celery.result.AsyncResult.revoke``; differs in cancelling in the ledger, where it
-        lasts, and not in the memory of the workers that happen to run.
-        """
-        cancel(self.id)
 
 
 class _Deciding(threading.local):
@@ -155,6 +140,10 @@ class PostbackTask(RefusingTask):
         if parent is not None:
             parent.add_trail(result)
         return result
+
+    def send_unchecked(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Send what nobody would hear an error of: the intake judges it, and keeps a bad one among the dead."""
+        return self.celerys_own(tuple(args), kwargs, producer=DirectProducer())
 
     def celerys_own(self, *args: Any, **options: Any) -> Any:
         """Celery's own ``apply_async`` to our queue, nothing checked."""
@@ -255,8 +244,10 @@ def send_postback(
     """
     request = self.request
     given = {} if url is None else {"url": url}
-    if request.called_directly and _is_in_worker():
-        return self.apply_async((account, event), given).id
+    worker_task = _worker_task() if request.called_directly else None
+    if worker_task is not None:
+        send = self.send_unchecked if worker_task.name in MAPS else self.apply_async
+        return send((account, event), given).id
     if request.called_directly or request.is_eager:
         order = check_order((account, event), given)
         return post_order(request.id or new_id(), order, eager=app.conf.task_always_eager)
@@ -271,10 +262,10 @@ def send_postback(
 _templates = Templates(app, lambda *args, **options: send_postback.celerys_own(*args, **options))  # noqa: PLW0108
 
 
-def _is_in_worker() -> bool:
-    """True inside a task of our own worker: Celery's ``celery.map`` calls the function there, once an item."""
+def _worker_task() -> Any:
+    """Return the task that our own worker runs in this thread, or None."""
     task = app.current_worker_task
-    return task is not None and task.app is app and not task.request.is_eager
+    return task if task is not None and task.app is app and not task.request.is_eager else None
 
 
 # Neither tells of itself: a tick a second would push the postbacks out of what Flower keeps.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -18,7 +16,7 @@ from postbacks.faults import point
 from postbacks.ledger.record import OVERHEAD_BYTES, SCHEMA
 from postbacks.logs import EventLog, unquoted
 from postbacks.queue import pacing
-from postbacks.queue.message import MAPPED, NEWER, Message, Unreadable, decode
+from postbacks.queue.message import MAPPED, NEWER, Message, Unreadable, decode, find_id
 from postbacks.queue.scripts import ALONE_DEATHS_MAX, Argument, Scripts, TakenIn
 from postbacks.routing import EXPIRED, route
 from postbacks.settings import Settings
@@ -33,11 +31,6 @@ MAX_RAW_BYTES: Final = 65_536
 
 #: Messages that one script accepts; more would hold the broker up for all others (300 MB of documents: 16 s).
 MAX_PORTION_BYTES: Final = 1 << 20
-#: A message's id, found without reading the message: in the headers of protocol 2, or in the body of protocol 1,
-#: which stands in the message as base64 or as JSON within JSON.
-_ID: Final = re.compile(rb'"id": ?"([\x21\x23-\x5b\x5d-\x7e]{1,255})"')
-_ID_WITHIN: Final = re.compile(rb'\\"id\\": ?\\"([\x21\x23-\x5b\x5d-\x7e]{1,255})\\"')
-_BASE64_BODY: Final = re.compile(rb'"body": ?"([A-Za-z0-9+/]{4,})=*"')
 #: Fields of a postback in the arguments of ``accept.lua``.
 FIELDS: Final = 12
 
@@ -280,15 +273,7 @@ def _broken(
 def _poison(raw: bytes, deaths: int) -> tuple[Argument, ...]:
     """A message that killed every tick that took it in alone: set aside unread, as reading it may be what kills."""
     reason = f"poison: {deaths} processes died while they took it in alone"
-    return _broken(Unreadable(reason, _id_in(raw)), None, raw)
-
-
-def _id_in(raw: bytes) -> str | None:
-    named = _ID.search(raw) or _ID_WITHIN.search(raw)
-    if named is None and (body := _BASE64_BODY.search(raw)):
-        text = body[1]
-        named = _ID.search(base64.b64decode(text[: len(text) // 4 * 4]))
-    return named[1].decode() if named else None
+    return _broken(Unreadable(reason, find_id(raw)), None, raw)
 
 
 def _claimed_names(message: Message) -> tuple[str, str, str]:

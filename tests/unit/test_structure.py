@@ -19,6 +19,7 @@ FLOORS = [
     "postbacks",
     "postbacks.examiner",
     "postbacks.tasks",
+    "postbacks.results",
     "postbacks.worker",
     "postbacks.beat",
     "postbacks.consumer",
