@@ -54,8 +54,8 @@ def check_name(account: object) -> str:
     Raises:
         InvalidAccount: says what a name may be.
     """
-    is_number = isinstance(account, int | uuid.UUID) and not isinstance(account, bool)
-    name = str(account) if is_number else account
+    has_text = not isinstance(account, str | bool) and isinstance(account, int | uuid.UUID)
+    name = str(account) if has_text else account
     if not isinstance(name, str) or not _NAME.match(name):
         raise InvalidAccount(
             f"{quoted(name)} is no account name: 1 to 128 letters, digits and . _ @ : + -, the first a letter or digit."

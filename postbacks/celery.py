@@ -10,13 +10,14 @@ import importlib
 import importlib.util
 import os
 import sys
+from types import TracebackType
 from typing import NoReturn
 
 import postbacks.tasks  # noqa: F401 - registers the tasks
 from postbacks.app import BEAT_SCHEDULE
 from postbacks.app import app as app
 from postbacks.celery_logs import use as use_our_logs
-from postbacks.errors import BadSetting
+from postbacks.errors import BadSetting, PostbacksError
 from postbacks.settings import load
 
 
@@ -24,6 +25,16 @@ def _refuse(sentence: str) -> NoReturn:
     sys.stderr.write(f"postbacks: {sentence}\n")
     raise SystemExit(2)
 
+
+def _print_error(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print an error of ours as one line: ``celery -A postbacks call`` refuses what ``send_postback`` does."""
+    if isinstance(error, PostbacksError):
+        sys.stderr.write(f"Error: {error}\n")
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+sys.excepthook = _print_error
 
 try:
     load()

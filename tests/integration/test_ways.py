@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import base64
 import json
+import subprocess
+import sys
 import uuid
 from datetime import UTC, datetime, timedelta
 
@@ -79,6 +81,8 @@ SENT = {
         lambda: app.send_task(NAME, args=["acme", EVENT], kwargs={}, countdown=None, serializer="json", queue=None,
                               exchange=None, routing_key=None, eta=None, expires=None), 1),
     "another app's send_task": (lambda: host().send_task(NAME, ("acme", EVENT), queue=keys.QUEUE), 1),
+    "a signature in another app's worker": (
+        lambda: signature(json.loads(json.dumps(s("acme", TYPED))), app=host()).apply_async(), 1),
     "another app's producer": (
         lambda: [send_postback.apply_async(("acme", EVENT), producer=producer)
                  for producer in [app.amqp.Producer(app.connection_for_write())]], 1),
@@ -171,6 +175,21 @@ def test_what_cannot_be_a_postback_is_refused_in_the_caller(broker, call, kind, 
             call()
         assert "\n" not in str(refused.value)
         assert [key for key in client.scan_iter("*") if not key.startswith(b"_kombu")] == []
+
+
+@pytest.mark.parametrize(
+    ("event", "error"), [(EVENT, ""), (BAD, "Error: event SUB N301 is not in the catalogue's form")]
+)
+def test_celerys_own_command_sends_or_refuses_as_a_call_does(broker, event, error):
+    """`celery -A postbacks call`: the id, or one sentence and no traceback."""
+    command = ["-m", "celery", "-A", "postbacks", "call", NAME, f"--args={json.dumps(['acme', event])}"]
+    done = subprocess.run([sys.executable, *command], capture_output=True, check=False, text=True, timeout=60)
+    with broker.client() as client:
+        sent = [json.loads(raw)["headers"]["id"] for raw in client.lrange(keys.QUEUE, 0, -1)]
+    assert done.stdout.split() == sent
+    assert len(sent) == (0 if error else 1)
+    assert done.stderr.startswith(error)
+    assert len(done.stderr.splitlines()) == len(error[:1])
 
 
 HERE = {
@@ -320,12 +339,16 @@ def test_messages_as_clients_of_other_languages_write_them_are_postbacks(rig):
 def test_our_own_app_may_write_protocol_1(rig, monkeypatch):
     """A deployment that sets task_protocol=1, with Celery's sent events or without."""
     monkeypatch.setitem(app.conf.changes, "task_protocol", 1)
+    monkeypatch.setattr(
+        app.amqp, "create_task_message", app.amqp.as_task_v1
+    )  # Celery has read the setting before
     with Receiver() as receiver:
         set_account("acme", url=receiver.url())
         first = send_postback.delay("acme", EVENT)
         ids = send_postbacks("acme", [EVENT, EVENT])
         monkeypatch.setitem(app.conf.changes, "task_send_sent_event", True)
         last = send_postback.delay("acme", EVENT)
+        assert all("task" not in json.loads(raw)["headers"] for raw in rig.client.lrange(keys.QUEUE, 0, -1))
         assert rig.tick().taken_in == 4
         rig.deliver()
         assert {post.postback_id for post in receiver.received} == {first.id, *ids, last.id}
