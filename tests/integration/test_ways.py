@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from celery import Celery, chain, chord, chunks, group, signature, xmap, xstarmap
+from celery.app.trace import build_tracer
 from celery.canvas import StampingVisitor, maybe_signature
 from helpers import check_places, ended, eventually, running, set_account
 
@@ -241,6 +242,27 @@ def test_celerys_own_tasks_that_call_ours_in_a_worker_send_postbacks(broker, tmp
         eventually(lambda: client.zcard(keys.DEAD) == 2, what="the bad ones' death")
         assert check_places(client) == {"done": 8, "dead": 2}
         assert "Traceback" not in stack.workers[0].log()
+
+
+def test_a_call_as_a_function_in_a_task_of_our_own_worker_is_a_postback(rig):
+    """A deployment may have tasks of its own there: what they send is kept, and a bad event is theirs to hear of."""
+    tell = app.task(name="deployment.tell", shared=False, typing=False)(
+        lambda event: send_postback("acme", event)
+    )
+    try:
+        with Receiver() as receiver:
+            set_account("acme", url=receiver.url())
+            run = build_tracer(tell.name, tell, app=app)
+            sent, refused = (
+                run(str(uuid.uuid4()), (event,), {}, {"id": "t", "delivery_info": {}}).retval
+                for event in (EVENT, BAD)
+            )
+            assert rig.tick().taken_in == 1
+            rig.deliver()
+            assert [post.postback_id for post in receiver.received] == [sent]
+            assert isinstance(refused.exception, InvalidEvent)
+    finally:
+        app.tasks.unregister(tell.name)
 
 
 def test_a_map_that_another_app_puts_into_our_queue_is_kept_whole_among_the_dead(rig):
