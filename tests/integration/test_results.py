@@ -12,17 +12,9 @@ from helpers import set_account
 
 from postbacks import PostbackDead, PostbackSkipped, resend, send_postback, send_postbacks
 from postbacks.errors import UnsupportedOption
-from postbacks.receiver import Answer, Receiver
 
 EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 app = send_postback.app
-
-
-@pytest.fixture
-def receiver():
-    """Answers 200, on /bad 500."""
-    with Receiver(lambda post: Answer(500 if post.path == "/bad" else 200)) as receiver:
-        yield receiver
 
 
 @pytest.fixture

@@ -19,19 +19,12 @@ from postbacks import (
 )
 from postbacks.cli import main
 from postbacks.errors import BrokerUnreachable
-from postbacks.receiver import Answer, Receiver, dead_port
+from postbacks.receiver import dead_port
 
 SUB = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 MO = {"ORIGIN": "SMS_MO", "CODE": "N211", "FROM": "15552312102", "TO": "86717", "TEXT": "STOP",
       "RECEIVED": "2013-11-05T05:41:08-05:00"}  # fmt: skip
 app = send_postback.app
-
-
-@pytest.fixture
-def receiver():
-    """Answers 200, on /bad 500."""
-    with Receiver(lambda post: Answer(500 if post.path == "/bad" else 200)) as receiver:
-        yield receiver
 
 
 @pytest.fixture

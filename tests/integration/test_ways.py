@@ -12,10 +12,12 @@ import subprocess
 import sys
 import uuid
 from datetime import UTC, datetime, timedelta
+from unittest.mock import patch
 
 import pytest
 from celery import Celery, chain, chord, chunks, group, signature, xmap, xstarmap
 from celery.app.trace import build_tracer
+from celery.beat import Scheduler
 from celery.canvas import StampingVisitor, maybe_signature
 from helpers import check_places, ended, eventually, running, set_account
 
@@ -58,6 +60,16 @@ def host() -> Celery:
     return Celery("host", broker=app.conf.broker_url, backend="cache+memory://", set_as_current=False)
 
 
+def periodic(beats_app: Celery) -> None:
+    """What beat does with an entry of ``add_periodic_task``."""
+    beats_app.add_periodic_task(60, s("acme", TYPED), name="hourly")
+    beats_app.finalize()
+    settings = beats_app.conf.beat_schedule["hourly"]
+    with patch.dict(beats_app.conf.beat_schedule, clear=True):
+        scheduler = Scheduler(app=beats_app)
+        scheduler.apply_async(scheduler.Entry(**settings, name="hourly", app=beats_app), advance=False)
+
+
 #: name -> the call, and how many postbacks it is
 SENT = {
     "delay": (lambda: send_postback.delay("acme", EVENT), 1),
@@ -84,6 +96,7 @@ SENT = {
     "another app's send_task": (lambda: host().send_task(NAME, ("acme", EVENT), queue=keys.QUEUE), 1),
     "a signature in another app's worker": (
         lambda: signature(json.loads(json.dumps(s("acme", TYPED))), app=host()).apply_async(), 1),
+    "another app's beat": (lambda: periodic(host()), 1),
     "another app's producer": (
         lambda: [send_postback.apply_async(("acme", EVENT), producer=producer)
                  for producer in [app.amqp.Producer(app.connection_for_write())]], 1),
@@ -246,9 +259,11 @@ def test_celerys_own_tasks_that_call_ours_in_a_worker_send_postbacks(broker, tmp
 
 def test_a_call_as_a_function_in_a_task_of_our_own_worker_is_a_postback(rig):
     """A deployment may have tasks of its own there: what they send is kept, and a bad event is theirs to hear of."""
-    tell = app.task(name="deployment.tell", shared=False, typing=False)(
-        lambda event: send_postback("acme", event)
-    )
+
+    @app.task(name="deployment.tell", shared=False)
+    def tell(event):
+        return send_postback("acme", event)
+
     try:
         with Receiver() as receiver:
             set_account("acme", url=receiver.url())
