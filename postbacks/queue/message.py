@@ -154,8 +154,10 @@ def _decode_protocol_1(envelope: Mapping[str, Any], headers: Mapping[str, Any]) 
         body = _content(envelope, headers)
     except _BODY_ERRORS as error:
         raise Unreadable(f"{_NO_PROTOCOL}: {error}") from None
-    if not isinstance(body, dict) or "task" not in body:
+    if not isinstance(body, dict):
         raise Unreadable(_NO_PROTOCOL)
+    if "task" not in body:
+        raise Unreadable(_NO_PROTOCOL, body.get("id") if is_id(body.get("id")) else None)
     message_id = _check_task(body, headers)
     zone = UTC if body.get("utc", True) else None
     try:

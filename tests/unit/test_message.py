@@ -253,6 +253,7 @@ def test_an_unreadable_message_keeps_its_id_where_it_has_one():
         message_1(task="shop.add"),
         message_1(chord={"task": "x"}),
         message_1(args=7),
+        message_1(without=("task",)),
         message_1(headers={SCHEMA_HEADER: 2}),
     ):
         with pytest.raises(Unreadable) as named:
