@@ -1,4 +1,4 @@
-"""What Celery lets one do with a task that a postback cannot have: refused, with what to write instead."""
+"""Refusals of what Celery offers to do with a task and a postback cannot have, each with what to write instead."""
 
 from __future__ import annotations
 

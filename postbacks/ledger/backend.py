@@ -122,8 +122,13 @@ class LedgerBackend(BaseBackend):
         deadline_s = math.inf if timeout is None else time.monotonic() + timeout
         rounds = 0
         while pending:
-            metas = {one: meta_of(one, record) for one, record in ledger.find_many(pending).items()}
-            pending = [one for one in pending if metas[one]["status"] not in celery_states.READY_STATES]
+            records = ledger.find_many(pending)
+            metas = {postback_id: meta_of(postback_id, record) for postback_id, record in records.items()}
+            pending = [
+                postback_id
+                for postback_id, meta in metas.items()
+                if meta["status"] not in celery_states.READY_STATES
+            ]
             for postback_id in metas.keys() - set(pending):
                 if on_message is not None:
                     on_message(metas[postback_id])

@@ -1,4 +1,4 @@
-"""What several modules of the integration tests need."""
+"""Fixtures that several modules of the integration tests share."""
 
 from __future__ import annotations
 
