@@ -53,6 +53,10 @@ crash: $(VENV)/ready ## Kill anything at any moment, count every postback afterw
 	@$(BIN)/python -m crash $(ARGS); columns=$$?; echo; \
 	$(BIN)/python -m crash.sentinel $(SENTINEL_ARGS); sentinels=$$?; exit $$((columns | sentinels))
 
+.PHONY: crossing
+crossing: $(VENV)/ready ## Let a receiver's end of a connection cross our requests, 200 times each way (two minutes; wants root)
+	@CROSSING_ROUNDS=$${CROSSING_ROUNDS:-20} $(BIN)/python -m pytest tests/crossing -q -rP | grep -E '^crossing|passed|failed'
+
 .PHONY: alerts
 alerts: $(VENV)/ready ## Check the alerts for Prometheus and try each out (promtool; fetched by apt-get where it is missing)
 	@deploy/prometheus/check.sh
@@ -60,6 +64,10 @@ alerts: $(VENV)/ready ## Check the alerts for Prometheus and try each out (promt
 .PHONY: clock
 clock: $(VENV)/ready ## Let a broker's clock jump an hour under load (needs libfaketime: apt-get install faketime)
 	@$(BIN)/python -m crash.clock
+
+.PHONY: variables
+variables: $(VENV)/ready ## List what Celery reads from the environment, to compare with tests/environment/variables.txt
+	@$(BIN)/python tests/environment/variables.py
 
 .PHONY: clean
 clean: ## Remove the environment and caches

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from crash.ledger import CUT_WITHIN, FORGOTTEN, NO_ANSWER, NO_REASON, SHOWN, UNKNOWN
+from crash.ledger import FORGOTTEN, NO_ANSWER, NO_REASON, SHOWN, UNKNOWN
 from crash.plan import KINDS
 from crash.run import SETTINGS, Column, Fsync, Options, run
 
@@ -38,7 +38,7 @@ def _rows(columns: Sequence[Column]) -> list[tuple[str, list[str]]]:
     ]
     rows += [
         row(f"  {reason}", [len(one.twice.get(reason, [])) for one in ledgers])
-        for reason in (UNKNOWN, NO_ANSWER, CUT_WITHIN, FORGOTTEN, NO_REASON)
+        for reason in (UNKNOWN, NO_ANSWER, FORGOTTEN, NO_REASON)
     ]
     rows += [
         row("arrived though not accepted", [one.arrived_unaccepted for one in ledgers]),

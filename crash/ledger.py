@@ -94,11 +94,9 @@ class Ledger:
         return said
 
 
-# Why a postback was sent again though the receiver had taken it. On a kept connection: libcurl takes one that
-# breaks before the first byte of the answer for a dead one, and sends again over a new one, as the same attempt.
+# Why a postback was sent again though the receiver had taken it. Never within an attempt.
 UNKNOWN: Final = "no note (killed before it, or lease lost)"
 NO_ANSWER: Final = "answer lost (cut off, or too late)"
-CUT_WITHIN: Final = "answer lost on a kept connection"
 FORGOTTEN: Final = "note lost with the unwritten tail"
 NO_REASON: Final = "no reason in the ledger"
 
@@ -178,8 +176,6 @@ def _reason(post: Post, posts: Sequence[Post], entry: Entry | None, deaths: Sequ
         return UNKNOWN  # a worker that was frozen for longer than its lease made an earlier attempt's POST after all
     same = [other for other in posts if other.attempt == post.attempt]
     sent_again_within = post is not same[-1]
-    if sent_again_within and post.status == CUT_OFF and len(same) == 2:
-        return CUT_WITHIN
     outcome = entry.outcomes.get(post.attempt) if entry is not None else None
     if sent_again_within or outcome is None or outcome == DELIVERED:
         forgotten = any(abs(death_s - post.at_s) <= FORGOTTEN_S for death_s in deaths)

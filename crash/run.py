@@ -39,6 +39,11 @@ SETTINGS: Final = {
 }
 #: Seconds until a dead process is started again, as a service manager does.
 RESTART_S: Final = 0.3
+#: Seconds after which a fault is tried again that could not be done, and for how long after the load's end.
+TRY_AGAIN_S: Final = 0.2
+TRY_UNTIL_S: Final = 10.0
+#: Seconds that processes may take to start.
+START_WITHIN_S: Final = 60.0
 #: Seconds of data that a power cut takes with ``everysec``.
 POWER_CUT_S: Final = 1.0
 #: Seconds that the broker must have held nothing for it to count as drained.
@@ -117,16 +122,21 @@ class _World:
         )
         stack.callback(self.receiver.kill, group=True)
         self.receiver.start()
-        self.began_s = time.time() + 4
-        url = self._receiver_url()
+        for process in [*self.workers, *self.beats]:
+            stack.callback(process.kill, group=True)
+            process.start()
+        url = _log_with("http", self.receiver).strip()
+        for worker in self.workers:  # on a slow machine the first faults would hit nothing
+            _log_with(" ready.", worker)
+        self.began_s = time.time() + 2  # until the producer has started
+        self.end_s = self.began_s + options.seconds
         args = [
             str(folder), url, str(options.seed), str(options.postbacks), str(options.seconds), str(self.began_s),
         ]  # fmt: skip
         self.producer = PythonProcess("crash.producer", args, env=env, log_path=folder / "producer.log")
+        stack.callback(self.producer.kill, group=True)
+        self.producer.start()
         self.supervised: list[CeleryProcess | PythonProcess] = [*self.workers, *self.beats, self.producer]
-        for process in self.supervised:
-            stack.callback(process.kill, group=True)
-            process.start()
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
         self._restart_at: dict[int, float] = {}
@@ -136,14 +146,6 @@ class _World:
         self.done: list[tuple[float, str]] = []
         self.broker_deaths: list[float] = []
         self.ended_themselves: list[str] = []
-
-    def _receiver_url(self) -> str:
-        deadline_s = time.monotonic() + 30
-        while "http" not in self.receiver.log():
-            if time.monotonic() > deadline_s:
-                raise TimeoutError(f"the receiver did not start: {self.receiver.log()}")
-            time.sleep(0.02)
-        return self.receiver.log().strip()
 
     # -- time -------------------------------------------------------------------------------
 
@@ -177,7 +179,7 @@ class _World:
     # -- faults -----------------------------------------------------------------------------
 
     def do(self, fault: Fault) -> None:
-        """Do it, and plan how it ends. Counted only where it could be done: what is down cannot be killed."""
+        """Do it, and plan how it ends. What is down cannot be killed: that is tried again, and counted once it is done."""
         kind, now_s = fault.kind, time.time()
         acts: dict[str, Callable[[], bool]] = {
             "worker killed": lambda: self._kill(self.workers[fault.target], fault),
@@ -194,6 +196,8 @@ class _World:
         }
         if acts[kind]():
             self.done.append((now_s, kind))
+        elif now_s < self.end_s + TRY_UNTIL_S and not (kind == "producer killed" and self.producer.finished):
+            self.later(now_s + TRY_AGAIN_S, partial(self.do, fault))
 
     def _kill(self, process: CeleryProcess | PythonProcess, fault: Fault) -> bool:
         if not process.alive:
@@ -272,6 +276,16 @@ class _World:
             os.truncate(current, old[-1])
 
 
+def _log_with(words: str, process: CeleryProcess | PythonProcess) -> str:
+    """Wait for these words in a process's log; returns the log."""
+    deadline_s = time.monotonic() + START_WITHIN_S
+    while words not in (log := process.log()):
+        if time.monotonic() > deadline_s:
+            raise TimeoutError(f"{process.log_path.stem} did not start: {log}")
+        time.sleep(0.02)
+    return log
+
+
 def _turn_until(world: _World, done: Callable[[], bool], deadline_s: float) -> bool:
     while not done():
         if time.time() > deadline_s:
@@ -299,7 +313,7 @@ def run(options: Options, fsync: Fsync) -> Column:
         plan = make_plan(options.seed, options.seconds, LEASE_S)
         for fault in plan:
             world.later(world.began_s + fault.at_s, partial(world.do, fault))
-        end_s = world.began_s + options.seconds
+        end_s = world.end_s
         _turn_until(world, lambda: time.time() > end_s and not world.pending(), end_s + 60)
         unfinished = not _turn_until(world, lambda: world.producer.finished, end_s + 60)
         world.proxy.cut_half_open()

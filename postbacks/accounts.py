@@ -21,12 +21,12 @@ from postbacks.broker import broker_errors, client
 from postbacks.catalogue import ORIGINS
 from postbacks.catalogue.faults import quoted
 from postbacks.errors import AccountsUnavailable, BadSetting, InvalidAccount, InvalidUrl, PostbacksError
-from postbacks.extra_headers import MAX_HEADER_CHARACTERS, MAX_HEADERS, header_fault
+from postbacks.extra_headers import check_authorization, check_headers, check_no_user
 from postbacks.guard import early_refusal
 from postbacks.logs import EventLog
 from postbacks.rates import interval_us
 from postbacks.settings import load
-from postbacks.urls import check_url, redacted
+from postbacks.urls import check_stored_url, check_url, redacted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -89,6 +89,7 @@ class Account(BaseModel):
         connect_timeout_s: instead of ``POSTBACKS_CONNECT_TIMEOUT_S``.
         answer_timeout_s: instead of ``POSTBACKS_ANSWER_TIMEOUT_S``.
         headers: fixed extra headers of its POSTs.
+        authorization: value of their Authorization header, sealed by ``vault.seal`` in our own store.
         secrets: what signs its POSTs, the current one first.
         ca_bundle: PEM certificates that its servers' are trusted by, instead of the system's.
         client_cert: PEM client certificate (chain) for mutual TLS.
@@ -109,6 +110,7 @@ class Account(BaseModel):
     connect_timeout_s: float | None = Field(None, gt=0, le=60)
     answer_timeout_s: float | None = Field(None, gt=0, le=60)
     headers: dict[str, str] = Field(default_factory=dict, repr=False)
+    authorization: str | None = Field(None, repr=False)
     secrets: tuple[Secret, ...] = ()
     ca_bundle: str | None = None
     client_cert: str | None = None
@@ -128,25 +130,12 @@ class Account(BaseModel):
     @field_validator("url", "mo_url", "pass_url")
     @classmethod
     def _url(cls, value: str | None) -> str | None:
-        return None if value is None else check_url(value)
+        return None if value is None else check_stored_url(value)
 
     @field_validator("headers")
     @classmethod
     def _headers(cls, value: dict[str, str]) -> dict[str, str]:
-        for name, text in value.items():
-            reason = header_fault(name, text)
-            if reason:
-                raise InvalidAccount(f"The header {name[:60]!r} {reason}.")
-        names = [name.lower() for name in value]
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice is not None:
-            raise InvalidAccount(f"The header {twice!r} stands twice.")
-        size = sum(len(name) + len(text) for name, text in value.items())
-        if len(value) > MAX_HEADERS or size > MAX_HEADER_CHARACTERS:
-            raise InvalidAccount(
-                f"These are {len(value)} headers with {size} characters; "
-                f"at most {MAX_HEADERS} with {MAX_HEADER_CHARACTERS} are allowed."
-            )
+        check_headers(value)
         return value
 
     @field_validator("rate")
@@ -210,7 +199,7 @@ class Account(BaseModel):
         return self.model_copy(update={"secrets": (Secret(value=sealed), *before)})
 
     def resealed(self) -> Account:
-        """The account with its secrets and its client key sealed by the first key.
+        """The account with its secrets, client key and Authorization header sealed by the first key.
 
         Raises:
             BadSetting: the key is missing, or does not open one of them.
@@ -220,8 +209,11 @@ class Account(BaseModel):
             Secret(value=value, expires_ms=secret.expires_ms)
             for value, secret in zip(again, self.secrets, strict=True)
         )
-        key = None if self.client_key is None else vault.seal(vault.unseal(self.client_key))
-        return self.model_copy(update={"secrets": secrets, "client_key": key})
+        others = {
+            name: sealed and vault.seal(vault.unseal(sealed))
+            for name, sealed in (("client_key", self.client_key), ("authorization", self.authorization))
+        }
+        return self.model_copy(update={"secrets": secrets, **others})
 
     def shown(self) -> dict[str, Any]:
         """The account as a listing shows it: no passwords, no secrets, no values of headers."""
@@ -234,7 +226,11 @@ class Account(BaseModel):
             "pinned_keys": list(self.pinned_keys),
         }
         secrets = [{"expires_ms": secret.expires_ms} for secret in self.secrets]
-        extra = {"headers": sorted(self.headers), "secrets": secrets}
+        extra = {
+            "headers": sorted(self.headers),
+            "authorization": bool(self.authorization),
+            "secrets": secrets,
+        }
         pacing = {"weight": self.weight, "rate": self.rate, "max_transfers": self.max_transfers}
         return {"name": self.name, **shown_urls, "off": sorted(self.off), **limits, **extra, **tls, **pacing}
 
@@ -354,12 +350,19 @@ def make_account(name: str, **settings: Any) -> Account:
     """
     try:
         account = Account(name=name, **settings)
+        urls = [url for url in (account.url, account.mo_url, account.pass_url) if url]
+        for url in urls:
+            check_url(url)
     except ValidationError as error:
         reasons = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
         raise InvalidAccount("; ".join(reasons)) from None
     except InvalidUrl as error:
         raise InvalidAccount(str(error)) from None
-    for url in filter(None, (account.url, account.mo_url, account.pass_url)):
+    if account.authorization is not None:
+        if not vault.is_sealed(account.authorization):
+            check_authorization(account.authorization)
+        check_no_user(*urls)
+    for url in urls:
         reason = early_refusal(url, load())
         if reason:
             raise InvalidAccount(

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Final
-from urllib.parse import SplitResult, parse_qs, urlencode, urlsplit
 
 import redis
 from kombu.exceptions import OperationalError
@@ -15,7 +14,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError
 
-from postbacks import sentinel
+from postbacks import broker_url, sentinel
 from postbacks.errors import BrokerUnfit, BrokerUnreachable
 from postbacks.settings import load
 
@@ -24,33 +23,16 @@ MIN_REDIS: Final = (7, 0)
 MIN_VALKEY: Final = (8, 0)
 
 
-def redis_url(url: str) -> str:
-    """The broker URL as redis-py wants it (kombu writes a socket as ``redis+socket://``)."""
-    parts = urlsplit(url)
-    if parts.scheme == "redis+socket":
-        query = {key: values[0] for key, values in parse_qs(parts.query).items()}
-        if "virtual_host" in query:
-            query["db"] = query.pop("virtual_host")
-        return _socket_url("unix", parts, query)
-    return url
-
-
 def kombu_url(url: str) -> str:
-    """The broker URL as kombu wants it (redis-py writes a socket as ``unix://``)."""
+    """Write the broker URL as kombu reads it."""
+    return sentinel.kombu_url(url) if sentinel.is_sentinel(url) else broker_url.parse(url).kombu_url()
+
+
+def kombu_options(url: str, timeout_s: float) -> dict[str, Any]:
+    """Return the transport options that kombu needs beside its URL."""
     if sentinel.is_sentinel(url):
-        return sentinel.kombu_url(url)
-    parts = urlsplit(url)
-    if parts.scheme == "unix":
-        query = {key: values[0] for key, values in parse_qs(parts.query).items()}
-        if "db" in query:
-            query["virtual_host"] = query.pop("db")
-        return _socket_url("redis+socket", parts, query)
-    return url
-
-
-def _socket_url(scheme: str, parts: SplitResult, query: dict[str, str]) -> str:
-    # urlunsplit leaves the // out where it does not know the scheme
-    return f"{scheme}://{parts.netloc}{parts.path}{'?' if query else ''}{urlencode(query)}"
+        return sentinel.kombu_options(url, timeout_s)
+    return broker_url.parse(url).kombu_options()
 
 
 def redacted(url: str) -> str:
@@ -68,25 +50,15 @@ def redacted(url: str) -> str:
 def client_for(url: str, timeout_s: float) -> redis.Redis:
     """One client a URL and process; its connections are pooled and safe to share between threads."""
     with broker_errors(url):
-        try:
-            if sentinel.is_sentinel(url):
-                return sentinel.client(url, timeout_s)
-            target = redis_url(url)
-            # A Unix socket has no other machine that could fall silent, and redis-py takes no keep-alive for it.
-            keepalive = {} if target.startswith("unix:") else {"socket_keepalive": True}
-            return redis.Redis.from_url(
-                target,
-                **keepalive,
-                socket_timeout=timeout_s,
-                socket_connect_timeout=timeout_s,
-                # A script must not be sent twice behind our back; who calls decides.
-                retry=Retry(NoBackoff(), 0),
-            )
-        except (ValueError, TypeError) as error:
-            raise BrokerUnreachable(
-                f"POSTBACKS_BROKER_URL={redacted(url)!r} is no broker URL ({error}); "
-                "write redis://host:6379/0, rediss://…, unix:///path/to/socket?db=0 or sentinel://…/NAME."
-            ) from None
+        if sentinel.is_sentinel(url):
+            return sentinel.client(url, timeout_s)
+        return redis.Redis(
+            **broker_url.parse(url).redis_arguments(),
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            # A script must not be sent twice behind our back; who calls decides.
+            retry=Retry(NoBackoff(), 0),
+        )
 
 
 def client() -> redis.Redis:
@@ -106,9 +78,10 @@ def broker_errors(url: str | None = None) -> Iterator[None]:
     try:
         yield
     except (redis.RedisError, OperationalError, OSError) as error:
-        raise _explained(error, redacted(url or load().broker_url)) from error
+        raise _explained(error, url or load().broker_url) from error
 
 
+_UNKNOWN_AUTHORITY: Final = "has a certificate of an unknown authority; add ?ssl_ca_certs=FILE, its certificate, to POSTBACKS_BROKER_URL"
 #: Words of the server and what they mean. redis-py takes the codes that it knows (READONLY) off the text.
 _RESPONSES: Final = (
     (
@@ -141,9 +114,37 @@ _RESPONSES: Final = (
         BrokerUnfit,
         "is full (maxmemory reached); give it more memory",
     ),
+    # OpenSSL's words about the broker's certificate.
+    (
+        "Key Identifier",
+        BrokerUnreachable,
+        "has a certificate without the key identifiers that Python 3.13 asks for; have it issued anew (docs/settings.md#tls)",
+    ),
+    (
+        "include key usage",
+        BrokerUnreachable,
+        "has a certificate whose authority lacks the key usage that Python 3.13 asks for; make it anew (docs/settings.md#tls)",
+    ),
+    ("certificate has expired", BrokerUnreachable, "has a certificate that has expired; renew it"),
+    (
+        "certificate is not valid for",
+        BrokerUnreachable,
+        "has a certificate for another name; name the host in POSTBACKS_BROKER_URL as the certificate does",
+    ),
+    ("self-signed certificate", BrokerUnreachable, _UNKNOWN_AUTHORITY),
+    ("local issuer certificate", BrokerUnreachable, _UNKNOWN_AUTHORITY),
     ("MISCONF", BrokerUnfit, "cannot write to its disk; see its log"),
     ("loading the dataset", BrokerUnreachable, "is still loading its data; try again in a moment"),
-    ("invalid username-password", BrokerUnfit, "refused the password in POSTBACKS_BROKER_URL"),
+    (
+        "invalid username-password",
+        BrokerUnfit,
+        "refused the password in POSTBACKS_BROKER_URL, or has switched that user off",
+    ),
+    (
+        "without any password configured",
+        BrokerUnfit,
+        "has no password, and POSTBACKS_BROKER_URL has one; set it there or take it out of the URL",
+    ),
     (
         "Authentication required",
         BrokerUnfit,
@@ -154,24 +155,61 @@ _RESPONSES: Final = (
         BrokerUnfit,
         "wants a password; put it into POSTBACKS_BROKER_URL (redis://:password@host)",
     ),
-    ("no permissions", BrokerUnfit, "does not allow this user what postbacks needs; see its ACL"),
     ("DB index", BrokerUnfit, "has no database of that number; correct POSTBACKS_BROKER_URL"),
     ("WRONGTYPE", BrokerUnfit, "holds other data under a key of postbacks; use a database of its own"),
     ("unknown command", BrokerUnfit, "is too old: Redis 7.0 or Valkey 8.0 is needed"),
 )
 
 
+#: Words in which an ACL refuses, of Redis 6 and 7.0, of Redis 7.2 and Valkey, and of both in scripts; what the user may
+#: not do; and the rule that allows it. Outside of ``ACL LOG`` a server names no key, and 7.0 in scripts no command.
+_REFUSALS: Final = (
+    (r"no permissions to run the '([^']+)' command", "run {name}", "allow +{name}"),
+    (r"can't run this command or subcommand", "run a command of a script", "`ACL LOG` there names it"),
+    (r"no permissions to access the '([^']+)' key", "use the key {name}", "allow ~{name}"),
+    (
+        r"no permissions to access (?:a key|one of the keys)|can't access at least one of the keys",
+        "use a key",
+        "allow ~postbacks:* and what else this process uses, `ACL LOG` there names it",
+    ),
+    (r"no permissions to access the '([^']+)' channel", "use the channel {name}", "allow &{name}"),
+    (
+        r"no permissions to access (?:a channel|one of the channels)|can't publish to the channel",
+        "use a channel",
+        "allow &/0.postbacks.control.pidbox and the others of this process (0: the database)",
+    ),
+    (r"no permissions to access database", "use this database", "allow alldbs, or the number in the URL"),
+    (r"no permissions", "do what postbacks needs", "`ACL LOG` there names it"),
+)
+
+
+def refusal(error: Exception, url: str | None = None) -> str | None:
+    """Say which right the URL's user lacks and how it is given; None for any other error."""
+    url = url or load().broker_url
+    login = sentinel.parse(url).login if sentinel.is_sentinel(url) else broker_url.parse(url).login
+    for words, what, rule in _REFUSALS:
+        if refused := re.search(words, str(error), re.IGNORECASE):
+            sentence = (
+                f"The broker at {redacted(url)} does not let its user {login.get('username', 'default')!r} {what}: "
+                f"{rule}; the rules for each kind of process are in docs/settings.md (Rights on the broker)."
+            )
+            return sentence.replace("{name}", refused[1] if refused.re.groups else "")
+    return None
+
+
 def _explained(error: Exception, url: str) -> BrokerUnfit | BrokerUnreachable:
-    text = str(error)
+    shown, text = redacted(url), str(error)
     if isinstance(error, MasterNotFoundError):
-        return BrokerUnreachable(f"The broker at {url} has no primary to talk to: {text.rstrip('.')}.")
+        return BrokerUnreachable(f"The broker at {shown} has no primary to talk to: {text.rstrip('.')}.")
+    if sentence := refusal(error, url):
+        return BrokerUnfit(sentence)
     for mark, kind, advice in _RESPONSES:
         if mark in text:
-            return kind(f"The broker at {url} {advice}.")
+            return kind(f"The broker at {shown} {advice}.")
     if isinstance(error, redis.ResponseError):
-        return BrokerUnfit(f"The broker at {url} answered with an error: {text.rstrip('.')}.")
+        return BrokerUnfit(f"The broker at {shown} answered with an error: {text.rstrip('.')}.")
     return BrokerUnreachable(
-        f"The broker at {url} does not answer ({text.rstrip('.') or type(error).__name__}); "
+        f"The broker at {shown} does not answer ({text.rstrip('.') or type(error).__name__}); "
         "start it (`postbacks up` starts one) or correct POSTBACKS_BROKER_URL."
     )
 

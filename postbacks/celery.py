@@ -1,29 +1,51 @@
-"""What ``celery -A postbacks`` finds: the app with the deployment's configuration applied.
+"""What ``celery -A postbacks`` loads: the app with the deployment's configuration applied.
 
-The configuration is the module ``celeryconfig`` of the working directory, or the one that
-``CELERY_CONFIG_MODULE`` names. Programs that only import ``postbacks`` never load it.
+The configuration is the module ``celeryconfig`` of the working directory, or the one that ``--config`` names on the
+command line. Variables of the environment that configure other Celery apps are not read (docs/environment.md).
+Programs that only import ``postbacks`` never load this module; ``celery -A postbacks.app`` and any other ``-A`` that
+leads to the app does.
 """
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import os
 import sys
 from types import TracebackType
-from typing import NoReturn
+
+from celery.utils.functional import maybe_list
 
 import postbacks.tasks  # noqa: F401 - registers the tasks
-from postbacks.app import BEAT_SCHEDULE
+from postbacks import celery_logs
+from postbacks.app import ROUTES
 from postbacks.app import app as app
-from postbacks.celery_logs import use as use_our_logs
+from postbacks.celeryext import command_line, deployment
 from postbacks.errors import BadSetting, PostbacksError
+from postbacks.logs import EventLog
 from postbacks.settings import load
 
+log = EventLog(__name__)
 
-def _refuse(sentence: str) -> NoReturn:
-    sys.stderr.write(f"postbacks: {sentence}\n")
-    raise SystemExit(2)
+
+def _configure() -> list[str]:
+    """Apply the deployment's configuration; return the variables that are set for other Celery apps.
+
+    Raises:
+        BadSetting: a setting, an option or the configuration cannot be.
+    """
+    load()
+    module_name, not_read = "", list[str]()
+    context = command_line.celery_context()
+    if context is not None:
+        module_name = command_line.check_options(context)
+        not_read = command_line.ignore_environment(context)
+    changes = deployment.read(module_name)
+    # A deployment's own entries stand beside ours, not in their place: the tick, the broker's time-outs.
+    for name in {"beat_schedule", "broker_transport_options"} & changes.keys():
+        changes[name] = {**app.conf[name], **(changes[name] or {})}
+    if changes.get("task_routes"):  # the first that knows a task wins
+        changes["task_routes"] = [ROUTES, *maybe_list(changes["task_routes"])]
+    # What is added later wins. config_from_object would not do: celery 5.7 puts what is added before it.
+    app.add_defaults(changes)
+    return not_read
 
 
 def _print_error(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -37,25 +59,18 @@ def _print_error(kind: type[BaseException], error: BaseException, trace: Traceba
 sys.excepthook = _print_error
 
 try:
-    load()
+    with celery_logs.held():
+        _not_read = _configure()
+        celery_logs.use()
 except BadSetting as error:
-    _refuse(str(error))
-
-_named = os.environ.get("CELERY_CONFIG_MODULE")
-if _named or importlib.util.find_spec("celeryconfig") is not None:
-    try:
-        _module = importlib.import_module(_named or "celeryconfig")
-    except ModuleNotFoundError as error:
-        _refuse(
-            f"the configuration {_named or 'celeryconfig'!r} cannot be loaded: {error}. See CELERY_CONFIG_MODULE."
-        )
-    # What is added later wins. config_from_object would not do: celery 5.7 puts what is added before it.
-    _changes = {name: value for name, value in vars(_module).items() if not name.startswith("_")}
-    if "beat_schedule" in _changes:  # a deployment's own entries stand beside the tick, not in its place
-        _changes["beat_schedule"] = BEAT_SCHEDULE | _changes["beat_schedule"]
-    app.add_defaults(_changes)
-
-use_our_logs()
+    sys.stderr.write(f"postbacks: {error}\n")
+    raise SystemExit(2) from None
+if _not_read:
+    log.warning(
+        "settings.not_read",
+        "postbacks is configured by POSTBACKS_… and celeryconfig.py alone; see docs/environment.md",
+        variables=",".join(_not_read),
+    )
 # In a process of `celery -A postbacks` ours is the app that is meant where none is named: Flower looks
 # results up so, in threads of its own.
 app.set_default()

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from logging.handlers import MemoryHandler
 from typing import Any, Final
 
 import celery.apps.beat
@@ -68,6 +70,19 @@ def _say_in_log(message: str, stream: Any = None) -> None:
 
 def _on_worker_set_up(instance: Any, **_: Any) -> None:
     instance.quiet = True
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Hold back what is logged until the form of the logs is known."""
+    root, handler = logging.getLogger(), MemoryHandler(capacity=100)
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        for record in handler.buffer:
+            logging.getLogger(record.name).handle(record)
 
 
 def use() -> None:

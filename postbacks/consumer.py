@@ -1,25 +1,50 @@
-"""Our worker's consumer: it outlives a connection whose closing fails."""
+"""Our worker's consumer: it outlives a connection whose closing fails, and names a right that the broker denies it."""
 
 from __future__ import annotations
 
-from celery.worker.consumer import Consumer
+import time
+from typing import Final
 
+from celery.worker.consumer import Consumer
+from kombu.exceptions import OperationalError
+from redis import ResponseError
+
+from postbacks.broker import refusal
 from postbacks.logs import EventLog
 
 log = EventLog(__name__)
 
+#: Seconds until the worker tries again what the broker has refused; without them it would do nothing else.
+REFUSED_PAUSE_S: Final = 1.0
+
 
 class SteadyConsumer(Consumer):
-    """Mirrors ``celery.worker.consumer.Consumer``; differs in passing over what kombu raises as it closes.
+    """Mirrors ``celery.worker.consumer.Consumer``; differs in what it does with two kinds of errors.
 
     In kombu 5.7 a lost connection is closed twice over, and the second time its channel wants to restore what
     is unacknowledged on a connection that is gone (``'NoneType' object has no attribute 'hostname'``), which no
     list of connection errors holds: Celery would end the worker. Ticks and wake-ups carry nothing, so there is
     nothing to restore.
+
+    A right that the broker's user lacks Celery takes for a lost connection, names by its class and tries again
+    without a pause, or it ends with a traceback.
     """
+
+    def start(self) -> None:
+        """Consume; end the worker with a sentence where kombu gives up what the broker refuses."""
+        try:
+            super().start()
+        except (OperationalError, ResponseError) as error:
+            if (sentence := refusal(error)) is None:
+                raise
+            log.error("worker.refused", sentence)  # noqa: TRY400 - a line, not a trace
+            raise SystemExit(2) from None
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """Close what is left of the connection, before a new one is made."""
+        if sentence := refusal(exc):
+            log.error("worker.refused", f"{sentence} The worker tries again.")
+            time.sleep(REFUSED_PAUSE_S)
         try:
             super().on_connection_error_after_connected(exc)
         except AttributeError as error:

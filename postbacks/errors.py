@@ -79,7 +79,7 @@ class UnsupportedOption(PostbacksError):
 
 
 class BadSetting(PostbacksError):
-    """Raised when a ``POSTBACKS_…`` variable has a value that cannot be."""
+    """Raised when a ``POSTBACKS_…`` variable, an option of Celery or the deployment's configuration cannot be."""
 
 
 class BrokerError(PostbacksError):

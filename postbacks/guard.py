@@ -9,14 +9,11 @@ error when it is set, and never the only guard.
 from __future__ import annotations
 
 import ipaddress
-import socket
-import unicodedata
-from contextlib import suppress
 from functools import lru_cache
 from typing import Final
-from urllib.parse import unquote, urlsplit
 
 from postbacks.settings import Networks, Settings
+from postbacks.urls import read_url
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -68,9 +65,9 @@ def refusal(address: str, port: int, settings: Settings) -> str | None:
         port: of the connection.
         settings: allowed and denied networks, allowed ports. A denial wins.
     """
-    if not any(first <= port <= last for first, last in settings.allowed_ports):
-        return f"port {port} is not among POSTBACKS_ALLOWED_PORTS"
-    return _network_refusal(address, settings.allowed_networks, settings.denied_networks)
+    return _port_refusal(port, settings) or _network_refusal(
+        address, settings.allowed_networks, settings.denied_networks
+    )
 
 
 @lru_cache(maxsize=4096)
@@ -99,40 +96,24 @@ def _network_refusal(address: str, allowed: Networks, denied: Networks) -> str |
 def early_refusal(url: str, settings: Settings) -> str | None:
     """Why a URL can never be reached, as far as that can be told without DNS; None where it may be.
 
-    The host is read as libcurl and the system's resolver would read it: octal, hexadecimal, decimal and
-    short forms of IPv4 are addresses, too, and so is what becomes one by percent-decoding or by IDNA.
+    The URL is read as it is sent: octal, hexadecimal, decimal and short forms of IPv4 are addresses, too, and so
+    is what becomes one by percent-decoding.
 
     Raises:
-        ValueError: the URL cannot be read.
+        InvalidUrl: it cannot be sent to.
     """
-    parts = urlsplit(url)
-    if settings.https_only and parts.scheme != "https":
+    wanted = read_url(url)
+    if settings.https_only and wanted.scheme != "https":
         return "only https is allowed (POSTBACKS_HTTPS_ONLY)"
-    host = unicodedata.normalize("NFKC", unquote(parts.hostname or "")).replace("\u3002", ".").rstrip(".")
-    port = parts.port if parts.port is not None else (443 if parts.scheme == "https" else 80)
-    address = _literal(host)
-    if address is None and (host == "localhost" or host.endswith(".localhost")):
-        address = "127.0.0.1"  # RFC 6761 6.3
-    if address is not None:
-        return refusal(address, port, settings)
-    if not any(first <= port <= last for first, last in settings.allowed_ports):
-        return f"port {port} is not among POSTBACKS_ALLOWED_PORTS"
-    return None
+    if wanted.is_address or wanted.is_local:
+        return refusal("127.0.0.1" if wanted.is_local else wanted.host, wanted.port, settings)
+    return _port_refusal(wanted.port, settings)
 
 
-def is_name(host: str) -> bool:
-    """Whether a host must be looked up: neither an address in any form nor one of this machine's names."""
-    return _literal(host) is None and host != "localhost" and not host.endswith(".localhost")
-
-
-def _literal(host: str) -> str | None:
-    """The numeric address that a host is, in whatever form it is written; None for a name."""
-    with suppress(ValueError):
-        return str(ipaddress.ip_address(host.partition("%")[0] if ":" in host else host))
-    try:
-        return socket.inet_ntoa(socket.inet_aton(host))
-    except (OSError, UnicodeError):
+def _port_refusal(port: int, settings: Settings) -> str | None:
+    if any(first <= port <= last for first, last in settings.allowed_ports):
         return None
+    return f"port {port} is not among POSTBACKS_ALLOWED_PORTS"
 
 
 def _special(numeric: Address) -> str | None:

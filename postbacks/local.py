@@ -44,6 +44,16 @@ _BROKER_CONFIG = {
     # Postbacks come and go: rewritten from 64 MB on (the server's default), most of the work would be wasted.
     "auto-aof-rewrite-min-size": "256mb",
 }
+#: Variables that Celery's command line reads before it loads an app; for any other name it asks with ``CELERY_``.
+_CELERYS_OPTIONS = {
+    "APP",
+    "BROKER_URL",
+    "CONFIG_MODULE",
+    "LOADER",
+    "NO_COLOR",
+    "RESULT_BACKEND",
+    "SKIP_CHECKS",
+}
 #: Ends with its standard input, and takes its process group along. Signals to the group alone do not end it.
 _GUARD = "trap '' HUP INT TERM; read -r _; kill -KILL 0"
 
@@ -265,7 +275,7 @@ class CeleryProcess(_Process):
     """A ``celery worker``, ``celery beat`` or ``celery flower``, which may be started again after its end.
 
     Args:
-        env: variables over those of this process.
+        env: variables over those of this process, of which those for Celery's own options are left out.
         log_path: the file that its output is appended to.
         cwd: where it runs; this process's directory when not given.
         app: what ``celery -A`` is given.
@@ -289,7 +299,12 @@ class CeleryProcess(_Process):
 
     def start(self) -> None:
         """Start it, without waiting until it is ready. What is left of its last run is killed."""
-        self._spawn(self._command, env={**os.environ, **self._env}, cwd=self._cwd)
+        ambient = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("CELERY_") and name not in _CELERYS_OPTIONS
+        }
+        self._spawn(self._command, env={**ambient, **self._env}, cwd=self._cwd)
 
     def stop(self, timeout_s: float = DRAIN_S) -> None:
         """Terminate it, wait, and kill what is left of its process group."""

@@ -13,12 +13,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import parse_qs, quote, unquote
+from urllib.parse import quote, unquote
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
+
+from postbacks.broker_url import read_options
 
 #: Where a sentinel listens by default.
 PORT: Final = 26379
@@ -27,7 +29,7 @@ FORM: Final = "sentinel://[:password@]host1:26379,host2:26379,host3:26379/NAME_O
 #: own connection and answer need the rest.
 _SHARE: Final = 0.5
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::(\d{1,5}))?", re.ASCII)
-_OPTIONS: Final = {"db", "sentinel_username", "sentinel_password"}
+_OPTIONS: Final = ("db", "sentinel_username", "sentinel_password")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,6 @@ def parse(url: str) -> SentinelUrl:
     head, _, query = url.removeprefix("sentinel://").partition("?")
     user_info, _, rest = head.rpartition("@")
     names, _, name = rest.partition("/")
-    options = {key: values[0] for key, values in parse_qs(query, keep_blank_values=True).items()}
     hosts = []
     if "://" in head:
         raise ValueError(f"it has several URLs, as kombu writes it; write {FORM}")
@@ -76,8 +77,7 @@ def parse(url: str) -> SentinelUrl:
         hosts.append((found[1].strip("[]"), port))
     if not name or "/" in name:
         raise ValueError(f"the name of the primary is missing behind the hosts; write {FORM}")
-    if unknown := sorted(options.keys() - _OPTIONS):
-        raise ValueError(f"{unknown[0]!r} is no option of it; there are {', '.join(sorted(_OPTIONS))}")
+    options = read_options(query, _OPTIONS)
     if not re.fullmatch(r"\d{1,9}", db := options.get("db", "0"), re.ASCII):
         raise ValueError("db is no number of a database")
     user, _, password = user_info.partition(":")

@@ -5,6 +5,7 @@ Each is read from the environment as ``POSTBACKS_`` and its name in upper case.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Mapping
@@ -12,10 +13,10 @@ from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from postbacks import sentinel
+from postbacks import broker_url, sentinel
 from postbacks.errors import BadSetting
 
 #: More says nothing that less does not.
@@ -27,6 +28,13 @@ Networks = tuple[IPv4Network | IPv6Network, ...]
 
 _PROXY = re.compile(
     r"https?://(?:[\w.~%!$&'()*+,;=-]*(?::[\w.~%!$&'()*+,;=-]*)?@)?[\w.-]+(?::\d{1,5})?/?", re.ASCII
+)
+
+#: The address that Kubernetes gives a Service in ``<SERVICE>_PORT``, in every pod of its namespace.
+_SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://\S+", re.ASCII | re.IGNORECASE)
+#: The other variables of a Service: ``<SERVICE>_SERVICE_HOST``, ``<SERVICE>_PORT_9464_TCP_ADDR`` and their like.
+_SERVICE_NAME = re.compile(
+    r"POSTBACKS_\w*(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT_\d+_(?:TCP|UDP|SCTP)(?:_\w+)?)"
 )
 
 
@@ -212,14 +220,22 @@ class Settings(BaseSettings):
         description="Seconds that a postback of a working receiver may wait before the system is not healthy.",
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _without_service_links(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in values.items() if not _is_service_link(name.upper(), value)}
+
     @field_validator("broker_url")
     @classmethod
     def _broker(cls, value: str) -> str:
+        value = value.strip()  # a file that it is read from often ends with a new line
         scheme = value.partition("://")[0].lower()
         if "cluster" in scheme:
             raise ValueError("Celery 5.7 cannot use Redis Cluster; use one server, or several with Sentinel")
         if sentinel.is_sentinel(value):
             sentinel.parse(value)
+        else:
+            broker_url.parse(value)
         return value
 
     @field_validator("proxy_url")
@@ -275,6 +291,8 @@ def load() -> Settings:
     Raises:
         BadSetting: names the variable, its value and what it should be.
     """
+    if sentence := service_links():
+        logging.getLogger(__name__).warning(sentence)
     try:
         return Settings()
     except ValidationError as error:
@@ -294,10 +312,43 @@ def _shown(fault: Mapping[str, Any]) -> str:
     )
 
 
+def _is_service_link(name: str, value: object) -> bool:
+    """True if Kubernetes may have made the value of a variable that ends so; no port or host looks like it."""
+    return (
+        name.endswith(("_PORT", "_HOST", "_ADDR"))
+        and isinstance(value, str)
+        and _SERVICE_ADDRESS.fullmatch(value) is not None
+    )
+
+
+def service_links() -> str:
+    """Return one sentence about settings that Kubernetes has set and that are ignored; "" if there are none."""
+    names = sorted(
+        name
+        for name, value in os.environ.items()
+        if name.removeprefix("POSTBACKS_").lower() in Settings.model_fields and _is_service_link(name, value)
+    )
+    if not names:
+        return ""
+    shown = " and ".join(f"{name}={os.environ[name]}" for name in names)
+    service = names[0].rpartition("_")[0].lower().replace("_", "-")
+    return (
+        f"{shown} is ignored: Kubernetes sets it in every pod beside a Service of the name {service}. "
+        "Write enableServiceLinks: false into the pod's spec."
+    )
+
+
 def unknown_names() -> list[str]:
     """Variables of the environment that look like settings and are none: most likely misspelt."""
     known = {f"POSTBACKS_{name.upper()}" for name in Settings.model_fields} | {
         "POSTBACKS_DEBUG",
         "POSTBACKS_VERIFY_SECRET",
     }
-    return sorted(name for name in os.environ if name.startswith("POSTBACKS_") and name not in known)
+    return sorted(
+        name
+        for name, value in os.environ.items()
+        if name.startswith("POSTBACKS_")
+        and name not in known
+        and not _SERVICE_NAME.fullmatch(name)
+        and not _is_service_link(name, value)
+    )

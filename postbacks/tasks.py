@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from celery.exceptions import MaxRetriesExceededError
 
@@ -14,30 +14,38 @@ from postbacks import accounts, keys
 from postbacks.app import DELIVER, DISPATCH, SEND_POSTBACK, app
 from postbacks.broker import broker_errors, check, client
 from postbacks.catalogue import Event, parse_event
+from postbacks.celeryext.refusals import RefusingTask, refuse, signature_arguments
 from postbacks.control import cancel as cancel
 from postbacks.delivery import process, quarantine, stopping
 from postbacks.delivery.claims import Claimed, Held
 from postbacks.delivery.notes import Decision
 from postbacks.delivery.outcomes import Outcome
 from postbacks.delivery.single import post_order
-from postbacks.errors import BrokerError, InvalidEvent, PostbackFailed, UnsupportedOption
+from postbacks.errors import BrokerError, InvalidEvent
 from postbacks.ledger.record import id_text
 from postbacks.ledger.states import WAITING
 from postbacks.logs import EventLog
 from postbacks.queue.envelope import Template, Templates, new_id
 from postbacks.queue.intake import Intake, Order, check_order
 from postbacks.queue.message import MAPS, SCHEMA, SCHEMA_HEADER, Message
-from postbacks.queue.options import check_options
+from postbacks.queue.options import Options, check_options
 from postbacks.queue.publish import DirectProducer
 from postbacks.queue.scripts import Scripts
 from postbacks.queue.tick import Tick
-from postbacks.refusals import MANY, RefusingTask, refuse
 from postbacks.results import PostbackResult as PostbackResult
+from postbacks.results import eager_ids
 from postbacks.settings import load
 from postbacks.taskevents import replayed
 from postbacks.taskevents.facts import args_of
 from postbacks.urls import check_url
 from postbacks.worker import EventSwitch, PoolCheck, Quarantine, Stopping, TickTask, WakeTask
+
+if TYPE_CHECKING:
+    from celery.canvas import Signature
+    from celery.result import EagerResult
+
+    AccountName = str | int | uuid.UUID
+    EventOrTags = Event | Mapping[str, Any]
 
 log = EventLog(__name__)
 
@@ -62,17 +70,30 @@ class PostbackTask(RefusingTask):
 
     abstract = True
 
+    # For type checkers, as Celery has no types. When run, Celery's own methods pass everything on to
+    # `apply_async`, where a wrong call gets a sentence instead of a TypeError.
+    if TYPE_CHECKING:
+
+        def __call__(
+            self, account: AccountName, event: EventOrTags, *, url: str | None = None
+        ) -> dict[str, Any]: ...
+        def delay(
+            self, account: AccountName, event: EventOrTags, *, url: str | None = None
+        ) -> PostbackResult: ...
+        def s(self, account: AccountName, event: EventOrTags, *, url: str | None = None) -> Signature: ...
+        def si(self, account: AccountName, event: EventOrTags, *, url: str | None = None) -> Signature: ...
+
     def apply_async(
         self,
         args: Sequence[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
         task_id: str | uuid.UUID | None = None,
         producer: Any = None,
-        link: Any = None,
-        link_error: Any = None,
+        link: None = None,
+        link_error: None = None,
         shadow: str | None = None,
-        **options: Any,
-    ) -> Any:
+        **options: Unpack[Options],
+    ) -> PostbackResult:
         """Check event and URL, then send the message; no account is looked up.
 
         Mirrors ``celery.app.task.Task.apply_async``; differs in checking, and in that the call that
@@ -100,7 +121,7 @@ class PostbackTask(RefusingTask):
         """
         if _deciding.asked:
             _deciding.countdown_s = options.get("countdown")
-            return None
+            return None  # type: ignore[return-value] # Task.retry looks at no result
         postback_id: str | None = id_text(task_id)
         if options or link or link_error or postback_id is not None:
             check_options(task_id=postback_id, link=link, link_error=link_error, **options)
@@ -117,7 +138,7 @@ class PostbackTask(RefusingTask):
         if producer is None and not options.get("connection") and not app.conf.task_always_eager:
             producer = DirectProducer()
         with broker_errors():
-            return super().apply_async(
+            result: PostbackResult = super().apply_async(
                 (order.account, order.event.to_mapping()),
                 {"url": order.url} if order.url else {},
                 task_id=postback_id,
@@ -125,6 +146,7 @@ class PostbackTask(RefusingTask):
                 shadow=shadow,
                 **options,
             )
+        return result
 
     def send_quickly(
         self, template: Template, producer: DirectProducer, postback_id: str, order: Order
@@ -152,12 +174,12 @@ class PostbackTask(RefusingTask):
 
     def apply(
         self,
-        args: Sequence[Any] | None = None,
+        args: Sequence[Any],
         kwargs: Mapping[str, Any] | None = None,
         *,
         task_id: str | uuid.UUID | None = None,
         **options: Any,
-    ) -> Any:
+    ) -> EagerResult:
         """Make one POST here and now, with no ledger and no resend.
 
         Mirrors ``celery.app.task.Task.apply``; differs in checking the arguments first, as ``apply_async`` does.
@@ -181,7 +203,7 @@ class PostbackTask(RefusingTask):
         in being immutable: the result of the task before it in a chain is no argument of a postback.
         """
         if not _deciding.asked:
-            args, kwargs = _signed(args or (), kwargs or {})
+            args, kwargs = signature_arguments(args or (), kwargs or {})
         signature = super().signature(args, kwargs, *starargs, **starkwargs)
         signature.set(queue=keys.QUEUE, immutable=True)
         return signature
@@ -189,16 +211,6 @@ class PostbackTask(RefusingTask):
     def AsyncResult(self, task_id: str | uuid.UUID, **kwargs: Any) -> PostbackResult:  # noqa: N802 - Celery's name
         """The future of a postback by its id, which may be a UUID."""
         return PostbackResult(task_id, backend=self.backend, task_name=self.name, app=self.app, **kwargs)
-
-
-def _signed(args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    try:
-        order = check_order(args, kwargs)
-    except UnsupportedOption as error:
-        raise UnsupportedOption(
-            f"{error} A signature of it takes no arguments later; for many write {MANY}."
-        ) from None
-    return (order.account, order.event.to_mapping()), {"url": order.url} if order.url else {}
 
 
 def _check_broker() -> None:
@@ -213,16 +225,22 @@ def _check_broker_once(_url: str) -> None:
         log.warning("broker.unsafe", warning)
 
 
-@app.task(
-    name=SEND_POSTBACK,
-    bind=True,
-    base=PostbackTask,
-    shared=False,
-    acks_late=True,
-    acks_on_failure_or_timeout=False,
-    trail=False,
-    typing=False,
-)
+def _register(function: Callable[..., Any]) -> PostbackTask:
+    """Register ``send_postback``; a decorator of our own, since Celery's hides the type from checkers."""
+    task: PostbackTask = app.task(
+        name=SEND_POSTBACK,
+        bind=True,
+        base=PostbackTask,
+        shared=False,
+        acks_late=True,
+        acks_on_failure_or_timeout=False,
+        trail=False,
+        typing=False,
+    )(function)
+    return task
+
+
+@_register
 def send_postback(
     self: Any, account: str, event: Event | Mapping[str, Any], *, url: str | None = None
 ) -> Any:
@@ -334,7 +352,7 @@ def decide(postback: Claimed | Held, outcome: Outcome) -> Decision:
 
 
 def send_postbacks(
-    account: str, events: Iterable[Event | Mapping[str, Any]], *, url: str | None = None
+    account: AccountName, events: Iterable[EventOrTags], *, url: str | None = None
 ) -> list[str]:
     """Send many events of one account, in pipelined batches.
 
@@ -365,7 +383,7 @@ def send_postbacks(
     account = accounts.check_name(account)
     given = {} if url is None else {"url": check_url(url)}
     if app.conf.task_always_eager:
-        return _post_eagerly(account, checked, given)
+        return eager_ids([send_postback.apply_async((account, event), given) for event in checked])
     ids = [new_id() for _ in checked]
     _check_broker()
     template = _templates.get()
@@ -376,18 +394,6 @@ def send_postbacks(
             else:
                 send_postback.send_quickly(template, producer, postback_id, Order(account, event, url))
     return ids
-
-
-def _post_eagerly(account: str, events: Sequence[Event], url: Mapping[str, str]) -> list[str]:
-    """POST each, as ``delay`` does in eager mode; ids alone would hide the failures, so they are raised."""
-    results = [send_postback.apply_async((account, event), url) for event in events]
-    failed = [(number, result) for number, result in enumerate(results, start=1) if not result.successful()]
-    if failed:
-        number, result = failed[0]
-        raise PostbackFailed(
-            f"{len(failed)} of {len(results)} postbacks failed in eager mode; event {number}: {result.result}"
-        ) from result.result
-    return [result.id for result in results]
 
 
 def resend(postback_id: str | uuid.UUID) -> str:

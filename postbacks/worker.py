@@ -86,6 +86,11 @@ class PoolCheck(bootsteps.StartStopStep):
             _refuse(
                 "a concurrency of 1 cannot deliver and tick at the same time; use --concurrency 2 or more."
             )
+        if pool == "prefork" and worker.pool_start_method != "fork":
+            _refuse(
+                "children that are spawned share no delivering loops with their worker; "
+                "use --pool-start-method fork."
+            )
         for name in unknown_names():
             log.warning("settings.unknown", f"{name} is no setting of postbacks: is it spelt right?")
         try:
@@ -145,7 +150,7 @@ class WakeTask(Task):
     """``deliver``'s class: what wakes a worker depends on no clock, and ends by itself when it stops."""
 
     abstract = True
-    Request = "postbacks.worker:WakeRequest"
+    Request = WakeRequest
 
 
 class TickTask(WakeTask):

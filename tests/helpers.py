@@ -123,9 +123,16 @@ def environment(**values: str) -> Iterator[None]:
         settings.load.cache_clear()
 
 
+class BrokerAt:
+    """A broker as ``running`` wants it, at a URL that is not the embedded broker's."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+
 @contextmanager
 def running(
-    broker: EmbeddedBroker,
+    broker: EmbeddedBroker | BrokerAt,
     log_dir: Path,
     *,
     pool: str = "threads",
@@ -151,6 +158,12 @@ def running(
         for log in sorted(folder.iterdir()):
             print(f"--- {log.name}\n{log.read_text(errors='replace')[-6000:]}")
         raise
+
+
+def free_port() -> int:
+    """A port that was free a moment ago."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return taken.getsockname()[1]
 
 
 @contextmanager

@@ -15,11 +15,55 @@ from cryptography.hazmat.primitives.asymmetric import ec
 _NAME = x509.NameOID.COMMON_NAME
 
 
+def sign(
+    builder: x509.CertificateBuilder,
+    key: ec.EllipticCurvePrivateKey,
+    issuer_key: ec.EllipticCurvePrivateKey,
+    *,
+    ca: bool,
+    without: str = "",
+) -> x509.Certificate:
+    """Sign a certificate.
+
+    Args:
+        builder: it, but for its signature and the extensions that every certificate has.
+        key: its own.
+        issuer_key: the authority's.
+        ca: whether it is an authority.
+        without: ``identifiers`` or ``usage``. It lacks them then, and Python 3.13 does not trust it.
+    """
+    usage = dict.fromkeys(
+        ("content_commitment", "data_encipherment", "key_encipherment", "encipher_only", "decipher_only"),
+        False,
+    )
+    builder = builder.add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+    if without != "identifiers":
+        builder = builder.add_extension(
+            x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
+        ).add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False
+        )
+    if without != "usage":
+        builder = builder.add_extension(
+            x509.KeyUsage(
+                digital_signature=True, key_cert_sign=ca, crl_sign=ca, key_agreement=False, **usage
+            ),
+            critical=True,
+        )
+    return builder.sign(issuer_key, hashes.SHA256())
+
+
 class Identity:
     """A certificate with its key; without an issuer it has signed itself."""
 
     def __init__(
-        self, name: str, *, days: float = 30, issuer: Identity | None = None, host: str = "127.0.0.1"
+        self,
+        name: str,
+        *,
+        days: float = 30,
+        issuer: Identity | None = None,
+        host: str = "127.0.0.1",
+        without: str = "",
     ) -> None:
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.subject = x509.Name([x509.NameAttribute(_NAME, name)])
@@ -29,7 +73,7 @@ class Identity:
             alternative: x509.GeneralName = x509.IPAddress(ipaddress.ip_address(host))
         except ValueError:
             alternative = x509.DNSName(host)
-        self.certificate = (
+        builder = (
             x509.CertificateBuilder()
             .subject_name(self.subject)
             .issuer_name(by.subject)
@@ -38,9 +82,8 @@ class Identity:
             .not_valid_before(now - timedelta(days=60))
             .not_valid_after(now + timedelta(days=days))
             .add_extension(x509.SubjectAlternativeName([alternative]), critical=False)
-            .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
-            .sign(by.key, hashes.SHA256())
         )
+        self.certificate = sign(builder, self.key, by.key, ca=issuer is None, without=without)
 
     @property
     def cert_pem(self) -> str:

@@ -31,7 +31,7 @@ _LABELS = {"url": "Postback URL", "mo_url": "MO URL", "pass_url": "Pass URL", "o
 _DROPS = {
     "connect-timeout": ("connect_timeout_s",),
     "answer-timeout": ("answer_timeout_s",),
-    "headers": ("headers",),
+    "headers": ("headers", "authorization"),
     "ca-bundle": ("ca_bundle",),
     "client-cert": ("client_cert", "client_key"),
     "pins": ("pinned_keys",),
@@ -78,7 +78,7 @@ def _file(name: str, what: str) -> Callable[[Callable[..., None]], Callable[...,
     "headers",
     multiple=True,
     metavar="'NAME: VALUE'",
-    help="Add a header to every POST; may be given again. 'NAME:' takes it off.",
+    help="Add a header to every POST; may be given again. 'NAME:' takes it off. Authorization is encrypted in the store.",
 )
 @_file("--ca-bundle", "PEM certificates to trust instead of the system's.")
 @_file("--client-cert", "PEM client certificate, for mutual TLS.")
@@ -133,13 +133,23 @@ def set_(
         if (value := plain_options[key]) is not None
     }
     lines = _headers(headers)
+    authorization = _take_authorization(lines)
     given |= _tls(ca_bundle, client_cert, client_key)
     if off:
         given["off"] = frozenset(off)
     whole = not given.keys().isdisjoint(_LABELS)
-    if (whole and given.keys().isdisjoint({"url", "mo_url", "pass_url"})) or not (given or lines or drop):
+    if (whole and given.keys().isdisjoint({"url", "mo_url", "pass_url"})) or not (
+        given or lines or drop or authorization is not None
+    ):
         raise _no_url()
-    asked = make_account(name, **given, headers={header: value for header, value in lines.items() if value})
+    asked = make_account(
+        name,
+        **given,
+        headers={header: value for header, value in lines.items() if value},
+        authorization=authorization or None,
+    )
+    if authorization is not None:
+        given["authorization"] = _sealed_authorization(authorization)
     if whole:
         given |= {key: getattr(asked, key) for key in _LABELS}
     dropped = {
@@ -194,6 +204,41 @@ def _headers(lines: tuple[str, ...]) -> dict[str, str]:
         # Spaces around it alone: a line's end in a header is to be refused, and not taken off.
         headers[name] = value.strip(" \t")
     return headers
+
+
+def _take_authorization(lines: dict[str, str]) -> str | None:
+    """Take the Authorization header out of the others: its value, empty to take it off; None where it is not given."""
+    names = [name for name in lines if name.lower() == "authorization"]
+    if len(names) > 1:
+        raise click.UsageError("The header 'authorization' stands twice.")
+    return lines.pop(names[0]) if names else None
+
+
+def _sealed_authorization(text: str) -> str | None:
+    """Seal the value of an Authorization header for the store; None for an empty one.
+
+    Workers of versions before it would send without it, so it is refused while one of them works.
+    """
+    from postbacks.broker import client
+    from postbacks.doctor.versions import AUTHORIZATION_SINCE, is_before, read_versions
+    from postbacks.errors import InvalidAccount
+    from postbacks.queue.scripts import Scripts
+    from postbacks.vault import seal
+
+    if not text:
+        return None
+    sealed = seal(text)
+    older = [
+        f"{version} {' and '.join(sorted(work))}"
+        for version, work in sorted(read_versions(Scripts(client())).items())
+        if is_before(version, AUTHORIZATION_SINCE)
+    ]
+    if older:
+        raise InvalidAccount(
+            f"A worker of an older version is at work ({', '.join(older)}) and would send without the header "
+            "Authorization. Replace it first; a minute after its last tick this can be set (docs/upgrading.md)."
+        )
+    return sealed
 
 
 def _without(headers: dict[str, str], names: dict[str, str]) -> dict[str, str]:
@@ -265,6 +310,8 @@ def _extras(found: Account) -> dict[str, str]:
         lines["open at most"] = f"{found.max_transfers} POSTs"
     if found.headers:
         lines["headers"] = plain(", ".join(sorted(found.headers)))
+    if found.authorization:
+        lines["Authorization"] = "yes, not shown"
     if found.secrets:
         ends = [f"one more until {iso(secret.expires_ms)}" for secret in found.secrets if secret.expires_ms]
         lines["signed"] = ", ".join(["yes", *ends])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from rich.console import Console
     from rich.table import Table
@@ -175,11 +175,26 @@ def print_table(table: Table) -> None:
     if console.is_terminal:
         console.print(table)
         return
-    wide = Console(width=5_000, color_system=None)
-    with wide.capture() as captured:
-        wide.print(table)
-    for line in captured.get().splitlines():
-        click.echo(line.rstrip())
+    for line in _lines(table, console.width // 2):
+        click.echo(line)
+
+
+def _lines(table: Table, width_max: int) -> Iterator[str]:
+    """Yield a table's rows, a line each; a cell wider than ``width_max`` pads no row but its own."""
+    from rich.cells import cell_len
+
+    columns = [[str(column.header), *map(str, column.cells)] for column in table.columns]
+    widths = [
+        max((size for cell in cells if (size := cell_len(cell)) <= width_max), default=0) for cells in columns
+    ]
+    for number, row in enumerate(zip(*columns, strict=True)):
+        padded = []
+        for cell, width, column in zip(row, widths, table.columns, strict=True):
+            room = " " * (width - cell_len(cell))
+            padded.append(room + cell if column.justify == "right" else cell + room)
+        yield "   ".join(padded).rstrip()
+        if number == 0:
+            yield "─" * (sum(widths) + 3 * (len(widths) - 1))
 
 
 def stderr_console() -> Console:

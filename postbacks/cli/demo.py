@@ -116,7 +116,7 @@ def _set_environment(broker: EmbeddedBroker, countdown_s: float) -> None:
     from postbacks.settings import load
 
     for name in list(os.environ):
-        if (name.startswith("POSTBACKS_") and name != "POSTBACKS_DEBUG") or name == "CELERY_CONFIG_MODULE":
+        if name.startswith("POSTBACKS_") and name != "POSTBACKS_DEBUG":
             del os.environ[name]
     os.environ["POSTBACKS_BROKER_URL"] = broker.url
     os.environ["POSTBACKS_ALLOWED_NETWORKS"] = "127.0.0.0/8"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from http.client import responses as reasons
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
-from urllib.parse import urlsplit
 
 import click
 
@@ -124,7 +123,7 @@ def _target(target: str, event: Event) -> _Target:
     with broker_errors():
         clock: Any = client().time()
     now_ms = clock[0] * 1000 + clock[1] // 1000
-    return _Target(name, url, Profile.of(account, load(), now_ms), now_ms)
+    return _Target(name, check_url(url), Profile.of(account, load(), now_ms), now_ms)
 
 
 # -- in words --------------------------------------------------------------------------------------
@@ -171,10 +170,16 @@ def _length(length_s: float) -> str:
 
 def _steps(seen: Observation) -> list[_Step]:
     """The steps so far; of one that failed the last is not right."""
+    from postbacks.urls import endpoint_of
+
     moments = [
         ("DNS", seen.resolved_s, _name_words(seen)),
         ("TCP", seen.connected_s, f"connected to {seen.address}"),
-        *([("TLS", seen.secured_s, _tls_words(seen))] if urlsplit(seen.url).scheme == "https" else []),
+        *(
+            [("TLS", seen.secured_s, _tls_words(seen))]
+            if endpoint_of(seen.url).startswith("https://")
+            else []
+        ),
         ("request", seen.sent_s if seen.connecting_s is not None else None, "sent"),
         ("answer", seen.header_s, _answer_words(seen)),
     ]
@@ -203,8 +208,9 @@ def _fault_words(name: str, seen: Observation) -> str:
 
 def _name_words(seen: Observation) -> str:
     from postbacks.settings import load
+    from postbacks.urls import read_url
 
-    host = urlsplit(seen.url).hostname or ""
+    host = read_url(seen.url).host
     address = seen.address.rpartition(":")[0].strip("[]")
     if load().proxy_url:
         return "of the proxy, through which all goes"

@@ -104,7 +104,7 @@ def reseal() -> None:
     from postbacks.errors import BadSetting
 
     accounts = redis_accounts()
-    secrets = keys = 0
+    secrets = keys = headers = 0
 
     def edit(found: Account | None, _now_ms: int) -> Account:
         if found is None:  # removed since it was listed
@@ -112,7 +112,7 @@ def reseal() -> None:
         return found.resealed()
 
     for one in accounts.all():
-        if not one.secrets and one.client_key is None:
+        if not one.secrets and one.client_key is None and one.authorization is None:
             continue
         try:
             sealed = accounts.change(one.name, edit)
@@ -122,7 +122,11 @@ def reseal() -> None:
             continue
         secrets += len(sealed.secrets)
         keys += sealed.client_key is not None
-    note(f"Sealed anew with the first key: {secrets} secrets and {keys} client keys.")
+        headers += sealed.authorization is not None
+    counts = f"{secrets} secrets and {keys} client keys"
+    if headers:
+        counts = f"{secrets} secrets, {keys} client keys and {headers} Authorization headers"
+    note(f"Sealed anew with the first key: {counts}.")
 
 
 @secret.command(cls=Command, examples=("postbacks account secret remove acme",))

@@ -7,11 +7,11 @@ import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 from postbacks.delivery.ping import Observation
 from postbacks.settings import Settings
-from postbacks.urls import redacted
+from postbacks.urls import endpoint_of, redacted
 
 #: A certificate that ends sooner should have been renewed: common ones are, 30 days before.
 WARN_DAYS: Final = 14
@@ -176,7 +176,7 @@ def _noticed(seen: Observation, settings: Settings) -> list[str]:
             )
     if seen.status == 200 and seen.waited.detail:
         words.append(seen.waited.detail)
-    if urlsplit(seen.url).scheme == "http" and _is_public(seen.address) and not settings.proxy_url:
+    if endpoint_of(seen.url).startswith("http://") and _is_public(seen.address) and not settings.proxy_url:
         words.append("the URL is http: whoever is on the way can read the postbacks, and change them")
     return words
 

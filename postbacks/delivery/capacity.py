@@ -11,7 +11,7 @@ from postbacks.settings import Settings
 
 log = EventLog(__name__)
 
-#: File descriptors of one transfer: while a host has IPv4 and IPv6 addresses both are tried.
+#: File descriptors of one transfer: both addresses of a host are tried (IPv4 and IPv6), or a kept connection watched.
 DESCRIPTORS_EACH: Final = 2
 #: File descriptors beside the transfers': kept connections (512), the broker's connections, logs.
 SPARE_DESCRIPTORS: Final = 700

@@ -6,24 +6,28 @@ say a second answer of 200, would be taken for the answer to the next postback.
 
 from __future__ import annotations
 
-import os
 import select
 import socket
-import struct
 from contextlib import suppress
 from typing import NamedTuple
 
-#: ``tcpi_bytes_received`` in Linux's ``struct tcp_info`` (linux/tcp.h).
-_BYTES_RECEIVED, _BYTES_RECEIVED_AT = struct.Struct("=Q"), 128
+from postbacks.delivery.acks import AckWatch
 
 #: Local host and port, remote host and port: the local ones alone may belong to several connections.
 Addresses = tuple[str, int, str, int]
 
 
-class _Look(NamedTuple):
-    """A connection's descriptor, and a poll of it alone: made once, since every use asks it."""
+class _Borrowed(socket.socket):
+    """A socket on a descriptor of libcurl's, which is not closed with it."""
 
-    fd: int
+    def __del__(self) -> None:
+        self.detach()
+
+
+class _Look(NamedTuple):
+    """A connection and a poll of it alone: made once, since every use asks them."""
+
+    connection: _Borrowed
     poll: select.poll
 
 
@@ -52,33 +56,33 @@ class Kept:
         before = self._addresses.pop(fd, None)
         if before is not None:
             self.forget(before)  # closed meanwhile; its number is another's now
-        addresses = _addresses(fd)
+        try:
+            connection = _Borrowed(fileno=fd)
+        except (OSError, ValueError):  # closed already; or none is known
+            return
+        addresses = _addresses(connection)
         if addresses is None:
             return
         poll = select.poll()
         poll.register(fd, select.POLLIN)
-        self._looks[addresses] = _Look(fd, poll)
+        self._looks[addresses] = _Look(connection, poll)
         self._addresses[fd] = addresses
 
     def forget(self, addresses: Addresses) -> None:
         """A connection with these addresses is a new one: what was known of them was another's."""
         look = self._looks.pop(addresses, None)
         if look is not None:
-            self._addresses.pop(look.fd, None)
+            self._addresses.pop(look.connection.fileno(), None)
 
-    def received_bytes(self, addresses: Addresses) -> int | None:
-        """The bytes that a connection has received so far; None where the system does not tell (Linux does)."""
+    def watch(self, addresses: Addresses) -> AckWatch | None:
+        """Watch a request that is about to leave by this connection; None where no descriptor is left for it."""
         look = self._looks.get(addresses)
         if look is None:
             return None
         try:
-            with socket.socket(fileno=os.dup(look.fd)) as own:
-                told = own.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
-        except (OSError, AttributeError):
+            return AckWatch(look.connection)
+        except OSError:
             return None
-        if len(told) < _BYTES_RECEIVED.size + _BYTES_RECEIVED_AT:
-            return None
-        return int(_BYTES_RECEIVED.unpack_from(told, _BYTES_RECEIVED_AT)[0])
 
     def is_clean(self, addresses: Addresses) -> bool:
         """Whether nothing has come on the connection with these addresses, not even its end."""
@@ -86,11 +90,8 @@ class Kept:
         return look is not None and not look.poll.poll(0)
 
 
-def _addresses(fd: int) -> Addresses | None:
-    try:
-        with socket.socket(fileno=os.dup(fd)) as found, suppress(OSError):
-            if found.family != socket.AF_UNIX:
-                return (*found.getsockname()[:2], *found.getpeername()[:2])
-    except OSError:  # closed already
-        return None
+def _addresses(connection: socket.socket) -> Addresses | None:
+    with suppress(OSError):
+        if connection.family != socket.AF_UNIX:
+            return (*connection.getsockname()[:2], *connection.getpeername()[:2])
     return None

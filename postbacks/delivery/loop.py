@@ -24,8 +24,8 @@ from postbacks.delivery.sharing import Sharing
 from postbacks.delivery.tally import Tally
 from postbacks.delivery.transfer import Transfer
 from postbacks.delivery.transport import CurlAdapter
-from postbacks.delivery.unsent import Unsent
-from postbacks.errors import BrokerError, PostbacksError
+from postbacks.delivery.unsent import LOST_BROKER_MS, PUT_OFF_MS, Unsent
+from postbacks.errors import BrokerError, BrokerUnreachable, PostbacksError
 from postbacks.faults import point
 from postbacks.logs import EventLog
 from postbacks.queue.exchange import Exchange
@@ -272,9 +272,9 @@ class DeliveryLoop:
             self._notes.commit()
             while len(self._held):
                 self._unsent.give_back(self._held)
-            self._unsent.add(one.id for one in self._claimed)
+            self._unsent.add((claimed.id for claimed in self._claimed), 0, "worker_stopped")
             self._claimed.clear()
-            self._unsent.postpone(0, "worker_stopped")
+            self._unsent.postpone()
             if not self._open:
                 self._unsent.leave()
         except BrokerError as error:
@@ -352,11 +352,14 @@ class DeliveryLoop:
             return
         claimed, self._claimed = self._claimed, []
         profiles: dict[str, Profile] = {}
+        delay_ms, reason = PUT_OFF_MS, "account_unusable"
         try:
             profiles = self._profiles.look_up({one.account for one in claimed}, claimed[0].at_ms)
         except PostbacksError as error:
             log.error("delivery.accounts_unavailable", str(error), postbacks=len(claimed))  # noqa: TRY400
-        self._unsent.add(one.id for one in claimed if one.account not in profiles)
+            if isinstance(error, BrokerUnreachable):
+                delay_ms, reason = LOST_BROKER_MS, "broker_unreachable"
+        self._unsent.add((one.id for one in claimed if one.account not in profiles), delay_ms, reason)
         for one in claimed:
             if one.account not in profiles:
                 continue

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import pycurl
 from cryptography import x509
@@ -26,6 +25,7 @@ from postbacks.delivery.transfer import Slot, Transfer
 from postbacks.delivery.transport import CurlAdapter
 from postbacks.delivery.verdict import outcome_of
 from postbacks.settings import Settings
+from postbacks.urls import endpoint_of
 
 #: What tells a receiver that this postback is a test.
 TEST_HEADER: Final = "Postback-Test: 1"
@@ -206,7 +206,7 @@ def observe(url: str, body: bytes, limits: Profile, settings: Settings, now_ms: 
             seen.answer_s = transfer.header_s - transfer.connected_s
         pairs = (line.decode("latin-1").partition(":") for line in transfer.header_lines)
         seen.headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
-    if urlsplit(url).scheme != "https":
+    if not endpoint_of(url).startswith("https://"):
         seen.secured_s = None
     return seen
 

@@ -11,6 +11,7 @@ from standardwebhooks.webhooks import EmptyWebhookSecretError
 
 from postbacks.accounts import UNREADABLE, Account, AccountStore, find_accounts
 from postbacks.errors import BrokerError, InvalidAccount, PostbacksError
+from postbacks.extra_headers import check_authorization
 from postbacks.logs import EventLog
 from postbacks.queue import pacing
 from postbacks.queue.scripts import Scripts
@@ -39,6 +40,7 @@ class Profile:
         connect_timeout_s: name look-up, TCP, TLS and proxy together.
         answer_timeout_s: from the connection to the whole header of the answer.
         headers: extra ``Name: value`` lines.
+        authorization: the line of the Authorization header, for URLs that have no user; empty for none.
         signers: one a secret that signs now, the current one first.
         tls: None for the defaults.
         until_ms: when the first of the signers expires, on the broker's clock; None while none does.
@@ -47,6 +49,7 @@ class Profile:
     connect_timeout_s: float
     answer_timeout_s: float
     headers: tuple[str, ...] = ()
+    authorization: tuple[str, ...] = field(default=(), repr=False)
     signers: tuple[Webhook, ...] = ()
     tls: Tls | None = None
     until_ms: int | None = None
@@ -63,7 +66,7 @@ class Profile:
         Raises:
             BadSetting: a secret cannot be opened with the present key.
             InvalidAccount: its row cannot be read, a secret is none, or all have expired: nothing goes out unsigned
-                by mistake.
+                by mistake; or a header cannot be.
         """
         if account.unreadable:
             raise InvalidAccount(f"{reason_words(UNREADABLE, '', f'Account {account.name}')}.")
@@ -78,10 +81,19 @@ class Profile:
             account.connect_timeout_s or settings.connect_timeout_s,
             account.answer_timeout_s or settings.answer_timeout_s,
             tuple(f"{name}: {text}" for name, text in account.headers.items()),
+            _authorization(account),
             tuple(_signer(account.name, unseal(secret.value)) for secret in signing),
             tls,
             min((s.expires_ms for s in signing if s.expires_ms is not None), default=None),
         )
+
+
+def _authorization(account: Account) -> tuple[str, ...]:
+    if account.authorization is None:
+        return ()
+    text = unseal(account.authorization)
+    check_authorization(text)
+    return (f"Authorization: {text}",)
 
 
 def _signer(name: str, secret: str) -> Webhook:

@@ -28,6 +28,7 @@ ANSWER: Final = "answer:"
 ANSWER_MS: Final = "answer_ms"
 POSTS: Final = "posts"
 CONNECTIONS: Final = "connections"
+RENEWALS: Final = "renewals"
 DEAD: Final = "dead"
 #: Counted by ``queue/tick.py``.
 TICKS: Final = "ticks"
@@ -40,6 +41,7 @@ OWN_NAMES: Final = (
     ANSWER_MS,
     POSTS,
     CONNECTIONS,
+    RENEWALS,
     DEAD,
 )
 _PLACE_OF: Final = {name: number for number, name in enumerate(OWN_NAMES)}
@@ -89,7 +91,7 @@ class Tally:
     """Counts the batches of one delivering loop.
 
     Args:
-        adapter: the loop's transport, which counts its connections over all loops that have used it.
+        adapter: the loop's transport, which counts connections and renewals over all loops that have used it.
         shared: the worker's own counts, where it keeps any.
         row: the loop's row in them.
     """
@@ -99,6 +101,7 @@ class Tally:
         self._shared = shared
         self._row = row
         self._connections = adapter.connections
+        self._renewals = adapter.renewals
 
     def of(self, notes: Sequence[tuple[object, Attempt, Sequence[object]]]) -> Counter[str]:
         """Count a batch of the loop's notes (postback, attempt, fields of ``commit.lua``)."""
@@ -106,10 +109,14 @@ class Tally:
         opened = self._adapter.connections - self._connections
         if opened:
             counts[CONNECTIONS] = opened
+        renewed = self._adapter.renewals - self._renewals
+        if renewed:
+            counts[RENEWALS] = renewed
         return counts
 
     def noted(self, counts: Mapping[str, int]) -> None:
-        """The batch is in the broker: its connections are not counted again."""
+        """The batch is in the broker: its connections and renewals are not counted again."""
         self._connections += counts.get(CONNECTIONS, 0)
+        self._renewals += counts.get(RENEWALS, 0)
         if self._shared is not None:
             self._shared.add(self._row, counts)

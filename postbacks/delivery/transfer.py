@@ -18,18 +18,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
-from urllib.parse import unquote, unquote_to_bytes, urlsplit
+from urllib.parse import unquote_to_bytes
 
 import certifi
 import pycurl
 import requests
-from requests.utils import urldefragauth
 
+from postbacks.delivery.acks import AckWatch, Ending
 from postbacks.delivery.kept import Addresses, Kept
 from postbacks.delivery.profile import Profile, Tls
-from postbacks.guard import early_refusal, is_name, refusal
+from postbacks.guard import early_refusal, refusal
 from postbacks.settings import Settings
-from postbacks.urls import check_url
+from postbacks.urls import read_url
 
 #: A larger header is a failure; real ones are under 8 KiB.
 MAX_HEADER_BYTES: Final = 65_536
@@ -42,6 +42,9 @@ RECEIVE_BYTES: Final = 16_384
 #: RFC 9112 4; the reason may be missing, and the space before it.
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})(?: [^\r\n]*)?\r?\n")
 _END_OF_HEADER: Final = frozenset({b"\r\n", b"\n"})
+#: Seconds for which a connection may have rested to be used again; libcurl's own default. docs/receiving.md tells
+#: receivers to keep theirs for longer.
+MAX_IDLE_S: Final = 118
 #: Seconds of a look-up that are not worth counting.
 _NO_TIME_S: Final = 0.01
 #: What the callback at a connection says to libcurl.
@@ -69,9 +72,10 @@ class Transfer:
         profile: its limits and its TLS.
         owner: whatever the caller wants to know it by.
         looked_up_s: when the host's addresses were found; None where there was nothing to look up.
-        sends: how often the request began to leave: twice at most, if a kept connection was dead.
+        sends: how often the request began to leave: twice only where the first time nothing of it arrived.
         connection: the addresses of the connection that the request leaves by.
-        had_bytes: what a kept TLS connection had received when the request began to leave.
+        watch: on what the kept connection that the request leaves by acknowledges.
+        ending: of that connection, where it ended without an answer.
         stale: whether what came was there before the request left.
         on_new: whether it leaves over a connection that was made for it.
         connected_s: when the connection stood and the request began to leave.
@@ -90,7 +94,8 @@ class Transfer:
     sends: int = 0
     on_new: bool = False
     connection: Addresses | None = None
-    had_bytes: int | None = None
+    watch: AckWatch | None = None
+    ending: Ending | None = None
     stale: bool = False
     connected_s: float | None = None
     header_s: float | None = None
@@ -136,24 +141,18 @@ def prepare(url: str) -> Prepared:
     """Prepare a URL, once for all its POSTs.
 
     Raises:
-        InvalidUrl, requests.exceptions.RequestException: the URL cannot be sent to.
+        InvalidUrl: the URL cannot be sent to; an application's own store, and older records, may hold anything.
     """
-    check_url(url)  # an application's own store, and older records, may hold anything
-    prepared = requests.Request("POST", url).prepare()
-    sent = urldefragauth(prepared.url or "")
-    parts = urlsplit(sent)
-    if (parts.hostname or "").endswith("."):  # the same name without its dot, for the look-up and for TLS
-        sent = parts._replace(netloc=re.sub(r"\.+(?=:|$)", "", parts.netloc)).geturl()
-        parts = urlsplit(sent)
-    own = _basic_auth(url)
-    host = unquote(parts.hostname or "")
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    return Prepared(sent, own, host if is_name(host) else "", port)
+    wanted = read_url(url)
+    # The host is ours to read; what is left to requests encodes the path and the query.
+    target = requests.Request("POST", f"http://host{wanted.target}").prepare().path_url
+    looked_up = "" if wanted.is_address or wanted.is_local else wanted.host
+    return Prepared(wanted.origin + target, _basic_auth(wanted.userinfo), looked_up, wanted.port)
 
 
-def _basic_auth(url: str) -> tuple[str, ...]:
-    """The header for the user and password in a URL, as UTF-8 (RFC 7617 2.1); none where there are none."""
-    user, _, password = urlsplit(url).netloc.rpartition("@")[0].partition(":")
+def _basic_auth(userinfo: str) -> tuple[str, ...]:
+    """The header for a URL's user and password, as UTF-8 (RFC 7617 2.1); empty where there are none."""
+    user, _, password = userinfo.partition(":")
     if not user and not password:
         return ()
     pair = unquote_to_bytes(user) + b":" + unquote_to_bytes(password)
@@ -173,6 +172,12 @@ class _Handed(socket.socket):
 
     def __del__(self) -> None:
         self.close()
+
+
+def _is_stale(transfer: Transfer) -> bool:
+    """Whether this answer lay decrypted in a kept TLS connection before its request began to leave."""
+    watch = transfer.watch
+    return watch is not None and transfer.url[:5].lower() == "https" and not watch.has_received()
 
 
 class Slot:
@@ -210,6 +215,7 @@ class Slot:
         handle.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
         handle.setopt(pycurl.HTTP09_ALLOWED, 0)
         handle.setopt(pycurl.FOLLOWLOCATION, 0)
+        handle.setopt(pycurl.MAXAGE_CONN, MAX_IDLE_S)
         # An empty one, too, keeps libcurl from the environment's.
         handle.setopt(pycurl.PROXY, settings.proxy_url)
         handle.setopt(pycurl.NOPROXY, "")
@@ -232,20 +238,21 @@ class Slot:
         """Set the handle up for a transfer.
 
         Raises:
-            InvalidUrl, requests.exceptions.RequestException, ValueError: the URL cannot be sent to.
+            InvalidUrl: the URL cannot be sent to.
             pycurl.error: the account's TLS settings cannot be used.
         """
         url, own_headers, self.host, self.port = prepare(transfer.url)
+        credentials = own_headers or transfer.profile.authorization
         handle = self.handle
         handle.setopt(pycurl.URL, url)
         handle.setopt(pycurl.POSTFIELDS, transfer.body)
-        handle.setopt(pycurl.HTTPHEADER, ["Expect:", *own_headers, *transfer.headers])
+        handle.setopt(pycurl.HTTPHEADER, ["Expect:", *credentials, *transfer.headers])
         self._limit_connecting(transfer.profile.connect_timeout_s)
         if transfer.profile.tls is not None:
             self._set_tls(transfer.profile.tls)
         if self._settings.proxy_url or self._settings.https_only:
             # Through a proxy the sockets show the proxy's address: what the URL says is all we see.
-            transfer.blocked = early_refusal(url, self._settings)
+            transfer.blocked = early_refusal(transfer.url, self._settings)
         if self._settings.proxy_url:
             self.host = ""  # the proxy looks it up
         if self._renewed:
@@ -258,16 +265,29 @@ class Slot:
         transfer.started_s = time.monotonic()
 
     def renew(self) -> bool:
-        """Whether the transfer is to begin anew, over a new connection, because kept ones were dead.
+        """Whether the transfer is to begin anew, over a new connection: nothing of it has arrived over a kept one.
 
         libcurl by itself would send it again over one kept connection after the other, up to five times.
         """
-        if self._renewed or self.transfer is None or self.transfer.on_new:
+        transfer = self.transfer
+        if self._renewed or transfer is None or transfer.on_new or transfer.header_bytes:
             return False
-        self.transfer.stale = False
+        if transfer.sends and not self._may_send_again(transfer):
+            return False
         self._renewed = True
         self.handle.setopt(pycurl.FRESH_CONNECT, 1)
         return True
+
+    def _may_send_again(self, transfer: Transfer) -> bool:
+        """Whether a request that has left may leave once more, in the same attempt. In doubt it may not."""
+        if transfer.ending is None:
+            watch, transfer.watch = transfer.watch, None
+            ending = Ending.CLOSED if watch is None else watch.settle()
+            # It is not the receiver that acknowledges to us through a proxy.
+            transfer.ending = (
+                Ending.CLOSED if self._settings.proxy_url and ending is Ending.CROSSED else ending
+            )
+        return transfer.sends < 2 and transfer.ending is Ending.CROSSED
 
     def resolve(self, addresses: Sequence[str]) -> None:
         """Tell libcurl the addresses of the host; the time that the look-up took is gone."""
@@ -304,15 +324,18 @@ class Slot:
         transfer = self.transfer
         if transfer is None:
             return _ABORT
+        # libcurl asks before each time that the request leaves, also where it begins anew by itself.
+        if transfer.sends and not self._may_send_again(transfer):
+            return _ABORT
         # At most one kept connection is tried, and only one on which nothing has come unasked.
         connection = (local_host, local_port, remote_host, remote_port)
         if transfer.on_new:
             self._kept.forget(connection)
         elif transfer.sends or not self._kept.is_clean(connection):
             return _ABORT
-        transfer.connection, transfer.had_bytes = connection, None
-        if not transfer.on_new and transfer.url[:5].lower() == "https":
-            transfer.had_bytes = self._kept.received_bytes(connection)
+        else:
+            transfer.watch = self._kept.watch(connection)
+        transfer.connection = connection
         transfer.sends += 1
         transfer.connected_s = time.monotonic()
         return _OK
@@ -327,7 +350,8 @@ class Slot:
         if transfer.header_s is not None:
             return None  # trailers of a chunked body
         if transfer.status is None:
-            if transfer.had_bytes is not None and self._is_stale(transfer):
+            if _is_stale(transfer):
+                transfer.stale = True
                 return 0
             found = _STATUS_LINE.fullmatch(line)
             if found is None:
@@ -346,12 +370,6 @@ class Slot:
             transfer.header_lines.append(line)
         return None
 
-    def _is_stale(self, transfer: Transfer) -> bool:
-        """Whether this answer lay in a kept TLS connection before its request began to leave."""
-        had, connection = transfer.had_bytes, transfer.connection
-        transfer.stale = connection is not None and self._kept.received_bytes(connection) == had
-        return transfer.stale
-
     def _on_body(self, data: bytes) -> int | None:
         transfer = self.transfer
         if transfer is None:
@@ -364,6 +382,8 @@ class Slot:
         return 0 if transfer.body_bytes > MAX_BODY_BYTES or transfer.body_pieces > MAX_BODY_PIECES else None
 
     def _on_socket(self, _purpose: int, address: Any) -> socket.socket | int:
+        if self.transfer is not None and self.transfer.sends and not self._may_send_again(self.transfer):
+            return int(pycurl.SOCKET_BAD)
         family, kind, protocol, where = address
         reason = None if self._settings.proxy_url else refusal(where[0], where[1], self._settings)
         if self.transfer is not None:

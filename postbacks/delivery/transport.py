@@ -44,6 +44,11 @@ _MASKS: Final = {
     pycurl.POLL_INOUT: READ | WRITE,
 }
 
+#: How libcurl ends a transfer whose kept connection was dead, where it does not begin anew by itself.
+_DEAD_CONNECTION: Final = frozenset(
+    {pycurl.E_ABORTED_BY_CALLBACK, pycurl.E_GOT_NOTHING, pycurl.E_SEND_ERROR, pycurl.E_RECV_ERROR}
+)
+
 #: Seconds that moving bytes may take before the loop looks at everything else again.
 HELD_UP_S: Final = 0.05
 
@@ -78,6 +83,7 @@ class CurlAdapter(BaseAdapter):
         self._next_scan_s = 0.0
         self._done: list[tuple[Transfer, Outcome]] = []
         self.connections = 0
+        self.renewals = 0
 
     def __len__(self) -> int:
         return len(self._open) + sum(map(len, self._looking.values()))
@@ -91,10 +97,6 @@ class CurlAdapter(BaseAdapter):
             slot.load(transfer)
         except InvalidUrl as error:
             self._refuse(slot, transfer, Outcome("bad_url", detail=str(error)))
-            return
-        except (requests.exceptions.RequestException, ValueError) as error:  # their words may hold secrets
-            why = f"the URL cannot be sent to: {type(error).__name__}"
-            self._refuse(slot, transfer, Outcome("bad_url", detail=why))
             return
         except pycurl.error as error:
             why = f"the account's TLS settings cannot be used: {error.args[-1]}"
@@ -254,12 +256,14 @@ class CurlAdapter(BaseAdapter):
         if slot.transfer is not None and slot.transfer.on_new:
             self._note_connection(handle, slot.transfer)
         self._multi.remove_handle(handle)
-        stale = slot.transfer is not None and slot.transfer.stale
-        if (code == pycurl.E_ABORTED_BY_CALLBACK or stale) and slot.renew():
+        if code in _DEAD_CONNECTION and slot.renew():
             self._begin(slot)
             return
         transfer = slot.transfer
         if transfer is not None:
+            if transfer.watch is not None:
+                transfer.watch.release()
+            self.renewals += transfer.sends > 1
             self._done.append((transfer, outcome_of(transfer, code, message)))
         self._retire(slot)
 
@@ -273,9 +277,11 @@ class CurlAdapter(BaseAdapter):
 
     def close(self) -> None:
         """Drop what is open and release every handle and connection."""
-        for handle in list(self._open):
+        for handle, slot in self._open.items():
             self._multi.remove_handle(handle)
             handle.close()
+            if slot.transfer is not None and slot.transfer.watch is not None:
+                slot.transfer.watch.release()
         self._open.clear()
         for slot in itertools.chain.from_iterable(self._looking.values()):
             slot.handle.close()

@@ -19,6 +19,8 @@ log = EventLog(__name__)
 GIVE_BACK_BATCH: Final = 500
 #: Milliseconds after which a postback is looked at again whose account could not be used.
 PUT_OFF_MS: Final = 30_000
+#: The same where the broker was away while its account was read: no account is to blame, and it is back by then.
+LOST_BROKER_MS: Final = 1_000
 
 
 class Unsent:
@@ -32,21 +34,23 @@ class Unsent:
     def __init__(self, scripts: Scripts, token: str) -> None:
         self._scripts = scripts
         self._token = token
-        self._ids: list[str] = []
+        self._ids: dict[tuple[int, str], list[str]] = {}  # by delay (ms) and reason
 
     def __bool__(self) -> bool:
         """Whether the broker has not been told of all that is put off."""
         return bool(self._ids)
 
-    def add(self, ids: Iterable[str]) -> None:
-        """These are put off by the next ``postpone``."""
-        self._ids += ids
+    def add(self, ids: Iterable[str], delay_ms: int = PUT_OFF_MS, reason: str = "account_unusable") -> None:
+        """Have the next ``postpone`` put these off."""
+        if new := list(ids):
+            self._ids.setdefault((delay_ms, reason), []).extend(new)
 
-    def postpone(self, delay_ms: int = PUT_OFF_MS, reason: str = "account_unusable") -> None:
+    def postpone(self) -> None:
         """Put off what was added. Raises BrokerError; then it is still to be done."""
-        if self._ids:
-            self._scripts.postpone(self._token, delay_ms, reason, self._ids)
-            self._ids = []
+        while self._ids:
+            (delay_ms, reason), ids = next(iter(self._ids.items()))
+            self._scripts.postpone(self._token, delay_ms, reason, ids)
+            del self._ids[delay_ms, reason]
 
     def give_back(self, held: HeldPostbacks) -> None:
         """Give back some of what is held: while it is much, what ends meanwhile is to be noted in time.

@@ -7,6 +7,7 @@ from typing import Final
 
 import pycurl
 
+from postbacks.delivery.acks import Ending
 from postbacks.delivery.outcomes import Outcome, of_status
 from postbacks.delivery.transfer import MAX_HEADER_BYTES, Transfer
 
@@ -40,6 +41,12 @@ _OWN_CODES: Final[dict[int, tuple[str, str]]] = {
     pycurl.E_BAD_FUNCTION_ARGUMENT: ("tls", "the account's client certificate or its key cannot be used"),
     pycurl.E_SSL_CERTPROBLEM: ("tls", "the account's client certificate or its key cannot be used"),
     pycurl.E_SSL_CACERT_BADFILE: ("tls", "the account's CA bundle cannot be used"),
+}
+
+#: How a kept connection ended that the request had left by -> the same in words.
+_ENDINGS: Final = {
+    Ending.CLOSED: "the kept connection was closed without an answer",
+    Ending.RESET: "the kept connection was reset without an answer",
 }
 
 #: What OpenSSL says of a certificate or handshake -> the same for a customer's developer.
@@ -91,6 +98,10 @@ def outcome_of(transfer: Transfer, code: int, message: str) -> Outcome:
     if code == pycurl.E_UNSUPPORTED_PROTOCOL and transfer.connected_s is not None:
         # libcurl took it for HTTP/0.9
         return Outcome("broken_answer", None, elapsed_s, "the answer is no HTTP")
+    if transfer.stale:
+        return Outcome("broken_answer", None, elapsed_s, "an answer came before the postback was sent")
+    if transfer.ending in _ENDINGS:
+        return Outcome("broken_answer", None, elapsed_s, _ENDINGS[transfer.ending])
     unknown = ("broken_answer", f"libcurl's error {code}")
     name, phrase = CURL_CODES.get(code) or _OWN_CODES.get(code, unknown)
     if code in {0, pycurl.E_WRITE_ERROR, pycurl.E_COULDNT_RESOLVE_PROXY}:

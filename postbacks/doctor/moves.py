@@ -82,10 +82,11 @@ def _source(name: str) -> str:
     return shared + (files("postbacks.doctor") / f"{name}.lua").read_text("utf-8")
 
 
-def _run(scripts: Scripts, name: str, arguments: Iterable[str | int]) -> Any:
-    script = scripts.client.register_script(_source(name))
+def _run(scripts: Scripts, name: str, arguments: Iterable[str | int], *, settle: bool) -> Any:
+    """Run a script; one that only looks is run read-only, so that a user who may only read can look."""
+    run = scripts.client.eval if settle else scripts.client.eval_ro
     with broker_errors():
-        return script(keys=list(KEYS), args=[scripts.clock_offset_ms, *arguments])
+        return run(_source(name), len(KEYS), *KEYS, scripts.clock_offset_ms, *arguments)
 
 
 def places(
@@ -98,7 +99,7 @@ def places(
         arguments: list[str | int] = ["settle" if settle else "look", len(tokens), *tokens]
         for one in ids[start : start + PLACE_BATCH]:
             arguments += (one, "\n".join(seen[one]))
-        for row in _run(scripts, "place", arguments):
+        for row in _run(scripts, "place", arguments, settle=settle):
             one, state, lane, remembered, sequence, _, *where = row
             found.append(
                 Place(
@@ -118,7 +119,7 @@ def lanes(
     for start in range(0, len(every), LANE_BATCH):
         mode = "settle" if settle else "look"
         arguments: list[str | int] = [mode, len(tokens), *tokens, *every[start : start + LANE_BATCH]]
-        for row in _run(scripts, "lane", arguments):
+        for row in _run(scripts, "lane", arguments, settle=settle):
             name, waiting, claimed, counted, held, held_counted, *flags = row
             counts = (waiting, claimed, counted, held, held_counted)
             found.append(Lane(_text(name), *counts, *(bool(flag) for flag in flags)))
@@ -129,7 +130,7 @@ def settle_leases(
     scripts: Scripts, lease_ms: int, intake_ms: int, slack_ms: int, tokens: Sequence[str]
 ) -> tuple[int, int]:
     """Give ownerless claims an ended lease and shorten leases from the future; returns how many of each."""
-    adopted, shortened = _run(scripts, "lease", (lease_ms, intake_ms, slack_ms, *tokens))
+    adopted, shortened = _run(scripts, "lease", (lease_ms, intake_ms, slack_ms, *tokens), settle=True)
     return adopted, shortened
 
 
@@ -139,7 +140,8 @@ def backlogs(
     """Accounts' backlogs as they are noted and as they are; put right where asked; empty if too much is open."""
     mode = "settle" if settle else "look"
     arguments: tuple[str | int, ...] = (mode, OPEN_MAX, len(GROUPS), len(tokens), *GROUPS, *tokens, *accounts)
-    return {_text(name): (count, counted) for name, count, counted in _run(scripts, "backlog", arguments)}
+    rows = _run(scripts, "backlog", arguments, settle=settle)
+    return {_text(name): (count, counted) for name, count, counted in rows}
 
 
 def endpoints(
@@ -147,9 +149,8 @@ def endpoints(
 ) -> dict[str, tuple[int, int]]:
     """Endpoints that count more open POSTs than there are, and both numbers; put right where asked."""
     mode = "settle" if settle else "look"
-    return {
-        _text(name): (count, counted) for name, count, counted in _run(scripts, "endpoint", (mode, *tokens))
-    }
+    rows = _run(scripts, "endpoint", (mode, *tokens), settle=settle)
+    return {_text(name): (count, counted) for name, count, counted in rows}
 
 
 def _text(value: bytes) -> str:

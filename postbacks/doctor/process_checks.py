@@ -8,7 +8,7 @@ from postbacks import keys
 from postbacks.app import DELIVER, DISPATCH, SEND_POSTBACK
 from postbacks.doctor.broker_checks import WHOLE, duration
 from postbacks.doctor.scene import CELERY_QUEUE
-from postbacks.version import SILENT, version_of
+from postbacks.doctor.versions import versions_at_work
 
 if TYPE_CHECKING:
     from postbacks.doctor.scene import Scene
@@ -124,21 +124,10 @@ def unreached(scene: Scene) -> dict[str, str]:
 
 def versions(scene: Scene) -> dict[str, str]:
     """Workers of several versions: by their loops' tokens, and by who ticked within the last minute."""
-    found: dict[str, list[str]] = {}
-    for token in scene.claimers:
-        found.setdefault(version_of(token), []).append("delivers")
-    recent_ms = scene.now_ms - MISSING_S * 1000
-    for version, at_ms in scene.ticks.items():
-        if at_ms >= recent_ms:
-            found.setdefault(version, []).append("ticks")
-    last_ms = scene.last_tick_ms
-    if last_ms is not None and last_ms >= recent_ms and last_ms > max(scene.ticks.values(), default=0):
-        found.setdefault(SILENT, []).append("ticks")
-    if len(found) < 2:
+    at_work = versions_at_work(scene.claimers, scene.ticks, scene.last_tick_ms, scene.now_ms)
+    if len(at_work) < 2:
         return {}
-    return {
-        version: f"{version} {' and '.join(sorted(set(what)))}" for version, what in sorted(found.items())
-    }
+    return {version: f"{version} {' and '.join(sorted(work))}" for version, work in sorted(at_work.items())}
 
 
 def work_queue(scene: Scene) -> dict[str, str]:

@@ -53,7 +53,7 @@ def counter(name: str, what: str, value: float) -> CounterMetricFamily:
 
 
 def attempts(prefix: str, totals: Mapping[str, int], of_whom: str) -> Iterator[Metric]:
-    """Return what is counted of attempts: by outcome, answer times, POSTs and the connections opened for them."""
+    """Return what is counted of attempts: by outcome, answer times, POSTs, the connections opened for them, renewals."""
     family = CounterMetricFamily(f"{prefix}_attempts", f"Attempts by outcome, {of_whom}.", labels=["outcome"])
     for outcome in OUTCOMES:
         family.add_metric([outcome], totals.get(tally.ATTEMPT + outcome, 0))
@@ -74,6 +74,11 @@ def attempts(prefix: str, totals: Mapping[str, int], of_whom: str) -> Iterator[M
         f"{prefix}_connections_opened",
         f"Connections opened for POSTs, {of_whom}.",
         totals.get(tally.CONNECTIONS, 0),
+    )
+    yield counter(
+        f"{prefix}_renewals",
+        f"Requests that a kept connection's end crossed and that were sent again at once, {of_whom}.",
+        totals.get(tally.RENEWALS, 0),
     )
     yield counter(
         f"{prefix}_given_up",

@@ -17,6 +17,7 @@ from postbacks.ledger.record import OVERHEAD_BYTES, SCHEMA
 from postbacks.logs import EventLog, unquoted
 from postbacks.queue import pacing
 from postbacks.queue.message import MAPPED, NEWER, Message, Unreadable, decode, find_id
+from postbacks.queue.options import ARGUMENTS, right_argument
 from postbacks.queue.scripts import ALONE_DEATHS_MAX, Argument, Scripts, TakenIn
 from postbacks.routing import EXPIRED, route
 from postbacks.settings import Settings
@@ -63,11 +64,12 @@ def _bind(*args: Any, **kwargs: Any) -> tuple[Any, Any, Any]:
         return *args, None
     names = ("account", "event")
     given = dict(zip(names, args, strict=False))
-    unknown = sorted(set(kwargs) - {"account", "event", "url"} | (set(given) & set(kwargs)))
+    unknown = sorted(set(kwargs) - set(ARGUMENTS) | (set(given) & set(kwargs)))
     if len(args) > len(names) or unknown:
         raise UnsupportedOption(
             "send_postback takes account, event and url= "
             f"(got {len(args)} positional arguments and {', '.join(sorted(kwargs)) or 'no others'})."
+            + "".join(right_argument(name) for name in unknown if name not in ARGUMENTS)
         )
     given |= kwargs
     missing = [name for name in names if name not in given]

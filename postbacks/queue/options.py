@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 from postbacks import keys
 from postbacks.errors import UnsupportedOption
 from postbacks.queue.message import can_unpack, is_id
+
+#: Names of the arguments of ``send_postback``.
+ARGUMENTS: Final = ("account", "event", "url")
 
 #: Celery options that a postback cannot honour, and what to do instead.
 _REFUSED: Final = {
@@ -19,8 +23,81 @@ _REFUSED: Final = {
 }
 
 
+class Options(TypedDict, total=False):
+    """Every option of a call that Celery 5.7 gives a meaning to, with its type.
+
+    What ``apply_async`` names itself is not among them, nor what is refused. tests/unit/test_options.py compares the
+    names with the functions of Celery and kombu that read them.
+    """
+
+    # When and where.
+    countdown: float | None
+    eta: datetime | str | None
+    queue: Any
+    exchange: Any
+    exchange_type: str | None
+    routing_key: str | None
+    priority: int | None
+
+    # How the message is written and sent.
+    connection: Any
+    publisher: Any
+    router: Any
+    route_name: str | None
+    retry: bool | None
+    retry_policy: Mapping[str, Any] | None
+    timeout: float | None
+    confirm_timeout: float | None
+    declare: Any
+    delivery_mode: int | str | None
+    mandatory: bool | None
+    immediate: bool | None
+    serializer: str | None
+    compression: str | None
+    headers: Mapping[str, Any] | None
+    event_dispatcher: Any
+
+    # Who calls, and what a worker and Flower show.
+    add_to_parent: bool
+    ignore_result: bool | None
+    root_id: str | None
+    parent_id: str | None
+    group_id: str | None
+    group_index: int | None
+    reply_to: str | None
+    retries: int
+    replaced_task_nesting: int
+    time_limit: float | None
+    soft_time_limit: float | None
+    origin: str | None
+    argsrepr: str | None
+    kwargsrepr: str | None
+    stamped_headers: Iterable[str] | None
+
+    # Properties of AMQP's messages, which kombu writes into Redis as well.
+    content_type: str | None
+    content_encoding: str | None
+    application_headers: Any
+    correlation_id: str | None
+    expiration: float | None
+    message_id: str | None
+    timestamp: Any
+    type: str | None
+    user_id: str | None
+    app_id: str | None
+    cluster_id: str | None
+
+    # Those of ``apply``, which eager mode calls.
+    throw: bool | None
+    logfile: Any
+    loglevel: Any
+
+
+_KNOWN: Final = {*Options.__annotations__, "task_id", "producer", "shadow", "link", "link_error", *_REFUSED}
+
+
 def check_options(*, task_id: object = None, **options: Any) -> None:
-    """Check the options of a call; what is not named here is Celery's own business.
+    """Check the options of a call.
 
     Raises:
         UnsupportedOption: names the option and what to do instead.
@@ -30,6 +107,9 @@ def check_options(*, task_id: object = None, **options: Any) -> None:
         raise UnsupportedOption(
             f"task_id {shown} cannot be a postback's id: 1 to 255 printable ASCII characters, no spaces."
         )
+    for name in options:
+        if name not in _KNOWN and name not in (options.get("stamped_headers") or ()):
+            raise UnsupportedOption(f"send_postback knows no option {name}=.{_right_option(name)}")
     for name, instead in _REFUSED.items():
         if options.get(name) or (name == "expires" and options.get(name) is not None):
             raise UnsupportedOption(f"send_postback cannot take {name}=: {instead}.")
@@ -48,6 +128,29 @@ def check_options(*, task_id: object = None, **options: Any) -> None:
             f"send_postback cannot take compression={options['compression']!r}: gzip and bzip2 can be read."
         )
     _check_times(options.get("countdown"), options.get("eta"))
+
+
+def _right_option(name: str) -> str:
+    if name in ARGUMENTS:
+        return f' It is an argument: apply_async(("acme", event), {{{name!r}: ...}}).'
+    return _nearest(name, _KNOWN)
+
+
+def right_argument(name: str) -> str:
+    """Return a sentence that says what to write instead of an argument which ``send_postback`` does not have.
+
+    Returns:
+        The sentence, or "" where no name comes near.
+    """
+    if name in _KNOWN:
+        return f" {name}= is an option: apply_async(args, kwargs, {name}=...) takes it."
+    return _nearest(name, ARGUMENTS)
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    from difflib import get_close_matches  # noqa: PLC0415 - needed only where a call is wrong
+
+    return "".join(f" Did you mean {match}=?" for match in get_close_matches(name, sorted(known), n=1))
 
 
 def _check_times(countdown: Any, eta: Any) -> None:

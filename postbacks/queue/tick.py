@@ -14,7 +14,7 @@ from postbacks.broker import broker_errors
 from postbacks.errors import AccountsUnavailable
 from postbacks.logs import EventLog
 from postbacks.queue.intake import Intake
-from postbacks.version import VERSION
+from postbacks.version import SILENT, VERSION
 
 if TYPE_CHECKING:
     import redis
@@ -140,10 +140,14 @@ class Tick:
             moved += sum(pipe.execute())
             now_ms = seconds * 1000 + microseconds // 1000 + self._scripts.clock_offset_ms
             noted = client.pipeline(transaction=True)  # so that no doctor sees one without the other
+            noted.hvals(keys.TICKS)
             noted.set(keys.LAST_TICK, now_ms, get=True)
             noted.hset(keys.TICKS, VERSION, str(now_ms))
             noted.hincrby(keys.TOTALS, "ticks", 1)
-            before_ms = noted.execute()[0]
+            ticks, before_ms, *_ = noted.execute()
+            if before_ms and int(before_ms) > max(map(int, ticks), default=0):
+                # The tick before this one did not say its version; in a moment only this note will tell of it.
+                client.hset(keys.TICKS, SILENT, before_ms)
             if before_ms and now_ms - int(before_ms) > LATE_MS:
                 client.hincrby(keys.TOTALS, "late_ticks", 1)
         # What waits for its rate or for room until the next tick needs a loop that looks in time; so does what is

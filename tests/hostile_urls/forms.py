@@ -189,8 +189,9 @@ REFUSED = [
         "http://127.0.0.1/\r\nX-Injected: yes\r\n", "control character", outcome="bad_url", reaches=False
     ),
     Refused("http://127.0.0.1%0d%0aX-Injected:yes/", "", outcome="bad_url", reaches=False),
-    Refused(f"http://{'a' * 64}.example/", "", outcome="dns", early=False, reaches=False),
-    Refused(f"http://{'a.' * 200}example/", "", outcome="dns", early=False, reaches=False),
+    # names that no resolver can look up
+    Refused(f"http://{'a' * 64}.example/", "64 characters", outcome="bad_url", reaches=False),
+    Refused(f"http://{'a.' * 200}example/", "407 characters", outcome="bad_url", reaches=False),
     Refused(f"http://127.0.0.1/{'a' * 2100}", "2117 characters", outcome="bad_url", reaches=False),
 ]
 

@@ -28,7 +28,9 @@ def test_the_same_dead_name_is_looked_up_once_for_all_who_ask(world):
     seen = world.ask("post", url="http://dead.example/", zone=zone, together=10)
     assert {outcome["name"] for outcome in seen["outcomes"]} == {"connect_timeout"}
     assert len(seen["outcomes"]) == 10
-    assert len(seen["asked"]) <= 2  # A and AAAA
+    # Of this name alone: the look-ups of the test before go on, and the resolver asks again for each after 5 s.
+    # A and AAAA, and on a slow machine both again; ten look-ups would be twenty questions at least.
+    assert 1 <= seen["asked"].count("dead.example") <= 4
 
 
 def test_a_name_that_does_not_exist_is_told_apart_from_one_whose_server_is_silent(world):

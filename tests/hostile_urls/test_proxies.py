@@ -65,6 +65,26 @@ def test_a_proxys_user_and_password_are_for_the_proxy_alone():
     assert "dXM6" not in outcome.detail
 
 
+def test_an_accounts_authorization_is_for_the_receiver_behind_the_tunnel_alone(tmp_path):
+    """The CONNECT does not carry it."""
+    authority = Authority(tmp_path)
+    certificate = authority.issue("receiver.example")
+    settings = Settings(allowed_networks=(), connect_timeout_s=2, answer_timeout_s=2)
+    profile = replace(
+        Profile.default(settings),
+        tls=Tls(ca_bundle=authority.pem),
+        authorization=("Authorization: Bearer x",),
+    )
+    with Toxic({"tls": certificate.server()}) as receiver, Proxy(receiver.ports["tls"]) as proxy:
+        adapter = CurlAdapter(settings.model_copy(update={"proxy_url": proxy.url}))
+        assert adapter.post(
+            Transfer("https://receiver.example/honest", b"<POSTBACK/>", [], profile)
+        ).delivered
+        adapter.close()
+    assert [head.split()[0] for head in proxy.heads] == ["CONNECT"]
+    assert "uthorization" not in proxy.heads[0]
+
+
 @pytest.mark.parametrize("form", REFUSED_EARLY, ids=lambda form: ascii(form.url)[1:60])
 def test_what_needs_no_look_up_is_still_refused_before_the_proxy(form):
     """Literal addresses that are not global, this machine's names and closed ports: the proxy never hears."""

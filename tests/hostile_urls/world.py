@@ -117,7 +117,7 @@ class Names:
     """A name server on 127.0.0.1:53.
 
     ``zone`` has the answers to one name after the other, addresses each; the last one stays. A name
-    that is not there does not exist; the answer ``silent`` is none at all.
+    that is not there does not exist, unless there is an answer to ``*``; the answer ``silent`` is none at all.
     """
 
     def __init__(self) -> None:
@@ -148,7 +148,7 @@ class Names:
         self.asked.append(name)
         turn = self._asked_for.get((name, kind), 0)
         self._asked_for[name, kind] = turn + 1
-        answers = self.zone.get(name)
+        answers = self.zone.get(name, self.zone.get("*"))
         if answers is None:
             return query[:2] + b"\x81\x83" + struct.pack("!4H", 1, 0, 0, 0) + question  # NXDOMAIN
         answer = answers[min(turn, len(answers) - 1)]

@@ -82,7 +82,7 @@ def test_an_update_keeps_what_is_not_given(acme, tls_files):
     [
         "X-A: b\r\nX-B: c", "X-A: b\n", "X-A: b\rc", "X-A: b\x00", "X-A: ü", "X\r\nB: c", "X A: b", ": b", "X-A",
         "Postback-Id: 1", "postback-test: 1", "Webhook-Signature: v1,x", "Content-Type: text/plain",
-        "content-length: 0", "Transfer-Encoding: chunked", "Host: internal", "Authorization: Basic x",
+        "content-length: 0", "Transfer-Encoding: chunked", "Host: internal", "Authorization: Bearer x\r\ny: z",
         "User-Agent: x", "Expect: 100-continue", "Connection: close", "Proxy-Authorization: x", "Cookie: a=b",
         f"X-A: {'b' * 5000}",
     ],

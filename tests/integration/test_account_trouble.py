@@ -5,16 +5,21 @@ from __future__ import annotations
 import sys
 import threading
 import types
+from contextlib import closing
 
 import pytest
+from click.testing import CliRunner
+from events import examples
 from helpers import Rig, environment, set_account
 
 from postbacks import accounts, keys, send_postback, send_postbacks
-from postbacks.accounts import Account
-from postbacks.delivery.unsent import PUT_OFF_MS
+from postbacks.accounts import Account, RedisAccounts
+from postbacks.cli import main
+from postbacks.delivery.unsent import LOST_BROKER_MS, PUT_OFF_MS
 from postbacks.receiver import Answer, Receiver
 
 EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
+MO = examples()["SMS_MO", "N211"]
 
 
 @pytest.mark.parametrize(
@@ -36,6 +41,36 @@ def test_an_account_whose_row_cannot_be_read_holds_up_nobody(rig, row):
         rig.tick()
         rig.deliver()
         assert rig.record(again.id).state == "delivered"
+
+
+def test_a_stored_url_that_is_refused_today_dies_with_its_reason_and_skips_nothing(rig):
+    """A version before took it: the account is read, its other URLs serve, and it is mended by setting the URL."""
+    with Receiver() as receiver:
+        row = (
+            f'{{"name": "acme", "url": "http://user:hunter2@a..example/", "mo_url": "{receiver.url("/mo")}"}}'
+        )
+        rig.client.hset(keys.ACCOUNTS, "acme", row)
+        general, mo = send_postback.delay("acme", EVENT).id, send_postback.delay("acme", MO).id
+        for _ in range(6):
+            rig.tick()
+            rig.deliver()
+            rig.advance(301)
+        assert rig.record(mo).state == "delivered"
+        record = rig.record(general)
+        assert (record.state, len(record.attempts), record.attempts[-1].outcome) == ("dead", 6, "bad_url")
+        assert "a part of it between dots is empty" in record.attempts[-1].detail
+        for args in (("account", "set", "acme", "--rate", "5/s"), ("ping", "acme")):
+            shown = CliRunner().invoke(main, args)
+            assert (shown.exit_code, "between dots is empty" in shown.output) == (2, True), shown.output
+        assert rig.client.hget(keys.ACCOUNTS, "acme").decode() == row
+        shown = CliRunner().invoke(main, ["account", "show", "acme"])
+        assert (shown.exit_code, "http://a..example/" in shown.output) == (0, True)
+        assert CliRunner().invoke(main, ["account", "set", "acme", "--url", receiver.url()]).exit_code == 0
+        after = send_postback.delay("acme", EVENT).id
+        rig.tick()
+        rig.deliver()
+        assert rig.record(after).state == "delivered"
+        assert "hunter2" not in f"{shown.output}{record.attempts}"
 
 
 def test_a_field_of_a_newer_version_does_no_harm(rig):
@@ -93,6 +128,55 @@ def test_a_store_that_fails_stops_neither_the_tick_nor_what_is_claimed(broker, m
             rig.deliver()
             assert rig.record(later.id).state == "delivered"
             rig.close()
+
+
+def test_a_url_of_an_applications_store_that_cannot_be_sent_to_stops_nobody(broker, monkeypatch):
+    """The account is made, so that the store can answer; its own postbacks fail with the reason."""
+    with Receiver() as receiver:
+        urls = {"bad": "http://a|b.example/", "good": receiver.url()}
+        module = types.ModuleType("odd_accounts")
+        module.store = types.SimpleNamespace(
+            get_many=lambda names: {name: Account(name=name, url=urls[name]) for name in names}
+        )
+        monkeypatch.setitem(sys.modules, "odd_accounts", module)
+        with environment(POSTBACKS_ACCOUNTS="odd_accounts:store"):
+            rig = Rig(broker)
+            bad, good = send_postback.delay("bad", EVENT), send_postback.delay("good", EVENT)
+            rig.tick()
+            rig.deliver()
+            assert rig.record(good.id).state == "delivered"
+            (attempt,) = rig.record(bad.id).attempts
+            assert (rig.record(bad.id).state, attempt.outcome) == ("parked", "bad_url")
+            assert "U+007C VERTICAL LINE" in attempt.detail
+            rig.close()
+
+
+def test_what_was_claimed_as_the_broker_died_is_sent_within_seconds_of_its_return(own_broker, monkeypatch):
+    """Killed between the claim and the look-up of the account. It waited half a minute, as if the account were to blame."""
+    look_up = RedisAccounts.get_many
+
+    def look_up_without_broker(self, names):
+        monkeypatch.undo()
+        own_broker.kill()
+        try:
+            return look_up(self, names)
+        finally:
+            own_broker.start()
+
+    with (
+        Receiver() as receiver,
+        environment(POSTBACKS_BROKER_URL=own_broker.url),
+        closing(Rig(own_broker)) as rig,
+    ):
+        set_account("acme", url=receiver.url())
+        result = send_postback.delay("acme", EVENT)
+        rig.tick()
+        monkeypatch.setattr(RedisAccounts, "get_many", look_up_without_broker)
+        rig.deliver()
+        rig.advance(LOST_BROKER_MS / 1000)
+        rig.deliver()
+        record = rig.record(result.id)
+        assert (record.state, [attempt.number for attempt in record.attempts]) == ("delivered", [1])
 
 
 def test_revoking_what_is_only_held_stops_it(rig):

@@ -8,13 +8,17 @@ import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 
 import pytest
-from helpers import BASE_ENV, ended, running
+import redis
+from helpers import BASE_ENV, BrokerAt, ended, running
 from identities import Identity
+from kombu import Connection
 
+from postbacks.broker import broker_errors, client_for, kombu_options, kombu_url
+from postbacks.errors import BrokerUnreachable
 from postbacks.receiver import Receiver
 
 PRODUCER = """
@@ -31,6 +35,7 @@ def tls_in_front_of(port: int, certificate: str, key: str) -> Iterator[int]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     loop = asyncio.new_event_loop()
+    writers: list[asyncio.StreamWriter] = []
 
     async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError, ssl.SSLError, asyncio.CancelledError):
@@ -40,6 +45,7 @@ def tls_in_front_of(port: int, certificate: str, key: str) -> Iterator[int]:
         writer.close()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
         there_reader, there_writer = await asyncio.open_connection("127.0.0.1", port)
         await asyncio.gather(pump(reader, there_writer), pump(there_reader, writer))
 
@@ -49,6 +55,8 @@ def tls_in_front_of(port: int, certificate: str, key: str) -> Iterator[int]:
 
     async def stop() -> None:
         server.close()
+        for writer in writers:
+            writer.transport.abort()  # whose other side keeps its connection in a pool
         for task in asyncio.all_tasks() - {asyncio.current_task()}:
             task.cancel()
         await asyncio.sleep(0.05)
@@ -60,13 +68,6 @@ def tls_in_front_of(port: int, certificate: str, key: str) -> Iterator[int]:
         loop.call_soon_threadsafe(loop.stop)
         thread.join(10)
         loop.close()
-
-
-class _Behind:
-    """The broker as LocalStack wants it, at another URL."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
 
 
 @pytest.mark.parametrize("trusted", [True, False], ids=["our authority", "an unknown authority"])
@@ -86,6 +87,93 @@ def test_rediss_is_verified_and_carries_a_postback_all_the_way(broker, tmp_path,
             assert "BrokerUnreachable" in refused.stderr
             assert broker.client().llen("postbacks") == 0
             return
-        with running(_Behind(url), tmp_path):
+        with running(BrokerAt(url), tmp_path):
             made = subprocess.run(call, env=env, capture_output=True, text=True, check=True)
             assert ended(broker.client(), made.stdout.strip()).state == "delivered"
+
+
+@pytest.mark.parametrize(
+    ("host", "options", "serves"),
+    [
+        ("127.0.0.1", "", False),  # kombu alone would verify nothing then
+        ("127.0.0.1", "?ssl_cert_reqs=CERT_REQUIRED", False),
+        ("127.0.0.1", "?ssl_cert_reqs=optional", False),
+        ("127.0.0.1", "?ssl_cert_reqs=none", True),
+        ("127.0.0.1", "?ssl_cert_reqs=CERT_NONE", True),
+        ("127.0.0.1", "?ssl_ca_certs=CA", True),
+        ("127.0.0.1", "?ssl_ca_certs=CA&ssl_cert_reqs=CERT_OPTIONAL", True),
+        ("127.0.0.1", "?ssl_ca_certs=OTHER", False),
+        ("other.example", "?ssl_ca_certs=CA", False),
+        ("other.example", "?ssl_ca_certs=CA&ssl_check_hostname=false", True),
+        ("other.example", "?ssl_ca_certs=OTHER&ssl_check_hostname=false", False),
+    ],
+)
+def test_redis_py_and_kombu_verify_the_same_of_the_brokers_certificate(
+    broker, tmp_path, host, options, serves
+):
+    """Both connect or both do not, whatever the URL says of TLS; without a word they verify."""
+    authority = Identity("postbacks test authority")
+    ca_path, _ = authority.write(tmp_path, "ca")
+    other_path, _ = Identity("another authority").write(tmp_path, "other")
+    certificate, key = Identity("broker", issuer=authority, host=host).write(tmp_path, "broker")
+    options = options.replace("certs=CA", f"certs={ca_path}", 1).replace("=OTHER", f"={other_path}")
+    with tls_in_front_of(broker.port, certificate, key) as port:
+        url = f"rediss://127.0.0.1:{port}/0{options}"
+        with Connection(kombu_url(url), transport_options=kombu_options(url, 5.0)) as connection:
+            calls = [client_for(url, 5.0).ping, connection.transport.establish_connection]
+            assert [connects(call) for call in calls] == [serves, serves]
+
+
+def connects(call: Callable[[], object]) -> bool:
+    """True if the broker answers; False if its certificate is refused."""
+    try:
+        call()
+    except redis.ConnectionError as error:
+        if "CERTIFICATE_VERIFY_FAILED" not in str(error):
+            raise
+        return False
+    return True
+
+
+OURS = Identity("our authority")
+REFUSED = {
+    "expired": (Identity("broker", issuer=OURS, days=-1), OURS, "a certificate that has expired; renew it"),
+    "of another name": (Identity("broker", issuer=OURS, host="redis.example"), OURS, "a certificate for another name"),
+    "of an unknown authority": (
+        Identity("broker", issuer=OURS), Identity("another authority"), r"a certificate of an unknown authority; add \?ssl_ca_certs=FILE"),
+    "self-signed": (Identity("broker"), OURS, r"a certificate of an unknown authority; add \?ssl_ca_certs=FILE"),
+}  # fmt: skip
+
+
+def ping(broker, folder, identity: Identity, authority: Identity) -> bool:
+    """Ask a broker that has this identity, trusting this authority, for a PONG."""
+    certificate, key = identity.write(folder, "broker")
+    ca_path, _ = authority.write(folder, "ca")
+    plain_port = int(broker.url.rpartition(":")[2].partition("/")[0])
+    with tls_in_front_of(plain_port, certificate, key) as port:
+        url = f"rediss://127.0.0.1:{port}/0?ssl_cert_reqs=required&ssl_ca_certs={ca_path}"
+        with broker_errors(url), closing(client_for(url, 5)) as client:
+            return bool(client.ping())
+
+
+@pytest.mark.parametrize(("identity", "authority", "sentence"), REFUSED.values(), ids=list(REFUSED))
+def test_a_certificate_that_is_refused_is_named_with_what_to_do(
+    broker, tmp_path, identity, authority, sentence
+):
+    """A broker that has answered is not one to start."""
+    with pytest.raises(BrokerUnreachable, match=f"has {sentence}"):
+        ping(broker, tmp_path, identity, authority)
+
+
+@pytest.mark.parametrize(
+    ("without", "sentence"), [("identifiers", "key identifiers"), ("usage", "key usage")]
+)
+def test_a_certificate_that_python_3_13_refuses_by_default_is_named(broker, tmp_path, without, sentence):
+    """Those before it take the same certificate."""
+    authority = Identity("an old recipe", without=without)
+    identity = Identity("broker", issuer=authority, without=without)
+    if sys.version_info < (3, 13):
+        assert ping(broker, tmp_path, identity, authority)
+        return
+    with pytest.raises(BrokerUnreachable, match=f"{sentence} that Python 3.13 asks for"):
+        ping(broker, tmp_path, identity, authority)

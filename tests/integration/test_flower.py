@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import BASE_ENV, ended, eventually, running, set_account
+from helpers import BASE_ENV, ended, eventually, free_port, running, set_account
 from wire import Wire
 
 from postbacks import send_postback, send_postbacks
@@ -70,13 +69,6 @@ class Watched:
             return bool(self.ask("workers?refresh=1"))
         except OSError:
             return False
-
-
-def free_port() -> int:
-    """A port that nobody has at the moment."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 @contextmanager

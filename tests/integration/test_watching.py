@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from events import cells
-from helpers import BASE_ENV, Rig, ended, environment, eventually, running, set_account
+from helpers import BASE_ENV, Rig, ended, environment, eventually, free_port, running, set_account
 from prometheus_client.parser import text_string_to_metric_families
 
 from postbacks import send_postback, send_postbacks, settings
@@ -42,12 +42,6 @@ LINE = re.compile(
     r'(?P<fields>(?: \w+=(?:[^\s"=\']+|"(?:[^"\\]|\\.)*"))*)'
 )
 FIELD = re.compile(r'(\w+)=([^\s"=\']+|"(?:[^"\\]|\\.)*")')
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return taken.getsockname()[1]
 
 
 def page(port: int, path: str) -> tuple[int, str]:
@@ -111,9 +105,6 @@ def watch(form: str, broker: EmbeddedBroker, tmp_path: Path) -> Watched:
         "POSTBACKS_MAX_RESENDS": "1",
     }
     pool = "prefork" if form == "json" else "threads"
-    if pool == "prefork":  # which celery takes from a configuration alone where there is one
-        (tmp_path / "prefork_conf.py").write_text("worker_pool = 'prefork'\nworker_concurrency = 3\n")
-        env |= {"CELERY_CONFIG_MODULE": "prefork_conf", "PYTHONPATH": str(tmp_path)}
     with (
         broker.client() as client,
         Receiver(lambda p: Answer(500 if p.path.startswith("/bad") else 200)) as receiver,
@@ -312,11 +303,10 @@ def test_waiting_is_told_by_group_by_failure_and_by_account(rig):
 def test_more_accounts_than_are_looked_at_bound_the_reading_and_are_said(rig, monkeypatch):
     """A fixed number of pages, and complete is False."""
     rig.client.hset("postbacks:backlog", mapping={f"a{number}": 1 for number in range(3000)})
-    figures.read(rig.client, rig.settings)  # the broker has the script from here on
     monkeypatch.setattr(figures, "PAGES_MAX", 3)
     rig.client.config_resetstat()
     assert not figures.read(rig.client, rig.settings).complete
-    assert rig.client.info("commandstats")["cmdstat_evalsha"]["calls"] == 3
+    assert rig.client.info("commandstats")["cmdstat_eval_ro"]["calls"] == 3
     monkeypatch.setattr(figures, "PAGES_MAX", 100)
     assert figures.read(rig.client, rig.settings).complete
 

@@ -54,8 +54,10 @@ def in_background(kind: str, url: str, log_path, *args: str, cwd=None, **env: st
          "a concurrency of 1 cannot deliver and tick at the same time; use --concurrency 2 or more."),
         (["--pool", "prefork", "--concurrency", "1"],
          "a concurrency of 1 cannot deliver and tick at the same time; use --concurrency 2 or more."),
+        (["--pool", "prefork", "--pool-start-method", "spawn"],
+         "children that are spawned share no delivering loops with their worker; use --pool-start-method fork."),
     ],
-    ids=["solo", "threads 1", "prefork 1"],
+    ids=["solo", "threads 1", "prefork 1", "spawn"],
 )  # fmt: skip
 def test_a_pool_that_cannot_work_refuses_to_start_with_one_sentence(broker, args, sentence):
     """Exit code 2, what to do instead, no traceback."""
@@ -259,12 +261,17 @@ def test_the_working_directorys_celeryconfig_is_applied(broker, tmp_path):
     assert "broker_heartbeat: 11" in celery(broker.url, "report", cwd=tmp_path).stdout
 
 
-def test_celery_config_module_names_another_one(broker, tmp_path):
-    """It wins over a celeryconfig.py that is there as well."""
+def test_the_option_config_names_another_one_and_celerys_variable_does_not(broker, tmp_path):
+    """It wins over a celeryconfig.py that is there as well; the variable is another app's."""
     (tmp_path / "celeryconfig.py").write_text("worker_concurrency = 7\n")
     (tmp_path / "production.py").write_text("worker_concurrency = 9\n")
-    report = celery(broker.url, "report", cwd=tmp_path, CELERY_CONFIG_MODULE="production")
+    report = celery(
+        broker.url, "--config", "production", "report", cwd=tmp_path, CELERY_CONFIG_MODULE="shop.settings"
+    )
     assert "worker_concurrency: 9\n" in report.stdout, report.stderr
+    report = celery(broker.url, "report", cwd=tmp_path, CELERY_CONFIG_MODULE="production")
+    assert "worker_concurrency: 7\n" in report.stdout, report.stderr
+    assert "settings.not_read variables=CELERY_CONFIG_MODULE " in report.stderr
 
 
 def test_a_deployments_own_schedule_stands_beside_the_tick(broker, tmp_path):
@@ -278,12 +285,64 @@ def test_a_deployments_own_schedule_stands_beside_the_tick(broker, tmp_path):
     assert done.stdout.strip() == "['mine', 'postbacks.dispatch']"
 
 
-def test_a_configuration_that_is_named_and_not_there_stops_the_start(broker, tmp_path):
-    """Nobody wants to run on the defaults by a slip of the pen."""
-    done = celery(broker.url, "report", cwd=tmp_path, CELERY_CONFIG_MODULE="prodcution")
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["--config", "prodcution"], "the configuration 'prodcution' cannot be loaded"),
+        (["-b", "redis://127.0.0.1:1"], "celery -b (--broker) is not for postbacks: the broker is POSTBACKS_BROKER_URL"),
+        ([], "celeryconfig.py sets what postbacks cannot work with: CELERY_RESULT_BACKEND ("),
+    ],
+    ids=["a configuration that is not there", "a broker", "another project's configuration"],
+)  # fmt: skip
+def test_what_would_run_on_the_wrong_configuration_does_not_start(broker, tmp_path, args, words):
+    """Nobody wants to run on the defaults by a slip of the pen: exit code 2, one sentence, no traceback."""
+    (tmp_path / "celeryconfig.py").write_text('CELERY_RESULT_BACKEND = "django-db"\n')
+    done = celery(broker.url, *args, "worker", cwd=tmp_path)
     assert done.returncode == 2
-    assert "the configuration 'prodcution' cannot be loaded" in done.stderr
-    assert "Traceback" not in done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("postbacks: ")
+    assert words in line
+    assert done.stdout == ""
+
+
+def test_a_deployments_routes_and_transport_options_stand_beside_ours(broker, tmp_path):
+    """`*` would take the ticks away from the workers; without our time-outs a frozen broker would hold them."""
+    (tmp_path / "celeryconfig.py").write_text(
+        'task_routes = {"*": {"queue": "shop"}}\nbroker_transport_options = {"visibility_timeout": 7200}\n'
+    )
+    shown = (
+        "from postbacks.celery import app\n"
+        "print(app.conf.broker_transport_options)\n"
+        "for name in ('postbacks.dispatch', 'postbacks.deliver', 'postbacks.send_postback', 'shop.add'):\n"
+        "    print(app.amqp.router.route({}, name)['queue'].name)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", shown], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    options, *queues = done.stdout.splitlines()
+    assert "'socket_timeout': 3.0" in options
+    assert "'visibility_timeout': 7200" in options
+    assert queues == ["postbacks.work", "postbacks.work", "postbacks", "shop"]
+
+
+def test_any_app_option_that_leads_to_our_app_starts_the_same_worker(broker, tmp_path):
+    """`-A postbacks.app` and another module's name for it: tasks, bootsteps and configuration are there."""
+    (tmp_path / "celeryconfig.py").write_text("worker_concurrency = 7\n")
+    (tmp_path / "shop.py").write_text("from postbacks.app import app\n")
+    env = {**BASE_ENV, "POSTBACKS_BROKER_URL": broker.url}
+    worker = CeleryProcess(
+        "worker", env=env, args=QUIET, log_path=tmp_path / "worker.log", cwd=tmp_path, app="postbacks.app"
+    )
+    beat = CeleryProcess("beat", env=env, log_path=tmp_path / "beat.log", cwd=tmp_path, app="shop")
+    with Receiver() as receiver, worker, beat:
+        set_account("acme", url=receiver.url())
+        assert ended(broker.client(), send_postback.delay("acme", EVENT).id).state == "delivered"
+        assert "concurrency: 7 (thread)" in worker.log()
+    assert worker.wait(5) == 0
+    refused = celery(broker.url, "worker", *QUIET, "--pool", "solo", app="postbacks.app")
+    assert refused.returncode == 2
+    assert "postbacks: the pool 'solo' cannot deliver and tick" in refused.stderr
 
 
 def test_our_own_celeryconfig_has_settings_that_celery_knows():
@@ -293,6 +352,39 @@ def test_our_own_celeryconfig_has_settings_that_celery_knows():
     exec(compile(path.read_text(), path.name, "exec"), settings)
     known = {name for name, _ in flatten(NAMESPACES)}
     assert {name for name in settings if not name.startswith("__")} <= known
+
+
+LINK = {"POSTBACKS_METRICS_PORT": "tcp://10.3.240.11:9464"}
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_what_kubernetes_sets_beside_a_service_is_told_once_and_ignored(broker, tmp_path, form):
+    """In the form of the logs, by every process that reads settings."""
+    done = celery(broker.url, "report", cwd=tmp_path, POSTBACKS_LOG=form, **LINK)
+    assert done.returncode == 0
+    (line,) = done.stderr.splitlines()
+    told = json.loads(line)["detail"] if form == "json" else line
+    assert told.startswith("POSTBACKS_METRICS_PORT=tcp://10.3.240.11:9464 is ignored: Kubernetes sets it")
+    assert "enableServiceLinks: false" in told
+
+
+def test_an_application_in_kubernetes_sends_and_warns_once_through_its_logging(broker, tmp_path):
+    """Every .delay() raised BadSetting."""
+    program = (
+        "import logging, postbacks\n"
+        "logging.basicConfig(format='%(levelname)s %(name)s %(message)s')\n"
+        f"print([postbacks.send_postback.delay('acme', {EVENT!r}).state for _ in range(2)])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, **BASE_ENV, **LINK, "POSTBACKS_BROKER_URL": broker.url},
+        cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "['PENDING', 'PENDING']\n"), done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(
+        "WARNING postbacks.settings POSTBACKS_METRICS_PORT=tcp://10.3.240.11:9464 is ignored"
+    )
 
 
 @pytest.mark.parametrize("named", [{}, {"CELERY_CONFIG_MODULE": "celeryconfig"}], ids=["there", "named"])

@@ -10,9 +10,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
+from identities import sign
 
 
 class Certificate:
@@ -47,10 +48,9 @@ class Authority:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         self._now = datetime.now(UTC)
-        own = self._builder(self._name, self._name, self._key, -10, 10).add_extension(
-            x509.BasicConstraints(ca=True, path_length=None), critical=True
-        )
-        self.pem = own.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
+        builder = self._builder(self._name, self._name, self._key, -10, 10)
+        own = sign(builder, self._key, self._key, ca=True)
+        self.pem = own.public_bytes(serialization.Encoding.PEM).decode()
 
     def _builder(
         self,
@@ -84,5 +84,5 @@ class Authority:
         builder = self._builder(subject, issuer, key, from_days, to_days).add_extension(
             x509.SubjectAlternativeName(names), critical=False
         )
-        signed = builder.sign(key if self_signed else self._key, hashes.SHA256())
+        signed = sign(builder, key, key if self_signed else self._key, ca=False)
         return Certificate(signed, key, self._folder)

@@ -19,7 +19,7 @@ from lxml import etree
 from postbacks import errors, xml
 from postbacks.catalogue import parse_event, table
 from postbacks.cli import main
-from postbacks.cli.base import explained, plain
+from postbacks.cli.base import add_row, explained, grid, plain, print_table
 
 #: The command as it is installed.
 POSTBACKS = str(Path(sys.executable).with_name("postbacks"))
@@ -333,6 +333,22 @@ def test_render_takes_one_event():
     shown = render(f"{_LINE}\n{_LINE}")
     assert shown.exit_code == 2
     assert "this file holds 2 events" in shown.stderr
+
+
+@pytest.mark.parametrize("columns", ["100", "60", "4"])
+def test_one_long_cell_of_a_table_pads_no_row_but_its_own(monkeypatch, capsys, columns):
+    """Where there is no terminal, a row is one line; the width is COLUMNS', or 80."""
+    monkeypatch.setenv("COLUMNS", columns)
+    shown = grid("account", "Postback URL", "age", right=("age",))
+    add_row(shown, "acme", "https://acme.example/", "7")
+    add_row(shown, "long", "https://long.example/" + "x" * 2000, "12")
+    print_table(shown)
+    header, _, short, long = capsys.readouterr().out.splitlines()
+    assert long.split() == ["long", "https://long.example/" + "x" * 2000, "12"]
+    assert short.split() == ["acme", "https://acme.example/", "7"]
+    assert len(short) <= 60
+    if columns != "4":
+        assert header.index("age") + 2 == short.index("7")
 
 
 def _run(*args, env=None):

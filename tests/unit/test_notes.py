@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from postbacks.delivery.claims import Held
 from postbacks.delivery.notes import NOTE_BATCH, SHARED_BATCH, Decision, Notes
 from postbacks.delivery.outcomes import Outcome
-from postbacks.delivery.tally import Tally
+from postbacks.delivery.tally import CONNECTIONS, RENEWALS, SharedCounts, Tally
 from postbacks.settings import Settings
 
 OWN = Outcome("status", 500, 0.1)
@@ -21,7 +21,7 @@ def held(name: str) -> Held:
 
 def test_ten_thousand_shared_time_outs_let_an_answer_of_ones_own_pass():
     """Shared ones fill half a batch at most; what had a POST of its own is in the next one, and room is left."""
-    tally = Tally(SimpleNamespace(connections=0))
+    tally = Tally(SimpleNamespace(connections=0, renewals=0))
     notes = Notes(None, "token", Settings(), lambda *_: Decision(parked=True, countdown_s=300), tally)
     for number in range(10_000):
         notes.add(held(f"shared-{number}"), SHARED, 1, 0)
@@ -41,3 +41,16 @@ def test_ten_thousand_shared_time_outs_let_an_answer_of_ones_own_pass():
         notes.heard([(b"parked", 0)] * sent)
         rounds += 1
     assert rounds == 10_000 / SHARED_BATCH - 1
+
+
+def test_connections_and_renewals_are_counted_once():
+    """The transport counts on over all batches; what is in the broker and in the worker's own counts is not added again."""
+    adapter, shared = SimpleNamespace(connections=3, renewals=1), SharedCounts(1)
+    tally = Tally(adapter, shared)
+    adapter.connections, adapter.renewals = 5, 2
+    for _ in range(2):  # noted only at the second try
+        counts = tally.of([])
+        assert counts == {CONNECTIONS: 2, RENEWALS: 1}
+    tally.noted(counts)
+    assert tally.of([]) == {}
+    assert (shared.total()[CONNECTIONS], shared.total()[RENEWALS]) == (2, 1)

@@ -10,7 +10,7 @@ from events import cells
 from helpers import environment
 
 from postbacks.errors import BadSetting
-from postbacks.settings import Settings, load
+from postbacks.settings import Settings, load, service_links, unknown_names
 
 DOCS = (Path(__file__).parents[2] / "docs" / "settings.md").read_text()
 NAMES = sorted(Settings.model_fields)
@@ -139,12 +139,57 @@ def test_another_programs_variables_are_none_of_ours(bare):
         assert load().max_resends == 5
 
 
+#: What Kubernetes sets in each pod of a namespace with a Service of the name postbacks-metrics.
+SERVICE = {
+    "POSTBACKS_METRICS_PORT": "tcp://10.3.240.11:9464",
+    "POSTBACKS_METRICS_SERVICE_HOST": "10.3.240.11",
+    "POSTBACKS_METRICS_SERVICE_PORT": "9464",
+    "POSTBACKS_METRICS_SERVICE_PORT_HTTP": "9464",
+    "POSTBACKS_METRICS_PORT_9464_TCP": "tcp://10.3.240.11:9464",
+    "POSTBACKS_METRICS_PORT_9464_TCP_PROTO": "tcp",
+    "POSTBACKS_METRICS_PORT_9464_TCP_PORT": "9464",
+    "POSTBACKS_METRICS_PORT_9464_TCP_ADDR": "10.3.240.11",
+    "POSTBACKS_PORT": "tcp://[fd00::17]:80",  # of a Service of the name postbacks
+    "POSTBACKS_SERVICE_HOST": "fd00::17",
+}
+
+
+def test_what_kubernetes_sets_beside_a_service_is_no_setting_and_none_that_is_misspelt(bare, caplog):
+    """One line a process, though it is read again and again."""
+    with environment(**SERVICE, POSTBACKS_MAX_RESEND="3"):
+        assert load().metrics_port == 0
+        load()
+        assert unknown_names() == ["POSTBACKS_MAX_RESEND"]
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert record.getMessage() == (
+        "POSTBACKS_METRICS_PORT=tcp://10.3.240.11:9464 is ignored: Kubernetes sets it in every pod beside a Service "
+        "of the name postbacks-metrics. Write enableServiceLinks: false into the pod's spec."
+    )
+
+
+def test_a_port_that_is_set_in_a_pod_is_taken(bare, caplog):
+    """The pod's own variables go before those of Services."""
+    with environment(**SERVICE | {"POSTBACKS_METRICS_PORT": "9464"}):
+        assert load().metrics_port == 9464
+        assert service_links() == ""
+    assert caplog.records == []
+
+
+def test_the_form_of_an_address_is_passed_over_in_ports_and_hosts_alone(bare):
+    """Elsewhere it is what somebody wrote."""
+    with environment(POSTBACKS_METRICS_HOST="udp://10.3.240.11:53"):
+        assert load().metrics_host == "127.0.0.1"
+    with environment(POSTBACKS_MAX_RESENDS="tcp://10.3.240.11:53"), pytest.raises(BadSetting):
+        load()
+
+
 # -- docs/settings.md -----------------------------------------------------------------------------
 
 
 def documented() -> dict[str, list[str]]:
     """The rows of the document's tables: variable -> default, unit, reason."""
-    rows = [cells(line) for line in DOCS.splitlines() if line.startswith("| `")]
+    rows = [cells(line) for line in DOCS.splitlines() if line.startswith("| `POSTBACKS_")]
     names = [row[0].strip("`") for row in rows]
     assert len(set(names)) == len(names), "a setting stands there twice"
     return {name: row[1:] for name, row in zip(names, rows, strict=True)}

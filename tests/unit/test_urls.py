@@ -9,8 +9,9 @@ from events import PROPERTY
 from hypothesis import given
 from hypothesis import strategies as st
 
+from postbacks.delivery.transfer import prepare
 from postbacks.errors import InvalidUrl
-from postbacks.urls import MAX_URL_LENGTH, check_url, endpoint_of, redacted
+from postbacks.urls import MAX_URL_LENGTH, check_stored_url, check_url, endpoint_of, read_url, redacted
 
 GOOD = [
     "http://a.example",
@@ -49,6 +50,100 @@ BAD = {
     f"http://{'ü' * 70}.example/": "no domain name",
     "http://a.example/\ud800": "no Unicode text",
 }
+
+
+#: A host as it may be written -> as it is sent. Expected values are those of the WHATWG's URL standard.
+HOSTS = {
+    "💩.example": "xn--ls8h.example",
+    "%F0%9F%92%A9.example": "xn--ls8h.example",
+    "bücher。example": "xn--bcher-kva.example",
+    "BÜCHER．EXAMPLE": "xn--bcher-kva.example",  # noqa: RUF001
+    "straße.example": "xn--strae-oqa.example",
+    "ＡＢＣ.example": "abc.example",  # noqa: RUF001
+    "a\u00adb.example": "ab.example",
+    "日本語。JP": "xn--wgv71a119e.jp",
+    "a†--": "xn--a---kp0a",
+    "x.-y-.ß": "x.-y-.xn--zca",
+    "1.\u064a.example": "1.xn--mhb.example",
+    "نامه\u200cای.example": "xn--mgba3gch31f060k.example",  # noqa: RUF001
+    "≠.example": "xn--1ch.example",
+    "XN--BCHER-KVA.example": "xn--bcher-kva.example",
+    "a_b.example": "a_b.example",
+    "a.example.": "a.example",
+    "%61.example": "a.example",
+    "127.1": "127.0.0.1",
+    "0x7f000001": "127.0.0.1",
+    "0177.0.0.1.": "127.0.0.1",
+    "[0:0:0:0:0:0:0:1]": "::1",
+    "[::FFFF:8.8.8.8]": "::ffff:808:808",
+    "[fe80::1%lo]": "fe80::1%lo",
+    "[fe80::1%25lo]": "fe80::1%lo",
+    f"{'a' * 63}.example": f"{'a' * 63}.example",
+}
+
+#: A host that no domain name is -> what the sentence names.
+NO_HOSTS = {
+    "a|b.example": "'|' (U+007C VERTICAL LINE)",
+    "a*b.example": "'*' (U+002A ASTERISK)",
+    "a~b.example": "'~' (U+007E TILDE)",
+    "-a.example": "begins with '-' (U+002D HYPHEN-MINUS)",
+    "a%20b.example": "' ' (U+0020 SPACE)",
+    "a%zz.example": "'%' (U+0025 PERCENT SIGN)",
+    "a℀b.example": "'℀' (U+2100 ACCOUNT OF)",
+    "\ufffd.example": "U+FFFD",
+    "a⒈.example": "'⒈' (U+2488 DIGIT ONE FULL STOP)",
+    "\u0301a.example": "U+0301 COMBINING ACUTE ACCENT",
+    "a\u200db.example": "U+200D ZERO WIDTH JOINER",
+    "يa.example": "U+064A ARABIC LETTER YEH",
+    "%ff.example": "no UTF-8",
+    "xn--a.example": "'xn--a' stands for no Unicode text",
+    "xn--zn7c.example": "'xn--zn7c' stands for no Unicode text",
+    "a..example": "between dots is empty",
+    ".a.example": "between dots is empty",
+    "a.example..": "between dots is empty",
+    "\u00ad": "between dots is empty",
+    f"{'a' * 64}.example": "64 characters",
+    f"{'ü' * 60}.example": "characters as it is sent",
+    f"{'a.' * 125}example": "257 characters",
+    "1.2.3.4.5": "ends in a number and is no IPv4 address",
+    "a.example.256": "ends in a number and is no IPv4 address",
+    "[::1::2]": "no IPv6 address",
+    "[127.0.0.1]": "no IPv6 address",
+    "[fe80::1%25]": "no name of a network interface",
+    "１２７.1": "it stands for 127.0.0.1 in other characters",  # noqa: RUF001
+    "ⓛocalhost": "it stands for localhost in other characters",
+}
+
+
+@pytest.mark.parametrize(("written", "sent"), HOSTS.items(), ids=map(ascii, HOSTS))
+def test_a_host_is_sent_as_browsers_send_it(written, sent):
+    """UTS 46, non-transitional, and one spelling of each address; read again it is the same."""
+    url = f"http://user@{written}:8080/in"
+    assert (read_url(url).host, read_url(url).port) == (sent, 8080)
+    assert endpoint_of(url) == endpoint_of(prepare(url).url) == f"http://{sent}:8080"
+    assert prepare(prepare(url).url).url == prepare(url).url
+
+
+@pytest.mark.parametrize(("written", "named"), NO_HOSTS.items(), ids=map(ascii, NO_HOSTS))
+def test_a_host_that_cannot_be_sent_to_is_refused_and_the_character_named(written, named):
+    """When it is set, when it is validated and when it is sent, in the same words; it has no endpoint."""
+    url = f"http://user:hunter2@{written}/in"
+    with pytest.raises(InvalidUrl, match="has a host that is no domain name") as refused:
+        check_url(url)
+    assert named in str(refused.value)
+    assert "hunter2" not in str(refused.value)
+    with pytest.raises(InvalidUrl) as unsent:
+        prepare(url)
+    assert str(unsent.value) == str(refused.value)
+    assert endpoint_of(url) == ""
+
+
+def test_a_stored_url_that_cannot_be_sent_to_is_read():
+    """Its account's postbacks are to die with the reason; what is no http or https URL makes the row unreadable."""
+    assert check_stored_url("http://a..example/") == "http://a..example/"
+    for url in ("ftp://a.example/", "nowhere", "http://a.example/\ud800"):
+        with pytest.raises(InvalidUrl):
+            check_stored_url(url)
 
 
 @pytest.mark.parametrize("url", GOOD)
@@ -115,7 +210,25 @@ def test_an_error_about_a_url_never_shows_its_password(fault):
 
 
 _pieces = st.sampled_from(
-    ["http", "https", "://", ":", "/", "@", "?", "#", "[", "]", "::1", "%", "a.example", "80"]
+    [
+        "http",
+        "https",
+        "://",
+        ":",
+        "/",
+        "@",
+        "?",
+        "#",
+        "[",
+        "]",
+        "::1",
+        "%",
+        "a.example",
+        "80",
+        "💩",
+        "xn--",
+        "。",
+    ]
 )
 _urls = st.lists(_pieces | st.text(st.characters(exclude_categories=()), max_size=4), max_size=10)
 
@@ -132,6 +245,10 @@ def test_whatever_is_given_it_is_refused_or_it_can_be_kept_and_sent(url):
     assert json.loads(json.dumps(taken)) == taken
     taken.encode()
     redacted(taken).encode()
+    prepared = prepare(taken)
+    assert prepared.url.isascii()
+    assert endpoint_of(taken) == endpoint_of(prepared.url)
+    assert prepare(prepared.url).url == prepared.url
 
 
 @pytest.mark.parametrize(

@@ -6,13 +6,16 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from pathlib import Path
 
-from helpers import BASE_ENV, check_places, eventually, set_account
+from click.testing import CliRunner
+from helpers import BASE_ENV, check_places, environment, eventually, set_account
 
-from postbacks import keys, send_postback, send_postbacks, settings
+from postbacks import keys, send_postback, send_postbacks, settings, vault
+from postbacks.cli import main
 from postbacks.doctor import Doctor
 from postbacks.ledger.ledger import Ledger
 from postbacks.local import CeleryProcess
@@ -25,6 +28,23 @@ from postbacks.version import SILENT, VERSION
 HERE = Path(__file__).parent
 EVENT = {"ORIGIN": "SUB", "CODE": "N302", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 OLD = {"PYTHONPATH": str(HERE / f"postbacks-{SILENT}.zip")}
+#: How a program of the version before begins that ticks and delivers by itself.
+OLD_PARTS = """
+import postbacks; assert '.zip' in postbacks.__file__
+from postbacks import accounts, settings
+from postbacks.broker import client
+from postbacks.delivery.loop import DeliveryLoop
+from postbacks.delivery.profile import Profiles
+from postbacks.delivery.transport import CurlAdapter
+from postbacks.queue.scripts import Scripts
+from postbacks.queue.tick import Tick
+from postbacks.tasks import decide
+now, scripts, store = settings.load(), Scripts(client()), accounts.store()
+
+def tick(): Tick(scripts, store, now).run()
+def deliver(): DeliveryLoop(scripts, CurlAdapter(now), Profiles(store, now), now, decide).run()
+
+"""
 
 
 def restore(client, port: int) -> int:
@@ -142,20 +162,9 @@ def test_a_worker_of_the_version_before_and_one_of_this_run_side_by_side(broker,
 
 def test_a_worker_of_the_version_before_keeps_no_rate_and_does_the_others_no_harm(rig, tmp_path):
     """What docs/upgrading.md says: it sends as fast as it can, and those after it keep the rate as if it had not been."""
-    program = f"""
-import postbacks; assert '.zip' in postbacks.__file__
-from postbacks import accounts, settings
-from postbacks.broker import client
-from postbacks.delivery.loop import DeliveryLoop
-from postbacks.delivery.profile import Profiles
-from postbacks.delivery.transport import CurlAdapter
-from postbacks.queue.scripts import Scripts
-from postbacks.queue.tick import Tick
-from postbacks.tasks import decide
-now, scripts, store = settings.load(), Scripts(client()), accounts.store()
-postbacks.send_postbacks('paced', [{EVENT!r}] * 3)
-Tick(scripts, store, now).run()
-DeliveryLoop(scripts, CurlAdapter(now), Profiles(store, now), now, decide).run()
+    program = f"""{OLD_PARTS}postbacks.send_postbacks('paced', [{EVENT!r}] * 3)
+tick()
+deliver()
 """
     with Receiver() as receiver:
         set_account("paced", url=receiver.url(), rate="1/min", max_transfers=1)
@@ -175,6 +184,65 @@ DeliveryLoop(scripts, CurlAdapter(now), Profiles(store, now), now, decide).run()
         report = Doctor(rig.scripts, rig.settings, pause_s=0).examine()
     assert [result.sentence for result in report.wrong if result.check.name != "clock"] == []
     assert check_places(rig.client) == {"done": len(before) + 4, "waiting": 4}
+
+
+def authorization(value: str):
+    """Call `account set` for the header of acme."""
+    return CliRunner().invoke(main, ["account", "set", "acme", "--header", f"Authorization: {value}"])
+
+
+def test_an_authorization_header_is_refused_while_the_version_before_works(rig, tmp_path):
+    """A loop of it, a tick of it, and a tick that one of this version has followed: nothing is changed until it is gone."""
+    program = f"""{OLD_PARTS}postbacks.send_postbacks('acme', [{EVENT!r}])
+deliver()
+tick()
+"""
+    tried = threading.Event()
+
+    def answer(_):
+        tried.wait(8)
+        return Answer(200)
+
+    with environment(POSTBACKS_SECRET_KEY=vault.new_key()), Receiver(answer) as receiver:
+        set_account("acme", url=receiver.url())
+        send_postback.delay("acme", EVENT)
+        rig.tick()
+        before = rig.client.hget(keys.ACCOUNTS, "acme")
+        with subprocess.Popen(
+            [sys.executable, "-c", program], env={**os.environ, **OLD}, cwd=tmp_path
+        ) as old:
+            eventually(lambda: rig.client.zcard(keys.CLAIMERS), 30, "the old loop's claim")
+            said = [authorization("Bearer x")]
+            tried.set()
+            assert old.wait(30) == 0
+        said.append(authorization("Bearer x"))
+        rig.tick()
+        said.append(authorization("Bearer x"))
+        assert [shown.exit_code for shown in said] == [2, 2, 2]
+        assert [f"{SILENT} {work})" in shown.stderr for shown, work in zip(said, ("delivers", "ticks", "ticks"), strict=True)] == [True] * 3, said  # fmt: skip
+        assert rig.client.hget(keys.ACCOUNTS, "acme") == before
+        assert authorization("").exit_code == 0, "it may always be taken off"
+        rig.client.hset(
+            keys.TICKS, SILENT, int(rig.client.hget(keys.TICKS, SILENT)) - 61_000
+        )  # a minute has passed
+        assert authorization("Bearer x").exit_code == 0
+        one = send_postback.delay("acme", EVENT).id
+        rig.tick()
+        rig.deliver()
+        assert receiver.by_id()[one][0].headers["authorization"] == "Bearer x"
+
+
+def test_the_version_before_reads_an_account_with_an_authorization_header_and_sends_without_it(rig, tmp_path):
+    """What docs/upgrading.md says of a worker that is started again: no event is skipped."""
+    program = f"""{OLD_PARTS}postbacks.send_postbacks('acme', [{EVENT!r}])
+tick()
+deliver()
+"""
+    with environment(POSTBACKS_SECRET_KEY=vault.new_key()), Receiver() as receiver:
+        set_account("acme", url=receiver.url(), authorization=vault.seal("Bearer x"))
+        env = {**os.environ, **OLD}
+        subprocess.run([sys.executable, "-c", program], env=env, cwd=tmp_path, check=True, timeout=60)
+        assert ["authorization" in post.headers for post in receiver.received] == [False]
 
 
 def test_a_message_of_a_newer_version_is_kept_until_a_newer_worker_reads_it(rig, monkeypatch):

@@ -1,0 +1,246 @@
+"""Each kind of process runs as a user of the broker who has the rights that docs/settings.md gives it, and no more."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import redis
+from click.testing import CliRunner
+from events import examples
+from helpers import BASE_ENV, ended, environment, eventually, free_port
+
+from postbacks import keys, send_postback, tasks
+from postbacks.broker import client_for
+from postbacks.cli import main
+from postbacks.errors import BrokerUnfit
+from postbacks.local import CeleryProcess, EmbeddedBroker
+from postbacks.monitor import figures
+from postbacks.receiver import Answer, Receiver
+from postbacks.settings import load
+
+PAGE = (Path(__file__).parents[2] / "docs" / "settings.md").read_text()
+RULES = re.findall(r"^    (ACL SETUSER (\w+) .*)$", PAGE, re.MULTILINE)
+PROGRAM = str(Path(sys.executable).with_name("postbacks"))
+EVENT = examples()["SMS_MO", "N211"]
+PASSWORD = "s3cret"
+NODE = "rights@here"
+
+SENDER = """
+import json, sys
+from postbacks import send_postback, send_postbacks
+event = json.loads(sys.argv[1])
+first = send_postback.delay("acme", event)
+send_postback.apply_async(("acme", event), priority=5)
+send_postbacks("acme", [event] * 3)
+failing = send_postback.delay("failing", event)
+print(first.get(timeout=30)["outcome"], first.id, failing.id)
+"""
+
+
+def url_of(broker: EmbeddedBroker, kind: str) -> str:
+    """The broker's URL for the user of this kind of process."""
+    return f"redis://{kind}:{PASSWORD}@127.0.0.1:{broker.port}"
+
+
+def make_users(client: redis.Redis) -> None:
+    """Paste the page into the broker."""
+    for line, _ in RULES:
+        client.execute_command(*line.replace(">PASSWORD", f">{PASSWORD}").split())
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[tuple[EmbeddedBroker, redis.Redis]]:
+    """A broker whose users these tests make, and a client that may do everything."""
+    with EmbeddedBroker() as broker, broker.client() as client:
+        yield broker, client
+
+
+@pytest.fixture
+def guarded(server) -> tuple[EmbeddedBroker, redis.Redis]:
+    """The broker with the users of the page, empty."""
+    _, client = server
+    client.flushdb()
+    client.acl_log_reset()
+    make_users(client)
+    return server
+
+
+def denials(client: redis.Redis) -> list[tuple[str, str, str]]:
+    """What was refused: to whom, where, what."""
+    return [(entry["username"], entry["context"], entry["object"]) for entry in client.acl_log()]
+
+
+def test_everything_runs_with_the_rights_of_the_page_and_asks_for_no_more(guarded, tmp_path):
+    """Client, worker, beat, command line, doctor, health, metrics and Flower; ACL LOG stays empty."""
+    broker, client = guarded
+    base = {**os.environ, **BASE_ENV, "POSTBACKS_RETRY_COUNTDOWN_S": "0.5", "POSTBACKS_MAX_RESENDS": "1"}
+    ports = {kind: free_port() for kind in ("worker", "metrics", "flower")}
+
+    def env(kind: str, **more: str) -> dict[str, str]:
+        return {**base, "POSTBACKS_BROKER_URL": url_of(broker, kind), **more}
+
+    def run(kind: str, *command: str) -> str:
+        done = subprocess.run(
+            command, env=env(kind), input=json.dumps(EVENT), capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, (command, done.stdout, done.stderr)
+        return done.stdout
+
+    def call(kind: str, *args: str) -> str:
+        with environment(POSTBACKS_BROKER_URL=url_of(broker, kind)):
+            shown = CliRunner().invoke(main, args, prog_name="postbacks")
+        assert shown.exit_code == 0, (args, shown.output)
+        return shown.stdout
+
+    def page(kind: str, path: str) -> str:
+        def look() -> str:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{ports[kind]}/{path}", timeout=20) as answer:
+                    return answer.read().decode()
+            except OSError:
+                return ""
+
+        return eventually(look, 60, f"{kind}'s {path}")
+
+    def answer(post):
+        return Answer(500 if "failing" in post.path else 200)
+
+    processes = [
+        worker(broker, tmp_path, **{**base, "POSTBACKS_METRICS_PORT": str(ports["worker"])}),
+        CeleryProcess("beat", env=env("beat"), log_path=tmp_path / "beat.log"),
+        CeleryProcess(
+            "flower",
+            env=env("flower", FLOWER_UNAUTHENTICATED_API="1"),
+            args=[f"--port={ports['flower']}", "--address=127.0.0.1"],
+            log_path=tmp_path / "flower.log",
+        ),
+    ]
+    metrics = [PROGRAM, "metrics", "--port", str(ports["metrics"])]
+    with ExitStack() as stack:
+        receiver = stack.enter_context(Receiver(answer))
+        for process in processes:
+            stack.enter_context(process)
+        processes[0].wait_for_log(" ready.", 60)
+        processes[0].wait_for_log("taskevents.on", 60)  # which Flower asks for; before it would see nothing
+        call("operator", "account", "set", "acme", "--url", receiver.url("/ok"), "--rate", "500/s")
+        call("operator", "account", "set", "failing", "--url", receiver.url("/failing"))
+        outcome, delivered, failing = run("sender", sys.executable, "-c", SENDER, json.dumps(EVENT)).split()
+        assert outcome == "delivered"
+        assert ended(client, failing).state == "dead"
+        assert delivered in call("operator", "show", delivered)
+        assert failing in call("operator", "list", "--dead")
+        call("operator", "resend", failing)
+        assert run("operator", PROGRAM, "send", "acme", "-", "--wait", "30")
+        assert "41 checks" in call("doctor", "doctor")
+        assert "41 checks" in call("operator", "doctor", "--fix")
+        assert "well" in call("metrics", "health")
+        ping = ["-m", "celery", "-A", "postbacks", "inspect", "ping", "-d", NODE, "--timeout", "30"]
+        assert "pong" in run("flower", sys.executable, *ping)
+        eventually(lambda: delivered in page("flower", "api/tasks"), 60, "the postback in Flower")
+        eventually(lambda: NODE in page("flower", "api/workers?refresh=1"), 60, "the worker in Flower")
+        assert "postbacks.work" in page("flower", "api/queues/length")
+        assert page("worker", "readyz")
+        served = stack.enter_context(subprocess.Popen(metrics, env=env("metrics")))
+        stack.callback(served.terminate)
+        assert "postbacks_dead" in page("metrics", "metrics")
+        assert page("metrics", "readyz")
+        logs = "".join(process.log() for process in processes)
+    assert denials(client) == []
+    assert "permission" not in logs
+
+
+def granted(kind: str) -> list[str]:
+    """The rights of a kind, commands and keys, as the page's lines give them."""
+    words = [word for line, name in RULES if name == kind for word in line.split()[3:]]
+    return [word for word in words if word[0] in "+~%&" and word != "+client|setinfo"]
+
+
+def without(client: redis.Redis, kind: str, right: str) -> None:
+    """Make the user anew with all the rights but one."""
+    rights = [word for word in granted(kind) if word != right]
+    client.execute_command("ACL", "SETUSER", kind, "reset", "on", f">{PASSWORD}", "+client|setinfo", *rights)
+
+
+def send_and_look() -> None:
+    """Send as an application does, once with a priority, and look what came of it."""
+    sent = send_postback.apply_async(("acme", EVENT), priority=5)
+    send_postback.delay("acme", EVENT)
+    assert sent.state
+
+
+@pytest.mark.parametrize("right", granted("sender"))
+def test_a_sender_who_lacks_any_of_its_rights_is_told_which_and_who_it_is(guarded, right):
+    """So the page's rule is the smallest."""
+    broker, client = guarded
+    without(client, "sender", right)
+    tasks._check_broker_once.cache_clear()
+    with environment(POSTBACKS_BROKER_URL=url_of(broker, "sender")), pytest.raises(BrokerUnfit) as refused:
+        send_and_look()
+    names(str(refused.value), "sender", right)
+
+
+@pytest.mark.parametrize("right", granted("metrics"))
+def test_a_scrape_that_lacks_any_of_its_rights_is_told_which_and_who_it_is(guarded, right):
+    """Also one that is missed inside a script; what is looked at has a postback in each of its places."""
+    broker, client = guarded
+    client.hset(keys.BACKLOG, "acme", 1)
+    client.rpush(keys.lane("acme/mo"), "one")
+    client.hset(keys.record("one"), "created_ms", 1)
+    client.zadd(keys.CLAIMERS, {"few": 1, "many": 1})
+    client.hset(keys.claims("few"), "two", 1)
+    client.hset(keys.claims("many"), mapping=dict.fromkeys(map(str, range(5000)), 1))
+    without(client, "metrics", right)
+    url = url_of(broker, "metrics")
+    with environment(POSTBACKS_BROKER_URL=url), pytest.raises(BrokerUnfit) as refused:
+        figures.read(client_for(url, 5.0), load())
+    names(str(refused.value), "metrics", right)
+
+
+def worker(broker: EmbeddedBroker, folder: Path, **more: str) -> CeleryProcess:
+    """A worker as its own user; not started."""
+    env = {**BASE_ENV, **more, "POSTBACKS_BROKER_URL": url_of(broker, "worker")}
+    args = ["--loglevel=INFO", f"--hostname={NODE}"]
+    return CeleryProcess("worker", env=env, args=args, log_path=folder / "worker.log")
+
+
+def names(sentence: str, kind: str, right: str) -> None:
+    """The sentence says who lacks what, and how it is allowed."""
+    assert f"does not let its user '{kind}' " in sentence
+    assert PASSWORD not in sentence
+    if right.startswith("+"):
+        assert f"run {right[1:]}: allow {right}; " in sentence
+    else:
+        assert "use a key: allow ~postbacks:* and what else this process uses, `ACL LOG`" in sentence
+
+
+def test_a_worker_that_lacks_a_right_names_it_and_goes_on_when_it_is_given(guarded, tmp_path):
+    """Not a lost connection without a reason, tried again without a pause."""
+    broker, client = guarded
+    without(client, "worker", "+brpop")
+    with worker(broker, tmp_path) as process:
+        process.wait_for_log("does not let its user 'worker' run brpop: allow +brpop; ", 60)
+        assert "The worker tries again." in process.log()
+        make_users(client)
+        process.wait_for_log(" ready.", 60)
+
+
+def test_a_worker_that_kombu_gives_up_ends_with_the_sentence_and_no_traceback(guarded, tmp_path):
+    """The channel of Celery's control commands."""
+    broker, client = guarded
+    without(client, "worker", "&/0.postbacks.control.pidbox")
+    with worker(broker, tmp_path) as process:
+        assert process.wait(60) == 2
+        assert (
+            "does not let its user 'worker' use a channel: allow &/0.postbacks.control.pidbox"
+            in process.log()
+        )
+        assert "Traceback" not in process.log()

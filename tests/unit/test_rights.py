@@ -1,0 +1,59 @@
+"""The rights in docs/settings.md cover every script that a process may run, and those who only look may not write."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import postbacks
+
+ROOT = Path(postbacks.__file__).parent
+PAGE = (ROOT.parent / "docs" / "settings.md").read_text()
+QUEUE = sorted(ROOT.glob("queue/*.lua"))
+DOCTOR = sorted(ROOT.glob("doctor/*.lua"))
+LOOK = [ROOT / "monitor" / "look.lua", ROOT / "queue" / "_shared.lua"]
+#: Moves that the command line makes itself, and what stands in front of them.
+OPERATOR = [
+    ROOT / "queue" / f"{name}.lua" for name in ("cancel", "pace", "reap", "replay", "_gates", "_shared")
+]
+WRITES = {"hset", "hdel", "hincrby", "lpush", "rpush", "lrem", "zadd", "zrem"}
+
+
+def granted(kind: str) -> set[str]:
+    """Commands that the page's lines give a kind of process."""
+    lines = re.findall(rf"^    ACL SETUSER {kind} (.*)$", PAGE, re.MULTILINE)
+    return {word[1:] for line in lines for word in line.split() if word[0] == "+"}
+
+
+def called(paths: list[Path]) -> set[str]:
+    """Commands that Lua files call."""
+    pattern = re.compile(r"(?:redis\.p?call|call_many)\(\s*'([A-Za-z]+)'")
+    return {command.lower() for path in paths for command in pattern.findall(path.read_text())}
+
+
+@pytest.mark.parametrize(
+    ("kind", "commands"),
+    [
+        ("worker", called(QUEUE) | called(LOOK)),
+        (
+            "metrics",
+            called(LOOK) - WRITES - {"exists", "zrangebyscore"},
+        ),  # of the moves that stand in _shared.lua
+        ("doctor", called(DOCTOR) - WRITES),
+        ("operator", called(DOCTOR) | called(OPERATOR) | called(LOOK)),
+    ],
+)
+def test_what_a_script_calls_is_allowed_to_who_runs_it(kind, commands):
+    """A command that is new in a script is new on the page."""
+    assert commands
+    assert commands - granted(kind) == set()
+
+
+@pytest.mark.parametrize("kind", ["metrics", "doctor"])
+def test_who_only_looks_may_not_write(kind):
+    """No command and no key pattern of theirs writes."""
+    assert granted(kind) & (WRITES | {"set", "del", "eval", "evalsha", "incrby", "expire"}) == set()
+    lines = re.findall(rf"^    ACL SETUSER {kind} (.*)$", PAGE, re.MULTILINE)
+    assert [word for line in lines for word in line.split() if "~" in word and word[:3] != "%R~"] == []
