@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import re
+import uuid
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
@@ -40,7 +41,7 @@ _PIN = re.compile(r"sha256//[A-Za-z0-9+/]{43}=\Z")
 #: Secrets that may sign at a time: a signature takes 47 characters of a header.
 MAX_SECRETS: Final = 5
 
-#: Why a postback of an account is skipped, not sent (catalogue: Groups).
+#: Why a postback of an account is skipped, not sent (catalogue: Groups); ``routing.py`` has their words.
 UNKNOWN_ACCOUNT: Final = "unknown_account"
 UNREADABLE: Final = "account_unreadable"
 ORIGIN_OFF: Final = "origin_off"
@@ -48,12 +49,13 @@ NO_URL: Final = "no_url"
 
 
 def check_name(account: object) -> str:
-    """Check an account's name; an int is taken as its digits.
+    """Check an account's name; an int and a UUID are taken as their text.
 
     Raises:
         InvalidAccount: says what a name may be.
     """
-    name = str(account) if isinstance(account, int) and not isinstance(account, bool) else account
+    has_text = not isinstance(account, str | bool) and isinstance(account, int | uuid.UUID)
+    name = str(account) if has_text else account
     if not isinstance(name, str) or not _NAME.match(name):
         raise InvalidAccount(
             f"{quoted(name)} is no account name: 1 to 128 letters, digits and . _ @ : + -, the first a letter or digit."
@@ -120,9 +122,9 @@ class Account(BaseModel):
     #: Its stored row cannot be read; nothing is sent for it until it is set anew.
     unreadable: bool = Field(default=False, exclude=True)
 
-    @field_validator("name")
+    @field_validator("name", mode="before")
     @classmethod
-    def _name(cls, value: str) -> str:
+    def _name(cls, value: object) -> str:
         return check_name(value)
 
     @field_validator("url", "mo_url", "pass_url")

@@ -113,27 +113,27 @@ def _target(target: str, event: Event) -> _Target:
 
     A URL alone needs no broker, and so it gets our own clock.
     """
-    from postbacks.accounts import check_name, store
+    from postbacks.accounts import UNREADABLE, check_name, find_accounts, store
     from postbacks.broker import broker_errors, client
     from postbacks.delivery.profile import Profile
     from postbacks.errors import UnknownAccount
+    from postbacks.routing import reason_words, route
     from postbacks.settings import load
     from postbacks.urls import check_url
 
     if "/" in target:  # no account's name has one
         return _Target(None, check_url(target), Profile.default(load()), int(time.time() * 1000))
     name = check_name(target)
-    account = store().get_many([name]).get(name)
+    account = find_accounts(store(), [name]).get(name)
     if account is None:
         raise UnknownAccount(
             f"There is no account {name!r}: make it (postbacks account set {name} --url https://…) or give a URL."
         )
-    url, reason = account.route(event.origin, event.group)
+    url, reason = route(account, event.origin, event.group, None)
     if url is None:
-        fault = "has no URL for" if reason == "no_url" else "has switched off"
-        raise click.ClickException(
-            f"Account {name} {fault} {event.origin}: its postbacks would be skipped. --event FILE sends another event."
-        )
+        words = reason_words(reason, event.origin, f"Account {name}")
+        hint = "" if reason == UNREADABLE else " --event FILE sends another event."
+        raise click.ClickException(f"{words}: its postbacks would be skipped.{hint}")
     with broker_errors():
         clock: Any = client().time()
     now_ms = clock[0] * 1000 + clock[1] // 1000
