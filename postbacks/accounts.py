@@ -10,6 +10,7 @@ import hashlib
 import importlib
 import json
 import re
+import uuid
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
@@ -22,10 +23,10 @@ from postbacks.catalogue import ORIGINS
 from postbacks.catalogue.faults import quoted
 from postbacks.errors import AccountsUnavailable, BadSetting, InvalidAccount, InvalidUrl, PostbacksError
 from postbacks.extra_headers import check_authorization, check_headers, check_no_user
-from postbacks.guard import early_refusal
 from postbacks.logs import EventLog
 from postbacks.rates import interval_us
 from postbacks.settings import load
+from postbacks.url_policy import check_urls
 from postbacks.urls import check_stored_url, check_url, redacted
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ _PIN = re.compile(r"sha256//[A-Za-z0-9+/]{43}=\Z")
 #: Secrets that may sign at a time: a signature takes 47 characters of a header.
 MAX_SECRETS: Final = 5
 
-#: Why a postback of an account is skipped, not sent (catalogue: Groups).
+#: Why a postback of an account is skipped, not sent (catalogue: Groups); ``routing.py`` has their words.
 UNKNOWN_ACCOUNT: Final = "unknown_account"
 UNREADABLE: Final = "account_unreadable"
 ORIGIN_OFF: Final = "origin_off"
@@ -49,12 +50,13 @@ NO_URL: Final = "no_url"
 
 
 def check_name(account: object) -> str:
-    """Check an account's name; an int is taken as its digits.
+    """Check an account's name; an int and a UUID are taken as their text.
 
     Raises:
         InvalidAccount: says what a name may be.
     """
-    name = str(account) if isinstance(account, int) and not isinstance(account, bool) else account
+    has_text = not isinstance(account, str | bool) and isinstance(account, int | uuid.UUID)
+    name = str(account) if has_text else account
     if not isinstance(name, str) or not _NAME.match(name):
         raise InvalidAccount(
             f"{quoted(name)} is no account name: 1 to 128 letters, digits and . _ @ : + -, the first a letter or digit."
@@ -121,9 +123,9 @@ class Account(BaseModel):
     #: Its stored row cannot be read; nothing is sent for it until it is set anew.
     unreadable: bool = Field(default=False, exclude=True)
 
-    @field_validator("name")
+    @field_validator("name", mode="before")
     @classmethod
-    def _name(cls, value: str) -> str:
+    def _name(cls, value: object) -> str:
         return check_name(value)
 
     @field_validator("url", "mo_url", "pass_url")
@@ -189,6 +191,10 @@ class Account(BaseModel):
         own = {"mo": self.mo_url, "pass": self.pass_url}.get(group)
         url = own or self.url
         return (url, "") if url else (None, NO_URL)
+
+    def urls(self) -> list[str]:
+        """Return the URLs that are set."""
+        return [url for url in (self.url, self.mo_url, self.pass_url) if url]
 
     def rotated(self, sealed: str, now_ms: int, overlap_ms: int) -> Account:
         """The account with a new current secret; those before it sign for at most the overlap from now.
@@ -355,15 +361,25 @@ def find_accounts(store: AccountStore, names: Iterable[str]) -> Mapping[str, Acc
 
 
 def make_account(name: str, **settings: Any) -> Account:
-    """Build an account from what a user wrote.
+    """Build an account from what a user wrote, its URLs judged by this process's settings.
+
+    Raises:
+        InvalidAccount: one sentence a fault.
+    """
+    account = build_account(name, **settings)
+    check_urls(account.urls(), ())
+    return account
+
+
+def build_account(name: str, **settings: Any) -> Account:
+    """Build an account from what a user wrote; of its URLs the form alone is judged.
 
     Raises:
         InvalidAccount: one sentence a fault.
     """
     try:
         account = Account(name=name, **settings)
-        urls = [url for url in (account.url, account.mo_url, account.pass_url) if url]
-        for url in urls:
+        for url in account.urls():
             check_url(url)
     except ValidationError as error:
         reasons = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
@@ -373,14 +389,7 @@ def make_account(name: str, **settings: Any) -> Account:
     if account.authorization is not None:
         if not vault.is_sealed(account.authorization):
             check_authorization(account.authorization)
-        check_no_user(*urls)
-    for url in urls:
-        reason = early_refusal(url, load())
-        if reason:
-            raise InvalidAccount(
-                f"Postbacks may not be sent to {redacted(url)}: {reason}. "
-                "If they should, see POSTBACKS_ALLOWED_NETWORKS in docs/settings.md."
-            )
+        check_no_user(*account.urls())
     return account
 
 

@@ -6,17 +6,21 @@ exception as the result of RETRY and FAILURE; ``errors.DeliveryError`` carries t
 
 from __future__ import annotations
 
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
+from uuid import UUID
 
 from celery import states as celery_states
 from celery.backends.base import BaseBackend
-from celery.exceptions import TaskRevokedError
+from celery.exceptions import TaskRevokedError, TimeoutError  # noqa: A004 - Celery's, which its callers catch
 
 from postbacks.broker import client
 from postbacks.errors import PostbackDead, PostbackFailed, PostbackSkipped, UnsupportedOption
 from postbacks.ledger import states
 from postbacks.ledger.ledger import Ledger
-from postbacks.ledger.record import Record, iso
+from postbacks.ledger.record import Record, id_text, iso
 
 
 def info_of(record: Record) -> dict[str, Any]:
@@ -85,9 +89,59 @@ class LedgerBackend(BaseBackend):
     persistent = True
     supports_native_join = False
     supports_autoexpire = True
+    #: Celery asks this before it calls what ``GroupResult.then`` was given; a look that finds the last one ended calls.
+    is_async = True
 
-    def _get_task_meta_for(self, task_id: str) -> dict[str, Any]:
-        return meta_of(task_id, Ledger(client()).find(task_id))
+    def _get_task_meta_for(self, task_id: str | UUID) -> dict[str, Any]:
+        postback_id = id_text(task_id)
+        return meta_of(postback_id, Ledger(client()).find(postback_id))
+
+    def task_result_exists(self, task_id: str | UUID) -> bool:
+        """True if the ledger has the postback, whatever its state; one that was not taken in yet is not there."""
+        return Ledger(client()).find(id_text(task_id)) is not None
+
+    def get_many(
+        self,
+        task_ids: Iterable[str],
+        timeout: float | None = None,
+        interval: float | None = 0.5,
+        no_ack: bool = True,
+        on_message: Callable[[dict[str, Any]], Any] | None = None,
+        on_interval: Callable[[], Any] | None = None,
+        max_iterations: int | None = None,
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield id and meta of each postback as soon as it has ended, for ``iter_native`` and ``join_native``.
+
+        Mirrors ``celery.backends.base.BaseKeyValueStoreBackend.get_many``; differs in reading the ledger.
+
+        Raises:
+            TimeoutError: Celery's, when ``timeout`` seconds are over and one has not ended.
+        """
+        del no_ack
+        ledger, pending = Ledger(client()), list(dict.fromkeys(task_ids))
+        deadline_s = math.inf if timeout is None else time.monotonic() + timeout
+        rounds = 0
+        while pending:
+            records = ledger.find_many(pending)
+            metas = {postback_id: meta_of(postback_id, record) for postback_id, record in records.items()}
+            pending = [
+                postback_id
+                for postback_id, meta in metas.items()
+                if meta["status"] not in celery_states.READY_STATES
+            ]
+            for postback_id in metas.keys() - set(pending):
+                if on_message is not None:
+                    on_message(metas[postback_id])
+                yield postback_id, metas[postback_id]
+            rounds += 1
+            if not pending or rounds == max_iterations:
+                return
+            left_s = deadline_s - time.monotonic()
+            if left_s <= 0:
+                raise TimeoutError(f"{len(pending)} of the postbacks had not ended after {timeout} s.")
+            if on_interval is not None:
+                on_interval()
+            time.sleep(min(interval or 0.5, left_s))
 
     def store_result(self, task_id: str, result: Any, *_: Any, **__: Any) -> Any:
         """Store nothing: only deliveries decide what a postback's state is."""
@@ -99,17 +153,40 @@ class LedgerBackend(BaseBackend):
             f"Postback {task_id} cannot be forgotten: the ledger keeps it for its retention."
         )
 
+    def _save_group(self, group_id: str, result: Any) -> None:
+        del result
+        raise _no_groups(f"Group {group_id} cannot be saved")
+
+    def _restore_group(self, group_id: str) -> None:
+        raise _no_groups(f"Group {group_id} cannot be restored")
+
+    def _delete_group(self, group_id: str) -> None:
+        raise _no_groups(f"Group {group_id} cannot be deleted")
+
     def add_to_chord(self, chord_id: str, result: Any) -> None:
         """Refuse: a postback may take half an hour, a chord is no place to wait for it."""
-        del result
-        raise UnsupportedOption(f"Postbacks cannot be part of a chord ({chord_id}).")
+        del chord_id, result
+        raise _no_chords()
 
     def on_chord_part_return(self, request: Any, state: str, result: Any, **_: Any) -> None:
         """Do nothing: no task of ours is part of a chord."""
 
     def apply_chord(self, *_: Any, **__: Any) -> None:
         """Refuse: see ``add_to_chord``."""
-        raise UnsupportedOption("Postbacks cannot be part of a chord.")
+        raise _no_chords()
 
     def cleanup(self) -> None:
         """Do nothing: the tick drops records past their retention."""
+
+
+def _no_groups(what: str) -> UnsupportedOption:
+    return UnsupportedOption(
+        f"{what}: keep its ids ([result.id for result in group]), and look each up: send_postback.AsyncResult(id)."
+    )
+
+
+def _no_chords() -> UnsupportedOption:
+    return UnsupportedOption(
+        "Postbacks cannot be part of a chord, which would wait for them: send them in a group or with "
+        "send_postbacks(account, events)."
+    )
