@@ -12,7 +12,7 @@ from postbacks.catalogue import parse_event
 from postbacks.ledger import states
 from postbacks.ledger.digest import digest_of, fresh_id
 from postbacks.ledger.ledger import Ledger
-from postbacks.queue.message import SCHEMA_HEADER
+from postbacks.queue.publish import DirectProducer
 from postbacks.receiver import Receiver
 from postbacks.tasks import resend
 from postbacks.xml import render
@@ -33,13 +33,8 @@ def receiver() -> Receiver:
 
 def send(account: str, event: dict[str, str], url: str | None = None, postback_id: str = ID) -> None:
     """Send as a client that knows no ledger: what the caller could be told is found at take-in."""
-    send_postback.app.send_task(
-        "postbacks.send_postback",
-        args=[account, event],
-        kwargs={"url": url} if url else {},
-        task_id=postback_id,
-        queue=keys.QUEUE,
-        headers={SCHEMA_HEADER: 1},
+    send_postback.celerys_own(
+        (account, event), {"url": url} if url else {}, task_id=postback_id, producer=DirectProducer()
     )
 
 

@@ -10,7 +10,7 @@ from celery.exceptions import TaskRevokedError, TimeoutError  # noqa: A004 - Cel
 from celery.result import GroupResult, ResultSet
 from helpers import set_account
 
-from postbacks import PostbackDead, PostbackSkipped, resend, send_postback, send_postbacks
+from postbacks import PostbackDead, resend, send_postback, send_postbacks
 from postbacks.errors import UnsupportedOption
 
 EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
@@ -19,7 +19,7 @@ app = send_postback.app
 
 @pytest.fixture
 def sent(rig, receiver):
-    """A group of three, one of which is skipped; and what takes it in and delivers it."""
+    """A group of three, one of which is dead; and what takes it in and delivers it."""
     set_account("acme", url=receiver.url())
 
     def deliver() -> None:
@@ -49,7 +49,7 @@ def test_a_group_tells_of_each_and_of_all(sent):
         2,
     ]
     assert results.successful() is False
-    with pytest.raises(PostbackSkipped):
+    with pytest.raises(PostbackDead):
         results.maybe_throw()
 
 
@@ -71,10 +71,10 @@ def test_the_results_of_a_group_are_gathered_in_its_order(sent, gather):
     with pytest.raises(TimeoutError):
         gather(results, timeout=0)
     deliver()
-    first, skipped, last = gather(results, timeout=0)
+    first, dead, last = gather(results, timeout=0)
     assert (first["status"], last["status"]) == (200, 200)
-    assert isinstance(skipped, PostbackSkipped)
-    assert skipped.outcome == "unknown_account"
+    assert isinstance(dead, PostbackDead)
+    assert dead.outcome == "unknown_account"
 
 
 @pytest.mark.parametrize("name", ["get", "join", "join_native"])
@@ -82,7 +82,7 @@ def test_a_groups_failure_is_raised_and_callbacks_are_called(sent, name):
     """Celery's defaults: propagate, and a callback for each."""
     results, deliver = sent
     deliver()
-    with pytest.raises(PostbackSkipped, match="unknown_account"):
+    with pytest.raises(PostbackDead, match="unknown_account"):
         getattr(results, name)(timeout=0)
     told = []
     getattr(results, name)(timeout=0, propagate=False, callback=lambda one, _: told.append(one))
