@@ -18,15 +18,20 @@ from postbacks.settings import load
 from postbacks.taskevents import revoked
 
 
-def cancel(postback_id: str | UUID) -> str:
+def cancel(postback_id: str | UUID, account: str = "") -> str:
     """Cancel a postback; returns the state it is in afterwards (``sending`` if its POST is open).
 
-    An id that is not known yet is remembered as long as a dead postback would be kept.
+    An id that is not known yet is remembered as long as a dead postback would be kept; the first postback that comes
+    with it is cancelled then.
+
+    Args:
+        postback_id: its id.
+        account: cancel this account's alone; empty for whosever it is.
     """
     known_id = id_text(postback_id)
     if not is_id(known_id):
         return ""
-    state = Scripts(client()).cancel(known_id, int(load().retention_dead_s))
+    state = Scripts(client()).cancel(known_id, int(load().retention_dead_s), account)
     if state == CANCELLED:
         revoked(known_id)
     return state

@@ -10,6 +10,7 @@ from celery.result import AsyncResult
 
 from postbacks.control import cancel
 from postbacks.errors import PostbackFailed
+from postbacks.ledger.backend import meta_for
 from postbacks.ledger.record import id_text
 
 
@@ -29,14 +30,25 @@ class PostbackResult(AsyncResult):
 
     def __init__(self, id: str | UUID, *args: Any, **kwargs: Any) -> None:  # noqa: A002 - Celery's name
         super().__init__(id_text(id), *args, **kwargs)
+        #: The account that the call was for; empty where a result is looked up by its id alone.
+        self.account = ""
+
+    def _maybe_set_cache(self, meta: dict[str, Any]) -> dict[str, Any]:
+        """Let the record of another account read as a failure: the id was taken.
+
+        Mirrors ``celery.result.AsyncResult._maybe_set_cache``; differs in judging whose record it is.
+        """
+        judged: dict[str, Any] = super()._maybe_set_cache(meta_for(self.account, meta))
+        return judged
 
     def revoke(self, *_: Any, **__: Any) -> None:
         """Cancel the postback if it waits or is parked; one whose POST is open is not sent again.
 
         Mirrors ``celery.result.AsyncResult.revoke``; differs in cancelling in the ledger, where it
-        lasts, and not in the memory of the workers that happen to run.
+        lasts, and not in the memory of the workers that happen to run; and in cancelling the account's
+        alone where a call has made this result.
         """
-        cancel(self.id)
+        cancel(self.id, self.account)
 
 
 def eager_ids(results: Sequence[Any]) -> list[str]:

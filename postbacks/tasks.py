@@ -22,6 +22,7 @@ from postbacks.delivery.notes import Decision
 from postbacks.delivery.outcomes import Outcome
 from postbacks.delivery.single import post_order
 from postbacks.errors import BrokerError, InvalidEvent
+from postbacks.ledger.identity import check_id
 from postbacks.ledger.record import id_text
 from postbacks.ledger.states import WAITING
 from postbacks.logs import EventLog
@@ -103,7 +104,8 @@ class PostbackTask(RefusingTask):
         Args:
             args: account and event.
             kwargs: account, event and url by name.
-            task_id: the idempotency key; the same id sent again is one postback. A UUID is taken as its text.
+            task_id: the idempotency key; the same postback sent again under it is one. A UUID is taken as its text.
+                It costs a round trip: the ledger is asked whether another postback has it.
             producer: as Celery's; without one the message goes straight to Redis.
             link: refused.
             link_error: refused.
@@ -117,6 +119,7 @@ class PostbackTask(RefusingTask):
             InvalidEvent: lists every tag at fault.
             InvalidAccount: the account's name cannot be one.
             InvalidUrl: the URL cannot be one.
+            IdTaken: another postback has the id.
             UnsupportedOption: an option that postbacks cannot honour.
             BrokerError: nothing was accepted.
         """
@@ -128,6 +131,8 @@ class PostbackTask(RefusingTask):
             check_options(task_id=postback_id, link=link, link_error=link_error, **options)
         order = check_order(args or (), kwargs or {})
         _check_broker()
+        if postback_id is not None and not app.conf.task_always_eager:
+            check_id(postback_id, order.account, order.event, order.url)
         if not options and producer is None and shadow is None:
             template = _templates.get()
             if template is not None:
@@ -147,6 +152,7 @@ class PostbackTask(RefusingTask):
                 shadow=shadow,
                 **options,
             )
+        result.account = order.account
         return result
 
     def send_quickly(
@@ -160,6 +166,7 @@ class PostbackTask(RefusingTask):
             producer.put(template.queue, text)
         result = self.AsyncResult(postback_id)
         result.ignored = self.ignore_result
+        result.account = order.account
         if parent is not None:
             parent.add_trail(result)
         return result
@@ -254,7 +261,7 @@ def send_postback(
 
     Args:
         self: the task.
-        account: name of the account; where it is unknown the ledger says ``skipped``.
+        account: name of the account; where it is unknown the ledger says ``dead``.
         event: an event type of the catalogue, or the mapping of its upper-case tags.
         url: where to send it instead of the account's URL.
 

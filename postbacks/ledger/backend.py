@@ -21,6 +21,7 @@ from postbacks.errors import PostbackDead, PostbackFailed, PostbackSkipped, Unsu
 from postbacks.ledger import states
 from postbacks.ledger.ledger import Ledger
 from postbacks.ledger.record import Record, id_text, iso
+from postbacks.routing import ID_TAKEN
 
 
 def info_of(record: Record) -> dict[str, Any]:
@@ -37,6 +38,24 @@ def info_of(record: Record) -> dict[str, Any]:
     }
 
 
+def meta_for(account: str, meta: dict[str, Any]) -> dict[str, Any]:
+    """Return an id's meta as this account sees it: the record of another one is a failure (``id_taken``).
+
+    Args:
+        account: the account; empty sees every record as it is.
+        meta: what ``meta_of`` says.
+    """
+    of_account = meta.get("account", "")
+    if not account or not of_account or of_account == account:
+        return meta
+    error = PostbackDead(
+        f"Postback {meta['task_id']} is account {of_account}'s, not {account}'s: the id was taken (id_taken). "
+        "What was sent under it is kept as dead under an id of its own.",
+        ID_TAKEN,
+    )
+    return {**meta, "status": celery_states.FAILURE, "result": error}
+
+
 def meta_of(postback_id: str, record: Record | None) -> dict[str, Any]:
     """Celery's result meta for a record; an id that the ledger does not have yet is PENDING."""
     meta: dict[str, Any] = {
@@ -48,6 +67,7 @@ def meta_of(postback_id: str, record: Record | None) -> dict[str, Any]:
     }
     if record is None:
         return meta
+    meta["account"] = record.account
     status = states.CELERY_STATES[record.state]
     last = record.attempts[-1] if record.attempts else None
     name = f"Postback {record.id} ({record.account} {record.origin} {record.code})"
@@ -95,6 +115,18 @@ class LedgerBackend(BaseBackend):
     def _get_task_meta_for(self, task_id: str | UUID) -> dict[str, Any]:
         postback_id = id_text(task_id)
         return meta_of(postback_id, Ledger(client()).find(postback_id))
+
+    def wait_for_pending(self, result: Any, *args: Any, **options: Any) -> Any:
+        """Wait until a postback has ended.
+
+        Mirrors ``celery.backends.base.SyncBackendMixin.wait_for_pending``; differs in not waiting for the end of
+        another account's postback.
+        """
+        if result.state in celery_states.READY_STATES:
+            return result.maybe_throw(
+                propagate=options.get("propagate", True), callback=options.get("callback")
+            )
+        return super().wait_for_pending(result, *args, **options)
 
     def task_result_exists(self, task_id: str | UUID) -> bool:
         """True if the ledger has the postback, whatever its state; one that was not taken in yet is not there."""
