@@ -259,7 +259,7 @@ def test_what_is_not_refused_is_in_the_queue_when_the_call_returns(broker):
 PRODUCER = f"""
 import json, sys, time
 from postbacks import PostbacksError, send_postback, send_postbacks
-from postbacks.errors import BrokerError
+from postbacks.errors import PostbacksError
 
 event = {EVENT!r}
 came = []
@@ -267,7 +267,7 @@ for call in (lambda: send_postback.delay("acme", event).id, lambda: send_postbac
     began = time.monotonic()
     try:
         found = ["sent", call()]
-    except BrokerError as error:
+    except PostbacksError as error:
         found = [type(error).__name__, str(error)]
     came.append([*found, time.monotonic() - began])
 print(json.dumps(came))
