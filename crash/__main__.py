@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from crash.ledger import FORGOTTEN, NO_ANSWER, NO_REASON, SHOWN, UNKNOWN
+from crash.ledger import FORGOTTEN, NO_ANSWER, NO_REASON, SHOWN, UNKNOWN, Ledger
 from crash.plan import KINDS
 from crash.run import SETTINGS, Column, Fsync, Options, run
 
@@ -27,12 +27,15 @@ def _rows(columns: Sequence[Column]) -> list[tuple[str, list[str]]]:
         row("  calls that raised", [one.raised for one in columns]),
         row("delivered (200 at the receiver)", [one.delivered for one in ledgers]),
         row("dead, with their story", [one.dead for one in ledgers]),
+        row("skipped, their origin was off", [one.skipped for one in ledgers]),
+        row("ended for no reason that was made", [len(one.unexplained) for one in ledgers]),
         row("LOST", [len(one.lost) for one in ledgers]),
         row("  in the broker's unwritten tail", [_unless_always(column, "unsynced") for column in columns]),
         row("stuck", [len(one.stuck) for one in ledgers]),
         row("in no place or in two", [len(one.misplaced) for one in ledgers]),
         row("counters off", [len(one.leaks) for one in ledgers]),
         row("delivered, unknown to the ledger", [len(one.unknown_to_ledger) for one in ledgers]),
+        row("POSTs astray (host, key, signature, time)", [_astray(one) for one in ledgers]),
         row("set aside as poison", [len(one.poison) for one in ledgers]),
         row("sent twice, same id", [len(set().union(*one.twice.values())) for one in ledgers]),
     ]
@@ -45,11 +48,16 @@ def _rows(columns: Sequence[Column]) -> list[tuple[str, list[str]]]:
         row("processes that ended by themselves", [len(one.ended_themselves) for one in columns]),
         row("POSTs", [one.posts for one in columns]),
         row("load + draining", [f"{one.took_s[0]:.0f} + {one.took_s[1]:.0f} s" for one in columns]),
+        row("changes of accounts", [one.changed for one in columns]),
         row("kills", [one.kills for one in columns]),
         ("then: next POST after (p50, max)", ["" for _ in columns]),
     ]
     rows += [row(f"  {kind}", [_silence(column, kind) for column in columns]) for kind in KINDS]
     return rows
+
+
+def _astray(ledger: Ledger) -> int:
+    return sum(len(ids) for ids in ledger.astray.values())
 
 
 def _unless_always(column: Column, name: str) -> object:
@@ -82,6 +90,11 @@ def _as_json(options: Options, columns: Sequence[Column]) -> dict[str, Any]:
                 "raised": column.raised,
                 "delivered": column.ledger.delivered,
                 "dead": column.ledger.dead,
+                "skipped": column.ledger.skipped,
+                "reasons": column.ledger.reasons,
+                "unexplained": column.ledger.unexplained,
+                "astray": column.ledger.astray,
+                "changed": column.changed,
                 "lost": column.ledger.lost,
                 "unsynced": column.ledger.unsynced,
                 "stuck": column.ledger.stuck,

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from postbacks.ledger.states import DEAD, DELIVERED, FINAL_STATES, SKIPPED
 
 #: What the receiver's file says of a POST that it took.
 OK, CUT_OFF = "200", "cut"
+#: What a host may say of a POST that should not have come, or not so; no spaces.
+WRONG_HOST, WRONG_KEY = "to-another-host", "with-another-hosts-key"
+UNSIGNED, WRONG_SIGNATURE = "unsigned", "signed-with-another-secret"
 #: Seconds before a broker's death in which ``everysec`` may lose what was accepted: Redis calls fsync once
 #: a second, and lets it be late by one more while the disk is busy.
 UNSYNCED_S: Final = 2.0
@@ -22,20 +25,41 @@ SHOWN: Final = 20
 
 
 class Post(NamedTuple):
-    """A POST as the receiver wrote it down: ``status`` is a number, or ``cut``."""
+    """A POST as the receiver wrote it down.
+
+    Attributes:
+        status: a number, or ``cut``.
+        account: whose it is.
+        generation: of the account, that it was made with (``customers.py``); -1 where that cannot be told.
+        fault: what is wrong with it.
+    """
 
     id: str
     attempt: int
     at_s: float
     status: str
+    account: str = ""
+    generation: int = -1
+    fault: str = ""
 
 
 class Entry(NamedTuple):
-    """A record: its state, the outcome of each attempt by its number, and why it is dead."""
+    """A record.
+
+    Attributes:
+        outcomes: of each attempt, by its number.
+        reason: why it is dead or skipped.
+        begun: when each attempt began, by its number.
+        own: of whom its URL is, as the record says it.
+    """
 
     state: str
     outcomes: Mapping[int, str]
     reason: str = ""
+    account: str = ""
+    ended_s: float = 0.0
+    begun: Mapping[int, float] = {}
+    own: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,13 +81,18 @@ class Held:
 class Ledger:
     """What came of the accepted.
 
-    ``lost`` are accepted, never answered 200, not dead and not on their way; ``unsynced`` those of them
-    that were accepted within ``UNSYNCED_S`` before the broker was killed with ``everysec``.
+    ``lost`` are accepted, never answered 200, not dead or skipped and not on their way; ``unsynced`` those of them
+    that were accepted within ``UNSYNCED_S`` before the broker was killed with ``everysec``. ``unexplained`` ended
+    without a delivery for a reason that what was done to their account does not explain; ``astray`` are ids of POSTs
+    that should not have been made so, by what is wrong with them.
     """
 
     accepted: int
     delivered: int
     dead: int
+    skipped: int
+    reasons: Mapping[str, int]
+    unexplained: list[str]
     lost: list[str]
     unsynced: list[str]
     stuck: list[str]
@@ -73,12 +102,15 @@ class Ledger:
     misplaced: Mapping[str, list[str]]
     arrived_unaccepted: int
     leaks: Mapping[str, int]
+    astray: Mapping[str, list[str]] = field(default_factory=dict)
 
     def faults(self, *, may_lose: bool) -> list[str]:
         """What breaks the promise, one sentence each; ``may_lose``: the broker had not written everything."""
         broken = [
             (self.lost, "lost"),
             (self.stuck, "stuck: neither delivered nor dead"),
+            (self.unexplained, "ended without a delivery, and nothing that was done explains it"),
+            *((ids, f"POSTs {fault}") for fault, ids in self.astray.items()),
             (self.poison, "set aside as poison, though every kill came from outside"),
             (self.misplaced, "in no place or in two"),
             (self.twice.get(NO_REASON, []), "sent twice without a word in the ledger"),
@@ -101,12 +133,18 @@ FORGOTTEN: Final = "note lost with the unwritten tail"
 NO_REASON: Final = "no reason in the ledger"
 
 
+def _is_dead(entry: Entry) -> bool:
+    return entry.state == DEAD
+
+
 def compare(
     accepted: Mapping[str, float],
-    posts: Collection[Post],
+    posts: Sequence[Post],
     held: Held,
     *,
     unsynced_deaths: Sequence[float] = (),
+    explains: Callable[[Entry], bool] = _is_dead,
+    astray: Mapping[str, list[str]] | None = None,
 ) -> Ledger:
     """Compare the three lists.
 
@@ -115,13 +153,18 @@ def compare(
         posts: what the receiver wrote down, in order.
         held: what the broker holds.
         unsynced_deaths: when the broker was killed with unwritten data; empty with ``always``.
+        explains: whether what was done explains that a postback is dead or skipped.
+        astray: ids of POSTs that should not have been made so.
     """
     of_id: defaultdict[str, list[Post]] = defaultdict(list)
     for post in posts:
         of_id[post.id].append(post)
     arrived = {one for one, its in of_id.items() if any(post.status == OK for post in its)}
 
-    on_the_way, dead, gone = [], 0, []
+    on_the_way, gone = [], []
+    ended: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    unexplained: list[str] = []
     for one in accepted:
         entry = held.entries.get(one)
         # One without a record is on its way while it stands in the queue or the intake.
@@ -129,8 +172,11 @@ def compare(
             on_the_way.append(one)
         elif one in arrived:
             continue
-        elif entry is not None and entry.state == DEAD:
-            dead += 1
+        elif entry is not None and entry.state in {DEAD, SKIPPED}:
+            ended[entry.state] += 1
+            reasons[entry.reason] += 1
+            if not explains(entry):
+                unexplained.append(one)
         else:
             gone.append(one)
     unsynced = [
@@ -142,7 +188,11 @@ def compare(
     return Ledger(
         accepted=len(accepted),
         delivered=len(arrived & accepted.keys()),
-        dead=dead,
+        dead=ended[DEAD],
+        skipped=ended[SKIPPED],
+        reasons=dict(reasons),
+        unexplained=unexplained,
+        astray=astray or {},
         lost=sorted(set(gone) - set(unsynced)),
         unsynced=unsynced,
         stuck=on_the_way,

@@ -81,7 +81,11 @@ def _entries(client: Any) -> tuple[dict[str, Entry], int]:
         for one, fields in zip(batch, hashes, strict=True):
             record = Record.from_hash(one, fields)
             outcomes = {attempt.number: attempt.outcome for attempt in record.attempts}
-            entries[one] = Entry(record.state, outcomes, record.reason)
+            entries[one] = Entry(
+                record.state, outcomes, record.reason, record.account, (record.ended_ms or 0) / 1000,
+                {attempt.number: attempt.at_ms / 1000 for attempt in record.attempts},
+                fields.get(b"own", b"").decode(),
+            )  # fmt: skip
             total_bytes += int(fields.get(b"bytes", 0))
     return entries, total_bytes
 

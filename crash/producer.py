@@ -8,27 +8,25 @@ and a call that raised is made anew with new ids.
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 import uuid
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from postbacks.accounts import make_account, redis_accounts
-from postbacks.errors import BrokerError
+from crash.customers import ACCOUNTS_SET, BAD, GOOD, make
+from crash.notes import Caller, Notes, read_notes
+from postbacks.accounts import redis_accounts
 from postbacks.tasks import send_postback, send_postbacks
 
-#: Accounts that can be reached, and those whose server always answers 500.
-GOOD, BAD = 20, 4
 #: One postback in this many goes to a server that always answers 500; never one of a bulk block.
 BAD_EVERY: Final = 200
 BLOCK: Final = 25
 #: Blocks of which the last one goes through ``send_postbacks``.
 BULK_EVERY: Final = 4
-LONGEST_PAUSE_S: Final = 2.0
+#: One postback in so many has a URL of its own.
+OWN_EVERY: Final = 39
 
 _EVENTS: Final[tuple[dict[str, str], ...]] = (
     {
@@ -61,69 +59,47 @@ def is_bulk(number: int) -> bool:
     return number // BLOCK % BULK_EVERY == BULK_EVERY - 1
 
 
-class _Notes:
-    """Lines that are in the file (in the kernel's hands) when ``write`` returns."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-
-    def write(self, text: str) -> None:
-        os.write(self._file, text.encode())
-
-
-def read_notes(path: Path) -> list[list[str]]:
-    """The whole lines of a file of notes, split; one that was cut off by a death is no note."""
-    if not path.exists():
-        return []
-    text = path.read_text(encoding="utf-8")
-    return [line.split() for line in text[: text.rfind("\n") + 1].splitlines()]
-
-
 class _Producer:
-    def __init__(self, folder: Path) -> None:
-        self._accepted = _Notes(folder / "accepted")
-        self._raised = _Notes(folder / "raised")
-
-    def call(self, what: str, send: Callable[[], Any]) -> Any:
-        """Call until it returns, with a growing pause."""
-        pause_s = 0.1
-        while True:
-            try:
-                return send()
-            except BrokerError as error:
-                self._raised.write(f"{what} {time.time():.3f} {type(error).__name__}\n")
-                time.sleep(pause_s)
-                pause_s = min(LONGEST_PAUSE_S, pause_s * 2)
+    def __init__(self, folder: Path, urls: list[str]) -> None:
+        self._urls = urls
+        self._accepted = Notes(folder / "accepted")
+        self._call = Caller(folder / "raised").call
 
     def send_one(self, seed: int, number: int) -> None:
         one = postback_id(seed, number)
         event = _EVENTS[number % len(_EVENTS)]
-        self.call(
-            one, lambda: send_postback.apply_async((account_of(number), event), task_id=one, retry=False)
-        )
+        args, kwargs = (account_of(number), event), self._own_url(number)
+        self._call(one, lambda: send_postback.apply_async(args, kwargs, task_id=one, retry=False))
         self._accepted.write(f"{number} {one} {time.time():.3f}\n")
 
     def send_block(self, numbers: list[int]) -> None:
         events = [_EVENTS[number % len(_EVENTS)] for number in numbers]
-        ids = self.call("-", lambda: send_postbacks(account_of(numbers[0]), events))
+        ids = self._call("-", lambda: send_postbacks(account_of(numbers[0]), events))
         now_s = time.time()
         pairs = zip(numbers, ids, strict=True)
         self._accepted.write("".join(f"{number} {one} {now_s:.3f}\n" for number, one in pairs))
 
-    def set_accounts(self, url: str) -> None:
+    def _own_url(self, number: int) -> dict[str, str]:
+        """Return the URL of its own that one in so many postbacks has: each of the two hosts in turn."""
+        if number % OWN_EVERY:
+            return {}
+        return {"url": f"{self._urls[number // OWN_EVERY % 2]}/own/{account_of(number)}"}
+
+    def set_accounts(self) -> None:
         for name in [f"good{number}" for number in range(GOOD)] + [f"bad{number}" for number in range(BAD)]:
-            account = make_account(name, url=f"{url}/{name}")
-            self.call("-", partial(redis_accounts().set, account))
+            account = make(name, 0, self._urls)
+            self._call("-", partial(redis_accounts().set, account))
 
 
 def main() -> None:
-    """Arguments: folder, receiver's URL, seed, how many, over how many seconds, when they began (epoch)."""
-    folder, url = Path(sys.argv[1]), sys.argv[2]
+    """Arguments: folder, the hosts' URLs, seed, how many, over how many seconds, when they began (epoch)."""
+    folder, urls = Path(sys.argv[1]), sys.argv[2].split()
     seed, count, seconds, began_s = int(sys.argv[3]), int(sys.argv[4]), float(sys.argv[5]), float(sys.argv[6])
     noted = {int(fields[0]) for fields in read_notes(folder / "accepted")}
-    producer = _Producer(folder)
-    if not noted:
-        producer.set_accounts(url)
+    producer = _Producer(folder, urls)
+    if not (folder / ACCOUNTS_SET).exists():  # once: they are changed from then on
+        producer.set_accounts()
+        (folder / ACCOUNTS_SET).touch()
     for first in range(0, count, BLOCK):
         block = [number for number in range(first, min(count, first + BLOCK)) if number not in noted]
         if is_bulk(first):

@@ -1,4 +1,4 @@
-"""The honest receiver: every POST is written to its file before it is answered.
+"""The two honest hosts: every POST is judged and written to their file before it is answered.
 
 Most get a 200 at once. By the id, some get it late, some a 500 the first time, some are cut off without an
 answer although they were taken; accounts called ``bad`` always get a 500.
@@ -9,24 +9,85 @@ from __future__ import annotations
 import os
 import sys
 import zlib
+from functools import partial
 from pathlib import Path
+from typing import Final, NamedTuple
 
+from standardwebhooks import Webhook, WebhookVerificationError
+
+from crash.customers import KEY, host_of, key_of, secret_of
+from crash.ledger import CUT_OFF, UNSIGNED, WRONG_HOST, WRONG_KEY, WRONG_SIGNATURE, Post
+from crash.notes import read_notes
 from postbacks.receiver import Answer, Received, Receiver
 
-#: What the file says of a POST that was taken and whose answer never left.
-CUT_OFF = "cut"
+#: How far a signature's generation may be from the last one that was seen; one of a call's own URL is found by trying.
+NEAR: Final = 40
+
+
+class Judged(NamedTuple):
+    """Account and generation that a POST was made with, and the fault in it; ``-`` for none."""
+
+    account: str
+    generation: int
+    fault: str
+
+
+class Judge:
+    """Says of each POST whether it came to its host, with that host's key, signed by its account."""
+
+    def __init__(self) -> None:
+        self._latest: dict[str, int] = {}
+
+    def judge(self, host: int, post: Received) -> Judged:
+        """Judge a POST that came to a host."""
+        _, account, generation = post.path.split("/")
+        if account != "own":
+            return Judged(account, int(generation), self._fault(host, post, account, int(generation)))
+        account = generation  # of a call's own URL: /own/ACCOUNT
+        if "webhook-signature" not in post.headers:
+            return Judged(account, -1, UNSIGNED)
+        latest = self._latest.get(account, 0)
+        for number in range(max(0, latest - NEAR), latest + NEAR):
+            if _is_signed(post, account, number):
+                self._latest[account] = max(latest, number)
+                expected = key_of(account, number) if host_of(account, number) == host else None
+                return Judged(
+                    account, number, "-" if post.headers.get(KEY.lower()) == expected else WRONG_KEY
+                )
+        return Judged(account, -1, WRONG_SIGNATURE)
+
+    def _fault(self, host: int, post: Received, account: str, generation: int) -> str:
+        self._latest[account] = max(self._latest.get(account, 0), generation)
+        if host != host_of(account, generation):
+            return WRONG_HOST
+        if "webhook-signature" not in post.headers:
+            return UNSIGNED
+        if not _is_signed(post, account, generation):
+            return WRONG_SIGNATURE
+        return "-" if post.headers.get(KEY.lower()) == key_of(account, generation) else WRONG_KEY
+
+
+def _is_signed(post: Received, account: str, generation: int) -> bool:
+    try:
+        Webhook(secret_of(account, generation)).verify(post.body, post.headers, json_parse=False)
+    except WebhookVerificationError:
+        return False
+    return True
 
 
 class _Answers:
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         self._seen: set[str] = set()
+        self._judge = Judge()
 
-    def __call__(self, post: Received) -> Answer:
+    def answer(self, host: int, post: Received) -> Answer:
         one = post.postback_id
         status, answer = self._choose(post, zlib.crc32(one.encode()) % 1000)
+        judged = self._judge.judge(host, post)
         self._seen.add(one)
-        os.write(self._file, f"{one} {post.attempt} {post.at:.3f} {status}\n".encode())
+        line = f"{one} {post.attempt} {post.at:.3f} {status} {judged.account} {judged.generation} {judged.fault}\n"
+        os.write(self._file, line.encode())
         return answer
 
     def _choose(self, post: Received, chance: int) -> tuple[str, Answer]:
@@ -42,11 +103,23 @@ class _Answers:
         return "200", Answer()
 
 
+def read_posts(path: Path) -> list[Post]:
+    """Return what the hosts wrote down, in order."""
+    return [
+        Post(one, int(attempt), float(at), status, account, int(generation), "" if fault == "-" else fault)
+        for one, attempt, at, status, account, generation, fault in read_notes(path)
+    ]
+
+
 def main() -> None:
-    """Argument: the file. Prints the URL and serves until it is killed."""
-    with Receiver(_Answers(Path(sys.argv[1])), keep=False) as receiver:
-        print(receiver.url(""), flush=True)
-        receiver.serve_forever()
+    """Argument: the file. Prints the hosts' URLs and serves until it is killed."""
+    answers = _Answers(Path(sys.argv[1]))
+    with (
+        Receiver(partial(answers.answer, 0), keep=False) as first,
+        Receiver(partial(answers.answer, 1), keep=False) as second,
+    ):
+        print(first.url(""), second.url(""), flush=True)
+        first.serve_forever()
 
 
 if __name__ == "__main__":

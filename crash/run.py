@@ -17,12 +17,15 @@ from typing import Final, Literal
 
 import redis
 
+from crash.customers import changes
+from crash.history import History
 from crash.ledger import Ledger, Post, compare
 from crash.look import look, on_the_way
+from crash.notes import read_notes
 from crash.plan import KILLS, Fault, make_plan
 from crash.processes import PythonProcess, workers_and_beats
-from crash.producer import read_notes
 from crash.proxy import Proxy
+from crash.receive import read_posts
 from postbacks.local import CeleryProcess, EmbeddedBroker
 
 Fsync = Literal["always", "everysec"]
@@ -36,6 +39,7 @@ SETTINGS: Final = {
     "POSTBACKS_INTAKE_LEASE_S": "2",
     "POSTBACKS_RETRY_COUNTDOWN_S": "2",
     "POSTBACKS_DELIVER_SLICE_S": "10",
+    "POSTBACKS_ACCOUNT_REMOVED_KEEP_S": "3",
 }
 #: Seconds until a dead process is started again, as a service manager does.
 RESTART_S: Final = 0.3
@@ -64,7 +68,8 @@ class Column:
         posts: POSTs at the receiver.
         took_s: the load, and the draining after it.
         left: what was still on its way at the deadline.
-        unfinished: the producer did not come to its end in time.
+        unfinished: the producer, or who changes the accounts, did not come to the end in time.
+        changed: changes of accounts.
     """
 
     fsync: Fsync
@@ -77,6 +82,7 @@ class Column:
     took_s: tuple[float, float]
     left: Mapping[str, int]
     unfinished: bool
+    changed: int
 
     @property
     def kills(self) -> int:
@@ -87,7 +93,7 @@ class Column:
         """What breaks the promise; empty when it holds."""
         said = self.ledger.faults(may_lose=self.fsync == "everysec")
         if self.unfinished:
-            said.append("the producer did not get all postbacks accepted in time")
+            said.append("not all postbacks were accepted, or not all changes of accounts made, in time")
         return said
 
 
@@ -136,7 +142,13 @@ class _World:
         self.producer = PythonProcess("crash.producer", args, env=env, log_path=folder / "producer.log")
         stack.callback(self.producer.kill, group=True)
         self.producer.start()
-        self.supervised: list[CeleryProcess | PythonProcess] = [*self.workers, *self.beats, self.producer]
+        args = [str(folder), url, str(options.seconds), str(self.began_s)]
+        self.customers = PythonProcess("crash.customers", args, env=env, log_path=folder / "customers.log")
+        stack.callback(self.customers.kill, group=True)
+        self.customers.start()
+        self.supervised: list[CeleryProcess | PythonProcess] = [
+            *self.workers, *self.beats, self.producer, self.customers,
+        ]  # fmt: skip
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
         self._restart_at: dict[int, float] = {}
@@ -184,7 +196,7 @@ class _World:
         acts: dict[str, Callable[[], bool]] = {
             "worker killed": lambda: self._kill(self.workers[fault.target], fault),
             "beat killed": lambda: self._kill(self.beats[fault.target], fault),
-            "producer killed": lambda: self._kill(self.producer, fault),
+            "producer killed": lambda: self._kill((self.producer, self.customers)[fault.target], fault),
             "broker killed": lambda: self._kill_broker(fault, cut_tail=False),
             "power cut": lambda: self._kill_broker(fault, cut_tail=self.fsync == "everysec"),
             "all killed": lambda: self._kill_all(fault),
@@ -315,7 +327,9 @@ def run(options: Options, fsync: Fsync) -> Column:
             world.later(world.began_s + fault.at_s, partial(world.do, fault))
         end_s = world.end_s
         _turn_until(world, lambda: time.time() > end_s and not world.pending(), end_s + 60)
-        unfinished = not _turn_until(world, lambda: world.producer.finished, end_s + 60)
+        unfinished = not _turn_until(
+            world, lambda: world.producer.finished and world.customers.finished, end_s + 60
+        )
         world.proxy.cut_half_open()
         drained_s, left = _drain(world, options.drain_s)
         for process in [*world.beats, *world.workers]:
@@ -327,10 +341,8 @@ def run(options: Options, fsync: Fsync) -> Column:
         options.say(f"{fsync}: drained in {drained_s:.1f} s; left: {left or 'nothing'}. Comparing …")
         with world.broker.client(timeout_s=30) as client:
             held = look(client)
-        posts = [
-            Post(one, int(attempt), float(at), status)
-            for one, attempt, at, status in read_notes(folder / "posts")
-        ]
+        posts = read_posts(folder / "posts")
+        history = History(changes(options.seconds), read_notes(folder / "changes"))
         accepted = {one: float(at) for _, one, at in read_notes(folder / "accepted")}
         deaths = world.broker_deaths if fsync == "everysec" else []
         done: defaultdict[str, int] = defaultdict(int)
@@ -338,7 +350,14 @@ def run(options: Options, fsync: Fsync) -> Column:
             done[kind] += 1
         return Column(
             fsync=fsync,
-            ledger=compare(accepted, posts, held, unsynced_deaths=deaths),
+            ledger=compare(
+                accepted,
+                posts,
+                held,
+                unsynced_deaths=deaths,
+                explains=history.explains,
+                astray=history.astray(posts, held.entries, exact=fsync == "always"),
+            ),
             done=dict(done),
             silences=silences(world.done, posts),
             raised=len(read_notes(folder / "raised")),
@@ -347,6 +366,7 @@ def run(options: Options, fsync: Fsync) -> Column:
             took_s=(end_s - world.began_s, drained_s),
             left=left,
             unfinished=unfinished,
+            changed=history.made,
         )
 
 

@@ -21,10 +21,12 @@ from typing import Any, Final
 
 import redis
 
-from crash.ledger import Ledger, Post, compare
+from crash.history import History
+from crash.ledger import Ledger, compare
 from crash.look import look, on_the_way
+from crash.notes import read_notes
 from crash.processes import PythonProcess, workers_and_beats
-from crash.producer import read_notes
+from crash.receive import read_posts
 from crash.run import QUIET_S, RESTART_S, SETTINGS
 from crash.sentinels import SentinelGroup, Server, until
 from postbacks.local import CeleryProcess
@@ -145,14 +147,14 @@ def run(options: Options, wait_replicas: int, folder: Path) -> Column:
                 process.wait(30)
         with group.primary().client(30) as client:
             held = look(client)
-        posts = [
-            Post(one, int(attempt), float(at), status)
-            for one, attempt, at, status in read_notes(folder / "posts")
-        ]
+        posts = read_posts(folder / "posts")
         accepted = {one: float(at) for _, one, at in read_notes(folder / "accepted")}
         # Until the old primary is a replica or its clients have left it, what they tell it goes with it.
         windows = [at_s + n for at_s, _ in done for n in range(OLD_PRIMARY_S)]
-        ledger = compare(accepted, posts, held, unsynced_deaths=windows)
+        ledger = compare(
+            accepted, posts, held, unsynced_deaths=windows,
+            astray=History((), ()).astray(posts, held.entries, exact=True),
+        )  # fmt: skip
         return Column(
             wait_replicas,
             ledger,

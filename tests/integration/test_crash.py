@@ -6,26 +6,35 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from helpers import environment, set_account
 from kombu.exceptions import OperationalError
+from standardwebhooks import Webhook
 
 from postbacks import send_postbacks
 from postbacks.delivery import process
 from postbacks.ledger.record import Attempt
-from postbacks.receiver import Answer, Receiver
+from postbacks.receiver import Answer, Received, Receiver
 from postbacks.tasks import decide
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
+from crash.customers import CHANGED, KEY, Change, changes, host_of, key_of, secret_of  # noqa: E402 - as below
+from crash.history import STALE, History  # noqa: E402
 from crash.ledger import (  # noqa: E402 - crash/ is a tool of this repository, not a part of the package
     FORGOTTEN,
     NO_ANSWER,
     NO_REASON,
     UNKNOWN,
+    UNSIGNED,
+    WRONG_HOST,
+    WRONG_KEY,
+    WRONG_SIGNATURE,
     Entry,
     Held,
     Ledger,
@@ -33,6 +42,7 @@ from crash.ledger import (  # noqa: E402 - crash/ is a tool of this repository, 
     compare,
 )
 from crash.plan import KILLS, KINDS, MIN_KILLS, make_plan  # noqa: E402
+from crash.receive import Judge  # noqa: E402
 
 EVENT = {"ORIGIN": "SUB", "CODE": "N302", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 DELIVERED = Entry("delivered", {1: "delivered"})
@@ -56,7 +66,11 @@ def test_whatever_dies_while_a_thousand_postbacks_travel_none_is_lost_and_none_i
     assert ledger["lost"] == []
     assert ledger["stuck"] == []
     assert ledger["accepted"] == 1000
-    assert ledger["delivered"] + ledger["dead"] == 1000
+    assert ledger["delivered"] + ledger["dead"] + ledger["skipped"] == 1000
+    assert (ledger["astray"], ledger["unexplained"]) == ({}, [])
+    assert {"unknown_account", "origin_off"} <= set(ledger["reasons"]), (
+        "accounts were removed and switched off"
+    )
     assert set(ledger["faults"]) == set(KINDS)
     assert ledger["broken"] == []
     assert done.returncode == 0
@@ -98,9 +112,8 @@ def test_lists_that_agree_show_no_fault():
         {"posts": [], "entries": {}, "places": {}},
         {"posts": []},  # only the ledger says that it was delivered
         {"posts": [Post("a", 1, 11.0, "500")]},
-        {"posts": [], "entries": {"a": Entry("skipped", {})}},
     ],
-    ids=["nowhere", "delivered by the ledger alone", "answered with 500", "skipped"],
+    ids=["nowhere", "delivered by the ledger alone", "answered with 500"],
 )
 def test_a_loss_is_reported(lists):
     """With ``everysec`` as well, unless the broker was killed within two seconds."""
@@ -206,6 +219,106 @@ def test_one_that_was_delivered_and_is_unknown_to_the_ledger_is_reported():
     """With ``always`` the record cannot have been forgotten."""
     ledger = made(entries={}, places={})
     assert ledger.faults(may_lose=False) == ["1 delivered and unknown to the ledger: a"]
+
+
+# -- the accounts ----------------------------------------------------------------------------------
+
+#: acme is moved after 20 s, removed after 40, set again after 60 and switched off after 80; each takes a second.
+CHANGES = [
+    Change("acme", "on", 1), Change("acme", "gone", 1), Change("acme", "on", 2), Change("acme", "off", 2),
+]  # fmt: skip
+HISTORY = History(
+    CHANGES,
+    [(str(n), what, str(20 * (n + 1) + (what == "done"))) for n in range(4) for what in ("begun", "done")],
+)
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "ended_s", "explained"),
+    [
+        ("dead", "unknown_account", 50, True),
+        ("dead", "unknown_account", 30, False),
+        ("dead", "account_removed", 50, True),
+        ("dead", "account_removed", 70, False),
+        ("skipped", "origin_off", 90, True),
+        ("skipped", "origin_off", 70, False),
+        ("dead", "no_url", 50, False),
+        ("dead", "http_error", 30, True),
+    ],
+)
+def test_an_end_without_a_delivery_is_explained_by_what_was_done_to_its_account(
+    state, reason, ended_s, explained
+):
+    """Or it is reported."""
+    entry = Entry(state, {}, reason, "acme", ended_s)
+    assert HISTORY.explains(entry) == explained
+    held = Held({"a": entry}, {"a": ["dead" if state == "dead" else "done"]}, {})
+    ledger = compare({"a": 1.0}, [], held, explains=HISTORY.explains)
+    assert (ledger.dead + ledger.skipped, bool(ledger.faults(may_lose=True))) == (1, not explained)
+
+
+@pytest.mark.parametrize(
+    ("began_s", "generation", "right"),
+    [(10, 0, True), (20.5, 0, True), (20.5, 1, True), (30, 0, False), (30, 1, True),
+     (50, 1, False), (70, 2, True), (70, 1, False), (90, 2, False)],
+)  # fmt: skip
+def test_a_post_with_what_its_account_had_before_or_has_no_more_is_reported(began_s, generation, right):
+    """While a change is being made either is right; of a removed account none is."""
+    entries = {"a": Entry("delivered", {1: "delivered"}, "", "acme", 99, {1: began_s}, "0")}
+    posts = [Post("a", 1, began_s, "200", "acme", generation)]
+    assert HISTORY.astray(posts, entries, exact=True) == ({} if right else {STALE: ["a"]})
+
+
+@pytest.mark.parametrize("own", ["0", "1", "2"])
+def test_an_unsigned_post_is_reported_unless_its_account_was_never_known(own):
+    """A call's own URL needs no account."""
+    posts = [Post("a", 1, 1.0, "200", "acme", -1, UNSIGNED)]
+    astray = HISTORY.astray(posts, {"a": Entry("delivered", {}, own=own)}, exact=False)
+    assert astray == ({} if own == "2" else {UNSIGNED: ["a"]})
+
+
+def signed(account: str, generation: int, path: str, key: str | None) -> Received:
+    """A POST that the account's secret of a generation has signed."""
+    at = datetime.now(UTC)
+    signature = Webhook(secret_of(account, generation)).sign("a", at, "<xml/>")
+    headers = {
+        "postback-id": "a", "webhook-id": "a", "webhook-timestamp": str(int(at.timestamp())),
+        "webhook-signature": signature,
+    }  # fmt: skip
+    return Received(
+        1, 0.0, 0.0, "POST", path, headers if key is None else headers | {KEY.lower(): key}, b"<xml/>", 1
+    )
+
+
+def test_a_host_sees_whose_key_and_whose_secret_a_post_was_made_with():
+    """Each fault by its own name; a call's own URL is found by its signature."""
+    here, there = host_of("acme", 3), host_of("acme", 4)
+    right, other = key_of("acme", 3), key_of("acme", 4)
+    path = "/acme/3"
+
+    def fault(post: Received, host: int = here) -> str:
+        return Judge().judge(host, post).fault
+
+    assert fault(signed("acme", 3, path, right)) == "-"
+    assert fault(signed("acme", 3, path, right), there) == WRONG_HOST
+    assert fault(signed("acme", 3, path, other)) == fault(signed("acme", 3, path, None)) == WRONG_KEY
+    assert fault(signed("acme", 4, path, right)) == WRONG_SIGNATURE
+    unsigned = Received(1, 0.0, 0.0, "POST", path, {KEY.lower(): right}, b"<xml/>", 1)
+    assert fault(unsigned) == fault(replace(unsigned, path="/own/acme")) == UNSIGNED
+    mine = signed("acme", 3, "/own/acme", right)
+    assert Judge().judge(here, mine) == ("acme", 3, "-")
+    assert fault(mine, there) == WRONG_KEY
+    assert fault(signed("acme", 3, "/own/acme", None), there) == "-"
+    assert fault(signed("globex", 3, "/own/acme", None), there) == WRONG_SIGNATURE
+
+
+def test_every_account_is_set_again_at_the_end_of_its_changes():
+    """Else what waits for it would be stuck, and no load left to see it."""
+    planned = changes(14)
+    assert {change.state for change in planned if change} == {"on", "off", "gone"}
+    assert [(change.account, change.state) for change in planned[-len(CHANGED) :]] == [
+        (name, "on") for name in CHANGED
+    ]
 
 
 # -- the plan ------------------------------------------------------------------------------------
