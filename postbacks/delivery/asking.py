@@ -76,7 +76,12 @@ class Asking:
         """The script that claims from the lanes, or takes from the quarantine."""
         settings = self._settings
         if self._examines:
-            return examine_call(self._token, self._lease_ms, settings.endpoint_max_transfers)
+            return examine_call(
+                self._token,
+                self._lease_ms,
+                settings.endpoint_max_transfers,
+                int(settings.account_removed_keep_s * 1000),
+            )
         return claim_call(
             self._token,
             self._lease_ms,
@@ -93,7 +98,8 @@ class Asking:
     def read(self, reply: list[Any]) -> Asked:
         """What the script gave."""
         if self._examines:
-            now_ms, begun, later = reply
-            return Asked(now_ms, begun, [], int(LOOK_EVERY_S * 1000) if later else -1, [], set())
+            now_ms, begun, later, still = reply
+            again_ms = int(LOOK_EVERY_S * 1000) if later else -1
+            return Asked(now_ms, begun, [], again_ms, [], {account.decode() for account in still})
         now_ms, begun, held, again_ms, ended, still = reply
         return Asked(now_ms, begun, held, again_ms, ended, {account.decode() for account in still})

@@ -11,7 +11,7 @@ from standardwebhooks.webhooks import EmptyWebhookSecretError
 
 from postbacks.accounts import UNREADABLE, Account, AccountStore, find_accounts
 from postbacks.delivery.claims import Claimed
-from postbacks.errors import BrokerError, InvalidAccount, PostbacksError
+from postbacks.errors import AccountsUnavailable, BrokerError, InvalidAccount, PostbacksError
 from postbacks.extra_headers import check_authorization
 from postbacks.logs import EventLog
 from postbacks.queue import routes
@@ -163,8 +163,10 @@ class Profiles:
         keep_ms = int(self._settings.account_removed_keep_s * 1000)
         usable = {name: self._known[name][1] is not None for name in accounts}
         try:
-            routes.publish(self._scripts, names, accounts, keep_ms=keep_ms, usable=usable)
-        except BrokerError as error:  # what was claimed can be sent all the same
+            routes.publish(
+                self._scripts, names, accounts, keep_ms=keep_ms, usable=usable, store=self._accounts
+            )
+        except (AccountsUnavailable, BrokerError) as error:  # what was claimed can be sent all the same
             log.warning("account.not_paced", str(error), accounts=len(names))
 
     def agree_on(self, claimed: Sequence[Claimed]) -> dict[str, Profile]:

@@ -38,6 +38,12 @@ local function target_of(route, group, origin, url, endpoint, own)
   return target.url, target.endpoint
 end
 
+-- The account stands still: its lane is looked at again later. Whether it is to be looked up by then; whoever wrote its
+-- row has just looked.
+local function stands_still(route, lane)
+  return redis.call('ZADD', ASIDE, 'NX', now + STILL_MS, lane) == 1 and math.abs(now - route.since) >= STILL_MS / 2
+end
+
 -- a postback that waits ends here, as its account wants it no more or has nowhere to send it to
 local function end_unsent(id, account, state, reason)
   finish(id, account, state, reason, state == 'dead' and DEAD or DONE)

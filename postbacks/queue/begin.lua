@@ -49,7 +49,7 @@ for i = 5, #ARGV do
     local route = route_of(r[3])
     local number, lane = tonumber(r[1]), r[3] .. '/' .. r[10]
     asked[r[11]] = true
-    local _, endpoint = target_of(route, r[10], r[4], r[8], r[11], r[12])
+    local url, endpoint = target_of(route, r[10], r[4], r[8], r[11], r[12])
     if claimed == '0' and (endpoint ~= r[11] or route and route.still) then
       moved[#moved + 1] = id
     elseif claimed == '0' and not may_begin(lane, r[3], r[11]) then
@@ -61,8 +61,14 @@ for i = 5, #ARGV do
         redis.call('HSET', claims, id, 1)
         if redis.call('HINCRBY', PACE .. lane, 'held', -1) < 0 then redis.call('HSET', PACE .. lane, 'held', 0) end
       end
-      rows[#rows + 1] = { id, number, r[2], r[3], r[4], r[5], r[6], r[7], r[8], r[9],
-        route and route.version or '', r[12] or '' }
+      local version = route and route.version or ''
+      if endpoint ~= r[11] then
+        version = 'moved' -- begun before, unheard: the URL in the record is of no row that stands, so it is turned back
+      elseif url ~= r[8] then
+        redis.call('HSET', record, 'url', url)
+        r[8] = url
+      end
+      rows[#rows + 1] = { id, number, r[2], r[3], r[4], r[5], r[6], r[7], r[8], r[9], version, r[12] or '' }
     end
   end
 end

@@ -202,9 +202,7 @@ local function serve(ring, name, room)
       end
       if route and route.still then
         open, stopped = 0, true
-        redis.call('ZADD', ASIDE, now + STILL_MS, lane)
-        -- whoever wrote its row has just looked
-        if math.abs(now - route.since) >= STILL_MS / 2 then still[#still + 1] = account end
+        if stands_still(route, lane) then still[#still + 1] = account end
       elseif gate and open > 0 then
         open = let_through(gate, lane, open, need or 0)
         stopped = open == 0

@@ -53,7 +53,7 @@ for at = FIRST, #ARGV - 1, WIDTH do
   local known = redis.call('HMGET', record, 'attempt:' .. number, 'cancel', 'next_ms', 'suspicion')
   if known[1] or not held_as[id] then
     results[#results + 1] = { '', 0 }
-  elseif shared and has_moved(id, lane) then
+  elseif shared and not known[2] and has_moved(id, lane) then
     held_as[id] = nil
     settled[#settled + 1] = id
     redis.call('HSET', record, 'state', 'waiting')

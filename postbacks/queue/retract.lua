@@ -7,6 +7,7 @@ local id = ARGV[2]
 local bytes = redis.call('HGET', RECORD .. id, 'bytes')
 if not bytes or redis.call('ZREM', DEAD, id) == 0 then return 0 end
 redis.call('DEL', RECORD .. id)
-redis.call('DECRBY', LEDGER_BYTES, tonumber(bytes))
+redis.call('DECRBY', LEDGER_BYTES, bytes)
+if redis.call('ZREM', UNROUTED, id) == 1 then redis.call('DECRBY', UNROUTED_BYTES, bytes) end
 redis.call('HINCRBY', KEYS[#KEYS], 'id_taken', -1)
 return 1

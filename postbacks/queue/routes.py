@@ -18,6 +18,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from postbacks import keys
+from postbacks.accounts import find_accounts
 from postbacks.broker import broker_errors
 from postbacks.queue import pacing
 from postbacks.urls import endpoint_of
@@ -25,7 +26,7 @@ from postbacks.urls import endpoint_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from postbacks.accounts import Account
+    from postbacks.accounts import Account, AccountStore
     from postbacks.queue.scripts import Scripts
 
 ON: Final = "on"
@@ -58,6 +59,7 @@ def publish(
     *,
     keep_ms: int,
     usable: Mapping[str, bool] | None = None,
+    store: AccountStore | None = None,
 ) -> None:
     """Write what the scripts read of accounts that were just looked up, where it is other now: pacing and row.
 
@@ -70,9 +72,12 @@ def publish(
         accounts: those that the store has.
         keep_ms: how long what waits for an account that is gone is kept.
         usable: of those whose secrets were tried, whether they opened; an account that is not in it stays as it is.
+        store: where they were looked up. What was written is compared with it once more: somebody who changed an account
+            after it was read, and wrote its row before, would else have an older row put over the own.
 
     Raises:
         BrokerError: the broker cannot be used.
+        AccountsUnavailable: the store failed, in the second look.
     """
     wanted = list(names)
     if not wanted:
@@ -93,8 +98,17 @@ def publish(
         if usable is None and before == row_of(account, UNUSABLE):
             continue  # nobody has tried its secrets again
         changed[name] = row
-    if changed:
+    while changed:
         scripts.route(keep_ms, changed)
+        if store is None:
+            return
+        latest = find_accounts(store, changed)
+        # Of an unusable account the row says so; who has read this version has tried its secrets.
+        changed = {
+            name: row_of(latest.get(name))
+            for name, row in changed.items()
+            if row not in {row_of(latest.get(name)), row_of(latest.get(name), UNUSABLE)}
+        }
 
 
 def stop(scripts: Scripts, names: Iterable[str], *, keep_ms: int) -> None:

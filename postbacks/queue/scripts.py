@@ -129,9 +129,9 @@ def claim_call(
     return Call("claim", (token, lease_ms, *limits, *slow_lanes))
 
 
-def examine_call(token: str, lease_ms: int, endpoint_max: int = 0) -> Call:
+def examine_call(token: str, lease_ms: int, endpoint_max: int = 0, keep_ms: int = 3_600_000) -> Call:
     """What ``Scripts.examine`` runs."""
-    return Call("examine", (token, lease_ms, FEW, endpoint_max))
+    return Call("examine", (token, lease_ms, FEW, endpoint_max, keep_ms))
 
 
 def commit_call(
@@ -229,7 +229,7 @@ class Scripts:
         Returns:
             The broker's ms, rows as claim's, and how many wait for room that was looked for.
         """
-        now_ms, begun, later = self.run(*examine_call(token, lease_ms, endpoint_max))
+        now_ms, begun, later, _ = self.run(*examine_call(token, lease_ms, endpoint_max))
         return now_ms, begun, later
 
     def claim(self, *given: Any, **limits: Any) -> tuple[int, list[list[Any]], list[list[Any]], int]:

@@ -39,6 +39,7 @@ PAUSE_MS = 300_000
 BACKLOG_MAX = 6
 RETAIN_MS = 86_400_000
 KEEP_MS = 3_600_000
+STILL_MS = 30_000
 OVERHEAD = 100
 
 ACCOUNTS = ("a", "b")
@@ -67,6 +68,7 @@ class Postback:
     alone: bool = False  # in flight, and nothing else in its examiner
     alone_deaths: int = 0
     alone_lapses: int = 0
+    poison: bool = False  # dead for these
     attempts: int = 0
     failures: int = 0
     cancel: bool = False
@@ -114,6 +116,7 @@ class Moves(RuleBasedStateMachine):
         #: Account: whether its origin is switched off, or it is gone and since when.
         self.off: set[str] = set()
         self.gone: dict[str, int] = {}
+        self.retires: dict[str, int] = {}  # account: when what waits for it ends
         self.leases: dict[str, int] = {}  # offset at which a loop's lease ends
         self.intake_lease: tuple[str, int] = ("", 0)
         self.intake_deaths = self.intake_alone_deaths = 0
@@ -314,9 +317,16 @@ class Moves(RuleBasedStateMachine):
         chosen = [self.known[row[0].decode()] for row in rows]
         assert not {one.account for one in chosen} & (self.off | set(self.gone))
         for one in self.of("quarantine"):
-            if self.client.hget(keys.record(one.id), "state") == b"skipped":
+            state = self.client.hget(keys.record(one.id), "state")
+            if state == b"skipped":
                 assert one.account in self.off
                 one.place = "skipped"
+            elif state == b"parked":
+                assert self.now - self.gone[one.account] < KEEP_MS
+                one.place, one.suspicion, one.due_ms = "parked", "alone", self.now + STILL_MS
+            elif state == b"dead":
+                assert self.now - self.gone[one.account] >= KEEP_MS
+                one.place, one.suspicion, one.alone_deaths, one.alone_lapses = "dead", "", 0, 0
         if any(one.alone for one in mine):
             assert not chosen
         elif chosen and chosen[0].suspicion == "alone":
@@ -524,6 +534,7 @@ class Moves(RuleBasedStateMachine):
         one.place, one.due_ms = "parked", self.now + PAUSE_MS
         if one.alone_deaths == ALONE_DEATHS_MAX or one.alone_lapses == ALONE_LAPSES_MAX:
             one.place, one.suspicion, one.alone_deaths, one.alone_lapses = "dead", "", 0, 0
+            one.poison = True
 
     def is_claimed(self, one: str) -> bool:
         return any(self.client.hexists(keys.claims(token), one) for token in (*TOKENS, *EXAMINERS))
@@ -584,13 +595,15 @@ class Moves(RuleBasedStateMachine):
             self.off.add(account)
         if state != "gone":
             self.gone.pop(account, None)
+            self.retires.pop(account, None)
         else:
             self.gone.setdefault(account, self.now)
+            self.retires.setdefault(account, self.now + KEEP_MS)
 
     @rule()
     def retire(self) -> None:
         """What waits for an account that is gone for long enough is dead."""
-        over = {account for account, since in self.gone.items() if since + KEEP_MS <= self.now}
+        over = {account for account, at in self.retires.items() if at <= self.now}
         ended, accounts = self.scripts.retire(1000)
         waiting = [one for one in self.of("waiting") if one.account in over]
         assert ended == len(waiting)
@@ -598,7 +611,10 @@ class Moves(RuleBasedStateMachine):
         for one in waiting:
             one.place = "dead"
         for account in over:
-            del self.gone[account]
+            if any(one.open for one in self.known.values() if one.account == account):
+                self.retires[account] = self.now + STILL_MS
+            else:
+                del self.gone[account], self.retires[account]
 
     # -- limits ---------------------------------------------------------------------------------
 
@@ -701,6 +717,8 @@ class Moves(RuleBasedStateMachine):
         one = self.known[data.draw(st.sampled_from(sorted(one.id for one in self.of("dead"))), "dead")]
         assert self.scripts.replay(one.id) == "waiting"
         one.place, one.failures = "waiting", 0
+        if one.poison:
+            one.place, one.suspicion, one.poison = "quarantine", "alone", False
 
     # -- time -----------------------------------------------------------------------------------
 
