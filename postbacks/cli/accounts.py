@@ -131,6 +131,7 @@ def set_(
     from postbacks.accounts import Account, build_account, redis_accounts
     from postbacks.broker import check
     from postbacks.catalogue import ORIGINS
+    from postbacks.cli.older import refuse_move_beside_older
     from postbacks.url_policy import check_urls, worker_policies
 
     given: dict[str, Any] = {key: value for key, value in plain_options.items() if value}
@@ -178,6 +179,8 @@ def set_(
         changed = base.model_copy(update={**dropped, **given, "headers": {**kept, **asked.headers}})
         # Anew as a whole: each of its headers may be right, and all of them too many.
         account = build_account(**{key: getattr(changed, key) for key in Account.model_fields})
+        if found is not None and not found.unreadable:
+            refuse_move_beside_older(found, account)
         differences = check_urls(account.urls(), policies)
         return account
 
@@ -235,25 +238,14 @@ def _sealed_authorization(text: str) -> str | None:
 
     Workers of versions before it would send without it, so it is refused while one of them works.
     """
-    from postbacks.broker import client
-    from postbacks.doctor.versions import AUTHORIZATION_SINCE, is_before, read_versions
-    from postbacks.errors import InvalidAccount
-    from postbacks.queue.scripts import Scripts
+    from postbacks.cli.older import refuse_beside_older
+    from postbacks.doctor.versions import AUTHORIZATION_SINCE
     from postbacks.vault import seal
 
     if not text:
         return None
     sealed = seal(text)
-    older = [
-        f"{version} {' and '.join(sorted(work))}"
-        for version, work in sorted(read_versions(Scripts(client())).items())
-        if is_before(version, AUTHORIZATION_SINCE)
-    ]
-    if older:
-        raise InvalidAccount(
-            f"A worker of an older version is at work ({', '.join(older)}) and would send without the header "
-            "Authorization. Replace it first; a minute after its last tick this can be set (docs/upgrading.md)."
-        )
+    refuse_beside_older(AUTHORIZATION_SINCE, "send without the header Authorization")
     return sealed
 
 
@@ -378,11 +370,15 @@ def remove(name: str, *, yes: bool) -> None:
     `postbacks account set NAME --off ALL`.
     """
     from postbacks.accounts import redis_accounts
+    from postbacks.cli.older import refuse_removal_beside_older
 
     accounts = redis_accounts()
+    account = accounts.get(name)
+    if account is None:
+        raise no_account(name)
+    if not account.unreadable:
+        refuse_removal_beside_older(account)
     if not yes:
-        if accounts.get(name) is None:
-            raise no_account(name)
         note(_what_it_has(name))
         confirm(f"Remove account {name}?")
     if not accounts.remove(name):

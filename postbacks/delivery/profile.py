@@ -196,7 +196,7 @@ class Profiles:
             profile = known.get(postback.account)
             if profile is None or profile.version != postback.version:
                 continue
-            if not profile.version and postback.own in {"0", "1"}:
+            if not profile.version and (postback.own in {"0", "1"} or not postback.url):
                 gone.add(postback.account)  # it was known when this was accepted: nothing goes out unsigned
                 continue
             agreed[postback.id] = profile if postback.own == "0" else profile.for_url(postback.url)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 RECENT_S: Final = 60.0
 #: The first version whose workers send an account's Authorization header.
 AUTHORIZATION_SINCE: Final = "0.2.0"
+#: The first version whose workers send a postback where its account says at that time.
+FOLLOWING_SINCE: Final = "0.2.0"
 
 
 def versions_at_work(

@@ -245,6 +245,76 @@ deliver()
         assert ["authorization" in post.headers for post in receiver.received] == [False]
 
 
+def account(*words: str):
+    """Call `postbacks account`."""
+    return CliRunner().invoke(main, ["account", *words])
+
+
+def test_a_move_and_a_removal_are_refused_while_the_version_before_would_send_with_other_credentials(
+    rig, tmp_path
+):
+    """It sends to the URL in the record, with what the account has by then, or nothing; so nothing is changed."""
+    program = f"""{OLD_PARTS}import sys
+tick()
+for line in sys.stdin: print(deliver() or "delivered", flush=True)
+"""
+    with Receiver() as old_host, Receiver() as new_host:
+        set_account("keyed", url=old_host.url("/keyed"), headers={"X-Api-Key": "first"})
+        set_account("plain", url=old_host.url("/plain"))
+        ids = [*send_postbacks("keyed", [EVENT]), *send_postbacks("plain", [EVENT])]
+        rig.tick()
+        rows = rig.client.hgetall(keys.ACCOUNTS)
+        with subprocess.Popen(
+            [sys.executable, "-c", program], env={**os.environ, **OLD}, cwd=tmp_path, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        ) as old:  # fmt: skip
+            eventually(
+                lambda: int(rig.client.get(keys.LAST_TICK) or 0) > int(rig.client.hget(keys.TICKS, VERSION)),
+                30,
+            )
+            move = ("set", "keyed", "--url", new_host.url("/keyed"), "--header", "X-Api-Key: second")
+            for words in (move, ("remove", "keyed", "--yes")):
+                refused = account(*words)
+                assert (refused.exit_code, f"({SILENT} ticks)" in refused.stderr) == (2, True), refused.output
+            assert rig.client.hgetall(keys.ACCOUNTS) == rows
+            assert account("set", "keyed", "--url", old_host.url("/other")).exit_code == 0, "the same host"
+            assert account("set", "plain", "--url", new_host.url("/plain")).exit_code == 0, "no credentials"
+            old.stdin.write("deliver\n")
+            old.stdin.flush()
+            assert old.stdout.readline() == "delivered\n"
+            old.stdin.close()
+            assert old.wait(30) == 0
+        # what docs/upgrading.md says: the version before sends to the URL in the record
+        assert {post.path for post in old_host.received} == {"/keyed", "/plain"}
+        assert new_host.received == []
+        assert {rig.record(postback_id).state for postback_id in ids} == {"delivered"}
+        rig.tick()
+        rig.client.hset(keys.TICKS, SILENT, int(rig.client.hget(keys.TICKS, SILENT)) - 61_000)
+        assert account(*move).exit_code == 0
+        assert account("remove", "keyed", "--yes").exit_code == 0
+    assert check_places(rig.client) == {"done": 2}
+
+
+def test_a_tick_of_the_version_before_still_skips_unknown_accounts_and_drops_a_second_message_of_an_id(
+    rig, tmp_path
+):
+    """What docs/upgrading.md says; what it skipped is sent again by its id, and follows its account."""
+    send_postback.apply_async(("later", EVENT), task_id="skipped")
+    send_postback.apply_async(("later", EVENT), task_id="taken")
+    send_postback.apply_async(("other", EVENT), task_id="taken")
+    env = {**os.environ, **OLD}
+    subprocess.run(
+        [sys.executable, "-c", f"{OLD_PARTS}tick()"], env=env, cwd=tmp_path, check=True, timeout=60
+    )
+    assert {rig.record(one).state for one in ("skipped", "taken")} == {"skipped"}
+    assert (rig.record("taken").account, rig.client.zcard(keys.DONE)) == ("later", 2)
+    with Receiver() as receiver:
+        set_account("later", url=receiver.url("/later"))
+        assert resend("skipped") == "waiting"
+        rig.deliver()
+        assert [post.path for post in receiver.received] == ["/later"]
+
+
 def test_a_message_of_a_newer_version_is_kept_until_a_newer_worker_reads_it(rig, monkeypatch):
     """An old worker may take it in first: dead with that reason, whole; `postbacks resend` gives it back to the queue."""
     with Receiver() as receiver:

@@ -1,0 +1,61 @@
+"""Which changes of an account are refused while a worker of an older version works, as it would send them wrongly."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from postbacks.accounts import Account
+
+
+def refuse_beside_older(first: str, what: str) -> None:
+    """Raise InvalidAccount while a loop or a tick works of a version before ``first``.
+
+    Args:
+        first: the first version that does it rightly.
+        what: what an older one would do, as the sentence goes on.
+    """
+    from postbacks.broker import client
+    from postbacks.doctor.versions import is_before, read_versions
+    from postbacks.errors import InvalidAccount
+    from postbacks.queue.scripts import Scripts
+
+    older = [
+        f"{version} {' and '.join(sorted(work))}"
+        for version, work in sorted(read_versions(Scripts(client())).items())
+        if is_before(version, first)
+    ]
+    if older:
+        raise InvalidAccount(
+            f"A worker of an older version is at work ({', '.join(older)}) and would {what}. Replace it first; a minute "
+            "after its last tick this can be done (docs/upgrading.md)."
+        )
+
+
+def refuse_move_beside_older(before: Account, after: Account) -> None:
+    """Refuse that an account with credentials leaves a host: an older worker takes those that it has to where it was."""
+    from postbacks.doctor.versions import FOLLOWING_SINCE
+
+    if _endpoints(before) - _endpoints(after) and (_has_credentials(before) or _has_credentials(after)):
+        refuse_beside_older(
+            FOLLOWING_SINCE,
+            "send what waits to the old URL, with the credentials that the account has by then",
+        )
+
+
+def refuse_removal_beside_older(account: Account) -> None:
+    """Refuse that an account with credentials is removed: an older worker sends what waits unsigned and without them."""
+    from postbacks.doctor.versions import FOLLOWING_SINCE
+
+    if _has_credentials(account):
+        refuse_beside_older(FOLLOWING_SINCE, "send what waits all the same, unsigned and without its headers")
+
+
+def _endpoints(account: Account) -> set[str]:
+    from postbacks.urls import endpoint_of
+
+    return {endpoint_of(url) for url in account.urls() if url}
+
+
+def _has_credentials(account: Account) -> bool:
+    return bool(account.headers or account.authorization or account.secrets or account.client_cert)
