@@ -374,11 +374,11 @@ def remove(name: str, *, yes: bool) -> None:
 
     accounts = redis_accounts()
     account = accounts.get(name)
-    if account is None:
-        raise no_account(name)
-    if not account.unreadable:
+    if account is not None and not account.unreadable:
         refuse_removal_beside_older(account)
     if not yes:
+        if account is None:
+            raise no_account(name)
         note(_what_it_has(name))
         confirm(f"Remove account {name}?")
     if not accounts.remove(name):
