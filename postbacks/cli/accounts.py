@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from postbacks.cli import arguments
 from postbacks.cli.base import (
     Command,
     Group,
@@ -54,7 +55,11 @@ def _limit(name: str, what: str) -> Callable[[Callable[..., None]], Callable[...
 
 
 def _file(name: str, what: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    return click.option(name, type=click.File("rb"), metavar="FILE", help=what)
+    return click.option(name, type=click.File("rb"), metavar="FILE", callback=arguments.file, help=what)
+
+
+def _url(name: str, what: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    return click.option(name, metavar="URL", callback=arguments.text, help=what)
 
 
 @account.command(
@@ -64,14 +69,15 @@ def _file(name: str, what: str) -> Callable[[Callable[..., None]], Callable[...,
         "postbacks account set acme --url https://acme.example/postbacks",
         "postbacks account set acme --url https://acme.example/all --mo-url https://acme.example/mo --off SMS_MT",
         "postbacks account set acme --answer-timeout 5 --header 'X-Team: messaging'",
+        "postbacks account set acme --url @url.txt --header @headers.txt",
         "postbacks account set acme --rate 50/s --max-transfers 4 --weight 3",
         "postbacks account set acme --off ALL",
     ),
 )
 @click.argument("name")
-@click.option("--url", help="The Postback URL. User and password in it become basic auth.")
-@click.option("--mo-url", help="For SMS_MO and MMS_MO, instead of the Postback URL.")
-@click.option("--pass-url", help="For GENERATE_PASS, instead of the Postback URL.")
+@_url("--url", "The Postback URL. User and password in it become basic auth.")
+@_url("--mo-url", "For SMS_MO and MMS_MO, instead of the Postback URL.")
+@_url("--pass-url", "For GENERATE_PASS, instead of the Postback URL.")
 @click.option(
     "--off", multiple=True, metavar="ORIGIN", help="Switch an origin off, or ALL; may be given again."
 )
@@ -82,6 +88,7 @@ def _file(name: str, what: str) -> Callable[[Callable[..., None]], Callable[...,
     "headers",
     multiple=True,
     metavar="'NAME: VALUE'",
+    callback=arguments.texts,
     help="Add a header to every POST; may be given again. 'NAME:' takes it off. Authorization is encrypted in the store.",
 )
 @_file("--ca-bundle", "PEM certificates to trust instead of the system's.")
@@ -124,6 +131,9 @@ def set_(
 ) -> None:
     """Set an account's URLs, limits, pace, headers and TLS.
 
+    A URL with a password, and headers, may stand in a file (@FILE, a header a line) or on standard input (-), so that
+    no list of processes shows them.
+
     URLs and --off are a whole: where any of them is given, one that is not given here the account does not have any
     more. --off ALL alone says that the account wants nothing, and leaves its URLs. Everything else, secrets among it, stays as it is unless it is given here or dropped.
     """
@@ -139,7 +149,7 @@ def set_(
     }
     lines = _headers(headers)
     authorization = _take_authorization(lines)
-    given |= _tls(ca_bundle, client_cert, client_key)
+    given |= _tls(name, ca_bundle, client_cert, client_key)
     wants_nothing = "ALL" in off
     if off:
         given["off"] = frozenset(ORIGINS) if wants_nothing else frozenset(off)
@@ -155,7 +165,9 @@ def set_(
         authorization=authorization or None,
     )
     if authorization is not None:
-        given["authorization"] = _sealed_authorization(authorization)
+        given["authorization"] = _sealed_authorization(authorization, name)
+    if "client_key" in given:
+        refuse_older("would not open the client key: the account's postbacks would wait")
     if whole and not (wants_nothing and asked.url is asked.mo_url is asked.pass_url is None):
         given |= {key: getattr(asked, key) for key in _LABELS}
     dropped = {
@@ -170,6 +182,10 @@ def set_(
         before = found
         if found is None and not whole:
             raise _no_url()
+        if found is not None and found.unreadable:
+            if not whole:
+                found.check_readable()
+            found = None
         base = found or Account(name=asked.name)
         kept = {} if "headers" in drop else _without(base.headers, lines)
         changed = base.model_copy(update={**dropped, **given, "headers": {**kept, **asked.headers}})
@@ -184,6 +200,10 @@ def set_(
         note(f"Account {now.name} is set.")
         return
     note(f"Account {now.name} is {'replaced' if whole else 'changed'}.")
+    if before.unreadable:
+        note(
+            "Its stored row could not be read: secrets, headers and all else that is not given here are gone."
+        )
     _note_what_is_gone(before.shown(), now.shown())
 
 
@@ -222,31 +242,38 @@ def _take_authorization(lines: dict[str, str]) -> str | None:
     return lines.pop(names[0]) if names else None
 
 
-def _sealed_authorization(text: str) -> str | None:
-    """Seal the value of an Authorization header for the store; None for an empty one.
-
-    Workers of versions before it would send without it, so it is refused while one of them works.
-    """
-    from postbacks.broker import client
-    from postbacks.doctor.versions import AUTHORIZATION_SINCE, is_before, read_versions
-    from postbacks.errors import InvalidAccount
-    from postbacks.queue.scripts import Scripts
+def _sealed_authorization(text: str, account: str) -> str | None:
+    """Seal the value of an Authorization header for an account's row; None for an empty one."""
     from postbacks.vault import seal
 
     if not text:
         return None
-    sealed = seal(text)
+    sealed = seal(text, account, "authorization")
+    refuse_older("would send without the header Authorization")
+    return sealed
+
+
+def refuse_older(harm: str) -> None:
+    """Refuse to seal anything while a worker works that does not open what this version seals.
+
+    Raises:
+        InvalidAccount: one works; says what it would do.
+    """
+    from postbacks.broker import client
+    from postbacks.doctor.versions import SEALS_SINCE, is_before, read_versions
+    from postbacks.errors import InvalidAccount
+    from postbacks.queue.scripts import Scripts
+
     older = [
         f"{version} {' and '.join(sorted(work))}"
         for version, work in sorted(read_versions(Scripts(client())).items())
-        if is_before(version, AUTHORIZATION_SINCE)
+        if is_before(version, SEALS_SINCE)
     ]
     if older:
         raise InvalidAccount(
-            f"A worker of an older version is at work ({', '.join(older)}) and would send without the header "
-            "Authorization. Replace it first; a minute after its last tick this can be set (docs/upgrading.md)."
+            f"A worker of an older version is at work ({', '.join(older)}) and {harm}. "
+            "Replace it first; a minute after its last tick this can be done (docs/upgrading.md)."
         )
-    return sealed
 
 
 def _without(headers: dict[str, str], names: dict[str, str]) -> dict[str, str]:
@@ -255,9 +282,9 @@ def _without(headers: dict[str, str], names: dict[str, str]) -> dict[str, str]:
 
 
 def _tls(
-    ca_bundle: BinaryIO | None, client_cert: BinaryIO | None, client_key: BinaryIO | None
+    account: str, ca_bundle: BinaryIO | None, client_cert: BinaryIO | None, client_key: BinaryIO | None
 ) -> dict[str, str]:
-    """The files' texts, checked; the private key sealed."""
+    """Return the files' texts, checked; the private key sealed for the account's row."""
     if (client_cert is None) != (client_key is None):
         raise click.UsageError("--client-cert and --client-key belong together: give both.")
     if ca_bundle is None and client_cert is None:
@@ -268,7 +295,8 @@ def _tls(
     given = {} if ca_bundle is None else {"ca_bundle": certificates(ca_bundle, "--ca-bundle")}
     if client_cert is not None and client_key is not None:
         given["client_cert"] = certificates(client_cert, "--client-cert")
-        given["client_key"] = seal(private_key(client_key, "--client-key", given["client_cert"]))
+        key = private_key(client_key, "--client-key", given["client_cert"])
+        given["client_key"] = seal(key, account, "client_key")
     return given
 
 
@@ -294,6 +322,7 @@ def show(name: str, as_json: bool) -> None:
     found = store().get_many([name]).get(name)
     if found is None:
         raise no_account(name)
+    found.check_readable()
     if as_json:
         print_json(found.shown())
         return
@@ -355,6 +384,8 @@ def list_(as_json: bool) -> None:
     for each in found:
         add_row(table, each.name, *_urls(each).values())
     print_table(table)
+    if unreadable := [each.name for each in found if each.unreadable]:
+        note(f"Their rows cannot be read (postbacks account show says why): {plain(', '.join(unreadable))}.")
 
 
 @account.command(

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from postbacks.cli.accounts import account, no_account
-from postbacks.cli.base import Command, Group, note
+from postbacks.cli.accounts import account, no_account, refuse_older
+from postbacks.cli.base import Command, Group, note, plain
 
 if TYPE_CHECKING:
     from postbacks.accounts import Account
@@ -59,20 +59,17 @@ def rotate(name: str, overlap_s: int) -> None:
     """
     from postbacks import vault
     from postbacks.accounts import redis_accounts
-    from postbacks.errors import InvalidAccount
     from postbacks.ledger.record import iso
     from postbacks.settings import load
 
     fresh = vault.new_secret()
-    sealed = vault.seal(fresh)
+    sealed = vault.seal(fresh, name, "secret")
+    refuse_older("would not open the secret: the account's postbacks would wait")
 
     def edit(found: Account | None, now_ms: int) -> Account:
         if found is None:
             raise no_account(name)
-        if found.unreadable:
-            raise InvalidAccount(
-                f"The stored row of account {name} cannot be read; set the account anew first."
-            )
+        found.check_readable()
         return found.rotated(sealed, now_ms, overlap_s * 1000)
 
     now = redis_accounts().change(name, edit)
@@ -95,7 +92,9 @@ def new_key() -> None:
 
 @secret.command(cls=Command, examples=("postbacks account secret reseal",))
 def reseal() -> None:
-    """Encrypt all secrets anew, with the first key.
+    """Encrypt all secrets anew, with the first key, each for its account alone.
+
+    What is encrypted for one account does not open in another's row. What 0.1.0 encrypted does, until this is called.
 
     The way to change the key: put a new one in front of POSTBACKS_SECRET_KEY (new,old), for whoever sets secrets and
     for the workers; call this; then take the old one out.
@@ -105,6 +104,8 @@ def reseal() -> None:
 
     accounts = redis_accounts()
     secrets = keys = headers = 0
+    unreadable: list[str] = []
+    refuse_older("would not open what is sealed anew: all that it sends for these accounts would wait")
 
     def edit(found: Account | None, _now_ms: int) -> Account:
         if found is None:  # removed since it was listed
@@ -112,6 +113,9 @@ def reseal() -> None:
         return found.resealed()
 
     for one in accounts.all():
+        if one.unreadable:
+            unreadable.append(one.name)
+            continue
         if not one.secrets and one.client_key is None and one.authorization is None:
             continue
         try:
@@ -127,6 +131,11 @@ def reseal() -> None:
     if headers:
         counts = f"{secrets} secrets, {keys} client keys and {headers} Authorization headers"
     note(f"Sealed anew with the first key: {counts}.")
+    if unreadable:
+        raise click.ClickException(
+            f"Not sealed anew, since this version cannot read their rows: {plain(', '.join(unreadable))}. "
+            "Keep the keys that they are sealed with."
+        )
 
 
 @secret.command(cls=Command, examples=("postbacks account secret remove acme",))

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 #: Seconds for which a tick counts as the work of its version.
 RECENT_S: Final = 60.0
-#: The first version whose workers send an account's Authorization header.
-AUTHORIZATION_SINCE: Final = "0.2.0"
+#: The first version whose workers send an account's Authorization header, and open a seal that is bound to its account.
+SEALS_SINCE: Final = "0.2.0"
 
 
 def versions_at_work(

@@ -233,7 +233,7 @@ def test_secrets_that_do_not_open_let_the_account_stand_still_and_the_right_key_
     from postbacks.vault import seal
 
     with environment(POSTBACKS_SECRET_KEY=one, POSTBACKS_PROFILE_CACHE_S="0"):
-        set_account("acme", url=new.url(), secrets=({"value": seal(SECRET)},))
+        set_account("acme", url=new.url(), secrets=({"value": seal(SECRET, "acme", "secret")},))
     with environment(POSTBACKS_SECRET_KEY=other, POSTBACKS_PROFILE_CACHE_S="0"):
         rig = Rig(broker)
         ids = send_postbacks("acme", [EVENT] * 20)

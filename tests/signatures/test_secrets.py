@@ -81,8 +81,8 @@ def test_the_key_is_changed_by_sealing_everything_anew(acme, tls_files):
     assert shown.stderr == "Sealed anew with the first key: 2 secrets and 1 client keys.\n"
     with environment(POSTBACKS_SECRET_KEY=fresh):
         account = redis_accounts().get("acme")
-        assert [vault.unseal(one.value) for one in account.secrets][1] == secret
-        assert "PRIVATE KEY" in vault.unseal(account.client_key)
+        assert [vault.unseal(one.value, "acme", "secret") for one in account.secrets][1] == secret
+        assert "PRIVATE KEY" in vault.unseal(account.client_key, "acme", "client_key")
     with environment(POSTBACKS_SECRET_KEY=KEY):
         shown = call("account", "secret", "reseal")
     assert shown.exit_code == 2
@@ -171,7 +171,10 @@ def test_changes_at_the_same_time_do_not_lose_each_other(broker):
     def rotating():
         begin.wait(10)
         redis_accounts().change(
-            "acme", lambda found, now_ms: found.rotated(vault.seal(vault.new_secret()), now_ms, 60_000)
+            "acme",
+            lambda found, now_ms: found.rotated(
+                vault.seal(vault.new_secret(), "acme", "secret"), now_ms, 60_000
+            ),
         )
 
     def setting(number):

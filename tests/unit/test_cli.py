@@ -60,7 +60,7 @@ def test_the_help_of_every_command_says_what_it_does_and_has_an_example(words, c
 def test_every_example_of_the_help_can_be_typed(line, tmp_path, monkeypatch):
     """The options and arguments exist, in that form."""
     monkeypatch.chdir(tmp_path)
-    for name in ("event.json", "events.jsonl"):
+    for name in ("event.json", "events.jsonl", "url.txt", "headers.txt", "secret.txt"):
         Path(name).write_text("{}")
     for part in line.split("|"):
         words = shlex.split(part.split(">")[0].split("<")[0])

@@ -239,7 +239,7 @@ tick()
 deliver()
 """
     with environment(POSTBACKS_SECRET_KEY=vault.new_key()), Receiver() as receiver:
-        set_account("acme", url=receiver.url(), authorization=vault.seal("Bearer x"))
+        set_account("acme", url=receiver.url(), authorization=vault.seal("Bearer x", "acme", "authorization"))
         env = {**os.environ, **OLD}
         subprocess.run([sys.executable, "-c", program], env=env, cwd=tmp_path, check=True, timeout=60)
         assert ["authorization" in post.headers for post in receiver.received] == [False]
