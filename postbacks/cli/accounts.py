@@ -228,7 +228,8 @@ def _headers(lines: tuple[str, ...]) -> dict[str, str]:
     for line in lines:
         name, colon, value = line.partition(":")
         if not colon:
-            raise click.UsageError(f"--header {plain(name)[:60]!r} has no colon: write 'NAME: VALUE'.")
+            # Not repeated: in a file it may be a secret that stands there alone.
+            raise click.UsageError("--header: a line has no colon: write 'NAME: VALUE'.")
         # Spaces around it alone: a line's end in a header is to be refused, and not taken off.
         headers[name] = value.strip(" \t")
     return headers

@@ -69,6 +69,8 @@ def _place(value: str) -> str:
 
 def _claim_stdin(ctx: click.Context, param: click.Parameter) -> None:
     name = param.opts[0] if param.param_type_name == "option" else param.make_metavar(ctx)
-    before = ctx.meta.setdefault(_STDIN, name)
-    if before is not name:
-        raise click.UsageError(f"{before} and {name} both read standard input: give one of them as a file.")
+    if _STDIN in ctx.meta:
+        raise click.UsageError(
+            f"{ctx.meta[_STDIN]} and {name} both read standard input: give one of them as a file."
+        )
+    ctx.meta[_STDIN] = name

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 from pathlib import Path
 
 import pytest
+from cryptography.fernet import Fernet
 from helpers import environment, set_account
 from identities import Identity, authority
 from signing import EVENT, KEY, call, rotate, signatures
 
 from postbacks import keys, send_postback, vault
 from postbacks.accounts import Account, redis_accounts
+from postbacks.receiver import Receiver
 
 NEXT_KEY = vault.new_key()
 
@@ -87,6 +90,71 @@ def test_the_key_is_changed_by_sealing_everything_anew(acme, tls_files):
         shown = call("account", "secret", "reseal")
     assert shown.exit_code == 2
     assert "Account acme: POSTBACKS_SECRET_KEY does not open" in shown.stderr
+
+
+def rows(client, **changes):
+    """Put a row of evil into the broker that has acme's, with these changes."""
+    row = json.loads(client.hget(keys.ACCOUNTS, "acme")) | {"name": "evil"}
+    client.hset(keys.ACCOUNTS, "evil", json.dumps(row | changes))
+
+
+def of_the_version_before(text):
+    """A seal as 0.1.0 makes it."""
+    return "sealed:" + Fernet(KEY).encrypt(text.encode()).decode()
+
+
+@pytest.mark.parametrize(
+    ("field", "make"),
+    [
+        ("secrets", lambda seal: {"secrets": [{"value": seal}]}),
+        ("another field", lambda seal: {"secrets": [], "authorization": seal}),
+        ("client key", lambda seal: {"secrets": [], "client_cert": "x", "client_key": seal}),
+        ("a whole row", lambda seal: {"name": "acme", "secrets": [{"value": seal}]}),
+    ],
+)
+def test_a_seal_that_is_copied_to_another_account_or_field_opens_nothing_there(rig, acme, field, make):
+    """A client of the broker has acme's secret sign what it likes, or has it sent to it; nothing leaves."""
+    rotate()
+    assert acme() is not None
+    seal = redis_accounts().get("acme").secrets[0].value
+    with Receiver() as evil:
+        rows(rig.client, url=evil.url(), **make(seal))
+        one = send_postback.delay("evil", EVENT).id
+        rig.tick()
+        rig.deliver()
+        assert not evil.received, field
+    assert rig.record(one).state == "waiting"
+    assert acme() is not None
+
+
+def test_old_seals_are_opened_until_they_are_sealed_anew_and_bound(rig, acme):
+    """Of a secret, a client key and an Authorization header; after that, a copy in another row signs nothing."""
+    secret, token = vault.new_secret(), "Bearer hunter2"
+    url = redis_accounts().get("acme").url
+    redis_accounts().set(
+        Account(name="acme", url=url, secrets=({"value": of_the_version_before(secret)},),
+                client_key=of_the_version_before("pem"), authorization=of_the_version_before(token))
+    )  # fmt: skip
+    assert (signatures(acme()), acme().headers["authorization"]) == (1, token)
+    with Receiver() as evil:
+
+        def sent():
+            rows(rig.client, url=evil.url(), authorization=None, client_key=None)
+            send_postback.delay("evil", EVENT)
+            rig.tick()
+            rig.deliver()
+            return len(evil.received)
+
+        assert sent() == 1, "what docs/security.md says of old seals"
+        rig.client.hdel(keys.ACCOUNTS, "evil")  # a copy that is there when it is called is bound as well
+        shown = call("account", "secret", "reseal")
+        assert shown.stderr == (
+            "Sealed anew with the first key: 1 secrets, 1 client keys and 1 Authorization headers.\n"
+        )
+        assert (signatures(acme()), acme().headers["authorization"]) == (1, token)
+        row = rig.client.hget(keys.ACCOUNTS, "acme").decode()
+        assert row.count('"sealed:2:') == row.count('"sealed:') == 3
+        assert sent() == 1
 
 
 def test_a_secret_is_removed(acme):
