@@ -163,14 +163,14 @@ class Account(BaseModel):
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
     def _stored(self) -> dict[str, Any]:
-        """The fields that are set, known ones or not: of the same row the same in each version."""
+        """Return the fields that are set, known or not: a version that knows more of them gets the same."""
         fields = self.model_dump(mode="json", exclude_defaults=True)
         if self.off:
             fields["off"] = sorted(self.off)  # a set has another order in every process
         return {**self.unknown, **fields}
 
     def row(self) -> str:
-        """The account as our own store keeps it: its fields, and in ``needs`` those that a reader must know to send."""
+        """Return the row of our own store: the fields, and in ``needs`` the names of those that a sender must know."""
         fields = self._stored()
         needs = sorted(fields.keys() - self.unknown.keys() - _NOT_NEEDED)
         return json.dumps({**fields, "needs": needs} if needs else fields)
@@ -396,7 +396,7 @@ def _read(name: str, text: bytes) -> Account:
 
 
 def _unknown_parts(error: Exception) -> tuple[str, ...]:
-    """The parts of known fields that are of a newer version (``secrets.0.algorithm``), where they are all that is wrong."""
+    """Return the parts of known fields that are not known (``secrets.0.algorithm``), where nothing else is wrong."""
     faults = error.errors() if isinstance(error, ValidationError) else []
     if any(fault["type"] != "extra_forbidden" for fault in faults):
         return ()
@@ -407,8 +407,8 @@ def _unknown_parts(error: Exception) -> tuple[str, ...]:
 def _parsed(name: str, text: bytes) -> Account:
     """Parse the row of an account; the same row, which is read every second, is the same account."""
     data = json.loads(text)
-    if data.get("name") != name:
-        raise InvalidAccount("the row is another account's")  # whose seals would open in it
+    if not isinstance(data, dict) or data.get("name") != name:
+        raise InvalidAccount("the row is not this account's")  # another's seals would open in it
     known = {field for field, info in Account.model_fields.items() if not info.exclude}
     unknown_needs = tuple(str(field) for field in data.pop("needs", ()) if field not in known)
     if unknown_needs:

@@ -45,7 +45,8 @@ def _lines(ctx: click.Context, param: click.Parameter, value: str) -> list[str]:
     try:
         if value == "-":
             _claim_stdin(ctx, param)
-            data = sys.stdin.buffer.read(_MAX_BYTES + 1)
+            stdin = getattr(sys.stdin, "buffer", None)  # a program may be started without one
+            data = stdin.read(_MAX_BYTES + 1) if stdin is not None else b""
         else:
             with open(value[1:], "rb") as source:  # noqa: PTH123 - a path may be empty, and is then none
                 data = source.read(_MAX_BYTES + 1)
