@@ -10,6 +10,7 @@ import hashlib
 import importlib
 import json
 import re
+import uuid
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
@@ -22,10 +23,10 @@ from postbacks.catalogue import ORIGINS
 from postbacks.catalogue.faults import quoted
 from postbacks.errors import AccountsUnavailable, BadSetting, InvalidAccount, InvalidUrl, PostbacksError
 from postbacks.extra_headers import check_authorization, check_headers, check_no_user
-from postbacks.guard import early_refusal
 from postbacks.logs import EventLog
 from postbacks.rates import interval_us
 from postbacks.settings import load
+from postbacks.url_policy import check_urls
 from postbacks.urls import check_stored_url, check_url, redacted
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ _NOT_NEEDED: Final = frozenset(
 #: Stored fields that no POST is made with.
 _PACE: Final = frozenset({"weight", "rate", "max_transfers"})
 
-#: Why a postback of an account is skipped, not sent (catalogue: Groups).
+#: Why a postback of an account is skipped, not sent (catalogue: Groups); ``routing.py`` has their words.
 UNKNOWN_ACCOUNT: Final = "unknown_account"
 UNREADABLE: Final = "account_unreadable"
 ORIGIN_OFF: Final = "origin_off"
@@ -56,12 +57,13 @@ NO_URL: Final = "no_url"
 
 
 def check_name(account: object) -> str:
-    """Check an account's name; an int is taken as its digits.
+    """Check an account's name; an int and a UUID are taken as their text.
 
     Raises:
         InvalidAccount: says what a name may be.
     """
-    name = str(account) if isinstance(account, int) and not isinstance(account, bool) else account
+    has_text = not isinstance(account, str | bool) and isinstance(account, int | uuid.UUID)
+    name = str(account) if has_text else account
     if not isinstance(name, str) or not _NAME.match(name):
         raise InvalidAccount(
             f"{quoted(name)} is no account name: 1 to 128 letters, digits and . _ @ : + -, the first a letter or digit."
@@ -132,9 +134,9 @@ class Account(BaseModel):
     unknown: dict[str, Any] = Field(default_factory=dict, exclude=True, repr=False)
     unknown_needs: tuple[str, ...] = Field(default=(), exclude=True)
 
-    @field_validator("name")
+    @field_validator("name", mode="before")
     @classmethod
-    def _name(cls, value: str) -> str:
+    def _name(cls, value: object) -> str:
         return check_name(value)
 
     @field_validator("url", "mo_url", "pass_url")
@@ -214,6 +216,10 @@ class Account(BaseModel):
         url = own or self.url
         return (url, "") if url else (None, NO_URL)
 
+    def urls(self) -> list[str]:
+        """Return the URLs that are set."""
+        return [url for url in (self.url, self.mo_url, self.pass_url) if url]
+
     def rotated(self, sealed: str, now_ms: int, overlap_ms: int) -> Account:
         """The account with a new current secret; those before it sign for at most the overlap from now.
 
@@ -252,17 +258,25 @@ class Account(BaseModel):
         authorization = self.authorization and again(self.authorization, "authorization")
         return self.model_copy(update={"secrets": secrets, "client_key": key, "authorization": authorization})
 
-    def check_readable(self) -> None:
-        """Check that the account could be read from its store.
+    def check_known(self) -> None:
+        """Check that this version knows all that whoever sends for the account, or changes it, must know.
 
         Raises:
-            InvalidAccount: says why not, and what to do.
+            InvalidAccount: says what it does not know, and what to do.
         """
         if self.unknown_needs:
             raise InvalidAccount(
                 f"Account {self.name} needs {', '.join(self.unknown_needs)}, which this version of postbacks does not "
                 "know: its postbacks wait for workers of the newer version, whose commands can change it."
             )
+
+    def check_readable(self) -> None:
+        """Check that the account could be read from its store.
+
+        Raises:
+            InvalidAccount: says why not, and what to do.
+        """
+        self.check_known()
         if self.unreadable:
             raise InvalidAccount(
                 f"The stored row of account {self.name} cannot be read; set the account anew first (--url)."
@@ -356,8 +370,8 @@ class RedisAccounts:
                     clock: Any = pipe.time()
                     now_ms = clock[0] * 1000 + clock[1] // 1000
                     before = None if text is None else _read(name, text)
-                    if before is not None and before.unknown_needs:
-                        before.check_readable()
+                    if before is not None:
+                        before.check_known()
                     after = edit(before, now_ms)
                     pipe.multi()
                     pipe.hset(keys.ACCOUNTS, name, after.row())
@@ -407,7 +421,7 @@ def _unknown_parts(error: Exception) -> tuple[str, ...]:
 def _parsed(name: str, text: bytes) -> Account:
     """Parse the row of an account; the same row, which is read every second, is the same account."""
     data = json.loads(text)
-    if not isinstance(data, dict) or data.get("name") != name:
+    if not isinstance(data, dict) or check_name(data.get("name")) != name:
         raise InvalidAccount("the row is not this account's")  # another's seals would open in it
     known = {field for field, info in Account.model_fields.items() if not info.exclude}
     unknown_needs = tuple(str(field) for field in data.pop("needs", ()) if field not in known)
@@ -433,15 +447,25 @@ def find_accounts(store: AccountStore, names: Iterable[str]) -> Mapping[str, Acc
 
 
 def make_account(name: str, **settings: Any) -> Account:
-    """Build an account from what a user wrote.
+    """Build an account from what a user wrote, its URLs judged by this process's settings.
+
+    Raises:
+        InvalidAccount: one sentence a fault.
+    """
+    account = build_account(name, **settings)
+    check_urls(account.urls(), ())
+    return account
+
+
+def build_account(name: str, **settings: Any) -> Account:
+    """Build an account from what a user wrote; of its URLs the form alone is judged.
 
     Raises:
         InvalidAccount: one sentence a fault.
     """
     try:
         account = Account(name=name, **settings)
-        urls = [url for url in (account.url, account.mo_url, account.pass_url) if url]
-        for url in urls:
+        for url in account.urls():
             check_url(url)
     except ValidationError as error:
         reasons = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
@@ -451,14 +475,7 @@ def make_account(name: str, **settings: Any) -> Account:
     if account.authorization is not None:
         if not vault.is_sealed(account.authorization):
             check_authorization(account.authorization)
-        check_no_user(*urls)
-    for url in urls:
-        reason = early_refusal(url, load())
-        if reason:
-            raise InvalidAccount(
-                f"Postbacks may not be sent to {redacted(url)}: {reason}. "
-                "If they should, see POSTBACKS_ALLOWED_NETWORKS in docs/settings.md."
-            )
+        check_no_user(*account.urls())
     return account
 
 

@@ -9,6 +9,7 @@ leads to the app does.
 from __future__ import annotations
 
 import sys
+from types import TracebackType
 
 from celery.utils.functional import maybe_list
 
@@ -17,7 +18,7 @@ from postbacks import celery_logs
 from postbacks.app import ROUTES
 from postbacks.app import app as app
 from postbacks.celeryext import command_line, deployment
-from postbacks.errors import BadSetting
+from postbacks.errors import BadSetting, PostbacksError
 from postbacks.logs import EventLog
 from postbacks.settings import load
 
@@ -46,6 +47,16 @@ def _configure() -> list[str]:
     app.add_defaults(changes)
     return not_read
 
+
+def _print_error(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print an error of ours as one line: ``celery -A postbacks call`` refuses what ``send_postback`` does."""
+    if isinstance(error, PostbacksError):
+        sys.stderr.write(f"Error: {error}\n")
+    else:
+        sys.__excepthook__(kind, error, trace)
+
+
+sys.excepthook = _print_error
 
 try:
     with celery_logs.held():

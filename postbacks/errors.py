@@ -9,6 +9,7 @@
     ├── UnknownAccount        an account that the store does not have
     ├── AccountsUnavailable   the account store failed
     ├── UnknownPostback       an id that the ledger does not have
+    ├── IdTaken               an id that another postback has
     ├── UnsupportedOption     a Celery option that postbacks cannot honour
     ├── BadSetting            a setting with a value that cannot be
     ├── BrokerError           the broker cannot be used as it is
@@ -72,6 +73,10 @@ class AccountsUnavailable(PostbacksError):
 
 class UnknownPostback(PostbacksError):
     """Raised when the ledger does not have the id."""
+
+
+class IdTaken(PostbacksError):
+    """Raised when another postback has the id: another account's, another event's, or to another URL."""
 
 
 class UnsupportedOption(PostbacksError):

@@ -62,6 +62,8 @@ key                                   type    meaning
 ``postbacks:accounts``                hash    account -> its settings as JSON
 ``postbacks:last-tick``               string  when a tick last finished
 ``postbacks:ticks``                   hash    version of postbacks -> when a tick of it last finished
+``postbacks:url-policies``            zset    which networks, ports and schemes a worker sends to (JSON); score is when a worker
+                                              last said so; what is older than a minute is dropped
 ``postbacks:task-events``             string  where task events go (JSON); stands while a worker sends them
 ``postbacks:task-events:meter``       hash    level (share of postbacks that are shown: 1 / 2 ** level), room, at_ms
 ``postbacks:task-events:levels``      zset    ``ms:level``, each change of the level; score is since when
@@ -110,6 +112,7 @@ ACCOUNTS: Final = PREFIX + "accounts"
 LAST_TICK: Final = PREFIX + "last-tick"
 TOTALS: Final = PREFIX + "totals"
 TICKS: Final = PREFIX + "ticks"
+URL_POLICIES: Final = PREFIX + "url-policies"
 TASK_EVENTS_ON: Final = PREFIX + "task-events"
 TASK_EVENTS_METER: Final = PREFIX + "task-events:meter"
 TASK_EVENTS_LEVELS: Final = PREFIX + "task-events:levels"

@@ -8,35 +8,38 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Unpack
 
-from celery import Task
 from celery.exceptions import MaxRetriesExceededError
-from celery.result import AsyncResult
 
 from postbacks import accounts, keys
 from postbacks.app import DELIVER, DISPATCH, SEND_POSTBACK, app
 from postbacks.broker import broker_errors, check, client
 from postbacks.catalogue import Event, parse_event
+from postbacks.celeryext.refusals import RefusingTask, refuse, signature_arguments
 from postbacks.control import cancel as cancel
 from postbacks.delivery import process, quarantine, stopping
 from postbacks.delivery.claims import Claimed, Held
 from postbacks.delivery.notes import Decision
 from postbacks.delivery.outcomes import Outcome
-from postbacks.delivery.single import post_once
-from postbacks.errors import BrokerError, InvalidEvent, PostbackFailed
+from postbacks.delivery.single import post_order
+from postbacks.errors import BrokerError, InvalidEvent
+from postbacks.ledger.identity import check_id
+from postbacks.ledger.record import id_text
 from postbacks.ledger.states import WAITING
 from postbacks.logs import EventLog
 from postbacks.queue.envelope import Template, Templates, new_id
 from postbacks.queue.intake import Intake, Order, check_order
-from postbacks.queue.message import SCHEMA, SCHEMA_HEADER, Message
+from postbacks.queue.message import MAPS, SCHEMA, SCHEMA_HEADER, Message
 from postbacks.queue.options import Options, check_options
 from postbacks.queue.publish import DirectProducer
 from postbacks.queue.scripts import Scripts
 from postbacks.queue.tick import Tick
+from postbacks.results import PostbackResult as PostbackResult
+from postbacks.results import eager_ids
 from postbacks.settings import load
 from postbacks.taskevents import replayed
 from postbacks.taskevents.facts import args_of
 from postbacks.urls import check_url
-from postbacks.worker import EventSwitch, PoolCheck, Quarantine, Stopping, TickTask, WakeTask
+from postbacks.worker import EventSwitch, PoolCheck, Quarantine, Stopping, TickTask, UrlPolicy, WakeTask
 
 if TYPE_CHECKING:
     from celery.canvas import Signature
@@ -51,29 +54,7 @@ app.steps["worker"].add(PoolCheck)
 app.steps["worker"].add(Stopping)
 app.steps["worker"].add(Quarantine)
 app.steps["consumer"].add(EventSwitch)
-
-
-class PostbackResult(AsyncResult):
-    """The future of a postback: its id is the postback's id, its state comes from the ledger."""
-
-    if TYPE_CHECKING:  # Celery has no types
-        id: str
-        task_id: str
-        state: str
-        status: str
-
-        def get(self, timeout: float | None = None, **options: Any) -> dict[str, Any]: ...
-        def ready(self) -> bool: ...
-        def successful(self) -> bool: ...
-        def failed(self) -> bool: ...
-
-    def revoke(self, *_: Any, **__: Any) -> None:
-        """Cancel the postback if it waits or is parked; one whose POST is open is not sent again.
-
-        Mirrors ``celery.result.AsyncResult.revoke``; differs in cancelling in the ledger, where it
-        lasts, and not in the memory of the workers that happen to run.
-        """
-        cancel(self.id)
+app.steps["consumer"].add(UrlPolicy)
 
 
 class _Deciding(threading.local):
@@ -86,7 +67,7 @@ class _Deciding(threading.local):
 _deciding = _Deciding()
 
 
-class PostbackTask(Task):
+class PostbackTask(RefusingTask):
     """``send_postback``'s class: what goes in is checked in the caller, and a retry is a decision."""
 
     abstract = True
@@ -103,9 +84,6 @@ class PostbackTask(Task):
         ) -> PostbackResult: ...
         def s(self, account: AccountName, event: EventOrTags, *, url: str | None = None) -> Signature: ...
         def si(self, account: AccountName, event: EventOrTags, *, url: str | None = None) -> Signature: ...
-        def apply(
-            self, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None, **options: Any
-        ) -> EagerResult: ...
 
     def apply_async(
         self,
@@ -126,7 +104,8 @@ class PostbackTask(Task):
         Args:
             args: account and event.
             kwargs: account, event and url by name.
-            task_id: the idempotency key; the same id sent again is one postback.
+            task_id: the idempotency key; the same postback sent again under it is one. A UUID is taken as its text.
+                It costs a round trip: the ledger is asked whether another postback has it.
             producer: as Celery's; without one the message goes straight to Redis.
             link: refused.
             link_error: refused.
@@ -140,20 +119,24 @@ class PostbackTask(Task):
             InvalidEvent: lists every tag at fault.
             InvalidAccount: the account's name cannot be one.
             InvalidUrl: the URL cannot be one.
+            IdTaken: another postback has the id.
             UnsupportedOption: an option that postbacks cannot honour.
             BrokerError: nothing was accepted.
         """
         if _deciding.asked:
             _deciding.countdown_s = options.get("countdown")
             return None  # type: ignore[return-value] # Task.retry looks at no result
-        if options or link or link_error or task_id is not None:
-            check_options(task_id=task_id, link=link, link_error=link_error, **options)
+        postback_id: str | None = id_text(task_id)
+        if options or link or link_error or postback_id is not None:
+            check_options(task_id=postback_id, link=link, link_error=link_error, **options)
         order = check_order(args or (), kwargs or {})
         _check_broker()
+        if postback_id is not None and not app.conf.task_always_eager:
+            check_id(postback_id, order.account, order.event, order.url)
         if not options and producer is None and shadow is None:
             template = _templates.get()
             if template is not None:
-                return self.send_quickly(template, DirectProducer(), str(task_id or new_id()), order)
+                return self.send_quickly(template, DirectProducer(), postback_id or new_id(), order)
         options["queue"] = keys.QUEUE
         options["headers"] = {**(options.get("headers") or {}), SCHEMA_HEADER: SCHEMA}
         options.setdefault("argsrepr", args_of(order.account, order.event.origin, order.event.code))
@@ -164,11 +147,12 @@ class PostbackTask(Task):
             result: PostbackResult = super().apply_async(
                 (order.account, order.event.to_mapping()),
                 {"url": order.url} if order.url else {},
-                task_id=task_id,
+                task_id=postback_id,
                 producer=producer,
                 shadow=shadow,
                 **options,
             )
+        result.account = order.account
         return result
 
     def send_quickly(
@@ -182,27 +166,58 @@ class PostbackTask(Task):
             producer.put(template.queue, text)
         result = self.AsyncResult(postback_id)
         result.ignored = self.ignore_result
+        result.account = order.account
         if parent is not None:
             parent.add_trail(result)
         return result
+
+    def send_unchecked(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Send what nobody would hear an error of: the intake judges it, and keeps a bad one among the dead."""
+        return self.celerys_own(tuple(args), kwargs, producer=DirectProducer())
 
     def celerys_own(self, *args: Any, **options: Any) -> Any:
         """Celery's own ``apply_async`` to our queue, nothing checked."""
         headers = {SCHEMA_HEADER: SCHEMA}
         return super().apply_async(*args, queue=keys.QUEUE, headers=headers, **options)
 
-    def signature(self, args: Any = None, *starargs: Any, **starkwargs: Any) -> Any:
+    def apply(
+        self,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        task_id: str | uuid.UUID | None = None,
+        **options: Any,
+    ) -> EagerResult:
+        """Make one POST here and now, with no ledger and no resend.
+
+        Mirrors ``celery.app.task.Task.apply``; differs in checking the arguments first, as ``apply_async`` does.
+        """
+        check_order(args or (), kwargs or {})
+        return super().apply(args, kwargs, task_id=id_text(task_id), **options)
+
+    def retry(self, *args: Any, **options: Any) -> Any:
+        """Decide what follows a failed attempt; refused to anybody but ``decide``."""
+        if not _deciding.asked:
+            refuse(
+                "retry()", "a failed one is sent again by itself; postbacks.resend(id) sends a dead one again"
+            )
+        return super().retry(*args, **options)
+
+    def signature(self, args: Any = None, kwargs: Any = None, *starargs: Any, **starkwargs: Any) -> Any:
         """A signature that carries its queue, so that another app's worker sends it to the right one.
 
-        Mirrors ``celery.app.task.Task.signature``; differs in the queue, and in being immutable: the
-        result of the task before it in a chain is no argument of a postback.
+        Mirrors ``celery.app.task.Task.signature``; differs in the queue, in being checked and written as JSON
+        when it is made, so that a group with a bad event sends nothing and another app's chain can carry it, and
+        in being immutable: the result of the task before it in a chain is no argument of a postback.
         """
-        signature = super().signature(args, *starargs, **starkwargs)
+        if not _deciding.asked:
+            args, kwargs = signature_arguments(args or (), kwargs or {})
+        signature = super().signature(args, kwargs, *starargs, **starkwargs)
         signature.set(queue=keys.QUEUE, immutable=True)
         return signature
 
-    def AsyncResult(self, task_id: str, **kwargs: Any) -> PostbackResult:  # noqa: N802 - Celery's name
-        """The future of a postback by its id."""
+    def AsyncResult(self, task_id: str | uuid.UUID, **kwargs: Any) -> PostbackResult:  # noqa: N802 - Celery's name
+        """The future of a postback by its id, which may be a UUID."""
         return PostbackResult(task_id, backend=self.backend, task_name=self.name, app=self.app, **kwargs)
 
 
@@ -241,11 +256,12 @@ def send_postback(
 
     No worker of ours consumes the queue that this is sent to; the tick takes it in. A worker that is
     given the queue by mistake accepts the postback in the same way and delivers. In eager mode, and
-    when called as a function, one POST is made, with no ledger and no resend.
+    when called as a function, one POST is made, with no ledger and no resend; inside a task of our
+    own worker a call as a function sends a postback.
 
     Args:
         self: the task.
-        account: name of the account; where it is unknown the ledger says ``skipped``.
+        account: name of the account; where it is unknown the ledger says ``dead``.
         event: an event type of the catalogue, or the mapping of its upper-case tags.
         url: where to send it instead of the account's URL.
 
@@ -254,8 +270,13 @@ def send_postback(
     """
     request = self.request
     given = {} if url is None else {"url": url}
+    worker_task = _worker_task() if request.called_directly else None
+    if worker_task is not None:
+        send = self.send_unchecked if worker_task.name in MAPS else self.apply_async
+        return send((account, event), given).id
     if request.called_directly or request.is_eager:
-        return _post_now(request.id or str(uuid.uuid4()), check_order((account, event), given))
+        order = check_order((account, event), given)
+        return post_order(request.id or new_id(), order, eager=app.conf.task_always_eager)
     # Checked by the intake, as the tick's are: a bad one is kept among the dead.
     message = Message(request.id, [account, event], given, None, None)
     Intake(_scripts(), accounts.store(), load()).accept_one(message)
@@ -267,25 +288,10 @@ def send_postback(
 _templates = Templates(app, lambda *args, **options: send_postback.celerys_own(*args, **options))  # noqa: PLW0108
 
 
-def _post_now(postback_id: str, order: Order) -> dict[str, Any]:
-    url, reason, account = order.url, "", None
-    if url is None:
-        account = accounts.store().get_many([order.account]).get(order.account)
-        if account is None:
-            url, reason = None, accounts.UNKNOWN_ACCOUNT
-        else:
-            url, reason = account.route(order.event.origin, order.event.group)
-    if url is None:
-        raise PostbackFailed(f"Postback {postback_id} was skipped: {reason}", reason)
-    outcome = post_once(postback_id, order.event, url, account)
-    if not outcome.delivered:
-        raise PostbackFailed(
-            f"Postback {postback_id} failed: {outcome.detail or outcome.name}",
-            outcome.name,
-            outcome.status,
-            1,
-        )
-    return {"outcome": outcome.name, "status": outcome.status, "attempts": 1}
+def _worker_task() -> Any:
+    """Return the task that our own worker runs in this thread, or None."""
+    task = app.current_worker_task
+    return task if task is not None and task.app is app and not task.request.is_eager else None
 
 
 # Neither tells of itself: a tick a second would push the postbacks out of what Flower keeps.
@@ -371,6 +377,7 @@ def send_postbacks(
     Raises:
         InvalidEvent: names the number of the event (from 1) and every tag at fault.
         BrokerError: the broker failed; what was sent before may be accepted.
+        PostbackFailed: in eager mode, where each is POSTed at once, not all of them were delivered.
     """
     checked: list[Event] = []
     for number, event in enumerate(events, start=1):
@@ -383,6 +390,8 @@ def send_postbacks(
             raise InvalidEvent(problems, origin=error.origin, code=error.code) from None
     account = accounts.check_name(account)
     given = {} if url is None else {"url": check_url(url)}
+    if app.conf.task_always_eager:
+        return eager_ids([send_postback.apply_async((account, event), given) for event in checked])
     ids = [new_id() for _ in checked]
     _check_broker()
     template = _templates.get()
@@ -395,14 +404,15 @@ def send_postbacks(
     return ids
 
 
-def resend(postback_id: str) -> str:
+def resend(postback_id: str | uuid.UUID) -> str:
     """Send a dead postback again, the same bytes; returns its state afterwards, empty if unknown.
 
     A message that was of a newer version is taken in again instead: ``queued``.
     """
-    state = _scripts().replay(postback_id)
+    known_id = id_text(postback_id)
+    state = _scripts().replay(known_id)
     if state == WAITING:
-        replayed(postback_id)
+        replayed(known_id)
     return state
 
 

@@ -24,13 +24,13 @@ from celery.worker.control import Panel, ok
 from celery.worker.request import Request
 from click.core import ParameterSource
 
-from postbacks import keys, taskevents
+from postbacks import keys, taskevents, url_policy
 from postbacks.broker import broker_errors, check, client
 from postbacks.control import cancel
 from postbacks.delivery import process, stopping
 from postbacks.delivery.outcomes import OUTCOMES
 from postbacks.delivery.quarantine import Keeper
-from postbacks.errors import BadSetting, BrokerUnfit, BrokerUnreachable
+from postbacks.errors import BadSetting, BrokerError, BrokerUnfit, BrokerUnreachable
 from postbacks.logs import EventLog
 from postbacks.settings import load, unknown_names
 
@@ -317,6 +317,34 @@ class EventSwitch(bootsteps.StartStopStep):
         taskevents.switch(on)
         if on and time.monotonic() - self._announced_s >= ANNOUNCE_EVERY_S and taskevents.announce():
             self._announced_s = time.monotonic()
+
+
+class UrlPolicy(bootsteps.StartStopStep):
+    """Publishes which URLs this worker sends to, for those who set accounts elsewhere."""
+
+    requires = ("celery.worker.consumer.connection:Connection",)
+
+    def __init__(self, consumer: Any, **kwargs: Any) -> None:
+        super().__init__(consumer, **kwargs)
+        self._timer: Any = None
+
+    def start(self, consumer: Any) -> None:
+        """Publish now, and from now on every few seconds: what nobody publishes any more is dropped."""
+        self._publish()
+        self._timer = consumer.timer.call_repeatedly(url_policy.PUBLISH_EVERY_S, self._publish)
+
+    def stop(self, consumer: Any) -> None:
+        """Stop publishing; the consumer starts anew when its connection was lost."""
+        del consumer
+        if self._timer is not None:
+            self._timer.cancel()
+
+    @staticmethod
+    def _publish() -> None:
+        try:
+            url_policy.publish()
+        except BrokerError as error:
+            log.debug("worker.url_policy_not_published", str(error))
 
 
 def _on_shutting_down(**_: Any) -> None:

@@ -59,7 +59,7 @@ def set_account(name: str, **urls: object) -> None:
     """Store an account on the suite's broker."""
     account = accounts.make_account(name, **urls)
     accounts.redis_accounts().set(account)
-    publish(name, account)
+    publish(account.name, account)
 
 
 def remove_account(name: str) -> None:

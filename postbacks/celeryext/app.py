@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import celery.app.base
@@ -11,6 +12,9 @@ from celery import Celery
 from celery.app.utils import Settings
 from celery.loaders.app import AppLoader
 from celery.local import PromiseProxy
+
+from postbacks.celeryext.refusals import refuse_map
+from postbacks.queue.message import MAPS, TASK_NAME
 
 #: Applies the deployment's configuration. A name and not an import: programs that only send never load it.
 COMMAND_LINE_MODULE: Final = "postbacks.celery"
@@ -104,6 +108,34 @@ class PostbackApp(Celery):
             return task
 
         return register(*args) if args else register
+
+    def send_task(
+        self, name: str, args: Any = None, kwargs: Any = None, *, task_type: Any = None, **options: Any
+    ) -> Any:
+        """Send a task by its name; a postback is checked and sent as by ``send_postback.apply_async``.
+
+        Every message that our app sends comes by here, so Celery's own tasks that would call ``send_postback`` as a
+        function inside a worker are refused here, whoever made them.
+        """
+        if name in MAPS and _is_postback((kwargs or {}).get("task", next(iter(args or ()), None))):
+            return self._send_map(name, (kwargs or {}).get("it", ()), options.get("task_id"))
+        if name == TASK_NAME and task_type is None:
+            options.pop("result_cls", None)
+            return self.tasks[name].apply_async(args, kwargs, **options)
+        return super().send_task(name, args, kwargs, task_type=task_type, **options)
+
+    def _send_map(self, name: str, items: Iterable[Any], task_id: str | None) -> Any:
+        """Refuse in the caller; in our worker, which runs another app's ``celery.chunks``, send each as a postback."""
+        task = self.current_worker_task
+        if task is None or task.name not in MAPS:
+            refuse_map(name)
+        for item in items:
+            self.tasks[TASK_NAME].send_unchecked(item, {})
+        return self.AsyncResult(task_id)
+
+
+def _is_postback(signature: Any) -> bool:
+    return isinstance(signature, Mapping) and signature.get("task") == TASK_NAME
 
 
 def _use_configuration(settings: Settings) -> None:

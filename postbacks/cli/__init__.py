@@ -40,8 +40,9 @@ PLACES = {
     examples=(
         "postbacks demo",
         "postbacks up --dev",
-        "postbacks account set acme --url https://acme.example/postbacks",
-        "postbacks send acme event.json --wait 10",
+        "postbacks receive",
+        "postbacks account set acme --url http://127.0.0.1:8080/",
+        "postbacks example SMS_MO N211 | postbacks send acme - --wait 10",
     ),
 )
 @click.version_option(package_name="postbacks", prog_name="postbacks")

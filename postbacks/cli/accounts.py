@@ -135,11 +135,13 @@ def set_(
     no list of processes shows them.
 
     URLs and --off are a whole: where any of them is given, one that is not given here the account does not have any
-    more. --off ALL alone says that the account wants nothing, and leaves its URLs. Everything else, secrets among it, stays as it is unless it is given here or dropped.
+    more. --off ALL alone says that the account wants nothing, and leaves its URLs. Everything else, secrets among it,
+    stays as it is unless it is given here or dropped.
     """
-    from postbacks.accounts import Account, make_account, redis_accounts
+    from postbacks.accounts import Account, build_account, redis_accounts
     from postbacks.broker import check
     from postbacks.catalogue import ORIGINS
+    from postbacks.url_policy import check_urls, worker_policies
 
     given: dict[str, Any] = {key: value for key, value in plain_options.items() if value}
     given |= {
@@ -158,7 +160,7 @@ def set_(
         given or lines or drop or authorization is not None
     ):
         raise _no_url()
-    asked = make_account(
+    asked = build_account(
         name,
         **given,
         headers={header: value for header, value in lines.items() if value},
@@ -176,9 +178,10 @@ def set_(
         for key in _DROPS[one]
     }
     before: Account | None = None
+    differences: list[str] = []
 
     def edit(found: Account | None, _now_ms: int) -> Account:
-        nonlocal before
+        nonlocal before, differences
         before = found
         if found is None and not whole:
             raise _no_url()
@@ -190,11 +193,16 @@ def set_(
         kept = {} if "headers" in drop else _without(base.headers, lines)
         changed = base.model_copy(update={**dropped, **given, "headers": {**kept, **asked.headers}})
         # Anew as a whole: each of its headers may be right, and all of them too many.
-        return make_account(**{key: getattr(changed, key) for key in Account.model_fields})
+        account = build_account(**{key: getattr(changed, key) for key in Account.model_fields})
+        differences = check_urls(account.urls(), policies)
+        return account
 
     for warning in check():
         note(f"Warning: {warning}")
+    policies = worker_policies()
     now = redis_accounts().change(asked.name, edit)
+    for difference in differences:
+        note(f"Warning: {difference}")
     publish(now.name, now)
     if before is None:
         note(f"Account {now.name} is set.")

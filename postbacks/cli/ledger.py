@@ -23,16 +23,6 @@ if TYPE_CHECKING:
     from postbacks.ledger.ledger import Ledger
     from postbacks.ledger.record import Record
 
-#: What a reason of the ledger means, in words.
-_REASONS = {
-    "unknown_account": "its account was not known when it was taken in",
-    "origin_off": "its account has this origin switched off",
-    "no_url": "its account has no URL for it",
-    "backlog_full": "its account had too many waiting",
-    "expired": "it had expired before it was taken in",
-    "revoked": "",  # the state says it
-}
-
 
 def _ledger() -> Ledger:
     from postbacks.broker import client
@@ -43,10 +33,12 @@ def _ledger() -> Ledger:
 
 def reason_words(record: Record) -> str:
     """Why a postback is dead, skipped or cancelled, in words; empty where there is no more to say."""
+    from postbacks import routing
+
     last = record.attempts[-1] if record.attempts else None
     if last is not None and record.state != "cancelled":
         return plain(last.detail or last.outcome)
-    return plain(_REASONS.get(record.reason, record.reason))
+    return plain(routing.reason_words(record.reason, record.origin))
 
 
 @click.command(cls=Command, examples=("postbacks show 7c0e1f3a-…", "postbacks show 7c0e1f3a-… --json"))

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from postbacks.delivery.advice import Advice
     from postbacks.delivery.ping import Observation
     from postbacks.delivery.profile import Profile
+    from postbacks.settings import Settings
 
 
 class _Target(NamedTuple):
@@ -58,7 +59,8 @@ def ping(target: str, file: BinaryIO | None, as_json: bool) -> None:
     """Send one test postback, and say what a receiver would get wrong.
 
     It goes out at once, from this machine: not through the queue, and nothing of it stands in the ledger. It is a true
-    SUB N301 with the header Postback-Test: 1, sent as the account's are (its URL, limits, headers, TLS, signatures).
+    SUB N301 with the header Postback-Test: 1, sent as the account's are (its URL, limits, headers, TLS, signatures),
+    and to the networks and ports that the workers send to.
 
     A URL with a password may stand in a file (@FILE) or on standard input (-).
 
@@ -68,25 +70,38 @@ def ping(target: str, file: BinaryIO | None, as_json: bool) -> None:
     """
     from postbacks.delivery.advice import advise
     from postbacks.delivery.ping import observe
-    from postbacks.settings import load
     from postbacks.xml import render
 
     event = _event(file)
     to = _target(target, event)
     body = render(event)
+    settings = _workers_settings()
     if not as_json:
         _print_what_is_sent(to, event, body)
     from postbacks.cli.base import stderr_console
 
     with stderr_console().status("Waiting for the answer…"):
-        seen = observe(to.url, body, to.profile, load(), to.now_ms)
-    advice = advise(seen, load())
+        seen = observe(to.url, body, to.profile, settings, to.now_ms)
+    advice = advise(seen, settings)
     if as_json:
         print_json(_as_json(to, event, seen, advice))
     else:
         _print(seen, advice)
     if not seen.outcome.delivered:
         raise click.exceptions.Exit(1)
+
+
+def _workers_settings() -> Settings:
+    """Return this process's settings with what the workers say they send to, where a broker and a worker are there."""
+    from postbacks.errors import BrokerError
+    from postbacks.settings import load
+    from postbacks.url_policy import worker_policies
+
+    try:
+        policies = worker_policies()
+    except BrokerError:  # a URL can be pinged without one
+        policies = []
+    return policies[0] if policies else load()
 
 
 def _event(file: BinaryIO | None) -> Event:
@@ -106,28 +121,28 @@ def _target(target: str, event: Event) -> _Target:
 
     A URL alone needs no broker, and so it gets our own clock.
     """
-    from postbacks.accounts import check_name, store
+    from postbacks.accounts import UNREADABLE, check_name, find_accounts, store
     from postbacks.broker import broker_errors, client
     from postbacks.delivery.profile import Profile
     from postbacks.errors import UnknownAccount
+    from postbacks.routing import end_words, reason_words, route
     from postbacks.settings import load
     from postbacks.urls import check_url
 
     if "/" in target:  # no account's name has one
         return _Target(None, check_url(target), Profile.default(load()), int(time.time() * 1000))
     name = check_name(target)
-    account = store().get_many([name]).get(name)
+    account = find_accounts(store(), [name]).get(name)
     if account is None:
         raise UnknownAccount(
             f"There is no account {name!r}: make it (postbacks account set {name} --url https://…) or give a URL."
         )
-    account.check_readable()
-    url, reason = account.route(event.origin, event.group)
+    account.check_known()
+    url, reason = route(account, event.origin, event.group, None)
     if url is None:
-        fault = "has no URL for" if reason == "no_url" else "has switched off"
-        raise click.ClickException(
-            f"Account {name} {fault} {event.origin}: its postbacks would be skipped. --event FILE sends another event."
-        )
+        words = reason_words(reason, event.origin, f"Account {name}")
+        hint = "" if reason == UNREADABLE else " --event FILE sends another event."
+        raise click.ClickException(f"{words}: its postbacks would be {end_words(reason)}.{hint}")
     with broker_errors():
         clock: Any = client().time()
     now_ms = clock[0] * 1000 + clock[1] // 1000

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from postbacks.receiver import Answer, Received
+
+#: Seconds of one wait for a POST. A Ctrl-C that comes at the moment at which a wait begins does not interrupt it.
+_WAIT_S: Final = 0.5
 
 
 @click.command(
@@ -68,7 +71,10 @@ def receive(port: int, status: int, fail_first: int, delay_s: float, as_json: bo
     try:
         note(f"Receiving on {receiver.url()} ({_promise(status, fail_first, delay_s)}). Ctrl-C ends.")
         while True:
-            received, answered = arrived.get()
+            try:
+                received, answered = arrived.get(timeout=_WAIT_S)
+            except Empty:
+                continue
             if as_json:
                 print_json(_as_json(received, answered))
             else:

@@ -46,6 +46,7 @@ def render(file: BinaryIO) -> None:
 @click.command(
     cls=Command,
     examples=(
+        "postbacks example SMS_MO N211 > event.json",
         "postbacks send acme event.json",
         "postbacks send acme events.jsonl --wait 30",
         "postbacks example SMS_MO N211 | postbacks send acme - --url https://acme.example/test",
@@ -122,25 +123,25 @@ def _check_id(postback_id: str | None, events: Sequence[Event]) -> None:
 
 
 def _check_account(name: str, events: Sequence[Event], url: str | None) -> None:
-    """Refuse an unknown account, and say which postbacks the account will skip."""
-    from postbacks.accounts import check_name, store
+    """Refuse an unknown account, and say which postbacks will not be sent."""
+    from postbacks.accounts import check_name, find_accounts, store
     from postbacks.errors import UnknownAccount
+    from postbacks.routing import end_words, reason_words, route
     from postbacks.urls import check_url
 
     check_name(name)
     if url is not None:
         check_url(url)
-        return
-    account = store().get_many([name]).get(name)
-    if account is None:
+    account = find_accounts(store(), [name]).get(name)
+    if account is None and url is None:
         raise UnknownAccount(
             f"There is no account {name!r}: make it (postbacks account set {name} --url https://…) or give --url."
         )
     for origin, group in dict.fromkeys((event.origin, event.group) for event in events):
-        reason = account.route(origin, group)[1]
+        reason = route(account, origin, group, url)[1]
         if reason:
-            fault = "has no URL for" if reason == "no_url" else "has switched off"
-            note(f"Warning: account {name} {fault} {origin}: its postbacks will be skipped.")
+            words = reason_words(reason, origin, f"account {name}")
+            note(f"Warning: {words}: its postbacks will be {end_words(reason)}.")
 
 
 def _send(account: str, events: Sequence[Event], url: str | None, postback_id: str | None) -> list[str]:

@@ -17,9 +17,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from postbacks.local import CeleryProcess, EmbeddedBroker, LocalStack
+    from postbacks.settings import Settings
 
 #: Loopback and the private networks, without link-local: clouds keep their secrets there.
 DEV_NETWORKS: Final = "127.0.0.0/8,::1/128,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7"
+#: Seconds to a resend with ``--dev``, where the environment says nothing: whoever tries it out waits for it.
+DEV_COUNTDOWN_S: Final = 5
 #: Ports tried where none is given; the first is the one of the default broker URL.
 _PORTS: Final = range(6379, 6400)
 #: Seconds between two looks at the processes and their logs.
@@ -46,7 +49,11 @@ _LINE: Final = re.compile(r'\[\d{4}-\d\d-\d\d |\{"ts": ')
     help="Directory of the broker's data and the logs. Kept; the next start goes on where this one ended.",
 )
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 64), help="Worker processes.")
-@click.option("--dev", is_flag=True, help="Allow receivers on this machine and in private networks.")
+@click.option(
+    "--dev",
+    is_flag=True,
+    help=f"Allow receivers on this machine and in private networks; send again after {DEV_COUNTDOWN_S} s.",
+)
 @json_option
 def up(port: int | None, data: Path, workers: int, dev: bool, as_json: bool) -> None:
     """Start broker, beat and workers in this terminal.
@@ -57,18 +64,17 @@ def up(port: int | None, data: Path, workers: int, dev: bool, as_json: bool) -> 
     from postbacks.local import EmbeddedBroker, LocalStack
     from postbacks.settings import load
 
+    settings = load()  # first, as it may refuse
     stop_signals()
-    networks = [*map(str, load().allowed_networks), *(DEV_NETWORKS.split(",") if dev else ())]
+    dev_env = _dev_environment(settings) if dev else {}
     broker = EmbeddedBroker(data, port=_free_port(port))
     stopping = False
     try:
         note("Starting the broker, the workers and the beat …")
         with broker:
-            stack = LocalStack(
-                broker, workers=workers, env={"POSTBACKS_ALLOWED_NETWORKS": ",".join(networks)}, log_dir=data
-            )
+            stack = LocalStack(broker, workers=workers, env=dev_env, log_dir=data)
             with stack:
-                _say_ready(broker, data, workers, dev=dev, as_json=as_json)
+                _say_ready(broker, data, workers, dev_env, as_json=as_json)
                 try:
                     _watch(broker, stack)
                 except KeyboardInterrupt:
@@ -78,6 +84,16 @@ def up(port: int | None, data: Path, workers: int, dev: bool, as_json: bool) -> 
         if stopping:
             raise  # the second one: all is killed, nothing accepted is lost
     note("Stopped.")
+
+
+def _dev_environment(settings: Settings) -> dict[str, str]:
+    """Return what ``--dev`` changes for the workers; a countdown that the environment has stays."""
+    is_set = "retry_countdown_s" in settings.model_fields_set
+    networks = [*map(str, settings.allowed_networks), DEV_NETWORKS]
+    return {
+        "POSTBACKS_ALLOWED_NETWORKS": ",".join(networks),
+        "POSTBACKS_RETRY_COUNTDOWN_S": f"{settings.retry_countdown_s if is_set else DEV_COUNTDOWN_S:g}",
+    }
 
 
 def _free_port(port: int | None) -> int:
@@ -94,7 +110,9 @@ def _free_port(port: int | None) -> int:
     raise click.UsageError(f"{busy} in use: stop what listens there, or give another one with --port N.")
 
 
-def _say_ready(broker: EmbeddedBroker, data: Path, workers: int, *, dev: bool, as_json: bool) -> None:
+def _say_ready(
+    broker: EmbeddedBroker, data: Path, workers: int, dev_env: dict[str, str], *, as_json: bool
+) -> None:
     logs = [f"worker{number}.log" for number in range(1, workers + 1)] + ["beat1.log"]
     if as_json:
         print_json(
@@ -103,7 +121,7 @@ def _say_ready(broker: EmbeddedBroker, data: Path, workers: int, *, dev: bool, a
                 "data": str(data.resolve()),
                 "logs": logs,
                 "workers": workers,
-                "dev": dev,
+                "dev": bool(dev_env),
             }
         )
         return
@@ -111,16 +129,25 @@ def _say_ready(broker: EmbeddedBroker, data: Path, workers: int, *, dev: bool, a
   broker     {broker.url}
   data       {data}/ (append-only, on the disk before an answer)
   logs       {", ".join(f"{data}/{log}" for log in logs)}; warnings are shown here
-  receivers  {"on the internet, on this machine and in private networks" if dev else "on the internet only; --dev allows this machine's too"}
+  receivers  {"on the internet, on this machine and in private networks" if dev_env else "on the internet only; --dev allows this machine's too"}
+  resends    {_resend_words(dev_env)}
 """)
-    if dev:
+    if dev_env:
         note("In a second terminal, a receiver:\n\n    postbacks receive --port 8080\n\nIn a third one:\n")
     else:
         note("In another terminal:\n")
-    url = "http://127.0.0.1:8080/postbacks" if dev else "https://YOUR-SERVER/postbacks"
+    url = "http://127.0.0.1:8080/postbacks" if dev_env else "https://YOUR-SERVER/postbacks"
     click.echo(f"    export POSTBACKS_BROKER_URL={broker.url}")
     note(f"    postbacks account set acme --url {url}")
     note("    postbacks example SMS_MO N211 | postbacks send acme - --wait 10\n\nCtrl-C stops all of it.")
+
+
+def _resend_words(dev_env: dict[str, str]) -> str:
+    from postbacks.settings import load
+
+    countdown = f"{load().retry_countdown_s:g}"
+    here = dev_env.get("POSTBACKS_RETRY_COUNTDOWN_S", countdown)
+    return f"{here} s after a failure" + (f"; {countdown} s without --dev" if here != countdown else "")
 
 
 def _watch(broker: EmbeddedBroker, stack: LocalStack) -> None:

@@ -65,7 +65,6 @@ def _files(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
     cls=Command,
     examples=(
         "postbacks verify --secret whsec_… < request",
-        "postbacks verify --secret @secret.txt < request",
         "postbacks receive --json | postbacks verify --secret whsec_…",
     ),
 )

@@ -9,13 +9,14 @@ from dataclasses import dataclass, field, replace
 from standardwebhooks import Webhook
 from standardwebhooks.webhooks import EmptyWebhookSecretError
 
-from postbacks.accounts import Account, AccountStore, find_accounts
+from postbacks.accounts import UNREADABLE, Account, AccountStore, find_accounts
 from postbacks.delivery.claims import Claimed
 from postbacks.errors import BrokerError, InvalidAccount, PostbacksError
 from postbacks.extra_headers import check_authorization
 from postbacks.logs import EventLog
 from postbacks.queue import routes
 from postbacks.queue.scripts import Scripts
+from postbacks.routing import reason_words
 from postbacks.settings import Settings
 from postbacks.urls import endpoint_of
 from postbacks.vault import unseal
@@ -70,9 +71,11 @@ class Profile:
 
         Raises:
             BadSetting: a secret cannot be opened with the present key.
-            InvalidAccount: a secret is none, or all have expired: nothing goes out unsigned by mistake; or a
-                header cannot be.
+            InvalidAccount: its row cannot be read, a secret is none, or all have expired: nothing goes out unsigned
+                by mistake; or a header cannot be.
         """
+        if account.unreadable:
+            raise InvalidAccount(f"{reason_words(UNREADABLE, '', f'Account {account.name}')}.")
         signing = [s for s in account.secrets if s.expires_ms is None or s.expires_ms > now_ms]
         if account.secrets and not signing:
             raise InvalidAccount(f"Every secret of account {account.name} has expired; give it a new one.")

@@ -1,14 +1,18 @@
-"""One POST of one event, without queue and ledger: eager mode."""
+"""One POST of one event, without queue, ledger and resend: eager mode, and ``send_postback`` called as a function."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from postbacks.accounts import find_accounts, store
 from postbacks.delivery.profile import Profile
 from postbacks.delivery.request import headers
 from postbacks.delivery.transfer import Transfer
 from postbacks.delivery.transport import CurlAdapter
+from postbacks.errors import BrokerUnreachable, PostbackDead, PostbackFailed, PostbackSkipped
+from postbacks.logs import EventLog
+from postbacks.routing import end_of, reason_words, route
 from postbacks.settings import load
 from postbacks.xml import render
 
@@ -16,12 +20,57 @@ if TYPE_CHECKING:
     from postbacks.accounts import Account
     from postbacks.catalogue import Event
     from postbacks.delivery.outcomes import Outcome
+    from postbacks.queue.intake import Order
+
+log = EventLog(__name__)
 
 
-def post_once(postback_id: str, event: Event, url: str, account: Account | None = None) -> Outcome:
-    """POST an event to a URL, as the account's are made, and wait for what comes of it."""
+def post_order(postback_id: str, order: Order, *, eager: bool) -> dict[str, Any]:
+    """Make the POST of an order, where and as the account's are made; returns what came of it.
+
+    Args:
+        postback_id: the task id.
+        order: account, event, and the call's own URL.
+        eager: Celery is in eager mode, so there may be no broker: then a URL that came with the call serves alone.
+
+    Raises:
+        PostbackSkipped: the account does not want it.
+        PostbackDead: the account is not known, or has no URL for it.
+        PostbackFailed: anything but status 200.
+        InvalidAccount: the account cannot be used as it is stored.
+        BrokerError: the account cannot be looked up.
+    """
+    account = _find_account(order, eager=eager)
+    event = order.event
+    url, reason = route(account, event.origin, event.group, order.url)
+    if url is None:
+        words = reason_words(reason, event.origin, f"account {order.account}")
+        if end_of(reason) == "skipped":
+            raise PostbackSkipped(f"Postback {postback_id} was skipped: {words} ({reason}).", reason)
+        raise PostbackDead(f"Postback {postback_id} cannot be sent: {words} ({reason}).", reason)
+    outcome = post_once(postback_id, event, url, account, own_url=order.url is not None)
+    if not outcome.delivered:
+        words = outcome.detail or outcome.name
+        raise PostbackFailed(f"Postback {postback_id} failed: {words}", outcome.name, outcome.status, 1)
+    return {"outcome": outcome.name, "status": outcome.status, "attempts": 1}
+
+
+def _find_account(order: Order, *, eager: bool) -> Account | None:
+    try:
+        return find_accounts(store(), [order.account]).get(order.account)
+    except BrokerUnreachable as error:
+        if order.url is None or not eager:
+            raise
+        log.warning("eager.no_broker", f"sent as an unknown account's: {error}", account=order.account)
+        return None
+
+
+def post_once(postback_id: str, event: Event, url: str, account: Account | None, *, own_url: bool) -> Outcome:
+    """POST an event to a URL, which came with the call or is the account's, and wait for what comes of it."""
     body, now_ms = render(event), int(time.time() * 1000)
     profile = Profile.default(load()) if account is None else Profile.of(account, load(), now_ms)
+    if own_url and account is not None:
+        profile = profile.for_url(url)
     adapter = CurlAdapter(load())
     try:
         lines = headers(postback_id, 1, now_ms, 1, now_ms, body, profile)

@@ -6,17 +6,22 @@ exception as the result of RETRY and FAILURE; ``errors.DeliveryError`` carries t
 
 from __future__ import annotations
 
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
+from uuid import UUID
 
 from celery import states as celery_states
 from celery.backends.base import BaseBackend
-from celery.exceptions import TaskRevokedError
+from celery.exceptions import TaskRevokedError, TimeoutError  # noqa: A004 - Celery's, which its callers catch
 
 from postbacks.broker import client
 from postbacks.errors import PostbackDead, PostbackFailed, PostbackSkipped, UnsupportedOption
 from postbacks.ledger import states
 from postbacks.ledger.ledger import Ledger
-from postbacks.ledger.record import Record, iso
+from postbacks.ledger.record import Record, id_text, iso
+from postbacks.routing import ID_TAKEN
 
 
 def info_of(record: Record) -> dict[str, Any]:
@@ -33,6 +38,24 @@ def info_of(record: Record) -> dict[str, Any]:
     }
 
 
+def meta_for(account: str, meta: dict[str, Any]) -> dict[str, Any]:
+    """Return an id's meta as this account sees it: the record of another one is a failure (``id_taken``).
+
+    Args:
+        account: the account; empty sees every record as it is.
+        meta: what ``meta_of`` says.
+    """
+    of_account = meta.get("account", "")
+    if not account or not of_account or of_account == account:
+        return meta
+    error = PostbackDead(
+        f"Postback {meta['task_id']} is account {of_account}'s, not {account}'s: the id was taken (id_taken). "
+        "What was sent under it is kept as dead under an id of its own.",
+        ID_TAKEN,
+    )
+    return {**meta, "status": celery_states.FAILURE, "result": error}
+
+
 def meta_of(postback_id: str, record: Record | None) -> dict[str, Any]:
     """Celery's result meta for a record; an id that the ledger does not have yet is PENDING."""
     meta: dict[str, Any] = {
@@ -44,6 +67,7 @@ def meta_of(postback_id: str, record: Record | None) -> dict[str, Any]:
     }
     if record is None:
         return meta
+    meta["account"] = record.account
     status = states.CELERY_STATES[record.state]
     last = record.attempts[-1] if record.attempts else None
     name = f"Postback {record.id} ({record.account} {record.origin} {record.code})"
@@ -85,9 +109,71 @@ class LedgerBackend(BaseBackend):
     persistent = True
     supports_native_join = False
     supports_autoexpire = True
+    #: Celery asks this before it calls what ``GroupResult.then`` was given; a look that finds the last one ended calls.
+    is_async = True
 
-    def _get_task_meta_for(self, task_id: str) -> dict[str, Any]:
-        return meta_of(task_id, Ledger(client()).find(task_id))
+    def _get_task_meta_for(self, task_id: str | UUID) -> dict[str, Any]:
+        postback_id = id_text(task_id)
+        return meta_of(postback_id, Ledger(client()).find(postback_id))
+
+    def wait_for_pending(self, result: Any, *args: Any, **options: Any) -> Any:
+        """Wait until a postback has ended.
+
+        Mirrors ``celery.backends.base.SyncBackendMixin.wait_for_pending``; differs in not waiting for the end of
+        another account's postback.
+        """
+        if result.state in celery_states.READY_STATES:
+            return result.maybe_throw(
+                propagate=options.get("propagate", True), callback=options.get("callback")
+            )
+        return super().wait_for_pending(result, *args, **options)
+
+    def task_result_exists(self, task_id: str | UUID) -> bool:
+        """True if the ledger has the postback, whatever its state; one that was not taken in yet is not there."""
+        return Ledger(client()).find(id_text(task_id)) is not None
+
+    def get_many(
+        self,
+        task_ids: Iterable[str],
+        timeout: float | None = None,
+        interval: float | None = 0.5,
+        no_ack: bool = True,
+        on_message: Callable[[dict[str, Any]], Any] | None = None,
+        on_interval: Callable[[], Any] | None = None,
+        max_iterations: int | None = None,
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield id and meta of each postback as soon as it has ended, for ``iter_native`` and ``join_native``.
+
+        Mirrors ``celery.backends.base.BaseKeyValueStoreBackend.get_many``; differs in reading the ledger.
+
+        Raises:
+            TimeoutError: Celery's, when ``timeout`` seconds are over and one has not ended.
+        """
+        del no_ack
+        ledger, pending = Ledger(client()), list(dict.fromkeys(task_ids))
+        deadline_s = math.inf if timeout is None else time.monotonic() + timeout
+        rounds = 0
+        while pending:
+            records = ledger.find_many(pending)
+            metas = {postback_id: meta_of(postback_id, record) for postback_id, record in records.items()}
+            pending = [
+                postback_id
+                for postback_id, meta in metas.items()
+                if meta["status"] not in celery_states.READY_STATES
+            ]
+            for postback_id in metas.keys() - set(pending):
+                if on_message is not None:
+                    on_message(metas[postback_id])
+                yield postback_id, metas[postback_id]
+            rounds += 1
+            if not pending or rounds == max_iterations:
+                return
+            left_s = deadline_s - time.monotonic()
+            if left_s <= 0:
+                raise TimeoutError(f"{len(pending)} of the postbacks had not ended after {timeout} s.")
+            if on_interval is not None:
+                on_interval()
+            time.sleep(min(interval or 0.5, left_s))
 
     def store_result(self, task_id: str, result: Any, *_: Any, **__: Any) -> Any:
         """Store nothing: only deliveries decide what a postback's state is."""
@@ -99,17 +185,40 @@ class LedgerBackend(BaseBackend):
             f"Postback {task_id} cannot be forgotten: the ledger keeps it for its retention."
         )
 
+    def _save_group(self, group_id: str, result: Any) -> None:
+        del result
+        raise _no_groups(f"Group {group_id} cannot be saved")
+
+    def _restore_group(self, group_id: str) -> None:
+        raise _no_groups(f"Group {group_id} cannot be restored")
+
+    def _delete_group(self, group_id: str) -> None:
+        raise _no_groups(f"Group {group_id} cannot be deleted")
+
     def add_to_chord(self, chord_id: str, result: Any) -> None:
         """Refuse: a postback may take half an hour, a chord is no place to wait for it."""
-        del result
-        raise UnsupportedOption(f"Postbacks cannot be part of a chord ({chord_id}).")
+        del chord_id, result
+        raise _no_chords()
 
     def on_chord_part_return(self, request: Any, state: str, result: Any, **_: Any) -> None:
         """Do nothing: no task of ours is part of a chord."""
 
     def apply_chord(self, *_: Any, **__: Any) -> None:
         """Refuse: see ``add_to_chord``."""
-        raise UnsupportedOption("Postbacks cannot be part of a chord.")
+        raise _no_chords()
 
     def cleanup(self) -> None:
         """Do nothing: the tick drops records past their retention."""
+
+
+def _no_groups(what: str) -> UnsupportedOption:
+    return UnsupportedOption(
+        f"{what}: keep its ids ([result.id for result in group]), and look each up: send_postback.AsyncResult(id)."
+    )
+
+
+def _no_chords() -> UnsupportedOption:
+    return UnsupportedOption(
+        "Postbacks cannot be part of a chord, which would wait for them: send them in a group or with "
+        "send_postbacks(account, events)."
+    )

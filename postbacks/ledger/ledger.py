@@ -11,6 +11,8 @@ from postbacks.errors import UnknownPostback
 from postbacks.ledger.record import Record
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import redis
 
 
@@ -50,6 +52,20 @@ class Ledger:
         with broker_errors():
             fields: dict[bytes, bytes] = self._client.hgetall(keys.record(postback_id))  # type: ignore[assignment]
         return Record.from_hash(postback_id, fields) if fields else None
+
+    def find_many(self, postback_ids: Sequence[str]) -> dict[str, Record | None]:
+        """The record of each id, or None where the ledger has none (yet)."""
+        records: dict[str, Record | None] = {}
+        for start in range(0, len(postback_ids), _PAGE):
+            page = postback_ids[start : start + _PAGE]
+            pipe = self._client.pipeline(transaction=False)
+            for postback_id in page:
+                pipe.hgetall(keys.record(postback_id))
+            with broker_errors():
+                rows = pipe.execute()
+            for postback_id, fields in zip(page, rows, strict=True):
+                records[postback_id] = Record.from_hash(postback_id, fields) if fields else None
+        return records
 
     def get(self, postback_id: str) -> Record:
         """The record of an id.

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
+from uuid import UUID
 
 from postbacks.urls import redacted
 
@@ -21,6 +22,11 @@ SCHEMA: Final = 1
 #: What a record and its place in an index take in the broker beside its XML, URL and raw message:
 #: MEMORY USAGE of a delivered one on Valkey 9.1 (tests/integration/test_moves.py holds it to the fact).
 OVERHEAD_BYTES: Final = 1100
+
+
+def id_text(value: Any) -> Any:
+    """Turn a UUID, which programs have ids as, into its text; anything else stays as it is."""
+    return str(value) if isinstance(value, UUID) else value
 
 
 @lru_cache(maxsize=4096)

@@ -36,4 +36,6 @@ def _shown(name: str, message: Any) -> dict[str, Any] | None:
         return None
     if name != TASK:
         return dict(message.sent_event)
-    return {**message.sent_event, "args": args_in(message.body[0]), "kwargs": "{}"}
+    # Protocol 1's body is one object, protocol 2's is a tuple.
+    args = message.body["args"] if isinstance(message.body, dict) else message.body[0]
+    return {**message.sent_event, "args": args_in(args), "kwargs": "{}"}

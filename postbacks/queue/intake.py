@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
-from postbacks.accounts import ORIGIN_OFF, UNKNOWN_ACCOUNT, Account, AccountStore, check_name, find_accounts
+from postbacks.accounts import Account, AccountStore, check_name, find_accounts
 from postbacks.broker import broker_errors
 from postbacks.catalogue import Event, parse_event
 from postbacks.errors import BrokerError, PostbacksError, UnsupportedOption
 from postbacks.faults import point
 from postbacks.ledger.digest import digest_of, raw_digest
 from postbacks.ledger.record import OVERHEAD_BYTES, SCHEMA
-from postbacks.ledger.states import DEAD, SKIPPED, WAITING
+from postbacks.ledger.states import DEAD, WAITING
 from postbacks.logs import EventLog, unquoted
 from postbacks.queue import acceptance, routes
-from postbacks.queue.message import NEWER, Message, Unreadable, decode
+from postbacks.queue.message import MAPPED, NEWER, Message, Unreadable, decode, find_id
 from postbacks.queue.options import ARGUMENTS, right_argument
 from postbacks.queue.scripts import ALONE_DEATHS_MAX, Argument, Scripts, TakenIn
+from postbacks.routing import EXPIRED, end_of, route
 from postbacks.settings import Settings
 from postbacks.taskevents import admit, received
 from postbacks.urls import check_url, endpoint_of
@@ -34,8 +34,6 @@ MAX_RAW_BYTES: Final = 65_536
 
 #: Messages that one script accepts; more would hold the broker up for all others (300 MB of documents: 16 s).
 MAX_PORTION_BYTES: Final = 1 << 20
-#: A message's id, found without reading the message.
-_ID_HEADER: Final = re.compile(rb'"id": ?"([\x21\x23-\x5b\x5d-\x7e]{1,255})"')
 
 
 class Order(NamedTuple):
@@ -235,30 +233,14 @@ def _portions(taken: TakenIn) -> Iterator[list[bytes]]:
     yield portion
 
 
-def _target(order: Order, account: Account | None) -> tuple[str, str | None, str]:
-    """Return where a postback goes first (``waiting``, ``skipped`` or ``dead``), to which URL, and the reason of its end."""
-    if account is not None and account.unreadable:
-        return WAITING, order.url, ""  # its account stands still until it can be read; then its URL is known
-    url, reason = order.url, ""
-    if url is None or (account is not None and order.event.origin in account.off):
-        # A URL that came with the event needs no account; an origin that is off stays off.
-        url, reason = (
-            (None, UNKNOWN_ACCOUNT)
-            if account is None
-            else account.route(order.event.origin, order.event.group)
-        )
-    if url is not None:
-        return WAITING, url, ""
-    return (SKIPPED if reason == ORIGIN_OFF else DEAD), None, reason
-
-
 def _sound(
     message: Message, order: Order, account: Account | None, now: datetime | None
 ) -> tuple[Argument, ...]:
     event = order.event
-    place, url, reason = _target(order, account)
+    url, reason = route(account, event.origin, event.group, order.url)
+    place = WAITING if url else end_of(reason)
     if message.expires is not None and now is not None and message.expires <= now:
-        place, reason = DEAD, "expired"
+        place, reason = DEAD, EXPIRED
     due = int(message.eta.timestamp() * 1000) if message.eta else ""
     document = render(event)
     own = "0" if order.url is None else "2" if account is None else "1"
@@ -283,15 +265,14 @@ def _broken(
     origin_bytes, code_bytes, reason_bytes = texts
     return (
         message_id, account, "", origin_bytes, code_bytes, "", "", b"", DEAD, reason_bytes,
-        raw if reason.startswith(NEWER) else raw[:MAX_RAW_BYTES], "", raw_digest(raw), "0",
+        raw if reason.startswith((NEWER, MAPPED)) else raw[:MAX_RAW_BYTES], "", raw_digest(raw), "0",
     )  # fmt: skip
 
 
 def _poison(raw: bytes, deaths: int) -> tuple[Argument, ...]:
     """A message that killed every tick that took it in alone: set aside unread, as reading it may be what kills."""
-    named = _ID_HEADER.search(raw)
     reason = f"poison: {deaths} processes died while they took it in alone"
-    return _broken(Unreadable(reason, named[1].decode() if named else None), None, raw)
+    return _broken(Unreadable(reason, find_id(raw)), None, raw)
 
 
 def _claimed_names(message: Message) -> tuple[str, str, str]:

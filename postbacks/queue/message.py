@@ -1,7 +1,8 @@
-"""A message of Celery's queue, read as a postback: protocol 2 in kombu's Redis envelope.
+"""A message of Celery's queue, read as a postback: protocol 1 or 2 in kombu's Redis envelope.
 
-kombu keeps a JSON object a message: body (base64 JSON of ``[args, kwargs, embed]``), content-type,
-content-encoding, headers (Celery's protocol 2: task, id, eta, expires …) and properties. Anything
+kombu keeps a JSON object a message: body (base64 JSON), content-type, content-encoding, headers and
+properties. In Celery's protocol 2 the headers say task, id, eta and expires, and the body is
+``[args, kwargs, embed]``; in protocol 1 the body is one object that says all of it. Anything
 may stand in a queue, so nothing is believed: what cannot be read becomes ``Unreadable`` with its
 reason, and is kept among the dead.
 """
@@ -16,7 +17,7 @@ import re
 import uuid
 import zlib
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime, tzinfo
 from typing import Any, Final, NamedTuple
 
 from kombu.compression import get_encoder
@@ -35,6 +36,13 @@ SCHEMA_HEADER: Final = "postbacks-schema"
 #: How the reason begins of a message that only a newer version can read; `postbacks resend` reads it again.
 NEWER: Final = "a newer version of postbacks is needed"
 
+#: Celery's own tasks that call another one as a function, once an item: what it sends is no postback.
+MAPS: Final = frozenset({"celery.map", "celery.starmap", "celery.chunks"})
+#: How the reason begins of such a message; kept whole, since it holds many events.
+MAPPED: Final = "send_postback cannot be mapped in a worker"
+
+_NO_PROTOCOL: Final = "the message is of neither Celery's protocol 2, whose headers name a task, nor protocol 1, whose body does"
+
 #: A body beyond this cannot hold an event that the catalogue takes; JSON may escape each character
 #: as six bytes, and a compressed one is not unpacked further.
 MAX_BODY_BYTES: Final = 8 * MAX_EVENT_BYTES
@@ -42,6 +50,11 @@ MAX_BODY_BYTES: Final = 8 * MAX_EVENT_BYTES
 #: The last second that ISO 8601 with four digits of a year can say, in UTC.
 LATEST_S: Final = 253_402_300_799
 
+#: A message's id, found without reading the message: in the headers of protocol 2, or in the body of protocol 1,
+#: which stands in the message as base64 or as JSON within JSON.
+_ID_HEADER: Final = re.compile(rb'"id": ?"([\x21\x23-\x5b\x5d-\x7e]{1,255})"')
+_ID_WITHIN: Final = re.compile(rb'\\"id\\": ?\\"([\x21\x23-\x5b\x5d-\x7e]{1,255})\\"')
+_BASE64_BODY: Final = re.compile(rb'"body": ?"([A-Za-z0-9+/]{4,})=*"')
 _ID = re.compile(r"[\x21-\x7e]{1,255}\Z")
 #: kombu's names for what ``compression=`` gives (kombu 5.7, ``kombu/compression.py``).
 _UNPACK: Final[dict[str, Callable[[], Any]]] = {
@@ -88,6 +101,15 @@ def is_id(value: object) -> bool:
     return isinstance(value, str) and _ID.match(value) is not None
 
 
+def find_id(raw: bytes) -> str | None:
+    """Find a message's id without reading the message, or None: reading it may be what kills."""
+    match = _ID_HEADER.search(raw) or _ID_WITHIN.search(raw)
+    if match is None and (body := _BASE64_BODY.search(raw)):
+        text = body[1]
+        match = _ID_HEADER.search(base64.b64decode(text[: len(text) // 4 * 4]))
+    return match[1].decode() if match else None
+
+
 def can_unpack(compression: object) -> bool:
     """Whether a message's body may be compressed so: ``compression=`` by any of kombu's names for it."""
     try:
@@ -97,7 +119,7 @@ def can_unpack(compression: object) -> bool:
 
 
 def decode(raw: bytes) -> Message:
-    """Read one message.
+    """Read one message of Celery's protocol 1 or 2.
 
     Raises:
         Unreadable: it is no JSON, of another protocol or task, or its body cannot be unpacked.
@@ -109,30 +131,73 @@ def decode(raw: bytes) -> Message:
     if not isinstance(envelope, dict):
         raise Unreadable("the message is no JSON object")
     headers = envelope.get("headers")
-    if not isinstance(headers, dict) or "task" not in headers:
-        raise Unreadable("the message is not of Celery's protocol 2: it has no header that names a task")
-    message_id = headers.get("id")
-    if not isinstance(message_id, str) or not is_id(message_id):
-        raise Unreadable("the message has no usable id")
-    if headers["task"] != TASK_NAME:
-        raise Unreadable(f"the message is for the task {quoted(headers['task'])}", message_id)
-    said = headers.get(SCHEMA_HEADER, SCHEMA)
-    schema = str(said) if isinstance(said, int | str) else ""
-    if schema.isdecimal() and (len(schema) > 9 or int(schema) > SCHEMA):  # Python reads no endless number
-        raise Unreadable(
-            f"{NEWER}: the message is of schema {schema[:20]}, this version reads up to {SCHEMA}. "
-            "Start workers of that version, then `postbacks resend` it",
-            message_id,
-        )
+    if not isinstance(headers, dict):
+        headers = {}
+    if "task" not in headers:
+        return _decode_protocol_1(envelope, headers)
+    message_id = _check_task(headers, headers)
     try:
-        args, kwargs = _arguments(envelope, headers)
+        args, kwargs = _arguments(_content(envelope, headers))
         eta, expires = _time(headers.get("eta")), _time(headers.get("expires"))
     except _BODY_ERRORS as error:
         raise Unreadable(f"the message's body cannot be read: {error}", message_id) from None
     return Message(message_id, args, kwargs, eta, expires)
 
 
-def _arguments(envelope: Mapping[str, Any], headers: Mapping[str, Any]) -> tuple[list[Any], dict[str, Any]]:
+def _decode_protocol_1(envelope: Mapping[str, Any], headers: Mapping[str, Any]) -> Message:
+    """Read a message whose body is one object: id, task, arguments and times.
+
+    As gocelery, node-celery and Celery itself with ``task_protocol=1`` write it. Its times are in UTC where
+    they have no zone, unless it says otherwise (celery 5.7, ``celery/worker/strategy.py``).
+    """
+    try:
+        body = _content(envelope, headers)
+    except _BODY_ERRORS as error:
+        raise Unreadable(f"{_NO_PROTOCOL}: {error}") from None
+    if not isinstance(body, dict):
+        raise Unreadable(_NO_PROTOCOL)
+    if "task" not in body:
+        raise Unreadable(_NO_PROTOCOL, body.get("id") if is_id(body.get("id")) else None)
+    message_id = _check_task(body, headers)
+    zone = UTC if body.get("utc", True) else None
+    try:
+        arguments = _args_and_kwargs(_or_empty(body.get("args"), []), _or_empty(body.get("kwargs"), {}))
+        _check_afterwards(body)
+        eta, expires = _time(body.get("eta"), zone), _time(body.get("expires"), zone)
+    except _BODY_ERRORS as error:
+        raise Unreadable(f"the message's body cannot be read: {error}", message_id) from None
+    return Message(message_id, *arguments, eta, expires)
+
+
+def _or_empty(value: object, empty: object) -> object:
+    """Replace None, which Go writes for what is empty."""
+    return empty if value is None else value
+
+
+def _check_task(said: Mapping[str, Any], headers: Mapping[str, Any]) -> str:
+    """Check the id and the task that a message names, and its schema; returns the id."""
+    message_id = said.get("id")
+    if not isinstance(message_id, str) or not is_id(message_id):
+        raise Unreadable("the message has no usable id")
+    task = said["task"]
+    if task != TASK_NAME:
+        reason = f"the message is for the task {quoted(task)}"
+        if isinstance(task, str) and task in MAPS:
+            reason = f"{MAPPED}: {reason}. Send each postback as a message of its own"
+        raise Unreadable(reason, message_id)
+    version = headers.get(SCHEMA_HEADER, SCHEMA)
+    schema = str(version) if isinstance(version, int | str) else ""
+    if schema.isdecimal() and (len(schema) > 9 or int(schema) > SCHEMA):  # Python reads no endless number
+        raise Unreadable(
+            f"{NEWER}: the message is of schema {schema[:20]}, this version reads up to {SCHEMA}. "
+            "Start workers of that version, then `postbacks resend` it",
+            message_id,
+        )
+    return message_id
+
+
+def _content(envelope: Mapping[str, Any], headers: Mapping[str, Any]) -> Any:
+    """Unpack a message's body and read its JSON."""
     if envelope.get("content-type") != "application/json":
         raise ValueError(f"its content type is {envelope.get('content-type')!r}, not application/json")
     body = envelope.get("body", "")
@@ -151,17 +216,29 @@ def _arguments(envelope: Mapping[str, Any], headers: Mapping[str, Any]) -> tuple
         raise ValueError(f"it is larger than {MAX_BODY_BYTES} bytes")
     text = body.decode("utf-8") if isinstance(body, bytes) else body
     # kombu marks what JSON cannot say (a datetime) with __type__; only then is its slower reader needed.
-    content: Any = kombu_json.loads(text) if "__type__" in text else _read_json(text)
+    return kombu_json.loads(text) if "__type__" in text else _read_json(text)
+
+
+def _arguments(content: Any) -> tuple[list[Any], dict[str, Any]]:
     if not isinstance(content, list) or len(content) < 2:
         raise TypeError("it is no [args, kwargs, embed] of Celery's protocol 2")
-    args, kwargs = content[0], content[1]
+    arguments = _args_and_kwargs(content[0], content[1])
+    embed = content[2] if len(content) > 2 else None
+    if isinstance(embed, dict):
+        _check_afterwards(embed)
+    return arguments
+
+
+def _args_and_kwargs(args: object, kwargs: object) -> tuple[list[Any], dict[str, Any]]:
     if not isinstance(args, list) or not isinstance(kwargs, dict):
         raise TypeError("its args are no list or its kwargs no object")
-    embed = content[2] if len(content) > 2 else None
-    asked = [name for name in _AFTERWARDS if embed.get(name)] if isinstance(embed, dict) else []
+    return args, kwargs
+
+
+def _check_afterwards(asked_for: Mapping[str, Any]) -> None:
+    asked = [name for name in _AFTERWARDS if asked_for.get(name)]
     if asked:
         raise ValueError(f"it asks for {' and '.join(asked)} afterwards, which a postback cannot have")
-    return args, kwargs
 
 
 def _read_json(text: str | bytes) -> Any:
@@ -172,12 +249,15 @@ def _read_json(text: str | bytes) -> Any:
         return json.loads(text)
 
 
-def _time(value: object) -> datetime | None:
+def _time(value: object, zone: tzinfo | None = None) -> datetime | None:
+    """Read a time; one that says no zone is in the one given, or refused."""
     if value is None:
         return None
     if not isinstance(value, str):
         raise TypeError("its eta or expires is no ISO 8601 text")
     moment = datetime.fromisoformat(value)
+    if moment.tzinfo is None and zone is not None:
+        moment = moment.replace(tzinfo=zone)
     if moment.tzinfo is None:
         raise ValueError("its eta or expires has no time zone")
     if moment.timestamp() > LATEST_S:

@@ -63,7 +63,7 @@ def message(body: bytes | None = None, **headers) -> bytes:
 
 
 PROTOCOL_1 = json.dumps({"task": "postbacks.send_postback", "id": "bad", "args": ["acme", EVENT], "kwargs": {},
-                         "retries": 0, "eta": None, "expires": None}).encode()  # fmt: skip
+                         "retries": 0, "eta": "soon", "expires": None}).encode()  # fmt: skip
 DEEP: object = "x"
 for _ in range(900):
     DEEP = [DEEP]
@@ -72,7 +72,9 @@ for _ in range(900):
 BAD = {
     "garbage": (b"\x80\x04\x95 garbage", None, "no JSON"),
     "nothing": (b"", None, "no JSON"),
-    "protocol 1": (json.dumps(json.loads(message(PROTOCOL_1)) | {"headers": {}}).encode(), None, "protocol 2"),
+    "protocol 1 with a bad time": (
+        json.dumps(json.loads(message(PROTOCOL_1)) | {"headers": {}}).encode(), "bad", "body cannot be read"),
+    "neither protocol": (json.dumps(json.loads(message()) | {"headers": {}}).encode(), None, "neither"),
     "another task": (message(task="shop.add"), "bad", "for the task 'shop.add'"),
     "no id": (message(id=None), None, "no usable id"),
     "an id that no header can carry": (message(id="a\r\nb"), None, "no usable id"),

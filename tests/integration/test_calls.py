@@ -259,7 +259,7 @@ def test_what_is_not_refused_is_in_the_queue_when_the_call_returns(broker):
 PRODUCER = f"""
 import json, sys, time
 from postbacks import PostbacksError, send_postback, send_postbacks
-from postbacks.errors import BrokerError
+from postbacks.errors import PostbacksError
 
 event = {EVENT!r}
 came = []
@@ -267,7 +267,7 @@ for call in (lambda: send_postback.delay("acme", event).id, lambda: send_postbac
     began = time.monotonic()
     try:
         found = ["sent", call()]
-    except BrokerError as error:
+    except PostbacksError as error:
         found = [type(error).__name__, str(error)]
     came.append([*found, time.monotonic() - began])
 print(json.dumps(came))
@@ -365,14 +365,14 @@ UNFIT = {
     wrong_password: ("BrokerUnfit", "refused the password in POSTBACKS_BROKER_URL"),
     no_password: ("BrokerUnfit", "wants a password; put it into POSTBACKS_BROKER_URL"),
     no_database: ("BrokerUnfit", "has no database of that number"),
-    no_url: ("BrokerUnreachable", "is no broker URL"),
+    no_url: ("BadSetting", "it is no URL of a broker; write redis://"),
 }
 
 
 @pytest.mark.parametrize(("make", "kind", "words"), [(make, *what) for make, what in UNFIT.items()],
                          ids=[make.__name__ for make in UNFIT])  # fmt: skip
 def test_a_broker_that_cannot_be_used_is_told_in_one_sentence_within_seconds(make, kind, words):
-    """.delay() and send_postbacks raise a BrokerError that says what to do; nothing hangs, no password is shown."""
+    """.delay() and send_postbacks raise an error that says what to do; nothing hangs, no password is shown."""
     with ExitStack() as stack:
         came = produce(make(stack))
     for name, sentence, took_s in came:

@@ -219,15 +219,19 @@ def test_an_account_that_is_not_there_is_1(broker, command):
 
 
 @pytest.mark.parametrize(
-    ("settings", "words"),
+    ("settings", "words", "end"),
     [
-        ({"url": "https://x.example/", "off": ["SMS_MO"]}, "has switched off SMS_MO"),
-        ({"mo_url": None, "pass_url": "https://x.example/"}, "has no URL for SMS_MO"),
+        ({"url": "https://x.example/", "off": ["SMS_MO"]}, "has switched off SMS_MO", "skipped"),
+        (
+            {"mo_url": None, "pass_url": "https://x.example/"},
+            "has no URL for SMS_MO",
+            "dead until they are sent again",
+        ),
     ],
 )
-def test_send_says_what_the_account_will_skip(broker, settings, words):
+def test_send_says_what_will_not_be_sent(broker, settings, words, end):
     del broker
     set_account("acme", **settings)
     shown = call("send", "acme", "-")
     assert shown.exit_code == 0
-    assert f"Warning: account acme {words}: its postbacks will be skipped." in shown.stderr
+    assert f"Warning: account acme {words}: its postbacks will be {end}." in shown.stderr

@@ -5,15 +5,19 @@ from __future__ import annotations
 import logging
 
 import pytest
-from helpers import Rig, set_account
+from click.testing import CliRunner
+from helpers import Rig, check_places, environment, set_account
 
-from postbacks import keys, send_postback
+from postbacks import IdTaken, PostbackDead, keys, send_postback
+from postbacks.app import app
 from postbacks.catalogue import parse_event
+from postbacks.cli import main
 from postbacks.ledger import states
 from postbacks.ledger.digest import digest_of, fresh_id
 from postbacks.ledger.ledger import Ledger
-from postbacks.queue.message import SCHEMA_HEADER
+from postbacks.queue.publish import DirectProducer
 from postbacks.receiver import Receiver
+from postbacks.settings import load
 from postbacks.tasks import resend
 from postbacks.xml import render
 
@@ -33,13 +37,8 @@ def receiver() -> Receiver:
 
 def send(account: str, event: dict[str, str], url: str | None = None, postback_id: str = ID) -> None:
     """Send as a client that knows no ledger: what the caller could be told is found at take-in."""
-    send_postback.app.send_task(
-        "postbacks.send_postback",
-        args=[account, event],
-        kwargs={"url": url} if url else {},
-        task_id=postback_id,
-        queue=keys.QUEUE,
-        headers={SCHEMA_HEADER: 1},
+    send_postback.celerys_own(
+        (account, event), {"url": url} if url else {}, task_id=postback_id, producer=DirectProducer()
     )
 
 
@@ -132,3 +131,115 @@ def test_a_message_that_is_no_postback_is_kept_though_its_id_is_taken(rig, recei
     assert kept.first_id == ID
     assert "N999" in kept.reason or "CODE" in kept.reason
     assert kept.raw
+
+
+# -- in the caller -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_a_caller_is_told_at_once_where_the_id_is_known_to_be_taken(rig, receiver, other):
+    account, event, path = OTHERS[other]
+    url = {"url": receiver.url(path)} if path else {}
+    send_postback.apply_async(("acme", STOP), task_id=ID)
+    way_of(rig)
+    with pytest.raises(IdTaken, match=f"The id {ID} is taken by .*postback of account acme"):
+        send_postback.apply_async((account, event), url, task_id=ID)
+    assert not rig.client.exists(keys.QUEUE)
+    send_postback.apply_async(("acme", STOP), task_id=ID)  # the same is one, as ever
+    way_of(rig)
+    assert len(receiver.received) == 1
+
+
+def test_a_caller_that_may_not_read_records_is_judged_at_take_in(rig, receiver):
+    send_postback.apply_async(("acme", STOP), task_id=ID)
+    way_of(rig)
+    rig.client.execute_command(
+        *[
+            "ACL",
+            "SETUSER",
+            "sender",
+            "reset",
+            "on",
+            ">pw",
+            "%W~postbacks",
+            "+client|setinfo",
+            "+info",
+            "+lpush",
+        ]
+    )
+    with environment(POSTBACKS_BROKER_URL=load().broker_url.replace("redis://", "redis://sender:pw@")):
+        send_postback.apply_async(("globex", STOP), task_id=ID)
+    way_of(rig)
+    (kept,) = Ledger(rig.client).ended(dead=True, at_most=10)
+    assert (kept.account, kept.reason) == ("globex", "id_taken")
+    rig.client.execute_command("ACL", "DELUSER", "sender")
+
+
+def test_a_result_made_by_a_call_knows_its_account(rig, receiver):
+    """Both were sent before either was taken in: the second reads the first one's record as a failure."""
+    first = send_postback.apply_async(("acme", STOP), task_id=ID)
+    second = send_postback.apply_async(("globex", STOP), task_id=ID)
+    assert {first.state, second.state} == {"PENDING"}
+    way_of(rig)
+    assert (first.state, first.get(timeout=5)["account"]) == ("SUCCESS", "acme")
+    assert second.state == "FAILURE"
+    with pytest.raises(
+        PostbackDead, match=r"is account acme's, not globex's: the id was taken \(id_taken\)"
+    ) as told:
+        second.get(timeout=5)
+    assert told.value.outcome == "id_taken"
+    assert send_postback.AsyncResult(ID).info["account"] == "acme"  # by its id alone it is what it is
+
+
+def test_a_result_does_not_wait_for_another_accounts_postback(rig, receiver):
+    send_postback.apply_async(("acme", STOP), task_id=ID)
+    second = send_postback.apply_async(("globex", STOP), task_id=ID)
+    rig.tick()
+    with pytest.raises(PostbackDead, match="id_taken"):
+        second.get(timeout=60)  # acme's has not been sent yet
+
+
+# -- revoked before it came --------------------------------------------------------------------------
+
+
+def test_a_result_revokes_its_own_accounts_postback_alone(rig, receiver):
+    """The id is not known yet: another account's message with the same id is sent all the same."""
+    revoked = send_postback.apply_async(("acme", STOP), task_id=ID)
+    rig.client.delete(keys.QUEUE)  # it is not taken in yet, and comes later
+    revoked.revoke()
+    send_postback.apply_async(("globex", STOP), task_id=ID)
+    way_of(rig)
+    send("acme", STOP)
+    way_of(rig)
+    assert [post.path for post in receiver.received] == ["/globex"]
+    (kept,) = Ledger(rig.client).ended(dead=True, at_most=10)
+    assert (kept.account, kept.reason) == ("acme", "id_taken")
+
+
+def test_a_result_revokes_nothing_of_another_accounts_record(rig, receiver):
+    send_postback.apply_async(("acme", STOP), task_id=ID)
+    second = send_postback.apply_async(("globex", STOP), task_id=ID)
+    rig.tick()
+    second.revoke()
+    rig.deliver()
+    assert [post.path for post in receiver.received] == ["/acme"]
+
+
+@pytest.mark.parametrize("by", ["control", "command line", "result"])
+def test_what_is_revoked_before_it_comes_keeps_its_account_and_code(rig, receiver, by):
+    result = send_postback.apply_async(("acme", STOP), task_id=ID)
+    if by == "control":
+        app.control.revoke(ID)
+    elif by == "result":
+        result.revoke()
+    else:
+        assert CliRunner().invoke(main, ["cancel", ID]).exit_code == 0
+    way_of(rig)
+    record = Ledger(rig.client).get(ID)
+    assert (record.account, record.code, record.state) == ("acme", "N211", states.CANCELLED)
+    assert result.state == "REVOKED"
+    assert receiver.received == []
+    send("globex", STOP)  # the id is acme's now
+    way_of(rig)
+    assert [dead.account for dead in Ledger(rig.client).ended(dead=True, at_most=10)] == ["globex"]
+    assert check_places(rig.client) == {"done": 1, "dead": 1}

@@ -16,11 +16,11 @@ EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID":
 
 OTHER_APP = f"""
 import os
-from celery import Celery, chain
+from celery import Celery, chain, chord
 app = Celery("shop", broker=os.environ["SHOP_BROKER"], backend=os.environ["SHOP_BROKER"])
 before = dict(app.tasks)
 current = __import__("celery").current_app._get_current_object()
-from postbacks import send_postback  # a program that has its own app imports ours
+from postbacks import parse_event, send_postback  # a program that has its own app imports ours
 import celery
 assert celery.current_app._get_current_object() is current
 assert set(app.tasks) == set(before), set(app.tasks) - set(before)
@@ -34,8 +34,24 @@ def add(x, y):
 def tell(account):
     return send_postback.delay(account, {EVENT!r}).id
 
+@app.task
+def call(account):
+    return send_postback(account, {EVENT!r})["outcome"]
+
 def in_a_chain(account):
     return chain(add.s(1, 2), send_postback.s(account, {EVENT!r})).apply_async()
+
+def in_the_middle_of_a_chain(account):
+    return chain(add.s(1, 2), send_postback.s(account, {EVENT!r}), add.s(1)).apply_async().parent
+
+def behind_a_chord(account):
+    return chord([add.s(1, 2), add.s(3, 4)], send_postback.s(account, parse_event({EVENT!r}))).apply_async()
+
+def linked(account):
+    postback = send_postback.s(account, parse_event({EVENT!r}))
+    result = postback.freeze()
+    add.apply_async((1, 2), link=postback)
+    return result
 """
 
 
@@ -50,7 +66,7 @@ def test_importing_postbacks_changes_nothing_in_a_program_with_its_own_app(broke
 
 
 def test_two_apps_and_their_workers_share_a_database_without_taking_each_others_tasks(broker, tmp_path):
-    """The other app's tasks run in its worker, our postbacks go out through ours; also from its tasks and chains."""
+    """The other app's tasks run in its worker, our postbacks go out through ours; also from its tasks and canvas."""
     (tmp_path / "shop.py").write_text(OTHER_APP)
     env = {
         **BASE_ENV,
@@ -72,7 +88,9 @@ def test_two_apps_and_their_workers_share_a_database_without_taking_each_others_
             "import shop\n"
             "print(*[shop.add.delay(n, n).get(timeout=30) for n in range(20)])\n"
             "print(*[shop.tell.delay('acme').get(timeout=30) for n in range(5)])\n"
-            "print(shop.in_a_chain('acme').id)\n"
+            "print(*[way('acme').id for way in (shop.in_a_chain, shop.behind_a_chord, shop.linked)])\n"
+            "print(shop.in_the_middle_of_a_chain('acme').id)\n"
+            "print(shop.call.delay('acme').get(timeout=30))\n"
             "shop.app.control.revoke('an-id-of-theirs')\n"
             "print(len(shop.app.control.inspect(timeout=3).ping()))\n"
         )
@@ -83,15 +101,18 @@ def test_two_apps_and_their_workers_share_a_database_without_taking_each_others_
             check=True,
             cwd=tmp_path,
         )
-        sums, told, chained, pinged = done.stdout.decode().splitlines()
-        for one in [*told.split(), chained]:
+        sums, told, last, middle, called, pinged = done.stdout.decode().splitlines()
+        for one in [*told.split(), *last.split()]:
             assert ended(broker.client(), one).state == "delivered"
+        dead = ended(broker.client(), middle)
         ours = "".join(worker.log() for worker in stack.workers)
         theirs = shop_worker.log()
     assert pinged == "1", "our worker answers another app's control"
     assert not broker.client().exists("postbacks:record:an-id-of-theirs")
     assert sums.split() == [str(2 * n) for n in range(20)]
-    assert len(receiver.received) == 6
+    assert (dead.state, "asks for chain afterwards" in dead.reason) == ("dead", True)
+    assert called == "delivered", "a call as a function is one POST, in another app's worker as well"
+    assert len(receiver.received) == 9
     assert "shop.add" not in ours
     assert "postbacks.deliver" not in theirs
     assert "unregistered task" not in ours + theirs

@@ -139,7 +139,7 @@ def test_a_ping_of_an_account_is_sent_as_its_postbacks_are(broker):
     assert (said["account"], said["origin"], said["signatures"]) == ("acme", "SMS_MO", 1)
     assert sms.tags == examples()["SMS_MO", "N211"]
     with broker.client() as client:
-        assert client.keys("*") == [keys.ACCOUNTS.encode()]
+        assert set(client.keys("*")) == {keys.ACCOUNTS.encode(), keys.ROUTES.encode()}
 
 
 def test_an_accounts_own_limit_judges_it(broker):
@@ -152,18 +152,18 @@ def test_an_accounts_own_limit_judges_it(broker):
 
 
 @pytest.mark.parametrize(
-    ("settings", "words"),
+    ("settings", "words", "end"),
     [
-        ({"mo_url": "http://127.0.0.1:8080/"}, "has no URL for SUB"),
-        ({"url": "http://127.0.0.1:8080/", "off": {"SUB"}}, "has switched off SUB"),
+        ({"mo_url": "http://127.0.0.1:8080/"}, "has no URL for SUB", "dead until they are sent again"),
+        ({"url": "http://127.0.0.1:8080/", "off": {"SUB"}}, "has switched off SUB", "skipped"),
     ],
 )
-def test_an_account_that_would_skip_it_is_1_and_says_so(broker, settings, words):
+def test_an_account_that_would_skip_it_is_1_and_says_so(broker, settings, words, end):
     del broker
     set_account("acme", **settings)
     shown = call("acme")
     assert shown.exit_code == 1
-    assert f"Account acme {words}: its postbacks would be skipped. --event FILE" in shown.stderr
+    assert f"Account acme {words}: its postbacks would be {end}. --event FILE" in shown.stderr
 
 
 @pytest.mark.parametrize(

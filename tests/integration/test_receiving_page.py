@@ -1,4 +1,4 @@
-"""docs/receiving.md: its examples are run on what a real receiver got."""
+"""docs/receiving.md: its examples are run on what a real receiver got; its commands in test_command_blocks.py."""
 
 from __future__ import annotations
 
@@ -90,15 +90,3 @@ def test_the_document_and_the_headers_of_the_page_are_what_is_sent(rig):
     assert shown.keys() == received.headers.keys() - {"accept"}
     assert shown["content-length"] == str(len(document))
     assert shown["content-type"] == received.headers["content-type"]
-
-
-def test_every_command_of_the_page_exists():
-    for line in re.findall(r"^    (postbacks .*)$", PAGE, re.MULTILINE):
-        for part in line.split("#")[0].split("<")[0].split("|"):
-            words = part.split()[1:]
-            command = main
-            while hasattr(command, "commands"):
-                command, words = command.commands[words[0]], words[1:]
-            command.make_context(
-                "postbacks", [word for word in words if word != "-"] + ["-"] * words.count("-")
-            ).close()

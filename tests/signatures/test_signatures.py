@@ -201,4 +201,5 @@ def test_eager_mode_signs_too(acme, receiver):
     del acme
     secret = rotate()
     send_postback("acme", EVENT)
-    assert proven(receiver.received[0], secret)
+    send_postback("acme", EVENT, url=receiver.url("/call"))
+    assert [proven(post, secret) for post in receiver.received] == [True, True]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shlex
@@ -10,16 +11,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-import click
 import pytest
 from click.testing import CliRunner
 from events import examples
+from helpers import environment
 from lxml import etree
 
 from postbacks import errors, xml
 from postbacks.catalogue import parse_event, table
 from postbacks.cli import main
 from postbacks.cli.base import add_row, explained, grid, plain, print_table
+from postbacks.settings import load
 
 #: The command as it is installed.
 POSTBACKS = str(Path(sys.executable).with_name("postbacks"))
@@ -54,23 +56,6 @@ def test_the_help_of_every_command_says_what_it_does_and_has_an_example(words, c
     assert command.help
     assert command.examples
     assert all(f"\n  {line}\n" in shown.stdout for line in command.examples)
-
-
-@pytest.mark.parametrize("line", [line for _, command in commands() for line in command.examples])
-def test_every_example_of_the_help_can_be_typed(line, tmp_path, monkeypatch):
-    """The options and arguments exist, in that form."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("event.json", "events.jsonl", "url.txt", "headers.txt", "secret.txt"):
-        Path(name).write_text("{}")
-    for part in line.split("|"):
-        words = shlex.split(part.split(">")[0].split("<")[0])
-        if words[0] != "postbacks":
-            continue
-        command, words = main, words[1:]
-        while isinstance(command, click.Group) and words:
-            command, words = command.commands[words[0]], words[1:]
-        with command.make_context("postbacks", list(words)):
-            pass
 
 
 def test_the_commands_stand_in_the_order_of_use():
@@ -222,6 +207,19 @@ def test_wrong_use_is_2_with_a_sentence_on_stderr(args):
     assert shown.stdout == ""
     assert "Error: " in shown.stderr
     assert "Traceback" not in shown.stderr
+
+
+@pytest.mark.parametrize(
+    ("variables", "countdown"), [({}, "5"), ({"POSTBACKS_RETRY_COUNTDOWN_S": "60"}, "60")]
+)
+def test_up_dev_resends_after_5_s_unless_the_environment_says_when(variables, countdown):
+    dev_environment = importlib.import_module("postbacks.cli.up")._dev_environment
+    with environment(**variables):
+        changed = dev_environment(load())
+    assert changed["POSTBACKS_RETRY_COUNTDOWN_S"] == countdown
+    assert changed["POSTBACKS_ALLOWED_NETWORKS"].startswith(
+        "127.0.0.0/8,::1/128,127.0.0.0/8,"
+    )  # the suite's and ours
 
 
 def test_a_bad_setting_names_the_variable():

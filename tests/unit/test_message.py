@@ -23,6 +23,7 @@ from postbacks.queue.message import (
     Unreadable,
     can_unpack,
     decode,
+    find_id,
     is_id,
 )
 
@@ -52,6 +53,26 @@ def message(
     return json.dumps(envelope).encode()
 
 
+def message_1(body: bytes | None = None, *, without=(), headers=None, **changes) -> bytes:
+    """A message of Celery's protocol 1: the body says all."""
+    said = {
+        "id": "id-1",
+        "task": "postbacks.send_postback",
+        "args": ["acme", EVENT],
+        "kwargs": {},
+        "retries": 0,
+    }
+    said = {name: value for name, value in (said | changes).items() if name not in without}
+    text = json.dumps(said).encode() if body is None else body
+    envelope = {
+        "body": base64.b64encode(text).decode(),
+        "content-type": "application/json",
+        "content-encoding": "utf-8",
+        "properties": {"body_encoding": "base64"},
+    }
+    return json.dumps(envelope if headers is None else envelope | {"headers": headers}).encode()
+
+
 def test_a_message_of_celerys_is_read():
     """Id, arguments; no times where the caller gave none."""
     read = decode(message(body_of(kwargs={"url": "http://a.example/"})))
@@ -71,6 +92,44 @@ def test_a_body_without_base64_is_read():
     envelope = json.loads(message(properties={}))
     envelope["body"] = body_of().decode()
     assert decode(json.dumps(envelope).encode()).args == ["acme", EVENT]
+
+
+@pytest.mark.parametrize("headers", [None, {}, {"sentry-trace": "x"}])
+def test_a_message_of_protocol_1_is_read(headers):
+    """All of it stands in the body: id, arguments; headers there are none, or others."""
+    read = decode(message_1(kwargs={"url": "http://a.example/"}, headers=headers))
+    assert (read.id, read.args, read.kwargs) == ("id-1", ["acme", EVENT], {"url": "http://a.example/"})
+    assert (read.eta, read.expires) == (None, None)
+
+
+def test_a_message_of_protocol_1_may_leave_out_or_null_what_is_empty():
+    """As Go writes an empty map, and Node nothing at all; what is missing is then the order's fault, not the body's."""
+    assert decode(message_1(kwargs=None)).kwargs == {}
+    assert decode(message_1(without=("kwargs", "retries"))).kwargs == {}
+    assert decode(message_1(args=None)).args == []
+
+
+@pytest.mark.parametrize(
+    ("text", "more", "moment"),
+    [
+        ("2026-01-02T03:04:05.123456789Z", {}, datetime(2026, 1, 2, 3, 4, 5, 123_456, UTC)),
+        ("2026-01-02T03:04:05-05:00", {"utc": False}, datetime(2026, 1, 2, 8, 4, 5, tzinfo=UTC)),
+        ("2026-01-02T03:04:05.678", {}, datetime(2026, 1, 2, 3, 4, 5, 678_000, UTC)),
+        ("2026-01-02T03:04:05", {"utc": True}, datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)),
+    ],
+    ids=["Go's nanoseconds", "an offset", "Node's without zone", "utc"],
+)
+def test_the_times_of_protocol_1_are_in_utc_where_they_have_no_zone(text, more, moment):
+    """Celery's own reading of them: utc is true unless the body says otherwise."""
+    read = decode(message_1(eta=text, expires=text, **more))
+    assert (read.eta, read.expires) == (moment, moment)
+
+
+def test_a_compressed_message_of_protocol_1_is_read():
+    """kombu says the compression in a header."""
+    packed, content_type = compression.compress(json.dumps(
+        {"id": "id-1", "task": "postbacks.send_postback", "args": ["acme", EVENT], "kwargs": {}}).encode(), "gzip")  # fmt: skip
+    assert decode(message_1(body=packed, headers={"compression": content_type})).args == ["acme", EVENT]
 
 
 @pytest.mark.parametrize("name", ["gzip", "zlib", "bzip2", "bzip"])
@@ -119,12 +178,21 @@ GARBAGE = {
     "null": (b"null", "no JSON object"),
     "empty object": (b"{}", "protocol 2"),
     "headers are a list": (b'{"headers": ["task"]}', "protocol 2"),
-    "protocol 1": (
-        json.dumps({"body": base64.b64encode(json.dumps(
-            {"task": "postbacks.send_postback", "id": "1", "args": ["acme", EVENT], "kwargs": {}}
-        ).encode()).decode(), "headers": {}, "properties": {"body_encoding": "base64"}}).encode(),
-        "protocol 2",
-    ),
+    "headers alone": (b'{"headers": {"task": "postbacks.send_postback"}}', "no usable id"),
+    "neither protocol": (message_1(task=None, without=("task",)), "neither Celery's protocol 2"),
+    "a list without headers": (message_1(body=b"[[], {}, {}]"), "neither Celery's protocol 2"),
+    "protocol 1 without id": (message_1(without=("id",)), "no usable id"),
+    "protocol 1, another task": (message_1(task="shop.add"), "for the task 'shop.add'"),
+    "protocol 1, args are an object": (message_1(args={}), "no list"),
+    "protocol 1, kwargs are a list": (message_1(kwargs=[]), "no object"),
+    "protocol 1, callbacks": (message_1(callbacks=[{"task": "x"}]), "asks for callbacks afterwards"),
+    "protocol 1, errbacks": (message_1(errbacks=[{"task": "x"}]), "asks for errbacks afterwards"),
+    "protocol 1, chord": (message_1(chord={"task": "x"}), "asks for chord afterwards"),
+    "protocol 1, eta in local time": (message_1(eta="2026-01-02T03:04:05", utc=False), "no time zone"),
+    "protocol 1, eta is a number": (message_1(eta=17), "no ISO 8601"),
+    "protocol 1, pickle": (message_1(body=b"\x80\x04\x95"), "neither Celery's protocol 2.* invalid start byte"),
+    "celery.map": (message(task="celery.map"), "cannot be mapped in a worker: .*a message of its own"),
+    "protocol 1, celery.starmap": (message_1(task="celery.starmap"), "cannot be mapped in a worker"),
     "no id": (message(id=None), "no usable id"),
     "id with a space": (message(id="a b"), "no usable id"),
     "id with a line's end": (message(id="a\n"), "no usable id"),
@@ -179,10 +247,51 @@ def test_what_is_no_postback_is_unreadable_with_a_reason_that_names_the_fault(ra
 
 def test_an_unreadable_message_keeps_its_id_where_it_has_one():
     """So that its caller finds it; one without gets an id of its own each time."""
-    with pytest.raises(Unreadable) as named:
-        decode(message(b"xxxx"))
-    assert named.value.message_id == "id-1"
+    for raw in (
+        message(b"xxxx"),
+        message_1(eta="soon"),
+        message_1(task="shop.add"),
+        message_1(chord={"task": "x"}),
+        message_1(args=7),
+        message_1(without=("task",)),
+        message_1(headers={SCHEMA_HEADER: 2}),
+    ):
+        with pytest.raises(Unreadable) as named:
+            decode(raw)
+        assert named.value.message_id == "id-1"
     assert Unreadable("x").message_id != Unreadable("x").message_id
+
+
+def within(said: bytes) -> bytes:
+    """A message whose body is JSON within JSON, as it is without base64."""
+    return json.dumps({"body": said.decode(), "properties": {}}).encode()
+
+
+BODY_1 = {
+    "task": "postbacks.send_postback",
+    "id": "id-1",
+    "args": ["acme", EVENT | {"CAMPAIGNTITLE": "x" * 7}],
+}
+
+
+@pytest.mark.parametrize(
+    ("raw", "message_id"),
+    [
+        (message(), "id-1"),
+        (message_1(), "id-1"),
+        (message_1(json.dumps(BODY_1, separators=(",", ":")).encode()), "id-1"),
+        *((message_1(json.dumps(BODY_1 | {"pad": "x" * size}).encode()), "id-1") for size in range(3)),
+        (within(json.dumps(BODY_1).encode()), "id-1"),
+        (within(json.dumps(BODY_1, separators=(",", ":")).encode()), "id-1"),
+        (message_1(b"\x00" * 100), None),
+        (message(id="a b"), None),
+        (b"garbage", None),
+        (b"", None),
+    ],
+)
+def test_the_id_of_a_message_that_is_not_read_is_found_in_its_bytes(raw, message_id):
+    """In the headers of protocol 2; in the body of protocol 1, as base64 of any length or as JSON within JSON."""
+    assert find_id(raw) == message_id
 
 
 @pytest.mark.parametrize(
@@ -258,8 +367,20 @@ def test_any_bytes_at_all_are_read_or_unreadable(raw):
 @PROPERTY
 @given(_headers, _bodies)
 def test_a_message_with_anything_in_its_headers_and_body_is_read_or_unreadable(headers, body):
-    """The same a layer deeper, where the envelope is sound."""
+    """The same a layer deeper, where the envelope is sound, in both protocols."""
     _only_unreadable(message(body, **headers))
+    _only_unreadable(message_1(body, headers={name: headers[name] for name in headers if name != "task"}))
+
+
+@PROPERTY
+@given(
+    st.dictionaries(
+        st.sampled_from(["id", "task", "args", "kwargs", "eta", "expires", "utc", "callbacks"]), _json
+    )
+)
+def test_a_message_of_protocol_1_with_anything_in_it_is_read_or_unreadable(said):
+    """Any JSON for each of its parts."""
+    _only_unreadable(message_1(**said))
 
 
 @pytest.mark.parametrize("change", range(0, 700, 7))

@@ -1,0 +1,71 @@
+"""The routing of a postback: one rule for the intake, eager mode and the command line, and its reasons in words."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from postbacks.accounts import NO_URL, ORIGIN_OFF, UNKNOWN_ACCOUNT, UNREADABLE, Account
+
+# Why else the ledger says that a postback is not sent.
+EXPIRED: Final = "expired"
+#: Written by ``accept.lua``.
+BACKLOG_FULL: Final = "backlog_full"
+#: Written by ``retire.lua``, by ``accept.lua``, and by ``reap.lua``.
+ACCOUNT_REMOVED: Final = "account_removed"
+ID_TAKEN: Final = "id_taken"
+POISON: Final = "poison"
+#: Written by ``cancel.lua``; the state says it already.
+REVOKED: Final = "revoked"
+
+#: Each reason as a clause, for ``postbacks send``, ``ping`` and ``show`` and for errors.
+_WORDS: Final = {
+    UNKNOWN_ACCOUNT: "{account} was not known",
+    UNREADABLE: "{account} cannot be read until it is set anew",
+    ORIGIN_OFF: "{account} has switched off {origin}",
+    NO_URL: "{account} has no URL for {origin}",
+    EXPIRED: "its time (expires) had passed before it was taken in",
+    BACKLOG_FULL: "{account} had too many waiting",
+    ACCOUNT_REMOVED: "{account} was removed, and what waited for it was kept for as long as it may be",
+    ID_TAKEN: "another postback has the id that it came with",
+    POISON: "it was alone in flight each time that its process died",
+    REVOKED: "",
+}
+
+
+def reason_words(reason: str, origin: str, account: str = "its account") -> str:
+    """Put a reason into words; one that is no constant of this module is its own words."""
+    words = _WORDS.get(reason)
+    return reason if words is None else words.format(account=account, origin=origin or "it")
+
+
+def end_of(reason: str) -> str:
+    """Return what becomes of a postback that has no URL to be sent to: ``skipped``, ``waiting`` or ``dead``.
+
+    One whose account cannot be read waits: its account stands still until it can, and then its URL is known.
+    """
+    return {ORIGIN_OFF: "skipped", UNREADABLE: "waiting"}.get(reason, "dead")
+
+
+def end_words(reason: str) -> str:
+    """Put into words what becomes of postbacks that have no URL to be sent to, for the command line."""
+    words = {"skipped": "skipped", "waiting": "kept until then"}
+    return words.get(end_of(reason), "dead until they are sent again")
+
+
+def route(account: Account | None, origin: str, group: str, url: str | None) -> tuple[str | None, str]:
+    """Find the URL of an event, or None and the reason why it is not sent.
+
+    A URL that came with the call needs no account; an origin that is off stays off.
+
+    Args:
+        account: the account, or None where the store has none of that name.
+        origin: the event's origin.
+        group: the event's group (catalogue: Groups).
+        url: the URL that came with the call, or None.
+    """
+    if account is None:
+        return (url, "") if url is not None else (None, UNKNOWN_ACCOUNT)
+    routed, reason = account.route(origin, group)
+    if url is not None and reason != ORIGIN_OFF:
+        return url, ""
+    return routed, reason

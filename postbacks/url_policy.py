@@ -1,0 +1,99 @@
+"""The URL policy: the networks, ports and schemes that workers send to, published by them in the broker.
+
+Whoever sets an account or pings a receiver may have another environment than the workers have, so a URL is
+judged by what the workers have published. The guard at their sockets (``guard.py``) decides all the same.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+from pydantic import ValidationError
+
+from postbacks import keys
+from postbacks.broker import broker_errors, client
+from postbacks.errors import InvalidAccount
+from postbacks.guard import early_refusal
+from postbacks.settings import Settings, load
+from postbacks.urls import redacted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+#: The settings that the guard asks.
+FIELDS: Final = ("allowed_networks", "denied_networks", "allowed_ports", "https_only")
+#: Seconds between two publications of a worker.
+PUBLISH_EVERY_S: Final = 20
+#: Seconds that a policy is taken for a running worker's: two of its publications may be lost.
+KEPT_S: Final = 3 * PUBLISH_EVERY_S
+
+
+def publish() -> None:
+    """Publish this worker's policy.
+
+    Raises:
+        BrokerError: the broker cannot be used.
+    """
+    policy = load().model_dump_json(include=set(FIELDS))
+    with broker_errors():
+        now_ms = _now_ms()
+        pipe = client().pipeline(transaction=True)
+        pipe.zadd(keys.URL_POLICIES, {policy: now_ms})
+        pipe.zremrangebyscore(keys.URL_POLICIES, "-inf", now_ms - KEPT_S * 1000)
+        pipe.expire(keys.URL_POLICIES, KEPT_S)
+        pipe.execute()
+
+
+def worker_policies() -> list[Settings]:
+    """Return the policies of the workers that run, the latest first; empty where none has published one.
+
+    Raises:
+        BrokerError: the broker cannot be used.
+    """
+    with broker_errors():
+        texts: list[bytes] = client().zrange(  # type: ignore[assignment]
+            keys.URL_POLICIES, "+inf", _now_ms() - KEPT_S * 1000, desc=True, byscore=True
+        )
+    return [policy for policy in map(_parsed, texts) if policy is not None]
+
+
+def check_urls(urls: Iterable[str], policies: Sequence[Settings]) -> list[str]:
+    """Check that URLs may be sent to, by the workers' policies or, where there are none, by this process's settings.
+
+    Returns:
+        Warnings, a sentence for each URL that some workers send to and others do not.
+
+    Raises:
+        InvalidAccount: no worker would send to one of the URLs.
+    """
+    warnings = []
+    for url in urls:
+        reasons = [early_refusal(url, policy) for policy in policies or [load()]]
+        refusals = [reason for reason in reasons if reason]
+        if refusals and len(refusals) == len(reasons):
+            judge, whose = ("the workers'", " of the workers") if policies else ("this process's", "")
+            raise InvalidAccount(
+                f"By {judge} settings, postbacks may not be sent to {redacted(url)}: {refusals[0]}. "
+                f"If they should, see POSTBACKS_ALLOWED_NETWORKS{whose} in docs/settings.md."
+            )
+        if refusals:
+            warnings.append(
+                f"the workers do not agree on {redacted(url)}: some of them refuse it ({refusals[0]}). "
+                "Give all of them the same settings."
+            )
+    return warnings
+
+
+def _now_ms() -> int:
+    seconds, microseconds = client().time()
+    return int(seconds) * 1000 + int(microseconds) // 1000
+
+
+def _parsed(text: bytes) -> Settings | None:
+    """Parse a policy into this process's settings; None for one that a newer version has written in another form."""
+    try:
+        fields: dict[str, Any] = json.loads(text)
+        return Settings(**{name: fields[name] for name in FIELDS})
+    except (ValueError, TypeError, KeyError, ValidationError):
+        return None
