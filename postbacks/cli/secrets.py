@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from postbacks.cli.accounts import account, no_account, refuse_older
+from postbacks.cli.accounts import account, no_account, publish, refuse_older
 from postbacks.cli.base import Command, Group, note, plain
 
 if TYPE_CHECKING:
@@ -60,7 +60,6 @@ def rotate(name: str, overlap_s: int) -> None:
     from postbacks import vault
     from postbacks.accounts import redis_accounts
     from postbacks.ledger.record import iso
-    from postbacks.settings import load
 
     fresh = vault.new_secret()
     sealed = vault.seal(fresh, name, "secret")
@@ -73,8 +72,9 @@ def rotate(name: str, overlap_s: int) -> None:
         return found.rotated(sealed, now_ms, overlap_s * 1000)
 
     now = redis_accounts().change(name, edit)
+    publish(now.name, now)
     click.echo(fresh)
-    note(f"This is the secret of {now.name} from now on (workers look every {load().profile_cache_s:g} s).")
+    note(f"This is the secret of {now.name} from now on.")
     note("Give it to the receiver's developers; it is not shown again.")
     ends = sorted(one.expires_ms for one in now.secrets if one.expires_ms is not None)
     if ends:
@@ -155,6 +155,7 @@ def remove(name: str) -> None:
         return found.model_copy(update={"secrets": ()})
 
     now = redis_accounts().change(name, edit)
+    publish(now.name, now)
     note(f"The postbacks of {now.name} are not signed any more.")
 
 

@@ -157,6 +157,21 @@ def test_old_seals_are_opened_until_they_are_sealed_anew_and_bound(rig, acme):
         assert sent() == 1
 
 
+def test_a_change_of_secrets_is_in_force_at_the_next_claim(rig, acme):
+    """The scripts' row has the version of the new one at once, so that a worker that knows another reads anew."""
+
+    def published():
+        return rig.client.hget(keys.ROUTES, "acme").decode().split("\n")[2]
+
+    seen = [published()]
+    for command in (("rotate", "acme", "--overlap", "0"), ("remove", "acme")):
+        assert call("account", "secret", *command).exit_code == 0
+        assert published() == redis_accounts().get("acme").version
+        seen.append(published())
+    assert seen[0] == seen[2] != seen[1]
+    assert acme() is not None
+
+
 def test_a_secret_is_removed(acme):
     rotate()
     assert call("account", "secret", "remove", "acme").exit_code == 0
