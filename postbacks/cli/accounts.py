@@ -71,7 +71,7 @@ def _url(name: str, what: str) -> Callable[[Callable[..., None]], Callable[..., 
         "postbacks account set acme --answer-timeout 5 --header 'X-Team: messaging'",
         "postbacks account set acme --url @url.txt --header @headers.txt",
         "postbacks account set acme --rate 50/s --max-transfers 4 --weight 3",
-        "postbacks account set acme --off ALL",
+        "postbacks account set quiet --off ALL",
     ),
 )
 @click.argument("name")
@@ -397,9 +397,7 @@ def list_(as_json: bool) -> None:
         note(f"Their rows cannot be read (postbacks account show says why): {plain(', '.join(unreadable))}.")
 
 
-@account.command(
-    cls=Command, examples=("postbacks account remove acme", "postbacks account remove acme --yes")
-)
+@account.command(cls=Command, examples=("postbacks account remove acme",))
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def remove(name: str, *, yes: bool) -> None:

@@ -291,6 +291,8 @@ CHECKS: dict[str, dict[str, Check]] = {
         f"postbacks resend {ID}": types(
             fill={ID: "order-17"}, code=1, says="only a dead or skipped one can be sent again"
         ),
+        # Nobody is there to be asked.
+        "postbacks account remove acme": types(code=2, says="say --yes"),
         f"postbacks cancel {ID}": types(fill={ID: "order-17"}, code=1, says="delivered"),
         "postbacks account set acme --url @url.txt --header @headers.txt": types(
             fill={
