@@ -42,6 +42,13 @@ _PIN = re.compile(r"sha256//[A-Za-z0-9+/]{43}=\Z")
 #: Secrets that may sign at a time: a signature takes 47 characters of a header.
 MAX_SECRETS: Final = 5
 
+#: Stored fields that a reader need not know to send the right thing to the right place: those of pace and patience.
+_NOT_NEEDED: Final = frozenset(
+    {"name", "connect_timeout_s", "answer_timeout_s", "weight", "rate", "max_transfers"}
+)
+#: Stored fields that no POST is made with.
+_PACE: Final = frozenset({"weight", "rate", "max_transfers"})
+
 #: Why a postback of an account is skipped, not sent (catalogue: Groups); ``routing.py`` has their words.
 UNKNOWN_ACCOUNT: Final = "unknown_account"
 UNREADABLE: Final = "account_unreadable"
@@ -99,6 +106,9 @@ class Account(BaseModel):
         weight: turns it gets where others get one, while both wait.
         rate: POSTs that may begin in a time, over all its groups and all workers: ``50/s``, ``30/min``.
         max_transfers: POSTs open at a time, over all its groups and all workers.
+        unreadable: its stored row cannot be read; nothing is sent for it until it is set anew.
+        unknown: fields of its stored row that this version does not know, and need not; they stay in the row.
+        unknown_needs: fields that whoever sends for it must know, and this version does not; so it is unreadable.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
@@ -120,8 +130,9 @@ class Account(BaseModel):
     weight: float = Field(1, ge=0.1, le=100)
     rate: str | None = None
     max_transfers: int | None = Field(None, ge=1, le=1_000_000)
-    #: Its stored row cannot be read; nothing is sent for it until it is set anew.
     unreadable: bool = Field(default=False, exclude=True)
+    unknown: dict[str, Any] = Field(default_factory=dict, exclude=True, repr=False)
+    unknown_needs: tuple[str, ...] = Field(default=(), exclude=True)
 
     @field_validator("name", mode="before")
     @classmethod
@@ -149,9 +160,22 @@ class Account(BaseModel):
     @cached_property
     def version(self) -> str:
         """Digest of all that its POSTs are made with: two readings of the account with the same one are the same."""
-        text = self.model_dump_json(exclude={"off", "weight", "rate", "max_transfers"})
-        off = ",".join(sorted(self.off))  # a set has another order in every process
-        return hashlib.blake2b(f"{text}{off}".encode(), digest_size=8).hexdigest()
+        fields = {name: value for name, value in self._stored().items() if name not in _PACE}
+        text = json.dumps(fields, sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+    def _stored(self) -> dict[str, Any]:
+        """Return the fields that are set, known or not: a version that knows more of them gets the same."""
+        fields = self.model_dump(mode="json", exclude_defaults=True)
+        if self.off:
+            fields["off"] = sorted(self.off)  # a set has another order in every process
+        return {**self.unknown, **fields}
+
+    def row(self) -> str:
+        """Return the row of our own store: the fields, and in ``needs`` the names of those that a sender must know."""
+        fields = self._stored()
+        needs = sorted(fields.keys() - self.unknown.keys() - _NOT_NEEDED)
+        return json.dumps({**fields, "needs": needs} if needs else fields)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Account:
         """Copy the account; the copy has a version of its own."""
@@ -217,21 +241,46 @@ class Account(BaseModel):
         return self.model_copy(update={"secrets": (Secret(value=sealed), *before)})
 
     def resealed(self) -> Account:
-        """The account with its secrets, client key and Authorization header sealed by the first key.
+        """The account with its secrets, client key and Authorization header sealed by the first key, and for it alone.
 
         Raises:
             BadSetting: the key is missing, or does not open one of them.
         """
-        again = [vault.seal(vault.unseal(secret.value)) for secret in self.secrets]
+
+        def again(sealed: str, field: vault.SealedField) -> str:
+            return vault.seal(vault.unseal(sealed, self.name, field), self.name, field)
+
         secrets = tuple(
-            Secret(value=value, expires_ms=secret.expires_ms)
-            for value, secret in zip(again, self.secrets, strict=True)
+            Secret(value=again(secret.value, "secret"), expires_ms=secret.expires_ms)
+            for secret in self.secrets
         )
-        others = {
-            name: sealed and vault.seal(vault.unseal(sealed))
-            for name, sealed in (("client_key", self.client_key), ("authorization", self.authorization))
-        }
-        return self.model_copy(update={"secrets": secrets, **others})
+        key = self.client_key and again(self.client_key, "client_key")
+        authorization = self.authorization and again(self.authorization, "authorization")
+        return self.model_copy(update={"secrets": secrets, "client_key": key, "authorization": authorization})
+
+    def check_known(self) -> None:
+        """Check that this version knows all that whoever sends for the account, or changes it, must know.
+
+        Raises:
+            InvalidAccount: says what it does not know, and what to do.
+        """
+        if self.unknown_needs:
+            raise InvalidAccount(
+                f"Account {self.name} needs {', '.join(self.unknown_needs)}, which this version of postbacks does not "
+                "know: its postbacks wait for workers of the newer version, whose commands can change it."
+            )
+
+    def check_readable(self) -> None:
+        """Check that the account could be read from its store.
+
+        Raises:
+            InvalidAccount: says why not, and what to do.
+        """
+        self.check_known()
+        if self.unreadable:
+            raise InvalidAccount(
+                f"The stored row of account {self.name} cannot be read; set the account anew first (--url)."
+            )
 
     def shown(self) -> dict[str, Any]:
         """The account as a listing shows it: no passwords, no secrets, no values of headers."""
@@ -250,7 +299,10 @@ class Account(BaseModel):
             "secrets": secrets,
         }
         pacing = {"weight": self.weight, "rate": self.rate, "max_transfers": self.max_transfers}
-        return {"name": self.name, **shown_urls, "off": sorted(self.off), **limits, **extra, **tls, **pacing}
+        trouble = {"unreadable": True} if self.unreadable else {}
+        return {
+            "name": self.name, **shown_urls, "off": sorted(self.off), **limits, **extra, **tls, **pacing, **trouble
+        }  # fmt: skip
 
 
 @runtime_checkable
@@ -287,9 +339,17 @@ class RedisAccounts:
         return self.get_many([name]).get(name)
 
     def set(self, account: Account) -> None:
-        """Store an account, replacing one of the same name."""
-        with broker_errors():
-            self._client.hset(keys.ACCOUNTS, account.name, account.model_dump_json())
+        """Store an account, replacing one of the same name; what its row has of a newer version stays in it.
+
+        Raises:
+            InvalidAccount: the row needs what this version does not know.
+        """
+
+        def replace(stored: Account | None, _now_ms: int) -> Account:
+            kept = {} if stored is None else stored.unknown
+            return account.model_copy(update={"unknown": {**kept, **account.unknown}})
+
+        self.change(account.name, replace)
 
     def change(self, name: str, edit: Callable[[Account | None, int], Account]) -> Account:
         """Store what ``edit`` makes of an account; a change that another makes meanwhile is not lost.
@@ -298,6 +358,9 @@ class RedisAccounts:
             name: the account's name.
             edit: gets the account (None where there is none) and the broker's time in ms; called again when
                 the accounts changed between its read and its write. What it raises leaves all as it was.
+
+        Raises:
+            InvalidAccount: the row needs what this version does not know, and would lose.
         """
         with broker_errors(), self._client.pipeline() as pipe:
             while True:
@@ -306,9 +369,12 @@ class RedisAccounts:
                     text: Any = pipe.hget(keys.ACCOUNTS, name)
                     clock: Any = pipe.time()
                     now_ms = clock[0] * 1000 + clock[1] // 1000
-                    after = edit(None if text is None else _read(name, text), now_ms)
+                    before = None if text is None else _read(name, text)
+                    if before is not None:
+                        before.check_known()
+                    after = edit(before, now_ms)
                     pipe.multi()
-                    pipe.hset(keys.ACCOUNTS, name, after.model_dump_json())
+                    pipe.hset(keys.ACCOUNTS, name, after.row())
                     pipe.execute()
                 except WatchError:  # somebody else succeeded, so this ends
                     continue
@@ -327,22 +393,42 @@ class RedisAccounts:
 
 
 def _read(name: str, text: bytes) -> Account:
-    """One stored account. Fields of a newer version are left out; what cannot be read at all says so.
+    """Read one stored account; what cannot be read, or needs what this version does not know, says so.
 
     One account's bad row must not stop the others' postbacks, nor keep the row from being set anew.
     """
     try:
-        return _parsed(text)
-    except (ValueError, TypeError, AttributeError, PostbacksError) as error:
-        log.error("account.unreadable", f"set it anew: {str(error)[:300]}", account=name)  # noqa: TRY400
-        return Account.model_construct(name=name, unreadable=True)
+        account = _parsed(name, text)
+    except (ValueError, TypeError, AttributeError, RecursionError, PostbacksError) as error:
+        account = Account.model_construct(name=name, unreadable=True, unknown_needs=_unknown_parts(error))
+        if not account.unknown_needs:
+            log.error("account.unreadable", f"set it anew: {str(error)[:300]}", account=name)  # noqa: TRY400
+    if account.unknown_needs:
+        needs = ", ".join(account.unknown_needs)[:300]
+        log.error("account.unreadable", f"a newer version of postbacks is needed, for {needs}", account=name)
+    return account
+
+
+def _unknown_parts(error: Exception) -> tuple[str, ...]:
+    """Return the parts of known fields that are not known (``secrets.0.algorithm``), where nothing else is wrong."""
+    faults = error.errors() if isinstance(error, ValidationError) else []
+    if any(fault["type"] != "extra_forbidden" for fault in faults):
+        return ()
+    return tuple(".".join(map(str, fault["loc"])) for fault in faults)
 
 
 @lru_cache(maxsize=10_000)
-def _parsed(text: bytes) -> Account:
-    """An account of its row; the same row, which is read every second, is the same account."""
+def _parsed(name: str, text: bytes) -> Account:
+    """Parse the row of an account; the same row, which is read every second, is the same account."""
     data = json.loads(text)
-    return Account(**{field: value for field, value in data.items() if field in Account.model_fields})
+    if not isinstance(data, dict) or check_name(data.get("name")) != name:
+        raise InvalidAccount("the row is not this account's")  # another's seals would open in it
+    known = {field for field, info in Account.model_fields.items() if not info.exclude}
+    unknown_needs = tuple(str(field) for field in data.pop("needs", ()) if field not in known)
+    if unknown_needs:
+        return Account.model_construct(name=name, unreadable=True, unknown_needs=unknown_needs)
+    unknown = {field: data.pop(field) for field in data.keys() - known}
+    return Account(**data, unknown=unknown)
 
 
 def find_accounts(store: AccountStore, names: Iterable[str]) -> Mapping[str, Account]:

@@ -1,22 +1,37 @@
-"""Secrets at rest: sealed with a key that the broker does not have.
+"""Secrets at rest: sealed with a key that the broker does not have, for one field of one account.
 
-``POSTBACKS_SECRET_KEY`` holds one or more Fernet keys, comma-separated. The first seals, all open: to
-change the key, put a new one in front, seal everything anew (``postbacks account secret reseal``),
-then take the old one out.
+``POSTBACKS_SECRET_KEY`` holds one or more keys (32 random bytes as base64), comma-separated. The first seals, all open:
+to change the key, put a new one in front, seal everything anew (``postbacks account secret reseal``), then take the old
+one out.
+
+==============  =====================================================================================
+``sealed:2:…``  AES-256-GCM. Account and field are its associated data: copied elsewhere it does not open
+``sealed:…``    Fernet, as 0.1.0 sealed: opened wherever it stands, until it is sealed anew
+==============  =====================================================================================
 """
 
 from __future__ import annotations
 
 import base64
 import secrets
-from typing import Final
+from typing import Final, Literal
 
-from cryptography.fernet import Fernet, InvalidToken, MultiFernet
+from cryptography.exceptions import InvalidTag
+from cryptography.fernet import Fernet, InvalidToken
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from postbacks.errors import BadSetting
 from postbacks.settings import load
 
 _SEALED: Final = "sealed:"
+#: Begins as the seals before it: 0.1.0 takes it for one that its key does not open, and keeps the account's postbacks.
+#: Without that it would take the text for a plain secret, and sign with it.
+_BOUND: Final = "sealed:2:"
+_NONCE_BYTES: Final = 12
+#: Fields of an account that are sealed; all its signing secrets are of one.
+SealedField = Literal["secret", "client_key", "authorization"]
 _HOW: Final = (
     "make one with `postbacks account secret new-key` and set it for whoever sets secrets and for the workers"
 )
@@ -32,13 +47,15 @@ def new_secret() -> str:
     return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
 
 
-def seal(text: str) -> str:
-    """Encrypt a text for the store.
+def seal(text: str, account: str, field: SealedField) -> str:
+    """Encrypt a text for the store, for this field of this account alone.
 
     Raises:
         BadSetting: there is no key, or it is none.
     """
-    return _SEALED + _fernet().encrypt(text.encode()).decode()
+    nonce = secrets.token_bytes(_NONCE_BYTES)
+    sealed = _cipher(_keys()[0]).encrypt(nonce, text.encode(), _binding(account, field))
+    return _BOUND + base64.urlsafe_b64encode(nonce + sealed).decode()
 
 
 def is_sealed(value: str) -> bool:
@@ -46,28 +63,46 @@ def is_sealed(value: str) -> bool:
     return value.startswith(_SEALED)
 
 
-def unseal(value: str) -> str:
-    """Decrypt what ``seal`` made; a plain value is returned as it is.
+def unseal(value: str, account: str, field: SealedField) -> str:
+    """Decrypt what ``seal`` made for this field of this account; a plain value is returned as it is.
 
     Raises:
-        BadSetting: the key is missing, or is not the one it was sealed with.
+        BadSetting: the key is missing, or is not the one it was sealed with; or it was sealed for somewhere else.
     """
     if not is_sealed(value):
         return value
-    try:
-        return _fernet().decrypt(value.removeprefix(_SEALED).encode()).decode()
-    except InvalidToken:
-        raise BadSetting(
-            "POSTBACKS_SECRET_KEY does not open an account's secret: it was sealed with another key. "
-            "Add that key behind the present one, separated by a comma."
-        ) from None
+    for key in _keys():
+        try:
+            if not value.startswith(_BOUND):
+                return Fernet(key).decrypt(value.removeprefix(_SEALED)).decode()
+            sealed = base64.urlsafe_b64decode(value.removeprefix(_BOUND))
+            nonce, text = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]
+            return _cipher(key).decrypt(nonce, text, _binding(account, field)).decode()
+        except (InvalidTag, InvalidToken, ValueError):
+            continue
+    raise BadSetting(
+        "POSTBACKS_SECRET_KEY does not open an account's secret: it was sealed with another key, or for another "
+        "account or field. Add that key behind the present one, separated by a comma."
+    )
 
 
-def _fernet() -> MultiFernet:
+def _binding(account: str, field: SealedField) -> bytes:
+    return f"{field}:{account}".encode()
+
+
+def _cipher(key: str) -> AESGCM:
+    """Return the cipher of bound seals: its key is derived, so that no key serves two algorithms."""
+    derive = HKDF(algorithm=SHA256(), length=32, salt=None, info=b"postbacks sealed:2")
+    return AESGCM(derive.derive(base64.urlsafe_b64decode(key)))
+
+
+def _keys() -> list[str]:
     keys = [key.strip() for key in load().secret_key.get_secret_value().split(",") if key.strip()]
     if not keys:
         raise BadSetting(f"POSTBACKS_SECRET_KEY is not set; {_HOW}.")
     try:
-        return MultiFernet([Fernet(key) for key in keys])
+        for key in keys:
+            Fernet(key)
     except ValueError:
         raise BadSetting(f"POSTBACKS_SECRET_KEY is no key; {_HOW}.") from None
+    return keys

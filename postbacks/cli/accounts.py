@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from postbacks.cli import arguments
 from postbacks.cli.base import (
     Command,
     Group,
@@ -19,6 +20,7 @@ from postbacks.cli.base import (
     print_table,
     seconds,
 )
+from postbacks.cli.older import refuse_move_beside_older, refuse_older, refuse_removal_beside_older
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,7 +56,11 @@ def _limit(name: str, what: str) -> Callable[[Callable[..., None]], Callable[...
 
 
 def _file(name: str, what: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    return click.option(name, type=click.File("rb"), metavar="FILE", help=what)
+    return click.option(name, type=click.File("rb"), metavar="FILE", callback=arguments.file, help=what)
+
+
+def _url(name: str, what: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    return click.option(name, metavar="URL", callback=arguments.text, help=what)
 
 
 @account.command(
@@ -64,14 +70,15 @@ def _file(name: str, what: str) -> Callable[[Callable[..., None]], Callable[...,
         "postbacks account set acme --url https://acme.example/postbacks",
         "postbacks account set acme --url https://acme.example/all --mo-url https://acme.example/mo --off SMS_MT",
         "postbacks account set acme --answer-timeout 5 --header 'X-Team: messaging'",
+        "postbacks account set acme --url @url.txt --header @headers.txt",
         "postbacks account set acme --rate 50/s --max-transfers 4 --weight 3",
-        "postbacks account set acme --off ALL",
+        "postbacks account set quiet --off ALL",
     ),
 )
 @click.argument("name")
-@click.option("--url", help="The Postback URL. User and password in it become basic auth.")
-@click.option("--mo-url", help="For SMS_MO and MMS_MO, instead of the Postback URL.")
-@click.option("--pass-url", help="For GENERATE_PASS, instead of the Postback URL.")
+@_url("--url", "The Postback URL. User and password in it become basic auth.")
+@_url("--mo-url", "For SMS_MO and MMS_MO, instead of the Postback URL.")
+@_url("--pass-url", "For GENERATE_PASS, instead of the Postback URL.")
 @click.option(
     "--off", multiple=True, metavar="ORIGIN", help="Switch an origin off, or ALL; may be given again."
 )
@@ -82,6 +89,7 @@ def _file(name: str, what: str) -> Callable[[Callable[..., None]], Callable[...,
     "headers",
     multiple=True,
     metavar="'NAME: VALUE'",
+    callback=arguments.texts,
     help="Add a header to every POST; may be given again. 'NAME:' takes it off. Authorization is encrypted in the store.",
 )
 @_file("--ca-bundle", "PEM certificates to trust instead of the system's.")
@@ -124,6 +132,9 @@ def set_(
 ) -> None:
     """Set an account's URLs, limits, pace, headers and TLS.
 
+    A URL with a password, and headers, may stand in a file (@FILE, a header a line) or on standard input (-), so that
+    no list of processes shows them.
+
     URLs and --off are a whole: where any of them is given, one that is not given here the account does not have any
     more. --off ALL alone says that the account wants nothing, and leaves its URLs. Everything else, secrets among it,
     stays as it is unless it is given here or dropped.
@@ -131,7 +142,6 @@ def set_(
     from postbacks.accounts import Account, build_account, redis_accounts
     from postbacks.broker import check
     from postbacks.catalogue import ORIGINS
-    from postbacks.cli.older import refuse_move_beside_older
     from postbacks.url_policy import check_urls, worker_policies
 
     given: dict[str, Any] = {key: value for key, value in plain_options.items() if value}
@@ -142,7 +152,7 @@ def set_(
     }
     lines = _headers(headers)
     authorization = _take_authorization(lines)
-    given |= _tls(ca_bundle, client_cert, client_key)
+    given |= _tls(name, ca_bundle, client_cert, client_key)
     wants_nothing = "ALL" in off
     if off:
         given["off"] = frozenset(ORIGINS) if wants_nothing else frozenset(off)
@@ -158,7 +168,9 @@ def set_(
         authorization=authorization or None,
     )
     if authorization is not None:
-        given["authorization"] = _sealed_authorization(authorization)
+        given["authorization"] = _sealed_authorization(authorization, name)
+    if "client_key" in given:
+        refuse_older("would not open the client key: the account's postbacks would wait")
     if whole and not (wants_nothing and asked.url is asked.mo_url is asked.pass_url is None):
         given |= {key: getattr(asked, key) for key in _LABELS}
     dropped = {
@@ -174,6 +186,10 @@ def set_(
         before = found
         if found is None and not whole:
             raise _no_url()
+        if found is not None and found.unreadable:
+            if not whole:
+                found.check_readable()
+            found = None
         base = found or Account(name=asked.name)
         kept = {} if "headers" in drop else _without(base.headers, lines)
         changed = base.model_copy(update={**dropped, **given, "headers": {**kept, **asked.headers}})
@@ -195,6 +211,10 @@ def set_(
         note(f"Account {now.name} is set.")
         return
     note(f"Account {now.name} is {'replaced' if whole else 'changed'}.")
+    if before.unreadable:
+        note(
+            "Its stored row could not be read: secrets, headers and all else that is not given here are gone."
+        )
     _note_what_is_gone(before.shown(), now.shown())
 
 
@@ -219,7 +239,8 @@ def _headers(lines: tuple[str, ...]) -> dict[str, str]:
     for line in lines:
         name, colon, value = line.partition(":")
         if not colon:
-            raise click.UsageError(f"--header {plain(name)[:60]!r} has no colon: write 'NAME: VALUE'.")
+            # Not repeated: in a file it may be a secret that stands there alone.
+            raise click.UsageError("--header: a line has no colon: write 'NAME: VALUE'.")
         # Spaces around it alone: a line's end in a header is to be refused, and not taken off.
         headers[name] = value.strip(" \t")
     return headers
@@ -233,19 +254,14 @@ def _take_authorization(lines: dict[str, str]) -> str | None:
     return lines.pop(names[0]) if names else None
 
 
-def _sealed_authorization(text: str) -> str | None:
-    """Seal the value of an Authorization header for the store; None for an empty one.
-
-    Workers of versions before it would send without it, so it is refused while one of them works.
-    """
-    from postbacks.cli.older import refuse_beside_older
-    from postbacks.doctor.versions import AUTHORIZATION_SINCE
+def _sealed_authorization(text: str, account: str) -> str | None:
+    """Seal the value of an Authorization header for an account's row; None for an empty one."""
     from postbacks.vault import seal
 
     if not text:
         return None
-    sealed = seal(text)
-    refuse_beside_older(AUTHORIZATION_SINCE, "send without the header Authorization")
+    sealed = seal(text, account, "authorization")
+    refuse_older("would send without the header Authorization")
     return sealed
 
 
@@ -255,9 +271,9 @@ def _without(headers: dict[str, str], names: dict[str, str]) -> dict[str, str]:
 
 
 def _tls(
-    ca_bundle: BinaryIO | None, client_cert: BinaryIO | None, client_key: BinaryIO | None
+    account: str, ca_bundle: BinaryIO | None, client_cert: BinaryIO | None, client_key: BinaryIO | None
 ) -> dict[str, str]:
-    """The files' texts, checked; the private key sealed."""
+    """Return the files' texts, checked; the private key sealed for the account's row."""
     if (client_cert is None) != (client_key is None):
         raise click.UsageError("--client-cert and --client-key belong together: give both.")
     if ca_bundle is None and client_cert is None:
@@ -268,7 +284,8 @@ def _tls(
     given = {} if ca_bundle is None else {"ca_bundle": certificates(ca_bundle, "--ca-bundle")}
     if client_cert is not None and client_key is not None:
         given["client_cert"] = certificates(client_cert, "--client-cert")
-        given["client_key"] = seal(private_key(client_key, "--client-key", given["client_cert"]))
+        key = private_key(client_key, "--client-key", given["client_cert"])
+        given["client_key"] = seal(key, account, "client_key")
     return given
 
 
@@ -294,6 +311,7 @@ def show(name: str, as_json: bool) -> None:
     found = store().get_many([name]).get(name)
     if found is None:
         raise no_account(name)
+    found.check_readable()
     if as_json:
         print_json(found.shown())
         return
@@ -355,11 +373,11 @@ def list_(as_json: bool) -> None:
     for each in found:
         add_row(table, each.name, *_urls(each).values())
     print_table(table)
+    if unreadable := [each.name for each in found if each.unreadable]:
+        note(f"Their rows cannot be read (postbacks account show says why): {plain(', '.join(unreadable))}.")
 
 
-@account.command(
-    cls=Command, examples=("postbacks account remove acme", "postbacks account remove acme --yes")
-)
+@account.command(cls=Command, examples=("postbacks account remove acme",))
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def remove(name: str, *, yes: bool) -> None:
@@ -370,7 +388,6 @@ def remove(name: str, *, yes: bool) -> None:
     `postbacks account set NAME --off ALL`.
     """
     from postbacks.accounts import redis_accounts
-    from postbacks.cli.older import refuse_removal_beside_older
 
     accounts = redis_accounts()
     account = accounts.get(name)

@@ -1,4 +1,4 @@
-"""Which changes of an account are refused while a worker of an older version works, as it would send them wrongly."""
+"""Changes of accounts that are refused while a worker of an older version works, which would do harm with them."""
 
 from __future__ import annotations
 
@@ -8,47 +8,41 @@ if TYPE_CHECKING:
     from postbacks.accounts import Account
 
 
-def refuse_beside_older(first: str, what: str) -> None:
-    """Raise InvalidAccount while a loop or a tick works of a version before ``first``.
+def refuse_older(harm: str) -> None:
+    """Refuse a change while a worker works of a version that would do harm with it.
 
-    Args:
-        first: the first version that does it rightly.
-        what: what an older one would do, as the sentence goes on.
+    Raises:
+        InvalidAccount: one works; says what it would do.
     """
     from postbacks.broker import client
-    from postbacks.doctor.versions import is_before, read_versions
+    from postbacks.doctor.versions import SEALS_SINCE, is_before, read_versions
     from postbacks.errors import InvalidAccount
     from postbacks.queue.scripts import Scripts
 
     older = [
         f"{version} {' and '.join(sorted(work))}"
         for version, work in sorted(read_versions(Scripts(client())).items())
-        if is_before(version, first)
+        if is_before(version, SEALS_SINCE)
     ]
     if older:
         raise InvalidAccount(
-            f"A worker of an older version is at work ({', '.join(older)}) and would {what}. Replace it first; a minute "
-            "after its last tick this can be done (docs/upgrading.md)."
+            f"A worker of an older version is at work ({', '.join(older)}) and {harm}. "
+            "Replace it first; a minute after its last tick this can be done (docs/upgrading.md)."
         )
 
 
 def refuse_move_beside_older(before: Account, after: Account) -> None:
     """Refuse that an account with credentials leaves a host: an older worker takes those that it has to where it was."""
-    from postbacks.doctor.versions import FOLLOWING_SINCE
-
     if _endpoints(before) - _endpoints(after) and (_has_credentials(before) or _has_credentials(after)):
-        refuse_beside_older(
-            FOLLOWING_SINCE,
-            "send what waits to the old URL, with the credentials that the account has by then",
+        refuse_older(
+            "would send what waits to the old URL, with the credentials that the account has by then"
         )
 
 
 def refuse_removal_beside_older(account: Account) -> None:
     """Refuse that an account with credentials is removed: an older worker sends what waits unsigned and without them."""
-    from postbacks.doctor.versions import FOLLOWING_SINCE
-
     if _has_credentials(account):
-        refuse_beside_older(FOLLOWING_SINCE, "send what waits all the same, unsigned and without its headers")
+        refuse_older("would send what waits all the same, unsigned and without its headers")
 
 
 def _endpoints(account: Account) -> set[str]:

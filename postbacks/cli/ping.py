@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import click
 
+from postbacks.cli import arguments
 from postbacks.cli.base import Command, json_option, note, plain, print_json
 
 if TYPE_CHECKING:
@@ -44,9 +45,14 @@ class _Step(NamedTuple):
         "postbacks ping acme --event event.json",
     ),
 )
-@click.argument("target", metavar="ACCOUNT|URL")
+@click.argument("target", metavar="ACCOUNT|URL", callback=arguments.text)
 @click.option(
-    "--event", "file", type=click.File("rb"), metavar="FILE", help="Send this event instead of a SUB N301."
+    "--event",
+    "file",
+    type=click.File("rb"),
+    metavar="FILE",
+    callback=arguments.file,
+    help="Send this event instead of a SUB N301.",
 )
 @json_option
 def ping(target: str, file: BinaryIO | None, as_json: bool) -> None:
@@ -55,6 +61,8 @@ def ping(target: str, file: BinaryIO | None, as_json: bool) -> None:
     It goes out at once, from this machine: not through the queue, and nothing of it stands in the ledger. It is a true
     SUB N301 with the header Postback-Test: 1, sent as the account's are (its URL, limits, headers, TLS, signatures),
     and to the networks and ports that the workers send to.
+
+    A URL with a password may stand in a file (@FILE) or on standard input (-).
 
     Waits up to 3 times longer than the limits, to tell by how much they are missed.
 
@@ -129,6 +137,7 @@ def _target(target: str, event: Event) -> _Target:
         raise UnknownAccount(
             f"There is no account {name!r}: make it (postbacks account set {name} --url https://…) or give a URL."
         )
+    account.check_known()
     url, reason = route(account, event.origin, event.group, None)
     if url is None:
         words = reason_words(reason, event.origin, f"Account {name}")

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from postbacks.cli.accounts import account, no_account
-from postbacks.cli.base import Command, Group, note
+from postbacks.cli.accounts import account, no_account, publish
+from postbacks.cli.base import Command, Group, note, plain
+from postbacks.cli.older import refuse_older
 
 if TYPE_CHECKING:
     from postbacks.accounts import Account
@@ -59,25 +60,22 @@ def rotate(name: str, overlap_s: int) -> None:
     """
     from postbacks import vault
     from postbacks.accounts import redis_accounts
-    from postbacks.errors import InvalidAccount
     from postbacks.ledger.record import iso
-    from postbacks.settings import load
 
     fresh = vault.new_secret()
-    sealed = vault.seal(fresh)
+    sealed = vault.seal(fresh, name, "secret")
+    refuse_older("would not open the secret: the account's postbacks would wait")
 
     def edit(found: Account | None, now_ms: int) -> Account:
         if found is None:
             raise no_account(name)
-        if found.unreadable:
-            raise InvalidAccount(
-                f"The stored row of account {name} cannot be read; set the account anew first."
-            )
+        found.check_readable()
         return found.rotated(sealed, now_ms, overlap_s * 1000)
 
     now = redis_accounts().change(name, edit)
+    publish(now.name, now)
     click.echo(fresh)
-    note(f"This is the secret of {now.name} from now on (workers look every {load().profile_cache_s:g} s).")
+    note(f"This is the secret of {now.name} from now on.")
     note("Give it to the receiver's developers; it is not shown again.")
     ends = sorted(one.expires_ms for one in now.secrets if one.expires_ms is not None)
     if ends:
@@ -95,7 +93,9 @@ def new_key() -> None:
 
 @secret.command(cls=Command, examples=("postbacks account secret reseal",))
 def reseal() -> None:
-    """Encrypt all secrets anew, with the first key.
+    """Encrypt all secrets anew, with the first key, each for its account alone.
+
+    What is encrypted for one account does not open in another's row. What 0.1.0 encrypted does, until this is called.
 
     The way to change the key: put a new one in front of POSTBACKS_SECRET_KEY (new,old), for whoever sets secrets and
     for the workers; call this; then take the old one out.
@@ -105,6 +105,8 @@ def reseal() -> None:
 
     accounts = redis_accounts()
     secrets = keys = headers = 0
+    unreadable: list[str] = []
+    refuse_older("would not open what is sealed anew: all that it sends for these accounts would wait")
 
     def edit(found: Account | None, _now_ms: int) -> Account:
         if found is None:  # removed since it was listed
@@ -112,6 +114,9 @@ def reseal() -> None:
         return found.resealed()
 
     for one in accounts.all():
+        if one.unreadable:
+            unreadable.append(one.name)
+            continue
         if not one.secrets and one.client_key is None and one.authorization is None:
             continue
         try:
@@ -127,6 +132,11 @@ def reseal() -> None:
     if headers:
         counts = f"{secrets} secrets, {keys} client keys and {headers} Authorization headers"
     note(f"Sealed anew with the first key: {counts}.")
+    if unreadable:
+        raise click.ClickException(
+            f"Not sealed anew, since this version cannot read their rows: {plain(', '.join(unreadable))}. "
+            "Keep the keys that they are sealed with."
+        )
 
 
 @secret.command(cls=Command, examples=("postbacks account secret remove acme",))
@@ -146,6 +156,7 @@ def remove(name: str) -> None:
         return found.model_copy(update={"secrets": ()})
 
     now = redis_accounts().change(name, edit)
+    publish(now.name, now)
     note(f"The postbacks of {now.name} are not signed any more.")
 
 

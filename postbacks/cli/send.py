@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 
 import click
 
+from postbacks.cli import arguments
 from postbacks.cli.base import Command, json_option, note, plain, print_json, seconds
 from postbacks.cli.ledger import reason_words, write_document
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 #: Seconds between two looks at the ledger while ``--wait`` lasts.
 _LOOK_EVERY_S: Final = 0.1
 
-_file = click.argument("file", type=click.File("rb"))
+_file = click.argument("file", type=click.File("rb"), callback=arguments.file)
 
 
 @click.command(
@@ -53,7 +54,11 @@ def render(file: BinaryIO) -> None:
 )
 @click.argument("account")
 @_file
-@click.option("--url", help="Send there instead of to the account's URL; the account need not exist.")
+@click.option(
+    "--url",
+    callback=arguments.text,
+    help=f"Send there instead of to the account's URL; the account need not exist. {arguments.HOW}",
+)
 @click.option(
     "--id", "postback_id", metavar="ID", help="The postback's id; the same id sent again is one postback."
 )

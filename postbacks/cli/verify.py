@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 
 import click
 
+from postbacks.cli import arguments
 from postbacks.cli.base import Command, json_option, plain, print_json, seconds
 
 if TYPE_CHECKING:
@@ -49,6 +50,17 @@ class Finding:
         return self.reason == "ok"
 
 
+def _files(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    """Read secrets that stand in files; standard input is the request."""
+    if "-" in values:
+        raise click.BadParameter(
+            "standard input is the request; give the secret as @FILE or in POSTBACKS_VERIFY_SECRET.",
+            ctx,
+            param,
+        )
+    return arguments.texts(ctx, param, values)
+
+
 @click.command(
     cls=Command,
     examples=(
@@ -64,7 +76,8 @@ class Finding:
     envvar="POSTBACKS_VERIFY_SECRET",
     show_envvar=True,
     metavar="whsec_…",
-    help="The account's secret; may be given again during an overlap.",
+    callback=_files,
+    help="The account's secret; may be given again during an overlap. @FILE keeps it out of lists of processes.",
 )
 @click.option(
     "--tolerance",

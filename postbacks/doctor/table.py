@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
 from postbacks import sentinel
-from postbacks.doctor import broker_checks, process_checks, survey
+from postbacks.doctor import account_checks, broker_checks, process_checks, survey
 from postbacks.doctor.broker_checks import duration
 from postbacks.ledger.record import SCHEMA
 
@@ -275,6 +275,21 @@ CHECKS: Final = (
         "It is for their owners: `postbacks ping ACCOUNT` says what a connection meets. Where it is all of them, "
         "look at the workers' own network, proxy and name servers.",
         _scene(process_checks.unreached),
+    ),
+    Check(
+        "standing-still", "note", "accounts whose postbacks wait though nothing can be sent for them",
+        "Accounts stand still: what waits for them is kept, and nothing is sent",
+        "gone: set it again, or let what waits end as dead after POSTBACKS_ACCOUNT_REMOVED_KEEP_S. unreadable: set it "
+        "anew, or run the newer version that wrote it. unusable: the workers' POSTBACKS_SECRET_KEY does not open its "
+        "secrets, or all have expired.",
+        _scene(account_checks.standing_still),
+    ),
+    Check(
+        "unrouted", "note", "the latest events of accounts that nobody knows, or that have no URL for them",
+        "Events come that have nowhere to go; they are dead, and kept for a day",
+        "Set the account (`--off ALL` if it wants nothing), or correct the name in the program that sends; then "
+        "`postbacks resend --all-dead --account NAME`.",
+        _scene(account_checks.unrouted),
     ),
     Check(
         survey.LANES_STUCK, "wrong",

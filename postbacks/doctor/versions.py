@@ -17,10 +17,9 @@ if TYPE_CHECKING:
 
 #: Seconds for which a tick counts as the work of its version.
 RECENT_S: Final = 60.0
-#: The first version whose workers send an account's Authorization header.
-AUTHORIZATION_SINCE: Final = "0.2.0"
-#: The first version whose workers send a postback where its account says at that time.
-FOLLOWING_SINCE: Final = "0.2.0"
+#: The first version whose workers send an account's Authorization header, open a seal that is bound to its account, and
+#: send a postback where its account says at that time.
+SEALS_SINCE: Final = "0.2.0"
 
 
 def versions_at_work(

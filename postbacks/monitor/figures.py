@@ -67,6 +67,7 @@ class Figures:
         work: wake-ups in the workers' queue.
         waiting: by group and by whether the lane fails.
         quarantined: in flight when their process died; an examiner tries them.
+        still: waiting for accounts for which nothing can be sent; not among ``waiting``.
         starting: endpoints that have failed to connect and are not yet as before.
         parked: waiting for a countdown.
         parked_overdue_s: seconds since the first countdown ended that no tick has seen to.
@@ -90,6 +91,7 @@ class Figures:
     work: int = 0
     waiting: list[Waiting] = field(default_factory=list)
     quarantined: int = 0
+    still: int = 0
     starting: int = 0
     parked: int = 0
     parked_overdue_s: float = 0.0
@@ -192,8 +194,11 @@ def _lanes(
     waiting = {(group, failing): Waiting(group, failing) for group in GROUPS for failing in (False, True)}
     backlog: dict[str, int] = {}
     now_ms = 0
-    for page_ms, rows, accounts, claims in _pages(client, settings, figures, deadline_s, clock_offset_ms):
+    for page_ms, rows, accounts, claims, still in _pages(
+        client, settings, figures, deadline_s, clock_offset_ms
+    ):
         now_ms = page_ms
+        figures.still += still
         for group, failing, count, oldest_ms, account, longest in rows:
             one = waiting[group.decode(), bool(failing)]
             one.count += count
@@ -217,7 +222,7 @@ def _lanes(
 
 def _pages(
     client: redis.Redis, settings: Settings, figures: Figures, deadline_s: float, clock_offset_ms: int
-) -> Iterator[tuple[int, Sequence[Any], Sequence[Any], Sequence[Any]]]:
+) -> Iterator[tuple[int, Sequence[Any], Sequence[Any], Sequence[Any], int]]:
     cursor = b"0"
     for _ in range(PAGES_MAX):
         arguments = (
@@ -230,8 +235,8 @@ def _pages(
         )
         # Read-only, so that a user who may only read can ask; to run it by its digest would need a right to load it.
         reply: Any = client.eval_ro(_source(), len(KEYS), *KEYS, *arguments)
-        now_ms, cursor, rows, accounts, claims = reply
-        yield now_ms, rows, accounts, claims
+        now_ms, cursor, rows, accounts, claims, still = reply
+        yield now_ms, rows, accounts, claims, still
         if cursor == b"0":
             return
         if time.monotonic() >= deadline_s:

@@ -3,14 +3,15 @@
 -- ARGV[2] cursor of the page, 0 first   ARGV[3] accounts a page, about   ARGV[4] ms from a failure to its resend
 -- ARGV[5] claims of a loop up to which they are counted one by one; of more a sample is taken
 -- ARGV[6..] the groups
--- Returns {now, next cursor, rows, accounts, claims}: rows {group, failing 0/1, waiting, oldest_ms or 0, account,
+-- Returns {now, next cursor, rows, accounts, claims, still}: rows {group, failing 0/1, waiting, oldest_ms or 0, account,
 --   longest} (oldest_ms: since when the longest waiting one could be sent; the account whose lane has most waiting, and
 --   how many), accounts {name, open postbacks, …}, claims {token, lease's
---   end, claimed, of them with a POST that may be open}; claims come with the first page alone.
+--   end, claimed, of them with a POST that may be open}; claims come with the first page alone; still: how many wait for accounts for which nothing can
+--   be sent (`queue/routes.py`), which are in no row.
 local cursor, page, resend_ms, count_max = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local FIRST = 6
 
-local rows, found = {}, {}
+local rows, found, still = {}, {}, 0
 for i = FIRST, #ARGV do
   for failing = 0, 1 do
     local row = { ARGV[i], failing, 0, 0, '', 0 }
@@ -27,12 +28,20 @@ local function waiting_since(id)
   return since
 end
 
+-- whether an account has a row that says that nothing can be sent for it
+local function stands_still(account)
+  local state = string.match(redis.call('HGET', ROUTES, account) or '', '^%d+\n(%a+)\n')
+  return state and state ~= 'on'
+end
+
 local scanned = redis.call('HSCAN', BACKLOG, cursor, 'COUNT', page)
 for i = 1, #scanned[2], 2 do
   for at = FIRST, #ARGV do
     local lane = scanned[2][i] .. '/' .. ARGV[at]
     local waiting = redis.call('LLEN', LANE .. lane)
-    if waiting > 0 then
+    if waiting > 0 and stands_still(scanned[2][i]) then
+      still = still + waiting
+    elseif waiting > 0 then
       local failing = redis.call('HGET', PACE .. lane, 'failing') == '1' and 1 or 0
       local row = found[ARGV[at] .. failing]
       row[3] = row[3] + waiting
@@ -60,4 +69,4 @@ if cursor == '0' then
     claims[#claims + 1] = { leases[i], leases[i + 1], size, open }
   end
 end
-return { now, scanned[1], rows, scanned[2], claims }
+return { now, scanned[1], rows, scanned[2], claims, still }

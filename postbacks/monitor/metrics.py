@@ -140,6 +140,11 @@ def _system(found: Figures, settings: Settings) -> Iterator[Metric]:
     yield waiting
     yield oldest
     yield gauge(
+        "postbacks_standing_still",
+        "Postbacks that wait for accounts for which nothing can be sent.",
+        found.still,
+    )
+    yield gauge(
         "postbacks_not_taken_in",
         "Messages in Celery's queue and the intake, before the tick.",
         found.not_taken_in,

@@ -116,7 +116,7 @@ def test_a_worker_and_a_beat_whose_clocks_are_wrong_by_a_day_change_nothing(brok
     secret = vault.new_secret()
     with Receiver(fail_first(1)) as receiver, environment(POSTBACKS_SECRET_KEY=key), beat, worker:
         account = accounts.make_account("acme", url=receiver.url())
-        accounts.redis_accounts().set(account.rotated(vault.seal(secret), 0, 0))
+        accounts.redis_accounts().set(account.rotated(vault.seal(secret, "acme", "secret"), 0, 0))
         (one,) = send_postbacks("acme", [EVENT])
         asked_ms = time.time() * 1000
         later = send_postback.apply_async(args=("acme", EVENT), countdown=4).id

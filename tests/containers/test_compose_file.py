@@ -122,6 +122,15 @@ def test_settings_of_the_env_file_reach_every_process_and_redis_none():
     assert "POSTBACKS_MAX_RESENDS" not in container("redis", env)["env"]
 
 
+def test_only_workers_have_the_key_of_accounts_secrets():
+    """Least privilege: the others run without it, though the whole .env reaches them; none is needed to start."""
+    env = FILLED | {"POSTBACKS_SECRET_KEY": "k1,k2"}
+    given = {name: container(name, env)["env"].get("POSTBACKS_SECRET_KEY") for name in SERVICES}
+    none = dict.fromkeys(("beat", "flower", "metrics"), "")
+    assert given == {"worker": "k1,k2", "redis": None, "prometheus": None, **none}
+    assert container("worker", FILLED)["env"]["POSTBACKS_SECRET_KEY"] == ""
+
+
 def test_prometheus_finds_its_configuration_and_our_metrics():
     """Behind a profile; the directory that is mounted has the file that is named; it asks the port that is served."""
     service = SERVICES["prometheus"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from click.testing import CliRunner
 from events import examples
@@ -128,6 +130,89 @@ def test_an_option_that_cannot_be_is_2_and_changes_nothing(acme, tls_files, args
     assert shown.exit_code == 2, shown.output
     assert words in shown.stderr
     assert redis_accounts().get("acme") == before
+
+
+def test_urls_and_headers_may_stand_in_files_or_on_standard_input(acme, tmp_path):
+    """A header a line, as an editor or another program leaves them; nothing of them is shown."""
+    del acme
+    secret_url = "http://user:hunter2@127.0.0.1:8080/new"
+    url, headers = tmp_path / "url", tmp_path / "headers"
+    url.write_bytes(b"\xef\xbb\xbf" + secret_url.encode() + b"\r\n")
+    headers.write_text("X-One: hunter2\n\nX-Two: @2\n")
+    given = ("--url", f"@{url}", "--header", f"@{headers}", "--header", "X-Three: 3", "--mo-url", "-")
+    shown = call("account", "set", "acme", *given, text="http://127.0.0.1:8080/mo\n")
+    assert (shown.exit_code, "hunter2" in shown.output) == (0, False), shown.output
+    account = redis_accounts().get("acme")
+    assert (account.url, account.mo_url) == (secret_url, "http://127.0.0.1:8080/mo")
+    assert account.headers == {"X-One": "hunter2", "X-Two": "@2", "X-Three": "3"}
+    url.write_text("http://127.0.0.1:8080/new")
+    text = "Authorization: Bearer hunter2\r\nX-One:"
+    shown = call("account", "set", "acme", "--url", f"@{url}", "--header", "-", text=text)
+    assert shown.exit_code == 0, shown.output
+    account = redis_accounts().get("acme")
+    assert vault.unseal(account.authorization, "acme", "authorization") == "Bearer hunter2"
+    assert set(account.headers) == {"X-Two", "X-Three"}
+
+
+@pytest.mark.parametrize(
+    ("args", "text", "words"),
+    [
+        (("--url", "@missing"), "", "the file 'missing': No such file or directory."),
+        (("--url", "@"), "", "the file '': No such file or directory."),
+        (("--header", "@."), "", "the file '.': Is a directory."),
+        (("--url", "@empty"), "", "the file 'empty' is empty."),
+        (("--header", "@empty"), "", "the file 'empty' is empty."),
+        (("--url", "-"), "\n \n", "standard input is empty."),
+        (("--url", "-"), "http://a.example/\nhttp://b.example/", "standard input has 2 lines, not one."),
+        (("--header", "@binary"), "", "the file 'binary' is no text."),
+        (("--header", "@/dev/zero"), "", "the file '/dev/zero' has more than 65536 bytes."),
+        (("--header", "-"), "X-A: hunter2\rX-B: c\n", "characters that a header cannot carry"),
+        (("--header", "-"), "hunter2", "has no colon"),
+        (("--url", "-", "--header", "-"), "x", "--url and --header both read standard input"),
+        (("--header", "-", "--header", "-"), "A: b", "--header and --header both read standard input"),
+        (("--header", "-", "--ca-bundle", "-"), "A: b", "both read standard input"),
+    ],
+)
+def test_a_file_that_cannot_be_an_options_value_is_2_and_changes_nothing(
+    acme, tmp_path, monkeypatch, args, text, words
+):
+    del acme
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").write_text("\n\r\n")
+    (tmp_path / "binary").write_bytes(b"X-A: \xff\n")
+    before = redis_accounts().get("acme")
+    shown = call("account", "set", "acme", *args, text=text)
+    assert (shown.exit_code, words in shown.stderr) == (2, True), shown.output
+    assert "hunter2" not in shown.output
+    assert redis_accounts().get("acme") == before
+
+
+def test_other_commands_take_urls_and_secrets_from_files_as_well(broker, tmp_path):
+    """`send --url`, `ping`, `verify --secret`; where standard input is something else already, it says so."""
+    del broker
+    event, url, secret = tmp_path / "event.json", tmp_path / "url", tmp_path / "secret"
+    event.write_text(json.dumps(EVENT))
+    secret.write_text("whsec_AAAA\n")
+    with Receiver() as receiver:
+        url.write_text(receiver.url("/?token=hunter2"))
+        assert call("ping", f"@{url}").exit_code == 0
+        assert call("ping", "-", text=receiver.url("/?token=hunter2")).exit_code == 0
+        assert [post.path for post in receiver.received] == 2 * ["/?token=hunter2"]
+        for command in (
+            ("send", "acme", str(event), "--url", f"@{url}"),
+            ("send", "acme", "-", "--url", f"@{url}"),
+        ):
+            shown = call(*command, text=json.dumps(EVENT))
+            assert (shown.exit_code, "hunter2" in shown.output) == (0, False), shown.output
+    for args, words in (
+        (("send", "acme", "-", "--url", "-"), "both read standard input"),
+        (("ping", "-", "--event", "-"), "both read standard input"),
+        (("verify", "--secret", "-"), "standard input is the request"),
+    ):
+        shown = call(*args, text="x")
+        assert (shown.exit_code, words in shown.stderr) == (2, True), shown.output
+    shown = call("verify", "--secret", f"@{secret}", text="A: b\r\n\r\n")
+    assert (shown.exit_code, "it is not signed" in shown.stdout) == (1, True), shown.output
 
 
 def test_options_alone_make_no_account(broker):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import threading
 import types
@@ -12,7 +13,7 @@ from click.testing import CliRunner
 from events import examples
 from helpers import Rig, environment, remove_account, set_account
 
-from postbacks import accounts, keys, send_postback, send_postbacks
+from postbacks import accounts, keys, send_postback, send_postbacks, vault
 from postbacks.accounts import Account, RedisAccounts
 from postbacks.cli import main
 from postbacks.delivery.unsent import LOST_BROKER_MS, PUT_OFF_MS
@@ -81,6 +82,79 @@ def test_a_field_of_a_newer_version_does_no_harm(rig):
         rig.client.hset(keys.ACCOUNTS, "acme", row)
         result = send_postback.delay("acme", EVENT)
         rig.tick()
+        rig.deliver()
+        assert rig.record(result.id).state == "delivered"
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("account", "set", "acme", "--url", "http://127.0.0.1:9999/"),
+        ("account", "set", "acme", "--rate", "5/s", "--header", "X-A: b", "--drop", "pins"),
+        ("account", "secret", "rotate", "acme"),
+        ("account", "secret", "reseal"),
+        ("account", "secret", "remove", "acme"),
+    ],
+)
+def test_a_command_keeps_the_fields_of_a_newer_version(broker, args):
+    with environment(POSTBACKS_SECRET_KEY=vault.new_key()), closing(broker.client()) as client:
+        row = {"name": "acme", "url": "http://127.0.0.1:9999/old", "colour": {"a": [1, None]}, "size": 0}
+        row["secrets"] = [{"value": vault.seal(vault.new_secret(), "acme", "secret")}]
+        client.hset(keys.ACCOUNTS, "acme", json.dumps(row))
+        assert CliRunner().invoke(main, args).exit_code == 0
+        now = json.loads(client.hget(keys.ACCOUNTS, "acme"))
+    assert now != row
+    assert (now["colour"], now["size"]) == ({"a": [1, None]}, 0)
+
+
+def test_an_account_that_needs_what_this_version_does_not_know_stands_still(rig, caplog):
+    """Nothing is sent for it, the log and every command say why; it goes on once nothing unknown is needed."""
+    with Receiver() as receiver, environment(POSTBACKS_SECRET_KEY=vault.new_key()):
+        set_account("acme", url=receiver.url())
+        set_account("good", url=receiver.url())
+        first = send_postback.delay("acme", EVENT)
+        rig.tick()
+        row = {"name": "acme", "url": receiver.url(), "proof": "x", "needs": ["proof", "url"]}
+        rig.client.hset(keys.ACCOUNTS, "acme", json.dumps(row))
+        others = send_postback.delay("acme", EVENT), send_postback.delay("good", EVENT)
+        rig.tick()
+        rig.deliver()
+        assert [rig.record(one.id).state for one in (first, *others)] == ["waiting", "waiting", "delivered"]
+        assert rig.client.hget(keys.ROUTES, "acme").split(b"\n")[1] == b"unreadable"
+        assert "account.unreadable account=acme" in caplog.text
+        assert "a newer version of postbacks is needed, for proof" in caplog.text
+        for args in (
+            ("account", "set", "acme", "--url", receiver.url()), ("account", "set", "acme", "--rate", "5/s"),
+            ("account", "secret", "rotate", "acme"), ("account", "show", "acme"), ("ping", "acme"),
+        ):  # fmt: skip
+            shown = CliRunner().invoke(main, args)
+            assert (shown.exit_code, shown.stdout) == (2, "")
+            assert shown.stderr.startswith(
+                "Error: Account acme needs proof, which this version of postbacks "
+            )
+        shown = CliRunner().invoke(main, ["account", "secret", "reseal"])
+        assert (shown.exit_code, "cannot read their rows: acme. Keep the keys" in shown.stderr) == (1, True)
+        assert "cannot be read (postbacks account show says why): acme" in CliRunner().invoke(main, ["account", "list"]).stderr  # fmt: skip
+        assert json.loads(rig.client.hget(keys.ACCOUNTS, "acme")) == row
+        rig.client.hset(keys.ACCOUNTS, "acme", json.dumps(row | {"needs": ["url"]}))
+        rig.advance(31)
+        for _ in range(2):  # it is looked up; then its lane takes turns again
+            rig.deliver()
+        assert [rig.record(one.id).state for one in (first, *others)] == 3 * ["delivered"]
+
+
+def test_a_row_that_cannot_be_read_is_set_anew_as_a_whole_by_the_command(rig):
+    """Without a URL it says so; with one it says that nothing else is kept, and what waits goes out."""
+    with Receiver() as receiver:
+        rig.client.hset(
+            keys.ACCOUNTS, "acme", '{"name": "acme", "url": 7, "secrets": [{"value": "whsec_AAAA"}]}'
+        )
+        result = send_postback.delay("acme", EVENT)
+        rig.tick()
+        shown = CliRunner().invoke(main, ["account", "set", "acme", "--rate", "5/s"])
+        assert (shown.exit_code, "set the account anew first (--url)" in shown.stderr) == (2, True)
+        shown = CliRunner().invoke(main, ["account", "set", "acme", "--url", receiver.url()])
+        assert (shown.exit_code, "secrets, headers and all else" in shown.stderr) == (0, True), shown.output
         rig.deliver()
         assert rig.record(result.id).state == "delivered"
 

@@ -289,9 +289,17 @@ CHECKS: dict[str, dict[str, Check]] = {
         f"postbacks show {ID} --json": types(fill={ID: "order-17"}, says='"state": "delivered"'),
         # Of what is delivered neither can be done, and it is said; test_cli_stack.py has those that are dead.
         f"postbacks resend {ID}": types(
-            fill={ID: "order-17"}, code=1, says="only a dead one can be sent again"
+            fill={ID: "order-17"}, code=1, says="only a dead or skipped one can be sent again"
         ),
+        # Nobody is there to be asked.
+        "postbacks account remove acme": types(code=2, says="say --yes"),
         f"postbacks cancel {ID}": types(fill={ID: "order-17"}, code=1, says="delivered"),
+        "postbacks account set acme --url @url.txt --header @headers.txt": types(
+            fill={
+                "@url.txt": "@<(echo http://127.0.0.1:8080/)",
+                "@headers.txt": "@<(echo 'X-Team: messaging')",
+            }
+        ),
         # No server has that name, here or anywhere.
         "postbacks ping https://acme.example/postbacks --json": types(code=1, says='"delivered": false'),
         # Only beside a worker that serves its own page, as in docker-compose.yml.

@@ -12,6 +12,8 @@ from helpers import Rig, black_hole, environment, eventually, remove_account, se
 from postbacks import accounts, keys, send_postback, send_postbacks, settings
 from postbacks.accounts import Account
 from postbacks.cli.accounts import publish
+from postbacks.doctor import account_checks, scene
+from postbacks.monitor import figures
 from postbacks.queue import routes
 from postbacks.receiver import Answer, Receiver
 from postbacks.tasks import resend
@@ -233,7 +235,7 @@ def test_secrets_that_do_not_open_let_the_account_stand_still_and_the_right_key_
     from postbacks.vault import seal
 
     with environment(POSTBACKS_SECRET_KEY=one, POSTBACKS_PROFILE_CACHE_S="0"):
-        set_account("acme", url=new.url(), secrets=({"value": seal(SECRET)},))
+        set_account("acme", url=new.url(), secrets=({"value": seal(SECRET, "acme", "secret")},))
     with environment(POSTBACKS_SECRET_KEY=other, POSTBACKS_PROFILE_CACHE_S="0"):
         rig = Rig(broker)
         ids = send_postbacks("acme", [EVENT] * 20)
@@ -341,3 +343,40 @@ def test_a_claim_reads_an_accounts_row_once(rig, new):
     )
     rows = rig.client.info("commandstats")["cmdstat_hget"]["calls"]
     assert rows <= 3
+
+
+# -- who looks ------------------------------------------------------------------------------------
+
+
+def test_what_waits_for_an_account_that_stands_still_is_no_sign_of_missing_workers(rig):
+    """It is counted apart: the system is well, and nobody is called at night."""
+    set_account("acme", url="http://127.0.0.1:9999/")
+    send_postbacks("acme", [EVENT] * 3)
+    rig.tick()
+    remove_account("acme")
+    rig.advance(600)
+    rig.tick()
+    rig.deliver_lanes()
+    seen = figures.read(rig.client, rig.settings, clock_offset_ms=rig.scripts.clock_offset_ms)
+    assert (seen.still, sum(part.count for part in seen.waiting)) == (3, 0)
+    assert max(part.oldest_s for part in seen.waiting) == 0
+
+
+def test_doctor_names_accounts_that_stand_still_and_those_that_nobody_knows(rig):
+    set_account("acme", url="http://127.0.0.1:9999/")
+    send_postbacks("acme", [EVENT] * 3)
+    rig.tick()
+    remove_account("acme")
+    rig.deliver_lanes()
+    rig.advance(60)
+    send_postbacks("acme", [EVENT] * 2)
+    send_postback.delay("typo", EVENT)
+    rig.tick()
+    seen = scene.look(rig.scripts, overdue_slack_ms=10_000)
+    (words,) = account_checks.standing_still(seen).values()
+    assert words.startswith("acme: gone, for ")
+    words = account_checks.unrouted(seen)
+    assert words["acme"].startswith("acme: 2 (unknown_account), though it was there until ")
+    assert words["typo"] == "typo: 1 (unknown_account)"
+    set_account("acme", url="http://127.0.0.1:9999/")
+    assert account_checks.standing_still(scene.look(rig.scripts, overdue_slack_ms=10_000)) == {}

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 from pathlib import Path
 
 import pytest
+from cryptography.fernet import Fernet
 from helpers import environment, set_account
 from identities import Identity, authority
 from signing import EVENT, KEY, call, rotate, signatures
 
 from postbacks import keys, send_postback, vault
 from postbacks.accounts import Account, redis_accounts
+from postbacks.receiver import Receiver
 
 NEXT_KEY = vault.new_key()
 
@@ -81,12 +84,92 @@ def test_the_key_is_changed_by_sealing_everything_anew(acme, tls_files):
     assert shown.stderr == "Sealed anew with the first key: 2 secrets and 1 client keys.\n"
     with environment(POSTBACKS_SECRET_KEY=fresh):
         account = redis_accounts().get("acme")
-        assert [vault.unseal(one.value) for one in account.secrets][1] == secret
-        assert "PRIVATE KEY" in vault.unseal(account.client_key)
+        assert [vault.unseal(one.value, "acme", "secret") for one in account.secrets][1] == secret
+        assert "PRIVATE KEY" in vault.unseal(account.client_key, "acme", "client_key")
     with environment(POSTBACKS_SECRET_KEY=KEY):
         shown = call("account", "secret", "reseal")
     assert shown.exit_code == 2
     assert "Account acme: POSTBACKS_SECRET_KEY does not open" in shown.stderr
+
+
+def rows(client, **changes):
+    """Put a row of evil into the broker that has acme's, with these changes."""
+    row = json.loads(client.hget(keys.ACCOUNTS, "acme")) | {"name": "evil"}
+    client.hset(keys.ACCOUNTS, "evil", json.dumps(row | changes))
+
+
+def of_the_version_before(text):
+    """A seal as 0.1.0 makes it."""
+    return "sealed:" + Fernet(KEY).encrypt(text.encode()).decode()
+
+
+@pytest.mark.parametrize(
+    ("field", "make"),
+    [
+        ("secrets", lambda seal: {"secrets": [{"value": seal}]}),
+        ("another field", lambda seal: {"secrets": [], "authorization": seal}),
+        ("client key", lambda seal: {"secrets": [], "client_cert": "x", "client_key": seal}),
+        ("a whole row", lambda seal: {"name": "acme", "secrets": [{"value": seal}]}),
+    ],
+)
+def test_a_seal_that_is_copied_to_another_account_or_field_opens_nothing_there(rig, acme, field, make):
+    """A client of the broker has acme's secret sign what it likes, or has it sent to it; nothing leaves."""
+    rotate()
+    assert acme() is not None
+    seal = redis_accounts().get("acme").secrets[0].value
+    with Receiver() as evil:
+        rows(rig.client, url=evil.url(), **make(seal))
+        one = send_postback.delay("evil", EVENT).id
+        rig.tick()
+        rig.deliver()
+        assert not evil.received, field
+    assert rig.record(one).state == "waiting"
+    assert acme() is not None
+
+
+def test_old_seals_are_opened_until_they_are_sealed_anew_and_bound(rig, acme):
+    """Of a secret, a client key and an Authorization header; after that, a copy in another row signs nothing."""
+    secret, token = vault.new_secret(), "Bearer hunter2"
+    url = redis_accounts().get("acme").url
+    redis_accounts().set(
+        Account(name="acme", url=url, secrets=({"value": of_the_version_before(secret)},),
+                client_key=of_the_version_before("pem"), authorization=of_the_version_before(token))
+    )  # fmt: skip
+    assert (signatures(acme()), acme().headers["authorization"]) == (1, token)
+    with Receiver() as evil:
+
+        def sent():
+            rows(rig.client, url=evil.url(), authorization=None, client_key=None)
+            send_postback.delay("evil", EVENT)
+            rig.tick()
+            rig.deliver()
+            return len(evil.received)
+
+        assert sent() == 1, "what docs/security.md says of old seals"
+        rig.client.hdel(keys.ACCOUNTS, "evil")  # a copy that is there when it is called is bound as well
+        shown = call("account", "secret", "reseal")
+        assert shown.stderr == (
+            "Sealed anew with the first key: 1 secrets, 1 client keys and 1 Authorization headers.\n"
+        )
+        assert (signatures(acme()), acme().headers["authorization"]) == (1, token)
+        row = rig.client.hget(keys.ACCOUNTS, "acme").decode()
+        assert row.count('"sealed:2:') == row.count('"sealed:') == 3
+        assert sent() == 1
+
+
+def test_a_change_of_secrets_is_in_force_at_the_next_claim(rig, acme):
+    """The scripts' row has the version of the new one at once, so that a worker that knows another reads anew."""
+
+    def published():
+        return rig.client.hget(keys.ROUTES, "acme").decode().split("\n")[2]
+
+    seen = [published()]
+    for command in (("rotate", "acme", "--overlap", "0"), ("remove", "acme")):
+        assert call("account", "secret", *command).exit_code == 0
+        assert published() == redis_accounts().get("acme").version
+        seen.append(published())
+    assert seen[0] == seen[2] != seen[1]
+    assert acme() is not None
 
 
 def test_a_secret_is_removed(acme):
@@ -171,7 +254,10 @@ def test_changes_at_the_same_time_do_not_lose_each_other(broker):
     def rotating():
         begin.wait(10)
         redis_accounts().change(
-            "acme", lambda found, now_ms: found.rotated(vault.seal(vault.new_secret()), now_ms, 60_000)
+            "acme",
+            lambda found, now_ms: found.rotated(
+                vault.seal(vault.new_secret(), "acme", "secret"), now_ms, 60_000
+            ),
         )
 
     def setting(number):

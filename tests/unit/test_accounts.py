@@ -8,7 +8,7 @@ import pytest
 from events import examples
 from helpers import environment
 
-from postbacks import accounts
+from postbacks import accounts, keys
 from postbacks.accounts import Account, AccountStore, check_name, make_account, redis_accounts, store
 from postbacks.catalogue import EVENTS, ORIGINS
 from postbacks.errors import BadSetting, InvalidAccount, PostbacksError
@@ -172,6 +172,93 @@ def test_our_own_store_keeps_accounts_in_redis(broker):
     assert ours.remove("acme") is True
     assert ours.remove("acme") is False
     assert ours.get("acme") is None
+
+
+def stored(broker, name="acme"):
+    """The row of an account, as it stands in the broker."""
+    with broker.client() as client:
+        return json.loads(client.hget(keys.ACCOUNTS, name))
+
+
+def store_row(broker, **row):
+    """Put a row into the broker, as a newer version may have written it."""
+    with broker.client() as client:
+        client.hset(keys.ACCOUNTS, "acme", json.dumps({"name": "acme", "url": ALL, **row}))
+
+
+def test_a_row_says_which_of_its_fields_a_reader_must_know(broker):
+    """Those without which something else would be sent, or elsewhere; not those of pace. What is not set is not there."""
+    everything = {
+        "url": ALL, "mo_url": MO, "pass_url": PASS, "off": {"SUB", "MMS_MT"}, "headers": {"X-A": "b"},
+        "authorization": "Bearer x", "secrets": ({"value": "whsec_AAAA", "expires_ms": 1},), "ca_bundle": "pem",
+        "client_cert": "pem", "client_key": "pem", "pinned_keys": (f"sha256//{'A' * 43}=",),
+        "connect_timeout_s": 1, "answer_timeout_s": 1, "weight": 2, "rate": "5/s", "max_transfers": 2,
+    }  # fmt: skip
+    redis_accounts().set(make_account("acme", **everything))
+    pace = {"name", "connect_timeout_s", "answer_timeout_s", "weight", "rate", "max_transfers"}
+    assert set(stored(broker)) == {"name", "needs", *everything}
+    assert set(stored(broker)["needs"]) == set(everything) - pace
+    assert redis_accounts().get("acme") == make_account("acme", **everything)
+    redis_accounts().set(make_account("acme", rate="5/s"))
+    assert stored(broker) == {"name": "acme", "rate": "5/s"}
+
+
+def test_an_unknown_field_that_nobody_needs_stays_in_the_row_and_makes_another_version(broker):
+    """A change and a replacement keep it. Whether a reader knows a field or not, the version is the same."""
+    versions = set()
+    for value in ({"a": [1]}, {"a": [2]}):
+        store_row(broker, colour=value, needs=["url"])
+        account = redis_accounts().get("acme")
+        assert account.route("SUB", "general") == (ALL, "")
+        versions.add(account.version)
+    assert len(versions | {make_account("acme", url=ALL).version}) == 3
+    redis_accounts().change("acme", lambda before, _: before.model_copy(update={"mo_url": MO}))
+    assert stored(broker) == {
+        "name": "acme", "url": ALL, "mo_url": MO, "colour": {"a": [2]}, "needs": ["mo_url", "url"]
+    }  # fmt: skip
+    redis_accounts().set(make_account("acme", url=MO))
+    assert stored(broker) == {"name": "acme", "url": MO, "colour": {"a": [2]}, "needs": ["url"]}
+    known, unknown = Account(name="acme", off={"SUB"}), Account(name="acme", unknown={"off": ["SUB"]})
+    assert (known.version, known.row()) != (Account(name="acme").version, unknown.row())
+    assert known.version == unknown.version
+
+
+@pytest.mark.parametrize(
+    ("row", "field"),
+    [
+        ({"needs": ["url", "proof"], "proof": "x"}, "proof"),
+        ({"needs": ["proof"]}, "proof"),
+        ({"needs": ["unreadable"]}, "unreadable"),
+        ({"secrets": [{"value": "whsec_AAAA", "algorithm": "ed25519"}]}, "secrets.0.algorithm"),
+    ],
+)
+def test_an_account_that_needs_what_this_version_does_not_know_is_neither_sent_for_nor_changed(
+    broker, caplog, row, field
+):
+    """The log and the error name the field, and say that a newer version is needed; the row stays as it was."""
+    store_row(broker, **row)
+    before = stored(broker)
+    account = redis_accounts().get("acme")
+    assert account.route("SUB", "general") == (None, "account_unreadable")
+    assert f"a newer version of postbacks is needed, for {field}" in caplog.text
+    for write in (
+        lambda: redis_accounts().set(make_account("acme", url=MO)),
+        lambda: redis_accounts().change("acme", lambda _before, _: make_account("acme", url=MO)),
+    ):
+        with pytest.raises(InvalidAccount, match=rf"^Account acme needs {field}, which this version"):
+            write()
+    assert stored(broker) == before
+
+
+@pytest.mark.parametrize(
+    "row", [{"name": "globex"}, {"name": None}, {"needs": 7}, {"needs": [["url"]]}, {"needs": None}]
+)
+def test_a_row_that_is_another_accounts_or_no_row_is_not_sent_for_and_can_be_set_anew(broker, row):
+    """A row that somebody copied must not open the secrets that it was copied with."""
+    store_row(broker, **row)
+    assert redis_accounts().get("acme").unreadable
+    redis_accounts().set(make_account("acme", url=ALL))
+    assert redis_accounts().get("acme") == make_account("acme", url=ALL)
 
 
 class Directory:

@@ -12,7 +12,9 @@ from collections import Counter
 from pathlib import Path
 
 from click.testing import CliRunner
+from cryptography.fernet import Fernet
 from helpers import BASE_ENV, check_places, environment, eventually, set_account
+from identities import authority
 
 from postbacks import keys, send_postback, send_postbacks, settings, vault
 from postbacks.cli import main
@@ -239,7 +241,7 @@ tick()
 deliver()
 """
     with environment(POSTBACKS_SECRET_KEY=vault.new_key()), Receiver() as receiver:
-        set_account("acme", url=receiver.url(), authorization=vault.seal("Bearer x"))
+        set_account("acme", url=receiver.url(), authorization=vault.seal("Bearer x", "acme", "authorization"))
         env = {**os.environ, **OLD}
         subprocess.run([sys.executable, "-c", program], env=env, cwd=tmp_path, check=True, timeout=60)
         assert ["authorization" in post.headers for post in receiver.received] == [False]
@@ -313,6 +315,62 @@ def test_a_tick_of_the_version_before_still_skips_unknown_accounts_and_drops_a_s
         assert resend("skipped") == "waiting"
         rig.deliver()
         assert [post.path for post in receiver.received] == ["/later"]
+
+
+def test_nothing_is_sealed_while_the_version_before_works(rig, tmp_path):
+    """It could not open it, and would put the account off: a secret, a client key, all of them anew."""
+    cert, key = authority().write(tmp_path, "client")
+    env = {**os.environ, **OLD}
+    commands = [
+        ("account", "secret", "rotate", "acme"),
+        ("account", "set", "acme", "--client-cert", str(cert), "--client-key", str(key)),
+        ("account", "secret", "reseal"),
+    ]
+    with environment(POSTBACKS_SECRET_KEY=vault.new_key()):
+        set_account("acme", url="http://127.0.0.1:9999/")
+        before = rig.client.hget(keys.ACCOUNTS, "acme")
+        subprocess.run(
+            [sys.executable, "-c", f"{OLD_PARTS}tick()"], env=env, cwd=tmp_path, check=True, timeout=60
+        )
+        for command in commands:
+            shown = CliRunner().invoke(main, command)
+            assert (shown.exit_code, shown.stdout) == (2, "")
+            assert f"{SILENT} ticks) and would not open " in shown.stderr
+        assert rig.client.hget(keys.ACCOUNTS, "acme") == before
+        rig.tick()
+        rig.client.hset(keys.TICKS, SILENT, int(rig.client.hget(keys.TICKS, SILENT)) - 61_000)
+        for command in commands:
+            assert CliRunner().invoke(main, command).exit_code == 0
+
+
+def test_the_version_before_reads_a_row_of_this_one_and_keeps_what_it_cannot_sign(rig, tmp_path):
+    """What docs/upgrading.md says of one that is started again: it sends for an account whose seals are its own, and
+    neither unsigned nor with garbage for one whose seals are bound.
+    """
+    program = f"""{OLD_PARTS}
+for account in ("signed", "bound", "mutual"): postbacks.send_postbacks(account, [{EVENT!r}])
+tick()
+deliver()
+"""
+    key = vault.new_key()
+    secret = vault.new_secret()
+    with environment(POSTBACKS_SECRET_KEY=key), Receiver() as receiver:
+        old_seal = "sealed:" + Fernet(key).encrypt(secret.encode()).decode()
+        bound = {name: vault.seal(secret, name, "secret") for name in ("bound", "mutual")}
+        set_account("signed", url=receiver.url("/signed"), off={"MMS_MT"}, secrets=({"value": old_seal},))
+        set_account("bound", url=receiver.url("/bound"), secrets=({"value": bound["bound"]},))
+        set_account("mutual", url=receiver.url("/mutual"), client_cert="pem", client_key=bound["mutual"])
+        env = {**os.environ, **OLD}
+        subprocess.run([sys.executable, "-c", program], env=env, cwd=tmp_path, check=True, timeout=60)
+        assert [post.path for post in receiver.received] == ["/signed"]
+        assert "webhook-signature" in receiver.received[0].headers
+        rig.advance(31)
+        set_account("mutual", url=receiver.url("/mutual"))
+        for _ in range(2):
+            rig.tick()
+            rig.deliver()
+        signed = {post.path: "webhook-signature" in post.headers for post in receiver.received}
+        assert signed == {"/signed": True, "/bound": True, "/mutual": False}
 
 
 def test_a_message_of_a_newer_version_is_kept_until_a_newer_worker_reads_it(rig, monkeypatch):

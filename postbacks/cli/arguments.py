@@ -1,0 +1,77 @@
+"""Values that may be secret: given in a file or on standard input, so that no list of processes shows them."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Final
+
+import click
+
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+#: How a help text says it.
+HOW: Final = "@FILE or - (standard input) instead keeps it out of lists of processes."
+#: Where a call's context keeps which of its parameters has taken standard input.
+_STDIN: Final = "postbacks.stdin"
+_MAX_BYTES: Final = 64 * 1024
+
+
+def text(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Return a value: as it stands, or the one line of a file (``@file``) or of standard input (``-``)."""
+    if value is None:
+        return None
+    lines = _lines(ctx, param, value)
+    if len(lines) > 1:
+        raise click.BadParameter(f"{_place(value)} has {len(lines)} lines, not one.", ctx, param)
+    return lines[0]
+
+
+def texts(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    """Return values as ``text`` does, each line of a file or of standard input a value."""
+    return tuple(line for value in values for line in _lines(ctx, param, value))
+
+
+def file(ctx: click.Context, param: click.Parameter, value: BinaryIO | None) -> BinaryIO | None:
+    """Return a file that ``click.File`` has opened; standard input only where nothing else reads it."""
+    if value is not None and getattr(value, "name", "-") in {"-", "<stdin>"}:
+        _claim_stdin(ctx, param)
+    return value
+
+
+def _lines(ctx: click.Context, param: click.Parameter, value: str) -> list[str]:
+    if value != "-" and not value.startswith("@"):  # neither begins a URL, a header, a name or a secret
+        return [value]
+    try:
+        if value == "-":
+            _claim_stdin(ctx, param)
+            stdin = getattr(sys.stdin, "buffer", None)  # a program may be started without one
+            data = stdin.read(_MAX_BYTES + 1) if stdin is not None else b""
+        else:
+            with open(value[1:], "rb") as source:  # noqa: PTH123 - a path may be empty, and is then none
+                data = source.read(_MAX_BYTES + 1)
+        if len(data) > _MAX_BYTES:
+            raise click.BadParameter(f"{_place(value)} has more than {_MAX_BYTES} bytes.", ctx, param)
+        # One line end, which an editor leaves; any other control character is the value's and to be refused there.
+        lines = [line.removesuffix("\r") for line in data.decode("utf-8-sig").split("\n")]
+    except OSError as error:
+        raise click.BadParameter(f"{_place(value)}: {error.strerror}.", ctx, param) from None
+    except ValueError:
+        raise click.BadParameter(f"{_place(value)} is no text.", ctx, param) from None
+    lines = [line for line in lines if line.strip()]
+    if not lines:
+        raise click.BadParameter(f"{_place(value)} is empty.", ctx, param)
+    return lines
+
+
+def _place(value: str) -> str:
+    return "standard input" if value == "-" else f"the file {value[1:]!r}"
+
+
+def _claim_stdin(ctx: click.Context, param: click.Parameter) -> None:
+    name = param.opts[0] if param.param_type_name == "option" else param.make_metavar(ctx)
+    if _STDIN in ctx.meta:
+        raise click.UsageError(
+            f"{ctx.meta[_STDIN]} and {name} both read standard input: give one of them as a file."
+        )
+    ctx.meta[_STDIN] = name

@@ -1,0 +1,96 @@
+"""What may be wrong with accounts: those that stand still, and those that nobody knows though events come for them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from postbacks import keys
+from postbacks.doctor.broker_checks import duration
+from postbacks.queue.routes import ON
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from postbacks.doctor.scene import Scene
+
+#: Lanes that are put aside, and postbacks that came for accounts which nobody knows, that are looked at.
+SAMPLE: Final = 1000
+#: Accounts that one check names.
+NAMED: Final = 10
+
+
+class Still(NamedTuple):
+    """An account that stands still: in which state (``queue/routes.py``), and since when in ms."""
+
+    state: str
+    since_ms: int
+
+
+class Unrouted(NamedTuple):
+    """Postbacks that came for an account that was not known, or without a URL; ``left_ms``: when it was removed."""
+
+    events: int
+    reason: str
+    left_ms: int | None
+
+
+def read_still(client: Any) -> dict[str, Still]:
+    """Return the accounts that stand still while postbacks of theirs wait, of a sample of the lanes put aside."""
+    lanes = (name.decode("utf-8", "replace") for name in client.zrange(keys.ASIDE, 0, SAMPLE - 1))
+    names = sorted({lane.rpartition("/")[0] for lane in lanes if "/" in lane and "://" not in lane})
+    rows = client.hmget(keys.ROUTES, names) if names else []
+    still: dict[str, Still] = {}
+    for name, row in zip(names, rows, strict=True):
+        since_ms, state, *_ = (row or b"").decode("utf-8", "replace").split("\n") if row else ("0", ON)
+        if state != ON:
+            still[name] = Still(state, int(since_ms))
+    return still
+
+
+def read_unrouted(client: Any) -> dict[str, Unrouted]:
+    """Return the accounts that events came for and that were not known or had no URL, of the latest events."""
+    ids = client.zrevrange(keys.UNROUTED, 0, SAMPLE - 1)
+    pipe = client.pipeline(transaction=False)
+    for postback_id in ids:
+        pipe.hmget(keys.record(postback_id.decode()), "account", "reason")
+    counts: Counter[tuple[str, str]] = Counter(
+        ((account or b"").decode("utf-8", "replace"), (reason or b"").decode("utf-8", "replace"))
+        for account, reason in pipe.execute()
+    )
+    named = counts.most_common(NAMED)
+    pipe = client.pipeline(transaction=False)
+    for (account, _), _ in named:
+        pipe.zscore(keys.LEFT, account)
+    return {
+        account: Unrouted(count, reason, None if left_ms is None else int(left_ms))
+        for ((account, reason), count), left_ms in zip(named, pipe.execute(), strict=True)
+    }
+
+
+def standing_still(scene: Scene) -> dict[str, str]:
+    """Name accounts that stand still while postbacks of theirs wait."""
+    return _named(
+        {
+            name: f"{name}: {state}, for {duration((scene.now_ms - since_ms) / 1000)}"
+            for name, (state, since_ms) in sorted(scene.still.items())
+        }
+    )
+
+
+def unrouted(scene: Scene) -> dict[str, str]:
+    """Name accounts that events came for and that are not known, or that have no URL for them."""
+    words = {}
+    for name, (events, reason, left_ms) in scene.unrouted.items():
+        words[name] = f"{name}: {events:,} ({reason})"
+        if left_ms is not None:
+            words[name] += f", though it was there until {duration((scene.now_ms - left_ms) / 1000)} ago"
+    return words
+
+
+def _named(words: Mapping[str, str]) -> dict[str, str]:
+    """Return the first of them, and how many more there are."""
+    named = dict(list(words.items())[:NAMED])
+    if len(words) > NAMED:
+        named[""] = f"and {len(words) - NAMED} more"
+    return named
