@@ -98,8 +98,8 @@ class Asking:
     def read(self, reply: list[Any]) -> Asked:
         """What the script gave."""
         if self._examines:
-            now_ms, begun, later, still = reply
+            now_ms, begun, later, still, ended = reply
             again_ms = int(LOOK_EVERY_S * 1000) if later else -1
-            return Asked(now_ms, begun, [], again_ms, [], {account.decode() for account in still})
+            return Asked(now_ms, begun, [], again_ms, ended, {account.decode() for account in still})
         now_ms, begun, held, again_ms, ended, still = reply
         return Asked(now_ms, begun, held, again_ms, ended, {account.decode() for account in still})

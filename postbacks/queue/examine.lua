@@ -5,16 +5,23 @@
 -- ARGV[2] token   ARGV[3] lease, ms   ARGV[4] postbacks that are a few
 -- ARGV[5] POSTs that an endpoint may have open, 0 for any number
 -- ARGV[6] ms for which what waits for an account that is gone is kept
--- Returns {now, begun, later, still}: rows as claim's begun rows; later: how many wait for room that looked for it; still:
---   accounts that stand still, to be looked up. What is theirs is parked meanwhile, so that no examiner waits for it.
+-- Returns {now, begun, later, still, ended}: rows as claim's begun rows; later: how many wait for room that looked for it;
+--   still: accounts that stand still, to be looked up (what is theirs is parked meanwhile, so that no examiner waits for
+--   it); ended: as claim's.
 -- Atomic: an id is in the quarantine or in the claims.
 local token, lease_ms, few, endpoint_max = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local keep_ms = tonumber(ARGV[6])
 local claims = CLAIMS .. token
-local begun, later, still = {}, 0, {}
+local begun, later, still, ended = {}, 0, {}, {}
 
 redis.call('ZADD', CLAIMERS, now + lease_ms, token)
 redis.call('HSET', TURNS, 'examined', now) -- room is kept for the quarantine while somebody looks
+
+local function finish_unsent(id, account, origin, code, state, reason)
+  redis.call('ZREM', QUARANTINE, id)
+  end_unsent(id, account, state, reason)
+  ended[#ended + 1] = { id, account, origin, code, state, reason }
+end
 
 -- 1 if it has begun, 0 if there is no room for it, nil if there is nothing to begin
 local function begin(id, how)
@@ -24,21 +31,19 @@ local function begin(id, how)
   if r[1] ~= 'waiting' then return redis.call('ZREM', QUARANTINE, id) and nil end
   local route = route_of(r[4])
   local lane = r[4] .. '/' .. r[11]
+  if route and route.still == 'gone' and now - route.since >= keep_ms then
+    if r[13] ~= '2' then return finish_unsent(id, r[4], r[5], r[6], 'dead', 'account_removed') end
+    route = false -- it needs no account
+  end
   if route and route.still then
     redis.call('ZREM', QUARANTINE, id)
-    if route.still == 'gone' and now - route.since >= keep_ms and r[13] ~= '2' then
-      return end_unsent(id, r[4], 'dead', 'account_removed')
-    end
     redis.call('HSET', record, 'state', 'parked', 'next_ms', now + STILL_MS, 'suspicion', 'alone')
     redis.call('ZADD', PARKED, now + STILL_MS, id)
     if stands_still(route, lane) then still[#still + 1] = r[4] end
     return nil
   end
   local url, endpoint, reason = target_of(route, r[11], r[5], r[9], r[12], r[13])
-  if not url then
-    redis.call('ZREM', QUARANTINE, id)
-    return end_unsent(id, r[4], endpoint, reason)
-  end
+  if not url then return finish_unsent(id, r[4], r[5], r[6], endpoint, reason) end
   local gate = gate_of(r[4])
   if gate then
     local by_rate, by_open = allowed(gate, gate.interval_us)
@@ -60,7 +65,7 @@ local function begin(id, how)
 end
 
 local in_flight = redis.call('HVALS', claims)
-if in_flight[1] == '2' then return { now, begun, 0, still } end -- it is alone
+if in_flight[1] == '2' then return { now, begun, 0, still, ended } end -- it is alone
 local part_size = 10 * few
 local parts = math.ceil(redis.call('ZCARD', QUARANTINE) / part_size)
 
@@ -76,4 +81,4 @@ end
 look_at(0)
 -- one account's that wait for their room must not keep the others' back: any part, another one each time
 if #begun == 0 and parts > 1 then look_at(1 + clock[2] % (parts - 1)) end
-return { now, begun, later, still }
+return { now, begun, later, still, ended }

@@ -229,7 +229,7 @@ class Scripts:
         Returns:
             The broker's ms, rows as claim's, and how many wait for room that was looked for.
         """
-        now_ms, begun, later, _ = self.run(*examine_call(token, lease_ms, endpoint_max))
+        now_ms, begun, later, *_ = self.run(*examine_call(token, lease_ms, endpoint_max))
         return now_ms, begun, later
 
     def claim(self, *given: Any, **limits: Any) -> tuple[int, list[list[Any]], list[list[Any]], int]:

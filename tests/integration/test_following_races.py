@@ -89,7 +89,7 @@ def test_a_postback_in_quarantine_keeps_no_examiner_while_its_account_stands_sti
     row = rig.client.hget(keys.ACCOUNTS, "acme")
     remove_account("acme")
     rig.advance(31)
-    _, rows, later, still = rig.scripts.run("examine", ("careful", LEASE_MS, FEW, 0, HOUR_S * 1000))
+    _, rows, later, still, _ = rig.scripts.run("examine", ("careful", LEASE_MS, FEW, 0, HOUR_S * 1000))
     assert (rows, later, still) == ([], 0, [b"acme"])
     assert rig.record(postback_id).state == "parked"
     rig.client.hset(keys.ACCOUNTS, "acme", row)  # as an application's own store: nobody says so to the broker
@@ -102,7 +102,7 @@ def test_a_postback_in_quarantine_keeps_no_examiner_while_its_account_stands_sti
     assert rig.record(postback_id).state == "delivered"
 
 
-def test_a_postback_in_quarantine_ends_with_its_account(rig, new):
+def test_a_postback_in_quarantine_ends_with_its_account(rig, new, caplog):
     """No lane has it: it came back to its account's removal every hour."""
     postback_id = in_quarantine(rig, new.url())
     remove_account("acme")
@@ -113,9 +113,27 @@ def test_a_postback_in_quarantine_ends_with_its_account(rig, new):
     assert rig.client.hexists(keys.ROUTES, "acme"), "something of it is left"
     rig.examine()
     assert (rig.record(postback_id).state, rig.record(postback_id).reason) == ("dead", "account_removed")
+    assert f"postback.dead account=acme id={postback_id} reason=account_removed" in caplog.text
     rig.advance(31)
     rig.tick()
     assert not rig.client.exists(keys.ROUTES, keys.GONE, keys.BACKLOG)
+
+
+def test_a_url_of_its_own_in_quarantine_outlives_a_name_that_was_never_known(rig, new):
+    """Something of the name had kept it, so that both waited for each other."""
+    result = send_postback.apply_async(("acme", EVENT), {"url": new.url("/own")})
+    rig.tick()
+    claim(rig, "dies")
+    rig.advance(31)
+    rig.scripts.reap(1000, 300_000)
+    routes.stop(rig.scripts, ["acme"], keep_ms=HOUR_S * 1000)
+    rig.advance(31)
+    rig.tick()
+    assert rig.examine() == 0
+    rig.advance(HOUR_S)
+    rig.tick()
+    assert rig.examine() == 1
+    assert rig.record(result.id).state == "delivered"
 
 
 def test_urls_of_their_own_do_not_keep_a_removed_account_for_ever(rig):
