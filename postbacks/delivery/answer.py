@@ -73,12 +73,13 @@ def is_framed(lines: Sequence[bytes]) -> bool:
     for line in lines:
         if line[:10].lower() not in _STARTS:
             continue
-        name, _, value = line.partition(b":")
-        name = name.strip().lower()
+        name, _, value = line.lower().partition(b":")
+        if name != name.rstrip() and name.rstrip() in {_LENGTH, _TRANSFER_CODING}:
+            return False  # libcurl does not know it by this name, and would wait for the connection's end
         if name == _LENGTH:
             lengths.update(map(bytes.strip, value.split(b",")))
         elif name == _TRANSFER_CODING:
-            codings.append(value.strip().lower())
+            codings.append(value.strip())
     if codings:
         return codings == [b"chunked"] and not lengths
     if len(lengths) != 1:

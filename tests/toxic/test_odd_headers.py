@@ -40,6 +40,8 @@ COUNTED = {
     "chunked-twice": b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
     "chunked-with-parameter": b"Transfer-Encoding: chunked;q=1\r\n",
     "chunked-and-length": b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n",
+    "length-with-space-before-its-colon": b"Content-Length : 5\r\n",
+    "coding-with-space-before-its-colon": b"Transfer-Encoding : chunked\r\n",
     "length-too-large": b"Content-Length: 99999999999999999999999\r\n",
 }
 NO_NUMBER = "the answer's Content-Length is no number"
