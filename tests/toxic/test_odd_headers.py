@@ -155,6 +155,23 @@ def test_the_words_for_each_header_that_cannot_be_read_stand_in_receiving_md():
     assert [word for word in words if word not in text] == []
 
 
+@pytest.mark.parametrize(
+    ("lines", "outcome", "words"),
+    [
+        (b"a:\r\n" * 4_999, "delivered", ""),
+        (b"a:\r\n" * 5_000, "too_large", "the answer's header is larger than the limit"),
+        (b"a: " + b"x" * 66_000 + b"\r\n", "too_large", "the answer's header is over 65536 bytes"),
+    ],
+    ids=["lines", "too-many-lines", "too-many-bytes"],
+)
+def test_a_header_that_is_too_large_fails_with_the_words_of_receiving_md(lines, outcome, words):
+    with answering(lines + b"Content-Length: 0\r\n", b"") as peer:
+        said = peer.post("/odd")
+    assert said.name == outcome
+    assert said.detail.partition(" (")[0] == words
+    assert words in (Path(__file__).parents[2] / "docs/receiving.md").read_text()
+
+
 @pytest.mark.parametrize("lines", KEPT.values(), ids=KEPT)
 def test_an_odd_header_with_one_clear_length_keeps_its_connection(lines):
     with answering(lines, b"hello") as peer:
