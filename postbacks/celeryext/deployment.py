@@ -166,10 +166,12 @@ def _setting_of(key: str) -> str:
 
 
 def _missing(settings: Mapping[str, Any]) -> list[str]:
-    """Return one phrase for each module that is not there: of ``imports``, and of beat's scheduler."""
+    """Return one phrase for each module of ``imports`` that is not there."""
     faults = []
     for key, value in settings.items():
-        for name in _modules(_setting_of(key), value):
+        if _setting_of(key) != "imports" or not _is_iterable(value):
+            continue
+        for name in [value] if isinstance(value, str) else value or ():
             try:
                 is_there = importlib.util.find_spec(name) is not None
             except Exception:  # noqa: BLE001 - its package may raise anything
@@ -177,12 +179,3 @@ def _missing(settings: Mapping[str, Any]) -> list[str]:
             if not is_there:
                 faults.append(f"{key} (there is no module {name!r})")
     return faults
-
-
-def _modules(setting: str, value: Any) -> list[str]:
-    """Return the modules that a setting names; the short name of a scheduler (``django``) is no module."""
-    if setting == "imports":
-        return [value] if isinstance(value, str) else list(value or ()) if _is_iterable(value) else []
-    if setting == "beat_scheduler" and isinstance(value, str) and ":" in value:
-        return [value.partition(":")[0]]
-    return []

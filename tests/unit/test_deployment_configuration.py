@@ -62,8 +62,6 @@ FOREIGN = {
     'CELERY_MESSAGE_COMPRESSION = "brotli"': "CELERY_MESSAGE_COMPRESSION (gzip and bzip2 ",
     "task_protocol = 3": "task_protocol (it is 2 or 1)",
     "beat_schedule = 5": "beat_schedule (it is a mapping",
-    'beat_scheduler = "no_such_package.schedulers:DatabaseScheduler"': "beat_scheduler (there is no module 'no_such_package.schedulers')",
-    'CELERYBEAT_SCHEDULER = "no_such_package:Scheduler"': "CELERYBEAT_SCHEDULER (there is no module",
     "task_always_eager = True": "task_always_eager (",
     "CELERYD_TASK_TIME_LIMIT = 30": "CELERYD_TASK_TIME_LIMIT (it would end a delivering child",
     "task_soft_time_limit = 30": "task_soft_time_limit (",
@@ -107,10 +105,6 @@ ALLOWED = {
     "task_compression = None": {"task_compression": None},
     "task_protocol = 1": {"task_protocol": 1},
     "beat_schedule = None": {"beat_schedule": None},
-    'beat_scheduler = "celery.beat:PersistentScheduler"': {
-        "beat_scheduler": "celery.beat:PersistentScheduler"
-    },
-    'beat_scheduler = "django"': {"beat_scheduler": "django"},
     'broker_transport_options = {"x": 1}': {"broker_transport_options": {"x": 1}},
     "task_time_limit = None": {"task_time_limit": None},
     'task_annotations = {"shop.add": {"rate_limit": "1/s"}}': {
