@@ -32,11 +32,12 @@ def _ledger() -> Ledger:
 
 
 def reason_words(record: Record) -> str:
-    """Why a postback is dead, skipped or cancelled, in words; empty where there is no more to say."""
+    """Say in words why a postback has not been delivered; empty where there is no more to say."""
     from postbacks import routing
 
     last = record.attempts[-1] if record.attempts else None
-    if last is not None and record.state != "cancelled":
+    put_off = record.state == "parked" and record.reason
+    if last is not None and record.state != "cancelled" and not put_off:
         return plain(last.detail or last.outcome)
     return plain(routing.reason_words(record.reason, record.origin))
 
@@ -67,7 +68,9 @@ def write_document(document: bytes) -> None:
 
 def _print_record(record: Record) -> None:
     shown = record.shown()
-    why = reason_words(record) if record.state in {"dead", "skipped", "cancelled"} else ""
+    ended = record.state in {"dead", "skipped", "cancelled"}
+    put_off = record.state == "parked" and record.reason  # with no attempt that would say why
+    why = reason_words(record) if ended or put_off else ""
     lines = {
         "postback": record.id,
         "state": click.style(record.state, bold=True) + (f": {why}" if why else ""),

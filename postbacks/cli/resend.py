@@ -53,8 +53,8 @@ def resend(
 ) -> None:
     """Send dead postbacks again.
 
-    The same bytes, with all its resends before it; its attempts so far stay in the ledger. Many go to the ends of
-    their lanes and leave as fast as their lanes allow.
+    Each is sent with the same id and bytes, and may be resent five times more. Its attempts so far stay in the ledger.
+    Where there are many, they queue behind what waits already, as fast as each account's limits allow.
     """
     if all_dead == bool(postback_id):
         raise click.UsageError("Give the ID of one, or --all-dead.")
@@ -101,6 +101,10 @@ def _resend_all(
     left = states.count("dead")
     if as_json:
         print_json({"sent_again": len(found) - left, "left": left})
-    note(f"{len(found) - left:,} dead postbacks wait to be sent again.")
+    note(
+        f"{len(found) - left:,} dead postbacks wait to be sent again."
+        if found
+        else "No such postback is dead."
+    )
     if left:
         note(f"{left:,} have no URL to be sent to and stay dead (`postbacks list --dead` says why).")
