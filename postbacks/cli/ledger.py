@@ -10,6 +10,7 @@ import click
 from postbacks.cli.base import (
     Command,
     add_row,
+    check_id,
     grid,
     json_option,
     note,
@@ -43,7 +44,7 @@ def reason_words(record: Record) -> str:
 
 
 @click.command(cls=Command, examples=("postbacks show 7c0e1f3a-…", "postbacks show 7c0e1f3a-… --json"))
-@click.argument("postback_id", metavar="ID")
+@click.argument("postback_id", metavar="ID", callback=check_id)
 @click.option("--xml", "as_xml", is_flag=True, help="Print the XML document instead, byte for byte.")
 @json_option
 def show(postback_id: str, as_xml: bool, as_json: bool) -> None:
@@ -150,14 +151,11 @@ def list_(dead: bool, limit: int, as_json: bool) -> None:
 
 
 @click.command(cls=Command, examples=("postbacks cancel 7c0e1f3a-…",))
-@click.argument("postback_id", metavar="ID")
+@click.argument("postback_id", metavar="ID", callback=check_id)
 def cancel(postback_id: str) -> None:
     """Cancel a postback that waits or is parked."""
-    from postbacks.queue.message import is_id
     from postbacks.tasks import cancel as cancel_postback
 
-    if not is_id(postback_id):
-        raise click.UsageError(f"{postback_id!r} is no postback's id.")
     known = _ledger().find(postback_id)
     state = cancel_postback(postback_id)
     if known is None:

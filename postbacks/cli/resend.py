@@ -7,7 +7,7 @@ from typing import Final
 
 import click
 
-from postbacks.cli.base import Command, json_option, note, print_json
+from postbacks.cli.base import Command, check_id, json_option, note, print_json
 
 _UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
@@ -30,7 +30,7 @@ def _age(ctx: click.Context, param: click.Parameter, value: str | None) -> float
         "postbacks resend --all-dead --since 2h --dry-run",
     ),
 )
-@click.argument("postback_id", metavar="[ID]", required=False)
+@click.argument("postback_id", metavar="[ID]", required=False, callback=check_id)
 @click.option("--all-dead", is_flag=True, help="All that were given up, as far as the other options allow.")
 @click.option("--account", metavar="NAME", help="With --all-dead: of this account alone.")
 @click.option(
