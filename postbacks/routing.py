@@ -13,6 +13,10 @@ BACKLOG_FULL: Final = "backlog_full"
 #: Written by ``cancel.lua``; the state says it already.
 REVOKED: Final = "revoked"
 
+# Why a postback is parked without an attempt; written by ``postpone.lua``.
+ACCOUNT_UNUSABLE: Final = "account_unusable"
+BROKER_AWAY: Final = "broker_unreachable"
+
 #: Each reason as a clause, for ``postbacks send``, ``ping`` and ``show`` and for errors.
 _WORDS: Final = {
     UNKNOWN_ACCOUNT: "{account} was not known",
@@ -22,6 +26,8 @@ _WORDS: Final = {
     EXPIRED: "its time (expires) had passed before it was taken in",
     BACKLOG_FULL: "{account} had too many waiting",
     REVOKED: "",
+    ACCOUNT_UNUSABLE: "{account} cannot be used just now (the workers' logs say why)",
+    BROKER_AWAY: "the broker was away while {account} was read",
 }
 
 

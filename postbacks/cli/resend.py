@@ -7,7 +7,7 @@ from typing import Final
 
 import click
 
-from postbacks.cli.base import Command, json_option, note, print_json
+from postbacks.cli.base import Command, check_id, json_option, note, print_json
 
 _UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
@@ -30,7 +30,7 @@ def _age(ctx: click.Context, param: click.Parameter, value: str | None) -> float
         "postbacks resend --all-dead --since 2h --dry-run",
     ),
 )
-@click.argument("postback_id", metavar="[ID]", required=False)
+@click.argument("postback_id", metavar="[ID]", required=False, callback=check_id)
 @click.option("--all-dead", is_flag=True, help="All that were given up, as far as the other options allow.")
 @click.option("--account", metavar="NAME", help="With --all-dead: of this account alone.")
 @click.option(
@@ -53,8 +53,8 @@ def resend(
 ) -> None:
     """Send dead postbacks again.
 
-    The same bytes, with all its resends before it; its attempts so far stay in the ledger. Many go to the ends of
-    their lanes and leave as fast as their lanes allow.
+    Each is sent with the same id and bytes, and may be resent five times more. Its attempts so far stay in the ledger.
+    Where there are many, they queue behind what waits already, as fast as each account's limits allow.
     """
     if all_dead == bool(postback_id):
         raise click.UsageError("Give the ID of one, or --all-dead.")
@@ -101,6 +101,10 @@ def _resend_all(
     left = states.count("dead")
     if as_json:
         print_json({"sent_again": len(found) - left, "left": left})
-    note(f"{len(found) - left:,} dead postbacks wait to be sent again.")
+    note(
+        f"{len(found) - left:,} dead postbacks wait to be sent again."
+        if found
+        else "No such postback is dead."
+    )
     if left:
         note(f"{left:,} have no URL to be sent to and stay dead (`postbacks list --dead` says why).")

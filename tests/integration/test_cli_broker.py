@@ -192,6 +192,7 @@ def test_the_dead_of_an_account_a_reason_or_a_time_are_sent_again_together(rig):
     assert resend("--account", "acme") == {"sent_again": 3, "left": 0}
     assert resend("--since", "1h") == {"sent_again": 2, "left": 1}
     assert rig.client.zrange(keys.DEAD, 0, -1) == [b"no-url"]
+    assert call("resend", "--all-dead", "--account", "acme").stderr == "No such postback is dead.\n"
     for wrong in ((), ("--all-dead", "one"), ("one", "--dry-run"), ("--all-dead", "--since", "soon")):
         assert call("resend", *wrong).exit_code == 2
 
