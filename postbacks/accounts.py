@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     import redis
+    from pydantic_core import ErrorDetails
 
 log = EventLog(__name__)
 
@@ -468,8 +469,7 @@ def build_account(name: str, **settings: Any) -> Account:
         for url in account.urls():
             check_url(url)
     except ValidationError as error:
-        reasons = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
-        raise InvalidAccount("; ".join(reasons)) from None
+        raise InvalidAccount("; ".join(_fault_words(fault) for fault in error.errors())) from None
     except InvalidUrl as error:
         raise InvalidAccount(str(error)) from None
     if account.authorization is not None:
@@ -477,6 +477,12 @@ def build_account(name: str, **settings: Any) -> Account:
             check_authorization(account.authorization)
         check_no_user(*account.urls())
     return account
+
+
+def _fault_words(fault: ErrorDetails) -> str:
+    """Name a field and what it may be; its value may be a secret."""
+    words = fault["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    return f"{'.'.join(map(str, fault['loc']))}: {words}"
 
 
 @lru_cache(maxsize=4)

@@ -171,6 +171,8 @@ _RESPONSES: Final = (
 #: not do; and the rule that allows it. Outside of ``ACL LOG`` a server names no key, and 7.0 in scripts no command.
 _REFUSALS: Final = (
     (r"no permissions to run the '([^']+)' command", "run {name}", "allow +{name}"),
+    # What redis-py raises at the end of a pipeline whose first command was refused.
+    (r"EXEC without MULTI", "run multi", "allow +multi"),
     (r"can't run this command or subcommand", "run a command of a script", "`ACL LOG` there names it"),
     (r"no permissions to access the '([^']+)' key", "use the key {name}", "allow ~{name}"),
     (

@@ -17,6 +17,11 @@ POISON: Final = "poison"
 #: Written by ``cancel.lua``; the state says it already.
 REVOKED: Final = "revoked"
 
+# Why a postback is parked without an attempt; written by ``postpone.lua``.
+ACCOUNT_UNUSABLE: Final = "account_unusable"
+ACCOUNT_CHANGED: Final = "account_changed"
+BROKER_AWAY: Final = "broker_unreachable"
+
 #: Each reason as a clause, for ``postbacks send``, ``ping`` and ``show`` and for errors.
 _WORDS: Final = {
     UNKNOWN_ACCOUNT: "{account} was not known",
@@ -29,6 +34,9 @@ _WORDS: Final = {
     ID_TAKEN: "another postback has the id that it came with",
     POISON: "it was alone in flight each time that its process died",
     REVOKED: "",
+    ACCOUNT_CHANGED: "{account} has changed meanwhile, or cannot be used just now",
+    ACCOUNT_UNUSABLE: "{account} cannot be used just now (the workers' logs say why)",
+    BROKER_AWAY: "the broker was away while {account} was read",
 }
 
 

@@ -307,7 +307,7 @@ def load() -> Settings:
         return Settings()
     except ValidationError as error:
         faults = "; ".join(
-            f"POSTBACKS_{'_'.join(map(str, fault['loc'])).upper()}={_shown(fault)}: {fault['msg']}"
+            f"POSTBACKS_{'_'.join(map(str, fault['loc'])).upper()}={_shown(fault)}: {fault['msg'].removeprefix('Value error, ')}"
             for fault in error.errors()
         )
         raise BadSetting(f"{faults}. Correct the environment and start again.") from None

@@ -182,7 +182,7 @@ class PostbackTask(RefusingTask):
 
     def apply(
         self,
-        args: Sequence[Any],
+        args: Sequence[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
         *,
         task_id: str | uuid.UUID | None = None,
@@ -190,10 +190,14 @@ class PostbackTask(RefusingTask):
     ) -> EagerResult:
         """Make one POST here and now, with no ledger and no resend.
 
-        Mirrors ``celery.app.task.Task.apply``; differs in checking the arguments first, as ``apply_async`` does.
+        Mirrors ``celery.app.task.Task.apply``; differs in checking arguments and options first, as ``apply_async``
+        does.
         """
-        check_order(args or (), kwargs or {})
-        return super().apply(args, kwargs, task_id=id_text(task_id), **options)
+        postback_id: str | None = id_text(task_id)
+        check_options(task_id=postback_id, **options)
+        order = check_order(args or (), kwargs or {})
+        given = {"url": order.url} if order.url else {}
+        return super().apply((order.account, order.event.to_mapping()), given, task_id=postback_id, **options)
 
     def retry(self, *args: Any, **options: Any) -> Any:
         """Decide what follows a failed attempt; refused to anybody but ``decide``."""

@@ -7,6 +7,7 @@ judged by what the workers have published. The guard at their sockets (``guard.p
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
@@ -58,6 +59,12 @@ def worker_policies() -> list[Settings]:
     return [policy for policy in map(_parsed, texts) if policy is not None]
 
 
+def _setting_in(refusal: str) -> str:
+    """Return the setting that a refusal names, or the one that allows addresses."""
+    name = re.search(r"POSTBACKS_[A-Z_]+", refusal)
+    return name[0] if name else "POSTBACKS_ALLOWED_NETWORKS"
+
+
 def check_urls(urls: Iterable[str], policies: Sequence[Settings]) -> list[str]:
     """Check that URLs may be sent to, by the workers' policies or, where there are none, by this process's settings.
 
@@ -75,7 +82,7 @@ def check_urls(urls: Iterable[str], policies: Sequence[Settings]) -> list[str]:
             judge, whose = ("the workers'", " of the workers") if policies else ("this process's", "")
             raise InvalidAccount(
                 f"By {judge} settings, postbacks may not be sent to {redacted(url)}: {refusals[0]}. "
-                f"If they should, see POSTBACKS_ALLOWED_NETWORKS{whose} in docs/settings.md."
+                f"If they should, see {_setting_in(refusals[0])}{whose} in docs/settings.md."
             )
         if refusals:
             warnings.append(

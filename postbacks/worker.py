@@ -151,6 +151,8 @@ class WakeTask(Task):
 
     abstract = True
     Request = WakeRequest
+    #: Whatever a deployment gives its own tasks by ``task_default_priority``: another one is another list in Redis.
+    priority = 0
 
 
 class TickTask(WakeTask):

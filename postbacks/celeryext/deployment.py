@@ -12,6 +12,7 @@ from celery.utils.imports import cwd_in_path
 
 from postbacks import keys
 from postbacks.errors import BadSetting
+from postbacks.queue.message import can_unpack
 
 #: The module of the working directory that is read where none is named.
 DEFAULT_MODULE: Final = "celeryconfig"
@@ -51,6 +52,22 @@ def _has_no_prefix(value: Any) -> bool:
     return not dict(value or {}).get("global_keyprefix")
 
 
+def _is_mapping(value: object) -> bool:
+    return not value or isinstance(value, Mapping)
+
+
+def _is_iterable(value: object) -> bool:
+    return not value or isinstance(value, Iterable)
+
+
+def _is_protocol(value: object) -> bool:
+    return value in (1, 2)
+
+
+def _can_be_unpacked(value: object) -> bool:
+    return not value or can_unpack(value)
+
+
 def _leaves_ours_alone(value: Any) -> bool:
     mappings = value if isinstance(value, list | tuple) else [value]
     names = {name for mapping in mappings if isinstance(mapping, Mapping) for name in mapping}
@@ -77,7 +94,11 @@ RULES: Final[Mapping[str, tuple[Callable[[Any], bool], str]]] = {
         f"workers consume {keys.WORK_QUEUE}, which has to be among them; {keys.QUEUE} is for the tick alone",
     ),
     "include": (_is_off, "modules with tasks of the deployment's own stand in imports"),
+    "imports": (_is_iterable, "it is a list of modules"),
     "task_serializer": (_is_json, _SERIALIZER),
+    "task_compression": (_can_be_unpacked, "gzip and bzip2 are what the tick can read"),
+    "task_protocol": (_is_protocol, "it is 2 or 1"),
+    "beat_schedule": (_is_mapping, "it is a mapping of names to entries; the tick's is added"),
     "accept_content": (_has_json, f"{_SERIALIZER}, which has to be among them"),
     "task_always_eager": (_is_off, "nothing would be queued, and beat itself would deliver"),
     "task_annotations": (_leaves_ours_alone, "tasks of postbacks are not to be changed; name your own instead of *"),
@@ -148,7 +169,7 @@ def _missing(settings: Mapping[str, Any]) -> list[str]:
     """Return one phrase for each module of ``imports`` that is not there."""
     faults = []
     for key, value in settings.items():
-        if _setting_of(key) != "imports":
+        if _setting_of(key) != "imports" or not _is_iterable(value):
             continue
         for name in [value] if isinstance(value, str) else value or ():
             try:

@@ -222,6 +222,19 @@ def plain(text: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
+def check_id(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Check an argument that is a postback's id."""
+    from postbacks.queue.message import is_id
+
+    if value is not None and not is_id(value):
+        raise click.BadParameter(
+            f"{value[:60]!r} cannot be a postback's id: 1 to 255 printable ASCII characters, no spaces.",
+            ctx,
+            param,
+        )
+    return value
+
+
 def state_text(state: str, words: str = "") -> Text:
     """Return a state, or words that say more, in the state's colour."""
     from rich.text import Text

@@ -67,7 +67,7 @@ def _text(name: str, data: bytes) -> str:
 
 
 def _values(name: str, text: str) -> list[_Found]:
-    decoder = json.JSONDecoder(object_pairs_hook=_once_each, parse_constant=_no_constant)
+    decoder = json.JSONDecoder(object_pairs_hook=_once_each, parse_constant=_no_constant, parse_int=_whole)
     found: list[_Found] = []
     at = _skip_space(text, 0)
     while at < len(text):
@@ -106,6 +106,13 @@ def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"{twice[:60]!r} stands twice in the object that begins here")
     return value
+
+
+def _whole(digits: str) -> int:
+    try:
+        return int(digits)
+    except ValueError:  # over 4,300 digits
+        raise ValueError(f"a number in what begins here has {len(digits):,} digits") from None
 
 
 def _no_constant(name: str) -> NoReturn:

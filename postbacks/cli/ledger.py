@@ -10,6 +10,7 @@ import click
 from postbacks.cli.base import (
     Command,
     add_row,
+    check_id,
     grid,
     json_option,
     note,
@@ -32,17 +33,18 @@ def _ledger() -> Ledger:
 
 
 def reason_words(record: Record) -> str:
-    """Why a postback is dead, skipped or cancelled, in words; empty where there is no more to say."""
+    """Say in words why a postback has not been delivered; empty where there is no more to say."""
     from postbacks import routing
 
     last = record.attempts[-1] if record.attempts else None
-    if last is not None and record.state != "cancelled":
+    put_off = record.state == "parked" and record.reason
+    if last is not None and record.state != "cancelled" and not put_off:
         return plain(last.detail or last.outcome)
     return plain(routing.reason_words(record.reason, record.origin))
 
 
 @click.command(cls=Command, examples=("postbacks show 7c0e1f3a-…", "postbacks show 7c0e1f3a-… --json"))
-@click.argument("postback_id", metavar="ID")
+@click.argument("postback_id", metavar="ID", callback=check_id)
 @click.option("--xml", "as_xml", is_flag=True, help="Print the XML document instead, byte for byte.")
 @json_option
 def show(postback_id: str, as_xml: bool, as_json: bool) -> None:
@@ -66,8 +68,15 @@ def write_document(document: bytes) -> None:
 
 
 def _print_record(record: Record) -> None:
+    from postbacks.broker import client
+    from postbacks.queue.routes import still_words
+
     shown = record.shown()
-    why = reason_words(record) if record.state in {"dead", "skipped", "cancelled"} else ""
+    ended = record.state in {"dead", "skipped", "cancelled"}
+    put_off = record.state == "parked" and record.reason  # with no attempt that would say why
+    why = reason_words(record) if ended or put_off else ""
+    if record.state == "waiting":
+        why = still_words(client(), record.account)
     lines = {
         "postback": record.id,
         "state": click.style(record.state, bold=True) + (f": {why}" if why else ""),
@@ -147,14 +156,11 @@ def list_(dead: bool, limit: int, as_json: bool) -> None:
 
 
 @click.command(cls=Command, examples=("postbacks cancel 7c0e1f3a-…",))
-@click.argument("postback_id", metavar="ID")
+@click.argument("postback_id", metavar="ID", callback=check_id)
 def cancel(postback_id: str) -> None:
     """Cancel a postback that waits or is parked."""
-    from postbacks.queue.message import is_id
     from postbacks.tasks import cancel as cancel_postback
 
-    if not is_id(postback_id):
-        raise click.UsageError(f"{postback_id!r} is no postback's id.")
     known = _ledger().find(postback_id)
     state = cancel_postback(postback_id)
     if known is None:

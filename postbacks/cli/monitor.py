@@ -30,7 +30,7 @@ DEFAULT_PORT = 9464
     default=DEFAULT_PORT,
     show_default=True,
     type=click.IntRange(0, 65_535),
-    help="0 takes a free one.",
+    help="Port to listen on; 0 takes a free one.",
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 def metrics(port: int, host: str) -> None:
@@ -86,10 +86,10 @@ def metrics(port: int, host: str) -> None:
 def health(
     max_tick_age: float | None, max_waiting_age: float | None, worker: bool, timeout_s: float, as_json: bool
 ) -> None:
-    """Say in one line whether the system is well: exit code 0 if so, 1 if not.
+    """Say in one line whether the system is well.
 
-    Looks at the broker, at the age of the last finished tick (beat and a worker are needed for one), and at how
-    long the oldest postback waits that could be sent. For a container's health check.
+    Exit code 0 if so, 1 if not. Looks at the broker, at the age of the last finished tick (beat and a worker are
+    needed for one), and at how long the oldest postback waits that could be sent. For a container's health check.
     """
     if runs_as_program():
         gc.disable()  # it would look a dozen times through what is imported next, all of which stays

@@ -29,7 +29,11 @@ _WAIT_S: Final = 0.5
     ),
 )
 @click.option(
-    "--port", default=8080, show_default=True, type=click.IntRange(0, 65_535), help="0 takes a free one."
+    "--port",
+    default=8080,
+    show_default=True,
+    type=click.IntRange(0, 65_535),
+    help="Port to listen on; 0 takes a free one.",
 )
 @click.option(
     "--status", default=200, show_default=True, type=click.IntRange(200, 599), help="What to answer."
@@ -54,8 +58,8 @@ _WAIT_S: Final = 0.5
 def receive(port: int, status: int, fail_first: int, delay_s: float, as_json: bool) -> None:
     """Receive postbacks here and print each.
 
-    Answers 200 to all, or what the options say; Ctrl-C ends. Where nothing else is allowed (postbacks up --dev), workers do not
-    send to this machine.
+    Answers 200 to all, or what the options say; Ctrl-C ends. Workers send to this machine only where that is allowed,
+    as `postbacks up --dev` does.
     """
     from postbacks.receiver import Receiver
 

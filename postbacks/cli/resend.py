@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from postbacks.cli.base import Command, confirm, json_option, note, plain, print_json
+from postbacks.cli.base import Command, check_id, confirm, json_option, note, plain, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -40,7 +40,7 @@ def _age(ctx: click.Context, param: click.Parameter, value: str | None) -> float
         "postbacks resend --all-dead --reason poison",
     ),
 )
-@click.argument("postback_id", metavar="[ID]", required=False)
+@click.argument("postback_id", metavar="[ID]", required=False, callback=check_id)
 @click.option("--all-dead", is_flag=True, help="All that were given up, as far as the other options allow.")
 @click.option("--account", metavar="NAME", help="With --all-dead: of this account alone.")
 @click.option(
@@ -65,8 +65,9 @@ def resend(
 ) -> None:
     """Send dead postbacks again; one by its ID may be a skipped one, too.
 
-    The same bytes, with all its resends before it, to where its account says now; its attempts so far stay in the
-    ledger. Many go to the ends of their lanes and leave as fast as their lanes allow.
+    Each is sent with the same id and bytes, to where its account says now, and may be resent five times more. Its
+    attempts so far stay in the ledger. Where there are many, they queue behind what waits already, as fast as each
+    account's limits allow.
 
     --all-dead shows how many each account has and asks. It leaves those of accounts that are not known, and two kinds
     that only their reason selects: poison (they killed processes; each is tried alone) and id_taken (another postback
@@ -141,7 +142,11 @@ def _resend_all(
     refused = states.count("dead")
     if as_json:
         print_json({"sent_again": len(sendable) - refused, "left": refused + unknown + left})
-    note(f"{len(sendable) - refused:,} dead postbacks wait to be sent again.")
+    note(
+        f"{len(sendable) - refused:,} dead postbacks wait to be sent again."
+        if dead
+        else "No such postback is dead."
+    )
     if refused:
         note(f"{refused:,} have nothing to send and stay dead (`postbacks list --dead` says why).")
 

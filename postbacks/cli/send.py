@@ -124,7 +124,7 @@ def _check_id(postback_id: str | None, events: Sequence[Event]) -> None:
 
 def _check_account(name: str, events: Sequence[Event], url: str | None) -> None:
     """Refuse an unknown account, and say which postbacks will not be sent."""
-    from postbacks.accounts import check_name, find_accounts, store
+    from postbacks.accounts import UNREADABLE, check_name, find_accounts, store
     from postbacks.errors import UnknownAccount
     from postbacks.routing import end_words, reason_words, route
     from postbacks.urls import check_url
@@ -137,6 +137,9 @@ def _check_account(name: str, events: Sequence[Event], url: str | None) -> None:
         raise UnknownAccount(
             f"There is no account {name!r}: make it (postbacks account set {name} --url https://…) or give --url."
         )
+    if account is not None and account.unreadable and url is not None:
+        words = reason_words(UNREADABLE, "", f"account {name}")
+        note(f"Warning: {words}: its postbacks wait for that.")
     for origin, group in dict.fromkeys((event.origin, event.group) for event in events):
         reason = route(account, origin, group, url)[1]
         if reason:

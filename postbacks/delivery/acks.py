@@ -93,19 +93,31 @@ class AckWatch:
 
     def has_received(self) -> bool:
         """Whether anything has come since; the connection must live. True where the system does not tell."""
-        now, before = parse_tcp_info(read_tcp_info(self._connection)), parse_tcp_info(self._before)
-        return now is None or before is None or now.received_bytes != before.received_bytes
+        counters = self._compare(self._connection)
+        return counters is None or counters[0].received_bytes != counters[1].received_bytes
 
     def settle(self) -> Ending:
         """Judge how the connection ended, and release it."""
         with socket.socket(fileno=self._fd) as connection:
             self._fd = -1
-            now, before = parse_tcp_info(read_tcp_info(connection)), parse_tcp_info(self._before)
-            if now is None or before is None:
+            counters = self._compare(connection)
+            if counters is None:
                 return Ending.CLOSED
+            before, now = counters
             if _had_fin(connection, before, now):
                 return Ending.CROSSED if now.acked_bytes == before.acked_bytes else Ending.CLOSED
             return Ending.RESET if now.state == _CLOSE else Ending.CLOSED
+
+    def _compare(self, connection: socket.socket) -> tuple[Counters, Counters] | None:
+        """Return the counters from before and those of now; None where the system does not tell.
+
+        Some systems hand out zeros (gVisor), or pass the bytes by without counting them (eBPF's sockmap). But a request
+        has been acknowledged and answered on every connection that is kept; the first acknowledged byte is the SYN.
+        """
+        before, now = parse_tcp_info(self._before), parse_tcp_info(read_tcp_info(connection))
+        if before is None or now is None or before.acked_bytes <= 1 or not before.received_bytes:
+            return None
+        return before, now
 
     def release(self) -> None:
         """Close the duplicate, if it stands."""

@@ -28,6 +28,14 @@ _NO_TOKEN: Final = re.compile(r"[^\w, .+-]", re.ASCII)
 _CHARSET: Final = re.compile(r";\s*charset\s*=\s*[\"']?([\w.:+-]+)", re.IGNORECASE | re.ASCII)
 #: Encodings of this Python; a stranger's name that is none of them is not looked up, since Python remembers it.
 _ENCODINGS: Final = frozenset(aliases) | frozenset(aliases.values())
+#: Names that Java's and Microsoft's servers use -> the same for Python, which does not know them.
+_OTHER_NAMES: Final = {
+    "windows_31j": "cp932",
+    "windows_874": "cp874",
+    "windows_949": "cp949",
+    "x_gbk": "gbk",
+    "x_sjis": "shift_jis",
+}
 #: Text to Python, but of no answer.
 _REFUSED: Final = frozenset(
     {"idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined", "utf-7"}
@@ -73,12 +81,13 @@ def is_framed(lines: Sequence[bytes]) -> bool:
     for line in lines:
         if line[:10].lower() not in _STARTS:
             continue
-        name, _, value = line.partition(b":")
-        name = name.strip().lower()
+        name, _, value = line.lower().partition(b":")
+        if name != name.rstrip() and name.rstrip() in {_LENGTH, _TRANSFER_CODING}:
+            return False  # libcurl does not know it by this name, and would wait for the connection's end
         if name == _LENGTH:
             lengths.update(map(bytes.strip, value.split(b",")))
         elif name == _TRANSFER_CODING:
-            codings.append(value.strip().lower())
+            codings.append(value.strip())
     if codings:
         return codings == [b"chunked"] and not lengths
     if len(lengths) != 1:
@@ -119,7 +128,9 @@ def excerpt_of(lines: Sequence[bytes], body: bytes, most_bytes: int) -> tuple[st
     inflate = _INFLATERS.get(codings[0]) if len(codings) == 1 else None
     if inflate is not None:
         try:
-            content = inflate(content, most_bytes)
+            content, ended = inflate(content, most_bytes)
+            if not content:
+                return "", "" if ended else f"its body is not shown: too little of the {codings[0]} was kept"
         except zlib.error:
             fault = f"its body is not the {codings[0]} that its header names"
     elif any(name in _COMPRESSIONS for name in codings):
@@ -134,20 +145,21 @@ def excerpt_of(lines: Sequence[bytes], body: bytes, most_bytes: int) -> tuple[st
     return text, fault
 
 
-def _inflate(data: bytes, most_bytes: int) -> bytes:
-    """Inflate gzip or zlib."""
-    return zlib.decompressobj(wbits=47).decompress(data, most_bytes)
+def _inflate(data: bytes, most_bytes: int, wbits: int = 47) -> tuple[bytes, bool]:
+    """Inflate gzip or zlib, and say whether its end has been reached."""
+    inflating = zlib.decompressobj(wbits=wbits)
+    return inflating.decompress(data, most_bytes), inflating.eof
 
 
-def _inflate_deflate(data: bytes, most_bytes: int) -> bytes:
+def _inflate_deflate(data: bytes, most_bytes: int) -> tuple[bytes, bool]:
     """Inflate zlib, or the bare deflate that some send under that name (RFC 9110 8.4.1.2)."""
     try:
         return _inflate(data, most_bytes)
     except zlib.error:
-        return zlib.decompressobj(wbits=-15).decompress(data, most_bytes)
+        return _inflate(data, most_bytes, wbits=-15)
 
 
-_INFLATERS: Final[dict[str, Callable[[bytes, int], bytes]]] = {
+_INFLATERS: Final[dict[str, Callable[[bytes, int], tuple[bytes, bool]]]] = {
     "gzip": _inflate,
     "x-gzip": _inflate,
     "deflate": _inflate_deflate,
@@ -157,7 +169,9 @@ _COMPRESSIONS: Final = frozenset({*_INFLATERS, "br", "zstd", "compress", "x-comp
 
 def _decode(content: bytes, charset: str) -> str | None:
     """Decode text that may end in the middle of a character; None where the name is no encoding of it."""
-    if normalize_encoding(charset).lower() not in _ENCODINGS:
+    normalized = normalize_encoding(charset).lower()
+    charset = _OTHER_NAMES.get(normalized, charset)
+    if normalized not in _ENCODINGS and normalized not in _OTHER_NAMES:
         return None
     try:
         name = codecs.lookup(charset).name

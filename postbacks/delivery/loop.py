@@ -31,6 +31,7 @@ from postbacks.faults import point
 from postbacks.logs import EventLog
 from postbacks.queue.exchange import Exchange
 from postbacks.queue.scripts import Scripts
+from postbacks.routing import ACCOUNT_CHANGED, ACCOUNT_UNUSABLE, BROKER_AWAY
 from postbacks.settings import Settings
 from postbacks.taskevents import gone, started
 from postbacks.version import new_token
@@ -368,14 +369,14 @@ class DeliveryLoop:
             return
         claimed, self._claimed = self._claimed, []
         profiles: dict[str, Profile] = {}
-        delay_ms, reason = TURN_BACK_MS, "account_changed"
+        delay_ms, reason = TURN_BACK_MS, ACCOUNT_CHANGED
         try:
             profiles = self._profiles.agree_on(claimed)
         except PostbacksError as error:
             log.error("delivery.accounts_unavailable", str(error), postbacks=len(claimed))  # noqa: TRY400
-            delay_ms, reason = PUT_OFF_MS, "account_unusable"
+            delay_ms, reason = PUT_OFF_MS, ACCOUNT_UNUSABLE
             if isinstance(error, BrokerUnreachable):
-                delay_ms, reason = LOST_BROKER_MS, "broker_unreachable"
+                delay_ms, reason = LOST_BROKER_MS, BROKER_AWAY
         self._unsent.add((one.id for one in claimed if one.id not in profiles), delay_ms, reason)
         for one in claimed:
             if one.id not in profiles:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from postbacks.errors import BrokerError
 from postbacks.logs import EventLog
+from postbacks.routing import ACCOUNT_UNUSABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -40,7 +41,7 @@ class Unsent:
         """Whether the broker has not been told of all that is put off."""
         return bool(self._ids)
 
-    def add(self, ids: Iterable[str], delay_ms: int = PUT_OFF_MS, reason: str = "account_unusable") -> None:
+    def add(self, ids: Iterable[str], delay_ms: int = PUT_OFF_MS, reason: str = ACCOUNT_UNUSABLE) -> None:
         """Have the next ``postpone`` put these off."""
         if new := list(ids):
             self._ids.setdefault((delay_ms, reason), []).extend(new)

@@ -217,6 +217,12 @@ def _progress(done: survey.Survey) -> str:
     return done.progress if done.complete else f"{done.progress}: give it more time (--within)"
 
 
+def _loops(at_work: int, found: survey.Survey) -> str:
+    if not (at_work or found.waiting or found.sending):
+        return "nothing to deliver just now"  # a worker's loops end when their lanes are empty
+    return f"{at_work} delivering loop{'' if at_work == 1 else 's'}"
+
+
 def _facts(look: Look) -> tuple[str, ...]:
     """How the system stands, in a few lines."""
     now, found = look.scene, look.survey
@@ -233,6 +239,6 @@ def _facts(look: Look) -> tuple[str, ...]:
     )
     return (
         f"{server(now)}, {memory}, {file}",
-        f"{tick}, {loops} delivering loop{'' if loops == 1 else 's'}{answered}",
+        f"{tick}, {_loops(loops, found)}{answered}",
         postbacks,
     )

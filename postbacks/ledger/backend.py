@@ -134,15 +134,17 @@ class LedgerBackend(BaseBackend):
 
     def get_many(
         self,
-        task_ids: Iterable[str],
+        task_ids: Iterable[str | UUID],
         timeout: float | None = None,
         interval: float | None = 0.5,
         no_ack: bool = True,
         on_message: Callable[[dict[str, Any]], Any] | None = None,
         on_interval: Callable[[], Any] | None = None,
         max_iterations: int | None = None,
-    ) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield id and meta of each postback as soon as it has ended, for ``iter_native`` and ``join_native``.
+    ) -> Iterator[tuple[str | UUID, dict[str, Any]]]:
+        """Yield id, as it was given, and meta of each postback as soon as it has ended.
+
+        For ``iter_native`` and ``join_native``.
 
         Mirrors ``celery.backends.base.BaseKeyValueStoreBackend.get_many``; differs in reading the ledger.
 
@@ -150,7 +152,8 @@ class LedgerBackend(BaseBackend):
             TimeoutError: Celery's, when ``timeout`` seconds are over and one has not ended.
         """
         del no_ack
-        ledger, pending = Ledger(client()), list(dict.fromkeys(task_ids))
+        given_ids = {id_text(task_id): task_id for task_id in task_ids}
+        ledger, pending = Ledger(client()), list(given_ids)
         deadline_s = math.inf if timeout is None else time.monotonic() + timeout
         rounds = 0
         while pending:
@@ -164,7 +167,7 @@ class LedgerBackend(BaseBackend):
             for postback_id in metas.keys() - set(pending):
                 if on_message is not None:
                     on_message(metas[postback_id])
-                yield postback_id, metas[postback_id]
+                yield given_ids[postback_id], metas[postback_id]
             rounds += 1
             if not pending or rounds == max_iterations:
                 return

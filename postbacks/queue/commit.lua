@@ -50,7 +50,7 @@ for at = FIRST, #ARGV - 1, WIDTH do
   local shared = mood == 'shared' and held_as[id] == '0'
   if mood == 'shared' then mood = 'failed' end
   local record = RECORD .. id
-  local known = redis.call('HMGET', record, 'attempt:' .. number, 'cancel', 'next_ms', 'suspicion')
+  local known = redis.call('HMGET', record, 'attempt:' .. number, 'cancel', 'next_ms', 'suspicion', 'reason')
   if known[1] or not held_as[id] then
     results[#results + 1] = { '', 0 }
   elseif shared and not known[2] and has_moved(id, lane) then
@@ -77,6 +77,7 @@ for at = FIRST, #ARGV - 1, WIDTH do
       if reason == 'connect_timeout' then next_ms = math.ceil(next_ms / 1000) * 1000 end
       redis.call('HSET', record, 'attempts', number, 'attempt:' .. number, attempt, 'state', 'parked',
         'next_ms', next_ms)
+      if known[5] then redis.call('HDEL', record, 'reason') end -- of a postponement; the attempt says why by now
       redis.call('ZADD', PARKED, next_ms, id)
     else
       redis.call('HINCRBY', record, 'failures', 1)

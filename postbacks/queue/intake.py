@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
@@ -53,8 +53,21 @@ def check_order(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Order:
         InvalidUrl: the URL cannot be one.
         UnsupportedOption: arguments that send_postback does not have.
     """
+    if not (isinstance(args, tuple | list) and isinstance(kwargs, dict)):
+        _check_form(args, kwargs)
     account, event, url = _bind(*args, **kwargs)
     return Order(check_name(account), parse_event(event), None if url is None else check_url(url))
+
+
+def _check_form(args: object, kwargs: object) -> None:
+    """Refuse what is no sequence and no mapping, and a text or a mapping that would be taken for a sequence."""
+    is_sequence = isinstance(args, Iterable) and not isinstance(args, str | bytes | Mapping)
+    if not is_sequence or not isinstance(kwargs, Mapping):
+        raise UnsupportedOption(
+            "send_postback takes its arguments as a list and a mapping, "
+            'apply_async(("acme", event), {"url": ...}), '
+            f"not as {type(args).__name__} and {type(kwargs).__name__}."
+        )
 
 
 def _bind(*args: Any, **kwargs: Any) -> tuple[Any, Any, Any]:

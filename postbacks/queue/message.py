@@ -127,14 +127,14 @@ def decode(raw: bytes) -> Message:
     try:
         envelope = _read_json(raw)
     except (ValueError, RecursionError) as error:
-        raise Unreadable(f"the message is no JSON: {error}") from None
+        raise Unreadable(f"the message is no JSON: {error}", find_id(raw)) from None
     if not isinstance(envelope, dict):
         raise Unreadable("the message is no JSON object")
     headers = envelope.get("headers")
     if not isinstance(headers, dict):
         headers = {}
     if "task" not in headers:
-        return _decode_protocol_1(envelope, headers)
+        return _decode_protocol_1(raw, envelope, headers)
     message_id = _check_task(headers, headers)
     try:
         args, kwargs = _arguments(_content(envelope, headers))
@@ -144,7 +144,7 @@ def decode(raw: bytes) -> Message:
     return Message(message_id, args, kwargs, eta, expires)
 
 
-def _decode_protocol_1(envelope: Mapping[str, Any], headers: Mapping[str, Any]) -> Message:
+def _decode_protocol_1(raw: bytes, envelope: Mapping[str, Any], headers: Mapping[str, Any]) -> Message:
     """Read a message whose body is one object: id, task, arguments and times.
 
     As gocelery, node-celery and Celery itself with ``task_protocol=1`` write it. Its times are in UTC where
@@ -153,9 +153,9 @@ def _decode_protocol_1(envelope: Mapping[str, Any], headers: Mapping[str, Any]) 
     try:
         body = _content(envelope, headers)
     except _BODY_ERRORS as error:
-        raise Unreadable(f"{_NO_PROTOCOL}: {error}") from None
+        raise Unreadable(f"{_NO_PROTOCOL}: {error}", find_id(raw)) from None
     if not isinstance(body, dict):
-        raise Unreadable(_NO_PROTOCOL)
+        raise Unreadable(_NO_PROTOCOL, find_id(raw))
     if "task" not in body:
         raise Unreadable(_NO_PROTOCOL, body.get("id") if is_id(body.get("id")) else None)
     message_id = _check_task(body, headers)

@@ -133,7 +133,8 @@ def check_options(*, task_id: object = None, **options: Any) -> None:
 def _right_option(name: str) -> str:
     if name in ARGUMENTS:
         return f' It is an argument: apply_async(("acme", event), {{{name!r}: ...}}).'
-    return _nearest(name, _KNOWN)
+    match = _nearest_of(name, _KNOWN)
+    return f" Did you mean {match}=?" if match else ""
 
 
 def right_argument(name: str) -> str:
@@ -144,13 +145,16 @@ def right_argument(name: str) -> str:
     """
     if name in _KNOWN:
         return f" {name}= is an option: apply_async(args, kwargs, {name}=...) takes it."
-    return _nearest(name, ARGUMENTS)
+    match = _nearest_of(name, {*ARGUMENTS, *_KNOWN})
+    if match in _KNOWN:  # a misspelt option given to ``delay``
+        return f" Did you mean {match}=? It is an option: apply_async(args, kwargs, {match}=...) takes it."
+    return f" Did you mean {match}=?" if match else ""
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
+def _nearest_of(name: str, known: Iterable[str]) -> str | None:
     from difflib import get_close_matches  # noqa: PLC0415 - needed only where a call is wrong
 
-    return "".join(f" Did you mean {match}=?" for match in get_close_matches(name, sorted(known), n=1))
+    return next(iter(get_close_matches(name, sorted(known), n=1)), None)
 
 
 def _check_times(countdown: Any, eta: Any) -> None:

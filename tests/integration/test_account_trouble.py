@@ -16,6 +16,7 @@ from helpers import Rig, environment, remove_account, set_account
 from postbacks import accounts, keys, send_postback, send_postbacks, vault
 from postbacks.accounts import Account, RedisAccounts
 from postbacks.cli import main
+from postbacks.cli.ledger import reason_words
 from postbacks.delivery.unsent import LOST_BROKER_MS, PUT_OFF_MS
 from postbacks.receiver import Answer, Receiver
 from postbacks.tasks import resend
@@ -191,6 +192,7 @@ def test_a_store_that_fails_stops_neither_the_tick_nor_what_is_claimed(broker, m
             assert rig.deliver() == 0
             record = rig.record(first.id)
             assert (record.state, record.reason, len(record.attempts)) == ("parked", "account_unusable", 1)
+            assert reason_words(record).startswith("its account cannot be used just now")
             assert later.state == "PENDING"
             store.fails = False
             rig.advance(PUT_OFF_MS / 1000 + 11)
@@ -202,6 +204,32 @@ def test_a_store_that_fails_stops_neither_the_tick_nor_what_is_claimed(broker, m
             rig.tick()
             rig.deliver()
             assert rig.record(later.id).state == "delivered"
+            rig.close()
+
+
+def test_a_parked_postback_says_why_it_is_parked_now(broker, monkeypatch):
+    """Its account could not be used, and later its receiver failed: `show` and `send --wait` say the last of them."""
+    with Receiver(lambda post: Answer(500)) as receiver:
+        module = types.ModuleType("sulky_accounts")
+        module.store = store = _Moody(receiver.url())
+        monkeypatch.setitem(sys.modules, "sulky_accounts", module)
+        with environment(POSTBACKS_ACCOUNTS="sulky_accounts:store", POSTBACKS_PROFILE_CACHE_S="0"):
+            rig = Rig(broker)
+            one = send_postback.delay("acme", EVENT)
+            rig.tick()
+            store.fails = True
+            rig.deliver()
+            assert reason_words(rig.record(one.id)).startswith("its account cannot be used just now")
+            shown = CliRunner().invoke(main, ["show", one.id]).stdout
+            assert "parked: its account cannot be used just now (the workers' logs say why)\n" in shown
+            store.fails = False
+            rig.advance(PUT_OFF_MS / 1000 + 11)
+            rig.tick()
+            rig.deliver()
+            record = rig.record(one.id)
+            assert (record.state, record.reason) == ("parked", "")
+            assert reason_words(record).startswith("answered 500")
+            assert "parked\n" in CliRunner().invoke(main, ["show", one.id]).stdout
             rig.close()
 
 

@@ -233,6 +233,22 @@ def test_a_worker_that_lacks_a_right_names_it_and_goes_on_when_it_is_given(guard
         process.wait_for_log(" ready.", 60)
 
 
+@pytest.mark.parametrize("right", ["+llen", "+lpush", "+multi"])
+def test_a_beat_that_lacks_a_right_says_so_in_one_line_a_tick(guarded, tmp_path, right):
+    """Not by two stacks; and it goes on when the right is given."""
+    broker, client = guarded
+    without(client, "beat", right)
+    env = {**BASE_ENV, "POSTBACKS_BROKER_URL": url_of(broker, "beat")}
+    with CeleryProcess("beat", env=env, args=["--loglevel=DEBUG"], log_path=tmp_path / "beat.log") as process:
+        process.wait_for_log(f"does not let its user 'beat' run {right[1:]}: allow {right}; ", 60)
+        make_users(client)
+        process.wait_for_log("postbacks.dispatch sent", 60)
+        said = process.log()
+    assert "beat.not_sent entry=postbacks.dispatch" in said
+    assert "Traceback" not in said
+    assert 'File "' not in said
+
+
 def test_a_worker_that_kombu_gives_up_ends_with_the_sentence_and_no_traceback(guarded, tmp_path):
     """The channel of Celery's control commands."""
     broker, client = guarded

@@ -193,6 +193,11 @@ WRONG = {
     "an unknown name": (("acme", EVENT), {"colour": "red"}, "takes account, event and url=.*colour"),
     "account twice": (("acme", EVENT), {"account": "acme"}, "takes account, event and url="),
     "a misspelt name": (("acme", EVENT), {"ulr": "http://a.example/"}, "got .* and ulr.*Did you mean url="),
+    "a misspelt option among the arguments": (
+        ("acme", EVENT),
+        {"countdwn": 3},
+        r"Did you mean countdown=\? It is an option: apply_async\(args, kwargs, countdown=\.\.\.\)",
+    ),
     "an option among the arguments": (
         ("acme", EVENT),
         {"countdown": 3},

@@ -224,7 +224,7 @@ CHECKS: dict[str, dict[str, Check]] = {
         UP: is_up,
         "postbacks receive --fail-first 2": stays("answers 500 to the first 2 POSTs"),
         SET_ACME: types(says="order-17 delivered after 3 attempts"),
-        "00:05:06.090  SMS_MO N211  attempt 3  POST /  answered 200": is_printed,
+        "14:05:06.090  SMS_MO N211  attempt 3  POST /  answered 200": is_printed,
         "from datetime import UTC, datetime": meanwhile(python),
         "cp .env.example .env": composes,
         "celery -A postbacks worker --loglevel=INFO --without-mingle --without-gossip": serves,

@@ -106,6 +106,18 @@ def test_native_iteration_yields_each_as_soon_as_it_has_ended(rig, receiver):
     assert list(ResultSet([], app=app).iter_native()) == []
 
 
+def test_ids_that_are_uuids_are_gathered_natively_under_what_they_were_given_as(rig, receiver):
+    """Celery's own ``AsyncResult`` keeps the UUID, and looks its result up by it."""
+    set_account("acme", url=receiver.url())
+    ids = [uuid.uuid4(), uuid.uuid4()]
+    for postback_id in ids:
+        send_postback.apply_async(("acme", EVENT), task_id=postback_id)
+    rig.tick()
+    rig.deliver()
+    results = ResultSet([app.AsyncResult(postback_id) for postback_id in ids], app=app)
+    assert [value["status"] for value in results.join_native(timeout=0)] == [200, 200]
+
+
 def test_then_is_called_once_a_look_finds_the_end(sent):
     """For one, and for a group as soon as all of it has ended."""
     results, deliver = sent

@@ -192,6 +192,13 @@ def test_send_with_a_url_warns_of_an_origin_that_is_off(broker):
     assert "Warning" not in said("send", "acme", "-", *to, text=json.dumps(MO))
 
 
+def test_send_with_a_url_warns_of_an_account_that_cannot_be_read(rig):
+    """It is put off until the account is set anew, since it must not go out unsigned."""
+    rig.client.hset(keys.ACCOUNTS, "acme", "no JSON")
+    warned = said("send", "acme", "-", "--url", "https://acme.example/test")
+    assert "account acme cannot be read until it is set anew: its postbacks wait for that." in warned
+
+
 @pytest.mark.parametrize(
     ("reason", "words"),
     [

@@ -134,3 +134,20 @@ def test_a_worker_publishes_before_it_is_ready_and_one_without_a_broker_goes_on(
         eventually(lambda: client.zscore(keys.URL_POLICIES, policy) > at_ms, url_policy.PUBLISH_EVERY_S + 20)
     with dead_port() as port, environment(POSTBACKS_BROKER_URL=f"redis://127.0.0.1:{port}/0"):
         UrlPolicy._publish()
+
+
+@pytest.mark.parametrize(
+    ("url", "setting"),
+    [
+        ("http://127.0.0.1:25/", "POSTBACKS_ALLOWED_PORTS"),
+        ("http://10.1.2.3/", "POSTBACKS_ALLOWED_NETWORKS"),
+        ("http://127.0.0.1:8080/", "POSTBACKS_HTTPS_ONLY"),
+    ],
+)
+def test_a_refused_url_names_the_setting_that_refuses_it(broker, url, setting):
+    """A port that is not allowed is no matter of networks."""
+    del broker
+    https_only = {"POSTBACKS_HTTPS_ONLY": "true"} if setting == "POSTBACKS_HTTPS_ONLY" else {}
+    with environment(**https_only):
+        shown = CliRunner().invoke(main, ["account", "set", "acme", "--url", url])
+    assert (shown.exit_code, f"see {setting} in docs/settings.md" in shown.stderr) == (2, True), shown.stderr

@@ -170,6 +170,18 @@ REFUSED = {
     "send_task with a bad event": (lambda: app.send_task(NAME, ("acme", BAD)), InvalidEvent, "MOBILE"),
     "send_task with a link": (lambda: app.send_task(NAME, ("acme", EVENT), link=s("acme", EVENT)), UnsupportedOption, "AsyncResult"),
     "send_task to another queue": (lambda: app.send_task(NAME, ("acme", EVENT), queue="celery"), UnsupportedOption, "'celery'"),
+    "arguments that are a text": (lambda: send_postback.apply_async("acme"), UnsupportedOption, "as a list and a mapping"),
+    "arguments that are a mapping": (
+        lambda: send_postback.apply_async({"account": "acme", "event": EVENT}), UnsupportedOption, "not as dict and dict"),
+    "arguments that are a number": (lambda: send_postback.signature(5), UnsupportedOption, "not as int and dict"),
+    "names that are a number": (
+        lambda: send_postback.apply(("acme", EVENT), 5), UnsupportedOption, "not as tuple and int"),
+    "apply with an id that cannot be one": (
+        lambda: send_postback.apply(("acme", EVENT), task_id="a b"), UnsupportedOption, "cannot be a postback's id"),
+    "apply with an option that is misspelt": (
+        lambda: send_postback.apply(("acme", EVENT), countdwn=3), UnsupportedOption, "Did you mean countdown="),
+    "apply with a link": (
+        lambda: s("acme", EVENT).set(link=[s("acme", EVENT)]).apply(), UnsupportedOption, "cannot take link="),
     "apply with a bad event": (lambda: send_postback.apply(("acme", BAD)), InvalidEvent, "MOBILE"),
     "election": (lambda: s("acme", EVENT).election(), UnsupportedOption, r"send it with delay\(\)"),
     "retry": (lambda: send_postback.retry(), UnsupportedOption, "sent again by itself"),
@@ -212,6 +224,7 @@ HERE = {
     "run": lambda: send_postback.run("acme", EVENT),
     "a signature, called": lambda: s("acme", EVENT)(),
     "apply": lambda: send_postback.apply(("acme", EVENT), task_id=uuid.uuid4()).get(),
+    "apply with names": lambda: send_postback.apply(kwargs={"account": "acme", "event": EVENT}).get(),
     "a signature's apply": lambda: s("acme", EVENT).apply().get(),
     "a group's apply": lambda: group(s("acme", EVENT)).apply().get()[0],
     "a chain's apply": lambda: chain(s("acme", EVENT)).apply().get(),

@@ -179,13 +179,19 @@ def test_beat_leaves_no_file_in_the_working_directory(broker, tmp_path):
     assert list(cwd.iterdir()) == []
 
 
-def test_beats_without_workers_leave_one_tick_in_the_queue(broker, tmp_path):
-    """However long no worker runs, and however many beats do."""
-    beats = [in_background("beat", broker.url, tmp_path / f"beat{n}.log", "--loglevel=DEBUG") for n in (1, 2)]
+@pytest.mark.parametrize("configuration", ["", "task_default_priority = 9"], ids=["ours", "a priority"])
+def test_beats_without_workers_leave_one_tick_in_the_queue(broker, tmp_path, configuration):
+    """However long no worker runs, how many beats do, and which priority a deployment's tasks have."""
+    (tmp_path / "celeryconfig.py").write_text(f"{configuration}\n")
+    beats = [
+        in_background("beat", broker.url, tmp_path / f"beat{n}.log", "--loglevel=DEBUG", cwd=tmp_path)
+        for n in (1, 2)
+    ]
     with beats[0], beats[1], broker.client() as client:
         for beat in beats:
             eventually(lambda beat=beat: beat.log().count("postbacks.dispatch sent") >= 2)
         assert client.llen("postbacks.work") in {1, 2}  # two beats may look at the same moment
+        assert client.keys("postbacks.work*") == [b"postbacks.work"]  # no list of another priority
 
 
 def test_flower_starts_answers_and_ends(broker, tmp_path):

@@ -40,6 +40,9 @@ def test_with_a_wrong_key_nothing_is_sent_unsigned_and_no_neighbour_waits(rig, a
         rig.deliver()
     assert list(receiver.by_id()) == [other]
     assert (rig.record(one).state, rig.record(one).attempts) == ("waiting", ())
+    assert (
+        "its account stands still: it cannot be used (the workers' logs say why)" in call("show", one).stdout
+    )
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 1
     assert "account=acme" in said[0]

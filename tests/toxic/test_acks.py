@@ -18,11 +18,15 @@ Pair = tuple[socket.socket, socket.socket]
 
 @pytest.fixture
 def pair() -> Iterator[Pair]:
-    """The two ends of a TCP connection: ours, the server's."""
+    """The two ends of a TCP connection that is kept: ours, the server's."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         ours = socket.create_connection(listener.getsockname())
         server, _ = listener.accept()
         with ours, server:
+            ours.sendall(b"POST / HTTP/1.1")
+            server.recv(100)
+            server.sendall(b"HTTP/1.1 200 OK")
+            ours.recv(100)
             yield ours, server
 
 
@@ -92,6 +96,25 @@ def test_where_the_system_does_not_tell_nothing_is_proven(pair: Pair, monkeypatc
     ours, server = pair
     monkeypatch.setattr(acks.sys, "platform", "darwin")
     watch = AckWatch(ours)
+    server.close()
+    wait_for_state(ours, 8)
+    assert watch.has_received()
+    assert watch.settle() is Ending.CLOSED
+
+
+@pytest.mark.parametrize("counts", [(0, 0), (1, 0)], ids=["zeros", "the SYN alone"])
+def test_counters_that_count_nothing_prove_nothing(
+    pair: Pair, counts: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+):
+    """gVisor fills in the state and leaves the counters zero; of what sockmap carries TCP sees the handshake alone."""
+    ours, server = pair
+    read = acks.read_tcp_info
+    monkeypatch.setattr(
+        acks, "read_tcp_info", lambda connection: acks._TCP_INFO.pack(read(connection)[0], *counts, 0)
+    )
+    watch = AckWatch(ours)
+    ours.send(b"POST / HTTP/1.1")
+    server.recv(100)
     server.close()
     wait_for_state(ours, 8)
     assert watch.has_received()

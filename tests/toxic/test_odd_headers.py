@@ -40,6 +40,8 @@ COUNTED = {
     "chunked-twice": b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
     "chunked-with-parameter": b"Transfer-Encoding: chunked;q=1\r\n",
     "chunked-and-length": b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n",
+    "length-with-space-before-its-colon": b"Content-Length : 5\r\n",
+    "coding-with-space-before-its-colon": b"Transfer-Encoding : chunked\r\n",
     "length-too-large": b"Content-Length: 99999999999999999999999\r\n",
 }
 NO_NUMBER = "the answer's Content-Length is no number"
@@ -153,6 +155,23 @@ def test_the_words_for_each_header_that_cannot_be_read_stand_in_receiving_md():
     assert [word for word in words if word not in text] == []
 
 
+@pytest.mark.parametrize(
+    ("lines", "outcome", "words"),
+    [
+        (b"a:\r\n" * 4_999, "delivered", ""),
+        (b"a:\r\n" * 5_000, "too_large", "the answer's header is larger than the limit"),
+        (b"a: " + b"x" * 66_000 + b"\r\n", "too_large", "the answer's header is over 65536 bytes"),
+    ],
+    ids=["lines", "too-many-lines", "too-many-bytes"],
+)
+def test_a_header_that_is_too_large_fails_with_the_words_of_receiving_md(lines, outcome, words):
+    with answering(lines + b"Content-Length: 0\r\n", b"") as peer:
+        said = peer.post("/odd")
+    assert said.name == outcome
+    assert said.detail.partition(" (")[0] == words
+    assert words in (Path(__file__).parents[2] / "docs/receiving.md").read_text()
+
+
 @pytest.mark.parametrize("lines", KEPT.values(), ids=KEPT)
 def test_an_odd_header_with_one_clear_length_keeps_its_connection(lines):
     with answering(lines, b"hello") as peer:
@@ -228,6 +247,8 @@ READ = {
     "latin-1": (b"Content-Type: text/html; charset=ISO-8859-1\r\n", WORDS.encode("latin-1"), WORDS, ""),
     "quoted": (b'Content-Type: text/html;Charset="windows-1252"\r\n', WORDS.encode("cp1252"), WORDS, ""),
     "shift-jis": (b"Content-Type: text/plain; charset=Shift_JIS\r\n", "故障".encode("shift_jis"), "故障", ""),
+    "windows-31j": (b"Content-Type: text/plain; charset=Windows-31J\r\n", "故障".encode("cp932"), "故障", ""),
+    "x-sjis": (b"Content-Type: text/plain; charset=x-sjis\r\n", "故障".encode("shift_jis"), "故障", ""),
     "utf-16": (b"Content-Type: text/plain; charset=utf-16\r\n", WORDS.encode("utf-16"), WORDS, ""),
     "gzip": (b"Content-Encoding: gzip\r\n", gzip.compress(WORDS.encode()), WORDS, ""),
     "x-gzip": (b"Content-Encoding: x-gzip\r\n", gzip.compress(WORDS.encode()), WORDS, ""),
@@ -239,6 +260,10 @@ READ = {
     ),
     "gzip-long": (b"Content-Encoding: gzip\r\n", gzip.compress(b"no. " * 9000), "no. " * 64, ""),
     "gzip-cut-short": (b"Content-Encoding: gzip\r\n", gzip.compress(WORDS.encode())[:25], None, ""),
+    "gzip-without-content": (b"Content-Encoding: gzip\r\n", gzip.compress(b""), "", ""),
+    "gzip-of-which-nothing-is-kept": (
+        b"Content-Encoding: gzip\r\n", gzip.compress(WORDS.encode())[:10], "", "too little of the gzip was kept",
+    ),
     "bomb": (b"Content-Encoding: gzip\r\n", BOMB[:40_000], "a" * 256, ""),
     "no-gzip": (b"Content-Encoding: gzip\r\n", b"plain", "plain", "not the gzip that its header names"),
     "brotli": (b"Content-Encoding: br\r\n", b"\x0b\x02\x80", "", "not shown: compressed as br"),

@@ -16,6 +16,7 @@ from helpers import Rig, eventually, set_account
 from toxic.certificates import Authority
 
 from postbacks import send_postback
+from postbacks.delivery import acks
 from postbacks.delivery.profile import Profile, Tls
 from postbacks.delivery.transfer import Transfer
 from postbacks.delivery.transport import CurlAdapter
@@ -204,6 +205,28 @@ def test_a_receiver_that_ends_a_kept_connection_in_the_middle_gets_six_posts(
     assert {attempt.outcome for attempt in record.attempts} == {"broken_answer"}
     assert all(words in attempt.detail for attempt in record.attempts)
     assert rig.adapter.renewals == 0
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_where_the_system_counts_nothing_kept_connections_serve_and_an_end_is_one_post(
+    tmp_path, scheme, monkeypatch
+):
+    """As on gVisor, which hands out the state of a connection beside zeros."""
+    read = acks.read_tcp_info
+    monkeypatch.setattr(acks, "read_tcp_info", lambda own: read(own)[:1].ljust(acks._TCP_INFO.size, b"\0"))
+    authority = Authority(tmp_path) if scheme == "https" else None
+    profile = Profile(5, 5, tls=authority and Tls(ca_bundle=authority.pem))
+    adapter = CurlAdapter(Settings(allowed_networks="127.0.0.0/8"))
+    try:
+        with receiving(closes, authority) as receiver:
+            for path in ("/warm", "/warm", "/acme"):
+                post = Transfer(f"{receiver.url}{path}", b"<POSTBACK/>", ["Postback-Attempt: 1"], profile)
+                outcome = adapter.post(post)
+                assert outcome.delivered == (path == "/warm"), outcome
+        assert adapter.connections == 1
+        assert receiver.attempts == [1]
+    finally:
+        adapter.close()
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])

@@ -120,8 +120,17 @@ def test_an_origin_that_is_off_is_skipped_and_no_other(off):
         ({"name": "acme", "rate": "0/s"}, "'0/s' is no rate"),
         ({"name": "acme", "rate": "0.5/min"}, "from 1/min to 10000/s"),
         ({"name": "acme", "rate": "20000/s"}, "from 1/min to 10000/s"),
-        ({"name": "acme", "weight": 0}, "weight: "),
-        ({"name": "acme", "max_transfers": 0}, "max_transfers: "),
+        ({"name": "acme", "weight": 0}, "weight: must be greater than or equal to 0.1$"),
+        ({"name": "acme", "weight": float("nan")}, "weight: must be less than or equal to 100$"),
+        (
+            {"name": "acme", "max_transfers": 0},
+            "max_transfers: must be greater than or equal to 1$",
+        ),
+        (
+            {"name": "acme", "connect_timeout_s": 61},
+            "connect_timeout_s: must be less than or equal to 60$",
+        ),
+        ({"name": "acme", "answer_timeout_s": "x"}, "answer_timeout_s: must be a valid number"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )

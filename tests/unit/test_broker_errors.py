@@ -32,6 +32,7 @@ A_COMMAND = "run a command of a script: `ACL LOG` there names it; "
             "ACL failure in script: User shop has no permissions to run the 'zpopmin' command script: 5f, on @user_script:9.",
             "run zpopmin: allow +zpopmin; ",
         ),
+        ("EXEC without MULTI", "run multi: allow +multi; "),
         ("The user executing the script can't run this command or subcommand script: 5f, on @user_script:9.", A_COMMAND),
         ("this user has no permissions to access one of the keys used as arguments", A_KEY),
         ("No permissions to access a key", A_KEY),

@@ -296,7 +296,7 @@ def changed(**tags):
         ('{"TO": "1", "TO": "2"}', "line 1, column 1: 'TO' stands twice"),
         ('{"TO": NaN}', "line 1, column 1: NaN is no JSON value"),
         ("[" * 100_000, "is nested too deep"),
-        (f'{{"TO": {"1" * 5000}}}', "line 1, column 1: Exceeds the limit"),
+        (f'{{"TO": {"1" * 5000}}}', "line 1, column 1: a number in what begins here has 5,000 digits"),
         ('{"TEXT":\n"' + "\udcff" + '"}', "line 2, column 2: byte 0xff is no UTF-8"),
         ("42", "an event is an Event or a mapping of tags, not 42"),
         (changed(CODE="N999"), "CODE: unknown: 'N999'; known: N211"),
@@ -358,3 +358,11 @@ def _run(*args, env=None):
         timeout=20,
         check=False,
     )
+
+
+@pytest.mark.parametrize("command", ["show", "resend", "cancel"])
+@pytest.mark.parametrize("text", ["a b", "\udcff", "ü", "", "x" * 256])
+def test_what_cannot_be_an_id_is_2(command, text):
+    done = CliRunner().invoke(main, [command, text])
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "cannot be a postback's id: 1 to 255 printable ASCII characters, no spaces." in done.stderr

@@ -255,6 +255,12 @@ def test_an_unreadable_message_keeps_its_id_where_it_has_one():
         message_1(args=7),
         message_1(without=("task",)),
         message_1(headers={SCHEMA_HEADER: 2}),
+        message_1(json.dumps(BODY_1).encode()[:-9]),
+        message_1(json.dumps(BODY_1).encode() + b"\xff"),
+        message_1(pad="x" * MAX_BODY_BYTES),
+        message_1().replace(b"application/json", b"application/x-yaml"),
+        message_1()[:-9],
+        message(task=None).replace(b'"task": null, ', b""),
     ):
         with pytest.raises(Unreadable) as named:
             decode(raw)

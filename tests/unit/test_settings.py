@@ -113,6 +113,7 @@ def test_a_bad_value_is_refused_with_a_sentence_that_names_the_variable_and_the_
     assert sentence.endswith("Correct the environment and start again.")
     assert "\n" not in sentence
     assert "pydantic" not in sentence
+    assert "Value error" not in sentence
 
 
 def test_all_bad_values_are_named_at_once(bare):
