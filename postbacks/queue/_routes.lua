@@ -38,8 +38,8 @@ local function target_of(route, group, origin, url, endpoint, own)
   return target.url, target.endpoint
 end
 
--- The account stands still: its lane is looked at again later. Whether it is to be looked up by then; whoever wrote its
--- row has just looked.
+-- Puts the lane of an account that stands still aside. Returns whether the account is to be looked up: once a time aside,
+-- and not just after somebody has written its row, who has looked then.
 local function stands_still(route, lane)
   return redis.call('ZADD', ASIDE, 'NX', now + STILL_MS, lane) == 1 and math.abs(now - route.since) >= STILL_MS / 2
 end

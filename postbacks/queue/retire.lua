@@ -1,6 +1,7 @@
 -- retire: what waits for accounts that have been gone for long enough ends as dead, some of it a call; then their rows
--- are forgotten, once nothing of them is parked, in flight or in quarantine either. What has a URL of its own from its call, and knew no account, stays: it goes to the end of its lane with a
--- mark of this removal, and where the first marked one comes up again the lane has been gone over.
+-- are forgotten, once nothing of them is parked, in flight or in quarantine either. What has a URL of its own from its
+-- call, and knew no account, stays: it goes to the end of its lane with a mark of this removal, and where the first marked
+-- one comes up again the lane has been gone over.
 --
 -- ARGV[2] postbacks at most
 -- Returns {how many have ended, the accounts whose postbacks they were}.

@@ -94,8 +94,8 @@ def publish(
         accounts: those that the store has.
         keep_ms: how long what waits for an account that is gone is kept.
         usable: of those whose secrets were tried, whether they opened; an account that is not in it stays as it is.
-        store: where they were looked up. What was written is compared with it once more: somebody who changed an account
-            after it was read, and wrote its row before, would else have an older row put over the own.
+        store: where they were looked up. What was written is compared with it once more: an account may have changed, and
+            its new row been written, between the look-up and this.
 
     Raises:
         BrokerError: the broker cannot be used.
