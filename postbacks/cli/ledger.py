@@ -35,8 +35,8 @@ def reason_words(record: Record) -> str:
     """Why a postback is dead, skipped or cancelled, in words; empty where there is no more to say."""
     from postbacks import routing
 
-    last = record.attempts[-1] if record.attempts else None
-    if last is not None and record.state != "cancelled":
+    if record.ended_by_attempt:
+        last = record.attempts[-1]
         return plain(last.detail or last.outcome)
     return plain(routing.reason_words(record.reason, record.origin))
 
