@@ -9,6 +9,7 @@
 --   last POST without a connection in time, where none has been made since; moved: ids that stay held and are to go back to their
 --   lanes, as their account sends elsewhere now, wants them no more, or stands still. An id that is no longer claimed is in
 --   none.
+local NO_VERSION = '-' -- with which no reading of an account agrees, so that the loop gives it back
 local claims, endpoint_max, told_ms = CLAIMS .. ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local rows, later, full, shut, asked, moved = {}, {}, {}, {}, {}, {}
 
@@ -49,7 +50,8 @@ for i = 5, #ARGV do
     local route = route_of(r[3])
     local number, lane = tonumber(r[1]), r[3] .. '/' .. r[10]
     asked[r[11]] = true
-    local _, endpoint = target_of(route, r[10], r[4], r[8], r[11], r[12])
+    local url, endpoint = target_of(route, r[10], r[4], r[8], r[11], r[12])
+    local version = route and route.version or ''
     if claimed == '0' and (endpoint ~= r[11] or route and route.still) then
       moved[#moved + 1] = id
     elseif claimed == '0' and not may_begin(lane, r[3], r[11]) then
@@ -61,8 +63,12 @@ for i = 5, #ARGV do
         redis.call('HSET', claims, id, 1)
         if redis.call('HINCRBY', PACE .. lane, 'held', -1) < 0 then redis.call('HSET', PACE .. lane, 'held', 0) end
       end
-      rows[#rows + 1] = { id, number, r[2], r[3], r[4], r[5], r[6], r[7], r[8], r[9],
-        route and route.version or '', r[12] or '' }
+      if endpoint ~= r[11] then -- it was begun before, and its account has left that endpoint since
+        url, version = r[8], NO_VERSION
+      elseif url ~= r[8] then
+        redis.call('HSET', record, 'url', url)
+      end
+      rows[#rows + 1] = { id, number, r[2], r[3], r[4], r[5], r[6], r[7], url, r[9], version, r[12] or '' }
     end
   end
 end

@@ -108,7 +108,7 @@ class Moves(RuleBasedStateMachine):
         self.messages: list[Postback] = []  # what was published, oldest first; an id may be in it twice
         self.intake: list[Postback] = []
         self.known: dict[str, Postback] = {}  # taken in
-        self.remembered: dict[str, str] = {}  # revoked before they came: whose, empty for anybody's
+        self.remembered: dict[str, set[str]] = {}  # revoked before they came: whose, empty for anybody's
         self.first_ids: dict[str, str] = {}  # of what came under an id that was taken
         self.taken = 0
         #: Account: whether its origin is switched off, or it is gone and since when.
@@ -237,7 +237,7 @@ class Moves(RuleBasedStateMachine):
             self.first_ids[one.id] = first_id
             self.taken += 1
             return ID_TAKEN
-        if self.remembered.pop(one.id, one.account + "?") in {"", one.account}:
+        if self.remembered.pop(one.id, set()) & {"", one.account}:
             self.known[one.id], one.place = one, "cancelled"
             return REVOKED
         waiting = sum(other.open for other in self.known.values() if other.account == one.account)
@@ -592,11 +592,11 @@ class Moves(RuleBasedStateMachine):
         """What waits for an account that is gone for long enough is dead."""
         over = {account for account, since in self.gone.items() if since + KEEP_MS <= self.now}
         ended, accounts = self.scripts.retire(1000)
-        waiting = [one for one in self.of("waiting") if one.account in over]
+        waiting = [one for one in self.of("waiting", "quarantine") if one.account in over]
         assert ended == len(waiting)
         assert set(accounts) == {one.account for one in waiting}
         for one in waiting:
-            one.place = "dead"
+            one.place, one.suspicion, one.alone_deaths, one.alone_lapses = "dead", "", 0, 0
         for account in over:
             del self.gone[account]
 
@@ -681,7 +681,7 @@ class Moves(RuleBasedStateMachine):
         state = self.scripts.cancel(chosen, 86_400, account)
         one = self.known.get(chosen)
         if one is None:
-            self.remembered[chosen] = account if self.remembered.get(chosen) != "" else ""
+            self.remembered.setdefault(chosen, set()).add(account)
             assert state == "cancelled"
         elif account not in {"", one.account}:
             assert state == ""
@@ -699,8 +699,10 @@ class Moves(RuleBasedStateMachine):
     def replay(self, data: st.DataObject) -> None:
         """A dead one is sent again by hand."""
         one = self.known[data.draw(st.sampled_from(sorted(one.id for one in self.of("dead"))), "dead")]
+        poison = self.client.hget(keys.record(one.id), "reason") == b"poison"
         assert self.scripts.replay(one.id) == "waiting"
-        one.place, one.failures = "waiting", 0
+        one.place, one.failures = "quarantine" if poison else "waiting", 0
+        one.suspicion = "alone" if poison else ""
 
     # -- time -----------------------------------------------------------------------------------
 
