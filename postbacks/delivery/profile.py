@@ -155,24 +155,30 @@ class Profiles:
         now_s = time.monotonic()
         wanted = set(names)
         stale = [name for name in wanted if anew or self._known.get(name, (0.0, None))[0] <= now_s]
-        if stale:
-            found = find_accounts(self._accounts, stale)
-            for name in stale:
-                self._known[name] = self._fresh(name, found.get(name), now_s, now_ms)
-            self._tell_broker(stale, found)
+        if stale and (changed := self._read(stale, now_s, now_ms)):
+            self._read(changed, now_s, now_ms)
         profiles = {name: self._known[name][1] for name in wanted}
         return {name: profile for name, profile in profiles.items() if profile is not None}
 
-    def _tell_broker(self, names: list[str], accounts: Mapping[str, Account]) -> None:
+    def _read(self, names: Iterable[str], now_s: float, now_ms: int) -> set[str]:
+        """Read accounts, and tell the broker of them; returns those that were written there, to be read again."""
+        wanted = list(names)
+        accounts = find_accounts(self._accounts, wanted)
+        for name in wanted:
+            self._known[name] = self._fresh(name, accounts.get(name), now_s, now_ms)
+        return self._tell_broker(wanted, accounts)
+
+    def _tell_broker(self, names: list[str], accounts: Mapping[str, Account]) -> set[str]:
         """Write what the scripts read of accounts: their pacing, and where their postbacks go."""
         if self._scripts is None:
-            return
+            return set()
         keep_ms = int(self._settings.account_removed_keep_s * 1000)
         usable = {name: self._known[name][1] is not None for name in accounts}
         try:
-            routes.publish(self._scripts, names, accounts, keep_ms=keep_ms, usable=usable)
+            return routes.publish(self._scripts, names, accounts, keep_ms=keep_ms, usable=usable)
         except BrokerError as error:  # what was claimed can be sent all the same
             log.warning("account.not_paced", str(error), accounts=len(names))
+            return set()
 
     def agree_on(self, claimed: Sequence[Claimed]) -> dict[str, Profile]:
         """Return the profile of each postback's POST, by its id.

@@ -183,7 +183,9 @@ class Intake:
         expiring = any(isinstance(message, Message) and message.expires for message, _ in read)
         now = self._now() if expiring else None
         keep_ms = int(self._settings.account_removed_keep_s * 1000)
-        routes.publish(self._scripts, wanted, accounts, keep_ms=keep_ms)
+        if changed := routes.publish(self._scripts, wanted, accounts, keep_ms=keep_ms):
+            again = find_accounts(self._accounts, sorted(changed))
+            routes.publish(self._scripts, changed, again, keep_ms=keep_ms)
         fields: list[Argument] = []
         for message, order, raw in orders:
             if isinstance(message, Unreadable) or not isinstance(order, Order):

@@ -58,7 +58,7 @@ def publish(
     *,
     keep_ms: int,
     usable: Mapping[str, bool] | None = None,
-) -> None:
+) -> set[str]:
     """Write what the scripts read of accounts that were just looked up, where it is other now: pacing and row.
 
     An account that the store does not have gets a row only where it had one, so that names which never were leave
@@ -71,12 +71,16 @@ def publish(
         keep_ms: how long what waits for an account that is gone is kept.
         usable: of those whose secrets were tried, whether they opened; an account that is not in it stays as it is.
 
+    Returns:
+        The accounts whose rows were written. Whoever has looked them up does so again: one that was changed between the
+        reading and the writing would else be sent for as it was.
+
     Raises:
         BrokerError: the broker cannot be used.
     """
     wanted = list(names)
     if not wanted:
-        return
+        return set()
     pacing.refresh(scripts, wanted, accounts)
     with broker_errors():
         stored: list[bytes | None] = scripts.client.hmget(keys.ROUTES, wanted)  # type: ignore[assignment]
@@ -95,6 +99,7 @@ def publish(
         changed[name] = row
     if changed:
         scripts.route(keep_ms, changed)
+    return set(changed)
 
 
 def stop(scripts: Scripts, names: Iterable[str], *, keep_ms: int) -> None:

@@ -306,6 +306,33 @@ def test_url_and_credentials_of_a_post_are_from_one_reading_of_an_applications_s
         rig.close()
 
 
+class _Overtaken:
+    """Our own store, where `postbacks account remove` overtakes whoever has read the account and not yet written its row."""
+
+    def __init__(self) -> None:
+        self.is_removed = False
+
+    def get_many(self, names):
+        read = accounts.redis_accounts().get_many(names)
+        if not self.is_removed:
+            self.is_removed = True
+            remove_account("acme")
+        return read
+
+
+@pytest.mark.parametrize("who", ["a tick", "a loop"])
+def test_whoever_reads_an_account_that_is_removed_meanwhile_does_not_bring_it_back(rig, old, who):
+    set_account("acme", url=old.url())
+    send_postback.delay("acme", EVENT)
+    if who == "a tick":
+        Tick(rig.scripts, _Overtaken(), rig.settings).run()
+    else:
+        rig.tick()
+        profiles = Profiles(_Overtaken(), rig.settings, rig.scripts)
+        assert not profiles.look_up(["acme"], 0)["acme"].version
+    assert rig.client.hget(keys.ROUTES, "acme").split(b"\n")[1].decode() == routes.GONE
+
+
 class _Unstable:
     """A store that never says the same twice."""
 
