@@ -313,6 +313,10 @@ class AccountStore(Protocol):
     Called at every tick and every few seconds by a delivering worker: it should be quick or cache. It may
     raise anything: then nothing is taken in, what is to be sent is put off for half a minute, and it is
     asked again.
+
+    An account that has not changed reads the same each time, in all that its POSTs are made with: one whose headers hold
+    the time of day, or whose secrets are sealed anew at each reading, is another account each time, and its postbacks are
+    put back (`account.changing` in the log).
     """
 
     def get_many(self, names: Iterable[str]) -> Mapping[str, Account]:

@@ -225,8 +225,12 @@ def publish(name: str, now: Account | None) -> None:
     from postbacks.queue.scripts import Scripts
     from postbacks.settings import load
 
-    keep_ms = int(load().account_removed_keep_s * 1000)
-    routes.publish(Scripts(client()), [name], {} if now is None else {name: now}, keep_ms=keep_ms)
+    scripts, keep_ms = Scripts(client()), int(load().account_removed_keep_s * 1000)
+    routes.publish(scripts, [name], {} if now is None else {name: now}, keep_ms=keep_ms)
+    if (
+        now is None
+    ):  # it was there: what version 0.1.0 has accepted for it waits, though no row says where it went
+        routes.stop(scripts, [name], keep_ms=keep_ms)
 
 
 def _no_url() -> click.UsageError:

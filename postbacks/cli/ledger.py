@@ -36,9 +36,8 @@ def reason_words(record: Record) -> str:
     """Say in words why a postback has not been delivered; empty where there is no more to say."""
     from postbacks import routing
 
-    last = record.attempts[-1] if record.attempts else None
-    put_off = record.state == "parked" and record.reason
-    if last is not None and record.state != "cancelled" and not put_off:
+    if record.ended_by_attempt:
+        last = record.attempts[-1]
         return plain(last.detail or last.outcome)
     return plain(routing.reason_words(record.reason, record.origin))
 

@@ -349,10 +349,10 @@ class DeliveryLoop:
         if waiting:
             self._next_begin_s = now_s + LOOK_AGAIN_S
         lane_of = {held.id: held.lane for held in chosen}
+        for row in rows:  # first: they have begun, whatever the broker answers to what follows
+            self._claimed.append(Claimed.from_row(lane_of[row[0].decode()], row, now_ms))
         for lane in {lane_of[postback_id] for postback_id in gone_elsewhere}:
             self._unsent.give_back_lane(self._held, lane)
-        for row in rows:
-            self._claimed.append(Claimed.from_row(lane_of[row[0].decode()], row, now_ms))
         if len(rows) + len(waiting) < len(chosen):
             known = waiting | {row[0].decode() for row in rows}
             gone([held for held in chosen if held.id not in known])

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from standardwebhooks import Webhook
 from standardwebhooks.webhooks import EmptyWebhookSecretError
@@ -22,6 +25,9 @@ from postbacks.urls import endpoint_of
 from postbacks.vault import unseal
 
 log = EventLog(__name__)
+
+#: Seconds between two lines of the log about one account that two readings do not agree on.
+CHANGING_EVERY_S: Final = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +144,7 @@ class Profiles:
         self._settings = settings
         self._default = Profile.default(settings)
         self._known: dict[str, tuple[float, Profile | None]] = {}
+        self._logged_s: dict[str, float] = {}
 
     def look_up(self, names: Iterable[str], now_ms: int, *, anew: bool = False) -> dict[str, Profile]:
         """The profiles of these accounts at the broker's time; one look-up for all that are not fresh, or ``anew``.
@@ -149,10 +156,10 @@ class Profiles:
         wanted = set(names)
         stale = [name for name in wanted if anew or self._known.get(name, (0.0, None))[0] <= now_s]
         if stale:
-            found = find_accounts(self._accounts, stale)
+            accounts = find_accounts(self._accounts, stale)
             for name in stale:
-                self._known[name] = self._fresh(name, found.get(name), now_s, now_ms)
-            self._tell_broker(stale, found)
+                self._known[name] = self._fresh(name, accounts.get(name), now_s, now_ms)
+            self._tell_broker(stale, accounts)
         profiles = {name: self._known[name][1] for name in wanted}
         return {name: profile for name, profile in profiles.items() if profile is not None}
 
@@ -191,10 +198,14 @@ class Profiles:
                 known.pop(account)
             known |= self.look_up(stale, at_ms, anew=True)
         agreed: dict[str, Profile] = {}
+        changing: Counter[str] = Counter()
         gone: set[str] = set()
         for postback in claimed:
             profile = known.get(postback.account)
-            if profile is None or profile.version != postback.version:
+            if profile is None:
+                continue
+            if profile.version != postback.version:
+                changing[postback.account] += 1
                 continue
             if not profile.version and (postback.own in {"0", "1"} or not postback.url):
                 gone.add(postback.account)  # it was known when this was accepted: nothing goes out unsigned
@@ -202,7 +213,22 @@ class Profiles:
             agreed[postback.id] = profile if postback.own == "0" else profile.for_url(postback.url)
         if gone and self._scripts is not None:
             routes.stop(self._scripts, gone, keep_ms=int(self._settings.account_removed_keep_s * 1000))
+        self._log_changing(changing)
         return agreed
+
+    def _log_changing(self, changing: Mapping[str, int]) -> None:
+        """Log accounts that two readings did not agree on, each once a minute: a store may never say the same twice."""
+        now_s = time.monotonic()
+        for name, count in changing.items():
+            if self._logged_s.get(name, -math.inf) + CHANGING_EVERY_S > now_s:
+                continue
+            self._logged_s[name] = now_s
+            log.warning(
+                "account.changing",
+                "it was read twice and was another one each time; what was to be sent is claimed again in a second",
+                account=name,
+                postbacks=count,
+            )
 
     def _fresh(
         self, name: str, account: Account | None, now_s: float, now_ms: int

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 from uuid import UUID
 
 from celery import states as celery_states
 from celery.backends.base import BaseBackend
 from celery.exceptions import TaskRevokedError, TimeoutError  # noqa: A004 - Celery's, which its callers catch
+from celery.result import ResultSet
 
 from postbacks.broker import client
 from postbacks.errors import PostbackDead, PostbackFailed, PostbackSkipped, UnsupportedOption
@@ -48,6 +49,8 @@ def meta_for(account: str, meta: dict[str, Any]) -> dict[str, Any]:
     of_account = meta.get("account", "")
     if not account or not of_account or of_account == account:
         return meta
+    if not meta["taken_in"]:  # revoked by another account before either came: this one's may still come
+        return {**meta, "status": celery_states.PENDING, "result": None}
     error = PostbackDead(
         f"Postback {meta['task_id']} is account {of_account}'s, not {account}'s: the id was taken (id_taken). "
         "What was sent under it is kept as dead under an id of its own.",
@@ -67,12 +70,14 @@ def meta_of(postback_id: str, record: Record | None) -> dict[str, Any]:
     }
     if record is None:
         return meta
-    meta["account"] = record.account
+    meta["account"], meta["taken_in"] = record.account, bool(record.sequence)
     status = states.CELERY_STATES[record.state]
     last = record.attempts[-1] if record.attempts else None
     name = f"Postback {record.id} ({record.account} {record.origin} {record.code})"
     facts = (
-        last.outcome if last else record.reason or None,
+        last.outcome
+        if last and (record.ended_by_attempt or record.ended_ms is None)
+        else record.reason or None,
         last.status if last else None,
         len(record.attempts),
         iso(record.next_ms),
@@ -90,7 +95,9 @@ def meta_of(postback_id: str, record: Record | None) -> dict[str, Any]:
         )
     elif record.state == states.DEAD:
         words = (
-            f"after {len(record.attempts)} attempts: {last.detail or last.outcome}" if last else record.reason
+            f"after {len(record.attempts)} attempts: {last.detail or last.outcome}"
+            if last and record.ended_by_attempt
+            else record.reason
         )
         result = PostbackDead(f"{name} is dead: {words}", *facts)
     elif record.state == states.SKIPPED:
@@ -116,17 +123,41 @@ class LedgerBackend(BaseBackend):
         postback_id = id_text(task_id)
         return meta_of(postback_id, Ledger(client()).find(postback_id))
 
-    def wait_for_pending(self, result: Any, *args: Any, **options: Any) -> Any:
+    def wait_for_pending(
+        self, result: Any, timeout: float | None = None, interval: float = 0.5, **options: Any
+    ) -> Any:
         """Wait until a postback has ended.
 
-        Mirrors ``celery.backends.base.SyncBackendMixin.wait_for_pending``; differs in not waiting for the end of
-        another account's postback.
+        Mirrors ``celery.backends.base.SyncBackendMixin.wait_for_pending``; differs in asking the result, which knows
+        its account, and so in not waiting for the end of another account's postback.
         """
-        if result.state in celery_states.READY_STATES:
-            return result.maybe_throw(
-                propagate=options.get("propagate", True), callback=options.get("callback")
-            )
-        return super().wait_for_pending(result, *args, **options)
+        if options.get("on_message") is not None:
+            return super().wait_for_pending(result, timeout, interval, **options)  # which refuses it
+        self._ensure_not_eager()
+        deadline_s = math.inf if timeout is None else time.monotonic() + timeout
+        on_interval: Callable[[], None] | None = options.get("on_interval")
+        while result.state not in celery_states.READY_STATES:
+            left_s = deadline_s - time.monotonic()
+            if left_s <= 0:
+                raise TimeoutError("The operation timed out.")
+            if on_interval is not None:
+                on_interval()
+            time.sleep(min(interval, left_s))
+        return result.maybe_throw(propagate=options.get("propagate", True), callback=options.get("callback"))
+
+    def iter_native(self, result: Any, **options: Any) -> Iterator[tuple[str | UUID, Any]]:
+        """Yield id and meta of each result of a set as soon as it has ended, each as its account sees it.
+
+        Mirrors ``celery.backends.base.SyncBackendMixin.iter_native``; differs in knowing the results' accounts.
+        """
+        self._ensure_not_eager()
+        accounts: dict[str | UUID, str] = {}
+        for each in result.results:
+            if isinstance(each, ResultSet):
+                yield each.id, each.results
+            else:
+                accounts[each.id] = getattr(each, "account", "")
+        yield from self.get_many(accounts, accounts=accounts, **options)
 
     def task_result_exists(self, task_id: str | UUID) -> bool:
         """True if the ledger has the postback, whatever its state; one that was not taken in yet is not there."""
@@ -141,12 +172,14 @@ class LedgerBackend(BaseBackend):
         on_message: Callable[[dict[str, Any]], Any] | None = None,
         on_interval: Callable[[], Any] | None = None,
         max_iterations: int | None = None,
+        accounts: Mapping[str | UUID, str] | None = None,
     ) -> Iterator[tuple[str | UUID, dict[str, Any]]]:
         """Yield id, as it was given, and meta of each postback as soon as it has ended.
 
         For ``iter_native`` and ``join_native``.
 
-        Mirrors ``celery.backends.base.BaseKeyValueStoreBackend.get_many``; differs in reading the ledger.
+        Mirrors ``celery.backends.base.BaseKeyValueStoreBackend.get_many``; differs in reading the ledger, and in
+        ``accounts``: by id the account that sees the record.
 
         Raises:
             TimeoutError: Celery's, when ``timeout`` seconds are over and one has not ended.
@@ -158,7 +191,12 @@ class LedgerBackend(BaseBackend):
         rounds = 0
         while pending:
             records = ledger.find_many(pending)
-            metas = {postback_id: meta_of(postback_id, record) for postback_id, record in records.items()}
+            metas = {
+                postback_id: meta_for(
+                    (accounts or {}).get(given_ids[postback_id], ""), meta_of(postback_id, record)
+                )
+                for postback_id, record in records.items()
+            }
             pending = [
                 postback_id
                 for postback_id, meta in metas.items()

@@ -165,6 +165,11 @@ class Record:
             own_url=text.get("own", "0") != "0",
         )
 
+    @property
+    def ended_by_attempt(self) -> bool:
+        """Whether its last attempt is why it has ended, and not what became of it afterwards (an origin switched off)."""
+        return bool(self.attempts) and self.reason in {"", "poison", self.attempts[-1].outcome}
+
     def shown(self) -> dict[str, Any]:
         """As ``postbacks show --json`` prints it: no password of a URL, no raw message."""
         return {

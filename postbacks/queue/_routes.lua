@@ -25,12 +25,13 @@ end
 
 -- Where a postback goes now: URL and endpoint; or nil, the state in which it ends and the reason. `own` of its record:
 -- '0' the account's URL, '1' and '2' the call's own, nil in a record of version 0.1.0, whose URL counts as the call's
--- own where its endpoint is none of the account's; one that it skipped has none.
+-- own where its endpoint is none of the account's; one that it has skipped has none.
 local function target_of(route, group, origin, url, endpoint, own)
   if not route then return url, endpoint end
   if string.find(route.off, ',' .. origin .. ',', 1, true) then return nil, 'skipped', 'origin_off' end
   if own == '1' or own == '2' then return url, endpoint end
-  if not own and url ~= '' and endpoint ~= route.general.endpoint and endpoint ~= route.mo.endpoint and endpoint ~= route.pass.endpoint then
+  if not own and endpoint ~= '' and endpoint ~= route.general.endpoint and endpoint ~= route.mo.endpoint
+      and endpoint ~= route.pass.endpoint then
     return url, endpoint
   end
   local target = route[group]

@@ -42,10 +42,11 @@ for at = FIRST, #ARGV, WIDTH do
   local due_ms, digest = tonumber(ARGV[at + 11]), ARGV[at + 12]
   local record = RECORD .. id
   local result, first_id = 1, nil
-  local known = redis.call('HMGET', record, 'state', 'digest', 'schema', 'account')
+  local known = redis.call('HMGET', record, 'state', 'digest', 'schema', 'account', 'revoked:' .. account)
   if known[1] and not known[3] then -- no postback: `cancel` remembers that the id is not to be sent
     redis.call('DEL', record)
-    if place ~= 'dead' and (known[4] or account) == account then place, reason, result = 'cancelled', 'revoked', 2 end
+    local revoked = (known[4] or account) == account or known[5]
+    if group ~= '' and revoked then place, reason, result = 'cancelled', 'revoked', 2 end
   elseif known[1] and known[2] == digest then
     result = 0
   elseif known[1] then
@@ -55,7 +56,7 @@ for at = FIRST, #ARGV, WIDTH do
       result = 0 -- this one was kept before
     else
       result = -2
-      if place ~= 'dead' then place, reason = 'dead', 'id_taken' end
+      if group ~= '' then place, reason = 'dead', 'id_taken' end -- else it is no postback, and its reason says why
       redis.call('HINCRBY', TOTALS, 'id_taken', 1)
     end
   end

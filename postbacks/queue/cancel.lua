@@ -12,8 +12,10 @@ if not r[4] then -- no postback of this id yet
   redis.call('HSET', record, 'state', 'cancelled', 'reason', 'revoked', 'created_ms', now, 'ended_ms', now)
   if account == '' then
     redis.call('HDEL', record, 'account')
-  elseif not state or r[2] then -- what is cancelled for all stays so
+  elseif not state then
     redis.call('HSET', record, 'account', account)
+  elseif r[2] and r[2] ~= account then -- what is cancelled for all stays so
+    redis.call('HSET', record, 'revoked:' .. account, 1)
   end
   redis.call('EXPIRE', record, remember_s)
   return 'cancelled'

@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from postbacks.accounts import Account, AccountStore
     from postbacks.queue.scripts import Scripts
 
+#: Looks at the store at most, to write one row: there are stores that never say the same twice.
+LOOKS_MAX: Final = 3
+
 ON: Final = "on"
 GONE: Final = "gone"
 UNREADABLE: Final = "unreadable"
@@ -120,7 +123,9 @@ def publish(
         if usable is None and before == row_of(account, UNUSABLE):
             continue  # nobody has tried its secrets again
         changed[name] = row
-    while changed:
+    for _ in range(LOOKS_MAX):
+        if not changed:
+            return
         scripts.route(keep_ms, changed)
         if store is None:
             return

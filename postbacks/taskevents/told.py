@@ -75,9 +75,9 @@ def received(at_s: float, level: int, fields: Sequence[Any], results: Sequence[i
             error = "PostbackDead('backlog_full: too many of this account wait')"
         elif broken:
             error = "PostbackDead('the message is no postback: see its record')"
-        elif place == "dead":
+        elif place == "dead" and result != WAS_REVOKED:
             error = f"PostbackDead({str(row[_REASON])!r})"
-        elif place == "skipped":
+        elif place == "skipped" and result != WAS_REVOKED:
             error = f"PostbackSkipped({str(row[_REASON])!r})"
         if error:
             told.append((event("failed", at_s, postback_id, args, 0, exception=error, traceback=""), shown))

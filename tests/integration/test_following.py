@@ -7,14 +7,19 @@ import threading
 import types
 
 import pytest
-from helpers import Rig, black_hole, environment, eventually, remove_account, set_account
+from click.testing import CliRunner
+from helpers import Rig, black_hole, check_places, claim, environment, eventually, remove_account, set_account
 
-from postbacks import accounts, keys, send_postback, send_postbacks, settings
+from postbacks import PostbackDead, PostbackSkipped, accounts, keys, send_postback, send_postbacks, settings
 from postbacks.accounts import Account
+from postbacks.cli import main
 from postbacks.cli.accounts import publish
+from postbacks.delivery.claims import Claimed
+from postbacks.delivery.profile import Profiles
 from postbacks.doctor import account_checks, scene
 from postbacks.monitor import figures
 from postbacks.queue import routes
+from postbacks.queue.tick import Tick
 from postbacks.receiver import Answer, Receiver
 from postbacks.tasks import resend
 
@@ -81,6 +86,12 @@ def test_an_origin_that_is_switched_off_ends_what_waits_as_skipped(rig, old):
     resends(rig)
     record = rig.record(parked)
     assert (record.state, record.reason, len(old.received)) == ("skipped", "origin_off", 1)
+    result = send_postback.AsyncResult(parked)
+    with pytest.raises(PostbackSkipped) as told:
+        result.get(timeout=5)
+    assert told.value.outcome == "origin_off"
+    shown = CliRunner().invoke(main, ["show", parked]).output
+    assert "switched off" in shown.splitlines()[1], shown
     assert not rig.client.hexists(keys.BACKLOG, "acme")
 
 
@@ -102,6 +113,8 @@ def test_what_has_no_url_any_more_is_dead_and_goes_out_when_it_is_sent_again(rig
     resends(rig)
     record = rig.record(parked)
     assert (record.state, record.reason) == ("dead", "no_url")
+    with pytest.raises(PostbackDead, match="is dead: no_url"):
+        send_postback.AsyncResult(parked).get(timeout=5)
     set_account("acme", url=new.url())
     assert resend(parked) == "waiting"
     rig.deliver_lanes()
@@ -293,6 +306,58 @@ def test_url_and_credentials_of_a_post_are_from_one_reading_of_an_applications_s
         rig.close()
 
 
+class _Overtaken:
+    """Our own store, where `postbacks account remove` overtakes whoever has read the account and not yet written its row."""
+
+    def __init__(self) -> None:
+        self.is_removed = False
+
+    def get_many(self, names):
+        read = accounts.redis_accounts().get_many(names)
+        if not self.is_removed:
+            self.is_removed = True
+            remove_account("acme")
+        return read
+
+
+@pytest.mark.parametrize("who", ["a tick", "a loop"])
+def test_whoever_reads_an_account_that_is_removed_meanwhile_does_not_bring_it_back(rig, old, who):
+    set_account("acme", url=old.url())
+    send_postback.delay("acme", EVENT)
+    if who == "a tick":
+        Tick(rig.scripts, _Overtaken(), rig.settings).run()
+    else:
+        rig.tick()
+        profiles = Profiles(_Overtaken(), rig.settings, rig.scripts)
+        assert not profiles.look_up(["acme"], 0)["acme"].version
+    assert rig.client.hget(keys.ROUTES, "acme").split(b"\n")[1].decode() == routes.GONE
+
+
+class _Unstable:
+    """A store that never says the same twice."""
+
+    def __init__(self, url: str) -> None:
+        self.url, self.readings = url, 0
+
+    def get_many(self, names):
+        self.readings += 1
+        return {name: Account(name=name, url=self.url, headers={"X-N": str(self.readings)}) for name in names}
+
+
+def test_an_account_that_never_reads_the_same_twice_is_named_in_the_log_once_a_minute(rig, new, caplog):
+    send_postbacks("acme", [EVENT] * 3)
+    store = _Unstable(new.url())
+    with environment(POSTBACKS_PROFILE_CACHE_S="0"):
+        rig.settings = settings.load()
+        Tick(rig.scripts, store, rig.settings).run()
+        profiles = Profiles(store, rig.settings, rig.scripts)
+        _, rows, *_ = claim(rig, "one")
+        claimed = [Claimed.from_row(row[1].decode(), (row[0], *row[3:]), 0) for row in rows]
+        assert claimed
+        assert [profiles.agree_on(claimed) for _ in range(2)] == [{}, {}]
+    assert caplog.text.count("account.changing account=acme") == 1
+
+
 def test_what_is_held_for_an_endpoint_that_its_account_has_left_goes_back_and_shares_nothing(rig, new):
     """The probe has no connection in time; what was held behind it goes to the new URL, no attempt counted."""
     with black_hole() as port, environment(POSTBACKS_CONNECT_TIMEOUT_S="1.5"):
@@ -380,3 +445,112 @@ def test_doctor_names_accounts_that_stand_still_and_those_that_nobody_knows(rig)
     assert words["typo"] == "typo: 1 (unknown_account)"
     set_account("acme", url="http://127.0.0.1:9999/")
     assert account_checks.standing_still(scene.look(rig.scripts, overdue_slack_ms=10_000)) == {}
+
+
+# -- what is seldom met -----------------------------------------------------------------------------
+
+
+def test_what_is_held_follows_its_account_to_another_path_of_the_same_server(rig, old):
+    set_account("acme", url=old.url("/old"), headers={"X-Api-Key": "first"})
+    send_postbacks("acme", [EVENT] * 3)
+    rig.tick()
+    rig.client.hset(keys.PACE + "acme/general", mapping={"failing": 1, "limit": 1})
+    _, (first,), held, _ = claim(rig, "one")
+    set_account("acme", url=old.url("/new"), headers={"X-Api-Key": "second"})
+    ids = [row[0].decode() for row in held]
+    begun = rig.scripts.begin("one", ids)
+    assert {row[8].decode() for row in begun.rows} == {old.url("/new")}
+    assert {rig.record(postback_id).url for postback_id in ids} == {old.url("/new")}
+    assert first[10].decode() == old.url("/old")
+
+
+@pytest.mark.parametrize("changed", ["/changed", None])
+def test_an_attempt_whose_beginning_was_not_heard_mixes_no_two_readings_of_its_account(
+    rig, old, new, changed
+):
+    """The answer was lost, the account was changed, the loop asks again: URL and version are of one row, or of none."""
+    set_account("acme", url=old.url("/old"))
+    send_postbacks("acme", [EVENT] * 2)
+    rig.tick()
+    rig.client.hset(keys.PACE + "acme/general", mapping={"failing": 1, "limit": 1})
+    _, _, held, _ = claim(rig, "one")
+    ids = [row[0].decode() for row in held]
+    rig.scripts.begin("one", ids)
+    set_account("acme", url=old.url(changed) if changed else new.url("/new"))
+    version = accounts.redis_accounts().get("acme").version
+    (row,) = rig.scripts.begin("one", ids).rows
+    assert (row[8].decode(), row[10].decode() == version) == (
+        (old.url(changed), True) if changed else (old.url("/old"), False)
+    )
+
+
+@pytest.mark.parametrize("reason", ["unknown_account", "no_url", "account_unreadable", "expired"])
+def test_what_the_version_before_skipped_goes_where_its_account_says_when_it_is_sent_again(rig, new, reason):
+    result = send_postback.delay("acme", EVENT)
+    rig.tick()
+    name = keys.record(result.id)
+    rig.client.hdel(name, "own", "digest")
+    rig.client.hset(name, mapping={"state": "skipped", "reason": reason, "url": "", "endpoint": ""})
+    rig.client.zrem(keys.DEAD, result.id)
+    rig.client.zrem(keys.UNROUTED, result.id)
+    rig.client.zadd(keys.DONE, {result.id: 1})
+    set_account("acme", url=new.url())
+    assert resend(result.id) == "waiting"
+    rig.deliver_lanes()
+    assert rig.record(result.id).state == "delivered"
+
+
+def test_a_record_of_the_version_before_does_not_go_out_once_its_account_is_removed(rig, old):
+    """No row says where the account goes: the version before wrote none."""
+    set_account("acme", url=old.url(), headers={"X-Api-Key": "key"}, secrets=({"value": SECRET},))
+    postback_id = failed_once(rig)
+    rig.client.hdel(keys.record(postback_id), "own", "digest")
+    rig.client.delete(keys.ROUTES)
+    remove_account("acme")
+    resends(rig)
+    assert len(old.received) == 1
+    rig.advance(HOUR_S + 40)
+    rig.tick()
+    record = rig.record(postback_id)
+    assert (record.state, record.reason) == ("dead", "account_removed")
+
+
+def test_many_calls_urls_of_an_account_that_is_gone_do_not_keep_it_standing_still(rig, old, new):
+    """What is accepted after the account was removed needs none; more of it than a tick looks at ends nothing."""
+    set_account("acme", url=old.url())
+    before = send_postbacks("acme", [EVENT] * 3)
+    rig.tick()
+    remove_account("acme")
+    for _ in range(6):
+        send_postback.apply_async(("acme", EVENT), {"url": new.url("/own")})
+    rig.tick()
+    rig.advance(HOUR_S + 1)
+    for _ in range(4):
+        rig.scripts.retire(2)
+    assert {rig.record(postback_id).reason for postback_id in before} == {"account_removed"}
+    assert not rig.client.exists(keys.ROUTES, keys.GONE)
+    rig.deliver_lanes()
+    assert [post.path for post in new.received] == ["/own"] * 6
+    check_places(rig.client)
+
+
+def test_what_is_in_quarantine_for_an_account_that_is_gone_for_an_hour_is_dead(rig, old, new):
+    set_account("acme", url=old.url())
+    set_account("globex", url=new.url())
+    ids = [send_postback.delay(account, EVENT).id for account in ("acme", "globex")]
+    rig.tick()
+    claim(rig, "died")
+    rig.advance(31)
+    rig.tick()
+    assert rig.client.zcard(keys.QUARANTINE) == 2
+    remove_account("acme")
+    rig.examine()
+    rig.advance(HOUR_S + 1)
+    rig.tick()
+    records = [rig.record(postback_id) for postback_id in ids]
+    assert [(record.state, record.reason) for record in records] == [
+        ("dead", "account_removed"),
+        ("delivered", ""),
+    ]
+    assert not rig.client.exists(keys.QUARANTINE, keys.BACKLOG, keys.GONE)
+    check_places(rig.client)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 import pytest
+from celery.result import ResultSet
 from click.testing import CliRunner
 from helpers import Rig, check_places, environment, set_account
 
@@ -12,6 +13,7 @@ from postbacks import IdTaken, PostbackDead, keys, send_postback
 from postbacks.app import app
 from postbacks.catalogue import parse_event
 from postbacks.cli import main
+from postbacks.control import cancel
 from postbacks.ledger import states
 from postbacks.ledger.digest import digest_of, fresh_id
 from postbacks.ledger.ledger import Ledger
@@ -243,3 +245,65 @@ def test_what_is_revoked_before_it_comes_keeps_its_account_and_code(rig, receive
     way_of(rig)
     assert [dead.account for dead in Ledger(rig.client).ended(dead=True, at_most=10)] == ["globex"]
     assert check_places(rig.client) == {"done": 1, "dead": 1}
+
+
+@pytest.mark.parametrize("order", [("acme", "globex"), ("globex", "acme")])
+def test_two_accounts_revoke_the_same_id_before_either_comes(rig, receiver, order):
+    for account in order:
+        cancel(ID, account)
+    send("acme", STOP)
+    send("globex", STOP)
+    way_of(rig)
+    assert receiver.received == []
+    record = Ledger(rig.client).get(ID)
+    assert (record.account, record.state) == ("acme", states.CANCELLED)
+
+
+def test_a_result_reads_nothing_from_what_another_account_revoked_before_it_came(rig, receiver):
+    """The id is only remembered: this account's postback comes, and is delivered."""
+    cancel(ID, "acme")
+    result = send_postback.apply_async(("globex", STOP), task_id=ID)
+    assert result.state == "PENDING"
+    way_of(rig)
+    assert (result.state, result.get(timeout=5)["account"]) == ("SUCCESS", "globex")
+
+
+def test_what_was_revoked_before_it_came_stays_revoked_though_its_account_is_not_known(rig, receiver):
+    """Else whoever sends the account's dead again would send it."""
+    cancel(ID)
+    send("nobody", STOP)
+    way_of(rig)
+    record = Ledger(rig.client).get(ID)
+    assert (record.account, record.state) == ("nobody", states.CANCELLED)
+    assert not rig.client.exists(keys.UNROUTED)
+
+
+def test_an_event_of_an_unknown_account_under_a_taken_id_is_dead_for_its_id(rig, receiver):
+    send("acme", STOP)
+    send("nobody", STOP)
+    way_of(rig)
+    (kept,) = Ledger(rig.client).ended(dead=True, at_most=10)
+    assert (kept.account, kept.reason, kept.first_id) == ("nobody", "id_taken", ID)
+
+
+def test_what_is_taken_back_leaves_nothing_among_those_of_unknown_accounts(rig, receiver):
+    """A record of the version before whose account was not known, sent again under its id."""
+    send("nobody", STOP)
+    rig.tick()
+    rig.client.hdel(keys.record(ID), "digest")
+    before = [rig.client.get(keys.UNROUTED_BYTES), rig.client.zcard(keys.UNROUTED)]
+    send("nobody", STOP)
+    rig.tick()
+    assert [rig.client.get(keys.UNROUTED_BYTES), rig.client.zcard(keys.UNROUTED)] == before
+    assert rig.client.hget(keys.TOTALS, "unrouted") == b"1"
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_a_group_of_results_reads_another_accounts_record_as_a_failure(rig, receiver, native):
+    first = send_postback.apply_async(("acme", STOP), task_id=ID)
+    second = send_postback.apply_async(("globex", STOP), task_id=ID)
+    way_of(rig)
+    assert first.get(timeout=5)["account"] == "acme"
+    results = ResultSet([second], app=app)
+    with pytest.raises(PostbackDead, match="id_taken"):
+        results.join_native(timeout=5) if native else results.join(timeout=5)

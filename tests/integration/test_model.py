@@ -110,7 +110,7 @@ class Moves(RuleBasedStateMachine):
         self.messages: list[Postback] = []  # what was published, oldest first; an id may be in it twice
         self.intake: list[Postback] = []
         self.known: dict[str, Postback] = {}  # taken in
-        self.remembered: dict[str, str] = {}  # revoked before they came: whose, empty for anybody's
+        self.remembered: dict[str, set[str]] = {}  # revoked before they came: whose, empty for anybody's
         self.first_ids: dict[str, str] = {}  # of what came under an id that was taken
         self.taken = 0
         #: Account: whether its origin is switched off, or it is gone and since when.
@@ -240,7 +240,7 @@ class Moves(RuleBasedStateMachine):
             self.first_ids[one.id] = first_id
             self.taken += 1
             return ID_TAKEN
-        if self.remembered.pop(one.id, one.account + "?") in {"", one.account}:
+        if self.remembered.pop(one.id, set()) & {"", one.account}:
             self.known[one.id], one.place = one, "cancelled"
             return REVOKED
         waiting = sum(other.open for other in self.known.values() if other.account == one.account)
@@ -697,7 +697,7 @@ class Moves(RuleBasedStateMachine):
         state = self.scripts.cancel(chosen, 86_400, account)
         one = self.known.get(chosen)
         if one is None:
-            self.remembered[chosen] = account if self.remembered.get(chosen) != "" else ""
+            self.remembered.setdefault(chosen, set()).add(account)
             assert state == "cancelled"
         elif account not in {"", one.account}:
             assert state == ""
