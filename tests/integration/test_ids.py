@@ -20,6 +20,7 @@ from postbacks.ledger.ledger import Ledger
 from postbacks.queue.publish import DirectProducer
 from postbacks.receiver import Receiver
 from postbacks.settings import load
+from postbacks.taskevents import told
 from postbacks.tasks import resend
 from postbacks.xml import render
 
@@ -307,3 +308,24 @@ def test_a_group_of_results_reads_another_accounts_record_as_a_failure(rig, rece
     results = ResultSet([second], app=app)
     with pytest.raises(PostbackDead, match="id_taken"):
         results.join_native(timeout=5) if native else results.join(timeout=5)
+
+
+def test_a_watcher_is_told_once_of_what_was_revoked_before_it_came_though_it_would_be_dead():
+    fields = [
+        "one",
+        "nobody",
+        "mo",
+        "SMS_MO",
+        "N211",
+        "",
+        "",
+        "",
+        "dead",
+        "unknown_account",
+        b"",
+        "",
+        b"",
+        "0",
+    ]
+    batch, _ = told.received(0.0, 0, fields, [states.REVOKED])
+    assert [message["type"] for message, _ in batch] == ["task-received", "task-revoked"]
