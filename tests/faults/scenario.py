@@ -13,7 +13,7 @@ import sys
 
 from helpers import Rig, set_account
 
-from postbacks import faults, settings
+from postbacks import faults, keys, settings
 from postbacks.broker import client_for
 from postbacks.queue import publish
 from postbacks.tasks import cancel, resend, send_postback, send_postbacks
@@ -48,7 +48,10 @@ def live(order: dict) -> None:
     revoked = send_postback.apply_async(("good", EVENT), countdown=600)
     said(revoked.id)
     rig.tick()
+    set_account("bad", url=order["url"] + "/bad", weight=3, answer_timeout_s=9)  # its pace and its row
     cancel(revoked.id)
+    rig.client.hdel(keys.record(revoked.id), "digest")  # as version 0.1.0 has written it: compared once more
+    send_postback.celerys_own(("good", EVENT), {}, task_id=revoked.id, producer=publish.DirectProducer())
     rig.scripts.claim(
         "dies", 1, at_most=3, suspects_max=3, free=100, held_max=0, held_per_lane=1, slow_lanes=()
     )

@@ -190,7 +190,7 @@ TROUBLES = {
     "MISCONF": (make_unable_to_write, "BrokerUnfit", "cannot write to its disk"),
     "LOADING": (make_it_load, "BrokerUnreachable", "is still loading its data"),
     "NOAUTH": (lock, "BrokerUnfit", "wants a password"),
-    "frozen": (freeze, "BrokerUnreachable", "did not answer in time"),
+    "frozen": (freeze, "BrokerUnreachable", "not answer"),  # when asked for the id, or for the message
     "gone": (kill, "BrokerUnreachable", "does not answer"),
 }
 
