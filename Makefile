@@ -25,7 +25,7 @@ test: $(VENV)/ready ## Lint, types and the whole suite; starts its own broker, b
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 4 # most tests wait for processes: four at a time suit two cores
+	$(BIN)/python -m pytest -n 6 # most tests wait for processes: six at a time suit two cores
 
 # What draws the plots is nobody else's business.
 $(VENV)/bench: $(VENV)/ready
