@@ -87,6 +87,7 @@ class Options:
     pairs: int = 2
     drain_s: float = 60.0
     countdown_s: float = 2.0
+    replicas: int = 2
     say: Callable[[str], None] = field(default=print)
 
 
@@ -94,7 +95,7 @@ def run(options: Options, wait_replicas: int, folder: Path) -> Column:
     """Run one column."""
     chance = random.Random(options.seed)
     with ExitStack() as stack:
-        group = stack.enter_context(SentinelGroup(folder))
+        group = stack.enter_context(SentinelGroup(folder, replicas=options.replicas))
         options.say(f"wait {wait_replicas}: {group.programs}")
         env = SETTINGS | {
             "POSTBACKS_BROKER_URL": group.url,
@@ -272,6 +273,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=40, help="of load, a column (default: 40)")
     parser.add_argument("--postbacks", type=int, default=6000, help="a column (default: 6000)")
     parser.add_argument("--wait", choices=("0", "1", "both"), default="both")
+    parser.add_argument("--replicas", type=int, default=2, help="of the primary (default: 2)")
     parser.add_argument("--faults", type=int, default=len(FAULTS), help=f"how many of: {', '.join(FAULTS)}")
     parser.add_argument("--pairs", type=int, default=2, help="workers, and beats (default: 2)")
     parser.add_argument("--drain", type=float, default=60, help="seconds to drain at most (default: 60)")
@@ -280,7 +282,14 @@ def main() -> int:
     seed = random.SystemRandom().randrange(10**6) if args.seed is None else args.seed
     faults = FAULTS[: args.faults]
     options = Options(
-        seed, args.seconds, args.postbacks, faults, args.pairs, args.drain, countdown_s=args.countdown
+        seed,
+        args.seconds,
+        args.postbacks,
+        faults,
+        args.pairs,
+        args.drain,
+        countdown_s=args.countdown,
+        replicas=args.replicas,
     )
     columns = []
     for wait in (0, 1) if args.wait == "both" else (int(args.wait),):

@@ -59,13 +59,14 @@ def check_every_process_is_another_user_without_rights_and_can_write_to_its_tmp_
 
 
 def check_three_workers_share_the_load(seen):
-    """Each makes at least 10% of the POSTs by its own figures, and none is made twice.
+    """Each makes some of the POSTs (3% at least) by its own figures, and none is made twice.
 
-    No more: one loop alone would have made all of them within two tenths of a second.
+    No more: one loop alone would have made all of them within two tenths of a second, and on a machine whose other core
+    is busy the first one to be woken is far ahead.
     """
     share = seen["share"]
     assert share["sent"] == share["arrived"] == share["received"] == sum(share["posts"])
-    assert all(posts / share["sent"] >= 0.10 for posts in share["posts"]), share
+    assert all(posts / share["sent"] >= 0.03 for posts in share["posts"]), share
 
 
 def check_what_a_killed_worker_held_is_delivered_by_the_others(seen):
