@@ -11,7 +11,7 @@ from postbacks.routing import ACCOUNT_UNUSABLE
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from postbacks.delivery.claims import HeldPostbacks
+    from postbacks.delivery.claims import Held, HeldPostbacks
     from postbacks.queue.scripts import Scripts
 
 log = EventLog(__name__)
@@ -59,12 +59,7 @@ class Unsent:
         Raises:
             BrokerError: all of it is held as before.
         """
-        lanes = held.take_lanes(GIVE_BACK_BATCH)
-        try:
-            self._scripts.give_back(self._token, [one.id for one in lanes])
-        except BrokerError:
-            held.put_back(lanes)  # given back again, the script moves none twice
-            raise
+        self._return(held, held.take_lanes(GIVE_BACK_BATCH))
 
     def give_back_lane(self, held: HeldPostbacks, lane: str) -> None:
         """Give back all that is held of a lane: its account sends elsewhere now.
@@ -72,11 +67,13 @@ class Unsent:
         Raises:
             BrokerError: all of it is held as before.
         """
-        postbacks = held.take_lane(lane)
+        self._return(held, held.take_lane(lane))
+
+    def _return(self, held: HeldPostbacks, postbacks: list[Held]) -> None:
         try:
             self._scripts.give_back(self._token, [postback.id for postback in postbacks])
         except BrokerError:
-            held.put_back(postbacks)
+            held.put_back(postbacks)  # given back again, the script moves none twice
             raise
 
     def leave(self) -> None:

@@ -163,6 +163,17 @@ local function wake(place, count)
   for i = 1, #woken, 2 do make_ready(woken[i]) end
 end
 
+-- what waits for an account by rules that have changed takes turns again
+local function take_turns_again(account)
+  redis.call('DEL', WAITS .. account)
+  redis.call('ZREM', ASIDE, account)
+  for _, group in ipairs(GROUPS) do
+    local lane = account .. '/' .. group
+    redis.call('ZREM', ASIDE, lane)
+    make_ready(lane)
+  end
+end
+
 -- POSTs to an endpoint have ended; nothing is counted where there was no limit
 local function leave(endpoint, count)
   if redis.call('HEXISTS', ENDPOINTS, endpoint) == 0 then return end

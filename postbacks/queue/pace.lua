@@ -14,13 +14,7 @@ for at = 2, #ARGV, 2 do
     else
       redis.call('HSET', PACING, account, text)
     end
-    redis.call('DEL', WAITS .. account)
-    redis.call('ZREM', ASIDE, account)
-    for _, group in ipairs(GROUPS) do
-      local lane = account .. '/' .. group
-      redis.call('ZREM', ASIDE, lane)
-      make_ready(lane)
-    end
+    take_turns_again(account)
     changed = changed + 1
   end
 end

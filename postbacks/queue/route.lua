@@ -20,13 +20,7 @@ for at = 3, #ARGV, 2 do
       redis.call('ZREM', GONE, account)
       redis.call('ZREM', LEFT, account)
     end
-    redis.call('DEL', WAITS .. account)
-    redis.call('ZREM', ASIDE, account)
-    for _, group in ipairs(GROUPS) do
-      local lane = account .. '/' .. group
-      redis.call('ZREM', ASIDE, lane)
-      make_ready(lane)
-    end
+    take_turns_again(account)
     changed = changed + 1
   end
 end
