@@ -42,7 +42,8 @@ for at = FIRST, #ARGV, WIDTH do
   local due_ms, digest = tonumber(ARGV[at + 11]), ARGV[at + 12]
   local record = RECORD .. id
   local result, first_id = 1, nil
-  local known = redis.call('HMGET', record, 'state', 'digest', 'schema', 'account', 'revoked:' .. account)
+  local known = redis.call('EXISTS', record) == 1 -- nearly none is
+    and redis.call('HMGET', record, 'state', 'digest', 'schema', 'account', 'revoked:' .. account) or {}
   if known[1] and not known[3] then -- no postback: `cancel` remembers that the id is not to be sent
     redis.call('DEL', record)
     local revoked = (known[4] or account) == account or known[5]

@@ -37,6 +37,8 @@ def set_apart(scripts: Scripts, fields: list[Argument], results: list[int]) -> N
         fields: the arguments of ``accept.lua``; what was set apart gets the id that it is kept under.
         results: its results; what turns out to be the same becomes ``KNOWN``.
     """
+    if ID_TAKEN not in results:
+        return
     ledger = Ledger(scripts.client)
     for number, result in enumerate(results):
         if result != ID_TAKEN:
@@ -60,6 +62,8 @@ def set_apart(scripts: Scripts, fields: list[Argument], results: list[int]) -> N
 
 def report(scripts: Scripts, fields: list[Argument], results: list[int]) -> None:
     """Log which accounts have a full backlog, and which are not known or have no URL for what came."""
+    if BACKLOG_FULL not in results and DEAD not in fields[_PLACE::FIELDS]:
+        return  # nearly always
     full: dict[str, int] = {}
     unrouted: dict[tuple[str, str], int] = {}
     for result, account, place, reason in _rows(fields, results):
