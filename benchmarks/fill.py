@@ -11,7 +11,9 @@ from benchmarks.scenario import until
 from postbacks import keys
 from postbacks.accounts import make_account, redis_accounts
 from postbacks.catalogue import parse_event
+from postbacks.ledger.digest import digest_of
 from postbacks.ledger.record import OVERHEAD_BYTES, SCHEMA
+from postbacks.queue.acceptance import FIELDS
 from postbacks.queue.scripts import Scripts
 from postbacks.tasks import send_postbacks
 from postbacks.urls import endpoint_of
@@ -107,11 +109,12 @@ def accept(client: redis.Redis, numbers: Iterable[int], account: Callable[[int],
 
     for number in numbers:
         name, url = account(number)
+        numbered = xml.replace(mark(0).encode(), mark(number).encode())
         fields.extend(
-            (str(uuid.uuid4()), name, "mt", "SMS_MT", "N202", url, endpoint_of(url),
-             xml.replace(mark(0).encode(), mark(number).encode()), "waiting", "", b"", "")
+            (str(uuid.uuid4()), name, "mt", "SMS_MT", "N202", url, endpoint_of(url), numbered,
+             "waiting", "", b"", "", digest_of(name, numbered, None), "0")
         )  # fmt: skip
-        if len(fields) == 12 * _PUSH:
+        if len(fields) == FIELDS * _PUSH:
             send()
     if fields:
         send()

@@ -8,6 +8,7 @@ from collections import Counter
 import pytest
 from helpers import Rig, check_places, claim, environment, set_account
 
+from benchmarks import fill
 from postbacks import accounts, keys, send_postback, send_postbacks
 from postbacks.queue.tick import Tick
 from postbacks.receiver import Answer, Receiver, dead_port
@@ -358,3 +359,13 @@ def test_what_is_in_quarantine_shuts_no_account_that_nobody_tries_it_for(rig):
             break
     assert got.count(b"one/mt") == 1
     assert got.count(b"slow/mt") <= 2
+
+
+def test_the_benchmarks_fill_lanes_as_the_tick_does(rig):
+    """Their rows are those that the script takes: what they put there is delivered."""
+    with Receiver() as receiver:
+        set_account("acme", url=receiver.url())
+        fill.accept(rig.client, range(3), lambda _: ("acme", receiver.url()))
+        rig.deliver()
+        assert len(receiver.received) == 3
+    assert check_places(rig.client) == {"done": 3}
