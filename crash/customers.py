@@ -22,6 +22,9 @@ from postbacks.cli.accounts import publish
 
 #: Accounts that can be reached, and those whose server always answers 500.
 GOOD, BAD = 20, 4
+#: Accounts that are in one state from the beginning to the end: every origin is off; never set.
+OFF, NOBODY = "off0", "nobody0"
+ALWAYS: Final = {OFF: "off", NOBODY: "gone"}
 #: Accounts that are changed during the load; the others stay as they are.
 CHANGED: Final = tuple(f"good{number}" for number in range(1, GOOD, 2))
 #: What is done to each of them, one a round. ``""`` lets it stay removed for another round, which is longer than what

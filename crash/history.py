@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from crash.customers import ALWAYS
 from crash.ledger import UNSIGNED
 from postbacks.accounts import UNKNOWN_ACCOUNT
 from postbacks.ledger.states import DEAD, SKIPPED
@@ -62,8 +63,8 @@ class History:
             ]
 
     def _was(self, account: str, state: str, from_s: float, until_s: float, generation: int = -1) -> bool:
-        """Whether an account was in a state at some moment of a span; one that is never changed is on."""
-        stays = self._stays.get(account) or [_Stay("on", 0, -math.inf, math.inf)]
+        """Whether an account was in a state at some moment of a span."""
+        stays = self._stays.get(account) or [_Stay(ALWAYS.get(account, "on"), 0, -math.inf, math.inf)]
         return any(
             stay.state == state
             and generation in {-1, stay.generation}

@@ -15,13 +15,15 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from crash.customers import ACCOUNTS_SET, BAD, GOOD, make
+from crash.customers import ACCOUNTS_SET, BAD, GOOD, NOBODY, OFF, make
 from crash.notes import Caller, Notes, read_notes
 from postbacks.accounts import redis_accounts
 from postbacks.tasks import send_postback, send_postbacks
 
 #: One postback in this many goes to a server that always answers 500; never one of a bulk block.
 BAD_EVERY: Final = 200
+#: Places in that row of an account that is off, and of one that nobody knows; neither in a bulk block.
+OFF_AT, NOBODY_AT = 110, 115
 BLOCK: Final = 25
 #: Blocks of which the last one goes through ``send_postbacks``.
 BULK_EVERY: Final = 4
@@ -51,6 +53,8 @@ def account_of(number: int) -> str:
     """Which account a postback belongs to."""
     if number % BAD_EVERY == BAD_EVERY // 20:
         return f"bad{number // BAD_EVERY % BAD}"
+    if number % BAD_EVERY in {OFF_AT, NOBODY_AT}:
+        return OFF if number % BAD_EVERY == OFF_AT else NOBODY
     return f"good{number // BLOCK % GOOD}"
 
 
@@ -87,8 +91,8 @@ class _Producer:
 
     def set_accounts(self) -> None:
         for name in [f"good{number}" for number in range(GOOD)] + [f"bad{number}" for number in range(BAD)]:
-            account = make(name, 0, self._urls)
-            self._call("-", partial(redis_accounts().set, account))
+            self._call("-", partial(redis_accounts().set, make(name, 0, self._urls)))
+        self._call("-", partial(redis_accounts().set, make(OFF, 0, self._urls, off=True)))
 
 
 def main() -> None:
