@@ -48,17 +48,24 @@ key                                   type    meaning
                                               in flight alone
 ``postbacks:sequence``                hash    account -> number of its latest postback
 ``postbacks:backlog``                 hash    account -> postbacks that wait, are sent or are parked
+``postbacks:open``                    hash    lane -> the same of one group, in units: one a postback, and one more for each
+                                              further 2 KB of its record
 ``postbacks:done``                    zset    delivered, skipped and cancelled ids; score is since when
 ``postbacks:dead``                    zset    dead ids; score is since when
+``postbacks:dead-of:{account}``       zset    of the dead those of one account that have their document; score is since when
+``postbacks:stubs-of:{account}``      zset    the same of its stubs
+``postbacks:dead-bytes``              zset    accounts; score is the bytes that both take
 ``postbacks:unrouted``                zset    of the dead those that came for an account that was not known, or without a
                                               URL; score is since when
 ``postbacks:unrouted-bytes``          string  of the next their part
 ``postbacks:ledger-bytes``            string  estimate of the memory that all records take
 ``postbacks:unrouted-logged:{account}``  string  stands for the minute in which no further line is logged of it
+``postbacks:dead-logged:{account}``   string  the same of an account that has many dead
 ``postbacks:left``                    zset    accounts that are gone; score is since when; for a week
 ``postbacks:totals``                  hash    counts over all workers since the broker's data began: attempt:OUTCOME,
                                               answer:BUCKET, answer_ms, posts, connections, dead, ticks,
-                                              late_ticks, id_taken (``delivery/tally.py``)
+                                              late_ticks, id_taken (``delivery/tally.py``), backlog_full,
+                                              stubs, dead_dropped
 ``postbacks:accounts``                hash    account -> its settings as JSON
 ``postbacks:last-tick``               string  when a tick last finished
 ``postbacks:ticks``                   hash    version of postbacks -> when a tick of it last finished
@@ -104,6 +111,8 @@ SEQUENCE: Final = PREFIX + "sequence"
 BACKLOG: Final = PREFIX + "backlog"
 DONE: Final = PREFIX + "done"
 DEAD: Final = PREFIX + "dead"
+DEAD_BYTES: Final = PREFIX + "dead-bytes"
+OPEN: Final = PREFIX + "open"
 LEDGER_BYTES: Final = PREFIX + "ledger-bytes"
 UNROUTED: Final = PREFIX + "unrouted"
 UNROUTED_BYTES: Final = PREFIX + "unrouted-bytes"
@@ -124,7 +133,10 @@ PACE: Final = PREFIX + "pace:"
 CLAIMS: Final = PREFIX + "claims:"
 TASK_EVENTS_FAILED: Final = PREFIX + "task-events:failed:"
 WAITS: Final = PREFIX + "waits:"
+DEAD_OF: Final = PREFIX + "dead-of:"
+STUBS_OF: Final = PREFIX + "stubs-of:"
 UNROUTED_LOGGED: Final = PREFIX + "unrouted-logged:"
+DEAD_LOGGED: Final = PREFIX + "dead-logged:"
 
 
 def record(postback_id: str) -> str:

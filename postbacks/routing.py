@@ -22,6 +22,9 @@ ACCOUNT_UNUSABLE: Final = "account_unusable"
 ACCOUNT_CHANGED: Final = "account_changed"
 BROKER_AWAY: Final = "broker_unreachable"
 
+#: What is said instead of a stub, which nobody can send again but its application.
+STUB_WORDS: Final = "its account had too many waiting and dead, and its document was not kept; the application must send it again"
+
 #: Each reason as a clause, for ``postbacks send``, ``ping`` and ``show`` and for errors.
 _WORDS: Final = {
     UNKNOWN_ACCOUNT: "{account} was not known",

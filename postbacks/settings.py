@@ -105,7 +105,13 @@ class Settings(BaseSettings):
     max_waiting_per_account: int = Field(
         1_000_000,
         ge=1,
-        description="Waiting and parked postbacks an account may have; past it its MT postbacks are dead at once.",
+        description="Postbacks that each group of an account may have open; what comes beyond it is dead at once.",
+    )
+    account_open_share: float = Field(
+        0.1,
+        gt=0,
+        le=1,
+        description="Share of the broker's memory that the open postbacks of one group of an account may take.",
     )
 
     # -- delivery ---------------------------------------------------------------------------
@@ -199,6 +205,12 @@ class Settings(BaseSettings):
         gt=0,
         le=1,
         description="Share of the broker's memory past which delivered records are dropped early.",
+    )
+    account_dead_share: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="Share of the ledger's memory that one account's dead postbacks may take; 10,000 of them always stay.",
     )
     excerpt_bytes: int = Field(
         256, ge=0, le=4096, description="Bytes of a failed answer's body that the ledger keeps."

@@ -39,6 +39,8 @@ def reason_words(record: Record) -> str:
     if record.ended_by_attempt:
         last = record.attempts[-1]
         return plain(last.detail or last.outcome)
+    if record.is_stub:
+        return routing.STUB_WORDS
     return plain(routing.reason_words(record.reason, record.origin))
 
 
@@ -49,6 +51,8 @@ def reason_words(record: Record) -> str:
 def show(postback_id: str, as_xml: bool, as_json: bool) -> None:
     """Show a postback's state and every attempt."""
     record = _ledger().get(postback_id)
+    if as_xml and record.is_stub:
+        raise click.ClickException(f"Postback {record.id} has no document: {reason_words(record)}.")
     if as_xml:
         write_document(record.xml)
     elif as_json:

@@ -94,6 +94,8 @@ def _resend_one(postback_id: str, *, as_json: bool) -> None:
         raise click.ClickException(
             f"Postback {record.id} is {record.state}; only a dead or skipped one can be sent again."
         )
+    if record.is_stub:
+        raise click.ClickException(f"Postback {record.id} has nothing to send: {reason_words(record)}.")
     if not record.own_url and record.account and not _known([record.account]):
         raise click.ClickException(
             f"Postback {record.id} has nowhere to go: account {plain(record.account)} is not known; set it first."
@@ -119,6 +121,8 @@ def _resend_all(
     from postbacks.tasks import resend as send_again
 
     dead = Ledger(client()).dead(within_s=since_s, account=account, reason=reason)
+    stubs = [postback for postback in dead if postback.is_stub]
+    dead = [postback for postback in dead if not postback.is_stub]
     chosen = [postback for postback in dead if reason or not postback.reason.startswith(_BY_REASON)]
     known = _known({postback.account for postback in chosen}) | {
         ""
@@ -131,6 +135,11 @@ def _resend_all(
         note(f"{unknown:,} of accounts that are not known stay dead: set the accounts first.")
     if left:
         note(f"{left:,} stay dead that only --reason poison or --reason id_taken selects.")
+    if stubs:
+        note(
+            f"{len(stubs):,} stay dead as their documents were not kept: the application must send them again."
+        )
+    left += len(stubs)
     if dry_run:
         if as_json:
             print_json({"would_send": len(sendable), "left": unknown + left})
@@ -144,7 +153,7 @@ def _resend_all(
         print_json({"sent_again": len(sendable) - refused, "left": refused + unknown + left})
     note(
         f"{len(sendable) - refused:,} dead postbacks wait to be sent again."
-        if dead
+        if dead or stubs
         else "No such postback is dead."
     )
     if refused:

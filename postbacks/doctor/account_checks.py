@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from postbacks import keys
 from postbacks.doctor.broker_checks import duration
+from postbacks.queue.memory import DOCUMENTS_SHARE
 from postbacks.queue.routes import ON
 
 if TYPE_CHECKING:
@@ -65,6 +66,22 @@ def read_unrouted(client: Any) -> dict[str, Unrouted]:
     return {
         account: Unrouted(count, reason, None if left_ms is None else int(left_ms))
         for ((account, reason), count), left_ms in zip(named, pipe.execute(), strict=True)
+    }
+
+
+def read_dead_bytes(client: Any) -> dict[str, int]:
+    """Return the accounts whose dead take the most memory, and how many bytes."""
+    rows = client.zrange(keys.DEAD_BYTES, 0, NAMED - 1, desc=True, withscores=True)
+    return {name.decode("utf-8", "replace"): int(score) for name, score in rows}
+
+
+def many_dead(scene: Scene) -> dict[str, str]:
+    """Name accounts whose dead have nearly filled their share of the memory."""
+    most = scene.dead_bytes_max
+    return {
+        name: f"{name or '(no account)'}: {taken / 1e6:,.1f} of {most / 1e6:,.1f} MB"
+        for name, taken in scene.dead_bytes.items()
+        if taken > most * DOCUMENTS_SHARE
     }
 
 

@@ -12,7 +12,9 @@ import redis
 
 from postbacks import keys
 from postbacks.broker import broker_errors
-from postbacks.doctor.account_checks import Still, Unrouted, read_still, read_unrouted
+from postbacks.doctor.account_checks import Still, Unrouted, read_dead_bytes, read_still, read_unrouted
+from postbacks.queue.memory import shares
+from postbacks.settings import load
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -58,6 +60,8 @@ class Scene:
         unreached: endpoint that took no connection the last time -> since when it has taken none; a sample.
         still: account that stands still while postbacks of its wait -> its state and since when; of a sample.
         unrouted: account that events came for and that was not known, or had no URL -> how many; of the latest.
+        dead_bytes: the accounts whose dead take the most memory -> bytes.
+        dead_bytes_max: what an account's dead may take.
         workers: names of the workers that answered; None where they were not asked.
     """
 
@@ -84,6 +88,8 @@ class Scene:
     unreached: Mapping[str, int]
     still: Mapping[str, Still]
     unrouted: Mapping[str, Unrouted]
+    dead_bytes: Mapping[str, int]
+    dead_bytes_max: int
     workers: tuple[str, ...] | None
 
     @property
@@ -132,6 +138,7 @@ def look(scripts: Scripts, *, overdue_slack_ms: int, workers: Sequence[str] | No
         ready = _heads(client, [*trusted, *suspect])
         quarantined_ms = _quarantined_ms(client)
         still, unrouted = read_still(client), read_unrouted(client)
+        dead_bytes = read_dead_bytes(client)
     ends = [int(score) for _, score in (*done, *dead)]
     held = unacked[1] if isinstance(unacked[1], dict) else {}
     return Scene(
@@ -158,6 +165,8 @@ def look(scripts: Scripts, *, overdue_slack_ms: int, workers: Sequence[str] | No
         unreached=_unreached(starts),
         still=still,
         unrouted=unrouted,
+        dead_bytes=dead_bytes,
+        dead_bytes_max=shares(client, load()).dead_bytes,
         workers=None if workers is None else tuple(workers),
     )
 

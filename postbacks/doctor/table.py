@@ -292,6 +292,13 @@ CHECKS: Final = (
         _scene(account_checks.unrouted),
     ),
     Check(
+        "many-dead", "note", "accounts whose dead postbacks have nearly filled their share of the memory",
+        "Accounts have so many dead postbacks that the oldest will be gone for good before their retention ends",
+        "Mend the receiver (`postbacks ping ACCOUNT`), then `postbacks resend --all-dead --account NAME`. Or give the "
+        "broker more memory (POSTBACKS_ACCOUNT_DEAD_SHARE).",
+        _scene(account_checks.many_dead),
+    ),
+    Check(
         survey.LANES_STUCK, "wrong",
         "lanes that may be claimed from, are in no ring and do not wait for a rate or for room",
         "Lanes hold postbacks, and no worker will ever come to them",

@@ -70,7 +70,7 @@ def meta_of(postback_id: str, record: Record | None) -> dict[str, Any]:
     }
     if record is None:
         return meta
-    meta["account"], meta["taken_in"] = record.account, bool(record.sequence)
+    meta["account"], meta["taken_in"] = record.account, bool(record.sequence) or record.is_stub
     status = states.CELERY_STATES[record.state]
     last = record.attempts[-1] if record.attempts else None
     name = f"Postback {record.id} ({record.account} {record.origin} {record.code})"

@@ -21,12 +21,21 @@ _PAGE: Final = 1000
 
 
 class DeadPostback(NamedTuple):
-    """A dead postback, as far as it matters for sending it again; ``own_url``: its URL came with the call."""
+    """A dead postback, as far as it matters for sending it again.
+
+    Attributes:
+        id: its id.
+        account: its account.
+        reason: why it is dead.
+        own_url: its URL came with the call.
+        is_stub: its document was not kept.
+    """
 
     id: str
     account: str
     reason: str
     own_url: bool
+    is_stub: bool
 
 
 class OpenPostbacks(NamedTuple):
@@ -108,11 +117,13 @@ class Ledger:
                 page = ids[start : start + _PAGE]
                 pipe = client.pipeline(transaction=False)
                 for postback_id in page:
-                    pipe.hmget(keys.record(postback_id), "account", "reason", "own")
+                    pipe.hmget(keys.record(postback_id), "account", "reason", "own", "stub")
                 for postback_id, row in zip(page, pipe.execute(), strict=True):
-                    of_account, why, own = ((text or b"").decode("utf-8", "replace") for text in row)
+                    of_account, why, own, stub = ((text or b"").decode("utf-8", "replace") for text in row)
                     if account in {None, of_account} and reason in {None, why}:
-                        found.append(DeadPostback(postback_id, of_account, why, own in {"1", "2"}))
+                        found.append(
+                            DeadPostback(postback_id, of_account, why, own in {"1", "2"}, bool(stub))
+                        )
         return found
 
     def open_of(self, account: str) -> OpenPostbacks:

@@ -4,7 +4,8 @@ The record is one hash. Scripts write its fields: schema, state, account, group,
 endpoint, xml, created_ms, sequence, attempts (POSTs begun), failures (attempts that count against
 the resends), bytes, digest (``ledger/digest.py``), and where they apply next_ms, sent_ms, ended_ms, reason, cancel,
 raw, own (whose its URL is: ``queue/accept.lua``), stays (``queue/retire.lua``), first_id (the id that it came with, which
-another postback has), and one ``attempt:N`` a POST (JSON).
+another postback has), stub (only its id, account, code, time and digest are kept), units (what it counts against its
+account's limit, where that is more than one), and one ``attempt:N`` a POST (JSON).
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ SCHEMA: Final = 1
 #: What a record and its place in an index take in the broker beside its XML, URL and raw message:
 #: MEMORY USAGE of a delivered one on Valkey 9.1 (tests/integration/test_moves.py holds it to the fact).
 OVERHEAD_BYTES: Final = 1100
+#: The same of a stub, all in all.
+STUB_BYTES: Final = 600
 
 
 def id_text(value: Any) -> Any:
@@ -130,6 +133,8 @@ class Record:
     first_id: str = ""
     #: Whether its URL came with the call.
     own_url: bool = False
+    #: Whether its document was not kept, as its account's dead took too much.
+    is_stub: bool = False
 
     @classmethod
     def from_hash(cls, postback_id: str, fields: dict[bytes, bytes]) -> Record:
@@ -163,6 +168,7 @@ class Record:
             digest=fields.get(b"digest"),
             first_id=text.get("first_id", ""),
             own_url=text.get("own", "0") != "0",
+            is_stub="stub" in text,
         )
 
     @property

@@ -43,9 +43,11 @@ CELERY_STATES: Final = {
 }
 
 #: What ``accept.lua`` says of a postback: accepted; known already, so left as it is; dead as too many of its account wait;
-#: dead under a fresh id as another postback has its own; cancelled before it was taken in.
+#: dead under a fresh id as another postback has its own; dead as too many wait, and without its document; cancelled before
+#: it was taken in.
 ACCEPTED: Final = 1
 KNOWN: Final = 0
 BACKLOG_FULL: Final = -1
 ID_TAKEN: Final = -2
+STUB: Final = -3
 REVOKED: Final = 2

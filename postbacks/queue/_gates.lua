@@ -6,7 +6,6 @@
 -- there is a limit. A lane without room stands in WAITS of its account or endpoint until a POST there ends; one
 -- that waits for its rate stands in ASIDE, by the ms at which it may go on. Accounts and endpoints stand in ASIDE
 -- too while lanes wait there: each is looked at every second, should room have come about unseen.
-local GROUPS = { 'general', 'mo', 'mt', 'pass' }
 local BURST_US = 50000 -- a loop looks for work that often (loop.LOOK_EVERY_S): what a look may catch up with
 local AGAIN_MS = 1000
 local ASIDE_MAX_MS = 120000 -- what lies further ahead was written before the clock was put back

@@ -11,9 +11,13 @@ local WAITS = KEYS[22] -- a prefix
 local STARTS = KEYS[23]
 local ROUTES, GONE, LEFT = KEYS[24], KEYS[25], KEYS[26]
 local UNROUTED, UNROUTED_BYTES = KEYS[27], KEYS[28]
+local OPEN, DEAD_BYTES = KEYS[29], KEYS[30]
+local DEAD_OF, STUBS_OF = KEYS[31], KEYS[32] -- prefixes
 -- ARGV[1], the same for all: milliseconds added to the broker's clock; 0 outside tests.
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000) + tonumber(ARGV[1])
+
+local GROUPS = { 'general', 'mo', 'mt', 'pass' }
 
 -- scores of the quarantine: tried with a few others, those of lanes that answer first; then alone
 local FEW, FEW_SLOW, ALONE = 0, 1, 2
@@ -69,17 +73,45 @@ local function unclaim(lane, held, count)
   end
 end
 
--- an account's count of postbacks that are neither delivered nor given up
-local function leave_backlog(account, count)
-  if redis.call('HINCRBY', BACKLOG, account, -(count or 1)) <= 0 then redis.call('HDEL', BACKLOG, account) end
+-- Postbacks of a lane are neither delivered nor given up any more: its account's count, and the units of its group. With
+-- an account's last one its groups are at nothing, whatever a worker of version 0.1.0 has left uncounted.
+local function leave_backlog(lane, count, units)
+  local account = account_of(lane)
+  if redis.call('HINCRBY', BACKLOG, account, -count) <= 0 then
+    redis.call('HDEL', BACKLOG, account)
+    local lanes = {}
+    for i, group in ipairs(GROUPS) do lanes[i] = account .. '/' .. group end
+    redis.call('HDEL', OPEN, unpack(lanes))
+  elseif redis.call('HINCRBY', OPEN, lane, -units) <= 0 then
+    redis.call('HDEL', OPEN, lane)
+  end
+end
+
+-- a postback is among its account's dead, a stub apart from those that have their document
+local function enter_dead(account, id, bytes, stub)
+  redis.call('ZADD', (stub and STUBS_OF or DEAD_OF) .. account, now, id)
+  redis.call('ZADD', DEAD_BYTES, 'INCR', bytes, account)
+end
+
+-- it leaves them: sent again, or forgotten
+local function leave_dead(account, id, bytes)
+  if redis.call('ZREM', DEAD_OF .. account, id) + redis.call('ZREM', STUBS_OF .. account, id) == 0 then return end
+  if redis.call('EXISTS', DEAD_OF .. account, STUBS_OF .. account) == 0 then
+    redis.call('ZREM', DEAD_BYTES, account)
+  else
+    redis.call('ZADD', DEAD_BYTES, 'INCR', -bytes, account)
+  end
 end
 
 -- a postback comes to an end: index is DONE or DEAD
 local function finish(id, account, state, reason, index)
-  redis.call('HSET', RECORD .. id, 'state', state, 'reason', reason, 'ended_ms', now)
-  redis.call('HDEL', RECORD .. id, 'next_ms', 'suspicion', 'alone_deaths', 'alone_lapses')
+  local record = RECORD .. id
+  local r = redis.call('HMGET', record, 'group', 'units', 'bytes')
+  redis.call('HSET', record, 'state', state, 'reason', reason, 'ended_ms', now)
+  redis.call('HDEL', record, 'next_ms', 'suspicion', 'alone_deaths', 'alone_lapses')
   redis.call('ZADD', index, now, id)
-  leave_backlog(account)
+  leave_backlog(account .. '/' .. r[1], 1, tonumber(r[2] or 1))
+  if index == DEAD then enter_dead(account, id, tonumber(r[3] or 0)) end
 end
 
 -- ids go to the ends of their lanes

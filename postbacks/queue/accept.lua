@@ -1,27 +1,35 @@
 -- accept: turns the first messages of the intake list into records and puts each postback in its one place.
 -- The same postback sent again under its id is one postback: its record is left as it stands. Another one under an id
 -- that is taken is kept as dead under an id of its own (`id_taken`), so that it does not vanish.
+-- Of each account every group may have so many open postbacks, in units: one, and one more for each further 2 KB of its
+-- record. What comes beyond that is dead at once; with its document up to a share of the memory, then as a stub. The same
+-- postback sent again under a stub's id takes its place.
 --
 -- KEYS[last]  hash  postbacks:totals
--- ARGV[2] token of the tick   ARGV[3] schema version of records   ARGV[4] backlog allowed per account
--- ARGV[5] bytes of memory that a record takes beside its own texts (an estimate)
--- ARGV[6] how many messages of the intake these are   ARGV[7..] fourteen a postback: id, account, group, origin, code, url, endpoint, xml,
+-- ARGV[2] token of the tick   ARGV[3] schema version of records   ARGV[4] units that a group of an account may have open
+-- ARGV[5] bytes of memory that a record takes beside its own texts (an estimate)   ARGV[6] bytes that a stub takes
+-- ARGV[7] bytes that an account's dead may take before what comes beyond its limit is kept as a stub
+-- ARGV[8] how many messages of the intake these are   ARGV[9..] fourteen a postback: id, account, group, origin, code, url, endpoint, xml,
 --   place (waiting | skipped | dead), reason, raw message (dead ones only),
 --   due in ms since the epoch or '' (a caller's eta or countdown), digest (`ledger/digest.py`), own ('0' its URL is the account's,
 --   '1' the call's own, '2' so and its account is not known)
 -- Returns false if the lease was lost (nothing is changed), else one number a postback:
---   1 accepted, 0 known already, -1 dead because its account's backlog is full, -2 dead because its id is taken, 2 cancelled
---   before it came.
+--   1 accepted, 0 known already, -1 dead because its group has too many open, -2 dead because its id is taken, -3 as -1,
+--   and without its document, 2 cancelled before it came.
 -- Atomic: they leave the intake in the same step.
 local token, schema = ARGV[2], ARGV[3]
-local backlog_max, overhead, messages = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
-local WIDTH, FIRST = 14, 7
+local units_max, overhead, stub_bytes = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local documents_max, messages = tonumber(ARGV[7]), tonumber(ARGV[8])
+local WIDTH, FIRST = 14, 9
+local UNIT_BYTES = 2048
 local TOTALS = KEYS[#KEYS]
 
 if redis.call('HGET', INTAKE_LEASE, 'token') ~= token then return false end
 
 local results = {}
-local joined, sequences, lanes = {}, {}, {} -- of an account: its backlog, its latest number; of a lane: ids
+local joined, sequences = {}, {} -- of an account: its backlog, its latest number
+local lanes, open = {}, {} -- of a lane: ids, units
+local dead_bytes, full, stubs = {}, 0, 0
 local parked, ended, total_bytes = {}, { [DONE] = {}, [DEAD] = {} }, 0
 local unrouted, unrouted_bytes, of_left = {}, 0, 0
 local NOWHERE = { unknown_account = true, no_url = true }
@@ -35,6 +43,30 @@ local function counted(counts, key, account)
   return counts[account]
 end
 
+-- units that a lane has open; what a worker of version 0.1.0 has left in its count ends with the account's backlog
+local function units_of(lane, backlog)
+  if not open[lane] then
+    local before = backlog.before == 0 and 0 or math.max(0, tonumber(redis.call('HGET', OPEN, lane) or 0))
+    open[lane] = { before = before, now = before }
+  end
+  return open[lane]
+end
+
+-- what an account's dead take, these among them
+local function bytes_of_dead(account)
+  if not dead_bytes[account] then dead_bytes[account] = tonumber(redis.call('ZSCORE', DEAD_BYTES, account) or 0) end
+  return dead_bytes[account]
+end
+
+-- the stub of a postback that has come again
+local function forget_stub(id, account, bytes)
+  redis.call('DEL', RECORD .. id)
+  redis.call('ZREM', DEAD, id)
+  redis.call('DECRBY', LEDGER_BYTES, bytes)
+  leave_dead(account, id, bytes)
+  dead_bytes[account] = nil
+end
+
 for at = FIRST, #ARGV, WIDTH do
   local id, account, group, origin = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   local code, url, endpoint, xml = ARGV[at + 4], ARGV[at + 5], ARGV[at + 6], ARGV[at + 7]
@@ -43,11 +75,13 @@ for at = FIRST, #ARGV, WIDTH do
   local record = RECORD .. id
   local result, first_id = 1, nil
   local known = redis.call('EXISTS', record) == 1 -- nearly none is
-    and redis.call('HMGET', record, 'state', 'digest', 'schema', 'account', 'revoked:' .. account) or {}
+    and redis.call('HMGET', record, 'state', 'digest', 'schema', 'account', 'revoked:' .. account, 'stub', 'bytes') or {}
   if known[1] and not known[3] then -- no postback: `cancel` remembers that the id is not to be sent
     redis.call('DEL', record)
     local revoked = (known[4] or account) == account or known[5]
     if group ~= '' and revoked then place, reason, result = 'cancelled', 'revoked', 2 end
+  elseif known[1] and known[2] == digest and known[6] then
+    forget_stub(id, account, tonumber(known[7]))
   elseif known[1] and known[2] == digest then
     result = 0
   elseif known[1] then
@@ -62,22 +96,32 @@ for at = FIRST, #ARGV, WIDTH do
     end
   end
   if result ~= 0 then
+    local bytes = overhead + #xml + #url + #raw
+    local units = math.max(1, math.ceil(bytes / UNIT_BYTES))
     if place == 'waiting' then
       if due_ms and due_ms > now then place = 'parked' end
       local backlog = counted(joined, BACKLOG, account)
-      if group == 'mt' and backlog.now >= backlog_max then
-        place, reason, result = 'dead', 'backlog_full', -1
+      local of_group = units_of(account .. '/' .. group, backlog)
+      if of_group.now + units > units_max then
+        place, reason, result, full = 'dead', 'backlog_full', -1, full + 1
+        if bytes_of_dead(account) + bytes > documents_max then result, bytes, stubs = -3, stub_bytes, stubs + 1 end
       else
-        backlog.now = backlog.now + 1
+        backlog.now, of_group.now = backlog.now + 1, of_group.now + units
       end
     end
-    local bytes = overhead + #xml + #url + #raw
-    local sequence = counted(sequences, SEQUENCE, account)
-    sequence.now = sequence.now + 1
-    redis.call('HSET', record, 'schema', schema, 'state', place, 'account', account, 'group', group,
-      'origin', origin, 'code', code, 'url', url, 'endpoint', endpoint, 'xml', xml, 'created_ms', now,
-      'sequence', sequence.now, 'attempts', 0, 'failures', 0, 'bytes', bytes, 'digest', digest,
-      'own', ARGV[at + 13])
+    if result == -3 then
+      redis.call('HSET', record, 'schema', schema, 'state', place, 'account', account, 'group', group,
+        'origin', origin, 'code', code, 'created_ms', now, 'attempts', 0, 'failures', 0, 'bytes', bytes,
+        'digest', digest, 'stub', 1)
+    else
+      local sequence = counted(sequences, SEQUENCE, account)
+      sequence.now = sequence.now + 1
+      redis.call('HSET', record, 'schema', schema, 'state', place, 'account', account, 'group', group,
+        'origin', origin, 'code', code, 'url', url, 'endpoint', endpoint, 'xml', xml, 'created_ms', now,
+        'sequence', sequence.now, 'attempts', 0, 'failures', 0, 'bytes', bytes, 'digest', digest,
+        'own', ARGV[at + 13])
+      if units > 1 then redis.call('HSET', record, 'units', units) end
+    end
     if first_id then redis.call('HSET', record, 'first_id', first_id) end
     total_bytes = total_bytes + bytes
     if place == 'waiting' then
@@ -94,7 +138,10 @@ for at = FIRST, #ARGV, WIDTH do
       local entries = ended[place == 'dead' and DEAD or DONE]
       entries[#entries + 1] = now
       entries[#entries + 1] = id
-      if place == 'dead' and NOWHERE[reason] then
+      if place == 'dead' and not NOWHERE[reason] then
+        enter_dead(account, id, bytes, result == -3)
+        if dead_bytes[account] then dead_bytes[account] = dead_bytes[account] + bytes end
+      elseif place == 'dead' then
         unrouted[#unrouted + 1] = now
         unrouted[#unrouted + 1] = id
         unrouted_bytes = unrouted_bytes + bytes
@@ -107,6 +154,9 @@ end
 for account, count in pairs(joined) do
   if count.now > count.before then redis.call('HINCRBY', BACKLOG, account, count.now - count.before) end
 end
+for lane, units in pairs(open) do
+  if units.now > units.before then redis.call('HSET', OPEN, lane, units.now) end
+end
 for account, count in pairs(sequences) do redis.call('HINCRBY', SEQUENCE, account, count.now - count.before) end
 if total_bytes > 0 then redis.call('INCRBY', LEDGER_BYTES, total_bytes) end
 call_many('ZADD', PARKED, parked)
@@ -117,6 +167,8 @@ if #unrouted > 0 then
   redis.call('HINCRBY', TOTALS, 'unrouted', #unrouted / 2)
   if of_left > 0 then redis.call('HINCRBY', TOTALS, 'unrouted_of_left', of_left) end
 end
+if full > 0 then redis.call('HINCRBY', TOTALS, 'backlog_full', full) end
+if stubs > 0 then redis.call('HINCRBY', TOTALS, 'stubs', stubs) end
 redis.call('LTRIM', INTAKE, messages, -1)
 if redis.call('EXISTS', INTAKE) == 0 then
   redis.call('HDEL', INTAKE_LEASE, 'deaths', 'alone_deaths', 'alone') -- all of them are cleared

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from postbacks import keys
@@ -9,11 +10,11 @@ from postbacks.accounts import NO_URL, UNKNOWN_ACCOUNT
 from postbacks.broker import broker_errors
 from postbacks.ledger.digest import fresh_id, is_same
 from postbacks.ledger.ledger import Ledger
-from postbacks.ledger.states import ACCEPTED, BACKLOG_FULL, DEAD, ID_TAKEN, KNOWN
+from postbacks.ledger.states import ACCEPTED, BACKLOG_FULL, DEAD, ID_TAKEN, KNOWN, STUB
 from postbacks.logs import EventLog
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from postbacks.queue.scripts import Argument, Scripts
 
@@ -22,8 +23,8 @@ log = EventLog(__name__)
 #: Fields of a postback in the arguments of ``accept.lua``, and where some of them stand.
 FIELDS: Final = 14
 _ID, _ACCOUNT, _PLACE, _REASON, _DIGEST = 0, 1, 8, 9, 12
-#: Seconds between two lines of the log about one account that nobody knows.
-UNROUTED_EVERY_S: Final = 60
+#: Seconds between two lines of the log that say the same of one account.
+LOGGED_EVERY_S: Final = 60
 
 
 def set_apart(scripts: Scripts, fields: list[Argument], results: list[int]) -> None:
@@ -62,29 +63,42 @@ def set_apart(scripts: Scripts, fields: list[Argument], results: list[int]) -> N
 
 def report(scripts: Scripts, fields: list[Argument], results: list[int]) -> None:
     """Log which accounts have a full backlog, and which are not known or have no URL for what came."""
-    if BACKLOG_FULL not in results and DEAD not in fields[_PLACE::FIELDS]:
+    if BACKLOG_FULL not in results and STUB not in results and DEAD not in fields[_PLACE::FIELDS]:
         return  # nearly always
-    full: dict[str, int] = {}
-    unrouted: dict[tuple[str, str], int] = {}
+    full: Counter[str] = Counter()
+    stubs: Counter[str] = Counter()
+    unrouted: Counter[tuple[str, str]] = Counter()
     for result, account, place, reason in _rows(fields, results):
         if result == BACKLOG_FULL:
-            full[account] = full.get(account, 0) + 1
+            full[account] += 1
+        elif result == STUB:
+            stubs[account] += 1
         elif result == ACCEPTED and place == DEAD and reason in {UNKNOWN_ACCOUNT, NO_URL}:
-            unrouted[account, reason] = unrouted.get((account, reason), 0) + 1
-    if full:
+            unrouted[account, reason] += 1
+    for account, count in full.items():
         log.error(
             "intake.backlog_full",
-            "the backlog is full; they are dead",
-            account=",".join(sorted(full)),
-            postbacks=sum(full.values()),
+            "too many of the account wait; these are dead, and `postbacks resend` sends them",
+            account=account,
+            postbacks=count,
         )
-    for account, reason in _to_be_logged(scripts, list(unrouted)):
+    for account, count in stubs.items():
+        log.error(
+            "intake.stubs",
+            "too many of the account wait and are dead; the documents of these are not kept, so that the application must send them again",
+            account=account,
+            postbacks=count,
+        )
+    to_be_logged = set(first_in_a_minute(scripts, keys.UNROUTED_LOGGED, [account for account, _ in unrouted]))
+    for (account, reason), count in unrouted.items():
+        if account not in to_be_logged:
+            continue
         log.warning(
             "intake.unrouted",
             "set the account, then `postbacks resend` sends them; nothing more is logged of it for a minute",
             account=account,
             reason=reason,
-            postbacks=unrouted[account, reason],
+            postbacks=count,
         )
 
 
@@ -94,12 +108,19 @@ def _rows(fields: list[Argument], results: list[int]) -> Iterator[tuple[int, str
         yield result, str(fields[at + _ACCOUNT]), str(fields[at + _PLACE]), str(fields[at + _REASON])
 
 
-def _to_be_logged(scripts: Scripts, unrouted: list[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Return those of which no tick of any worker has logged a line within the minute."""
-    if not unrouted:
+def first_in_a_minute(scripts: Scripts, key: str, accounts: Iterable[str]) -> list[str]:
+    """Return the accounts of which no tick of any worker has logged a line within the minute.
+
+    Args:
+        scripts: the scripts of the broker.
+        key: prefix of the keys that say so.
+        accounts: names.
+    """
+    names = list(dict.fromkeys(accounts))
+    if not names:
         return []
     with broker_errors():
         pipe = scripts.client.pipeline(transaction=False)
-        for account, _ in unrouted:
-            pipe.set(keys.UNROUTED_LOGGED + account, 1, nx=True, ex=UNROUTED_EVERY_S)
-        return [row for row, first in zip(unrouted, pipe.execute(), strict=True) if first]
+        for name in names:
+            pipe.set(key + name, 1, nx=True, ex=LOGGED_EVERY_S)
+        return [name for name, is_first in zip(names, pipe.execute(), strict=True) if is_first]

@@ -27,13 +27,22 @@ for first = 1, #ids, 1000 do
 end
 
 -- as finish does; the index and the backlog are written once for all
-local function note_end(id, account, state, reason, index, number, attempt)
+local function note_end(id, lane, units, state, reason, index, number, attempt)
   redis.call('HSET', RECORD .. id, 'attempts', number, 'attempt:' .. number, attempt,
     'state', state, 'reason', reason, 'ended_ms', now)
   local entries = ended[index]
   entries[#entries + 1] = now
   entries[#entries + 1] = id
-  left[account] = (left[account] or 0) + 1
+  local counts = left[lane] or { count = 0, units = 0 }
+  counts.count, counts.units, left[lane] = counts.count + 1, counts.units + units, counts
+end
+
+-- a failure: its attempt makes the record larger. Returns the bytes that the record takes by now
+local more_bytes = 0
+local function note_failure(record, attempt)
+  redis.call('HINCRBY', record, 'failures', 1)
+  more_bytes = more_bytes + #attempt
+  return redis.call('HINCRBY', record, 'bytes', #attempt)
 end
 
 -- whether a held postback's account sends elsewhere by now than when it was held
@@ -50,7 +59,7 @@ for at = FIRST, #ARGV - 1, WIDTH do
   local shared = mood == 'shared' and held_as[id] == '0'
   if mood == 'shared' then mood = 'failed' end
   local record = RECORD .. id
-  local known = redis.call('HMGET', record, 'attempt:' .. number, 'cancel', 'next_ms', 'suspicion', 'reason')
+  local known = redis.call('HMGET', record, 'attempt:' .. number, 'cancel', 'next_ms', 'suspicion', 'reason', 'units')
   if known[1] or not held_as[id] then
     results[#results + 1] = { '', 0 }
   elseif shared and not known[2] and has_moved(id, lane) then
@@ -62,16 +71,17 @@ for at = FIRST, #ARGV - 1, WIDTH do
     results[#results + 1] = { 'waiting', 0 }
   else
     local account, next_ms, state = account_of(lane), 0, verdict
+    local units = tonumber(known[6] or 1)
     held_as[id] = nil
     settled[#settled + 1] = id
     if verdict == 'delivered' then
-      note_end(id, account, state, '', DONE, number, attempt)
+      note_end(id, lane, units, state, '', DONE, number, attempt)
     elseif known[2] then
-      redis.call('HINCRBY', record, 'failures', 1)
+      note_failure(record, attempt)
       state = 'cancelled'
-      note_end(id, account, state, 'revoked', DONE, number, attempt)
+      note_end(id, lane, units, state, 'revoked', DONE, number, attempt)
     elseif verdict == 'parked' then
-      redis.call('HINCRBY', record, 'failures', 1)
+      note_failure(record, attempt)
       next_ms = now + countdown_ms
       -- noted in several batches, those that shared a time-out are due together: so they may share the next one
       if reason == 'connect_timeout' then next_ms = math.ceil(next_ms / 1000) * 1000 end
@@ -80,8 +90,8 @@ for at = FIRST, #ARGV - 1, WIDTH do
       if known[5] then redis.call('HDEL', record, 'reason') end -- of a postponement; the attempt says why by now
       redis.call('ZADD', PARKED, next_ms, id)
     else
-      redis.call('HINCRBY', record, 'failures', 1)
-      note_end(id, account, 'dead', reason, DEAD, number, attempt)
+      note_end(id, lane, units, 'dead', reason, DEAD, number, attempt)
+      enter_dead(account, id, note_failure(record, attempt))
     end
     if known[4] then redis.call('HDEL', record, 'suspicion', 'alone_deaths', 'alone_lapses') end -- its process lives
     if known[3] and state ~= 'parked' then redis.call('HDEL', record, 'next_ms') end
@@ -103,7 +113,8 @@ end
 
 call_many('HDEL', claims, settled)
 for index, entries in pairs(ended) do call_many('ZADD', index, entries) end
-for account, count in pairs(left) do leave_backlog(account, count) end
+for lane, counts in pairs(left) do leave_backlog(lane, counts.count, counts.units) end
+if more_bytes > 0 then redis.call('INCRBY', LEDGER_BYTES, more_bytes) end
 
 local turns = redis.call('HMGET', TURNS, 'trusted', 'suspect')
 for lane, tally in pairs(lanes) do

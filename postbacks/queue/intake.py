@@ -14,10 +14,11 @@ from postbacks.catalogue import Event, parse_event
 from postbacks.errors import BrokerError, PostbacksError, UnsupportedOption
 from postbacks.faults import point
 from postbacks.ledger.digest import digest_of, raw_digest
-from postbacks.ledger.record import OVERHEAD_BYTES, SCHEMA
+from postbacks.ledger.record import SCHEMA
 from postbacks.ledger.states import DEAD, WAITING
 from postbacks.logs import EventLog, unquoted
 from postbacks.queue import acceptance, routes
+from postbacks.queue.memory import shares
 from postbacks.queue.message import MAPPED, NEWER, Message, Unreadable, decode, find_id
 from postbacks.queue.options import ARGUMENTS, right_argument
 from postbacks.queue.scripts import ALONE_DEATHS_MAX, Argument, Scripts, TakenIn
@@ -218,8 +219,9 @@ class Intake:
 
     def _accept(self, token: str, messages: int, fields: list[Argument]) -> bool:
         level = admit(self._scripts.clock_offset_ms, len(fields) // acceptance.FIELDS)
+        may_take = shares(self._scripts.client, self._settings)
         results = self._scripts.accept(
-            token, SCHEMA, self._settings.max_waiting_per_account, OVERHEAD_BYTES, messages, fields
+            token, SCHEMA, may_take.units, may_take.documents_bytes, messages, fields
         )
         if results is None:
             log.warning("intake.lease_lost", "the next tick takes these messages in", token=token)

@@ -1,21 +1,28 @@
 -- retain: drops records past their retention, the oldest delivered ones while the ledger takes more memory than its
--- share, and the oldest that came for accounts which nobody knows while these take more than theirs. Never one that
--- waits, is sent, is parked; any other dead one only by its age.
+-- share, the oldest that came for accounts which nobody knows while these take more than theirs, and the oldest dead of
+-- an account while they take more than theirs, stubs first. Never one that waits, is sent, is parked; any other dead one
+-- only by its age.
 --
 -- KEYS[last]  hash  totals of all workers
 -- ARGV[2] ms relative to now, negative: what was done before that goes   ARGV[3] the same for the dead
 -- ARGV[4] the same for those of unknown accounts and without a URL
 -- ARGV[5] bytes the ledger may take   ARGV[6] of them bytes that those may take   ARGV[7] records at most
--- Returns how many were dropped; as many as asked for means that there may be more.
+-- ARGV[8] bytes that the dead of an account may take   ARGV[9] bytes of its dead from which an account is told of
+-- Returns {how many were dropped, accounts whose dead were dropped early, how many of each, accounts to be told of}; as many
+-- as asked for means that there may be more.
 local done_before, dead_before, unrouted_before = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local bytes_max, unrouted_bytes_max, at_most = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+local dead_bytes_max, told_from = tonumber(ARGV[8]), ARGV[9]
+local OVER_AT_ONCE = 20 -- accounts that a call looks at
 local dropped = 0
 
 local function drop(index, id)
-  local bytes = tonumber(redis.call('HGET', RECORD .. id, 'bytes') or 0)
+  local r = redis.call('HMGET', RECORD .. id, 'bytes', 'account')
+  local bytes = tonumber(r[1] or 0)
   redis.call('DECRBY', LEDGER_BYTES, bytes)
   redis.call('DEL', RECORD .. id)
   redis.call('ZREM', index, id)
+  if index == DEAD and r[2] then leave_dead(r[2], id, bytes) end
   if index == DEAD and redis.call('ZREM', UNROUTED, id) == 1 then redis.call('DECRBY', UNROUTED_BYTES, bytes) end
   dropped = dropped + 1
 end
@@ -42,4 +49,24 @@ drop_older(DEAD, UNROUTED, unrouted_before)
 drop_while_over(DONE, DONE, LEDGER_BYTES, bytes_max)
 local early = drop_while_over(DEAD, UNROUTED, UNROUTED_BYTES, unrouted_bytes_max)
 if early > 0 then redis.call('HINCRBY', KEYS[#KEYS], 'unrouted_dropped', early) end
-return dropped
+
+local accounts, counts = {}, {}
+for _, account in ipairs(redis.call('ZRANGEBYSCORE', DEAD_BYTES, '(' .. dead_bytes_max, '+inf', 'LIMIT', 0, OVER_AT_ONCE)) do
+  local of, stubs = DEAD_OF .. account, STUBS_OF .. account
+  local before = dropped
+  while dropped < at_most and tonumber(redis.call('ZSCORE', DEAD_BYTES, account) or 0) > dead_bytes_max do
+    local index = redis.call('EXISTS', stubs) == 1 and stubs or of
+    local id = redis.call('ZRANGE', index, 0, 0)[1]
+    if not id then break end
+    if redis.call('ZSCORE', DEAD, id) then drop(DEAD, id) else dropped = dropped + 1 end
+    redis.call('ZREM', index, id) -- one that a worker of version 0.1.0 has sent again stands here alone
+  end
+  if dropped > before then accounts[#accounts + 1], counts[#counts + 1] = account, dropped - before end
+end
+if #counts > 0 then
+  local all = 0
+  for _, count in ipairs(counts) do all = all + count end
+  redis.call('HINCRBY', KEYS[#KEYS], 'dead_dropped', all)
+end
+local near = redis.call('ZRANGEBYSCORE', DEAD_BYTES, '(' .. told_from, '+inf', 'LIMIT', 0, OVER_AT_ONCE)
+return { dropped, accounts, counts, near }

@@ -16,11 +16,14 @@ from redis.exceptions import NoScriptError
 from postbacks import keys
 from postbacks.broker import broker_errors
 from postbacks.faults import point
+from postbacks.ledger.record import OVERHEAD_BYTES, STUB_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     import redis
+
+    from postbacks.queue.memory import Shares
 
 #: The order of ``_shared.lua``'s unpacking.
 KEYS: Final = (
@@ -31,6 +34,7 @@ KEYS: Final = (
     keys.QUARANTINE, keys.PACING, keys.RATES, keys.ASIDE,
     keys.ENDPOINTS, keys.WAITS, keys.STARTS, keys.ROUTES,
     keys.GONE, keys.LEFT, keys.UNROUTED, keys.UNROUTED_BYTES,
+    keys.OPEN, keys.DEAD_BYTES, keys.DEAD_OF, keys.STUBS_OF,
 )  # fmt: skip
 
 #: Scripts that begin POSTs or end claims, and so have ``_gates.lua`` in front of them.
@@ -72,6 +76,20 @@ class TakenIn(NamedTuple):
     at_once: int
     alone_deaths: int
     messages: list[bytes]
+
+
+class Retained(NamedTuple):
+    """What the retention has dropped.
+
+    Attributes:
+        dropped: records in all.
+        early: account whose dead took more than their share -> how many of them.
+        near: accounts whose dead have nearly filled their share.
+    """
+
+    dropped: int
+    early: dict[str, int]
+    near: list[str]
 
 
 class Begun(NamedTuple):
@@ -188,20 +206,27 @@ class Scripts:
         self,
         token: str,
         schema: int,
-        backlog_max: int,
-        overhead_bytes: int,
+        units_max: int,
+        documents_bytes_max: int,
         messages: int,
         fields: Iterable[Argument],
     ) -> list[int] | None:
         """Turn the first messages of the intake into records; None if the lease was lost.
 
+        Args:
+            token: the tick's name at the intake's lease.
+            schema: version of the layout of records.
+            units_max: ``Shares.units``.
+            documents_bytes_max: ``Shares.documents_bytes``.
+            messages: how many of the intake these are.
+            fields: fourteen a postback.
+
         Returns:
             A number a postback, by its name in ``ledger/states.py``.
         """
+        sizes = (OVERHEAD_BYTES, STUB_BYTES, documents_bytes_max)
         reply: list[int] | None = self.run(
-            "accept",
-            (token, schema, backlog_max, overhead_bytes, messages, *fields),
-            more_keys=(keys.TOTALS,),
+            "accept", (token, schema, units_max, *sizes, messages, *fields), more_keys=(keys.TOTALS,)
         )
         return reply
 
@@ -317,17 +342,29 @@ class Scripts:
 
     def retain(
         self,
-        done_ms: int,
-        dead_ms: int,
-        bytes_max: int,
+        done_s: float,
+        dead_s: float,
+        unrouted_s: float,
+        may_take: Shares,
         at_most: int,
-        unrouted_ms: int,
-        unrouted_bytes_max: int,
-    ) -> int:
-        """Drop records older than these ages or past their share of the memory; returns how many."""
-        ages_ms = (-done_ms, -dead_ms, -unrouted_ms)
-        arguments = (*ages_ms, bytes_max, unrouted_bytes_max, at_most)
-        return int(self.run("retain", arguments, more_keys=(keys.TOTALS,)))
+    ) -> Retained:
+        """Drop records older than these ages or past their share of the memory.
+
+        Args:
+            done_s: age of the delivered, skipped and cancelled.
+            dead_s: age of the dead.
+            unrouted_s: age of the dead of unknown accounts and without a URL.
+            may_take: shares of the memory.
+            at_most: records that one call drops.
+        """
+        ages_ms = (-int(age_s * 1000) for age_s in (done_s, dead_s, unrouted_s))
+        arguments = (
+            *ages_ms, may_take.ledger_bytes, may_take.unrouted_bytes, at_most, may_take.dead_bytes,
+            may_take.documents_bytes,
+        )  # fmt: skip
+        dropped, accounts, counts, near = self.run("retain", arguments, more_keys=(keys.TOTALS,))
+        early = {_text(account): count for account, count in zip(accounts, counts, strict=True)}
+        return Retained(dropped, early, [_text(account) for account in near])
 
 
 def _text(value: bytes | str) -> str:

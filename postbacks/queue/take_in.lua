@@ -3,7 +3,7 @@
 -- dead tick had taken and not accepted is handed out again before anything new, and with care: a message
 -- may have killed it. So a few are accepted at a time after the first death, then each alone.
 --
--- KEYS[29..]  list  the queue's priority lists, most urgent first
+-- KEYS[33..]  list  the queue's priority lists, most urgent first
 -- ARGV[2] token of the tick   ARGV[3] lease, ms   ARGV[4] messages at most   ARGV[5] messages that are a few
 -- Returns false if another tick holds the intake, else {how many of them to accept at once (0: all), how many
 --   ticks died while they accepted the first one alone, the messages, oldest first}.
@@ -28,7 +28,7 @@ redis.call('HSET', INTAKE_LEASE, 'token', token, 'expires_ms', now + lease_ms)
 local messages = redis.call('LRANGE', INTAKE, 0, -1)
 local room = at_most - #messages
 if deaths > 0 then room = 0 end -- nothing new joins what is suspected
-for i = 29, #KEYS do
+for i = 33, #KEYS do
   while room > 0 do
     -- one by one: so the append-only file is told of the move and not, once more, of the message
     local message = redis.call('LMOVE', KEYS[i], INTAKE, 'RIGHT', 'RIGHT')

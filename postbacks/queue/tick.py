@@ -6,19 +6,18 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from postbacks import keys
 from postbacks.broker import broker_errors
 from postbacks.errors import AccountsUnavailable
 from postbacks.logs import EventLog
+from postbacks.queue.acceptance import first_in_a_minute
 from postbacks.queue.intake import Intake
+from postbacks.queue.memory import shares
 from postbacks.version import SILENT, VERSION
 
 if TYPE_CHECKING:
-    import redis
-
     from postbacks.accounts import AccountStore
     from postbacks.queue.scripts import Scripts
     from postbacks.settings import Settings
@@ -36,12 +35,8 @@ MOVED_PER_WAKE: Final = 100
 MAX_WAKES: Final = 8
 #: Milliseconds after the last one from which on a tick is late; they come every second.
 LATE_MS: Final = 2500
-#: Seconds for which the broker's memory is taken to be the same: to ask costs it more than a tick does.
-MEMORY_EVERY_S: Final = 10
 #: Postbacks of accounts that are gone which one tick ends at most.
 RETIRE_BATCH: Final = 1000
-#: Share of the ledger's memory that dead postbacks of unknown accounts and without a URL may take.
-UNROUTED_SHARE: Final = 0.05
 #: Records dropped by one script call.
 RETAIN_BATCH: Final = 500
 
@@ -127,19 +122,23 @@ class Tick:
 
     def _retain(self) -> int:
         settings = self._settings
-        bytes_max = self._ledger_bytes_max()
-        return self._scripts.retain(
-            int(settings.retention_delivered_s * 1000),
-            int(settings.retention_dead_s * 1000),
-            bytes_max,
-            RETAIN_BATCH,
-            int(settings.retention_unrouted_s * 1000),
-            int(bytes_max * UNROUTED_SHARE),
-        )
-
-    def _ledger_bytes_max(self) -> int:
-        limit = _memory_bytes(self._scripts.client, int(time.monotonic() // MEMORY_EVERY_S))
-        return int(limit * self._settings.ledger_memory_share) if limit else 1 << 62
+        ages_s = (settings.retention_delivered_s, settings.retention_dead_s, settings.retention_unrouted_s)
+        may_take = shares(self._scripts.client, settings)
+        retained = self._scripts.retain(*ages_s, may_take, RETAIN_BATCH)
+        for account, count in retained.early.items():
+            log.error(
+                "retain.dead_dropped",
+                "its dead take more than their share of the memory; the oldest are gone for good",
+                account=account or None,
+                postbacks=count,
+            )
+        for account in first_in_a_minute(self._scripts, keys.DEAD_LOGGED, retained.near):
+            log.warning(
+                "retain.many_dead",
+                "its dead have nearly filled their share of the memory; then the oldest are gone for good",
+                account=account or None,
+            )
+        return retained.dropped
 
     def _waiting(self, moved: int) -> tuple[int, int]:
         """How many deliver tasks there is work for, and what is in quarantine; marks the tick as finished."""
@@ -176,11 +175,3 @@ class Tick:
         # Lanes that the loops at work have emptied, or that have all they may have open, are in no ring.
         more = max(lanes // LANES_PER_WAKE, moved // MOVED_PER_WAKE)
         return (min(MAX_WAKES, 1 + more) if lanes or more else 0), quarantined
-
-
-@lru_cache(maxsize=8)
-def _memory_bytes(client: redis.Redis, _period: int) -> int:
-    """What the broker may take, or has; 0 where it does not say. The same answer for a period."""
-    with broker_errors():
-        memory = client.info("memory")
-    return int(memory.get("maxmemory") or 0) or int(memory.get("total_system_memory") or 0)

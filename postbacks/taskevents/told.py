@@ -72,7 +72,7 @@ def received(at_s: float, level: int, fields: Sequence[Any], results: Sequence[i
         if result == ID_TAKEN:
             error = "PostbackDead('id_taken: another postback has its id')"
         elif result < 0:
-            error = "PostbackDead('backlog_full: too many of this account wait')"
+            error = "PostbackDead('backlog_full: too many of this account wait')"  # a stub as well
         elif broken:
             error = "PostbackDead('the message is no postback: see its record')"
         elif place == "dead" and result != WAS_REVOKED:

@@ -26,9 +26,10 @@ from postbacks.accounts import Account
 from postbacks.doctor import moves, survey
 from postbacks.ledger.digest import fresh_id
 from postbacks.ledger.ledger import Ledger
-from postbacks.ledger.record import SCHEMA
-from postbacks.ledger.states import ACCEPTED, BACKLOG_FULL, ID_TAKEN, KNOWN, REVOKED
+from postbacks.ledger.record import OVERHEAD_BYTES, SCHEMA, STUB_BYTES
+from postbacks.ledger.states import ACCEPTED, BACKLOG_FULL, ID_TAKEN, KNOWN, REVOKED, STUB
 from postbacks.local import EmbeddedBroker
+from postbacks.queue.memory import Shares
 from postbacks.queue.routes import row_of
 from postbacks.queue.scripts import ALONE_DEATHS_MAX, ALONE_LAPSES_MAX, FEW, Scripts, claim_call
 
@@ -40,7 +41,12 @@ BACKLOG_MAX = 6
 RETAIN_MS = 86_400_000
 KEEP_MS = 3_600_000
 STILL_MS = 30_000
-OVERHEAD = 100
+#: What each record takes that was accepted here, before its attempts.
+RECORD_BYTES = OVERHEAD_BYTES + len("<xml/>") + len("http://x/")
+#: Bytes of an account's dead beyond which the document of what has no room is not kept: three records.
+DOCUMENTS_BYTES = 3400
+#: Bytes that an account's dead may take when its oldest go.
+DEAD_BYTES = 4600
 
 ACCOUNTS = ("a", "b")
 GROUPS = ("general", "mo", "mt")
@@ -69,6 +75,7 @@ class Postback:
     alone_deaths: int = 0
     alone_lapses: int = 0
     poison: bool = False  # dead for these
+    stub: bool = False  # dead, its document not kept
     attempts: int = 0
     failures: int = 0
     cancel: bool = False
@@ -214,11 +221,12 @@ class Moves(RuleBasedStateMachine):
                 one.id, one.account, one.group, "SUB", "N301", "http://x/", "http://x:80", "<xml/>",
                 "waiting", "", "", due, one.digest, "0",
             ]  # fmt: skip
-        reply = self.scripts.accept(token, SCHEMA, BACKLOG_MAX, OVERHEAD, len(first), fields)
+        dead_bytes = self.dead_bytes()
+        reply = self.scripts.accept(token, SCHEMA, BACKLOG_MAX, DOCUMENTS_BYTES, len(first), fields)
         if self.intake_lease[0] != token:
             assert reply is None
             return
-        assert reply == [self.accepted(one) for one in first]
+        assert reply == [self.accepted(one, dead_bytes) for one in first]
         del self.intake[:at_most]
         if first or not self.intake:
             self.intake_alone_deaths, self.intake_alone = 0, False
@@ -227,27 +235,40 @@ class Moves(RuleBasedStateMachine):
         self.scripts.end_intake(token)
         self.intake_lease = ("", 0)
 
-    def accepted(self, one: Postback) -> int:
+    def dead_bytes(self) -> Counter[str]:
+        """What the records of each account's dead take, by the records themselves."""
+        taken: Counter[str] = Counter()
+        for one in self.of("dead"):
+            taken[one.account] += int(self.client.hget(keys.record(one.id), "bytes"))
+        return taken
+
+    def accepted(self, one: Postback, dead_bytes: Counter[str]) -> int:
         """What the model makes of an accepted message."""
         known = self.known.get(one.id)
-        if known is not None and known.digest == one.digest:
+        if known is not None and known.digest == one.digest and known.stub:
+            del self.known[one.id]
+            dead_bytes[one.account] -= STUB_BYTES
+        elif known is not None and known.digest == one.digest:
             return KNOWN
-        if known is not None:
+        elif known is not None:
             first_id, one.id = one.id, fresh_id(one.id, one.digest)
             if one.id in self.known:
                 return KNOWN
             self.known[one.id], one.place = one, "dead"
             self.first_ids[one.id] = first_id
+            dead_bytes[one.account] += RECORD_BYTES
             self.taken += 1
             return ID_TAKEN
         if self.remembered.pop(one.id, set()) & {"", one.account}:
             self.known[one.id], one.place = one, "cancelled"
             return REVOKED
-        waiting = sum(other.open for other in self.known.values() if other.account == one.account)
+        waiting = sum(other.open for other in self.known.values() if other.lane == one.lane)
         self.known[one.id] = one
-        if one.group == "mt" and waiting >= BACKLOG_MAX:
+        if waiting >= BACKLOG_MAX:
             one.place = "dead"
-            return BACKLOG_FULL
+            one.stub = dead_bytes[one.account] + RECORD_BYTES > DOCUMENTS_BYTES
+            dead_bytes[one.account] += STUB_BYTES if one.stub else RECORD_BYTES
+            return STUB if one.stub else BACKLOG_FULL
         one.place = "parked" if one.due_ms is not None and one.due_ms > self.now else "waiting"
         return ACCEPTED
 
@@ -562,12 +583,19 @@ class Moves(RuleBasedStateMachine):
             one.place = "quarantine" if one.suspicion else "waiting"
         return len(gone)
 
-    @rule(done_days=st.sampled_from((0.5, 100)), dead_days=st.sampled_from((0.5, 100)))
-    def retain(self, done_days: float, dead_days: float) -> None:
-        """Old records go; never one that is still to be sent."""
-        self.scripts.retain(
-            int(done_days * RETAIN_MS), int(dead_days * RETAIN_MS), 1 << 60, 1000, 1 << 50, 1 << 60
-        )
+    @rule(
+        done_days=st.sampled_from((0.5, 100)),
+        dead_days=st.sampled_from((0.5, 100)),
+        dead_bytes=st.sampled_from((DEAD_BYTES, 1 << 50)),
+    )
+    def retain(self, done_days: float, dead_days: float, dead_bytes: int) -> None:
+        """Old records go; never one that is still to be sent. Of an account with many dead the oldest go early."""
+        day_s = RETAIN_MS / 1000
+        may_take = Shares(1 << 50, 1 << 50, dead_bytes, DOCUMENTS_BYTES, BACKLOG_MAX)
+        retained = self.scripts.retain(done_days * day_s, dead_days * day_s, 1e9, may_take, 1000)
+        taken = {account: self.client.zscore(keys.DEAD_BYTES, account) or 0 for account in ACCOUNTS}
+        assert max(taken.values()) <= dead_bytes
+        assert set(retained.near) == {name for name in ACCOUNTS if taken[name] > DOCUMENTS_BYTES}
         for one in self.of("delivered", "cancelled", "skipped", "dead"):
             if not self.client.exists(keys.record(one.id)):
                 del self.known[one.id]
@@ -803,6 +831,16 @@ class Moves(RuleBasedStateMachine):
         """Backlogs and the estimate of memory."""
         backlog = {name.decode(): int(count) for name, count in self.client.hgetall(keys.BACKLOG).items()}
         assert backlog == dict(Counter(one.account for one in self.known.values() if one.open))
+        units = {name.decode(): int(count) for name, count in self.client.hgetall(keys.OPEN).items()}
+        assert units == dict(Counter(one.lane for one in self.known.values() if one.open))
+        for account in ACCOUNTS:
+            dead = [one for one in self.of("dead") if one.account == account]
+            stubs = self.client.zrange(keys.STUBS_OF + account, 0, -1)
+            assert {one.decode() for one in stubs} == {one.id for one in dead if one.stub}
+            whole = self.client.zrange(keys.DEAD_OF + account, 0, -1)
+            assert {one.decode() for one in whole} == {one.id for one in dead if not one.stub}
+        dead_bytes = self.client.zrange(keys.DEAD_BYTES, 0, -1, withscores=True)
+        assert {name.decode(): int(taken) for name, taken in dead_bytes} == dict(self.dead_bytes())
         counted = sum(int(self.client.hget(keys.record(one), "bytes") or 0) for one in self.known)
         assert int(self.client.get(keys.LEDGER_BYTES) or 0) == counted
 

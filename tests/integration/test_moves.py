@@ -10,6 +10,7 @@ from helpers import Rig, check_places, claim, environment, set_account
 
 from benchmarks import fill
 from postbacks import accounts, keys, send_postback, send_postbacks
+from postbacks.queue.memory import Shares
 from postbacks.queue.tick import Tick
 from postbacks.receiver import Answer, Receiver, dead_port
 
@@ -228,21 +229,6 @@ def test_what_a_dead_tick_had_taken_in_is_taken_in_again(rig):
         assert rig.scripts.accept("dead", 1, 10, 0, 0, ()) is None
 
 
-def test_a_full_backlog_makes_mt_dead_at_once_and_leaves_mo_and_others_alone(rig):
-    """POSTBACKS_MAX_WAITING_PER_ACCOUNT, with the reason in the ledger."""
-    with environment(POSTBACKS_MAX_WAITING_PER_ACCOUNT="3"):
-        rig = Rig_with_settings(rig)
-        for name in ("acme", "other"):
-            set_account(name, url="http://127.0.0.1:9999/")
-        full = send_postbacks("acme", [MT] * 5)
-        kept = send_postbacks("acme", [MO] * 2) + send_postbacks("other", [MT])
-        rig.tick()
-        assert [rig.record(one).state for one in full] == ["waiting"] * 3 + ["dead"] * 2
-        assert rig.record(full[-1]).reason == "backlog_full"
-        assert {rig.record(one).state for one in kept} == {"waiting"}
-        check_places(rig.client)
-
-
 @pytest.mark.parametrize("dead", [False, True])
 def test_records_are_dropped_after_their_retention_and_no_others(rig, dead):
     """Delivered after 7 days, dead after 30; what waits stays."""
@@ -277,7 +263,8 @@ def test_the_ledger_gives_way_when_it_takes_more_than_its_share_of_memory(rig):
         rig.tick()
         oldest_first = [one.decode() for one in rig.client.zrange(keys.DONE, 0, -1)]
         used = int(rig.client.get(keys.LEDGER_BYTES))
-        dropped = rig.scripts.retain(10**12, 10**12, used // 2, 100, 10**12, 10**12)
+        may_take = Shares(used // 2, 10**12, 10**12, 10**12, 1)
+        dropped = rig.scripts.retain(10**9, 10**9, 10**9, may_take, 100).dropped
         assert 10 <= dropped <= 20
         left = {one for one in ids if rig.client.exists(keys.record(one))}
         assert left == set(oldest_first[dropped:])
