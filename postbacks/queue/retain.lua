@@ -11,18 +11,10 @@ local done_before, dead_before, unrouted_before = tonumber(ARGV[2]), tonumber(AR
 local bytes_max, unrouted_bytes_max, at_most = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local dropped = 0
 
-local function drop(index, id)
-  local bytes = tonumber(redis.call('HGET', RECORD .. id, 'bytes') or 0)
-  redis.call('DECRBY', LEDGER_BYTES, bytes)
-  redis.call('DEL', RECORD .. id)
-  redis.call('ZREM', index, id)
-  if index == DEAD and redis.call('ZREM', UNROUTED, id) == 1 then redis.call('DECRBY', UNROUTED_BYTES, bytes) end
-  dropped = dropped + 1
-end
-
 local function drop_older(index, of, before)
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', of, '-inf', now + before, 'LIMIT', 0, at_most - dropped)) do
     drop(index, id)
+    dropped = dropped + 1
   end
 end
 
@@ -32,6 +24,7 @@ local function drop_while_over(index, of, bytes, most)
     local oldest = redis.call('ZRANGE', of, 0, 0)
     if #oldest == 0 then break end
     drop(index, oldest[1])
+    dropped = dropped + 1
   end
   return dropped - before
 end

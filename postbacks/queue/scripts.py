@@ -38,7 +38,10 @@ GATED: Final = frozenset(
     {"begin", "claim", "commit", "examine", "pace", "postpone", "reap", "retire", "route"}
 )
 
-#: Of them those that ask where an account's postbacks go, and so have ``_routes.lua`` in front of them.
+#: Scripts that forget postbacks which have ended, and so have ``_drop.lua`` in front of them.
+DROPPING: Final = frozenset({"retain"})
+
+#: Of the gated ones those that ask where an account's postbacks go, and so have ``_routes.lua`` in front of them.
 ROUTED: Final = frozenset({"begin", "claim", "commit", "examine"})
 
 Argument = str | bytes | int | float
@@ -95,14 +98,20 @@ class Begun(NamedTuple):
     moved: list[bytes]
 
 
+#: What is accepted goes on while the broker is full: its moves may pass ``maxmemory``, new messages may not. Otherwise
+#: the server refuses a script as soon as its first command may take memory, if only to renew a lease.
+_WHEN_FULL: Final = "#!lua flags=allow-oom\n"
+
+
 @cache
 def source(name: str) -> str:
     """The text of a script: what all begin with, what those at the gates share, then its own."""
     folder = files("postbacks.queue")
     gates = ["_gates"] if name in GATED else []
     routes = ["_routes"] if name in ROUTED else []
-    parts = ("_shared", *gates, *routes, name)
-    return "".join((folder / f"{part}.lua").read_text("utf-8") for part in parts)
+    drop = ["_drop"] if name in DROPPING else []
+    parts = ("_shared", *gates, *routes, *drop, name)
+    return _WHEN_FULL + "".join((folder / f"{part}.lua").read_text("utf-8") for part in parts)
 
 
 @cache
