@@ -16,6 +16,7 @@ from redis.exceptions import NoScriptError
 from postbacks import keys
 from postbacks.broker import broker_errors
 from postbacks.faults import point
+from postbacks.version import SILENT, VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -39,10 +40,13 @@ GATED: Final = frozenset(
 )
 
 #: Scripts that forget postbacks which have ended, and so have ``_drop.lua`` in front of them.
-DROPPING: Final = frozenset({"retain"})
+DROPPING: Final = frozenset({"make_room", "retain"})
 
 #: Of the gated ones those that ask where an account's postbacks go, and so have ``_routes.lua`` in front of them.
 ROUTED: Final = frozenset({"begin", "claim", "commit", "examine"})
+
+#: Milliseconds after the last one from which on a tick is late; they come every second.
+LATE_MS: Final = 2500
 
 Argument = str | bytes | int | float
 
@@ -337,6 +341,30 @@ class Scripts:
         ages_ms = (-done_ms, -dead_ms, -unrouted_ms)
         arguments = (*ages_ms, bytes_max, unrouted_bytes_max, at_most)
         return int(self.run("retain", arguments, more_keys=(keys.TOTALS,)))
+
+    def make_room(
+        self, done_bytes: int, dead_bytes: int, keep_bytes: int, at_most: int
+    ) -> tuple[int, int, set[str]]:
+        """Drop the oldest that are done, and where they do not do dead ones, until so many bytes are free.
+
+        Args:
+            done_bytes: that done ones are to free.
+            dead_bytes: that dead ones are to free, less what the done ones have freed.
+            keep_bytes: that the ledger may take all the same.
+            at_most: records that are dropped.
+
+        Returns:
+            How many done and dead ones were dropped, and whose the dead ones were.
+        """
+        done, dead, accounts = self.run(
+            "make_room", (done_bytes, dead_bytes, keep_bytes, at_most), more_keys=(keys.TOTALS,)
+        )
+        return done, dead, {account.decode() for account in accounts}
+
+    def note_tick(self) -> int:
+        """Note that a tick of this version has finished; returns the ms since the tick before, -1 without one."""
+        more_keys = (keys.LAST_TICK, keys.TICKS, keys.TOTALS)
+        return int(self.run("note_tick", (VERSION, SILENT, LATE_MS), more_keys=more_keys))
 
 
 def _text(value: bytes | str) -> str:
