@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from postbacks import keys
 from postbacks.doctor.broker_checks import duration
-from postbacks.queue.memory import DOCUMENTS_SHARE
 from postbacks.queue.routes import ON
+from postbacks.queue.shares import DOCUMENTS_SHARE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,7 +13,8 @@ import redis
 from postbacks import keys
 from postbacks.broker import broker_errors
 from postbacks.doctor.account_checks import Still, Unrouted, read_dead_bytes, read_still, read_unrouted
-from postbacks.queue.memory import shares
+from postbacks.queue import memory
+from postbacks.queue.shares import shares_of
 from postbacks.settings import load
 
 if TYPE_CHECKING:
@@ -166,7 +167,7 @@ def look(scripts: Scripts, *, overdue_slack_ms: int, workers: Sequence[str] | No
         still=still,
         unrouted=unrouted,
         dead_bytes=dead_bytes,
-        dead_bytes_max=shares(client, load()).dead_bytes,
+        dead_bytes_max=shares_of(memory.recent(client).limit, load()).dead_bytes,
         workers=None if workers is None else tuple(workers),
     )
 

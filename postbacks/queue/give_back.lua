@@ -13,7 +13,7 @@ for last = #ARGV, 3, -1000 do -- the last first, so that the first ends up in fr
     if claimed[i - first + 1] == '0' then given[#given + 1] = ARGV[i] end
   end
 end
-call_many('HDEL', claims, given) -- before anything that takes memory, which a full broker refuses a script at its begin
+call_many('HDEL', claims, given)
 for _, id in ipairs(given) do
   local owner = redis.call('HMGET', RECORD .. id, 'account', 'group', 'cancel')
   if owner[1] then -- else somebody has deleted its record

@@ -17,11 +17,11 @@ from postbacks.ledger.digest import digest_of, raw_digest
 from postbacks.ledger.record import SCHEMA
 from postbacks.ledger.states import DEAD, WAITING
 from postbacks.logs import EventLog, unquoted
-from postbacks.queue import acceptance, routes
-from postbacks.queue.memory import shares
+from postbacks.queue import acceptance, memory, routes
 from postbacks.queue.message import MAPPED, NEWER, Message, Unreadable, decode, find_id
 from postbacks.queue.options import ARGUMENTS, right_argument
 from postbacks.queue.scripts import ALONE_DEATHS_MAX, Argument, Scripts, TakenIn
+from postbacks.queue.shares import shares_of
 from postbacks.routing import EXPIRED, end_of, route
 from postbacks.settings import Settings
 from postbacks.taskevents import admit, received
@@ -219,7 +219,7 @@ class Intake:
 
     def _accept(self, token: str, messages: int, fields: list[Argument]) -> bool:
         level = admit(self._scripts.clock_offset_ms, len(fields) // acceptance.FIELDS)
-        may_take = shares(self._scripts.client, self._settings)
+        may_take = shares_of(memory.recent(self._scripts.client).limit, self._settings)
         results = self._scripts.accept(
             token, SCHEMA, may_take.units, may_take.documents_bytes, messages, fields
         )

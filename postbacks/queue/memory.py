@@ -1,4 +1,4 @@
-"""Shares of the broker's memory: what the ledger, and one account's part of it, may take."""
+"""The broker's memory: how much is used of how much, and how much has to be dropped before new postbacks are refused."""
 
 from __future__ import annotations
 
@@ -11,59 +11,57 @@ from postbacks.broker import broker_errors
 if TYPE_CHECKING:
     import redis
 
-    from postbacks.settings import Settings
-
+#: Share of the memory past which done postbacks are dropped before their time, the oldest first.
+DONE_GO_PAST: Final = 0.90
+#: Share past which dead ones are dropped as well, where the done ones do not do.
+DEAD_GO_PAST: Final = 0.95
+#: Share that the ledger may take all the same: where it takes no more, others fill the broker.
+LEDGER_KEEPS: Final = 0.1
+#: Share from which on the broker is taken for full: from 1 on it refuses messages.
+FULL_FROM: Final = 0.98
+#: Share from which on nothing more is taken in: a message takes a third more memory as a record.
+NOTHING_IN_FROM: Final = 1.1
 #: Seconds for which the broker's memory is taken to be the same: to ask costs it more than a tick does.
-MEMORY_EVERY_S: Final = 10
-#: Bytes of a record that count as one postback against an account's limit; ``accept.lua`` has the same number.
-UNIT_BYTES: Final = 2048
-#: Share of the ledger's memory that dead postbacks of unknown accounts and without a URL may take.
-UNROUTED_SHARE: Final = 0.05
-#: Share of what an account's dead may take up to which what comes beyond its limit keeps its document. The rest is for
-#: stubs, and for postbacks that are given up meanwhile.
-DOCUMENTS_SHARE: Final = 0.8
-#: Bytes that an account's dead may take at least, however little memory the broker has: 10,000 of them, each with six
-#: attempts and the begin of each answer.
-DEAD_BYTES_MIN: Final = 10_000 * 4096
-#: Bytes of a broker that does not say how much it may take: no limit.
-_UNLIMITED: Final = 1 << 53  # Lua's numbers are exact up to here
+ASK_EVERY_S: Final = 10
+#: Share from which on it is asked at every tick.
+ASK_ALWAYS_FROM: Final = 0.8
 
 
-class Shares(NamedTuple):
-    """What may be taken of the broker's memory.
+class Memory(NamedTuple):
+    """Bytes that the broker uses, as it counts them for its limit.
 
     Attributes:
-        ledger_bytes: all records, before delivered ones are dropped early.
-        unrouted_bytes: the dead of accounts that are not known, and those without a URL.
-        dead_bytes: the dead of one account.
-        documents_bytes: the dead of one account, before what comes beyond its limit is kept as a stub.
-        units: what each group of an account may have open, in units of ``UNIT_BYTES``.
+        used: bytes used.
+        limit: its ``maxmemory``, else the machine's memory; 0 where it does not say.
     """
 
-    ledger_bytes: int
-    unrouted_bytes: int
-    dead_bytes: int
-    documents_bytes: int
-    units: int
+    used: int
+    limit: int
+
+    @property
+    def share(self) -> float:
+        """The share that is used; 0 where the limit is not known."""
+        return self.used / self.limit if self.limit else 0.0
+
+    def over(self, share: float) -> int:
+        """Return how many bytes are used past a share of the limit; 0 where none are."""
+        return max(0, self.used - int(self.limit * share)) if self.limit else 0
 
 
-def shares(client: redis.Redis, settings: Settings) -> Shares:
-    """Work out the shares for a broker. Raises BrokerError."""
-    memory_bytes = _memory_bytes(client, int(time.monotonic() // MEMORY_EVERY_S)) or _UNLIMITED
-    ledger_bytes = int(memory_bytes * settings.ledger_memory_share)
-    dead_bytes = max(DEAD_BYTES_MIN, int(ledger_bytes * settings.account_dead_share))
-    return Shares(
-        ledger_bytes,
-        int(ledger_bytes * UNROUTED_SHARE),
-        dead_bytes,
-        int(dead_bytes * DOCUMENTS_SHARE),
-        max(1, min(settings.max_waiting_per_account, int(memory_bytes * settings.account_open_share / UNIT_BYTES))),
-    )  # fmt: skip
+def read(client: redis.Redis) -> Memory:
+    """Ask the broker. Raises BrokerError where it cannot be asked."""
+    with broker_errors():
+        info = client.info("memory")
+    limit = int(info.get("maxmemory") or 0) or int(info.get("total_system_memory") or 0)
+    return Memory(int(info.get("used_memory") or 0) - int(info.get("mem_not_counted_for_evict") or 0), limit)
+
+
+def recent(client: redis.Redis) -> Memory:
+    """Return what was read within the last seconds; read it anew where there is little left."""
+    memory = _of_period(client, int(time.monotonic() // ASK_EVERY_S))
+    return read(client) if memory.share >= ASK_ALWAYS_FROM else memory
 
 
 @lru_cache(maxsize=8)
-def _memory_bytes(client: redis.Redis, _period: int) -> int:
-    """Read what the broker may take, or has; 0 where it does not say. The answer is the same for a period."""
-    with broker_errors():
-        memory = client.info("memory")
-    return int(memory.get("maxmemory") or 0) or int(memory.get("total_system_memory") or 0)
+def _of_period(client: redis.Redis, _period: int) -> Memory:
+    return read(client)

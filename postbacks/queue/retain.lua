@@ -16,20 +16,10 @@ local dead_bytes_max, told_from = tonumber(ARGV[8]), ARGV[9]
 local OVER_AT_ONCE = 20 -- accounts that a call looks at
 local dropped = 0
 
-local function drop(index, id)
-  local r = redis.call('HMGET', RECORD .. id, 'bytes', 'account')
-  local bytes = tonumber(r[1] or 0)
-  redis.call('DECRBY', LEDGER_BYTES, bytes)
-  redis.call('DEL', RECORD .. id)
-  redis.call('ZREM', index, id)
-  if index == DEAD and r[2] then leave_dead(r[2], id, bytes) end
-  if index == DEAD and redis.call('ZREM', UNROUTED, id) == 1 then redis.call('DECRBY', UNROUTED_BYTES, bytes) end
-  dropped = dropped + 1
-end
-
 local function drop_older(index, of, before)
   for _, id in ipairs(redis.call('ZRANGEBYSCORE', of, '-inf', now + before, 'LIMIT', 0, at_most - dropped)) do
     drop(index, id)
+    dropped = dropped + 1
   end
 end
 
@@ -39,6 +29,7 @@ local function drop_while_over(index, of, bytes, most)
     local oldest = redis.call('ZRANGE', of, 0, 0)
     if #oldest == 0 then break end
     drop(index, oldest[1])
+    dropped = dropped + 1
   end
   return dropped - before
 end
@@ -57,9 +48,10 @@ for _, account in ipairs(redis.call('ZRANGEBYSCORE', DEAD_BYTES, '(' .. dead_byt
   while dropped < at_most and tonumber(redis.call('ZSCORE', DEAD_BYTES, account) or 0) > dead_bytes_max do
     local index = redis.call('EXISTS', stubs) == 1 and stubs or of
     local id = redis.call('ZRANGE', index, 0, 0)[1]
-    if not id then break end
-    if redis.call('ZSCORE', DEAD, id) then drop(DEAD, id) else dropped = dropped + 1 end
-    redis.call('ZREM', index, id) -- one that a worker of version 0.1.0 has sent again stands here alone
+    if not id then redis.call('ZREM', DEAD_BYTES, account) break end
+    if redis.call('ZSCORE', DEAD, id) then drop(DEAD, id) end
+    redis.call('ZREM', index, id) -- one that a worker of version 0.1.0 has sent again or dropped stands here alone
+    dropped = dropped + 1
   end
   if dropped > before then accounts[#accounts + 1], counts[#counts + 1] = account, dropped - before end
 end

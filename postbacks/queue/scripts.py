@@ -17,13 +17,14 @@ from postbacks import keys
 from postbacks.broker import broker_errors
 from postbacks.faults import point
 from postbacks.ledger.record import OVERHEAD_BYTES, STUB_BYTES
+from postbacks.version import SILENT, VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     import redis
 
-    from postbacks.queue.memory import Shares
+    from postbacks.queue.shares import Shares
 
 #: The order of ``_shared.lua``'s unpacking.
 KEYS: Final = (
@@ -42,8 +43,14 @@ GATED: Final = frozenset(
     {"begin", "claim", "commit", "examine", "pace", "postpone", "reap", "retire", "route"}
 )
 
-#: Of them those that ask where an account's postbacks go, and so have ``_routes.lua`` in front of them.
+#: Scripts that forget postbacks which have ended, and so have ``_drop.lua`` in front of them.
+DROPPING: Final = frozenset({"make_room", "retain"})
+
+#: Of the gated ones those that ask where an account's postbacks go, and so have ``_routes.lua`` in front of them.
 ROUTED: Final = frozenset({"begin", "claim", "commit", "examine"})
+
+#: Milliseconds after the last one from which on a tick is late; they come every second.
+LATE_MS: Final = 2500
 
 Argument = str | bytes | int | float
 
@@ -113,14 +120,20 @@ class Begun(NamedTuple):
     moved: list[bytes]
 
 
+#: What is accepted goes on while the broker is full: its moves may pass ``maxmemory``, new messages may not. Otherwise
+#: the server refuses a script as soon as its first command may take memory, if only to renew a lease.
+_WHEN_FULL: Final = "#!lua flags=allow-oom\n"
+
+
 @cache
 def source(name: str) -> str:
     """The text of a script: what all begin with, what those at the gates share, then its own."""
     folder = files("postbacks.queue")
     gates = ["_gates"] if name in GATED else []
     routes = ["_routes"] if name in ROUTED else []
-    parts = ("_shared", *gates, *routes, name)
-    return "".join((folder / f"{part}.lua").read_text("utf-8") for part in parts)
+    drop = ["_drop"] if name in DROPPING else []
+    parts = ("_shared", *gates, *routes, *drop, name)
+    return _WHEN_FULL + "".join((folder / f"{part}.lua").read_text("utf-8") for part in parts)
 
 
 @cache
@@ -365,6 +378,30 @@ class Scripts:
         dropped, accounts, counts, near = self.run("retain", arguments, more_keys=(keys.TOTALS,))
         early = {_text(account): count for account, count in zip(accounts, counts, strict=True)}
         return Retained(dropped, early, [_text(account) for account in near])
+
+    def make_room(
+        self, done_bytes: int, dead_bytes: int, keep_bytes: int, at_most: int
+    ) -> tuple[int, int, set[str]]:
+        """Drop the oldest that are done, and where they do not do dead ones, until so many bytes are free.
+
+        Args:
+            done_bytes: that done ones are to free.
+            dead_bytes: that dead ones are to free, less what the done ones have freed.
+            keep_bytes: that the ledger may take all the same.
+            at_most: records that are dropped.
+
+        Returns:
+            How many done and dead ones were dropped, and whose the dead ones were.
+        """
+        done, dead, accounts = self.run(
+            "make_room", (done_bytes, dead_bytes, keep_bytes, at_most), more_keys=(keys.TOTALS,)
+        )
+        return done, dead, {account.decode() for account in accounts}
+
+    def note_tick(self) -> int:
+        """Note that a tick of this version has finished; returns the ms since the tick before, -1 without one."""
+        more_keys = (keys.LAST_TICK, keys.TICKS, keys.TOTALS)
+        return int(self.run("note_tick", (VERSION, SILENT, LATE_MS), more_keys=more_keys))
 
 
 def _text(value: bytes | str) -> str:

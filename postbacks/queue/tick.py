@@ -1,4 +1,4 @@
-"""What one beat of the clock does: take in, release, reap, drop, and count the work that waits."""
+"""What one beat of the clock does: make room, take in, release, reap, drop, and count the work that waits."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from postbacks import keys
 from postbacks.broker import broker_errors
 from postbacks.errors import AccountsUnavailable
 from postbacks.logs import EventLog
+from postbacks.queue import memory
 from postbacks.queue.acceptance import first_in_a_minute
 from postbacks.queue.intake import Intake
-from postbacks.queue.memory import shares
-from postbacks.version import SILENT, VERSION
+from postbacks.queue.shares import shares_of
 
 if TYPE_CHECKING:
     from postbacks.accounts import AccountStore
@@ -33,12 +33,12 @@ LANES_PER_WAKE: Final = 10
 MOVED_PER_WAKE: Final = 100
 #: Deliver messages that one tick sends at most.
 MAX_WAKES: Final = 8
-#: Milliseconds after the last one from which on a tick is late; they come every second.
-LATE_MS: Final = 2500
 #: Postbacks of accounts that are gone which one tick ends at most.
 RETIRE_BATCH: Final = 1000
 #: Records dropped by one script call.
 RETAIN_BATCH: Final = 500
+#: Accounts that a line of the log names.
+ACCOUNTS_LOGGED: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,7 @@ class Tick:
         self._scripts = scripts
         self._settings = settings
         self._intake = Intake(scripts, accounts, settings)
+        self._memory = memory.Memory(0, 0)
 
     def run(self, wake: Callable[[int], None] = lambda _: None) -> TickResult:
         """One tick. Raises BrokerError where the broker cannot be used.
@@ -79,14 +80,8 @@ class Tick:
             wake: has so many ``deliver`` tasks sent at once, where so much comes in that the tick's end is far.
         """
         deadline_s = time.monotonic() + TICK_BUDGET_S
-        try:
-            taken_in, more_in = self._intake.run(
-                uuid.uuid4().hex, deadline_s, lambda moved: wake(min(MAX_WAKES, 1 + moved // MOVED_PER_WAKE))
-            )
-        except AccountsUnavailable as error:
-            # Nothing is taken in, and it is tried again; what is in the lanes goes on.
-            log.error("tick.accounts_unavailable", str(error))  # noqa: TRY400 - a line, not a trace
-            taken_in, more_in = 0, False
+        dropped_early = self._make_room(deadline_s)
+        taken_in, more_in = self._take_in(deadline_s, wake)
         batch = self._settings.release_batch
         released, more_due = self._repeat(lambda: self._scripts.release(batch), batch, deadline_s)
         pause_ms = int(self._settings.retry_countdown_s * 1000)
@@ -95,7 +90,46 @@ class Tick:
         dropped, _ = self._repeat(self._retain, RETAIN_BATCH, deadline_s)
         wakes, quarantined = self._waiting(taken_in + released + reaped)
         more = more_in or more_due or more_lost
+        dropped += dropped_early
         return TickResult(taken_in, released, reaped, dropped, wakes, quarantined, more)
+
+    def _take_in(self, deadline_s: float, wake: Callable[[int], None]) -> tuple[int, bool]:
+        """Take messages in, as long as the broker has memory for their records."""
+        if self._memory.share >= memory.NOTHING_IN_FROM:
+            return 0, False
+        try:
+            return self._intake.run(
+                uuid.uuid4().hex, deadline_s, lambda moved: wake(min(MAX_WAKES, 1 + moved // MOVED_PER_WAKE))
+            )
+        except AccountsUnavailable as error:
+            # Nothing is taken in, and it is tried again; what is in the lanes goes on.
+            log.error("tick.accounts_unavailable", str(error))  # noqa: TRY400 - a line, not a trace
+            return 0, False
+
+    def _make_room(self, deadline_s: float) -> int:
+        """Drop what has ended, before its time, while the broker is about to refuse messages; returns how many."""
+        dropped, dropped_dead, accounts = 0, 0, set[str]()
+        self._memory = memory.recent(self._scripts.client)
+        while self._memory.over(memory.DONE_GO_PAST) and time.monotonic() < deadline_s:
+            done, dead, names = self._scripts.make_room(
+                self._memory.over(memory.DONE_GO_PAST),
+                self._memory.over(memory.DEAD_GO_PAST),
+                int(self._memory.limit * memory.LEDGER_KEEPS),
+                RETAIN_BATCH,
+            )
+            if not done + dead:
+                break
+            dropped, dropped_dead = dropped + done + dead, dropped_dead + dead
+            accounts |= names
+            self._memory = memory.read(self._scripts.client)
+        if dropped_dead:
+            log.warning(
+                "ledger.dead_dropped",
+                "the broker is full: the oldest dead postbacks were dropped before their retention",
+                account=",".join(sorted(filter(None, accounts))[:ACCOUNTS_LOGGED]) or None,
+                postbacks=dropped_dead,
+            )
+        return dropped
 
     @staticmethod
     def _repeat(step: Callable[[], int], full: int, deadline_s: float) -> tuple[int, bool]:
@@ -123,7 +157,7 @@ class Tick:
     def _retain(self) -> int:
         settings = self._settings
         ages_s = (settings.retention_delivered_s, settings.retention_dead_s, settings.retention_unrouted_s)
-        may_take = shares(self._scripts.client, settings)
+        may_take = shares_of(self._memory.limit, settings)
         retained = self._scripts.retain(*ages_s, may_take, RETAIN_BATCH)
         for account, count in retained.early.items():
             log.error(
@@ -156,18 +190,8 @@ class Tick:
             for token in tokens:
                 pipe.hlen(keys.claims(token.decode()))
             moved += sum(pipe.execute())
-            now_ms = seconds * 1000 + microseconds // 1000 + self._scripts.clock_offset_ms
-            noted = client.pipeline(transaction=True)  # so that no doctor sees one without the other
-            noted.hvals(keys.TICKS)
-            noted.set(keys.LAST_TICK, now_ms, get=True)
-            noted.hset(keys.TICKS, VERSION, str(now_ms))
-            noted.hincrby(keys.TOTALS, "ticks", 1)
-            ticks, before_ms, *_ = noted.execute()
-            if before_ms and int(before_ms) > max(map(int, ticks), default=0):
-                # The tick before this one did not say its version; in a moment only this note will tell of it.
-                client.hset(keys.TICKS, SILENT, before_ms)
-            if before_ms and now_ms - int(before_ms) > LATE_MS:
-                client.hincrby(keys.TOTALS, "late_ticks", 1)
+        self._scripts.note_tick()
+        now_ms = seconds * 1000 + microseconds // 1000 + self._scripts.clock_offset_ms
         # What waits for its rate or for room until the next tick needs a loop that looks in time; so does what is
         # parked until then, for which a loop that claims stays anyway.
         soon = any(first and first[0][1] <= now_ms + 1000 for first in (aside, parked if not tokens else ()))

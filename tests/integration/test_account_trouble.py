@@ -18,7 +18,7 @@ from postbacks.accounts import Account, RedisAccounts
 from postbacks.cli import main
 from postbacks.cli.ledger import reason_words
 from postbacks.delivery.unsent import LOST_BROKER_MS, PUT_OFF_MS
-from postbacks.queue.memory import Shares
+from postbacks.queue.shares import Shares
 from postbacks.receiver import Answer, Receiver
 from postbacks.tasks import resend
 

@@ -126,7 +126,7 @@ def test_bytes_move_while_the_broker_works(own_broker):
 
 
 def test_a_broker_that_answers_with_errors_is_asked_less_and_less_often(own_broker, caplog, monkeypatch):
-    """No memory left for a note: one line that it is lost, pauses that grow, no spinning; then one that it is back."""
+    """Too few replicas for a note: one line that it is lost, pauses that grow, no spinning; then one that it is back."""
     with (
         environment(POSTBACKS_BROKER_URL=own_broker.url),
         Receiver(lambda _: Answer(200, delay_s=0.3)) as receiver,
@@ -147,11 +147,11 @@ def test_a_broker_that_answers_with_errors_is_asked_less_and_less_often(own_brok
         thread = threading.Thread(target=rig.deliver_lanes)
         thread.start()
         receiver.wait_for(1, 20)
-        rig.client.config_set("maxmemory", 1)
+        rig.client.config_set("min-replicas-to-write", 1)
         with monkeypatch.context() as patched:
             patched.setattr(Exchange, "send", sends)
             eventually(lambda: len(asked_s) >= 5, 30)
-        rig.client.config_set("maxmemory", 0)
+        rig.client.config_set("min-replicas-to-write", 0)
         thread.join(30)
         assert not thread.is_alive()
         assert rig.client.zcard(keys.DONE) == 1

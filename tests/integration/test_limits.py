@@ -15,7 +15,7 @@ from postbacks import keys, send_postback, send_postbacks, settings
 from postbacks.cli import main
 from postbacks.doctor import account_checks, scene
 from postbacks.ledger.record import STUB_BYTES
-from postbacks.queue import memory
+from postbacks.queue import memory, shares
 from postbacks.queue.scripts import source
 from postbacks.receiver import Receiver
 
@@ -37,8 +37,8 @@ def limits(rig: Rig, *, maxmemory: int = 0, documents: float = 0.8, **values: st
             pytest.MonkeyPatch.context() as patched,
             environment(**{f"POSTBACKS_{name.upper()}": value for name, value in values.items()}),
         ):
-            patched.setattr(memory, "DEAD_BYTES_MIN", 0)
-            patched.setattr(memory, "DOCUMENTS_SHARE", documents)
+            patched.setattr(shares, "DEAD_BYTES_MIN", 0)
+            patched.setattr(shares, "DOCUMENTS_SHARE", documents)
             rig.settings = settings.load()
             yield
     finally:
@@ -97,8 +97,8 @@ def test_a_large_postback_counts_once_for_each_2_kb_of_its_record(rig):
 def test_the_limit_follows_the_brokers_memory(rig):
     """A tenth of it for each group of an account, unless the number is smaller."""
     with limits(rig, maxmemory=100 * MIB):
-        may_take = memory.shares(rig.client, rig.settings)
-        assert may_take.units * memory.UNIT_BYTES == pytest.approx(10 * MIB, rel=0.01)
+        may_take = shares.shares_of(memory.read(rig.client).limit, rig.settings)
+        assert may_take.units * shares.UNIT_BYTES == pytest.approx(10 * MIB, rel=0.01)
         assert (may_take.ledger_bytes, may_take.dead_bytes) == (30 * MIB, 15 * MIB)
         assert may_take.documents_bytes == 12 * MIB
 
@@ -107,7 +107,7 @@ def test_however_small_the_broker_is_ten_thousand_dead_of_an_account_stay(rig):
     """With six attempts and the begin of each answer."""
     rig.client.config_set("maxmemory", 64 * MIB)
     try:
-        assert memory.shares(rig.client, rig.settings).dead_bytes == 10_000 * 4096
+        assert shares.shares_of(memory.read(rig.client).limit, rig.settings).dead_bytes == 10_000 * 4096
     finally:
         rig.client.config_set("maxmemory", 0)
 
@@ -117,7 +117,7 @@ def test_a_customer_that_is_down_and_never_stops_takes_a_bounded_part_of_the_mem
     with limits(
         rig, maxmemory=100 * MIB, documents=0.3, max_waiting_per_account="100", account_dead_share="0.05"
     ):
-        may_take = memory.shares(rig.client, rig.settings)
+        may_take = shares.shares_of(memory.read(rig.client).limit, rig.settings)
         set_account("acme", url=NOBODY_ANSWERS)
         with caplog.at_level("ERROR"):
             ids = send_postbacks("acme", [MT | {"TRACKINGID": str(number)} for number in range(2000)])
@@ -197,7 +197,7 @@ def _message_of(rig: Rig, event: dict[str, str], postback_id: str) -> bytes:
 def test_an_accounts_dead_give_way_the_oldest_first_and_that_is_told_before(rig, caplog):
     """Stubs before those that have their document; others' dead stay."""
     with limits(rig, maxmemory=100 * MIB, max_waiting_per_account="1", account_dead_share="0.0006"):
-        may_take = memory.shares(rig.client, rig.settings)
+        may_take = shares.shares_of(memory.read(rig.client).limit, rig.settings)
         for name in ("acme", "other"):
             set_account(name, url=NOBODY_ANSWERS)
         other = send_postbacks("other", [MT] * 3)
@@ -232,4 +232,4 @@ def test_the_estimate_of_a_stubs_memory_is_near_the_fact(rig):
 def test_the_script_and_the_shares_have_the_same_unit():
     """Bytes of a record that count as one postback."""
     (unit_bytes,) = re.findall(r"local UNIT_BYTES = (\d+)", source("accept"))
-    assert int(unit_bytes) == memory.UNIT_BYTES
+    assert int(unit_bytes) == shares.UNIT_BYTES

@@ -29,9 +29,9 @@ from postbacks.ledger.ledger import Ledger
 from postbacks.ledger.record import OVERHEAD_BYTES, SCHEMA, STUB_BYTES
 from postbacks.ledger.states import ACCEPTED, BACKLOG_FULL, ID_TAKEN, KNOWN, REVOKED, STUB
 from postbacks.local import EmbeddedBroker
-from postbacks.queue.memory import Shares
 from postbacks.queue.routes import row_of
 from postbacks.queue.scripts import ALONE_DEATHS_MAX, ALONE_LAPSES_MAX, FEW, Scripts, claim_call
+from postbacks.queue.shares import Shares
 
 LEASE_MS = 30_000
 INTAKE_MS = 10_000

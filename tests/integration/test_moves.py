@@ -10,7 +10,7 @@ from helpers import Rig, check_places, claim, environment, set_account
 
 from benchmarks import fill
 from postbacks import accounts, keys, send_postback, send_postbacks
-from postbacks.queue.memory import Shares
+from postbacks.queue.shares import Shares
 from postbacks.queue.tick import Tick
 from postbacks.receiver import Answer, Receiver, dead_port
 

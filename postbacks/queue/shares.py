@@ -1,0 +1,53 @@
+"""Shares of the broker's memory: what the ledger, and one account's part of it, may take."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from postbacks.settings import Settings
+
+#: Bytes of a record that count as one postback against an account's limit; ``accept.lua`` has the same number.
+UNIT_BYTES: Final = 2048
+#: Share of the ledger's memory that dead postbacks of unknown accounts and without a URL may take.
+UNROUTED_SHARE: Final = 0.05
+#: Share of what an account's dead may take up to which what comes beyond its limit keeps its document. The rest is for
+#: stubs, and for postbacks that are given up meanwhile.
+DOCUMENTS_SHARE: Final = 0.8
+#: Bytes that an account's dead may take at least, however little memory the broker has: 10,000 of them, each with six
+#: attempts and the begin of each answer.
+DEAD_BYTES_MIN: Final = 10_000 * 4096
+#: Bytes of a broker that does not say how much it may take: no limit.
+_UNLIMITED: Final = 1 << 53  # Lua's numbers are exact up to here
+
+
+class Shares(NamedTuple):
+    """What may be taken of the broker's memory.
+
+    Attributes:
+        ledger_bytes: all records, before delivered ones are dropped early.
+        unrouted_bytes: the dead of accounts that are not known, and those without a URL.
+        dead_bytes: the dead of one account.
+        documents_bytes: the dead of one account, before what comes beyond its limit is kept as a stub.
+        units: what each group of an account may have open, in units of ``UNIT_BYTES``.
+    """
+
+    ledger_bytes: int
+    unrouted_bytes: int
+    dead_bytes: int
+    documents_bytes: int
+    units: int
+
+
+def shares_of(memory_bytes: int, settings: Settings) -> Shares:
+    """Work out the shares of a broker with so much memory; 0 where it does not say."""
+    memory_bytes = memory_bytes or _UNLIMITED
+    ledger_bytes = int(memory_bytes * settings.ledger_memory_share)
+    dead_bytes = max(DEAD_BYTES_MIN, int(ledger_bytes * settings.account_dead_share))
+    return Shares(
+        ledger_bytes,
+        int(ledger_bytes * UNROUTED_SHARE),
+        dead_bytes,
+        int(dead_bytes * DOCUMENTS_SHARE),
+        max(1, min(settings.max_waiting_per_account, int(memory_bytes * settings.account_open_share / UNIT_BYTES))),
+    )  # fmt: skip
