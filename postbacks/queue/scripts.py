@@ -16,6 +16,7 @@ from redis.exceptions import NoScriptError
 from postbacks import keys
 from postbacks.broker import broker_errors
 from postbacks.faults import point
+from postbacks.version import SILENT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -310,6 +311,10 @@ class Scripts:
         from postbacks.queue.message import NEWER  # noqa: PLC0415 - a health check does without the catalogue
 
         return _text(self.run("replay", (postback_id, NEWER), more_keys=(keys.QUEUE,)))
+
+    def forget(self, idle_ms: int) -> int:
+        """Drop the latest numbers of accounts that have been idle for so long, some of them; returns how many."""
+        return int(self.run("forget", (idle_ms, SILENT), more_keys=(keys.TICKS,)))
 
     def retract(self, postback_id: str) -> bool:
         """Drop what was kept as dead for its id; False where it is not kept any more."""

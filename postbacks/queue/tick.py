@@ -42,6 +42,9 @@ MEMORY_EVERY_S: Final = 10
 RETIRE_BATCH: Final = 1000
 #: Share of the ledger's memory that dead postbacks of unknown accounts and without a URL may take.
 UNROUTED_SHARE: Final = 0.05
+#: Milliseconds after which the latest number of an idle account may be forgotten: its next one is above it as long as
+#: the broker's clock is not put back by more.
+SEQUENCE_IDLE_MS: Final = 86_400_000
 #: Records dropped by one script call.
 RETAIN_BATCH: Final = 500
 
@@ -99,6 +102,7 @@ class Tick:
         self._retire()
         dropped, _ = self._repeat(self._retain, RETAIN_BATCH, deadline_s)
         wakes, quarantined = self._waiting(taken_in + released + reaped)
+        self._scripts.forget(SEQUENCE_IDLE_MS)  # last: it goes by what was noted of older ticks
         more = more_in or more_due or more_lost
         return TickResult(taken_in, released, reaped, dropped, wakes, quarantined, more)
 
