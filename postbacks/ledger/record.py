@@ -23,6 +23,15 @@ SCHEMA: Final = 1
 #: What a record and its place in an index take in the broker beside its XML, URL and raw message:
 #: MEMORY USAGE of a delivered one on Valkey 9.1 (tests/integration/test_moves.py holds it to the fact).
 OVERHEAD_BYTES: Final = 1100
+#: Characters of a reason that a record keeps: it may quote what somebody sent.
+MAX_REASON: Final = 2000
+#: Characters of an attempt's detail that a record keeps.
+MAX_DETAIL: Final = 500
+
+
+def shortened(text: str, most: int) -> str:
+    """Cut a text that has more than so many characters, and say how many it had."""
+    return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"
 
 
 def id_text(value: Any) -> Any:
@@ -74,7 +83,7 @@ class Attempt(NamedTuple):
         rest = {
             "status": self.status,
             "elapsed_ms": self.elapsed_ms,
-            "detail": self.detail,
+            "detail": shortened(self.detail, MAX_DETAIL),
             "excerpt": self.excerpt,
             "shared": self.shared,
         }

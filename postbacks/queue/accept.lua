@@ -71,7 +71,7 @@ for at = FIRST, #ARGV, WIDTH do
         backlog.now = backlog.now + 1
       end
     end
-    local bytes = overhead + #xml + #url + #raw
+    local bytes = overhead + #xml + #url + #raw + #reason
     local sequence = counted(sequences, SEQUENCE, account)
     sequence.now = math.max(sequence.now + 1, now) -- so a number that was given is never given again from older data
     redis.call('HSET', record, 'schema', schema, 'state', place, 'account', account, 'group', group,
