@@ -24,10 +24,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+
+#: Tags at fault that the text of an ``InvalidEvent`` names; an event of unknown tags may have a hundred thousand.
+MAX_FAULTS_SHOWN: Final = 50
 
 
 class PostbacksError(Exception):
@@ -35,10 +39,10 @@ class PostbacksError(Exception):
 
 
 class InvalidEvent(PostbacksError):
-    """Raised when an event breaks the catalogue; lists every tag at fault.
+    """Raised when an event breaks the catalogue; names the tags at fault.
 
     Attributes:
-        problems: ``(tag, why)`` pairs, one a fault, in document order. The tag is ``""`` for a
+        problems: every one of them, as ``(tag, why)`` pairs, one a fault, in document order. The tag is ``""`` for a
             fault of the event as a whole.
     """
 
@@ -51,7 +55,10 @@ class InvalidEvent(PostbacksError):
 
     def __str__(self) -> str:
         name = f"event {self.origin} {self.code}".rstrip() if self.origin or self.code else "event"
-        faults = "; ".join(f"{tag}: {why}" if tag else why for tag, why in self.problems)
+        shown = [f"{tag}: {why}" if tag else why for tag, why in self.problems[:MAX_FAULTS_SHOWN]]
+        if more := len(self.problems) - len(shown):
+            shown.append(f"and {more:,} more")
+        faults = "; ".join(shown)
         return f"{name} is not in the catalogue's form: {faults}"
 
 

@@ -139,7 +139,7 @@ def _moment(system: Ours, client: Any) -> _Moment:
     return _Moment(
         cpu["worker"], cpu["beat"], cpu["broker"], commands(client)["evalsha"][0], totals.get("posts", 0),
         sum(attempts.values()) - attempts.get("attempt:delivered", 0),
-        sum(int(value) for value in client.hvals(keys.SEQUENCE)),
+        sum(int(value) for value in client.hvals(keys.BACKLOG)) + client.zcard(keys.DONE) + client.zcard(keys.DEAD),
     )  # fmt: skip
 
 

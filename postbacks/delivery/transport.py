@@ -241,6 +241,9 @@ class CurlAdapter(BaseAdapter):
                 self._looking[host] = in_time
             else:
                 del self._looking[host]
+                self._names.give_up(host)
+        if self._looking:
+            self._names.begin()
 
     def _end_bodies(self) -> None:
         """Read no further in answers whose status is known: one of them keeps all others waiting.

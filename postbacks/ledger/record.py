@@ -26,6 +26,15 @@ SCHEMA: Final = 1
 OVERHEAD_BYTES: Final = 1100
 #: The same of a stub, all in all.
 STUB_BYTES: Final = 600
+#: Characters of a reason that a record keeps: it may quote what somebody sent.
+MAX_REASON: Final = 2000
+#: Characters of an attempt's detail that a record keeps.
+MAX_DETAIL: Final = 500
+
+
+def shortened(text: str, most: int) -> str:
+    """Cut a text that has more than so many characters, and say how many it had."""
+    return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"
 
 
 def id_text(value: Any) -> Any:
@@ -77,7 +86,7 @@ class Attempt(NamedTuple):
         rest = {
             "status": self.status,
             "elapsed_ms": self.elapsed_ms,
-            "detail": self.detail,
+            "detail": shortened(self.detail, MAX_DETAIL),
             "excerpt": self.excerpt,
             "shared": self.shared,
         }

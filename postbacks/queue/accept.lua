@@ -96,7 +96,7 @@ for at = FIRST, #ARGV, WIDTH do
     end
   end
   if result ~= 0 then
-    local bytes = overhead + #xml + #url + #raw
+    local bytes = overhead + #xml + #url + #raw + #reason
     local units = math.max(1, math.ceil(bytes / UNIT_BYTES))
     if place == 'waiting' then
       if due_ms and due_ms > now then place = 'parked' end
@@ -115,7 +115,7 @@ for at = FIRST, #ARGV, WIDTH do
         'digest', digest, 'stub', 1)
     else
       local sequence = counted(sequences, SEQUENCE, account)
-      sequence.now = sequence.now + 1
+      sequence.now = math.max(sequence.now + 1, now) -- so a number that was given is never given again from older data
       redis.call('HSET', record, 'schema', schema, 'state', place, 'account', account, 'group', group,
         'origin', origin, 'code', code, 'url', url, 'endpoint', endpoint, 'xml', xml, 'created_ms', now,
         'sequence', sequence.now, 'attempts', 0, 'failures', 0, 'bytes', bytes, 'digest', digest,
@@ -157,7 +157,12 @@ end
 for lane, units in pairs(open) do
   if units.now > units.before then redis.call('HSET', OPEN, lane, units.now) end
 end
-for account, count in pairs(sequences) do redis.call('HINCRBY', SEQUENCE, account, count.now - count.before) end
+local numbers = {}
+for account, count in pairs(sequences) do
+  numbers[#numbers + 1] = account
+  numbers[#numbers + 1] = count.now
+end
+call_many('HSET', SEQUENCE, numbers)
 if total_bytes > 0 then redis.call('INCRBY', LEDGER_BYTES, total_bytes) end
 call_many('ZADD', PARKED, parked)
 for index, entries in pairs(ended) do call_many('ZADD', index, entries) end

@@ -14,11 +14,11 @@ from postbacks.catalogue import Event, parse_event
 from postbacks.errors import BrokerError, PostbacksError, UnsupportedOption
 from postbacks.faults import point
 from postbacks.ledger.digest import digest_of, raw_digest
-from postbacks.ledger.record import SCHEMA
+from postbacks.ledger.record import MAX_REASON, SCHEMA, shortened
 from postbacks.ledger.states import DEAD, WAITING
 from postbacks.logs import EventLog, unquoted
 from postbacks.queue import acceptance, memory, routes
-from postbacks.queue.message import MAPPED, NEWER, Message, Unreadable, decode, find_id
+from postbacks.queue.message import MAPPED, MAX_BODY_BYTES, NEWER, Message, Unreadable, decode, find_id
 from postbacks.queue.options import ARGUMENTS, right_argument
 from postbacks.queue.scripts import ALONE_DEATHS_MAX, Argument, Scripts, TakenIn
 from postbacks.queue.shares import shares_of
@@ -32,6 +32,9 @@ log = EventLog(__name__)
 
 #: How much of an unreadable message is kept with it.
 MAX_RAW_BYTES: Final = 65_536
+#: How large a message may be that is kept whole, as it can be read another time: the largest body that is read, as
+#: base64, and as much again. A larger one is kept as an unreadable one is.
+MAX_WHOLE_BYTES: Final = 3 * MAX_BODY_BYTES
 
 #: Messages that one script accepts; more would hold the broker up for all others (300 MB of documents: 16 s).
 MAX_PORTION_BYTES: Final = 1 << 20
@@ -275,12 +278,16 @@ def _broken(
     else:
         message_id, reason = message.id, str(error)
         account, origin, code = _claimed_names(message)
+    reason, whole = shortened(reason, MAX_REASON), reason.startswith((NEWER, MAPPED))
+    if whole and len(raw) > MAX_WHOLE_BYTES:
+        whole = False
+        reason = f"the message has {len(raw):,} bytes, of which {MAX_RAW_BYTES:,} are kept: {reason}"
     log.error("intake.unreadable", unquoted(reason)[:500], account=account or None, id=message_id)
     texts = (text.encode("utf-8", "replace") for text in (origin, code, reason))
     origin_bytes, code_bytes, reason_bytes = texts
     return (
         message_id, account, "", origin_bytes, code_bytes, "", "", b"", DEAD, reason_bytes,
-        raw if reason.startswith((NEWER, MAPPED)) else raw[:MAX_RAW_BYTES], "", raw_digest(raw), "0",
+        raw if whole else raw[:MAX_RAW_BYTES], "", raw_digest(raw), "0",
     )  # fmt: skip
 
 

@@ -349,6 +349,10 @@ class Scripts:
 
         return _text(self.run("replay", (postback_id, NEWER), more_keys=(keys.QUEUE,)))
 
+    def forget(self, idle_ms: int) -> int:
+        """Drop the latest numbers of accounts that have been idle for so long, some of them; returns how many."""
+        return int(self.run("forget", (idle_ms, SILENT), more_keys=(keys.TICKS,)))
+
     def retract(self, postback_id: str) -> bool:
         """Drop what was kept as dead for its id; False where it is not kept any more."""
         return bool(self.run("retract", (postback_id,), more_keys=(keys.TOTALS,)))

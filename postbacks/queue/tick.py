@@ -35,6 +35,9 @@ MOVED_PER_WAKE: Final = 100
 MAX_WAKES: Final = 8
 #: Postbacks of accounts that are gone which one tick ends at most.
 RETIRE_BATCH: Final = 1000
+#: Milliseconds after which the latest number of an idle account may be forgotten: its next one is above it as long as
+#: the broker's clock is not put back by more.
+SEQUENCE_IDLE_MS: Final = 86_400_000
 #: Records dropped by one script call.
 RETAIN_BATCH: Final = 500
 #: Accounts that a line of the log names.
@@ -89,6 +92,7 @@ class Tick:
         self._retire()
         dropped, _ = self._repeat(self._retain, RETAIN_BATCH, deadline_s)
         wakes, quarantined = self._waiting(taken_in + released + reaped)
+        self._scripts.forget(SEQUENCE_IDLE_MS)  # last: it goes by what was noted of older ticks
         more = more_in or more_due or more_lost
         dropped += dropped_early
         return TickResult(taken_in, released, reaped, dropped, wakes, quarantined, more)

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import pycurl
 
+from postbacks.delivery.names import LOOKUPS_MAX
+
 
 def test_silent_name_servers_delay_neither_the_loop_nor_other_names(world):
-    """300 names hang; every 50 ms a POST goes to an address and one to a name that resolves.
+    """1,500 names hang, and again; every 50 ms a POST goes to an address and one to a name that resolves.
 
-    libcurl alone would look all of them up in the same 20 threads, and the healthy name would wait.
+    libcurl alone would look all of them up in the same 20 threads, and the healthy name would wait. More of them hang
+    than there are threads for look-ups: the healthy one, asked for after them all, does not wait for theirs to end.
     """
-    seen = world.ask("stall", dead=300, seconds=2)
+    seen = world.ask("stall", dead=1_500, seconds=2, rounds=2)
     dead, address, name = (seen["ended"][owner] for owner in ("dead", "address", "name"))
     assert {outcome for outcome, _ in dead} == {"connect_timeout"}
-    assert len(dead) == 300
+    assert len(dead) == 2 * 1_500
     assert max(elapsed_s for _, elapsed_s in dead) < 1.5 + 1  # the limit and its margin
     assert {outcome for outcome, _ in address + name} == {"delivered"}
-    assert len(address) == len(name) >= 30
+    assert len(address) == len(name) >= 2 * 30
     assert max(elapsed_s for _, elapsed_s in address + name) < 1, "they waited for the dead names"
     assert seen["longest_turn_s"] < 0.5, "the loop stood still"
     assert seen["closing_s"] < 0.5, "the end waited for the dead names"
+    assert seen["threads"] <= LOOKUPS_MAX + 20  # the process's others
+    assert seen["waiting"] == 0, "names stay to be asked for though nobody waits for them any more"
 
 
 def test_the_same_dead_name_is_looked_up_once_for_all_who_ask(world):

@@ -187,7 +187,7 @@ def post(job: dict[str, Any], server: Everywhere, names: Names) -> dict[str, Any
 
 
 def stall(job: dict[str, Any], server: Everywhere, names: Names) -> dict[str, Any]:
-    """POST to names whose name server is silent, and steadily to an address and a name that answer."""
+    """POST to names whose name server is silent, in some rounds, and steadily to an address and a name that answer."""
     settings = Settings(connect_timeout_s=1.5, answer_timeout_s=1.5)
     names.set(
         {"healthy.example": [["8.8.8.8"]], **{f"dead{n}.example": ["silent"] for n in range(job["dead"])}}
@@ -195,25 +195,34 @@ def stall(job: dict[str, Any], server: Everywhere, names: Names) -> dict[str, An
     server.answer = DELIVERED
     adapter = CurlAdapter(settings)
     profile = Profile.default(settings)
-    for number in range(job["dead"]):
-        adapter.start(Transfer(f"http://dead{number}.example/", BODY, [], profile, owner="dead"))
-    began_s = turn_s = next_s = time.monotonic()
     ended: dict[str, list[tuple[str, float]]] = {"dead": [], "address": [], "name": []}
     longest_turn_s = 0.0
-    while time.monotonic() - began_s < job["seconds"] or len(adapter):
-        now_s = time.monotonic()
-        longest_turn_s, turn_s = max(longest_turn_s, now_s - turn_s), now_s
-        if now_s >= next_s and now_s - began_s < job["seconds"]:
-            next_s += 0.05
-            for owner, host in (("address", "8.8.4.4"), ("name", "healthy.example")):
-                adapter.start(Transfer(f"http://{host}/", BODY, [], profile, owner=owner))
-        for transfer, outcome in adapter.wait(0.05):
-            ended[transfer.owner].append((outcome.name, outcome.elapsed_s))
+    for _ in range(job["rounds"]):
+        for number in range(job["dead"]):
+            adapter.start(Transfer(f"http://dead{number}.example/", BODY, [], profile, owner="dead"))
+        adapter._names._known.clear()  # in the second round, too, the healthy name waits with the dead ones
+        began_s = turn_s = next_s = time.monotonic()
+        while time.monotonic() - began_s < job["seconds"] or len(adapter):
+            now_s = time.monotonic()
+            longest_turn_s, turn_s = max(longest_turn_s, now_s - turn_s), now_s
+            if now_s >= next_s and now_s - began_s < job["seconds"]:
+                next_s += 0.05
+                for owner, host in (("address", "8.8.4.4"), ("name", "healthy.example")):
+                    adapter.start(Transfer(f"http://{host}/", BODY, [], profile, owner=owner))
+            for transfer, outcome in adapter.wait(0.05):
+                ended[transfer.owner].append((outcome.name, outcome.elapsed_s))
+    threads = len(list(Path("/proc/self/task").iterdir()))
+    waiting = sum(map(len, adapter._names._waiting))
     began_s = time.monotonic()
     adapter.close()
     closing_s = time.monotonic() - began_s
-    threads = len(list(Path("/proc/self/task").iterdir()))
-    return {"ended": ended, "longest_turn_s": longest_turn_s, "closing_s": closing_s, "threads": threads}
+    return {
+        "ended": ended,
+        "longest_turn_s": longest_turn_s,
+        "closing_s": closing_s,
+        "threads": threads,
+        "waiting": waiting,
+    }
 
 
 def keep(job: dict[str, Any], server: Everywhere, names: Names) -> dict[str, Any]:

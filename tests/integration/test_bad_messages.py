@@ -19,7 +19,8 @@ from kombu import compression
 from postbacks import accounts, keys, send_postback, send_postbacks, settings
 from postbacks.catalogue import parse_event
 from postbacks.ledger.ledger import Ledger
-from postbacks.queue.intake import MAX_RAW_BYTES, Intake
+from postbacks.ledger.record import MAX_REASON
+from postbacks.queue.intake import MAX_RAW_BYTES, MAX_WHOLE_BYTES, Intake
 from postbacks.queue.scripts import Scripts
 from postbacks.receiver import Receiver
 from postbacks.xml import render
@@ -162,6 +163,43 @@ def test_all_of_them_at_once_disturb_nobody(rig):
     assert len(kept) == len(BAD)
     for number, (raw, _, reason) in enumerate(BAD.values()):
         assert reason in kept[raw.replace(b'"bad"', b'"bad-%d"' % number)[:MAX_RAW_BYTES]]
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        (message(body_of(("acme", EVENT | {f"TAG{number}": "1" for number in range(8_000)}))), "unknown tag"),
+        (json.dumps(json.loads(message()) | {"content-type": "x" * 3_000_000}).encode(), "3,000,"),
+        (message(compression="x" * 3_000_000), "3,000,"),
+        (message(body_of(("acme", EVENT), {"e" * 1_000_000: 1})), "1,000,"),
+    ],
+    ids=["8,000 unknown tags", "a content type of 3 MB", "a compression of 3 MB", "an argument of 1 MB"],
+)
+def test_a_reason_is_short_however_much_it_would_quote(rig, raw, reason):
+    """Of three megabytes some thousand characters are kept; the text says that there were more."""
+    put(rig.client, raw)
+    rig.tick()
+    (dead,) = the_dead(rig.client)
+    assert reason in dead.reason
+    assert len(dead.reason) <= MAX_REASON + 30
+    assert rig.client.memory_usage(keys.record(dead.id), samples=0) < 2 * MAX_RAW_BYTES
+
+
+def test_a_message_that_is_kept_whole_has_a_bound(rig):
+    """One of a newer version is kept as it came up to 6 MB; of a larger one the beginning, and it stays dead."""
+    largest, larger = (
+        message(b"x", id=name, **{"postbacks-schema": 9}).ljust(length)
+        for name, length in (("largest", MAX_WHOLE_BYTES), ("larger", MAX_WHOLE_BYTES + 1))
+    )
+    put(rig.client, largest, larger)
+    rig.tick()
+    kept = {dead.id: dead for dead in the_dead(rig.client)}
+    assert kept["largest"].raw == largest
+    assert kept["larger"].raw == larger[:MAX_RAW_BYTES]
+    assert kept["larger"].reason.startswith(
+        f"the message has {MAX_WHOLE_BYTES + 1:,} bytes, of which 65,536 are kept: a newer"
+    )
+    assert [rig.scripts.replay(name) for name in ("largest", "larger")] == ["queued", "dead"]
 
 
 def test_a_dead_message_that_is_no_postback_cannot_be_sent_again(rig):

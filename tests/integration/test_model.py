@@ -256,7 +256,7 @@ class Moves(RuleBasedStateMachine):
                 return KNOWN
             self.known[one.id], one.place = one, "dead"
             self.first_ids[one.id] = first_id
-            dead_bytes[one.account] += RECORD_BYTES
+            dead_bytes[one.account] += RECORD_BYTES + len("id_taken")
             self.taken += 1
             return ID_TAKEN
         if self.remembered.pop(one.id, set()) & {"", one.account}:

@@ -69,3 +69,10 @@ def test_every_error_is_in_the_tree_of_the_modules_docstring_and_the_other_way_r
     tree = errors.__doc__.split("::", 1)[1].splitlines()
     drawn = {line.strip("│├└─ ").split()[0] for line in tree if line.strip()}
     assert drawn == set(classes)
+
+
+def test_an_event_of_countless_unknown_tags_is_told_in_few_words():
+    """The text names fifty and counts the others; the attribute has all of them."""
+    error = errors.InvalidEvent([(f"TAG{number}", "unknown tag") for number in range(10_000)])
+    assert str(error).endswith("TAG49: unknown tag; and 9,950 more")
+    assert len(error.problems) == 10_000
