@@ -14,7 +14,7 @@ from postbacks.app import app
 ROOT = Path(__file__).parents[2]
 PAGES = {name: (ROOT / "docs" / name).read_text() for name in ("security.md", "reliability.md")}
 NAMED = sorted(set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", "".join(PAGES.values()))))
-HEADINGS = ("| what may be tried |", "| where |", "| fault |", "| what is done |")
+HEADINGS = ("| what may be tried |", "| where |", "| fault |", "| what is done |", "| what grows |")
 
 
 @pytest.mark.parametrize(("path", "name"), NAMED, ids=[name for _, name in NAMED])
