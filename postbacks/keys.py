@@ -2,79 +2,135 @@
 
 ``{id}`` is a postback's id, ``{lane}`` is ``account/group`` and ``{token}`` one run of a delivering
 loop. Lanes, claims and the parked set hold ids only; the postback itself lives once, in its record.
-All times are milliseconds of the broker's clock.
+All times are milliseconds of the broker's clock. ``bound`` says how much may stand under a key, or when
+what stands there goes.
 
 ====================================  ======  ==========================================================
 key                                   type    meaning
 ====================================  ======  ==========================================================
 ``postbacks`` and sub-lists           list    messages as Celery publishes them; kombu splits a queue by
                                               priority; pushed left, so the oldest is the rightmost
+                                              bound: until a tick takes them; the broker's memory, past which
+                                              a call raises
 ``postbacks.work``                    list    ``dispatch`` and ``deliver`` messages, the workers' queue
+                                              bound: a tick, as beat sends none while it holds any, and the
+                                              wake-ups of ticks (``MAX_WAKES``)
 ``postbacks:intake``                  list    messages that a tick has taken and not yet accepted
+                                              bound: ``POSTBACKS_INTAKE_BATCH`` messages
 ``postbacks:intake-lease``            hash    token and expires_ms of the tick that holds the intake; deaths of
                                               ticks that held it, alone_deaths while they accepted its first
                                               alone, alone while one does
+                                              bound: these fields
 ``postbacks:record:{id}``             hash    the ledger record (see ``ledger/record.py``)
+                                              bound: one that waits until it ends; an ended one for its
+                                              retention, done ones in their share of the memory; what an id
+                                              that was cancelled before it came leaves, for its time
 ``postbacks:lane:{lane}``             list    ids that wait, oldest left
+                                              bound: records that wait
 ``postbacks:pace:{lane}``             hash    claimed (ids in claims), limit (transfers allowed), failing,
                                               suspect (0/1), tag (virtual time of its next turn), held (of the
                                               claimed, those whose POST has not begun)
+                                              bound: a day after the last of its claims has ended
 ``postbacks:pacing``                  hash    account -> what it has of its own: weight, us between two POSTs (0: no
                                               rate), POSTs open at most (0: any number)
+                                              bound: as ``postbacks:routes``
 ``postbacks:routes``                  hash    account -> where its postbacks go (``queue/routes.py``)
+                                              bound: accounts of the store; a tick looks two old rows up, and
+                                              one that is gone goes when nothing of it is open
+                                              (``retire.lua``)
 ``postbacks:gone``                    zset    accounts that are gone; score is when what waits for them ends
+                                              bound: as ``postbacks:routes``
 ``postbacks:rates``                   hash    account -> us of the broker's clock from which its next POST counts
+                                              bound: accounts in ``postbacks:pacing``
 ``postbacks:aside``                   zset    lanes that wait for their account's rate, and accounts and endpoints that
                                               lanes wait for room at; score is when they are looked at again
+                                              bound: lanes that wait, and places where they do, until they
+                                              are looked at
 ``postbacks:waits:{place}``           zset    lanes that wait for a POST of this account, or to this endpoint, to end;
                                               score is since when, in us
+                                              bound: lanes that wait
 ``postbacks:endpoints``               hash    endpoint -> POSTs open to it, counted while there is a limit
+                                              bound: endpoints with POSTs open
 ``postbacks:starts``                  hash    endpoint that has failed to connect -> since (ms when it last took a
                                               connection, or first did not), last (ms when a POST there began or
                                               ended), limit (POSTs open at most in its slow start, 0: any number), up
                                               (0/1: it took the last one), tried (ms when the last POST began that had
                                               no connection in time), by (its account)
+                                              bound: endpoints of the last day or so: each new one has two
+                                              others looked at
 ``postbacks:ready:trusted``           zset    lanes that may be claimed from and answered 200 in time the
                                               last time; score is the virtual time of their turn
+                                              bound: lanes that wait
 ``postbacks:ready:suspect``           zset    lanes that may be claimed from and are new, slow or failing
+                                              bound: lanes that wait
 ``postbacks:turns``                   hash    trusted, suspect: virtual time of the last turn of each ring; examined: ms when
                                               an examiner last looked
+                                              bound: these fields
 ``postbacks:parked``                  zset    ids that wait for a countdown; score is when it ends
+                                              bound: records that are parked
 ``postbacks:quarantine``              zset    ids that were in flight when their process died; score is how they
                                               are tried: 0 or 1 with a few others, 2 alone
+                                              bound: records in flight when a process died
 ``postbacks:claimers``                zset    tokens of delivering loops (a UUID, @, the version); score is when
                                               the lease ends, 0 if it was seen to die
+                                              bound: loops that run, or died within a lease
 ``postbacks:claims:{token}``          hash    id -> 0 if it is only held, 1 if its POST may have begun, 2 if it is
                                               in flight alone
+                                              bound: what its loop has open and holds; until the loop ends or
+                                              its lease does
 ``postbacks:sequence``                hash    account -> number of its latest postback
+                                              bound: accounts of the last day or so, unknown names among them
+                                              (``forget.lua``)
 ``postbacks:backlog``                 hash    account -> postbacks that wait, are sent or are parked
+                                              bound: accounts with such records
 ``postbacks:open``                    hash    lane -> the same of one group, in units: one a postback, and one more for each
                                               further 2 KB of its record
+                                              bound: lanes with such records
 ``postbacks:done``                    zset    delivered, skipped and cancelled ids; score is since when
+                                              bound: records, as long as they stand
 ``postbacks:dead``                    zset    dead ids; score is since when
+                                              bound: records, as long as they stand
 ``postbacks:dead-of:{account}``       zset    of the dead those of one account that have their document; score is since when
+                                              bound: the account's share of the memory
 ``postbacks:stubs-of:{account}``      zset    the same of its stubs
+                                              bound: the account's share of the memory
 ``postbacks:dead-bytes``              zset    accounts; score is the bytes that both take
+                                              bound: accounts with dead records
 ``postbacks:unrouted``                zset    of the dead those that came for an account that was not known, or without a
                                               URL; score is since when
+                                              bound: a day of them, in a twentieth of the ledger's memory
 ``postbacks:unrouted-bytes``          string  of the next their part
+                                              bound: one number
 ``postbacks:ledger-bytes``            string  estimate of the memory that all records take
+                                              bound: one number
 ``postbacks:unrouted-logged:{account}``  string  stands for the minute in which no further line is logged of it
+                                              bound: a minute each
 ``postbacks:dead-logged:{account}``   string  the same of an account that has many dead
+                                              bound: a minute each
 ``postbacks:left``                    zset    accounts that are gone; score is since when; for a week
+                                              bound: a week, at the next removal
 ``postbacks:totals``                  hash    counts over all workers since the broker's data began: attempt:OUTCOME,
                                               answer:BUCKET, answer_ms, posts, connections, dead, ticks,
                                               late_ticks, id_taken (``delivery/tally.py``), backlog_full,
-                                              stubs, dead_dropped
+                                              stubs, dead_dropped, early_done, early_dead
+                                              bound: names that the code has
 ``postbacks:accounts``                hash    account -> its settings as JSON
+                                              bound: accounts that somebody has set, until they are removed
 ``postbacks:last-tick``               string  when a tick last finished
+                                              bound: one time
 ``postbacks:ticks``                   hash    version of postbacks -> when a tick of it last finished
+                                              bound: versions that have run on this broker
 ``postbacks:url-policies``            zset    which networks, ports and schemes a worker sends to (JSON); score is when a worker
                                               last said so; what is older than a minute is dropped
+                                              bound: settings that differ, of a minute
 ``postbacks:task-events``             string  where task events go (JSON); stands while a worker sends them
+                                              bound: 30 s
 ``postbacks:task-events:meter``       hash    level (share of postbacks that are shown: 1 / 2 ** level), room, at_ms
+                                              bound: these fields
 ``postbacks:task-events:levels``      zset    ``ms:level``, each change of the level; score is since when
+                                              bound: 500 changes (``LEVELS_KEPT``)
 ``postbacks:task-events:failed:{s}``  string  failures of that second that wanted to be shown
+                                              bound: 5 s each
 ====================================  ======  ==========================================================
 """
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 #: Postbacks that are asked for at once of all those that wait for one endpoint.
 ASKED_FOR_MAX: Final = 64
+#: Lanes whose limit is remembered though nothing of them is held any more.
+LIMITS_MAX: Final = 10_000
 
 
 class Claimed(NamedTuple):
@@ -88,6 +90,8 @@ class HeldPostbacks:
 
     A lane whose first one had no room *sleeps* at its endpoint: of all that sleep at one only a few are asked for
     again, so that thousands cost what a few do.
+
+    All of it grows with what is held, ``loop.HELD_MAX`` at most; limits stand for ``LIMITS_MAX`` lanes more.
     """
 
     def __init__(self) -> None:
@@ -121,6 +125,8 @@ class HeldPostbacks:
         """Once nothing is held, the broker's limits are all there is."""
         if not self._all:
             self._limits.clear()
+        elif len(self._limits) > len(self._all) + LIMITS_MAX:
+            self._limits = {lane: count for lane, count in self._limits.items() if lane in self._lanes}
 
     def sleeps_any(self, endpoint: str) -> bool:
         """Whether any lane sleeps at this endpoint."""

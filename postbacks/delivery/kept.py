@@ -43,6 +43,7 @@ class Kept:
     """
 
     def __init__(self) -> None:
+        # One a descriptor of this process at most: its limit of open files.
         self._looks: dict[Addresses, _Look] = {}
         self._addresses: dict[int, Addresses] = {}
         #: The descriptor on which libcurl is at work, as far as that is known.

@@ -72,8 +72,10 @@ class Notes:
         self._decide_one = decide
         self._tally = tally
         self._lease_ms = int(settings.claim_lease_s * 1000)
+        # What was open (and one batch more: `room`), and what was held.
         self._ended: deque[tuple[Claimed | Held, Outcome, int, int]] = deque()
         self._shared: deque[tuple[Claimed | Held, Outcome, int, int]] = deque()
+        # A batch each.
         self._decided: list[Note] = []
         self._oldest_s = 0.0
         self._sent: list[Note] = []

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from postbacks.delivery.claims import Claimed
     from postbacks.delivery.transfer import Transfer
+
+#: Lanes of which a loop remembers that they are in trouble; past it only those that have a transfer open, and any other
+#: is judged when one of it is claimed or ends.
+TROUBLED_MAX: Final = 10_000
 
 
 class OpenTransfers:
@@ -23,10 +27,10 @@ class OpenTransfers:
     def __init__(self, at_most: int, slow_after_s: float) -> None:
         self._at_most = at_most
         self._slow_after_s = slow_after_s
-        self._open: dict[int, tuple[Transfer, Claimed]] = {}  # oldest first
-        self._of_lane: Counter[str] = Counter()
-        self._troubled: set[str] = set()
-        self._reported_slow: set[str] = set()
+        self._open: dict[int, tuple[Transfer, Claimed]] = {}  # oldest first; at_most
+        self._of_lane: Counter[str] = Counter()  # lanes with open ones
+        self._troubled: set[str] = set()  # TROUBLED_MAX
+        self._reported_slow: set[str] = set()  # lanes with open ones
 
     def __len__(self) -> int:
         return len(self._open)
@@ -52,6 +56,8 @@ class OpenTransfers:
     def judge(self, lane: str, *, in_trouble: bool) -> None:
         """Whether a lane is new, slow or failing."""
         (self._troubled.add if in_trouble else self._troubled.discard)(lane)
+        if len(self._troubled) > TROUBLED_MAX:
+            self._troubled = {troubled for troubled in self._troubled if self._of_lane[troubled]}
 
     def trouble_room(self) -> int:
         """Transfers that lanes in trouble may begin yet: together they have half of them."""

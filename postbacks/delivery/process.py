@@ -101,7 +101,7 @@ def _locked(path: Path) -> Iterator[bool]:
 
 _places: Places | None = None
 _claiming = threading.Lock()
-_free_adapters: list[CurlAdapter] = []
+_free_adapters: list[CurlAdapter] = []  # as many as loops have run at a time
 
 
 def set_places(places: Places) -> None:

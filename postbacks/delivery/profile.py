@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Final
 
 from standardwebhooks import Webhook
@@ -28,6 +28,8 @@ log = EventLog(__name__)
 
 #: Seconds between two lines of the log about one account that two readings do not agree on.
 CHANGING_EVERY_S: Final = 60
+#: Profiles kept by one loop at most; the one that was read longest ago goes first.
+PROFILES_MAX: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +132,7 @@ def _signer(name: str, secret: str) -> Webhook:
 
 
 class Profiles:
-    """Profiles of accounts, kept for ``profile_cache_s``; not for more than one thread.
+    """Profiles of accounts, kept for ``profile_cache_s``, ``PROFILES_MAX`` of them; not for more than one thread.
 
     Args:
         accounts: where they are looked up.
@@ -143,7 +145,9 @@ class Profiles:
         self._scripts = scripts
         self._settings = settings
         self._default = Profile.default(settings)
+        # Until when a profile holds: PROFILES_MAX.
         self._known: dict[str, tuple[float, Profile | None]] = {}
+        # Accounts of the last minute of which a line was logged.
         self._logged_s: dict[str, float] = {}
 
     def look_up(self, names: Iterable[str], now_ms: int, *, anew: bool = False) -> dict[str, Profile]:
@@ -158,9 +162,12 @@ class Profiles:
         if stale:
             accounts = find_accounts(self._accounts, stale)
             for name in stale:
+                self._known.pop(name, None)  # the latest stands last
                 self._known[name] = self._fresh(name, accounts.get(name), now_s, now_ms)
             self._tell_broker(stale, accounts)
         profiles = {name: self._known[name][1] for name in wanted}
+        for oldest in list(islice(self._known, max(0, len(self._known) - PROFILES_MAX))):
+            del self._known[oldest]
         return {name: profile for name, profile in profiles.items() if profile is not None}
 
     def _tell_broker(self, names: list[str], accounts: Mapping[str, Account]) -> None:
@@ -219,8 +226,11 @@ class Profiles:
     def _log_changing(self, changing: Mapping[str, int]) -> None:
         """Log accounts that two readings did not agree on, each once a minute: a store may never say the same twice."""
         now_s = time.monotonic()
+        self._logged_s = {
+            name: at_s for name, at_s in self._logged_s.items() if at_s + CHANGING_EVERY_S > now_s
+        }
         for name, count in changing.items():
-            if self._logged_s.get(name, -math.inf) + CHANGING_EVERY_S > now_s:
+            if name in self._logged_s:
                 continue
             self._logged_s[name] = now_s
             log.warning(

@@ -7,6 +7,7 @@ resend is late by a few time-outs and not by one for each loop.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from postbacks.delivery.claims import Claimed, Held, HeldPostbacks
 from postbacks.delivery.notes import Notes
@@ -14,6 +15,9 @@ from postbacks.delivery.outcomes import Outcome
 from postbacks.delivery.profile import Profile, Profiles
 from postbacks.delivery.transfer import Transfer
 from postbacks.errors import PostbacksError
+
+#: Endpoints that a loop remembers; one that is told again after it was forgotten is shared by what is held since.
+TOLD_MAX: Final = 10_000
 
 
 class Sharing:
@@ -32,6 +36,7 @@ class Sharing:
         self._held = held
         self._profiles = profiles
         self._notes = notes
+        # When the last POST began at an endpoint that had no connection in time: TOLD_MAX.
         self._told: dict[str, int] = {}
         self.told_ms = 0
 
@@ -47,7 +52,10 @@ class Sharing:
             endpoint, account = raw_endpoint.decode(), raw_account.decode()
             if self._told.get(endpoint, 0) >= tried_ms:
                 continue
+            self._told.pop(endpoint, None)
             self._told[endpoint] = tried_ms
+            if len(self._told) > TOLD_MAX:
+                del self._told[next(iter(self._told))]
             self.told_ms = max(self.told_ms, tried_ms)
             try:
                 profile = self._profiles.look_up([account], tried_ms).get(account)

@@ -70,6 +70,7 @@ class CurlAdapter(BaseAdapter):
         if max_connections:
             self._multi.setopt(pycurl.M_MAXCONNECTS, max_connections)
         self._poll = new_poll()
+        # What is kept here is bounded by the transfers that a loop may have open (`capacity.py`).
         self._wanted: dict[int, int] = {}  # descriptor -> what libcurl waits for on it
         self._timer_s: float | None = None
         self._free: list[Slot] = []

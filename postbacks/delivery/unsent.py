@@ -35,7 +35,7 @@ class Unsent:
     def __init__(self, scripts: Scripts, token: str) -> None:
         self._scripts = scripts
         self._token = token
-        self._ids: dict[tuple[int, str], list[str]] = {}  # by delay (ms) and reason
+        self._ids: dict[tuple[int, str], list[str]] = {}  # by delay (ms) and reason; of one claim
 
     def __bool__(self) -> bool:
         """Whether the broker has not been told of all that is put off."""

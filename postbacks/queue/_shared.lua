@@ -67,7 +67,8 @@ end
 -- ids have left the claims, one where no count is given
 local function unclaim(lane, held, count)
   count = count or 1
-  redis.call('HINCRBY', PACE .. lane, 'claimed', -count)
+  local claimed = redis.call('HINCRBY', PACE .. lane, 'claimed', -count)
+  if claimed <= 0 then redis.call('EXPIRE', PACE .. lane, 86400) end -- as `commit` does; nothing more may come of the lane
   if held and redis.call('HINCRBY', PACE .. lane, 'held', -count) < 0 then
     redis.call('HSET', PACE .. lane, 'held', 0)
   end

@@ -349,9 +349,14 @@ class Scripts:
 
         return _text(self.run("replay", (postback_id, NEWER), more_keys=(keys.QUEUE,)))
 
-    def forget(self, idle_ms: int) -> int:
-        """Drop the latest numbers of accounts that have been idle for so long, some of them; returns how many."""
-        return int(self.run("forget", (idle_ms, SILENT), more_keys=(keys.TICKS,)))
+    def forget(self, idle_ms: int) -> tuple[int, list[str]]:
+        """Drop the latest numbers of some accounts that have been idle for so long.
+
+        Returns:
+            How many were dropped, and some accounts whose rows are as old: look them up.
+        """
+        dropped, old = self.run("forget", (idle_ms, SILENT), more_keys=(keys.TICKS,))
+        return dropped, [account.decode() for account in old]
 
     def retract(self, postback_id: str) -> bool:
         """Drop what was kept as dead for its id; False where it is not kept any more."""

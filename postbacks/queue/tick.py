@@ -5,14 +5,16 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from postbacks import keys
+from postbacks.accounts import find_accounts
 from postbacks.broker import broker_errors
 from postbacks.errors import AccountsUnavailable
 from postbacks.logs import EventLog
-from postbacks.queue import memory
+from postbacks.queue import memory, routes
 from postbacks.queue.acceptance import first_in_a_minute
 from postbacks.queue.intake import Intake
 from postbacks.queue.shares import shares_of
@@ -36,8 +38,8 @@ MAX_WAKES: Final = 8
 #: Postbacks of accounts that are gone which one tick ends at most.
 RETIRE_BATCH: Final = 1000
 #: Milliseconds after which the latest number of an idle account may be forgotten: its next one is above it as long as
-#: the broker's clock is not put back by more.
-SEQUENCE_IDLE_MS: Final = 86_400_000
+#: the broker's clock is not put back by more. And those after which an account's row is old.
+IDLE_MS: Final = 86_400_000
 #: Records dropped by one script call.
 RETAIN_BATCH: Final = 500
 #: Accounts that a line of the log names.
@@ -73,6 +75,7 @@ class Tick:
     def __init__(self, scripts: Scripts, accounts: AccountStore, settings: Settings) -> None:
         self._scripts = scripts
         self._settings = settings
+        self._accounts = accounts
         self._intake = Intake(scripts, accounts, settings)
         self._memory = memory.Memory(0, 0)
 
@@ -92,7 +95,7 @@ class Tick:
         self._retire()
         dropped, _ = self._repeat(self._retain, RETAIN_BATCH, deadline_s)
         wakes, quarantined = self._waiting(taken_in + released + reaped)
-        self._scripts.forget(SEQUENCE_IDLE_MS)  # last: it goes by what was noted of older ticks
+        self._forget()  # last: it goes by what was noted of older ticks
         more = more_in or more_due or more_lost
         dropped += dropped_early
         return TickResult(taken_in, released, reaped, dropped, wakes, quarantined, more)
@@ -146,6 +149,19 @@ class Tick:
                 return total, False
             if time.monotonic() >= deadline_s:
                 return total, True
+
+    def _forget(self) -> None:
+        """Forget the latest numbers of idle accounts, and look some accounts up whose rows are old.
+
+        An application's own store says nothing of an account that it drops.
+        """
+        _, names = self._scripts.forget(IDLE_MS)
+        if not names:
+            return
+        keep_ms = int(self._settings.account_removed_keep_s * 1000)
+        with suppress(AccountsUnavailable):  # the intake says so
+            found = find_accounts(self._accounts, names)
+            routes.publish(self._scripts, names, found, keep_ms=keep_ms, store=self._accounts)
 
     def _retire(self) -> None:
         """End some of what waits for accounts that have been gone for too long."""

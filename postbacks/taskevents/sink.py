@@ -56,14 +56,14 @@ _counts = multiprocessing.Array("Q", 3, lock=False)
 
 _lock = threading.Lock()
 _sending = threading.Lock()
-_pending: deque[tuple[int, Callable[[Levels], Batch]]] = deque()
+_pending: deque[tuple[int, Callable[[Levels], Batch]]] = deque()  # PENDING_MAX
 _pending_count = 0
 _thread: tuple[int, threading.Thread] | None = None
 _hostname = ""
 _exchange = ""
 _words: Mapping[str, str] = {}
 _pause_until_s = 0.0
-_logged_s: dict[str, float] = {}
+_logged_s: dict[str, float] = {}  # one a kind of line
 
 
 def set_up(hostname: str, exchange: str, words: Mapping[str, str]) -> None:

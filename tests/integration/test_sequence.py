@@ -7,7 +7,7 @@ import shutil
 from helpers import Rig, environment, set_account
 
 from postbacks import keys, send_postbacks
-from postbacks.queue.tick import SEQUENCE_IDLE_MS
+from postbacks.queue.tick import IDLE_MS
 from postbacks.version import SILENT
 
 MO = {"ORIGIN": "SMS_MO", "CODE": "N211", "FROM": "15552312102", "TO": "86717", "TEXT": "STOP",
@@ -64,7 +64,7 @@ def test_the_number_of_an_account_that_was_idle_for_a_day_is_forgotten_and_the_n
     """Also where the clock was put back for an hour meanwhile."""
     set_account("acme", url="http://127.0.0.1/")
     ((before, _),) = accept(rig, 1)
-    rig.advance(SEQUENCE_IDLE_MS / 1000 - 60)
+    rig.advance(IDLE_MS / 1000 - 60)
     rig.tick()
     assert rig.client.hexists(keys.SEQUENCE, "acme")
     rig.advance(120)
@@ -79,7 +79,7 @@ def test_numbers_of_idle_accounts_are_forgotten_a_bounded_part_a_tick(rig):
     """Names that came once do not stay, those that are in use do; a call looks at some hundreds."""
     accept(rig, 1, "in-use")
     rig.client.hset(keys.SEQUENCE, mapping={f"name{number}": 1204 for number in range(3_000)})
-    dropped = [rig.scripts.forget(SEQUENCE_IDLE_MS) for _ in range(20)]
+    dropped = [rig.scripts.forget(IDLE_MS)[0] for _ in range(20)]
     assert max(dropped) <= 520
     assert rig.client.hlen(keys.SEQUENCE) == 1
     assert rig.client.hexists(keys.SEQUENCE, "in-use")
@@ -95,6 +95,6 @@ def test_nothing_is_forgotten_while_ticks_of_the_version_before_count_on_from_it
     rig.tick()
     assert rig.client.hexists(keys.TICKS, SILENT)
     assert rig.client.hget(keys.SEQUENCE, "globex") == b"1204"
-    rig.advance(SEQUENCE_IDLE_MS / 1000 + 1)
+    rig.advance(IDLE_MS / 1000 + 1)
     rig.tick()
     assert not rig.client.hexists(keys.SEQUENCE, "globex")

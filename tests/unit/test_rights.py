@@ -40,7 +40,7 @@ def called(paths: list[Path]) -> set[str]:
         ("worker", called(QUEUE) | called(LOOK)),
         (
             "metrics",
-            called(LOOK) - WRITES - {"exists", "zrangebyscore"},
+            called(LOOK) - WRITES - {"exists", "expire", "zrangebyscore"},
         ),  # of the moves that stand in _shared.lua
         ("doctor", called(DOCTOR) - WRITES),
         ("operator", called(DOCTOR) | called(OPERATOR) | called(LOOK)),

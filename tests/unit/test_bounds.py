@@ -1,0 +1,123 @@
+"""Everything that grows has a bound, or an end: what is under keys, and what a loop remembers."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from postbacks import keys
+from postbacks.delivery import claims, names, opened, profile, sharing
+from postbacks.delivery.claims import Held, HeldPostbacks
+from postbacks.delivery.names import ANSWERED, SILENT, UNKNOWN, Names
+from postbacks.delivery.opened import OpenTransfers
+from postbacks.delivery.profile import Profiles
+from postbacks.delivery.sharing import Sharing
+from postbacks.settings import Settings
+
+#: Rows of the schema: what stands in the first column -> the row's text.
+ROWS = dict(re.findall(r"^(``.+?``(?: and sub-lists)?) +(?:list|hash|zset|string) (.+(?:\n {40,}.*)*)", keys.__doc__, re.MULTILINE))  # fmt: skip
+
+
+def test_every_key_has_a_row_and_every_row_a_bound():
+    """The schema says of each key how much may stand there, or when it goes."""
+    assert [row for row, text in ROWS.items() if not re.search(r"^ +bound: \S", text, re.MULTILINE)] == []
+    listed = {row.strip("`").partition("``")[0].partition("{")[0] for row in ROWS}
+    of_module = {value for name, value in vars(keys).items() if name.isupper() and isinstance(value, str)}
+    assert of_module - {keys.PREFIX} == listed
+
+
+def test_every_cache_of_the_package_has_a_size():
+    """A function that keeps all that it was ever asked takes no argument, or one of which there are few."""
+    root = Path(keys.__file__).parent
+    texts = {path: path.read_text() for path in root.rglob("*.py")}
+    assert [
+        path for path, text in texts.items() if re.search(r"@lru_cache\b(?!\(maxsize=[\d_]+\))", text)
+    ] == []
+    endless = {name for text in texts.values() for name in re.findall(r"@cache\n *def (\w+)", text)}
+    assert endless == {
+        "_database",
+        "_source",
+        "calm_the_collector",
+        "digest",
+        "source",
+    }  # of a client, or a script
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Bounds of ten."""
+    for module, name in (
+        (claims, "LIMITS_MAX"), (names, "REMEMBERED_MAX"), (names, "WAITING_MAX"), (opened, "TROUBLED_MAX"),
+        (profile, "PROFILES_MAX"), (sharing, "TOLD_MAX"),
+    ):  # fmt: skip
+        monkeypatch.setattr(module, name, 10)
+
+
+def test_a_loop_keeps_some_profiles_the_latest_that_were_read(small):
+    """However many accounts it sends for; what it asked for is there all the same."""
+    del small
+    store = SimpleNamespace(get_many=lambda _names: {})
+    profiles = Profiles(store, Settings())
+    assert len(profiles.look_up([f"a{number}" for number in range(50)], 0)) == 50
+    profiles.look_up(["latest"], 0)
+    assert len(profiles._known) == 10
+    assert "latest" in profiles._known
+
+
+def test_a_loop_forgets_lanes_in_trouble_of_which_nothing_is_open(small):
+    """Those that count, as they have a transfer open, are remembered."""
+    del small
+    open_transfers = OpenTransfers(100, 1.0)
+    open_transfers.judge("open/mt", in_trouble=True)
+    open_transfers.begin(SimpleNamespace(), SimpleNamespace(lane="open/mt"))
+    for number in range(50):
+        open_transfers.judge(f"a{number}/mt", in_trouble=True)
+    assert len(open_transfers._troubled) <= 10
+    assert open_transfers.trouble_room() == 49
+
+
+def test_a_loop_forgets_limits_of_lanes_of_which_it_holds_nothing(small):
+    """Though it always holds something of one."""
+    del small
+    held = HeldPostbacks()
+    for number in range(50):
+        held.add(Held(f"p{number}", f"a{number}/mt", "e", 0, 0, f"a{number}", "SMS_MT", "N201", 1))
+        held.follow(f"a{number}/mt", "ok", 10)
+    for number in range(49):
+        held.take_lane(f"a{number}/mt")
+    held.forget_limits()
+    assert held._limits == {"a49/mt": 2}
+
+
+def test_a_loop_remembers_some_of_the_time_outs_that_it_was_told_of(small):
+    """The latest ones."""
+    del small
+    shared = Sharing(HeldPostbacks(), Profiles(SimpleNamespace(get_many=lambda _names: {}), Settings()), None)
+    shared.others((f"e{number}".encode(), 1 + number, b"acme") for number in range(50))
+    assert list(shared._told) == [f"e{number}" for number in range(40, 50)]
+    assert shared.told_ms == 50
+
+
+def test_of_names_some_wait_and_some_are_remembered(small, monkeypatch):
+    """What was silent goes before what is new, and that before what has answered; of each the oldest."""
+    del small
+    monkeypatch.setattr(names, "LOOKUPS_MAX", 0)  # none is begun
+    looked_up = Names()
+    for number in range(50):
+        looked_up._remember(f"silent{number}", SILENT)
+    assert list(looked_up._hope) == [f"silent{number}" for number in range(40, 50)]
+    for number in range(5):
+        looked_up._remember(f"answered{number}", ANSWERED)
+    for kind in ("answered", "silent4", "new"):
+        for number in range(5, 10) if kind == "silent4" else range(5):
+            assert looked_up.known(f"{kind}{number}") is None
+    waiting = [list(looked_up._waiting[hope]) for hope in (ANSWERED, UNKNOWN, SILENT)]
+    assert waiting == [
+        [f"answered{number}" for number in range(5)], [f"new{number}" for number in range(5)], []
+    ]  # fmt: skip
+    looked_up.give_up("new0")
+    assert "new0" not in looked_up._waiting[UNKNOWN]
+    looked_up.close()
