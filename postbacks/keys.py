@@ -18,7 +18,10 @@ key                                   type    meaning
 ``postbacks:lane:{lane}``             list    ids that wait, oldest left
 ``postbacks:pace:{lane}``             hash    claimed (ids in claims), limit (transfers allowed), failing,
                                               suspect (0/1), tag (virtual time of its next turn), held (of the
-                                              claimed, those whose POST has not begun)
+                                              claimed, those whose POST has not begun), behind (1: what waits there may
+                                              have waited for its receiver or its account's own rate)
+``postbacks:failing``                 zset    lanes whose last outcome was a failure (of some it no longer is: pace says so);
+                                              score is since when every attempt has failed
 ``postbacks:pacing``                  hash    account -> what it has of its own: weight, us between two POSTs (0: no
                                               rate), POSTs open at most (0: any number)
 ``postbacks:routes``                  hash    account -> where its postbacks go (``queue/routes.py``)
@@ -38,7 +41,7 @@ key                                   type    meaning
                                               last time; score is the virtual time of their turn
 ``postbacks:ready:suspect``           zset    lanes that may be claimed from and are new, slow or failing
 ``postbacks:turns``                   hash    trusted, suspect: virtual time of the last turn of each ring; examined: ms when
-                                              an examiner last looked
+                                              an examiner last looked; emptied: when a tick last found nothing to take in
 ``postbacks:parked``                  zset    ids that wait for a countdown; score is when it ends
 ``postbacks:quarantine``              zset    ids that were in flight when their process died; score is how they
                                               are tried: 0 or 1 with a few others, 2 alone
@@ -57,8 +60,10 @@ key                                   type    meaning
 ``postbacks:unrouted-logged:{account}``  string  stands for the minute in which no further line is logged of it
 ``postbacks:left``                    zset    accounts that are gone; score is since when; for a week
 ``postbacks:totals``                  hash    counts over all workers since the broker's data began: attempt:OUTCOME,
-                                              answer:BUCKET, answer_ms, posts, connections, dead, ticks,
-                                              late_ticks, id_taken (``delivery/tally.py``)
+                                              answer:BUCKET, answer_ms, first:GROUP:BUCKET, first_ms:GROUP,
+                                              posts, connections, dead, accepted:GROUP, skipped,
+                                              refused:REASON, put_off:REASON, ticks, late_ticks, id_taken
+                                              (``delivery/tally.py``)
 ``postbacks:accounts``                hash    account -> its settings as JSON
 ``postbacks:last-tick``               string  when a tick last finished
 ``postbacks:ticks``                   hash    version of postbacks -> when a tick of it last finished
@@ -92,6 +97,7 @@ READY_SUSPECT: Final = PREFIX + "ready:suspect"
 TURNS: Final = PREFIX + "turns"
 PARKED: Final = PREFIX + "parked"
 QUARANTINE: Final = PREFIX + "quarantine"
+FAILING: Final = PREFIX + "failing"
 PACING: Final = PREFIX + "pacing"
 ROUTES: Final = PREFIX + "routes"
 GONE: Final = PREFIX + "gone"
@@ -116,6 +122,9 @@ URL_POLICIES: Final = PREFIX + "url-policies"
 TASK_EVENTS_ON: Final = PREFIX + "task-events"
 TASK_EVENTS_METER: Final = PREFIX + "task-events:meter"
 TASK_EVENTS_LEVELS: Final = PREFIX + "task-events:levels"
+
+#: Groups that lanes are of (``catalogue/base.py``, which takes too long to import for a health check).
+GROUPS: Final = ("general", "mo", "mt", "pass")
 
 # Prefixes: scripts meet ids and lanes that their caller cannot know, so they get these as keys.
 RECORD: Final = PREFIX + "record:"

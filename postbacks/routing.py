@@ -21,6 +21,7 @@ REVOKED: Final = "revoked"
 ACCOUNT_UNUSABLE: Final = "account_unusable"
 ACCOUNT_CHANGED: Final = "account_changed"
 BROKER_AWAY: Final = "broker_unreachable"
+WORKER_STOPPED: Final = "worker_stopped"
 
 #: Each reason as a clause, for ``postbacks send``, ``ping`` and ``show`` and for errors.
 _WORDS: Final = {
@@ -37,6 +38,7 @@ _WORDS: Final = {
     ACCOUNT_CHANGED: "{account} has changed meanwhile, or cannot be used just now",
     ACCOUNT_UNUSABLE: "{account} cannot be used just now (the workers' logs say why)",
     BROKER_AWAY: "the broker was away while {account} was read",
+    WORKER_STOPPED: "its worker ended before the POST began",
 }
 
 

@@ -24,6 +24,9 @@ local results = {}
 local joined, sequences, lanes = {}, {}, {} -- of an account: its backlog, its latest number; of a lane: ids
 local parked, ended, total_bytes = {}, { [DONE] = {}, [DEAD] = {} }, 0
 local unrouted, unrouted_bytes, of_left = {}, 0, 0
+local counts = {} -- for the totals
+local emptied = tonumber(redis.call('HGET', TURNS, 'emptied') or now)
+local LATE_MS = 2500 -- ticks come every second
 local NOWHERE = { unknown_account = true, no_url = true }
 
 -- what an account's row of a hash counts, read once; written once, below
@@ -79,13 +82,17 @@ for at = FIRST, #ARGV, WIDTH do
       'sequence', sequence.now, 'attempts', 0, 'failures', 0, 'bytes', bytes, 'digest', digest,
       'own', ARGV[at + 13])
     if first_id then redis.call('HSET', record, 'first_id', first_id) end
+    if now - emptied > LATE_MS then redis.call('HSET', record, 'ready_ms', emptied) end -- it may have come just then
+    local what = (place == 'waiting' or place == 'parked') and 'accepted:' .. group or place == 'skipped' and 'skipped'
+      or place == 'dead' and result ~= -2 and 'refused:' .. (group == '' and 'unreadable' or reason)
+    if what then counts[what] = (counts[what] or 0) + 1 end
     total_bytes = total_bytes + bytes
     if place == 'waiting' then
       local lane = account .. '/' .. group
       local ids = lanes[lane] or {}
       ids[#ids + 1], lanes[lane] = id, ids
     elseif place == 'parked' then
-      redis.call('HSET', record, 'next_ms', due_ms)
+      redis.call('HSET', record, 'next_ms', due_ms, 'ready_ms', due_ms)
       parked[#parked + 1] = due_ms
       parked[#parked + 1] = id
     else
@@ -117,6 +124,7 @@ if #unrouted > 0 then
   redis.call('HINCRBY', TOTALS, 'unrouted', #unrouted / 2)
   if of_left > 0 then redis.call('HINCRBY', TOTALS, 'unrouted_of_left', of_left) end
 end
+for name, count in pairs(counts) do redis.call('HINCRBY', TOTALS, name, count) end
 redis.call('LTRIM', INTAKE, messages, -1)
 if redis.call('EXISTS', INTAKE) == 0 then
   redis.call('HDEL', INTAKE_LEASE, 'deaths', 'alone_deaths', 'alone') -- all of them are cleared

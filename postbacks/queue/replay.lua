@@ -24,7 +24,7 @@ end
 if state ~= 'dead' and state ~= 'skipped' or (group or '') == '' then return state end -- a message that is no postback has no group
 redis.call('ZREM', state == 'dead' and DEAD or DONE, id)
 if redis.call('ZREM', UNROUTED, id) == 1 then redis.call('DECRBY', UNROUTED_BYTES, bytes) end
-redis.call('HSET', record, 'state', 'waiting', 'failures', 0)
+redis.call('HSET', record, 'state', 'waiting', 'failures', 0, 'ready_ms', now)
 redis.call('HDEL', record, 'reason', 'ended_ms', 'alone_deaths', 'alone_lapses')
 redis.call('HINCRBY', BACKLOG, account, 1)
 if reason == 'poison' then
