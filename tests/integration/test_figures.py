@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner
 from events import examples
 from helpers import Rig, remove_account, set_account
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
+from promql import selectors
 
 from postbacks import keys, send_postback, send_postbacks
 from postbacks.cli import main
 from postbacks.delivery.profile import Profiles
-from postbacks.delivery.tally import FIRST_POST_BUCKETS_S
+from postbacks.delivery.tally import FIRST_POST_BUCKETS_S, SharedCounts
 from postbacks.errors import AccountsUnavailable
 from postbacks.monitor import figures
 from postbacks.monitor.metrics import SystemCollector
+from postbacks.monitor.own import WorkerCollector
 from postbacks.queue.publish import DirectProducer
 from postbacks.receiver import Answer, Receiver, dead_port
 
 EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 MO, MT = examples()["SMS_MO", "N211"], examples()["SMS_MT", "N202"]
 HOUR_S = 3600
+DEPLOY = Path(__file__).parents[2] / "deploy"
 
 
 class Page:
@@ -45,13 +51,20 @@ class Page:
 
     def read(self) -> dict[tuple[str, ...], float]:
         """Name and label values -> value."""
-        registry = CollectorRegistry()
-        registry.register(SystemCollector(self._rig.settings))
-        return {
-            (sample.name, *sample.labels.values()): sample.value
-            for family in text_string_to_metric_families(generate_latest(registry).decode())
-            for sample in family.samples
-        }
+        return {(name, *labels.values()): value for name, labels, value in self.series()}
+
+    def series(self) -> list[tuple[str, dict[str, str], float]]:
+        """Name, labels and value of each series; those of a worker's own page behind them."""
+        found = []
+        for collector in (SystemCollector(self._rig.settings), WorkerCollector(SharedCounts(1))):
+            registry = CollectorRegistry()
+            registry.register(collector)
+            found += [
+                (sample.name, sample.labels, sample.value)
+                for family in text_string_to_metric_families(generate_latest(registry).decode())
+                for sample in family.samples
+            ]
+        return found
 
     def first_posts(self, group: str = "general") -> dict[float, int]:
         """Upper end of a bucket -> first POSTs in it and in none below; empty ones are left out."""
@@ -301,3 +314,31 @@ def test_lanes_that_nobody_sends_to_any_more_are_forgotten(rig, receiver):
     rig.deliver()
     assert rig.client.zcard(keys.FAILING) < 43
     assert figures.read(rig.client, rig.settings).down == 0
+
+
+# -- who asks for the figures ----------------------------------------------------------------------
+
+
+def test_each_query_of_the_dashboard_and_of_the_alerts_finds_series(rig, page, receiver):
+    """By name, label and value: a reason, an outcome or a bucket that is misspelt would be a line at nought for ever."""
+    set_account("tiny", url=receiver.url("/bad"))
+    send_postbacks("tiny", [EVENT])
+    rig.tick()
+    rig.deliver()
+    rig.advance(2 * HOUR_S)
+    panels = json.loads((DEPLOY / "grafana" / "postbacks.json").read_text())["panels"]
+    queries = [target["expr"] for panel in panels for target in panel.get("targets", ())]
+    groups = yaml.safe_load((DEPLOY / "prometheus" / "alerts.yml").read_text())["groups"]
+    queries += [rule["expr"] for group in groups for rule in group["rules"]]
+    series = page.series()
+    empty = {
+        selector
+        for query in queries
+        for selector in selectors(query)
+        if not any(selector.selects(name, labels) for name, labels, _ in series)
+    }
+    assert empty == set()
+    assert len(queries) > 50
+    assert not selectors('a{b="c"}')
+    (misspelt,) = selectors('postbacks_waiting{failing="no"}')
+    assert not any(misspelt.selects(name, labels) for name, labels, _ in series)
