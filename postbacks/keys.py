@@ -29,8 +29,13 @@ key                                   type    meaning
                                               bound: records that wait
 ``postbacks:pace:{lane}``             hash    claimed (ids in claims), limit (transfers allowed), failing,
                                               suspect (0/1), tag (virtual time of its next turn), held (of the
-                                              claimed, those whose POST has not begun)
+                                              claimed, those whose POST has not begun), behind (1: what waits there may
+                                              have waited for its receiver or its account's own rate)
                                               bound: a day after the last of its claims has ended
+``postbacks:failing``                 zset    lanes whose last outcome was a failure (of some it no longer is: pace says so);
+                                              score is since when every attempt has failed
+                                              bound: lanes that fail, and those that did within a day or
+                                              so: each new one has another one looked at
 ``postbacks:pacing``                  hash    account -> what it has of its own: weight, us between two POSTs (0: no
                                               rate), POSTs open at most (0: any number)
                                               bound: as ``postbacks:routes``
@@ -64,7 +69,7 @@ key                                   type    meaning
 ``postbacks:ready:suspect``           zset    lanes that may be claimed from and are new, slow or failing
                                               bound: lanes that wait
 ``postbacks:turns``                   hash    trusted, suspect: virtual time of the last turn of each ring; examined: ms when
-                                              an examiner last looked
+                                              an examiner last looked; emptied: when a tick last found nothing to take in
                                               bound: these fields
 ``postbacks:parked``                  zset    ids that wait for a countdown; score is when it ends
                                               bound: records that are parked
@@ -110,9 +115,11 @@ key                                   type    meaning
 ``postbacks:left``                    zset    accounts that are gone; score is since when; for a week
                                               bound: a week, at the next removal
 ``postbacks:totals``                  hash    counts over all workers since the broker's data began: attempt:OUTCOME,
-                                              answer:BUCKET, answer_ms, posts, connections, dead, ticks,
-                                              late_ticks, id_taken (``delivery/tally.py``), backlog_full,
-                                              stubs, dead_dropped, early_done, early_dead
+                                              answer:BUCKET, answer_ms, first:GROUP:BUCKET, first_ms:GROUP,
+                                              posts, connections, dead, accepted:GROUP, skipped,
+                                              refused:REASON, put_off:REASON, ticks, late_ticks, id_taken
+                                              (``delivery/tally.py``), stubs, dead_dropped, early_done,
+                                              early_dead
                                               bound: names that the code has
 ``postbacks:accounts``                hash    account -> its settings as JSON
                                               bound: accounts that somebody has set, until they are removed
@@ -155,6 +162,7 @@ READY_SUSPECT: Final = PREFIX + "ready:suspect"
 TURNS: Final = PREFIX + "turns"
 PARKED: Final = PREFIX + "parked"
 QUARANTINE: Final = PREFIX + "quarantine"
+FAILING: Final = PREFIX + "failing"
 PACING: Final = PREFIX + "pacing"
 ROUTES: Final = PREFIX + "routes"
 GONE: Final = PREFIX + "gone"
@@ -181,6 +189,9 @@ URL_POLICIES: Final = PREFIX + "url-policies"
 TASK_EVENTS_ON: Final = PREFIX + "task-events"
 TASK_EVENTS_METER: Final = PREFIX + "task-events:meter"
 TASK_EVENTS_LEVELS: Final = PREFIX + "task-events:levels"
+
+#: Groups that lanes are of (``catalogue/base.py``, which takes too long to import for a health check).
+GROUPS: Final = ("general", "mo", "mt", "pass")
 
 # Prefixes: scripts meet ids and lanes that their caller cannot know, so they get these as keys.
 RECORD: Final = PREFIX + "record:"

@@ -21,6 +21,7 @@ REVOKED: Final = "revoked"
 ACCOUNT_UNUSABLE: Final = "account_unusable"
 ACCOUNT_CHANGED: Final = "account_changed"
 BROKER_AWAY: Final = "broker_unreachable"
+WORKER_STOPPED: Final = "worker_stopped"
 
 #: What is said instead of a stub, which nobody can send again but its application.
 STUB_WORDS: Final = "its account had too many waiting and dead, and its document was not kept; the application must send it again"
@@ -40,6 +41,7 @@ _WORDS: Final = {
     ACCOUNT_CHANGED: "{account} has changed meanwhile, or cannot be used just now",
     ACCOUNT_UNUSABLE: "{account} cannot be used just now (the workers' logs say why)",
     BROKER_AWAY: "the broker was away while {account} was read",
+    WORKER_STOPPED: "its worker ended before the POST began",
 }
 
 

@@ -231,7 +231,7 @@ class Settings(BaseSettings):
         10,
         ge=0,
         le=1000,
-        description="Accounts with the most open postbacks that the metrics name; 0 names none.",
+        description="Accounts with the most open postbacks, and that have been down for the longest, which the metrics name; 0 names none.",
     )
     health_tick_age_s: float = Field(
         10, gt=0, description="Seconds since the last finished tick past which the system is not healthy."

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Checks the alerts with promtool (Debian's package `prometheus`), which is fetched where it is missing: only the
+# Checks the alerts, and the queries of Grafana's dashboard, with promtool (Debian's package `prometheus`), which is fetched where it is missing: only the
 # package's file is unpacked below .venv, nothing is installed and no service is started.
 set -eu
 cd "$(dirname "$0")"
@@ -23,3 +23,17 @@ fi
 "$PROMTOOL" check config prometheus.yml
 "$PROMTOOL" check rules --lint=all --lint-fatal alerts.yml
 "$PROMTOOL" test rules alerts_test.yml
+
+# Each query of the dashboard as a rule of its own, as promtool reads rules alone; JSON is YAML as well.
+QUERIES=$(mktemp)
+trap 'rm -f "$QUERIES"' EXIT
+../../.venv/bin/python - >"$QUERIES" <<'END'
+import json
+
+with open("../grafana/postbacks.json") as file:
+    panels = json.load(file)["panels"]
+queries = [target["expr"].replace("$__rate_interval", "1m") for panel in panels for target in panel.get("targets", ())]
+rules = [{"record": f"query:{number}", "expr": query} for number, query in enumerate(queries)]
+print(json.dumps({"groups": [{"name": "dashboard", "rules": rules}]}))
+END
+"$PROMTOOL" check rules --lint=none "$QUERIES"

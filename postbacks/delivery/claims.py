@@ -27,6 +27,7 @@ class Claimed(NamedTuple):
         own: ``0`` where its URL is the account's, ``1`` where it is the call's own, ``2`` where its account was not known
             either; empty in a record of version 0.1.0.
         at_ms: when the attempt began, on the broker's clock.
+        waited_ms: how long the first POST had waited for us by then; -1 for any other, and where it waited for its receiver.
     """
 
     id: str
@@ -43,17 +44,18 @@ class Claimed(NamedTuple):
     version: str
     own: str
     at_ms: int
+    waited_ms: int = -1
 
     @classmethod
     def from_row(cls, lane: str, row: Sequence[Any], at_ms: int) -> Claimed:
         """Build one from a row of ``begin.lua``, or one of ``claim.lua`` without its lane and ring."""
-        postback_id, number, failures, account, origin, code, created_ms, sequence, url, xml, version, own = (
-            row
-        )
+        (
+            postback_id, number, failures, account, origin, code, created_ms, sequence, url, xml, version, own, waited_ms,
+        ) = row  # fmt: skip
         return cls(
             postback_id.decode(), lane, int(number), int(failures), account.decode(), origin.decode(),
             code.decode(), int(created_ms), int(sequence), url.decode(), xml,
-            version.decode(), own.decode(), at_ms,
+            version.decode(), own.decode(), at_ms, int(waited_ms),
         )  # fmt: skip
 
     @property

@@ -31,7 +31,7 @@ from postbacks.faults import point
 from postbacks.logs import EventLog
 from postbacks.queue.exchange import Exchange
 from postbacks.queue.scripts import Scripts
-from postbacks.routing import ACCOUNT_CHANGED, ACCOUNT_UNUSABLE, BROKER_AWAY
+from postbacks.routing import ACCOUNT_CHANGED, ACCOUNT_UNUSABLE, BROKER_AWAY, WORKER_STOPPED
 from postbacks.settings import Settings
 from postbacks.taskevents import gone, started
 from postbacks.version import new_token
@@ -93,8 +93,8 @@ class DeliveryLoop:
         self._must_leave = must_leave
         self._on_draining = on_draining
         self._token = token or new_token()
-        tally = tally or Tally(adapter)
-        self._notes = Notes(scripts, self._token, settings, decide, tally)
+        self._tally = tally or Tally(adapter)
+        self._notes = Notes(scripts, self._token, settings, decide, self._tally)
         self._linger_s = linger_s
         self._asking = Asking(settings, self._token, examines=examines)
         self._exchange = Exchange(scripts, settings.broker_timeout_s, adapter.watch)
@@ -103,6 +103,7 @@ class DeliveryLoop:
         self._max_transfers = transfers_allowed(settings)
         self._open = OpenTransfers(self._max_transfers, settings.slow_after_s)
         self._claimed: list[Claimed] = []
+        self._claimed_s = 0.0
         self._unsent = Unsent(scripts, self._token)
         self._held = HeldPostbacks()
         self._sharing = Sharing(self._held, profiles, self._notes)
@@ -276,7 +277,7 @@ class DeliveryLoop:
             self._notes.commit()
             while len(self._held):
                 self._unsent.give_back(self._held)
-            self._unsent.add((claimed.id for claimed in self._claimed), 0, "worker_stopped")
+            self._unsent.add((claimed.id for claimed in self._claimed), 0, WORKER_STOPPED)
             self._claimed.clear()
             self._unsent.postpone()
             if not self._open:
@@ -294,6 +295,7 @@ class DeliveryLoop:
     def _begin_answered(self, now_s: float, reply: list[Any]) -> bool:
         """Begin and hold what was claimed; returns whether there was work."""
         asked = self._asking.read(reply)
+        self._claimed_s = now_s
         for postback_id, lane_bytes, suspect, *rest in asked.begun:
             lane = lane_bytes.decode()
             self._open.judge(lane, in_trouble=bool(suspect))
@@ -378,9 +380,8 @@ class DeliveryLoop:
             if isinstance(error, BrokerUnreachable):
                 delay_ms, reason = LOST_BROKER_MS, BROKER_AWAY
         self._unsent.add((one.id for one in claimed if one.id not in profiles), delay_ms, reason)
-        for one in claimed:
-            if one.id not in profiles:
-                continue
+        ready = [postback for postback in claimed if postback.id in profiles]
+        for one in ready:
             try:
                 self._begin(one, profiles[one.id])
             except (ValueError, TypeError):
@@ -388,7 +389,8 @@ class DeliveryLoop:
                 # ends with this loop's.
                 log.exception("delivery.not_begun", account=one.account, id=one.id)
                 self._drain()
-        started([postback for postback in claimed if postback.id in profiles])
+        self._tally.began(ready, time.monotonic() - self._claimed_s)
+        started(ready)
         self._unsent.postpone()
 
     def _begin(self, claimed: Claimed, profile: Profile) -> None:

@@ -12,9 +12,21 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+from postbacks import keys
+from postbacks.accounts import NO_URL, UNKNOWN_ACCOUNT
 from postbacks.delivery.outcomes import OUTCOMES
+from postbacks.routing import (
+    ACCOUNT_CHANGED,
+    ACCOUNT_REMOVED,
+    ACCOUNT_UNUSABLE,
+    BACKLOG_FULL,
+    BROKER_AWAY,
+    EXPIRED,
+    WORKER_STOPPED,
+)
 
 if TYPE_CHECKING:
+    from postbacks.delivery.claims import Claimed
     from postbacks.delivery.transport import CurlAdapter
     from postbacks.ledger.record import Attempt
 
@@ -22,10 +34,17 @@ if TYPE_CHECKING:
 ANSWER_BUCKETS_S: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _BUCKETS_MS: Final = tuple(round(bound_s * 1000) for bound_s in ANSWER_BUCKETS_S)
 
-#: Names of the totals. ``attempt:``: by outcome; ``answer:``: answers by bucket, not cumulative.
+#: Upper ends, in seconds, of the buckets of the wait for a first POST: a tick comes every second.
+FIRST_POST_BUCKETS_S: Final = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0)
+_FIRST_POST_MS: Final = tuple(round(bound_s * 1000) for bound_s in FIRST_POST_BUCKETS_S)
+
+#: Names of the totals. ``attempt:``: by outcome; ``answer:``: POSTs by bucket, not cumulative, those without an answer in
+#: the last; ``first:``: first POSTs by group and by bucket of their wait.
 ATTEMPT: Final = "attempt:"
 ANSWER: Final = "answer:"
 ANSWER_MS: Final = "answer_ms"
+FIRST_POST: Final = "first:"
+FIRST_POST_MS: Final = "first_ms:"
 POSTS: Final = "posts"
 CONNECTIONS: Final = "connections"
 RENEWALS: Final = "renewals"
@@ -33,18 +52,41 @@ DEAD: Final = "dead"
 #: Counted by ``queue/tick.py``.
 TICKS: Final = "ticks"
 LATE_TICKS: Final = "late_ticks"
-#: Counted by ``queue/accept.lua``.
+#: Counted by ``queue/accept.lua``; what ends unsent later on by ``queue/_routes.lua`` and ``retire.lua`` as well.
+ACCEPTED: Final = "accepted:"
+SKIPPED: Final = "skipped"
+REFUSED: Final = "refused:"
 ID_TAKEN: Final = "id_taken"
 UNROUTED: Final = "unrouted"
 UNROUTED_OF_LEFT: Final = "unrouted_of_left"
 #: Counted by ``queue/retain.lua``.
 UNROUTED_DROPPED: Final = "unrouted_dropped"
 
+#: Counted by ``queue/postpone.lua``.
+PUT_OFF: Final = "put_off:"
+
+#: Message that is no postback, or that killed every tick which took it in alone.
+UNREADABLE_MESSAGE: Final = "unreadable"
+#: Reasons for which a postback is dead without an attempt; ``id_taken`` has a total of its own.
+REFUSALS: Final = (UNKNOWN_ACCOUNT, NO_URL, BACKLOG_FULL, EXPIRED, ACCOUNT_REMOVED, UNREADABLE_MESSAGE)
+#: Reasons for which a claimed postback is put off, no attempt counted.
+PUT_OFFS: Final = (ACCOUNT_UNUSABLE, ACCOUNT_CHANGED, BROKER_AWAY, WORKER_STOPPED)
+
+#: Group -> its names: of each bucket, and of the sum.
+_FIRST_POST_NAMES: Final = {
+    group: (
+        *(f"{FIRST_POST}{group}:{number}" for number in range(len(_FIRST_POST_MS) + 1)),
+        FIRST_POST_MS + group,
+    )
+    for group in keys.GROUPS
+}
+
 #: What one worker counts of itself, in the order of its shared memory.
 OWN_NAMES: Final = (
     *(ATTEMPT + outcome for outcome in OUTCOMES),
     *(f"{ANSWER}{number}" for number in range(len(ANSWER_BUCKETS_S) + 1)),
     ANSWER_MS,
+    *(name for names in _FIRST_POST_NAMES.values() for name in names),
     POSTS,
     CONNECTIONS,
     RENEWALS,
@@ -56,16 +98,18 @@ _PLACE_OF: Final = {name: number for number, name in enumerate(OWN_NAMES)}
 def counts_of(notes: Iterable[tuple[Attempt, object]]) -> Counter[str]:
     """Count attempts, each with the verdict on its postback (``delivered``, ``parked`` or ``dead``).
 
-    An answer's time is from the begin of the POST to its whole header; what had no answer has none. An attempt
-    that shared another one's connection made no POST.
+    An answer's time is from the begin of the POST to its whole header. A POST that had no answer took longer than any
+    bucket: left out, a receiver that never answers would look as fast as its one good answer. An attempt that shared
+    another one's connection made no POST.
     """
     counts: Counter[str] = Counter()
     for attempt, verdict in notes:
         counts[ATTEMPT + attempt.outcome] += 1
         if not attempt.shared:
             counts[POSTS] += 1
-        if attempt.status is not None:
-            counts[f"{ANSWER}{bisect_left(_BUCKETS_MS, attempt.elapsed_ms)}"] += 1
+            answered = attempt.status is not None
+            bucket = bisect_left(_BUCKETS_MS, attempt.elapsed_ms) if answered else len(_BUCKETS_MS)
+            counts[f"{ANSWER}{bucket}"] += 1
             counts[ANSWER_MS] += attempt.elapsed_ms
         if verdict == "dead":
             counts[DEAD] += 1
@@ -108,6 +152,21 @@ class Tally:
         self._row = row
         self._connections = adapter.connections
         self._renewals = adapter.renewals
+        self._first_posts: Counter[str] = Counter()
+        self._first_posts_sent: Counter[str] = Counter()
+
+    def began(self, claimed: Iterable[Claimed], since_s: float) -> None:
+        """Count first POSTs that have begun, so many seconds after they were claimed: by group and by their wait.
+
+        They leave with the next notes, whatever becomes of them: what is never answered has left all the same.
+        """
+        since_ms, counts = round(since_s * 1000), self._first_posts
+        for postback in claimed:
+            if postback.waited_ms >= 0:
+                waited_ms = postback.waited_ms + since_ms
+                names = _FIRST_POST_NAMES[postback.lane.rpartition("/")[2]]
+                counts[names[bisect_left(_FIRST_POST_MS, waited_ms)]] += 1
+                counts[names[-1]] += waited_ms
 
     def of(self, notes: Sequence[tuple[object, Attempt, Sequence[object]]]) -> Counter[str]:
         """Count a batch of the loop's notes (postback, attempt, fields of ``commit.lua``)."""
@@ -118,11 +177,17 @@ class Tally:
         renewed = self._adapter.renewals - self._renewals
         if renewed:
             counts[RENEWALS] = renewed
+        if self._first_posts:
+            self._first_posts_sent = Counter(self._first_posts)
+            counts.update(self._first_posts_sent)
         return counts
 
     def noted(self, counts: Mapping[str, int]) -> None:
-        """The batch is in the broker: its connections and renewals are not counted again."""
+        """Forget what the batch said of connections, renewals and first POSTs: it is in the broker."""
         self._connections += counts.get(CONNECTIONS, 0)
         self._renewals += counts.get(RENEWALS, 0)
+        if self._first_posts_sent:
+            self._first_posts -= self._first_posts_sent
+            self._first_posts_sent = Counter()
         if self._shared is not None:
             self._shared.add(self._row, counts)

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
     from postbacks.settings import Settings
 
-#: Groups that lanes are of (``catalogue/base.py``, which takes too long to import for a health check).
-GROUPS: Final = ("general", "mo", "mt", "pass")
+#: Seconds after which an account is down of whose lane every attempt has failed for so long.
+DOWN_AFTER_S: Final = 3600
+#: Lanes whose last POST failed that are looked at for that, the longest first.
+FAILING_MAX: Final = 1000
 #: Accounts that one call of the script looks at, about (HSCAN).
 PAGE: Final = 200
 #: Pages that one reading takes: 20,000 accounts with postbacks on their way.
@@ -78,6 +80,8 @@ class Figures:
         claimed: postbacks in claims.
         in_flight: of them those whose POST may be open.
         accounts: accounts with the most open postbacks.
+        down: how many accounts have a lane of which every attempt has failed for ``DOWN_AFTER_S``.
+        down_longest: those of them that have been for the longest, with their seconds.
         totals: ``delivery/tally.py`` says what is counted.
         used_memory_bytes: of the broker.
         max_memory_bytes: of the broker; the machine's where it has no limit.
@@ -102,6 +106,8 @@ class Figures:
     claimed: int = 0
     in_flight: int = 0
     accounts: list[tuple[str, int]] = field(default_factory=list)
+    down: int = 0
+    down_longest: list[tuple[str, float]] = field(default_factory=list)
     totals: Mapping[str, int] = field(default_factory=dict)
     used_memory_bytes: int = 0
     max_memory_bytes: int = 0
@@ -191,10 +197,12 @@ def _lanes(
     client: redis.Redis, settings: Settings, figures: Figures, deadline_s: float, clock_offset_ms: int
 ) -> int:
     """Go over the accounts that have postbacks on their way; returns the broker's time in ms."""
-    waiting = {(group, failing): Waiting(group, failing) for group in GROUPS for failing in (False, True)}
+    waiting = {
+        (group, failing): Waiting(group, failing) for group in keys.GROUPS for failing in (False, True)
+    }
     backlog: dict[str, int] = {}
     now_ms = 0
-    for page_ms, rows, accounts, claims, still in _pages(
+    for page_ms, rows, accounts, claims, still, down in _pages(
         client, settings, figures, deadline_s, clock_offset_ms
     ):
         now_ms = page_ms
@@ -214,6 +222,12 @@ def _lanes(
             figures.claimers_expired += not alive
             figures.claimed += size
             figures.in_flight += open_
+        if down:
+            figures.down = len(down)
+            figures.down_longest = [
+                (name.decode("utf-8", "replace"), (page_ms - float(since_ms)) / 1000)
+                for name, since_ms in down[: settings.metrics_top_accounts]
+            ]
     figures.waiting = list(waiting.values())
     top = heapq.nlargest(settings.metrics_top_accounts, backlog.items(), key=lambda item: (item[1], item[0]))
     figures.accounts = [(name, count) for name, count in top if count > 0]
@@ -222,7 +236,7 @@ def _lanes(
 
 def _pages(
     client: redis.Redis, settings: Settings, figures: Figures, deadline_s: float, clock_offset_ms: int
-) -> Iterator[tuple[int, Sequence[Any], Sequence[Any], Sequence[Any], int]]:
+) -> Iterator[tuple[int, Sequence[Any], Sequence[Any], Sequence[Any], int, Sequence[Any]]]:
     cursor = b"0"
     for _ in range(PAGES_MAX):
         arguments = (
@@ -231,12 +245,14 @@ def _pages(
             PAGE,
             int(settings.retry_countdown_s * 1000),
             COUNT_MAX,
-            *GROUPS,
+            DOWN_AFTER_S * 1000,
+            FAILING_MAX,
+            *keys.GROUPS,
         )
         # Read-only, so that a user who may only read can ask; to run it by its digest would need a right to load it.
-        reply: Any = client.eval_ro(_source(), len(KEYS), *KEYS, *arguments)
-        now_ms, cursor, rows, accounts, claims, still = reply
-        yield now_ms, rows, accounts, claims, still
+        reply: Any = client.eval_ro(_source(), len(KEYS) + 1, *KEYS, keys.FAILING, *arguments)
+        now_ms, cursor, rows, accounts, claims, still, down = reply
+        yield now_ms, rows, accounts, claims, still, down
         if cursor == b"0":
             return
         if time.monotonic() >= deadline_s:

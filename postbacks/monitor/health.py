@@ -30,6 +30,7 @@ class Health:
         failing_waiting: of them those of lanes whose last POST failed.
         longest_failing_lane: name of the longest of these lanes; empty where none waits.
         claimers: delivering loops at work.
+        down: accounts with a lane of which every attempt has failed for an hour, the longest first, with their seconds.
         faults: what is wrong, a sentence each.
     """
 
@@ -42,13 +43,16 @@ class Health:
     longest_failing_lane: str
     claimers: int | None
     faults: tuple[str, ...]
+    down: tuple[tuple[str, float], ...] = ()
 
     @property
     def line(self) -> str:
         """The judgement in one line."""
         if not self.ok:
             return "not well: " + " ".join(self.faults)
-        return f"well: the last tick finished {self.tick_age_s or 0:.1f} s ago, {self._waiting_words}"
+        words = f"well: the last tick finished {self.tick_age_s or 0:.1f} s ago, {self._waiting_words}"
+        down = ", ".join(f"{account} {seconds / 3600:.1f} h" for account, seconds in self.down)
+        return f"{words}; every attempt has failed: {down}" if down else words
 
     @property
     def _waiting_words(self) -> str:
@@ -73,6 +77,7 @@ class Health:
             "failing_waiting": self.failing_waiting,
             "longest_failing_lane": self.longest_failing_lane or None,
             "claimers": self.claimers,
+            "down": {account: round(seconds) for account, seconds in self.down},
             "faults": list(self.faults),
         }
 
@@ -120,6 +125,7 @@ def judge(
         found.longest_failing_lane,
         found.claimers,
         tuple(faults),
+        tuple(found.down_longest),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -15,6 +16,7 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.registry import Collector
 
+from postbacks import keys
 from postbacks.broker import client_for
 from postbacks.delivery import tally
 from postbacks.delivery.outcomes import OUTCOMES
@@ -22,6 +24,7 @@ from postbacks.errors import BrokerError
 from postbacks.logs import EventLog
 from postbacks.monitor import figures
 from postbacks.monitor.health import within
+from postbacks.version import VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,21 +55,54 @@ def counter(name: str, what: str, value: float) -> CounterMetricFamily:
     return family
 
 
+def by_label(name: str, what: str, label: str, values: Mapping[str, int]) -> CounterMetricFamily:
+    """Return a counter with one label."""
+    family = CounterMetricFamily(name, what, labels=[label])
+    for value, count in values.items():
+        family.add_metric([value], count)
+    return family
+
+
+def build_info() -> GaugeMetricFamily:
+    """Return which version serves a page, on which Python."""
+    family = GaugeMetricFamily(
+        "postbacks_build_info", "The version that serves this page.", labels=["version", "python"]
+    )
+    family.add_metric([VERSION, platform.python_version()], 1)
+    return family
+
+
+def _buckets(totals: Mapping[str, int], name: str, bounds_s: tuple[float, ...]) -> list[tuple[str, float]]:
+    """Add up the buckets of a histogram, as Prometheus has them: each with all that is below."""
+    so_far, buckets = 0, []
+    for number, bound in enumerate([*map(str, bounds_s), "+Inf"]):
+        so_far += totals.get(f"{name}{number}", 0)
+        buckets.append((bound, float(so_far)))
+    return buckets
+
+
 def attempts(prefix: str, totals: Mapping[str, int], of_whom: str) -> Iterator[Metric]:
-    """Return what is counted of attempts: by outcome, answer times, POSTs, the connections opened for them, renewals."""
+    """Return what is counted of attempts: outcomes, answer times, waits, POSTs and their connections, renewals."""
     family = CounterMetricFamily(f"{prefix}_attempts", f"Attempts by outcome, {of_whom}.", labels=["outcome"])
     for outcome in OUTCOMES:
         family.add_metric([outcome], totals.get(tally.ATTEMPT + outcome, 0))
     yield family
     answers = HistogramMetricFamily(
-        f"{prefix}_answer_seconds", f"From the begin of a POST to the whole header of its answer, {of_whom}."
+        f"{prefix}_answer_seconds",
+        f"From the begin of a POST to the whole header of its answer, {of_whom}; +Inf alone where none came.",
     )
-    so_far, buckets = 0, []
-    for number, bound in enumerate([*map(str, tally.ANSWER_BUCKETS_S), "+Inf"]):
-        so_far += totals.get(f"{tally.ANSWER}{number}", 0)
-        buckets.append((bound, so_far))
+    buckets = _buckets(totals, tally.ANSWER, tally.ANSWER_BUCKETS_S)
     answers.add_metric([], buckets, sum_value=totals.get(tally.ANSWER_MS, 0) / 1000)
     yield answers
+    first_posts = HistogramMetricFamily(
+        f"{prefix}_first_post_seconds",
+        f"From acceptance to the begin of the first POST, for receivers that work, {of_whom}.",
+        labels=["group"],
+    )
+    for group in keys.GROUPS:
+        buckets = _buckets(totals, f"{tally.FIRST_POST}{group}:", tally.FIRST_POST_BUCKETS_S)
+        first_posts.add_metric([group], buckets, sum_value=totals.get(tally.FIRST_POST_MS + group, 0) / 1000)
+    yield first_posts
     yield counter(
         f"{prefix}_posts", f"Attempts that were POSTs of their own, {of_whom}.", totals.get(tally.POSTS, 0)
     )
@@ -82,7 +118,7 @@ def attempts(prefix: str, totals: Mapping[str, int], of_whom: str) -> Iterator[M
     )
     yield counter(
         f"{prefix}_given_up",
-        f"Postbacks given up after their last resend, {of_whom}.",
+        f"Postbacks given up after their last resend, or as poison, {of_whom}.",
         totals.get(tally.DEAD, 0),
     )
 
@@ -101,8 +137,9 @@ class SystemCollector(Collector):
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """Return the figures; where the broker does not answer in time, only that."""
+        """Return the figures; where the broker does not answer in time, only that and the version."""
         found = self._fresh()
+        yield build_info()
         yield gauge("postbacks_broker_up", "Whether the broker could be asked.", found is not None)
         if found is not None:
             yield from _system(found, self._settings)
@@ -185,6 +222,30 @@ def _system(found: Figures, settings: Settings) -> Iterator[Metric]:
         "Ticks that finished more than 2.5 s after the one before.",
         found.totals.get(tally.LATE_TICKS, 0),
     )
+    yield by_label(
+        "postbacks_accepted",
+        "Postbacks taken in that are to be sent, by group.",
+        "group",
+        {group: found.totals.get(tally.ACCEPTED + group, 0) for group in keys.GROUPS},
+    )
+    yield counter(
+        "postbacks_skipped",
+        "Postbacks that ended as their account has switched their origin off.",
+        found.totals.get(tally.SKIPPED, 0),
+    )
+    refused = {reason: found.totals.get(tally.REFUSED + reason, 0) for reason in tally.REFUSALS}
+    yield by_label(
+        "postbacks_refused",
+        "Postbacks that are dead without an attempt, by reason.",
+        "reason",
+        refused | {tally.ID_TAKEN: found.totals.get(tally.ID_TAKEN, 0)},
+    )
+    yield by_label(
+        "postbacks_put_off",
+        "Times that a claimed postback was put off before its POST, no attempt counted, by reason.",
+        "reason",
+        {reason: found.totals.get(tally.PUT_OFF + reason, 0) for reason in tally.PUT_OFFS},
+    )
     yield counter(
         "postbacks_ids_taken",
         "Postbacks kept as dead because another one had their id.",
@@ -226,6 +287,19 @@ def _system(found: Figures, settings: Settings) -> Iterator[Metric]:
     for name, count in found.accounts:
         accounts.add_metric([name], count)
     yield accounts
+    yield gauge(
+        "postbacks_accounts_down",
+        "Accounts with a lane of which every attempt has failed for an hour.",
+        found.down,
+    )
+    down = GaugeMetricFamily(
+        "postbacks_account_down_seconds",
+        "Since when every attempt of a lane of theirs has failed, of those that have been down for the longest.",
+        labels=["account"],
+    )
+    for name, seconds in found.down_longest:
+        down.add_metric([name], seconds)
+    yield down
     yield gauge(
         "postbacks_scrape_complete",
         "0 where more accounts have postbacks than are looked at.",

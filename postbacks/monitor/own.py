@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from postbacks.monitor.metrics import attempts, counter, gauge
+from postbacks.monitor.metrics import attempts, build_info, counter, gauge
 
 if TYPE_CHECKING:
     from postbacks.delivery.tally import SharedCounts
@@ -49,6 +49,7 @@ class WorkerCollector(Collector):
                 processes += 1
             except OSError:
                 continue  # it has just ended, or this system has no /proc
+        yield build_info()
         yield counter("postbacks_worker_cpu_seconds", "CPU time of this worker and its children.", cpu_s)
         yield gauge("postbacks_worker_memory_bytes", "Resident memory of them together.", memory_bytes)
         yield gauge("postbacks_worker_open_files", "File descriptors of them together.", open_files)

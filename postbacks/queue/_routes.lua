@@ -45,7 +45,8 @@ local function stands_still(route, lane)
   return redis.call('ZADD', ASIDE, 'NX', now + STILL_MS, lane) == 1 and math.abs(now - route.since) >= STILL_MS / 2
 end
 
--- a postback that waits ends here, as its account wants it no more or has nowhere to send it to
+-- a postback that waits ends here, as its account wants it no more or has nowhere to send it to; KEYS[last] are the totals
 local function end_unsent(id, account, state, reason)
+  redis.call('HINCRBY', KEYS[#KEYS], state == 'skipped' and 'skipped' or 'refused:' .. reason, 1)
   finish(id, account, state, reason, state == 'dead' and DEAD or DONE)
 end

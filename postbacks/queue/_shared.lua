@@ -27,14 +27,15 @@ local function account_of(lane)
 end
 
 -- pace of a lane: how many ids are in claims, how many transfers it may have open, whether its last
--- outcome was a failure, whether it shares the suspects' half, the virtual time of its turn, and how
--- many of its claimed ids are only held.
+-- outcome was a failure, whether it shares the suspects' half, the virtual time of its turn, how
+-- many of its claimed ids are only held, and whether what waits there may have waited for its receiver.
 -- A lane nobody knows yet starts with one transfer, as a suspect.
 local function pace_of(lane)
-  local f = redis.call('HMGET', PACE .. lane, 'claimed', 'limit', 'failing', 'suspect', 'tag', 'held')
+  local f = redis.call('HMGET', PACE .. lane, 'claimed', 'limit', 'failing', 'suspect', 'tag', 'held', 'behind')
   return {
     claimed = tonumber(f[1] or 0), limit = tonumber(f[2] or 1), failing = f[3] == '1',
     suspect = f[4] ~= '0', tag = tonumber(f[5] or 0), held = tonumber(f[6] or 0),
+    behind = f[7] == '1',
   }
 end
 

@@ -29,9 +29,12 @@ if redis.call('HGET', INTAKE_LEASE, 'token') ~= token then return false end
 local results = {}
 local joined, sequences = {}, {} -- of an account: its backlog, its latest number
 local lanes, open = {}, {} -- of a lane: ids, units
-local dead_bytes, full, stubs = {}, 0, 0
+local dead_bytes, stubs = {}, 0
 local parked, ended, total_bytes = {}, { [DONE] = {}, [DEAD] = {} }, 0
 local unrouted, unrouted_bytes, of_left = {}, 0, 0
+local counts = {} -- for the totals
+local emptied = tonumber(redis.call('HGET', TURNS, 'emptied') or now)
+local LATE_MS = 2500 -- ticks come every second
 local NOWHERE = { unknown_account = true, no_url = true }
 
 -- what an account's row of a hash counts, read once; written once, below
@@ -103,7 +106,7 @@ for at = FIRST, #ARGV, WIDTH do
       local backlog = counted(joined, BACKLOG, account)
       local of_group = units_of(account .. '/' .. group, backlog)
       if of_group.now + units > units_max then
-        place, reason, result, full = 'dead', 'backlog_full', -1, full + 1
+        place, reason, result = 'dead', 'backlog_full', -1
         if bytes_of_dead(account) + bytes > documents_max then result, bytes, stubs = -3, stub_bytes, stubs + 1 end
       else
         backlog.now, of_group.now = backlog.now + 1, of_group.now + units
@@ -123,13 +126,17 @@ for at = FIRST, #ARGV, WIDTH do
       if units > 1 then redis.call('HSET', record, 'units', units) end
     end
     if first_id then redis.call('HSET', record, 'first_id', first_id) end
+    if now - emptied > LATE_MS and result ~= -3 then redis.call('HSET', record, 'ready_ms', emptied) end -- it may have come just then
+    local what = (place == 'waiting' or place == 'parked') and 'accepted:' .. group or place == 'skipped' and 'skipped'
+      or place == 'dead' and result ~= -2 and 'refused:' .. (group == '' and 'unreadable' or reason)
+    if what then counts[what] = (counts[what] or 0) + 1 end
     total_bytes = total_bytes + bytes
     if place == 'waiting' then
       local lane = account .. '/' .. group
       local ids = lanes[lane] or {}
       ids[#ids + 1], lanes[lane] = id, ids
     elseif place == 'parked' then
-      redis.call('HSET', record, 'next_ms', due_ms)
+      redis.call('HSET', record, 'next_ms', due_ms, 'ready_ms', due_ms)
       parked[#parked + 1] = due_ms
       parked[#parked + 1] = id
     else
@@ -172,8 +179,8 @@ if #unrouted > 0 then
   redis.call('HINCRBY', TOTALS, 'unrouted', #unrouted / 2)
   if of_left > 0 then redis.call('HINCRBY', TOTALS, 'unrouted_of_left', of_left) end
 end
-if full > 0 then redis.call('HINCRBY', TOTALS, 'backlog_full', full) end
 if stubs > 0 then redis.call('HINCRBY', TOTALS, 'stubs', stubs) end
+for name, count in pairs(counts) do redis.call('HINCRBY', TOTALS, name, count) end
 redis.call('LTRIM', INTAKE, messages, -1)
 if redis.call('EXISTS', INTAKE) == 0 then
   redis.call('HDEL', INTAKE_LEASE, 'deaths', 'alone_deaths', 'alone') -- all of them are cleared

@@ -4,7 +4,7 @@
 -- ARGV[2] token   ARGV[3] POSTs that an endpoint may have open, 0 for any number
 -- ARGV[4] ms of the latest POST without a connection that the loop knows of   ARGV[5..] ids
 -- Returns {now, rows, later, full, tried, moved}: rows as claim's begun rows without lane and suspect: {id, number, failures,
---   account, origin, code, created_ms, sequence, url, xml, version, own}; later: ids that stay held, as their account or
+--   account, origin, code, created_ms, sequence, url, xml, version, own, waited_ms}; later: ids that stay held, as their account or
 --   endpoint has no room for them yet; full: the endpoints that had none; tried: {endpoint, ms, account} of the
 --   last POST without a connection in time, where none has been made since; moved: ids that stay held and are to go back to their
 --   lanes, as their account sends elsewhere now, wants them no more, or stands still. An id that is no longer claimed is in
@@ -68,7 +68,7 @@ for i = 5, #ARGV do
         redis.call('HSET', record, 'url', url)
         r[8] = url
       end
-      rows[#rows + 1] = { id, number, r[2], r[3], r[4], r[5], r[6], r[7], r[8], r[9], version, r[12] or '' }
+      rows[#rows + 1] = { id, number, r[2], r[3], r[4], r[5], r[6], r[7], r[8], r[9], version, r[12] or '', -1 }
     end
   end
 end

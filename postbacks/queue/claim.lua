@@ -5,17 +5,18 @@
 -- a lane may have no more transfers than a 64th of what is still free (the dynamic threshold of
 -- shared-memory switches, Choudhury and Hahne 1998).
 --
+-- KEYS[last]  hash  totals of all workers
 -- ARGV[2] token   ARGV[3] lease, ms   ARGV[4] transfers to begin at most
 -- ARGV[5] of them for suspects at most   ARGV[6] transfers that the caller has free
 -- ARGV[7] ids held at most   ARGV[8] ids held a failing lane at most
 -- ARGV[9] POSTs that an endpoint may have open, 0 for any number   ARGV[10] weights of groups: 'general=1 mt=0'
 -- ARGV[11..] lanes that have become slow since the last call
 -- Returns {now, begun, held, again_ms, ended, still}: begun rows {id, lane, suspect, number, failures, account, origin, code,
---   created_ms, sequence, url, xml, version of its account's row, own}, held rows {id, lane, endpoint, attempts, failures, account,
+--   created_ms, sequence, url, xml, version of its account's row, own, waited_ms}, held rows {id, lane, endpoint, attempts, failures, account,
 --   origin, code}; again_ms until the first lane that waits for its rate or for room may go on, or, where few loops
 --   claim, the first parked postback is due, whichever is first; -1 without either; ended rows {id, account, origin, code, state,
 --   reason} of what its account wants no more or has no URL for; still: accounts whose lanes were put aside as they
---   stand still, to be looked up.
+--   stand still, to be looked up. waited_ms: how long a first POST has waited for us, -1 where that cannot be said.
 -- Atomic: an id is in its lane or in the claims.
 local token, lease_ms, at_most, suspects_max = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local free, held_max, held_per_lane = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
@@ -39,7 +40,7 @@ redis.call('ZADD', CLAIMERS, now + lease_ms, token)
 for i = 11, #ARGV do
   local lane = ARGV[i]
   if redis.call('HGET', PACE .. lane, 'suspect') == '0' then
-    redis.call('HSET', PACE .. lane, 'suspect', 1, 'tag', 0)
+    redis.call('HSET', PACE .. lane, 'suspect', 1, 'tag', 0, 'behind', 1)
     if redis.call('ZREM', TRUSTED, lane) == 1 then make_ready(lane) end
   end
 end
@@ -143,10 +144,25 @@ local function aim(id, account, origin, code, route, group, url, endpoint, own)
   return to and at, to
 end
 
+-- How long a postback could have been sent whose first POST begins: since it was accepted, or since the time that its
+-- record says instead. What waits for its receiver, or for its account's own rate, tells nothing of us.
+local function waited_ms(number, pace, created_ms, ready_ms)
+  if number > 1 or pace.behind or pace.failing then return -1 end
+  return math.max(0, now - (ready_ms or created_ms))
+end
+
+-- what waits in a lane now may have waited for others than us, until the lane has been emptied
+local function fall_behind(lane, pace)
+  if pace.behind then return end
+  pace.behind = true
+  redis.call('HSET', PACE .. lane, 'behind', 1)
+  if pace.claimed == 0 then redis.call('EXPIRE', PACE .. lane, 86400) end
+end
+
 local function begin(id, lane, pace, route, group)
   local record = RECORD .. id
   local r = redis.call('HMGET', record, 'state', 'attempts', 'failures', 'account', 'origin', 'code',
-    'created_ms', 'sequence', 'url', 'xml', 'endpoint', 'own')
+    'created_ms', 'sequence', 'url', 'xml', 'endpoint', 'own', 'ready_ms')
   if r[1] ~= 'waiting' then return 0 end
   local endpoint, url = aim(id, r[4], r[5], r[6], route, group, r[9], r[11], r[12])
   if not endpoint then return 0 end
@@ -158,7 +174,7 @@ local function begin(id, lane, pace, route, group)
   entered[#entered + 1] = id
   entered[#entered + 1] = 1
   begun[#begun + 1] = { id, lane, pace.suspect and 1 or 0, number, r[3], r[4], r[5], r[6], r[7], r[8], url, r[10],
-    route and route.version or '', r[12] or '' }
+    route and route.version or '', r[12] or '', waited_ms(number, pace, r[7], r[13]) }
   return 1
 end
 
@@ -203,9 +219,12 @@ local function serve(ring, name, room)
       if route and route.still then
         open, stopped = 0, true
         if stands_still(route, lane) then still[#still + 1] = account end
+        fall_behind(lane, pace)
       elseif gate and open > 0 then
+        local wanted = open
         open = let_through(gate, lane, open, need or 0)
         stopped = open == 0
+        if open < wanted then fall_behind(lane, pace) end
       end
       local cost = cost_of(account, group, gate, lanes)
       local taken, popped = 0, math.max(0, open)
@@ -229,6 +248,7 @@ local function serve(ring, name, room)
         end
         if gate then pass(gate, taken) end
         if keep > 0 then
+          fall_behind(lane, pace)
           local before = #held
           for _, id in ipairs(redis.call('LPOP', LANE .. lane, keep)) do taken = taken + hold(id, lane, route, group) end
           redis.call('HSET', PACE .. lane, 'held', pace.held + #held - before)
@@ -239,6 +259,9 @@ local function serve(ring, name, room)
           pace.claimed, turn = pace.claimed + taken, tag
           redis.call('HSET', PACE .. lane, 'claimed', pace.claimed, 'tag', tag + math.max(1, taken) * cost)
         end
+      end
+      if pace.behind and not pace.failing and not stopped and waiting <= popped and pace.held == 0 then
+        redis.call('HDEL', PACE .. lane, 'behind')
       end
       if stopped then
         -- it comes back by itself

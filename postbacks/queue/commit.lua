@@ -6,6 +6,7 @@
 -- ARGV[6..] eight a postback: id, lane, verdict (delivered | parked | dead), attempt number,
 --   attempt as JSON, countdown in ms, mood (ok | slow | failed |
 --   shared: failed as well, and its own POST has not begun), reason
+-- KEYS[last but one]  zset  lanes whose last outcome was a failure, by when that began
 -- KEYS[last]  hash  totals of all workers
 -- ARGV[last] what this batch adds to the totals, as a JSON object of name and number
 -- Returns one row a postback {state or '', next_ms or 0}; '' means that the claim was lost, 'waiting' that the time-out
@@ -14,7 +15,7 @@ local token, lease_ms, limit_max, forget_s = ARGV[2], tonumber(ARGV[3]), tonumbe
 local claims = CLAIMS .. token
 local WIDTH, FIRST = 8, 6
 local results, lanes, gone = {}, {}, leaving()
-local TOTALS = KEYS[#KEYS]
+local FAILING, TOTALS = KEYS[#KEYS - 1], KEYS[#KEYS]
 local settled, ended, left, moved = {}, { [DONE] = {}, [DEAD] = {} }, {}, {}
 
 if redis.call('ZSCORE', CLAIMERS, token) then redis.call('ZADD', CLAIMERS, now + lease_ms, token) end
@@ -120,6 +121,7 @@ local turns = redis.call('HMGET', TURNS, 'trusted', 'suspect')
 for lane, tally in pairs(lanes) do
   local pace = pace_of(lane)
   local failing, suspect = tally.mood == 'failed', tally.mood ~= 'ok'
+  local was_failing, was_suspect = pace.failing, pace.suspect
   if suspect ~= pace.suspect then -- the other ring has a time of its own
     redis.call('ZREM', pace.suspect and SUSPECT or TRUSTED, lane)
     pace.tag = 0
@@ -133,6 +135,17 @@ for lane, tally in pairs(lanes) do
   end
   redis.call('HSET', PACE .. lane, 'claimed', pace.claimed, 'limit', pace.limit,
     'failing', failing and 1 or 0, 'suspect', suspect and 1 or 0, 'tag', pace.tag)
+  if suspect and not pace.behind then redis.call('HSET', PACE .. lane, 'behind', 1) end
+  if failing then
+    redis.call('ZADD', FAILING, was_failing and 'NX' or 'CH', now, lane)
+    if not was_failing then -- nobody sends to some of the others any more, and their paces are forgotten
+      local at = clock[2] % redis.call('ZCARD', FAILING)
+      local other = redis.call('ZRANGE', FAILING, at, at)[1]
+      if redis.call('HGET', PACE .. other, 'failing') ~= '1' then redis.call('ZREM', FAILING, other) end
+    end
+  elseif was_suspect then
+    redis.call('ZREM', FAILING, lane)
+  end
   if pace.claimed == 0 then redis.call('EXPIRE', PACE .. lane, forget_s) end
   make_ready(lane, pace, turns)
 end

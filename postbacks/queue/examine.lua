@@ -2,6 +2,7 @@
 -- to be tried alone while the examiner has nothing else in flight. One whose account or endpoint has no room
 -- waits; of an account's rate it takes the next POST before its lanes can.
 --
+-- KEYS[last]  hash  totals of all workers
 -- ARGV[2] token   ARGV[3] lease, ms   ARGV[4] postbacks that are a few
 -- ARGV[5] POSTs that an endpoint may have open, 0 for any number
 -- ARGV[6] ms for which what waits for an account that is gone is kept
@@ -60,7 +61,7 @@ local function begin(id, how)
   redis.call('HINCRBY', PACE .. lane, 'claimed', 1)
   redis.call('PERSIST', PACE .. lane) -- what counts claims is not forgotten while there are any
   begun[#begun + 1] = { id, lane, 1, number, r[3], r[4], r[5], r[6], r[7], r[8], url, r[10],
-    route and route.version or '', r[13] or '' }
+    route and route.version or '', r[13] or '', -1 }
   return 1
 end
 

@@ -1,11 +1,12 @@
 -- postpone: claimed postbacks whose POST has not been made, though their attempt was counted, are parked
 -- for a while; the attempt is taken back. For an account that cannot be sent for just now.
 --
+-- KEYS[last]  hash  totals of all workers
 -- ARGV[2] token   ARGV[3] ms until it is tried again   ARGV[4] reason   ARGV[5..] ids
 -- Returns how many were parked.
 local token, delay_ms, reason = ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local claims = CLAIMS .. token
-local parked, touched, gone = 0, {}, leaving()
+local parked, put_off, touched, gone = 0, 0, {}, leaving()
 for i = 5, #ARGV do
   local id = ARGV[i]
   if redis.call('HDEL', claims, id) == 1 then
@@ -18,6 +19,7 @@ for i = 5, #ARGV do
     else
       redis.call('HSET', record, 'state', 'parked', 'next_ms', now + delay_ms, 'reason', reason)
       redis.call('ZADD', PARKED, now + delay_ms, id)
+      put_off = put_off + 1
     end
     unclaim(lane)
     gone.note(id, r[1], r[4])
@@ -27,4 +29,5 @@ for i = 5, #ARGV do
 end
 for lane in pairs(touched) do make_ready(lane) end
 gone.finish()
+if put_off > 0 then redis.call('HINCRBY', KEYS[#KEYS], 'put_off:' .. reason, put_off) end
 return parked

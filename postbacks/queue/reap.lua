@@ -64,7 +64,10 @@ local function suspect(orphan)
     count, most = redis.call('HINCRBY', record, 'alone_lapses', 1), lapses_max
     note_unknown(orphan, 'its lease ran out while it was sent alone: ' .. count .. ' of ' .. most)
   end
-  if count >= most then return finish(orphan.id, orphan.account, 'dead', 'poison', DEAD) end
+  if count >= most then
+    redis.call('HINCRBY', KEYS[#KEYS], 'dead', 1)
+    return finish(orphan.id, orphan.account, 'dead', 'poison', DEAD)
+  end
   redis.call('HSET', record, 'state', 'parked', 'next_ms', now + pause_ms)
   redis.call('ZADD', PARKED, now + pause_ms, orphan.id)
 end

@@ -27,7 +27,7 @@ local lane = account .. '/' .. group
 leave_dead(account, id, bytes)
 redis.call('ZREM', state == 'dead' and DEAD or DONE, id)
 if redis.call('ZREM', UNROUTED, id) == 1 then redis.call('DECRBY', UNROUTED_BYTES, bytes) end
-redis.call('HSET', record, 'state', 'waiting', 'failures', 0)
+redis.call('HSET', record, 'state', 'waiting', 'failures', 0, 'ready_ms', now)
 redis.call('HDEL', record, 'reason', 'ended_ms', 'alone_deaths', 'alone_lapses')
 redis.call('HINCRBY', BACKLOG, account, 1)
 redis.call('HINCRBY', OPEN, lane, tonumber(r[7] or 1))

@@ -157,12 +157,12 @@ def claim_call(
 ) -> Call:
     """What ``Scripts.claim`` runs."""
     limits = (at_most, suspects_max, free, held_max, held_per_lane, endpoint_max, weights)
-    return Call("claim", (token, lease_ms, *limits, *slow_lanes))
+    return Call("claim", (token, lease_ms, *limits, *slow_lanes), (keys.TOTALS,))
 
 
 def examine_call(token: str, lease_ms: int, endpoint_max: int = 0, keep_ms: int = 3_600_000) -> Call:
     """What ``Scripts.examine`` runs."""
-    return Call("examine", (token, lease_ms, FEW, endpoint_max, keep_ms))
+    return Call("examine", (token, lease_ms, FEW, endpoint_max, keep_ms), (keys.TOTALS,))
 
 
 def commit_call(
@@ -174,7 +174,8 @@ def commit_call(
     totals: Mapping[str, int] = {},
 ) -> Call:
     """What ``Scripts.commit`` runs."""
-    return Call("commit", (token, lease_ms, limit_max, forget_s, *fields, json.dumps(totals)), (keys.TOTALS,))
+    arguments = (token, lease_ms, limit_max, forget_s, *fields, json.dumps(totals))
+    return Call("commit", arguments, (keys.FAILING, keys.TOTALS))
 
 
 class Scripts:
@@ -306,7 +307,7 @@ class Scripts:
 
     def retire(self, at_most: int) -> tuple[int, list[str]]:
         """End what waits for accounts that are gone; returns how many have ended, and whose they were."""
-        ended, accounts = self.run("retire", (at_most,))
+        ended, accounts = self.run("retire", (at_most,), more_keys=(keys.FAILING, keys.TOTALS))
         return ended, [account.decode() for account in accounts]
 
     def commit(self, *given: Any, **more: Any) -> list[list[Any]]:
@@ -324,7 +325,7 @@ class Scripts:
 
     def postpone(self, token: str, delay_ms: int, reason: str, ids: Iterable[str]) -> int:
         """Park claimed ids whose POST was not made, their attempt taken back; returns how many."""
-        return int(self.run("postpone", (token, delay_ms, reason, *ids)))
+        return int(self.run("postpone", (token, delay_ms, reason, *ids), more_keys=(keys.TOTALS,)))
 
     def renew(self, token: str, lease_ms: int) -> bool:
         """Keep a lease; False if it was lost."""

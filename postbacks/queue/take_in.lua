@@ -37,5 +37,7 @@ for i = 33, #KEYS do
     room = room - 1
   end
 end
+-- what comes from now on has waited for no longer than since now (accept.lua)
+if #messages == 0 and at_most > 0 then redis.call('HSET', TURNS, 'emptied', now) end
 local at_once = deaths == 0 and 0 or deaths == 1 and few or 1
 return { at_once, alone_deaths, messages }

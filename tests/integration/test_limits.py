@@ -65,7 +65,7 @@ def test_each_group_of_an_account_has_a_limit_of_its_own(rig, caplog):
         assert "intake.backlog_full" in caplog.text
         assert "account=acme" in caplog.text
         assert "postbacks=3" in caplog.text
-        assert rig.client.hget(keys.TOTALS, "backlog_full") == b"3"
+        assert rig.client.hget(keys.TOTALS, "refused:backlog_full") == b"3"
         check_places(rig.client)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import platform
 import re
 import socket
 import subprocess
@@ -28,6 +29,7 @@ from postbacks.monitor.health import judge
 from postbacks.monitor.metrics import SystemCollector
 from postbacks.monitor.server import MonitorServer
 from postbacks.receiver import Answer, Receiver, dead_port
+from postbacks.version import VERSION
 
 DOCS = (Path(__file__).parents[2] / "docs" / "monitoring.md").read_text()
 SECRETS = ("words that nobody may read", "hunter2", "tokenvalue")
@@ -196,6 +198,11 @@ def check_figures(watched: Watched) -> None:
     assert seen["postbacks_answer_seconds_bucket", "+Inf"] == 26
     assert 1 <= seen["postbacks_connections_opened_total",] < 26
     assert seen["postbacks_given_up_total",] == 3
+    assert seen["postbacks_accepted_total", "general"] == 20
+    assert seen["postbacks_accepted_total", "mo"] == 3
+    assert seen["postbacks_refused_total", "unreadable"] == 1
+    assert seen["postbacks_first_post_seconds_count", "general"] == 20
+    assert seen["postbacks_build_info", platform.python_version(), VERSION] == 1
     assert (seen["postbacks_dead",], seen["postbacks_done",]) == (4, 20)
     assert (seen["postbacks_parked",], seen["postbacks_claimed",], seen["postbacks_not_taken_in",]) == (
         0,
@@ -456,7 +463,9 @@ def test_a_broker_that_hangs_or_is_gone_is_told_in_bounded_time():
         assert took_s < 5
         assert done.returncode == 1
         assert re.fullmatch(r"not well: The broker at \S+ does not answer .*\n", done.stdout)
-        assert samples(text) == {("postbacks_broker_up",): 0}
+        seen = samples(text)
+        assert seen.pop(("postbacks_broker_up",)) == 0
+        assert [name for name, *_ in seen] == ["postbacks_build_info"]
     with environment(POSTBACKS_BROKER_URL=broker.url):
         assert health("--json").exit_code == 1
 
