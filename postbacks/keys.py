@@ -64,6 +64,11 @@ key                                   type    meaning
 ``postbacks:ticks``                   hash    version of postbacks -> when a tick of it last finished
 ``postbacks:url-policies``            zset    which networks, ports and schemes a worker sends to (JSON); score is when a worker
                                               last said so; what is older than a minute is dropped
+``postbacks:workers``                 zset    worker processes (seconds after which one counts as gone, a token, the version,
+                                              the node name); score is when it last gave a sign of life, negative if
+                                              it has ended in order; what is silent for ten minutes is dropped
+``postbacks:beats``                   zset    the same of beats
+``postbacks:probe``                   list    never there: a write to it that changes nothing is refused as a postback is
 ``postbacks:task-events``             string  where task events go (JSON); stands while a worker sends them
 ``postbacks:task-events:meter``       hash    level (share of postbacks that are shown: 1 / 2 ** level), room, at_ms
 ``postbacks:task-events:levels``      zset    ``ms:level``, each change of the level; score is since when
@@ -113,6 +118,9 @@ LAST_TICK: Final = PREFIX + "last-tick"
 TOTALS: Final = PREFIX + "totals"
 TICKS: Final = PREFIX + "ticks"
 URL_POLICIES: Final = PREFIX + "url-policies"
+WORKERS: Final = PREFIX + "workers"
+BEATS: Final = PREFIX + "beats"
+PROBE: Final = PREFIX + "probe"
 TASK_EVENTS_ON: Final = PREFIX + "task-events"
 TASK_EVENTS_METER: Final = PREFIX + "task-events:meter"
 TASK_EVENTS_LEVELS: Final = PREFIX + "task-events:levels"

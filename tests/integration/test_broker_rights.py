@@ -140,8 +140,8 @@ def test_everything_runs_with_the_rights_of_the_page_and_asks_for_no_more(guarde
         assert failing in call("operator", "list", "--dead")
         call("operator", "resend", failing)
         assert run("operator", PROGRAM, "send", "acme", "-", "--wait", "30")
-        assert "43 checks" in call("doctor", "doctor")
-        assert "43 checks" in call("operator", "doctor", "--fix")
+        assert "47 checks" in call("doctor", "doctor")
+        assert "47 checks" in call("operator", "doctor", "--fix")
         assert "well" in call("metrics", "health")
         ping = ["-m", "celery", "-A", "postbacks", "inspect", "ping", "-d", NODE, "--timeout", "30"]
         assert "pong" in run("flower", sys.executable, *ping)
