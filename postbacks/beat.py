@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from datetime import timedelta
 from typing import Any, Final
@@ -10,8 +11,10 @@ from celery.beat import Scheduler
 from celery.beat import logger as celery_log
 from celery.schedules import schedule
 
+from postbacks import keys
 from postbacks.errors import BrokerError
 from postbacks.logs import EventLog
+from postbacks.monitor.sign import SignOfLife
 
 log = EventLog(__name__)
 
@@ -26,11 +29,12 @@ class SteadyScheduler(Scheduler):
     Mirrors ``celery.beat.Scheduler``; differs in that what runs at an interval is reckoned from the new time
     on: in Celery 5.7 it is silent until the clock has come to where it was. Entries by the calendar
     (``crontab``) are left as they are, and so is a clock that is put forward: both mean what they say. And
-    where the broker fails or refuses, Celery's would log two stacks a second.
+    where the broker fails or refuses, Celery's would log two stacks a second. Its loop gives beat's signs of life.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._ahead_s = time.time() - time.monotonic()
+        self._sign = SignOfLife(keys.BEATS, f"beat@{socket.gethostname()}")
         super().__init__(*args, **kwargs)
 
     def apply_entry(self, entry: Any, producer: Any = None) -> None:
@@ -47,7 +51,8 @@ class SteadyScheduler(Scheduler):
             celery_log.debug("%s sent. id->%s", entry.task, getattr(result, "id", None))
 
     def tick(self, *args: Any, **kwargs: Any) -> float:
-        """One look at what is due; returns the seconds until the next."""
+        """Look once at what is due; return the seconds until the next look."""
+        self._sign.give_when_due()
         ahead_s = time.time() - time.monotonic()
         back_s = self._ahead_s - ahead_s
         if back_s >= JUMP_S:
@@ -57,4 +62,9 @@ class SteadyScheduler(Scheduler):
                     entry.last_run_at -= timedelta(seconds=back_s)
             self._heap = None  # is ordered by times of the old clock
         self._ahead_s = ahead_s
-        return float(super().tick(*args, **kwargs))
+        return min(float(super().tick(*args, **kwargs)), self._sign.every_s)
+
+    def close(self) -> None:
+        """End in order."""
+        super().close()
+        self._sign.withdraw()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Final
@@ -139,7 +139,7 @@ _RESPONSES: Final = (
     ),
     ("self-signed certificate", BrokerUnreachable, _UNKNOWN_AUTHORITY),
     ("local issuer certificate", BrokerUnreachable, _UNKNOWN_AUTHORITY),
-    ("MISCONF", BrokerUnfit, "cannot write to its disk; see its log"),
+    ("MISCONF", BrokerUnfit, "cannot write to its disk; make room there (df -h), its log has the reason"),
     ("loading the dataset", BrokerUnreachable, "is still loading its data; try again in a moment"),
     (
         "invalid username-password",
@@ -256,10 +256,17 @@ def check(connection: redis.Redis | None = None) -> list[str]:
     if not info.get("aof_enabled") and not info.get("loading"):
         lost = "has no append-only file: what it holds is lost when it dies"
         warnings.append(f"The broker at {url} {lost}. Set appendonly yes and appendfsync always.")
-    wanted, replicas = load().wait_replicas, int(info.get("connected_slaves") or 0)
-    if replicas < wanted:
-        warnings.append(
-            f"The broker at {url} has {replicas} replica{'s' * (replicas != 1)} and POSTBACKS_WAIT_REPLICAS is "
-            f"{wanted}: no postback is accepted until there are as many."
-        )
+    if sentence := too_few_replicas(info):
+        warnings.append(sentence)
     return warnings
+
+
+def too_few_replicas(info: Mapping[str, Any]) -> str:
+    """Say that the broker, whose INFO is given, has fewer replicas than every postback has to reach; else empty."""
+    wanted, replicas = load().wait_replicas, int(info.get("connected_slaves") or 0)
+    if replicas >= wanted:
+        return ""
+    return (
+        f"The broker at {redacted(load().broker_url)} has {replicas} replica{'s' * (replicas != 1)} and "
+        f"POSTBACKS_WAIT_REPLICAS is {wanted}: no postback is accepted until there are as many."
+    )

@@ -130,6 +130,14 @@ key                                   type    meaning
 ``postbacks:url-policies``            zset    which networks, ports and schemes a worker sends to (JSON); score is when a worker
                                               last said so; what is older than a minute is dropped
                                               bound: settings that differ, of a minute
+``postbacks:workers``                 zset    worker processes (seconds after which one counts as gone, a token, the version,
+                                              the node name); score is when it last gave a sign of life, negative if
+                                              it has ended in order
+                                              bound: those heard of within ten minutes
+``postbacks:beats``                   zset    the same of beats
+                                              bound: those heard of within ten minutes
+``postbacks:probe``                   list    a write to it that changes nothing is refused as a postback is
+                                              bound: never there
 ``postbacks:task-events``             string  where task events go (JSON); stands while a worker sends them
                                               bound: 30 s
 ``postbacks:task-events:meter``       hash    level (share of postbacks that are shown: 1 / 2 ** level), room, at_ms
@@ -186,6 +194,9 @@ LAST_TICK: Final = PREFIX + "last-tick"
 TOTALS: Final = PREFIX + "totals"
 TICKS: Final = PREFIX + "ticks"
 URL_POLICIES: Final = PREFIX + "url-policies"
+WORKERS: Final = PREFIX + "workers"
+BEATS: Final = PREFIX + "beats"
+PROBE: Final = PREFIX + "probe"
 TASK_EVENTS_ON: Final = PREFIX + "task-events"
 TASK_EVENTS_METER: Final = PREFIX + "task-events:meter"
 TASK_EVENTS_LEVELS: Final = PREFIX + "task-events:levels"

@@ -233,6 +233,12 @@ class Settings(BaseSettings):
         le=1000,
         description="Accounts with the most open postbacks, and that have been down for the longest, which the metrics name; 0 names none.",
     )
+    gone_after_s: float = Field(
+        30,
+        gt=0,
+        le=300,
+        description="Seconds without a sign of life after which a worker or beat counts as gone; it gives three in that time.",
+    )
     health_tick_age_s: float = Field(
         10, gt=0, description="Seconds since the last finished tick past which the system is not healthy."
     )

@@ -39,7 +39,16 @@ from postbacks.settings import load
 from postbacks.taskevents import replayed
 from postbacks.taskevents.facts import args_of
 from postbacks.urls import check_url
-from postbacks.worker import EventSwitch, PoolCheck, Quarantine, Stopping, TickTask, UrlPolicy, WakeTask
+from postbacks.worker import (
+    EventSwitch,
+    PoolCheck,
+    Quarantine,
+    SignsOfLife,
+    Stopping,
+    TickTask,
+    UrlPolicy,
+    WakeTask,
+)
 
 if TYPE_CHECKING:
     from celery.canvas import Signature
@@ -55,6 +64,7 @@ app.steps["worker"].add(Stopping)
 app.steps["worker"].add(Quarantine)
 app.steps["consumer"].add(EventSwitch)
 app.steps["consumer"].add(UrlPolicy)
+app.steps["consumer"].add(SignsOfLife)
 
 
 class _Deciding(threading.local):

@@ -32,6 +32,7 @@ from postbacks.delivery.outcomes import OUTCOMES
 from postbacks.delivery.quarantine import Keeper
 from postbacks.errors import BadSetting, BrokerError, BrokerUnfit, BrokerUnreachable
 from postbacks.logs import EventLog
+from postbacks.monitor.sign import SignOfLife
 from postbacks.settings import load, unknown_names
 
 log = EventLog(__name__)
@@ -190,6 +191,7 @@ class Stopping(bootsteps.StartStopStep):
 
     def __init__(self, worker: Any, **kwargs: Any) -> None:
         super().__init__(worker, **kwargs)
+        worker.sign_of_life = SignOfLife(keys.WORKERS, worker.hostname)
         signals.worker_shutting_down.connect(_on_shutting_down, weak=False)
         signals.worker_process_init.connect(stopping.child_began, weak=False)
         Panel.register(
@@ -202,14 +204,14 @@ class Stopping(bootsteps.StartStopStep):
         _serve()
 
     def stop(self, worker: Any) -> None:
-        """Tell the loops, however the shutdown came about."""
-        del worker
+        """Tell the loops, however the shutdown came about; from now on this worker takes no tick."""
         stopping.stop_claiming()
+        worker.sign_of_life.withdraw()
 
     def terminate(self, worker: Any) -> None:
         """A cold shutdown: the loops end at once."""
-        del worker
         stopping.leave()
+        worker.sign_of_life.withdraw()
 
 
 def _soft_shutdown(worker: Any, places: process.Places) -> None:
@@ -347,6 +349,28 @@ class UrlPolicy(bootsteps.StartStopStep):
             url_policy.publish()
         except BrokerError as error:
             log.debug("worker.url_policy_not_published", str(error))
+
+
+class SignsOfLife(bootsteps.StartStopStep):
+    """Gives this worker's signs of life while its consumer runs; ``Stopping`` withdraws them."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def __init__(self, consumer: Any, **kwargs: Any) -> None:
+        super().__init__(consumer, **kwargs)
+        self._timer: Any = None
+
+    def start(self, consumer: Any) -> None:
+        """Give one now, and from now on every few seconds, from the loop that takes ticks."""
+        sign = consumer.controller.sign_of_life
+        sign.give()
+        self._timer = consumer.timer.call_repeatedly(sign.every_s, sign.give)
+
+    def stop(self, consumer: Any) -> None:
+        """Give no more; the consumer starts anew when its connection was lost."""
+        del consumer
+        if self._timer is not None:
+            self._timer.cancel()
 
 
 def _on_shutting_down(**_: Any) -> None:

@@ -146,6 +146,7 @@ def running(
     *,
     pool: str = "threads",
     workers: int = 1,
+    beats: int = 1,
     concurrency: int = 4,
     env: Mapping[str, str] | None = None,
 ) -> Iterator[LocalStack]:
@@ -155,6 +156,7 @@ def running(
     stack = LocalStack(
         broker,
         workers=workers,
+        beats=beats,
         pool=pool,
         concurrency=concurrency,
         env={**BASE_ENV, **(env or {})},

@@ -46,6 +46,11 @@ def role(scene: Scene) -> dict[str, str]:
     return {}
 
 
+def refusal(scene: Scene) -> dict[str, str]:
+    """A write such as ``.delay()`` makes, refused."""
+    return {WHOLE: scene.refusal.rstrip(".")} if scene.refusal else {}
+
+
 def eviction(scene: Scene) -> dict[str, str]:
     """A policy that throws keys away."""
     policy = scene.info.get("maxmemory_policy", "noeviction")

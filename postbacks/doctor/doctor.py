@@ -220,7 +220,11 @@ def _progress(done: survey.Survey) -> str:
 def _loops(at_work: int, found: survey.Survey) -> str:
     if not (at_work or found.waiting or found.sending):
         return "nothing to deliver just now"  # a worker's loops end when their lanes are empty
-    return f"{at_work} delivering loop{'' if at_work == 1 else 's'}"
+    return _several(at_work, "delivering loop")
+
+
+def _several(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _facts(look: Look) -> tuple[str, ...]:
@@ -232,6 +236,7 @@ def _facts(look: Look) -> tuple[str, ...]:
     age_s = now.tick_age_s
     tick = "no tick yet" if age_s is None else f"last tick {duration(max(0.0, age_s))} ago"
     loops = sum(1 for ends_ms in now.claimers.values() if ends_ms > now.now_ms)
+    heard = ", ".join(_several(len(present.names), kind) for kind, present in now.present.items())
     answered = "" if now.workers is None else f", {len(now.workers)} workers answered"
     postbacks = (
         f"{now.queue:,} to be taken in, {found.waiting:,} waiting, {found.sending:,} claimed, "
@@ -239,6 +244,6 @@ def _facts(look: Look) -> tuple[str, ...]:
     )
     return (
         f"{server(now)}, {memory}, {file}",
-        f"{tick}, {_loops(loops, found)}{answered}",
+        f"{tick}, {heard}, {_loops(loops, found)}{answered}",
         postbacks,
     )

@@ -53,6 +53,26 @@ def _elsewhere(scene: Scene) -> str:
     return f". Is POSTBACKS_BROKER_URL the right one? There are keys in {', '.join(others)}"
 
 
+def gone(scene: Scene, kind: str) -> dict[str, str]:
+    """Ticks are late, and no process of this kind (worker, beat) gives signs of life."""
+    present = scene.present[kind]
+    # Where nothing can be written, signs of life cannot be either.
+    if present.names or scene.refusal or _ticks_come(scene):
+        return {}
+    return {kind: f"no {kind} has been heard of{present.since}"}
+
+
+def silent(scene: Scene) -> dict[str, str]:
+    """Ticks come, so somebody runs who gives no sign of life."""
+    if not _ticks_come(scene):
+        return {}
+    return {kind: f"no {kind} gives any" for kind, present in scene.present.items() if not present.names}
+
+
+def _ticks_come(scene: Scene) -> bool:
+    return scene.tick_age_s is not None and scene.tick_age_s <= LATE_S
+
+
 def ticks_late(scene: Scene) -> dict[str, str]:
     """Ticks come, but late."""
     age_s = scene.tick_age_s

@@ -13,6 +13,8 @@ import redis
 from postbacks import keys
 from postbacks.broker import broker_errors
 from postbacks.doctor.account_checks import Still, Unrouted, read_dead_bytes, read_still, read_unrouted
+from postbacks.monitor import writes
+from postbacks.monitor.presence import Presence, presence
 from postbacks.queue import memory
 from postbacks.queue.shares import shares_of
 from postbacks.settings import load
@@ -38,6 +40,7 @@ class Scene:
 
     Attributes:
         info: the broker's INFO.
+        refusal: why it would refuse a postback; empty where it would take it.
         database: number of the database that is looked at.
         fsync: its appendfsync; None where it does not tell.
         now_ms: its clock.
@@ -64,9 +67,11 @@ class Scene:
         dead_bytes: the accounts whose dead take the most memory -> bytes.
         dead_bytes_max: what an account's dead may take.
         workers: names of the workers that answered; None where they were not asked.
+        present: ``worker`` and ``beat`` -> those that give signs of life.
     """
 
     info: Mapping[str, Any]
+    refusal: str
     database: int
     fsync: str | None
     now_ms: int
@@ -92,6 +97,7 @@ class Scene:
     dead_bytes: Mapping[str, int]
     dead_bytes_max: int
     workers: tuple[str, ...] | None
+    present: Mapping[str, Presence]
 
     @property
     def tick_age_s(self) -> float | None:
@@ -129,21 +135,25 @@ def look(scripts: Scripts, *, overdue_slack_ms: int, workers: Sequence[str] | No
         pipe.llen(keys.WORK_QUEUE)
         pipe.hscan(UNACKED, 0, count=SAMPLE) if client.type(UNACKED) == b"hash" else pipe.time()
         pipe.hscan(keys.STARTS, 0, count=SAMPLE)
+        pipe.zrange(keys.WORKERS, 0, -1, withscores=True)
+        pipe.zrange(keys.BEATS, 0, -1, withscores=True)
         for one in keys.QUEUE_LISTS:
             pipe.llen(one)
         (
             tick, ticks, done, dead, claimers, intake, lease, trusted, suspect, overdue, first, quarantined, parked,
-            dead_size, done_size, work, unacked, (_, starts), *waiting,
+            dead_size, done_size, work, unacked, (_, starts), signs, beat_signs, *waiting,
         ) = pipe.execute()  # fmt: skip
         tasks = _tasks(client)
         ready = _heads(client, [*trusted, *suspect])
         quarantined_ms = _quarantined_ms(client)
+        refusal = writes.refusal(client)
         still, unrouted = read_still(client), read_unrouted(client)
         dead_bytes = read_dead_bytes(client)
     ends = [int(score) for _, score in (*done, *dead)]
     held = unacked[1] if isinstance(unacked[1], dict) else {}
     return Scene(
         info=info,
+        refusal=refusal,
         database=int(client.connection_pool.connection_kwargs.get("db") or 0),
         fsync=fsync,
         now_ms=now_ms,
@@ -169,6 +179,7 @@ def look(scripts: Scripts, *, overdue_slack_ms: int, workers: Sequence[str] | No
         dead_bytes=dead_bytes,
         dead_bytes_max=shares_of(memory.recent(client).limit, load()).dead_bytes,
         workers=None if workers is None else tuple(workers),
+        present={"worker": presence(signs, now_ms), "beat": presence(beat_signs, now_ms)},
     )
 
 

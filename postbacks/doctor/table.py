@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
 
 from postbacks import sentinel
@@ -129,6 +130,12 @@ CHECKS: Final = (
         _scene(broker_checks.role),
     ),
     Check(
+        "writes", "wrong", "whether the broker would take a postback now, by a write that changes nothing",
+        "No postback is accepted, every `.delay()` raises", "Full: CONFIG SET maxmemory, and see `memory`. Disk: make room there (df -h), its log has the reason. Replica: see "
+        "`role`. docs/reliability.md has an entry for each.",
+        _scene(broker_checks.refusal),
+    ),
+    Check(
         "eviction", "wrong", "`maxmemory-policy`: `noeviction`",
         "The broker throws keys away when it is full, and postbacks with them",
         "CONFIG SET maxmemory-policy noeviction, and write it into the broker's configuration.",
@@ -190,6 +197,18 @@ CHECKS: Final = (
     ),
     # -- beat and workers ------------------------------------------------------------------
     Check(
+        "no-worker", "wrong", "where ticks are late: whether a worker gives signs of life",
+        "Nothing is taken in, delivered or resent",
+        "Start workers: `celery -A postbacks worker`. If they ran, the end of their logs says why they do not.",
+        _scene(partial(process_checks.gone, kind="worker")),
+    ),
+    Check(
+        "no-beat", "wrong", "where ticks are late: whether a beat gives signs of life",
+        "Nobody sends ticks, so nothing is taken in or resent",
+        "Start one: `celery -A postbacks beat` (a second one does no harm). If it ran, see the end of its log.",
+        _scene(partial(process_checks.gone, kind="beat")),
+    ),
+    Check(
         "beat", "wrong", "when a tick last finished: within a minute",
         "Nothing is taken in, resent or taken over",
         "Start or restart what is missing: `celery -A postbacks worker` and `celery -A postbacks beat` (or "
@@ -239,6 +258,13 @@ CHECKS: Final = (
         "Resends are due and nobody releases them",
         "Ticks do it: see beat. After an outage this is normal for as long as it shrinks.",
         _scene(process_checks.parked_overdue),
+    ),
+    Check(
+        "silent", "note", "where ticks come: whether a worker and a beat give signs of life",
+        "Ticks come, so both run; signs of life are missing, and no metric or alert would tell that they are gone",
+        "Version 0.1.0 gives none: upgrade it. Of others the log says why (`presence.not_told`), most likely a right on "
+        "the broker; a scheduler of your own (`beat -S`) gives none either.",
+        _scene(process_checks.silent),
     ),
     Check(
         "versions", "note", "which versions of postbacks deliver, or ticked within the last minute: one",

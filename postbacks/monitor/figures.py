@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from postbacks import keys
 from postbacks.broker import broker_errors
+from postbacks.monitor import writes
+from postbacks.monitor.presence import Presence, presence
 from postbacks.queue.scripts import KEYS
 
 if TYPE_CHECKING:
@@ -64,6 +66,9 @@ class Figures:
     Attributes:
         took_s: how long the reading took.
         complete: False where there were more accounts than are looked at.
+        refusal: why the broker would refuse a postback, and what to do; empty where it would take it.
+        workers: those that give signs of life.
+        beats: the same.
         tick_age_s: seconds since a tick last finished; None if none ever has.
         not_taken_in: messages in Celery's queue and in the intake.
         work: wake-ups in the workers' queue.
@@ -90,6 +95,9 @@ class Figures:
 
     took_s: float = 0.0
     complete: bool = True
+    refusal: str = ""
+    workers: Presence = field(default_factory=Presence)
+    beats: Presence = field(default_factory=Presence)
     tick_age_s: float | None = None
     not_taken_in: int = 0
     work: int = 0
@@ -168,12 +176,15 @@ def read(
         for key in (keys.QUARANTINE, keys.PARKED, keys.DONE, keys.DEAD):
             pipe.zcard(key)
         pipe.hlen(keys.STARTS)
+        for key in (keys.WORKERS, keys.BEATS):
+            pipe.zrange(key, 0, -1, withscores=True)
         for key in (keys.WORK_QUEUE, keys.INTAKE, *keys.QUEUE_LISTS):
             pipe.llen(key)
         if memory:
             pipe.info("memory")
         (
-            last_tick, first_parked, totals, ledger, quarantined, parked, done, dead, starting, work, *rest,
+            last_tick, first_parked, totals, ledger, quarantined, parked, done, dead, starting,
+            workers, beats, work, *rest,
         ) = pipe.execute()  # fmt: skip
         if memory:
             info = rest.pop()
@@ -185,6 +196,8 @@ def read(
         figures.ledger_bytes = max(0, int(ledger or 0))
         figures.totals = {name.decode(): int(count) for name, count in totals.items()}
         now_ms = _lanes(client, settings, figures, began_s + within_s, clock_offset_ms)
+        figures.refusal = writes.refusal(client)
+    figures.workers, figures.beats = presence(workers, now_ms), presence(beats, now_ms)
     if last_tick is not None:
         figures.tick_age_s = max(0.0, (now_ms - int(last_tick)) / 1000)
     if first_parked:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from postbacks.broker import client_for, redacted
 from postbacks.errors import BrokerError, BrokerUnreachable
 from postbacks.monitor import figures
+from postbacks.monitor.presence import words_of
 
 if TYPE_CHECKING:
+    from postbacks.monitor.figures import Figures
     from postbacks.settings import Settings
 
 T = TypeVar("T")
@@ -24,6 +26,9 @@ class Health:
     Attributes:
         ok: whether all is well.
         broker: whether the broker answers.
+        takes_writes: whether the broker would take a postback.
+        workers: how many give signs of life.
+        beats: how many do.
         tick_age_s: seconds since a tick last finished.
         oldest_waiting_s: age of the longest waiting postback of a lane that does not fail.
         waiting: postbacks that wait in lanes.
@@ -36,6 +41,9 @@ class Health:
 
     ok: bool
     broker: bool
+    takes_writes: bool | None
+    workers: int | None
+    beats: int | None
     tick_age_s: float | None
     oldest_waiting_s: float | None
     waiting: int | None
@@ -71,6 +79,9 @@ class Health:
         return {
             "ok": self.ok,
             "broker": self.broker,
+            "takes_writes": self.takes_writes,
+            "workers": self.workers,
+            "beats": self.beats,
             "tick_age_s": None if self.tick_age_s is None else round(self.tick_age_s, 3),
             "oldest_waiting_s": None if self.oldest_waiting_s is None else round(self.oldest_waiting_s, 3),
             "waiting": self.waiting,
@@ -103,14 +114,11 @@ def judge(
             timeout_s, lambda: figures.read(client, settings, within_s=timeout_s / 2, memory=False), settings
         )
     except BrokerError as error:
-        return Health(False, False, None, None, None, None, "", None, (str(error),))
-    faults: list[str] = []
+        return Health(False, False, None, None, None, None, None, None, None, "", None, (str(error),))
     limit_s = settings.health_tick_age_s if tick_age_s is None else tick_age_s
-    if found.tick_age_s is None:
-        faults.append("No tick has ever finished: start beat and a worker.")
-    elif found.tick_age_s > limit_s:
-        age = f"The last tick finished {found.tick_age_s:.0f} s ago (limit {limit_s:g} s)"
-        faults.append(f"{age}: is beat running, and a worker?")
+    faults = [found.refusal] if found.refusal else []
+    if found.tick_age_s is None or found.tick_age_s > limit_s:
+        faults += _why_no_tick(found, limit_s)
     limit_s = settings.health_waiting_age_s if waiting_age_s is None else waiting_age_s
     if found.oldest_waiting_s > limit_s:
         age = f"A postback has waited for {found.oldest_waiting_s:.0f} s (limit {limit_s:g} s)"
@@ -118,6 +126,9 @@ def judge(
     return Health(
         not faults,
         True,
+        not found.refusal,
+        len(found.workers.names),
+        len(found.beats.names),
         found.tick_age_s,
         found.oldest_waiting_s,
         found.open_waiting,
@@ -127,6 +138,24 @@ def judge(
         tuple(faults),
         tuple(found.down_longest),
     )
+
+
+def _why_no_tick(found: Figures, limit_s: float) -> list[str]:
+    """Say that ticks are missing, and who."""
+    age = (
+        "No tick has ever finished"
+        if found.tick_age_s is None
+        else f"The last tick finished {found.tick_age_s:.0f} s ago (limit {limit_s:g} s)"
+    )
+    if found.refusal:  # where nothing can be written, signs of life cannot be either
+        return [f"{age}."]
+    if missing := words_of(found.workers, found.beats):
+        return [f"{age}.", *missing]
+    heard = " and ".join(
+        f"a {kind} was heard of {presence.age_s or 0:.0f} s ago"
+        for kind, presence in (("worker", found.workers), ("beat", found.beats))
+    )
+    return [f"{age}, though {heard}: their logs say why."]
 
 
 def within(timeout_s: float, ask: Callable[[], T], settings: Settings) -> T:

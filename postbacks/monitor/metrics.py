@@ -215,6 +215,8 @@ def _system(found: Figures, settings: Settings) -> Iterator[Metric]:
     claimers.add_metric(["standing"], found.claimers)
     claimers.add_metric(["expired"], found.claimers_expired)
     yield claimers
+    yield gauge("postbacks_workers", "Workers that give signs of life.", len(found.workers.names))
+    yield gauge("postbacks_beats", "Beats that give signs of life.", len(found.beats.names))
     yield gauge("postbacks_last_tick_age_seconds", "Since a tick last finished.", found.tick_age_s)
     yield counter("postbacks_ticks", "Ticks that finished.", found.totals.get(tally.TICKS, 0))
     yield counter(
@@ -267,6 +269,11 @@ def _system(found: Figures, settings: Settings) -> Iterator[Metric]:
         found.totals.get(tally.UNROUTED_DROPPED, 0),
     )
     yield from attempts("postbacks", found.totals, "of all workers")
+    yield gauge(
+        "postbacks_broker_takes_writes",
+        "Whether the broker would take a postback now.",
+        not found.refusal,
+    )
     yield gauge("postbacks_broker_memory_bytes", "Memory that the broker uses.", found.used_memory_bytes)
     yield gauge(
         "postbacks_broker_memory_limit_bytes",

@@ -18,14 +18,18 @@ from typing import Any
 import pytest
 import redis
 from celery.beat import Scheduler
+from click.testing import CliRunner
 from helpers import BASE_ENV, ended, environment, eventually, running
 from kombu import Connection, Queue
 
-from postbacks import keys, send_postback
+from postbacks import keys, send_postback, settings
 from postbacks.app import app
+from postbacks.cli import main
 from postbacks.consumer import SteadyConsumer
 from postbacks.errors import BrokerUnfit
 from postbacks.local import EmbeddedBroker, LocalStack
+from postbacks.monitor.health import judge
+from postbacks.monitor.metrics import SystemCollector
 from postbacks.queue.publish import DirectProducer
 from postbacks.receiver import Receiver
 from postbacks.tasks import deliver
@@ -194,6 +198,14 @@ TROUBLES = {
     "gone": (kill, "BrokerUnreachable", "does not answer"),
 }
 
+#: Those in which the broker can be asked, and takes no postback.
+REFUSING = {"READONLY", "OOM", "MISCONF"}
+
+
+def samples(collector: SystemCollector) -> dict[str, float]:
+    """Each figure without labels that would be on a page of metrics."""
+    return {one.name: one.value for family in collector.collect() for one in family.samples if not one.labels}
+
 
 @dataclass
 class World:
@@ -239,14 +251,28 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 @pytest.mark.parametrize("trouble", TROUBLES)
 def test_in_trouble_the_caller_is_told_and_afterwards_all_goes_on_by_itself(world, trouble):
-    """Nothing that was accepted is lost, nothing that was refused is half-done, no process needs a hand."""
+    """Nothing that was accepted is lost or half-done, no process needs a hand; health says as much as the caller hears."""
     begin, kind, words = TROUBLES[trouble]
     accepted = world.accepted(20)
     end = begin(world.broker)
     refused = world.producer.send(2)
+    with environment(POSTBACKS_BROKER_URL=world.broker.url):
+        health = judge(settings.load(), timeout_s=1)
+        takes_writes = samples(SystemCollector(settings.load())).get("postbacks_broker_takes_writes")
+        doctor = CliRunner().invoke(main, ["doctor", "--json"]) if takes_writes == 0 else None
     end()
+    assert not health.ok
+    assert words in health.line
+    assert health.takes_writes is (False if trouble in REFUSING else None)
+    assert takes_writes == (0 if trouble in REFUSING else None)
+    if doctor is not None:
+        found = {line["check"]: line for line in map(json.loads, doctor.stdout.splitlines())}
+        assert words in found["writes"]["says"]
+        assert {found[name]["level"] for name in ("no-worker", "no-beat")} == {"ok"}
     for _, said, sentence in refused:
         assert (said, words) == (kind, words if words in sentence else sentence)
+    with environment(POSTBACKS_BROKER_URL=world.broker.url):
+        eventually(lambda: judge(settings.load()).ok, 60, "a system that is well")
     accepted += world.accepted(20)
     world.check_all_arrived(accepted)
     if trouble != "frozen":  # what was on its way then may get through, as the sentence says

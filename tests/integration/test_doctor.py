@@ -479,8 +479,9 @@ def test_on_an_empty_database_it_says_what_to_start(broker):
     assert shown.exit_code == 1
     text = " ".join(shown.stdout.split())
     assert "no tick has ever finished" in text
-    assert "`celery -A postbacks worker` and `celery -A postbacks beat`" in text
-    assert "1 wrong" in text
+    assert "no worker has been heard of" in text
+    assert "no beat has been heard of" in text
+    assert "3 wrong" in text
 
 
 def test_when_workers_are_missing_it_says_so(broker):

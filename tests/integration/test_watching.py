@@ -21,13 +21,14 @@ from events import cells
 from helpers import BASE_ENV, Rig, ended, environment, eventually, free_port, running, set_account
 from prometheus_client.parser import text_string_to_metric_families
 
-from postbacks import send_postback, send_postbacks, settings
+from postbacks import keys, send_postback, send_postbacks, settings
 from postbacks.cli import main
 from postbacks.local import EmbeddedBroker
 from postbacks.monitor import figures
 from postbacks.monitor.health import judge
 from postbacks.monitor.metrics import SystemCollector
 from postbacks.monitor.server import MonitorServer
+from postbacks.monitor.sign import SignOfLife
 from postbacks.receiver import Answer, Receiver, dead_port
 from postbacks.version import VERSION
 
@@ -38,6 +39,11 @@ SMS = {
     "ORIGIN": "SMS_MO", "CODE": "N211", "FROM": "15552312102", "TO": "86717",
     "RECEIVED": "2026-11-24T10:00:00Z", "TEXT": SECRETS[0],
 }  # fmt: skip
+#: What health says of a broker that no process of ours has used.
+NOBODY = (
+    "not well: No tick has ever finished. No worker has been heard of: start one (celery -A postbacks worker). "
+    "No beat has been heard of: start one (celery -A postbacks beat).\n"
+)
 #: A line of the text form: event, then fields whose values are words or JSON strings.
 LINE = re.compile(
     r"\[\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}: (?P<level>[A-Z]+)/[\w-]+\] (?P<event>[\w.]+)"
@@ -211,6 +217,8 @@ def check_figures(watched: Watched) -> None:
     )
     assert seen["postbacks_last_tick_age_seconds",] < 20
     assert seen["postbacks_ticks_total",] >= 3
+    assert (seen["postbacks_workers",], seen["postbacks_beats",]) == (2, 1)
+    assert seen["postbacks_broker_takes_writes",] == 1
     assert 0 < seen["postbacks_ledger_bytes",] < seen["postbacks_ledger_limit_bytes",]
     own = samples(watched.own)
     assert 0 <= own["postbacks_worker_posts_total",] <= 26
@@ -342,7 +350,7 @@ def test_a_batch_that_is_noted_twice_is_counted_once(rig: Rig):
 
 def test_health_says_what_is_wrong(rig):
     """No tick ever, one too long ago, a postback that waits too long: one line, exit code 1, 503."""
-    assert health().output == "not well: No tick has ever finished: start beat and a worker.\n"
+    assert health().output == NOBODY
     set_account("acme", url="http://127.0.0.1:8080/")
     send_postbacks("acme", [EVENT])
     rig.advance(-100)
@@ -353,8 +361,18 @@ def test_health_says_what_is_wrong(rig):
     assert shown["tick_age_s"] >= 100
     assert shown["oldest_waiting_s"] >= 100
     assert [fault.split(" (")[0][:26] for fault in shown["faults"]] == [
-        "The last tick finished 100", "A postback has waited for ",
+        "The last tick finished 100", "No worker has been heard o", "No beat has been heard of:",
+        "A postback has waited for ",
     ]  # fmt: skip
+    for key, name in ((keys.WORKERS, "celery@here"), (keys.BEATS, "beat@here")):
+        SignOfLife(key, name).give()
+    shown = json.loads(health("--json").output)
+    assert (shown["workers"], shown["beats"], shown["takes_writes"]) == (1, 1, True)
+    assert re.fullmatch(
+        r"The last tick finished 10\d s ago \(limit 10 s\), though a worker was heard of \d s ago "
+        r"and a beat was heard of \d s ago: their logs say why\.",
+        shown["faults"][0],
+    )
     assert health("--max-tick-age", "1000", "--max-waiting-age", "1000").exit_code == 0
     alive = True
     server = MonitorServer("127.0.0.1", 0, [], settings.load(), alive=lambda: alive)
@@ -431,9 +449,9 @@ def test_a_health_check_loads_what_it_needs_alone(broker):
     )
     line, rest = done.stdout.splitlines()
     code, *loaded = rest.split()
-    assert (line, code) == ("not well: No tick has ever finished: start beat and a worker.", "1")
+    assert (line + "\n", code) == (NOBODY, "1")
     assert sorted(set(HEAVY) & set(loaded)) == []
-    assert len([name for name in loaded if name.split(".")[0] == "postbacks"]) <= 20
+    assert len([name for name in loaded if name.split(".")[0] == "postbacks"]) <= 22
 
 
 def test_a_broker_that_hangs_or_is_gone_is_told_in_bounded_time():

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 import postbacks
+from postbacks import keys
 
 ROOT = Path(postbacks.__file__).parent
 PAGE = (ROOT.parent / "docs" / "settings.md").read_text()
 QUEUE = sorted(ROOT.glob("queue/*.lua"))
 DOCTOR = sorted(ROOT.glob("doctor/*.lua"))
+SIGN = [ROOT / "monitor" / "sign.lua"]
 LOOK = [ROOT / "monitor" / "look.lua", ROOT / "queue" / "_shared.lua"]
 #: Moves that the command line makes itself, and what stands in front of them.
 OPERATOR = [
@@ -37,7 +39,8 @@ def called(paths: list[Path]) -> set[str]:
 @pytest.mark.parametrize(
     ("kind", "commands"),
     [
-        ("worker", called(QUEUE) | called(LOOK)),
+        ("worker", called(QUEUE) | called(LOOK) | called(SIGN)),
+        ("beat", called(SIGN)),
         (
             "metrics",
             called(LOOK) - WRITES - {"exists", "expire", "zrangebyscore"},
@@ -54,7 +57,9 @@ def test_what_a_script_calls_is_allowed_to_who_runs_it(kind, commands):
 
 @pytest.mark.parametrize("kind", ["metrics", "doctor"])
 def test_who_only_looks_may_not_write(kind):
-    """No command and no key pattern of theirs writes."""
+    """No command and no key pattern of theirs writes, but to the key that is never there."""
     assert granted(kind) & (WRITES | {"set", "del", "eval", "evalsha", "incrby", "expire"}) == set()
     lines = re.findall(rf"^    ACL SETUSER {kind} (.*)$", PAGE, re.MULTILINE)
-    assert [word for line in lines for word in line.split() if "~" in word and word[:3] != "%R~"] == []
+    patterns = [word for line in lines for word in line.split() if "~" in word]
+    assert [pattern for pattern in patterns if pattern[:3] != "%R~"] == [f"%W~{keys.PROBE}"]
+    assert "lpush" not in granted(kind)  # which would make it
