@@ -144,5 +144,7 @@ def test_without_a_file_nothing_is_changed(tmp_path, monkeypatch):
     """The built-in configuration is complete."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if Path(path).resolve() != ROOT])
-    monkeypatch.delitem(sys.modules, "celeryconfig", raising=False)  # another test's `celery` has imported ours
+    monkeypatch.delitem(
+        sys.modules, "celeryconfig", raising=False
+    )  # another test's `celery` has imported ours
     assert deployment.read() == {}
