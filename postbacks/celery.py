@@ -37,6 +37,7 @@ def _configure() -> list[str]:
     if context is not None:
         module_name = command_line.check_options(context)
         not_read = command_line.ignore_environment(context)
+        command_line.keep_flower_local(context)
     changes = deployment.read(module_name)
     # A deployment's own entries stand beside ours, not in their place: the tick, the broker's time-outs.
     for name in {"beat_schedule", "broker_transport_options"} & changes.keys():
