@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 #: The settings that the guard asks.
-FIELDS: Final = ("allowed_networks", "denied_networks", "allowed_ports", "https_only")
+FIELDS: Final = ("allowed_networks", "denied_networks", "nat64_prefixes", "allowed_ports", "https_only")
 #: Seconds between two publications of a worker.
 PUBLISH_EVERY_S: Final = 20
 #: Seconds that a policy is taken for a running worker's: two of its publications may be lost.
@@ -100,7 +100,7 @@ def _now_ms() -> int:
 def _parsed(text: bytes) -> Settings | None:
     """Parse a policy into this process's settings; None for one that a newer version has written in another form."""
     try:
-        fields: dict[str, Any] = json.loads(text)
+        fields: dict[str, Any] = {"nat64_prefixes": ()} | json.loads(text)  # a worker of 0.1.0 knows of none
         return Settings(**{name: fields[name] for name in FIELDS})
     except (ValueError, TypeError, KeyError, ValidationError):
         return None

@@ -83,9 +83,9 @@ def test_a_client_whose_answer_is_being_made_keeps_its_place():
         with dripping(server.port, CLIENTS_MAX, asked) as connections:
             places = server._server._clients
             eventually(lambda: sum(client.is_answered for client in places.values()) == CLIENTS_MAX)
-            with socket.create_connection(("127.0.0.1", server.port), timeout=20) as late:
-                with suppress(ConnectionResetError):
-                    assert late.recv(1) == b""
+            late = socket.create_connection(("127.0.0.1", server.port), timeout=20)
+            with late, suppress(ConnectionResetError):
+                assert late.recv(1) == b""
             release.set()
             for connection in connections:
                 assert connection.recv(100).startswith(b"HTTP/1.0 200 ")
