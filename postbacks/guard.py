@@ -9,6 +9,7 @@ error when it is set, and never the only guard.
 from __future__ import annotations
 
 import ipaddress
+import re
 from functools import lru_cache
 from typing import Final
 
@@ -96,7 +97,7 @@ def _network_refusal(address: str, allowed: Networks, denied: Networks, nat64: N
     shown = f"{numeric} stands for {inner}" if inner is not None else str(numeric)
     for network in denied:
         if numeric in network or (inner is not None and inner in network):
-            return f"{shown}: denied ({network})"
+            return f"{shown}: denied by POSTBACKS_DENIED_NETWORKS ({network})"
     if inner is None:
         judged: tuple[Address, ...] = (numeric,)
     elif any(numeric in network and network.prefixlen == network.max_prefixlen for network in allowed):
@@ -126,6 +127,12 @@ def early_refusal(url: str, settings: Settings) -> str | None:
     if wanted.is_address or wanted.is_local:
         return refusal("127.0.0.1" if wanted.is_local else wanted.host, wanted.port, settings)
     return _port_refusal(wanted.port, settings)
+
+
+def setting_of(refused: str) -> str:
+    """Return the setting that a refusal comes from: the one that it names, or the one that opens networks."""
+    name = re.search(r"POSTBACKS_[A-Z_]+", refused)
+    return name[0] if name else "POSTBACKS_ALLOWED_NETWORKS"
 
 
 def _port_refusal(port: int, settings: Settings) -> str | None:

@@ -36,7 +36,7 @@ def test_behind_a_nat64_prefix_the_ipv4_address_is_judged(prefix, addresses):
     assert refusal(inside, 443, ours) == f"{inside} stands for 10.0.0.1: private (10.0.0.0/8)"
     assert refusal(outside, 443, ours) is None
     assert refusal(inside, 443, settings(nat64_prefixes=prefix, allowed_networks="10.0.0.0/8")) is None
-    assert "denied (8.8.8.8/32)" in refusal(
+    assert "denied by POSTBACKS_DENIED_NETWORKS (8.8.8.8/32)" in refusal(
         outside, 443, settings(nat64_prefixes=prefix, denied_networks="8.8.8.8/32")
     )
 
