@@ -129,7 +129,7 @@ def _say_ready(
         )
         return
     note(f"""
-  broker     {redacted(broker.url)}; the line below has its password, and {data}/broker.password
+  broker     {redacted(broker.url)} (its password: {data}/broker.password)
   data       {data}/ (append-only, on the disk before an answer; for you alone)
   logs       {", ".join(f"{data}/{log}" for log in logs)}; warnings are shown here
   receivers  {"on the internet, on this machine and in private networks" if dev_env else "on the internet only; --dev allows this machine's too"}
