@@ -30,7 +30,7 @@ Networks = tuple[IPv4Network | IPv6Network, ...]
 
 
 _PROXY = re.compile(
-    r"https?://(?:[\w.~%!$&'()*+,;=-]*(?::[\w.~%!$&'()*+,;=-]*)?@)?[\w.-]+(?::\d{1,5})?/?", re.ASCII
+    r"https?://(?:[\w.~%!$&'()*+,;=-]*(?::[\w.~%!$&'()*+,;=-]*)?@)?[\w.-]+(?::(\d{1,5}))?/?", re.ASCII
 )
 
 #: The address that Kubernetes gives a Service in ``<SERVICE>_PORT``, in every pod of its namespace.
@@ -258,7 +258,8 @@ class Settings(BaseSettings):
     @field_validator("proxy_url")
     @classmethod
     def _proxy(cls, value: str) -> str:
-        if value and not _PROXY.fullmatch(value):
+        found = _PROXY.fullmatch(value)
+        if value and (found is None or not 1 <= int(found[1] or 80) <= 65_535):
             raise ValueError(
                 "not http://host:port or https://host:port; in a user or password encode what is no letter or digit"
             )

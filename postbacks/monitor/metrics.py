@@ -22,6 +22,7 @@ from postbacks.errors import BrokerError
 from postbacks.logs import EventLog
 from postbacks.monitor import figures
 from postbacks.monitor.health import within
+from postbacks.printable import plain
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -224,7 +225,7 @@ def _system(found: Figures, settings: Settings) -> Iterator[Metric]:
         labels=["account"],
     )
     for name, count in found.accounts:
-        accounts.add_metric([name], count)
+        accounts.add_metric([plain(name)], count)
     yield accounts
     yield gauge(
         "postbacks_scrape_complete",

@@ -7,7 +7,6 @@ more: descriptors and threads are the deliveries'.
 from __future__ import annotations
 
 import errno
-import json
 import socket
 import threading
 import time
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
+from postbacks import printable
 from postbacks.errors import BadSetting
 from postbacks.monitor import health
 
@@ -108,9 +108,9 @@ class MonitorServer:
                 return 503, plain, b"not well: it is stopping.\n"
             judged = health.judge(self._settings)
             if "application/json" in accept:
-                body = json.dumps(judged.shown()) + "\n"
+                body = printable.json_text(judged.shown()) + "\n"
                 return (200 if judged.ok else 503), "application/json", body.encode()
-            return (200 if judged.ok else 503), plain, (judged.line + "\n").encode()
+            return (200 if judged.ok else 503), plain, (printable.plain(judged.line) + "\n").encode()
         return 404, plain, b"Here are /metrics, /healthz and /readyz.\n"
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
