@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from harmless import EVIL, is_harmless
 from helpers import Rig, set_account
-from test_printable import EVIL, is_harmless
 
 from postbacks import keys, send_postback
 from postbacks.catalogue import SmsReceived

@@ -7,6 +7,7 @@ import logging
 import xml.etree.ElementTree as ET
 
 import pytest
+from harmless import EVIL, is_harmless
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,14 +15,6 @@ from postbacks.logs import JsonFormatter, TextFormatter
 from postbacks.printable import document_text, json_text, plain, plain_lines
 
 ANY = st.text(st.characters(codec=None, categories=None))
-#: What a terminal obeys, or what shows otherwise than it is: ESC, C1's CSI, bidi controls old and new, an isolate, the
-#: Arabic letter mark, a zero-width space, a tag character, separators, half a character.
-EVIL = "\x1b[2J\x9b31m\u202e\u200f\u2066\u061c\u200b\ufeff\U000e0041\u2028\u2029\x85\r\x00\x7f\ud800"
-
-
-def is_harmless(text: str) -> bool:
-    """Whether a terminal shows each character as itself."""
-    return all(character.isprintable() or character == "\n" for character in text)
 
 
 @given(ANY)
