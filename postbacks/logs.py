@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from postbacks.printable import json_text, plain
 from postbacks.urls import redacted
 
 #: What Celery's own text form begins with; `postbacks up` and others know the level by it.
@@ -113,8 +114,7 @@ def _value(value: object) -> str:
     text = str(value)
     if _WORD.fullmatch(text) and text.isprintable():
         return text
-    quoted = json.dumps(text, ensure_ascii=False)
-    return "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in quoted)
+    return json_text(text)
 
 
 def _told(record: logging.LogRecord) -> tuple[str, dict[str, object]]:
@@ -136,6 +136,11 @@ class TextFormatter(logging.Formatter):
         event, fields = _told(record)
         record.message = line(event, fields)
         return super().formatMessage(record)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Put the record together; what follows its line is indented, so that no text of an error looks like another."""
+        first, *rest = super().format(record).split("\n")
+        return "\n".join([first, *(f"  {plain(following)}" for following in rest)])
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
         """Show a traceback without secrets."""

@@ -13,14 +13,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
 
-from postbacks.broker_url import read_options
+from postbacks.broker_url import can_be_looked_up, decoded, read_options
 
 #: Where a sentinel listens by default.
 PORT: Final = 26379
@@ -71,7 +71,7 @@ def parse(url: str) -> SentinelUrl:
     for number, text in enumerate(names.split(","), 1):
         found = _HOST.fullmatch(text.strip())
         port = int(found[2] or PORT) if found else 0
-        if found is None or not 1 <= port <= 65535:
+        if found is None or not 1 <= port <= 65535 or not (found[1][0] == "[" or can_be_looked_up(found[1])):
             # Not shown: where the @ was forgotten it is a password.
             raise ValueError(f"sentinel {number} is no host:port; write {FORM}")
         hosts.append((found[1].strip("[]"), port))
@@ -83,9 +83,9 @@ def parse(url: str) -> SentinelUrl:
     user, _, password = user_info.partition(":")
     return SentinelUrl(
         hosts=tuple(hosts),
-        name=unquote(name),
+        name=decoded(name),
         db=int(db),
-        login=_login(unquote(user), unquote(password)),
+        login=_login(decoded(user), decoded(password)),
         sentinel_login=_login(options.get("sentinel_username", ""), options.get("sentinel_password", "")),
     )
 

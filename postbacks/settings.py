@@ -23,11 +23,14 @@ from postbacks.errors import BadSetting
 MAX_GROUP_WEIGHT: Final = 100
 _WEIGHT = re.compile(r"(\w+)\s*=\s*(\d{1,3})", re.ASCII)
 
+#: Bits of a NAT64 prefix (RFC 6052 2.2).
+NAT64_LENGTHS: Final = frozenset({32, 40, 48, 56, 64, 96})
+
 Networks = tuple[IPv4Network | IPv6Network, ...]
 
 
 _PROXY = re.compile(
-    r"https?://(?:[\w.~%!$&'()*+,;=-]*(?::[\w.~%!$&'()*+,;=-]*)?@)?[\w.-]+(?::\d{1,5})?/?", re.ASCII
+    r"https?://(?:[\w.~%!$&'()*+,;=-]*(?::[\w.~%!$&'()*+,;=-]*)?@)?[\w.-]+(?::(\d{1,5}))?/?", re.ASCII
 )
 
 #: The address that Kubernetes gives a Service in ``<SERVICE>_PORT``, in every pod of its namespace.
@@ -159,6 +162,10 @@ class Settings(BaseSettings):
     denied_networks: Annotated[Networks, NoDecode] = Field(
         (), description="Networks, comma-separated, that postbacks may not reach, whatever else allows them."
     )
+    nat64_prefixes: Annotated[Networks, NoDecode] = Field(
+        (),
+        description="IPv6 prefixes, comma-separated, of a network's own NAT64: the IPv4 address behind one is judged.",
+    )
     allowed_ports: Annotated[tuple[tuple[int, int], ...], NoDecode] = Field(
         ((80, 80), (443, 443), (1024, 65535)),
         description="Ports and ranges, comma-separated, that URLs may have; below 1024 are mail, shells and the like.",
@@ -269,7 +276,8 @@ class Settings(BaseSettings):
     @field_validator("proxy_url")
     @classmethod
     def _proxy(cls, value: str) -> str:
-        if value and not _PROXY.fullmatch(value):
+        found = _PROXY.fullmatch(value)
+        if value and (found is None or not 1 <= int(found[1] or 80) <= 65_535):
             raise ValueError(
                 "not http://host:port or https://host:port; in a user or password encode what is no letter or digit"
             )
@@ -304,11 +312,21 @@ class Settings(BaseSettings):
             weights[found[1]] = found[2]
         return ",".join(f"{group}={weight}" for group, weight in weights.items())
 
-    @field_validator("allowed_networks", "denied_networks", mode="before")
+    @field_validator("allowed_networks", "denied_networks", "nat64_prefixes", mode="before")
     @classmethod
     def _networks(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(ip_network(part.strip()) for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("nat64_prefixes")
+    @classmethod
+    def _prefixes(cls, value: Networks) -> Networks:
+        for prefix in value:
+            if prefix.version != 6 or prefix.prefixlen not in NAT64_LENGTHS:
+                raise ValueError(
+                    f"{prefix} is no IPv6 prefix of 32, 40, 48, 56, 64 or 96 bits (RFC 6052 2.2)"
+                )
         return value
 
 

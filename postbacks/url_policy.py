@@ -7,7 +7,6 @@ judged by what the workers have published. The guard at their sockets (``guard.p
 from __future__ import annotations
 
 import json
-import re
 from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
@@ -15,7 +14,7 @@ from pydantic import ValidationError
 from postbacks import keys
 from postbacks.broker import broker_errors, client
 from postbacks.errors import InvalidAccount
-from postbacks.guard import early_refusal
+from postbacks.guard import early_refusal, setting_of
 from postbacks.settings import Settings, load
 from postbacks.urls import redacted
 
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 #: The settings that the guard asks.
-FIELDS: Final = ("allowed_networks", "denied_networks", "allowed_ports", "https_only")
+FIELDS: Final = ("allowed_networks", "denied_networks", "nat64_prefixes", "allowed_ports", "https_only")
 #: Seconds between two publications of a worker.
 PUBLISH_EVERY_S: Final = 20
 #: Seconds that a policy is taken for a running worker's: two of its publications may be lost.
@@ -59,12 +58,6 @@ def worker_policies() -> list[Settings]:
     return [policy for policy in map(_parsed, texts) if policy is not None]
 
 
-def _setting_in(refusal: str) -> str:
-    """Return the setting that a refusal names, or the one that allows addresses."""
-    name = re.search(r"POSTBACKS_[A-Z_]+", refusal)
-    return name[0] if name else "POSTBACKS_ALLOWED_NETWORKS"
-
-
 def check_urls(urls: Iterable[str], policies: Sequence[Settings]) -> list[str]:
     """Check that URLs may be sent to, by the workers' policies or, where there are none, by this process's settings.
 
@@ -82,7 +75,7 @@ def check_urls(urls: Iterable[str], policies: Sequence[Settings]) -> list[str]:
             judge, whose = ("the workers'", " of the workers") if policies else ("this process's", "")
             raise InvalidAccount(
                 f"By {judge} settings, postbacks may not be sent to {redacted(url)}: {refusals[0]}. "
-                f"If they should, see {_setting_in(refusals[0])}{whose} in docs/settings.md."
+                f"If they should, see {setting_of(refusals[0])}{whose} in docs/settings.md."
             )
         if refusals:
             warnings.append(
@@ -100,7 +93,7 @@ def _now_ms() -> int:
 def _parsed(text: bytes) -> Settings | None:
     """Parse a policy into this process's settings; None for one that a newer version has written in another form."""
     try:
-        fields: dict[str, Any] = json.loads(text)
+        fields: dict[str, Any] = {"nat64_prefixes": ()} | json.loads(text)  # a worker of 0.1.0 knows of none
         return Settings(**{name: fields[name] for name in FIELDS})
     except (ValueError, TypeError, KeyError, ValidationError):
         return None

@@ -8,7 +8,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -195,6 +195,19 @@ def black_hole() -> Iterator[int]:
         finally:
             for filler in fillers:
                 filler.close()
+
+
+@contextmanager
+def dripping(
+    port: int, count: int, text: bytes = b"GET /metrics HTTP/1.1\r\nHost: a"
+) -> Iterator[list[socket.socket]]:
+    """Connections that have begun to ask."""
+    with ExitStack() as stack:
+        connections = []
+        for _ in range(count):
+            connections.append(stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20)))
+            connections[-1].sendall(text)
+        yield connections
 
 
 def places(client: redis.Redis) -> dict[str, list[str]]:

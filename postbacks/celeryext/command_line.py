@@ -83,3 +83,16 @@ def ignore_environment(context: click.Context) -> list[str]:
     # A command's context takes its prefix from here, and is made after this.
     context.auto_envvar_prefix = None
     return sorted(names)
+
+
+def keep_flower_local(context: click.Context) -> None:
+    """Let Flower listen on this machine alone where nobody says otherwise.
+
+    Mirrors the default of ``flower.options``, all interfaces, where whoever reaches the port can revoke postbacks and
+    stop workers without a password. What stands in ``FLOWER_ADDRESS``, on its command line or in its configuration file
+    is read after this, and wins.
+    """
+    if context.invoked_subcommand == "flower":
+        from tornado.options import options  # noqa: PLC0415 - comes with Flower, an extra
+
+        options.address = "127.0.0.1"

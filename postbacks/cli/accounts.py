@@ -15,12 +15,12 @@ from postbacks.cli.base import (
     grid,
     json_option,
     note,
-    plain,
     print_json,
     print_table,
     seconds,
 )
 from postbacks.cli.older import refuse_move_beside_older, refuse_older, refuse_removal_beside_older
+from postbacks.printable import plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -321,7 +321,7 @@ def show(name: str, as_json: bool) -> None:
         return
     lines = {"account": plain(found.name), **{_LABELS[key]: value for key, value in _urls(found).items()}}
     for label, value in {**lines, **_extras(found)}.items():
-        click.echo(f"{label:16} {value}")
+        click.echo(f"{label:16} {plain(value)}")
 
 
 def _extras(found: Account) -> dict[str, str]:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
-import re
 import signal
 import sys
 from contextlib import suppress
@@ -13,6 +11,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
+
+from postbacks.printable import json_text, plain, plain_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 #: ``--json``, the same wherever data is printed.
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
-
-#: Controls of a terminal that JSON lets stand: C1, and those that turn the direction of writing.
-_CONTROLS = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 _STATE_STYLES = {
     "delivered": "green",
@@ -123,7 +120,11 @@ class Main(Group):
                 stream.reconfigure(errors="replace")
         try:
             return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+        except click.ClickException as error:
+            # It may quote what was given, or what an answer said.
+            error.message = plain_lines(error.message)  # type: ignore[misc]  # for subclasses, says click
+            raise
+        except (click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
         except KeyboardInterrupt:
             sys.exit(128 + signal.SIGINT)
@@ -142,16 +143,22 @@ def explained(error: Exception) -> click.ClickException:
     if isinstance(error, PostbacksError):
         # What is merely so is 1; what has to be written or set up in another way is 2.
         failed = isinstance(error, (DeliveryError, UnknownPostback)) or type(error) is PostbacksError
-        return click.ClickException(str(error)) if failed else _WrongUse(str(error))
+        sentence = plain_lines(str(error))
+        return click.ClickException(sentence) if failed else _WrongUse(sentence)
     if isinstance(error, TimeoutError) and str(error):
-        return click.ClickException(str(error))
+        return click.ClickException(plain_lines(str(error)))
     if isinstance(error, OSError) and error.strerror:
         name = f"{error.filename}: " if error.filename else ""
-        return click.ClickException(f"{name}{error.strerror}.")
+        return click.ClickException(plain(f"{name}{error.strerror}."))
+    if isinstance(error, UnicodeEncodeError) and "\ud800" <= (half := error.object[error.start]) <= "\udfff":
+        # Not quoted: it may be a password.
+        return _WrongUse(f"A value has half a character in it (U+{ord(half):04X}): it is no Unicode text.")
     if os.environ.get("POSTBACKS_DEBUG"):
         raise error
     return click.ClickException(
-        f"This should not happen ({type(error).__name__}: {error}); POSTBACKS_DEBUG=1 shows where it does."
+        plain(
+            f"This should not happen ({type(error).__name__}: {error}); POSTBACKS_DEBUG=1 shows where it does."
+        )
     )
 
 
@@ -189,7 +196,7 @@ def confirm(question: str) -> None:
     """
     if not sys.stdin.isatty():
         raise click.UsageError("There is no terminal to ask at: say --yes.")
-    click.confirm(question, abort=True, err=True)
+    click.confirm(plain(question), abort=True, err=True)
 
 
 def seconds(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
@@ -204,22 +211,16 @@ def seconds(ctx: click.Context, param: click.Parameter, value: float | None) -> 
 
 def note(text: str) -> None:
     """Say something that is not data."""
-    click.echo(text, err=True)
+    click.echo(plain_lines(text), err=True)
 
 
 def print_json(value: Any) -> None:
     """Print one JSON object on one line of stdout."""
-    text = json.dumps(value, ensure_ascii=not _takes_unicode())
-    click.echo(_CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text))
+    click.echo(json_text(value, ascii_only=not _takes_unicode()))
 
 
 def _takes_unicode() -> bool:
     return (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "") == "utf8"
-
-
-def plain(text: object) -> str:
-    """Return strangers' text as a terminal may be given it: nothing that moves the cursor or ends the line."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
 def check_id(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:

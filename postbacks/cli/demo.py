@@ -87,7 +87,7 @@ def _run(logs: Path) -> tuple[list[Journey], list[str]]:
             stack.enter_context(receiver)
         bases = {account: receiver.url("") for account, receiver in receivers.items()}
         bases[DEAD_PORT.account] = f"http://127.0.0.1:{stack.enter_context(dead_port())}"
-        broker = stack.enter_context(EmbeddedBroker())
+        broker = stack.enter_context(EmbeddedBroker(with_password=True))
         _set_environment(broker, COUNTDOWN_S)
         stack.enter_context(LocalStack(broker, log_dir=logs, cwd=logs))
         _set_accounts(KINDS, bases)

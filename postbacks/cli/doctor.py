@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from postbacks.cli.base import Command, json_option, plain, print_json, seconds
+from postbacks.cli.base import Command, json_option, print_json, seconds
+from postbacks.printable import plain
 
 if TYPE_CHECKING:
     from postbacks.doctor import Repair, Report, Result
@@ -65,7 +66,7 @@ def _print(report: Report, done: list[Repair], url: str, *, fix: bool) -> None:
     click.echo(f"looked at  {report.progress}")
     for label, fact in zip(("broker", "processes", "postbacks"), report.facts, strict=True):
         where = f"{url}: " if label == "broker" else ""
-        click.echo(f"{label:11}{where}{fact}")
+        click.echo(f"{label:11}{where}{plain(fact)}")
     click.echo()
     for repair in done:
         _print_one("fixed", repair.result, repair.result.check.fix)

@@ -14,11 +14,11 @@ from postbacks.cli.base import (
     grid,
     json_option,
     note,
-    plain,
     print_json,
     print_table,
     state_text,
 )
+from postbacks.printable import document_text, plain
 
 if TYPE_CHECKING:
     from postbacks.ledger.ledger import Ledger
@@ -46,7 +46,12 @@ def reason_words(record: Record) -> str:
 
 @click.command(cls=Command, examples=("postbacks show 7c0e1f3a-…", "postbacks show 7c0e1f3a-… --json"))
 @click.argument("postback_id", metavar="ID", callback=check_id)
-@click.option("--xml", "as_xml", is_flag=True, help="Print the XML document instead, byte for byte.")
+@click.option(
+    "--xml",
+    "as_xml",
+    is_flag=True,
+    help="Print the XML document instead: byte for byte, on a terminal with &#x…; for what it would obey.",
+)
 @json_option
 def show(postback_id: str, as_xml: bool, as_json: bool) -> None:
     """Show a postback's state and every attempt."""
@@ -62,12 +67,13 @@ def show(postback_id: str, as_xml: bool, as_json: bool) -> None:
 
 
 def write_document(document: bytes) -> None:
-    """Write a document to stdout, not a byte more; a terminal gets its line's end from stderr."""
+    """Write a document to stdout, not a byte more; a terminal gets it without what it would obey, and a line's end."""
+    if sys.stdout.isatty():
+        click.echo(document_text(document))
+        return
     out = sys.stdout.buffer
     out.write(document)
     out.flush()
-    if sys.stdout.isatty():
-        note("")
 
 
 def _print_record(record: Record) -> None:
@@ -79,21 +85,21 @@ def _print_record(record: Record) -> None:
     put_off = record.state == "parked" and record.reason  # with no attempt that would say why
     why = reason_words(record) if ended or put_off else ""
     if record.state == "waiting":
-        why = still_words(client(), record.account)
+        why = plain(still_words(client(), record.account))
     lines = {
         "postback": record.id,
-        "state": click.style(record.state, bold=True) + (f": {why}" if why else ""),
-        "event": f"{plain(record.origin)} {plain(record.code)}".strip(),
-        "account": f"{plain(record.account)} (group {record.group}, its number {record.sequence})"
+        "state": click.style(plain(record.state), bold=True) + (f": {why}" if why else ""),
+        "event": f"{record.origin} {record.code}".strip(),
+        "account": f"{record.account} (group {record.group}, its number {record.sequence})"
         if record.account
         else "",
-        "URL": plain(shown["url"] or ""),
+        "URL": shown["url"] or "",
         "accepted": shown["created"],
         "next attempt": shown["next_at"] or "",
     }
     for label, value in lines.items():
         if value:
-            click.echo(f"{label:14}{value}")
+            click.echo(f"{label:14}{value if label == 'state' else plain(value)}")
     if not record.attempts:
         return
     click.echo()

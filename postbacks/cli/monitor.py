@@ -16,6 +16,7 @@ from postbacks.cli.base import (
     seconds,
     stop_signals,
 )
+from postbacks.printable import plain
 
 #: Prometheus' registry of ports gives 9464 to exporters of OpenTelemetry's kind; nothing else is known there.
 DEFAULT_PORT = 9464
@@ -109,7 +110,7 @@ def health(
         print_json(shown)
     else:
         line = judged.line if not fault else " ".join(("not well:", *judged.faults, fault))
-        click.echo(line)
+        click.echo(plain(line))
     exit_at_once(0 if ok else 1)
 
 

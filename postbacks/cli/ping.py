@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 import click
 
 from postbacks.cli import arguments
-from postbacks.cli.base import Command, json_option, note, plain, print_json
+from postbacks.cli.base import Command, json_option, note, print_json
+from postbacks.printable import plain
 
 if TYPE_CHECKING:
     from postbacks.catalogue import Event
@@ -179,7 +180,7 @@ def _print(seen: Observation, advice: Advice) -> None:
     )
     click.echo(f"{word}: {plain(advice.verdict)}.")
     if advice.todo:
-        click.echo(advice.todo)
+        click.echo(plain(advice.todo))
     excerpt = seen.waited.excerpt.strip()
     if excerpt:
         click.echo(f"Its answer begins: {plain(excerpt)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from queue import Empty, SimpleQueue
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from postbacks.cli.base import Command, json_option, note, plain, print_json, seconds, stop_signals
+from postbacks.cli.base import Command, json_option, note, print_json, seconds, stop_signals
+from postbacks.printable import plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -135,7 +137,7 @@ def _as_json(received: Received, answered: int) -> dict[str, Any]:
         "tags": tags,
         "body": received.body.decode("utf-8", "replace"),
     }
-    if str(shown["attempt"]).isdecimal():
+    if re.fullmatch(r"\d{1,9}", str(shown["attempt"]), re.ASCII):
         shown["attempt"] = int(str(shown["attempt"]))
     return shown | ({"fault": fault} if fault else {})
 

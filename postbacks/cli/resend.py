@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from postbacks.cli.base import Command, check_id, confirm, json_option, note, plain, print_json
+from postbacks.cli.base import Command, check_id, confirm, json_option, note, print_json
+from postbacks.printable import plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

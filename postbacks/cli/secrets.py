@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from postbacks.cli.accounts import account, no_account, publish
-from postbacks.cli.base import Command, Group, note, plain
+from postbacks.cli.base import Command, Group, note
 from postbacks.cli.older import refuse_older
+from postbacks.printable import plain
 
 if TYPE_CHECKING:
     from postbacks.accounts import Account

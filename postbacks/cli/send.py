@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 import click
 
 from postbacks.cli import arguments
-from postbacks.cli.base import Command, json_option, note, plain, print_json, seconds
+from postbacks.cli.base import Command, json_option, note, print_json, seconds
 from postbacks.cli.ledger import reason_words, write_document
+from postbacks.printable import plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +33,7 @@ _file = click.argument("file", type=click.File("rb"), callback=arguments.file)
 def render(file: BinaryIO) -> None:
     """Print an event's XML document.
 
-    Byte for byte what is POSTed. FILE holds one event as JSON; - is stdin.
+    Byte for byte what is POSTed; on a terminal &#x…; stands for characters that it would obey. FILE holds one event as JSON; - is stdin.
     """
     from postbacks.cli.events import read_events
     from postbacks.xml import render as rendered

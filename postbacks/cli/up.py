@@ -58,8 +58,9 @@ _LINE: Final = re.compile(r'\[\d{4}-\d\d-\d\d |\{"ts": ')
 def up(port: int | None, data: Path, workers: int, dev: bool, as_json: bool) -> None:
     """Start broker, beat and workers in this terminal.
 
-    Ctrl-C lets them finish what is open and stops them. The broker is a Valkey server of its own on 127.0.0.1; it writes everything to its append-only file before it
-    answers, so nothing accepted is lost, whatever dies.
+    Ctrl-C lets them finish what is open and stops them. The broker is a Valkey server of its own on 127.0.0.1, behind a
+    password; it writes everything to its append-only file before it answers, so nothing accepted is lost, whatever dies.
+    No other user of this machine can read its data or use it.
     """
     from postbacks.local import EmbeddedBroker, LocalStack
     from postbacks.settings import load
@@ -67,7 +68,7 @@ def up(port: int | None, data: Path, workers: int, dev: bool, as_json: bool) -> 
     settings = load()  # first, as it may refuse
     stop_signals()
     dev_env = _dev_environment(settings) if dev else {}
-    broker = EmbeddedBroker(data, port=_free_port(port))
+    broker = EmbeddedBroker(data, port=_free_port(port), with_password=True)
     stopping = False
     try:
         note("Starting the broker, the workers and the beat …")
@@ -113,6 +114,8 @@ def _free_port(port: int | None) -> int:
 def _say_ready(
     broker: EmbeddedBroker, data: Path, workers: int, dev_env: dict[str, str], *, as_json: bool
 ) -> None:
+    from postbacks.broker import redacted
+
     logs = [f"worker{number}.log" for number in range(1, workers + 1)] + ["beat1.log"]
     if as_json:
         print_json(
@@ -126,8 +129,8 @@ def _say_ready(
         )
         return
     note(f"""
-  broker     {broker.url}
-  data       {data}/ (append-only, on the disk before an answer)
+  broker     {redacted(broker.url)} (its password: {data}/broker.password)
+  data       {data}/ (append-only, on the disk before an answer; for you alone)
   logs       {", ".join(f"{data}/{log}" for log in logs)}; warnings are shown here
   receivers  {"on the internet, on this machine and in private networks" if dev_env else "on the internet only; --dev allows this machine's too"}
   resends    {_resend_words(dev_env)}

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 import click
 
 from postbacks.cli import arguments
-from postbacks.cli.base import Command, json_option, plain, print_json, seconds
+from postbacks.cli.base import Command, json_option, print_json, seconds
+from postbacks.printable import plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

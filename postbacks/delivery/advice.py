@@ -13,6 +13,7 @@ from cryptography import x509
 
 from postbacks.delivery.ping import Observation
 from postbacks.delivery.profile import Tls
+from postbacks.guard import setting_of
 from postbacks.settings import Settings
 from postbacks.urls import endpoint_of, redacted
 
@@ -56,11 +57,16 @@ _ADVICE: Final = {
     "refused": "Nothing listens there, or a firewall refuses us: start the receiver, open the port, correct the URL.",
     "connect_timeout": "A firewall may drop our packets, or the host is down.",
     "answer_timeout": "Answer 200 first, as soon as the postback is stored, and work afterwards.",
-    "blocked": "Use a public address and a usual port. For a receiver of your own network see "
-    "POSTBACKS_ALLOWED_NETWORKS and POSTBACKS_ALLOWED_PORTS.",
     "broken_answer": "What listens there speaks no HTTP, or broke off: look at its log, and at http or https in the URL.",
     "too_large": "Answer with fewer or smaller headers and cookies.",
     "bad_url": "Correct the URL.",
+}
+#: Setting by which the guard refuses (guard.py) -> what to do about it.
+_BLOCKED_ADVICE: Final = {
+    "POSTBACKS_ALLOWED_NETWORKS": "Use a public address. For a receiver of your own network see POSTBACKS_ALLOWED_NETWORKS.",
+    "POSTBACKS_DENIED_NETWORKS": "Use another address: POSTBACKS_DENIED_NETWORKS closes this one.",
+    "POSTBACKS_ALLOWED_PORTS": "Use a usual port. For another one see POSTBACKS_ALLOWED_PORTS.",
+    "POSTBACKS_HTTPS_ONLY": "Use https. To send in the clear see POSTBACKS_HTTPS_ONLY.",
 }
 #: Words of a header that cannot be read (delivery/verdict.py) -> what to do about it.
 _HEADER_ADVICE: Final = (
@@ -135,7 +141,7 @@ def _failure(seen: Observation) -> tuple[str, str]:
         return f"no connection within {seen.patience.connect_timeout_s:g} s: {limit}", _ADVICE[name]
     detail = seen.outcome.detail
     if name == "blocked":
-        return detail, _ADVICE[name]
+        return detail, _BLOCKED_ADVICE[setting_of(detail)]
     phrase = detail.partition(" (")[0]  # behind it stand libcurl's own words
     todo = _ADVICE.get(name, "")
     if name == "tls":

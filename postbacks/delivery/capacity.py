@@ -13,7 +13,8 @@ log = EventLog(__name__)
 
 #: File descriptors of one transfer: both addresses of a host are tried (IPv4 and IPv6), or a kept connection watched.
 DESCRIPTORS_EACH: Final = 2
-#: File descriptors beside the transfers': kept connections (512), the broker's connections, logs.
+#: File descriptors beside the transfers': kept connections (512), the broker's connections, logs, and
+#: the clients of the metrics' port (``CLIENTS_MAX`` of monitor/server.py, and as many to the broker).
 SPARE_DESCRIPTORS: Final = 700
 
 

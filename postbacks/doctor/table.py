@@ -211,8 +211,8 @@ CHECKS: Final = (
     Check(
         "beat", "wrong", "when a tick last finished: within a minute",
         "Nothing is taken in, resent or taken over",
-        "Start or restart what is missing: `celery -A postbacks worker` and `celery -A postbacks beat` (or "
-        "`postbacks up`). If both run, their logs say why a tick fails; --ping tells which workers answer.",
+        "Start or restart what is missing: `celery -A postbacks worker` and `celery -A postbacks beat`. "
+        "If both run, their logs say why a tick fails; --ping tells which workers answer.",
         _scene(process_checks.beat),
     ),
     Check(

@@ -24,6 +24,7 @@ from postbacks.errors import BrokerError
 from postbacks.logs import EventLog
 from postbacks.monitor import figures
 from postbacks.monitor.health import within
+from postbacks.printable import plain
 from postbacks.version import VERSION
 
 if TYPE_CHECKING:
@@ -292,7 +293,7 @@ def _system(found: Figures, settings: Settings) -> Iterator[Metric]:
         labels=["account"],
     )
     for name, count in found.accounts:
-        accounts.add_metric([name], count)
+        accounts.add_metric([plain(name)], count)
     yield accounts
     yield gauge(
         "postbacks_accounts_down",
@@ -305,7 +306,7 @@ def _system(found: Figures, settings: Settings) -> Iterator[Metric]:
         labels=["account"],
     )
     for name, seconds in found.down_longest:
-        down.add_metric([name], seconds)
+        down.add_metric([plain(name)], seconds)
     yield down
     yield gauge(
         "postbacks_scrape_complete",

@@ -235,7 +235,7 @@ def test_a_worker_that_lacks_a_right_names_it_and_goes_on_when_it_is_given(guard
 
 
 @pytest.mark.parametrize("right", ["+llen", "+lpush", "+multi"])
-def test_a_beat_that_lacks_a_right_says_so_in_one_line_a_tick(guarded, tmp_path, right):
+def test_a_beat_that_lacks_a_right_says_so_in_one_line(guarded, tmp_path, right):
     """Not by two stacks; and it goes on when the right is given."""
     broker, client = guarded
     without(client, "beat", right)

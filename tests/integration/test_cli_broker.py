@@ -57,7 +57,7 @@ def refused(shown, *words):
 def test_a_broker_that_is_down_is_2_and_a_sentence_that_names_what_to_do(args):
     with dead_port() as port:
         shown = call(*args, url=f"redis://:secret@127.0.0.1:{port}/0")
-    refused(shown, "does not answer", "`postbacks up`", "POSTBACKS_BROKER_URL")
+    refused(shown, "does not answer", "start it or correct POSTBACKS_BROKER_URL")
     assert "secret" not in shown.stderr
 
 

@@ -95,6 +95,18 @@ def test_up_serves_from_an_empty_directory_and_ctrl_c_leaves_no_process_behind(t
     ):
         said = json.loads(line_of(up.stdout))
         url = said["broker_url"]
+        password = (data / "broker.password").read_text().strip()
+        assert url == f"redis://:{password}@127.0.0.1:{said['broker_url'].rpartition(':')[2]}"
+        shown = subprocess.run(["ps", "-A", "-o", "args="], capture_output=True, text=True, check=True).stdout
+        assert "celery" in shown
+        assert password not in shown
+        refused = subprocess.run(
+            [POSTBACKS, "list"],
+            env={**os.environ, "POSTBACKS_BROKER_URL": url.replace(f":{password}@", "")},
+            capture_output=True, text=True, timeout=40, check=False,
+        )  # fmt: skip
+        assert refused.returncode == 2
+        assert "wants a password" in refused.stderr
         done = subprocess.run(
             [POSTBACKS, "send", "acme", "-", "--url", receiver.url("/x"), "--wait", "20"],
             env={**os.environ, "POSTBACKS_BROKER_URL": url, "POSTBACKS_ALLOWED_NETWORKS": ""},
@@ -112,11 +124,18 @@ def test_up_serves_from_an_empty_directory_and_ctrl_c_leaves_no_process_behind(t
     for line in ('appendonly "yes"', 'appendfsync "always"', 'maxmemory-policy "noeviction"'):
         assert line in config
     assert {"worker1.log", "beat1.log", "broker.log"} <= {path.name for path in data.iterdir()}
+    assert open_to_others(data) == []
+
+
+def open_to_others(directory: Path) -> list[str]:
+    """A directory, and what is in it, as far as another user may do anything with it."""
+    return [str(path) for path in (directory, *directory.rglob("*")) if path.stat().st_mode & 0o077]
 
 
 def test_up_says_what_to_type_next_and_ends_all_when_a_worker_dies(tmp_path):
     with started("up", "--port", str(free_port()), "--data", "here", "--dev", cwd=tmp_path) as up:
-        assert re.fullmatch(r" +export POSTBACKS_BROKER_URL=redis://127\.0\.0\.1:\d+/0\n", line_of(up.stdout))
+        export = r" +export POSTBACKS_BROKER_URL=redis://:[0-9a-f]{48}@127\.0\.0\.1:\d+/0\n"
+        assert re.fullmatch(export, line_of(up.stdout))
         pids = descendants(up.pid)
         listed = subprocess.run(
             ["ps", "-A", "-o", "pid=,args="], capture_output=True, text=True, check=True

@@ -14,6 +14,7 @@ import shutil
 import signal
 from collections.abc import Callable
 from contextlib import chdir, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -30,6 +31,7 @@ Check = Callable[[Machine, Block], None]
 
 PAGES = ("README.md", "docs/receiving.md", "docs/operating.md")
 RECEIVE = "postbacks receive"
+EXPORT = "export POSTBACKS_BROKER_URL=redis://:PASSWORD@127.0.0.1:6379/0"
 SET_ACME = "postbacks account set acme --url http://127.0.0.1:8080/"
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
 
@@ -51,6 +53,16 @@ def types(*, fill: dict[str, str] | None = None, code: int = 0, says: str = "") 
         assert "Traceback" not in done.stderr
 
     return check
+
+
+def with_password(check: Check) -> Check:
+    """Check the block with the password of the machine's broker in it."""
+
+    def filled(machine: Machine, block: Block) -> None:
+        password = (machine.folder / "postbacks-data" / "broker.password").read_text().strip()
+        check(machine, replace(block, text=block.text.replace("PASSWORD", password)))
+
+    return filled
 
 
 def meanwhile(check: Check) -> Check:
@@ -257,11 +269,11 @@ CHECKS: dict[str, dict[str, Check]] = {
     },
     UP: {
         "postbacks receive --port 8080": stays("Receiving on http://127.0.0.1:8080/"),
-        "export POSTBACKS_BROKER_URL=redis://127.0.0.1:6379/0": types(says="delivered after 1 attempt"),
+        EXPORT: with_password(types(says="delivered after 1 attempt")),
     },
     "postbacks up": {
-        "export POSTBACKS_BROKER_URL=redis://127.0.0.1:6379/0": types(
-            fill={"https://YOUR-SERVER": "http://127.0.0.1:8080"}, says="delivered after 1 attempt"
+        EXPORT: with_password(
+            types(fill={"https://YOUR-SERVER": "http://127.0.0.1:8080"}, says="delivered after 1 attempt")
         ),
     },
     "help": {
@@ -339,7 +351,7 @@ def blocks_of_page(page: str) -> list[Block]:
 
 def printed_without_dev() -> str:
     """What ``postbacks up`` prints without ``--dev``, of a broker like the machine's."""
-    broker = SimpleNamespace(url="redis://127.0.0.1:6379/0")
+    broker = SimpleNamespace(url=EXPORT.partition("=")[2])
     say_ready = importlib.import_module("postbacks.cli.up")._say_ready
     command = click.Command("up", callback=lambda: say_ready(broker, Path("data"), 1, {}, as_json=False))
     return CliRunner().invoke(command).output
@@ -347,7 +359,7 @@ def printed_without_dev() -> str:
 
 def test_the_readme_and_what_up_prints_work_as_they_stand(tmp_path):
     with machine_with_up(tmp_path) as machine:
-        printed = machine.stayers["postbacks up"].printed
+        printed = re.sub(r":[0-9a-f]{48}@", ":PASSWORD@", machine.stayers["postbacks up"].printed)
         run(machine, blocks_of_page("README.md"), CHECKS["README.md"])
         run(machine, blocks_of(UP, printed), CHECKS[UP])
         machine.join()

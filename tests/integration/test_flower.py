@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -84,8 +85,9 @@ def watching(broker: EmbeddedBroker, folder: Path, pool: str) -> Iterator[Watche
             **BASE_ENV, "POSTBACKS_BROKER_URL": broker.url, "FLOWER_UNAUTHENTICATED_API": "1",
             "FLOWER_ENABLE_EVENTS": str(pool == "threads"),
         },
-        args=[f"--port={port}", "--address=127.0.0.1"],
+        args=[f"--port={port}"],
         log_path=folder / "flower.log",
+        cwd=folder,  # without a flowerconfig.py
     )  # fmt: skip
     answers = {"bad": Answer(503, PAGE.encode()), "slow": Answer(delay_s=2)}
     with (
@@ -102,6 +104,7 @@ def watching(broker: EmbeddedBroker, folder: Path, pool: str) -> Iterator[Watche
             made = Watched(broker, stack, receiver, wire, port)
             try:
                 eventually(made.up, what="Flower's start")
+                listens_on_one_address_alone(port)
                 if pool == "prefork":
                     app.control.enable_events()
                 eventually(lambda: "taskevents.on" in stack.workers[0].log(), what="events being turned on")
@@ -109,6 +112,13 @@ def watching(broker: EmbeddedBroker, folder: Path, pool: str) -> Iterator[Watche
                 assert wire.kinds(unseen) == [], "told of while events were off"
             finally:
                 wire.close()
+
+
+def listens_on_one_address_alone(port: int) -> None:
+    """Another address of this machine refuses: without a password it is for who sits at 127.0.0.1."""
+    for address in ("127.0.0.2", "::1"):
+        with pytest.raises(OSError, match=r"refused|Cannot assign|unreachable"):
+            socket.create_connection((address, port), timeout=5)
 
 
 @pytest.mark.parametrize("pool", ["threads", "prefork"])

@@ -43,6 +43,11 @@ def stubborn(**_):
 """
 
 
+def mode(path: Path) -> int:
+    """What its user, group and others may do with a file."""
+    return path.stat().st_mode & 0o777
+
+
 def wait_until(what, timeout_s=10.0):
     """Ask until it is so, or fail after the deadline."""
     deadline_s = time.monotonic() + timeout_s
@@ -352,3 +357,37 @@ def test_a_stack_that_cannot_start_leaves_nothing(broker, tmp_path):
     with pytest.raises(PostbacksError, match="no such luck"):
         stack.start()
     assert not any(process.alive for process in stack.workers + stack.beats)
+
+
+def test_data_of_an_older_version_is_closed_to_others_and_kept_behind_a_password(tmp_path):
+    """Directory, files and those of the append-only file; the password is made once, and what was kept is there."""
+    data = tmp_path / "data"
+    with EmbeddedBroker(data) as old, old.client() as client:
+        client.set("kept", "yes")
+    for path in (data, *data.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    broker = EmbeddedBroker(data, with_password=True)
+    with broker:
+        url = broker.url
+        with broker.client() as client:
+            assert client.get("kept") == b"yes"
+        stranger = redis.Redis(port=broker.port)
+        with contextlib.closing(stranger), pytest.raises(redis.AuthenticationError):
+            stranger.ping()
+        assert {str(path): oct(mode(path)) for path in (data, *data.rglob("*")) if mode(path) & 0o077} == {}
+        broker.restart()
+        assert broker.url == url
+    assert mode(data / "broker.password") == 0o600
+
+
+def test_a_directory_that_holds_other_things_is_not_closed(tmp_path):
+    """It may be anybody's: /tmp, a home. An empty one, and one that is closed already, are taken."""
+    shared = tmp_path / "shared"
+    shared.mkdir(mode=0o755)
+    (shared / "letter").touch()
+    with pytest.raises(BrokerError, match=r"holds other things and is open to other users.*chmod 700"):
+        EmbeddedBroker(shared).start()
+    assert mode(shared) == 0o755
+    (shared / "letter").unlink()
+    with EmbeddedBroker(shared):
+        assert mode(shared) == 0o700

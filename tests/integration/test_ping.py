@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import json
+import re
 import socket
 import threading
 
@@ -339,11 +340,18 @@ def test_a_name_that_is_none():
 
 
 @pytest.mark.parametrize(
-    "url", ["http://10.0.0.1/", "http://169.254.169.254/latest/", "https://127.0.0.1:25/"]
+    ("url", "settings"),
+    [
+        ("http://10.0.0.1/", {"POSTBACKS_ALLOWED_NETWORKS"}),
+        ("http://169.254.169.254/latest/", {"POSTBACKS_ALLOWED_NETWORKS"}),
+        ("https://127.0.0.1:25/", {"POSTBACKS_ALLOWED_PORTS"}),
+        ("https://127.0.0.9:8080/", {"POSTBACKS_DENIED_NETWORKS"}),
+    ],
 )
-def test_an_address_that_the_guard_refuses_is_not_reached(url):
-    said = pinged(url)
+def test_an_address_that_the_guard_refuses_is_not_reached(url, settings):
+    """The advice names the setting that refuses it, and no other."""
+    said = pinged(url, POSTBACKS_DENIED_NETWORKS="127.0.0.9/32")
     assert said["outcome"] == "blocked"
     assert said["verdict"].startswith("not allowed: ")
-    assert "POSTBACKS_ALLOWED_" in said["advice"]
+    assert set(re.findall(r"POSTBACKS_\w+", said["advice"])) == settings
     assert said["address"] is None

@@ -142,12 +142,13 @@ def test_a_worker_publishes_before_it_is_ready_and_one_without_a_broker_goes_on(
         ("http://127.0.0.1:25/", "POSTBACKS_ALLOWED_PORTS"),
         ("http://10.1.2.3/", "POSTBACKS_ALLOWED_NETWORKS"),
         ("http://127.0.0.1:8080/", "POSTBACKS_HTTPS_ONLY"),
+        ("http://127.0.0.9:8080/", "POSTBACKS_DENIED_NETWORKS"),
     ],
 )
 def test_a_refused_url_names_the_setting_that_refuses_it(broker, url, setting):
     """A port that is not allowed is no matter of networks."""
     del broker
-    https_only = {"POSTBACKS_HTTPS_ONLY": "true"} if setting == "POSTBACKS_HTTPS_ONLY" else {}
-    with environment(**https_only):
+    https_only = str(setting == "POSTBACKS_HTTPS_ONLY")
+    with environment(POSTBACKS_HTTPS_ONLY=https_only, POSTBACKS_DENIED_NETWORKS="127.0.0.9/32"):
         shown = CliRunner().invoke(main, ["account", "set", "acme", "--url", url])
     assert (shown.exit_code, f"see {setting} in docs/settings.md" in shown.stderr) == (2, True), shown.stderr

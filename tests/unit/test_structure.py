@@ -54,6 +54,7 @@ FLOORS = [
     "postbacks.keys",
     "postbacks.faults",
     "postbacks.errors",
+    "postbacks.printable",
     "postbacks.version",
 ]
 
