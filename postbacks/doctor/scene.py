@@ -12,7 +12,7 @@ import redis
 
 from postbacks import keys
 from postbacks.broker import broker_errors
-from postbacks.doctor.account_checks import Still, Unrouted, read_still, read_unrouted
+from postbacks.doctor.account_checks import Still, Unrouted, read_down, read_still, read_unrouted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -56,6 +56,7 @@ class Scene:
         sizes: quarantine, parked, dead, done.
         quarantined_ms: when the last POST began of the one that is in quarantine the longest, of those looked at.
         unreached: endpoint that took no connection the last time -> since when it has taken none; a sample.
+        down: account with a lane of which every attempt has failed for an hour -> since when, in ms.
         still: account that stands still while postbacks of its wait -> its state and since when; of a sample.
         unrouted: account that events came for and that was not known, or had no URL -> how many; of the latest.
         workers: names of the workers that answered; None where they were not asked.
@@ -82,6 +83,7 @@ class Scene:
     sizes: Mapping[str, int]
     quarantined_ms: int | None
     unreached: Mapping[str, int]
+    down: Mapping[str, int]
     still: Mapping[str, Still]
     unrouted: Mapping[str, Unrouted]
     workers: tuple[str, ...] | None
@@ -131,6 +133,7 @@ def look(scripts: Scripts, *, overdue_slack_ms: int, workers: Sequence[str] | No
         tasks = _tasks(client)
         ready = _heads(client, [*trusted, *suspect])
         quarantined_ms = _quarantined_ms(client)
+        down = read_down(client, now_ms)
         still, unrouted = read_still(client), read_unrouted(client)
     ends = [int(score) for _, score in (*done, *dead)]
     held = unacked[1] if isinstance(unacked[1], dict) else {}
@@ -156,6 +159,7 @@ def look(scripts: Scripts, *, overdue_slack_ms: int, workers: Sequence[str] | No
         sizes={"quarantine": quarantined, "parked": parked, "dead": dead_size, "done": done_size},
         quarantined_ms=quarantined_ms,
         unreached=_unreached(starts),
+        down=down,
         still=still,
         unrouted=unrouted,
         workers=None if workers is None else tuple(workers),

@@ -20,6 +20,7 @@ from postbacks import keys, send_postback, send_postbacks
 from postbacks.cli import main
 from postbacks.delivery.profile import Profiles
 from postbacks.delivery.tally import FIRST_POST_BUCKETS_S, SharedCounts
+from postbacks.doctor import Doctor
 from postbacks.errors import AccountsUnavailable
 from postbacks.monitor import figures
 from postbacks.monitor.metrics import SystemCollector
@@ -283,6 +284,8 @@ def test_a_small_account_that_is_down_for_an_hour_is_seen_and_named(rig, page, r
     assert seen["postbacks_accounts_down",] == 1
     assert seen["postbacks_account_down_seconds", "tiny"] == pytest.approx(HOUR_S, abs=30)
     assert ("postbacks_account_down_seconds", "good") not in seen
+    noted = Doctor(rig.scripts, rig.settings, pause_s=0).examine().found("down")
+    assert noted == {"tiny": "tiny has taken none for 60 min"}
     set_account("tiny", url=receiver.url())
     send_postbacks("tiny", [EVENT])
     rig.tick()
