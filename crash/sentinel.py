@@ -152,9 +152,10 @@ def run(options: Options, wait_replicas: int, folder: Path) -> Column:
         accepted = {one: float(at) for _, one, at in read_notes(folder / "accepted")}
         # Until the old primary is a replica or its clients have left it, what they tell it goes with it.
         windows = [at_s + n for at_s, _ in done for n in range(OLD_PRIMARY_S)]
+        nothing_changed = History((), ())
         ledger = compare(
             accepted, posts, held, unsynced_deaths=windows,
-            astray=History((), ()).astray(posts, held.entries, exact=True),
+            astray=nothing_changed.astray(posts, held.entries, exact=True), explains=nothing_changed.explains,
         )  # fmt: skip
         return Column(
             wait_replicas,

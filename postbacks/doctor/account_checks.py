@@ -1,4 +1,4 @@
-"""What may be wrong with accounts: those that stand still, and those that nobody knows though events come for them."""
+"""What may be wrong with accounts: they stand still, they are down, or nobody knows them though events come for them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from postbacks import keys
 from postbacks.doctor.broker_checks import duration
+from postbacks.monitor.figures import DOWN_AFTER_S
 from postbacks.queue.routes import ON
 from postbacks.queue.shares import DOCUMENTS_SHARE
 
@@ -47,6 +48,30 @@ def read_still(client: Any) -> dict[str, Still]:
         if state != ON:
             still[name] = Still(state, int(since_ms))
     return still
+
+
+def read_down(client: Any, now_ms: int) -> dict[str, int]:
+    """Return the accounts with a lane of which every attempt has failed for an hour, with since when, in ms."""
+    failing = client.zrange(
+        keys.FAILING,
+        "-inf",
+        now_ms - DOWN_AFTER_S * 1000,
+        byscore=True,
+        offset=0,
+        num=SAMPLE,
+        withscores=True,
+    )
+    pipe = client.pipeline(transaction=False)
+    for lane, _ in failing:
+        pipe.hget(keys.PACE + lane.decode(), "failing")
+        pipe.hget(keys.ROUTES, lane.rpartition(b"/")[0])
+    replies = pipe.execute()
+    down: dict[str, int] = {}
+    for (lane, since_ms), fails, row in zip(failing, replies[::2], replies[1::2], strict=True):
+        stands_still = row is not None and row.split(b"\n")[1] != ON.encode()
+        if fails == b"1" and not stands_still:
+            down.setdefault(lane.decode("utf-8", "replace").rpartition("/")[0], int(since_ms))
+    return down
 
 
 def read_unrouted(client: Any) -> dict[str, Unrouted]:
@@ -91,6 +116,16 @@ def standing_still(scene: Scene) -> dict[str, str]:
         {
             name: f"{name}: {state}, for {duration((scene.now_ms - since_ms) / 1000)}"
             for name, (state, since_ms) in sorted(scene.still.items())
+        }
+    )
+
+
+def down(scene: Scene) -> dict[str, str]:
+    """Name accounts that are down, those first that have been for the longest."""
+    return _named(
+        {
+            name: f"{name} has taken none for {duration((scene.now_ms - since_ms) / 1000)}"
+            for name, since_ms in scene.down.items()
         }
     )
 

@@ -12,7 +12,14 @@ import redis
 
 from postbacks import keys
 from postbacks.broker import broker_errors
-from postbacks.doctor.account_checks import Still, Unrouted, read_dead_bytes, read_still, read_unrouted
+from postbacks.doctor.account_checks import (
+    Still,
+    Unrouted,
+    read_dead_bytes,
+    read_down,
+    read_still,
+    read_unrouted,
+)
 from postbacks.monitor import writes
 from postbacks.monitor.presence import Presence, presence
 from postbacks.queue import memory
@@ -62,6 +69,7 @@ class Scene:
         sizes: quarantine, parked, dead, done.
         quarantined_ms: when the last POST began of the one that is in quarantine the longest, of those looked at.
         unreached: endpoint that took no connection the last time -> since when it has taken none; a sample.
+        down: account with a lane of which every attempt has failed for an hour -> since when, in ms.
         still: account that stands still while postbacks of its wait -> its state and since when; of a sample.
         unrouted: account that events came for and that was not known, or had no URL -> how many; of the latest.
         dead_bytes: the accounts whose dead take the most memory -> bytes.
@@ -92,6 +100,7 @@ class Scene:
     sizes: Mapping[str, int]
     quarantined_ms: int | None
     unreached: Mapping[str, int]
+    down: Mapping[str, int]
     still: Mapping[str, Still]
     unrouted: Mapping[str, Unrouted]
     dead_bytes: Mapping[str, int]
@@ -147,6 +156,7 @@ def look(scripts: Scripts, *, overdue_slack_ms: int, workers: Sequence[str] | No
         ready = _heads(client, [*trusted, *suspect])
         quarantined_ms = _quarantined_ms(client)
         refusal = writes.refusal(client)
+        down = read_down(client, now_ms)
         still, unrouted = read_still(client), read_unrouted(client)
         dead_bytes = read_dead_bytes(client)
     ends = [int(score) for _, score in (*done, *dead)]
@@ -174,6 +184,7 @@ def look(scripts: Scripts, *, overdue_slack_ms: int, workers: Sequence[str] | No
         sizes={"quarantine": quarantined, "parked": parked, "dead": dead_size, "done": done_size},
         quarantined_ms=quarantined_ms,
         unreached=_unreached(starts),
+        down=down,
         still=still,
         unrouted=unrouted,
         dead_bytes=dead_bytes,

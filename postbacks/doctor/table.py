@@ -303,6 +303,12 @@ CHECKS: Final = (
         _scene(process_checks.unreached),
     ),
     Check(
+        "down", "note", "accounts with a lane of which every attempt has failed for an hour",
+        "Receivers have taken nothing for an hour; what is sent to them is given up after its last resend",
+        "`postbacks ping ACCOUNT` says what is wrong there; docs/reliability.md#an-account-is-down-for-an-hour.",
+        _scene(account_checks.down),
+    ),
+    Check(
         "standing-still", "note", "accounts whose postbacks wait though nothing can be sent for them",
         "Accounts stand still: what waits for them is kept, and nothing is sent",
         "gone: set it again, or let what waits end as dead after POSTBACKS_ACCOUNT_REMOVED_KEEP_S. unreadable: set it "

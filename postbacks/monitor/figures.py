@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 #: Seconds after which an account is down of whose lane every attempt has failed for so long.
 DOWN_AFTER_S: Final = 3600
 #: Lanes whose last POST failed that are looked at for that, the longest first.
-FAILING_MAX: Final = 1000
+FAILING_MAX: Final = 500
 #: Accounts that one call of the script looks at, about (HSCAN).
 PAGE: Final = 200
 #: Pages that one reading takes: 20,000 accounts with postbacks on their way.

@@ -20,6 +20,7 @@ from postbacks import keys, send_postback, send_postbacks
 from postbacks.cli import main
 from postbacks.delivery.profile import Profiles
 from postbacks.delivery.tally import FIRST_POST_BUCKETS_S, SharedCounts
+from postbacks.doctor import Doctor
 from postbacks.errors import AccountsUnavailable
 from postbacks.monitor import figures
 from postbacks.monitor.metrics import SystemCollector
@@ -30,6 +31,8 @@ from postbacks.receiver import Answer, Receiver, dead_port
 EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 MO, MT = examples()["SMS_MO", "N211"], examples()["SMS_MT", "N202"]
 HOUR_S = 3600
+#: A bucket that what waited for nothing is in on the busiest machine.
+AT_ONCE_S = 10.0
 DEPLOY = Path(__file__).parents[2] / "deploy"
 
 
@@ -67,9 +70,12 @@ class Page:
         return found
 
     def first_posts(self, group: str = "general") -> dict[float, int]:
-        """Upper end of a bucket -> first POSTs in it and in none below; empty ones are left out."""
+        """Upper end of a bucket -> first POSTs in it and in none below; empty ones are left out.
+
+        Up to ``AT_ONCE_S`` all are one: how fast this machine is at the moment is no matter.
+        """
         page, below, found = self.read(), 0.0, {}
-        for bound in (*FIRST_POST_BUCKETS_S, float("inf")):
+        for bound in (*(bound for bound in FIRST_POST_BUCKETS_S if bound >= AT_ONCE_S), float("inf")):
             text = "+Inf" if bound == float("inf") else str(bound)
             count = page["postbacks_first_post_seconds_bucket", group, text]
             if count > below:
@@ -96,18 +102,18 @@ def receiver() -> Iterator[Receiver]:
 
 
 def test_waits_for_first_posts_are_counted_by_group_on_the_brokers_clock(rig, page, receiver):
-    """What waited for seven seconds as no loop ran is in that bucket; a resend is none."""
+    """What waited for forty seconds as no loop ran is in that bucket; a resend is none."""
     set_account("acme", url=receiver.url())
     send_postbacks("acme", [EVENT] * 3)
     rig.tick()
     rig.deliver()
-    assert page.first_posts() == {0.25: 3}
+    assert page.first_posts() == {AT_ONCE_S: 3}
     send_postbacks("acme", [MO, MO, MT])
     rig.tick()
-    rig.advance(7)
+    rig.advance(40)
     rig.deliver()
-    assert (page.first_posts("mo"), page.first_posts("mt")) == ({10.0: 2}, {10.0: 1})
-    assert page.read()["postbacks_first_post_seconds_sum", "mo"] == pytest.approx(14, abs=1)
+    assert (page.first_posts("mo"), page.first_posts("mt")) == ({60.0: 2}, {60.0: 1})
+    assert page.read()["postbacks_first_post_seconds_sum", "mo"] == pytest.approx(80, abs=20)
     assert page.read()["postbacks_first_post_seconds_count", "mo"] == 2
 
 
@@ -124,7 +130,6 @@ def test_what_a_loop_takes_before_the_post_begins_is_part_of_the_wait(rig, page,
     send_postback.delay("acme", EVENT)
     rig.tick()
     rig.deliver()
-    assert 0.25 not in page.first_posts()
     assert page.read()["postbacks_first_post_seconds_sum", "general"] >= 0.3
 
 
@@ -139,7 +144,7 @@ def test_a_first_post_without_an_answer_counts_and_so_does_its_missing_answer(ri
         send_postbacks("gone", [EVENT])
         rig.tick()
         rig.deliver()
-    assert page.first_posts() == {0.25: 3}
+    assert page.first_posts() == {AT_ONCE_S: 3}
     seen = page.read()
     assert seen["postbacks_attempts_total", "answer_timeout"] == 1
     assert seen["postbacks_answer_seconds_count",] == seen["postbacks_posts_total",] == 3
@@ -155,7 +160,7 @@ def test_what_waits_behind_a_receiver_that_fails_is_not_counted_until_its_lane_i
         send_postbacks("acme", [EVENT])
         rig.tick()
         rig.deliver()
-        assert page.first_posts() == {0.25: 1}
+        assert page.first_posts() == {AT_ONCE_S: 1}
         send_postbacks("acme", [EVENT] * 30)
         rig.tick()
         rig.advance(600)
@@ -164,12 +169,28 @@ def test_what_waits_behind_a_receiver_that_fails_is_not_counted_until_its_lane_i
         while rig.deliver():
             pass
         assert receiver.count == 32
-        assert page.first_posts() == {0.25: 1}
+        assert page.first_posts() == {AT_ONCE_S: 1}
         for _ in range(2):  # with the first of them the lane is seen to be empty
             send_postbacks("acme", [EVENT])
             rig.tick()
             rig.deliver()
-        assert page.first_posts() == {0.25: 2}
+        assert page.first_posts() == {AT_ONCE_S: 2}
+
+
+def test_what_waits_for_a_slow_receiver_is_not_counted(rig, page):
+    """It answers 200, and late: a minute in its lane may be its own."""
+    rig.settings = rig.settings.model_copy(update={"slow_after_s": 0.05})
+    with Receiver(lambda _: Answer(delay_s=0.2)) as receiver:
+        set_account("acme", url=receiver.url())
+        send_postbacks("acme", [EVENT])
+        rig.tick()
+        rig.deliver()
+        send_postbacks("acme", [EVENT] * 2)
+        rig.tick()
+        rig.advance(60)
+        rig.deliver()
+        assert receiver.count == 3
+    assert page.first_posts() == {AT_ONCE_S: 1}
 
 
 def test_what_waits_for_its_accounts_own_rate_is_not_counted(rig, page, receiver):
@@ -182,7 +203,7 @@ def test_what_waits_for_its_accounts_own_rate_is_not_counted(rig, page, receiver
         rig.advance(61)
     assert receiver.count == 3
     assert sum(page.first_posts().values()) <= 1
-    assert max(page.first_posts(), default=0) <= 0.25
+    assert max(page.first_posts(), default=0) <= AT_ONCE_S
 
 
 def test_a_delayed_one_waits_from_the_end_of_its_countdown_and_a_dead_one_from_its_resend(
@@ -194,16 +215,14 @@ def test_a_delayed_one_waits_from_the_end_of_its_countdown_and_a_dead_one_from_i
     lost = send_postback.delay("nobody", EVENT)
     rig.tick()
     assert rig.record(lost.id).state == "dead"
-    rig.advance(HOUR_S + 4)
+    rig.advance(HOUR_S + 20)
     set_account("nobody", url=receiver.url())
     rig.scripts.replay(lost.id)
     look = figures.read(rig.client, rig.settings)
     assert look.oldest_waiting_s < 60
     rig.deliver()
     assert receiver.count == 2
-    found = page.first_posts()
-    assert sum(found.values()) == 2
-    assert set(found) <= {0.25, 5.0, 10.0}
+    assert page.first_posts() == {AT_ONCE_S: 1, 30.0: 1}
 
 
 def test_ticks_that_are_missing_are_part_of_the_wait(rig, page, receiver):
@@ -283,11 +302,14 @@ def test_a_small_account_that_is_down_for_an_hour_is_seen_and_named(rig, page, r
     assert seen["postbacks_accounts_down",] == 1
     assert seen["postbacks_account_down_seconds", "tiny"] == pytest.approx(HOUR_S, abs=30)
     assert ("postbacks_account_down_seconds", "good") not in seen
+    noted = Doctor(rig.scripts, rig.settings, pause_s=0).examine().found("down")
+    assert noted == {"tiny": "tiny has taken none for 60 min"}
     set_account("tiny", url=receiver.url())
     send_postbacks("tiny", [EVENT])
     rig.tick()
     rig.deliver()
     assert page.read()["postbacks_accounts_down",] == 0
+    assert rig.client.zscore(keys.FAILING, "tiny/general") is None
 
 
 def test_health_names_who_is_down(rig, receiver):
