@@ -14,7 +14,7 @@ from postbacks import keys
 from postbacks.broker import broker_errors
 from postbacks.doctor.account_checks import Still, Unrouted, read_still, read_unrouted
 from postbacks.monitor import writes
-from postbacks.monitor.presence import Presence, presence
+from postbacks.monitor.presence import Presence, find_present
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -169,7 +169,7 @@ def look(scripts: Scripts, *, overdue_slack_ms: int, workers: Sequence[str] | No
         still=still,
         unrouted=unrouted,
         workers=None if workers is None else tuple(workers),
-        present={"worker": presence(signs, now_ms), "beat": presence(beat_signs, now_ms)},
+        present={"worker": find_present(signs, now_ms), "beat": find_present(beat_signs, now_ms)},
     )
 
 
