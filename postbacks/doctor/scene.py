@@ -21,7 +21,7 @@ from postbacks.doctor.account_checks import (
     read_unrouted,
 )
 from postbacks.monitor import writes
-from postbacks.monitor.presence import Presence, presence
+from postbacks.monitor.presence import Presence, find_present
 from postbacks.queue import memory
 from postbacks.queue.shares import shares_of
 from postbacks.settings import load
@@ -190,7 +190,7 @@ def look(scripts: Scripts, *, overdue_slack_ms: int, workers: Sequence[str] | No
         dead_bytes=dead_bytes,
         dead_bytes_max=shares_of(memory.recent(client).limit, load()).dead_bytes,
         workers=None if workers is None else tuple(workers),
-        present={"worker": presence(signs, now_ms), "beat": presence(beat_signs, now_ms)},
+        present={"worker": find_present(signs, now_ms), "beat": find_present(beat_signs, now_ms)},
     )
 
 

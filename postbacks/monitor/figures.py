@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from postbacks import keys
 from postbacks.broker import broker_errors
 from postbacks.monitor import writes
-from postbacks.monitor.presence import Presence, presence
+from postbacks.monitor.presence import Presence, find_present
 from postbacks.queue.scripts import KEYS
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ def read(
         figures.totals = {name.decode(): int(count) for name, count in totals.items()}
         now_ms = _lanes(client, settings, figures, began_s + within_s, clock_offset_ms)
         figures.refusal = writes.refusal(client)
-    figures.workers, figures.beats = presence(workers, now_ms), presence(beats, now_ms)
+    figures.workers, figures.beats = find_present(workers, now_ms), find_present(beats, now_ms)
     if last_tick is not None:
         figures.tick_age_s = max(0.0, (now_ms - int(last_tick)) / 1000)
     if first_parked:

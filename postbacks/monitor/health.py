@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from postbacks.broker import client_for, redacted
 from postbacks.errors import BrokerError, BrokerUnreachable
 from postbacks.monitor import figures
-from postbacks.monitor.presence import words_of
+from postbacks.monitor.presence import explain_missing
 
 if TYPE_CHECKING:
     from postbacks.monitor.figures import Figures
@@ -41,16 +41,16 @@ class Health:
 
     ok: bool
     broker: bool
-    takes_writes: bool | None
-    workers: int | None
-    beats: int | None
-    tick_age_s: float | None
-    oldest_waiting_s: float | None
-    waiting: int | None
-    failing_waiting: int | None
-    longest_failing_lane: str
-    claimers: int | None
-    faults: tuple[str, ...]
+    takes_writes: bool | None = None
+    workers: int | None = None
+    beats: int | None = None
+    tick_age_s: float | None = None
+    oldest_waiting_s: float | None = None
+    waiting: int | None = None
+    failing_waiting: int | None = None
+    longest_failing_lane: str = ""
+    claimers: int | None = None
+    faults: tuple[str, ...] = ()
     down: tuple[tuple[str, float], ...] = ()
 
     @property
@@ -114,7 +114,7 @@ def judge(
             timeout_s, lambda: figures.read(client, settings, within_s=timeout_s / 2, memory=False), settings
         )
     except BrokerError as error:
-        return Health(False, False, None, None, None, None, None, None, None, "", None, (str(error),))
+        return Health(ok=False, broker=False, faults=(str(error),))
     limit_s = settings.health_tick_age_s if tick_age_s is None else tick_age_s
     faults = [found.refusal] if found.refusal else []
     if found.tick_age_s is None or found.tick_age_s > limit_s:
@@ -124,19 +124,19 @@ def judge(
         age = f"A postback has waited for {found.oldest_waiting_s:.0f} s (limit {limit_s:g} s)"
         faults.append(f"{age}: are there workers, and enough of them?")
     return Health(
-        not faults,
-        True,
-        not found.refusal,
-        len(found.workers.names),
-        len(found.beats.names),
-        found.tick_age_s,
-        found.oldest_waiting_s,
-        found.open_waiting,
-        found.failing_waiting,
-        found.longest_failing_lane,
-        found.claimers,
-        tuple(faults),
-        tuple(found.down_longest),
+        ok=not faults,
+        broker=True,
+        takes_writes=not found.refusal,
+        workers=len(found.workers.names),
+        beats=len(found.beats.names),
+        tick_age_s=found.tick_age_s,
+        oldest_waiting_s=found.oldest_waiting_s,
+        waiting=found.open_waiting,
+        failing_waiting=found.failing_waiting,
+        longest_failing_lane=found.longest_failing_lane,
+        claimers=found.claimers,
+        faults=tuple(faults),
+        down=tuple(found.down_longest),
     )
 
 
@@ -149,7 +149,7 @@ def _why_no_tick(found: Figures, limit_s: float) -> list[str]:
     )
     if found.refusal:  # where nothing can be written, signs of life cannot be either
         return [f"{age}."]
-    if missing := words_of(found.workers, found.beats):
+    if missing := explain_missing(found.workers, found.beats):
         return [f"{age}.", *missing]
     heard = " and ".join(
         f"a {kind} was heard of {presence.age_s or 0:.0f} s ago"

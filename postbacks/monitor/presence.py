@@ -26,28 +26,26 @@ class Presence:
 
     @property
     def since(self) -> str:
-        """Since when nothing has been heard, with the date; empty where nothing ever was."""
+        """Say since when nothing has been heard, with the date; empty where nothing ever was."""
         if self.last_ms is None:
             return ""
         return f" since {datetime.fromtimestamp(self.last_ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def presence(signs: Iterable[tuple[bytes, float]], now_ms: int) -> Presence:
+def find_present(signs: Iterable[tuple[bytes, float]], now_ms: int) -> Presence:
     """Judge who runs by the signs of ``keys.WORKERS`` or ``keys.BEATS`` (members with scores)."""
     names, last_ms = [], None
     for member, score in signs:
         last_ms = max(last_ms or 0, int(abs(score)))
         gone_after_s, _, _, name = member.decode("utf-8", "replace").split(" ", 3)
-        if (
-            abs(now_ms - score) < float(gone_after_s) * 1000
-        ):  # one from the future is left of a clock that was put back
+        # One from the future is left of a clock that was put back.
+        if abs(now_ms - score) < float(gone_after_s) * 1000:
             names.append(name)
-    return Presence(
-        tuple(sorted(names)), last_ms, None if last_ms is None else max(0.0, (now_ms - last_ms) / 1000)
-    )
+    age_s = None if last_ms is None else max(0.0, (now_ms - last_ms) / 1000)
+    return Presence(tuple(sorted(names)), last_ms, age_s)
 
 
-def words_of(workers: Presence, beats: Presence) -> list[str]:
+def explain_missing(workers: Presence, beats: Presence) -> list[str]:
     """Say which of the two is missing and how it is started, a sentence each; empty where both run."""
     return [
         f"No {kind} has been heard of{of_kind.since}: start one (celery -A postbacks {kind})."

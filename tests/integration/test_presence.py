@@ -20,7 +20,7 @@ from postbacks.cli import main
 from postbacks.doctor import doctor as rounds
 from postbacks.monitor.health import judge
 from postbacks.monitor.metrics import SystemCollector
-from postbacks.monitor.presence import Presence, presence
+from postbacks.monitor.presence import Presence, find_present
 from postbacks.monitor.server import MonitorServer
 from postbacks.monitor.sign import KEPT_S, SignOfLife
 
@@ -123,7 +123,7 @@ def look(client, key=keys.WORKERS, later_s: float = 0) -> Presence:
     """Judge who runs, so many seconds from now."""
     seconds, microseconds = client.time()
     now_ms = seconds * 1000 + microseconds // 1000 + int(later_s * 1000)
-    return presence(client.zrange(key, 0, -1, withscores=True), now_ms)
+    return find_present(client.zrange(key, 0, -1, withscores=True), now_ms)
 
 
 def test_a_process_counts_as_gone_after_its_time_out_or_at_once_when_it_ends_in_order(rig):

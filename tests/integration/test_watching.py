@@ -23,6 +23,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from postbacks import keys, send_postback, send_postbacks, settings
 from postbacks.cli import main
+from postbacks.errors import NotReplicated
 from postbacks.local import EmbeddedBroker
 from postbacks.monitor import figures
 from postbacks.monitor.health import judge
@@ -136,6 +137,11 @@ def watch(form: str, broker: EmbeddedBroker, tmp_path: Path) -> Watched:
             pages["own /healthz"], pages["own /readyz"] = page(port, "/healthz"), page(port, "/readyz")
             with environment(POSTBACKS_METRICS_PORT=str(port)):
                 said = health("--json", "--worker")
+        signs = [client.zrange(key, 0, -1, withscores=True) for key in (keys.WORKERS, keys.BEATS)]
+        assert [[score < 0 for _, score in of_kind] for of_kind in signs] == [
+            [True, True],
+            [True],
+        ]  # all withdrew
         logs = {p.log_path.name: p.log() for p in (*stack.workers, *stack.beats)}
     return Watched(form, logs, pages["/metrics"][1], own, pages, said)
 
@@ -391,6 +397,21 @@ def test_health_says_what_is_wrong(rig):
     with environment(POSTBACKS_METRICS_PORT=str(free_port())):
         assert "does not answer (ConnectionRefusedError): is it running?" in health("--worker").output
     assert health("--worker").exit_code == 2
+
+
+def test_health_says_which_replicas_are_missing(own_broker):
+    """Those of POSTBACKS_WAIT_REPLICAS, without which a call raises; and those that the broker itself asks for."""
+    with environment(POSTBACKS_BROKER_URL=own_broker.url, POSTBACKS_WAIT_REPLICAS="1"):
+        with pytest.raises(NotReplicated):
+            send_postback.delay("acme", EVENT)
+        shown = json.loads(health("--json").output)
+        assert shown["takes_writes"] is False
+        assert "has 0 replicas and POSTBACKS_WAIT_REPLICAS is 1" in shown["faults"][0]
+    with environment(POSTBACKS_BROKER_URL=own_broker.url), own_broker.client() as client:
+        assert json.loads(health("--json").output)["takes_writes"] is True
+        client.config_set("min-replicas-to-write", 1)
+        assert "fewer replicas in step than its min-replicas-to-write wants" in health().output
+        assert client.exists(keys.PROBE) == 0
 
 
 def test_health_says_whose_postbacks_wait(rig):

@@ -21,6 +21,7 @@ from postbacks.cli import main
 from postbacks.doctor import Doctor
 from postbacks.ledger.ledger import Ledger
 from postbacks.local import CeleryProcess
+from postbacks.monitor.health import judge
 from postbacks.queue.message import NEWER, SCHEMA, SCHEMA_HEADER
 from postbacks.queue.scripts import Scripts
 from postbacks.receiver import Answer, Receiver
@@ -104,7 +105,10 @@ def test_what_the_version_before_left_behind_comes_to_its_end(rig):
 
 
 def test_a_worker_of_the_version_before_and_one_of_this_run_side_by_side(broker, tmp_path):
-    """Old and new workers, beats and producers; resends too: all delivered, none twice, and the doctor says who runs."""
+    """Old and new workers, beats and producers; resends too: all delivered, none twice, and the doctor says who runs.
+
+    The old ones give no signs of life, and alone they are called silent, not missing.
+    """
     env = {**BASE_ENV, "POSTBACKS_BROKER_URL": broker.url, "POSTBACKS_RETRY_COUNTDOWN_S": "1"}
     quiet = ["--without-mingle", "--without-gossip", "--loglevel=DEBUG"]
     processes = [
@@ -144,6 +148,13 @@ def test_a_worker_of_the_version_before_and_one_of_this_run_side_by_side(broker,
             said = eventually(lambda: doctor.examine().found("versions"), 30, "the doctor's word")
             assert set(said) == {SILENT, VERSION}
             eventually(lambda: broker.client().zcard(keys.DONE) == 400, 60, "all delivered")
+            for process in processes[2:]:
+                process.stop()
+            silent = eventually(
+                lambda: doctor.examine().found("silent"), 30, "old ones alone, which give no sign"
+            )
+            assert set(silent) == {"worker", "beat"}
+            assert judge(settings.load()).ok
         except BaseException:
             for process in processes:
                 print(process.log()[-3000:])
