@@ -76,7 +76,7 @@ key                                   type    meaning
 ``postbacks:quarantine``              zset    ids that were in flight when their process died; score is how they
                                               are tried: 0 or 1 with a few others, 2 alone
                                               bound: records in flight when a process died
-``postbacks:claimers``                zset    tokens of delivering loops (a UUID, @, the version); score is when
+``postbacks:claimers``                zset    tokens of delivering loops (a UUID, @, the version, @, the worker); score is when
                                               the lease ends, 0 if it was seen to die
                                               bound: loops that run, or died within a lease
 ``postbacks:claims:{token}``          hash    id -> 0 if it is only held, 1 if its POST may have begun, 2 if it is

@@ -1,4 +1,4 @@
-"""Which version of postbacks this is."""
+"""Which version of postbacks this is, and the names of delivering loops, which say it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,25 @@ except PackageNotFoundError:  # run from a checkout that is not installed
 SILENT: Final = "0.1.0"
 
 
+_worker = ""
+
+
+def set_worker(name: str) -> None:
+    """Set the node name of the worker whose loops this process and its children run."""
+    global _worker  # noqa: PLW0603 - state of the process
+    _worker = name
+
+
 def new_token() -> str:
-    """A name for a delivering loop among the claimers: it says which version delivers."""
-    return f"{uuid.uuid4().hex}@{VERSION}"
+    """Name a delivering loop for the claimers: the name says which version delivers, and in which worker."""
+    return "@".join(filter(None, (uuid.uuid4().hex, VERSION, _worker)))
 
 
 def version_of(token: str) -> str:
-    """The version of the loop with this name."""
-    return token.partition("@")[2] or SILENT
+    """Return the version of the loop with this name."""
+    return [*token.split("@", 2), ""][1] or SILENT
+
+
+def worker_of(token: str) -> str:
+    """Return the worker of the loop with this name; empty where an older version's loop does not say."""
+    return [*token.split("@", 2), "", ""][2]

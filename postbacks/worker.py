@@ -34,6 +34,7 @@ from postbacks.errors import BadSetting, BrokerError, BrokerUnfit, BrokerUnreach
 from postbacks.logs import EventLog
 from postbacks.monitor.sign import SignOfLife
 from postbacks.settings import load, unknown_names
+from postbacks.version import set_worker
 
 log = EventLog(__name__)
 
@@ -108,6 +109,7 @@ class PoolCheck(bootsteps.StartStopStep):
         atexit.register(places.close)  # not when this step stops: loops may still run then, and a signal come
         process.set_places(places)
         worker.wait_for_soft_shutdown = partial(_soft_shutdown, worker, places)
+        set_worker(worker.hostname)
         taskevents.set_up(worker.hostname, worker.app.conf.event_exchange, OUTCOMES)
 
     def info(self, worker: Any) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from postbacks.cli.base import (
 from postbacks.printable import document_text, plain
 
 if TYPE_CHECKING:
-    from postbacks.ledger.ledger import Ledger
+    from postbacks.ledger.ledger import Claim, Ledger
     from postbacks.ledger.record import Record
 
 
@@ -54,16 +54,22 @@ def reason_words(record: Record) -> str:
 )
 @json_option
 def show(postback_id: str, as_xml: bool, as_json: bool) -> None:
-    """Show a postback's state and every attempt."""
-    record = _ledger().get(postback_id)
+    """Show a postback's state and every attempt.
+
+    Of one that is being sent also since when its attempt is open and which worker has it.
+    """
+    ledger = _ledger()
+    record = ledger.get(postback_id)
     if as_xml and record.is_stub:
         raise click.ClickException(f"Postback {record.id} has no document: {reason_words(record)}.")
     if as_xml:
         write_document(record.xml)
-    elif as_json:
-        print_json(record.shown())
+        return
+    claim = ledger.claim_of(postback_id) if record.state == "sending" else None
+    if as_json:
+        print_json(record.shown() | {"claim": claim.shown() if claim else None})
     else:
-        _print_record(record)
+        _print_record(record, claim)
 
 
 def write_document(document: bytes) -> None:
@@ -76,7 +82,7 @@ def write_document(document: bytes) -> None:
     out.flush()
 
 
-def _print_record(record: Record) -> None:
+def _print_record(record: Record, claim: Claim | None) -> None:
     from postbacks.broker import client
     from postbacks.queue.routes import still_words
 
@@ -96,6 +102,7 @@ def _print_record(record: Record) -> None:
         "URL": shown["url"] or "",
         "accepted": shown["created"],
         "next attempt": shown["next_at"] or "",
+        "open" if claim and claim.attempt else "held": _claim_words(claim) if claim else "",
     }
     for label, value in lines.items():
         if value:
@@ -107,6 +114,21 @@ def _print_record(record: Record) -> None:
     for attempt in shown["attempts"]:
         add_row(table, *_attempt_cells(attempt))
     print_table(table)
+
+
+def _claim_words(claim: Claim) -> str:
+    """Say since when an attempt is open, or for what a postback is held, and who has it."""
+    shown = claim.shown()
+    words = "until the first of its lane was tried"
+    if claim.attempt is not None:
+        words = f"attempt {claim.attempt} since {shown['since']} ({shown['for_s']:.1f} s)"
+    words += f", worker {shown['worker'] or 'of an older version'}, loop {shown['loop'][:12]}"
+    late_s = (claim.now_ms - claim.ends_ms) / 1000
+    if not claim.ends_ms:
+        words += "; its process has died, and another loop takes it over"
+    elif late_s > 0:
+        words += f"; its lease ran out {late_s:.1f} s ago, and another loop takes it over"
+    return words
 
 
 def _attempt_cells(attempt: dict[str, Any]) -> tuple[object, ...]:

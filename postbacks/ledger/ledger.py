@@ -8,7 +8,8 @@ from postbacks import keys
 from postbacks.broker import broker_errors
 from postbacks.catalogue import ORIGINS
 from postbacks.errors import UnknownPostback
-from postbacks.ledger.record import Record
+from postbacks.ledger.record import Record, iso
+from postbacks.version import worker_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,6 +51,36 @@ class OpenPostbacks(NamedTuple):
     elsewhere: int
 
 
+class Claim(NamedTuple):
+    """Claim on a postback: who has it, and the attempt that is open.
+
+    Attributes:
+        token: of the delivering loop.
+        ends_ms: when its lease ends, or has ended, on the broker's clock; 0 for a loop that was seen to die.
+        attempt: number of the POST that may have begun; None while the postback is held behind a probe.
+        since_ms: when that POST began.
+        now_ms: the broker's time at the reading.
+    """
+
+    token: str
+    ends_ms: int
+    attempt: int | None
+    since_ms: int | None
+    now_ms: int
+
+    def shown(self) -> dict[str, Any]:
+        """Return the claim as ``postbacks show --json`` prints it."""
+        for_s = None if self.since_ms is None else round((self.now_ms - self.since_ms) / 1000, 1)
+        return {
+            "attempt": self.attempt,
+            "since": iso(self.since_ms),
+            "for_s": for_s,
+            "worker": worker_of(self.token) or None,
+            "loop": self.token.partition("@")[0],
+            "lease_ends": iso(self.ends_ms) if self.ends_ms else None,
+        }
+
+
 class Ledger:
     """The records of one broker."""
 
@@ -61,6 +92,32 @@ class Ledger:
         with broker_errors():
             fields: dict[bytes, bytes] = self._client.hgetall(keys.record(postback_id))  # type: ignore[assignment]
         return Record.from_hash(postback_id, fields) if fields else None
+
+    def claim_of(self, postback_id: str) -> Claim | None:
+        """Find the claim on a postback among all loops'; None where none has it (any more)."""
+        with broker_errors():
+            tokens: list[bytes] = self._client.zrange(keys.CLAIMERS, 0, -1)  # type: ignore[assignment]
+            pipe: Any = self._client.pipeline(transaction=True)
+            pipe.time()
+            pipe.hmget(keys.record(postback_id), "state", "attempts", "sent_ms")
+            for token in tokens:
+                pipe.zscore(keys.CLAIMERS, token)
+                pipe.hget(keys.claims(token.decode()), postback_id)
+            (seconds, microseconds), (state, attempts, sent_ms), *claims = pipe.execute()
+        if state != b"sending":
+            return None
+        for token, ends_ms, begun in zip(tokens, claims[::2], claims[1::2], strict=True):
+            if begun is None:
+                continue
+            is_open = begun != b"0"
+            return Claim(
+                token=token.decode(),
+                ends_ms=int(ends_ms or 0),
+                attempt=int(attempts) if is_open else None,
+                since_ms=int(float(sent_ms)) if is_open else None,
+                now_ms=seconds * 1000 + microseconds // 1000,
+            )
+        return None
 
     def find_many(self, postback_ids: Sequence[str]) -> dict[str, Record | None]:
         """The record of each id, or None where the ledger has none (yet)."""

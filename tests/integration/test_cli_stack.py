@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from functools import cached_property
@@ -58,10 +59,12 @@ class Desk:
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory):
-    """The stack of this module, with one resend after 0.1 s; a path /S answers with the status S."""
+    """The stack of this module, with one resend after 0.1 s; a path /S answers with the status S, /S/slow after 3 s."""
     folder = tmp_path_factory.mktemp("desk")
     with (
-        Receiver(lambda received: Answer(int(received.path[1:]))) as receiver,
+        Receiver(
+            lambda post: Answer(int(post.path[1:4]), delay_s=3 if post.path.endswith("/slow") else 0)
+        ) as receiver,
         EmbeddedBroker() as broker,
         running(broker, folder, env={"POSTBACKS_RETRY_COUNTDOWN_S": "0.1", "POSTBACKS_MAX_RESENDS": "1"}),
     ):
@@ -136,6 +139,17 @@ def test_show_prints_a_header_and_a_line_for_every_attempt(desk):
     assert lines[0].split() == ["postback", one]
     assert lines[1].startswith("state         dead: ")
     assert [line.split()[0] for line in lines if "refused " in line and line[0].isdigit()] == ["1", "2"]
+
+
+def test_show_says_since_when_an_attempt_is_open_and_which_worker_has_it(desk):
+    one = desk.send("--url", desk.receiver.url("/200/slow")).stdout.strip()
+    eventually(lambda: one in desk.receiver.by_id(), what="the POST")
+    (line,) = [line for line in desk.call("show", one).stdout.splitlines() if line.startswith("open ")]
+    words = r"open +attempt 1 since \S+Z \(\d\.\d s\), worker worker1@\S+, loop [0-9a-f]{12}"
+    assert re.fullmatch(words, line), line
+    with desk.broker.client() as client:
+        assert ended(client, one).state == "delivered"
+    assert "open" not in desk.call("show", one).stdout
 
 
 def test_the_dead_are_listed_sent_again_and_only_once(desk):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from postbacks.doctor.versions import is_before, versions_at_work
-from postbacks.version import SILENT, VERSION
+from postbacks.version import SILENT, VERSION, new_token, set_worker, version_of, worker_of
 
 NOW_MS = 1_000_000
 
@@ -27,6 +27,29 @@ def test_a_version_is_at_work_while_it_delivers_and_a_minute_after_its_tick(
 ):
     """A loop by its token, a tick by the hash; the last tick that stands in no hash is a silent version's."""
     assert versions_at_work(claimers, ticks, last_tick_ms, NOW_MS) == work
+
+
+@pytest.mark.parametrize(
+    ("token", "said"),
+    [
+        ("a", (SILENT, "")),
+        ("a@0.2.0", ("0.2.0", "")),
+        ("a@0.2.0@worker1@host", ("0.2.0", "worker1@host")),
+    ],
+)
+def test_a_loops_name_says_its_version_and_its_worker(token, said):
+    """As far as the version did that made it."""
+    assert (version_of(token), worker_of(token)) == said
+
+
+def test_a_loop_that_is_named_in_a_worker_says_which():
+    """In an application, or a test, there is none."""
+    assert worker_of(new_token()) == ""
+    set_worker("worker1@host")
+    try:
+        assert (version_of(new_token()), worker_of(new_token())) == (VERSION, "worker1@host")
+    finally:
+        set_worker("")
 
 
 @pytest.mark.parametrize(
