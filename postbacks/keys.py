@@ -58,7 +58,7 @@ key                                   type    meaning
 ``postbacks:left``                    zset    accounts that are gone; score is since when; for a week
 ``postbacks:totals``                  hash    counts over all workers since the broker's data began: attempt:OUTCOME,
                                               answer:BUCKET, answer_ms, posts, connections, dead, ticks,
-                                              late_ticks, id_taken (``delivery/tally.py``)
+                                              late_ticks, id_taken, early_done (``delivery/tally.py``)
 ``postbacks:accounts``                hash    account -> its settings as JSON
 ``postbacks:last-tick``               string  when a tick last finished
 ``postbacks:ticks``                   hash    version of postbacks -> when a tick of it last finished

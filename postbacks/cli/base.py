@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Iterator, Mapping, Sequence
 
     from rich.console import Console
@@ -26,6 +27,10 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print one JS
 
 #: Controls of a terminal that JSON lets stand: C1, and those that turn the direction of writing.
 _CONTROLS = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+#: Accounts that are shown with their counts before something is done to them.
+_ACCOUNTS_SHOWN = 20
 
 _STATE_STYLES = {
     "delivered": "green",
@@ -192,6 +197,16 @@ def confirm(question: str) -> None:
     click.confirm(question, abort=True, err=True)
 
 
+def age(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """Check a length of time, a number and s, m, h or d; returns seconds."""
+    if value is None:
+        return None
+    found = re.fullmatch(r"(\d{1,6})([smhd])", value)
+    if found is None:
+        raise click.BadParameter(f"{value!r} is no length of time: 90s, 30m, 2h or 1d.", ctx, param)
+    return float(found[1]) * _UNITS_S[found[2]]
+
+
 def seconds(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
     """Check a number of seconds; ``nan`` passes any range."""
     if value is not None and (not math.isfinite(value) or value < 0):
@@ -233,6 +248,16 @@ def check_id(ctx: click.Context, param: click.Parameter, value: str | None) -> s
             param,
         )
     return value
+
+
+def show_counts(counts: Counter[str], *, as_json: bool) -> None:
+    """Show how many each account has, to whoever is asked."""
+    if as_json or not counts:
+        return
+    for name, count in counts.most_common(_ACCOUNTS_SHOWN):
+        note(f"  {plain(name):<24} {count:>9,}")
+    if len(counts) > _ACCOUNTS_SHOWN:
+        note(f"  and {len(counts) - _ACCOUNTS_SHOWN:,} accounts more")
 
 
 def state_text(state: str, words: str = "") -> Text:

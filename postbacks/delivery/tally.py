@@ -30,7 +30,7 @@ POSTS: Final = "posts"
 CONNECTIONS: Final = "connections"
 RENEWALS: Final = "renewals"
 DEAD: Final = "dead"
-#: Counted by ``queue/tick.py``.
+#: Counted by ``queue/note_tick.lua``.
 TICKS: Final = "ticks"
 LATE_TICKS: Final = "late_ticks"
 #: Counted by ``queue/accept.lua``.
@@ -39,6 +39,10 @@ UNROUTED: Final = "unrouted"
 UNROUTED_OF_LEFT: Final = "unrouted_of_left"
 #: Counted by ``queue/retain.lua``.
 UNROUTED_DROPPED: Final = "unrouted_dropped"
+#: Counted by ``queue/make_room.lua`` and ``queue/drop.lua``.
+EARLY_DONE: Final = "early_done"
+EARLY_DEAD: Final = "early_dead"
+ASKED_DROPPED: Final = "asked_dropped"
 
 #: What one worker counts of itself, in the order of its shared memory.
 OWN_NAMES: Final = (
