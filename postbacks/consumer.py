@@ -1,4 +1,4 @@
-"""Our worker's consumer: it outlives a connection whose closing fails, and names a right that the broker denies it."""
+"""Our worker's consumer: it outlives a connection whose closing fails, and waits where the broker refuses it something."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Final
 from celery.worker.consumer import Consumer
 from kombu.exceptions import OperationalError
 from redis import ResponseError
+from redis.exceptions import OutOfMemoryError
 
 from postbacks.broker import refusal
 from postbacks.logs import EventLog
@@ -19,7 +20,7 @@ REFUSED_PAUSE_S: Final = 1.0
 
 
 class SteadyConsumer(Consumer):
-    """Mirrors ``celery.worker.consumer.Consumer``; differs in what it does with two kinds of errors.
+    """Mirrors ``celery.worker.consumer.Consumer``; differs in what it does with three kinds of errors.
 
     In kombu 5.7 a lost connection is closed twice over, and the second time its channel wants to restore what
     is unacknowledged on a connection that is gone (``'NoneType' object has no attribute 'hostname'``), which no
@@ -28,6 +29,8 @@ class SteadyConsumer(Consumer):
 
     A right that the broker's user lacks Celery takes for a lost connection, names by its class and tries again
     without a pause, or it ends with a traceback.
+
+    A full broker refuses it even its mutex. Celery tries again six times a second, and each time leaves connections behind.
     """
 
     def start(self) -> None:
@@ -45,8 +48,16 @@ class SteadyConsumer(Consumer):
         if sentence := refusal(exc):
             log.error("worker.refused", f"{sentence} The worker tries again.")
             time.sleep(REFUSED_PAUSE_S)
+        elif isinstance(exc, OutOfMemoryError):
+            time.sleep(REFUSED_PAUSE_S)
         try:
             super().on_connection_error_after_connected(exc)
         except AttributeError as error:
             self.connection = None
             log.debug("worker.not_closed", str(error))
+
+    def on_connection_error_before_connected(self, exc: Exception) -> None:
+        """Say that it is tried again; where the broker is full, not at once."""
+        super().on_connection_error_before_connected(exc)
+        if isinstance(exc, OutOfMemoryError):
+            time.sleep(REFUSED_PAUSE_S)

@@ -21,7 +21,7 @@ import time
 from functools import partial
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, Popen, TimeoutExpired
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Final, Literal, Self
 
 import redis
 
@@ -48,6 +48,14 @@ _BROKER_CONFIG = {
 }
 #: Files that are written into a broker's data directory, by it and by the processes beside it.
 _OWN_FILES = ("broker.*", "worker*.log", "beat*.log", "*.rdb", "appendonlydir", "appendonlydir/*")
+#: Name of the broker's configuration in the directory of its data.
+CONFIG_NAME: Final = "broker.conf"
+#: Free bytes on the disk of the broker's data under which it is taken for full, and under which it is worth a word: the next
+#: rewrite of the append-only file needs as much as it has (see above).
+DISK_FULL_BYTES: Final = 1024 * 1024
+DISK_LOW_BYTES: Final = 512 * 1024 * 1024
+#: How the server's log says that a write did not fit.
+_DISK_FULL_WORDS: Final = ("AOF write error", "No space left on device")
 #: Variables that Celery's command line reads before it loads an app; for any other name it asks with ``CELERY_``.
 _CELERYS_OPTIONS = {
     "APP",
@@ -229,6 +237,22 @@ class EmbeddedBroker(_Process):
             raise BrokerError("The embedded broker has no port yet: start it first.")
         return f"redis://{f':{self._password}@' if self._password else ''}127.0.0.1:{self.port}/0"
 
+    def free_bytes(self) -> int:
+        """Return what is free on the disk of its data."""
+        return shutil.disk_usage(self.data_dir or tempfile.gettempdir()).free
+
+    def why_ended(self) -> str:
+        """Say in sentences why the server has ended or did not start: a full disk, or the end of its log."""
+        free = self.free_bytes()
+        log = self.log() if self._main is not None else ""
+        if free >= DISK_FULL_BYTES and not any(words in log for words in _DISK_FULL_WORDS):
+            return self._log_end() if log else ""
+        return (
+            f"The disk of {self.data_dir} is full ({free // 1024:,} KiB are free), and the broker writes everything to it "
+            "before it answers. Nothing that was accepted is lost: make room on that disk, delete nothing in "
+            "appendonlydir, and start it again."
+        )
+
     def client(self, *, timeout_s: float = 5.0) -> redis.Redis:
         """A new client, for the caller to close. It tries a command once: here an error is an answer."""
         return redis.Redis.from_url(
@@ -243,12 +267,22 @@ class EmbeddedBroker(_Process):
         self.log_path = self.data_dir / "broker.log"
         config = {**self._config, "port": str(self.port), "dir": str(self.data_dir)}
         with _lock(self.data_dir) as lock:
-            if self._with_password:  # in a file, as every user of the machine can read a list of processes
-                self._password = config["requirepass"] = _password(self.data_dir / "broker.password")
-            # JSON's quoting is that of valkey.conf too, where a quoted list of words is split again.
-            lines = [f"{name} {json.dumps(value, ensure_ascii=False)}\n" for name, value in config.items()]
-            _write(self.data_dir / "broker.conf", "".join(lines))
-            command = [server_binary(), "broker.conf"]
+            try:
+                if (
+                    self._with_password
+                ):  # in a file, as every user of the machine can read a list of processes
+                    self._password = config["requirepass"] = _password(self.data_dir / "broker.password")
+                # JSON's quoting is that of valkey.conf too, where a quoted list of words is split again.
+                lines = [
+                    f"{name} {json.dumps(value, ensure_ascii=False)}\n" for name, value in config.items()
+                ]
+                _write(self.data_dir / CONFIG_NAME, "".join(lines))
+            except OSError as error:
+                reason = f"{self.data_dir} cannot be written to ({error.strerror})"
+                raise BrokerError(
+                    f"The embedded broker did not start: {reason}. {self.why_ended()}"
+                ) from error
+            command = [server_binary(), CONFIG_NAME]
             self._spawn(command, cwd=self.data_dir, env=server_environment(), fds=[lock], umask=0o077)
         with self.client() as client:
             if _until(lambda: not self.alive or self._answers(client), START_S) and self.alive:
@@ -256,7 +290,7 @@ class EmbeddedBroker(_Process):
         port_in_use = not self.alive and "already in use" in self.log()
         self.kill(group=True)
         if not port_in_use:
-            raise BrokerError(f"The embedded broker did not start. {self._log_end()}")
+            raise BrokerError(f"The embedded broker did not start. {self.why_ended()}")
         return False
 
     def _answers(self, client: redis.Redis) -> bool:
@@ -378,10 +412,14 @@ class CeleryProcess(_Process):
         """Terminate it, wait, and kill what is left of its process group."""
         _drain([self], timeout_s)
 
-    def wait_for_log(self, text: str, timeout_s: float) -> None:
-        """Wait until it has logged ``text`` since it was last started. PostbacksError: it ended without."""
-        if not _until(lambda: text in self.log() or not self.alive, timeout_s):
+    def wait_for_log(
+        self, text: str, timeout_s: float, *, is_pointless: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Wait until it has logged ``text`` since it was last started. PostbacksError: it ended without, or never will."""
+        if not _until(lambda: text in self.log() or not self.alive or is_pointless(), timeout_s):
             raise TimeoutError(f"{self._name} did not log {text!r} in {timeout_s:g} s. {self._log_end()}")
+        if text not in self.log() and self.alive:
+            raise PostbacksError(f"{self._name} did not log {text!r}. {self._log_end()}")
         if text not in self.log():  # its last words
             raise PostbacksError(f"{self._name} ended without logging {text!r}. {self._log_end()}")
 
@@ -416,6 +454,7 @@ class LocalStack:
         app: str = "postbacks",
     ) -> None:
         env = {**env, "POSTBACKS_BROKER_URL": broker.url}
+        self._broker = broker
         celery = partial(CeleryProcess, env=env, cwd=cwd, app=app)
         # mingle would wait a second for neighbours, and serves nothing that is not in Redis
         quiet = ["--without-mingle", "--without-gossip", "--loglevel=INFO"]
@@ -437,7 +476,8 @@ class LocalStack:
             for process in self.workers + self.beats:
                 process.start()
             for worker in self.workers:
-                worker.wait_for_log(" ready.", START_S)
+                # Without its broker it would wait for that.
+                worker.wait_for_log(" ready.", START_S, is_pointless=lambda: not self._broker.alive)
             for beat in self.beats:
                 beat.wait_for_log("beat: Starting...", START_S)
         except BaseException:

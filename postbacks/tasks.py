@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -33,6 +34,7 @@ from postbacks.queue.options import Options, check_options
 from postbacks.queue.publish import DirectProducer
 from postbacks.queue.scripts import Scripts
 from postbacks.queue.tick import Tick
+from postbacks.relief import Relief
 from postbacks.results import PostbackResult as PostbackResult
 from postbacks.results import eager_ids
 from postbacks.settings import load
@@ -62,6 +64,7 @@ log = EventLog(__name__)
 app.steps["worker"].add(PoolCheck)
 app.steps["worker"].add(Stopping)
 app.steps["worker"].add(Quarantine)
+app.steps["worker"].add(Relief)
 app.steps["consumer"].add(EventSwitch)
 app.steps["consumer"].add(UrlPolicy)
 app.steps["consumer"].add(SignsOfLife)
@@ -314,10 +317,10 @@ def dispatch() -> None:
     """One tick: take in, release, reap, and wake as many ``deliver`` tasks as there is work for."""
     try:
         with stopping.finishing(), broker_errors():
-            result = Tick(_scripts(), accounts.store(), load()).run(_wake)
-            _wake(result.wakes)
+            result = Tick(_scripts(), accounts.store(), load()).run(_wake_early)
             if result.quarantined:
                 quarantine.want_examiner()
+            _wake(result.wakes)
             if result.more and not stopping.is_stopping():
                 dispatch.go_on()
     except BrokerError as error:
@@ -327,6 +330,12 @@ def dispatch() -> None:
 def _wake(loops: int) -> None:
     for _ in range(loops):
         deliver.apply_async()
+
+
+def _wake_early(loops: int) -> None:
+    """Wake loops in the middle of a tick, which goes on where the broker refuses their messages."""
+    with suppress(BrokerError), broker_errors():
+        _wake(loops)
 
 
 @app.task(name=DELIVER, base=WakeTask, shared=False, ignore_result=True, trail=False, send_events=False)

@@ -135,6 +135,8 @@ def environment(**values: str) -> Iterator[None]:
 class BrokerAt:
     """A broker as ``running`` wants it, at a URL that is not the embedded broker's."""
 
+    alive = True
+
     def __init__(self, url: str) -> None:
         self.url = url
 

@@ -21,6 +21,7 @@ PLACES = {
     "list": "ledger:list_",
     "resend": "resend:resend",
     "cancel": "ledger:cancel",
+    "drop": "drop:drop",
     "codes": "catalogue:codes",
     "example": "catalogue:example",
     "schema": "catalogue:schema",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import signal
 import sys
 from contextlib import suppress
@@ -15,6 +16,7 @@ import click
 from postbacks.printable import json_text, plain, plain_lines
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Iterator, Mapping, Sequence
 
     from rich.console import Console
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
 
 #: ``--json``, the same wherever data is printed.
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+#: Accounts that are shown with their counts before something is done to them.
+_ACCOUNTS_SHOWN = 20
 
 _STATE_STYLES = {
     "delivered": "green",
@@ -199,6 +205,16 @@ def confirm(question: str) -> None:
     click.confirm(plain(question), abort=True, err=True)
 
 
+def age(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """Check a length of time, a number and s, m, h or d; returns seconds."""
+    if value is None:
+        return None
+    found = re.fullmatch(r"(\d{1,6})([smhd])", value)
+    if found is None:
+        raise click.BadParameter(f"{value!r} is no length of time: 90s, 30m, 2h or 1d.", ctx, param)
+    return float(found[1]) * _UNITS_S[found[2]]
+
+
 def seconds(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
     """Check a number of seconds; ``nan`` passes any range."""
     if value is not None and (not math.isfinite(value) or value < 0):
@@ -234,6 +250,16 @@ def check_id(ctx: click.Context, param: click.Parameter, value: str | None) -> s
             param,
         )
     return value
+
+
+def show_counts(counts: Counter[str], *, as_json: bool) -> None:
+    """Show how many each account has, to whoever is asked."""
+    if as_json or not counts:
+        return
+    for name, count in counts.most_common(_ACCOUNTS_SHOWN):
+        note(f"  {plain(name):<24} {count:>9,}")
+    if len(counts) > _ACCOUNTS_SHOWN:
+        note(f"  and {len(counts) - _ACCOUNTS_SHOWN:,} accounts more")
 
 
 def state_text(state: str, words: str = "") -> Text:

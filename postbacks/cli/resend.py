@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 import click
 
-from postbacks.cli.base import Command, check_id, confirm, json_option, note, print_json
+from postbacks.cli.base import (
+    Command,
+    age,
+    check_id,
+    confirm,
+    json_option,
+    note,
+    print_json,
+    show_counts,
+)
 from postbacks.printable import plain
 
 if TYPE_CHECKING:
@@ -17,19 +25,6 @@ if TYPE_CHECKING:
 #: How reasons begin of the dead that --all-dead leaves unless it is asked for them: postbacks that killed processes, and
 #: those whose id is another one's.
 _BY_REASON: Final = ("poison", "id_taken")
-#: Accounts that are shown with their counts before they are sent for.
-_ACCOUNTS_SHOWN: Final = 20
-_UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-
-
-def _age(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
-    """Check a length of time, a number and s, m, h or d; returns seconds."""
-    if value is None:
-        return None
-    found = re.fullmatch(r"(\d{1,6})([smhd])", value)
-    if found is None:
-        raise click.BadParameter(f"{value!r} is no length of time: 90s, 30m, 2h or 1d.", ctx, param)
-    return float(found[1]) * _UNITS_S[found[2]]
 
 
 @click.command(
@@ -48,7 +43,7 @@ def _age(ctx: click.Context, param: click.Parameter, value: str | None) -> float
     "--reason", metavar="WORD", help="With --all-dead: dead for this reason alone (refused, poison)."
 )
 @click.option(
-    "--since", callback=_age, metavar="AGE", help="With --all-dead: given up within 90s, 30m, 2h or 1d."
+    "--since", callback=age, metavar="AGE", help="With --all-dead: given up within 90s, 30m, 2h or 1d."
 )
 @click.option("--dry-run", is_flag=True, help="With --all-dead: count them and send nothing.")
 @click.option("--yes", is_flag=True, help="With --all-dead: do not ask.")
@@ -131,7 +126,7 @@ def _resend_all(
     sendable = [postback for postback in chosen if postback.own_url or postback.account in known]
     unknown, left = len(chosen) - len(sendable), len(dead) - len(chosen)
     if dry_run or not yes:
-        _show(Counter(postback.account for postback in sendable), as_json=as_json)
+        show_counts(Counter(postback.account for postback in sendable), as_json=as_json)
     if unknown:
         note(f"{unknown:,} of accounts that are not known stay dead: set the accounts first.")
     if left:
@@ -166,13 +161,3 @@ def _known(names: Iterable[str]) -> set[str]:
     from postbacks.accounts import find_accounts, store
 
     return set(find_accounts(store(), sorted(filter(None, names))))
-
-
-def _show(counts: Counter[str], *, as_json: bool) -> None:
-    """Show how many each account has, to whoever is asked."""
-    if as_json or not counts:
-        return
-    for name, count in counts.most_common(_ACCOUNTS_SHOWN):
-        note(f"  {plain(name):<24} {count:>9,}")
-    if len(counts) > _ACCOUNTS_SHOWN:
-        note(f"  and {len(counts) - _ACCOUNTS_SHOWN:,} accounts more")

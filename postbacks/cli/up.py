@@ -62,6 +62,7 @@ def up(port: int | None, data: Path, workers: int, dev: bool, as_json: bool) -> 
     password; it writes everything to its append-only file before it answers, so nothing accepted is lost, whatever dies.
     No other user of this machine can read its data or use it.
     """
+    from postbacks.errors import PostbacksError
     from postbacks.local import EmbeddedBroker, LocalStack
     from postbacks.settings import load
 
@@ -74,13 +75,19 @@ def up(port: int | None, data: Path, workers: int, dev: bool, as_json: bool) -> 
         note("Starting the broker, the workers and the beat …")
         with broker:
             stack = LocalStack(broker, workers=workers, env=dev_env, log_dir=data)
-            with stack:
-                _say_ready(broker, data, workers, dev_env, as_json=as_json)
-                try:
-                    _watch(broker, stack)
-                except KeyboardInterrupt:
-                    stopping = True
-                    note("\nStopping: what is open is finished first (Ctrl-C again does not wait) …")
+            try:
+                with stack:
+                    _say_ready(broker, data, workers, dev_env, as_json=as_json)
+                    _warn_of_disk(broker)
+                    try:
+                        _watch(broker, stack)
+                    except KeyboardInterrupt:
+                        stopping = True
+                        note("\nStopping: what is open is finished first (Ctrl-C again does not wait) …")
+            except PostbacksError:
+                if broker.alive:
+                    raise
+                raise _ended(broker) from None
     except KeyboardInterrupt:
         if stopping:
             raise  # the second one: all is killed, nothing accepted is lost
@@ -145,6 +152,25 @@ def _say_ready(
     note("    postbacks example SMS_MO N211 | postbacks send acme - --wait 10\n\nCtrl-C stops all of it.")
 
 
+def _ended(broker: EmbeddedBroker) -> click.ClickException:
+    """Return the error that the broker has ended, and why."""
+    return click.ClickException(
+        f"The broker has ended by itself. {broker.why_ended().rstrip()} All is stopped."
+    )
+
+
+def _warn_of_disk(broker: EmbeddedBroker) -> None:
+    """Say so where the disk of the broker's data is about to be full, which would end the broker."""
+    from postbacks.local import DISK_LOW_BYTES
+
+    free = broker.free_bytes()
+    if free < DISK_LOW_BYTES:
+        note(
+            f"Only {free // 2**20:,} MiB are free on the disk of {broker.data_dir}: when it is full the broker ends, and cannot "
+            "be started until there is room."
+        )
+
+
 def _resend_words(dev_env: dict[str, str]) -> str:
     from postbacks.settings import load
 
@@ -163,6 +189,8 @@ def _watch(broker: EmbeddedBroker, stack: LocalStack) -> None:
             for line in log.fresh():
                 note(line)
         ended = [name for name, process in {"the broker": broker, **processes}.items() if not process.alive]
+        if ended and ended[0] == "the broker":
+            raise _ended(broker)
         if ended:
             log_path = {"the broker": broker, **processes}[ended[0]].log_path
             raise click.ClickException(

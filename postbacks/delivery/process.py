@@ -102,6 +102,18 @@ def _locked(path: Path) -> Iterator[bool]:
 _places: Places | None = None
 _claiming = threading.Lock()
 _free_adapters: list[CurlAdapter] = []  # as many as loops have run at a time
+#: What a child of prefork's is not to close: the connections are its parent's, which delivers by itself on a full broker.
+_parents_adapters: list[CurlAdapter] = []
+
+
+def _begin_child() -> None:
+    global _claiming  # noqa: PLW0603 - a loop of the parent may hold it
+    _claiming = threading.Lock()
+    _parents_adapters.extend(_free_adapters)
+    _free_adapters.clear()
+
+
+os.register_at_fork(after_in_child=_begin_child)
 
 
 def set_places(places: Places) -> None:

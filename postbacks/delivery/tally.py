@@ -49,7 +49,7 @@ POSTS: Final = "posts"
 CONNECTIONS: Final = "connections"
 RENEWALS: Final = "renewals"
 DEAD: Final = "dead"
-#: Counted by ``queue/tick.py``.
+#: Counted by ``queue/note_tick.lua``.
 TICKS: Final = "ticks"
 LATE_TICKS: Final = "late_ticks"
 #: Counted by ``queue/accept.lua``; what ends unsent later on by ``queue/_routes.lua`` and ``retire.lua`` as well.
@@ -61,6 +61,14 @@ UNROUTED: Final = "unrouted"
 UNROUTED_OF_LEFT: Final = "unrouted_of_left"
 #: Counted by ``queue/retain.lua``.
 UNROUTED_DROPPED: Final = "unrouted_dropped"
+SHARE_DROPPED: Final = "dead_dropped"
+#: Counted by ``queue/make_room.lua`` and ``queue/drop.lua``.
+EARLY_DONE: Final = "early_done"
+EARLY_DEAD: Final = "early_dead"
+ASKED_DROPPED: Final = "asked_dropped"
+
+#: Counted by ``queue/accept.lua``.
+STUBS: Final = "stubs"
 
 #: Counted by ``queue/postpone.lua``.
 PUT_OFF: Final = "put_off:"

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from postbacks.broker import MIN_REDIS, MIN_VALKEY
+from postbacks.local import DISK_LOW_BYTES
 
 if TYPE_CHECKING:
     from postbacks.doctor.scene import Scene
@@ -83,6 +84,13 @@ def disk(scene: Scene) -> dict[str, str]:
         for name, words in what.items()
         if str(scene.info.get(name, "ok")) not in {"ok", "1"}
     }
+
+
+def disk_space(scene: Scene) -> dict[str, str]:
+    """Little room on the disk of an embedded broker."""
+    if scene.free_bytes is None or scene.free_bytes >= DISK_LOW_BYTES:
+        return {}
+    return {WHOLE: f"{size(scene.free_bytes)} are free"}
 
 
 def memory(scene: Scene) -> dict[str, str]:

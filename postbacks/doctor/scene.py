@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import redis
@@ -20,6 +22,7 @@ from postbacks.doctor.account_checks import (
     read_still,
     read_unrouted,
 )
+from postbacks.local import CONFIG_NAME
 from postbacks.monitor import writes
 from postbacks.monitor.presence import Presence, find_present
 from postbacks.queue import memory
@@ -50,6 +53,7 @@ class Scene:
         refusal: why it would refuse a postback; empty where it would take it.
         database: number of the database that is looked at.
         fsync: its appendfsync; None where it does not tell.
+        free_bytes: free on the disk of the broker's data, where that is an embedded broker of this machine; else None.
         now_ms: its clock.
         here_ms: this machine's clock at the same moment.
         last_tick_ms: when a tick last finished.
@@ -82,6 +86,7 @@ class Scene:
     refusal: str
     database: int
     fsync: str | None
+    free_bytes: int | None
     now_ms: int
     here_ms: int
     last_tick_ms: int | None
@@ -119,7 +124,8 @@ def look(scripts: Scripts, *, overdue_slack_ms: int, workers: Sequence[str] | No
     client: Any = scripts.client
     with broker_errors():
         info = client.info("everything")
-        fsync = _fsync(client)
+        fsync = _setting(client, "appendfsync")
+        free_bytes = _free_bytes(client)
         before_s = time.time()
         seconds, microseconds = client.time()
         here_ms = int((before_s + time.time()) * 500)
@@ -166,6 +172,7 @@ def look(scripts: Scripts, *, overdue_slack_ms: int, workers: Sequence[str] | No
         refusal=refusal,
         database=int(client.connection_pool.connection_kwargs.get("db") or 0),
         fsync=fsync,
+        free_bytes=free_bytes,
         now_ms=now_ms,
         here_ms=here_ms + scripts.clock_offset_ms,
         last_tick_ms=None if tick is None else int(float(tick)),
@@ -206,12 +213,20 @@ def _quarantined_ms(client: Any) -> int | None:
     return min((int(ms) for ms in pipe.execute() if ms), default=None)
 
 
-def _fsync(client: Any) -> str | None:
+def _setting(client: Any, name: str) -> str | None:
     try:
-        found = client.config_get("appendfsync")
+        found = client.config_get(name)
     except redis.ResponseError:  # a hosted broker may keep CONFIG to itself
         return None
-    return found.get("appendfsync") or None
+    return found.get(name) or None
+
+
+def _free_bytes(client: Any) -> int | None:
+    host = client.connection_pool.connection_kwargs.get("host")
+    folder = _setting(client, "dir") if host in {"127.0.0.1", "localhost", "::1"} else None
+    if not folder or not (Path(folder) / CONFIG_NAME).is_file():
+        return None
+    return shutil.disk_usage(folder).free
 
 
 def _tasks(client: Any) -> dict[str, int]:

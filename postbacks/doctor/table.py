@@ -160,6 +160,12 @@ CHECKS: Final = (
         _scene(broker_checks.disk),
     ),
     Check(
+        "disk-space", "wrong", "free space on the disk of an embedded broker (`postbacks up`): 512 MiB",
+        "The disk of the broker's data is nearly full; when it is, the broker ends, and again after each start",
+        "Make room on that disk (df -h); delete nothing in appendonlydir. Nothing that was accepted is lost.",
+        _scene(broker_checks.disk_space),
+    ),
+    Check(
         "memory", "wrong", "memory used: under 85% of `maxmemory`, or of the machine's where it is not set",
         "The broker is nearly full; when it is, nobody's postbacks are accepted",
         "Give it more memory (CONFIG SET maxmemory), or lower POSTBACKS_LEDGER_MEMORY_SHARE or "

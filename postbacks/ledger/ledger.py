@@ -155,12 +155,18 @@ class Ledger:
         return [record for record in found if record is not None]
 
     def dead(
-        self, *, within_s: float | None = None, account: str | None = None, reason: str | None = None
+        self,
+        *,
+        within_s: float | None = None,
+        until_ms: int | None = None,
+        account: str | None = None,
+        reason: str | None = None,
     ) -> list[DeadPostback]:
         """Return the dead, those that were given up first before the others.
 
         Args:
             within_s: only those given up within so many seconds.
+            until_ms: only those given up until then, on the broker's clock.
             account: only this account's.
             reason: only those that are dead for this reason.
         """
@@ -169,7 +175,8 @@ class Ledger:
         with broker_errors():
             seconds, microseconds = client.time()
             since = "-inf" if within_s is None else seconds * 1000 + microseconds // 1000 - within_s * 1000
-            ids = [postback_id.decode() for postback_id in client.zrangebyscore(keys.DEAD, since, "+inf")]
+            until = "+inf" if until_ms is None else until_ms
+            ids = [postback_id.decode() for postback_id in client.zrangebyscore(keys.DEAD, since, until)]
             for start in range(0, len(ids), _PAGE):
                 page = ids[start : start + _PAGE]
                 pipe = client.pipeline(transaction=False)

@@ -269,6 +269,24 @@ def _system(found: Figures, settings: Settings) -> Iterator[Metric]:
         "Of them those dropped before their retention, as they took more than their share of the ledger.",
         found.totals.get(tally.UNROUTED_DROPPED, 0),
     )
+    early = CounterMetricFamily(
+        "postbacks_dropped_early",
+        "Postbacks dropped before their retention: done or dead ones to make room in the broker, dead ones by hand or past their account's share.",
+        labels=["what"],
+    )
+    for what, name in (
+        ("done", tally.EARLY_DONE),
+        ("dead", tally.EARLY_DEAD),
+        ("asked", tally.ASKED_DROPPED),
+        ("share", tally.SHARE_DROPPED),
+    ):
+        early.add_metric([what], found.totals.get(name, 0))
+    yield early
+    yield counter(
+        "postbacks_stubs",
+        "Postbacks of which no document was kept, as too many of their account wait and are dead.",
+        found.totals.get(tally.STUBS, 0),
+    )
     yield from attempts("postbacks", found.totals, "of all workers")
     yield gauge(
         "postbacks_broker_takes_writes",

@@ -1,5 +1,6 @@
 -- make_room: drops the oldest postbacks that are done before their time, and where these do not do, dead ones, until about so
--- many bytes are free. Never one that waits, is sent or is parked.
+-- many bytes are free. Dead ones of the account whose dead take the most go first, its stubs before the others: nobody's dead
+-- give way to those of one that has more. Never one that waits, is sent or is parked.
 --
 -- KEYS[last]  hash  totals of all workers
 -- ARGV[2] bytes that done ones are to free   ARGV[3] bytes that dead ones are to free, what is freed of done ones included
@@ -10,18 +11,30 @@ local at_most = tonumber(ARGV[5])
 local room = tonumber(redis.call('GET', LEDGER_BYTES) or 0) - tonumber(ARGV[4])
 local freed, counts, accounts = 0, { [DONE] = 0, [DEAD] = 0 }, {}
 
-local function drop_oldest(index, bytes)
+local function oldest_done()
+  return redis.call('ZRANGE', DONE, 0, 0)[1]
+end
+
+local function next_dead()
+  local account = redis.call('ZRANGE', DEAD_BYTES, -1, -1)[1]
+  local id = account and (redis.call('ZRANGE', STUBS_OF .. account, 0, 0)[1]
+    or redis.call('ZRANGE', DEAD_OF .. account, 0, 0)[1])
+  if id and redis.call('ZSCORE', DEAD, id) then return id end
+  return redis.call('ZRANGE', DEAD, 0, 0)[1] -- of no account, or of version 0.1.0
+end
+
+local function drop_while(index, bytes, next_one)
   while freed < math.min(bytes, room) and counts[DONE] + counts[DEAD] < at_most do
-    local oldest = redis.call('ZRANGE', index, 0, 0)
-    if #oldest == 0 then return end
-    if index == DEAD then accounts[redis.call('HGET', RECORD .. oldest[1], 'account') or ''] = true end
-    freed = freed + drop(index, oldest[1])
+    local id = next_one()
+    if not id then return end
+    if index == DEAD then accounts[redis.call('HGET', RECORD .. id, 'account') or ''] = true end
+    freed = freed + drop(index, id)
     counts[index] = counts[index] + 1
   end
 end
 
-drop_oldest(DONE, tonumber(ARGV[2]))
-drop_oldest(DEAD, tonumber(ARGV[3]))
+drop_while(DONE, tonumber(ARGV[2]), oldest_done)
+drop_while(DEAD, tonumber(ARGV[3]), next_dead)
 if counts[DONE] > 0 then redis.call('HINCRBY', KEYS[#KEYS], 'early_done', counts[DONE]) end
 if counts[DEAD] > 0 then redis.call('HINCRBY', KEYS[#KEYS], 'early_dead', counts[DEAD]) end
 local names = {}

@@ -44,7 +44,7 @@ GATED: Final = frozenset(
 )
 
 #: Scripts that forget postbacks which have ended, and so have ``_drop.lua`` in front of them.
-DROPPING: Final = frozenset({"make_room", "retain"})
+DROPPING: Final = frozenset({"drop", "make_room", "retain"})
 
 #: Of the gated ones those that ask where an account's postbacks go, and so have ``_routes.lua`` in front of them.
 ROUTED: Final = frozenset({"begin", "claim", "commit", "examine"})
@@ -407,6 +407,10 @@ class Scripts:
             "make_room", (done_bytes, dead_bytes, keep_bytes, at_most), more_keys=(keys.TOTALS,)
         )
         return done, dead, {account.decode() for account in accounts}
+
+    def drop(self, until_ms: int, account: str, ids: Iterable[str]) -> int:
+        """Drop those of these ids that are dead, of this account (empty: any) and given up until then; returns how many."""
+        return int(self.run("drop", (until_ms, account, *ids), more_keys=(keys.TOTALS,)))
 
     def note_tick(self) -> int:
         """Note that a tick of this version has finished; returns the ms since the tick before, -1 without one."""

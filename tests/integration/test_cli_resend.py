@@ -1,4 +1,4 @@
-"""``postbacks resend``, ``account remove`` and ``--off ALL``: what cannot be taken back says first what it will do."""
+"""``postbacks resend``, ``drop``, ``account remove`` and ``--off ALL``: what cannot be taken back says first what it will do."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import time
 
 import pytest
 from click.testing import CliRunner
-from helpers import remove_account, set_account
+from helpers import environment, remove_account, set_account
 
 from postbacks import accounts, keys, send_postback, send_postbacks
 from postbacks.cli import main
@@ -161,3 +161,59 @@ def test_an_account_that_wants_nothing_is_set_with_off_all_and_its_events_are_sk
     assert acme is not None
     assert (acme.url, len(acme.off)) == (URL, 7)
     remove_account("acme")
+
+
+def dropped(*args: str):
+    done = call("drop", "--dead", "--json", *args)
+    assert done.exit_code == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_dead_postbacks_of_an_account_or_an_age_are_dropped_and_nothing_else(rig, dead):
+    """The index, the record and what it was counted with go; what is no longer dead, or died again, stays."""
+    set_account("acme", url=URL)
+    waits = send_postback.delay("acme", EVENT).id
+    rig.tick()
+    bytes_before = int(rig.client.get(keys.LEDGER_BYTES))
+    rig.client.hset(keys.record("acme-mo-refused"), "bytes", 700)
+    rig.client.incrby(keys.LEDGER_BYTES, 700)
+    assert dropped("--older", "1h", "--dry-run") == {"would_drop": 2}
+    assert rig.client.zcard(keys.DEAD) == 10
+    assert dropped("--account", "other", "--older", "1h", "--yes") == {"dropped": 0}
+    assert dropped("--account", "acme", "--older", "1h", "--yes") == {"dropped": 2}
+    assert rig.client.exists(keys.record("acme-mo-refused")) == 0
+    assert int(rig.client.get(keys.LEDGER_BYTES)) == bytes_before
+    assert dropped("--account", "other", "--yes") == {"dropped": 3}
+    left = {b"acme-mt-refused", b"acme-mt-status", b"stranger", b"killer", b"twin"}
+    assert set(rig.client.zrange(keys.DEAD, 0, -1)) == left
+    assert rig.client.hget(keys.TOTALS, "asked_dropped") == b"5"
+    assert rig.record(waits).state == "waiting"
+    now_ms = int(time.time() * 1000)
+    assert rig.scripts.replay("acme-mt-status") == "waiting"
+    rig.client.zadd(keys.DEAD, {"acme-mt-refused": now_ms + 5000})  # given up again since it was chosen
+    assert rig.scripts.drop(now_ms, "", ["acme-mt-refused", "acme-mt-status", "unheard-of"]) == 0
+    assert rig.scripts.drop(now_ms, "other", ["killer"]) == 0
+
+
+def test_the_dead_are_dropped_only_after_a_yes_and_it_is_logged(rig, dead):
+    refused = call("drop", "--dead")
+    assert (refused.exit_code, "no terminal to ask at: say --yes" in refused.stderr) == (2, True)
+    assert (call("drop", "--yes").exit_code, call("drop", "--dead", "--older", "soon").exit_code) == (2, 2)
+    code, shown = on_a_terminal("n\n", "drop", "--dead", "--account", "acme")
+    assert (code, "Drop 6 dead postbacks? They cannot be sent again." in shown) == (1, True)
+    assert ["acme", "6"] in [line.split() for line in shown.splitlines()]
+    assert rig.client.zcard(keys.DEAD) == 10
+    code, shown = on_a_terminal("y\n", "drop", "--dead", "--account", "acme")
+    assert (code, "6 dead postbacks are dropped." in shown) == (0, True)
+    assert 'ledger.dropped account=acme postbacks=6 detail="dead postbacks were dropped by hand"' in shown
+    assert rig.client.zcard(keys.DEAD) == 4
+
+
+def test_the_dead_are_dropped_on_a_full_broker(own_broker):
+    """They are what fills it, and nothing else may help."""
+    with environment(POSTBACKS_BROKER_URL=own_broker.url), own_broker.client() as client:
+        client.hset(keys.record("one"), mapping={"state": "dead", "account": "acme", "bytes": 1})
+        client.zadd(keys.DEAD, {"one": 1})
+        client.config_set("maxmemory", 1)
+        assert dropped("--yes") == {"dropped": 1}
+        assert client.zcard(keys.DEAD) == 0

@@ -264,6 +264,7 @@ CHECKS: dict[str, dict[str, Check]] = {
         "cp .env.example .env": composes,
         "# /etc/systemd/system/postbacks-worker@.service": is_our_unit,
         "docker compose up -d --scale worker=4": composes,
+        "postbacks drop --dead --account acme --older 7d --dry-run": types(says="No such postback is dead."),
         "docker compose stop worker": composes,
         "docker compose exec redis redis-cli bgrewriteaof": composes,
     },

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from itertools import count
 
 import pytest
 import redis
-from helpers import Rig, check_places, claim, environment, set_account
+from helpers import Rig, check_places, claim, ended, environment, eventually, running, set_account
 
 from postbacks import keys, send_postback, send_postbacks, settings
 from postbacks.errors import BrokerUnfit
@@ -16,6 +17,16 @@ from postbacks.queue import memory
 from postbacks.queue.shares import Shares
 from postbacks.receiver import Receiver
 
+#: A long text, so that few fill a broker.
+LONG = {
+    "ORIGIN": "SMS_MO",
+    "CODE": "N211",
+    "FROM": "15552312102",
+    "TO": "86717",
+    "TEXT": "x" * 8000,
+    "RECEIVED": "2013-11-05T05:41:08-05",
+    "TRANSACTIONID": "9812376",
+}
 EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 
 
@@ -28,7 +39,7 @@ def own_rig(own_broker: EmbeddedBroker) -> Iterator[Rig]:
         rig.close()
 
 
-def fill(client: redis.Redis, *, share: float = 1.02) -> None:
+def fill(client: redis.Redis, *, share: float = 1.05) -> None:
     """Set the limit so that a share of it is used: from 1 on the broker refuses what is new."""
     client.config_set("maxmemory", int(client.info("memory")["used_memory"] / share))
     memory._of_period.cache_clear()
@@ -85,7 +96,7 @@ def test_a_message_whose_record_would_pass_the_limit_by_a_tenth_waits_in_the_que
     send_postbacks("acme", [EVENT] * 3)
     fill(own_rig.client, share=1.2)
     assert own_rig.tick().taken_in == 0
-    fill(own_rig.client, share=1.02)
+    fill(own_rig.client)
     assert own_rig.tick().taken_in == 3
 
 
@@ -142,3 +153,55 @@ def test_where_others_fill_the_broker_nothing_is_dropped(own_rig, receiver):
     fill(own_rig.client)
     assert own_rig.tick().dropped == 0
     assert own_rig.client.zcard(keys.DONE) == 3
+
+
+def sent_until_full(client: redis.Redis) -> list[str]:
+    """Send for a hundred accounts in turn until the broker refuses a call; the ids of what it has accepted."""
+    numbers = count()
+    ids = list(iter(lambda: try_to_send(f"acme{next(numbers) % 100}"), None))
+    assert client.llen(keys.QUEUE) == len(ids)
+    return [one for one in ids if one is not None]
+
+
+def try_to_send(account: str = "acme0") -> str | None:
+    """Call `.delay()` once; the id, or None where the broker is full."""
+    try:
+        return send_postback.delay(account, LONG).id
+    except BrokerUnfit as error:
+        assert "is full (maxmemory reached)" in str(error)  # noqa: PT017 - it is full nearly always
+        return None
+
+
+def test_a_broker_that_is_filled_to_its_limit_recovers_without_a_hand(own_broker, receiver, tmp_path):
+    """The queue alone fills it, as if workers had been away; neither a tick nor a wake-up gets into it from then on.
+
+    All that was accepted is delivered, and `.delay()` works again.
+    """
+    with environment(POSTBACKS_BROKER_URL=own_broker.url), own_broker.client() as client:
+        for number in range(100):
+            set_account(f"acme{number}", url=receiver.url())
+        client.config_set("maxmemory", client.info("memory")["used_memory"] + 3_000_000)
+        accepted = sent_until_full(client)
+        assert len(accepted) > 100
+        with running(own_broker, tmp_path) as stack:
+            newest = eventually(try_to_send, 60, "an accepted call")
+            assert ended(client, newest, 60).state == "delivered"
+            eventually(lambda: set(receiver.by_id()) >= {*accepted, newest}, 60, "every postback")
+            stack.workers[0].wait_for_log(" broker.full ", 1)
+            stack.workers[0].wait_for_log(" broker.has_room ", 20)
+
+
+def test_delivered_records_that_fill_the_broker_under_running_workers_give_way(
+    own_broker, receiver, tmp_path
+):
+    """It is full from one moment to the next; what has ended goes, no process needs a hand (prefork's children neither)."""
+    with environment(POSTBACKS_BROKER_URL=own_broker.url), own_broker.client() as client:
+        set_account("acme0", url=receiver.url())
+        with running(own_broker, tmp_path, pool="prefork", env={"POSTBACKS_LEDGER_MEMORY_SHARE": "1"}):
+            first = send_postbacks("acme0", [LONG] * 200)
+            eventually(lambda: client.zcard(keys.DONE) == 200, 60, "two hundred delivered")
+            fill(client)
+            newest = eventually(try_to_send, 30, "an accepted call")
+            assert ended(client, newest, 30).state == "delivered"
+            assert 0 < client.zcard(keys.DONE) < 200
+    assert set(receiver.by_id()) == {*first, newest}

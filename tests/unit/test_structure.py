@@ -21,6 +21,7 @@ FLOORS = [
     "postbacks.tasks",
     "postbacks.results",
     "postbacks.worker",
+    "postbacks.relief",
     "postbacks.beat",
     "postbacks.consumer",
     "postbacks.doctor",

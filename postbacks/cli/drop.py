@@ -1,0 +1,79 @@
+"""``postbacks drop``: let dead postbacks leave the ledger before their retention."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import Final
+
+import click
+
+from postbacks.cli.base import Command, age, confirm, json_option, note, print_json, show_counts
+
+#: Records that one script drops, and seconds between two: the broker serves everybody else meanwhile.
+_AT_ONCE: Final = 500
+_PAUSE_S: Final = 0.01
+
+
+@click.command(
+    cls=Command,
+    examples=(
+        "postbacks drop --dead --account acme --older 7d --dry-run",
+        "postbacks drop --dead --older 14d --yes",
+    ),
+)
+@click.option("--dead", is_flag=True, help="The dead; nothing else can be dropped, so it has to be said.")
+@click.option("--account", metavar="NAME", help="Of this account alone; else of all.")
+@click.option("--older", callback=age, metavar="AGE", help="Given up longer than 90s, 30m, 2h or 7d ago.")
+@click.option("--dry-run", is_flag=True, help="Count them and drop nothing.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+def drop(
+    *, dead: bool, account: str | None, older: float | None, dry_run: bool, yes: bool, as_json: bool
+) -> None:
+    """Drop dead postbacks: their records and attempts are gone, and they cannot be sent again.
+
+    It shows how many each account has and asks. What is sent again meanwhile stays. A full broker takes it, too, and has
+    room afterwards.
+    """
+    from postbacks.broker import broker_errors, client
+    from postbacks.ledger.ledger import Ledger
+    from postbacks.logs import EventLog, write_to_stderr
+    from postbacks.queue.scripts import Scripts
+    from postbacks.settings import load
+
+    if not dead:
+        raise click.UsageError("Only dead postbacks can be dropped: say --dead.")
+    with broker_errors():
+        seconds, microseconds = client().time()
+    until_ms = seconds * 1000 + microseconds // 1000 - int((older or 0) * 1000)
+    chosen = Ledger(client()).dead(until_ms=until_ms, account=account)
+    if dry_run or not yes:
+        show_counts(Counter(postback.account for postback in chosen), as_json=as_json)
+    if dry_run:
+        if as_json:
+            print_json({"would_drop": len(chosen)})
+        note(f"{len(chosen):,} dead postbacks would be dropped.")
+        return
+    if chosen and not yes:
+        confirm(f"Drop {len(chosen):,} dead postbacks? They cannot be sent again.")
+    scripts, dropped = Scripts(client()), 0
+    try:
+        for start in range(0, len(chosen), _AT_ONCE):
+            page = chosen[start : start + _AT_ONCE]
+            dropped += scripts.drop(until_ms, account or "", [postback.id for postback in page])
+            time.sleep(_PAUSE_S)
+    finally:  # whatever ends it, what was done is told
+        if dropped:
+            write_to_stderr(load().log)
+            log = EventLog(__name__)
+            log.warning(
+                "ledger.dropped",
+                "dead postbacks were dropped by hand",
+                account=account,
+                older_s=older,
+                postbacks=dropped,
+            )
+    if as_json:
+        print_json({"dropped": dropped})
+    note(f"{dropped:,} dead postbacks are dropped." if chosen else "No such postback is dead.")
