@@ -266,7 +266,7 @@ def state_text(state: str, words: str = "") -> Text:
     """Return a state, or words that say more, in the state's colour."""
     from rich.text import Text
 
-    return Text(words or state, style=_STATE_STYLES.get(state, ""))
+    return Text(plain(words or state), style=_STATE_STYLES.get(state, ""))
 
 
 def grid(*columns: str, right: Sequence[str] = (), whole: Sequence[str] = ()) -> Table:

@@ -364,6 +364,7 @@ def test_data_of_an_older_version_is_closed_to_others_and_kept_behind_a_password
     data = tmp_path / "data"
     with EmbeddedBroker(data) as old, old.client() as client:
         client.set("kept", "yes")
+    assert {str(path) for path in (data, *data.rglob("*")) if mode(path) & 0o077} == set()
     for path in (data, *data.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
     broker = EmbeddedBroker(data, with_password=True)
