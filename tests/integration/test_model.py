@@ -568,6 +568,16 @@ class Moves(RuleBasedStateMachine):
         self.scripts.retain(
             int(done_days * RETAIN_MS), int(dead_days * RETAIN_MS), 1 << 60, 1000, 1 << 50, 1 << 60
         )
+        self.forget_dropped()
+
+    @rule(done=st.booleans(), dead=st.booleans())
+    def make_room(self, done: bool, dead: bool) -> None:
+        """A broker that is nearly full drops some of what has ended; never one that is still to be sent."""
+        self.scripts.make_room(done << 50, dead << 50, 0, 3)
+        self.forget_dropped()
+
+    def forget_dropped(self) -> None:
+        """What the ledger has dropped had ended."""
         for one in self.of("delivered", "cancelled", "skipped", "dead"):
             if not self.client.exists(keys.record(one.id)):
                 del self.known[one.id]
