@@ -189,6 +189,9 @@ def test_a_broker_that_is_filled_to_its_limit_recovers_without_a_hand(own_broker
             eventually(lambda: set(receiver.by_id()) >= {*accepted, newest}, 60, "every postback")
             stack.workers[0].wait_for_log(" broker.full ", 1)
             stack.workers[0].wait_for_log(" broker.has_room ", 20)
+            assert "Frequent restarts" not in stack.workers[0].log(), (
+                "its consumer does not wait between two tries"
+            )
 
 
 def test_delivered_records_that_fill_the_broker_under_running_workers_give_way(

@@ -596,6 +596,16 @@ class Moves(RuleBasedStateMachine):
         taken = {account: self.client.zscore(keys.DEAD_BYTES, account) or 0 for account in ACCOUNTS}
         assert max(taken.values()) <= dead_bytes
         assert set(retained.near) == {name for name in ACCOUNTS if taken[name] > DOCUMENTS_BYTES}
+        self.forget_dropped()
+
+    @rule(done=st.booleans(), dead=st.booleans())
+    def make_room(self, done: bool, dead: bool) -> None:
+        """A broker that is nearly full drops some of what has ended; never one that is still to be sent."""
+        self.scripts.make_room(done << 50, dead << 50, 0, 3)
+        self.forget_dropped()
+
+    def forget_dropped(self) -> None:
+        """What the ledger has dropped had ended."""
         for one in self.of("delivered", "cancelled", "skipped", "dead"):
             if not self.client.exists(keys.record(one.id)):
                 del self.known[one.id]
