@@ -36,7 +36,8 @@ key                                   type    meaning
                                               no connection in time), by (its account)
 ``postbacks:ready:trusted``           zset    lanes that may be claimed from and answered 200 in time the
                                               last time; score is the virtual time of their turn
-``postbacks:ready:suspect``           zset    lanes that may be claimed from and are new, slow or failing
+``postbacks:ready:suspect``           zset    lanes that may be claimed from and are new, slow or failing; a new
+                                              one's score is the ms at which it came, negative: the latest is first
 ``postbacks:turns``                   hash    trusted, suspect: virtual time of the last turn of each ring; examined: ms when
                                               an examiner last looked
 ``postbacks:parked``                  zset    ids that wait for a countdown; score is when it ends

@@ -1,16 +1,18 @@
 -- claim: a delivering loop takes postbacks from the ready lanes, in turn, under its lease.
 -- A lane gets at most `limit` transfers over all workers; a failing one gets a single transfer and
 -- may have more ids held beside it, which a shared connect time-out settles at once. Suspect lanes
--- (new, slow, failing) share the room that the caller leaves for them. Room is kept for everybody:
--- a lane may have no more transfers than a 64th of what is still free (the dynamic threshold of
--- shared-memory switches, Choudhury and Hahne 1998).
+-- (new, slow, failing) share the room that the caller leaves for them, the new ones before the others. Room is
+-- kept for everybody: a lane may have no more transfers than a 64th of what is still free (the dynamic threshold
+-- of shared-memory switches, Choudhury and Hahne 1998).
 --
 -- ARGV[2] token   ARGV[3] lease, ms   ARGV[4] transfers to begin at most
 -- ARGV[5] of them for suspects at most   ARGV[6] transfers that the caller has free
 -- ARGV[7] ids held at most   ARGV[8] ids held a failing lane at most
 -- ARGV[9] POSTs that an endpoint may have open, 0 for any number   ARGV[10] weights of groups: 'general=1 mt=0'
--- ARGV[11..] lanes that have become slow since the last call
--- Returns {now, begun, held, again_ms, ended, still}: begun rows {id, lane, suspect, number, failures, account, origin, code,
+-- ARGV[11] suspects up to which slow and failing ones are begun   ARGV[12] new ones at most
+-- ARGV[13] new ones up to which those are begun that have waited for more than a second
+-- ARGV[14..] lanes that have become slow since the last call
+-- Returns {now, begun, held, again_ms, ended, still}: begun rows {id, lane, 0 trusted, 1 slow or failing, 2 new, number, failures, account, origin, code,
 --   created_ms, sequence, url, xml, version of its account's row, own}, held rows {id, lane, endpoint, attempts, failures, account,
 --   origin, code}; again_ms until the first lane that waits for its rate or for room may go on, or, where few loops
 --   claim, the first parked postback is due, whichever is first; -1 without either; ended rows {id, account, origin, code, state,
@@ -20,6 +22,8 @@
 local token, lease_ms, at_most, suspects_max = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local free, held_max, held_per_lane = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
 local endpoint_max = tonumber(ARGV[9])
+local troubled_max, new_max, waited_max = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])
+local WAITED_MS = 1000
 local EXAMINED_MS = 5000 -- an examiner looks 20 times a second
 local DUE_MAX = 1000 -- bounds how long it blocks the broker; what shared a time-out is due at once (commit.lua)
 local DUE_LOOK_MS = 50 -- what is due soon brings no loop to look more often than it does anyway (LOOK_EVERY_S)
@@ -36,7 +40,7 @@ end
 
 redis.call('ZADD', CLAIMERS, now + lease_ms, token)
 
-for i = 11, #ARGV do
+for i = 14, #ARGV do
   local lane = ARGV[i]
   if redis.call('HGET', PACE .. lane, 'suspect') == '0' then
     redis.call('HSET', PACE .. lane, 'suspect', 1, 'tag', 0)
@@ -78,7 +82,7 @@ local function urgent(account, group)
       local waiting = redis.call('LLEN', LANE .. account .. '/' .. other)
       local pace = waiting > 0 and pace_of(account .. '/' .. other)
       if pace and not pace.failing then
-        local able = suspects_max > 0 or not pace.suspect
+        local able = not pace.suspect or suspects_max > 0 and (pace.new and new_max or troubled_max) > 0
         need = (need or 0) + (able and math.min(waiting, math.max(0, pace.limit - pace.claimed)) or 0)
       end
     end
@@ -157,7 +161,7 @@ local function begin(id, lane, pace, route, group)
   redis.call('HSET', record, 'state', 'sending', 'attempts', number, 'sent_ms', now)
   entered[#entered + 1] = id
   entered[#entered + 1] = 1
-  begun[#begun + 1] = { id, lane, pace.suspect and 1 or 0, number, r[3], r[4], r[5], r[6], r[7], r[8], url, r[10],
+  begun[#begun + 1] = { id, lane, pace.new and 2 or pace.suspect and 1 or 0, number, r[3], r[4], r[5], r[6], r[7], r[8], url, r[10],
     route and route.version or '', r[12] or '' }
   return 1
 end
@@ -176,14 +180,34 @@ local function hold(id, lane, route, group)
   return 1
 end
 
+-- The suspect whose turn it is, and its score. Of the new ones the latest: where many come at once and hang, one that
+-- comes later does not wait behind them.
+local new_begun, troubled_begun = 0, 0
+local function next_suspect()
+  if new_begun < new_max then
+    local latest = redis.call('ZRANGE', SUSPECT, 0, 0, 'WITHSCORES')
+    local score = tonumber(latest[2] or 0)
+    if score < 0 and (new_begun < waited_max or now + score <= WAITED_MS) then
+      redis.call('ZREM', SUSPECT, latest[1])
+      return latest
+    end
+  end
+  local head = new_begun + troubled_begun < troubled_max
+    and redis.call('ZRANGEBYSCORE', SUSPECT, 0, '+inf', 'WITHSCORES', 'LIMIT', 0, 1) or {}
+  if head[1] then redis.call('ZREM', SUSPECT, head[1]) end
+  return head
+end
+
 local function serve(ring, name, room)
   local set_aside, turn = {}, nil -- lanes that have no room of their own just now: seen once a call
+  local present = tonumber(redis.call('HGET', TURNS, name) or 0)
   -- a lane's share of a turn: with more, the turns of a thousand lanes would each open connections and close others'
   local share = math.max(1, math.floor(free / math.max(1, redis.call('ZCARD', ring))))
   while room > 0 do
-    local head = redis.call('ZPOPMIN', ring)
+    local head = ring == SUSPECT and next_suspect() or redis.call('ZPOPMIN', ring)
     if #head == 0 then break end
-    local lane, tag = head[1], tonumber(head[2])
+    local lane, score, before = head[1], tonumber(head[2]), #begun
+    local tag = score < 0 and math.max(0, present) or score -- a new lane's score is no tag
     local waiting = redis.call('LLEN', LANE .. lane)
     local pace = pace_of(lane)
     if waiting > 0 and claimable(pace) then
@@ -236,16 +260,21 @@ local function serve(ring, name, room)
         if taken > 0 or not stopped then
           -- what counts claims is not forgotten while there are any
           if pace.claimed == 0 then redis.call('PERSIST', PACE .. lane) end
-          pace.claimed, turn = pace.claimed + taken, tag
+          pace.claimed, turn = pace.claimed + taken, score < 0 and turn or tag
           redis.call('HSET', PACE .. lane, 'claimed', pace.claimed, 'tag', tag + math.max(1, taken) * cost)
         end
       end
       if stopped then
         -- it comes back by itself
       elseif open <= 0 then
-        set_aside[#set_aside + 1] = { tag, lane }
+        set_aside[#set_aside + 1] = { score, lane }
       elseif waiting > popped + keep and claimable(pace) then
-        redis.call('ZADD', ring, tag + math.max(1, taken) * cost, lane)
+        redis.call('ZADD', ring, score < 0 and score or tag + math.max(1, taken) * cost, lane)
+      end
+      if score < 0 then
+        new_begun = new_begun + #begun - before
+      elseif ring == SUSPECT then
+        troubled_begun = troubled_begun + #begun - before
       end
     end
   end
@@ -257,7 +286,7 @@ end
 -- behind everybody's backlog
 serve(SUSPECT, 'suspect', math.min(suspects_max, math.ceil(at_most / 4)))
 serve(TRUSTED, 'trusted', at_most - #begun)
-if #begun < at_most then serve(SUSPECT, 'suspect', math.min(suspects_max, at_most) - #begun) end
+serve(SUSPECT, 'suspect', math.min(suspects_max - new_begun - troubled_begun, at_most - #begun))
 call_many('HSET', claims, entered)
 
 local function first_of(index, soonest_ms)

@@ -123,10 +123,14 @@ def claim_call(
     slow_lanes: Iterable[str],
     endpoint_max: int = 0,
     weights: str = "mt=0",
+    shares: tuple[int, int, int] | None = None,
 ) -> Call:
-    """What ``Scripts.claim`` runs."""
+    """What ``Scripts.claim`` runs.
+
+    ``shares`` of ``suspects_max``: lanes in trouble, new lanes, new lanes that have waited; None for all of it each.
+    """
     limits = (at_most, suspects_max, free, held_max, held_per_lane, endpoint_max, weights)
-    return Call("claim", (token, lease_ms, *limits, *slow_lanes))
+    return Call("claim", (token, lease_ms, *limits, *(shares or (suspects_max,) * 3), *slow_lanes))
 
 
 def examine_call(token: str, lease_ms: int, endpoint_max: int = 0, keep_ms: int = 3_600_000) -> Call:
