@@ -15,7 +15,7 @@
 -- Returns {now, begun, held, again_ms, ended, still}: begun rows {id, lane, 0 trusted, 1 slow or failing, 2 new, number, failures, account, origin, code,
 --   created_ms, sequence, url, xml, version of its account's row, own}, held rows {id, lane, endpoint, attempts, failures, account,
 --   origin, code}; again_ms until the first lane that waits for its rate or for room may go on, or, where few loops
---   claim, the first parked postback is due, whichever is first; -1 without either; ended rows {id, account, origin, code, state,
+--   claim, the first parked postback is due, whichever is first; 0 where it stopped short; -1 without any; ended rows {id, account, origin, code, state,
 --   reason} of what its account wants no more or has no URL for; still: accounts whose lanes were put aside as they
 --   stand still, to be looked up.
 -- Atomic: an id is in its lane or in the claims.
@@ -25,9 +25,12 @@ local endpoint_max = tonumber(ARGV[9])
 local troubled_max, new_max, waited_max = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])
 local WAITED_MS = 1000
 local EXAMINED_MS = 5000 -- an examiner looks 20 times a second
-local DUE_MAX = 1000 -- bounds how long it blocks the broker; what shared a time-out is due at once (commit.lua)
+local DUE_MAX = 500 -- bounds how long it blocks the broker; what shared a time-out is due at once (commit.lua)
 local DUE_LOOK_MS = 50 -- what is due soon brings no loop to look more often than it does anyway (LOOK_EVERY_S)
 local DUE_LOOKERS = 2 -- loops that stay for what is due soon; if one hangs there is another
+-- What one call looks at, so that no number of lanes makes it long; it says where it stopped short of them (again_ms).
+local LOOKED_MAX, HELD_MAX, BYTES_MAX = 250, 1000, 4000000 -- lanes a ring; ids; of documents
+local bytes, cut = 0, false
 local claims = CLAIMS .. token
 local begun, held, entered, ended, still = {}, {}, {}, {}, {}
 
@@ -53,8 +56,11 @@ release_due(DUE_MAX)
 
 -- What has waited for its rate or for room takes turns again.
 local aside = redis.call('ZRANGE', ASIDE, 0, 0)
+local woken_most = 200 -- lanes
 local function come_back(from, to)
   for _, name in ipairs(redis.call('ZRANGEBYSCORE', ASIDE, from, to, 'LIMIT', 0, 200)) do
+    if woken_most <= 0 then break end
+    woken_most = woken_most - 1
     redis.call('ZREM', ASIDE, name)
     if string.match(name, '^[^/]+/[^/]+$') then
       make_ready(name)
@@ -63,7 +69,7 @@ local function come_back(from, to)
       local room = slow and 50 or free_there and 10 or 0 -- where it starts slowly they are held
       local gate = not string.find(name, '://', 1, true) and gate_of(name)
       if gate and gate.open then room = gate.most - gate.open end
-      if room > 0 then wake(name, room) end
+      if room > 0 then woken_most = woken_most - wake(name, math.min(room, woken_most + 1)) end
       if redis.call('EXISTS', WAITS .. name) == 1 then redis.call('ZADD', ASIDE, now + AGAIN_MS, name) end
     end
   end
@@ -161,6 +167,7 @@ local function begin(id, lane, pace, route, group)
   redis.call('HSET', record, 'state', 'sending', 'attempts', number, 'sent_ms', now)
   entered[#entered + 1] = id
   entered[#entered + 1] = 1
+  bytes = bytes + #r[10]
   begun[#begun + 1] = { id, lane, pace.new and 2 or pace.suspect and 1 or 0, number, r[3], r[4], r[5], r[6], r[7], r[8], url, r[10],
     route and route.version or '', r[12] or '' }
   return 1
@@ -198,16 +205,23 @@ local function next_suspect()
   return head
 end
 
-local function serve(ring, name, room)
+local function serve(ring, name, room, bytes_max)
   local set_aside, turn = {}, nil -- lanes that have no room of their own just now: seen once a call
-  local present = tonumber(redis.call('HGET', TURNS, name) or 0)
+  local last, looked = 0, 0
   -- a lane's share of a turn: with more, the turns of a thousand lanes would each open connections and close others'
   local share = math.max(1, math.floor(free / math.max(1, redis.call('ZCARD', ring))))
   while room > 0 do
+    if looked >= LOOKED_MAX or bytes >= bytes_max then
+      cut = true
+      break
+    end
+    looked = looked + 1
     local head = ring == SUSPECT and next_suspect() or redis.call('ZPOPMIN', ring)
     if #head == 0 then break end
     local lane, score, before = head[1], tonumber(head[2]), #begun
-    local tag = score < 0 and math.max(0, present) or score -- a new lane's score is no tag
+    last = math.max(last, score)
+    local tag = score
+    if score < 0 then tag = math.max(0, tonumber(redis.call('HGET', TURNS, name) or 0)) end -- a new lane's is no tag
     local waiting = redis.call('LLEN', LANE .. lane)
     local pace = pace_of(lane)
     if waiting > 0 and claimable(pace) then
@@ -219,6 +233,11 @@ local function serve(ring, name, room)
       if lanes > 1 and weights[group] == 0 and (gate or not pace.failing) then need = urgent(account, group) end
       if pace.failing then
         keep = math.min(waiting - 1, held_per_lane - 1, held_max - #held)
+        if #held > 0 and #held + keep > HELD_MAX then
+          redis.call('ZADD', ring, score, lane)
+          cut = true
+          break
+        end
       else
         local limit = math.min(pace.limit, math.max(1, math.floor((free - #begun) / 64)))
         if need then limit = 1 end -- so that it neither delays the urgent nor starves
@@ -250,6 +269,11 @@ local function serve(ring, name, room)
             break
           end
           taken, room = taken + count, room - 1 -- what has ended counts as well: so a call ends
+          if bytes >= bytes_max and at < #ids then
+            for back = #ids, at + 1, -1 do redis.call('LPUSH', LANE .. lane, ids[back]) end
+            popped, keep = at, 0
+            break
+          end
         end
         if gate then pass(gate, taken) end
         if keep > 0 then
@@ -279,14 +303,17 @@ local function serve(ring, name, room)
     end
   end
   if turn then redis.call('HSET', TURNS, name, turn) end
-  for _, entry in ipairs(set_aside) do redis.call('ZADD', ring, entry[1], entry[2]) end
+  for _, entry in ipairs(set_aside) do
+    -- where not all were looked at, the next call is to come to the others
+    redis.call('ZADD', ring, cut and entry[1] >= 0 and last + 1 or entry[1], entry[2])
+  end
 end
 
 -- suspects first, but at most a quarter of the call: a new account is a suspect and must not wait
 -- behind everybody's backlog
-serve(SUSPECT, 'suspect', math.min(suspects_max, math.ceil(at_most / 4)))
-serve(TRUSTED, 'trusted', at_most - #begun)
-serve(SUSPECT, 'suspect', math.min(suspects_max - new_begun - troubled_begun, at_most - #begun))
+serve(SUSPECT, 'suspect', math.min(suspects_max, math.ceil(at_most / 4)), BYTES_MAX / 4)
+serve(TRUSTED, 'trusted', at_most - #begun, BYTES_MAX)
+serve(SUSPECT, 'suspect', math.min(suspects_max - new_begun - troubled_begun, at_most - #begun), BYTES_MAX)
 call_many('HSET', claims, entered)
 
 local function first_of(index, soonest_ms)
@@ -295,4 +322,5 @@ local function first_of(index, soonest_ms)
 end
 local again_ms = first_of(ASIDE, 0)
 if redis.call('ZCARD', CLAIMERS) <= DUE_LOOKERS then again_ms = math.min(again_ms, first_of(PARKED, DUE_LOOK_MS)) end
+if cut then again_ms = 0 end
 return { now, begun, held, again_ms < math.huge and again_ms or -1, ended, still }
