@@ -13,11 +13,24 @@ from benchmarks.scenario import Bench, Row, Scenario
 
 def themes() -> dict[str, Scenario]:
     """Every theme by its name, in the order of the table."""
-    from benchmarks import callers, drain, idle, million, parked, scaling, steady, waiting
+    from benchmarks import (
+        callers,
+        drain,
+        idle,
+        million,
+        newcomers,
+        parked,
+        scaling,
+        steady,
+        waiting,
+        worst_cases,
+    )
 
     return {
         "drain": drain.run, "callers": callers.run, "steady": steady.run, "waiting": waiting.run,
+        "newcomers": newcomers.run,
         "idle": idle.run, "scaling": scaling.run, "parked": parked.run, "million": million.run,
+        "worst-cases": worst_cases.run,
     }  # fmt: skip
 
 

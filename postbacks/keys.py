@@ -66,7 +66,8 @@ key                                   type    meaning
 ``postbacks:ready:trusted``           zset    lanes that may be claimed from and answered 200 in time the
                                               last time; score is the virtual time of their turn
                                               bound: lanes that wait
-``postbacks:ready:suspect``           zset    lanes that may be claimed from and are new, slow or failing
+``postbacks:ready:suspect``           zset    lanes that may be claimed from and are new, slow or failing; a new
+                                              one's score is the ms at which it came, negative: the latest is first
                                               bound: lanes that wait
 ``postbacks:turns``                   hash    trusted, suspect: virtual time of the last turn of each ring; examined: ms when
                                               an examiner last looked; emptied: when a tick last found nothing to take in

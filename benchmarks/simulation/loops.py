@@ -14,6 +14,7 @@ from benchmarks.simulation.rules import Lane, Note, Piece
 from postbacks.delivery.asking import LOOK_EVERY_S, STAY_MS
 from postbacks.delivery.loop import CLAIM_BATCH, HELD_MAX
 from postbacks.delivery.notes import NOTE_BATCH, NOTE_WITHIN_S
+from postbacks.delivery.opened import room_for
 from postbacks.delivery.process import LINGER_S
 
 if TYPE_CHECKING:
@@ -77,7 +78,6 @@ class Loop:
         self._rules = system.rules
         self._costs = system.costs
         self._settings = system.settings
-        self._half = system.settings.max_transfers // 2
         self.python = python
         self.asleep: simpy.Event | None = None
         self.open = 0
@@ -88,6 +88,7 @@ class Loop:
         self._open_of: dict[Lane, int] = {}
         self._suspects: set[Lane] = set()
         self._suspects_open = 0
+        self._new: set[Lane] = set()  # of those that have a POST open
         self._reported_slow: set[Lane] = set()
         self._ended: deque[tuple[Lane, Piece, str, float]] = deque()
         self._ended_count = 0
@@ -189,14 +190,16 @@ class Loop:
         self._rules.commit(self._env.now, notes)
         if claims:
             free = self._settings.max_transfers - self.open
+            room = room_for(self._settings.max_transfers, self._suspects_open, len(self._new))
             released = self._rules.release(self._env.now, DUE_MAX)
             moved_s += released * self._costs.release_s
             claimed = Claimed(
                 *self._rules.claim(
                     min(free, CLAIM_BATCH),
-                    max(0, self._half - self._suspects_open),
+                    room.suspects,
                     free,
                     HELD_MAX - self._held_count,
+                    room[1:],
                 ),
                 self._env.now,
             )
@@ -217,7 +220,9 @@ class Loop:
                 self._held_count += piece.size
             self._held_limit.setdefault(lane, 1)
         for lane, _ in claimed.begun:
-            self._suspect(lane, suspect=lane.suspect)
+            self._suspect(lane, suspect=lane.suspect and not lane.new)
+            if lane.new:
+                self._new.add(lane)
         if claimed.begun:
             yield from self._begin(claimed.begun, claimed.size)
 
@@ -256,6 +261,7 @@ class Loop:
         return ("failed" if failed else "ok"), takes_s
 
     def _suspect(self, lane: Lane, *, suspect: bool) -> None:
+        self._new.discard(lane)
         if suspect and lane not in self._suspects:
             self._suspects.add(lane)
             self._suspects_open += self._open_of.get(lane, 0)
@@ -276,12 +282,18 @@ class Loop:
     def _begin_held(self) -> Process:
         """One script call for the held ones of all lanes that have room."""
         room = min(self._settings.max_transfers - self.open, NOTE_BATCH - self._ended_count)
+        in_trouble = room_for(self._settings.max_transfers, self._suspects_open, len(self._new)).troubled
         chosen: list[tuple[Lane, list[Piece]]] = []
         count = 0
         for lane in list(self._held):
             wanted = min(self._held_limit.get(lane, 1) - self._open_of.get(lane, 0), room - count)
+            if lane in self._suspects:
+                wanted = max(0, min(wanted, in_trouble))
+                in_trouble -= wanted
             if wanted > 0:
                 pieces = self._take_held(lane, wanted)
+                if lane in self._held:
+                    self._held[lane] = self._held.pop(lane)  # behind the others: they take turns
                 taken = sum(piece.size for piece in pieces)
                 self._rules.begin(lane, taken)
                 chosen.append((lane, pieces))
@@ -323,6 +335,7 @@ class Loop:
             else:
                 del self._open_of[lane]
                 self._reported_slow.discard(lane)
+                self._new.discard(lane)
             elapsed_s = transfer.ends_s - transfer.began_s
             slow = transfer.outcome == "ok" and elapsed_s >= self._settings.slow_after_s
             outcome = "slow" if slow else transfer.outcome

@@ -13,12 +13,15 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import Final, NamedTuple
 
+from postbacks.delivery.opened import Room
 from postbacks.settings import Settings
 
 #: A lane may have no more transfers than this part of what its worker has free (``claim.lua``).
 PART_OF_FREE: Final = 64
 #: The part of a claim that suspects have first (``claim.lua``).
 SUSPECTS_FIRST: Final = 4
+#: Seconds after which a new lane has waited (``claim.lua``).
+WAITED_S: Final = 1.0
 
 
 class Piece(NamedTuple):
@@ -76,6 +79,7 @@ class Lane:
     limit: int = 1
     failing: bool = False
     suspect: bool = True
+    new: bool = True
     tag: float = 0.0
     ring: Ring | None = None
     entry: int = 0
@@ -86,7 +90,7 @@ class Lane:
 
     def warm(self, limit: int) -> None:
         """What it is after some hundred answers of 200."""
-        self.limit, self.failing, self.suspect = limit, False, False
+        self.limit, self.failing, self.suspect, self.new = limit, False, False, False
 
     def take(self, wanted: int) -> list[Piece]:
         """The first ones of the lane, at most so many."""
@@ -127,15 +131,23 @@ class Ring:
         self.size -= 1
         return True
 
+    def peek(self) -> float | None:
+        """The virtual time of the lane whose turn it is."""
+        while self._heap and not self._stands(*self._heap[0][1:]):
+            heappop(self._heap)
+        return self._heap[0][0] if self._heap else None
+
     def pop(self) -> tuple[float, Lane] | None:
         """The lane whose turn it is."""
-        while self._heap:
-            tag, entry, lane = heappop(self._heap)
-            if lane.ring is self and lane.entry == entry:
-                lane.ring = None
-                self.size -= 1
-                return tag, lane
-        return None
+        if self.peek() is None:
+            return None
+        tag, _, lane = heappop(self._heap)
+        lane.ring = None
+        self.size -= 1
+        return tag, lane
+
+    def _stands(self, entry: int, lane: Lane) -> bool:
+        return lane.ring is self and lane.entry == entry
 
 
 class Note(NamedTuple):
@@ -152,6 +164,8 @@ class Rules:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self.trusted, self.suspect = Ring(), Ring()
+        self.new = Ring()  # of the suspects: the latest first
+        self.now_s = 0.0
         self.messages: deque[tuple[Lane, Piece]] = deque()
         self.queued = 0
         self.waiting = 0
@@ -208,6 +222,7 @@ class Rules:
 
     def release(self, now_s: float, at_most: int) -> int:
         """``release_due``: parked ones whose countdown has ended go to the end of their lanes."""
+        self.now_s = now_s
         released = 0
         while self._parked and self._parked[0][0] <= now_s and released < at_most:
             _, _, lane, piece = heappop(self._parked)
@@ -221,7 +236,11 @@ class Rules:
         return bool(self._parked) and self._parked[0][0] <= now_s + within_s
 
     def _make_ready(self, lane: Lane) -> None:
-        if lane.ring is None and lane.count and lane.claimable():
+        if lane.ring is not None or not lane.count or not lane.claimable():
+            return
+        if lane.new:
+            self.new.add(lane, -self.now_s)
+        else:
             ring = self.suspect if lane.suspect else self.trusted
             ring.add(lane, max(lane.tag, ring.turn))
 
@@ -235,15 +254,20 @@ class Rules:
                 self._make_ready(lane)
 
     def claim(
-        self, at_most: int, suspects_max: int, free: int, held_max: int
+        self,
+        at_most: int,
+        suspects_max: int,
+        free: int,
+        held_max: int,
+        shares: tuple[int, int, int] | None = None,
     ) -> tuple[list[tuple[Lane, list[Piece]]], list[tuple[Lane, list[Piece]]], int]:
         """``claim.lua``: what to send now, what to hold behind a probe, and how many are to be sent."""
-        claim = _Claim(self, self._settings, suspects_max, free, held_max)
-        first = min(suspects_max, -(-at_most // SUSPECTS_FIRST))
+        room = Room(suspects_max, *(shares or (suspects_max,) * 3))
+        claim = _Claim(self, self._settings, room, free, held_max)
+        first = min(room.suspects, -(-at_most // SUSPECTS_FIRST))
         claim.serve(self.suspect, first)
         claim.serve(self.trusted, at_most - claim.count)
-        if claim.count < at_most:
-            claim.serve(self.suspect, min(suspects_max, at_most) - claim.count)
+        claim.serve(self.suspect, min(room.suspects - claim.suspects, at_most - claim.count))
         moved = claim.count + claim.held_count
         self.waiting -= moved
         self.claimed += moved
@@ -255,6 +279,7 @@ class Rules:
 
     def commit(self, now_s: float, notes: Iterable[Note]) -> None:
         """``commit.lua``: each on to delivered, parked or dead; then the paces of their lanes."""
+        self.now_s = now_s
         tallies: dict[Lane, list[int]] = {}  # noted, succeeded since the last failure, shared
         moods: dict[Lane, str] = {}
         for lane, piece, outcome in notes:
@@ -278,7 +303,7 @@ class Rules:
                 lane.tag = 0.0
             lane.claimed = max(0, lane.claimed - noted)
             lane.limit = 1 if failing else min(self._settings.lane_max_transfers, lane.limit + succeeded)
-            lane.failing, lane.suspect = failing, suspect
+            lane.failing, lane.suspect, lane.new = failing, suspect, False
             if lane.held:
                 lane.held = max(0, lane.held - shared) if lane.claimed else 0
             self._make_ready(lane)
@@ -302,14 +327,27 @@ class Rules:
 class _Claim:
     """One call of ``claim.lua``."""
 
-    def __init__(self, rules: Rules, settings: Settings, suspects_max: int, free: int, held_max: int) -> None:
+    def __init__(self, rules: Rules, settings: Settings, room: Room, free: int, held_max: int) -> None:
         self._rules = rules
         self._per_lane = settings.probe_claims
-        self._suspects_max, self._free, self._held_max = suspects_max, free, held_max
+        self._room, self._free, self._held_max = room, free, held_max
+        self._new = 0
         self.begun: list[tuple[Lane, list[Piece]]] = []
         self.held: list[tuple[Lane, list[Piece]]] = []
         self.count = 0
+        self.suspects = 0
         self.held_count = 0
+
+    def _next(self, ring: Ring) -> tuple[float, Lane] | None:
+        """The lane whose turn it is; of the suspects a new one, as long as there is room for it."""
+        if ring is not self._rules.suspect:
+            return ring.pop()
+        latest = self._rules.new.peek()
+        if latest is not None and self._new < self._room.new:
+            waited = self._rules.now_s + latest > WAITED_S
+            if not waited or self._new < self._room.waited:
+                return self._rules.new.pop()
+        return ring.pop() if self.suspects < self._room.troubled else None
 
     def _urgent(self, account: Account) -> bool:
         """Whether MO postbacks of the account wait and do not fail: its MT lane keeps one transfer then."""
@@ -319,12 +357,14 @@ class _Claim:
     def serve(self, ring: Ring, room: int) -> None:
         set_aside: list[tuple[float, Lane]] = []
         turn: float | None = None
-        share = max(1, self._free // max(1, ring.size))
+        size = ring.size + (self._rules.new.size if ring is self._rules.suspect else 0)
+        share = max(1, self._free // max(1, size))
         while room > 0:
-            head = ring.pop()
+            head = self._next(ring)
             if head is None:
                 break
-            tag, lane = head
+            score, lane = head
+            tag = ring.turn if lane.new else score
             if not lane.count or not lane.claimable():
                 continue
             waiting = lane.count
@@ -338,21 +378,24 @@ class _Claim:
                     limit = 1
                 wanted = min(waiting, limit - lane.claimed, room, share)
             if wanted <= 0:
-                set_aside.append((tag, lane))
+                set_aside.append((score, lane))
                 continue
             self.begun.append((lane, lane.take(wanted)))
             self.count += wanted
             room -= wanted
+            if ring is self._rules.suspect:
+                self.suspects += wanted
+                self._new += wanted if lane.new else 0
             if keep:
                 self.held.append((lane, lane.take(keep)))
                 self.held_count += keep
                 lane.held += keep
             lane.claimed += wanted + keep
-            turn = tag
+            turn = turn if lane.new else tag
             lane.tag = tag + (wanted + keep) * lanes
             if lane.count and lane.claimable():
                 ring.add(lane, lane.tag)
         if turn is not None:
             ring.turn = turn
-        for tag, lane in set_aside:
-            ring.add(lane, tag)
+        for score, lane in set_aside:
+            (self._rules.new if lane.new else ring).add(lane, score)

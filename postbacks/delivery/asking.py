@@ -9,6 +9,7 @@ from postbacks.queue.scripts import Call, claim_call, examine_call
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from postbacks.delivery.opened import Room
     from postbacks.settings import Settings
 
 #: Seconds between two looks for work while transfers are open and nothing was found.
@@ -70,9 +71,7 @@ class Asking:
         self._lease_ms = int(settings.claim_lease_s * 1000)
         self._examines = examines
 
-    def call(
-        self, at_most: int, suspects_max: int, free: int, held_max: int, slow_lanes: Iterable[str]
-    ) -> Call:
+    def call(self, at_most: int, room: Room, free: int, held_max: int, slow_lanes: Iterable[str]) -> Call:
         """The script that claims from the lanes, or takes from the quarantine."""
         settings = self._settings
         if self._examines:
@@ -86,7 +85,8 @@ class Asking:
             self._token,
             self._lease_ms,
             at_most=at_most,
-            suspects_max=suspects_max,
+            suspects_max=room.suspects,
+            shares=(room.troubled, room.new, room.waited),
             free=free,
             held_max=held_max,
             held_per_lane=settings.probe_claims,

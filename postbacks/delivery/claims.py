@@ -145,7 +145,10 @@ class HeldPostbacks:
         for lane in list(self._awake):
             if len(chosen) >= at_most:
                 break
-            chosen += self.take(lane, min(allowed(lane), at_most - len(chosen)))
+            taken = self.take(lane, min(allowed(lane), at_most - len(chosen)))
+            if taken and lane in self._awake:
+                self._awake[lane] = self._awake.pop(lane)  # behind the others: they take turns
+            chosen += taken
         for endpoint, lanes in list(self._asleep.items()):
             some = min(self._asked_for[endpoint], at_most - len(chosen))
             for lane in list(islice(lanes, max(0, some))):

@@ -99,6 +99,7 @@ class DeliveryLoop:
         self._asking = Asking(settings, self._token, examines=examines)
         self._exchange = Exchange(scripts, settings.broker_timeout_s, adapter.watch)
         self._asked_for = 0  # transfers that the claim which is on its way may bring
+        self._asked_for_suspects = 0  # of them those of suspects
         self._lease_ms = int(settings.claim_lease_s * 1000)
         self._max_transfers = transfers_allowed(settings)
         self._open = OpenTransfers(self._max_transfers, settings.slow_after_s)
@@ -194,16 +195,12 @@ class DeliveryLoop:
         note = self._notes.call() if notes_due or claims else None
         calls = [note] if note is not None else []
         if claims:
+            slow_lanes = self._open.newly_slow(now_s)
+            room = self._open.room(self._claimed)
             self._asked_for = min(free, CLAIM_BATCH)
-            calls.append(
-                self._asking.call(
-                    self._asked_for,
-                    self._open.trouble_room(),
-                    free,
-                    max(0, HELD_MAX - len(self._held)),
-                    self._open.newly_slow(now_s),
-                )
-            )
+            self._asked_for_suspects = min(self._asked_for, room.suspects)
+            held_max = max(0, HELD_MAX - len(self._held))
+            calls.append(self._asking.call(self._asked_for, room, free, held_max, slow_lanes))
         if calls:
             try:
                 self._exchange.send(calls)
@@ -229,7 +226,7 @@ class DeliveryLoop:
         except BrokerError:
             self._not_heard(claimed=claimed)
             raise
-        self._asked_for = 0
+        self._asked_for = self._asked_for_suspects = 0
         self._broker_answers(now_s)
         return found
 
@@ -246,7 +243,7 @@ class DeliveryLoop:
 
     def _not_heard(self, *, claimed: bool) -> None:
         self._notes.not_heard()
-        self._asked_for = 0
+        self._asked_for = self._asked_for_suspects = 0
         if claimed:
             # It may have claimed for us what we do not know of. This loop ends, so that their lease does.
             self._drain()
@@ -298,7 +295,7 @@ class DeliveryLoop:
         self._claimed_s = now_s
         for postback_id, lane_bytes, suspect, *rest in asked.begun:
             lane = lane_bytes.decode()
-            self._open.judge(lane, in_trouble=bool(suspect))
+            self._open.judge(lane, in_trouble=suspect == 1, is_new=suspect == 2)
             self._claimed.append(Claimed.from_row(lane, (postback_id, *rest), asked.now_ms))
         for row in asked.held:
             one = Held.from_row(row, asked.now_ms)
@@ -326,10 +323,15 @@ class DeliveryLoop:
         No more than can be noted: a thousand lanes that fail at once would make POSTs faster than their notes are
         written, and then what is not noted would fill the memory and its resend would be late.
         """
-        shut_out = self._open.shuts_out()
+        room = self._open.room(self._claimed).troubled - self._asked_for_suspects
 
         def allowed(lane: str) -> int:
-            return 0 if shut_out(lane) else self._held.limit(lane) - self._open.of_lane(lane)
+            nonlocal room
+            count = self._held.limit(lane) - self._open.of_lane(lane)
+            if self._open.is_in_trouble(lane):
+                count = max(0, min(count, room))
+                room -= count
+            return count
 
         chosen = self._held.choose(allowed, min(self._free() - self._asked_for, self._notes.room()))
         if not chosen:

@@ -156,10 +156,12 @@ local function wait_for_room(lane, place)
   redis.call('ZADD', ASIDE, 'NX', now + AGAIN_MS, place)
 end
 
--- lanes that wait for room at an account or an endpoint take turns again, the one first that has waited longest
+-- lanes that wait for room at an account or an endpoint take turns again, the one first that has waited longest;
+-- returns how many
 local function wake(place, count)
   local woken = redis.call('ZPOPMIN', WAITS .. place, count)
   for i = 1, #woken, 2 do make_ready(woken[i]) end
+  return #woken / 2
 end
 
 -- what waits for an account by rules that have changed takes turns again

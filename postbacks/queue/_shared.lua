@@ -29,12 +29,12 @@ end
 -- pace of a lane: how many ids are in claims, how many transfers it may have open, whether its last
 -- outcome was a failure, whether it shares the suspects' half, the virtual time of its turn, how
 -- many of its claimed ids are only held, and whether what waits there may have waited for its receiver.
--- A lane nobody knows yet starts with one transfer, as a suspect.
+-- A lane nobody knows yet is new: it starts with one transfer, as a suspect.
 local function pace_of(lane)
   local f = redis.call('HMGET', PACE .. lane, 'claimed', 'limit', 'failing', 'suspect', 'tag', 'held', 'behind')
   return {
     claimed = tonumber(f[1] or 0), limit = tonumber(f[2] or 1), failing = f[3] == '1',
-    suspect = f[4] ~= '0', tag = tonumber(f[5] or 0), held = tonumber(f[6] or 0),
+    suspect = f[4] ~= '0', new = not f[4] and f[3] ~= '1', tag = tonumber(f[5] or 0), held = tonumber(f[6] or 0),
     behind = f[7] == '1',
   }
 end
@@ -46,16 +46,18 @@ local function claimable(pace)
 end
 
 -- puts a lane into its ring if there is something to claim; one that was idle joins at the ring's
--- present time: neither punished for its past nor credited for its silence. A script that asks for many lanes
--- hands over what it knows already.
+-- present time: neither punished for its past nor credited for its silence. A new one stands before all of its ring,
+-- by the time at which it came: the latest has the lowest score. A script that asks for many lanes hands over what it
+-- knows already.
 local function make_ready(lane, known_pace, known_turns)
   if redis.call('EXISTS', LANE .. lane) == 0 then return end
   local pace = known_pace or pace_of(lane)
   if not claimable(pace) then return end
+  if pace.new then return redis.call('ZADD', SUSPECT, 'NX', -now, lane) end
   local ring = pace.suspect and SUSPECT or TRUSTED
   local turns = known_turns or redis.call('HMGET', TURNS, 'trusted', 'suspect')
   local turn = tonumber(turns[pace.suspect and 2 or 1] or 0)
-  redis.call('ZADD', ring, 'NX', math.max(pace.tag, turn), lane)
+  redis.call('ZADD', ring, 'NX', math.max(0, pace.tag, turn), lane) -- 0.1.0 writes a new lane's score as a tag
 end
 
 -- one command for many arguments: each call from a script costs the broker more than an argument does

@@ -122,13 +122,13 @@ for lane, tally in pairs(lanes) do
   local pace = pace_of(lane)
   local failing, suspect = tally.mood == 'failed', tally.mood ~= 'ok'
   local was_failing, was_suspect = pace.failing, pace.suspect
-  if suspect ~= pace.suspect then -- the other ring has a time of its own
+  if suspect ~= pace.suspect or pace.new then -- the other ring has a time of its own
     redis.call('ZREM', pace.suspect and SUSPECT or TRUSTED, lane)
     pace.tag = 0
   end
   pace.claimed = math.max(0, pace.claimed - tally.noted)
   pace.limit = failing and 1 or math.min(limit_max, pace.limit + tally.succeeded)
-  pace.failing, pace.suspect = failing, suspect
+  pace.failing, pace.suspect, pace.new = failing, suspect, false
   if pace.held > 0 then
     pace.held = pace.claimed > 0 and math.max(0, pace.held - tally.shared) or 0
     redis.call('HSET', PACE .. lane, 'held', pace.held)

@@ -56,6 +56,8 @@ Argument = str | bytes | int | float
 
 #: Postbacks, and messages, that are tried together after the process died in which they were.
 FEW: Final = 20
+#: Bytes of messages after which one script takes no further one: a larger reply would hold the broker up.
+TAKE_IN_BYTES: Final = 4_000_000
 #: Deaths of a process while a postback was alone in it, after which the postback is set aside among the dead.
 ALONE_DEATHS_MAX: Final = 3
 
@@ -154,10 +156,16 @@ def claim_call(
     slow_lanes: Iterable[str],
     endpoint_max: int = 0,
     weights: str = "mt=0",
+    shares: tuple[int, int, int] | None = None,
 ) -> Call:
-    """What ``Scripts.claim`` runs."""
+    """What ``Scripts.claim`` runs.
+
+    ``shares`` of ``suspects_max``: lanes in trouble, new lanes, new lanes that have waited; None for all of it each.
+    """
     limits = (at_most, suspects_max, free, held_max, held_per_lane, endpoint_max, weights)
-    return Call("claim", (token, lease_ms, *limits, *slow_lanes), (keys.TOTALS,))
+    return Call(
+        "claim", (token, lease_ms, *limits, *(shares or (suspects_max,) * 3), *slow_lanes), (keys.TOTALS,)
+    )
 
 
 def examine_call(token: str, lease_ms: int, endpoint_max: int = 0, keep_ms: int = 3_600_000) -> Call:
@@ -210,10 +218,12 @@ class Scripts:
         return ["EVALSHA", digest(call.name), count, *keys_of_it, self.clock_offset_ms, *call.arguments]
 
     def take_in(self, token: str, lease_ms: int, at_most: int) -> TakenIn | None:
-        """Take messages from Celery's queue, oldest first; None if another tick holds the intake."""
-        reply: list[Any] | None = self.run(
-            "take_in", (token, lease_ms, at_most, FEW), more_keys=keys.QUEUE_LISTS
-        )
+        """Take messages from Celery's queue, oldest first, until they are so many or so many bytes.
+
+        None if another tick holds the intake.
+        """
+        arguments = (token, lease_ms, at_most, FEW, TAKE_IN_BYTES)
+        reply: list[Any] | None = self.run("take_in", arguments, more_keys=keys.QUEUE_LISTS)
         return None if reply is None else TakenIn(*reply)
 
     def accept(

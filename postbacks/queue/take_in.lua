@@ -5,6 +5,7 @@
 --
 -- KEYS[33..]  list  the queue's priority lists, most urgent first
 -- ARGV[2] token of the tick   ARGV[3] lease, ms   ARGV[4] messages at most   ARGV[5] messages that are a few
+-- ARGV[6] bytes after which no further message is taken
 -- Returns false if another tick holds the intake, else {how many of them to accept at once (0: all), how many
 --   ticks died while they accepted the first one alone, the messages, oldest first}.
 -- Atomic: a message is in the queue or in the intake, never in both or in none.
@@ -25,15 +26,21 @@ if lease[1] and lease[1] ~= token then
 end
 redis.call('HSET', INTAKE_LEASE, 'token', token, 'expires_ms', now + lease_ms)
 
-local messages = redis.call('LRANGE', INTAKE, 0, -1)
-local room = at_most - #messages
+local messages, bytes, bytes_max = {}, 0, tonumber(ARGV[6])
+local left = redis.call('LLEN', INTAKE)
+local room = at_most - left
 if deaths > 0 then room = 0 end -- nothing new joins what is suspected
+while #messages < left and bytes < bytes_max do
+  messages[#messages + 1] = redis.call('LINDEX', INTAKE, #messages)
+  bytes = bytes + #messages[#messages]
+end
 for i = 33, #KEYS do
-  while room > 0 do
+  while room > 0 and bytes < bytes_max do
     -- one by one: so the append-only file is told of the move and not, once more, of the message
     local message = redis.call('LMOVE', KEYS[i], INTAKE, 'RIGHT', 'RIGHT')
     if not message then break end
     messages[#messages + 1] = message
+    bytes = bytes + #message
     room = room - 1
   end
 end

@@ -16,6 +16,44 @@ MT = {"ORIGIN": "SMS_MT", "CODE": "N201", "STATUS": "Message Sent", "TO": "15552
       "SPID": "0007", "TIMESTAMP": "2013-11-05T05:41:08-05:00"}  # fmt: skip
 
 
+def test_a_new_account_does_not_wait_behind_accounts_that_hang(broker):
+    """Neither while those are new as well, nor when they have failed and their next ones hang."""
+    answer_s = 2
+    with (
+        environment(POSTBACKS_MAX_TRANSFERS="40", POSTBACKS_ANSWER_TIMEOUT_S=str(answer_s)),
+        Receiver(lambda _: Answer(action="hang")) as silent,
+        Receiver() as healthy,
+    ):
+        rig = Rig(broker)
+        for number in range(60):
+            set_account(f"hang{number}", url=silent.url())
+            send_postbacks(f"hang{number}", [MT] * 5)
+        rig.tick()
+        stopping = threading.Event()
+        loop_ = threading.Thread(target=rig.deliver_lanes, kwargs={"must_leave": stopping.is_set})
+        loop_.start()
+        late_s = []
+        try:
+            eventually(lambda: len(silent.received) >= 10, 20, "the silent receiver's load")
+            ends_s = time.monotonic() + 2.5 * answer_s
+            while time.monotonic() < ends_s:
+                name = f"{'az'[len(late_s) % 2]}{len(late_s)}"  # before and behind them by name
+                set_account(name, url=healthy.url())
+                send_postback.delay(name, MT)
+                rig.tick()
+                began_s = time.monotonic()
+                healthy.wait_for(len(late_s) + 1, 20)
+                late_s.append(time.monotonic() - began_s)
+                threading.Event().wait(0.2)
+            open_now = len(silent.received)
+        finally:
+            stopping.set()
+            loop_.join(20)
+            rig.close()
+    assert open_now > 30, "accounts that have failed did not go on beside them"
+    assert max(late_s) < 0.75 * answer_s, late_s
+
+
 @pytest.mark.parametrize(("pool", "accounts"), [("threads", 600), ("prefork", 200)])
 def test_accounts_that_hang_do_not_delay_another_accounts_postbacks(broker, tmp_path, pool, accounts):
     """Their receivers take each POST and never answer; the neighbour's postbacks leave within the tick."""

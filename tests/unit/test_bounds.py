@@ -75,8 +75,10 @@ def test_a_loop_forgets_lanes_in_trouble_of_which_nothing_is_open(small):
     open_transfers.begin(SimpleNamespace(), SimpleNamespace(lane="open/mt"))
     for number in range(50):
         open_transfers.judge(f"a{number}/mt", in_trouble=True)
+        open_transfers.judge(f"b{number}/mt", in_trouble=False, is_new=True)
     assert len(open_transfers._troubled) <= 10
-    assert open_transfers.trouble_room() == 49
+    assert len(open_transfers._new) <= 10
+    assert open_transfers.room().suspects == 49
 
 
 def test_a_loop_forgets_limits_of_lanes_of_which_it_holds_nothing(small):
