@@ -3,7 +3,7 @@
 The record is one hash. Scripts write its fields: schema, state, account, group, origin, code, url,
 endpoint, xml, created_ms, sequence, attempts (POSTs begun), failures (attempts that count against
 the resends), bytes, digest (``ledger/digest.py``), and where they apply next_ms, sent_ms, ended_ms, reason, cancel,
-raw, own (whose its URL is: ``queue/accept.lua``), stays (``queue/retire.lua``), first_id (the id that it came with, which
+raw, in_lane (``queue/cancel.lua``), own (whose its URL is: ``queue/accept.lua``), stays (``queue/retire.lua``), first_id (the id that it came with, which
 another postback has), and one ``attempt:N`` a POST (JSON).
 """
 

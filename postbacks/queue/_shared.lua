@@ -84,6 +84,14 @@ local function finish(id, account, state, reason, index)
   leave_backlog(account)
 end
 
+-- An id has come up in its lane whose postback does not wait: it was cancelled deep inside, and ends now.
+local function pass_over(id, account)
+  if redis.call('HDEL', RECORD .. id, 'in_lane') == 1 then
+    redis.call('ZADD', DONE, now, id)
+    leave_backlog(account)
+  end
+end
+
 -- ids go to the ends of their lanes
 local function append(lanes)
   local turns = redis.call('HMGET', TURNS, 'trusted', 'suspect')
