@@ -13,7 +13,18 @@ from benchmarks.scenario import Bench, Row, Scenario
 
 def themes() -> dict[str, Scenario]:
     """Every theme by its name, in the order of the table."""
-    from benchmarks import callers, drain, idle, million, newcomers, parked, scaling, steady, waiting, worst_cases
+    from benchmarks import (
+        callers,
+        drain,
+        idle,
+        million,
+        newcomers,
+        parked,
+        scaling,
+        steady,
+        waiting,
+        worst_cases,
+    )
 
     return {
         "drain": drain.run, "callers": callers.run, "steady": steady.run, "waiting": waiting.run,

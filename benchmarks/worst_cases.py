@@ -111,7 +111,13 @@ class World:
 
     def claim(self, **changes: Any) -> Any:
         """One claim of a loop with all its room."""
-        limits = {"at_most": 50, "suspects_max": 1000, "free": 2000, "held_max": 100_000, "held_per_lane": 1000}
+        limits = {
+            "at_most": 50,
+            "suspects_max": 1000,
+            "free": 2000,
+            "held_max": 100_000,
+            "held_per_lane": 1000,
+        }
         self.tokens += 1
         call = claim_call(f"loop{self.tokens}", LEASE_MS, slow_lanes=(), **(limits | changes))
         return self.scripts.run(*call)
@@ -334,7 +340,10 @@ def _others(world: World) -> dict[str, Callable[[], Callable[[], Any]]]:
             claims_many(50_000)
             client.hset(keys.ENDPOINTS, "http://127.0.0.1:9", 100_000)
             client.zadd(keys.ASIDE, dict.fromkeys(world.lanes[:10_000], 1 << 50))
-            return lambda: (run(), client.delete(keys.claims("many"), keys.CLAIMERS, keys.ENDPOINTS, keys.ASIDE))
+            return lambda: (
+                run(),
+                client.delete(keys.claims("many"), keys.CLAIMERS, keys.ENDPOINTS, keys.ASIDE),
+            )
 
         return prepare
 
@@ -350,7 +359,9 @@ def _others(world: World) -> dict[str, Callable[[], Callable[[], Any]]]:
         "reap: 5,000 in flight of 5,000 lanes": reap(1, 5000),
         "reap: 100,000 held": reap(0, 100_000),
         "retain: 20,000 past their retention": retain(1, 1, 1 << 60, RETAIN_BATCH, 1, 1 << 60),
-        "retain: the share of the memory is far exceeded": retain(1 << 50, 1 << 50, 0, RETAIN_BATCH, 1 << 50, 0),
+        "retain: the share of the memory is far exceeded": retain(
+            1 << 50, 1 << 50, 0, RETAIN_BATCH, 1 << 50, 0
+        ),
         "retire: an account with 900,000 waiting": retire,
         "cancel: in the middle of the long lane": cancel,
         "replay": replay,
@@ -364,8 +375,10 @@ def _others(world: World) -> dict[str, Callable[[], Callable[[], Any]]]:
         "doctor: 500 lanes": doctor(lambda: moves.lanes(scripts, world.lanes[:500])),
         "doctor: backlogs": doctor(lambda: moves.backlogs(scripts, ["large"])),
         "doctor: endpoints": doctor(lambda: moves.endpoints(scripts)),
-        "doctor: 1,000 records": lambda: lambda: list(
-            record_fields(client, [id_of("large000", n) for n in range(1000)], "state", "account")
+        "doctor: 1,000 records": lambda: (
+            lambda: list(
+                record_fields(client, [id_of("large000", n) for n in range(1000)], "state", "account")
+            )
         ),
     }
 

@@ -42,6 +42,8 @@ MEMORY_EVERY_S: Final = 10
 RETIRE_BATCH: Final = 1000
 #: Share of the ledger's memory that dead postbacks of unknown accounts and without a URL may take.
 UNROUTED_SHARE: Final = 0.05
+#: Postbacks of a silent loop that one script call takes back; of a small loop five times as many, all at once.
+REAP_BATCH: Final = 300
 #: Records dropped by one script call.
 RETAIN_BATCH: Final = 500
 
@@ -95,7 +97,9 @@ class Tick:
         batch = self._settings.release_batch
         released, more_due = self._repeat(lambda: self._scripts.release(batch), batch, deadline_s)
         pause_ms = int(self._settings.retry_countdown_s * 1000)
-        reaped, more_lost = self._repeat(lambda: self._scripts.reap(batch, pause_ms), 1, deadline_s)
+        reaped, more_lost = self._repeat(
+            lambda: self._scripts.reap(min(batch, REAP_BATCH), pause_ms), 1, deadline_s
+        )
         self._retire()
         dropped, _ = self._repeat(self._retain, RETAIN_BATCH, deadline_s)
         wakes, quarantined = self._waiting(taken_in + released + reaped)
