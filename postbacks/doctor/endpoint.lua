@@ -2,7 +2,8 @@
 -- in one instant; and, where asked, puts the counts right.
 --
 -- ARGV[2] mode (look | settle)   ARGV[3..] tokens of delivering loops besides those of CLAIMERS
--- Returns a row an endpoint whose count is off: {endpoint, its count, counted}; none where nothing is counted.
+-- Returns a row an endpoint whose count is off: {endpoint, its count, counted}; none where nothing is counted,
+--   or more is claimed than can be counted without holding the broker up.
 -- Atomic: nothing begins or ends between the count and what is written.
 local mode = ARGV[2]
 if redis.call('EXISTS', ENDPOINTS) == 0 then return {} end
@@ -11,6 +12,9 @@ for _, token in ipairs(tokens) do seen[token] = true end
 for i = 3, #ARGV do
   if not seen[ARGV[i]] then tokens[#tokens + 1] = ARGV[i] end
 end
+local OPEN_MAX, size = 10000, 0 -- more would hold the broker up
+for _, token in ipairs(tokens) do size = size + redis.call('HLEN', CLAIMS .. token) end
+if size > OPEN_MAX then return {} end
 for _, token in ipairs(tokens) do
   local entries = redis.call('HGETALL', CLAIMS .. token)
   for i = 1, #entries, 2 do

@@ -6,6 +6,7 @@
 -- Returns a row a lane, as it was before: {lane, ids waiting, claimed as its pace says, claims counted, held as
 --   its pace says, held counted, 1 if it may be claimed from, 1 if it is in the trusted ring, 1 if in the suspect
 --   one, 1 if it waits for its account's rate or for room}.
+-- None where more is claimed than can be counted without holding the broker up.
 -- Atomic: nothing is claimed or noted between the count and what is written.
 local mode, extra = ARGV[2], tonumber(ARGV[3])
 local tokens, seen, counted, held = redis.call('ZRANGE', CLAIMERS, 0, -1), {}, {}, {}
@@ -13,6 +14,9 @@ for _, token in ipairs(tokens) do seen[token] = true end
 for i = 4, 3 + extra do
   if not seen[ARGV[i]] then tokens[#tokens + 1] = ARGV[i] end
 end
+local OPEN_MAX, size = 10000, 0
+for _, token in ipairs(tokens) do size = size + redis.call('HLEN', CLAIMS .. token) end
+if size > OPEN_MAX then return {} end
 for _, token in ipairs(tokens) do
   local entries = redis.call('HGETALL', CLAIMS .. token)
   for i = 1, #entries, 2 do
@@ -25,10 +29,12 @@ for _, token in ipairs(tokens) do
   end
 end
 
--- whether it comes back by itself: for its rate, or from an account or endpoint that is looked at again
+-- whether it comes back by itself: for its rate, or from its account, or from the endpoint that its first one goes to
 local function is_aside(lane)
-  for _, name in ipairs(redis.call('ZRANGE', ASIDE, 0, -1)) do
-    if name == lane or redis.call('ZSCORE', WAITS .. name, lane) then return true end
+  if redis.call('ZSCORE', ASIDE, lane) then return true end
+  local head = redis.call('LINDEX', LANE .. lane, 0)
+  for _, place in ipairs({ account_of(lane), redis.call('HGET', RECORD .. head, 'endpoint') or '' }) do
+    if redis.call('ZSCORE', ASIDE, place) and redis.call('ZSCORE', WAITS .. place, lane) then return true end
   end
   return false
 end

@@ -16,12 +16,14 @@ if TYPE_CHECKING:
 
     from postbacks.queue.scripts import Scripts
 
-#: Postbacks that one script call looks at: each may mean a search through a long lane.
+#: Postbacks that one script call looks at, and ids of lanes, after which it looks at no further postback: each means a
+#: search through its lanes.
 PLACE_BATCH: Final = 50
+SEARCH_MAX: Final = 200_000
 #: Lanes that one script call looks at.
 LANE_BATCH: Final = 500
-#: Claimed and parked ids that one script counts: 0.1 s of the broker's time.
-OPEN_MAX: Final = 50_000
+#: Claimed and parked ids that one script counts, so that it holds the broker up for 20 ms at most (`lane.lua` as well).
+OPEN_MAX: Final = 10_000
 #: Groups that lanes are of (``catalogue/``).
 GROUPS: Final = tuple(sorted(set(ORIGINS.values())))
 
@@ -37,6 +39,7 @@ class Place:
         remembered: the ledger only remembers that it was revoked before it came.
         sequence: its number in its account.
         places: all of them, as ``lane acme/mt``, ``claims 1f3c…``, ``quarantine``, ``parked``, ``done`` or ``dead``.
+        in_lane: it was cancelled and ends when it comes up in its lane.
     """
 
     id: str
@@ -45,6 +48,7 @@ class Place:
     remembered: bool
     sequence: int
     places: tuple[str, ...]
+    in_lane: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,16 +99,16 @@ def places(
     """Where ids stand (``seen`` has the lanes that each was seen in); settled where asked."""
     ids = list(seen)
     found: list[Place] = []
-    for start in range(0, len(ids), PLACE_BATCH):
-        arguments: list[str | int] = ["settle" if settle else "look", len(tokens), *tokens]
-        for one in ids[start : start + PLACE_BATCH]:
+    while len(found) < len(ids):
+        arguments: list[str | int] = ["settle" if settle else "look", SEARCH_MAX, len(tokens), *tokens]
+        for one in ids[len(found) : len(found) + PLACE_BATCH]:
             arguments += (one, "\n".join(seen[one]))
         for row in _run(scripts, "place", arguments, settle=settle):
             one, state, lane, remembered, sequence, _, *where = row
             found.append(
                 Place(
-                    _text(one), _text(state), _text(lane), bool(remembered), int(sequence),
-                    tuple(_text(place) for place in where),
+                    _text(one), _text(state), _text(lane), remembered == 1, int(sequence),
+                    tuple(_text(place) for place in where), remembered == 2,
                 )
             )  # fmt: skip
     return found
@@ -113,7 +117,7 @@ def places(
 def lanes(
     scripts: Scripts, names: Iterable[str], tokens: Sequence[str] = (), *, settle: bool = False
 ) -> list[Lane]:
-    """How lanes stand; settled where asked."""
+    """How lanes stand; settled where asked; empty if too much is claimed."""
     every = list(names)
     found: list[Lane] = []
     for start in range(0, len(every), LANE_BATCH):

@@ -1,18 +1,19 @@
 -- place: where postbacks stand, all their places seen in one instant; and, where asked, puts each into
 -- the one place that its record names. The record is the truth: every move writes it in the same step.
 --
--- ARGV[2] mode (look | settle)   ARGV[3] number of tokens of delivering loops whose claims are looked at
---   besides those of CLAIMERS   ARGV[4..] the tokens, then two a postback: id, and the lanes that it was
+-- ARGV[2] mode (look | settle)   ARGV[3] ids in lanes, after a search of which no further postback is looked at
+-- ARGV[4] number of tokens of delivering loops whose claims are looked at besides those of CLAIMERS
+-- ARGV[5..] the tokens, then two a postback: id, and the lanes that it was
 --   seen in (separated by newlines). To settle, the youngest first: the oldest ends up in front.
--- Returns a row a postback, as it was before: {id, state ('' without a
+-- Returns a row a postback that was looked at, at least one, as it was before: {id, state ('' without a
 --   record, ? where that has none), its lane, 1 if the ledger only remembers
---   that it was revoked, sequence, 1 if it was settled, places ('lane x', 'claims t', quarantine, parked,
+--   that it was revoked, 2 if it was cancelled and ends when it comes up in its lane, sequence, 1 if it was settled, places ('lane x', 'claims t', quarantine, parked,
 --   done, dead)}.
 -- Atomic: all places of all the postbacks in one instant.
-local mode, extra = ARGV[2], tonumber(ARGV[3])
+local mode, search_left, extra = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local tokens, seen = redis.call('ZREVRANGE', CLAIMERS, 0, -1), {}
 for _, token in ipairs(tokens) do seen[token] = true end
-for i = 4, 3 + extra do
+for i = 5, 4 + extra do
   if not seen[ARGV[i]] then tokens[#tokens + 1] = ARGV[i] end
 end
 local INDEX = { quarantine = QUARANTINE, parked = PARKED, done = DONE, dead = DEAD }
@@ -26,6 +27,7 @@ local function places_of(id, own, lanes)
   local function look_into(lane)
     if looked[lane] then return end
     looked[lane] = true
+    search_left = search_left - redis.call('LLEN', LANE .. lane)
     for _ = 1, #redis.call('LPOS', LANE .. lane, id, 'COUNT', 0) do found[#found + 1] = { 'lane', lane } end
   end
   look_into(own)
@@ -100,9 +102,10 @@ local function settle(id, state, account, lane, found)
 end
 
 local rows = {}
-for i = 4 + extra, #ARGV, 2 do
+for i = 5 + extra, #ARGV, 2 do
+  if search_left <= 0 then break end
   local id = ARGV[i]
-  local r = redis.call('HMGET', RECORD .. id, 'state', 'account', 'group', 'sequence')
+  local r = redis.call('HMGET', RECORD .. id, 'state', 'account', 'group', 'sequence', 'in_lane')
   local state, lane = r[1], ''
   if not state then state = redis.call('EXISTS', RECORD .. id) == 1 and '?' or '' end
   if r[2] and r[3] and r[3] ~= '' then lane = r[2] .. '/' .. r[3] end
@@ -112,13 +115,14 @@ for i = 4 + extra, #ARGV, 2 do
   local names = {}
   for at, place in ipairs(found) do names[at] = place[2] and place[1] .. ' ' .. place[2] or place[1] end
   local sound = #found == 1 and (names[1] == right or found[1][1] == 'claims' and right == 'claims'
-    or state == 'waiting' and names[1] == 'quarantine')
+    or state == 'waiting' and names[1] == 'quarantine' or r[5] and names[1] == 'lane ' .. lane)
   if #found == 0 and (state == '' or remembered) then sound = true end
   local settled = 0
   if mode == 'settle' and not sound then
     settled = settle(id, remembered and '' or state, r[2], lane, found)
+    if r[5] then redis.call('HDEL', RECORD .. id, 'in_lane') end
   end
-  rows[#rows + 1] = { id, state, lane, remembered and 1 or 0, r[4] or '0', settled, unpack(names) }
+  rows[#rows + 1] = { id, state, lane, remembered and 1 or r[5] and 2 or 0, r[4] or '0', settled, unpack(names) }
 end
 for lane in pairs(touched) do make_ready(lane) end
 return rows

@@ -129,7 +129,10 @@ def look_again(scripts: Scripts, first: Survey) -> Survey:
         lanes = {
             lane for name in (PACE, LANES_STUCK, LANES_EMPTY, LANES_TWICE) for lane in first.faults[name]
         }
-        for lane in moves.lanes(scripts, sorted(lanes), tokens):
+        standing = moves.lanes(scripts, sorted(lanes), tokens)
+        if lanes and not standing:
+            again.missing = again.missing or f"lanes' counts: more than {moves.OPEN_MAX:,} are claimed"
+        for lane in standing:
             for name, words in _faults_of(lane):
                 if lane.name in first.faults[name]:
                     again.faults[name][lane.name] = words
@@ -160,6 +163,8 @@ def fault_of(place: Place) -> str | None:
         return None if place.remembered else NO_PLACE
     if len(where) > 1:
         return TWO_PLACES
+    if place.in_lane and where[0] == f"lane {place.lane}":
+        return None
     if state == states.SENDING:
         return None if where[0].startswith("claims ") else WRONG_PLACE
     if state == states.WAITING:
@@ -370,7 +375,7 @@ class _Surveyor:
         """Every record: does its postback stand in the one place that it names?"""
         found = (text(key) for key in self._client.scan_iter(f"{keys.RECORD}*", count=PAGE, _type="hash"))
         for some in pages(key.removeprefix(keys.RECORD) for key in found):
-            rows = fields(self._client, some, "state", "account", "group", "schema", "reason")
+            rows = fields(self._client, some, "state", "account", "group", "schema", "reason", "in_lane")
             for row, places in zip(rows, indexes(self._client, some), strict=True):
                 self._look_at_record(places, *row)
             self.found.records += len(some)
@@ -379,7 +384,7 @@ class _Surveyor:
         self.found.scanned = True
 
     def _look_at_record(self, indexes: tuple[str, ...], one: str, *fields: str) -> None:
-        state, account, group, schema, reason = fields
+        state, account, group, schema, reason, in_lane = fields
         self.found.schemas[schema or str(SCHEMA)] += 1
         if state == states.DEAD:
             self.found.reasons[reason or "(none noted)"] += 1
@@ -388,7 +393,7 @@ class _Surveyor:
         where += [f"claims {token}"] if token else []
         own = keys.lane_name(account, group) if account and group else ""
         remembered = state == states.CANCELLED and not account
-        name = fault_of(moves.Place(one, state or "?", own, remembered, 0, (*where, *indexes)))
+        name = fault_of(moves.Place(one, state or "?", own, remembered, 0, (*where, *indexes), bool(in_lane)))
         if name:
             self._suspect(name, one, lane)
 

@@ -3,11 +3,11 @@
 The record is one hash. Scripts write its fields: schema, state, account, group, origin, code, url,
 endpoint, xml, created_ms, sequence, attempts (POSTs begun), failures (attempts that count against
 the resends), bytes, digest (``ledger/digest.py``), and where they apply next_ms, sent_ms, ended_ms, reason, cancel,
-raw, own (whose its URL is: ``queue/accept.lua``), ready_ms (since when its first POST could have begun, where that is not
-created_ms: the end of the caller's countdown, a resend by hand, or where ticks were missing the last one), stays
-(``queue/retire.lua``), first_id (the id that it came with, which another postback has), stub (only its id, account, code,
-time and digest are kept), units (what it counts against its account's limit, where that is more than one), and one
-``attempt:N`` a POST (JSON).
+raw, in_lane (``queue/cancel.lua``), own (whose its URL is: ``queue/accept.lua``), ready_ms (since when its first POST could
+have begun, where that is not created_ms: the end of the caller's countdown, a resend by hand, or where ticks were missing
+the last one), stays (``queue/retire.lua``), first_id (the id that it came with, which another postback has), stub (only its
+id, account, code, time and digest are kept), units (what it counts against its account's limit, where that is more than
+one), and one ``attempt:N`` a POST (JSON).
 """
 
 from __future__ import annotations

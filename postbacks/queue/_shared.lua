@@ -118,6 +118,14 @@ local function finish(id, account, state, reason, index)
   if index == DEAD then enter_dead(account, id, tonumber(r[3] or 0)) end
 end
 
+-- An id has come up in its lane whose postback does not wait: it was cancelled deep inside, and ends now.
+local function pass_over(id, lane)
+  if redis.call('HDEL', RECORD .. id, 'in_lane') == 1 then
+    redis.call('ZADD', DONE, now, id)
+    leave_backlog(lane, 1, tonumber(redis.call('HGET', RECORD .. id, 'units') or 1))
+  end
+end
+
 -- ids go to the ends of their lanes
 local function append(lanes)
   local turns = redis.call('HMGET', TURNS, 'trusted', 'suspect')

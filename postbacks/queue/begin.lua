@@ -11,6 +11,7 @@
 --   none.
 local claims, endpoint_max, told_ms = CLAIMS .. ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local rows, later, full, shut, asked, moved = {}, {}, {}, {}, {}, {}
+local bytes, BYTES_MAX = 0, 4000000 -- of documents, as in claim.lua: what is above it begins later
 
 -- a POST that the loop does not know of may stand for what it holds: it is told before it tries another
 local function untold(endpoint)
@@ -52,7 +53,8 @@ for i = 5, #ARGV do
     local url, endpoint = target_of(route, r[10], r[4], r[8], r[11], r[12])
     if claimed == '0' and (endpoint ~= r[11] or route and route.still) then
       moved[#moved + 1] = id
-    elseif claimed == '0' and not may_begin(lane, r[3], r[11]) then
+    elseif claimed == '0' and (bytes >= BYTES_MAX or not may_begin(lane, r[3], r[11])) then
+      full[lane] = true
       later[#later + 1] = id
     else
       if claimed == '0' then
@@ -68,6 +70,7 @@ for i = 5, #ARGV do
         redis.call('HSET', record, 'url', url)
         r[8] = url
       end
+      bytes = bytes + #r[9]
       rows[#rows + 1] = { id, number, r[2], r[3], r[4], r[5], r[6], r[7], r[8], r[9], version, r[12] or '', -1 }
     end
   end

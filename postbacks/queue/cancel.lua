@@ -3,8 +3,10 @@
 --
 -- ARGV[2] id   ARGV[3] seconds to remember an id that is not known yet
 -- ARGV[4] the account whose postback is meant, '' for whosever it is
+-- ARGV[5] ids of its lane that are looked at from each end. One that stands deeper inside is cancelled all the same and
+--   ends when it comes up there (`pass_over`): to take it out would go over the whole lane.
 -- Returns the state the postback is in afterwards, '' if it is another account's.
-local id, remember_s, account = ARGV[2], ARGV[3], ARGV[4]
+local id, remember_s, account, search_max = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local record = RECORD .. id
 local r = redis.call('HMGET', record, 'state', 'account', 'group', 'schema')
 local state = r[1]
@@ -21,9 +23,30 @@ if not r[4] then -- no postback of this id yet
   return 'cancelled'
 end
 if account ~= '' and r[2] ~= account then return '' end
+
+-- whether a loop of 0.1.0 works, which does not say its version: it would pass such an id over and end nothing
+local function older_loops()
+  for _, token in ipairs(redis.call('ZRANGE', CLAIMERS, 0, 999)) do
+    if not string.find(token, '@', 1, true) then return true end
+  end
+  return false
+end
+
 if state == 'waiting' then
-  redis.call('LREM', LANE .. r[2] .. '/' .. r[3], 1, id)
-  redis.call('ZREM', QUARANTINE, id)
+  local lane = LANE .. r[2] .. '/' .. r[3]
+  if redis.call('ZREM', QUARANTINE, id) == 1 then
+    -- it stands in no lane
+  elseif redis.call('LPOS', lane, id, 'MAXLEN', search_max) then
+    redis.call('LREM', lane, 1, id)
+  elseif redis.call('LPOS', lane, id, 'RANK', -1, 'MAXLEN', search_max) then
+    redis.call('LREM', lane, -1, id)
+  elseif redis.call('LLEN', lane) > tonumber(search_max) then
+    if not older_loops() then
+      redis.call('HSET', record, 'state', 'cancelled', 'reason', 'revoked', 'ended_ms', now, 'in_lane', 1)
+      return 'cancelled'
+    end
+    redis.call('LREM', lane, 1, id)
+  end
 elseif state == 'parked' then
   redis.call('ZREM', PARKED, id)
 elseif state == 'sending' then

@@ -170,11 +170,30 @@ local function fall_behind(lane, pace)
   if pace.claimed == 0 then redis.call('EXPIRE', PACE .. lane, 86400) end
 end
 
+-- What was cancelled deep in a lane comes up, often more of it: all that stands in front goes at once.
+local passed = false
+local function pass_by(id, lane)
+  passed = true
+  pass_over(id, lane)
+  return 0
+end
+local function pass_all(lane, most)
+  local count = 0
+  for _, id in ipairs(redis.call('LRANGE', LANE .. lane, 0, most - 1)) do
+    if redis.call('HGET', RECORD .. id, 'state') == 'waiting' then break end
+    pass_by(id, lane)
+    count = count + 1
+  end
+  if count > 0 then redis.call('LTRIM', LANE .. lane, count, -1) end
+  passed = false
+  return count
+end
+
 local function begin(id, lane, pace, route, group)
   local record = RECORD .. id
   local r = redis.call('HMGET', record, 'state', 'attempts', 'failures', 'account', 'origin', 'code',
     'created_ms', 'sequence', 'url', 'xml', 'endpoint', 'own', 'ready_ms')
-  if r[1] ~= 'waiting' then return 0 end
+  if r[1] ~= 'waiting' then return pass_by(id, lane) end
   local endpoint, url = aim(id, r[4], r[5], r[6], route, group, r[9], r[11], r[12])
   if not endpoint then return 0 end
   local room, slow = has_room(endpoint, endpoint_max, endpoint_max > 0 and reserved_for(endpoint))
@@ -194,7 +213,7 @@ local function hold(id, lane, route, group)
   local record = RECORD .. id
   local r = redis.call('HMGET', record, 'state', 'endpoint', 'attempts', 'failures', 'account', 'origin', 'code',
     'url', 'own')
-  if r[1] ~= 'waiting' then return 0 end
+  if r[1] ~= 'waiting' then return pass_by(id, lane) end
   local endpoint = aim(id, r[5], r[6], r[7], route, group, r[8], r[2], r[9])
   if not endpoint then return 0 end
   redis.call('HSET', record, 'state', 'sending')
@@ -301,6 +320,10 @@ local function serve(ring, name, room, bytes_max)
           local before = #held
           for _, id in ipairs(redis.call('LPOP', LANE .. lane, keep)) do taken = taken + hold(id, lane, route, group) end
           redis.call('HSET', PACE .. lane, 'held', pace.held + #held - before)
+        end
+        if passed then
+          local count = pass_all(lane, LOOKED_MAX)
+          waiting, looked = waiting - count, looked + count
         end
         if taken > 0 or not stopped then
           -- what counts claims is not forgotten while there are any

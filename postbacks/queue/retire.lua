@@ -31,6 +31,8 @@ for i = 1, #gone, 2 do
           finish(id, account, 'dead', 'account_removed', DEAD)
           ended = ended + 1
           accounts[account] = true
+        else
+          pass_over(id, lane)
         end
       end
     end

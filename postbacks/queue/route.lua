@@ -15,7 +15,7 @@ for at = 3, #ARGV, 2 do
     if string.sub(text, 1, 5) == 'gone\n' then
       redis.call('ZADD', GONE, 'NX', now + keep_ms, account)
       redis.call('ZADD', LEFT, now, account)
-      redis.call('ZREMRANGEBYSCORE', LEFT, '-inf', now - LEFT_MS)
+      call_many('ZREM', LEFT, redis.call('ZRANGEBYSCORE', LEFT, '-inf', now - LEFT_MS, 'LIMIT', 0, 10))
     else
       redis.call('ZREM', GONE, account)
       redis.call('ZREM', LEFT, account)

@@ -58,6 +58,8 @@ Argument = str | bytes | int | float
 FEW: Final = 20
 #: Bytes of messages after which one script takes no further one: a larger reply would hold the broker up.
 TAKE_IN_BYTES: Final = 4_000_000
+#: Ids that `cancel` looks at from each end of a lane; what stands deeper inside ends when it comes up.
+CANCEL_SEARCH: Final = 1000
 #: Deaths of a process while a postback was alone in it, after which the postback is set aside among the dead.
 ALONE_DEATHS_MAX: Final = 3
 
@@ -341,15 +343,18 @@ class Scripts:
         """Keep a lease; False if it was lost."""
         return bool(self.run("renew", (token, lease_ms)))
 
-    def cancel(self, postback_id: str, remember_s: int, account: str = "") -> str:
+    def cancel(
+        self, postback_id: str, remember_s: int, account: str = "", search_max: int = CANCEL_SEARCH
+    ) -> str:
         """Cancel a postback that is not yet sent; returns its state afterwards.
 
         Args:
             postback_id: its id.
             remember_s: how long an id that is not known yet is remembered.
             account: cancel this account's alone; empty for whosever it is.
+            search_max: ids of its lane that are looked at from each end.
         """
-        return _text(self.run("cancel", (postback_id, remember_s, account)))
+        return _text(self.run("cancel", (postback_id, remember_s, account, search_max)))
 
     def replay(self, postback_id: str) -> str:
         """Send a dead postback again; returns its state afterwards, empty if it is unknown.

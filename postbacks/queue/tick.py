@@ -40,6 +40,8 @@ RETIRE_BATCH: Final = 1000
 #: Milliseconds after which the latest number of an idle account may be forgotten: its next one is above it as long as
 #: the broker's clock is not put back by more. And those after which an account's row is old.
 IDLE_MS: Final = 86_400_000
+#: Postbacks of a silent loop that one script call takes back; of a small loop five times as many, all at once.
+REAP_BATCH: Final = 300
 #: Records dropped by one script call.
 RETAIN_BATCH: Final = 500
 #: Accounts that a line of the log names.
@@ -91,7 +93,9 @@ class Tick:
         batch = self._settings.release_batch
         released, more_due = self._repeat(lambda: self._scripts.release(batch), batch, deadline_s)
         pause_ms = int(self._settings.retry_countdown_s * 1000)
-        reaped, more_lost = self._repeat(lambda: self._scripts.reap(batch, pause_ms), 1, deadline_s)
+        reaped, more_lost = self._repeat(
+            lambda: self._scripts.reap(min(batch, REAP_BATCH), pause_ms), 1, deadline_s
+        )
         self._retire()
         dropped, _ = self._repeat(self._retain, RETAIN_BATCH, deadline_s)
         wakes, quarantined = self._waiting(taken_in + released + reaped)

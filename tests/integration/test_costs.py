@@ -16,7 +16,9 @@ from contextlib import contextmanager
 import pytest
 from helpers import Rig, set_account
 
+from benchmarks import worst_cases
 from postbacks import send_postbacks
+from postbacks.local import EmbeddedBroker
 from postbacks.receiver import Receiver
 
 ACCOUNTS, EACH = 10, 100
@@ -179,3 +181,65 @@ def test_memory_goes_back_when_postbacks_are_through(broker):
     assert (peak - before) / COUNT <= 3_400  # bytes
     assert in_cycles < 20  # the collector comes so seldom that a loop's dictionaries would stay for minutes
     assert kept < COUNT / 2  # allocations: less than one a postback
+
+
+FEW_ACCOUNTS, MANY_ACCOUNTS = 300, 3_000
+
+
+@pytest.fixture(scope="module")
+def worlds():
+    """The same state with 300 accounts and with 3,000, ten times as many waiting in one lane."""
+    with (
+        EmbeddedBroker(config={"appendonly": "no"}) as few,
+        EmbeddedBroker(config={"appendonly": "no"}) as many,
+    ):
+        yield (
+            worst_cases.World(few, FEW_ACCOUNTS, 10 * FEW_ACCOUNTS),
+            worst_cases.World(many, MANY_ACCOUNTS, 10 * MANY_ACCOUNTS),
+        )
+
+
+def commands_of(world: worst_cases.World, case: str) -> int:
+    """Commands of one script call at its worst, those inside it."""
+    run = worst_cases.cases(world)[case]()
+    world.client.config_resetstat()
+    run()
+    stats = world.client.info("commandstats")
+    return sum(stat["calls"] for name, stat in stats.items() if name != "cmdstat_config|resetstat")
+
+
+@pytest.mark.parametrize(
+    ("case", "at_most"),
+    [
+        ("claim: all lanes in turn", 1_500),
+        ("claim: no account may send by its rate", 5_000),
+        ("claim: all wait for their rate and are due", 6_000),
+        ("claim: the endpoint that all share is full", 3_500),
+        ("claim: no lane may have more", 3_000),
+        ("claim: all accounts stand still", 4_000),
+        ("claim: a lane of revoked ones", 1_500),
+        ("cancel: in the middle of the long lane", 20),
+        ("retire: an account with 900,000 waiting", 11_000),
+        ("doctor: 500 lanes", 20_000),
+    ],
+)
+def test_no_call_looks_at_more_because_there_are_more(worlds, case, at_most):
+    """Ten times as many accounts, and ten times as much in one lane: the same commands."""
+    few, many = (commands_of(world, case) for world in worlds)
+    assert many <= 1.05 * few + 5
+    assert many <= at_most
+
+
+def test_a_reply_is_bounded_by_bytes(worlds):
+    """Of the largest messages and documents; a call takes at least one."""
+    world, _ = worlds
+    for case in (
+        "take_in: 500 of the largest messages",
+        "take_in: 500 of them that a dead tick had taken",
+        "claim: 50 of the largest documents",
+        "begin: 200 held ones with the largest documents",
+    ):
+        run = worst_cases.cases(world)[case]()
+        world.client.config_resetstat()
+        run()
+        assert 1_000_000 <= world.client.info("stats")["total_net_output_bytes"] <= 5_000_000, case

@@ -67,7 +67,8 @@ class Postback:
     group: str
     due_ms: int | None
     event: str = "a"
-    # queue, intake, waiting, quarantine, claimed, held, parked, delivered, cancelled, skipped, dead, dropped
+    # queue, intake, waiting, quarantine, claimed, held, parked, delivered, cancelled, skipped, dead, dropped;
+    # left: cancelled, and still in its lane
     place: str = "queue"
     token: str = ""
     suspicion: str = ""  # few, alone
@@ -91,7 +92,7 @@ class Postback:
 
     @property
     def open(self) -> bool:
-        return self.place in {"waiting", "quarantine", "claimed", "held", "parked"}
+        return self.place in {"waiting", "quarantine", "claimed", "held", "parked", "left"}
 
 
 @dataclass
@@ -643,6 +644,7 @@ class Moves(RuleBasedStateMachine):
         """What waits for an account that is gone for long enough is dead."""
         over = {account for account, at in self.retires.items() if at <= self.now}
         ended, accounts = self.scripts.retire(1000)
+        self.come_up()
         waiting = [one for one in self.of("waiting") if one.account in over]
         assert ended == len(waiting)
         assert set(accounts) == {one.account for one in waiting}
@@ -727,26 +729,34 @@ class Moves(RuleBasedStateMachine):
 
     # -- people ---------------------------------------------------------------------------------
 
-    @rule(data=st.data(), account=st.sampled_from(("", *ACCOUNTS)))
-    def cancel(self, data: st.DataObject, account: str) -> None:
+    @rule(data=st.data(), account=st.sampled_from(("", *ACCOUNTS)), search=st.sampled_from((1, 1, 1000)))
+    def cancel(self, data: st.DataObject, account: str, search: int) -> None:
         """A postback is revoked, wherever it is: whosever it is, or that of an account alone."""
         ids = sorted({one.id for one in (*self.known.values(), *self.messages, *self.intake)})
         chosen = data.draw(st.sampled_from(ids), "id") if ids else "p0000"
-        state = self.scripts.cancel(chosen, 86_400, account)
+        state = self.scripts.cancel(chosen, 86_400, account, search)
         one = self.known.get(chosen)
+        deep = bool(self.client.hexists(keys.record(chosen), "in_lane"))
         if one is None:
             self.remembered.setdefault(chosen, set()).add(account)
             assert state == "cancelled"
         elif account not in {"", one.account}:
             assert state == ""
         elif one.place in {"waiting", "quarantine", "parked"}:
-            one.place = "cancelled"
+            assert not deep or (search == 1 and one.place == "waiting")
+            one.place = "left" if deep else "cancelled"
             assert state == "cancelled"
         elif one.place in {"claimed", "held"}:
             one.cancel = True
             assert state == "sending"
         else:
-            assert state == one.place
+            assert state == ("cancelled" if one.place == "left" else one.place)
+
+    def come_up(self) -> None:
+        """What was cancelled deep in a lane ends when it comes up there."""
+        for one in self.of("left"):
+            if not self.client.hexists(keys.record(one.id), "in_lane"):
+                one.place = "cancelled"
 
     @precondition(lambda self: self.of("dead"))
     @rule(data=st.data())
@@ -790,6 +800,7 @@ class Moves(RuleBasedStateMachine):
     @invariant()
     def everything_holds(self) -> None:
         """After each step."""
+        self.come_up()
         self.all_in_their_places()
         self.attempts_are_counted_right()
         self.counts_are_right()
@@ -802,13 +813,15 @@ class Moves(RuleBasedStateMachine):
         faults = {name: dict(faults) for name, faults in found.faults.items() if faults}
         faults.pop(survey.LANES_EMPTY, None)  # revoked: the next claim drops the lane
         assert faults == {}
-        names = {"claimed": "sending", "held": "sending", "quarantine": "waiting"}
+        names = {"claimed": "sending", "held": "sending", "quarantine": "waiting", "left": "cancelled"}
         expected = {one.id: names.get(one.place, one.place) for one in self.known.values()}
         places = {place.id: place for place in moves.places(self.scripts, dict.fromkeys(self.known, ()))}
         assert {one: place.state for one, place in places.items()} == expected
         lost = {one for one in (keys.record(one) for one in self.known) if not self.client.exists(one)}
         assert not lost
         for one in self.known.values():
+            if one.place == "left":
+                assert places[one.id].places == (f"lane {one.lane}",)
             if one.place == "quarantine":
                 assert places[one.id].places == ("quarantine",)
             if one.token:

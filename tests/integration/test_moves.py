@@ -92,6 +92,31 @@ def test_lanes_take_turns_however_much_one_of_them_holds(rig):
         assert Counter(row[1] for row in begun + more) == {f"a{n}/mt".encode(): 10 for n in range(5)}
 
 
+def test_what_is_cancelled_deep_in_a_lane_is_cancelled_at_once_and_ends_when_it_comes_up(rig):
+    """Nothing goes over the lane; all of them that stand in front go together, and nothing is sent twice or counted wrong."""
+    ids = send_postbacks("acme", [MT] * 40, url="http://127.0.0.1:1/")
+    rig.tick()
+    for one in ids[10:35]:
+        assert rig.scripts.cancel(one, 60, "", 3) == "cancelled"
+    assert rig.record(ids[20]).state == "cancelled"
+    assert (rig.client.llen(keys.lane("acme/mt")), rig.client.hget(keys.BACKLOG, "acme")) == (40, b"40")
+    assert rig.client.zcard(keys.DONE) == 0
+    rig.client.hset(keys.PACE + "acme/mt", mapping={"limit": 12, "suspect": 0})
+    _, begun, *_ = claim(rig, "one")
+    assert [row[0].decode() for row in begun] == ids[:10] + ids[35:37]
+    assert (rig.client.zcard(keys.DONE), rig.client.hget(keys.BACKLOG, "acme")) == (25, b"15")
+    assert check_places(rig.client) == {"sending": 12, "done": 25, "waiting": 3}
+
+
+def test_a_loop_of_the_version_before_passes_nothing_over_that_was_cancelled(rig):
+    """It would leave such a postback in no place: while it works, the lane is searched as before."""
+    ids = send_postbacks("acme", [MT] * 20, url="http://127.0.0.1:1/")
+    rig.tick()
+    rig.client.zadd(keys.CLAIMERS, {"0123456789abcdef": 1 << 50})
+    assert rig.scripts.cancel(ids[10], 60, "", 3) == "cancelled"
+    assert check_places(rig.client) == {"waiting": 19, "done": 1}
+
+
 def test_within_an_account_mo_goes_before_mt(rig):
     """While MO waits, MT keeps one transfer."""
     with Receiver() as receiver:
