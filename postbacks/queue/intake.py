@@ -144,7 +144,7 @@ class Intake:
                     fields = list(_poison(messages[0], taken.alone_deaths))
                 else:
                     if taken.at_once == 1:
-                        self._scripts.accept_alone()
+                        self._scripts.accept_alone(token)
                     point("intake:accepting")
                     fields = self._orders(messages)
                 if not self._accept(token, len(messages), fields):

@@ -256,10 +256,9 @@ class Scripts:
         )
         return reply
 
-    def accept_alone(self) -> None:
+    def accept_alone(self, token: str) -> None:
         """Say that from here on only the first message of the intake can be what the tick dies of."""
-        with broker_errors():
-            self.client.hset(keys.INTAKE_LEASE, "alone", 1)
+        self.run("accept_alone", (token,))
 
     def end_intake(self, token: str) -> None:
         """Give the intake's lease back."""

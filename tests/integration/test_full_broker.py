@@ -90,6 +90,18 @@ def test_on_a_full_broker_what_was_accepted_is_taken_in_sent_noted_and_sent_agai
     check_places(own_rig.client)
 
 
+def test_on_a_full_broker_a_message_that_ticks_died_of_is_taken_in_alone(own_rig, receiver):
+    """The mark that it is alone is a move as well; refused, it would end every tick."""
+    set_account("acme", url=receiver.url())
+    suspected = send_postback.delay("acme", EVENT).id
+    for number in range(2):
+        own_rig.scripts.take_in(f"dies-{number}", 10_000, 500)
+        own_rig.advance(11)
+    fill(own_rig.client)
+    assert own_rig.tick().taken_in == 1
+    assert own_rig.record(suspected).state == "waiting"
+
+
 def test_a_message_whose_record_would_pass_the_limit_by_a_tenth_waits_in_the_queue(own_rig, receiver):
     """It takes a third more as a record; it is taken in once there is room."""
     set_account("acme", url=receiver.url())

@@ -208,7 +208,7 @@ class Moves(RuleBasedStateMachine):
         assert reply.at_once == (0, FEW, 1)[min(2, self.intake_deaths)]
         assert reply.alone_deaths == self.intake_alone_deaths
         if reply.at_once == 1:
-            self.scripts.accept_alone()
+            self.scripts.accept_alone(token)
             self.intake_alone = True
 
     @rule(token=st.sampled_from(("tick", "tock")), at_most=st.sampled_from((1, 2, 500)))
