@@ -8,6 +8,7 @@ whether the header went on to its end is not known then. So that attempt has fai
 from __future__ import annotations
 
 import codecs
+import json
 import re
 import zlib
 from collections.abc import Callable, Sequence
@@ -142,7 +143,17 @@ def excerpt_of(lines: Sequence[bytes], body: bytes, most_bytes: int) -> tuple[st
         text = _decode(content, "utf-8") or ""
         if match:
             fault = fault or f"its body is not the {match[1][:40]} that its header names; read as UTF-8"
-    return text, fault
+    return _fitting(text, 2 * most_bytes), fault
+
+
+def _fitting(text: str, most_bytes: int) -> str:
+    """Cut a text whose JSON takes more: a control character takes six bytes there, half a character three."""
+    taken = 0
+    for at, char in enumerate(text):
+        taken += len(json.dumps(char, ensure_ascii=False).encode("utf-8", "replace")) - 2
+        if taken > most_bytes:
+            return text[:at]
+    return text
 
 
 def _inflate(data: bytes, most_bytes: int, wbits: int = 47) -> tuple[bytes, bool]:

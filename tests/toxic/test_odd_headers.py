@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import random
 import socket
 import zlib
@@ -310,6 +311,13 @@ def test_no_encoding_of_python_and_no_bytes_break_an_excerpt():
             lines = [b"Content-Type: text/plain; charset=" + name.encode()]
             text, _ = excerpt_of(lines, chance.randbytes(size), 256)
             assert isinstance(text, str), name
+
+
+def test_an_excerpt_takes_no_more_of_the_ledger_than_twice_its_bytes():
+    """A receiver could fill it with what grows sixfold as JSON."""
+    for body in (b"\x01" * 256, b"\xff" * 256, b'"' * 256, b"\xc3\xbc" * 128, b"x" * 256):
+        text, _ = excerpt_of([], body, 256)
+        assert 400 < len(json.dumps(text, ensure_ascii=False).encode()) <= 514 or text == body.decode()
 
 
 # -- the whole way ---------------------------------------------------------------------------------
