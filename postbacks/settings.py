@@ -217,7 +217,7 @@ class Settings(BaseSettings):
         0.5,
         gt=0,
         le=1,
-        description="Share of the ledger's memory that one account's dead postbacks may take; 10,000 of them always stay.",
+        description="Share of the ledger's memory that one account's dead postbacks may take; 10,000 of 4 KB each always stay.",
     )
     excerpt_bytes: int = Field(
         256, ge=0, le=4096, description="Bytes of a failed answer's body that the ledger keeps."

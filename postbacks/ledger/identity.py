@@ -26,7 +26,7 @@ def check_id(postback_id: str, account: str, event: Event, url: str | None) -> N
         record = Ledger(client()).find(postback_id)
     except BrokerUnfit:
         return
-    if record is None or not record.sequence:  # none, or only remembered as revoked
+    if record is None or not (record.sequence or record.is_stub):  # none, or only remembered as revoked
         return
     if record.account == account:
         if record.digest is None or record.digest == _digest_of(account, event, url):

@@ -11,3 +11,19 @@ local function drop(index, id)
   if index == DEAD and redis.call('ZREM', UNROUTED, id) == 1 then redis.call('DECRBY', UNROUTED_BYTES, bytes) end
   return bytes
 end
+
+-- The oldest dead of an account, its stubs first; nil where it has none. Ids that are not dead any more, as a worker of
+-- version 0.1.0 has sent them again or dropped them, leave its dead, with the mean of their bytes; `most` at a call.
+local function oldest_dead_of(account, most)
+  local of, stubs = DEAD_OF .. account, STUBS_OF .. account
+  for _ = 1, most do
+    local id = redis.call('ZRANGE', stubs, 0, 0)[1] or redis.call('ZRANGE', of, 0, 0)[1]
+    if not id then
+      redis.call('ZREM', DEAD_BYTES, account)
+      return nil
+    end
+    if redis.call('ZSCORE', DEAD, id) then return id end
+    local count = redis.call('ZCARD', of) + redis.call('ZCARD', stubs)
+    leave_dead(account, id, math.floor(tonumber(redis.call('ZSCORE', DEAD_BYTES, account) or 0) / count))
+  end
+end

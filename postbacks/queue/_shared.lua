@@ -77,6 +77,12 @@ local function unclaim(lane, held, count)
   end
 end
 
+-- what a record counts against its account's limit
+local UNIT_BYTES = 2048
+local function units_in(bytes)
+  return math.max(1, math.ceil(bytes / UNIT_BYTES))
+end
+
 -- Postbacks of a lane are neither delivered nor given up any more: its account's count, and the units of its group. With
 -- an account's last one its groups are at nothing, whatever a worker of version 0.1.0 has left uncounted.
 local function leave_backlog(lane, count, units)

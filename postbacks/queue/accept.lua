@@ -21,7 +21,6 @@ local token, schema = ARGV[2], ARGV[3]
 local units_max, overhead, stub_bytes = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local documents_max, messages = tonumber(ARGV[7]), tonumber(ARGV[8])
 local WIDTH, FIRST = 14, 9
-local UNIT_BYTES = 2048
 local TOTALS = KEYS[#KEYS]
 
 if redis.call('HGET', INTAKE_LEASE, 'token') ~= token then return false end
@@ -100,7 +99,7 @@ for at = FIRST, #ARGV, WIDTH do
   end
   if result ~= 0 then
     local bytes = overhead + #xml + #url + #raw + #reason
-    local units = math.max(1, math.ceil(bytes / UNIT_BYTES))
+    local units = units_in(bytes)
     if place == 'waiting' then
       if due_ms and due_ms > now then place = 'parked' end
       local backlog = counted(joined, BACKLOG, account)

@@ -16,7 +16,7 @@ local claims = CLAIMS .. token
 local WIDTH, FIRST = 8, 6
 local results, lanes, gone = {}, {}, leaving()
 local FAILING, TOTALS = KEYS[#KEYS - 1], KEYS[#KEYS]
-local settled, ended, left, moved = {}, { [DONE] = {}, [DEAD] = {} }, {}, {}
+local settled, ended, left, moved, grown = {}, { [DONE] = {}, [DEAD] = {} }, {}, {}, {}
 
 if redis.call('ZSCORE', CLAIMERS, token) then redis.call('ZADD', CLAIMERS, now + lease_ms, token) end
 
@@ -44,6 +44,14 @@ local function note_failure(record, attempt)
   redis.call('HINCRBY', record, 'failures', 1)
   more_bytes = more_bytes + #attempt
   return redis.call('HINCRBY', record, 'bytes', #attempt)
+end
+
+-- a parked one counts by what its record takes by now
+local function grow(record, lane, units, bytes)
+  local more = units_in(bytes) - units
+  if more <= 0 then return end
+  redis.call('HSET', record, 'units', units + more)
+  grown[lane] = (grown[lane] or 0) + more
 end
 
 -- whether a held postback's account sends elsewhere by now than when it was held
@@ -82,7 +90,7 @@ for at = FIRST, #ARGV - 1, WIDTH do
       state = 'cancelled'
       note_end(id, lane, units, state, 'revoked', DONE, number, attempt)
     elseif verdict == 'parked' then
-      note_failure(record, attempt)
+      grow(record, lane, units, note_failure(record, attempt))
       next_ms = now + countdown_ms
       -- noted in several batches, those that shared a time-out are due together: so they may share the next one
       if reason == 'connect_timeout' then next_ms = math.ceil(next_ms / 1000) * 1000 end
@@ -114,6 +122,7 @@ end
 
 call_many('HDEL', claims, settled)
 for index, entries in pairs(ended) do call_many('ZADD', index, entries) end
+for lane, more in pairs(grown) do redis.call('HINCRBY', OPEN, lane, more) end
 for lane, counts in pairs(left) do leave_backlog(lane, counts.count, counts.units) end
 if more_bytes > 0 then redis.call('INCRBY', LEDGER_BYTES, more_bytes) end
 

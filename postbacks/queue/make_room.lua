@@ -17,10 +17,7 @@ end
 
 local function next_dead()
   local account = redis.call('ZRANGE', DEAD_BYTES, -1, -1)[1]
-  local id = account and (redis.call('ZRANGE', STUBS_OF .. account, 0, 0)[1]
-    or redis.call('ZRANGE', DEAD_OF .. account, 0, 0)[1])
-  if id and redis.call('ZSCORE', DEAD, id) then return id end
-  return redis.call('ZRANGE', DEAD, 0, 0)[1] -- of no account, or of version 0.1.0
+  return account and oldest_dead_of(account, at_most) or redis.call('ZRANGE', DEAD, 0, 0)[1] -- or of version 0.1.0
 end
 
 local function drop_while(index, bytes, next_one)

@@ -11,7 +11,7 @@
 -- have it. A stub stays dead: it has no document that could be sent.
 local id = ARGV[2]
 local record = RECORD .. id
-local r = redis.call('HMGET', record, 'state', 'account', 'group', 'raw', 'reason', 'bytes', 'units', 'stub')
+local r = redis.call('HMGET', record, 'state', 'account', 'group', 'raw', 'reason', 'bytes', 'stub')
 local state, account, group, raw, reason, bytes = r[1], r[2], r[3], r[4], r[5] or '', tonumber(r[6] or 0)
 if not state then return '' end
 if state == 'dead' and raw and string.sub(reason, 1, #ARGV[3]) == ARGV[3] then
@@ -22,15 +22,17 @@ if state == 'dead' and raw and string.sub(reason, 1, #ARGV[3]) == ARGV[3] then
   redis.call('LPUSH', KEYS[#KEYS], raw)
   return 'queued'
 end
-if state ~= 'dead' and state ~= 'skipped' or (group or '') == '' or r[8] then return state end -- a message that is no postback has no group
+if state ~= 'dead' and state ~= 'skipped' or (group or '') == '' or r[7] then return state end -- a message that is no postback has no group
 local lane = account .. '/' .. group
 leave_dead(account, id, bytes)
 redis.call('ZREM', state == 'dead' and DEAD or DONE, id)
 if redis.call('ZREM', UNROUTED, id) == 1 then redis.call('DECRBY', UNROUTED_BYTES, bytes) end
+local units = units_in(bytes)
 redis.call('HSET', record, 'state', 'waiting', 'failures', 0, 'ready_ms', now)
+if units > 1 then redis.call('HSET', record, 'units', units) end
 redis.call('HDEL', record, 'reason', 'ended_ms', 'alone_deaths', 'alone_lapses')
 redis.call('HINCRBY', BACKLOG, account, 1)
-redis.call('HINCRBY', OPEN, lane, tonumber(r[7] or 1))
+redis.call('HINCRBY', OPEN, lane, units)
 if reason == 'poison' then
   redis.call('HSET', record, 'suspicion', 'alone')
   redis.call('ZADD', QUARANTINE, ALONE, id)

@@ -43,14 +43,11 @@ if early > 0 then redis.call('HINCRBY', KEYS[#KEYS], 'unrouted_dropped', early) 
 
 local accounts, counts = {}, {}
 for _, account in ipairs(redis.call('ZRANGEBYSCORE', DEAD_BYTES, '(' .. dead_bytes_max, '+inf', 'LIMIT', 0, OVER_AT_ONCE)) do
-  local of, stubs = DEAD_OF .. account, STUBS_OF .. account
   local before = dropped
-  while dropped < at_most and tonumber(redis.call('ZSCORE', DEAD_BYTES, account) or 0) > dead_bytes_max do
-    local index = redis.call('EXISTS', stubs) == 1 and stubs or of
-    local id = redis.call('ZRANGE', index, 0, 0)[1]
-    if not id then redis.call('ZREM', DEAD_BYTES, account) break end
-    if redis.call('ZSCORE', DEAD, id) then drop(DEAD, id) end
-    redis.call('ZREM', index, id) -- one that a worker of version 0.1.0 has sent again or dropped stands here alone
+  while dropped < at_most do
+    local id = oldest_dead_of(account, at_most)
+    if not id or tonumber(redis.call('ZSCORE', DEAD_BYTES, account) or 0) <= dead_bytes_max then break end
+    drop(DEAD, id)
     dropped = dropped + 1
   end
   if dropped > before then accounts[#accounts + 1], counts[#counts + 1] = account, dropped - before end

@@ -97,7 +97,8 @@ class Tick:
             lambda: self._scripts.reap(min(batch, REAP_BATCH), pause_ms), 1, deadline_s
         )
         self._retire()
-        dropped, _ = self._repeat(self._retain, RETAIN_BATCH, deadline_s)
+        # As many as came in, however long that took: what only makes the dead more would outrun their bound otherwise.
+        dropped, _ = self._repeat(self._retain, RETAIN_BATCH, deadline_s, at_least=taken_in)
         wakes, quarantined = self._waiting(taken_in + released + reaped)
         self._forget()  # last: it goes by what was noted of older ticks
         more = more_in or more_due or more_lost
@@ -143,15 +144,15 @@ class Tick:
         return dropped
 
     @staticmethod
-    def _repeat(step: Callable[[], int], full: int, deadline_s: float) -> tuple[int, bool]:
-        """Repeat a step while it finds as much as it may take."""
+    def _repeat(step: Callable[[], int], full: int, deadline_s: float, at_least: int = 0) -> tuple[int, bool]:
+        """Repeat a step while it finds as much as it may take, beyond the deadline until it has done so many."""
         total = 0
         while True:
             count = step()
             total += count
             if count < full:
                 return total, False
-            if time.monotonic() >= deadline_s:
+            if total >= at_least and time.monotonic() >= deadline_s:
                 return total, True
 
     def _forget(self) -> None:

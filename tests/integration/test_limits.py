@@ -14,10 +14,11 @@ from helpers import Rig, check_places, environment, set_account
 from postbacks import keys, send_postback, send_postbacks, settings
 from postbacks.cli import main
 from postbacks.doctor import account_checks, scene
+from postbacks.errors import IdTaken
 from postbacks.ledger.record import STUB_BYTES
-from postbacks.queue import memory, shares
+from postbacks.queue import memory, shares, tick
 from postbacks.queue.scripts import source
-from postbacks.receiver import Receiver
+from postbacks.receiver import Answer, Receiver
 
 MT = {"ORIGIN": "SMS_MT", "CODE": "N201", "STATUS": "Message Sent", "TO": "15552312102", "TRACKINGID": "1",
       "SPID": "0007", "TIMESTAMP": "2013-11-05T05:41:08-05:00"}  # fmt: skip
@@ -92,6 +93,26 @@ def test_a_large_postback_counts_once_for_each_2_kb_of_its_record(rig):
         rig.tick()
         assert states(rig, ids) == ["waiting", "dead", "waiting", "dead"]
         assert rig.client.hgetall(keys.OPEN) == {b"acme/mo": b"4"}
+
+
+def test_a_parked_postback_counts_by_what_its_record_takes_by_now(rig):
+    """Its failed attempts make it larger; what it counts goes with it at its end, and comes back with a resend by hand."""
+    with Receiver(lambda _: Answer(500, body=b"x" * 256)) as receiver:
+        set_account("acme", url=receiver.url())
+        (postback_id,) = send_postbacks("acme", [MT])
+        rig.tick()
+        units = []
+        while rig.record(postback_id).state != "dead":
+            units.append(int(rig.client.hget(keys.OPEN, "acme/mt")))
+            rig.deliver()
+            rig.advance(301)
+            rig.tick()
+        record_bytes = int(rig.client.hget(keys.record(postback_id), "bytes"))
+        assert (units[0], units[-1]) == (1, 2)
+        assert shares.UNIT_BYTES < record_bytes < 2 * shares.UNIT_BYTES
+        assert not rig.client.exists(keys.OPEN, keys.BACKLOG)
+        CliRunner().invoke(main, ["resend", postback_id])
+        assert rig.client.hgetall(keys.OPEN) == {b"acme/mt": b"2"}
 
 
 def test_the_limit_follows_the_brokers_memory(rig):
@@ -178,10 +199,13 @@ def test_a_stub_says_that_the_application_must_send_it_again_which_it_can_under_
 
 
 def test_another_postback_under_a_stubs_id_is_kept_apart(rig):
-    """A stub protects its id as every record does."""
+    """A stub protects its id as every record does: the caller is told at once, what comes all the same is dead."""
     set_account("acme", url=NOBODY_ANSWERS)
     with limits(rig, maxmemory=100 * MIB, documents=0, max_waiting_per_account="1"):
         postback_id = stub_of(rig, task_id="order-18")
+        for account, event in (("acme", MT | {"TRACKINGID": "3"}), ("globex", MT | {"TRACKINGID": "2"})):
+            with pytest.raises(IdTaken, match="postback of account acme"):
+                send_postback.apply_async((account, event), task_id=postback_id)
         rig.client.lpush(keys.QUEUE, _message_of(rig, MT | {"TRACKINGID": "3"}, postback_id))
         rig.tick()
         assert rig.client.hget(keys.TOTALS, "id_taken") == b"1"
@@ -213,6 +237,53 @@ def test_an_accounts_dead_give_way_the_oldest_first_and_that_is_told_before(rig,
         documents = [one for one in ids if one not in dropped and not rig.record(one).is_stub][1:]
         assert documents == ids[1 : 1 + len(documents)]  # stubs went first
         assert states(rig, other) == ["waiting", "dead", "dead"]
+        check_places(rig.client)
+
+
+def test_a_tick_that_has_no_time_left_drops_as_many_as_it_took_in(rig, monkeypatch):
+    """Else an account that sends without an end has more dead with each tick, whatever their share."""
+    monkeypatch.setattr(tick, "TICK_BUDGET_S", 0)
+    monkeypatch.setattr(tick, "RETAIN_BATCH", 10)
+    with limits(rig, maxmemory=100 * MIB, max_waiting_per_account="1", account_dead_share="0.0001"):
+        set_account("acme", url=NOBODY_ANSWERS)
+        send_postbacks("acme", [MT] * 50)
+        done = rig.tick()
+        assert done.taken_in == 50
+        assert done.dropped > 40
+        check_places(rig.client)
+
+
+def test_dead_that_the_version_before_has_dropped_leave_their_account_as_its_share_is_looked_at(rig):
+    """0.1.0 knows no indexes of an account; what stands there alone would make the others go too early."""
+    with limits(rig, maxmemory=100 * MIB, max_waiting_per_account="1", account_dead_share="0.0006"):
+        may_take = shares.shares_of(memory.read(rig.client).limit, rig.settings)
+        set_account("acme", url=NOBODY_ANSWERS)
+        ids = send_postbacks("acme", [MT | {"TRACKINGID": str(number)} for number in range(11)])
+        rig.tick()
+        for dropped in ids[1:6]:
+            rig.client.zrem(keys.DEAD, dropped)
+            rig.client.delete(keys.record(dropped))
+            rig.client.zadd(keys.DEAD_OF + "acme", {dropped: 1})
+        rig.client.zincrby(keys.DEAD_BYTES, may_take.dead_bytes / 2, "acme")
+        rig.tick()
+        assert rig.client.zscore(keys.DEAD_BYTES, "acme") <= may_take.dead_bytes
+        assert states(rig, ids[6:]) == ["dead"] * 5
+        check_places(rig.client)
+
+
+def test_room_is_made_of_the_dead_of_whoever_has_most_though_some_of_them_are_gone(rig):
+    """Nobody's dead give way to those of one that has more."""
+    for name in ("acme", "other"):
+        set_account(name, url=NOBODY_ANSWERS)
+    with limits(rig, max_waiting_per_account="1"):
+        other = send_postbacks("other", [MT] * 2)
+        ids = send_postbacks("acme", [MT | {"TRACKINGID": str(number)} for number in range(10)])
+        rig.tick()
+        rig.client.zadd(keys.DEAD_OF + "acme", {one: number for number, one in enumerate(ids)}, xx=True)
+        rig.client.zrem(keys.DEAD, ids[1])
+        rig.client.delete(keys.record(ids[1]))
+        assert rig.scripts.make_room(0, 4000, 0, 100) == (0, 3, {"acme"})
+        assert states(rig, [*other, *ids[5:]]) == ["waiting", *["dead"] * 6]
         check_places(rig.client)
 
 
