@@ -34,6 +34,7 @@ MAX_RAW_BYTES: Final = 65_536
 
 #: Messages that one script accepts; more would hold the broker up for all others (300 MB of documents: 16 s).
 MAX_PORTION_BYTES: Final = 1 << 20
+MAX_PORTION: Final = 250
 
 
 class Order(NamedTuple):
@@ -238,7 +239,7 @@ def _portions(taken: TakenIn) -> Iterator[list[bytes]]:
     portion: list[bytes] = []
     size = 0
     for message in taken.messages:
-        if portion and size + len(message) > MAX_PORTION_BYTES:
+        if portion and (len(portion) == MAX_PORTION or size + len(message) > MAX_PORTION_BYTES):
             yield portion
             portion, size = [], 0
         portion.append(message)

@@ -43,7 +43,7 @@ RETIRE_BATCH: Final = 1000
 #: Share of the ledger's memory that dead postbacks of unknown accounts and without a URL may take.
 UNROUTED_SHARE: Final = 0.05
 #: Postbacks of a silent loop that one script call takes back; of a small loop five times as many, all at once.
-REAP_BATCH: Final = 300
+REAP_BATCH: Final = 100
 #: Records dropped by one script call.
 RETAIN_BATCH: Final = 500
 
