@@ -6,7 +6,7 @@ import time
 
 from benchmarks import fill
 from benchmarks.receiving import Receiver
-from benchmarks.scenario import Bench, Row, environment
+from benchmarks.scenario import Bench, Row, environment, until
 from benchmarks.systems import Ours
 from postbacks import keys
 from postbacks.local import EmbeddedBroker
@@ -67,6 +67,7 @@ def _round(bench: Bench, hanging: int, seconds: float) -> dict[str, list[float]]
                 range(HANGING_FROM, HANGING_FROM + hanging * EACH),
                 lambda number: names[(number - HANGING_FROM) % hanging],
             )
+            until(lambda: not client.exists(keys.QUEUE, keys.INTAKE), 30, "the take-in")
             sent: dict[str, list[tuple[int, float]]] = {"new": [], "well": []}
             for trial in range(trials):
                 for kind, name in (("well", "well"), ("new", new[trial])):

@@ -49,6 +49,12 @@ _METHOD = """
   first two open the connections and make the handles of both its transports, and would grow with a part that kept
   anything. The countdown is an hour, cut short for all alike once all are parked. A resend is due that long after
   the arrival of the first POST; it is measured against a sender of the rate at which they failed that never rests.
+* **New accounts while others hang**: one worker; as many accounts as said whose receiver takes each POST and answers
+  nothing, 20 postbacks each; a new account's first one every 0.53 s, from when the others are new until most have
+  failed. Beside each goes one of an account that is known to be well: it has the wait for the tick.
+* **Every script at its worst**: the state is copied from a record that `accept.lua` has made; for each case the lanes are
+  brought to it, and the broker's CPU (`/proc/PID/task/*/schedstat`) is read before and after one call: the least of
+  three rounds, as whatever else runs adds to it. Of the monitor's pages and the doctor's look at places, several calls, the mean.
 * **A million**: the microseconds that the broker itself reports for its scripts (`INFO commandstats`), on two brokers in turn.
 """
 
@@ -94,7 +100,20 @@ def write(folder: Path, rows: Sequence[Row], machine: dict[str, Any], *, command
         )
         _plot(plots / "rate.svg", "postbacks a second", {n: c["per_s"] for n, c in contenders.items()})
         text += "\n![CPU a postback](benchmarks/cpu.svg)\n![postbacks a second](benchmarks/rate.svg)\n"
-    (folder / "benchmarks.md").write_text(text + _METHOD)
+    (folder / "benchmarks.md").write_text(text + worst_cases(rows) + _METHOD)
+
+
+def worst_cases(rows: Sequence[Row]) -> str:
+    """The table of scripts at their worst; empty where they were not measured."""
+    numbers = next((row.numbers for row in rows if "worst_cases_ms" in row.numbers), None)
+    if numbers is None:
+        return ""
+    lines = [f"| {case} | {took_ms:.1f} ms |" for case, took_ms in numbers["worst_cases_ms"].items()]
+    return (
+        f"\n## Every script at its worst\n\n{numbers['accounts']:,} accounts, {numbers['waiting']:,} waiting: one in the "
+        "lane of each account, the others in one lane. The broker's CPU for one call; at most 50 ms.\n\n"
+        "| script | one call |\n| --- | --- |\n" + "\n".join(lines) + "\n"
+    )
 
 
 def _contenders(contenders: dict[str, dict[str, float]]) -> str:

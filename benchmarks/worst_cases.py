@@ -18,8 +18,9 @@ from postbacks.ledger.record import OVERHEAD_BYTES, SCHEMA, Attempt
 from postbacks.local import EmbeddedBroker
 from postbacks.monitor import figures
 from postbacks.queue.acceptance import FIELDS
+from postbacks.queue.intake import MAX_PORTION
 from postbacks.queue.scripts import Scripts, claim_call
-from postbacks.queue.tick import RETAIN_BATCH, RETIRE_BATCH
+from postbacks.queue.tick import REAP_BATCH, RETAIN_BATCH, RETIRE_BATCH
 from postbacks.settings import load
 
 if TYPE_CHECKING:
@@ -229,10 +230,10 @@ def _others(world: World) -> dict[str, Callable[[], Callable[[], Any]]]:
         client.delete(keys.QUEUE, keys.INTAKE, keys.INTAKE_LEASE)
         scripts.take_in("tick", 10_000, 0)
         fields: list[Any] = []
-        for number in range(500):
+        for number in range(MAX_PORTION):
             fields += (str(uuid.uuid4()), f"a{number}", "mt", "SMS_MT", "N202", "http://127.0.0.1:9/",
                        "http://127.0.0.1:9", b"x" * 1500, "waiting", "", b"", "", b"d" * 16, "0")  # fmt: skip
-        assert len(fields) == 500 * FIELDS
+        assert len(fields) == MAX_PORTION * FIELDS
         return lambda: scripts.accept("tick", SCHEMA, 10_000_000, OVERHEAD_BYTES, 0, fields)
 
     def begin() -> Callable[[], Any]:
@@ -269,7 +270,7 @@ def _others(world: World) -> dict[str, Callable[[], Callable[[], Any]]]:
                 client.hset(keys.claims("dead"), mapping=dict.fromkeys(ids[first : first + 10_000], how))
             client.zadd(keys.CLAIMERS, {"dead": 1})
             return lambda: (
-                scripts.reap(load().release_batch, 300_000),
+                scripts.reap(REAP_BATCH, 300_000),
                 client.delete(keys.claims("dead"), keys.CLAIMERS, keys.QUARANTINE),
             )
 
@@ -297,7 +298,7 @@ def _others(world: World) -> dict[str, Callable[[], Callable[[], Any]]]:
         return lambda: scripts.replay(id_of("dead0000", 0))
 
     def give_back() -> Callable[[], Any]:
-        ids = world.copy("held0001", 1500, 1500, "sending")
+        ids = world.copy("held0001", 1500, 500, "sending")
         client.hset(keys.claims("back"), mapping=dict.fromkeys(ids, 0))
         return lambda: scripts.give_back("back", ids)
 
@@ -351,21 +352,20 @@ def _others(world: World) -> dict[str, Callable[[], Callable[[], Any]]]:
     return {
         "take_in: 500 of the largest messages": take_in,
         "take_in: 500 of them that a dead tick had taken": take_in_again,
-        "accept: 500 for 500 lanes": accept,
+        "accept: 250 for 250 lanes": accept,
         "begin: 200 held ones with the largest documents": begin,
         "commit: 200 time-outs of 200 lanes at 200 endpoints": commit,
         "release: 1,000 for 1,000 lanes": release,
-        "reap: 2,000 in flight of 2,000 lanes": reap(1, 2000),
-        "reap: 5,000 in flight of 5,000 lanes": reap(1, 5000),
+        "reap: 500 in flight of 500 lanes, all at once": reap(1, 5 * REAP_BATCH),
         "reap: 100,000 held": reap(0, 100_000),
         "retain: 20,000 past their retention": retain(1, 1, 1 << 60, RETAIN_BATCH, 1, 1 << 60),
         "retain: the share of the memory is far exceeded": retain(
             1 << 50, 1 << 50, 0, RETAIN_BATCH, 1 << 50, 0
         ),
-        "retire: an account with 900,000 waiting": retire,
+        "retire: the account of the long lane": retire,
         "cancel: in the middle of the long lane": cancel,
         "replay": replay,
-        "give_back: 1,500 of 1,500 lanes": give_back,
+        "give_back: 1,500 of 500 lanes": give_back,
         "postpone: 200 of 200 lanes": postpone,
         "examine: 20,000 in quarantine, no room": examine,
         "route: 500 accounts, 100,000 have left": route,
@@ -389,8 +389,11 @@ def cases(world: World) -> dict[str, Callable[[], Callable[[], Any]]]:
 
 
 def measure(world: World, prepare: Callable[[], Callable[[], Any]], rounds: int) -> float:
-    """The broker's CPU for one script call, in ms: the most of so many rounds; of several calls in one, the mean."""
-    worst_ms = 0.0
+    """The broker's CPU for one script call, in ms: the least of so many rounds, as whatever else runs adds to it.
+
+    Of several calls in one round, the mean.
+    """
+    least_ms = float("inf")
     for _ in range(rounds):
         run = prepare()
         world.client.config_resetstat()
@@ -401,8 +404,8 @@ def measure(world: World, prepare: Callable[[], Callable[[], Any]], rounds: int)
         calls = sum(
             stats.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("evalsha", "eval", "eval_ro")
         )
-        worst_ms = max(worst_ms, took_ms / calls)
-    return worst_ms
+        least_ms = min(least_ms, took_ms / calls)
+    return least_ms
 
 
 def run(bench: Bench) -> list[Row]:
@@ -415,7 +418,7 @@ def run(bench: Bench) -> list[Row]:
         bench.say(f"{waiting:,} put into their lanes in {time.monotonic() - began_s:.0f} s")
         took_ms: dict[str, float] = {}
         for name, prepare in cases(world).items():
-            took_ms[name] = measure(world, prepare, 1 if bench.quick else 2)
+            took_ms[name] = measure(world, prepare, 1 if bench.quick else 3)
             bench.say(f"{name}: {took_ms[name]:.1f} ms")
     worst = max(took_ms, key=lambda name: took_ms[name])
     return [

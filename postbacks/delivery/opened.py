@@ -3,7 +3,8 @@
 Lanes in trouble (slow or failing) and new ones share that half. Nobody knows of a new one whether its receiver hangs
 until its POST has been open for a second; then it is in trouble. So some room is always left for the next new one: lanes
 in trouble begin nothing above three quarters of the half, and new ones nothing above three quarters of what those leave.
-New ones that have waited for more than a second have half of it at most, and less, the more of the half is in trouble.
+New ones that have waited for more than a second have half of it at most, and less, the more of the half is in trouble;
+but one of them may begin while more than an eighth is left, as the latest of them may have come just too late.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def room_for(at_most: int, troubled: int, new: int) -> Room:
         suspects=max(0, left - new),
         troubled=max(0, max(1, 3 * half // 4) - troubled - new),
         new=max(0, -(-3 * left // 4) - new),
-        waited=max(0, left * left // max(1, 2 * half) - new),
+        waited=max(0, max(8 * left > half, left * left // max(1, 2 * half)) - new),
     )
 
 

@@ -38,6 +38,7 @@ MAX_WHOLE_BYTES: Final = 3 * MAX_BODY_BYTES
 
 #: Messages that one script accepts; more would hold the broker up for all others (300 MB of documents: 16 s).
 MAX_PORTION_BYTES: Final = 1 << 20
+MAX_PORTION: Final = 250
 
 
 class Order(NamedTuple):
@@ -243,7 +244,7 @@ def _portions(taken: TakenIn) -> Iterator[list[bytes]]:
     portion: list[bytes] = []
     size = 0
     for message in taken.messages:
-        if portion and size + len(message) > MAX_PORTION_BYTES:
+        if portion and (len(portion) == MAX_PORTION or size + len(message) > MAX_PORTION_BYTES):
             yield portion
             portion, size = [], 0
         portion.append(message)

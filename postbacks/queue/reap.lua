@@ -41,10 +41,11 @@ end
 -- the youngest first, so that the oldest ends up in front
 table.sort(orphans, function(a, b) return a.sequence > b.sequence end)
 
+local unknown = 0
 local function note_unknown(orphan, detail)
   redis.call('HSET', RECORD .. orphan.id, 'attempt:' .. orphan.attempts, cjson.encode({
     number = tonumber(orphan.attempts), at_ms = orphan.sent_ms, outcome = 'unknown', detail = detail }))
-  redis.call('HINCRBY', KEYS[#KEYS], 'attempt:unknown', 1)
+  unknown = unknown + 1
 end
 
 local function suspect(orphan)
@@ -88,7 +89,9 @@ for _, orphan in ipairs(orphans) do
   if orphan.begun then gone.note(orphan.id, orphan.account, orphan.endpoint) end
   touched[orphan.lane] = true
 end
-for lane in pairs(touched) do make_ready(lane) end
+if unknown > 0 then redis.call('HINCRBY', KEYS[#KEYS], 'attempt:unknown', unknown) end
+local turns = redis.call('HMGET', TURNS, 'trusted', 'suspect')
+for lane in pairs(touched) do make_ready(lane, nil, turns) end
 gone.finish()
 if redis.call('EXISTS', claims) == 0 then redis.call('ZREM', CLAIMERS, token) end
 return #entries / 2

@@ -20,7 +20,7 @@ from postbacks.ledger.record import OVERHEAD_BYTES, STUB_BYTES
 from postbacks.version import SILENT, VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     import redis
 
@@ -58,6 +58,8 @@ Argument = str | bytes | int | float
 FEW: Final = 20
 #: Bytes of messages after which one script takes no further one: a larger reply would hold the broker up.
 TAKE_IN_BYTES: Final = 4_000_000
+#: Accounts whose row or pace one script writes.
+ACCOUNTS_MAX: Final = 100
 #: Ids that `cancel` looks at from each end of a lane; what stands deeper inside ends when it comes up.
 CANCEL_SEARCH: Final = 1000
 #: Deaths of a process while a postback was alone in it, after which the postback is set aside among the dead.
@@ -305,7 +307,7 @@ class Scripts:
 
     def pace(self, accounts: Mapping[str, str]) -> int:
         """Write what accounts have of their own (``pacing.py``); returns how many of them changed."""
-        return int(self.run("pace", [text for pair in accounts.items() for text in pair]))
+        return sum(int(self.run("pace", fields)) for fields in _rows(accounts))
 
     def route(self, keep_ms: int, rows: Mapping[str, str]) -> int:
         """Write where accounts' postbacks go (``routes.py``); returns how many rows changed.
@@ -314,7 +316,7 @@ class Scripts:
             keep_ms: how long what waits for an account that is gone is kept.
             rows: a row a name of an account.
         """
-        return int(self.run("route", (keep_ms, *(text for pair in rows.items() for text in pair))))
+        return sum(int(self.run("route", (keep_ms, *fields))) for fields in _rows(rows))
 
     def retire(self, at_most: int) -> tuple[int, list[str]]:
         """End what waits for accounts that are gone; returns how many have ended, and whose they were."""
@@ -430,6 +432,13 @@ class Scripts:
         """Note that a tick of this version has finished; returns the ms since the tick before, -1 without one."""
         more_keys = (keys.LAST_TICK, keys.TICKS, keys.TOTALS)
         return int(self.run("note_tick", (VERSION, SILENT, LATE_MS), more_keys=more_keys))
+
+
+def _rows(accounts: Mapping[str, str]) -> Iterator[list[str]]:
+    """Names and what belongs to them, of some accounts at a time."""
+    pairs = list(accounts.items())
+    for first in range(0, len(pairs), ACCOUNTS_MAX):
+        yield [text for pair in pairs[first : first + ACCOUNTS_MAX] for text in pair]
 
 
 def _text(value: bytes | str) -> str:

@@ -41,7 +41,7 @@ RETIRE_BATCH: Final = 1000
 #: the broker's clock is not put back by more. And those after which an account's row is old.
 IDLE_MS: Final = 86_400_000
 #: Postbacks of a silent loop that one script call takes back; of a small loop five times as many, all at once.
-REAP_BATCH: Final = 300
+REAP_BATCH: Final = 100
 #: Records dropped by one script call.
 RETAIN_BATCH: Final = 500
 #: Accounts that a line of the log names.

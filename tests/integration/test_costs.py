@@ -193,10 +193,13 @@ def worlds():
         EmbeddedBroker(config={"appendonly": "no"}) as few,
         EmbeddedBroker(config={"appendonly": "no"}) as many,
     ):
-        yield (
+        both = (
             worst_cases.World(few, FEW_ACCOUNTS, 10 * FEW_ACCOUNTS),
             worst_cases.World(many, MANY_ACCOUNTS, 10 * MANY_ACCOUNTS),
         )
+        yield both
+        for world in both:
+            world.client.close()
 
 
 def commands_of(world: worst_cases.World, case: str) -> int:
@@ -219,7 +222,7 @@ def commands_of(world: worst_cases.World, case: str) -> int:
         ("claim: all accounts stand still", 4_000),
         ("claim: a lane of revoked ones", 1_500),
         ("cancel: in the middle of the long lane", 20),
-        ("retire: an account with 900,000 waiting", 11_000),
+        ("retire: the account of the long lane", 11_000),
         ("doctor: 500 lanes", 20_000),
     ],
 )

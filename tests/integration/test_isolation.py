@@ -18,7 +18,7 @@ MT = {"ORIGIN": "SMS_MT", "CODE": "N201", "STATUS": "Message Sent", "TO": "15552
 
 def test_a_new_account_does_not_wait_behind_accounts_that_hang(broker):
     """Neither while those are new as well, nor when they have failed and their next ones hang."""
-    answer_s = 2
+    answer_s = 3
     with (
         environment(POSTBACKS_MAX_TRANSFERS="40", POSTBACKS_ANSWER_TIMEOUT_S=str(answer_s)),
         Receiver(lambda _: Answer(action="hang")) as silent,
@@ -35,7 +35,7 @@ def test_a_new_account_does_not_wait_behind_accounts_that_hang(broker):
         late_s = []
         try:
             eventually(lambda: len(silent.received) >= 10, 20, "the silent receiver's load")
-            ends_s = time.monotonic() + 2.5 * answer_s
+            ends_s = time.monotonic() + 1.5 * answer_s
             while time.monotonic() < ends_s:
                 name = f"{'az'[len(late_s) % 2]}{len(late_s)}"  # before and behind them by name
                 set_account(name, url=healthy.url())

@@ -13,6 +13,7 @@ from postbacks.delivery.opened import Room, room_for
         (0, 0, Room(suspects=50, troubled=37, new=38, waited=25)),
         (37, 0, Room(suspects=13, troubled=0, new=10, waited=1)),
         (0, 25, Room(suspects=25, troubled=12, new=13, waited=0)),
+        (43, 0, Room(suspects=7, troubled=0, new=6, waited=1)),
         (46, 0, Room(suspects=4, troubled=0, new=3, waited=0)),
         (60, 0, Room(suspects=0, troubled=0, new=0, waited=0)),
     ],
