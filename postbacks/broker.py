@@ -21,6 +21,8 @@ from postbacks.settings import Settings, load
 #: LPOP and RPOP with a count came with 6.2, ZADD's and HRANDFIELD's forms we use with 7.0.
 MIN_REDIS: Final = (7, 0)
 MIN_VALKEY: Final = (8, 0)
+#: What a sentence says of a broker that has no memory left.
+FULL: Final = "is full (maxmemory reached)"
 #: The URL where none is set: the broker of ``postbacks up``, most likely.
 DEFAULT_URL: Final = str(Settings.model_fields["broker_url"].default)
 
@@ -121,7 +123,7 @@ _RESPONSES: Final = (
     (
         "> 'maxmemory'",
         BrokerUnfit,
-        "is full (maxmemory reached); give it more memory",
+        f"{FULL}; give it more memory",
     ),
     # OpenSSL's words about the broker's certificate.
     (

@@ -9,6 +9,7 @@ from postbacks.app import DELIVER, DISPATCH, SEND_POSTBACK
 from postbacks.doctor.broker_checks import WHOLE, duration
 from postbacks.doctor.scene import CELERY_QUEUE
 from postbacks.doctor.versions import versions_at_work
+from postbacks.monitor.writes import takes_signs
 
 if TYPE_CHECKING:
     from postbacks.doctor.scene import Scene
@@ -56,8 +57,7 @@ def _elsewhere(scene: Scene) -> str:
 def gone(scene: Scene, kind: str) -> dict[str, str]:
     """Ticks are late, and no process of this kind (worker, beat) gives signs of life."""
     present = scene.present[kind]
-    # Where nothing can be written, signs of life cannot be either.
-    if present.names or scene.refusal or _ticks_come(scene):
+    if present.names or not takes_signs(scene.refusal) or _ticks_come(scene):
         return {}
     return {kind: f"no {kind} has been heard of{present.since}"}
 

@@ -11,6 +11,7 @@ from postbacks.broker import client_for, redacted
 from postbacks.errors import BrokerError, BrokerUnreachable
 from postbacks.monitor import figures
 from postbacks.monitor.presence import explain_missing
+from postbacks.monitor.writes import takes_signs
 
 if TYPE_CHECKING:
     from postbacks.monitor.figures import Figures
@@ -147,7 +148,7 @@ def _why_no_tick(found: Figures, limit_s: float) -> list[str]:
         if found.tick_age_s is None
         else f"The last tick finished {found.tick_age_s:.0f} s ago (limit {limit_s:g} s)"
     )
-    if found.refusal:  # where nothing can be written, signs of life cannot be either
+    if not takes_signs(found.refusal):
         return [f"{age}."]
     if missing := explain_missing(found.workers, found.beats):
         return [f"{age}.", *missing]

@@ -5,9 +5,16 @@ The age of the last tick speaks for beat, broker and workers together; these say
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Final
+
+#: Seconds after which the process counts as gone, its token and version, and its name (``sign.py``).
+_SIGN: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) \S+ \S+ (.+)")
+#: Milliseconds that a sign may lie ahead: a clock is put back by less.
+_AHEAD_MAX_MS: Final = 7 * 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +40,19 @@ class Presence:
 
 
 def find_present(signs: Iterable[tuple[bytes, float]], now_ms: int) -> Presence:
-    """Judge who runs by the signs of ``keys.WORKERS`` or ``keys.BEATS`` (members with scores)."""
+    """Judge who runs by the signs of ``keys.WORKERS`` or ``keys.BEATS`` (members with scores).
+
+    Whoever may write there can write what is no sign: that is passed over.
+    """
     names, last_ms = [], None
     for member, score in signs:
+        sign = _SIGN.fullmatch(member.decode("utf-8", "replace"))
+        if sign is None or abs(score) > now_ms + _AHEAD_MAX_MS:
+            continue
         last_ms = max(last_ms or 0, int(abs(score)))
-        gone_after_s, _, _, name = member.decode("utf-8", "replace").split(" ", 3)
         # One from the future is left of a clock that was put back.
-        if abs(now_ms - score) < float(gone_after_s) * 1000:
-            names.append(name)
+        if abs(now_ms - score) < float(sign[1]) * 1000:
+            names.append(sign[2])
     age_s = None if last_ms is None else max(0.0, (now_ms - last_ms) / 1000)
     return Presence(tuple(sorted(names)), last_ms, age_s)
 

@@ -22,10 +22,12 @@ from prometheus_client.exposition import choose_encoder
 from postbacks import printable
 from postbacks.errors import BadSetting
 from postbacks.monitor import health
+from postbacks.monitor.metrics import FRESH_S
 
 if TYPE_CHECKING:
     from prometheus_client.registry import Collector
 
+    from postbacks.monitor.health import Health
     from postbacks.settings import Settings
 
 #: Seconds that a client may take for all of it: to ask, header included, and to take the answer.
@@ -67,10 +69,17 @@ class MonitorServer:
         self._registry = registry
         self._settings = settings
         self._alive = alive
+        self._judging = threading.Lock()
+        self._judged: Health | None = None
+        self._judged_s = 0.0
+        if not host:
+            raise BadSetting(
+                "An address to listen on is empty: give 127.0.0.1, or 0.0.0.0 for all interfaces."
+            )
         try:
             of_kind = _ServerV6 if ":" in host else _Server
             self._server = of_kind((host, port), self._handler())
-        except (OSError, OverflowError) as error:
+        except (OSError, OverflowError, TypeError, ValueError) as error:  # the latter two: no host's name
             in_use = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
             what = (
                 "is in use: stop what listens there, or give another port"
@@ -95,6 +104,14 @@ class MonitorServer:
             self._server.shutdown()
         self._server.server_close()
 
+    def _judge(self) -> Health:
+        """Judge the system for all who ask within ``FRESH_S``: it may take the broker longer than any other look."""
+        with self._judging:
+            if self._judged is None or time.monotonic() - self._judged_s >= FRESH_S:
+                self._judged = health.judge(self._settings)
+                self._judged_s = time.monotonic()
+            return self._judged
+
     def _answer(self, path: str, accept: str) -> tuple[int, str, bytes]:
         if path == "/metrics":
             encode, content_type = choose_encoder(accept)
@@ -106,7 +123,7 @@ class MonitorServer:
         if path == "/readyz":
             if not self._alive():
                 return 503, plain, b"not well: it is stopping.\n"
-            judged = health.judge(self._settings)
+            judged = self._judge()
             if "application/json" in accept:
                 body = printable.json_text(judged.shown()) + "\n"
                 return (200 if judged.ok else 503), "application/json", body.encode()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from redis.exceptions import NoPermissionError
 
 from postbacks import keys
-from postbacks.broker import broker_errors, too_few_replicas
+from postbacks.broker import FULL, broker_errors, too_few_replicas
 from postbacks.errors import BrokerUnfit
 from postbacks.settings import load
 
@@ -33,3 +33,8 @@ def refusal(client: redis.Redis) -> str:
             raise
         return f"{error} No postback is accepted meanwhile."
     return too_few_replicas(info)
+
+
+def takes_signs(refused: str) -> bool:
+    """Tell whether signs of life can be given, though a postback would be refused: a full broker takes them (``sign.lua``)."""
+    return not refused or FULL in refused

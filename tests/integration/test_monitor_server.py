@@ -8,11 +8,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+import pytest
 from helpers import dripping, eventually
 from test_watching import page
 
 from postbacks import settings
+from postbacks.errors import BadSetting
 from postbacks.monitor import server as module
+from postbacks.monitor.metrics import FRESH_S
 from postbacks.monitor.server import CLIENTS_MAX, MonitorServer
 
 DRIPPING = 900
@@ -96,3 +99,21 @@ def test_a_closed_server_holds_no_connection():
         eventually(lambda: len(server._server._clients) == 3)
         server.close()
         eventually(lambda: not any(map(is_open, connections)), 5, "their end")
+
+
+def test_who_asks_again_and_again_whether_the_system_is_well_asks_the_broker_once_a_second(rig):
+    """A look may take the broker long where many accounts wait, and nobody who asks gives a password."""
+    with served() as server:
+        rig.client.config_resetstat()
+        began_s = time.monotonic()
+        answers = [page(server.port, "/readyz") for _ in range(30)]
+        looks = rig.client.info("commandstats")["cmdstat_eval_ro"]["calls"]
+        assert looks <= 1 + (time.monotonic() - began_s) / FRESH_S
+    assert {status for status, _ in answers} == {503}
+
+
+@pytest.mark.parametrize("host", ["", "\u202e", "a\x00b", f"{'a' * 300}."])
+def test_an_address_that_cannot_be_one_gets_a_sentence(host):
+    """An empty one would be all interfaces, which nobody has asked for."""
+    with pytest.raises(BadSetting, match=r"cannot be had: |An address to listen on is empty: "):
+        MonitorServer(host, 0, [], settings.load())

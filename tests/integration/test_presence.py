@@ -150,8 +150,22 @@ def test_a_process_counts_as_gone_after_its_time_out_or_at_once_when_it_ends_in_
     assert rig.client.zcard(keys.WORKERS) == 1
 
 
+def test_what_is_no_sign_of_life_is_passed_over(rig):
+    """Whoever may write there can write anything; health, doctor and metrics go on."""
+    SignOfLife(keys.WORKERS, "celery@here").give()
+    now_ms = rig.client.time()[0] * 1000
+    for member in ("x", "nan a b c", ".. a b c", "9e99 a b c", b"\xff \xff \xff \xff", "30 a b"):
+        rig.client.zadd(keys.WORKERS, {member: now_ms})
+    for score in ("inf", "-inf", 1e300):
+        rig.client.zadd(keys.WORKERS, {f"30 a b {score}": score})
+    found = look(rig.client)
+    assert found.names == ("celery@here",)
+    assert found.since
+    assert judge(settings.load()).workers == 1
+
+
 def test_a_full_broker_takes_signs_of_life(own_broker, monkeypatch):
-    """So nobody seems to be gone because of it; nor is anybody ended where a broker takes none."""
+    """So nobody seems to be gone because of it, and who is gone is named; nor is anybody ended where a broker takes none."""
     monkeypatch.setenv("POSTBACKS_BROKER_URL", own_broker.url)
     settings.load.cache_clear()
     try:
@@ -160,7 +174,13 @@ def test_a_full_broker_takes_signs_of_life(own_broker, monkeypatch):
             sign = SignOfLife(keys.BEATS, "beat@here")
             sign.give()
             assert look(client, keys.BEATS).names == ("beat@here",)
+            full, *others = judge(settings.load()).faults
+            assert "is full" in full
+            assert others[1:] == ["No worker has been heard of: start one (celery -A postbacks worker)."]
+            said = CliRunner().invoke(main, ["doctor"], prog_name="postbacks").stdout
+            assert ("no-worker" in said, "no-beat" in said) == (True, False)
             client.replicaof("127.0.0.1", "1")
+            assert len(judge(settings.load()).faults) == 2
             sign.give()
         own_broker.kill()
         sign.give()
