@@ -45,7 +45,7 @@ UNROUTED_SHARE: Final = 0.05
 #: Postbacks of a silent loop that one script call takes back; of a small loop five times as many, all at once.
 REAP_BATCH: Final = 100
 #: Records dropped by one script call.
-RETAIN_BATCH: Final = 500
+RETAIN_BATCH: Final = 250
 
 
 @dataclass(frozen=True, slots=True)
