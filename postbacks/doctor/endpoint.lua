@@ -12,7 +12,7 @@ for _, token in ipairs(tokens) do seen[token] = true end
 for i = 3, #ARGV do
   if not seen[ARGV[i]] then tokens[#tokens + 1] = ARGV[i] end
 end
-local OPEN_MAX, size = 10000, 0 -- more would hold the broker up
+local OPEN_MAX, size = 3000, 0 -- more would hold the broker up
 for _, token in ipairs(tokens) do size = size + redis.call('HLEN', CLAIMS .. token) end
 if size > OPEN_MAX then return {} end
 for _, token in ipairs(tokens) do

@@ -14,7 +14,7 @@ for _, token in ipairs(tokens) do seen[token] = true end
 for i = 4, 3 + extra do
   if not seen[ARGV[i]] then tokens[#tokens + 1] = ARGV[i] end
 end
-local OPEN_MAX, size = 10000, 0
+local OPEN_MAX, size = 3000, 0
 for _, token in ipairs(tokens) do size = size + redis.call('HLEN', CLAIMS .. token) end
 if size > OPEN_MAX then return {} end
 for _, token in ipairs(tokens) do

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 PLACE_BATCH: Final = 50
 SEARCH_MAX: Final = 200_000
 #: Lanes that one script call looks at.
-LANE_BATCH: Final = 500
+LANE_BATCH: Final = 100
 #: Claimed and parked ids that one script counts, so that it holds the broker up for 20 ms at most (`lane.lua` as well).
-OPEN_MAX: Final = 10_000
+OPEN_MAX: Final = 3_000
 #: Groups that lanes are of (``catalogue/``).
 GROUPS: Final = tuple(sorted(set(ORIGINS.values())))
 

@@ -43,7 +43,7 @@ IDLE_MS: Final = 86_400_000
 #: Postbacks of a silent loop that one script call takes back; of a small loop five times as many, all at once.
 REAP_BATCH: Final = 100
 #: Records dropped by one script call.
-RETAIN_BATCH: Final = 500
+RETAIN_BATCH: Final = 250
 #: Accounts that a line of the log names.
 ACCOUNTS_LOGGED: Final = 20
 

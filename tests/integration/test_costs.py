@@ -223,7 +223,7 @@ def commands_of(world: worst_cases.World, case: str) -> int:
         ("claim: a lane of revoked ones", 1_500),
         ("cancel: in the middle of the long lane", 20),
         ("retire: the account of the long lane", 11_000),
-        ("doctor: 500 lanes", 20_000),
+        ("doctor: 100 lanes", 20_000),
     ],
 )
 def test_no_call_looks_at_more_because_there_are_more(worlds, case, at_most):
