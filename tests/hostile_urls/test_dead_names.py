@@ -21,8 +21,8 @@ def test_silent_name_servers_delay_neither_the_loop_nor_other_names(world):
     assert {outcome for outcome, _ in address + name} == {"delivered"}
     assert len(address) == len(name) >= 2 * 30
     assert max(elapsed_s for _, elapsed_s in address + name) < 1, "they waited for the dead names"
-    assert seen["longest_turn_s"] < 0.5, "the loop stood still"
-    assert seen["closing_s"] < 0.5, "the end waited for the dead names"
+    assert seen["longest_turn_s"] < 1.4, "the loop stood still"
+    assert seen["closing_s"] < 1.4, "the end waited for the dead names"
     assert seen["threads"] <= LOOKUPS_MAX + 20  # the process's others
     assert seen["waiting"] == 0, "names stay to be asked for though nobody waits for them any more"
 

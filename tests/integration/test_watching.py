@@ -55,7 +55,7 @@ FIELD = re.compile(r'(\w+)=([^\s"=\']+|"(?:[^"\\]|\\.)*")')
 
 def page(port: int, path: str) -> tuple[int, str]:
     """Status and text of a page."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=15)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.request("GET", path)
         answer = connection.getresponse()

@@ -75,12 +75,15 @@ class Answers:
 
     def __init__(self, open_s: float) -> None:
         self.open_s = open_s
+        self._failed: set[str] = set()  # paths of which the first POST has failed
 
     def __call__(self, post: Received) -> Answer:
         _, _, account = post.path.strip("/").partition("/")
         if account == "bad":
             # The first one fails at once: from then on the lane has one transfer and holds the rest.
-            return Answer(500, delay_s=0 if post.sequence == 1 else self.open_s)
+            is_first = post.path not in self._failed
+            self._failed.add(post.path)
+            return Answer(500, delay_s=0 if is_first else self.open_s)
         return Answer(delay_s=self.open_s)
 
 
