@@ -25,7 +25,8 @@ test: $(VENV)/ready ## Lint, types and the whole suite; starts its own broker, b
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 6 # most tests wait for processes: six at a time suit two cores
+	# Most tests wait for processes: six at a time suit two cores, and who is done takes over what others have left.
+	$(BIN)/python -m pytest -n 6 --dist worksteal
 
 # What draws the plots is nobody else's business.
 $(VENV)/bench: $(VENV)/ready
