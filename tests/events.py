@@ -11,7 +11,7 @@ from datetime import timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 from postbacks.catalogue import EVENTS, ORIGINS, Event, Tag, parse_event
@@ -23,7 +23,24 @@ if TYPE_CHECKING:
     from postbacks.catalogue.values import Form
 
 #: The settings of property tests: the same cases every run, and nothing written into the working directory.
-PROPERTY = settings(derandomize=True, database=None, deadline=None, max_examples=200)
+#: How slowly a busy machine draws examples says nothing of what is tested.
+PROPERTY = settings(
+    derandomize=True,
+    database=None,
+    deadline=None,
+    max_examples=200,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+#: An event with a long text, for filling memory and disks.
+LONG = {
+    "ORIGIN": "SMS_MO",
+    "CODE": "N211",
+    "FROM": "15552312102",
+    "TO": "86717",
+    "TEXT": "x" * 8000,
+    "RECEIVED": "2013-11-05T05:41:08-05",
+    "TRANSACTIONID": "9812376",
+}
 
 CATALOGUE = (Path(__file__).parents[1] / "docs" / "catalogue.md").read_text()
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import redis
 from click.testing import CliRunner
+from events import LONG
 from helpers import BASE_ENV, Rig, environment, eventually, free_port, set_account
 
 from postbacks import send_postback
@@ -22,15 +23,6 @@ from postbacks.errors import BrokerError
 from postbacks.local import EmbeddedBroker
 from postbacks.receiver import Receiver
 
-LONG = {
-    "ORIGIN": "SMS_MO",
-    "CODE": "N211",
-    "FROM": "15552312102",
-    "TO": "86717",
-    "TEXT": "x" * 8000,
-    "RECEIVED": "2013-11-05T05:41:08-05",
-    "TRANSACTIONID": "9812376",
-}
 UP = [
     sys.executable,
     "-c",

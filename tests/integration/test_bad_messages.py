@@ -340,7 +340,10 @@ _headers = st.fixed_dictionaries(
 )
 
 
-@hypothesis.settings(PROPERTY, suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture])
+@hypothesis.settings(
+    PROPERTY,
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture, hypothesis.HealthCheck.too_slow],
+)
 @given(st.lists(st.tuples(_headers, _bodies), min_size=1, max_size=5))
 def test_whatever_stands_in_the_queue_the_intake_goes_on(broker, messages):
     """Any JSON at all in arguments, event, URL and times: each becomes a record, none stops the tick."""

@@ -8,6 +8,7 @@ from itertools import count
 
 import pytest
 import redis
+from events import LONG
 from helpers import Rig, check_places, claim, ended, environment, eventually, running, set_account
 
 from postbacks import keys, send_postback, send_postbacks, settings
@@ -17,16 +18,6 @@ from postbacks.queue import memory
 from postbacks.queue.shares import Shares
 from postbacks.receiver import Receiver
 
-#: A long text, so that few fill a broker.
-LONG = {
-    "ORIGIN": "SMS_MO",
-    "CODE": "N211",
-    "FROM": "15552312102",
-    "TO": "86717",
-    "TEXT": "x" * 8000,
-    "RECEIVED": "2013-11-05T05:41:08-05",
-    "TRANSACTIONID": "9812376",
-}
 EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 
 

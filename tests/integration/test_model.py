@@ -895,7 +895,7 @@ def test_any_sequence_of_moves_and_deaths_leaves_every_postback_in_its_place():
         run_state_machine_as_test(
             Moves,
             settings=settings(
-                max_examples=50,
+                max_examples=36,
                 report_multiple_bugs=False,
                 stateful_step_count=40,
                 deadline=None,
