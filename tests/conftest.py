@@ -15,31 +15,6 @@ from helpers import BASE_ENV, Rig  # noqa: E402
 from postbacks.local import EmbeddedBroker  # noqa: E402
 
 _BROKER = pytest.StashKey[EmbeddedBroker]()
-#: Where the longest tests stand, half a minute and more each: begun last, they would run alone at the end.
-LONGEST = (
-    "integration/test_command_blocks.py::test_the_",
-    "integration/test_crash.py::test_whatever_dies",
-    "integration/test_model.py",
-    "faults/test_poison.py::test_a_real_worker",
-    "containers/test_containers.py",
-    "integration/test_broker_rights.py::test_everything",
-    "integration/test_presence.py::test_whoever",
-    "integration/test_sentinel.py::test_a_primary",
-)
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest tests at the beginning of each process's part (``--dist worksteal`` deals equal parts in order)."""
-    longest = [item for item in items if item.nodeid.removeprefix("tests/").startswith(LONGEST)]
-    others = [item for item in items if item not in set(longest)]
-    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    part = len(items) // processes
-    items.clear()
-    for number in range(processes):
-        begin = longest[number::processes]
-        end = others[: part - len(begin)] if number < processes - 1 else others
-        del others[: len(end)]
-        items += [*begin, *end]
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
