@@ -19,7 +19,6 @@ from helpers import Rig, set_account
 from benchmarks import worst_cases
 from postbacks import send_postbacks
 from postbacks.local import EmbeddedBroker
-from postbacks.queue import tick
 from postbacks.receiver import Receiver
 
 ACCOUNTS, EACH = 10, 100
@@ -77,14 +76,6 @@ class CountingPoll:
 def publish(each: int = EACH) -> None:
     for number in range(ACCOUNTS):
         send_postbacks(f"a{number}", [MT] * each)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def unhurried_ticks():
-    """Ticks that take in all that waits, also where counting makes them slow on a busy machine."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(tick, "TICK_BUDGET_S", 60.0)
-        yield
 
 
 @pytest.fixture(scope="module")
