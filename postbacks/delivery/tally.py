@@ -59,6 +59,7 @@ REFUSED: Final = "refused:"
 ID_TAKEN: Final = "id_taken"
 UNROUTED: Final = "unrouted"
 UNROUTED_OF_LEFT: Final = "unrouted_of_left"
+STUBS: Final = "stubs"
 #: Counted by ``queue/retain.lua``.
 UNROUTED_DROPPED: Final = "unrouted_dropped"
 SHARE_DROPPED: Final = "dead_dropped"
@@ -66,9 +67,6 @@ SHARE_DROPPED: Final = "dead_dropped"
 EARLY_DONE: Final = "early_done"
 EARLY_DEAD: Final = "early_dead"
 ASKED_DROPPED: Final = "asked_dropped"
-
-#: Counted by ``queue/accept.lua``.
-STUBS: Final = "stubs"
 
 #: Counted by ``queue/postpone.lua``.
 PUT_OFF: Final = "put_off:"

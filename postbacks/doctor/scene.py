@@ -195,7 +195,7 @@ def look(scripts: Scripts, *, overdue_slack_ms: int, workers: Sequence[str] | No
         still=still,
         unrouted=unrouted,
         dead_bytes=dead_bytes,
-        dead_bytes_max=shares_of(memory.recent(client).limit, load()).dead_bytes,
+        dead_bytes_max=shares_of(memory.limit_of(client), load()).dead_bytes,
         workers=None if workers is None else tuple(workers),
         present={"worker": find_present(signs, now_ms), "beat": find_present(beat_signs, now_ms)},
     )

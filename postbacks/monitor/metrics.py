@@ -84,10 +84,12 @@ def _buckets(totals: Mapping[str, int], name: str, bounds_s: tuple[float, ...]) 
 
 def attempts(prefix: str, totals: Mapping[str, int], of_whom: str) -> Iterator[Metric]:
     """Return what is counted of attempts: outcomes, answer times, waits, POSTs and their connections, renewals."""
-    family = CounterMetricFamily(f"{prefix}_attempts", f"Attempts by outcome, {of_whom}.", labels=["outcome"])
-    for outcome in OUTCOMES:
-        family.add_metric([outcome], totals.get(tally.ATTEMPT + outcome, 0))
-    yield family
+    yield by_label(
+        f"{prefix}_attempts",
+        f"Attempts by outcome, {of_whom}.",
+        "outcome",
+        {outcome: totals.get(tally.ATTEMPT + outcome, 0) for outcome in OUTCOMES},
+    )
     answers = HistogramMetricFamily(
         f"{prefix}_answer_seconds",
         f"From the begin of a POST to the whole header of its answer, {of_whom}; +Inf alone where none came.",
@@ -269,19 +271,18 @@ def _system(found: Figures, settings: Settings) -> Iterator[Metric]:
         "Of them those dropped before their retention, as they took more than their share of the ledger.",
         found.totals.get(tally.UNROUTED_DROPPED, 0),
     )
-    early = CounterMetricFamily(
+    early = {
+        "done": tally.EARLY_DONE,
+        "dead": tally.EARLY_DEAD,
+        "asked": tally.ASKED_DROPPED,
+        "share": tally.SHARE_DROPPED,
+    }
+    yield by_label(
         "postbacks_dropped_early",
         "Postbacks dropped before their retention: done or dead ones to make room in the broker, dead ones by hand or past their account's share.",
-        labels=["what"],
+        "what",
+        {what: found.totals.get(name, 0) for what, name in early.items()},
     )
-    for what, name in (
-        ("done", tally.EARLY_DONE),
-        ("dead", tally.EARLY_DEAD),
-        ("asked", tally.ASKED_DROPPED),
-        ("share", tally.SHARE_DROPPED),
-    ):
-        early.add_metric([what], found.totals.get(name, 0))
-    yield early
     yield counter(
         "postbacks_stubs",
         "Postbacks of which no document was kept, as too many of their account wait and are dead.",

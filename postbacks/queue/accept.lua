@@ -28,7 +28,7 @@ if redis.call('HGET', INTAKE_LEASE, 'token') ~= token then return false end
 local results = {}
 local joined, sequences = {}, {} -- of an account: its backlog, its latest number
 local lanes, open = {}, {} -- of a lane: ids, units
-local dead_bytes, stubs = {}, 0
+local stubs = 0
 local parked, ended, total_bytes = {}, { [DONE] = {}, [DEAD] = {} }, 0
 local unrouted, unrouted_bytes, of_left = {}, 0, 0
 local counts = {} -- for the totals
@@ -54,21 +54,6 @@ local function units_of(lane, backlog)
   return open[lane]
 end
 
--- what an account's dead take, these among them
-local function bytes_of_dead(account)
-  if not dead_bytes[account] then dead_bytes[account] = tonumber(redis.call('ZSCORE', DEAD_BYTES, account) or 0) end
-  return dead_bytes[account]
-end
-
--- the stub of a postback that has come again
-local function forget_stub(id, account, bytes)
-  redis.call('DEL', RECORD .. id)
-  redis.call('ZREM', DEAD, id)
-  redis.call('DECRBY', LEDGER_BYTES, bytes)
-  leave_dead(account, id, bytes)
-  dead_bytes[account] = nil
-end
-
 for at = FIRST, #ARGV, WIDTH do
   local id, account, group, origin = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   local code, url, endpoint, xml = ARGV[at + 4], ARGV[at + 5], ARGV[at + 6], ARGV[at + 7]
@@ -77,13 +62,13 @@ for at = FIRST, #ARGV, WIDTH do
   local record = RECORD .. id
   local result, first_id = 1, nil
   local known = redis.call('EXISTS', record) == 1 -- nearly none is
-    and redis.call('HMGET', record, 'state', 'digest', 'schema', 'account', 'revoked:' .. account, 'stub', 'bytes') or {}
+    and redis.call('HMGET', record, 'state', 'digest', 'schema', 'account', 'revoked:' .. account, 'stub') or {}
   if known[1] and not known[3] then -- no postback: `cancel` remembers that the id is not to be sent
     redis.call('DEL', record)
     local revoked = (known[4] or account) == account or known[5]
     if group ~= '' and revoked then place, reason, result = 'cancelled', 'revoked', 2 end
   elseif known[1] and known[2] == digest and known[6] then
-    forget_stub(id, account, tonumber(known[7]))
+    drop(DEAD, id) -- a stub, of what has come again
   elseif known[1] and known[2] == digest then
     result = 0
   elseif known[1] then
@@ -106,7 +91,8 @@ for at = FIRST, #ARGV, WIDTH do
       local of_group = units_of(account .. '/' .. group, backlog)
       if of_group.now + units > units_max then
         place, reason, result = 'dead', 'backlog_full', -1
-        if bytes_of_dead(account) + bytes > documents_max then result, bytes, stubs = -3, stub_bytes, stubs + 1 end
+        local dead_bytes = tonumber(redis.call('ZSCORE', DEAD_BYTES, account) or 0)
+        if dead_bytes + bytes > documents_max then result, bytes, stubs = -3, stub_bytes, stubs + 1 end
       else
         backlog.now, of_group.now = backlog.now + 1, of_group.now + units
       end
@@ -146,7 +132,6 @@ for at = FIRST, #ARGV, WIDTH do
       entries[#entries + 1] = id
       if place == 'dead' and not NOWHERE[reason] then
         enter_dead(account, id, bytes, result == -3)
-        if dead_bytes[account] then dead_bytes[account] = dead_bytes[account] + bytes end
       elseif place == 'dead' then
         unrouted[#unrouted + 1] = now
         unrouted[#unrouted + 1] = id

@@ -241,6 +241,11 @@ local function next_suspect()
   return head
 end
 
+-- what was taken from a lane and has no room goes back to its front, from this one on
+local function put_back(lane, ids, from)
+  for back = #ids, from, -1 do redis.call('LPUSH', LANE .. lane, ids[back]) end
+end
+
 local function serve(ring, name, room, bytes_max)
   local set_aside, turn = {}, nil -- lanes that have no room of their own just now: seen once a call
   local last, looked = 0, 0
@@ -296,7 +301,7 @@ local function serve(ring, name, room, bytes_max)
         for at, id in ipairs(ids) do
           local count, full, slow = begin(id, lane, pace, route, group)
           if full then
-            for back = #ids, at, -1 do redis.call('LPUSH', LANE .. lane, ids[back]) end
+            put_back(lane, ids, at)
             popped = at - 1
             -- where an endpoint starts slowly, behind the one that is tried there, which may stand for them
             keep = slow and math.min(keep + #ids - popped, held_max - #held) or 0
@@ -309,7 +314,7 @@ local function serve(ring, name, room, bytes_max)
           end
           taken, room = taken + count, room - 1 -- what has ended counts as well: so a call ends
           if bytes >= bytes_max and at < #ids then
-            for back = #ids, at + 1, -1 do redis.call('LPUSH', LANE .. lane, ids[back]) end
+            put_back(lane, ids, at + 1)
             popped, keep = at, 0
             break
           end

@@ -223,7 +223,7 @@ class Intake:
 
     def _accept(self, token: str, messages: int, fields: list[Argument]) -> bool:
         level = admit(self._scripts.clock_offset_ms, len(fields) // acceptance.FIELDS)
-        may_take = shares_of(memory.recent(self._scripts.client).limit, self._settings)
+        may_take = shares_of(memory.limit_of(self._scripts.client), self._settings)
         results = self._scripts.accept(
             token, SCHEMA, may_take.units, may_take.documents_bytes, messages, fields
         )

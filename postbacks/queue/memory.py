@@ -21,7 +21,7 @@ LEDGER_KEEPS: Final = 0.1
 FULL_FROM: Final = 0.98
 #: Share from which on nothing more is taken in: a message takes a third more memory as a record.
 NOTHING_IN_FROM: Final = 1.1
-#: Seconds for which the broker's memory is taken to be the same: to ask costs it more than a tick does.
+#: Seconds for which the broker's memory is taken to be the same.
 ASK_EVERY_S: Final = 10
 #: Share from which on it is asked at every tick.
 ASK_ALWAYS_FROM: Final = 0.8
@@ -60,6 +60,11 @@ def recent(client: redis.Redis) -> Memory:
     """Return what was read within the last seconds; read it anew where there is little left."""
     memory = _of_period(client, int(time.monotonic() // ASK_EVERY_S))
     return read(client) if memory.share >= ASK_ALWAYS_FROM else memory
+
+
+def limit_of(client: redis.Redis) -> int:
+    """Return the broker's limit, as it was within the last seconds; 0 where it does not say."""
+    return _of_period(client, int(time.monotonic() // ASK_EVERY_S)).limit
 
 
 @lru_cache(maxsize=8)

@@ -15,10 +15,7 @@ local r = redis.call('HMGET', record, 'state', 'account', 'group', 'raw', 'reaso
 local state, account, group, raw, reason, bytes = r[1], r[2], r[3], r[4], r[5] or '', tonumber(r[6] or 0)
 if not state then return '' end
 if state == 'dead' and raw and string.sub(reason, 1, #ARGV[3]) == ARGV[3] then
-  redis.call('ZREM', DEAD, id)
-  leave_dead(account, id, bytes)
-  redis.call('DEL', record)
-  redis.call('DECRBY', LEDGER_BYTES, bytes)
+  drop(DEAD, id)
   redis.call('LPUSH', KEYS[#KEYS], raw)
   return 'queued'
 end

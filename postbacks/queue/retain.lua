@@ -41,7 +41,7 @@ drop_while_over(DONE, DONE, LEDGER_BYTES, bytes_max)
 local early = drop_while_over(DEAD, UNROUTED, UNROUTED_BYTES, unrouted_bytes_max)
 if early > 0 then redis.call('HINCRBY', KEYS[#KEYS], 'unrouted_dropped', early) end
 
-local accounts, counts = {}, {}
+local accounts, counts, before_all = {}, {}, dropped
 for _, account in ipairs(redis.call('ZRANGEBYSCORE', DEAD_BYTES, '(' .. dead_bytes_max, '+inf', 'LIMIT', 0, OVER_AT_ONCE)) do
   local before = dropped
   while dropped < at_most do
@@ -52,10 +52,6 @@ for _, account in ipairs(redis.call('ZRANGEBYSCORE', DEAD_BYTES, '(' .. dead_byt
   end
   if dropped > before then accounts[#accounts + 1], counts[#counts + 1] = account, dropped - before end
 end
-if #counts > 0 then
-  local all = 0
-  for _, count in ipairs(counts) do all = all + count end
-  redis.call('HINCRBY', KEYS[#KEYS], 'dead_dropped', all)
-end
+if dropped > before_all then redis.call('HINCRBY', KEYS[#KEYS], 'dead_dropped', dropped - before_all) end
 local near = redis.call('ZRANGEBYSCORE', DEAD_BYTES, '(' .. told_from, '+inf', 'LIMIT', 0, OVER_AT_ONCE)
 return { dropped, accounts, counts, near }

@@ -4,12 +4,7 @@
 -- ARGV[2] the id that it was kept under
 -- Returns 1, or 0 where it is not kept any more.
 local id = ARGV[2]
-local r = redis.call('HMGET', RECORD .. id, 'bytes', 'account')
-local bytes = tonumber(r[1])
-if not bytes or redis.call('ZREM', DEAD, id) == 0 then return 0 end
-redis.call('DEL', RECORD .. id)
-leave_dead(r[2], id, bytes)
-redis.call('DECRBY', LEDGER_BYTES, bytes)
-if redis.call('ZREM', UNROUTED, id) == 1 then redis.call('DECRBY', UNROUTED_BYTES, bytes) end
+if redis.call('EXISTS', RECORD .. id) == 0 or not redis.call('ZSCORE', DEAD, id) then return 0 end
+drop(DEAD, id)
 redis.call('HINCRBY', KEYS[#KEYS], 'id_taken', -1)
 return 1

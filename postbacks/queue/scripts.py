@@ -44,7 +44,7 @@ GATED: Final = frozenset(
 )
 
 #: Scripts that forget postbacks which have ended, and so have ``_drop.lua`` in front of them.
-DROPPING: Final = frozenset({"drop", "make_room", "retain"})
+DROPPING: Final = frozenset({"accept", "drop", "make_room", "replay", "retain", "retract"})
 
 #: Of the gated ones those that ask where an account's postbacks go, and so have ``_routes.lua`` in front of them.
 ROUTED: Final = frozenset({"begin", "claim", "commit", "examine"})

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from postbacks.settings import Settings
 
-#: Bytes of a record that count as one postback against an account's limit; ``accept.lua`` has the same number.
+#: Bytes of a record that count as one postback against an account's limit; ``_shared.lua`` has the same number.
 UNIT_BYTES: Final = 2048
 #: Share of the ledger's memory that dead postbacks of unknown accounts and without a URL may take.
 UNROUTED_SHARE: Final = 0.05
