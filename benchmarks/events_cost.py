@@ -20,7 +20,7 @@ from benchmarks.machine import cpu_s
 
 RECEIVER = """
 import sys, time
-from postbacks.receiver import Receiver
+from postbacks.devtools.receiver import Receiver
 with Receiver(keep=False) as receiver:
     print(receiver.url(), flush=True)
     want, first = int(sys.argv[1]), None
@@ -55,7 +55,7 @@ CASES = {"off": (False, 500), "on, 500/s": (True, 500), "on, all": (True, 1_000_
 
 def measure(case: str, count: int, folder: Path) -> dict[str, float]:
     """One round of one case: postbacks a second and CPU milliseconds a postback."""
-    from postbacks.local import EmbeddedBroker, LocalStack
+    from postbacks.devtools.local import EmbeddedBroker, LocalStack
 
     on, per_s = CASES[case]
     (folder / "celeryconfig.py").write_text(f"worker_send_task_events = {on}\n")
@@ -89,25 +89,25 @@ def measure(case: str, count: int, folder: Path) -> dict[str, float]:
 
 def alone(count: int = 2000, batch: int = 100) -> tuple[float, float]:
     """CPU microseconds a postback of the events alone, off and on, in this process with a real broker."""
-    from postbacks.local import EmbeddedBroker
+    from postbacks.devtools.local import EmbeddedBroker
 
     with EmbeddedBroker() as broker:
         os.environ |= {"POSTBACKS_BROKER_URL": broker.url, "POSTBACKS_EVENTS_PER_S": "1000000"}
-        from postbacks import taskevents
+        from postbacks import flower_events
         from postbacks.delivery.claims import Claimed
-        from postbacks.delivery.outcomes import OUTCOMES
         from postbacks.ledger.record import Attempt
+        from postbacks.transport.outcomes import OUTCOMES
 
         def tell() -> float:
             began_s = time.process_time()
             for at in range(0, count, batch):
-                taskevents.received(0, fields[at * 12 : (at + batch) * 12], [1] * batch)
-                taskevents.started(postbacks[at : at + batch])
-                taskevents.noted(notes[at : at + batch], [[b"delivered", 0]] * batch)
-            taskevents.flush()
+                flower_events.received(0, fields[at * 12 : (at + batch) * 12], [1] * batch)
+                flower_events.started(postbacks[at : at + batch])
+                flower_events.noted(notes[at : at + batch], [[b"delivered", 0]] * batch)
+            flower_events.flush()
             return (time.process_time() - began_s) / count * 1e6
 
-        taskevents.set_up("worker@host", "postbacks.events", OUTCOMES)
+        flower_events.set_up("worker@host", "postbacks.events", OUTCOMES)
         postbacks = [
             Claimed(str(uuid.uuid4()), "acme/mt", 1, 0, "acme", "SMS_MT", "N202", 1, 1, "", b"", "", "0", 1)
             for _ in range(count)
@@ -119,9 +119,9 @@ def alone(count: int = 2000, batch: int = 100) -> tuple[float, float]:
         ]
         notes = [(one, Attempt(1, 1, "delivered", 200, 5), []) for one in postbacks]
         off_us = statistics.median(tell() for _ in range(9))
-        taskevents.switch(True)
+        flower_events.switch(True)
         on_us = statistics.median(tell() for _ in range(9))
-        taskevents.switch(False)
+        flower_events.switch(False)
         return off_us, on_us
 
 

@@ -11,13 +11,13 @@ from benchmarks.scenario import until
 from postbacks import keys
 from postbacks.accounts import make_account, redis_accounts
 from postbacks.catalogue import parse_event
+from postbacks.catalogue.xml import render
 from postbacks.ledger.digest import digest_of
 from postbacks.ledger.record import SCHEMA
 from postbacks.queue.acceptance import FIELDS
 from postbacks.queue.scripts import Scripts
 from postbacks.tasks import send_postbacks
 from postbacks.urls import endpoint_of
-from postbacks.xml import render
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

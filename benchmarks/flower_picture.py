@@ -47,8 +47,8 @@ def main() -> None:
     parser.add_argument("--chromium", default=shutil.which("chromium") or "chromium")
     options = parser.parse_args()
 
-    from postbacks.local import CeleryProcess, EmbeddedBroker, LocalStack
-    from postbacks.receiver import Answer, Receiver
+    from postbacks.devtools.local import CeleryProcess, EmbeddedBroker, LocalStack
+    from postbacks.devtools.receiver import Answer, Receiver
 
     def answer(post) -> Answer:
         status, delay_s = RECEIVERS[post.path.strip("/")]

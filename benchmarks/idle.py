@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.machine import cpu_s
 from benchmarks.scenario import Bench, Row, environment
 from benchmarks.systems import Ours
-from postbacks.local import EmbeddedBroker, LocalStack
+from postbacks.devtools.local import EmbeddedBroker, LocalStack
 
 
 def run(bench: Bench) -> list[Row]:

@@ -18,16 +18,16 @@ from benchmarks.machine import exact_cpu_s
 from benchmarks.receiving import Receiver
 from benchmarks.scenario import Bench, environment
 from postbacks import accounts
-from postbacks.broker import client
+from postbacks.broker.client import client
 from postbacks.delivery.loop import DeliveryLoop
-from postbacks.delivery.process import calm_the_collector, connections_kept
-from postbacks.delivery.profile import Profiles
-from postbacks.delivery.transport import CurlAdapter
-from postbacks.local import EmbeddedBroker
+from postbacks.delivery.profiles import Profiles
+from postbacks.devtools.local import EmbeddedBroker
 from postbacks.queue.intake import Intake
 from postbacks.queue.scripts import Scripts
 from postbacks.settings import load
 from postbacks.tasks import decide
+from postbacks.transport.client import CurlAdapter
+from postbacks.worker.process import calm_the_collector, connections_kept
 
 
 def legs(count: int) -> dict[str, float]:

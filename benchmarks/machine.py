@@ -86,7 +86,7 @@ def described(client: redis.Redis) -> dict[str, Any]:
     import pycurl
     import redis as redis_py
 
-    from postbacks.valkey import jemalloc
+    from postbacks.devtools.valkey import jemalloc
 
     model = next(
         (

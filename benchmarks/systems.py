@@ -14,7 +14,7 @@ from typing import Self
 
 from benchmarks.machine import cpu_s
 from benchmarks.scenario import until
-from postbacks.local import CeleryProcess, EmbeddedBroker, LocalStack
+from postbacks.devtools.local import CeleryProcess, EmbeddedBroker, LocalStack
 
 
 class Ours(LocalStack):

@@ -11,10 +11,10 @@ from benchmarks import fill
 from benchmarks.machine import exact_cpu_s
 from benchmarks.scenario import Bench, Row, environment
 from postbacks import keys
-from postbacks.doctor import moves
+from postbacks.devtools.local import EmbeddedBroker
+from postbacks.doctor import scripts as moves
 from postbacks.doctor.records import fields as record_fields
 from postbacks.ledger.record import OVERHEAD_BYTES, SCHEMA, Attempt
-from postbacks.local import EmbeddedBroker
 from postbacks.monitor import figures
 from postbacks.queue.acceptance import FIELDS
 from postbacks.queue.intake import MAX_PORTION

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Final
 
 from postbacks import accounts, keys, send_postbacks, settings
-from postbacks.broker import client
+from postbacks.broker.client import client
+from postbacks.devtools.local import EmbeddedBroker, LocalStack
+from postbacks.devtools.receiver import Answer, Received, Receiver
 from postbacks.doctor import Doctor
 from postbacks.ledger.ledger import Ledger
-from postbacks.local import EmbeddedBroker, LocalStack
 from postbacks.queue.scripts import Scripts
-from postbacks.receiver import Answer, Received, Receiver
 
 LIBRARIES: Final = (Path("/usr/lib"), Path("/usr/local/lib"), Path("/opt/homebrew/lib"))
 EVENT: Final = {"ORIGIN": "SUB", "CODE": "N302", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}

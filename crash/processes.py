@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from postbacks.local import CeleryProcess, _Process
+from postbacks.devtools.local import CeleryProcess, _Process
 
 
 class PythonProcess(_Process):

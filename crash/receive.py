@@ -18,7 +18,7 @@ from standardwebhooks import Webhook, WebhookVerificationError
 from crash.customers import KEY, host_of, key_of, secret_of
 from crash.ledger import CUT_OFF, UNSIGNED, WRONG_HOST, WRONG_KEY, WRONG_SIGNATURE, Post
 from crash.notes import read_notes
-from postbacks.receiver import Answer, Received, Receiver
+from postbacks.devtools.receiver import Answer, Received, Receiver
 
 #: How far a signature's generation may be from the last one that was seen; one of a call's own URL is found by trying.
 NEAR: Final = 40

@@ -26,7 +26,7 @@ from crash.plan import KILLS, Fault, make_plan
 from crash.processes import PythonProcess, workers_and_beats
 from crash.proxy import Proxy
 from crash.receive import read_posts
-from postbacks.local import CeleryProcess, EmbeddedBroker
+from postbacks.devtools.local import CeleryProcess, EmbeddedBroker
 
 Fsync = Literal["always", "everysec"]
 

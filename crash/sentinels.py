@@ -19,8 +19,8 @@ from typing import Any, Final, Self
 
 import redis
 
-from postbacks.local import _PORTS, _Process
-from postbacks.valkey import server_binary
+from postbacks.devtools.local import _PORTS, _Process
+from postbacks.devtools.valkey import server_binary
 
 NAME: Final = "postbacks-primary"
 #: With what a URL must encode, but no space: a sentinel that rewrites its configuration does not quote it.

@@ -12,7 +12,7 @@ from typing import Any, Final
 from kombu.entity import Queue
 
 from postbacks import keys
-from postbacks.broker import kombu_options, kombu_url
+from postbacks.broker.client import kombu_options, kombu_url
 from postbacks.celeryext.app import PostbackApp
 from postbacks.settings import load
 
@@ -61,9 +61,9 @@ def _defaults() -> dict[str, Any]:
             "interval_max": 0.5,
         },
         # Of our own: on a shared database another app's `control shutdown` or `revoke` would reach us.
-        "control_exchange": "postbacks.control",
+        "control_exchange": "postbacks.celeryext.control",
         "event_exchange": "postbacks.events",
-        "result_backend": "postbacks.ledger.backend:LedgerBackend",
+        "result_backend": "postbacks.celeryext.result_backend:LedgerBackend",
         "task_serializer": "json",
         "result_serializer": "json",
         "accept_content": ["json"],
@@ -76,10 +76,10 @@ def _defaults() -> dict[str, Any]:
         "beat_schedule": BEAT_SCHEDULE,
         # In memory: the persistent scheduler's file would have to be written somewhere, and a tick
         # needs no memory. Steady: Celery's own falls silent for an hour when its clock is put back by one.
-        "beat_scheduler": "postbacks.beat:SteadyScheduler",
+        "beat_scheduler": "postbacks.celeryext.beat:SteadyScheduler",
         "beat_max_loop_interval": TICK_EVERY_S,
         "worker_pool": "threads",
-        "worker_consumer": "postbacks.consumer:SteadyConsumer",
+        "worker_consumer": "postbacks.celeryext.consumer:SteadyConsumer",
         "worker_concurrency": 4,  # one delivers, one may finish the slice before, the others tick
         "worker_prefetch_multiplier": 1,
         # Ticks and wake-ups are not tied to the connection that they came by.
@@ -93,7 +93,7 @@ def _defaults() -> dict[str, Any]:
 app = PostbackApp(
     "postbacks",
     set_as_current=False,
-    control="postbacks.control:PostbackControl",
-    amqp="postbacks.queue.amqp:PostbackAmqp",
+    control="postbacks.celeryext.control:PostbackControl",
+    amqp="postbacks.celeryext.amqp:PostbackAmqp",
 )
 app.add_defaults(_defaults)

@@ -14,10 +14,9 @@ from types import TracebackType
 from celery.utils.functional import maybe_list
 
 import postbacks.tasks  # noqa: F401 - registers the tasks
-from postbacks import celery_logs
 from postbacks.app import ROUTES
 from postbacks.app import app as app
-from postbacks.celeryext import command_line, deployment
+from postbacks.celeryext import command_line, deployment, logs
 from postbacks.errors import BadSetting, PostbacksError
 from postbacks.logs import EventLog
 from postbacks.printable import plain_lines
@@ -61,9 +60,9 @@ def _print_error(kind: type[BaseException], error: BaseException, trace: Traceba
 sys.excepthook = _print_error
 
 try:
-    with celery_logs.held():
+    with logs.held():
         _not_read = _configure()
-        celery_logs.use()
+        logs.use()
 except BadSetting as error:
     sys.stderr.write(f"postbacks: {plain_lines(str(error))}\n")
     raise SystemExit(2) from None

@@ -2,7 +2,7 @@
 
 A module writes ``log = EventLog(__name__)`` and ``log.warning("broker.unsafe", "what to do", url=…)``. Nobody's
 logging is configured here: an application that imports ``postbacks`` sees ordinary records with the event, its
-fields as attributes and a message that can be read. ``celery_logs.py`` puts the formatters below on the handlers
+fields as attributes and a message that can be read. ``celeryext/logs.py`` puts the formatters below on the handlers
 of our own workers and beats.
 """
 

@@ -16,7 +16,8 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from postbacks import broker_url, sentinel
+from postbacks.broker import sentinel
+from postbacks.broker import url as broker_url
 from postbacks.errors import BadSetting
 
 #: More says nothing that less does not.

@@ -13,35 +13,35 @@ from celery.exceptions import MaxRetriesExceededError
 
 from postbacks import accounts, keys
 from postbacks.app import DELIVER, DISPATCH, SEND_POSTBACK, app
-from postbacks.broker import broker_errors, check, client
+from postbacks.broker.client import broker_errors, check, client
 from postbacks.catalogue import Event, parse_event
+from postbacks.celeryext.control import cancel as cancel
 from postbacks.celeryext.refusals import RefusingTask, refuse, signature_arguments
-from postbacks.control import cancel as cancel
-from postbacks.delivery import process, quarantine, stopping
+from postbacks.client.message_template import Template, Templates, new_id
+from postbacks.client.producer import DirectProducer
+from postbacks.client.results import PostbackResult as PostbackResult
+from postbacks.client.results import eager_ids
 from postbacks.delivery.claims import Claimed, Held
-from postbacks.delivery.notes import Decision
-from postbacks.delivery.outcomes import Outcome
+from postbacks.delivery.results import Decision
 from postbacks.delivery.single import post_order
 from postbacks.errors import BrokerError, InvalidEvent
+from postbacks.flower_events import replayed
+from postbacks.flower_events.facts import args_of
 from postbacks.ledger.identity import check_id
 from postbacks.ledger.record import id_text
 from postbacks.ledger.states import WAITING
 from postbacks.logs import EventLog
-from postbacks.queue.envelope import Template, Templates, new_id
-from postbacks.queue.intake import Intake, Order, check_order
+from postbacks.queue.intake import Intake
 from postbacks.queue.message import MAPS, SCHEMA, SCHEMA_HEADER, Message
 from postbacks.queue.options import Options, check_options
-from postbacks.queue.publish import DirectProducer
 from postbacks.queue.scripts import Scripts
+from postbacks.queue.send_request import Order, check_order
 from postbacks.queue.tick import Tick
-from postbacks.relief import Relief
-from postbacks.results import PostbackResult as PostbackResult
-from postbacks.results import eager_ids
 from postbacks.settings import load
-from postbacks.taskevents import replayed
-from postbacks.taskevents.facts import args_of
+from postbacks.transport.outcomes import Outcome
 from postbacks.urls import check_url
-from postbacks.worker import (
+from postbacks.worker import process, quarantine, shutdown
+from postbacks.worker.bootsteps import (
     EventSwitch,
     PoolCheck,
     Quarantine,
@@ -51,6 +51,7 @@ from postbacks.worker import (
     UrlPolicy,
     WakeTask,
 )
+from postbacks.worker.relief import Relief
 
 if TYPE_CHECKING:
     from celery.canvas import Signature
@@ -316,12 +317,12 @@ def _worker_task() -> Any:
 def dispatch() -> None:
     """One tick: take in, release, reap, and wake as many ``deliver`` tasks as there is work for."""
     try:
-        with stopping.finishing(), broker_errors():
+        with shutdown.finishing(), broker_errors():
             result = Tick(_scripts(), accounts.store(), load()).run(_wake_early)
             if result.quarantined:
                 quarantine.want_examiner()
             _wake(result.wakes)
-            if result.more and not stopping.is_stopping():
+            if result.more and not shutdown.is_stopping():
                 dispatch.go_on()
     except BrokerError as error:
         log.error("tick.broker_lost", f"{error} The next tick tries again.")  # noqa: TRY400 - a line, not a trace
@@ -341,7 +342,7 @@ def _wake_early(loops: int) -> None:
 @app.task(name=DELIVER, base=WakeTask, shared=False, ignore_result=True, trail=False, send_events=False)
 def deliver() -> int:
     """Claim and POST until nothing is ready; carries nothing, so that losing one does no harm."""
-    with stopping.finishing():
+    with shutdown.finishing():
         return process.deliver(decide, deliver.apply_async)
 
 

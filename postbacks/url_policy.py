@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic import ValidationError
 
 from postbacks import keys
-from postbacks.broker import broker_errors, client
+from postbacks.broker.client import broker_errors, client
 from postbacks.errors import InvalidAccount
 from postbacks.guard import early_refusal, setting_of
 from postbacks.settings import Settings, load

@@ -17,14 +17,14 @@ import redis
 from postbacks import accounts, keys, settings
 from postbacks.cli.accounts import publish
 from postbacks.delivery.loop import DeliveryLoop
-from postbacks.delivery.profile import Profiles
-from postbacks.delivery.transport import CurlAdapter
+from postbacks.delivery.profiles import Profiles
+from postbacks.devtools.local import EmbeddedBroker, LocalStack
 from postbacks.ledger import states
 from postbacks.ledger.ledger import Ledger
 from postbacks.ledger.record import Record
-from postbacks.local import EmbeddedBroker, LocalStack
 from postbacks.queue.scripts import Scripts
 from postbacks.queue.tick import Tick, TickResult
+from postbacks.transport.client import CurlAdapter
 
 #: What every process of the suite needs; receivers are on loopback.
 BASE_ENV = {"POSTBACKS_ALLOWED_NETWORKS": "127.0.0.0/8,::1/128"}

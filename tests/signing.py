@@ -5,11 +5,11 @@ from __future__ import annotations
 from click.testing import CliRunner
 from events import examples
 
-from postbacks import vault
+from postbacks.accounts import secrets
 from postbacks.cli import main
 
 EVENT = examples()["SMS_MO", "N211"]
-KEY = vault.new_key()
+KEY = secrets.new_key()
 
 
 def call(*args, text=""):

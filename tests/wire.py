@@ -11,7 +11,7 @@ from typing import Any
 import redis
 from helpers import eventually
 
-from postbacks.local import EmbeddedBroker
+from postbacks.devtools.local import EmbeddedBroker
 
 
 class Wire:

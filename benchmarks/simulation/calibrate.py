@@ -13,13 +13,13 @@ from benchmarks.simulation.costs import Costs
 from postbacks import accounts, keys
 from postbacks.delivery.claims import Held
 from postbacks.delivery.loop import CLAIM_BATCH
-from postbacks.delivery.outcomes import Outcome
+from postbacks.devtools.local import EmbeddedBroker
 from postbacks.ledger.record import OVERHEAD_BYTES, Attempt
-from postbacks.local import EmbeddedBroker
 from postbacks.queue.intake import Intake
 from postbacks.queue.scripts import Scripts
 from postbacks.settings import load
 from postbacks.tasks import decide
+from postbacks.transport.outcomes import Outcome
 
 #: Of each move. Enough for the nanoseconds of schedstat, little enough for five seconds in all.
 COUNT: Final = 2_000

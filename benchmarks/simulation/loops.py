@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import simpy
 
 from benchmarks.simulation.rules import Lane, Note, Piece
-from postbacks.delivery.asking import LOOK_EVERY_S, STAY_MS
 from postbacks.delivery.loop import CLAIM_BATCH, HELD_MAX
-from postbacks.delivery.notes import NOTE_BATCH, NOTE_WITHIN_S
-from postbacks.delivery.opened import room_for
-from postbacks.delivery.process import LINGER_S
+from postbacks.delivery.open_transfers import room_for
+from postbacks.delivery.results import NOTE_BATCH, NOTE_WITHIN_S
+from postbacks.delivery.session import LOOK_EVERY_S, STAY_MS
+from postbacks.worker.process import LINGER_S
 
 if TYPE_CHECKING:
     from benchmarks.simulation.system import Server, System

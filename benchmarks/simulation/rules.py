@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import Final, NamedTuple
 
-from postbacks.delivery.opened import Room
+from postbacks.delivery.open_transfers import Room
 from postbacks.settings import Settings
 
 #: A lane may have no more transfers than this part of what its worker has free (``claim.lua``).

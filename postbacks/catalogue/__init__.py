@@ -15,12 +15,12 @@ from postbacks.catalogue.base import ORIGINS as ORIGINS
 from postbacks.catalogue.base import Event as Event
 from postbacks.catalogue.base import Tag as Tag
 from postbacks.catalogue.base import _registry
-from postbacks.catalogue.faults import quoted
 
 # By star, so that a new class needs no second line; what begins with an underscore stays behind.
 from postbacks.catalogue.general import *  # noqa: F403
 from postbacks.catalogue.originated import *  # noqa: F403
 from postbacks.catalogue.passes import *  # noqa: F403
+from postbacks.catalogue.problems import quoted
 from postbacks.catalogue.terminated import *  # noqa: F403
 from postbacks.errors import InvalidEvent
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic_core import to_json
 
-from postbacks.catalogue.faults import faults_of
+from postbacks.catalogue.problems import faults_of
 from postbacks.catalogue.values import Form, closed_set
 from postbacks.errors import InvalidEvent
 

@@ -8,7 +8,7 @@ from typing import Any, Final, NoReturn
 from celery import Task
 
 from postbacks.errors import UnsupportedOption
-from postbacks.queue.intake import check_order
+from postbacks.queue.send_request import check_order
 
 #: How to send many.
 MANY: Final = "send_postbacks(account, events), or group(send_postback.s(account, event) for event in events)"

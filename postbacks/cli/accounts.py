@@ -140,7 +140,7 @@ def set_(
     stays as it is unless it is given here or dropped.
     """
     from postbacks.accounts import Account, build_account, redis_accounts
-    from postbacks.broker import check
+    from postbacks.broker.client import check
     from postbacks.catalogue import ORIGINS
     from postbacks.url_policy import check_urls, worker_policies
 
@@ -220,7 +220,7 @@ def set_(
 
 def publish(name: str, now: Account | None) -> None:
     """Let an account's change be in force at once, for what waits as well."""
-    from postbacks.broker import client
+    from postbacks.broker.client import client
     from postbacks.queue import routes
     from postbacks.queue.scripts import Scripts
     from postbacks.settings import load
@@ -260,7 +260,7 @@ def _take_authorization(lines: dict[str, str]) -> str | None:
 
 def _sealed_authorization(text: str, account: str) -> str | None:
     """Seal the value of an Authorization header for an account's row; None for an empty one."""
-    from postbacks.vault import seal
+    from postbacks.accounts.secrets import seal
 
     if not text:
         return None
@@ -282,8 +282,8 @@ def _tls(
         raise click.UsageError("--client-cert and --client-key belong together: give both.")
     if ca_bundle is None and client_cert is None:
         return {}
+    from postbacks.accounts.secrets import seal
     from postbacks.cli.pem import certificates, private_key
-    from postbacks.vault import seal
 
     given = {} if ca_bundle is None else {"ca_bundle": certificates(ca_bundle, "--ca-bundle")}
     if client_cert is not None and client_key is not None:
@@ -410,7 +410,7 @@ def remove(name: str, *, yes: bool) -> None:
 
 def _what_it_has(name: str) -> str:
     """Say what an account has that is not delivered."""
-    from postbacks.broker import client
+    from postbacks.broker.client import client
     from postbacks.ledger.ledger import Ledger
 
     ledger = Ledger(client())

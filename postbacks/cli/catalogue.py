@@ -71,7 +71,7 @@ def schema(origin: str | None, code: str | None) -> None:
 
     RELAX NG for the whole catalogue, or an XSD of the row ORIGIN CODE.
     """
-    from postbacks.schemas import relax_ng, xsd
+    from postbacks.catalogue.schemas import relax_ng, xsd
 
     if origin is None:
         click.echo(relax_ng(), nl=False)

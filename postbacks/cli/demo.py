@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from postbacks.cli.demo_plan import Journey, Kind
-    from postbacks.local import EmbeddedBroker
-    from postbacks.receiver import Received, Receiver
+    from postbacks.devtools.local import EmbeddedBroker
+    from postbacks.devtools.receiver import Received, Receiver
 
 #: Seconds that all postbacks together may take; they take about ten.
 _DEADLINE_S: Final = 45.0
@@ -77,8 +77,8 @@ def demo(as_json: bool) -> None:
 
 def _run(logs: Path) -> tuple[list[Journey], list[str]]:
     from postbacks.cli.demo_plan import COUNTDOWN_S, DEAD_PORT, KINDS, journeys
-    from postbacks.local import EmbeddedBroker, LocalStack
-    from postbacks.receiver import dead_port
+    from postbacks.devtools.local import EmbeddedBroker, LocalStack
+    from postbacks.devtools.receiver import dead_port
 
     with ExitStack() as stack:
         note("Starting the broker, a worker, the beat and the receivers …")
@@ -101,7 +101,7 @@ def _run(logs: Path) -> tuple[list[Journey], list[str]]:
 
 def _receivers() -> Mapping[Kind, Receiver]:
     from postbacks.cli.demo_plan import NO_CONTENT, OK, SLOW, SLOW_S, TWICE
-    from postbacks.receiver import Answer, Receiver, fail_first
+    from postbacks.devtools.receiver import Answer, Receiver, fail_first
 
     return {
         OK: Receiver(),
@@ -143,7 +143,7 @@ def _send(journeys: Iterable[Journey]) -> None:
 
 def _watch(journeys: list[Journey]) -> None:
     """Follow the postbacks to their ends, or to the deadline."""
-    from postbacks.broker import client
+    from postbacks.broker.client import client
     from postbacks.ledger.ledger import Ledger
 
     ledger = Ledger(client())

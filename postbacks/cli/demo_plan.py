@@ -7,16 +7,16 @@ from itertools import cycle, pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 from postbacks.catalogue import EVENTS, Event, parse_event, table
+from postbacks.catalogue.xml import read, render
 from postbacks.cli.examples import example
 from postbacks.errors import InvalidEvent
 from postbacks.ledger.states import FINAL_STATES
-from postbacks.xml import read, render
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from postbacks.devtools.receiver import Received
     from postbacks.ledger.record import Record
-    from postbacks.receiver import Received
 
 #: Seconds to a resend, instead of the promise's 300.
 COUNTDOWN_S: Final = 1.0

@@ -43,7 +43,7 @@ def doctor(fix: bool, ping: bool, within_s: float, as_json: bool) -> None:
 
     Exit codes: 0 all is well (or was put right with --fix); 1 something is wrong; 2 the broker cannot be asked.
     """
-    from postbacks.broker import client, redacted
+    from postbacks.broker.client import client, redacted
     from postbacks.doctor import Doctor
     from postbacks.queue.scripts import Scripts
     from postbacks.settings import load

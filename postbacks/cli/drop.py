@@ -36,7 +36,7 @@ def drop(
     It shows how many each account has and asks. What is sent again meanwhile stays. A full broker takes it, too, and has
     room afterwards.
     """
-    from postbacks.broker import broker_errors, client
+    from postbacks.broker.client import broker_errors, client
     from postbacks.ledger.ledger import Ledger
     from postbacks.logs import EventLog, write_to_stderr
     from postbacks.queue.scripts import Scripts

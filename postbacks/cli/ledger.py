@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def _ledger() -> Ledger:
-    from postbacks.broker import client
+    from postbacks.broker.client import client
     from postbacks.ledger.ledger import Ledger
 
     return Ledger(client())
@@ -34,7 +34,7 @@ def _ledger() -> Ledger:
 
 def reason_words(record: Record) -> str:
     """Say in words why a postback has not been delivered; empty where there is no more to say."""
-    from postbacks import routing
+    from postbacks.accounts import routing
 
     if record.ended_by_attempt:
         last = record.attempts[-1]
@@ -83,7 +83,7 @@ def write_document(document: bytes) -> None:
 
 
 def _print_record(record: Record, claim: Claim | None) -> None:
-    from postbacks.broker import client
+    from postbacks.broker.client import client
     from postbacks.queue.routes import still_words
 
     shown = record.shown()

@@ -14,7 +14,7 @@ def refuse_older(harm: str) -> None:
     Raises:
         InvalidAccount: one works; says what it would do.
     """
-    from postbacks.broker import client
+    from postbacks.broker.client import client
     from postbacks.doctor.versions import SEALS_SINCE, is_before, read_versions
     from postbacks.errors import InvalidAccount
     from postbacks.queue.scripts import Scripts

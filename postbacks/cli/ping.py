@@ -13,10 +13,10 @@ from postbacks.printable import plain
 
 if TYPE_CHECKING:
     from postbacks.catalogue import Event
-    from postbacks.delivery.advice import Advice
-    from postbacks.delivery.ping import Observation
-    from postbacks.delivery.profile import Profile
+    from postbacks.ping.diagnose import Advice
     from postbacks.settings import Settings
+    from postbacks.transport.probe import Observation
+    from postbacks.transport.profile import Profile
 
 
 class _Target(NamedTuple):
@@ -69,9 +69,9 @@ def ping(target: str, file: BinaryIO | None, as_json: bool) -> None:
 
     Exit codes: 0 it would count as delivered; 1 it would not; 2 wrong use.
     """
-    from postbacks.delivery.advice import advise
-    from postbacks.delivery.ping import observe
-    from postbacks.xml import render
+    from postbacks.catalogue.xml import render
+    from postbacks.ping.diagnose import advise
+    from postbacks.ping.observe import observe
 
     event = _event(file)
     to = _target(target, event)
@@ -107,7 +107,7 @@ def _workers_settings() -> Settings:
 
 def _event(file: BinaryIO | None) -> Event:
     from postbacks.cli.events import read_events
-    from postbacks.delivery.ping import test_event
+    from postbacks.ping.observe import test_event
 
     if file is None:
         return test_event()
@@ -123,11 +123,11 @@ def _target(target: str, event: Event) -> _Target:
     A URL alone needs no broker, and so it gets our own clock.
     """
     from postbacks.accounts import UNREADABLE, check_name, find_accounts, store
-    from postbacks.broker import broker_errors, client
-    from postbacks.delivery.profile import Profile
+    from postbacks.accounts.routing import end_words, reason_words, route
+    from postbacks.broker.client import broker_errors, client
     from postbacks.errors import UnknownAccount
-    from postbacks.routing import end_words, reason_words, route
     from postbacks.settings import load
+    from postbacks.transport.profile import Profile
     from postbacks.urls import check_url
 
     if "/" in target:  # no account's name has one
@@ -246,7 +246,7 @@ def _tls_words(seen: Observation) -> str:
 
 
 def _certificate_words(seen: Observation) -> str:
-    from postbacks.delivery.advice import days_left
+    from postbacks.ping.diagnose import days_left
 
     certificate, days = seen.certificate, days_left(seen)
     if certificate is None or days is None:
@@ -260,7 +260,7 @@ def _certificate_words(seen: Observation) -> str:
 def _answer_words(seen: Observation) -> str:
     from http.client import responses as reasons
 
-    from postbacks.delivery.advice import location
+    from postbacks.ping.diagnose import location
 
     if seen.status is None:
         return ""
@@ -270,7 +270,7 @@ def _answer_words(seen: Observation) -> str:
 
 
 def _as_json(to: _Target, event: Event, seen: Observation, advice: Advice) -> dict[str, Any]:
-    from postbacks.delivery.advice import days_left, location
+    from postbacks.ping.diagnose import days_left, location
     from postbacks.urls import redacted
 
     certificate = seen.certificate

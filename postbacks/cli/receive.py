@@ -16,7 +16,7 @@ from postbacks.printable import plain
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from postbacks.receiver import Answer, Received
+    from postbacks.devtools.receiver import Answer, Received
 
 #: Seconds of one wait for a POST. A Ctrl-C that comes at the moment at which a wait begins does not interrupt it.
 _WAIT_S: Final = 0.5
@@ -63,7 +63,7 @@ def receive(port: int, status: int, fail_first: int, delay_s: float, as_json: bo
     Answers 200 to all, or what the options say; Ctrl-C ends. Workers send to this machine only where that is allowed,
     as `postbacks up --dev` does.
     """
-    from postbacks.receiver import Receiver
+    from postbacks.devtools.receiver import Receiver
 
     stop_signals()
     arrived: SimpleQueue[tuple[Received, int]] = SimpleQueue()
@@ -100,7 +100,7 @@ def _promise(status: int, fail_first: int, delay_s: float) -> str:
 def _answers(
     status: int, fail_first: int, delay_s: float, arrived: SimpleQueue[tuple[Received, int]]
 ) -> Callable[[Received], Answer]:
-    from postbacks.receiver import Answer
+    from postbacks.devtools.receiver import Answer
 
     posts: Counter[str] = Counter()
 

@@ -80,7 +80,7 @@ def resend(
 
 
 def _resend_one(postback_id: str, *, as_json: bool) -> None:
-    from postbacks.broker import client
+    from postbacks.broker.client import client
     from postbacks.cli.ledger import reason_words
     from postbacks.ledger.ledger import Ledger
     from postbacks.tasks import resend as send_again
@@ -112,7 +112,7 @@ def _resend_all(
     yes: bool,
     as_json: bool,
 ) -> None:
-    from postbacks.broker import client
+    from postbacks.broker.client import client
     from postbacks.ledger.ledger import Ledger
     from postbacks.tasks import resend as send_again
 

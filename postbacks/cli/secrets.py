@@ -59,8 +59,8 @@ def rotate(name: str, overlap_s: int) -> None:
     It is shown this once. During the overlap each POST has a signature of every secret, so that the receiver can
     change over without a gap; later only the new one signs.
     """
-    from postbacks import vault
     from postbacks.accounts import redis_accounts
+    from postbacks.accounts import secrets as vault
     from postbacks.ledger.record import iso
 
     fresh = vault.new_secret()
@@ -87,7 +87,7 @@ def rotate(name: str, overlap_s: int) -> None:
 @secret.command("new-key", cls=Command, examples=("postbacks account secret new-key",))
 def new_key() -> None:
     """Print a fresh key for POSTBACKS_SECRET_KEY."""
-    from postbacks import vault
+    from postbacks.accounts import secrets as vault
 
     click.echo(vault.new_key())
 

@@ -35,8 +35,8 @@ def render(file: BinaryIO) -> None:
 
     Byte for byte what is POSTed; on a terminal &#x…; stands for characters that it would obey. FILE holds one event as JSON; - is stdin.
     """
+    from postbacks.catalogue.xml import render as rendered
     from postbacks.cli.events import read_events
-    from postbacks.xml import render as rendered
 
     events = read_events(file)
     if len(events) > 1:
@@ -126,8 +126,8 @@ def _check_id(postback_id: str | None, events: Sequence[Event]) -> None:
 def _check_account(name: str, events: Sequence[Event], url: str | None) -> None:
     """Refuse an unknown account, and say which postbacks will not be sent."""
     from postbacks.accounts import UNREADABLE, check_name, find_accounts, store
+    from postbacks.accounts.routing import end_words, reason_words, route
     from postbacks.errors import UnknownAccount
-    from postbacks.routing import end_words, reason_words, route
     from postbacks.urls import check_url
 
     check_name(name)
@@ -149,7 +149,7 @@ def _check_account(name: str, events: Sequence[Event], url: str | None) -> None:
 
 
 def _send(account: str, events: Sequence[Event], url: str | None, postback_id: str | None) -> list[str]:
-    from postbacks.broker import check, client
+    from postbacks.broker.client import check, client
     from postbacks.ledger.ledger import Ledger
     from postbacks.tasks import send_postback, send_postbacks
 
@@ -169,7 +169,7 @@ def _send(account: str, events: Sequence[Event], url: str | None, postback_id: s
 
 def _wait(ids: Sequence[str], wait_s: float) -> dict[str, Record | None]:
     """The record of each id: its last one, or the one that it has when the time is over."""
-    from postbacks.broker import client
+    from postbacks.broker.client import client
     from postbacks.ledger.ledger import Ledger
     from postbacks.ledger.states import FINAL_STATES
 

@@ -16,7 +16,7 @@ from postbacks.cli.base import Command, json_option, note, print_json, stop_sign
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from postbacks.local import CeleryProcess, EmbeddedBroker, LocalStack
+    from postbacks.devtools.local import CeleryProcess, EmbeddedBroker, LocalStack
     from postbacks.settings import Settings
 
 #: Loopback and the private networks, without link-local: clouds keep their secrets there.
@@ -62,8 +62,8 @@ def up(port: int | None, data: Path, workers: int, dev: bool, as_json: bool) -> 
     password; it writes everything to its append-only file before it answers, so nothing accepted is lost, whatever dies.
     No other user of this machine can read its data or use it.
     """
+    from postbacks.devtools.local import EmbeddedBroker, LocalStack
     from postbacks.errors import PostbacksError
-    from postbacks.local import EmbeddedBroker, LocalStack
     from postbacks.settings import load
 
     settings = load()  # first, as it may refuse
@@ -121,7 +121,7 @@ def _free_port(port: int | None) -> int:
 def _say_ready(
     broker: EmbeddedBroker, data: Path, workers: int, dev_env: dict[str, str], *, as_json: bool
 ) -> None:
-    from postbacks.broker import redacted
+    from postbacks.broker.client import redacted
 
     logs = [f"worker{number}.log" for number in range(1, workers + 1)] + ["beat1.log"]
     if as_json:
@@ -161,7 +161,7 @@ def _ended(broker: EmbeddedBroker) -> click.ClickException:
 
 def _warn_of_disk(broker: EmbeddedBroker) -> None:
     """Say so where the disk of the broker's data is about to be full, which would end the broker."""
-    from postbacks.local import DISK_LOW_BYTES
+    from postbacks.devtools.local import DISK_LOW_BYTES
 
     free = broker.free_bytes()
     if free < DISK_LOW_BYTES:

@@ -11,29 +11,30 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from postbacks.delivery.asking import LOOK_AGAIN_S, LOOK_EVERY_S, Asking
+from postbacks.accounts.routing import ACCOUNT_CHANGED, ACCOUNT_UNUSABLE, BROKER_AWAY, WORKER_STOPPED
 from postbacks.delivery.backoff import Backoff
-from postbacks.delivery.capacity import transfers_allowed
 from postbacks.delivery.claims import Claimed, Held, HeldPostbacks
-from postbacks.delivery.notes import Decide, Notes
-from postbacks.delivery.opened import OpenTransfers
-from postbacks.delivery.outcomes import Outcome
-from postbacks.delivery.profile import Profile, Profiles
+from postbacks.delivery.counters import Tally
+from postbacks.delivery.held import Sharing
+from postbacks.delivery.open_transfers import OpenTransfers
+from postbacks.delivery.pipeline import Exchange
+from postbacks.delivery.profiles import Profiles
 from postbacks.delivery.report import report_unsent
 from postbacks.delivery.request import headers
-from postbacks.delivery.sharing import Sharing
-from postbacks.delivery.tally import Tally
-from postbacks.delivery.transfer import Transfer
-from postbacks.delivery.transport import CurlAdapter
+from postbacks.delivery.results import Decide, Notes
+from postbacks.delivery.session import LOOK_AGAIN_S, LOOK_EVERY_S, Asking
 from postbacks.delivery.unsent import LOST_BROKER_MS, PUT_OFF_MS, Unsent
 from postbacks.errors import BrokerError, BrokerUnreachable, PostbacksError
-from postbacks.faults import point
+from postbacks.flower_events import gone, started
+from postbacks.killpoints import point
 from postbacks.logs import EventLog
-from postbacks.queue.exchange import Exchange
 from postbacks.queue.scripts import Scripts
-from postbacks.routing import ACCOUNT_CHANGED, ACCOUNT_UNUSABLE, BROKER_AWAY, WORKER_STOPPED
 from postbacks.settings import Settings
-from postbacks.taskevents import gone, started
+from postbacks.transport.client import CurlAdapter
+from postbacks.transport.limits import transfers_allowed
+from postbacks.transport.outcomes import Outcome
+from postbacks.transport.profile import Profile
+from postbacks.transport.transfer import Transfer
 from postbacks.version import new_token
 
 log = EventLog(__name__)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from postbacks.flower_events import unsent
 from postbacks.ledger.record import Attempt, iso
 from postbacks.logs import EventLog
-from postbacks.taskevents import unsent
 
 log = EventLog(__name__)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Final
 
-from postbacks.delivery.profile import Profile
 from postbacks.ledger.record import iso
+from postbacks.transport.profile import Profile
 from postbacks.version import VERSION
 
 USER_AGENT: Final = f"postbacks/{VERSION}"

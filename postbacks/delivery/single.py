@@ -6,21 +6,21 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from postbacks.accounts import find_accounts, store
-from postbacks.delivery.profile import Profile
+from postbacks.accounts.routing import end_of, reason_words, route
+from postbacks.catalogue.xml import render
 from postbacks.delivery.request import headers
-from postbacks.delivery.transfer import Transfer
-from postbacks.delivery.transport import CurlAdapter
 from postbacks.errors import BrokerUnreachable, PostbackDead, PostbackFailed, PostbackSkipped
 from postbacks.logs import EventLog
-from postbacks.routing import end_of, reason_words, route
 from postbacks.settings import load
-from postbacks.xml import render
+from postbacks.transport.client import CurlAdapter
+from postbacks.transport.profile import Profile
+from postbacks.transport.transfer import Transfer
 
 if TYPE_CHECKING:
     from postbacks.accounts import Account
     from postbacks.catalogue import Event
-    from postbacks.delivery.outcomes import Outcome
-    from postbacks.queue.intake import Order
+    from postbacks.queue.send_request import Order
+    from postbacks.transport.outcomes import Outcome
 
 log = EventLog(__name__)
 

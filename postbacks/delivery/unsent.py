@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from postbacks.accounts.routing import ACCOUNT_UNUSABLE
 from postbacks.errors import BrokerError
 from postbacks.logs import EventLog
-from postbacks.routing import ACCOUNT_UNUSABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from postbacks.broker import MIN_REDIS, MIN_VALKEY
-from postbacks.local import DISK_LOW_BYTES
+from postbacks.broker.client import MIN_REDIS, MIN_VALKEY
+from postbacks.devtools.local import DISK_LOW_BYTES
 
 if TYPE_CHECKING:
     from postbacks.doctor.scene import Scene

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from postbacks.app import app
-from postbacks.doctor import moves, scene, survey
+from postbacks.doctor import audit, scene
+from postbacks.doctor import scripts as moves
 from postbacks.doctor.broker_checks import duration, server, size, used_and_limit
 from postbacks.doctor.process_checks import DUE_SLACK_S
 from postbacks.doctor.table import CHECKS, Check, Look
@@ -26,10 +27,10 @@ PING_S: Final = 1.0
 ROUNDS: Final = 6
 #: What is repaired together, in this order: a count is right only when everything is in its place.
 _STAGES: Final = (
-    {"leases-ahead", survey.OWNERLESS},
-    {survey.NO_RECORD, survey.NO_PLACE, survey.TWO_PLACES, survey.WRONG_PLACE},
-    {survey.PACE, survey.ENDPOINTS, survey.LANES_STUCK, survey.LANES_EMPTY, survey.LANES_TWICE},
-    {survey.BACKLOG},
+    {"leases-ahead", audit.OWNERLESS},
+    {audit.NO_RECORD, audit.NO_PLACE, audit.TWO_PLACES, audit.WRONG_PLACE},
+    {audit.PACE, audit.ENDPOINTS, audit.LANES_STUCK, audit.LANES_EMPTY, audit.LANES_TWICE},
+    {audit.BACKLOG},
 )
 
 
@@ -48,7 +49,7 @@ class Result:
     @property
     def words(self) -> list[str]:
         """What is at fault, each in words."""
-        named = self.check.name in survey.FAULTS
+        named = self.check.name in audit.FAULTS
         return [f"{key}: {detail}" if named else detail for key, detail in self.found.items()]
 
     @property
@@ -130,7 +131,7 @@ class Doctor:
         self._within_s = within_s
         self._pause_s = PAUSE_S if pause_s is None else pause_s
         self._ping = ping
-        self._second: survey.Survey | None = None
+        self._second: audit.Survey | None = None
 
     def examine(self) -> Report:
         """Look, and where something seems wrong look again; only what stands both times is reported.
@@ -138,19 +139,19 @@ class Doctor:
         The second look takes each postback and lane that was suspected alone, in a script that sees all
         its places in one instant: one that moved while the first look passed by is not suspected any more.
         """
-        first = Look(self._look(), survey.survey(self._scripts, self._within_s), self._settings)
+        first = Look(self._look(), audit.survey(self._scripts, self._within_s), self._settings)
         found = {check.name: check.find(first) for check in CHECKS}
         last = first
         if any(found[check.name] for check in CHECKS if check.level == "wrong" or check.fix):
             time.sleep(self._pause_s)
-            last = Look(self._look(), survey.look_again(self._scripts, first.survey), self._settings)
+            last = Look(self._look(), audit.look_again(self._scripts, first.survey), self._settings)
         self._second = last.survey
         results = [
             Result(
                 check,
                 # The second survey only looks at what the first suspected.
                 check.find(last)
-                if check.name in survey.FAULTS
+                if check.name in audit.FAULTS
                 else _both(found[check.name], check.find(last)),
             )
             for check in CHECKS
@@ -185,11 +186,11 @@ class Doctor:
 
     def _repair(self, name: str, subjects: list[str]) -> None:
         scripts = self._scripts
-        tokens = survey.tokens_of_claims(scripts.client)
+        tokens = audit.tokens_of_claims(scripts.client)
         if name in _STAGES[0]:
             lease_ms = int(self._settings.claim_lease_s * 1000)
             intake_ms = int(self._settings.intake_lease_s * 1000)
-            orphans = subjects if name == survey.OWNERLESS else []
+            orphans = subjects if name == audit.OWNERLESS else []
             moves.settle_leases(scripts, lease_ms, intake_ms, int(DUE_SLACK_S * 1000), orphans)
             pause_ms = int(self._settings.retry_countdown_s * 1000)
             while orphans and scripts.reap(self._settings.release_batch, pause_ms):
@@ -200,7 +201,7 @@ class Doctor:
             youngest_first = sorted(known, key=lambda place: -place.sequence)
             ids = {place.id: seen.get(place.id, ()) for place in youngest_first}
             moves.places(scripts, ids, tokens, settle=True)
-        elif name == survey.ENDPOINTS:
+        elif name == audit.ENDPOINTS:
             moves.endpoints(scripts, tokens, settle=True)
         elif name in _STAGES[2]:
             moves.lanes(scripts, subjects, tokens, settle=True)
@@ -213,11 +214,11 @@ def _both(first: Mapping[str, str], second: Mapping[str, str]) -> dict[str, str]
     return {key: words for key, words in second.items() if key in first}
 
 
-def _progress(done: survey.Survey) -> str:
+def _progress(done: audit.Survey) -> str:
     return done.progress if done.complete else f"{done.progress}: give it more time (--within)"
 
 
-def _loops(at_work: int, found: survey.Survey) -> str:
+def _loops(at_work: int, found: audit.Survey) -> str:
     if not (at_work or found.waiting or found.sending):
         return "nothing to deliver just now"  # a worker's loops end when their lanes are empty
     return _several(at_work, "delivering loop")

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 import redis
 
 from postbacks import keys
-from postbacks.broker import broker_errors
+from postbacks.broker.client import broker_errors
+from postbacks.devtools.local import CONFIG_NAME
 from postbacks.doctor.account_checks import (
     Still,
     Unrouted,
@@ -22,7 +23,6 @@ from postbacks.doctor.account_checks import (
     read_still,
     read_unrouted,
 )
-from postbacks.local import CONFIG_NAME
 from postbacks.monitor import writes
 from postbacks.monitor.presence import Presence, find_present
 from postbacks.queue import memory

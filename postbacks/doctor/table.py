@@ -6,16 +6,17 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
 
-from postbacks import sentinel
-from postbacks.doctor import account_checks, broker_checks, process_checks, survey
+from postbacks.broker import sentinel
+from postbacks.doctor import account_checks, broker_checks, process_checks
+from postbacks.doctor import audit as survey
 from postbacks.doctor.broker_checks import duration
 from postbacks.ledger.record import SCHEMA
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from postbacks.doctor.audit import Survey
     from postbacks.doctor.scene import Scene
-    from postbacks.doctor.survey import Survey
     from postbacks.settings import Settings
 
 #: Seconds after which the postback that waits the longest is worth a word.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from packaging.version import InvalidVersion, Version
 
 from postbacks import keys
-from postbacks.broker import broker_errors
+from postbacks.broker.client import broker_errors
 from postbacks.version import SILENT, VERSION, version_of
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Final
 
+from postbacks.catalogue.xml import read
 from postbacks.errors import InvalidEvent
-from postbacks.xml import read
 
 if TYPE_CHECKING:
     from postbacks.ledger.record import Record

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from postbacks.broker import client
+from postbacks.broker.client import client
 from postbacks.errors import BrokerUnfit, IdTaken
 from postbacks.ledger.ledger import Ledger
 
@@ -44,7 +44,7 @@ def check_id(postback_id: str, account: str, event: Event, url: str | None) -> N
 
 def _digest_of(account: str, event: Event, url: str | None) -> bytes:
     # Loaded only where the id is known already: a program that sends needs no XML otherwise.
+    from postbacks.catalogue.xml import render  # noqa: PLC0415
     from postbacks.ledger.digest import digest_of  # noqa: PLC0415
-    from postbacks.xml import render  # noqa: PLC0415
 
     return digest_of(account, render(event), url)

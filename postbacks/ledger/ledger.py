@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from postbacks import keys
-from postbacks.broker import broker_errors
+from postbacks.broker.client import broker_errors
 from postbacks.catalogue import ORIGINS
 from postbacks.errors import UnknownPostback
 from postbacks.ledger.record import Record, iso

@@ -16,7 +16,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 
 from postbacks import keys
-from postbacks.broker import broker_errors
+from postbacks.broker.client import broker_errors
 from postbacks.monitor import writes
 from postbacks.monitor.presence import Presence, find_present
 from postbacks.queue.scripts import KEYS
@@ -87,7 +87,7 @@ class Figures:
         accounts: accounts with the most open postbacks.
         down: how many accounts have a lane of which every attempt has failed for ``DOWN_AFTER_S``.
         down_longest: those of them that have been for the longest, with their seconds.
-        totals: ``delivery/tally.py`` says what is counted.
+        totals: ``delivery/counters.py`` says what is counted.
         used_memory_bytes: of the broker.
         max_memory_bytes: of the broker; the machine's where it has no limit.
         ledger_bytes: memory that records take, estimated.

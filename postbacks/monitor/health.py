@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from postbacks.broker import client_for, redacted
+from postbacks.broker.client import client_for, redacted
 from postbacks.errors import BrokerError, BrokerUnreachable
 from postbacks.monitor import figures
 from postbacks.monitor.presence import explain_missing

@@ -17,14 +17,14 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 from postbacks import keys
-from postbacks.broker import client_for
-from postbacks.delivery import tally
-from postbacks.delivery.outcomes import OUTCOMES
+from postbacks.broker.client import client_for
+from postbacks.delivery import counters
 from postbacks.errors import BrokerError
 from postbacks.logs import EventLog
 from postbacks.monitor import figures
 from postbacks.monitor.health import within
 from postbacks.printable import plain
+from postbacks.transport.outcomes import OUTCOMES
 from postbacks.version import VERSION
 
 if TYPE_CHECKING:
@@ -88,14 +88,14 @@ def attempts(prefix: str, totals: Mapping[str, int], of_whom: str) -> Iterator[M
         f"{prefix}_attempts",
         f"Attempts by outcome, {of_whom}.",
         "outcome",
-        {outcome: totals.get(tally.ATTEMPT + outcome, 0) for outcome in OUTCOMES},
+        {outcome: totals.get(counters.ATTEMPT + outcome, 0) for outcome in OUTCOMES},
     )
     answers = HistogramMetricFamily(
         f"{prefix}_answer_seconds",
         f"From the begin of a POST to the whole header of its answer, {of_whom}; +Inf alone where none came.",
     )
-    buckets = _buckets(totals, tally.ANSWER, tally.ANSWER_BUCKETS_S)
-    answers.add_metric([], buckets, sum_value=totals.get(tally.ANSWER_MS, 0) / 1000)
+    buckets = _buckets(totals, counters.ANSWER, counters.ANSWER_BUCKETS_S)
+    answers.add_metric([], buckets, sum_value=totals.get(counters.ANSWER_MS, 0) / 1000)
     yield answers
     first_posts = HistogramMetricFamily(
         f"{prefix}_first_post_seconds",
@@ -103,26 +103,28 @@ def attempts(prefix: str, totals: Mapping[str, int], of_whom: str) -> Iterator[M
         labels=["group"],
     )
     for group in keys.GROUPS:
-        buckets = _buckets(totals, f"{tally.FIRST_POST}{group}:", tally.FIRST_POST_BUCKETS_S)
-        first_posts.add_metric([group], buckets, sum_value=totals.get(tally.FIRST_POST_MS + group, 0) / 1000)
+        buckets = _buckets(totals, f"{counters.FIRST_POST}{group}:", counters.FIRST_POST_BUCKETS_S)
+        first_posts.add_metric(
+            [group], buckets, sum_value=totals.get(counters.FIRST_POST_MS + group, 0) / 1000
+        )
     yield first_posts
     yield counter(
-        f"{prefix}_posts", f"Attempts that were POSTs of their own, {of_whom}.", totals.get(tally.POSTS, 0)
+        f"{prefix}_posts", f"Attempts that were POSTs of their own, {of_whom}.", totals.get(counters.POSTS, 0)
     )
     yield counter(
         f"{prefix}_connections_opened",
         f"Connections opened for POSTs, {of_whom}.",
-        totals.get(tally.CONNECTIONS, 0),
+        totals.get(counters.CONNECTIONS, 0),
     )
     yield counter(
         f"{prefix}_renewals",
         f"Requests that a kept connection's end crossed and that were sent again at once, {of_whom}.",
-        totals.get(tally.RENEWALS, 0),
+        totals.get(counters.RENEWALS, 0),
     )
     yield counter(
         f"{prefix}_given_up",
         f"Postbacks given up after their last resend, or as poison, {of_whom}.",
-        totals.get(tally.DEAD, 0),
+        totals.get(counters.DEAD, 0),
     )
 
 
@@ -221,61 +223,61 @@ def _system(found: Figures, settings: Settings) -> Iterator[Metric]:
     yield gauge("postbacks_workers", "Workers that give signs of life.", len(found.workers.names))
     yield gauge("postbacks_beats", "Beats that give signs of life.", len(found.beats.names))
     yield gauge("postbacks_last_tick_age_seconds", "Since a tick last finished.", found.tick_age_s)
-    yield counter("postbacks_ticks", "Ticks that finished.", found.totals.get(tally.TICKS, 0))
+    yield counter("postbacks_ticks", "Ticks that finished.", found.totals.get(counters.TICKS, 0))
     yield counter(
         "postbacks_late_ticks",
         "Ticks that finished more than 2.5 s after the one before.",
-        found.totals.get(tally.LATE_TICKS, 0),
+        found.totals.get(counters.LATE_TICKS, 0),
     )
     yield by_label(
         "postbacks_accepted",
         "Postbacks taken in that are to be sent, by group.",
         "group",
-        {group: found.totals.get(tally.ACCEPTED + group, 0) for group in keys.GROUPS},
+        {group: found.totals.get(counters.ACCEPTED + group, 0) for group in keys.GROUPS},
     )
     yield counter(
         "postbacks_skipped",
         "Postbacks that ended as their account has switched their origin off.",
-        found.totals.get(tally.SKIPPED, 0),
+        found.totals.get(counters.SKIPPED, 0),
     )
-    refused = {reason: found.totals.get(tally.REFUSED + reason, 0) for reason in tally.REFUSALS}
+    refused = {reason: found.totals.get(counters.REFUSED + reason, 0) for reason in counters.REFUSALS}
     yield by_label(
         "postbacks_refused",
         "Postbacks that are dead without an attempt, by reason.",
         "reason",
-        refused | {tally.ID_TAKEN: found.totals.get(tally.ID_TAKEN, 0)},
+        refused | {counters.ID_TAKEN: found.totals.get(counters.ID_TAKEN, 0)},
     )
     yield by_label(
         "postbacks_put_off",
         "Times that a claimed postback was put off before its POST, no attempt counted, by reason.",
         "reason",
-        {reason: found.totals.get(tally.PUT_OFF + reason, 0) for reason in tally.PUT_OFFS},
+        {reason: found.totals.get(counters.PUT_OFF + reason, 0) for reason in counters.PUT_OFFS},
     )
     yield counter(
         "postbacks_ids_taken",
         "Postbacks kept as dead because another one had their id.",
-        found.totals.get(tally.ID_TAKEN, 0),
+        found.totals.get(counters.ID_TAKEN, 0),
     )
     yield counter(
         "postbacks_unrouted",
         "Postbacks that came for an account that was not known, or without a URL.",
-        found.totals.get(tally.UNROUTED, 0),
+        found.totals.get(counters.UNROUTED, 0),
     )
     yield counter(
         "postbacks_unrouted_of_left",
         "Of them those of accounts that were removed within a week.",
-        found.totals.get(tally.UNROUTED_OF_LEFT, 0),
+        found.totals.get(counters.UNROUTED_OF_LEFT, 0),
     )
     yield counter(
         "postbacks_unrouted_dropped",
         "Of them those dropped before their retention, as they took more than their share of the ledger.",
-        found.totals.get(tally.UNROUTED_DROPPED, 0),
+        found.totals.get(counters.UNROUTED_DROPPED, 0),
     )
     early = {
-        "done": tally.EARLY_DONE,
-        "dead": tally.EARLY_DEAD,
-        "asked": tally.ASKED_DROPPED,
-        "share": tally.SHARE_DROPPED,
+        "done": counters.EARLY_DONE,
+        "dead": counters.EARLY_DEAD,
+        "asked": counters.ASKED_DROPPED,
+        "share": counters.SHARE_DROPPED,
     }
     yield by_label(
         "postbacks_dropped_early",
@@ -286,7 +288,7 @@ def _system(found: Figures, settings: Settings) -> Iterator[Metric]:
     yield counter(
         "postbacks_stubs",
         "Postbacks of which no document was kept, as too many of their account wait and are dead.",
-        found.totals.get(tally.STUBS, 0),
+        found.totals.get(counters.STUBS, 0),
     )
     yield from attempts("postbacks", found.totals, "of all workers")
     yield gauge(

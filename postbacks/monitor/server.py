@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 #: Seconds that a client may take for all of it: to ask, header included, and to take the answer.
 CLIENT_TIMEOUT_S: Final = 10.0
 #: Connections at a time: two Prometheus servers, a container's probes and a person look at once, more do not. Each has
-#: a descriptor here and may have one to the broker; ``delivery/capacity.py`` leaves them beside the POSTs'.
+#: a descriptor here and may have one to the broker; ``transport/limits.py`` leaves them beside the POSTs'.
 CLIENTS_MAX: Final = 16
 #: Seconds until a place is free whose client was dropped, at most, and to the next accept where that has failed.
 _PLACE_TIMEOUT_S: Final = 1.0

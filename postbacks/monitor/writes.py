@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from redis.exceptions import NoPermissionError
 
 from postbacks import keys
-from postbacks.broker import FULL, broker_errors, too_few_replicas
+from postbacks.broker.client import FULL, broker_errors, too_few_replicas
 from postbacks.errors import BrokerUnfit
 from postbacks.settings import load
 

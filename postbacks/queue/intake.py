@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple
+from typing import Final
 
 from postbacks.accounts import Account, AccountStore, check_name, find_accounts
-from postbacks.broker import broker_errors
-from postbacks.catalogue import Event, parse_event
-from postbacks.errors import BrokerError, PostbacksError, UnsupportedOption
-from postbacks.faults import point
+from postbacks.accounts.routing import EXPIRED, end_of, route
+from postbacks.broker.client import broker_errors
+from postbacks.catalogue.xml import render
+from postbacks.errors import BrokerError, PostbacksError
+from postbacks.flower_events import admit, received
+from postbacks.killpoints import point
 from postbacks.ledger.digest import digest_of, raw_digest
 from postbacks.ledger.record import MAX_REASON, SCHEMA, shortened
 from postbacks.ledger.states import DEAD, WAITING
 from postbacks.logs import EventLog, unquoted
 from postbacks.queue import acceptance, memory, routes
 from postbacks.queue.message import MAPPED, MAX_BODY_BYTES, NEWER, Message, Unreadable, decode, find_id
-from postbacks.queue.options import ARGUMENTS, right_argument
 from postbacks.queue.scripts import ALONE_DEATHS_MAX, Argument, Scripts, TakenIn
+from postbacks.queue.send_request import Order, _bind, check_order
 from postbacks.queue.shares import shares_of
-from postbacks.routing import EXPIRED, end_of, route
 from postbacks.settings import Settings
-from postbacks.taskevents import admit, received
-from postbacks.urls import check_url, endpoint_of
-from postbacks.xml import render
+from postbacks.urls import endpoint_of
 
 log = EventLog(__name__)
 
@@ -39,59 +38,6 @@ MAX_WHOLE_BYTES: Final = 3 * MAX_BODY_BYTES
 #: Messages that one script accepts; more would hold the broker up for all others (300 MB of documents: 16 s).
 MAX_PORTION_BYTES: Final = 1 << 20
 MAX_PORTION: Final = 250
-
-
-class Order(NamedTuple):
-    """What an application asked for: an event of an account, and a URL if not the account's own."""
-
-    account: str
-    event: Event
-    url: str | None
-
-
-def check_order(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Order:
-    """Check the arguments of ``send_postback``: names, event, form of the URL; no account is looked up.
-
-    Raises:
-        InvalidEvent: lists every tag at fault.
-        InvalidAccount: the name cannot be one.
-        InvalidUrl: the URL cannot be one.
-        UnsupportedOption: arguments that send_postback does not have.
-    """
-    if not (isinstance(args, tuple | list) and isinstance(kwargs, dict)):
-        _check_form(args, kwargs)
-    account, event, url = _bind(*args, **kwargs)
-    return Order(check_name(account), parse_event(event), None if url is None else check_url(url))
-
-
-def _check_form(args: object, kwargs: object) -> None:
-    """Refuse what is no sequence and no mapping, and a text or a mapping that would be taken for a sequence."""
-    is_sequence = isinstance(args, Iterable) and not isinstance(args, str | bytes | Mapping)
-    if not is_sequence or not isinstance(kwargs, Mapping):
-        raise UnsupportedOption(
-            "send_postback takes its arguments as a list and a mapping, "
-            'apply_async(("acme", event), {"url": ...}), '
-            f"not as {type(args).__name__} and {type(kwargs).__name__}."
-        )
-
-
-def _bind(*args: Any, **kwargs: Any) -> tuple[Any, Any, Any]:
-    if len(args) == 2 and not kwargs:
-        return *args, None
-    names = ("account", "event")
-    given = dict(zip(names, args, strict=False))
-    unknown = sorted(set(kwargs) - set(ARGUMENTS) | (set(given) & set(kwargs)))
-    if len(args) > len(names) or unknown:
-        raise UnsupportedOption(
-            "send_postback takes account, event and url= "
-            f"(got {len(args)} positional arguments and {', '.join(sorted(kwargs)) or 'no others'})."
-            + "".join(right_argument(name) for name in unknown if name not in ARGUMENTS)
-        )
-    given |= kwargs
-    missing = [name for name in names if name not in given]
-    if missing:
-        raise UnsupportedOption(f"send_postback wants {' and '.join(missing)} as well.")
-    return given["account"], given["event"], given.get("url")
 
 
 class Intake:

@@ -6,7 +6,7 @@ import time
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from postbacks.broker import broker_errors
+from postbacks.broker.client import broker_errors
 
 if TYPE_CHECKING:
     import redis

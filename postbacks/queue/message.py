@@ -25,7 +25,7 @@ from kombu.utils import json as kombu_json
 from pydantic_core import from_json
 
 from postbacks.catalogue import MAX_EVENT_BYTES
-from postbacks.catalogue.faults import quoted
+from postbacks.catalogue.problems import quoted
 
 TASK_NAME: Final = "postbacks.send_postback"
 

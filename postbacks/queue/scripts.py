@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from redis.exceptions import NoScriptError
 
 from postbacks import keys
-from postbacks.broker import broker_errors
-from postbacks.faults import point
+from postbacks.broker.client import broker_errors
+from postbacks.killpoints import point
 from postbacks.ledger.record import OVERHEAD_BYTES, STUB_BYTES
 from postbacks.version import SILENT, VERSION
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from postbacks import keys
 from postbacks.accounts import find_accounts
-from postbacks.broker import broker_errors
+from postbacks.broker.client import broker_errors
 from postbacks.errors import AccountsUnavailable
 from postbacks.logs import EventLog
 from postbacks.queue import memory, routes

@@ -15,13 +15,14 @@ from celery.schedules import schedule
 from helpers import BASE_ENV, check_places, ended, environment, eventually, set_account
 from standardwebhooks import Webhook
 
-import postbacks.beat
-from postbacks import accounts, keys, send_postback, send_postbacks, vault
+import postbacks.celeryext.beat
+from postbacks import accounts, keys, send_postback, send_postbacks
+from postbacks.accounts import secrets
 from postbacks.app import app
+from postbacks.client.producer import DirectProducer
+from postbacks.devtools.local import CeleryProcess
+from postbacks.devtools.receiver import Answer, Receiver, fail_first
 from postbacks.doctor import Doctor
-from postbacks.local import CeleryProcess
-from postbacks.queue.publish import DirectProducer
-from postbacks.receiver import Answer, Receiver, fail_first
 
 EVENT = {"ORIGIN": "SUB", "CODE": "N302", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 DAY_S, HOUR_S = 86_400.0, 3_600.0
@@ -103,7 +104,7 @@ def test_a_tick_that_died_as_the_clock_was_put_back_holds_the_intake_no_hour_lon
 
 def test_a_worker_and_a_beat_whose_clocks_are_wrong_by_a_day_change_nothing(broker, tmp_path):
     """One is a day ahead, the other a day behind: postbacks leave within the second, resends and signatures in time."""
-    key = vault.new_key()
+    key = secrets.new_key()
     beat = CeleryProcess(
         "beat", args=["--loglevel=INFO"], log_path=tmp_path / "beat.log",
         env={**BASE_ENV, "POSTBACKS_BROKER_URL": broker.url, "PYTHONPATH": SKEWED, "SKEW_S": str(-DAY_S)},
@@ -113,10 +114,10 @@ def test_a_worker_and_a_beat_whose_clocks_are_wrong_by_a_day_change_nothing(brok
         env={**BASE_ENV, "POSTBACKS_BROKER_URL": broker.url, "PYTHONPATH": SKEWED, "SKEW_S": str(DAY_S),
              "POSTBACKS_RETRY_COUNTDOWN_S": "2", "POSTBACKS_SECRET_KEY": key},
     )  # fmt: skip
-    secret = vault.new_secret()
+    secret = secrets.new_secret()
     with Receiver(fail_first(1)) as receiver, environment(POSTBACKS_SECRET_KEY=key), beat, worker:
         account = accounts.make_account("acme", url=receiver.url())
-        accounts.redis_accounts().set(account.rotated(vault.seal(secret, "acme", "secret"), 0, 0))
+        accounts.redis_accounts().set(account.rotated(secrets.seal(secret, "acme", "secret"), 0, 0))
         (one,) = send_postbacks("acme", [EVENT])
         asked_ms = time.time() * 1000
         later = send_postback.apply_async(args=("acme", EVENT), countdown=4).id
@@ -164,13 +165,15 @@ def test_beat_ticks_on_when_its_clock_jumps(monkeypatch, jump_s):
     """Celery's own scheduler is silent for an hour after a clock that was put back by one."""
     clock = {"ahead_s": 0.0}
     real = time.time
-    monkeypatch.setattr(postbacks.beat.time, "time", lambda: real() + clock["ahead_s"])
+    monkeypatch.setattr(postbacks.celeryext.beat.time, "time", lambda: real() + clock["ahead_s"])
     moved = lambda: datetime.now(UTC) + timedelta(seconds=clock["ahead_s"])  # noqa: E731
     sent: list[str] = []
     monkeypatch.setattr(
-        postbacks.beat.SteadyScheduler, "apply_async", lambda _, entry, **__: sent.append(entry.name)
+        postbacks.celeryext.beat.SteadyScheduler,
+        "apply_async",
+        lambda _, entry, **__: sent.append(entry.name),
     )
-    scheduler = postbacks.beat.SteadyScheduler(app, schedule={}, lazy=True)
+    scheduler = postbacks.celeryext.beat.SteadyScheduler(app, schedule={}, lazy=True)
     scheduler.add(name="tick", task="t", schedule=schedule(1.0, nowfun=moved, app=app))
     scheduler.add(name="hourly", task="t", schedule=schedule(3600.0, nowfun=moved, app=app))
 

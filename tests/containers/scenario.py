@@ -28,8 +28,8 @@ from compose_file import ROOT, container, read_env
 from helpers import eventually, places
 
 from postbacks import keys
-from postbacks.receiver import Answer, Receiver
-from postbacks.valkey import server_binary
+from postbacks.devtools.receiver import Answer, Receiver
+from postbacks.devtools.valkey import server_binary
 
 AS_ROOT = sys.argv[1] == "root"
 #: Somebody who owns nothing here; where the suite is not run by root, nobody else can be become.

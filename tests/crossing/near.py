@@ -16,11 +16,11 @@ from typing import Any
 
 from crossing.far import BODY, FAR, NEAR, open_tun
 
-from postbacks.delivery.outcomes import Outcome
-from postbacks.delivery.profile import Profile, Tls
-from postbacks.delivery.transfer import Transfer
-from postbacks.delivery.transport import CurlAdapter
 from postbacks.settings import Settings
+from postbacks.transport.client import CurlAdapter
+from postbacks.transport.outcomes import Outcome
+from postbacks.transport.profile import Profile, Tls
+from postbacks.transport.transfer import Transfer
 
 FIN, RST = 0x01, 0x04
 SETTINGS = Settings(allowed_networks=f"{FAR}/32", connect_timeout_s=10, answer_timeout_s=10)

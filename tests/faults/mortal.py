@@ -18,7 +18,7 @@ import redis
 from helpers import Rig
 
 from postbacks import keys, settings
-from postbacks.broker import client_for
+from postbacks.broker.client import client_for
 from postbacks.delivery.loop import DeliveryLoop
 from postbacks.queue import intake
 

@@ -13,9 +13,9 @@ import sys
 
 from helpers import Rig, set_account
 
-from postbacks import faults, keys, settings
-from postbacks.broker import client_for
-from postbacks.queue import publish
+from postbacks import keys, killpoints, settings
+from postbacks.broker.client import client_for
+from postbacks.client import producer
 from postbacks.tasks import cancel, resend, send_postback, send_postbacks
 
 EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
@@ -36,8 +36,8 @@ def live(order: dict) -> None:
     set_account("good", url=order["url"] + "/good", weight=2, max_transfers=4)
     set_account("bad", url=order["url"] + "/bad")
     set_account("hole", url=f"http://127.0.0.1:{order['dead_port']}/")
-    faults.arm(order["point"], order["passes"])
-    publish.BATCH = 4
+    killpoints.arm(order["point"], order["passes"])
+    producer.BATCH = 4
 
     def said(*ids: str) -> None:
         print(*ids, flush=True)
@@ -51,7 +51,7 @@ def live(order: dict) -> None:
     set_account("bad", url=order["url"] + "/bad", weight=3, answer_timeout_s=9)  # its pace and its row
     cancel(revoked.id)
     rig.client.hdel(keys.record(revoked.id), "digest")  # as version 0.1.0 has written it: compared once more
-    send_postback.celerys_own(("good", EVENT), {}, task_id=revoked.id, producer=publish.DirectProducer())
+    send_postback.celerys_own(("good", EVENT), {}, task_id=revoked.id, producer=producer.DirectProducer())
     rig.scripts.claim(
         "dies", 1, at_most=3, suspects_max=3, free=100, held_max=0, held_per_lane=1, slow_lanes=()
     )

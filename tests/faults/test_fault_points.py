@@ -14,7 +14,7 @@ import pytest
 from helpers import BASE_ENV, Rig, check_places, environment
 
 import postbacks
-from postbacks.receiver import Answer, Received, Receiver, dead_port
+from postbacks.devtools.receiver import Answer, Received, Receiver, dead_port
 
 ROOT = Path(postbacks.__file__).parent
 MOVES = sorted(

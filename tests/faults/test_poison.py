@@ -17,7 +17,7 @@ import pytest
 from helpers import BASE_ENV, check_places, ended, environment, eventually, running, set_account
 
 from postbacks import send_postbacks
-from postbacks.receiver import Answer, Receiver
+from postbacks.devtools.receiver import Answer, Receiver
 
 EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 HERE = Path(__file__).parent
@@ -170,7 +170,7 @@ def test_an_examiner_that_is_told_to_end_finishes_what_it_has_in_flight(rig):
         rig.tick()
         claim_and_die(rig, lease_ms=1)
         eventually(lambda: rig.tick().quarantined == 1, 5, "its place in quarantine")
-        command = [sys.executable, "-m", "postbacks.examiner", "examiner@test"]
+        command = [sys.executable, "-m", "postbacks.worker.examiner", "examiner@test"]
         with subprocess.Popen(command, stdin=subprocess.PIPE) as examiner:
             receiver.wait_for(1, 20)
             examiner.send_signal(signal.SIGTERM)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from hostile_urls.proxy import Proxy
 
-from postbacks.delivery.profile import Profile
-from postbacks.delivery.transfer import Transfer
-from postbacks.delivery.transport import CurlAdapter
-from postbacks.receiver import Answer, Receiver
+from postbacks.devtools.receiver import Answer, Receiver
 from postbacks.settings import Settings
+from postbacks.transport.client import CurlAdapter
+from postbacks.transport.profile import Profile
+from postbacks.transport.transfer import Transfer
 
 SETTINGS = Settings(allowed_networks="127.0.0.0/8,::1/128", connect_timeout_s=0.3)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pycurl
 
-from postbacks.delivery.names import LOOKUPS_MAX
+from postbacks.transport.resolver import LOOKUPS_MAX
 
 
 def test_silent_name_servers_delay_neither_the_loop_nor_other_names(world):

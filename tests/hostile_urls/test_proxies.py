@@ -11,12 +11,12 @@ from hostile_urls.proxy import Proxy
 from toxic.certificates import Authority
 from toxic.receiver import Toxic
 
-from postbacks.delivery.outcomes import Outcome
-from postbacks.delivery.profile import Profile, Tls
-from postbacks.delivery.transfer import Transfer
-from postbacks.delivery.transport import CurlAdapter
-from postbacks.receiver import Receiver
+from postbacks.devtools.receiver import Receiver
 from postbacks.settings import Settings
+from postbacks.transport.client import CurlAdapter
+from postbacks.transport.outcomes import Outcome
+from postbacks.transport.profile import Profile, Tls
+from postbacks.transport.transfer import Transfer
 
 REFUSED_EARLY = [form for form in REFUSED if form.early and form.outcome == "blocked"]
 

@@ -7,11 +7,11 @@ import time
 import pytest
 from hostile_urls.forms import ZONE
 
-from postbacks.delivery.profile import Profile
-from postbacks.delivery.transfer import Transfer
-from postbacks.delivery.transport import CurlAdapter
-from postbacks.receiver import Receiver
+from postbacks.devtools.receiver import Receiver
 from postbacks.settings import Settings
+from postbacks.transport.client import CurlAdapter
+from postbacks.transport.profile import Profile
+from postbacks.transport.transfer import Transfer
 
 GLOBAL, PRIVATE = "8.8.8.8", "10.0.0.1"
 

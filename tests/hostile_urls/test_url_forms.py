@@ -6,8 +6,8 @@ import pycurl
 import pytest
 from hostile_urls.forms import PASSING, REFUSED
 
-from postbacks.delivery.transfer import Slot
 from postbacks.settings import Settings
+from postbacks.transport.transfer import Slot
 
 OPEN = {"allowed_networks": "0.0.0.0/0,::/0", "allowed_ports": "1-65535"}
 

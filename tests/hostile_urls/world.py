@@ -21,13 +21,13 @@ import time
 from pathlib import Path
 from typing import Any, cast
 
-from postbacks.delivery.outcomes import Outcome
-from postbacks.delivery.profile import Profile
-from postbacks.delivery.transfer import Transfer
-from postbacks.delivery.transport import CurlAdapter
 from postbacks.errors import InvalidUrl
 from postbacks.guard import early_refusal
 from postbacks.settings import Settings
+from postbacks.transport.client import CurlAdapter
+from postbacks.transport.outcomes import Outcome
+from postbacks.transport.profile import Profile
+from postbacks.transport.transfer import Transfer
 from postbacks.urls import check_url
 
 #: Where the server listens, on every address of either family.

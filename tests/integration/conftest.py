@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from postbacks.receiver import Answer, Receiver
+from postbacks.devtools.receiver import Answer, Receiver
 
 
 @pytest.fixture

@@ -10,14 +10,14 @@ from events import examples
 from helpers import environment, set_account
 from identities import Identity, authority
 
-from postbacks import keys, send_postback, vault
-from postbacks.accounts import make_account, redis_accounts
+from postbacks import keys, send_postback
+from postbacks.accounts import make_account, redis_accounts, secrets
 from postbacks.cli import main
+from postbacks.devtools.receiver import Answer, Receiver
 from postbacks.errors import InvalidAccount
-from postbacks.receiver import Answer, Receiver
 
 EVENT = examples()["SMS_MO", "N211"]
-KEY = vault.new_key()
+KEY = secrets.new_key()
 
 
 def call(*args, text=""):
@@ -150,7 +150,7 @@ def test_urls_and_headers_may_stand_in_files_or_on_standard_input(acme, tmp_path
     shown = call("account", "set", "acme", "--url", f"@{url}", "--header", "-", text=text)
     assert shown.exit_code == 0, shown.output
     account = redis_accounts().get("acme")
-    assert vault.unseal(account.authorization, "acme", "authorization") == "Bearer hunter2"
+    assert secrets.unseal(account.authorization, "acme", "authorization") == "Bearer hunter2"
     assert set(account.headers) == {"X-Two", "X-Three"}
 
 

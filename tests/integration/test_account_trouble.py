@@ -13,13 +13,13 @@ from click.testing import CliRunner
 from events import examples
 from helpers import Rig, environment, remove_account, set_account
 
-from postbacks import accounts, keys, send_postback, send_postbacks, vault
-from postbacks.accounts import Account, RedisAccounts
+from postbacks import accounts, keys, send_postback, send_postbacks
+from postbacks.accounts import Account, RedisAccounts, secrets
 from postbacks.cli import main
 from postbacks.cli.ledger import reason_words
 from postbacks.delivery.unsent import LOST_BROKER_MS, PUT_OFF_MS
+from postbacks.devtools.receiver import Answer, Receiver
 from postbacks.queue.shares import Shares
-from postbacks.receiver import Answer, Receiver
 from postbacks.tasks import resend
 
 EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
@@ -99,9 +99,9 @@ def test_a_field_of_a_newer_version_does_no_harm(rig):
     ],
 )
 def test_a_command_keeps_the_fields_of_a_newer_version(broker, args):
-    with environment(POSTBACKS_SECRET_KEY=vault.new_key()), closing(broker.client()) as client:
+    with environment(POSTBACKS_SECRET_KEY=secrets.new_key()), closing(broker.client()) as client:
         row = {"name": "acme", "url": "http://127.0.0.1:9999/old", "colour": {"a": [1, None]}, "size": 0}
-        row["secrets"] = [{"value": vault.seal(vault.new_secret(), "acme", "secret")}]
+        row["secrets"] = [{"value": secrets.seal(secrets.new_secret(), "acme", "secret")}]
         client.hset(keys.ACCOUNTS, "acme", json.dumps(row))
         assert CliRunner().invoke(main, args).exit_code == 0
         now = json.loads(client.hget(keys.ACCOUNTS, "acme"))
@@ -111,7 +111,7 @@ def test_a_command_keeps_the_fields_of_a_newer_version(broker, args):
 
 def test_an_account_that_needs_what_this_version_does_not_know_stands_still(rig, caplog):
     """Nothing is sent for it, the log and every command say why; it goes on once nothing unknown is needed."""
-    with Receiver() as receiver, environment(POSTBACKS_SECRET_KEY=vault.new_key()):
+    with Receiver() as receiver, environment(POSTBACKS_SECRET_KEY=secrets.new_key()):
         set_account("acme", url=receiver.url())
         set_account("good", url=receiver.url())
         first = send_postback.delay("acme", EVENT)

@@ -18,12 +18,12 @@ from kombu import compression
 
 from postbacks import accounts, keys, send_postback, send_postbacks, settings
 from postbacks.catalogue import parse_event
+from postbacks.catalogue.xml import render
+from postbacks.devtools.receiver import Receiver
 from postbacks.ledger.ledger import Ledger
 from postbacks.ledger.record import MAX_REASON
 from postbacks.queue.intake import MAX_RAW_BYTES, MAX_WHOLE_BYTES, Intake
 from postbacks.queue.scripts import Scripts
-from postbacks.receiver import Receiver
-from postbacks.xml import render
 
 EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 MMS = {"ORIGIN": "MMS_MO", "CODE": "N401", "FROM": "15552312102", "TO": "86717", "TRACKINGID": "1", "SPID": "0007",

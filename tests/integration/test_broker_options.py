@@ -14,9 +14,9 @@ from helpers import BASE_ENV, BrokerAt, ended, running
 from kombu import Connection
 
 from postbacks import keys
-from postbacks.broker import client_for, kombu_options, kombu_url
-from postbacks.local import EmbeddedBroker
-from postbacks.receiver import Receiver
+from postbacks.broker.client import client_for, kombu_options, kombu_url
+from postbacks.devtools.local import EmbeddedBroker
+from postbacks.devtools.receiver import Receiver
 
 EVENT = json.dumps(examples()["SMS_MO", "N211"])
 PROGRAM = str(Path(sys.executable).with_name("postbacks"))

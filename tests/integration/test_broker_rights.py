@@ -19,13 +19,13 @@ from events import examples
 from helpers import BASE_ENV, ended, environment, eventually, free_port
 
 from postbacks import keys, send_postback, tasks
-from postbacks.broker import client_for
+from postbacks.broker.client import client_for
 from postbacks.cli import main
+from postbacks.devtools.local import CeleryProcess, EmbeddedBroker
+from postbacks.devtools.receiver import Answer, Receiver
 from postbacks.doctor.table import CHECKS
 from postbacks.errors import BrokerUnfit
-from postbacks.local import CeleryProcess, EmbeddedBroker
 from postbacks.monitor import figures
-from postbacks.receiver import Answer, Receiver
 from postbacks.settings import load
 
 PAGE = (Path(__file__).parents[2] / "docs" / "settings.md").read_text()

@@ -17,9 +17,9 @@ from helpers import BASE_ENV, BrokerAt, ended, running
 from identities import Identity
 from kombu import Connection
 
-from postbacks.broker import broker_errors, client_for, kombu_options, kombu_url
+from postbacks.broker.client import broker_errors, client_for, kombu_options, kombu_url
+from postbacks.devtools.receiver import Receiver
 from postbacks.errors import BrokerUnreachable
-from postbacks.receiver import Receiver
 
 PRODUCER = """
 import sys

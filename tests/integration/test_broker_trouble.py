@@ -24,16 +24,16 @@ from kombu import Connection, Queue
 
 from postbacks import keys, send_postback, settings
 from postbacks.app import app
+from postbacks.celeryext.consumer import SteadyConsumer
 from postbacks.cli import main
-from postbacks.consumer import SteadyConsumer
+from postbacks.client.producer import DirectProducer
+from postbacks.devtools.local import EmbeddedBroker, LocalStack
+from postbacks.devtools.receiver import Receiver
 from postbacks.errors import BrokerUnfit
-from postbacks.local import EmbeddedBroker, LocalStack
 from postbacks.monitor.health import judge
 from postbacks.monitor.metrics import SystemCollector
-from postbacks.queue.publish import DirectProducer
-from postbacks.receiver import Receiver
 from postbacks.tasks import deliver
-from postbacks.worker import WakeRequest
+from postbacks.worker.bootsteps import WakeRequest
 
 PRODUCER = """
 import json, sys, uuid

@@ -24,9 +24,9 @@ from postbacks import (
     send_postback,
     send_postbacks,
 )
+from postbacks.devtools.local import CeleryProcess, EmbeddedBroker
+from postbacks.devtools.receiver import Receiver, dead_port
 from postbacks.errors import UnsupportedOption
-from postbacks.local import CeleryProcess, EmbeddedBroker
-from postbacks.receiver import Receiver, dead_port
 
 EVENT = {"ORIGIN": "SMS_MO", "CODE": "N211", "FROM": "15552312102", "TO": "86717", "TEXT": "STOP",
          "RECEIVED": "2013-11-05T05:41:08-05:00"}  # fmt: skip

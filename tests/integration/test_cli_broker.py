@@ -12,8 +12,8 @@ from helpers import environment, set_account
 
 from postbacks import keys
 from postbacks.cli import main
-from postbacks.local import EmbeddedBroker
-from postbacks.receiver import Receiver, dead_port
+from postbacks.devtools.local import EmbeddedBroker
+from postbacks.devtools.receiver import Receiver, dead_port
 
 EVENT = json.dumps(examples()["SMS_MO", "N211"])
 BAD_EVENT = json.dumps({**examples()["SMS_MO", "N211"], "TO": "+49"})

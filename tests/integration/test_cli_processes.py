@@ -20,8 +20,8 @@ from events import examples
 from helpers import eventually
 
 from postbacks.catalogue import parse_event, table
-from postbacks.receiver import Receiver
-from postbacks.xml import render
+from postbacks.catalogue.xml import render
+from postbacks.devtools.receiver import Receiver
 
 POSTBACKS = str(Path(sys.executable).with_name("postbacks"))
 EVENT = examples()["MMS_MO", "N401"]

@@ -15,9 +15,9 @@ from events import examples
 from helpers import ended, eventually, running
 
 from postbacks.catalogue import parse_event
-from postbacks.local import EmbeddedBroker
-from postbacks.receiver import Answer, Receiver, dead_port
-from postbacks.xml import render
+from postbacks.catalogue.xml import render
+from postbacks.devtools.local import EmbeddedBroker
+from postbacks.devtools.receiver import Answer, Receiver, dead_port
 
 POSTBACKS = str(Path(sys.executable).with_name("postbacks"))
 EVENT = examples()["SMS_MO", "N211"]

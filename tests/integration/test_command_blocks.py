@@ -24,7 +24,7 @@ import yaml
 from click.testing import CliRunner
 from command_blocks import ROOT, Block, Machine, blocks_of, examples_of
 
-from postbacks import vault
+from postbacks.accounts import secrets
 from postbacks.cli import main
 
 Check = Callable[[Machine, Block], None]
@@ -375,7 +375,7 @@ def test_the_pages_for_receivers_and_operators_and_every_help_work_as_they_stand
     examples = sorted(examples_of(main), key=late)
     assert CHECKS["help"].keys() <= {block.text for block in examples}
     # As docs/settings.md has it for whoever signs.
-    with machine_with_up(tmp_path, POSTBACKS_SECRET_KEY=vault.new_key()) as machine:
+    with machine_with_up(tmp_path, POSTBACKS_SECRET_KEY=secrets.new_key()) as machine:
         for page in ("docs/receiving.md", "docs/operating.md"):
             run(machine, blocks_of_page(page), CHECKS[page])
         run(machine, blocks_of("postbacks up", printed_without_dev()), CHECKS["postbacks up"])

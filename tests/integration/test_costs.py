@@ -18,8 +18,8 @@ from helpers import Rig, set_account
 
 from benchmarks import worst_cases
 from postbacks import send_postbacks
-from postbacks.local import EmbeddedBroker
-from postbacks.receiver import Receiver
+from postbacks.devtools.local import EmbeddedBroker
+from postbacks.devtools.receiver import Receiver
 
 ACCOUNTS, EACH = 10, 100
 COUNT = ACCOUNTS * EACH

@@ -16,10 +16,10 @@ from kombu.exceptions import OperationalError
 from standardwebhooks import Webhook
 
 from postbacks import send_postbacks
-from postbacks.delivery import process
+from postbacks.devtools.receiver import Answer, Received, Receiver
 from postbacks.ledger.record import Attempt
-from postbacks.receiver import Answer, Received, Receiver
 from postbacks.tasks import decide
+from postbacks.worker import process
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))

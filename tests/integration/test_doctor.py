@@ -14,11 +14,11 @@ from helpers import environment, eventually, running, set_account
 
 from postbacks import keys, send_postback, send_postbacks
 from postbacks.cli import main
-from postbacks.doctor import CHECKS, Doctor, survey
+from postbacks.devtools.local import EmbeddedBroker
+from postbacks.devtools.receiver import Answer, Receiver, dead_port
+from postbacks.doctor import CHECKS, Doctor, audit
 from postbacks.doctor import doctor as rounds
 from postbacks.ledger.record import SCHEMA
-from postbacks.local import EmbeddedBroker
-from postbacks.receiver import Answer, Receiver, dead_port
 
 MT = {"ORIGIN": "SMS_MT", "CODE": "N201", "STATUS": "Message Sent", "TO": "15552312102", "TRACKINGID": "1",
       "SPID": "0007", "TIMESTAMP": "2013-11-05T05:41:08-05:00"}  # fmt: skip
@@ -257,32 +257,32 @@ def keep_unacked(ward):
 
 #: Damage, the check that finds it, words that must be said.
 DAMAGE = [
-    (lose_waiting, survey.NO_PLACE, "its record says waiting in acme/mt, it stands nowhere"),
-    (lose_parked, survey.NO_PLACE, "its record says parked, it stands nowhere"),
-    (lose_done, survey.NO_PLACE, "its record says delivered, it stands nowhere"),
-    (lose_claim, survey.NO_PLACE, "its record says sending, it stands nowhere"),
-    (double_in_lane, survey.TWO_PLACES, "lane acme/mt and lane acme/mt"),
-    (double_parked, survey.TWO_PLACES, "lane acme/mt and parked"),
-    (double_sending, survey.TWO_PLACES, "lane acme/mt and claims loop"),
-    (double_quarantined, survey.TWO_PLACES, "lane acme/mt and quarantine"),
+    (lose_waiting, audit.NO_PLACE, "its record says waiting in acme/mt, it stands nowhere"),
+    (lose_parked, audit.NO_PLACE, "its record says parked, it stands nowhere"),
+    (lose_done, audit.NO_PLACE, "its record says delivered, it stands nowhere"),
+    (lose_claim, audit.NO_PLACE, "its record says sending, it stands nowhere"),
+    (double_in_lane, audit.TWO_PLACES, "lane acme/mt and lane acme/mt"),
+    (double_parked, audit.TWO_PLACES, "lane acme/mt and parked"),
+    (double_sending, audit.TWO_PLACES, "lane acme/mt and claims loop"),
+    (double_quarantined, audit.TWO_PLACES, "lane acme/mt and quarantine"),
     (die, "quarantine", "1 in quarantine"),
     (die_long_ago, "quarantine-old", "one was last sent 16 min"),
-    (misplace, survey.WRONG_PLACE, "its record says parked, it stands in lane acme/mt"),
-    (misplace_lane, survey.WRONG_PLACE, "it stands in lane other/mt"),
-    (delete_record, survey.NO_RECORD, "no record, it stands in lane acme/mt"),
-    (delete_claimed_record, survey.NO_RECORD, "no record, it stands in claims loop"),
-    (strange_state, survey.UNKNOWN_STATE, "levitating"),
-    (half_a_record, survey.UNKNOWN_STATE, "it stands in lane acme/mt"),
+    (misplace, audit.WRONG_PLACE, "its record says parked, it stands in lane acme/mt"),
+    (misplace_lane, audit.WRONG_PLACE, "it stands in lane other/mt"),
+    (delete_record, audit.NO_RECORD, "no record, it stands in lane acme/mt"),
+    (delete_claimed_record, audit.NO_RECORD, "no record, it stands in claims loop"),
+    (strange_state, audit.UNKNOWN_STATE, "levitating"),
+    (half_a_record, audit.UNKNOWN_STATE, "it stands in lane acme/mt"),
     (disown, "claims-ownerless", "loop: 1 postback"),
-    (miscount, survey.PACE, "acme/mt: says 9, 1 in claims"),
-    (miscount_below, survey.PACE, "acme/mt: says -3, 1 in claims"),
-    (miscount_held, survey.PACE, "acme/mt: says 5 held, 0 are"),
-    (count_endpoint, survey.ENDPOINTS, "http://gone:80: says 3, 0 in claims"),
-    (stick, survey.LANES_STUCK, "acme/mt: 2 waiting"),
-    (empty_lane, survey.LANES_EMPTY, "nobody/mt"),
-    (twice_in_turn, survey.LANES_TWICE, "acme/mt"),
-    (backlog_up, survey.BACKLOG, "acme: says 11, 4 counted"),
-    (backlog_gone, survey.BACKLOG, "acme: says 0, 4 counted"),
+    (miscount, audit.PACE, "acme/mt: says 9, 1 in claims"),
+    (miscount_below, audit.PACE, "acme/mt: says -3, 1 in claims"),
+    (miscount_held, audit.PACE, "acme/mt: says 5 held, 0 are"),
+    (count_endpoint, audit.ENDPOINTS, "http://gone:80: says 3, 0 in claims"),
+    (stick, audit.LANES_STUCK, "acme/mt: 2 waiting"),
+    (empty_lane, audit.LANES_EMPTY, "nobody/mt"),
+    (twice_in_turn, audit.LANES_TWICE, "acme/mt"),
+    (backlog_up, audit.BACKLOG, "acme: says 11, 4 counted"),
+    (backlog_gone, audit.BACKLOG, "acme: says 0, 4 counted"),
     (far_lease, "leases-ahead", "claims loop for"),
     (far_intake, "leases-ahead", "the intake for"),
     (intake_left, "intake", "1 message"),
@@ -386,7 +386,7 @@ def test_the_first_line_says_how_far_it_looked(rig):
 
 def test_a_survey_says_what_it_did_not_look_at_though_it_saw_every_record():
     """The time ran out behind the records: the ids in lanes and indexes were not asked for theirs."""
-    done = survey.Survey(records=1_500_000, total=1_500_100, scanned=True, took_s=60.2)
+    done = audit.Survey(records=1_500_000, total=1_500_100, scanned=True, took_s=60.2)
     assert done.complete
     assert done.progress == "all 1,500,000 records in 60 s"
     done.missing = "every place for ids without a record"
@@ -404,7 +404,7 @@ def test_a_long_lane_is_read_to_its_end(rig):
         doctor = doctor_of(rig)
         assert "2,500 waiting" in doctor.examine().facts[2]
         rig.client.rpush(keys.lane(LANE), ids[0])
-        assert list(doctor.examine().found(survey.TWO_PLACES)) == [ids[0]]
+        assert list(doctor.examine().found(audit.TWO_PLACES)) == [ids[0]]
 
 
 # -- the broker -----------------------------------------------------------------------------------
@@ -515,7 +515,7 @@ def test_json_is_one_object_a_check_and_the_exit_code_says_the_worst(ward):
     assert [line["check"] for line in lines] == [check.name for check in CHECKS]
     (found,) = [line for line in lines if line["level"] == "wrong"]
     assert set(found) == {"check", "level", "says", "do", "fixable", "count", "found"}
-    assert (found["check"], found["fixable"], found["count"]) == (survey.NO_PLACE, True, 1)
+    assert (found["check"], found["fixable"], found["count"]) == (audit.NO_PLACE, True, 1)
     shown = call("--fix")
     assert shown.exit_code == 0
     assert f"{ward.parked}" in shown.stdout

@@ -9,10 +9,10 @@ import pytest
 from helpers import Rig, environment, eventually, set_account
 
 from postbacks import keys, send_postbacks
+from postbacks.delivery.pipeline import Exchange
+from postbacks.devtools.receiver import Answer, Receiver
 from postbacks.errors import BrokerError, BrokerUnfit, BrokerUnreachable
-from postbacks.queue.exchange import Exchange
 from postbacks.queue.scripts import Call, commit_call
-from postbacks.receiver import Answer, Receiver
 
 MO = {"ORIGIN": "SMS_MO", "CODE": "N211", "FROM": "15552312102", "TO": "86717", "TEXT": "STOP",
       "RECEIVED": "2013-11-05T05:41:08-05:00"}  # fmt: skip

@@ -18,15 +18,15 @@ from promql import selectors
 
 from postbacks import keys, send_postback, send_postbacks
 from postbacks.cli import main
-from postbacks.delivery.profile import Profiles
-from postbacks.delivery.tally import FIRST_POST_BUCKETS_S, SharedCounts
+from postbacks.client.producer import DirectProducer
+from postbacks.delivery.counters import FIRST_POST_BUCKETS_S, SharedCounts
+from postbacks.delivery.profiles import Profiles
+from postbacks.devtools.receiver import Answer, Receiver, dead_port
 from postbacks.doctor import Doctor
 from postbacks.errors import AccountsUnavailable
 from postbacks.monitor import figures
 from postbacks.monitor.metrics import SystemCollector
-from postbacks.monitor.own import WorkerCollector
-from postbacks.queue.publish import DirectProducer
-from postbacks.receiver import Answer, Receiver, dead_port
+from postbacks.monitor.worker_collector import WorkerCollector
 
 EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 MO, MT = examples()["SMS_MO", "N211"], examples()["SMS_MT", "N202"]

@@ -15,12 +15,12 @@ from postbacks.accounts import Account
 from postbacks.cli import main
 from postbacks.cli.accounts import publish
 from postbacks.delivery.claims import Claimed
-from postbacks.delivery.profile import Profiles
+from postbacks.delivery.profiles import Profiles
+from postbacks.devtools.receiver import Answer, Receiver
 from postbacks.doctor import account_checks, scene
 from postbacks.monitor import figures
 from postbacks.queue import routes
 from postbacks.queue.tick import Tick
-from postbacks.receiver import Answer, Receiver
 from postbacks.tasks import resend
 
 EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
@@ -245,7 +245,7 @@ def test_secrets_that_do_not_open_let_the_account_stand_still_and_the_right_key_
         "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
         "ZmVkY2JhOTg3NjU0MzIxMGZlZGNiYTk4NzY1NDMyMTA=",
     )
-    from postbacks.vault import seal
+    from postbacks.accounts.secrets import seal
 
     with environment(POSTBACKS_SECRET_KEY=one, POSTBACKS_PROFILE_CACHE_S="0"):
         set_account("acme", url=new.url(), secrets=({"value": seal(SECRET, "acme", "secret")},))

@@ -12,11 +12,11 @@ from events import LONG
 from helpers import Rig, check_places, claim, ended, environment, eventually, running, set_account
 
 from postbacks import keys, send_postback, send_postbacks, settings
+from postbacks.devtools.local import EmbeddedBroker
+from postbacks.devtools.receiver import Receiver
 from postbacks.errors import BrokerUnfit
-from postbacks.local import EmbeddedBroker
 from postbacks.queue import memory
 from postbacks.queue.shares import Shares
-from postbacks.receiver import Receiver
 
 EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 

@@ -9,9 +9,9 @@ from helpers import check_places, claim, set_account
 from postbacks import keys, send_postbacks
 from postbacks.delivery.claims import Held, HeldPostbacks
 from postbacks.delivery.unsent import Unsent
+from postbacks.devtools.receiver import Answer, Receiver
 from postbacks.errors import BrokerError
 from postbacks.queue.scripts import Scripts
-from postbacks.receiver import Answer, Receiver
 
 MT = {"ORIGIN": "SMS_MT", "CODE": "N201", "STATUS": "Message Sent", "TO": "15552312102", "TRACKINGID": "1",
       "SPID": "0007", "TIMESTAMP": "2013-11-05T05:41:08-05:00"}  # fmt: skip

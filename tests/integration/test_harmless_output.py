@@ -20,7 +20,7 @@ from helpers import Rig, set_account
 from postbacks import keys, send_postback
 from postbacks.catalogue import SmsReceived
 from postbacks.cli import main
-from postbacks.receiver import Answer, Receiver
+from postbacks.devtools.receiver import Answer, Receiver
 
 POSTBACKS = str(Path(sys.executable).with_name("postbacks"))
 #: The same without what XML forbids and what no UTF-8 has.

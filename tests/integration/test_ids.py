@@ -12,17 +12,17 @@ from helpers import Rig, check_places, environment, set_account
 from postbacks import IdTaken, PostbackDead, keys, send_postback
 from postbacks.app import app
 from postbacks.catalogue import parse_event
+from postbacks.catalogue.xml import render
+from postbacks.celeryext.control import cancel
 from postbacks.cli import main
-from postbacks.control import cancel
+from postbacks.client.producer import DirectProducer
+from postbacks.devtools.receiver import Receiver
+from postbacks.flower_events import events as told
 from postbacks.ledger import states
 from postbacks.ledger.digest import digest_of, fresh_id
 from postbacks.ledger.ledger import Ledger
-from postbacks.queue.publish import DirectProducer
-from postbacks.receiver import Receiver
 from postbacks.settings import load
-from postbacks.taskevents import told
 from postbacks.tasks import resend
-from postbacks.xml import render
 
 ID = "order-18"
 STOP = {"ORIGIN": "SMS_MO", "CODE": "N211", "FROM": "15552312102", "TO": "86717", "TEXT": "STOP",

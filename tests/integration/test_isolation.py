@@ -9,8 +9,8 @@ import pytest
 from helpers import Rig, black_hole, ended, environment, eventually, running, set_account
 
 from postbacks import keys, send_postback, send_postbacks
-from postbacks.delivery import loop, notes
-from postbacks.receiver import Answer, Receiver, dead_port
+from postbacks.delivery import loop, results
+from postbacks.devtools.receiver import Answer, Receiver, dead_port
 
 MT = {"ORIGIN": "SMS_MT", "CODE": "N201", "STATUS": "Message Sent", "TO": "15552312102", "TRACKINGID": "1",
       "SPID": "0007", "TIMESTAMP": "2013-11-05T05:41:08-05:00"}  # fmt: skip
@@ -102,14 +102,14 @@ def test_a_dead_endpoint_costs_its_held_postbacks_one_connection_together(broker
 def test_failures_of_many_accounts_at_once_are_noted_as_fast_as_they_come(broker, monkeypatch):
     """What has failed and is not noted stays few: it fills the memory, and its countdown has not begun."""
     lanes, each, batch = 60, 10, 20
-    monkeypatch.setattr(notes, "NOTE_BATCH", batch)
-    add, unnoted = notes.Notes.add, []
+    monkeypatch.setattr(results, "NOTE_BATCH", batch)
+    add, unnoted = results.Notes.add, []
 
     def added(self, *args):
         add(self, *args)
         unnoted.append(batch - self.room())
 
-    monkeypatch.setattr(notes.Notes, "add", added)
+    monkeypatch.setattr(results.Notes, "add", added)
     rig = Rig(broker)
     with dead_port() as port:
         for number in range(lanes):

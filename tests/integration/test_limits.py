@@ -13,12 +13,12 @@ from helpers import Rig, check_places, environment, set_account
 
 from postbacks import keys, send_postback, send_postbacks, settings
 from postbacks.cli import main
+from postbacks.devtools.receiver import Answer, Receiver
 from postbacks.doctor import account_checks, scene
 from postbacks.errors import IdTaken
 from postbacks.ledger.record import STUB_BYTES
 from postbacks.queue import memory, shares, tick
 from postbacks.queue.scripts import source
-from postbacks.receiver import Answer, Receiver
 
 MT = {"ORIGIN": "SMS_MT", "CODE": "N201", "STATUS": "Message Sent", "TO": "15552312102", "TRACKINGID": "1",
       "SPID": "0007", "TIMESTAMP": "2013-11-05T05:41:08-05:00"}  # fmt: skip

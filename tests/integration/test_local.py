@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import redis
 
+from postbacks.devtools.local import CeleryProcess, EmbeddedBroker, LocalStack
+from postbacks.devtools.valkey import server_binary
 from postbacks.errors import BrokerError, PostbacksError
-from postbacks.local import CeleryProcess, EmbeddedBroker, LocalStack
-from postbacks.valkey import server_binary
 
 #: A throw-away Celery application, so that these tests need nothing of ours but the module under test.
 APP = """
@@ -262,7 +262,7 @@ def test_nothing_outlives_a_killed_parent(tmp_path):
     """When the process that started a broker is killed with SIGKILL, the broker goes too."""
     code = """if True:
         import pathlib, time
-        from postbacks.local import EmbeddedBroker
+        from postbacks.devtools.local import EmbeddedBroker
         broker = EmbeddedBroker(pathlib.Path("data"))
         broker.start()
         print(broker.pid, flush=True)

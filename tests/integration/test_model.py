@@ -23,12 +23,12 @@ from hypothesis.stateful import (
 
 from postbacks import keys
 from postbacks.accounts import Account
-from postbacks.doctor import moves, survey
+from postbacks.devtools.local import EmbeddedBroker
+from postbacks.doctor import audit, scripts
 from postbacks.ledger.digest import fresh_id
 from postbacks.ledger.ledger import Ledger
 from postbacks.ledger.record import OVERHEAD_BYTES, SCHEMA, STUB_BYTES
 from postbacks.ledger.states import ACCEPTED, BACKLOG_FULL, ID_TAKEN, KNOWN, REVOKED, STUB
-from postbacks.local import EmbeddedBroker
 from postbacks.queue.routes import row_of
 from postbacks.queue.scripts import ALONE_DEATHS_MAX, ALONE_LAPSES_MAX, FEW, Scripts, claim_call
 from postbacks.queue.shares import Shares
@@ -809,13 +809,13 @@ class Moves(RuleBasedStateMachine):
 
     def all_in_their_places(self) -> None:
         """The doctor finds nothing, and the model agrees about every postback."""
-        found = survey.look_again(self.scripts, survey.survey(self.scripts, 60))
+        found = audit.look_again(self.scripts, audit.survey(self.scripts, 60))
         faults = {name: dict(faults) for name, faults in found.faults.items() if faults}
-        faults.pop(survey.LANES_EMPTY, None)  # revoked: the next claim drops the lane
+        faults.pop(audit.LANES_EMPTY, None)  # revoked: the next claim drops the lane
         assert faults == {}
         names = {"claimed": "sending", "held": "sending", "quarantine": "waiting", "left": "cancelled"}
         expected = {one.id: names.get(one.place, one.place) for one in self.known.values()}
-        places = {place.id: place for place in moves.places(self.scripts, dict.fromkeys(self.known, ()))}
+        places = {place.id: place for place in scripts.places(self.scripts, dict.fromkeys(self.known, ()))}
         assert {one: place.state for one, place in places.items()} == expected
         lost = {one for one in (keys.record(one) for one in self.known) if not self.client.exists(one)}
         assert not lost
@@ -870,7 +870,7 @@ class Moves(RuleBasedStateMachine):
     def lanes_that_may_be_claimed_from_are_in_turn(self) -> None:
         """No lane is ever stuck, and none has more claims than the most its limit ever was."""
         lanes = {one.lane for one in self.known.values()}
-        for lane in moves.lanes(self.scripts, sorted(lanes)):
+        for lane in scripts.lanes(self.scripts, sorted(lanes)):
             assert lane.claimed == lane.counted >= 0
             assert lane.held == lane.held_counted
             if lane.waiting and lane.claimable:

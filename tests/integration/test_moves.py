@@ -10,9 +10,9 @@ from helpers import Rig, check_places, claim, environment, set_account
 
 from benchmarks import fill
 from postbacks import accounts, keys, send_postback, send_postbacks
+from postbacks.devtools.receiver import Answer, Receiver, dead_port
 from postbacks.queue.shares import Shares
 from postbacks.queue.tick import Tick
-from postbacks.receiver import Answer, Receiver, dead_port
 
 MT = {"ORIGIN": "SMS_MT", "CODE": "N201", "STATUS": "Message Sent", "TO": "15552312102", "TRACKINGID": "1",
       "SPID": "0007", "TIMESTAMP": "2013-11-05T05:41:08-05:00"}  # fmt: skip

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from helpers import BASE_ENV, ended, running, set_account
 
-from postbacks.local import CeleryProcess
-from postbacks.receiver import Receiver
+from postbacks.devtools.local import CeleryProcess
+from postbacks.devtools.receiver import Receiver
 
 EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 

@@ -11,8 +11,8 @@ from helpers import ended, eventually, running, set_account
 
 from postbacks import keys, send_postback, send_postbacks
 from postbacks.cli import main
+from postbacks.devtools.receiver import Answer, Received, Receiver
 from postbacks.ledger.ledger import Ledger
-from postbacks.receiver import Answer, Received, Receiver
 
 MT = {"ORIGIN": "SMS_MT", "CODE": "N201", "STATUS": "Message Sent", "TO": "15552312102", "TRACKINGID": "1",
       "SPID": "0007", "TIMESTAMP": "2013-11-05T05:41:08-05:00"}  # fmt: skip

@@ -14,10 +14,11 @@ from click.testing import CliRunner
 from events import examples
 from helpers import black_hole, environment, set_account
 
-from postbacks import keys, vault
+from postbacks import keys
+from postbacks.accounts import secrets
 from postbacks.catalogue import parse_event
 from postbacks.cli import main
-from postbacks.receiver import Answer, Receiver, dead_port
+from postbacks.devtools.receiver import Answer, Receiver, dead_port
 
 #: What the answers' limit is in these tests; ping waits three times as long.
 LIMIT_S = "0.4"
@@ -120,7 +121,7 @@ def test_a_ping_is_one_true_postback_that_says_it_is_a_test(broker):
 
 
 def test_a_ping_of_an_account_is_sent_as_its_postbacks_are(broker):
-    key = vault.new_key()
+    key = secrets.new_key()
     with Receiver() as receiver, environment(POSTBACKS_SECRET_KEY=key):
         set_account(
             "acme", url=receiver.url("/all"), mo_url=receiver.url("/mo"), headers={"X-Team": "messaging"}
@@ -188,9 +189,9 @@ def test_a_secret_that_cannot_be_opened_is_2_and_sends_nothing(broker):
     del broker
     with Receiver() as receiver:
         set_account("acme", url=receiver.url())
-        with environment(POSTBACKS_SECRET_KEY=vault.new_key()):
+        with environment(POSTBACKS_SECRET_KEY=secrets.new_key()):
             CliRunner().invoke(main, ["account", "secret", "rotate", "acme"])
-        shown = call("acme", POSTBACKS_SECRET_KEY=vault.new_key())
+        shown = call("acme", POSTBACKS_SECRET_KEY=secrets.new_key())
         assert receiver.received == []
     assert shown.exit_code == 2
     assert "POSTBACKS_SECRET_KEY does not open" in shown.stderr

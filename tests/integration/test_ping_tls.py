@@ -18,12 +18,13 @@ from helpers import environment, set_account
 from identities import Identity, authority
 
 from postbacks.cli import main
-from postbacks.delivery.advice import advise
-from postbacks.delivery.outcomes import Outcome
-from postbacks.delivery.ping import Certificate, Observation, observe
-from postbacks.delivery.profile import Profile, Tls
-from postbacks.receiver import Answer, Receiver
+from postbacks.devtools.receiver import Answer, Receiver
+from postbacks.ping.diagnose import advise
+from postbacks.ping.observe import observe
 from postbacks.settings import load
+from postbacks.transport.outcomes import Outcome
+from postbacks.transport.probe import Certificate, Observation
+from postbacks.transport.profile import Profile, Tls
 
 #: What the limits are in these tests; ping waits three times as long.
 LIMIT_S = "0.4"

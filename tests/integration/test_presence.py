@@ -16,13 +16,13 @@ from helpers import eventually, running
 from test_watching import page, samples
 
 from postbacks import keys, settings
+from postbacks.broker.sign_of_life import KEPT_S, SignOfLife
 from postbacks.cli import main
 from postbacks.doctor import doctor as rounds
 from postbacks.monitor.health import judge
 from postbacks.monitor.metrics import SystemCollector
 from postbacks.monitor.presence import Presence, find_present
 from postbacks.monitor.server import MonitorServer
-from postbacks.monitor.sign import KEPT_S, SignOfLife
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "prometheus"
 RULES = [

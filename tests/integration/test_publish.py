@@ -15,8 +15,8 @@ from helpers import BASE_ENV, Rig, set_account
 
 from postbacks import keys, send_postback, send_postbacks
 from postbacks.app import app
-from postbacks.queue.envelope import new_id
-from postbacks.receiver import Receiver
+from postbacks.client.message_template import new_id
+from postbacks.devtools.receiver import Receiver
 from postbacks.tasks import PostbackTask
 
 EVENT = {

@@ -13,11 +13,12 @@ from click.testing import CliRunner
 from events import examples
 from helpers import environment, set_account
 
-from postbacks import send_postback, vault
+from postbacks import send_postback
+from postbacks.accounts import secrets
 from postbacks.catalogue import parse_event
+from postbacks.catalogue.xml import render
 from postbacks.cli import main
-from postbacks.receiver import Receiver
-from postbacks.xml import render
+from postbacks.devtools.receiver import Receiver
 
 PAGE = (Path(__file__).parents[2] / "docs" / "receiving.md").read_text()
 EVENT = examples()["SMS_MO", "N211"]
@@ -56,7 +57,7 @@ def node_says(headers, body, secret):
 
 @pytest.mark.parametrize("says", [python_says, node_says])
 def test_the_examples_know_ours_from_others(rig, says):
-    with Receiver() as receiver, environment(POSTBACKS_SECRET_KEY=vault.new_key()):
+    with Receiver() as receiver, environment(POSTBACKS_SECRET_KEY=secrets.new_key()):
         set_account("acme", url=receiver.url())
         old, new = (
             CliRunner().invoke(main, ["account", "secret", "rotate", "acme"]).stdout.strip() for _ in range(2)
@@ -68,7 +69,7 @@ def test_the_examples_know_ours_from_others(rig, says):
     headers, body = received.headers, received.body
     assert says(headers, body, old)
     assert says(headers, body, new)
-    assert not says(headers, body, vault.new_secret())
+    assert not says(headers, body, secrets.new_secret())
     assert not says(headers, body + b" ", new)
     assert not says({**headers, "webhook-timestamp": "1383648069"}, body, new)
     assert not says({**headers, "webhook-signature": "v1,AAAA v2,x nonsense"}, body, new)
@@ -78,7 +79,7 @@ def test_the_examples_know_ours_from_others(rig, says):
 def test_the_document_and_the_headers_of_the_page_are_what_is_sent(rig):
     document = render(parse_event(EVENT))
     assert block("xml").rstrip("\n").encode() == document
-    with Receiver() as receiver, environment(POSTBACKS_SECRET_KEY=vault.new_key()):
+    with Receiver() as receiver, environment(POSTBACKS_SECRET_KEY=secrets.new_key()):
         set_account("acme", url=receiver.url())
         CliRunner().invoke(main, ["account", "secret", "rotate", "acme"])
         send_postback.delay("acme", EVENT)

@@ -7,7 +7,7 @@ from celery.exceptions import TaskRevokedError
 from helpers import environment, set_account
 
 from postbacks import PostbackDead, PostbackFailed, resend, send_postback
-from postbacks.receiver import Answer, Receiver
+from postbacks.devtools.receiver import Answer, Receiver
 
 EVENT = {"ORIGIN": "SMS_MO", "CODE": "N211", "FROM": "15552312102", "TO": "86717", "TEXT": "STOP",
          "RECEIVED": "2013-11-05T05:41:08-05:00"}  # fmt: skip

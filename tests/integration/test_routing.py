@@ -14,13 +14,13 @@ from postbacks import (
     PostbackFailed,
     PostbackSkipped,
     keys,
-    routing,
     send_postback,
     send_postbacks,
 )
+from postbacks.accounts import routing
 from postbacks.cli import main
+from postbacks.devtools.receiver import dead_port
 from postbacks.errors import BrokerUnreachable
-from postbacks.receiver import dead_port
 
 SUB = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 MO = {"ORIGIN": "SMS_MO", "CODE": "N211", "FROM": "15552312102", "TO": "86717", "TEXT": "STOP",

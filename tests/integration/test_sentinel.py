@@ -14,8 +14,9 @@ import pytest
 from click.testing import CliRunner
 from helpers import environment
 
-from postbacks import keys, send_postback, send_postbacks, sentinel
-from postbacks.broker import check, client
+from postbacks import keys, send_postback, send_postbacks
+from postbacks.broker import sentinel
+from postbacks.broker.client import check, client
 from postbacks.cli import main
 from postbacks.errors import BrokerUnreachable, NotReplicated
 

@@ -10,11 +10,11 @@ import pytest
 from helpers import environment, eventually, set_account
 from wire import Wire
 
-from postbacks import keys, send_postback, send_postbacks, taskevents
+from postbacks import flower_events, keys, send_postback, send_postbacks
 from postbacks.app import app
-from postbacks.control import cancel
-from postbacks.delivery.outcomes import OUTCOMES
-from postbacks.receiver import Answer, Receiver
+from postbacks.celeryext.control import cancel
+from postbacks.devtools.receiver import Answer, Receiver
+from postbacks.transport.outcomes import OUTCOMES
 
 EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 
@@ -22,12 +22,12 @@ EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID":
 @pytest.fixture
 def events_on(rig) -> Iterator[None]:
     """Events of this process, as if it were a worker."""
-    taskevents.set_up("worker@here", "postbacks.events", OUTCOMES)
-    taskevents.switch(True)
-    taskevents.announce()
+    flower_events.set_up("worker@here", "postbacks.events", OUTCOMES)
+    flower_events.switch(True)
+    flower_events.announce()
     yield
-    taskevents.flush()
-    taskevents.switch(False)
+    flower_events.flush()
+    flower_events.switch(False)
 
 
 def test_above_the_limit_every_failure_is_told_and_of_the_rest_a_share_from_first_to_last(
@@ -38,7 +38,7 @@ def test_above_the_limit_every_failure_is_told_and_of_the_rest_a_share_from_firs
     with (
         environment(POSTBACKS_EVENTS_PER_S="80"),
         Receiver(lambda post: Answer(503 if "bad" in post.path else 200), keep=False) as receiver,
-        caplog.at_level(logging.INFO, "postbacks.taskevents.sink"),
+        caplog.at_level(logging.INFO, "postbacks.flower_events.publisher"),
     ):
         good = [f"good-{number}" for number in range(4)]
         for name in (*good, "bad"):
@@ -48,7 +48,7 @@ def test_above_the_limit_every_failure_is_told_and_of_the_rest_a_share_from_firs
         while rig.tick().more:
             pass
         rig.deliver()
-        taskevents.flush()
+        flower_events.flush()
         eventually(lambda: all(wire.kinds(one)[-1:] == ["retried"] for one in failed), what="every failure")
         whole = {(), ("received", "started", "succeeded")}
         told = eventually(
@@ -89,7 +89,7 @@ def test_one_that_is_cancelled_while_it_is_held_or_open_is_told_of_as_revoked(br
         ids += send_postbacks("acme", [EVENT] * 3)
         rig.tick()
         rig.deliver()
-        taskevents.flush()
+        flower_events.flush()
         wire.wait(ids[0], "received", "started", "revoked")
         for one in ids[1:]:
             wire.wait(one, "received", "revoked")
@@ -98,7 +98,7 @@ def test_one_that_is_cancelled_while_it_is_held_or_open_is_told_of_as_revoked(br
 
 def test_a_broker_that_takes_no_events_stops_and_slows_nothing(broker, rig, events_on):
     """PUBLISH fails: postbacks are accepted, delivered and cancelled; what was not told is counted."""
-    before = taskevents.counts()["dropped"]
+    before = flower_events.counts()["dropped"]
     app.conf.task_send_sent_event = True
     with Receiver() as receiver, broker.client() as client:
         set_account("acme", url=receiver.url())
@@ -109,9 +109,11 @@ def test_a_broker_that_takes_no_events_stops_and_slows_nothing(broker, rig, even
             rig.tick()
             assert cancel(parked) == "cancelled"
             rig.deliver()
-            taskevents.flush()
+            flower_events.flush()
             assert {rig.record(one).state for one in ids} == {"delivered"}
-            eventually(lambda: taskevents.counts()["dropped"] > before, what="dropped events being counted")
+            eventually(
+                lambda: flower_events.counts()["dropped"] > before, what="dropped events being counted"
+            )
         finally:
             app.conf.task_send_sent_event = False
             client.execute_command("ACL", "SETUSER", "default", "+publish")

@@ -12,8 +12,8 @@ from helpers import Rig, environment, eventually, running, set_account
 from postbacks import keys, send_postback, url_policy
 from postbacks.accounts import redis_accounts
 from postbacks.cli import main
-from postbacks.receiver import Receiver, dead_port
-from postbacks.worker import UrlPolicy
+from postbacks.devtools.receiver import Receiver, dead_port
+from postbacks.worker.bootsteps import UrlPolicy
 
 NOTHING = {"POSTBACKS_ALLOWED_NETWORKS": ""}
 EVENT = examples()["SMS_MO", "N211"]

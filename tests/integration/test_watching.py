@@ -22,15 +22,15 @@ from helpers import BASE_ENV, Rig, dripping, ended, environment, eventually, fre
 from prometheus_client.parser import text_string_to_metric_families
 
 from postbacks import keys, send_postback, send_postbacks, settings
+from postbacks.broker.sign_of_life import SignOfLife
 from postbacks.cli import main
+from postbacks.devtools.local import EmbeddedBroker
+from postbacks.devtools.receiver import Answer, Receiver, dead_port
 from postbacks.errors import NotReplicated
-from postbacks.local import EmbeddedBroker
 from postbacks.monitor import figures
 from postbacks.monitor.health import judge
 from postbacks.monitor.metrics import SystemCollector
 from postbacks.monitor.server import MonitorServer
-from postbacks.monitor.sign import SignOfLife
-from postbacks.receiver import Answer, Receiver, dead_port
 from postbacks.version import VERSION
 
 DOCS = (Path(__file__).parents[2] / "docs" / "monitoring.md").read_text()

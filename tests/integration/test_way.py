@@ -14,9 +14,9 @@ from helpers import ended, eventually, running, set_account
 from postbacks import PostbackDead, send_postback, send_postbacks
 from postbacks.app import app
 from postbacks.catalogue import parse_event
+from postbacks.catalogue.xml import render
+from postbacks.devtools.receiver import Answer, Received, Receiver, dead_port
 from postbacks.ledger.ledger import Ledger
-from postbacks.receiver import Answer, Received, Receiver, dead_port
-from postbacks.xml import render
 
 EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 POOLS = ("threads", "prefork")
@@ -224,7 +224,7 @@ def test_a_worker_that_is_given_the_queue_itself_sends_through_the_same_code(bro
     """-Q postbacks by mistake: the postback is accepted, kept and delivered all the same."""
     from helpers import BASE_ENV
 
-    from postbacks.local import CeleryProcess
+    from postbacks.devtools.local import CeleryProcess
 
     with Receiver() as receiver:
         set_account("acme", url=receiver.url())

@@ -22,10 +22,10 @@ from celery.canvas import StampingVisitor, maybe_signature
 from helpers import check_places, ended, eventually, running, set_account
 
 from postbacks import InvalidEvent, SmsReceived, keys, send_postback, send_postbacks
+from postbacks.devtools.receiver import Receiver
 from postbacks.errors import UnsupportedOption
 from postbacks.ledger.ledger import Ledger
 from postbacks.queue.intake import MAX_RAW_BYTES
-from postbacks.receiver import Receiver
 
 EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 BAD = EVENT | {"MOBILE": "+1"}

@@ -16,9 +16,9 @@ from helpers import BASE_ENV, ended, eventually, running, set_account
 
 from postbacks import send_postback, send_postbacks
 from postbacks.app import app
+from postbacks.devtools.local import CeleryProcess, EmbeddedBroker
+from postbacks.devtools.receiver import Answer, Receiver, dead_port
 from postbacks.ledger.ledger import Ledger
-from postbacks.local import CeleryProcess, EmbeddedBroker
-from postbacks.receiver import Answer, Receiver, dead_port
 
 EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 QUIET = ("--without-mingle", "--without-gossip", "--loglevel=INFO")

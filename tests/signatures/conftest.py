@@ -7,7 +7,7 @@ from helpers import environment, set_account
 from signing import EVENT, KEY
 
 from postbacks import send_postback
-from postbacks.receiver import Receiver
+from postbacks.devtools.receiver import Receiver
 
 
 @pytest.fixture(autouse=True)

@@ -9,11 +9,11 @@ import pytest
 from helpers import environment, set_account
 from signing import EVENT, KEY, call
 
-from postbacks import keys, send_postback, vault
-from postbacks.accounts import make_account, redis_accounts
-from postbacks.delivery.profile import Profile
+from postbacks import keys, send_postback
+from postbacks.accounts import make_account, redis_accounts, secrets
 from postbacks.errors import InvalidAccount
 from postbacks.settings import load
+from postbacks.transport.profile import Profile
 
 TOKEN = "Bearer hunter2.hunter2"
 HEADER = ("--header", f"Authorization: {TOKEN}")
@@ -29,7 +29,7 @@ def test_an_authorization_header_is_sent_with_each_post_and_sealed_in_the_store(
     """Whatever its scheme; other settings leave it as it is, and an empty one takes it off."""
     assert call("account", "set", "acme", "--header", f"authorization: {value}").exit_code == 0
     assert (acme().headers["authorization"], acme().headers["authorization"]) == (value, value)
-    assert vault.is_sealed(sealed())
+    assert secrets.is_sealed(sealed())
     assert value not in rig.client.hget(keys.ACCOUNTS, "acme").decode()
     assert call("account", "set", "acme", "--rate", "1000/s", "--header", "X-Team: one").exit_code == 0
     assert (acme().headers["authorization"], acme().headers["x-team"]) == (value, "one")
@@ -100,7 +100,7 @@ def test_a_url_with_a_user_is_refused_while_the_account_has_the_header(acme):
     call("account", "set", "acme", *HEADER)
     shown = call("account", "set", "acme", "--mo-url", "https://user:pw@host.example/")
     assert (shown.exit_code, "'Authorization:' takes the header off" in shown.stderr) == (2, True)
-    assert vault.unseal(sealed(), "acme", "authorization") == TOKEN
+    assert secrets.unseal(sealed(), "acme", "authorization") == TOKEN
     assert acme() is not None
     both = ("--header", "Authorization:", "--url", "https://user:pw@host.example/")
     assert call("account", "set", "acme", *both).exit_code == 0
@@ -125,7 +125,7 @@ def test_with_a_wrong_key_nothing_is_sent_without_it(rig, acme, receiver, caplog
     set_account("neighbour", url=receiver.url("/neighbour"))
     one, other = send_postback.delay("acme", EVENT).id, send_postback.delay("neighbour", EVENT).id
     rig.tick()
-    with environment(POSTBACKS_SECRET_KEY=vault.new_key()), caplog.at_level(logging.ERROR):
+    with environment(POSTBACKS_SECRET_KEY=secrets.new_key()), caplog.at_level(logging.ERROR):
         rig.deliver()
     assert list(receiver.by_id()) == [other]
     assert (rig.record(one).state, rig.record(one).attempts) == ("waiting", ())
@@ -149,14 +149,14 @@ def test_without_a_key_it_cannot_be_set(acme, key):
 def test_it_is_sealed_anew_with_the_secrets(acme):
     del acme
     call("account", "set", "acme", *HEADER)
-    fresh = vault.new_key()
+    fresh = secrets.new_key()
     with environment(POSTBACKS_SECRET_KEY=f"{fresh},{KEY}"):
         shown = call("account", "secret", "reseal")
     assert shown.stderr == (
         "Sealed anew with the first key: 0 secrets, 0 client keys and 1 Authorization headers.\n"
     )
     with environment(POSTBACKS_SECRET_KEY=fresh):
-        assert vault.unseal(sealed(), "acme", "authorization") == TOKEN
+        assert secrets.unseal(sealed(), "acme", "authorization") == TOKEN
 
 
 def test_an_application_gives_it_as_a_field_and_not_among_the_headers(rig, acme):

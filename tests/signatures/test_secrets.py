@@ -13,9 +13,10 @@ from helpers import environment, set_account
 from identities import Identity, authority
 from signing import EVENT, KEY, call, rotate, signatures
 
-from postbacks import keys, send_postback, vault
+from postbacks import keys, send_postback
 from postbacks.accounts import Account, redis_accounts
-from postbacks.receiver import Receiver
+from postbacks.accounts import secrets as vault
+from postbacks.devtools.receiver import Receiver
 
 NEXT_KEY = vault.new_key()
 

@@ -14,11 +14,11 @@ from helpers import environment, set_account
 from signing import EVENT, call, rotate, signatures
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from postbacks import send_postback, vault
-from postbacks.accounts import redis_accounts
+from postbacks import send_postback
+from postbacks.accounts import redis_accounts, secrets
 from postbacks.catalogue import parse_event
-from postbacks.receiver import Answer, Receiver
-from postbacks.xml import render
+from postbacks.catalogue.xml import render
+from postbacks.devtools.receiver import Answer, Receiver
 
 DOCUMENT = render(parse_event(EVENT))
 
@@ -95,7 +95,7 @@ def test_a_signed_postback_is_proven_by_independent_implementations(acme):
     assert received.headers["webhook-id"] == received.postback_id
     assert signatures(received) == 1
     assert proven(received, secret)
-    assert not proven(received, vault.new_secret())
+    assert not proven(received, secrets.new_secret())
 
 
 def test_a_postback_that_was_touched_is_proven_by_nobody(acme):

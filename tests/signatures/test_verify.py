@@ -10,7 +10,7 @@ import pytest
 from signing import call, rotate
 from standardwebhooks import Webhook
 
-from postbacks import vault
+from postbacks.accounts import secrets
 
 
 def raw(received, *, end="\r\n", **changes):
@@ -38,7 +38,7 @@ def test_verify_finds_a_request_ours_in_every_form_that_it_comes_in(acme, tmp_pa
         ((), raw(received) + b"\n"),  # an editor's; the head says how long the body is
         (("--headers", str(head)), received.body),
         ((), f"{line}\n{line}\n"),
-        (("--secret", vault.new_secret()), raw(received)),
+        (("--secret", secrets.new_secret()), raw(received)),
     ]:
         shown = call("verify", "--secret", secret, *args, text=text)
         assert shown.exit_code == 0, shown.output
@@ -77,7 +77,7 @@ def test_verify_says_what_is_wrong(acme):
         plain_text = call("verify", "--secret", secret, text=text)
         assert plain_text.exit_code == 1
         assert f"not proven: {said['detail']}" in plain_text.stdout
-    shown = checked(received, vault.new_secret())
+    shown = checked(received, secrets.new_secret())
     assert json.loads(shown.stdout)["reason"] == "mismatch"
 
 

@@ -9,8 +9,8 @@ from helpers import check_places, eventually, running, set_account
 from worlds import EVENT
 
 from postbacks import keys, send_postbacks
+from postbacks.devtools.receiver import Answer, Receiver, _Connection
 from postbacks.ledger.ledger import Ledger
-from postbacks.receiver import Answer, Receiver, _Connection
 
 ACCOUNTS, BATCH, EVERY_S = 20, 25, 0.05  # 500/s
 

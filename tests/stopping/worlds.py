@@ -13,13 +13,13 @@ from helpers import BASE_ENV, environment, set_account
 from kombu import Connection
 
 from postbacks import accounts, keys, settings
-from postbacks.broker import client_for
+from postbacks.broker.client import client_for
+from postbacks.devtools.local import CeleryProcess, EmbeddedBroker
+from postbacks.devtools.receiver import Answer, Received, Receiver
 from postbacks.ledger.ledger import Ledger
 from postbacks.ledger.record import Record
-from postbacks.local import CeleryProcess, EmbeddedBroker
 from postbacks.queue.scripts import Scripts
 from postbacks.queue.tick import Tick
-from postbacks.receiver import Answer, Received, Receiver
 from postbacks.tasks import deliver, dispatch, send_postbacks
 
 EVENT = {"ORIGIN": "SUB", "CODE": "N302", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}

@@ -23,7 +23,7 @@ class Certificates(NamedTuple):
 
 
 class ToxicProcess:
-    """``receiver.py`` as a process."""
+    """``devtools/receiver.py`` as a process."""
 
     def __init__(self, certificates: Certificates, tls: dict[str, dict[str, str]]) -> None:
         self.certificates = certificates

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import pytest
 from helpers import eventually
 
-from postbacks.delivery import acks
-from postbacks.delivery.acks import AckWatch, Ending
+from postbacks.transport import acks
+from postbacks.transport.acks import AckWatch, Ending
 
 Pair = tuple[socket.socket, socket.socket]
 

@@ -11,11 +11,11 @@ from contextlib import suppress
 from helpers import eventually
 from identities import Identity
 
-from postbacks.delivery.kept import Kept
-from postbacks.delivery.profile import Profile, Tls
-from postbacks.delivery.transfer import Transfer
-from postbacks.delivery.transport import CurlAdapter
 from postbacks.settings import Settings
+from postbacks.transport.client import CurlAdapter
+from postbacks.transport.connections import Kept
+from postbacks.transport.profile import Profile, Tls
+from postbacks.transport.transfer import Transfer
 
 SETTINGS = Settings(allowed_networks="127.0.0.0/8", connect_timeout_s=2, answer_timeout_s=2)
 

@@ -15,11 +15,11 @@ from functools import partial
 
 from helpers import eventually
 
-from postbacks.delivery.outcomes import OUTCOMES, Outcome
-from postbacks.delivery.profile import Profile
-from postbacks.delivery.transfer import Transfer
-from postbacks.delivery.transport import CurlAdapter
 from postbacks.settings import Settings
+from postbacks.transport.client import CurlAdapter
+from postbacks.transport.outcomes import OUTCOMES, Outcome
+from postbacks.transport.profile import Profile
+from postbacks.transport.transfer import Transfer
 
 COUNT = 10_000
 AT_ONCE = 200

@@ -17,13 +17,13 @@ from helpers import set_account
 from toxic.test_kept_connections import NO, OK, Listener
 
 from postbacks import send_postback
-from postbacks.delivery.answer import MISREAD, Misread, excerpt_of
-from postbacks.delivery.outcomes import Outcome
-from postbacks.delivery.profile import Profile
-from postbacks.delivery.transfer import Transfer
-from postbacks.delivery.transport import CurlAdapter
-from postbacks.delivery.verdict import _HEADER_PHRASES
 from postbacks.settings import Settings
+from postbacks.transport.answer import MISREAD, Misread, excerpt_of
+from postbacks.transport.classify import _HEADER_PHRASES
+from postbacks.transport.client import CurlAdapter
+from postbacks.transport.outcomes import Outcome
+from postbacks.transport.profile import Profile
+from postbacks.transport.transfer import Transfer
 
 #: Long enough that nothing here comes near it by itself.
 ANSWER_S = 8

@@ -16,11 +16,11 @@ from helpers import Rig, eventually, set_account
 from toxic.certificates import Authority
 
 from postbacks import send_postback
-from postbacks.delivery import acks
-from postbacks.delivery.profile import Profile, Tls
-from postbacks.delivery.transfer import Transfer
-from postbacks.delivery.transport import CurlAdapter
 from postbacks.settings import Settings
+from postbacks.transport import acks
+from postbacks.transport.client import CurlAdapter
+from postbacks.transport.profile import Profile, Tls
+from postbacks.transport.transfer import Transfer
 
 EVENT = {"ORIGIN": "SMS_MO", "CODE": "N211", "FROM": "15552312102", "TO": "86717", "TEXT": "x" * 60_000,
          "RECEIVED": "2013-11-05T05:41:08-05:00"}  # fmt: skip

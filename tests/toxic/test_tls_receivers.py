@@ -16,12 +16,12 @@ import pytest
 from toxic.certificates import Authority
 from toxic.conftest import ToxicProcess
 
-from postbacks.delivery.outcomes import Outcome
-from postbacks.delivery.profile import Profile, Tls
-from postbacks.delivery.transfer import Slot, Transfer
-from postbacks.delivery.transport import CurlAdapter
-from postbacks.delivery.trust import system_trust_store
 from postbacks.settings import Settings
+from postbacks.transport.client import CurlAdapter
+from postbacks.transport.outcomes import Outcome
+from postbacks.transport.profile import Profile, Tls
+from postbacks.transport.transfer import Slot, Transfer
+from postbacks.transport.trust import system_trust_store
 
 SETTINGS = Settings(allowed_networks="127.0.0.0/8", connect_timeout_s=2, answer_timeout_s=2)
 WRONG_PIN = "sha256//" + "A" * 43 + "="

@@ -14,11 +14,11 @@ import pytest
 from toxic.conftest import ToxicProcess
 from toxic.receiver import AT_ONCE, PATHS
 
-from postbacks.delivery.outcomes import Outcome
-from postbacks.delivery.profile import Profile, Tls
-from postbacks.delivery.transfer import MAX_BODY_BYTES, MAX_HEADER_BYTES, Transfer
-from postbacks.delivery.transport import CurlAdapter
 from postbacks.settings import Settings
+from postbacks.transport.client import CurlAdapter
+from postbacks.transport.outcomes import Outcome
+from postbacks.transport.profile import Profile, Tls
+from postbacks.transport.transfer import MAX_BODY_BYTES, MAX_HEADER_BYTES, Transfer
 
 CONNECT_S = ANSWER_S = 0.5
 MARGIN_S = 1.0

@@ -10,11 +10,11 @@ from helpers import environment
 from kombu import Connection
 from kombu.exceptions import OperationalError
 
-from postbacks import beat
 from postbacks.app import app
-from postbacks.beat import SteadyScheduler
-from postbacks.local import EmbeddedBroker
-from postbacks.receiver import dead_port
+from postbacks.celeryext import beat
+from postbacks.celeryext.beat import SteadyScheduler
+from postbacks.devtools.local import EmbeddedBroker
+from postbacks.devtools.receiver import dead_port
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def said(caplog) -> list[tuple[str, object]]:
     return [
         (record.event, record.fields.get("for_s", record.fields.get("after_s")))
         for record in caplog.records
-        if record.name == "postbacks.beat"
+        if record.name == "postbacks.celeryext.beat"
     ]
 
 
@@ -49,7 +49,7 @@ def test_a_broker_that_is_away_is_told_once_a_minute(scheduler, monkeypatch, cap
     clock = Clock()
     monkeypatch.setattr(beat.time, "monotonic", clock)
     entry = next(iter(scheduler.schedule.values()))
-    caplog.set_level(logging.INFO, "postbacks.beat")
+    caplog.set_level(logging.INFO, "postbacks.celeryext.beat")
     with dead_port() as port, environment(POSTBACKS_BROKER_URL=f"redis://127.0.0.1:{port}/0"):
         for _ in range(130):
             scheduler.apply_entry(entry)

@@ -9,13 +9,17 @@ from types import SimpleNamespace
 import pytest
 
 from postbacks import keys
-from postbacks.delivery import claims, names, opened, profile, sharing
+from postbacks.delivery import claims
+from postbacks.delivery import held as sharing
+from postbacks.delivery import open_transfers as opened
+from postbacks.delivery import profiles as profile
 from postbacks.delivery.claims import Held, HeldPostbacks
-from postbacks.delivery.names import ANSWERED, SILENT, UNKNOWN, Names
-from postbacks.delivery.opened import OpenTransfers
-from postbacks.delivery.profile import Profiles
-from postbacks.delivery.sharing import Sharing
+from postbacks.delivery.held import Sharing
+from postbacks.delivery.open_transfers import OpenTransfers
+from postbacks.delivery.profiles import Profiles
 from postbacks.settings import Settings
+from postbacks.transport import resolver
+from postbacks.transport.resolver import ANSWERED, SILENT, UNKNOWN, Names
 
 #: Rows of the schema: what stands in the first column -> the row's text.
 ROWS = dict(re.findall(r"^(``.+?``(?: and sub-lists)?) +(?:list|hash|zset|string) (.+(?:\n {40,}.*)*)", keys.__doc__, re.MULTILINE))  # fmt: skip
@@ -50,7 +54,7 @@ def test_every_cache_of_the_package_has_a_size():
 def small(monkeypatch):
     """Bounds of ten."""
     for module, name in (
-        (claims, "LIMITS_MAX"), (names, "REMEMBERED_MAX"), (names, "WAITING_MAX"), (opened, "TROUBLED_MAX"),
+        (claims, "LIMITS_MAX"), (resolver, "REMEMBERED_MAX"), (resolver, "WAITING_MAX"), (opened, "TROUBLED_MAX"),
         (profile, "PROFILES_MAX"), (sharing, "TOLD_MAX"),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, 10)
@@ -106,7 +110,7 @@ def test_a_loop_remembers_some_of_the_time_outs_that_it_was_told_of(small):
 def test_of_names_some_wait_and_some_are_remembered(small, monkeypatch):
     """What was silent goes before what is new, and that before what has answered; of each the oldest."""
     del small
-    monkeypatch.setattr(names, "LOOKUPS_MAX", 0)  # none is begun
+    monkeypatch.setattr(resolver, "LOOKUPS_MAX", 0)  # none is begun
     looked_up = Names()
     for number in range(50):
         looked_up._remember(f"silent{number}", SILENT)

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from kombu import Connection
 from kombu.transport.redis import Channel
 
-from postbacks import broker, broker_url, sentinel
+from postbacks.broker import client, sentinel
+from postbacks.broker import url as broker_url
 from postbacks.errors import BadSetting
 from postbacks.settings import load
 
@@ -39,16 +40,16 @@ def plain(kind: type, arguments: dict) -> dict:
 
 def of_redis(url: str) -> dict:
     """The arguments with which redis-py connects."""
-    pool = broker.client_for(url, 1.0).connection_pool
+    pool = client.client_for(url, 1.0).connection_pool
     return plain(pool.connection_class, pool.connection_kwargs)
 
 
 def of_kombu(url: str) -> dict:
     """The arguments with which kombu connects, by its own function."""
-    with Connection(broker.kombu_url(url)) as connection:
+    with Connection(client.kombu_url(url)) as connection:
         channel = object.__new__(Channel)  # the constructor would connect
         channel.connection = connection.transport
-        vars(channel).update(broker.kombu_options(url, 1.0))
+        vars(channel).update(client.kombu_options(url, 1.0))
         arguments = channel._connparams()
     return plain(arguments["connection_class"], arguments)
 
@@ -262,11 +263,11 @@ _PARTS = st.sampled_from(
 @given(st.lists(_PARTS | st.text(max_size=3), max_size=12).map("".join))
 def test_any_text_is_a_url_of_a_broker_or_refused_with_a_sentence(text):
     """And what is taken can be written for redis-py, kombu and people."""
-    assert isinstance(broker.redacted(text), str)
+    assert isinstance(client.redacted(text), str)
     with suppress(ValueError):
-        assert broker.client_for.__wrapped__(text, 0.1) is not None
-        assert broker.kombu_url(text).encode()
-        assert broker.kombu_options(text, 0.1) is not None
+        assert client.client_for.__wrapped__(text, 0.1) is not None
+        assert client.kombu_url(text).encode()
+        assert client.kombu_options(text, 0.1) is not None
     try:
         (sentinel if sentinel.is_sentinel(text) else broker_url).parse(text)
     except UnicodeError as error:

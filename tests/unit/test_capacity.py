@@ -11,7 +11,7 @@ PROGRAM = """
 import resource, sys
 soft, hard = int(sys.argv[1]), int(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-from postbacks.delivery.capacity import transfers_allowed
+from postbacks.transport.limits import transfers_allowed
 from postbacks.settings import Settings
 print(transfers_allowed(Settings()), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 """

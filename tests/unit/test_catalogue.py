@@ -24,7 +24,7 @@ from postbacks.catalogue import (
     parse_event,
     table,
 )
-from postbacks.catalogue.faults import MAX_QUOTED, quoted
+from postbacks.catalogue.problems import MAX_QUOTED, quoted
 from postbacks.errors import InvalidEvent
 from tests.events import (
     CATALOGUE,

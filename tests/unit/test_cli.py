@@ -17,8 +17,8 @@ from events import examples
 from helpers import environment
 from lxml import etree
 
-from postbacks import errors, xml
-from postbacks.catalogue import parse_event, table
+from postbacks import errors
+from postbacks.catalogue import parse_event, table, xml
 from postbacks.cli import main
 from postbacks.cli.base import add_row, explained, grid, plain, print_table
 from postbacks.settings import load

@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 
 from postbacks.catalogue import EVENTS
+from postbacks.catalogue.xml import render
 from postbacks.cli import demo_plan
 from postbacks.cli.demo_plan import DEAD_PORT, NO_CONTENT, OK, SLOW, TWICE, faults, journeys
+from postbacks.devtools.receiver import Received
 from postbacks.ledger.record import Attempt, Record
-from postbacks.receiver import Received
-from postbacks.xml import render
 
 
 def travelled(kind, group=None):

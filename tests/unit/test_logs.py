@@ -14,7 +14,7 @@ from events import cells
 
 import postbacks
 from postbacks.catalogue import InvalidEvent, parse_event
-from postbacks.celery_logs import TicksAreDebug
+from postbacks.celeryext.logs import TicksAreDebug
 from postbacks.logs import EventLog, JsonFormatter, TextFormatter, mask, unquoted
 
 ROOT = Path(postbacks.__file__).parent

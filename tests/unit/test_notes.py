@@ -5,10 +5,10 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 from postbacks.delivery.claims import Held
-from postbacks.delivery.notes import NOTE_BATCH, SHARED_BATCH, Decision, Notes
-from postbacks.delivery.outcomes import Outcome
-from postbacks.delivery.tally import CONNECTIONS, RENEWALS, SharedCounts, Tally
+from postbacks.delivery.counters import CONNECTIONS, RENEWALS, SharedCounts, Tally
+from postbacks.delivery.results import NOTE_BATCH, SHARED_BATCH, Decision, Notes
 from postbacks.settings import Settings
+from postbacks.transport.outcomes import Outcome
 
 OWN = Outcome("status", 500, 0.1)
 SHARED = Outcome("connect_timeout", None, 10.0, shared=True)

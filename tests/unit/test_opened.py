@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from postbacks.delivery.opened import Room, room_for
+from postbacks.delivery.open_transfers import Room, room_for
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,11 @@ import pycurl
 import pytest
 
 import postbacks
-from postbacks.delivery import outcomes
-from postbacks.delivery.outcomes import OUTCOMES, Outcome, of_status
-from postbacks.delivery.profile import Profile
-from postbacks.delivery.transfer import MAX_HEADER_BYTES, Transfer
-from postbacks.delivery.verdict import CURL_CODES, outcome_of
+from postbacks.transport import outcomes
+from postbacks.transport.classify import CURL_CODES, outcome_of
+from postbacks.transport.outcomes import OUTCOMES, Outcome, of_status
+from postbacks.transport.profile import Profile
+from postbacks.transport.transfer import MAX_HEADER_BYTES, Transfer
 
 #: The fixed vocabulary. Customers and programs rely on these words: a new one may be added, none renamed.
 VOCABULARY = {
@@ -60,7 +60,7 @@ def test_every_outcome_that_the_code_names_is_in_the_vocabulary():
     root = Path(postbacks.__file__).parent
     named = {
         name
-        for path in (root / "delivery").glob("*.py")
+        for path in root.rglob("*.py")
         for name in re.findall(r"\bOutcome\(\s*\"(\w+)\"", path.read_text())
     }
     assert "broken_answer" in named

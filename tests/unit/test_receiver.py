@@ -12,7 +12,7 @@ from collections import Counter
 
 import pytest
 
-from postbacks.receiver import MAX_BYTES, Answer, Received, Receiver, dead_port, fail_first
+from postbacks.devtools.receiver import MAX_BYTES, Answer, Received, Receiver, dead_port, fail_first
 
 
 class Client:

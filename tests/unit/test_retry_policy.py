@@ -11,8 +11,8 @@ from helpers import environment
 
 from postbacks import send_postback
 from postbacks.delivery.claims import Claimed
-from postbacks.delivery.outcomes import OUTCOMES, Outcome
 from postbacks.tasks import decide
+from postbacks.transport.outcomes import OUTCOMES, Outcome
 
 
 def failing(failures: int, number: int | None = None, postback_id: str = "p") -> Claimed:

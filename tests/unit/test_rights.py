@@ -14,7 +14,7 @@ ROOT = Path(postbacks.__file__).parent
 PAGE = (ROOT.parent / "docs" / "settings.md").read_text()
 QUEUE = sorted(ROOT.glob("queue/*.lua"))
 DOCTOR = sorted(ROOT.glob("doctor/*.lua"))
-SIGN = [ROOT / "monitor" / "sign.lua"]
+SIGN = [ROOT / "broker" / "sign_of_life.lua"]
 LOOK = [ROOT / "monitor" / "look.lua", ROOT / "queue" / "_shared.lua"]
 #: Moves that the command line makes itself, and what stands in front of them.
 OPERATOR = [

@@ -10,9 +10,9 @@ from hypothesis import given
 from lxml import etree
 
 from postbacks.catalogue import EVENTS, Event, MmsReceived, SmsReceived, Unsubscribed, parse_event
+from postbacks.catalogue.schemas import relax_ng, xsd
+from postbacks.catalogue.xml import render
 from postbacks.errors import InvalidEvent
-from postbacks.schemas import relax_ng, xsd
-from postbacks.xml import render
 from tests.events import PROPERTY, any_event, example, examples, minimal_examples
 
 if TYPE_CHECKING:

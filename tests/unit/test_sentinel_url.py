@@ -6,7 +6,7 @@ import pytest
 from helpers import environment
 from kombu import Connection
 
-from postbacks import broker, sentinel
+from postbacks.broker import client, sentinel
 from postbacks.errors import BadSetting
 from postbacks.settings import load
 
@@ -33,7 +33,7 @@ def test_the_least_that_it_needs_is_a_host_and_a_name():
 def test_kombu_gets_every_sentinel_with_password_and_database():
     """It forgets them when it moves on to a sentinel whose URL has none."""
     with Connection(
-        broker.kombu_url(URL), transport_options=sentinel.kombu_options(URL, 3), transport="sentinel"
+        client.kombu_url(URL), transport_options=sentinel.kombu_options(URL, 3), transport="sentinel"
     ) as connection:
         assert len(connection.alt) == 3
         for one in connection.alt:
@@ -69,8 +69,8 @@ def test_a_url_that_cannot_be_is_refused_before_anything_starts(url, words):
 
 def test_no_password_of_it_is_shown():
     """Neither the servers' nor the sentinels'."""
-    shown = broker.redacted(
+    shown = client.redacted(
         "sentinel://:SECRET@one,two/x?sentinel_password=SECRET&db=1&sentinel_username=SECRET"
     )
     assert shown == "sentinel://:***@one,two/x?sentinel_password=***&db=1&sentinel_username=***"
-    assert "SECRET" not in broker.redacted("sentinel://:SECRET@one:1/0;sentinel://:SECRET@two:1/0")
+    assert "SECRET" not in client.redacted("sentinel://:SECRET@one:1/0;sentinel://:SECRET@two:1/0")

@@ -6,8 +6,8 @@ import uuid
 
 import pytest
 
-from postbacks.taskevents.facts import args_in, args_of
-from postbacks.taskevents.share import LEVEL_MAX, Levels, Meter, is_in_share, is_shown
+from postbacks.flower_events.facts import args_in, args_of
+from postbacks.flower_events.sampling import LEVEL_MAX, Levels, Meter, is_in_share, is_shown
 
 IDS = [str(uuid.UUID(int=number * 0x9E3779B97F4A7C15)) for number in range(20_000)]
 

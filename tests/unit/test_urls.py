@@ -9,8 +9,8 @@ from events import PROPERTY
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postbacks.delivery.transfer import prepare
 from postbacks.errors import InvalidUrl
+from postbacks.transport.transfer import prepare
 from postbacks.urls import MAX_URL_LENGTH, check_stored_url, check_url, endpoint_of, read_url, redacted
 
 GOOD = [
@@ -282,6 +282,6 @@ def test_a_password_that_is_not_encoded_is_not_shown_either(url):
 )
 def test_a_brokers_password_is_not_shown_in_whatever_form_it_is_given(url):
     """redis-py takes all of these."""
-    from postbacks import broker
+    from postbacks.broker import client
 
-    assert "SECRET" not in broker.redacted(url)
+    assert "SECRET" not in client.redacted(url)

@@ -8,7 +8,7 @@ import pytest
 from cryptography.fernet import Fernet
 from helpers import environment
 
-from postbacks import vault
+from postbacks.accounts import secrets as vault
 from postbacks.errors import BadSetting
 
 OLD, NEW, OTHER = vault.new_key(), vault.new_key(), vault.new_key()

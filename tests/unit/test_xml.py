@@ -12,8 +12,8 @@ from lxml import etree
 
 from postbacks.catalogue import EVENTS, Event, MmsReceived, SmsReceived, parse_event
 from postbacks.catalogue.values import FreeText
+from postbacks.catalogue.xml import read, render
 from postbacks.errors import InvalidEvent
-from postbacks.xml import read, render
 from tests.events import PROPERTY, any_text, example, examples, form, mappings, minimal_examples
 
 if TYPE_CHECKING:

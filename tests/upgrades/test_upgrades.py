@@ -16,15 +16,16 @@ from cryptography.fernet import Fernet
 from helpers import BASE_ENV, check_places, environment, eventually, set_account
 from identities import authority
 
-from postbacks import keys, send_postback, send_postbacks, settings, vault
+from postbacks import keys, send_postback, send_postbacks, settings
+from postbacks.accounts import secrets
 from postbacks.cli import main
+from postbacks.devtools.local import CeleryProcess
+from postbacks.devtools.receiver import Answer, Receiver
 from postbacks.doctor import Doctor
 from postbacks.ledger.ledger import Ledger
-from postbacks.local import CeleryProcess
 from postbacks.monitor.health import judge
 from postbacks.queue.message import NEWER, SCHEMA, SCHEMA_HEADER
 from postbacks.queue.scripts import Scripts
-from postbacks.receiver import Answer, Receiver
 from postbacks.tasks import resend
 from postbacks.version import SILENT, VERSION
 
@@ -37,8 +38,8 @@ import postbacks; assert '.zip' in postbacks.__file__
 from postbacks import accounts, settings
 from postbacks.broker import client
 from postbacks.delivery.loop import DeliveryLoop
-from postbacks.delivery.profile import Profiles
-from postbacks.delivery.transport import CurlAdapter
+from postbacks.delivery.profiles import Profiles
+from postbacks.transport.client import CurlAdapter
 from postbacks.queue.scripts import Scripts
 from postbacks.queue.tick import Tick
 from postbacks.tasks import decide
@@ -216,7 +217,7 @@ tick()
         tried.wait(8)
         return Answer(200)
 
-    with environment(POSTBACKS_SECRET_KEY=vault.new_key()), Receiver(answer) as receiver:
+    with environment(POSTBACKS_SECRET_KEY=secrets.new_key()), Receiver(answer) as receiver:
         set_account("acme", url=receiver.url())
         send_postback.delay("acme", EVENT)
         rig.tick()
@@ -251,8 +252,10 @@ def test_the_version_before_reads_an_account_with_an_authorization_header_and_se
 tick()
 deliver()
 """
-    with environment(POSTBACKS_SECRET_KEY=vault.new_key()), Receiver() as receiver:
-        set_account("acme", url=receiver.url(), authorization=vault.seal("Bearer x", "acme", "authorization"))
+    with environment(POSTBACKS_SECRET_KEY=secrets.new_key()), Receiver() as receiver:
+        set_account(
+            "acme", url=receiver.url(), authorization=secrets.seal("Bearer x", "acme", "authorization")
+        )
         env = {**os.environ, **OLD}
         subprocess.run([sys.executable, "-c", program], env=env, cwd=tmp_path, check=True, timeout=60)
         assert ["authorization" in post.headers for post in receiver.received] == [False]
@@ -337,7 +340,7 @@ def test_nothing_is_sealed_while_the_version_before_works(rig, tmp_path):
         ("account", "set", "acme", "--client-cert", str(cert), "--client-key", str(key)),
         ("account", "secret", "reseal"),
     ]
-    with environment(POSTBACKS_SECRET_KEY=vault.new_key()):
+    with environment(POSTBACKS_SECRET_KEY=secrets.new_key()):
         set_account("acme", url="http://127.0.0.1:9999/")
         before = rig.client.hget(keys.ACCOUNTS, "acme")
         subprocess.run(
@@ -363,11 +366,11 @@ for account in ("signed", "bound", "mutual"): postbacks.send_postbacks(account, 
 tick()
 deliver()
 """
-    key = vault.new_key()
-    secret = vault.new_secret()
+    key = secrets.new_key()
+    secret = secrets.new_secret()
     with environment(POSTBACKS_SECRET_KEY=key), Receiver() as receiver:
         old_seal = "sealed:" + Fernet(key).encrypt(secret.encode()).decode()
-        bound = {name: vault.seal(secret, name, "secret") for name in ("bound", "mutual")}
+        bound = {name: secrets.seal(secret, name, "secret") for name in ("bound", "mutual")}
         set_account("signed", url=receiver.url("/signed"), off={"MMS_MT"}, secrets=({"value": old_seal},))
         set_account("bound", url=receiver.url("/bound"), secrets=({"value": bound["bound"]},))
         set_account("mutual", url=receiver.url("/mutual"), client_cert="pem", client_key=bound["mutual"])

@@ -1,0 +1,199 @@
+"""What is counted of attempts: for the whole system in the broker, for one worker in memory that its processes share.
+
+A batch of notes is counted in Python and added to the broker's totals by ``queue/commit.lua``, in the step that
+notes them: one HINCRBY a name that occurs in the batch, so a batch of 200 costs about ten and no command of its own.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from postbacks import keys
+from postbacks.accounts import NO_URL, UNKNOWN_ACCOUNT
+from postbacks.accounts.routing import (
+    ACCOUNT_CHANGED,
+    ACCOUNT_REMOVED,
+    ACCOUNT_UNUSABLE,
+    BACKLOG_FULL,
+    BROKER_AWAY,
+    EXPIRED,
+    WORKER_STOPPED,
+)
+from postbacks.transport.outcomes import OUTCOMES
+
+if TYPE_CHECKING:
+    from postbacks.delivery.claims import Claimed
+    from postbacks.ledger.record import Attempt
+    from postbacks.transport.client import CurlAdapter
+
+#: Upper ends, in seconds, of the buckets of answer times; the last before infinity is the answer's limit.
+ANSWER_BUCKETS_S: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_BUCKETS_MS: Final = tuple(round(bound_s * 1000) for bound_s in ANSWER_BUCKETS_S)
+
+#: Upper ends, in seconds, of the buckets of the wait for a first POST: a tick comes every second.
+FIRST_POST_BUCKETS_S: Final = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0)
+_FIRST_POST_MS: Final = tuple(round(bound_s * 1000) for bound_s in FIRST_POST_BUCKETS_S)
+
+#: Names of the totals. ``attempt:``: by outcome; ``answer:``: POSTs by bucket, not cumulative, those without an answer in
+#: the last; ``first:``: first POSTs by group and by bucket of their wait.
+ATTEMPT: Final = "attempt:"
+ANSWER: Final = "answer:"
+ANSWER_MS: Final = "answer_ms"
+FIRST_POST: Final = "first:"
+FIRST_POST_MS: Final = "first_ms:"
+POSTS: Final = "posts"
+CONNECTIONS: Final = "connections"
+RENEWALS: Final = "renewals"
+DEAD: Final = "dead"
+#: Counted by ``queue/note_tick.lua``.
+TICKS: Final = "ticks"
+LATE_TICKS: Final = "late_ticks"
+#: Counted by ``queue/accept.lua``; what ends unsent later on by ``queue/_routes.lua`` and ``retire.lua`` as well.
+ACCEPTED: Final = "accepted:"
+SKIPPED: Final = "skipped"
+REFUSED: Final = "refused:"
+ID_TAKEN: Final = "id_taken"
+UNROUTED: Final = "unrouted"
+UNROUTED_OF_LEFT: Final = "unrouted_of_left"
+STUBS: Final = "stubs"
+#: Counted by ``queue/retain.lua``.
+UNROUTED_DROPPED: Final = "unrouted_dropped"
+SHARE_DROPPED: Final = "dead_dropped"
+#: Counted by ``queue/make_room.lua`` and ``queue/drop.lua``.
+EARLY_DONE: Final = "early_done"
+EARLY_DEAD: Final = "early_dead"
+ASKED_DROPPED: Final = "asked_dropped"
+
+#: Counted by ``queue/postpone.lua``.
+PUT_OFF: Final = "put_off:"
+
+#: Message that is no postback, or that killed every tick which took it in alone.
+UNREADABLE_MESSAGE: Final = "unreadable"
+#: Reasons for which a postback is dead without an attempt; ``id_taken`` has a total of its own.
+REFUSALS: Final = (UNKNOWN_ACCOUNT, NO_URL, BACKLOG_FULL, EXPIRED, ACCOUNT_REMOVED, UNREADABLE_MESSAGE)
+#: Reasons for which a claimed postback is put off, no attempt counted.
+PUT_OFFS: Final = (ACCOUNT_UNUSABLE, ACCOUNT_CHANGED, BROKER_AWAY, WORKER_STOPPED)
+
+#: Group -> its names: of each bucket, and of the sum.
+_FIRST_POST_NAMES: Final = {
+    group: (
+        *(f"{FIRST_POST}{group}:{number}" for number in range(len(_FIRST_POST_MS) + 1)),
+        FIRST_POST_MS + group,
+    )
+    for group in keys.GROUPS
+}
+
+#: What one worker counts of itself, in the order of its shared memory.
+OWN_NAMES: Final = (
+    *(ATTEMPT + outcome for outcome in OUTCOMES),
+    *(f"{ANSWER}{number}" for number in range(len(ANSWER_BUCKETS_S) + 1)),
+    ANSWER_MS,
+    *(name for names in _FIRST_POST_NAMES.values() for name in names),
+    POSTS,
+    CONNECTIONS,
+    RENEWALS,
+    DEAD,
+)
+_PLACE_OF: Final = {name: number for number, name in enumerate(OWN_NAMES)}
+
+
+def counts_of(notes: Iterable[tuple[Attempt, object]]) -> Counter[str]:
+    """Count attempts, each with the verdict on its postback (``delivered``, ``parked`` or ``dead``).
+
+    An answer's time is from the begin of the POST to its whole header. A POST that had no answer took longer than any
+    bucket: left out, a receiver that never answers would look as fast as its one good answer. An attempt that shared
+    another one's connection made no POST.
+    """
+    counts: Counter[str] = Counter()
+    for attempt, verdict in notes:
+        counts[ATTEMPT + attempt.outcome] += 1
+        if not attempt.shared:
+            counts[POSTS] += 1
+            answered = attempt.status is not None
+            bucket = bisect_left(_BUCKETS_MS, attempt.elapsed_ms) if answered else len(_BUCKETS_MS)
+            counts[f"{ANSWER}{bucket}"] += 1
+            counts[ANSWER_MS] += attempt.elapsed_ms
+        if verdict == "dead":
+            counts[DEAD] += 1
+    return counts
+
+
+class SharedCounts:
+    """The counts of one worker, over its threads and children: a row a place, written by one loop at a time.
+
+    In memory that is shared over a fork, and without a lock, which a killed child could keep for ever: whoever
+    holds a place (``process.Places``) is the only one to write its row. Made before the fork.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self._width = len(OWN_NAMES)
+        self._cells: Any = multiprocessing.RawArray("Q", rows * self._width)
+
+    def add(self, row: int, counts: Mapping[str, int]) -> None:
+        """Add to a row."""
+        for name, count in counts.items():
+            self._cells[row * self._width + _PLACE_OF[name]] += count
+
+    def total(self) -> dict[str, int]:
+        """The sums of all rows."""
+        return {name: sum(self._cells[number :: self._width]) for name, number in _PLACE_OF.items()}
+
+
+class Tally:
+    """Counts the batches of one delivering loop.
+
+    Args:
+        adapter: the loop's transport, which counts connections and renewals over all loops that have used it.
+        shared: the worker's own counts, where it keeps any.
+        row: the loop's row in them.
+    """
+
+    def __init__(self, adapter: CurlAdapter, shared: SharedCounts | None = None, row: int = 0) -> None:
+        self._adapter = adapter
+        self._shared = shared
+        self._row = row
+        self._connections = adapter.connections
+        self._renewals = adapter.renewals
+        self._first_posts: Counter[str] = Counter()
+        self._first_posts_sent: Counter[str] = Counter()
+
+    def began(self, claimed: Iterable[Claimed], since_s: float) -> None:
+        """Count first POSTs that have begun, so many seconds after they were claimed: by group and by their wait.
+
+        They leave with the next notes, whatever becomes of them: what is never answered has left all the same.
+        """
+        since_ms, counts = round(since_s * 1000), self._first_posts
+        for postback in claimed:
+            if postback.waited_ms >= 0:
+                waited_ms = postback.waited_ms + since_ms
+                names = _FIRST_POST_NAMES[postback.lane.rpartition("/")[2]]
+                counts[names[bisect_left(_FIRST_POST_MS, waited_ms)]] += 1
+                counts[names[-1]] += waited_ms
+
+    def of(self, notes: Sequence[tuple[object, Attempt, Sequence[object]]]) -> Counter[str]:
+        """Count a batch of the loop's notes (postback, attempt, fields of ``commit.lua``)."""
+        counts = counts_of((attempt, fields[2]) for _, attempt, fields in notes)
+        opened = self._adapter.connections - self._connections
+        if opened:
+            counts[CONNECTIONS] = opened
+        renewed = self._adapter.renewals - self._renewals
+        if renewed:
+            counts[RENEWALS] = renewed
+        if self._first_posts:
+            self._first_posts_sent = Counter(self._first_posts)
+            counts.update(self._first_posts_sent)
+        return counts
+
+    def noted(self, counts: Mapping[str, int]) -> None:
+        """Forget what the batch said of connections, renewals and first POSTs: it is in the broker."""
+        self._connections += counts.get(CONNECTIONS, 0)
+        self._renewals += counts.get(RENEWALS, 0)
+        if self._first_posts_sent:
+            self._first_posts -= self._first_posts_sent
+            self._first_posts_sent = Counter()
+        if self._shared is not None:
+            self._shared.add(self._row, counts)

@@ -1,0 +1,397 @@
+"""A receiver of postbacks for tests and for trying things out: a small, fast, honest HTTP/1.1 server.
+
+Honest: a request is written down before it is answered, so no sender is told of more than was received.
+Strict: what is no clean HTTP gets a 400, so that a sender's mistakes show.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import resource
+import socket
+import struct
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from http.client import responses as reasons
+from typing import Any, Literal, NamedTuple, Self, cast
+
+#: Bytes that a head or a body may have, as sent; a postback has a few KiB. Longer ones get a 413.
+MAX_BYTES = 1024 * 1024
+#: Seconds that a refused sender may go on sending before it is cut off.
+_REFUSED_LINGER_S = 1.0
+#: Statuses whose answer ends with its head, whatever the head says.
+_BODILESS = frozenset({*range(100, 200), 204, 304})
+#: SO_LINGER on, for 0 s: closing then sends RST.
+_LINGER_0 = struct.pack("ii", 1, 0)
+_CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,8}")
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One request, as it arrived."""
+
+    number: int  # its place in the order of arrival, from 1
+    at: float  # when it was complete, in seconds since the epoch
+    monotonic_s: float  # the same by the clock that never jumps, for differences
+    method: str
+    path: str  # the request's target, query included
+    headers: dict[str, str]  # names in lower case; a repeated header's values joined by ", "
+    body: bytes  # chunks joined
+    connection: int  # which TCP connection brought it, from 1 in the order of acceptance
+
+    @property
+    def postback_id(self) -> str:
+        """The postback's id, the same at every attempt; ``""`` when the request has none."""
+        return self.headers.get("postback-id", "")
+
+    @property
+    def attempt(self) -> int:
+        """Which POST of the postback this is, from 1; 0 when the request does not say."""
+        return int(self.headers.get("postback-attempt", 0))
+
+    @property
+    def sequence(self) -> int | None:
+        """The event's number in its account; None when the request does not say."""
+        sequence = self.headers.get("postback-sequence")
+        return None if sequence is None else int(sequence)
+
+    @property
+    def created(self) -> str:
+        """When the event was made, as the sender wrote it; ``""`` when the request does not say."""
+        return self.headers.get("postback-created", "")
+
+    @property
+    def tags(self) -> dict[str, Any]:
+        """The document's tags, in upper case, with their values."""
+        # Imported here, so that receiving needs neither lxml nor the catalogue.
+        from postbacks.catalogue import xml  # noqa: PLC0415
+
+        return xml.read(self.body)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a request gets, ``delay_s`` after it came.
+
+    The header ``connection: close`` closes afterwards; with a ``content-length`` that is too large (it is
+    computed otherwise) the answer is cut off. The other actions: ``hang``: no answer, the connection stays;
+    ``reset``: RST; ``close``: not a byte; ``garbage``: bytes that are no HTTP, then close.
+    """
+
+    status: int = 200
+    body: bytes = b"OK"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    delay_s: float = 0.0
+    action: Literal["answer", "hang", "reset", "close", "garbage"] = "answer"
+
+
+Answers = Callable[[Received], Answer]
+_OK = Answer()
+
+
+def fail_first(n: int, status: int = 500) -> Answers:
+    """Make an answer function: ``status`` for the first ``n`` POSTs of each postback, then 200."""
+    seen: defaultdict[str, int] = defaultdict(int)
+    failure = Answer(status, b"not yet")
+
+    def answer(received: Received) -> Answer:
+        seen[received.postback_id] += 1
+        return failure if seen[received.postback_id] <= n else _OK
+
+    return answer
+
+
+@contextlib.contextmanager
+def dead_port() -> Iterator[int]:
+    """Give a port of 127.0.0.1 that refuses every connection while the context lasts."""
+    # Bound and never listening: so nobody else is given it, and no client can connect to itself on it.
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]
+
+
+class Receiver:
+    """An HTTP server on a thread of its own that notes every request.
+
+    Starting it raises the process's limit of open files as far as the system allows.
+
+    Args:
+        answer: decides what each request gets; runs on the server's thread, so it must not block. Without
+            it everything gets a 200.
+        host: address to listen on.
+        port: port to listen on; 0 takes a free one.
+        keep: False only counts the requests, for long loads.
+    """
+
+    def __init__(
+        self, answer: Answers | None = None, *, host: str = "127.0.0.1", port: int = 0, keep: bool = True
+    ) -> None:
+        self.host = host
+        self.port = port  # the real one, once started
+        self.count = 0  # of requests so far
+        self.connections = 0  # accepted so far
+        self._answer = answer or (lambda _: _OK)
+        self._keep = keep
+        self._received: list[Received] = []
+        self._open: set[_Connection] = set()
+        self._error: Exception | None = None
+        self._thread: threading.Thread | None = None
+        self._started = threading.Event()
+
+    def start(self) -> None:
+        """Listen, and serve on a new thread; raises OSError where that cannot be."""
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with contextlib.suppress(ValueError):  # macOS calls it unlimited, and refuses that
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        # Bound here and not on the thread, so that the caller learns of a port in use.
+        # The kernel queues as many connections as net.core.somaxconn lets it.
+        listener = socket.create_server((self.host, self.port), backlog=65_535)
+        self.port = listener.getsockname()[1]
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve(listener)), daemon=True)
+        self._thread.start()
+        self._started.wait()
+
+    def serve_forever(self) -> None:
+        """Wait until ``stop()`` or Ctrl-C: a started receiver in the foreground."""
+        if thread := self._thread:
+            thread.join()
+
+    def stop(self) -> None:
+        """Cut all connections and end the thread. Raises what the answer function raised, lest it be missed."""
+        if self._thread is not None:
+            self._loop.call_soon_threadsafe(self._stopping.set)
+            self._thread.join()
+            self._thread = None
+        if self._error is not None:
+            raise self._error
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def url(self, path: str = "/") -> str:
+        """Where to POST to."""
+        return f"http://{self.host}:{self.port}{path}"
+
+    @property
+    def received(self) -> list[Received]:
+        """A copy of the requests so far, in order of arrival."""
+        return self._received.copy()
+
+    def by_id(self) -> dict[str, list[Received]]:
+        """The requests so far by postback id, in order of arrival."""
+        groups: dict[str, list[Received]] = {}
+        for received in self.received:
+            groups.setdefault(received.postback_id, []).append(received)
+        return groups
+
+    def wait_for(
+        self, n: int, timeout_s: float, *, where: Callable[[Received], bool] | None = None
+    ) -> list[Received]:
+        """Wait until there are ``n`` requests (that ``where`` holds for), and return all there are.
+
+        Raises:
+            TimeoutError: they did not come; says how many did. Also whatever the answer function raised.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        found: list[Received] = []
+        looked_at = 0
+        while True:
+            if self._error is not None:
+                raise self._error
+            late = time.monotonic() >= deadline_s  # before the look, so that there is one after the deadline
+            fresh = self._received[looked_at:]
+            looked_at += len(fresh)
+            found += filter(where, fresh)
+            found_count = len(found) if self._keep else self.count
+            if found_count >= n:
+                return found
+            if late:
+                raise TimeoutError(
+                    f"{found_count} of the {n} requests{' asked for' if where else ''} came in {timeout_s:g} s "
+                    f"({self.count} in all, over {self.connections} connections)."
+                )
+            time.sleep(0.005)  # polls: being woken for every request would slow the server
+
+    # -- on the server's thread ------------------------------------------------------------------
+
+    async def _serve(self, listener: socket.socket) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stopping = asyncio.Event()
+        server = await self._loop.create_server(lambda: _Connection(self), sock=listener, backlog=65_535)
+        self._started.set()
+        await self._stopping.wait()
+        server.close()
+        for connection in self._open:
+            connection.transport.abort()
+        await asyncio.sleep(0)  # the turn of the loop in which they close
+
+    def _note(self, head: _Head, body: bytes, connection: int) -> Answer:
+        self.count += 1
+        now = time.time(), time.monotonic()
+        received = Received(self.count, *now, head.method, head.path, head.headers, body, connection)
+        if self._keep:
+            self._received.append(received)
+        try:
+            return self._answer(received)
+        except Exception as error:  # noqa: BLE001 - raised again on the caller's thread
+            self._error = self._error or error
+            return Answer(500, b"the answer function failed", {"connection": "close"})
+
+
+class _Connection(asyncio.Protocol):
+    """One TCP connection: takes requests out of its bytes, one at a time."""
+
+    # The other half of the server: it uses the receiver's private names.
+    # ruff: noqa: SLF001
+
+    def __init__(self, receiver: Receiver) -> None:
+        self._receiver = receiver
+        self._buffer = bytearray()
+        self._head: _Head | None = None  # of the request whose body is still coming
+        self._busy = False  # with an answer; what is pipelined behind it waits
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        self._receiver.connections += 1
+        self._number = self._receiver.connections
+        self._receiver._open.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's signature
+        self._receiver._open.discard(self)
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        self._read()
+
+    def _read(self) -> None:
+        try:
+            request = None if self._busy else self._take_request()
+        except _RefusalError as refusal:
+            self._busy = True  # for good: what follows cannot be understood
+            self.transport.write(_render(Answer(*refusal.args), close=True))
+            # Closing with bytes unread would send RST, which can overtake the answer.
+            self._receiver._loop.call_later(_REFUSED_LINGER_S, self.transport.close)
+            self.transport.write_eof()
+            return
+        if request is not None:
+            self._busy = True
+            answer, close = self._receiver._note(*request, self._number), request[0].close
+            if answer.delay_s:
+                self._receiver._loop.call_later(answer.delay_s, self._act, answer, close)
+            else:
+                self._act(answer, close)
+
+    def _take_request(self) -> tuple[_Head, bytes] | None:
+        buffer = self._buffer
+        if self._head is None and (end := buffer.find(b"\r\n\r\n")) >= 0:
+            self._head = _parse_head(buffer[:end].decode("latin-1"))
+            del buffer[: end + 4]
+            if self._head.headers.get("expect", "").lower() == "100-continue":
+                self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        head = self._head
+        if head is not None:
+            length = head.length
+            body, end = _join_chunks(buffer) if length is None else (bytes(buffer[:length]), length)
+            if body is not None and len(buffer) >= end:
+                del buffer[:end]
+                self._head = None
+                return head, body
+        if len(buffer) > MAX_BYTES:
+            raise _RefusalError(413, b"the request is too long")
+        return None
+
+    def _act(self, answer: Answer, close: bool) -> None:
+        if answer.action == "hang" or self.transport.is_closing():  # closing: the sender did not wait
+            return
+        if answer.action == "answer":
+            words = {f"{name}: {value}".lower() for name, value in answer.headers.items()}
+            close = close or "connection: close" in words
+            self.transport.write(_render(answer, close=close))
+            self._busy = close
+        elif answer.action == "garbage":
+            # Begins like a TLS record, so that no client takes it for an answer of HTTP/0.9.
+            self.transport.write(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
+        elif answer.action == "reset":
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_0)
+        if self._busy:
+            self.transport.close()
+        elif self._buffer:  # not read at once: a thousand pipelined requests would nest as deep
+            self._receiver._loop.call_soon(self._read)
+
+
+class _RefusalError(Exception):
+    """Raised when a request cannot be read, with the status and the body to answer."""
+
+
+class _Head(NamedTuple):
+    method: str
+    path: str
+    headers: dict[str, str]
+    length: int | None  # of the body in bytes; None: it comes in chunks
+    close: bool
+
+
+def _parse_head(text: str) -> _Head:
+    request_line, *lines = text.split("\r\n")
+    words = request_line.split(" ")
+    if len(words) != 3 or not all(words) or words[2] not in {"HTTP/1.1", "HTTP/1.0"}:
+        raise _RefusalError(400, b"the request line is not 'METHOD target HTTP/1.1'")
+    headers: dict[str, str] = {}
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if not colon or not _NAME.fullmatch(name):
+            raise _RefusalError(400, b"a header line is not 'name: value'")
+        name, value = name.lower(), value.strip(" \t")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    length, coding = headers.get("content-length", "0"), headers.get("transfer-encoding")
+    # A length and a coding at once: two readers may see two different requests.
+    if coding is not None and (coding.lower() != "chunked" or "content-length" in headers):
+        raise _RefusalError(400, b"transfer-encoding is not just 'chunked', without a content-length")
+    if not re.fullmatch("[0-9]{1,18}", length):
+        raise _RefusalError(400, b"content-length is no number")
+    if int(length) > MAX_BYTES:
+        raise _RefusalError(413, b"the body is too long")
+    close = words[2] == "HTTP/1.0" or headers.get("connection", "").lower() == "close"
+    return _Head(words[0], words[1], headers, None if coding else int(length), close)
+
+
+def _join_chunks(data: bytearray) -> tuple[bytes | None, int]:
+    """Give the body and where it ends in ``data``; None while its last chunk or its trailers are to come."""
+    body = bytearray()
+    start = 0
+    while (line_end := data.find(b"\r\n", start)) >= 0:
+        digits = data[start:line_end].partition(b";")[0]
+        if not _CHUNK_SIZE.fullmatch(digits):
+            raise _RefusalError(400, b"a chunk's size is no hexadecimal number")
+        size = int(digits, 16)
+        if size == 0:
+            # Trailers end with an empty line; where there are none, it follows at once.
+            trailers_end = data.find(b"\r\n\r\n", line_end)
+            return (None, 0) if trailers_end < 0 else (bytes(body), trailers_end + 4)
+        end = line_end + 2 + size
+        if not b"\r\n".startswith(data[end : end + 2]):  # of which only a part may have come
+            raise _RefusalError(400, b"a chunk is longer than its size")
+        body += data[line_end + 2 : end]
+        start = end + 2
+    return None, 0
+
+
+def _render(answer: Answer, *, close: bool) -> bytes:
+    headers = {name.lower(): value for name, value in answer.headers.items()}
+    if close:
+        headers["connection"] = "close"
+    if answer.status not in _BODILESS:
+        headers.setdefault("content-length", str(len(answer.body)))
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    head = f"HTTP/1.1 {answer.status} {reasons.get(answer.status, '')}\r\n{lines}\r\n".encode("latin-1")
+    return head if answer.status in _BODILESS else head + answer.body

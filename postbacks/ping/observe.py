@@ -1,0 +1,46 @@
+"""The test POST of ``postbacks ping``: its event, its headers, and the observation that it gives."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import replace
+from typing import Final
+
+from postbacks.catalogue.general import Subscribed
+from postbacks.delivery.request import headers
+from postbacks.settings import Settings
+from postbacks.transport import probe
+from postbacks.transport.probe import Observation
+from postbacks.transport.profile import Profile
+from postbacks.transport.transfer import Transfer
+
+#: The header that tells a receiver that this postback is a test.
+TEST_HEADER: Final = "Postback-Test: 1"
+#: Limits of a test POST, as a multiple of the account's.
+PATIENCE: Final = 3
+
+
+def test_event() -> Subscribed:
+    """Return the event that is sent where none is given. It uses a reserved test phone number."""
+    return Subscribed(mobile="15555550100", campaign_id="0", campaign_title="Test postback", source="API")
+
+
+def observe(url: str, body: bytes, limits: Profile, settings: Settings, now_ms: int) -> Observation:
+    """Make one test POST and observe it.
+
+    Args:
+        url: where to.
+        body: the document.
+        limits: the account's profile.
+        settings: the process's.
+        now_ms: the time that it is signed with.
+    """
+    patience = replace(
+        limits,
+        connect_timeout_s=limits.connect_timeout_s * PATIENCE,
+        answer_timeout_s=limits.answer_timeout_s * PATIENCE,
+    )
+    seen = Observation(url, f"ping-{uuid.uuid4()}", limits, patience)
+    lines = [*headers(seen.postback_id, 1, now_ms, 0, now_ms, body, limits), TEST_HEADER]
+    probe.observe(Transfer(url, body, lines, patience), seen, settings)
+    return seen

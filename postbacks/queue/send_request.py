@@ -1,0 +1,65 @@
+"""A request to send: account, event and URL, checked in the caller and again by the tick."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from postbacks.accounts import check_name
+from postbacks.catalogue import Event, parse_event
+from postbacks.errors import UnsupportedOption
+from postbacks.queue.options import ARGUMENTS, right_argument
+from postbacks.urls import check_url
+
+
+class Order(NamedTuple):
+    """What an application asked for: an event of an account, and a URL if not the account's own."""
+
+    account: str
+    event: Event
+    url: str | None
+
+
+def check_order(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Order:
+    """Check the arguments of ``send_postback``: names, event, form of the URL; no account is looked up.
+
+    Raises:
+        InvalidEvent: lists every tag at fault.
+        InvalidAccount: the name cannot be one.
+        InvalidUrl: the URL cannot be one.
+        UnsupportedOption: arguments that send_postback does not have.
+    """
+    if not (isinstance(args, tuple | list) and isinstance(kwargs, dict)):
+        _check_form(args, kwargs)
+    account, event, url = _bind(*args, **kwargs)
+    return Order(check_name(account), parse_event(event), None if url is None else check_url(url))
+
+
+def _check_form(args: object, kwargs: object) -> None:
+    """Refuse what is no sequence and no mapping, and a text or a mapping that would be taken for a sequence."""
+    is_sequence = isinstance(args, Iterable) and not isinstance(args, str | bytes | Mapping)
+    if not is_sequence or not isinstance(kwargs, Mapping):
+        raise UnsupportedOption(
+            "send_postback takes its arguments as a list and a mapping, "
+            'apply_async(("acme", event), {"url": ...}), '
+            f"not as {type(args).__name__} and {type(kwargs).__name__}."
+        )
+
+
+def _bind(*args: Any, **kwargs: Any) -> tuple[Any, Any, Any]:
+    if len(args) == 2 and not kwargs:
+        return *args, None
+    names = ("account", "event")
+    given = dict(zip(names, args, strict=False))
+    unknown = sorted(set(kwargs) - set(ARGUMENTS) | (set(given) & set(kwargs)))
+    if len(args) > len(names) or unknown:
+        raise UnsupportedOption(
+            "send_postback takes account, event and url= "
+            f"(got {len(args)} positional arguments and {', '.join(sorted(kwargs)) or 'no others'})."
+            + "".join(right_argument(name) for name in unknown if name not in ARGUMENTS)
+        )
+    given |= kwargs
+    missing = [name for name in names if name not in given]
+    if missing:
+        raise UnsupportedOption(f"send_postback wants {' and '.join(missing)} as well.")
+    return given["account"], given["event"], given.get("url")
