@@ -26,8 +26,8 @@ from postbacks.queue.intake import Intake
 from postbacks.queue.scripts import Scripts
 from postbacks.settings import load
 from postbacks.tasks import decide
-from postbacks.transport.client import CurlAdapter
-from postbacks.worker.process import calm_the_collector, connections_kept
+from postbacks.transport.client import CurlClient
+from postbacks.worker.process import connections_kept, tune_gc
 
 
 def legs(count: int) -> dict[str, float]:
@@ -45,7 +45,7 @@ def legs(count: int) -> dict[str, float]:
         assert taken == count
         found["take-in, worker"] = 1e6 * (time.thread_time() - own_s) / count
         found["take-in, broker"] = 1e6 * (exact_cpu_s(broker.pid) - broker_s) / count
-        adapter = CurlAdapter(settings, max_connections=connections_kept(settings))
+        adapter = CurlClient(settings, max_connections=connections_kept(settings))
         profiles = Profiles(accounts.store(), settings, scripts)
         loop = DeliveryLoop(scripts, adapter, profiles, settings, decide, slice_s=60)
         broker_s, own_s, began_s = exact_cpu_s(broker.pid), time.thread_time(), time.monotonic()
@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--count", type=int, default=30_000)
     options = parser.parse_args()
-    calm_the_collector()
+    tune_gc()
     rounds: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory(prefix="postbacks-bench-") as folder:
         bench = Bench(quick=True, folder=Path(folder))

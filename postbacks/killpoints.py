@@ -18,7 +18,7 @@ def arm(name: str, passes: int = 1) -> None:
     _armed, _passes_left = name, passes
 
 
-def point(name: str) -> None:
+def reach(name: str) -> None:
     """A named step of the way at which a process may die."""
     global _passes_left  # noqa: PLW0603
     if _armed is not None and name == _armed:

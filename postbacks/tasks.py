@@ -17,8 +17,8 @@ from postbacks.broker.client import broker_errors, check, client
 from postbacks.catalogue import Event, parse_event
 from postbacks.celeryext.control import cancel as cancel
 from postbacks.celeryext.refusals import RefusingTask, refuse, signature_arguments
-from postbacks.client.message_template import Template, Templates, new_id
-from postbacks.client.producer import DirectProducer
+from postbacks.client.message_template import MessageTemplateCache, Template, new_id
+from postbacks.client.producer import RedisProducer
 from postbacks.client.results import PostbackResult as PostbackResult
 from postbacks.client.results import eager_ids
 from postbacks.delivery.claims import Claimed, Held
@@ -35,7 +35,7 @@ from postbacks.queue.intake import Intake
 from postbacks.queue.message import MAPS, SCHEMA, SCHEMA_HEADER, Message
 from postbacks.queue.options import Options, check_options
 from postbacks.queue.scripts import Scripts
-from postbacks.queue.send_request import Order, check_order
+from postbacks.queue.send_request import SendRequest, check_order
 from postbacks.queue.tick import Tick
 from postbacks.settings import load
 from postbacks.transport.outcomes import Outcome
@@ -49,7 +49,7 @@ from postbacks.worker.bootsteps import (
     Stopping,
     TickTask,
     UrlPolicy,
-    WakeTask,
+    WorkerTask,
 )
 from postbacks.worker.relief import Relief
 
@@ -150,13 +150,13 @@ class PostbackTask(RefusingTask):
         if not options and producer is None and shadow is None:
             template = _templates.get()
             if template is not None:
-                return self.send_quickly(template, DirectProducer(), postback_id or new_id(), order)
+                return self.send_from_template(template, RedisProducer(), postback_id or new_id(), order)
         options["queue"] = keys.QUEUE
         options["headers"] = {**(options.get("headers") or {}), SCHEMA_HEADER: SCHEMA}
         options.setdefault("argsrepr", args_of(order.account, order.event.origin, order.event.code))
         options.setdefault("kwargsrepr", "{}")
         if producer is None and not options.get("connection") and not app.conf.task_always_eager:
-            producer = DirectProducer()
+            producer = RedisProducer()
         with broker_errors():
             result: PostbackResult = super().apply_async(
                 (order.account, order.event.to_mapping()),
@@ -169,8 +169,8 @@ class PostbackTask(RefusingTask):
         result.account = order.account
         return result
 
-    def send_quickly(
-        self, template: Template, producer: DirectProducer, postback_id: str, order: Order
+    def send_from_template(
+        self, template: Template, producer: RedisProducer, postback_id: str, order: SendRequest
     ) -> PostbackResult:
         """Mirrors what Celery's ``send_task`` does around a message; differs in how the message is made."""
         parent = self.app.current_worker_task
@@ -187,9 +187,9 @@ class PostbackTask(RefusingTask):
 
     def send_unchecked(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Send what nobody would hear an error of: the intake judges it, and keeps a bad one among the dead."""
-        return self.celerys_own(tuple(args), kwargs, producer=DirectProducer())
+        return self.send_with_celery(tuple(args), kwargs, producer=RedisProducer())
 
-    def celerys_own(self, *args: Any, **options: Any) -> Any:
+    def send_with_celery(self, *args: Any, **options: Any) -> Any:
         """Celery's own ``apply_async`` to our queue, nothing checked."""
         headers = {SCHEMA_HEADER: SCHEMA}
         return super().apply_async(*args, queue=keys.QUEUE, headers=headers, **options)
@@ -303,7 +303,10 @@ def send_postback(
 
 
 # Not the bound method itself: to bind it reads the configuration, which waits until it is needed.
-_templates = Templates(app, lambda *args, **options: send_postback.celerys_own(*args, **options))  # noqa: PLW0108
+_templates = MessageTemplateCache(
+    app,
+    lambda *args, **options: send_postback.send_with_celery(*args, **options),  # noqa: PLW0108
+)
 
 
 def _worker_task() -> Any:
@@ -320,7 +323,7 @@ def dispatch() -> None:
         with shutdown.finishing(), broker_errors():
             result = Tick(_scripts(), accounts.store(), load()).run(_wake_early)
             if result.quarantined:
-                quarantine.want_examiner()
+                quarantine.request_run()
             _wake(result.wakes)
             if result.more and not shutdown.is_stopping():
                 dispatch.go_on()
@@ -339,7 +342,7 @@ def _wake_early(loops: int) -> None:
         _wake(loops)
 
 
-@app.task(name=DELIVER, base=WakeTask, shared=False, ignore_result=True, trail=False, send_events=False)
+@app.task(name=DELIVER, base=WorkerTask, shared=False, ignore_result=True, trail=False, send_events=False)
 def deliver() -> int:
     """Claim and POST until nothing is ready; carries nothing, so that losing one does no harm."""
     with shutdown.finishing():
@@ -419,12 +422,14 @@ def send_postbacks(
     ids = [new_id() for _ in checked]
     _check_broker()
     template = _templates.get()
-    with DirectProducer() as producer:
+    with RedisProducer() as producer:
         for postback_id, event in zip(ids, checked, strict=True):
             if template is None:
                 send_postback.apply_async((account, event), given, task_id=postback_id, producer=producer)
             else:
-                send_postback.send_quickly(template, producer, postback_id, Order(account, event, url))
+                send_postback.send_from_template(
+                    template, producer, postback_id, SendRequest(account, event, url)
+                )
     return ids
 
 

@@ -24,7 +24,7 @@ def set_worker(name: str) -> None:
     _worker = name
 
 
-def new_token() -> str:
+def new_loop_id() -> str:
     """Name a delivering loop for the claimers: the name says which version delivers, and in which worker."""
     return "@".join(filter(None, (uuid.uuid4().hex, VERSION, _worker)))
 

@@ -24,7 +24,7 @@ from postbacks.ledger.ledger import Ledger
 from postbacks.ledger.record import Record
 from postbacks.queue.scripts import Scripts
 from postbacks.queue.tick import Tick, TickResult
-from postbacks.transport.client import CurlAdapter
+from postbacks.transport.client import CurlClient
 
 #: What every process of the suite needs; receivers are on loopback.
 BASE_ENV = {"POSTBACKS_ALLOWED_NETWORKS": "127.0.0.0/8,::1/128"}
@@ -75,7 +75,7 @@ class Rig:
         self.client = broker.client()
         self.scripts = Scripts(self.client)
         self.settings = settings.load()
-        self.adapter = CurlAdapter(self.settings)
+        self.adapter = CurlClient(self.settings)
 
     def advance(self, seconds: float) -> None:
         """Move the scripts' clock on."""

@@ -14,7 +14,7 @@ from benchmarks.simulation.rules import Lane, Note, Piece
 from postbacks.delivery.loop import CLAIM_BATCH, HELD_MAX
 from postbacks.delivery.open_transfers import room_for
 from postbacks.delivery.results import NOTE_BATCH, NOTE_WITHIN_S
-from postbacks.delivery.session import LOOK_EVERY_S, STAY_MS
+from postbacks.delivery.session import LINGER_FOR_DUE_MS, LOOK_EVERY_S
 from postbacks.worker.process import LINGER_S
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class Loop:
                 claimed: Claimed | None = answer.value
                 answer = None
                 if claimed is not None:
-                    due_soon = self._rules.due_within(env.now, STAY_MS / 1000)
+                    due_soon = self._rules.due_within(env.now, LINGER_FOR_DUE_MS / 1000)
                     found = claimed.size > 0 or (due_soon and self._system.awake() <= DUE_LOOKERS)
                     found_s = env.now if found else found_s
                     next_claim_s = env.now if claimed.size == CLAIM_BATCH else env.now + LOOK_EVERY_S

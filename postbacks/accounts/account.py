@@ -250,7 +250,7 @@ class Account(BaseModel):
         """
 
         def again(sealed: str, field: vault.SealedField) -> str:
-            return vault.seal(vault.unseal(sealed, self.name, field), self.name, field)
+            return vault.encrypt(vault.decrypt(sealed, self.name, field), self.name, field)
 
         secrets = tuple(
             Secret(value=again(secret.value, "secret"), expires_ms=secret.expires_ms)
@@ -284,7 +284,7 @@ class Account(BaseModel):
                 f"The stored row of account {self.name} cannot be read; set the account anew first (--url)."
             )
 
-    def shown(self) -> dict[str, Any]:
+    def to_public_dict(self) -> dict[str, Any]:
         """The account as a listing shows it: no passwords, no secrets, no values of headers."""
         urls = {"url": self.url, "mo_url": self.mo_url, "pass_url": self.pass_url}
         shown_urls = {tag: url and redacted(url) for tag, url in urls.items()}

@@ -47,7 +47,7 @@ def new_secret() -> str:
     return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
 
 
-def seal(text: str, account: str, field: SealedField) -> str:
+def encrypt(text: str, account: str, field: SealedField) -> str:
     """Encrypt a text for the store, for this field of this account alone.
 
     Raises:
@@ -63,7 +63,7 @@ def is_sealed(value: str) -> bool:
     return value.startswith(_SEALED)
 
 
-def unseal(value: str, account: str, field: SealedField) -> str:
+def decrypt(value: str, account: str, field: SealedField) -> str:
     """Decrypt what ``seal`` made for this field of this account; a plain value is returned as it is.
 
     Raises:

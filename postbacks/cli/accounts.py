@@ -215,7 +215,7 @@ def set_(
         note(
             "Its stored row could not be read: secrets, headers and all else that is not given here are gone."
         )
-    _note_what_is_gone(before.shown(), now.shown())
+    _note_what_is_gone(before.to_public_dict(), now.to_public_dict())
 
 
 def publish(name: str, now: Account | None) -> None:
@@ -260,11 +260,11 @@ def _take_authorization(lines: dict[str, str]) -> str | None:
 
 def _sealed_authorization(text: str, account: str) -> str | None:
     """Seal the value of an Authorization header for an account's row; None for an empty one."""
-    from postbacks.accounts.secrets import seal
+    from postbacks.accounts.secrets import encrypt
 
     if not text:
         return None
-    sealed = seal(text, account, "authorization")
+    sealed = encrypt(text, account, "authorization")
     refuse_older("would send without the header Authorization")
     return sealed
 
@@ -282,14 +282,14 @@ def _tls(
         raise click.UsageError("--client-cert and --client-key belong together: give both.")
     if ca_bundle is None and client_cert is None:
         return {}
-    from postbacks.accounts.secrets import seal
+    from postbacks.accounts.secrets import encrypt
     from postbacks.cli.pem import certificates, private_key
 
     given = {} if ca_bundle is None else {"ca_bundle": certificates(ca_bundle, "--ca-bundle")}
     if client_cert is not None and client_key is not None:
         given["client_cert"] = certificates(client_cert, "--client-cert")
         key = private_key(client_key, "--client-key", given["client_cert"])
-        given["client_key"] = seal(key, account, "client_key")
+        given["client_key"] = encrypt(key, account, "client_key")
     return given
 
 
@@ -317,7 +317,7 @@ def show(name: str, as_json: bool) -> None:
         raise no_account(name)
     found.check_readable()
     if as_json:
-        print_json(found.shown())
+        print_json(found.to_public_dict())
         return
     lines = {"account": plain(found.name), **{_LABELS[key]: value for key, value in _urls(found).items()}}
     for label, value in {**lines, **_extras(found)}.items():
@@ -355,7 +355,7 @@ def _extras(found: Account) -> dict[str, str]:
 
 
 def _urls(found: Account) -> dict[str, str]:
-    shown = found.shown()
+    shown = found.to_public_dict()
     return {key: plain(", ".join(shown[key]) if key == "off" else shown[key] or "") or "-" for key in _LABELS}
 
 
@@ -368,7 +368,7 @@ def list_(as_json: bool) -> None:
     found = redis_accounts().all()
     if as_json:
         for each in found:
-            print_json(each.shown())
+            print_json(each.to_public_dict())
         return
     if not found:
         note("There is no account yet: postbacks account set NAME --url https://…")

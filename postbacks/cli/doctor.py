@@ -53,9 +53,9 @@ def doctor(fix: bool, ping: bool, within_s: float, as_json: bool) -> None:
     report, done = examined.fix() if fix else (examined.examine(), [])
     if as_json:
         for repair in done:
-            print_json(repair.shown())
+            print_json(repair.to_public_dict())
         for result in report.results:
-            print_json(result.shown())
+            print_json(result.to_public_dict())
     else:
         _print(report, done, redacted(settings.broker_url), fix=fix)
     if report.wrong:

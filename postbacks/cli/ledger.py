@@ -67,7 +67,7 @@ def show(postback_id: str, as_xml: bool, as_json: bool) -> None:
         return
     claim = ledger.claim_of(postback_id) if record.state == "sending" else None
     if as_json:
-        print_json(record.shown() | {"claim": claim.shown() if claim else None})
+        print_json(record.to_public_dict() | {"claim": claim.to_public_dict() if claim else None})
     else:
         _print_record(record, claim)
 
@@ -86,7 +86,7 @@ def _print_record(record: Record, claim: Claim | None) -> None:
     from postbacks.broker.client import client
     from postbacks.queue.routes import still_words
 
-    shown = record.shown()
+    shown = record.to_public_dict()
     ended = record.state in {"dead", "skipped", "cancelled"}
     put_off = record.state == "parked" and record.reason  # with no attempt that would say why
     why = reason_words(record) if ended or put_off else ""
@@ -118,7 +118,7 @@ def _print_record(record: Record, claim: Claim | None) -> None:
 
 def _claim_words(claim: Claim) -> str:
     """Say since when an attempt is open, or for what a postback is held, and who has it."""
-    shown = claim.shown()
+    shown = claim.to_public_dict()
     words = "until the first of its lane was tried"
     if claim.attempt is not None:
         words = f"attempt {claim.attempt} since {shown['since']} ({shown['for_s']:.1f} s)"
@@ -162,7 +162,7 @@ def list_(dead: bool, limit: int, as_json: bool) -> None:
     records = _ledger().ended(dead=dead, at_most=limit)
     if as_json:
         for record in records:
-            print_json(record.shown() | {"ended": iso(record.ended_ms)})
+            print_json(record.to_public_dict() | {"ended": iso(record.ended_ms)})
         return
     if not records:
         note(f"No postback is {'dead' if dead else 'done'}.")

@@ -104,7 +104,7 @@ def health(
     fault = _fault_of_worker(settings.metrics_port, timeout_s) if worker else ""
     ok = judged.ok and not fault
     if as_json:
-        shown = judged.shown() | {"ok": ok}
+        shown = judged.to_public_dict() | {"ok": ok}
         if worker:
             shown |= {"worker": not fault, "faults": [*judged.faults, *([fault] if fault else [])]}
         print_json(shown)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from postbacks.catalogue import Event
     from postbacks.ping.diagnose import Advice
     from postbacks.settings import Settings
-    from postbacks.transport.probe import Observation
+    from postbacks.transport.probe import Probe
     from postbacks.transport.profile import Profile
 
 
@@ -70,7 +70,7 @@ def ping(target: str, file: BinaryIO | None, as_json: bool) -> None:
     Exit codes: 0 it would count as delivered; 1 it would not; 2 wrong use.
     """
     from postbacks.catalogue.xml import render
-    from postbacks.ping.diagnose import advise
+    from postbacks.ping.diagnose import diagnose
     from postbacks.ping.observe import observe
 
     event = _event(file)
@@ -83,7 +83,7 @@ def ping(target: str, file: BinaryIO | None, as_json: bool) -> None:
 
     with stderr_console().status("Waiting for the answer…"):
         seen = observe(to.url, body, to.profile, settings, to.now_ms)
-    advice = advise(seen, settings)
+    advice = diagnose(seen, settings)
     if as_json:
         print_json(_as_json(to, event, seen, advice))
     else:
@@ -166,7 +166,7 @@ def _print_what_is_sent(to: _Target, event: Event, body: bytes) -> None:
     note("A test: not through the queue, and not in the ledger.\n")
 
 
-def _print(seen: Observation, advice: Advice) -> None:
+def _print(seen: Probe, advice: Advice) -> None:
     for step in _steps(seen):
         mark = click.style("ok", fg="green") if step.right else click.style("!!", fg="red", bold=True)
         click.echo(f"  {mark}  {step.name:8}{_length(step.took_s)}   {plain(step.words)}")
@@ -192,7 +192,7 @@ def _length(length_s: float) -> str:
     return f"{length_s * 1000:8.1f} ms" if length_s < 1 else f"{length_s:8.2f} s "
 
 
-def _steps(seen: Observation) -> list[_Step]:
+def _steps(seen: Probe) -> list[_Step]:
     """The steps so far; of one that failed the last is not right."""
     from postbacks.urls import endpoint_of
 
@@ -223,14 +223,14 @@ def _steps(seen: Observation) -> list[_Step]:
     return steps
 
 
-def _fault_words(name: str, seen: Observation) -> str:
+def _fault_words(name: str, seen: Probe) -> str:
     detail = seen.outcome.detail or seen.outcome.name
     if name == "TLS" and seen.certificate is not None:
         return f"{detail.partition(' (')[0]}: {_certificate_words(seen)}"
     return detail
 
 
-def _name_words(seen: Observation) -> str:
+def _name_words(seen: Probe) -> str:
     from postbacks.settings import load
     from postbacks.urls import read_url
 
@@ -241,11 +241,11 @@ def _name_words(seen: Observation) -> str:
     return host if address in {"", host} else f"{host} is {address}"
 
 
-def _tls_words(seen: Observation) -> str:
+def _tls_words(seen: Probe) -> str:
     return ", ".join(filter(None, (seen.tls_version, _certificate_words(seen))))
 
 
-def _certificate_words(seen: Observation) -> str:
+def _certificate_words(seen: Probe) -> str:
     from postbacks.ping.diagnose import days_left
 
     certificate, days = seen.certificate, days_left(seen)
@@ -257,7 +257,7 @@ def _certificate_words(seen: Observation) -> str:
     return f"certificate for {names}{f' and {more} more' if more > 0 else ''} by {certificate.issuer}, {left}"
 
 
-def _answer_words(seen: Observation) -> str:
+def _answer_words(seen: Probe) -> str:
     from http.client import responses as reasons
 
     from postbacks.ping.diagnose import location
@@ -269,7 +269,7 @@ def _answer_words(seen: Observation) -> str:
     return words + (f", HTTP/{seen.http}" if seen.http else "")
 
 
-def _as_json(to: _Target, event: Event, seen: Observation, advice: Advice) -> dict[str, Any]:
+def _as_json(to: _Target, event: Event, seen: Probe, advice: Advice) -> dict[str, Any]:
     from postbacks.ping.diagnose import days_left, location
     from postbacks.urls import redacted
 

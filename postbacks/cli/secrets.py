@@ -64,7 +64,7 @@ def rotate(name: str, overlap_s: int) -> None:
     from postbacks.ledger.record import iso
 
     fresh = vault.new_secret()
-    sealed = vault.seal(fresh, name, "secret")
+    sealed = vault.encrypt(fresh, name, "secret")
     refuse_older("would not open the secret: the account's postbacks would wait")
 
     def edit(found: Account | None, now_ms: int) -> Account:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from celery import signals
 
-from postbacks.client.producer import DirectProducer
+from postbacks.client.producer import RedisProducer
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -88,7 +88,7 @@ class Template:
         return self._format % tuple([values[hole] for hole in self._order])
 
 
-class Templates:
+class MessageTemplateCache:
     """The templates of this process: one a thread, as long as nothing that Celery reads has changed.
 
     Args:
@@ -119,7 +119,7 @@ class Templates:
         return template
 
     def _make(self) -> Template | None:
-        specimen = _Specimen()
+        specimen = _RecordingProducer()
         postback_id, account, root_id, parent_id = (f"specimen{uuid.uuid4().hex}" for _ in range(4))
         event = {"ORIGIN": "SUB", "CODE": "N301"}
         self._publish(
@@ -144,7 +144,7 @@ class Templates:
         return template if template.whole else None
 
 
-class _Specimen(DirectProducer):
+class _RecordingProducer(RedisProducer):
     """Keeps what it is to publish."""
 
     def __init__(self) -> None:

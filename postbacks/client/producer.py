@@ -25,7 +25,7 @@ from postbacks import keys
 from postbacks.broker.client import broker_errors, client_for, redacted
 from postbacks.errors import BrokerUnreachable, NotReplicated
 from postbacks.flower_events.client_side import ROUTING_KEY, sent
-from postbacks.killpoints import point
+from postbacks.killpoints import reach
 from postbacks.settings import load
 
 #: kombu's priority steps (kombu 5.7, ``Channel.priority_steps``): a priority goes to the list at or below it.
@@ -39,7 +39,7 @@ _NOT_KNOWN: Final = (
 )
 
 
-class DirectProducer:
+class RedisProducer:
     """Stands for a ``kombu.Producer``: publishes to our queue, and nothing else.
 
     As a context manager it collects messages and sends ``BATCH`` of them in a command; the rest
@@ -148,7 +148,7 @@ class DirectProducer:
     def _flush(self) -> None:
         for queue, texts in (self._collected or {}).items():
             self._push(queue, texts)
-            point("publish:between-batches")
+            reach("publish:between-batches")
         self._collected, self._count = {}, 0
         self._flush_sent()
 

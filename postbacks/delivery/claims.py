@@ -87,7 +87,7 @@ class Held(NamedTuple):
         )  # fmt: skip
 
 
-class HeldPostbacks:
+class HeldQueue:
     """The held postbacks of a loop, by lane in their order, and by endpoint.
 
     A lane whose first one had no room *sleeps* at its endpoint: of all that sleep at one only a few are asked for

@@ -28,7 +28,7 @@ from postbacks.transport.outcomes import OUTCOMES
 if TYPE_CHECKING:
     from postbacks.delivery.claims import Claimed
     from postbacks.ledger.record import Attempt
-    from postbacks.transport.client import CurlAdapter
+    from postbacks.transport.client import CurlClient
 
 #: Upper ends, in seconds, of the buckets of answer times; the last before infinity is the answer's limit.
 ANSWER_BUCKETS_S: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -122,11 +122,11 @@ def counts_of(notes: Iterable[tuple[Attempt, object]]) -> Counter[str]:
     return counts
 
 
-class SharedCounts:
+class WorkerCounters:
     """The counts of one worker, over its threads and children: a row a place, written by one loop at a time.
 
     In memory that is shared over a fork, and without a lock, which a killed child could keep for ever: whoever
-    holds a place (``process.Places``) is the only one to write its row. Made before the fork.
+    holds a place (``process.LoopSlots``) is the only one to write its row. Made before the fork.
     """
 
     def __init__(self, rows: int) -> None:
@@ -143,7 +143,7 @@ class SharedCounts:
         return {name: sum(self._cells[number :: self._width]) for name, number in _PLACE_OF.items()}
 
 
-class Tally:
+class LoopCounters:
     """Counts the batches of one delivering loop.
 
     Args:
@@ -152,7 +152,7 @@ class Tally:
         row: the loop's row in them.
     """
 
-    def __init__(self, adapter: CurlAdapter, shared: SharedCounts | None = None, row: int = 0) -> None:
+    def __init__(self, adapter: CurlClient, shared: WorkerCounters | None = None, row: int = 0) -> None:
         self._adapter = adapter
         self._shared = shared
         self._row = row

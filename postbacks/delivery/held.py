@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from postbacks.delivery.claims import Claimed, Held, HeldPostbacks
+from postbacks.delivery.claims import Claimed, Held, HeldQueue
 from postbacks.delivery.profiles import Profiles
-from postbacks.delivery.results import Notes
+from postbacks.delivery.results import ResultBatch
 from postbacks.errors import PostbacksError
 from postbacks.transport.outcomes import Outcome
 from postbacks.transport.profile import Profile
@@ -21,7 +21,7 @@ from postbacks.transport.transfer import Transfer
 TOLD_MAX: Final = 10_000
 
 
-class Sharing:
+class SharedTimeouts:
     """Notes the time-outs that one loop's held postbacks share.
 
     Args:
@@ -33,7 +33,7 @@ class Sharing:
         told_ms: when the latest POST began, on the broker's clock, that they are known to share.
     """
 
-    def __init__(self, held: HeldPostbacks, profiles: Profiles, notes: Notes) -> None:
+    def __init__(self, held: HeldQueue, profiles: Profiles, notes: ResultBatch) -> None:
         self._held = held
         self._profiles = profiles
         self._notes = notes

@@ -13,29 +13,29 @@ from typing import Any, Final
 
 from postbacks.accounts.routing import ACCOUNT_CHANGED, ACCOUNT_UNUSABLE, BROKER_AWAY, WORKER_STOPPED
 from postbacks.delivery.backoff import Backoff
-from postbacks.delivery.claims import Claimed, Held, HeldPostbacks
-from postbacks.delivery.counters import Tally
-from postbacks.delivery.held import Sharing
+from postbacks.delivery.claims import Claimed, Held, HeldQueue
+from postbacks.delivery.counters import LoopCounters
+from postbacks.delivery.held import SharedTimeouts
 from postbacks.delivery.open_transfers import OpenTransfers
-from postbacks.delivery.pipeline import Exchange
+from postbacks.delivery.pipeline import Pipeline
 from postbacks.delivery.profiles import Profiles
 from postbacks.delivery.report import report_unsent
 from postbacks.delivery.request import headers
-from postbacks.delivery.results import Decide, Notes
-from postbacks.delivery.session import LOOK_AGAIN_S, LOOK_EVERY_S, Asking
-from postbacks.delivery.unsent import LOST_BROKER_MS, PUT_OFF_MS, Unsent
+from postbacks.delivery.results import Decide, ResultBatch
+from postbacks.delivery.session import LOOK_EVERY_S, MIN_POLL_S, ClaimRequest
+from postbacks.delivery.unsent import LOST_BROKER_MS, PUT_OFF_MS, Returner
 from postbacks.errors import BrokerError, BrokerUnreachable, PostbacksError
 from postbacks.flower_events import gone, started
-from postbacks.killpoints import point
+from postbacks.killpoints import reach
 from postbacks.logs import EventLog
 from postbacks.queue.scripts import Scripts
 from postbacks.settings import Settings
-from postbacks.transport.client import CurlAdapter
-from postbacks.transport.limits import transfers_allowed
+from postbacks.transport.client import CurlClient
+from postbacks.transport.limits import max_transfers
 from postbacks.transport.outcomes import Outcome
 from postbacks.transport.profile import Profile
 from postbacks.transport.transfer import Transfer
-from postbacks.version import new_token
+from postbacks.version import new_loop_id
 
 log = EventLog(__name__)
 
@@ -71,7 +71,7 @@ class DeliveryLoop:
     def __init__(
         self,
         scripts: Scripts,
-        adapter: CurlAdapter,
+        adapter: CurlClient,
         profiles: Profiles,
         settings: Settings,
         decide: Decide,
@@ -83,7 +83,7 @@ class DeliveryLoop:
         must_stop: Callable[[], bool] = lambda: False,
         must_leave: Callable[[], bool] = lambda: False,
         on_draining: Callable[[], None] = lambda: None,
-        tally: Tally | None = None,
+        tally: LoopCounters | None = None,
     ) -> None:
         self._scripts = scripts
         self._adapter = adapter
@@ -93,22 +93,22 @@ class DeliveryLoop:
         self._must_stop = must_stop
         self._must_leave = must_leave
         self._on_draining = on_draining
-        self._token = token or new_token()
-        self._tally = tally or Tally(adapter)
-        self._notes = Notes(scripts, self._token, settings, decide, self._tally)
+        self._token = token or new_loop_id()
+        self._tally = tally or LoopCounters(adapter)
+        self._notes = ResultBatch(scripts, self._token, settings, decide, self._tally)
         self._linger_s = linger_s
-        self._asking = Asking(settings, self._token, examines=examines)
-        self._exchange = Exchange(scripts, settings.broker_timeout_s, adapter.watch)
+        self._asking = ClaimRequest(settings, self._token, examines=examines)
+        self._exchange = Pipeline(scripts, settings.broker_timeout_s, adapter.watch)
         self._asked_for = 0  # transfers that the claim which is on its way may bring
         self._asked_for_suspects = 0  # of them those of suspects
         self._lease_ms = int(settings.claim_lease_s * 1000)
-        self._max_transfers = transfers_allowed(settings)
+        self._max_transfers = max_transfers(settings)
         self._open = OpenTransfers(self._max_transfers, settings.slow_after_s)
         self._claimed: list[Claimed] = []
         self._claimed_s = 0.0
-        self._unsent = Unsent(scripts, self._token)
-        self._held = HeldPostbacks()
-        self._sharing = Sharing(self._held, profiles, self._notes)
+        self._unsent = Returner(scripts, self._token)
+        self._held = HeldQueue()
+        self._sharing = SharedTimeouts(self._held, profiles, self._notes)
         self._next_claim_s = 0.0
         self._next_begin_s = 0.0
         self._room_made = False
@@ -352,7 +352,7 @@ class DeliveryLoop:
         self._held.settle(chosen, waiting, {endpoint.decode() for endpoint in full})
         self._sharing.others(tried)
         if waiting:
-            self._next_begin_s = now_s + LOOK_AGAIN_S
+            self._next_begin_s = now_s + MIN_POLL_S
         lane_of = {held.id: held.lane for held in chosen}
         for row in rows:  # first: they have begun, whatever the broker answers to what follows
             self._claimed.append(Claimed.from_row(lane_of[row[0].decode()], row, now_ms))
@@ -410,13 +410,13 @@ class DeliveryLoop:
         self._open.begin(transfer, claimed)
         self.sent += 1
         self._adapter.start(transfer)
-        point("loop:post-begun")
+        reach("loop:post-begun")
 
     # -- noting -----------------------------------------------------------------------------
 
     def _end(self, transfer: Transfer, outcome: Outcome) -> None:
         claimed: Claimed = transfer.owner
-        point("loop:answered-not-noted")
+        reach("loop:answered-not-noted")
         self._open.end(transfer, claimed)
         self._notes.add(claimed, outcome, claimed.number, claimed.at_ms)
         if len(self._held) and self._held.sleeps_any(claimed.endpoint):

@@ -14,7 +14,7 @@ from redis.exceptions import NoScriptError
 
 from postbacks.broker.client import broker_errors
 from postbacks.errors import BrokerError
-from postbacks.killpoints import point
+from postbacks.killpoints import reach
 from postbacks.queue.scripts import source
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from postbacks.queue.scripts import Call, Scripts
 
 
-class Exchange:
+class Pipeline:
     """One question to the broker at a time, of one script or several, over a connection of its own.
 
     Args:
@@ -49,7 +49,7 @@ class Exchange:
     def send(self, calls: Sequence[Call]) -> None:
         """Have scripts run, one after the other. BrokerError: they may have run, or not."""
         for call in calls:
-            point(f"before:{call.name}")
+            reach(f"before:{call.name}")
         with broker_errors():
             try:
                 if self._is_stale():
@@ -108,7 +108,7 @@ class Exchange:
         self.asked = ()
         for number, call in enumerate(calls):
             if not isinstance(replies[number], NoScriptError):
-                point(f"after:{call.name}")
+                reach(f"after:{call.name}")
                 continue
             try:
                 replies[number] = self._scripts.run(*call)  # a new broker, or it has restarted

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from postbacks.delivery.claims import Claimed, Held
-from postbacks.delivery.counters import Tally
+from postbacks.delivery.counters import LoopCounters
 from postbacks.delivery.report import report
 from postbacks.errors import BrokerError
 from postbacks.flower_events import noted
@@ -47,7 +47,7 @@ Decide = Callable[[Claimed | Held, Outcome], Decision]
 Note = tuple[Claimed | Held, Attempt, list[Argument]]
 
 
-class Notes:
+class ResultBatch:
     """The outcomes of one loop on their way into the ledger.
 
     Args:
@@ -64,7 +64,7 @@ class Notes:
         token: str,
         settings: Settings,
         decide: Decide,
-        tally: Tally,
+        tally: LoopCounters,
     ) -> None:
         self._scripts = scripts
         self._token = token

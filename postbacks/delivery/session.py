@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 #: Seconds between two looks for work while transfers are open and nothing was found.
 LOOK_EVERY_S: Final = 0.05
 #: Seconds between two looks at least while lanes wait for their rate or for room; a rate makes up for it.
-LOOK_AGAIN_S: Final = 0.01
+MIN_POLL_S: Final = 0.01
 #: A loop with nothing else stays while a waiting lane may go on, or something parked is due, within so many ms; else
 #: the tick wakes one in time.
-STAY_MS: Final = 1500
+LINGER_FOR_DUE_MS: Final = 1500
 
 
-class Asked(NamedTuple):
+class ClaimReply(NamedTuple):
     """What the broker gave.
 
     Attributes:
@@ -37,26 +37,26 @@ class Asked(NamedTuple):
     now_ms: int
     begun: list[list[Any]]
     held: list[list[Any]]
-    again_ms: int
+    next_due_ms: int
     ended: list[list[Any]]
     still: set[str]
 
     @property
     def found(self) -> bool:
         """Whether there is work, now or soon enough to stay for it."""
-        return bool(self.begun) or 0 <= self.again_ms <= STAY_MS
+        return bool(self.begun) or 0 <= self.next_due_ms <= LINGER_FOR_DUE_MS
 
     def wait_s(self, at_most: int) -> float:
         """Seconds until it is worth asking again, after a question for so many."""
         held_lanes = len({row[1] for row in self.held})
         if len(self.begun) + held_lanes >= at_most:
             return 0.0
-        if self.again_ms < 0:
+        if self.next_due_ms < 0:
             return LOOK_EVERY_S
-        return min(LOOK_EVERY_S, max(LOOK_AGAIN_S, self.again_ms / 1000))
+        return min(LOOK_EVERY_S, max(MIN_POLL_S, self.next_due_ms / 1000))
 
 
-class Asking:
+class ClaimRequest:
     """Asks for one loop.
 
     Args:
@@ -95,11 +95,11 @@ class Asking:
             weights=settings.group_weights,
         )
 
-    def read(self, reply: list[Any]) -> Asked:
+    def read(self, reply: list[Any]) -> ClaimReply:
         """What the script gave."""
         if self._examines:
             now_ms, begun, later, still, ended = reply
-            again_ms = int(LOOK_EVERY_S * 1000) if later else -1
-            return Asked(now_ms, begun, [], again_ms, ended, {account.decode() for account in still})
-        now_ms, begun, held, again_ms, ended, still = reply
-        return Asked(now_ms, begun, held, again_ms, ended, {account.decode() for account in still})
+            next_due_ms = int(LOOK_EVERY_S * 1000) if later else -1
+            return ClaimReply(now_ms, begun, [], next_due_ms, ended, {account.decode() for account in still})
+        now_ms, begun, held, next_due_ms, ended, still = reply
+        return ClaimReply(now_ms, begun, held, next_due_ms, ended, {account.decode() for account in still})

@@ -12,20 +12,20 @@ from postbacks.delivery.request import headers
 from postbacks.errors import BrokerUnreachable, PostbackDead, PostbackFailed, PostbackSkipped
 from postbacks.logs import EventLog
 from postbacks.settings import load
-from postbacks.transport.client import CurlAdapter
+from postbacks.transport.client import CurlClient
 from postbacks.transport.profile import Profile
 from postbacks.transport.transfer import Transfer
 
 if TYPE_CHECKING:
     from postbacks.accounts import Account
     from postbacks.catalogue import Event
-    from postbacks.queue.send_request import Order
+    from postbacks.queue.send_request import SendRequest
     from postbacks.transport.outcomes import Outcome
 
 log = EventLog(__name__)
 
 
-def post_order(postback_id: str, order: Order, *, eager: bool) -> dict[str, Any]:
+def post_order(postback_id: str, order: SendRequest, *, eager: bool) -> dict[str, Any]:
     """Make the POST of an order, where and as the account's are made; returns what came of it.
 
     Args:
@@ -55,7 +55,7 @@ def post_order(postback_id: str, order: Order, *, eager: bool) -> dict[str, Any]
     return {"outcome": outcome.name, "status": outcome.status, "attempts": 1}
 
 
-def _find_account(order: Order, *, eager: bool) -> Account | None:
+def _find_account(order: SendRequest, *, eager: bool) -> Account | None:
     try:
         return find_accounts(store(), [order.account]).get(order.account)
     except BrokerUnreachable as error:
@@ -71,7 +71,7 @@ def post_once(postback_id: str, event: Event, url: str, account: Account | None,
     profile = Profile.default(load()) if account is None else Profile.of(account, load(), now_ms)
     if own_url and account is not None:
         profile = profile.for_url(url)
-    adapter = CurlAdapter(load())
+    adapter = CurlClient(load())
     try:
         lines = headers(postback_id, 1, now_ms, 1, now_ms, body, profile)
         return adapter.post(Transfer(url, body, lines, profile))

@@ -11,7 +11,7 @@ from postbacks.logs import EventLog
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from postbacks.delivery.claims import Held, HeldPostbacks
+    from postbacks.delivery.claims import Held, HeldQueue
     from postbacks.queue.scripts import Scripts
 
 log = EventLog(__name__)
@@ -24,7 +24,7 @@ PUT_OFF_MS: Final = 30_000
 LOST_BROKER_MS: Final = 1_000
 
 
-class Unsent:
+class Returner:
     """Returns for one loop what no attempt is counted of.
 
     Args:
@@ -53,7 +53,7 @@ class Unsent:
             self._scripts.postpone(self._token, delay_ms, reason, ids)
             del self._ids[delay_ms, reason]
 
-    def give_back(self, held: HeldPostbacks) -> None:
+    def give_back(self, held: HeldQueue) -> None:
         """Give back some of what is held: while it is much, what ends meanwhile is to be noted in time.
 
         Raises:
@@ -61,7 +61,7 @@ class Unsent:
         """
         self._return(held, held.take_lanes(GIVE_BACK_BATCH))
 
-    def give_back_lane(self, held: HeldPostbacks, lane: str) -> None:
+    def give_back_lane(self, held: HeldQueue, lane: str) -> None:
         """Give back all that is held of a lane: its account sends elsewhere now.
 
         Raises:
@@ -69,7 +69,7 @@ class Unsent:
         """
         self._return(held, held.take_lane(lane))
 
-    def _return(self, held: HeldPostbacks, postbacks: list[Held]) -> None:
+    def _return(self, held: HeldQueue, postbacks: list[Held]) -> None:
         try:
             self._scripts.give_back(self._token, [postback.id for postback in postbacks])
         except BrokerError:

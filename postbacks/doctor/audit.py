@@ -56,7 +56,7 @@ _OPEN: Final = frozenset({states.WAITING, states.SENDING, states.PARKED})
 
 
 @dataclass(slots=True)
-class Survey:
+class Audit:
     """What one survey found.
 
     Attributes:
@@ -107,15 +107,15 @@ class Survey:
         return any(self.faults.get(name) for name in (NO_PLACE, TWO_PLACES, WRONG_PLACE, NO_RECORD))
 
 
-def survey(scripts: Scripts, within_s: float) -> Survey:
+def survey(scripts: Scripts, within_s: float) -> Audit:
     """Look at everything, as far as the time allows."""
     with broker_errors():
         return _Surveyor(scripts, within_s).run()
 
 
-def look_again(scripts: Scripts, first: Survey) -> Survey:
+def recheck(scripts: Scripts, first: Audit) -> Audit:
     """Look at each suspicion of a survey alone; what does not stand any more is gone."""
-    again = Survey(
+    again = Audit(
         records=first.records, total=first.total, scanned=first.scanned, missing=first.missing,
         took_s=first.took_s, schemas=first.schemas, reasons=first.reasons,
         oldest=first.oldest, waiting=first.waiting, sending=first.sending, seen=first.seen,
@@ -230,9 +230,9 @@ class _Surveyor:
         self._claims_of: Counter[str] = Counter()  # lane -> ids in claims
         self._held_of: Counter[str] = Counter()  # lane -> those of them that are held
         self._paces: set[str] = set()
-        self.found = Survey()
+        self.found = Audit()
 
-    def run(self) -> Survey:
+    def run(self) -> Audit:
         """Look at everything."""
         tokens = self._read_lanes_and_claims()
         self.found.faults[OWNERLESS] = dict(_ownerless(self._client, tokens))

@@ -58,7 +58,7 @@ class Result:
         words, more = self.words[:3], len(self.found) - 3
         return f"{self.check.says}: {'; '.join(words)}{f'; and {more:,} more' if more > 0 else ''}."
 
-    def shown(self) -> dict[str, Any]:
+    def to_public_dict(self) -> dict[str, Any]:
         """As ``--json`` prints it."""
         shown: dict[str, Any] = {"check": self.check.name, "level": self.level}
         if self.found:
@@ -78,7 +78,7 @@ class Repair:
 
     result: Result
 
-    def shown(self) -> dict[str, Any]:
+    def to_public_dict(self) -> dict[str, Any]:
         """As ``--json`` prints it."""
         return {
             "fixed": self.result.check.name,
@@ -131,7 +131,7 @@ class Doctor:
         self._within_s = within_s
         self._pause_s = PAUSE_S if pause_s is None else pause_s
         self._ping = ping
-        self._second: audit.Survey | None = None
+        self._second: audit.Audit | None = None
 
     def examine(self) -> Report:
         """Look, and where something seems wrong look again; only what stands both times is reported.
@@ -144,7 +144,7 @@ class Doctor:
         last = first
         if any(found[check.name] for check in CHECKS if check.level == "wrong" or check.fix):
             time.sleep(self._pause_s)
-            last = Look(self._look(), audit.look_again(self._scripts, first.survey), self._settings)
+            last = Look(self._look(), audit.recheck(self._scripts, first.survey), self._settings)
         self._second = last.survey
         results = [
             Result(
@@ -214,11 +214,11 @@ def _both(first: Mapping[str, str], second: Mapping[str, str]) -> dict[str, str]
     return {key: words for key, words in second.items() if key in first}
 
 
-def _progress(done: audit.Survey) -> str:
+def _progress(done: audit.Audit) -> str:
     return done.progress if done.complete else f"{done.progress}: give it more time (--within)"
 
 
-def _loops(at_work: int, found: audit.Survey) -> str:
+def _loops(at_work: int, found: audit.Audit) -> str:
     if not (at_work or found.waiting or found.sending):
         return "nothing to deliver just now"  # a worker's loops end when their lanes are empty
     return _several(at_work, "delivering loop")

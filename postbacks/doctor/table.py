@@ -15,7 +15,7 @@ from postbacks.ledger.record import SCHEMA
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from postbacks.doctor.audit import Survey
+    from postbacks.doctor.audit import Audit
     from postbacks.doctor.scene import Scene
     from postbacks.settings import Settings
 
@@ -30,7 +30,7 @@ class Look:
     """One look at the whole system."""
 
     scene: Scene
-    survey: Survey
+    survey: Audit
     settings: Settings
 
 

@@ -41,15 +41,15 @@ REVOKED: Final[Fields] = {"terminated": False, "signum": None, "expired": False}
 
 #: An event, and whether the share has chosen it. One that it has not chosen is a failure or follows on
 #: one: failures go first.
-Told = tuple[Fields, bool]
+EventRow = tuple[Fields, bool]
 #: Events, and how many the share has left out.
-Batch = tuple[list[Told], int]
+Batch = tuple[list[EventRow], int]
 
 
 def received(at_s: float, level: int, fields: Sequence[Any], results: Sequence[int]) -> Batch:
     """Postbacks that were accepted: the arguments of ``accept.lua`` and its results."""
     width = len(fields) // len(results)
-    told: list[Told] = []
+    told: list[EventRow] = []
     left_out = 0
     for number, result in enumerate(results):
         if not result:
@@ -86,7 +86,7 @@ def received(at_s: float, level: int, fields: Sequence[Any], results: Sequence[i
 
 def unsent(at_s: float, rows: Sequence[Sequence[str]]) -> Batch:
     """Postbacks that ended unsent: id, account, origin, code, state and reason of each."""
-    told: list[Told] = []
+    told: list[EventRow] = []
     for postback_id, account, origin, code, state, reason in rows:
         error = f"{'PostbackSkipped' if state == 'skipped' else 'PostbackDead'}({reason!r})"
         args = args_of(account, origin, code)
@@ -105,7 +105,7 @@ def _shown(postback: Any, levels: Levels) -> bool:
 
 def started(at_s: float, claimed: Sequence[Any], levels: Levels) -> Batch:
     """Postbacks whose POST has begun."""
-    told: list[Told] = []
+    told: list[EventRow] = []
     left_out = 0
     for one in claimed:
         shown = _shown(one, levels)
@@ -124,7 +124,7 @@ def noted(
     words: Mapping[str, str],
 ) -> Batch:
     """Attempts that were noted: their notes, the states they led to, and what each outcome means."""
-    told: list[Told] = []
+    told: list[EventRow] = []
     left_out = 0
     for (one, attempt, _), (state, next_ms) in zip(notes, results, strict=True):
         if state in {b"", b"waiting"}:

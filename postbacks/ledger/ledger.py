@@ -68,7 +68,7 @@ class Claim(NamedTuple):
     since_ms: int | None
     now_ms: int
 
-    def shown(self) -> dict[str, Any]:
+    def to_public_dict(self) -> dict[str, Any]:
         """Return the claim as ``postbacks show --json`` prints it."""
         for_s = None if self.since_ms is None else round((self.now_ms - self.since_ms) / 1000, 1)
         return {

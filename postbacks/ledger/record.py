@@ -100,7 +100,7 @@ class Attempt(NamedTuple):
         data = json.loads(text)
         return cls(**{name: data[name] for name in cls._fields if name in data})
 
-    def shown(self) -> dict[str, Any]:
+    def to_public_dict(self) -> dict[str, Any]:
         """As ``postbacks show --json`` prints it."""
         shown: dict[str, Any] = {
             "number": self.number,
@@ -187,7 +187,7 @@ class Record:
         """Whether its last attempt is why it has ended, and not what became of it afterwards (an origin switched off)."""
         return bool(self.attempts) and self.reason in {"", "poison", self.attempts[-1].outcome}
 
-    def shown(self) -> dict[str, Any]:
+    def to_public_dict(self) -> dict[str, Any]:
         """As ``postbacks show --json`` prints it: no password of a URL, no raw message."""
         return {
             "id": self.id,
@@ -200,6 +200,6 @@ class Record:
             "reason": self.reason or None,
             "sequence": self.sequence,
             "created": iso(self.created_ms),
-            "attempts": [attempt.shown() for attempt in self.attempts],
+            "attempts": [attempt.to_public_dict() for attempt in self.attempts],
             "next_at": iso(self.next_ms),
         }

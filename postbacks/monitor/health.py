@@ -75,7 +75,7 @@ class Health:
             return f"{waiting} wait, all of them {lane}"
         return f"{waiting} wait, {failing} of them {lane}, the oldest of the others {oldest}"
 
-    def shown(self) -> dict[str, Any]:
+    def to_public_dict(self) -> dict[str, Any]:
         """As ``postbacks health --json`` prints it."""
         return {
             "ok": self.ok,

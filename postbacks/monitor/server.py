@@ -125,7 +125,7 @@ class MonitorServer:
                 return 503, plain, b"not well: it is stopping.\n"
             judged = self._judge()
             if "application/json" in accept:
-                body = printable.json_text(judged.shown()) + "\n"
+                body = printable.json_text(judged.to_public_dict()) + "\n"
                 return (200 if judged.ok else 503), "application/json", body.encode()
             return (200 if judged.ok else 503), plain, (printable.plain(judged.line) + "\n").encode()
         return 404, plain, b"Here are /metrics, /healthz and /readyz.\n"

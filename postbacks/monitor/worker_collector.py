@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 from postbacks.monitor.metrics import attempts, build_info, counter, gauge
 
 if TYPE_CHECKING:
-    from postbacks.delivery.counters import SharedCounts
+    from postbacks.delivery.counters import WorkerCounters
 
 _TICKS_A_SECOND: Final = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
@@ -27,7 +27,7 @@ class WorkerCollector(Collector):
         counts: what its loops have done, in memory that all its processes share.
     """
 
-    def __init__(self, counts: SharedCounts) -> None:
+    def __init__(self, counts: WorkerCounters) -> None:
         self._counts = counts
         self._pid = os.getpid()
 

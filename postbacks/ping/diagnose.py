@@ -13,7 +13,7 @@ from cryptography import x509
 
 from postbacks.guard import setting_of
 from postbacks.settings import Settings
-from postbacks.transport.probe import Observation
+from postbacks.transport.probe import Probe
 from postbacks.transport.profile import Tls
 from postbacks.urls import endpoint_of, redacted
 
@@ -93,7 +93,7 @@ class Advice:
     noticed: tuple[str, ...]
 
 
-def advise(seen: Observation, settings: Settings) -> Advice:
+def diagnose(seen: Probe, settings: Settings) -> Advice:
     """Say what would have become of a postback, and why."""
     noticed = tuple(_noticed(seen, settings))
     if seen.outcome.delivered:
@@ -103,7 +103,7 @@ def advise(seen: Observation, settings: Settings) -> Advice:
     return Advice(f"{verdict}; {_consequence(settings)}", todo, noticed)
 
 
-def location(seen: Observation) -> str:
+def location(seen: Probe) -> str:
     """Where a redirect leads, as a listing shows it; empty where it does not."""
     target = seen.headers.get("location", "")
     if seen.status is None or not 300 <= seen.status < 400 or not target:
@@ -114,14 +114,14 @@ def location(seen: Observation) -> str:
         return "(unreadable URL)"
 
 
-def days_left(seen: Observation, now: datetime | None = None) -> int | None:
+def days_left(seen: Probe, now: datetime | None = None) -> int | None:
     """Whole days until the server's certificate ends."""
     if seen.certificate is None:
         return None
     return math.floor((seen.certificate.ends - (now or datetime.now(UTC))).total_seconds() / 86_400)
 
 
-def _failure(seen: Observation) -> tuple[str, str]:
+def _failure(seen: Probe) -> tuple[str, str]:
     name, limits = seen.outcome.name, seen.limits
     if name == "status":
         return _status(seen)
@@ -154,7 +154,7 @@ def _failure(seen: Observation) -> tuple[str, str]:
     return phrase, todo
 
 
-def _client_chain_advice(seen: Observation, verdict: str) -> str:
+def _client_chain_advice(seen: Probe, verdict: str) -> str:
     """Name the missing intermediate certificate as a cause wherever it can be one.
 
     With TLS 1.3 our handshake is over before the server has seen the certificate: its alert then comes with the
@@ -192,7 +192,7 @@ def _missing_issuer(tls: Tls) -> str:
     return "" if first.issuer in subjects else first.issuer.rfc4514_string()
 
 
-def _status(seen: Observation) -> tuple[str, str]:
+def _status(seen: Probe) -> tuple[str, str]:
     status = seen.status or 0
     target = location(seen)
     if target:
@@ -218,7 +218,7 @@ def _consequence(settings: Settings) -> str:
     return f"this postback would be sent again {'once' if times == 1 else f'{times} times'}"
 
 
-def _noticed(seen: Observation, settings: Settings) -> list[str]:
+def _noticed(seen: Probe, settings: Settings) -> list[str]:
     words: list[str] = []
     days = days_left(seen)
     if days is not None and 0 <= days < WARN_DAYS:

@@ -10,7 +10,7 @@ from postbacks.catalogue.general import Subscribed
 from postbacks.delivery.request import headers
 from postbacks.settings import Settings
 from postbacks.transport import probe
-from postbacks.transport.probe import Observation
+from postbacks.transport.probe import Probe
 from postbacks.transport.profile import Profile
 from postbacks.transport.transfer import Transfer
 
@@ -25,7 +25,7 @@ def test_event() -> Subscribed:
     return Subscribed(mobile="15555550100", campaign_id="0", campaign_title="Test postback", source="API")
 
 
-def observe(url: str, body: bytes, limits: Profile, settings: Settings, now_ms: int) -> Observation:
+def observe(url: str, body: bytes, limits: Profile, settings: Settings, now_ms: int) -> Probe:
     """Make one test POST and observe it.
 
     Args:
@@ -40,7 +40,7 @@ def observe(url: str, body: bytes, limits: Profile, settings: Settings, now_ms: 
         connect_timeout_s=limits.connect_timeout_s * PATIENCE,
         answer_timeout_s=limits.answer_timeout_s * PATIENCE,
     )
-    seen = Observation(url, f"ping-{uuid.uuid4()}", limits, patience)
+    seen = Probe(url, f"ping-{uuid.uuid4()}", limits, patience)
     lines = [*headers(seen.postback_id, 1, now_ms, 0, now_ms, body, limits), TEST_HEADER]
     probe.observe(Transfer(url, body, lines, patience), seen, settings)
     return seen

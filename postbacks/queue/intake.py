@@ -14,7 +14,7 @@ from postbacks.broker.client import broker_errors
 from postbacks.catalogue.xml import render
 from postbacks.errors import BrokerError, PostbacksError
 from postbacks.flower_events import admit, received
-from postbacks.killpoints import point
+from postbacks.killpoints import reach
 from postbacks.ledger.digest import digest_of, raw_digest
 from postbacks.ledger.record import MAX_REASON, SCHEMA, shortened
 from postbacks.ledger.states import DEAD, WAITING
@@ -22,7 +22,7 @@ from postbacks.logs import EventLog, unquoted
 from postbacks.queue import acceptance, memory, routes
 from postbacks.queue.message import MAPPED, MAX_BODY_BYTES, NEWER, Message, Unreadable, decode, find_id
 from postbacks.queue.scripts import ALONE_DEATHS_MAX, Argument, Scripts, TakenIn
-from postbacks.queue.send_request import Order, _bind, check_order
+from postbacks.queue.send_request import SendRequest, _bind, check_order
 from postbacks.queue.shares import shares_of
 from postbacks.settings import Settings
 from postbacks.urls import endpoint_of
@@ -92,7 +92,7 @@ class Intake:
                 else:
                     if taken.at_once == 1:
                         self._scripts.accept_alone(token)
-                    point("intake:accepting")
+                    reach("intake:accepting")
                     fields = self._orders(messages)
                 if not self._accept(token, len(messages), fields):
                     return total, True  # the lease was lost: another tick does these
@@ -129,7 +129,9 @@ class Intake:
         return self._fields_of(read)
 
     def _fields_of(self, read: Sequence[tuple[Message | Unreadable, bytes]]) -> list[Argument]:
-        orders: list[tuple[Message, Order | PostbacksError, bytes] | tuple[Unreadable, None, bytes]] = []
+        orders: list[
+            tuple[Message, SendRequest | PostbacksError, bytes] | tuple[Unreadable, None, bytes]
+        ] = []
         for message, raw in read:
             if isinstance(message, Unreadable):
                 orders.append((message, None, raw))
@@ -142,7 +144,7 @@ class Intake:
                 # Whatever one message does to us, its neighbours go out.
                 log.exception("intake.failed", id=message.id)
                 orders.append((message, PostbacksError(f"it could not be read: {error!r}"), raw))
-        wanted = {order.account for _, order, _ in orders if isinstance(order, Order)}
+        wanted = {order.account for _, order, _ in orders if isinstance(order, SendRequest)}
         accounts = find_accounts(self._accounts, sorted(wanted))
         expiring = any(isinstance(message, Message) and message.expires for message, _ in read)
         now = self._now() if expiring else None
@@ -150,7 +152,7 @@ class Intake:
         routes.publish(self._scripts, wanted, accounts, keep_ms=keep_ms, store=self._accounts)
         fields: list[Argument] = []
         for message, order, raw in orders:
-            if isinstance(message, Unreadable) or not isinstance(order, Order):
+            if isinstance(message, Unreadable) or not isinstance(order, SendRequest):
                 fields += _broken(message, order, raw)
                 continue
             try:
@@ -199,7 +201,7 @@ def _portions(taken: TakenIn) -> Iterator[list[bytes]]:
 
 
 def _sound(
-    message: Message, order: Order, account: Account | None, now: datetime | None
+    message: Message, order: SendRequest, account: Account | None, now: datetime | None
 ) -> tuple[Argument, ...]:
     event = order.event
     url, reason = route(account, event.origin, event.group, order.url)
@@ -217,7 +219,7 @@ def _sound(
 
 
 def _broken(
-    message: Message | Unreadable, error: Order | PostbacksError | None, raw: bytes
+    message: Message | Unreadable, error: SendRequest | PostbacksError | None, raw: bytes
 ) -> tuple[Argument, ...]:
     """A message that is no postback: kept among the dead with its reason."""
     if isinstance(message, Unreadable):

@@ -15,7 +15,7 @@ from redis.exceptions import NoScriptError
 
 from postbacks import keys
 from postbacks.broker.client import broker_errors
-from postbacks.killpoints import point
+from postbacks.killpoints import reach
 from postbacks.ledger.record import OVERHEAD_BYTES, STUB_BYTES
 from postbacks.version import SILENT, VERSION
 
@@ -205,14 +205,14 @@ class Scripts:
     def run(self, name: str, arguments: Iterable[Argument], more_keys: Sequence[str] = ()) -> Any:
         """Run a script by name, loading it where the broker does not have it (a new one, or it has restarted)."""
         _, *command = self.command(Call(name, tuple(arguments), more_keys))
-        point(f"before:{name}")
+        reach(f"before:{name}")
         with broker_errors():
             try:
                 reply = self.client.evalsha(*command)
             except NoScriptError:
                 self.client.script_load(source(name))
                 reply = self.client.evalsha(*command)
-        point(f"after:{name}")
+        reach(f"after:{name}")
         return reply
 
     def command(self, call: Call) -> list[Any]:

@@ -12,7 +12,7 @@ from postbacks.queue.options import ARGUMENTS, right_argument
 from postbacks.urls import check_url
 
 
-class Order(NamedTuple):
+class SendRequest(NamedTuple):
     """What an application asked for: an event of an account, and a URL if not the account's own."""
 
     account: str
@@ -20,7 +20,7 @@ class Order(NamedTuple):
     url: str | None
 
 
-def check_order(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Order:
+def check_order(args: Sequence[Any], kwargs: Mapping[str, Any]) -> SendRequest:
     """Check the arguments of ``send_postback``: names, event, form of the URL; no account is looked up.
 
     Raises:
@@ -32,7 +32,7 @@ def check_order(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Order:
     if not (isinstance(args, tuple | list) and isinstance(kwargs, dict)):
         _check_form(args, kwargs)
     account, event, url = _bind(*args, **kwargs)
-    return Order(check_name(account), parse_event(event), None if url is None else check_url(url))
+    return SendRequest(check_name(account), parse_event(event), None if url is None else check_url(url))
 
 
 def _check_form(args: object, kwargs: object) -> None:

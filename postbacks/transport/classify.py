@@ -9,7 +9,7 @@ import pycurl
 
 from postbacks.transport.acks import Ending
 from postbacks.transport.answer import excerpt_of
-from postbacks.transport.outcomes import Outcome, of_status
+from postbacks.transport.outcomes import Outcome, classify_status
 from postbacks.transport.transfer import MAX_HEADER_BYTES, Transfer
 
 #: CURLE_WEIRD_SERVER_REPLY, for which pycurl has no name.
@@ -83,7 +83,7 @@ _ALERT: Final = " alert "
 _TUNNEL: Final = "CONNECT tunnel failed"
 
 
-def outcome_of(transfer: Transfer, code: int, message: str) -> Outcome:
+def classify(transfer: Transfer, code: int, message: str) -> Outcome:
     """Judge a transfer that has ended.
 
     Once the header has come whole, its status alone decides, whatever the body did afterwards.
@@ -131,7 +131,7 @@ def outcome_of(transfer: Transfer, code: int, message: str) -> Outcome:
 
 
 def _answered(transfer: Transfer, status: int, code: int, elapsed_s: float) -> Outcome:
-    name = of_status(status)
+    name = classify_status(status)
     if name == "delivered" and not code:
         return Outcome(name, status, elapsed_s)
     words = [] if name == "delivered" else [f"answered {status}; only 200 counts"]

@@ -21,13 +21,13 @@ from requests.structures import CaseInsensitiveDict
 from postbacks.errors import InvalidUrl
 from postbacks.settings import Settings
 from postbacks.transport.answer import MISREAD, content_of
-from postbacks.transport.classify import WEIRD_ANSWER, outcome_of
-from postbacks.transport.connections import Kept
+from postbacks.transport.classify import WEIRD_ANSWER, classify
+from postbacks.transport.connections import IdleConnections
 from postbacks.transport.outcomes import Outcome
-from postbacks.transport.poller import READ, WRITE, new_poll
+from postbacks.transport.poller import READ, WRITE, make_poller
 from postbacks.transport.profile import Profile
-from postbacks.transport.resolver import Names
-from postbacks.transport.transfer import Slot, Transfer
+from postbacks.transport.resolver import Resolver
+from postbacks.transport.transfer import CurlHandle, Transfer
 
 #: What ``requests`` raises for an outcome without an answer.
 _EXCEPTIONS: Final[dict[str, type[requests.exceptions.RequestException]]] = {
@@ -54,7 +54,7 @@ _DEAD_CONNECTION: Final = frozenset(
 HELD_UP_S: Final = 0.05
 
 
-class CurlAdapter(BaseAdapter):
+class CurlClient(BaseAdapter):
     """A requests transport adapter over libcurl that can also send many at once.
 
     Not for more than one thread at a time. ``start`` and ``wait`` send many; ``send`` is what
@@ -69,18 +69,18 @@ class CurlAdapter(BaseAdapter):
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._on_timer)
         if max_connections:
             self._multi.setopt(pycurl.M_MAXCONNECTS, max_connections)
-        self._poll = new_poll()
+        self._poll = make_poller()
         # What is kept here is bounded by the transfers that a loop may have open (`capacity.py`).
         self._wanted: dict[int, int] = {}  # descriptor -> what libcurl waits for on it
         self._timer_s: float | None = None
-        self._free: list[Slot] = []
-        self._open: dict[pycurl.Curl, Slot] = {}
-        self._kept = Kept()
-        self._names = Names()
+        self._free: list[CurlHandle] = []
+        self._open: dict[pycurl.Curl, CurlHandle] = {}
+        self._kept = IdleConnections()
+        self._names = Resolver()
         self._poll.register(self._names.fileno(), READ)
         self._watched: int | None = None
         self.heard = False
-        self._looking: dict[str, list[Slot]] = {}  # host -> those that wait for its addresses
+        self._looking: dict[str, list[CurlHandle]] = {}  # host -> those that wait for its addresses
         self._scan_every_s = min(0.1, settings.answer_timeout_s / 10)
         self._next_scan_s = 0.0
         self._done: list[tuple[Transfer, Outcome]] = []
@@ -94,7 +94,7 @@ class CurlAdapter(BaseAdapter):
 
     def start(self, transfer: Transfer) -> None:
         """Begin a POST; ``wait`` tells what came of it."""
-        slot = self._free.pop() if self._free else Slot(self._settings, self._kept)
+        slot = self._free.pop() if self._free else CurlHandle(self._settings, self._kept)
         try:
             slot.load(transfer)
         except InvalidUrl as error:
@@ -115,7 +115,7 @@ class CurlAdapter(BaseAdapter):
             slot.resolve(addresses)
         self._begin(slot)
 
-    def _begin(self, slot: Slot) -> None:
+    def _begin(self, slot: CurlHandle) -> None:
         self._open[slot.handle] = slot
         self._multi.add_handle(slot.handle)
 
@@ -128,13 +128,13 @@ class CurlAdapter(BaseAdapter):
                     self._begin(slot)
                 elif slot.transfer is not None:
                     code = pycurl.E_COULDNT_RESOLVE_HOST
-                    self._refuse(slot, slot.transfer, outcome_of(slot.transfer, code, answer.fault))
+                    self._refuse(slot, slot.transfer, classify(slot.transfer, code, answer.fault))
 
-    def _refuse(self, slot: Slot, transfer: Transfer, outcome: Outcome) -> None:
+    def _refuse(self, slot: CurlHandle, transfer: Transfer, outcome: Outcome) -> None:
         self._retire(slot)
         self._done.append((transfer, outcome))
 
-    def _retire(self, slot: Slot) -> None:
+    def _retire(self, slot: CurlHandle) -> None:
         slot.transfer = None
         if slot.reusable:
             self._free.append(slot)
@@ -231,13 +231,13 @@ class CurlAdapter(BaseAdapter):
         for handle in late:
             self._end(handle, pycurl.E_OPERATION_TIMEDOUT, "")
         for host, slots in list(self._looking.items()):
-            in_time: list[Slot] = []
+            in_time: list[CurlHandle] = []
             for slot in slots:
                 transfer = slot.transfer
                 if transfer is None or now_s - transfer.started_s < transfer.profile.connect_timeout_s:
                     in_time.append(slot)
                 else:
-                    self._refuse(slot, transfer, outcome_of(transfer, pycurl.E_OPERATION_TIMEDOUT, ""))
+                    self._refuse(slot, transfer, classify(transfer, pycurl.E_OPERATION_TIMEDOUT, ""))
             if in_time:
                 self._looking[host] = in_time
             else:
@@ -271,7 +271,7 @@ class CurlAdapter(BaseAdapter):
             self.renewals += transfer.sends > 1
             if code == WEIRD_ANSWER and transfer.status is not None:
                 MISREAD.add(transfer.url)
-            self._done.append((transfer, outcome_of(transfer, code, message)))
+            self._done.append((transfer, classify(transfer, code, message)))
         self._retire(slot)
 
     def _note_connection(self, handle: pycurl.Curl, transfer: Transfer) -> None:

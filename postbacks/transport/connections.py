@@ -24,14 +24,14 @@ class _Borrowed(socket.socket):
         self.detach()
 
 
-class _Look(NamedTuple):
+class _WatchedSocket(NamedTuple):
     """A connection and a poll of it alone: made once, since every use asks them."""
 
     connection: _Borrowed
     poll: select.poll
 
 
-class Kept:
+class IdleConnections:
     """The kept connections by their two addresses, as libcurl names them.
 
     A connection is noted when its first answer has come, and forgotten when another one is made with the same
@@ -44,7 +44,7 @@ class Kept:
 
     def __init__(self) -> None:
         # One a descriptor of this process at most: its limit of open files.
-        self._looks: dict[Addresses, _Look] = {}
+        self._looks: dict[Addresses, _WatchedSocket] = {}
         self._addresses: dict[int, Addresses] = {}
         #: The descriptor on which libcurl is at work, as far as that is known.
         self.serving = -1
@@ -66,7 +66,7 @@ class Kept:
             return
         poll = select.poll()
         poll.register(fd, select.POLLIN)
-        self._looks[addresses] = _Look(connection, poll)
+        self._looks[addresses] = _WatchedSocket(connection, poll)
         self._addresses[fd] = addresses
 
     def forget(self, addresses: Addresses) -> None:

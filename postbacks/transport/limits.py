@@ -18,7 +18,7 @@ DESCRIPTORS_EACH: Final = 2
 SPARE_DESCRIPTORS: Final = 700
 
 
-def transfers_allowed(settings: Settings) -> int:
+def max_transfers(settings: Settings) -> int:
     """How many transfers a process may have open: the setting, file descriptors allowing."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = DESCRIPTORS_EACH * settings.max_transfers + LOOKUPS_MAX + SPARE_DESCRIPTORS

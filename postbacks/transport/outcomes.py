@@ -46,6 +46,6 @@ class Outcome(NamedTuple):
         return self.name == "delivered"
 
 
-def of_status(status: int) -> str:
+def classify_status(status: int) -> str:
     """The outcome of a whole header. The promise: 200 alone; not 201, not 204, no redirect."""
     return "delivered" if status == 200 else "status"

@@ -16,7 +16,7 @@ READ: Final = select.POLLIN
 WRITE: Final = select.POLLOUT
 
 
-class Poll(Protocol):
+class Poller(Protocol):
     """What is used of ``select.epoll``."""
 
     def register(self, fd: int, eventmask: int, /) -> None:
@@ -40,7 +40,7 @@ class Poll(Protocol):
         ...
 
 
-class PlainPoll:
+class PollFallback:
     """``select.poll`` with epoll's face. A closed descriptor leaves it by itself here as well."""
 
     def __init__(self) -> None:
@@ -66,6 +66,6 @@ class PlainPoll:
         """It holds nothing."""
 
 
-def new_poll() -> Poll:
+def make_poller() -> Poller:
     """The best that this system has."""
-    return select.epoll() if hasattr(select, "epoll") else PlainPoll()
+    return select.epoll() if hasattr(select, "epoll") else PollFallback()

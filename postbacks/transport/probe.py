@@ -17,11 +17,11 @@ import pycurl
 from cryptography import x509
 
 from postbacks.settings import Settings
-from postbacks.transport.classify import outcome_of
-from postbacks.transport.client import CurlAdapter
+from postbacks.transport.classify import classify
+from postbacks.transport.client import CurlClient
 from postbacks.transport.outcomes import Outcome
 from postbacks.transport.profile import Profile
-from postbacks.transport.transfer import Slot, Transfer
+from postbacks.transport.transfer import CurlHandle, Transfer
 from postbacks.urls import endpoint_of
 
 _TLS_VERSION: Final = re.compile(rb"SSL connection using (\S+)")
@@ -37,7 +37,7 @@ class Certificate:
 
 
 @dataclass(slots=True)
-class Observation:
+class Probe:
     """What one test POST has shown. Times are seconds since its begin, None where it did not come so far.
 
     Attributes:
@@ -85,13 +85,13 @@ class Observation:
         return "close" in tokens or (self.http == "1.0" and "keep-alive" not in tokens)
 
 
-class _Watched(CurlAdapter):
+class _ObservingClient(CurlClient):
     """The adapter of every delivery, which also reads libcurl's facts of the one that it makes."""
 
-    def __init__(self, settings: Settings, seen: Observation) -> None:
+    def __init__(self, settings: Settings, seen: Probe) -> None:
         super().__init__(settings)
         self._seen = seen
-        slot = Slot(settings)
+        slot = CurlHandle(settings)
         slot.handle.setopt(pycurl.OPT_CERTINFO, 1)
         slot.handle.setopt(pycurl.VERBOSE, 1)
         slot.handle.setopt(pycurl.DEBUGFUNCTION, self._on_remark)
@@ -102,7 +102,7 @@ class _Watched(CurlAdapter):
         if found:
             self._seen.tls_version = found[1].decode("ascii", "replace")
 
-    def _begin(self, slot: Slot) -> None:
+    def _begin(self, slot: CurlHandle) -> None:
         if slot.transfer is not None:  # until now its host was looked up, which libcurl knows nothing of
             self._seen.resolved_s = time.monotonic() - slot.transfer.started_s
         super()._begin(slot)
@@ -112,7 +112,7 @@ class _Watched(CurlAdapter):
         super()._end(handle, code, message)
 
 
-def _read(handle: Any, seen: Observation) -> None:
+def _read(handle: Any, seen: Probe) -> None:
     before_s = seen.resolved_s or 0.0
 
     def moment(info: int, per_s: int = 1) -> float | None:
@@ -155,7 +155,7 @@ def _certificate(pem: str) -> Certificate | None:
         return None
 
 
-def observe(transfer: Transfer, seen: Observation, settings: Settings) -> None:
+def observe(transfer: Transfer, seen: Probe, settings: Settings) -> None:
     """Make one test POST and fill in what it shows.
 
     Args:
@@ -164,7 +164,7 @@ def observe(transfer: Transfer, seen: Observation, settings: Settings) -> None:
         settings: the process's.
     """
     limits = seen.limits
-    adapter = _Watched(settings, seen)
+    adapter = _ObservingClient(settings, seen)
     try:
         adapter.start(transfer)
         while not (ended := adapter.wait(0.2)):
@@ -203,4 +203,4 @@ def _by_limits(transfer: Transfer, limits: Profile, waited: Outcome) -> Outcome:
         late = replace(transfer, profile=limits, header_s=None)
     else:
         return waited
-    return outcome_of(late, pycurl.E_OPERATION_TIMEDOUT, "")
+    return classify(late, pycurl.E_OPERATION_TIMEDOUT, "")

@@ -10,7 +10,7 @@ from standardwebhooks.webhooks import EmptyWebhookSecretError
 from postbacks.accounts import UNREADABLE, Account
 from postbacks.accounts.headers import check_authorization
 from postbacks.accounts.routing import reason_words
-from postbacks.accounts.secrets import unseal
+from postbacks.accounts.secrets import decrypt
 from postbacks.errors import InvalidAccount
 from postbacks.settings import Settings
 from postbacks.urls import endpoint_of
@@ -73,14 +73,14 @@ class Profile:
             raise InvalidAccount(f"Every secret of account {account.name} has expired; give it a new one.")
         tls = None
         if account.ca_bundle or account.client_cert or account.pinned_keys:
-            key = unseal(account.client_key, account.name, "client_key") if account.client_key else None
+            key = decrypt(account.client_key, account.name, "client_key") if account.client_key else None
             tls = Tls(account.ca_bundle, account.client_cert, key, account.pinned_keys)
         return cls(
             account.connect_timeout_s or settings.connect_timeout_s,
             account.answer_timeout_s or settings.answer_timeout_s,
             tuple(f"{name}: {text}" for name, text in account.headers.items()),
             _authorization(account),
-            tuple(_signer(account.name, unseal(secret.value, account.name, "secret")) for secret in signing),
+            tuple(_signer(account.name, decrypt(secret.value, account.name, "secret")) for secret in signing),
             tls,
             min((s.expires_ms for s in signing if s.expires_ms is not None), default=None),
             account.version,
@@ -103,7 +103,7 @@ class Profile:
 def _authorization(account: Account) -> tuple[str, ...]:
     if account.authorization is None:
         return ()
-    text = unseal(account.authorization, account.name, "authorization")
+    text = decrypt(account.authorization, account.name, "authorization")
     check_authorization(text)
     return (f"Authorization: {text}",)
 

@@ -42,7 +42,7 @@ ADDRESSES_MAX: Final = 16
 ANSWERED, UNKNOWN, SILENT = 0, 1, 2
 
 
-class Answer(NamedTuple):
+class Resolution(NamedTuple):
     """What came of a look-up: addresses, or why there are none."""
 
     host: str
@@ -50,7 +50,7 @@ class Answer(NamedTuple):
     fault: str = ""
 
 
-class Names:
+class Resolver:
     """Looks names up, each once for all who ask at the same time. One thread asks; ``fileno`` wakes it."""
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class Names:
         self._young: dict[str, float] = {}
         self._silent: set[str] = set()
         # Of look-ups that have ended since the last call of ``answers``: LOOKUPS_MAX.
-        self._answers: deque[Answer] = deque()
+        self._answers: deque[Resolution] = deque()
         self._wake_up, self._bell = socket.socketpair()
         self._wake_up.setblocking(False)
         self._bell.setblocking(False)
@@ -82,7 +82,7 @@ class Names:
             self.begin()
         return addresses if age_s < STALE_S else None
 
-    def answers(self) -> list[Answer]:
+    def answers(self) -> list[Resolution]:
         """What has been found since the last call."""
         with suppress(BlockingIOError):
             while self._wake_up.recv(4096):
@@ -160,11 +160,11 @@ class Names:
             # As bytes: Python would put its own, older IDNA on a text.
             found = socket.getaddrinfo(host.encode("ascii"), None, type=socket.SOCK_STREAM)
             addresses = tuple(str(where[0]).partition("%")[0] for *_, where in found[:ADDRESSES_MAX])
-            answer = Answer(host, addresses)
+            answer = Resolution(host, addresses)
         except socket.gaierror as error:
-            answer = Answer(host, (), str(error.strerror))
+            answer = Resolution(host, (), str(error.strerror))
         except (OSError, UnicodeError) as error:
-            answer = Answer(host, (), type(error).__name__)
+            answer = Resolution(host, (), type(error).__name__)
         self._answers.append(answer)
         with suppress(OSError):  # BlockingIOError: the bell rings already; else closed meanwhile
             self._bell.send(b"!")

@@ -25,7 +25,7 @@ from postbacks.guard import early_refusal, refusal
 from postbacks.settings import Settings
 from postbacks.transport.acks import AckWatch, Ending
 from postbacks.transport.answer import MISREAD, is_framed
-from postbacks.transport.connections import Addresses, Kept
+from postbacks.transport.connections import Addresses, IdleConnections
 from postbacks.transport.profile import Profile, Tls
 from postbacks.transport.trust import system_trust_store
 from postbacks.urls import read_url
@@ -168,7 +168,7 @@ def _is_stale(transfer: Transfer) -> bool:
     return watch is not None and transfer.url[:5].lower() == "https" and not watch.has_received()
 
 
-class Slot:
+class CurlHandle:
     """A libcurl handle with its callbacks, used for one transfer after the other."""
 
     __slots__ = (
@@ -185,9 +185,9 @@ class Slot:
         "transfer",
     )
 
-    def __init__(self, settings: Settings, kept: Kept | None = None) -> None:
+    def __init__(self, settings: Settings, kept: IdleConnections | None = None) -> None:
         self._settings = settings
-        self._kept = kept or Kept()
+        self._kept = kept or IdleConnections()
         self._connect_timeout_s = 0.0
         self._ignores_length = False
         self._renewed = False

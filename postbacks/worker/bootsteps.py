@@ -34,7 +34,7 @@ from postbacks.settings import load, unknown_names
 from postbacks.transport.outcomes import OUTCOMES
 from postbacks.version import set_worker
 from postbacks.worker import process, shutdown
-from postbacks.worker.quarantine import Keeper
+from postbacks.worker.quarantine import QuarantineSupervisor
 
 log = EventLog(__name__)
 
@@ -105,9 +105,9 @@ class PoolCheck(bootsteps.StartStopStep):
         # threads: one loop claims, one more may finish its slice, and two threads stay free to tick;
         # prefork: every child but one may deliver
         loops = concurrency - 1 if pool == "prefork" else max(1, min(2, concurrency - 2))
-        places = self._places = process.Places(loops)
+        places = self._places = process.LoopSlots(loops)
         atexit.register(places.close)  # not when this step stops: loops may still run then, and a signal come
-        process.set_places(places)
+        process.configure_slots(places)
         worker.wait_for_soft_shutdown = partial(_soft_shutdown, worker, places)
         set_worker(worker.hostname)
         flower_events.set_up(worker.hostname, worker.app.conf.event_exchange, OUTCOMES)
@@ -149,7 +149,7 @@ class WakeRequest(Request):
         del pool, signal, emit_retry
 
 
-class WakeTask(Task):
+class WorkerTask(Task):
     """``deliver``'s class: what wakes a worker depends on no clock, and ends by itself when it stops."""
 
     abstract = True
@@ -158,7 +158,7 @@ class WakeTask(Task):
     priority = 0
 
 
-class TickTask(WakeTask):
+class TickTask(WorkerTask):
     """``dispatch``'s class: at most one tick waits in Celery's queue, however long no worker runs."""
 
     abstract = True
@@ -216,7 +216,7 @@ class Stopping(bootsteps.StartStopStep):
         worker.sign_of_life.withdraw()
 
 
-def _soft_shutdown(worker: Any, places: process.Places) -> None:
+def _soft_shutdown(worker: Any, places: process.LoopSlots) -> None:
     """What comes before a cold shutdown: the loops finish for ``worker_soft_shutdown_timeout`` seconds.
 
     Mirrors ``WorkController.wait_for_soft_shutdown``; differs in that the loops are told to claim nothing
@@ -251,7 +251,7 @@ class Quarantine(bootsteps.StartStopStep):
 
     def __init__(self, worker: Any, **kwargs: Any) -> None:
         super().__init__(worker, **kwargs)
-        self._keeper = Keeper()
+        self._keeper = QuarantineSupervisor()
 
     def start(self, worker: Any) -> None:
         """Begin to look."""

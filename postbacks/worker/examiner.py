@@ -22,7 +22,7 @@ from postbacks.logs import write_to_stderr
 from postbacks.queue.scripts import Scripts
 from postbacks.settings import load
 from postbacks.tasks import decide
-from postbacks.transport.client import CurlAdapter
+from postbacks.transport.client import CurlClient
 
 #: What a service manager sends to all processes of a worker, and a terminal to its group.
 _ENDS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
@@ -56,7 +56,7 @@ def main(token: str) -> int:
         # Of all processes of the worker this is the one that the kernel should kill when memory ends.
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     scripts = Scripts(client())
-    adapter = CurlAdapter(settings)
+    adapter = CurlClient(settings)
     try:
         DeliveryLoop(
             scripts,

@@ -22,7 +22,7 @@ from typing import Final
 
 from postbacks.accounts import store
 from postbacks.broker.client import broker_errors, client
-from postbacks.delivery.counters import SharedCounts, Tally
+from postbacks.delivery.counters import LoopCounters, WorkerCounters
 from postbacks.delivery.loop import DeliveryLoop
 from postbacks.delivery.profiles import Profiles
 from postbacks.delivery.results import Decide
@@ -31,8 +31,8 @@ from postbacks.flower_events import flush
 from postbacks.logs import EventLog
 from postbacks.queue.scripts import Scripts
 from postbacks.settings import Settings, load
-from postbacks.transport.client import CurlAdapter
-from postbacks.transport.limits import transfers_allowed
+from postbacks.transport.client import CurlClient
+from postbacks.transport.limits import max_transfers
 from postbacks.worker.shutdown import is_stopping, must_leave
 
 log = EventLog(__name__)
@@ -47,7 +47,7 @@ KEPT_CONNECTIONS: Final = 512
 LINGER_S: Final = 1.0
 
 
-class Places:
+class LoopSlots:
     """How many loops may run at a time, over all threads and children of a worker.
 
     Each place is a file that a loop locks: the kernel gives the lock of a killed child back, which a
@@ -61,7 +61,7 @@ class Places:
         self._folder = tempfile.TemporaryDirectory(prefix="postbacks-places-")
         self._owner = os.getpid()
         self.count = count
-        self.counts = SharedCounts(count)
+        self.counts = WorkerCounters(count)
         self._paths = [Path(self._folder.name) / str(number) for number in range(count)]
         for path in self._paths:
             path.touch()
@@ -99,11 +99,11 @@ def _locked(path: Path) -> Iterator[bool]:
             yield True
 
 
-_places: Places | None = None
+_places: LoopSlots | None = None
 _claiming = threading.Lock()
-_free_adapters: list[CurlAdapter] = []  # as many as loops have run at a time
+_free_adapters: list[CurlClient] = []  # as many as loops have run at a time
 #: What a child of prefork's is not to close: the connections are its parent's, which delivers by itself on a full broker.
-_parents_adapters: list[CurlAdapter] = []
+_parents_adapters: list[CurlClient] = []
 
 
 def _begin_child() -> None:
@@ -116,15 +116,15 @@ def _begin_child() -> None:
 os.register_at_fork(after_in_child=_begin_child)
 
 
-def set_places(places: Places) -> None:
+def configure_slots(places: LoopSlots) -> None:
     """Set how many loops may run in this worker; called once, by the main process."""
     global _places  # noqa: PLW0603 - state of the process
     _places = places
 
 
-def shared_counts() -> SharedCounts:
+def shared_counts() -> WorkerCounters:
     """What this worker's loops have done since it started."""
-    return _places.counts if _places is not None else SharedCounts(1)
+    return _places.counts if _places is not None else WorkerCounters(1)
 
 
 def deliver(decide: Decide, hand_over: Callable[[], None]) -> int:
@@ -162,12 +162,12 @@ def connections_kept(settings: Settings) -> int:
 
     It counts the open ones, too: with fewer than there are transfers, none would outlive its transfer.
     """
-    transfers = transfers_allowed(settings)
+    transfers = max_transfers(settings)
     return transfers + (KEPT_CONNECTIONS if transfers == settings.max_transfers else 0)
 
 
 @cache
-def calm_the_collector() -> None:
+def tune_gc() -> None:
     """Let Python look for cycles of garbage less often: once in a worker's process, when it begins to deliver.
 
     Thousands of records come and go, none of them in a cycle; to look through them all the time takes a tenth of
@@ -179,7 +179,7 @@ def calm_the_collector() -> None:
 
 def _run(decide: Decide, hand_over: Callable[[], None], release: Callable[[], None], place: int) -> int:
     settings = load()
-    calm_the_collector()
+    tune_gc()
     # With one place nobody would claim while this loop finishes what it has open: it goes on instead.
     alone = _places is not None and _places.count == 1
     slice_s = math.inf if alone else settings.deliver_slice_s
@@ -187,7 +187,7 @@ def _run(decide: Decide, hand_over: Callable[[], None], release: Callable[[], No
     adapter = (
         _free_adapters.pop()
         if _free_adapters
-        else CurlAdapter(settings, max_connections=connections_kept(settings))
+        else CurlClient(settings, max_connections=connections_kept(settings))
     )
 
     def draining() -> None:
@@ -211,7 +211,7 @@ def _run(decide: Decide, hand_over: Callable[[], None], release: Callable[[], No
         must_stop=is_stopping,
         must_leave=must_leave,
         on_draining=draining,
-        tally=Tally(adapter, _places.counts if _places is not None else None, place),
+        tally=LoopCounters(adapter, _places.counts if _places is not None else None, place),
     )
     try:
         sent = loop.run()

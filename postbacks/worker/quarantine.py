@@ -19,7 +19,7 @@ from postbacks.broker.client import broker_errors, client
 from postbacks.errors import BrokerError
 from postbacks.logs import EventLog
 from postbacks.settings import load
-from postbacks.version import new_token
+from postbacks.version import new_loop_id
 
 log = EventLog(__name__)
 
@@ -33,12 +33,12 @@ MODULE: Final = "postbacks.worker.examiner"
 _wanted = multiprocessing.Value("b", 0, lock=False)
 
 
-def want_examiner() -> None:
+def request_run() -> None:
     """Ask the keeper of this worker, from any of its processes, to run the examiner."""
     _wanted.value = 1
 
 
-class Keeper:
+class QuarantineSupervisor:
     """Starts the examiner when it is wanted, one at a time, and gives up its claims when it dies."""
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ class Keeper:
 
     def _examine(self) -> int:
         """Run one to its end; returns its exit code."""
-        token = new_token()
+        token = new_loop_id()
         with subprocess.Popen(  # noqa: S603 - a module of ours
             (sys.executable, "-m", MODULE, token), stdin=subprocess.PIPE
         ) as examiner:

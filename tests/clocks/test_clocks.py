@@ -19,7 +19,7 @@ import postbacks.celeryext.beat
 from postbacks import accounts, keys, send_postback, send_postbacks
 from postbacks.accounts import secrets
 from postbacks.app import app
-from postbacks.client.producer import DirectProducer
+from postbacks.client.producer import RedisProducer
 from postbacks.devtools.local import CeleryProcess
 from postbacks.devtools.receiver import Answer, Receiver, fail_first
 from postbacks.doctor import Doctor
@@ -117,7 +117,7 @@ def test_a_worker_and_a_beat_whose_clocks_are_wrong_by_a_day_change_nothing(brok
     secret = secrets.new_secret()
     with Receiver(fail_first(1)) as receiver, environment(POSTBACKS_SECRET_KEY=key), beat, worker:
         account = accounts.make_account("acme", url=receiver.url())
-        accounts.redis_accounts().set(account.rotated(secrets.seal(secret, "acme", "secret"), 0, 0))
+        accounts.redis_accounts().set(account.rotated(secrets.encrypt(secret, "acme", "secret"), 0, 0))
         (one,) = send_postbacks("acme", [EVENT])
         asked_ms = time.time() * 1000
         later = send_postback.apply_async(args=("acme", EVENT), countdown=4).id
@@ -193,7 +193,7 @@ def test_what_is_overdue_by_a_day_leaves_at_once_but_ten_at_a_time_after_one(rig
     answers = {"down": True}
     with Receiver(lambda _: Answer(503) if answers["down"] else Answer(delay_s=open_s)) as receiver:
         set_account("acme", url=receiver.url())
-        with DirectProducer() as producer:
+        with RedisProducer() as producer:
             for _ in range(count):
                 send_postback.apply_async(args=("acme", EVENT), countdown=300, producer=producer)
         failed = send_postbacks("acme", [EVENT])

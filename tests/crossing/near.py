@@ -17,7 +17,7 @@ from typing import Any
 from crossing.far import BODY, FAR, NEAR, open_tun
 
 from postbacks.settings import Settings
-from postbacks.transport.client import CurlAdapter
+from postbacks.transport.client import CurlClient
 from postbacks.transport.outcomes import Outcome
 from postbacks.transport.profile import Profile, Tls
 from postbacks.transport.transfer import Transfer
@@ -66,7 +66,7 @@ class Sender:
         self._url = f"{scheme}://{FAR}"
         self._profile = Profile(10, 10, tls=Tls(ca_bundle=authority) if scheme == "https" else None)
         self._body = b"x" * padding_bytes + BODY
-        self.adapter = CurlAdapter(PROXIED if proxied else SETTINGS)
+        self.adapter = CurlClient(PROXIED if proxied else SETTINGS)
 
     def post(self, paths: list[str], stall: Callable[[], None] | None = None) -> list[Outcome]:
         """POST to these paths; ``stall`` is called once all requests have left, and nothing is looked at meanwhile."""

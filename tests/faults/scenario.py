@@ -51,7 +51,7 @@ def live(order: dict) -> None:
     set_account("bad", url=order["url"] + "/bad", weight=3, answer_timeout_s=9)  # its pace and its row
     cancel(revoked.id)
     rig.client.hdel(keys.record(revoked.id), "digest")  # as version 0.1.0 has written it: compared once more
-    send_postback.celerys_own(("good", EVENT), {}, task_id=revoked.id, producer=producer.DirectProducer())
+    send_postback.send_with_celery(("good", EVENT), {}, task_id=revoked.id, producer=producer.RedisProducer())
     rig.scripts.claim(
         "dies", 1, at_most=3, suspects_max=3, free=100, held_max=0, held_per_lane=1, slow_lanes=()
     )

@@ -7,7 +7,7 @@ from hostile_urls.proxy import Proxy
 
 from postbacks.devtools.receiver import Answer, Receiver
 from postbacks.settings import Settings
-from postbacks.transport.client import CurlAdapter
+from postbacks.transport.client import CurlClient
 from postbacks.transport.profile import Profile
 from postbacks.transport.transfer import Transfer
 
@@ -16,7 +16,7 @@ SETTINGS = Settings(allowed_networks="127.0.0.0/8,::1/128", connect_timeout_s=0.
 
 def post(*urls: str) -> list[str]:
     """POST to these in turn over one adapter; returns the outcomes."""
-    adapter = CurlAdapter(SETTINGS)
+    adapter = CurlClient(SETTINGS)
     names = [adapter.post(Transfer(url, b"x", [], Profile.default(SETTINGS))).name for url in urls]
     adapter.close()
     return names
@@ -39,7 +39,7 @@ def test_the_environments_exceptions_do_not_lead_past_the_proxy(monkeypatch):
     """no_proxy is of no use to anybody either."""
     with Receiver() as receiver, Proxy(receiver.port) as proxy:
         monkeypatch.setenv("no_proxy", "*")
-        adapter = CurlAdapter(SETTINGS.model_copy(update={"proxy_url": proxy.url}))
+        adapter = CurlClient(SETTINGS.model_copy(update={"proxy_url": proxy.url}))
         assert adapter.post(Transfer(receiver.url(), b"x", [], Profile.default(SETTINGS))).delivered
         adapter.close()
         assert len(proxy.heads) == 1

@@ -13,7 +13,7 @@ from toxic.receiver import Toxic
 
 from postbacks.devtools.receiver import Receiver
 from postbacks.settings import Settings
-from postbacks.transport.client import CurlAdapter
+from postbacks.transport.client import CurlClient
 from postbacks.transport.outcomes import Outcome
 from postbacks.transport.profile import Profile, Tls
 from postbacks.transport.transfer import Transfer
@@ -24,7 +24,7 @@ REFUSED_EARLY = [form for form in REFUSED if form.early and form.outcome == "blo
 def post(url: str, proxy_url: str, tls: Tls | None = None) -> Outcome:
     """One POST through a proxy; no network is allowed that is not by default."""
     settings = Settings(proxy_url=proxy_url, allowed_networks=(), connect_timeout_s=0.5, answer_timeout_s=0.5)
-    adapter = CurlAdapter(settings)
+    adapter = CurlClient(settings)
     profile = replace(Profile.default(settings), tls=tls)
     outcome = adapter.post(Transfer(url, b"<POSTBACK/>", ["X-Test: yes"], profile))
     adapter.close()
@@ -76,7 +76,7 @@ def test_an_accounts_authorization_is_for_the_receiver_behind_the_tunnel_alone(t
         authorization=("Authorization: Bearer x",),
     )
     with Toxic({"tls": certificate.server()}) as receiver, Proxy(receiver.ports["tls"]) as proxy:
-        adapter = CurlAdapter(settings.model_copy(update={"proxy_url": proxy.url}))
+        adapter = CurlClient(settings.model_copy(update={"proxy_url": proxy.url}))
         assert adapter.post(
             Transfer("https://receiver.example/honest", b"<POSTBACK/>", [], profile)
         ).delivered

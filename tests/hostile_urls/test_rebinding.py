@@ -9,7 +9,7 @@ from hostile_urls.forms import ZONE
 
 from postbacks.devtools.receiver import Receiver
 from postbacks.settings import Settings
-from postbacks.transport.client import CurlAdapter
+from postbacks.transport.client import CurlClient
 from postbacks.transport.profile import Profile
 from postbacks.transport.transfer import Transfer
 
@@ -49,7 +49,7 @@ def test_an_address_that_was_put_into_the_resolvers_memory_is_guarded_too(addres
     """Whoever poisons it: the check is behind it, where the socket is opened."""
     settings = Settings(allowed_networks=())
     with Receiver() as receiver:
-        adapter = CurlAdapter(settings)
+        adapter = CurlClient(settings)
         adapter._names._known["rebind.example"] = ((address,), time.monotonic())
         url = f"http://rebind.example:{receiver.port}/"
         outcome = adapter.post(Transfer(url, b"<POSTBACK/>", [], Profile.default(settings)))

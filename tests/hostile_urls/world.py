@@ -24,7 +24,7 @@ from typing import Any, cast
 from postbacks.errors import InvalidUrl
 from postbacks.guard import early_refusal
 from postbacks.settings import Settings
-from postbacks.transport.client import CurlAdapter
+from postbacks.transport.client import CurlClient
 from postbacks.transport.outcomes import Outcome
 from postbacks.transport.profile import Profile
 from postbacks.transport.transfer import Transfer
@@ -113,7 +113,7 @@ class Everywhere:
         return [seen for seen in log if seen["from"] != from_port]
 
 
-class Names:
+class Resolver:
     """A name server on 127.0.0.1:53.
 
     ``zone`` has the answers to one name after the other, addresses each; the last one stays. A name
@@ -164,7 +164,7 @@ class Names:
         return query[:2] + b"\x81\x80" + struct.pack("!4H", 1, len(packed), 0, 0) + question + records
 
 
-def post(job: dict[str, Any], server: Everywhere, names: Names) -> dict[str, Any]:
+def post(job: dict[str, Any], server: Everywhere, names: Resolver) -> dict[str, Any]:
     """POST to one URL, ``together`` many by one adapter, ``times`` over by adapters of their own."""
     settings = Settings(connect_timeout_s=2, answer_timeout_s=2, **job.get("settings", {}))
     names.set(job.get("zone", {}))
@@ -175,7 +175,7 @@ def post(job: dict[str, Any], server: Everywhere, names: Names) -> dict[str, Any
         early = str(error)
     ended: list[Outcome] = []
     for _ in range(job.get("times", 1)):
-        adapter = CurlAdapter(settings)
+        adapter = CurlClient(settings)
         for _ in range(job.get("together", 1)):
             adapter.start(Transfer(job["url"], BODY, [], Profile.default(settings)))
         wanted = len(ended) + job.get("together", 1)
@@ -186,14 +186,14 @@ def post(job: dict[str, Any], server: Everywhere, names: Names) -> dict[str, Any
     return {"early": early, "outcomes": outcomes, "arrived": server.arrived(), "asked": names.asked}
 
 
-def stall(job: dict[str, Any], server: Everywhere, names: Names) -> dict[str, Any]:
+def stall(job: dict[str, Any], server: Everywhere, names: Resolver) -> dict[str, Any]:
     """POST to names whose name server is silent, in some rounds, and steadily to an address and a name that answer."""
     settings = Settings(connect_timeout_s=1.5, answer_timeout_s=1.5)
     names.set(
         {"healthy.example": [["8.8.8.8"]], **{f"dead{n}.example": ["silent"] for n in range(job["dead"])}}
     )
     server.answer = DELIVERED
-    adapter = CurlAdapter(settings)
+    adapter = CurlClient(settings)
     profile = Profile.default(settings)
     ended: dict[str, list[tuple[str, float]]] = {"dead": [], "address": [], "name": []}
     longest_turn_s = 0.0
@@ -225,12 +225,12 @@ def stall(job: dict[str, Any], server: Everywhere, names: Names) -> dict[str, An
     }
 
 
-def keep(job: dict[str, Any], server: Everywhere, names: Names) -> dict[str, Any]:
+def keep(job: dict[str, Any], server: Everywhere, names: Resolver) -> dict[str, Any]:
     """POST 20 times in turn; what came of it, and how many connections it took."""
     settings = Settings(**job.get("settings", {}))
     names.set(job.get("zone", {}))
     server.answer = DELIVERED.replace("Connection: close\r\n", "")
-    adapter = CurlAdapter(settings)
+    adapter = CurlClient(settings)
     transfers = [Transfer(job["url"], BODY, [], Profile.default(settings)) for _ in range(20)]
     outcomes = [adapter.post(transfer).name for transfer in transfers]
     adapter.close()
@@ -240,7 +240,7 @@ def keep(job: dict[str, Any], server: Everywhere, names: Names) -> dict[str, Any
 def main() -> None:
     """Serve jobs until the input ends."""
     enter()
-    server, names = Everywhere(), Names()
+    server, names = Everywhere(), Resolver()
     for line in sys.stdin:
         job = json.loads(line)
         result = {"post": post, "stall": stall, "keep": keep}[job.pop("do")](job, server, names)

@@ -150,7 +150,7 @@ def test_urls_and_headers_may_stand_in_files_or_on_standard_input(acme, tmp_path
     shown = call("account", "set", "acme", "--url", f"@{url}", "--header", "-", text=text)
     assert shown.exit_code == 0, shown.output
     account = redis_accounts().get("acme")
-    assert secrets.unseal(account.authorization, "acme", "authorization") == "Bearer hunter2"
+    assert secrets.decrypt(account.authorization, "acme", "authorization") == "Bearer hunter2"
     assert set(account.headers) == {"X-Two", "X-Three"}
 
 

@@ -101,7 +101,7 @@ def test_a_field_of_a_newer_version_does_no_harm(rig):
 def test_a_command_keeps_the_fields_of_a_newer_version(broker, args):
     with environment(POSTBACKS_SECRET_KEY=secrets.new_key()), closing(broker.client()) as client:
         row = {"name": "acme", "url": "http://127.0.0.1:9999/old", "colour": {"a": [1, None]}, "size": 0}
-        row["secrets"] = [{"value": secrets.seal(secrets.new_secret(), "acme", "secret")}]
+        row["secrets"] = [{"value": secrets.encrypt(secrets.new_secret(), "acme", "secret")}]
         client.hset(keys.ACCOUNTS, "acme", json.dumps(row))
         assert CliRunner().invoke(main, args).exit_code == 0
         now = json.loads(client.hget(keys.ACCOUNTS, "acme"))

@@ -26,7 +26,7 @@ from postbacks import keys, send_postback, settings
 from postbacks.app import app
 from postbacks.celeryext.consumer import SteadyConsumer
 from postbacks.cli import main
-from postbacks.client.producer import DirectProducer
+from postbacks.client.producer import RedisProducer
 from postbacks.devtools.local import EmbeddedBroker, LocalStack
 from postbacks.devtools.receiver import Receiver
 from postbacks.errors import BrokerUnfit
@@ -314,7 +314,7 @@ def test_five_restarts_of_the_broker_under_load_need_no_hand(world):
 def test_ten_thousand_parked_postbacks_hold_nothing_unacknowledged(world):
     """They wait in our sorted set: Celery's ``unacked`` holds at most the tick that is just being taken."""
     with world.broker.client() as client, environment(POSTBACKS_BROKER_URL=world.broker.url):
-        with DirectProducer() as producer:
+        with RedisProducer() as producer:
             one = send_postback.apply_async(
                 ("acme", EVENT), {"url": world.receiver.url()}, countdown=3600, producer=producer
             )

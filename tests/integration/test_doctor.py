@@ -386,7 +386,7 @@ def test_the_first_line_says_how_far_it_looked(rig):
 
 def test_a_survey_says_what_it_did_not_look_at_though_it_saw_every_record():
     """The time ran out behind the records: the ids in lanes and indexes were not asked for theirs."""
-    done = audit.Survey(records=1_500_000, total=1_500_100, scanned=True, took_s=60.2)
+    done = audit.Audit(records=1_500_000, total=1_500_100, scanned=True, took_s=60.2)
     assert done.complete
     assert done.progress == "all 1,500,000 records in 60 s"
     done.missing = "every place for ids without a record"

@@ -9,7 +9,7 @@ import pytest
 from helpers import Rig, environment, eventually, set_account
 
 from postbacks import keys, send_postbacks
-from postbacks.delivery.pipeline import Exchange
+from postbacks.delivery.pipeline import Pipeline
 from postbacks.devtools.receiver import Answer, Receiver
 from postbacks.errors import BrokerError, BrokerUnfit, BrokerUnreachable
 from postbacks.queue.scripts import Call, commit_call
@@ -23,7 +23,7 @@ RENEW = Call("renew", ("nobody", 1000))
 def exchange(rig):
     """An exchange with the suite's broker, and the descriptors that it had watched."""
     watched: list[int | None] = []
-    made = Exchange(rig.scripts, 5.0, watched.append)
+    made = Pipeline(rig.scripts, 5.0, watched.append)
     made.watched = watched
     yield made
     made.drop()
@@ -80,7 +80,7 @@ def test_an_answer_that_does_not_come_is_an_error_in_time(own_broker):
     """A frozen broker: after the limit the question is given up, and the next one is asked on a new connection."""
     rig = Rig(own_broker)
     watched: list[int | None] = []
-    exchange = Exchange(rig.scripts, 0.3, watched.append)
+    exchange = Pipeline(rig.scripts, 0.3, watched.append)
     exchange.send([RENEW])
     assert exchange.hear() == [0]
     own_broker.pause()
@@ -138,7 +138,7 @@ def test_a_broker_that_answers_with_errors_is_asked_less_and_less_often(own_brok
         rig.tick()
         asked_s: list[float] = []
         rounds = rounds_of(rig)
-        send = Exchange.send
+        send = Pipeline.send
 
         def sends(self, calls):
             asked_s.append(time.monotonic())
@@ -149,7 +149,7 @@ def test_a_broker_that_answers_with_errors_is_asked_less_and_less_often(own_brok
         receiver.wait_for(1, 20)
         rig.client.config_set("min-replicas-to-write", 1)
         with monkeypatch.context() as patched:
-            patched.setattr(Exchange, "send", sends)
+            patched.setattr(Pipeline, "send", sends)
             eventually(lambda: len(asked_s) >= 5, 30)
         rig.client.config_set("min-replicas-to-write", 0)
         thread.join(30)
@@ -169,14 +169,14 @@ def test_what_is_claimed_and_not_begun_goes_back_when_a_loop_must_leave(rig, mon
         (postback_id,) = send_postbacks("acme", [MO])
         rig.tick()
         leaving = []
-        send = Exchange.send
+        send = Pipeline.send
 
         def sends(self, calls):
             send(self, calls)
             leaving.append(True)
 
         with monkeypatch.context() as patched:
-            patched.setattr(Exchange, "send", sends)
+            patched.setattr(Pipeline, "send", sends)
             assert rig.deliver_lanes(must_leave=lambda: bool(leaving)) == 0
         assert receiver.received == []
         assert rig.record(postback_id).state == "parked"
@@ -193,7 +193,7 @@ def test_a_note_whose_answer_was_lost_is_made_again_and_counts_once(rig, monkeyp
         (postback_id,) = send_postbacks("acme", [MO])
         rig.tick()
         lost = []
-        reply = Exchange._reply
+        reply = Pipeline._reply
 
         def loses(self):
             if self.asked[0].name == "commit" and not lost:
@@ -202,7 +202,7 @@ def test_a_note_whose_answer_was_lost_is_made_again_and_counts_once(rig, monkeyp
                 raise BrokerUnreachable("the connection has ended")
             return reply(self)
 
-        monkeypatch.setattr(Exchange, "_reply", loses)
+        monkeypatch.setattr(Pipeline, "_reply", loses)
         rig.deliver()
         assert lost
         assert len(receiver.received) == 1
@@ -242,7 +242,7 @@ def test_commit_call_is_what_the_broker_is_sent(rig):
 def test_what_cannot_be_sent_leaves_nothing_asked(own_broker):
     """A broker that is gone: sending says so, and nothing is awaited."""
     rig = Rig(own_broker)
-    exchange = Exchange(rig.scripts, 5.0, lambda _: None)
+    exchange = Pipeline(rig.scripts, 5.0, lambda _: None)
     own_broker.kill()
     with pytest.raises(BrokerError):
         exchange.send([RENEW])

@@ -18,8 +18,8 @@ from promql import selectors
 
 from postbacks import keys, send_postback, send_postbacks
 from postbacks.cli import main
-from postbacks.client.producer import DirectProducer
-from postbacks.delivery.counters import FIRST_POST_BUCKETS_S, SharedCounts
+from postbacks.client.producer import RedisProducer
+from postbacks.delivery.counters import FIRST_POST_BUCKETS_S, WorkerCounters
 from postbacks.delivery.profiles import Profiles
 from postbacks.devtools.receiver import Answer, Receiver, dead_port
 from postbacks.doctor import Doctor
@@ -59,7 +59,7 @@ class Page:
     def series(self) -> list[tuple[str, dict[str, str], float]]:
         """Name, labels and value of each series; those of a worker's own page behind them."""
         found = []
-        for collector in (SystemCollector(self._rig.settings), WorkerCollector(SharedCounts(1))):
+        for collector in (SystemCollector(self._rig.settings), WorkerCollector(WorkerCounters(1))):
             registry = CollectorRegistry()
             registry.register(collector)
             found += [
@@ -251,7 +251,7 @@ def test_what_is_accepted_skipped_refused_and_put_off_is_counted_by_reason(rig, 
     send_postbacks("moves", [EVENT])
     send_postback.apply_async(("acme", EVENT), task_id="one")
     rig.tick()
-    send_postback.celerys_own(("acme", MO), task_id="one", producer=DirectProducer())
+    send_postback.send_with_celery(("acme", MO), task_id="one", producer=RedisProducer())
     send_postback.send_unchecked(("acme", {"ORIGIN": "SUB"}), {})
     rig.tick()
     set_account("moves", url=receiver.url(), off=["SUB"])

@@ -245,10 +245,10 @@ def test_secrets_that_do_not_open_let_the_account_stand_still_and_the_right_key_
         "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=",
         "ZmVkY2JhOTg3NjU0MzIxMGZlZGNiYTk4NzY1NDMyMTA=",
     )
-    from postbacks.accounts.secrets import seal
+    from postbacks.accounts.secrets import encrypt
 
     with environment(POSTBACKS_SECRET_KEY=one, POSTBACKS_PROFILE_CACHE_S="0"):
-        set_account("acme", url=new.url(), secrets=({"value": seal(SECRET, "acme", "secret")},))
+        set_account("acme", url=new.url(), secrets=({"value": encrypt(SECRET, "acme", "secret")},))
     with environment(POSTBACKS_SECRET_KEY=other, POSTBACKS_PROFILE_CACHE_S="0"):
         rig = Rig(broker)
         ids = send_postbacks("acme", [EVENT] * 20)

@@ -7,8 +7,8 @@ import redis
 from helpers import check_places, claim, set_account
 
 from postbacks import keys, send_postbacks
-from postbacks.delivery.claims import Held, HeldPostbacks
-from postbacks.delivery.unsent import Unsent
+from postbacks.delivery.claims import Held, HeldQueue
+from postbacks.delivery.unsent import Returner
 from postbacks.devtools.receiver import Answer, Receiver
 from postbacks.errors import BrokerError
 from postbacks.queue.scripts import Scripts
@@ -41,13 +41,13 @@ def test_what_an_ending_loop_holds_of_many_lanes_goes_back_some_at_a_time_each_l
     rig.tick()
     rows = claim(rig, "one", held_per_lane=201)[2]
     assert len(rows) == 1000
-    held = HeldPostbacks()
+    held = HeldQueue()
     for row in rows:
         held.add(Held.from_row(row, 1))
     with pytest.raises(BrokerError):
-        Unsent(Scripts(redis.Redis(port=1)), "one").give_back(held)
+        Returner(Scripts(redis.Redis(port=1)), "one").give_back(held)
     assert len(held) == 1000
-    unsent = Unsent(rig.scripts, "one")
+    unsent = Returner(rig.scripts, "one")
     unsent.give_back(held)
     assert len(held) == 400
     unsent.give_back(held)

@@ -15,7 +15,7 @@ from postbacks.catalogue import parse_event
 from postbacks.catalogue.xml import render
 from postbacks.celeryext.control import cancel
 from postbacks.cli import main
-from postbacks.client.producer import DirectProducer
+from postbacks.client.producer import RedisProducer
 from postbacks.devtools.receiver import Receiver
 from postbacks.flower_events import events as told
 from postbacks.ledger import states
@@ -40,8 +40,8 @@ def receiver() -> Receiver:
 
 def send(account: str, event: dict[str, str], url: str | None = None, postback_id: str = ID) -> None:
     """Send as a client that knows no ledger: what the caller could be told is found at take-in."""
-    send_postback.celerys_own(
-        (account, event), {"url": url} if url else {}, task_id=postback_id, producer=DirectProducer()
+    send_postback.send_with_celery(
+        (account, event), {"url": url} if url else {}, task_id=postback_id, producer=RedisProducer()
     )
 
 

@@ -103,13 +103,13 @@ def test_failures_of_many_accounts_at_once_are_noted_as_fast_as_they_come(broker
     """What has failed and is not noted stays few: it fills the memory, and its countdown has not begun."""
     lanes, each, batch = 60, 10, 20
     monkeypatch.setattr(results, "NOTE_BATCH", batch)
-    add, unnoted = results.Notes.add, []
+    add, unnoted = results.ResultBatch.add, []
 
     def added(self, *args):
         add(self, *args)
         unnoted.append(batch - self.room())
 
-    monkeypatch.setattr(results.Notes, "add", added)
+    monkeypatch.setattr(results.ResultBatch, "add", added)
     rig = Rig(broker)
     with dead_port() as port:
         for number in range(lanes):

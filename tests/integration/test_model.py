@@ -294,9 +294,9 @@ class Moves(RuleBasedStateMachine):
             token, LEASE_MS, at_most=at_most, suspects_max=suspects, free=free, held_max=held_max,
             held_per_lane=3, slow_lanes=slow, endpoint_max=self.endpoint_max,
         )  # fmt: skip
-        _, begun, held, again_ms, ended, still = self.scripts.run(*call)
+        _, begun, held, next_due_ms, ended, still = self.scripts.run(*call)
         parked = self.client.exists(keys.PARKED) and self.client.zcard(keys.CLAIMERS) <= 2
-        assert (again_ms >= 0) == bool(self.client.exists(keys.ASIDE) or parked)
+        assert (next_due_ms >= 0) == bool(self.client.exists(keys.ASIDE) or parked)
         assert self.released(due, begun, held, ended) == len(due)
         assert {account.decode() for account in still} <= set(self.gone)
         for row in ended:
@@ -809,7 +809,7 @@ class Moves(RuleBasedStateMachine):
 
     def all_in_their_places(self) -> None:
         """The doctor finds nothing, and the model agrees about every postback."""
-        found = audit.look_again(self.scripts, audit.survey(self.scripts, 60))
+        found = audit.recheck(self.scripts, audit.survey(self.scripts, 60))
         faults = {name: dict(faults) for name, faults in found.faults.items() if faults}
         faults.pop(audit.LANES_EMPTY, None)  # revoked: the next claim drops the lane
         assert faults == {}

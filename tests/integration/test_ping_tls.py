@@ -19,11 +19,11 @@ from identities import Identity, authority
 
 from postbacks.cli import main
 from postbacks.devtools.receiver import Answer, Receiver
-from postbacks.ping.diagnose import advise
+from postbacks.ping.diagnose import diagnose
 from postbacks.ping.observe import observe
 from postbacks.settings import load
 from postbacks.transport.outcomes import Outcome
-from postbacks.transport.probe import Certificate, Observation
+from postbacks.transport.probe import Certificate, Probe
 from postbacks.transport.profile import Profile, Tls
 
 #: What the limits are in these tests; ping waits three times as long.
@@ -210,7 +210,7 @@ def test_a_missing_intermediate_certificate_of_the_client_is_named_each_time(tmp
         url = f"https://127.0.0.1:{listener.getsockname()[1]}/"
 
         def ping(tls):
-            return advise(observe(url, b"<POSTBACK/>", replace(profile, tls=tls), settings, 0), settings)
+            return diagnose(observe(url, b"<POSTBACK/>", replace(profile, tls=tls), settings, 0), settings)
 
         said = [ping(leaf) for _ in range(50)]
         assert ping(chain).verdict.startswith("answered 200")
@@ -231,8 +231,8 @@ def test_a_client_certificate_with_its_chain_is_no_cause():
     ):
         profile = replace(Profile.default(load()), tls=tls)
         outcome = Outcome("tls", detail="the server does not trust our client certificate (x)")
-        seen = Observation("https://x.example/", "x", profile, profile, outcome)
-        assert advise(seen, load()).todo == "Let the server trust the authority that has issued it."
+        seen = Probe("https://x.example/", "x", profile, profile, outcome)
+        assert diagnose(seen, load()).todo == "Let the server trust the authority that has issued it."
 
 
 @pytest.mark.parametrize("status", [400, 403])
@@ -241,8 +241,8 @@ def test_a_missing_intermediate_certificate_is_named_where_the_server_says_it_in
     client = Identity("client", issuer=Identity("middle authority", issuer=authority(), is_authority=True))
     profile = replace(Profile.default(load()), tls=Tls(None, client.cert_pem, client.key_pem))
     outcome = Outcome("status", status)
-    seen = Observation("https://x.example/", "x", profile, profile, outcome, status=status)
-    assert "(CN=middle authority)" in advise(seen, load()).todo
+    seen = Probe("https://x.example/", "x", profile, profile, outcome, status=status)
+    assert "(CN=middle authority)" in diagnose(seen, load()).todo
 
 
 def test_a_server_that_says_nothing_when_tls_is_asked_for():
@@ -263,6 +263,6 @@ def test_a_server_that_says_nothing_when_tls_is_asked_for():
 def test_a_certificate_is_warned_of_in_the_last_two_weeks(ends_in, words):
     profile = Profile.default(load())
     ends = datetime.now(UTC) + ends_in
-    seen = Observation("https://x.example/", "x", profile, profile, certificate=Certificate((), "x", ends))
-    said = " ".join(advise(seen, load()).noticed)
+    seen = Probe("https://x.example/", "x", profile, profile, certificate=Certificate((), "x", ends))
+    said = " ".join(diagnose(seen, load()).noticed)
     assert (words in said) if words else said == ""

@@ -218,13 +218,13 @@ def test_a_broker_that_is_gone_or_frozen_is_told_within_the_limit_and_is_used_ag
 def test_a_plain_call_takes_the_quick_way(broker, monkeypatch):
     """``.delay()`` fills a template in; with options it goes Celery's own way."""
     quick: list[str] = []
-    send_quickly = PostbackTask.send_quickly
+    send_from_template = PostbackTask.send_from_template
 
     def noting(self, template, producer, postback_id, order):
         quick.append(postback_id)
-        return send_quickly(self, template, producer, postback_id, order)
+        return send_from_template(self, template, producer, postback_id, order)
 
-    monkeypatch.setattr(PostbackTask, "send_quickly", noting)
+    monkeypatch.setattr(PostbackTask, "send_from_template", noting)
     plain = send_postback.delay("acme", EVENT).id
     named = send_postback.apply_async(("acme", EVENT), task_id="order-17").id
     send_postback.apply_async(("acme", EVENT), countdown=60)

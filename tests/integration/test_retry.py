@@ -102,7 +102,7 @@ def test_the_result_tells_every_state(rig):
         failed = bad.info
         assert isinstance(failed, PostbackFailed)
         assert (failed.outcome, failed.status, failed.attempts) == ("status", 500, 1)
-        assert failed.next_at == rig.record(bad.id).shown()["next_at"]
+        assert failed.next_at == rig.record(bad.id).to_public_dict()["next_at"]
         for _ in range(5):
             rig.advance(301)
             rig.tick()

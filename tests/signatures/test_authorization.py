@@ -63,7 +63,7 @@ def test_it_is_shown_nowhere(rig, acme, caplog):
     said = "\n".join(
         [*(one.output for one in outputs), caplog.text, repr(account), repr(profile), repr(plain)]
     )
-    said += str([plain.shown(), *rig.client.hgetall(keys.ACCOUNTS).values()])
+    said += str([plain.to_public_dict(), *rig.client.hgetall(keys.ACCOUNTS).values()])
     assert "hunter2" not in said
     assert "sealed:" not in "\n".join(one.output for one in outputs)
     assert "Authorization" in outputs[1].stdout
@@ -100,7 +100,7 @@ def test_a_url_with_a_user_is_refused_while_the_account_has_the_header(acme):
     call("account", "set", "acme", *HEADER)
     shown = call("account", "set", "acme", "--mo-url", "https://user:pw@host.example/")
     assert (shown.exit_code, "'Authorization:' takes the header off" in shown.stderr) == (2, True)
-    assert secrets.unseal(sealed(), "acme", "authorization") == TOKEN
+    assert secrets.decrypt(sealed(), "acme", "authorization") == TOKEN
     assert acme() is not None
     both = ("--header", "Authorization:", "--url", "https://user:pw@host.example/")
     assert call("account", "set", "acme", *both).exit_code == 0
@@ -156,7 +156,7 @@ def test_it_is_sealed_anew_with_the_secrets(acme):
         "Sealed anew with the first key: 0 secrets, 0 client keys and 1 Authorization headers.\n"
     )
     with environment(POSTBACKS_SECRET_KEY=fresh):
-        assert secrets.unseal(sealed(), "acme", "authorization") == TOKEN
+        assert secrets.decrypt(sealed(), "acme", "authorization") == TOKEN
 
 
 def test_an_application_gives_it_as_a_field_and_not_among_the_headers(rig, acme):

@@ -88,8 +88,8 @@ def test_the_key_is_changed_by_sealing_everything_anew(acme, tls_files):
     assert shown.stderr == "Sealed anew with the first key: 2 secrets and 1 client keys.\n"
     with environment(POSTBACKS_SECRET_KEY=fresh):
         account = redis_accounts().get("acme")
-        assert [vault.unseal(one.value, "acme", "secret") for one in account.secrets][1] == secret
-        assert "PRIVATE KEY" in vault.unseal(account.client_key, "acme", "client_key")
+        assert [vault.decrypt(one.value, "acme", "secret") for one in account.secrets][1] == secret
+        assert "PRIVATE KEY" in vault.decrypt(account.client_key, "acme", "client_key")
     with environment(POSTBACKS_SECRET_KEY=KEY):
         shown = call("account", "secret", "reseal")
     assert shown.exit_code == 2
@@ -110,19 +110,19 @@ def of_the_version_before(text):
 @pytest.mark.parametrize(
     ("field", "make"),
     [
-        ("secrets", lambda seal: {"secrets": [{"value": seal}]}),
-        ("another field", lambda seal: {"secrets": [], "authorization": seal}),
-        ("client key", lambda seal: {"secrets": [], "client_cert": "x", "client_key": seal}),
-        ("a whole row", lambda seal: {"name": "acme", "secrets": [{"value": seal}]}),
+        ("secrets", lambda encrypt: {"secrets": [{"value": encrypt}]}),
+        ("another field", lambda encrypt: {"secrets": [], "authorization": encrypt}),
+        ("client key", lambda encrypt: {"secrets": [], "client_cert": "x", "client_key": encrypt}),
+        ("a whole row", lambda encrypt: {"name": "acme", "secrets": [{"value": encrypt}]}),
     ],
 )
 def test_a_seal_that_is_copied_to_another_account_or_field_opens_nothing_there(rig, acme, field, make):
     """A client of the broker has acme's secret sign what it likes, or has it sent to it; nothing leaves."""
     rotate()
     assert acme() is not None
-    seal = redis_accounts().get("acme").secrets[0].value
+    encrypt = redis_accounts().get("acme").secrets[0].value
     with Receiver() as evil:
-        rows(rig.client, url=evil.url(), **make(seal))
+        rows(rig.client, url=evil.url(), **make(encrypt))
         one = send_postback.delay("evil", EVENT).id
         rig.tick()
         rig.deliver()
@@ -260,7 +260,7 @@ def test_changes_at_the_same_time_do_not_lose_each_other(broker):
         redis_accounts().change(
             "acme",
             lambda found, now_ms: found.rotated(
-                vault.seal(vault.new_secret(), "acme", "secret"), now_ms, 60_000
+                vault.encrypt(vault.new_secret(), "acme", "secret"), now_ms, 60_000
             ),
         )
 

@@ -12,9 +12,9 @@ import pytest
 from helpers import eventually
 
 from postbacks.settings import Settings
-from postbacks.transport.client import CurlAdapter
+from postbacks.transport.client import CurlClient
 from postbacks.transport.outcomes import Outcome
-from postbacks.transport.poller import PlainPoll
+from postbacks.transport.poller import PollFallback
 from postbacks.transport.profile import Profile
 from postbacks.transport.transfer import MAX_IDLE_S, Transfer
 
@@ -91,9 +91,9 @@ class Listener:
 
 
 @contextmanager
-def listening(serve: Callable[[socket.socket, str], bool]) -> Iterator[tuple[Listener, CurlAdapter]]:
+def listening(serve: Callable[[socket.socket, str], bool]) -> Iterator[tuple[Listener, CurlClient]]:
     """A listener, and an adapter to POST to it."""
-    listener, adapter = Listener(serve), CurlAdapter(SETTINGS)
+    listener, adapter = Listener(serve), CurlClient(SETTINGS)
     try:
         yield listener, adapter
     finally:
@@ -105,7 +105,7 @@ def listening(serve: Callable[[socket.socket, str], bool]) -> Iterator[tuple[Lis
 def poll(request, monkeypatch):
     """Both ways to wait for descriptors; systems without epoll use the plain one."""
     if not request.param:
-        monkeypatch.setattr("postbacks.transport.client.new_poll", PlainPoll)
+        monkeypatch.setattr("postbacks.transport.client.new_poll", PollFallback)
 
 
 def transfer(url: str) -> Transfer:
@@ -113,7 +113,7 @@ def transfer(url: str) -> Transfer:
     return Transfer(url, b"<POSTBACK/>", [], Profile.default(SETTINGS))
 
 
-def together(adapter: CurlAdapter, urls: list[str]) -> list[Outcome]:
+def together(adapter: CurlClient, urls: list[str]) -> list[Outcome]:
     """Make all at the same time."""
     for url in urls:
         adapter.start(transfer(url))
@@ -183,7 +183,7 @@ def test_a_connection_that_took_its_time_is_kept_like_any_other():
         return True
 
     profile = Profile(10, 10)
-    listener, adapter = Listener(serve, busy=True), CurlAdapter(SETTINGS)
+    listener, adapter = Listener(serve, busy=True), CurlClient(SETTINGS)
     try:
         first, second = (Transfer(listener.url(path), b"<POSTBACK/>", [], profile) for path in ("/1", "/2"))
         adapter.start(first)

@@ -12,8 +12,8 @@ from helpers import eventually
 from identities import Identity
 
 from postbacks.settings import Settings
-from postbacks.transport.client import CurlAdapter
-from postbacks.transport.connections import Kept
+from postbacks.transport.client import CurlClient
+from postbacks.transport.connections import IdleConnections
 from postbacks.transport.profile import Profile, Tls
 from postbacks.transport.transfer import Transfer
 
@@ -67,7 +67,7 @@ def test_an_answer_that_came_before_its_request_over_tls_delivers_nothing(tmp_pa
     certificate, key = identity.write(tmp_path, "receiver")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
-    server, adapter = Smuggler(context), CurlAdapter(SETTINGS)
+    server, adapter = Smuggler(context), CurlClient(SETTINGS)
     try:
         profile = Profile(2, 2, tls=Tls(ca_bundle=identity.cert_pem))
         for _ in range(3):
@@ -93,7 +93,7 @@ def test_two_connections_that_share_a_local_port_are_told_apart():
         to_one.connect(one.getsockname())
         to_two.bind(to_one.getsockname())
         to_two.connect(two.getsockname())
-        kept = Kept()
+        kept = IdleConnections()
         kept.note(to_one.fileno())
         kept.note(to_two.fileno())
         accepted, _ = one.accept()

@@ -16,7 +16,7 @@ from functools import partial
 from helpers import eventually
 
 from postbacks.settings import Settings
-from postbacks.transport.client import CurlAdapter
+from postbacks.transport.client import CurlClient
 from postbacks.transport.outcomes import OUTCOMES, Outcome
 from postbacks.transport.profile import Profile
 from postbacks.transport.transfer import Transfer
@@ -146,7 +146,7 @@ def test_ten_thousand_mutations_of_an_answer_deliver_none_that_did_not_say_200()
     settings = Settings(allowed_networks="127.0.0.0/8", connect_timeout_s=5, answer_timeout_s=5)
     profile = Profile.default(settings)
     server = Server()
-    adapter = CurlAdapter(settings)
+    adapter = CurlClient(settings)
     ended: dict[int, Outcome] = {}
     begun = 0
     began_s = time.monotonic()

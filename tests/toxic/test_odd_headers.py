@@ -20,7 +20,7 @@ from postbacks import send_postback
 from postbacks.settings import Settings
 from postbacks.transport.answer import MISREAD, Misread, excerpt_of
 from postbacks.transport.classify import _HEADER_PHRASES
-from postbacks.transport.client import CurlAdapter
+from postbacks.transport.client import CurlClient
 from postbacks.transport.outcomes import Outcome
 from postbacks.transport.profile import Profile
 from postbacks.transport.transfer import Transfer
@@ -86,7 +86,7 @@ class Peer:
         self._odd = STATUS_LINE % status + lines + b"\r\n" + body
         self.listener = Listener(self._serve)
         MISREAD.discard(self.listener.url("/odd"))  # its port may have been another test's
-        self.adapter = CurlAdapter(SETTINGS)
+        self.adapter = CurlClient(SETTINGS)
 
     def _serve(self, connection: socket.socket, path: str) -> bool:
         connection.sendall(self._odd if path == "/odd" else NO)

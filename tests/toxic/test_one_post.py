@@ -18,7 +18,7 @@ from toxic.certificates import Authority
 from postbacks import send_postback
 from postbacks.settings import Settings
 from postbacks.transport import acks
-from postbacks.transport.client import CurlAdapter
+from postbacks.transport.client import CurlClient
 from postbacks.transport.profile import Profile, Tls
 from postbacks.transport.transfer import Transfer
 
@@ -216,7 +216,7 @@ def test_where_the_system_counts_nothing_kept_connections_serve_and_an_end_is_on
     monkeypatch.setattr(acks, "read_tcp_info", lambda own: read(own)[:1].ljust(acks._TCP_INFO.size, b"\0"))
     authority = Authority(tmp_path) if scheme == "https" else None
     profile = Profile(5, 5, tls=authority and Tls(ca_bundle=authority.pem))
-    adapter = CurlAdapter(Settings(allowed_networks="127.0.0.0/8"))
+    adapter = CurlClient(Settings(allowed_networks="127.0.0.0/8"))
     try:
         with receiving(closes, authority) as receiver:
             for path in ("/warm", "/warm", "/acme"):
@@ -237,10 +237,10 @@ def test_no_descriptor_is_left_of_a_request_over_a_kept_connection(tmp_path, sch
     profile = Profile(5, 0.3, tls=Tls(ca_bundle=authority.pem) if scheme == "https" else None)
     issuer = authority if scheme == "https" else None
     behaviours = [closes, resets, is_silent, *(behave for behave, _ in BEHAVIOURS.values())]
-    CurlAdapter(settings).close()
+    CurlClient(settings).close()
     before = Counter(open_sockets())
     for behave in behaviours:
-        adapter = CurlAdapter(settings)
+        adapter = CurlClient(settings)
         with receiving(behave, issuer) as receiver:
 
             def transfer(path: str, url: str = receiver.url) -> Transfer:

@@ -17,10 +17,10 @@ from toxic.certificates import Authority
 from toxic.conftest import ToxicProcess
 
 from postbacks.settings import Settings
-from postbacks.transport.client import CurlAdapter
+from postbacks.transport.client import CurlClient
 from postbacks.transport.outcomes import Outcome
 from postbacks.transport.profile import Profile, Tls
-from postbacks.transport.transfer import Slot, Transfer
+from postbacks.transport.transfer import CurlHandle, Transfer
 from postbacks.transport.trust import system_trust_store
 
 SETTINGS = Settings(allowed_networks="127.0.0.0/8", connect_timeout_s=2, answer_timeout_s=2)
@@ -28,9 +28,9 @@ WRONG_PIN = "sha256//" + "A" * 43 + "="
 
 
 @pytest.fixture
-def adapter() -> Iterator[CurlAdapter]:
+def adapter() -> Iterator[CurlClient]:
     """One adapter for the POSTs of a test: their connections and TLS sessions are kept."""
-    made = CurlAdapter(SETTINGS)
+    made = CurlClient(SETTINGS)
     yield made
     made.close()
 
@@ -60,7 +60,7 @@ def keeping(context: ssl.SSLContext) -> Iterator[int]:
         listener.close()
 
 
-def post(adapter: CurlAdapter, toxic: ToxicProcess, port: str, tls: Tls | None) -> Outcome:
+def post(adapter: CurlClient, toxic: ToxicProcess, port: str, tls: Tls | None) -> Outcome:
     """One POST of an account with this TLS; None is the default."""
     profile = replace(Profile.default(SETTINGS), tls=tls)
     return adapter.post(Transfer(toxic.url("honest", port), b"<POSTBACK/>", [], profile))
@@ -147,7 +147,7 @@ def test_what_is_checked_cannot_be_turned_off():
 
 def test_a_handle_that_served_one_accounts_tls_serves_no_other(toxic):
     """Its client certificate could not be left behind: the handle is thrown away."""
-    slot = Slot(SETTINGS)
+    slot = CurlHandle(SETTINGS)
     tls = Tls(toxic.certificates.authority.pem)
     slot.load(Transfer(toxic.url("honest", "good"), b"x", [], replace(Profile.default(SETTINGS), tls=tls)))
     assert not slot.reusable

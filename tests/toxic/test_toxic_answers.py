@@ -15,7 +15,7 @@ from toxic.conftest import ToxicProcess
 from toxic.receiver import AT_ONCE, PATHS
 
 from postbacks.settings import Settings
-from postbacks.transport.client import CurlAdapter
+from postbacks.transport.client import CurlClient
 from postbacks.transport.outcomes import Outcome
 from postbacks.transport.profile import Profile, Tls
 from postbacks.transport.transfer import MAX_BODY_BYTES, MAX_HEADER_BYTES, Transfer
@@ -179,7 +179,7 @@ class Sender:
         settings = Settings(
             allowed_networks="127.0.0.0/8", connect_timeout_s=CONNECT_S, answer_timeout_s=ANSWER_S
         )
-        self.adapter = CurlAdapter(settings)
+        self.adapter = CurlClient(settings)
         trusting = Tls(ca_bundle=toxic.certificates.authority.pem)
         self.profile = replace(Profile.default(settings), tls=trusting)
         self.growth_bytes = 0

@@ -149,7 +149,7 @@ def test_a_listing_shows_no_password_and_no_value_of_a_query():
         "acme", url=secret.format("all"), mo_url=secret.format("mo"), pass_url=secret.format("pass"),
         off={"SUB", "MMS_MT"},
     )  # fmt: skip
-    shown = account.shown()
+    shown = account.to_public_dict()
     assert "hunter2" not in json.dumps(shown)
     assert "user" not in json.dumps(shown)
     assert (shown["name"], shown["url"], shown["mo_url"], shown["pass_url"], shown["off"]) == (

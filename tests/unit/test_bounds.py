@@ -13,13 +13,13 @@ from postbacks.delivery import claims
 from postbacks.delivery import held as sharing
 from postbacks.delivery import open_transfers as opened
 from postbacks.delivery import profiles as profile
-from postbacks.delivery.claims import Held, HeldPostbacks
-from postbacks.delivery.held import Sharing
+from postbacks.delivery.claims import Held, HeldQueue
+from postbacks.delivery.held import SharedTimeouts
 from postbacks.delivery.open_transfers import OpenTransfers
 from postbacks.delivery.profiles import Profiles
 from postbacks.settings import Settings
 from postbacks.transport import resolver
-from postbacks.transport.resolver import ANSWERED, SILENT, UNKNOWN, Names
+from postbacks.transport.resolver import ANSWERED, SILENT, UNKNOWN, Resolver
 
 #: Rows of the schema: what stands in the first column -> the row's text.
 ROWS = dict(re.findall(r"^(``.+?``(?: and sub-lists)?) +(?:list|hash|zset|string) (.+(?:\n {40,}.*)*)", keys.__doc__, re.MULTILINE))  # fmt: skip
@@ -44,7 +44,7 @@ def test_every_cache_of_the_package_has_a_size():
     assert endless == {
         "_database",
         "_source",
-        "calm_the_collector",
+        "tune_gc",
         "digest",
         "source",
     }  # of a client, or a script
@@ -88,7 +88,7 @@ def test_a_loop_forgets_lanes_in_trouble_of_which_nothing_is_open(small):
 def test_a_loop_forgets_limits_of_lanes_of_which_it_holds_nothing(small):
     """Though it always holds something of one."""
     del small
-    held = HeldPostbacks()
+    held = HeldQueue()
     for number in range(50):
         held.add(Held(f"p{number}", f"a{number}/mt", "e", 0, 0, f"a{number}", "SMS_MT", "N201", 1))
         held.follow(f"a{number}/mt", "ok", 10)
@@ -101,7 +101,9 @@ def test_a_loop_forgets_limits_of_lanes_of_which_it_holds_nothing(small):
 def test_a_loop_remembers_some_of_the_time_outs_that_it_was_told_of(small):
     """The latest ones."""
     del small
-    shared = Sharing(HeldPostbacks(), Profiles(SimpleNamespace(get_many=lambda _names: {}), Settings()), None)
+    shared = SharedTimeouts(
+        HeldQueue(), Profiles(SimpleNamespace(get_many=lambda _names: {}), Settings()), None
+    )
     shared.others((f"e{number}".encode(), 1 + number, b"acme") for number in range(50))
     assert list(shared._told) == [f"e{number}" for number in range(40, 50)]
     assert shared.told_ms == 50
@@ -111,7 +113,7 @@ def test_of_names_some_wait_and_some_are_remembered(small, monkeypatch):
     """What was silent goes before what is new, and that before what has answered; of each the oldest."""
     del small
     monkeypatch.setattr(resolver, "LOOKUPS_MAX", 0)  # none is begun
-    looked_up = Names()
+    looked_up = Resolver()
     for number in range(50):
         looked_up._remember(f"silent{number}", SILENT)
     assert list(looked_up._hope) == [f"silent{number}" for number in range(40, 50)]

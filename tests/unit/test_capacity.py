@@ -11,9 +11,9 @@ PROGRAM = """
 import resource, sys
 soft, hard = int(sys.argv[1]), int(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-from postbacks.transport.limits import transfers_allowed
+from postbacks.transport.limits import max_transfers
 from postbacks.settings import Settings
-print(transfers_allowed(Settings()), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+print(max_transfers(Settings()), resource.getrlimit(resource.RLIMIT_NOFILE)[0])
 """
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from postbacks.delivery.claims import Held, HeldPostbacks
+from postbacks.delivery.claims import Held, HeldQueue
 
 
 def held(postback_id: str, account: str, endpoint: str) -> Held:
@@ -23,7 +23,7 @@ def held(postback_id: str, account: str, endpoint: str) -> Held:
 )
 def test_all_lanes_are_taken_though_some_have_shared_a_time_out(rows):
     """Their ids still stand in the queues; the taking ends, and leaves no lane behind."""
-    all_held = HeldPostbacks()
+    all_held = HeldQueue()
     for row in rows:
         all_held.add(held(*row))
     assert [one.id for one in all_held.take_endpoint("e2", 1, {"a", "b"})] == [
@@ -38,7 +38,7 @@ def test_all_lanes_are_taken_though_some_have_shared_a_time_out(rows):
 
 def test_one_that_was_put_back_and_claimed_again_is_taken_once():
     """The answer to the giving back was lost, and a claim on its way brought it again."""
-    all_held = HeldPostbacks()
+    all_held = HeldQueue()
     one = held("a1", "a", "e1")
     all_held.put_back([one])
     all_held.add(one)
@@ -48,7 +48,7 @@ def test_one_that_was_put_back_and_claimed_again_is_taken_once():
 
 def test_whole_lanes_are_taken_until_they_are_enough():
     """So the first of a lane ends up in front of it, whichever script gives it back."""
-    all_held = HeldPostbacks()
+    all_held = HeldQueue()
     for number in range(6):
         all_held.add(held(f"p{number}", "abc"[number // 2], "e1"))
     assert [one.id for one in all_held.take_lanes(3)] == ["p0", "p1", "p2", "p3"]

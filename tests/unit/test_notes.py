@@ -5,8 +5,8 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 from postbacks.delivery.claims import Held
-from postbacks.delivery.counters import CONNECTIONS, RENEWALS, SharedCounts, Tally
-from postbacks.delivery.results import NOTE_BATCH, SHARED_BATCH, Decision, Notes
+from postbacks.delivery.counters import CONNECTIONS, RENEWALS, LoopCounters, WorkerCounters
+from postbacks.delivery.results import NOTE_BATCH, SHARED_BATCH, Decision, ResultBatch
 from postbacks.settings import Settings
 from postbacks.transport.outcomes import Outcome
 
@@ -21,8 +21,8 @@ def held(name: str) -> Held:
 
 def test_ten_thousand_shared_time_outs_let_an_answer_of_ones_own_pass():
     """Shared ones fill half a batch at most; what had a POST of its own is in the next one, and room is left."""
-    tally = Tally(SimpleNamespace(connections=0, renewals=0))
-    notes = Notes(None, "token", Settings(), lambda *_: Decision(parked=True, countdown_s=300), tally)
+    tally = LoopCounters(SimpleNamespace(connections=0, renewals=0))
+    notes = ResultBatch(None, "token", Settings(), lambda *_: Decision(parked=True, countdown_s=300), tally)
     for number in range(10_000):
         notes.add(held(f"shared-{number}"), SHARED, 1, 0)
     notes.decide()
@@ -45,8 +45,8 @@ def test_ten_thousand_shared_time_outs_let_an_answer_of_ones_own_pass():
 
 def test_connections_and_renewals_are_counted_once():
     """The transport counts on over all batches; what is in the broker and in the worker's own counts is not added again."""
-    adapter, shared = SimpleNamespace(connections=3, renewals=1), SharedCounts(1)
-    tally = Tally(adapter, shared)
+    adapter, shared = SimpleNamespace(connections=3, renewals=1), WorkerCounters(1)
+    tally = LoopCounters(adapter, shared)
     adapter.connections, adapter.renewals = 5, 2
     for _ in range(2):  # noted only at the second try
         counts = tally.of([])

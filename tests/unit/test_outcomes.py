@@ -10,8 +10,8 @@ import pytest
 
 import postbacks
 from postbacks.transport import outcomes
-from postbacks.transport.classify import CURL_CODES, outcome_of
-from postbacks.transport.outcomes import OUTCOMES, Outcome, of_status
+from postbacks.transport.classify import CURL_CODES, classify
+from postbacks.transport.outcomes import OUTCOMES, Outcome, classify_status
 from postbacks.transport.profile import Profile
 from postbacks.transport.transfer import MAX_HEADER_BYTES, Transfer
 
@@ -36,13 +36,13 @@ def transfer(**seen) -> Transfer:
 
 def judged(code: int = 0, message: str = "", **seen) -> Outcome:
     """The verdict on a transfer that has ended."""
-    return outcome_of(transfer(**seen), code, message)
+    return classify(transfer(**seen), code, message)
 
 
 @pytest.mark.parametrize("status", range(100, 600))
 def test_only_200_is_success(status):
     """201, 204, every redirect, every error: failures."""
-    assert (of_status(status) == "delivered") is (status == 200)
+    assert (classify_status(status) == "delivered") is (status == 200)
     outcome = judged(status=status, header_s=1.0, connected_s=1.0)
     assert outcome.delivered is (status == 200)
     assert outcome.name == ("delivered" if status == 200 else "status")

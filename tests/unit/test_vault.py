@@ -16,36 +16,36 @@ OLD, NEW, OTHER = vault.new_key(), vault.new_key(), vault.new_key()
 
 def test_what_is_sealed_is_opened_and_cannot_be_read():
     with environment(POSTBACKS_SECRET_KEY=NEW):
-        sealed = vault.seal("whsec_abc", "acme", "secret")
+        sealed = vault.encrypt("whsec_abc", "acme", "secret")
         assert vault.is_sealed(sealed)
         assert "whsec_abc" not in sealed
-        assert vault.unseal(sealed, "acme", "secret") == "whsec_abc"
-        assert vault.seal("whsec_abc", "acme", "secret") != sealed
+        assert vault.decrypt(sealed, "acme", "secret") == "whsec_abc"
+        assert vault.encrypt("whsec_abc", "acme", "secret") != sealed
 
 
 def test_a_plain_value_of_an_applications_own_store_needs_no_key():
     assert not vault.is_sealed("whsec_abc")
-    assert vault.unseal("whsec_abc", "acme", "secret") == "whsec_abc"
+    assert vault.decrypt("whsec_abc", "acme", "secret") == "whsec_abc"
 
 
 def test_the_first_key_seals_and_all_open():
     with environment(POSTBACKS_SECRET_KEY=OLD):
-        before = vault.seal("one", "acme", "secret")
+        before = vault.encrypt("one", "acme", "secret")
     with environment(POSTBACKS_SECRET_KEY=f" {NEW} , {OLD},"):
-        assert vault.unseal(before, "acme", "secret") == "one"
-        after = vault.seal("one", "acme", "secret")
+        assert vault.decrypt(before, "acme", "secret") == "one"
+        after = vault.encrypt("one", "acme", "secret")
     with environment(POSTBACKS_SECRET_KEY=NEW):
-        assert vault.unseal(after, "acme", "secret") == "one"
+        assert vault.decrypt(after, "acme", "secret") == "one"
 
 
 def test_another_key_opens_nothing_and_says_what_to_do():
     with environment(POSTBACKS_SECRET_KEY=OLD):
-        sealed = vault.seal("one", "acme", "secret")
+        sealed = vault.encrypt("one", "acme", "secret")
     with (
         environment(POSTBACKS_SECRET_KEY=OTHER),
         pytest.raises(BadSetting, match="sealed with another key") as refused,
     ):
-        vault.unseal(sealed, "acme", "secret")
+        vault.decrypt(sealed, "acme", "secret")
     assert OTHER not in str(refused.value)
     assert sealed not in str(refused.value)
 
@@ -56,7 +56,7 @@ def test_without_a_key_nothing_is_sealed_and_the_sentence_says_how_to_make_one(k
         environment(POSTBACKS_SECRET_KEY=keys),
         pytest.raises(BadSetting, match=r"POSTBACKS_SECRET_KEY is .*secret new-key") as refused,
     ):
-        vault.seal("one", "acme", "secret")
+        vault.encrypt("one", "acme", "secret")
     assert "\n" not in str(refused.value)
     assert "c2hvcnQ" not in str(refused.value)
 
@@ -77,9 +77,9 @@ def test_without_a_key_nothing_is_sealed_and_the_sentence_says_how_to_make_one(k
 )
 def test_a_sealed_value_that_was_changed_is_not_opened(change):
     with environment(POSTBACKS_SECRET_KEY=NEW):
-        sealed = vault.seal("one", "acme", "secret")
+        sealed = vault.encrypt("one", "acme", "secret")
         with pytest.raises(BadSetting, match="does not open"):
-            vault.unseal(change(sealed), "acme", "secret")
+            vault.decrypt(change(sealed), "acme", "secret")
 
 
 @pytest.mark.parametrize(
@@ -88,18 +88,18 @@ def test_a_sealed_value_that_was_changed_is_not_opened(change):
 )
 def test_a_seal_opens_for_its_account_and_its_field_alone(account, field):
     with environment(POSTBACKS_SECRET_KEY=f"{NEW},{OLD}"):
-        sealed = vault.seal("one", "acme", "secret")
-        assert vault.unseal(sealed, "acme", "secret") == "one"
+        sealed = vault.encrypt("one", "acme", "secret")
+        assert vault.decrypt(sealed, "acme", "secret") == "one"
         with pytest.raises(BadSetting, match="for another account or field"):
-            vault.unseal(sealed, account, field)
+            vault.decrypt(sealed, account, field)
 
 
 def test_a_seal_of_the_version_before_is_still_opened():
     """It is bound to nothing; what is sealed today is never of that kind."""
     before = "sealed:" + Fernet(OLD).encrypt(b"one").decode()
     with environment(POSTBACKS_SECRET_KEY=f"{NEW},{OLD}"):
-        assert vault.unseal(before, "acme", "secret") == vault.unseal(before, "beta", "client_key") == "one"
-        assert vault.seal("one", "acme", "secret").startswith("sealed:2:")
+        assert vault.decrypt(before, "acme", "secret") == vault.decrypt(before, "beta", "client_key") == "one"
+        assert vault.encrypt("one", "acme", "secret").startswith("sealed:2:")
 
 
 def test_a_new_secret_is_one_of_standard_webhooks():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from postbacks.doctor.versions import is_before, versions_at_work
-from postbacks.version import SILENT, VERSION, new_token, set_worker, version_of, worker_of
+from postbacks.version import SILENT, VERSION, new_loop_id, set_worker, version_of, worker_of
 
 NOW_MS = 1_000_000
 
@@ -44,10 +44,10 @@ def test_a_loops_name_says_its_version_and_its_worker(token, said):
 
 def test_a_loop_that_is_named_in_a_worker_says_which():
     """In an application, or a test, there is none."""
-    assert worker_of(new_token()) == ""
+    assert worker_of(new_loop_id()) == ""
     set_worker("worker1@host")
     try:
-        assert (version_of(new_token()), worker_of(new_token())) == (VERSION, "worker1@host")
+        assert (version_of(new_loop_id()), worker_of(new_loop_id())) == (VERSION, "worker1@host")
     finally:
         set_worker("")
 

@@ -18,15 +18,15 @@ os.environ["POSTBACKS_ALLOWED_NETWORKS"] = "127.0.0.0/8"
 
 import postbacks
 from postbacks import accounts, keys, send_postback, send_postbacks, settings
-from postbacks.broker.client import client
+from postbacks.broker import client
 from postbacks.delivery.loop import DeliveryLoop
-from postbacks.delivery.profiles import Profiles
-from postbacks.devtools.local import EmbeddedBroker
-from postbacks.devtools.receiver import Answer, Receiver
+from postbacks.delivery.profile import Profiles
+from postbacks.delivery.transport import CurlAdapter
+from postbacks.local import EmbeddedBroker
 from postbacks.queue.scripts import Scripts
 from postbacks.queue.tick import Tick
+from postbacks.receiver import Answer, Receiver
 from postbacks.tasks import cancel, decide
-from postbacks.transport.client import CurlAdapter
 
 EVENT = {"ORIGIN": "SUB", "CODE": "N302", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 

@@ -38,8 +38,8 @@ import postbacks; assert '.zip' in postbacks.__file__
 from postbacks import accounts, settings
 from postbacks.broker import client
 from postbacks.delivery.loop import DeliveryLoop
-from postbacks.delivery.profiles import Profiles
-from postbacks.transport.client import CurlAdapter
+from postbacks.delivery.profile import Profiles
+from postbacks.delivery.transport import CurlAdapter
 from postbacks.queue.scripts import Scripts
 from postbacks.queue.tick import Tick
 from postbacks.tasks import decide
@@ -254,7 +254,7 @@ deliver()
 """
     with environment(POSTBACKS_SECRET_KEY=secrets.new_key()), Receiver() as receiver:
         set_account(
-            "acme", url=receiver.url(), authorization=secrets.seal("Bearer x", "acme", "authorization")
+            "acme", url=receiver.url(), authorization=secrets.encrypt("Bearer x", "acme", "authorization")
         )
         env = {**os.environ, **OLD}
         subprocess.run([sys.executable, "-c", program], env=env, cwd=tmp_path, check=True, timeout=60)
@@ -370,7 +370,7 @@ deliver()
     secret = secrets.new_secret()
     with environment(POSTBACKS_SECRET_KEY=key), Receiver() as receiver:
         old_seal = "sealed:" + Fernet(key).encrypt(secret.encode()).decode()
-        bound = {name: secrets.seal(secret, name, "secret") for name in ("bound", "mutual")}
+        bound = {name: secrets.encrypt(secret, name, "secret") for name in ("bound", "mutual")}
         set_account("signed", url=receiver.url("/signed"), off={"MMS_MT"}, secrets=({"value": old_seal},))
         set_account("bound", url=receiver.url("/bound"), secrets=({"value": bound["bound"]},))
         set_account("mutual", url=receiver.url("/mutual"), client_cert="pem", client_key=bound["mutual"])
