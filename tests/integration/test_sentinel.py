@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 from helpers import environment
 
+from crash.sentinel_group import PASSWORD, SENTINEL_PASSWORD, SentinelGroup
 from postbacks import keys, send_postback, send_postbacks
 from postbacks.broker import sentinel
 from postbacks.broker.client import check, client
@@ -21,10 +22,6 @@ from postbacks.cli import main
 from postbacks.errors import BrokerUnreachable, NotReplicated
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
-
-from crash.sentinels import PASSWORD, SENTINEL_PASSWORD, SentinelGroup  # noqa: E402 - a tool of this repository
-
 EVENT = {"ORIGIN": "SUB", "CODE": "N302", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 
 
