@@ -9,6 +9,7 @@ import statistics
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -160,25 +161,11 @@ def _as_json(load: Load, columns: Sequence[Column]) -> dict[str, Any]:
         "holds": not any(column.violations() for column in columns),
         "columns": {
             column.name: {
-                "accepted": column.comparison.accepted,
-                "raised": column.raised,
-                "delivered": column.comparison.delivered,
-                "dead": column.comparison.dead,
-                "skipped": column.comparison.skipped,
-                "reasons": column.comparison.reasons,
-                "unexplained": column.comparison.unexplained,
-                "astray": column.comparison.astray,
-                "changed": column.changed,
-                "lost": column.comparison.lost,
-                "unsynced": column.comparison.unsynced,
-                "stuck": column.comparison.stuck,
-                "misplaced": column.comparison.misplaced,
-                "leaks": column.comparison.leaks,
-                "unknown_to_ledger": column.comparison.unknown_to_ledger,
-                "poison": column.comparison.poison,
+                **asdict(column.comparison),
                 "twice": {reason: len(ids) for reason, ids in column.comparison.twice.items()},
                 "twice_without_reason": column.comparison.twice.get(NO_REASON, []),
-                "arrived_unaccepted": column.comparison.arrived_unaccepted,
+                "raised": column.raised,
+                "changed": column.changed,
                 "ended_themselves": column.ended_themselves,
                 "posts": column.posts,
                 "took_s": column.took_s,
