@@ -22,9 +22,9 @@ from postbacks.devtools.receiver import Answer, Received, Receiver
 from postbacks.doctor import Doctor
 from postbacks.ledger.ledger import Ledger
 from postbacks.queue.scripts import Scripts
+from tests.events import EVENT
 
 LIBRARIES: Final = (Path("/usr/lib"), Path("/usr/local/lib"), Path("/opt/homebrew/lib"))
-EVENT: Final = {"ORIGIN": "SUB", "CODE": "N302", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 HOUR_S: Final = 3600
 #: Seconds after the start, and by how much the broker's clock is wrong from then on.
 JUMPS: Final = ((4.0, HOUR_S), (8.0, 0))

@@ -19,6 +19,7 @@ from crash.customers import ACCOUNTS_SET, BAD, GOOD, NOBODY, OFF, make
 from crash.notes import Caller, Notes, read_notes
 from postbacks.accounts import redis_accounts
 from postbacks.tasks import send_postback, send_postbacks
+from tests.events import EVENT, MO, MT
 
 #: One postback in this many goes to a server that always answers 500; never one of a bulk block.
 BAD_EVERY: Final = 200
@@ -30,18 +31,7 @@ BULK_EVERY: Final = 4
 #: One postback in so many has a URL of its own.
 OWN_EVERY: Final = 39
 
-_EVENTS: Final[tuple[dict[str, str], ...]] = (
-    {
-        "ORIGIN": "SMS_MT", "CODE": "N202", "STATUS": "Message Sent/Delivered", "FROM": "86717",
-        "TO": "15552312102", "TRACKINGID": "MT_0123456789", "SPID": "0007",
-        "TIMESTAMP": "2013-11-05T05:41:08-05:00",
-    },
-    {
-        "ORIGIN": "SMS_MO", "CODE": "N211", "FROM": "15552312102", "TO": "86717", "TEXT": "STOP",
-        "RECEIVED": "2013-11-05T05:41:08-05",
-    },
-    {"ORIGIN": "SUB", "CODE": "N302", "MOBILE": "15552312102", "CAMPAIGNID": "17041"},
-)  # fmt: skip
+_EVENTS: Final = (MT, MO, EVENT)
 
 
 def postback_id(seed: int, number: int) -> str:

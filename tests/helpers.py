@@ -115,9 +115,7 @@ class Rig:
 
 @contextmanager
 def environment(**values: str) -> Iterator[None]:
-    """Set POSTBACKS_ variables for this process and read the settings anew."""
-    from postbacks import settings
-
+    """Set variables for this process and read the settings anew."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     settings.load.cache_clear()

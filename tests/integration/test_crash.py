@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from events import EVENT
 from helpers import environment, set_account
 from kombu.exceptions import OperationalError
 from standardwebhooks import Webhook
@@ -41,7 +42,6 @@ from postbacks.tasks import decide
 from postbacks.worker import process
 
 ROOT = Path(__file__).parents[2]
-EVENT = {"ORIGIN": "SUB", "CODE": "N302", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 DELIVERED = Entry("delivered", {1: "delivered"})
 
 

@@ -6,12 +6,12 @@ import threading
 import time
 
 import pytest
+from events import EVENT
 from helpers import BASE_ENV, ended, running, set_account
 
 from postbacks import send_postbacks
 from postbacks.devtools.receiver import Answer, Receiver
 
-EVENT = {"ORIGIN": "SUB", "CODE": "N302", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 LEASE = {"POSTBACKS_CLAIM_LEASE_S": "3", "POSTBACKS_INTAKE_LEASE_S": "2"}
 
 

@@ -8,12 +8,12 @@ import pytest
 from celery import group
 from celery.exceptions import TaskRevokedError, TimeoutError  # noqa: A004 - Celery's
 from celery.result import GroupResult, ResultSet
+from events import EVENT
 from helpers import set_account
 
 from postbacks import PostbackDead, resend, send_postback, send_postbacks
 from postbacks.errors import UnsupportedOption
 
-EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 app = send_postback.app
 
 

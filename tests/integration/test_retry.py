@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import pytest
 from celery.exceptions import TaskRevokedError
+from events import MO
 from helpers import environment, set_account
 
 from postbacks import PostbackDead, PostbackFailed, resend, send_postback
 from postbacks.devtools.receiver import Answer, Receiver
-
-EVENT = {"ORIGIN": "SMS_MO", "CODE": "N211", "FROM": "15552312102", "TO": "86717", "TEXT": "STOP",
-         "RECEIVED": "2013-11-05T05:41:08-05:00"}  # fmt: skip
 
 
 def test_by_default_a_postback_is_resent_every_300_seconds_and_at_most_5_times(rig):
     """The scripts' clock is moved; nothing else is."""
     with Receiver(lambda _: Answer(503)) as receiver:
         set_account("acme", url=receiver.url())
-        result = send_postback.delay("acme", EVENT)
+        result = send_postback.delay("acme", MO)
         assert rig.tick().taken_in == 1
         for number in range(1, 6):
             assert rig.deliver() == 1
@@ -44,7 +42,7 @@ def test_a_resend_leaves_when_it_is_due_and_waits_for_no_tick(rig):
     """A claim releases it; a tick wakes a loop for what is due before the next tick, and for nothing else."""
     with Receiver(lambda _: Answer(503)) as receiver:
         set_account("acme", url=receiver.url())
-        send_postback.delay("acme", EVENT)
+        send_postback.delay("acme", MO)
         rig.tick()
         assert rig.deliver() == 1
         rig.advance(290)
@@ -67,7 +65,7 @@ def test_the_cap_and_the_countdown_are_settings(broker, resends, countdown_s):
     with environment(**values), Receiver(lambda _: Answer(500)) as receiver:
         rig = Rig(broker)
         set_account("acme", url=receiver.url())
-        result = send_postback.delay("acme", EVENT)
+        result = send_postback.delay("acme", MO)
         rig.tick()
         sent = 0
         while sent <= resends:
@@ -88,7 +86,7 @@ def test_the_result_tells_every_state(rig):
     with Receiver(lambda post: Answer(answers[post.path])) as receiver:
         set_account("ok", url=receiver.url("/ok"))
         set_account("bad", url=receiver.url("/bad"))
-        good, bad, nobody = (send_postback.delay(name, EVENT) for name in ("ok", "bad", "nobody"))
+        good, bad, nobody = (send_postback.delay(name, MO) for name in ("ok", "bad", "nobody"))
         assert {good.state, bad.state, nobody.state} == {"PENDING"}
         rig.tick()
         assert (good.state, bad.state, nobody.state) == ("PENDING", "PENDING", "FAILURE")
@@ -116,12 +114,12 @@ def test_revoke_cancels_what_waits_what_is_parked_and_what_is_still_in_celerys_q
     """None of them is ever sent again, and each says REVOKED."""
     with Receiver(lambda _: Answer(500)) as receiver:
         set_account("acme", url=receiver.url())
-        parked = send_postback.delay("acme", EVENT)
+        parked = send_postback.delay("acme", MO)
         rig.tick()
         rig.deliver()
-        waiting = send_postback.delay("acme", EVENT)
+        waiting = send_postback.delay("acme", MO)
         rig.tick()
-        queued = send_postback.delay("acme", EVENT)
+        queued = send_postback.delay("acme", MO)
         for result in (parked, waiting, queued):
             result.revoke()
             assert result.state == "REVOKED"
@@ -139,10 +137,10 @@ def test_the_same_id_sent_again_is_one_postback(rig):
     with Receiver() as receiver:
         set_account("acme", url=receiver.url())
         for _ in range(3):
-            send_postback.apply_async(("acme", EVENT), task_id="order-17")
+            send_postback.apply_async(("acme", MO), task_id="order-17")
         rig.tick()
         rig.deliver()
-        send_postback.apply_async(("acme", EVENT), task_id="order-17")
+        send_postback.apply_async(("acme", MO), task_id="order-17")
         rig.tick()
         rig.deliver()
         assert [post.postback_id for post in receiver.received] == ["order-17"]
@@ -154,7 +152,7 @@ def test_a_dead_postback_can_be_sent_again_with_the_same_bytes_and_a_higher_numb
         answers = [Answer(500), Answer(200)]
         with Receiver(lambda _: answers.pop(0)) as receiver:
             set_account("acme", url=receiver.url())
-            result = send_postback.delay("acme", EVENT)
+            result = send_postback.delay("acme", MO)
             rig.tick()
             rig.deliver()
             assert rig.record(result.id).state == "dead"

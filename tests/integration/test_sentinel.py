@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from events import EVENT
 from helpers import environment
 
 from crash.sentinel_group import PASSWORD, SENTINEL_PASSWORD, SentinelGroup
@@ -22,7 +23,6 @@ from postbacks.cli import main
 from postbacks.errors import BrokerUnreachable, NotReplicated
 
 ROOT = Path(__file__).parents[2]
-EVENT = {"ORIGIN": "SUB", "CODE": "N302", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 
 
 def test_a_primary_that_is_killed_under_load_takes_nothing_accepted_with_it():

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 from celery import Celery
-from events import examples
+from events import EVENT, examples
 from helpers import ended, eventually, running, set_account
 
 from postbacks import PostbackDead, send_postback, send_postbacks
@@ -18,7 +18,6 @@ from postbacks.catalogue.xml import render
 from postbacks.devtools.receiver import Answer, Received, Receiver, dead_port
 from postbacks.ledger.ledger import Ledger
 
-EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 POOLS = ("threads", "prefork")
 
 
