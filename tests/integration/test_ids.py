@@ -328,3 +328,17 @@ def test_a_watcher_is_told_once_of_what_was_revoked_before_it_came_though_it_wou
     ]
     batch, _ = told.received(0.0, 0, fields, [states.REVOKED])
     assert [message["type"] for message, _ in batch] == ["task-received", "task-revoked"]
+
+
+def test_the_same_id_sent_again_is_one_postback(rig):
+    """task_id is the idempotency key, also long after it was delivered."""
+    with Receiver() as receiver:
+        set_account("acme", url=receiver.url())
+        for _ in range(3):
+            send_postback.apply_async(("acme", MO), task_id="order-17")
+        rig.tick()
+        rig.deliver()
+        send_postback.apply_async(("acme", MO), task_id="order-17")
+        rig.tick()
+        rig.deliver()
+        assert [post.postback_id for post in receiver.received] == ["order-17"]
