@@ -41,10 +41,6 @@ bench: $(VENV)/bench ## Measure everything beside its peers into docs/benchmarks
 bench-quick: $(VENV)/ready ## The same table from smaller counts (two minutes)
 	@$(BIN)/python -m benchmarks --quick $(ARGS)
 
-.PHONY: simulate
-simulate: $(VENV)/bench ## Simulate a day of 50 million MT, a storm, an outage, beside a real run, into docs/scale.md (five minutes; wants cc)
-	@$(BIN)/python -m benchmarks.simulate --docs docs $(ARGS)
-
 .PHONY: flower-picture
 flower-picture: $(VENV)/ready ## Draw docs/flower.png anew: Flower's task list in headless Chromium (apt-get install chromium)
 	@$(BIN)/python benchmarks/flower_picture.py docs/flower.png

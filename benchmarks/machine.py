@@ -46,13 +46,6 @@ def cpu_s(pids: Iterable[int]) -> float:
     return ticks / _TICKS
 
 
-def machine_cpu_s() -> float:
-    """CPU seconds that all processes of this machine have had, and what its host took from it."""
-    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
-    user, nice, system, _idle, _wait, irq, soft_irq, steal = (int(field) for field in fields[:8])
-    return (user + nice + system + irq + soft_irq + steal) / _TICKS
-
-
 def exact_cpu_s(pid: int) -> float:
     """CPU seconds of one process's threads, to the nanosecond, for short moves."""
     return (

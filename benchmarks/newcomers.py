@@ -75,16 +75,11 @@ def _round(bench: Bench, hanging: int, seconds: float) -> dict[str, list[float]]
                     sent[kind].append((number, time.monotonic()))
                     send_postback.delay(name, fill.mt(number))
                 time.sleep(EVERY_S)
-            ends_s = time.monotonic() + 15
-            wanted = [number for ones in sent.values() for number, _ in ones]
-            while time.monotonic() < ends_s:
-                arrivals = receiver.arrivals()
-                if all(arrivals[number][0] for number in wanted):
-                    break
-                time.sleep(0.1)
+            wanted = [number for pairs in sent.values() for number, _ in pairs]
+            arrivals = receiver.wait_for_numbers(wanted, 15)
             assert client.exists(keys.CLAIMERS)
             system.abandon()
     return {
-        kind: [arrivals[number][1] - at_s if arrivals[number][0] else 99.0 for number, at_s in ones]
-        for kind, ones in sent.items()
+        kind: [arrivals[number][1] - at_s if arrivals[number][0] else 99.0 for number, at_s in pairs]
+        for kind, pairs in sent.items()
     }

@@ -7,6 +7,8 @@ import shutil
 import struct
 import subprocess
 import tempfile
+import time
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any, Self
@@ -81,6 +83,15 @@ class Receiver:
                 (count, first / 1e9, last / 1e9)
                 for count, _, first, last in _NUMBER.iter_unpack(Path(file.name).read_bytes())
             ]
+
+    def wait_for_numbers(self, numbers: Iterable[int], timeout_s: float) -> list[tuple[int, float, float]]:
+        """Wait until all of these have come, at most so long; return the arrivals."""
+        deadline_s = time.monotonic() + timeout_s
+        while True:
+            arrivals = self.arrivals()
+            if all(arrivals[number][0] for number in numbers) or time.monotonic() > deadline_s:
+                return arrivals
+            time.sleep(0.1)
 
     def check(self, numbers: range, *, at_most: int = 1) -> None:
         """Every one of these has come, sound, and none more often. AssertionError: which has not."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -73,22 +72,12 @@ Scenario = Callable[[Bench], list[Row]]
 
 @contextmanager
 def environment(broker_url: str, **more: str) -> Iterator[dict[str, str]]:
-    """The settings of this process and of those it starts."""
-    from postbacks import settings
+    """Set the settings of this process, and yield them for those that it starts."""
+    from tests import helpers
 
     values = {**ENV, "POSTBACKS_BROKER_URL": broker_url, "BENCH_BROKER_URL": broker_url, **more}
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    settings.load.cache_clear()
-    try:
+    with helpers.environment(**values):
         yield values
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
-        settings.load.cache_clear()
 
 
 def middle(rounds: list[dict[str, float]]) -> dict[str, float]:

@@ -37,13 +37,8 @@ def run(bench: Bench) -> list[Row]:
                     send_postback.delay(account, event(number))
                     time.sleep(every_s / 2)
                     left = min(left, client.llen(keys.lane("busy/mt")))
-            receiver_ends_s = time.monotonic() + 20
-            wanted = [number for ones in sent.values() for number, _ in ones]
-            while time.monotonic() < receiver_ends_s:
-                arrivals = receiver.arrivals()
-                if all(arrivals[number][0] for number in wanted):
-                    break
-                time.sleep(0.1)
+            wanted = [number for pairs in sent.values() for number, _ in pairs]
+            arrivals = receiver.wait_for_numbers(wanted, 20)
             stats = receiver.stats()
             system.abandon()
         assert stats["unsound"] == 0

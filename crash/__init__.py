@@ -1,5 +1,6 @@
-"""The ledger of losses: kill anything at any moment, count every postback afterwards (``make crash``).
+"""Losses counted: kill anything at any moment, count every postback afterwards (``make crash``).
 
-``plan`` says what dies when, ``run`` lets it die while ``producer`` sends and ``receive`` writes down,
-``look`` reads what the broker holds at the end, and ``ledger`` compares the three lists.
+``run`` drives a ``world``: ``planned_world`` lets processes die by ``plan``, ``sentinel`` lets the primary die under
+Sentinel, while ``producer`` sends, ``customers`` change and ``receive`` writes down. ``look`` reads what the broker holds
+at the end, and ``comparison`` compares the three lists.
 """

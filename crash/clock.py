@@ -1,4 +1,4 @@
-"""A broker whose clock really jumps under load, an hour forward and an hour back: ``make clock``.
+"""Broker whose clock really jumps under load, an hour forward and an hour back: ``make clock``.
 
 Needs libfaketime (Debian: ``apt-get install faketime``), which gives the broker's process another clock than the
 workers have. Exit 0 only if nothing was lost, and nothing sent more often than the ledger says why.
@@ -22,9 +22,9 @@ from postbacks.devtools.receiver import Answer, Received, Receiver
 from postbacks.doctor import Doctor
 from postbacks.ledger.ledger import Ledger
 from postbacks.queue.scripts import Scripts
+from tests.events import EVENT
 
 LIBRARIES: Final = (Path("/usr/lib"), Path("/usr/local/lib"), Path("/opt/homebrew/lib"))
-EVENT: Final = {"ORIGIN": "SUB", "CODE": "N302", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 HOUR_S: Final = 3600
 #: Seconds after the start, and by how much the broker's clock is wrong from then on.
 JUMPS: Final = ((4.0, HOUR_S), (8.0, 0))
@@ -32,18 +32,22 @@ LOAD_S: Final = 12.0
 
 
 def library() -> Path:
-    """Where libfaketime is. SystemExit: nowhere."""
-    given = os.environ.get("FAKETIME_LIBRARY")
-    found = [Path(given)] if given else [one for root in LIBRARIES for one in root.rglob("libfaketime.so.1")]
-    if not found or not found[0].exists():
+    """Find libfaketime. SystemExit: it is not installed."""
+    variable = os.environ.get("FAKETIME_LIBRARY")
+    paths = (
+        [Path(variable)]
+        if variable
+        else [path for root in LIBRARIES for path in root.rglob("libfaketime.so.1")]
+    )
+    if not paths or not paths[0].exists():
         raise SystemExit(
             "make clock needs libfaketime: apt-get install faketime, or set FAKETIME_LIBRARY to it."
         )
-    return found[0]
+    return paths[0]
 
 
 def main() -> int:
-    """Run it and print the ledger."""
+    """Start everything, run, and print the count."""
     path = library()
     with tempfile.TemporaryDirectory(prefix="postbacks-clock-") as folder:
         home = Path(folder)
@@ -70,7 +74,7 @@ def main() -> int:
 
 
 def run(offset: Path) -> int:
-    """The load, the jumps, and the count."""
+    """Send the load, let the clock jump, and count."""
     seen: Counter[str] = Counter()
 
     def answer(post: Received) -> Answer:
@@ -106,14 +110,21 @@ def run(offset: Path) -> int:
                 offset.write_text(f"+{HOUR_S + 400 + int(time.monotonic() - began_s) * 60}\n")
         posts = receiver.by_id()
     ledger = Ledger(client())
-    records = {one: ledger.get(one) for one in ids}
-    delivered = [one for one, record in records.items() if record.state == "delivered"]
-    unknown = {one for one, record in records.items() for a in record.attempts if a.outcome == "unknown"}
-    expected = {one: 1 if records[one].account.startswith("good") else 2 for one in ids}
-    again = [one for one in ids if len(posts.get(one, ())) > expected[one]]
-    unexplained = [one for one in again if one not in unknown]
-    resent = Counter(len(posts.get(one, ())) for one in ids if expected[one] == 2)
-    lost = [one for one in ids if not posts.get(one)]
+    records = {postback_id: ledger.get(postback_id) for postback_id in ids}
+    delivered = [postback_id for postback_id, record in records.items() if record.state == "delivered"]
+    unknown = {
+        postback_id
+        for postback_id, record in records.items()
+        for a in record.attempts
+        if a.outcome == "unknown"
+    }
+    expected = {
+        postback_id: 1 if records[postback_id].account.startswith("good") else 2 for postback_id in ids
+    }
+    again = [postback_id for postback_id in ids if len(posts.get(postback_id, ())) > expected[postback_id]]
+    unexplained = [postback_id for postback_id in again if postback_id not in unknown]
+    resent = Counter(len(posts.get(postback_id, ())) for postback_id in ids if expected[postback_id] == 2)
+    lost = [postback_id for postback_id in ids if not posts.get(postback_id)]
     print(f"accepted                              {len(ids):>6}")
     print(f"delivered                             {len(delivered):>6}")
     print(f"lost                                  {len(lost):>6}")

@@ -1,4 +1,4 @@
-"""The customers of a run, and the process that changes them: moved to the other host, removed, set again, switched off.
+"""Customers of a run, and the process that changes them: moved to the other host, removed, set again, switched off.
 
 An account's *generation* is in its URL's path, and host, header key and secret follow from it. So the receiver can say
 of each POST whether it came to its host, with that generation's key, signed by that generation's secret.
@@ -38,7 +38,7 @@ ACCOUNTS_SET: Final = "accounts-set"
 
 
 class Change(NamedTuple):
-    """One change of an account: from then on it is ``on``, ``off`` or ``gone``, with this generation."""
+    """Change of an account: from then on it is ``on``, ``off`` or ``gone``, with this generation."""
 
     account: str
     state: str
@@ -97,7 +97,7 @@ def apply(change: Change, urls: list[str]) -> None:
 
 
 def main() -> None:
-    """Arguments: folder, the hosts' URLs, over how many seconds, when the load begins (epoch)."""
+    """Make the changes. Arguments: folder, the hosts' URLs, over how many seconds, when the load begins (epoch)."""
     folder, urls = Path(sys.argv[1]), sys.argv[2].split()
     seconds, began_s = float(sys.argv[3]), float(sys.argv[4])
     done = {int(fields[0]) for fields in read_notes(folder / "changes") if fields[1] == "done"}

@@ -1,4 +1,4 @@
-"""What accounts were at which time of a run, and which POSTs and ends that explains. No I/O in here."""
+"""States of accounts over a run's time, and the POSTs and ends that they explain. No I/O in here."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import math
 from collections import defaultdict
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from crash.comparison import UNSIGNED
 from crash.customers import ALWAYS
-from crash.ledger import UNSIGNED
 from postbacks.accounts import UNKNOWN_ACCOUNT
 from postbacks.ledger.states import DEAD, SKIPPED
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from crash.comparison import Entry, Post
     from crash.customers import Change
-    from crash.ledger import Entry, Post
 
 ORIGIN_OFF, REMOVED, NO_URL = "origin_off", "account_removed", "no_url"
-#: What is wrong with a POST that was begun after its account had changed.
+#: Problem of a POST that was begun after its account had changed.
 STALE: Final = "made for an account as it was no more"
 #: Seconds between a tick's look at the accounts and its acceptance: one that is frozen has them as they were. The
 #: intake's lease, and the longest look.
@@ -28,7 +28,7 @@ ROUNDED_S: Final = 0.01
 
 
 class _Stay(NamedTuple):
-    """A time for which an account was in one state, at its longest: from its change's begin to the next one's end."""
+    """Time for which an account was in one state, at its longest: from its change's begin to the next one's end."""
 
     state: str
     generation: int
@@ -37,7 +37,7 @@ class _Stay(NamedTuple):
 
 
 class History:
-    """What was done to the accounts.
+    """Changes made to the accounts.
 
     Args:
         changes: all that were planned.
@@ -63,7 +63,7 @@ class History:
             ]
 
     def _was(self, account: str, state: str, from_s: float, until_s: float, generation: int = -1) -> bool:
-        """Whether an account was in a state at some moment of a span."""
+        """Tell whether an account was in a state at some moment of a span."""
         stays = self._stays.get(account) or [_Stay(ALWAYS.get(account, "on"), 0, -math.inf, math.inf)]
         return any(
             stay.state == state
@@ -74,7 +74,7 @@ class History:
         )
 
     def explains(self, entry: Entry) -> bool:
-        """Whether an end without a delivery is one that the account's changes explain."""
+        """Tell whether the account's changes explain an end without a delivery."""
         if entry.state == SKIPPED:
             return self._was(entry.account, "off", entry.ended_s - ACCEPTED_LATE_S, entry.ended_s)
         if entry.reason in {UNKNOWN_ACCOUNT, REMOVED}:
@@ -94,12 +94,16 @@ class History:
         wrong: defaultdict[str, list[str]] = defaultdict(list)
         for post in posts:
             entry = entries.get(post.id)
-            fault = post.fault
-            if fault == UNSIGNED and entry is not None and entry.own == "2":
+            problem = post.problem
+            if problem == UNSIGNED and entry is not None and entry.own == "2":
                 continue  # a call's own URL, of an account that was not known when it was accepted
             began_s = entry.begun.get(post.attempt) if entry is not None and exact else None
-            if began_s and not fault and not self._was(post.account, "on", began_s, began_s, post.generation):
-                fault = STALE
-            if fault:
-                wrong[fault].append(post.id)
+            if (
+                began_s
+                and not problem
+                and not self._was(post.account, "on", began_s, began_s, post.generation)
+            ):
+                problem = STALE
+            if problem:
+                wrong[problem].append(post.id)
         return dict(wrong)

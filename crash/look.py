@@ -9,7 +9,7 @@ import json
 from collections import defaultdict
 from typing import Any, Final
 
-from crash.ledger import Entry, Held
+from crash.comparison import Entry, Held
 from postbacks import keys
 from postbacks.ledger.record import Record
 

@@ -1,4 +1,4 @@
-"""What the processes of a run write down, so that it outlives their deaths; and calls that are made until they return."""
+"""Notes that outlive the deaths of the processes that write them; and calls that are made until they return."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LONGEST_PAUSE_S: Final = 2.0
 
 
 class Notes:
-    """Lines that are in the file (in the kernel's hands) when ``write`` returns."""
+    """File of lines that are there (in the kernel's hands) when ``write`` returns."""
 
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
@@ -35,7 +35,7 @@ def read_notes(path: Path) -> list[list[str]]:
 
 
 class Caller:
-    """Makes calls to the broker anew until they return, and notes each that raised."""
+    """Caller of the broker: makes each call anew until it returns, and notes each that raised."""
 
     def __init__(self, raised: Path) -> None:
         self._raised = Notes(raised)

@@ -1,4 +1,4 @@
-"""The seeded plan: what is done to whom, when, and for how long."""
+"""Seeded plan: what is done to whom, when, and for how long."""
 
 from __future__ import annotations
 
@@ -20,8 +20,6 @@ KINDS: Final[dict[str, tuple[int, float, float]]] = {
     "connections delayed": (1, 1.0, 3.0),
     "connections half-open": (1, 0.0, 0.0),
 }
-#: Kinds in which a process dies by SIGKILL.
-KILLS: Final = frozenset(kind for kind in KINDS if kind.endswith("killed")) | {"power cut"}
 #: Seconds of quiet at the beginning, so that the accounts are on disk.
 QUIET_S: Final = 3.0
 #: Seconds between two faults, on average.
@@ -29,9 +27,14 @@ EVERY_S: Final = 3.5
 MIN_KILLS: Final = 20
 
 
+def kills(kind: str) -> bool:
+    """Tell whether a process dies by SIGKILL in a kind of fault."""
+    return kind.endswith("killed") or kind == "power cut"
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that is done.
+    """Fault that is done to a process, the broker or connections.
 
     Attributes:
         at_s: seconds after the first postback.
@@ -49,9 +52,9 @@ class Fault:
 
 
 def make_plan(seed: int, seconds: float, lease_s: float) -> list[Fault]:
-    """Every kind at least once, the rest by weight; the same for the same arguments.
+    """Make a plan with every kind at least once, the rest by weight; the same for the same arguments.
 
-    Where there is the time for it (a minute), at least ``MIN_KILLS`` of them kill.
+    Where there is the time for it (a minute), at least ``MIN_KILLS`` of the faults kill.
     """
     chance = random.Random(seed)
     room_s = seconds - QUIET_S
@@ -60,7 +63,7 @@ def make_plan(seed: int, seconds: float, lease_s: float) -> list[Fault]:
     weights = [KINDS[kind][0] for kind in kinds]
     kinds += chance.choices(list(KINDS), weights, k=wanted - len(kinds))
     if room_s >= 2 * MIN_KILLS:
-        while sum(kind in KILLS for kind in kinds) < MIN_KILLS:
+        while sum(map(kills, kinds)) < MIN_KILLS:
             kinds.append("worker killed")
     chance.shuffle(kinds)
     step_s = room_s / len(kinds)

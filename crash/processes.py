@@ -1,9 +1,10 @@
-"""The processes of a run: workers, beats, and modules of ours."""
+"""Processes of a run: workers, beats, and modules of this package."""
 
 from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from postbacks.devtools.local import CeleryProcess, _Process
 
 
 class PythonProcess(_Process):
-    """A module of ours, run by this Python; it may be started again after its end."""
+    """Module of this package, run by this Python; it may be started again after its end."""
 
     def __init__(self, module: str, args: Sequence[str], *, env: Mapping[str, str], log_path: Path) -> None:
         super().__init__(module)
@@ -25,14 +26,23 @@ class PythonProcess(_Process):
 
     @property
     def finished(self) -> bool:
-        """Whether it has ended by itself, with nothing wrong."""
+        """True if it has ended by itself, with nothing wrong."""
         return self._main is not None and self._main.poll() == 0
+
+    def wait_for_line(self, limit_s: float) -> str:
+        """Wait for its first line, and return it. TimeoutError: none came."""
+        deadline_s = time.monotonic() + limit_s
+        while "\n" not in (log := self.log()):
+            if time.monotonic() > deadline_s:
+                raise TimeoutError(f"{self.log_path.stem} did not start: {log}")
+            time.sleep(0.02)
+        return log.partition("\n")[0]
 
 
 def workers_and_beats(
     count: int, env: Mapping[str, str], folder: Path
 ) -> tuple[list[CeleryProcess], list[CeleryProcess]]:
-    """So many of each, not yet started, with their logs in the folder."""
+    """Make so many workers and beats, not yet started, with their logs in the folder."""
     quiet = ["--without-mingle", "--without-gossip", "--loglevel=INFO"]
     workers = [
         CeleryProcess(

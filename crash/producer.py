@@ -1,4 +1,4 @@
-"""The producer: sends postbacks at a steady rate, and notes an id only after its call has returned.
+"""Producer of a run: sends postbacks at a steady rate, and notes an id only after its call has returned.
 
 It may be killed at any moment. What it noted stands in a file; started again, it goes on with what is
 not noted, under the same ids: the id of postback n follows from the seed and n. Every fourth block of
@@ -19,6 +19,7 @@ from crash.customers import ACCOUNTS_SET, BAD, GOOD, NOBODY, OFF, make
 from crash.notes import Caller, Notes, read_notes
 from postbacks.accounts import redis_accounts
 from postbacks.tasks import send_postback, send_postbacks
+from tests.events import EVENT, MO, MT
 
 #: One postback in this many goes to a server that always answers 500; never one of a bulk block.
 BAD_EVERY: Final = 200
@@ -30,27 +31,16 @@ BULK_EVERY: Final = 4
 #: One postback in so many has a URL of its own.
 OWN_EVERY: Final = 39
 
-_EVENTS: Final[tuple[dict[str, str], ...]] = (
-    {
-        "ORIGIN": "SMS_MT", "CODE": "N202", "STATUS": "Message Sent/Delivered", "FROM": "86717",
-        "TO": "15552312102", "TRACKINGID": "MT_0123456789", "SPID": "0007",
-        "TIMESTAMP": "2013-11-05T05:41:08-05:00",
-    },
-    {
-        "ORIGIN": "SMS_MO", "CODE": "N211", "FROM": "15552312102", "TO": "86717", "TEXT": "STOP",
-        "RECEIVED": "2013-11-05T05:41:08-05",
-    },
-    {"ORIGIN": "SUB", "CODE": "N302", "MOBILE": "15552312102", "CAMPAIGNID": "17041"},
-)  # fmt: skip
+_EVENTS: Final = (MT, MO, EVENT)
 
 
 def postback_id(seed: int, number: int) -> str:
-    """The id of a postback that is sent by itself."""
+    """Make the id of a postback that is sent by itself."""
     return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{seed}/{number}"))
 
 
 def account_of(number: int) -> str:
-    """Which account a postback belongs to."""
+    """Choose the account of a postback."""
     if number % BAD_EVERY == BAD_EVERY // 20:
         return f"bad{number // BAD_EVERY % BAD}"
     if number % BAD_EVERY in {OFF_AT, NOBODY_AT}:
@@ -59,7 +49,7 @@ def account_of(number: int) -> str:
 
 
 def is_bulk(number: int) -> bool:
-    """Whether a postback goes through ``send_postbacks``."""
+    """Tell whether a postback goes through ``send_postbacks``."""
     return number // BLOCK % BULK_EVERY == BULK_EVERY - 1
 
 
@@ -70,18 +60,18 @@ class _Producer:
         self._call = Caller(folder / "raised").call
 
     def send_one(self, seed: int, number: int) -> None:
-        one = postback_id(seed, number)
+        chosen_id = postback_id(seed, number)
         event = _EVENTS[number % len(_EVENTS)]
         args, kwargs = (account_of(number), event), self._own_url(number)
-        self._call(one, lambda: send_postback.apply_async(args, kwargs, task_id=one, retry=False))
-        self._accepted.write(f"{number} {one} {time.time():.3f}\n")
+        self._call(chosen_id, lambda: send_postback.apply_async(args, kwargs, task_id=chosen_id, retry=False))
+        self._accepted.write(f"{number} {chosen_id} {time.time():.3f}\n")
 
     def send_block(self, numbers: list[int]) -> None:
         events = [_EVENTS[number % len(_EVENTS)] for number in numbers]
         ids = self._call("-", lambda: send_postbacks(account_of(numbers[0]), events))
         now_s = time.time()
         pairs = zip(numbers, ids, strict=True)
-        self._accepted.write("".join(f"{number} {one} {now_s:.3f}\n" for number, one in pairs))
+        self._accepted.write("".join(f"{number} {chosen_id} {now_s:.3f}\n" for number, chosen_id in pairs))
 
     def _own_url(self, number: int) -> dict[str, str]:
         """Return the URL of its own that one in so many postbacks has: each of the two hosts in turn."""
@@ -96,7 +86,7 @@ class _Producer:
 
 
 def main() -> None:
-    """Arguments: folder, the hosts' URLs, seed, how many, over how many seconds, when they began (epoch)."""
+    """Send all that is not noted. Arguments: folder, the hosts' URLs, seed, how many, over how many seconds, when they began (epoch)."""
     folder, urls = Path(sys.argv[1]), sys.argv[2].split()
     seed, count, seconds, began_s = int(sys.argv[3]), int(sys.argv[4]), float(sys.argv[5]), float(sys.argv[6])
     noted = {int(fields[0]) for fields in read_notes(folder / "accepted")}

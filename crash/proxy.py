@@ -1,4 +1,4 @@
-"""A small TCP proxy between us and the broker: cuts, delays, or leaves connections half-open."""
+"""Small TCP proxy between us and the broker: cuts, delays, or leaves connections half-open."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import cast
 
 
 class _End(asyncio.Protocol):
-    """One side of a link; what comes in goes out at the other side, in order, after the delay."""
+    """Side of a link; what comes in goes out at the other side, in order, after the delay."""
 
     def __init__(self, link: _Link) -> None:
         self._link = link
@@ -54,7 +54,7 @@ class _End(asyncio.Protocol):
 
 
 class _Link:
-    """A client's connection and the one to the broker that belongs to it."""
+    """Link of a client's connection and the connection to the broker that belongs to it."""
 
     def __init__(self, proxy: Proxy) -> None:
         self.proxy = proxy
@@ -90,7 +90,7 @@ class _Link:
 
 
 class Proxy:
-    """Forwards connections of 127.0.0.1 to the broker's port, on a thread of its own.
+    """Proxy that forwards connections of 127.0.0.1 to the broker's port, on a thread of its own.
 
     Args:
         target_port: the broker's port.

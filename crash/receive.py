@@ -1,4 +1,4 @@
-"""The two honest hosts: every POST is judged and written to their file before it is answered.
+"""Two honest hosts: every POST is judged and written to their file before it is answered.
 
 Most get a 200 at once. By the id, some get it late, some a 500 the first time, some are cut off without an
 answer although they were taken; accounts called ``bad`` always get a 500.
@@ -15,8 +15,8 @@ from typing import Final, NamedTuple
 
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from crash.comparison import CUT_OFF, UNSIGNED, WRONG_HOST, WRONG_KEY, WRONG_SIGNATURE, Post
 from crash.customers import KEY, host_of, key_of, secret_of
-from crash.ledger import CUT_OFF, UNSIGNED, WRONG_HOST, WRONG_KEY, WRONG_SIGNATURE, Post
 from crash.notes import read_notes
 from postbacks.devtools.receiver import Answer, Received, Receiver
 
@@ -25,15 +25,15 @@ NEAR: Final = 40
 
 
 class Judged(NamedTuple):
-    """Account and generation that a POST was made with, and the fault in it; ``-`` for none."""
+    """Account and generation that a POST was made with, and its problem; ``-`` for none."""
 
     account: str
     generation: int
-    fault: str
+    problem: str
 
 
 class Judge:
-    """Says of each POST whether it came to its host, with that host's key, signed by its account."""
+    """Judge of each POST: did it come to its host, with that host's key, signed by its account?"""
 
     def __init__(self) -> None:
         self._latest: dict[str, int] = {}
@@ -42,7 +42,7 @@ class Judge:
         """Judge a POST that came to a host."""
         _, account, generation = post.path.split("/")
         if account != "own":
-            return Judged(account, int(generation), self._fault(host, post, account, int(generation)))
+            return Judged(account, int(generation), self._problem(host, post, account, int(generation)))
         account = generation  # of a call's own URL: /own/ACCOUNT
         if "webhook-signature" not in post.headers:
             return Judged(account, -1, UNSIGNED)
@@ -56,7 +56,7 @@ class Judge:
                 )
         return Judged(account, -1, WRONG_SIGNATURE)
 
-    def _fault(self, host: int, post: Received, account: str, generation: int) -> str:
+    def _problem(self, host: int, post: Received, account: str, generation: int) -> str:
         self._latest[account] = max(self._latest.get(account, 0), generation)
         if host != host_of(account, generation):
             return WRONG_HOST
@@ -82,11 +82,10 @@ class _Answers:
         self._judge = Judge()
 
     def answer(self, host: int, post: Received) -> Answer:
-        one = post.postback_id
-        status, answer = self._choose(post, zlib.crc32(one.encode()) % 1000)
+        status, answer = self._choose(post, zlib.crc32(post.postback_id.encode()) % 1000)
         judged = self._judge.judge(host, post)
-        self._seen.add(one)
-        line = f"{one} {post.attempt} {post.at:.3f} {status} {judged.account} {judged.generation} {judged.fault}\n"
+        self._seen.add(post.postback_id)
+        line = f"{post.postback_id} {post.attempt} {post.at:.3f} {status} {judged.account} {judged.generation} {judged.problem}\n"
         os.write(self._file, line.encode())
         return answer
 
@@ -106,13 +105,21 @@ class _Answers:
 def read_posts(path: Path) -> list[Post]:
     """Return what the hosts wrote down, in order."""
     return [
-        Post(one, int(attempt), float(at), status, account, int(generation), "" if fault == "-" else fault)
-        for one, attempt, at, status, account, generation, fault in read_notes(path)
+        Post(
+            postback_id,
+            int(attempt),
+            float(at),
+            status,
+            account,
+            int(generation),
+            "" if problem == "-" else problem,
+        )
+        for postback_id, attempt, at, status, account, generation, problem in read_notes(path)
     ]
 
 
 def main() -> None:
-    """Argument: the file. Prints the hosts' URLs and serves until it is killed."""
+    """Print the hosts' URLs and serve until killed. Argument: the file."""
     answers = _Answers(Path(sys.argv[1]))
     with (
         Receiver(partial(answers.answer, 0), keep=False) as first,

@@ -13,6 +13,7 @@ for name in [name for name in os.environ if name.startswith(("POSTBACKS_", "CELE
 from helpers import BASE_ENV, Rig  # noqa: E402
 
 from postbacks.devtools.local import EmbeddedBroker  # noqa: E402
+from postbacks.devtools.receiver import Answer, Receiver  # noqa: E402
 
 _BROKER = pytest.StashKey[EmbeddedBroker]()
 
@@ -61,3 +62,10 @@ def rig(broker: EmbeddedBroker) -> Iterator[Rig]:
     made = Rig(broker)
     yield made
     made.close()
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """Receiver that answers 200, on /bad 500."""
+    with Receiver(lambda post: Answer(500 if post.path == "/bad" else 200)) as receiver:
+        yield receiver

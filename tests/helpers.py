@@ -28,6 +28,8 @@ from postbacks.transport.client import CurlClient
 
 #: What every process of the suite needs; receivers are on loopback.
 BASE_ENV = {"POSTBACKS_ALLOWED_NETWORKS": "127.0.0.0/8,::1/128"}
+#: Pools of a worker that the whole way is tested with.
+POOLS = ("threads", "prefork")
 
 T = TypeVar("T")
 
@@ -115,9 +117,7 @@ class Rig:
 
 @contextmanager
 def environment(**values: str) -> Iterator[None]:
-    """Set POSTBACKS_ variables for this process and read the settings anew."""
-    from postbacks import settings
-
+    """Set variables for this process and read the settings anew."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     settings.load.cache_clear()

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import time
-import uuid
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from celery.schedules import schedule
+from events import EVENT
 from helpers import BASE_ENV, check_places, ended, environment, eventually, set_account
+from messages import message
 from standardwebhooks import Webhook
 
 import postbacks.celeryext.beat
@@ -24,7 +23,6 @@ from postbacks.devtools.local import CeleryProcess
 from postbacks.devtools.receiver import Answer, Receiver, fail_first
 from postbacks.doctor import Doctor
 
-EVENT = {"ORIGIN": "SUB", "CODE": "N302", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 DAY_S, HOUR_S = 86_400.0, 3_600.0
 SKEWED = str(Path(__file__).parent / "skewed")
 
@@ -123,7 +121,9 @@ def test_a_worker_and_a_beat_whose_clocks_are_wrong_by_a_day_change_nothing(brok
         later = send_postback.apply_async(args=("acme", EVENT), countdown=4).id
         foreign = {"late": timedelta(hours=-1), "soon": timedelta(hours=1)}
         for name, delta in foreign.items():
-            broker.client().lpush(keys.QUEUE, message(name, datetime.now(UTC) + delta))
+            broker.client().lpush(
+                keys.QUEUE, message(id=name, expires=(datetime.now(UTC) + delta).isoformat(), lang="js")
+            )
         try:
             records = {name: ended(broker.client(), name, 60) for name in (one, later, *foreign)}
         except BaseException:
@@ -146,18 +146,6 @@ def test_a_worker_and_a_beat_whose_clocks_are_wrong_by_a_day_change_nothing(brok
     assert 2_000 <= second.at_ms - first.at_ms < 30_000
     assert abs(first.at_ms / 1000 - time.time()) < 120
     assert 4_000 <= records[later].attempts[0].at_ms - asked_ms < 60_000
-
-
-def message(name: str, expires: datetime) -> str:
-    """A message as a foreign client sends one that may come too late."""
-    body = base64.b64encode(json.dumps([["acme", EVENT], {}, {}]).encode()).decode()
-    return json.dumps({
-        "body": body, "content-encoding": "utf-8", "content-type": "application/json",
-        "headers": {"task": "postbacks.send_postback", "id": name, "expires": expires.isoformat(), "lang": "js"},
-        "properties": {"body_encoding": "base64", "delivery_tag": str(uuid.uuid4()),
-                       "delivery_info": {"exchange": "", "routing_key": "postbacks"}, "delivery_mode": 2,
-                       "priority": 0},
-    })  # fmt: skip
 
 
 @pytest.mark.parametrize("jump_s", [-HOUR_S, HOUR_S])

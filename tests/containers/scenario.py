@@ -25,6 +25,7 @@ from typing import Any
 
 import redis
 from compose_file import ROOT, container, read_env
+from events import EVENT
 from helpers import eventually, places
 
 from postbacks import keys
@@ -47,7 +48,6 @@ SLOW_S = 0.3
 #: Names of services, as Compose's network has them.
 HOSTS = "127.0.0.1 localhost redis worker beat flower metrics\n"
 ACCOUNTS = [f"customer{number}" for number in range(40)]
-EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 
 FOLDER = Path(tempfile.mkdtemp())
 FOLDER.chmod(0o755)

@@ -11,14 +11,13 @@ import json
 import os
 import sys
 
+from events import EVENT
 from helpers import Rig, set_account
 
 from postbacks import keys, killpoints, settings
 from postbacks.broker.client import client_for
 from postbacks.client import producer
 from postbacks.tasks import cancel, resend, send_postback, send_postbacks
-
-EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 
 
 class _Broker:

@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from events import EVENT
 from helpers import BASE_ENV, check_places, ended, environment, eventually, running, set_account
 
 from postbacks import send_postbacks
 from postbacks.devtools.receiver import Answer, Receiver
 
-EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 HERE = Path(__file__).parent
 
 

@@ -6,9 +6,9 @@ import re
 from ipaddress import ip_address
 
 import pytest
-from events import PROPERTY
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
+from strategies import PROPERTY
 
 from postbacks.errors import InvalidUrl
 from postbacks.guard import early_refusal

@@ -10,7 +10,7 @@ from contextlib import closing
 
 import pytest
 from click.testing import CliRunner
-from events import examples
+from events import EVENT, examples
 from helpers import Rig, environment, remove_account, set_account
 
 from postbacks import accounts, keys, send_postback, send_postbacks
@@ -22,7 +22,6 @@ from postbacks.devtools.receiver import Answer, Receiver
 from postbacks.queue.shares import Shares
 from postbacks.tasks import resend
 
-EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 MO = examples()["SMS_MO", "N211"]
 
 

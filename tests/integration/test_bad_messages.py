@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import time
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import hypothesis
+import messages
 import pytest
 from celery import Celery
-from events import PROPERTY
+from events import EVENT, MMS
 from helpers import set_account
 from hypothesis import given
 from hypothesis import strategies as st
 from kombu import compression
+from messages import EMBED, body_of
+from strategies import PROPERTY
 
 from postbacks import accounts, keys, send_postback, send_postbacks, settings
 from postbacks.catalogue import parse_event
@@ -25,44 +28,7 @@ from postbacks.ledger.record import MAX_REASON
 from postbacks.queue.intake import MAX_RAW_BYTES, MAX_WHOLE_BYTES, Intake
 from postbacks.queue.scripts import Scripts
 
-EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
-MMS = {"ORIGIN": "MMS_MO", "CODE": "N401", "FROM": "15552312102", "TO": "86717", "TRACKINGID": "1", "SPID": "0007",
-       "TIMESTAMP": "2013-11-05T05:41:08-05:00"}  # fmt: skip
-EMBED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
-
-
-def body_of(args=("acme", EVENT), kwargs=None, embed=EMBED) -> bytes:
-    """The body as Celery's protocol 2 has it."""
-    return json.dumps([args, kwargs or {}, embed]).encode()
-
-
-def message(body: bytes | None = None, **headers) -> bytes:
-    """A message as kombu puts it into a Redis list."""
-    headers = {
-        "lang": "py",
-        "task": "postbacks.send_postback",
-        "id": "bad",
-        "eta": None,
-        "expires": None,
-    } | headers
-    return json.dumps(
-        {
-            "body": base64.b64encode(body_of() if body is None else body).decode(),
-            "content-encoding": "utf-8",
-            "content-type": "application/json",
-            "headers": headers,
-            "properties": {
-                "correlation_id": headers["id"],
-                "delivery_mode": 2,
-                "delivery_info": {"exchange": "", "routing_key": keys.QUEUE},
-                "priority": 0,
-                "body_encoding": "base64",
-                "delivery_tag": "1",
-            },
-        }
-    ).encode()
-
-
+message = partial(messages.message, id="bad")
 PROTOCOL_1 = json.dumps({"task": "postbacks.send_postback", "id": "bad", "args": ["acme", EVENT], "kwargs": {},
                          "retries": 0, "eta": "soon", "expires": None}).encode()  # fmt: skip
 DEEP: object = "x"

@@ -19,6 +19,7 @@ import pytest
 import redis
 from celery.beat import Scheduler
 from click.testing import CliRunner
+from events import EVENT
 from helpers import BASE_ENV, ended, environment, eventually, running
 from kombu import Connection, Queue
 
@@ -53,7 +54,6 @@ for line in sys.stdin:
 """
 
 
-EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 #: Short leases, and a broker that is given up after a second.
 ENV = {"POSTBACKS_CLAIM_LEASE_S": "3", "POSTBACKS_INTAKE_LEASE_S": "2", "POSTBACKS_BROKER_TIMEOUT_S": "1"}
 #: Keys of another database, so that loading them takes its time: 1 ms each until the test says otherwise.

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from celery import Celery, chain, chord, group
+from events import MMS, MO
 from helpers import BASE_ENV
 
 from postbacks import (
@@ -28,16 +29,12 @@ from postbacks.devtools.local import CeleryProcess, EmbeddedBroker
 from postbacks.devtools.receiver import Receiver, dead_port
 from postbacks.errors import UnsupportedOption
 
-EVENT = {"ORIGIN": "SMS_MO", "CODE": "N211", "FROM": "15552312102", "TO": "86717", "TEXT": "STOP",
-         "RECEIVED": "2013-11-05T05:41:08-05:00"}  # fmt: skip
 NAIVE = datetime(2013, 11, 5, 5, 41, 8)  # noqa: DTZ001 - a time without zone is what is refused
-MMS = {"ORIGIN": "MMS_MO", "CODE": "N401", "FROM": "15552312102", "TO": "86717", "TRACKINGID": "1", "SPID": "0007",
-       "TIMESTAMP": "2013-11-05T05:41:08-05:00"}  # fmt: skip
 
 
 def without(tag: str) -> dict[str, str]:
     """The event without one of its tags."""
-    return {name: value for name, value in EVENT.items() if name != tag}
+    return {name: value for name, value in MO.items() if name != tag}
 
 
 @pytest.fixture
@@ -49,16 +46,16 @@ def client(broker):
 
 
 EVENTS = {
-    "unknown code": (EVENT | {"CODE": "N999"}, ["CODE: unknown: 'N999'; known: N211"]),
-    "unknown origin": (EVENT | {"ORIGIN": "FAX"}, ["ORIGIN: unknown: 'FAX'; known: SUB"]),
-    "code of another origin": (EVENT | {"CODE": "N301"}, ["CODE: unknown: 'N301'; known: N211"]),
+    "unknown code": (MO | {"CODE": "N999"}, ["CODE: unknown: 'N999'; known: N211"]),
+    "unknown origin": (MO | {"ORIGIN": "FAX"}, ["ORIGIN: unknown: 'FAX'; known: SUB"]),
+    "code of another origin": (MO | {"CODE": "N301"}, ["CODE: unknown: 'N301'; known: N211"]),
     "no code": (without("CODE"), ["CODE: required"]),
-    "unknown tag": (EVENT | {"COLOUR": "red"}, ["COLOUR: unknown tag; known: FROM, TO, TEXT"]),
+    "unknown tag": (MO | {"COLOUR": "red"}, ["COLOUR: unknown tag; known: FROM, TO, TEXT"]),
     "missing tag": (without("TEXT"), ["TEXT: required"]),
-    "bad value": (EVENT | {"TO": "+86717"}, ["TO: must be", "not '+86717'"]),
-    "value of another type": (EVENT | {"TO": 86717}, ["TO: must be", "not 86717"]),
-    "time without zone": (EVENT | {"RECEIVED": "2013-11-05T05:41:08"}, ["RECEIVED: must be"]),
-    "datetime without zone": (EVENT | {"RECEIVED": NAIVE}, ["RECEIVED: must be"]),
+    "bad value": (MO | {"TO": "+86717"}, ["TO: must be", "not '+86717'"]),
+    "value of another type": (MO | {"TO": 86717}, ["TO: must be", "not 86717"]),
+    "time without zone": (MO | {"RECEIVED": "2013-11-05T05:41:08"}, ["RECEIVED: must be"]),
+    "datetime without zone": (MO | {"RECEIVED": NAIVE}, ["RECEIVED: must be"]),
     "too large": (
         MMS | {"CONTENT": {"FILE": ["https://a.example/".ljust(200, "x")] * 1500}}, ["at most 256 KiB are allowed"]),
     "no event": ("SMS_MO N211", ["an event is an Event or a mapping of tags"]),
@@ -111,9 +108,9 @@ URLS = {
 def test_a_bad_url_is_refused(client, url, fault):
     """Where it is given with the event; an account's URL is looked up later."""
     for call in (
-        lambda: send_postback.delay("acme", EVENT, url=url),
-        lambda: send_postback.apply_async(("acme", EVENT), {"url": url}),
-        lambda: send_postbacks("acme", [EVENT], url=url),
+        lambda: send_postback.delay("acme", MO, url=url),
+        lambda: send_postback.apply_async(("acme", MO), {"url": url}),
+        lambda: send_postbacks("acme", [MO], url=url),
     ):
         with pytest.raises(InvalidUrl, match=fault):
             call()
@@ -122,16 +119,16 @@ def test_a_bad_url_is_refused(client, url, fault):
 @pytest.mark.parametrize("account", ["", "a b", "a/b", "x" * 129, None, True, b"acme"], ids=ascii)
 def test_a_name_that_can_be_no_accounts_is_refused(client, account):
     """An account that does not exist is none of the caller's business."""
-    for call in (lambda: send_postback.delay(account, EVENT), lambda: send_postbacks(account, [EVENT])):
+    for call in (lambda: send_postback.delay(account, MO), lambda: send_postbacks(account, [MO])):
         with pytest.raises(InvalidAccount, match="is no account name"):
             call()
 
 
 OPTIONS = {
-    "link": ({"link": send_postback.s("acme", EVENT)}, "cannot take link=: .*AsyncResult"),
-    "link_error": ({"link_error": send_postback.s("acme", EVENT)}, "cannot take link_error=: .*ledger"),
-    "chord": ({"chord": send_postback.s("acme", EVENT)}, "cannot take chord=: .*outside the chord"),
-    "chain": ({"chain": [send_postback.s("acme", EVENT)]}, "cannot take chain=: .*last"),
+    "link": ({"link": send_postback.s("acme", MO)}, "cannot take link=: .*AsyncResult"),
+    "link_error": ({"link_error": send_postback.s("acme", MO)}, "cannot take link_error=: .*ledger"),
+    "chord": ({"chord": send_postback.s("acme", MO)}, "cannot take chord=: .*outside the chord"),
+    "chain": ({"chain": [send_postback.s("acme", MO)]}, "cannot take chain=: .*last"),
     "expires": ({"expires": 60}, r"cannot take expires=: .*revoke\(\)"),
     "another queue": ({"queue": "celery"}, "cannot take queue='celery': postbacks wait in 'postbacks'"),
     "another routing key": ({"routing_key": "shop"}, "cannot take routing_key='shop'"),
@@ -166,15 +163,15 @@ OPTIONS = {
 def test_an_option_that_a_postback_cannot_honour_is_refused_with_a_sentence(client, options, fault):
     """It says what to do instead."""
     with pytest.raises(UnsupportedOption, match=fault) as refused:
-        send_postback.apply_async(("acme", EVENT), **options)
+        send_postback.apply_async(("acme", MO), **options)
     assert str(refused.value).endswith((".", "?"))
 
 
 CANVASES = {
-    "linked": lambda: send_postback.s("acme", EVENT).on_error(send_postback.s("acme", EVENT)).apply_async(),
-    "first in a chain": lambda: chain(send_postback.s("acme", EVENT), send_postback.s("acme", EVENT)).apply_async(),
-    "a chord's header": lambda: chord([send_postback.s("acme", EVENT)], app=send_postback.app)(
-        send_postback.s("acme", EVENT)),
+    "linked": lambda: send_postback.s("acme", MO).on_error(send_postback.s("acme", MO)).apply_async(),
+    "first in a chain": lambda: chain(send_postback.s("acme", MO), send_postback.s("acme", MO)).apply_async(),
+    "a chord's header": lambda: chord([send_postback.s("acme", MO)], app=send_postback.app)(
+        send_postback.s("acme", MO)),
 }  # fmt: skip
 
 
@@ -188,18 +185,18 @@ def test_what_celerys_canvas_would_do_after_a_postback_is_refused(client, call):
 WRONG = {
     "nothing": ((), {}, "wants account and event"),
     "account alone": (("acme",), {}, "wants event"),
-    "event alone": ((), {"event": EVENT}, "wants account"),
-    "url by position": (("acme", EVENT, "http://a.example/"), {}, "takes account, event and url="),
-    "an unknown name": (("acme", EVENT), {"colour": "red"}, "takes account, event and url=.*colour"),
-    "account twice": (("acme", EVENT), {"account": "acme"}, "takes account, event and url="),
-    "a misspelt name": (("acme", EVENT), {"ulr": "http://a.example/"}, "got .* and ulr.*Did you mean url="),
+    "event alone": ((), {"event": MO}, "wants account"),
+    "url by position": (("acme", MO, "http://a.example/"), {}, "takes account, event and url="),
+    "an unknown name": (("acme", MO), {"colour": "red"}, "takes account, event and url=.*colour"),
+    "account twice": (("acme", MO), {"account": "acme"}, "takes account, event and url="),
+    "a misspelt name": (("acme", MO), {"ulr": "http://a.example/"}, "got .* and ulr.*Did you mean url="),
     "a misspelt option among the arguments": (
-        ("acme", EVENT),
+        ("acme", MO),
         {"countdwn": 3},
         r"Did you mean countdown=\? It is an option: apply_async\(args, kwargs, countdown=\.\.\.\)",
     ),
     "an option among the arguments": (
-        ("acme", EVENT),
+        ("acme", MO),
         {"countdown": 3},
         r"countdown= is an option: apply_async\(args, kwargs, countdown=\.\.\.\)",
     ),
@@ -220,7 +217,7 @@ def test_wrong_arguments_are_refused_with_a_sentence(client, args, kwargs, fault
 
 def test_of_many_events_one_bad_one_sends_nothing_and_is_named_by_its_number(client):
     """The third of five: the first two have not left."""
-    events = [EVENT, EVENT, EVENT | {"TO": "x", "COLOUR": "red"}, EVENT, EVENT]
+    events = [MO, MO, MO | {"TO": "x", "COLOUR": "red"}, MO, MO]
     with pytest.raises(InvalidEvent) as refused:
         send_postbacks("acme", iter(events))
     assert [tag for tag, _ in refused.value.problems] == ["event 3: TO", "event 3: COLOUR"]
@@ -234,9 +231,9 @@ def test_no_events_are_no_postbacks(client):
 def test_what_is_not_refused_is_in_the_queue_when_the_call_returns(broker):
     """An account that nobody knows, a group, a chain's last task, options that do no harm."""
     with broker.client() as client:
-        send_postback.delay("nobody", EVENT)
-        send_postback.delay(account=17, event=EVENT, url="http://a.example/")
-        group([send_postback.s("acme", EVENT)] * 2, app=send_postback.app).apply_async()
+        send_postback.delay("nobody", MO)
+        send_postback.delay(account=17, event=MO, url="http://a.example/")
+        group([send_postback.s("acme", MO)] * 2, app=send_postback.app).apply_async()
         for options in (
             {"task_id": "x" * 255},
             {"queue": "postbacks"},
@@ -253,7 +250,7 @@ def test_what_is_not_refused_is_in_the_queue_when_the_call_returns(broker):
             {"stamped_headers": ["tenant"], "tenant": "7"},
             {"link": None, "link_error": None, "chord": None, "chain": None, "expires": None},
         ):
-            send_postback.apply_async(("acme", EVENT), **options)
+            send_postback.apply_async(("acme", MO), **options)
         assert client.llen(keys.QUEUE) == 18
         assert client.llen(keys.WORK_QUEUE) == 0
 
@@ -266,7 +263,7 @@ import json, sys, time
 from postbacks import PostbacksError, send_postback, send_postbacks
 from postbacks.errors import PostbacksError
 
-event = {EVENT!r}
+event = {MO!r}
 came = []
 for call in (lambda: send_postback.delay("acme", event).id, lambda: send_postbacks("acme", [event] * 3)):
     began = time.monotonic()
@@ -395,7 +392,7 @@ def test_a_call_after_the_broker_has_come_back_succeeds(own_broker):
 import sys
 from postbacks import send_postback
 from postbacks.errors import BrokerUnreachable
-event = {EVENT!r}
+event = {MO!r}
 print(send_postback.delay("acme", event).id, flush=True)
 sys.stdin.readline()
 try:
@@ -444,7 +441,7 @@ def test_a_unix_socket_serves_producer_beat_and_worker(tmp_path):
             "import sys\n"
             "from postbacks import accounts, send_postback\n"
             "accounts.redis_accounts().set(accounts.make_account('acme', url=sys.argv[1]))\n"
-            f"print(send_postback.delay('acme', {EVENT!r}).get(timeout=30))\n"
+            f"print(send_postback.delay('acme', {MO!r}).get(timeout=30))\n"
         )
         done = subprocess.run(
             [sys.executable, "-c", program, receiver.url()],
@@ -465,8 +462,8 @@ def test_a_foreign_clients_message_and_ours_are_alike(broker):
     """What .delay() puts into Redis differs from a plain send_task in names of processes and reprs alone."""
     foreign = Celery("foreign", broker=broker.url, set_as_current=False)
     with foreign, broker.client() as client:
-        foreign.send_task("postbacks.send_postback", ("acme", EVENT), queue=keys.QUEUE, task_id="theirs")
-        send_postback.apply_async(("acme", EVENT), task_id="ours")
+        foreign.send_task("postbacks.send_postback", ("acme", MO), queue=keys.QUEUE, task_id="theirs")
+        send_postback.apply_async(("acme", MO), task_id="ours")
         ours, theirs = (json.loads(raw) for raw in client.lrange(keys.QUEUE, 0, -1))
     assert ours["body"] == theirs["body"]
     assert ours.keys() == theirs.keys()

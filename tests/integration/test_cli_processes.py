@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from events import examples
-from helpers import eventually
+from helpers import eventually, free_port
 
 from postbacks.catalogue import parse_event, table
 from postbacks.catalogue.xml import render
@@ -79,12 +79,6 @@ def alive(pids):
 
 
 # -- up --------------------------------------------------------------------------------------------
-
-
-def free_port():
-    """A port that nobody listens on."""
-    with Receiver() as receiver:
-        return receiver.port
 
 
 def test_up_serves_from_an_empty_directory_and_ctrl_c_leaves_no_process_behind(tmp_path):

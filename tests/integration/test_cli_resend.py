@@ -11,12 +11,12 @@ import time
 
 import pytest
 from click.testing import CliRunner
+from events import EVENT
 from helpers import environment, remove_account, set_account
 
 from postbacks import accounts, keys, send_postback, send_postbacks
 from postbacks.cli import main
 
-EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 URL = "http://127.0.0.1:9999/"
 
 

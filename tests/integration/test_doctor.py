@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from events import MT
 from helpers import environment, eventually, running, set_account
 
 from postbacks import keys, send_postback, send_postbacks
@@ -20,8 +21,6 @@ from postbacks.doctor import CHECKS, Doctor, audit
 from postbacks.doctor import doctor as rounds
 from postbacks.ledger.record import SCHEMA
 
-MT = {"ORIGIN": "SMS_MT", "CODE": "N201", "STATUS": "Message Sent", "TO": "15552312102", "TRACKINGID": "1",
-      "SPID": "0007", "TIMESTAMP": "2013-11-05T05:41:08-05:00"}  # fmt: skip
 LANE = "acme/mt"
 FIXABLE = {check.name for check in CHECKS if check.fix}
 

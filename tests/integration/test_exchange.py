@@ -6,6 +6,7 @@ import threading
 import time
 
 import pytest
+from events import MO
 from helpers import Rig, environment, eventually, set_account
 
 from postbacks import keys, send_postbacks
@@ -14,8 +15,6 @@ from postbacks.devtools.receiver import Answer, Receiver
 from postbacks.errors import BrokerError, BrokerUnfit, BrokerUnreachable
 from postbacks.queue.scripts import Call, commit_call
 
-MO = {"ORIGIN": "SMS_MO", "CODE": "N211", "FROM": "15552312102", "TO": "86717", "TEXT": "STOP",
-      "RECEIVED": "2013-11-05T05:41:08-05:00"}  # fmt: skip
 RENEW = Call("renew", ("nobody", 1000))
 
 

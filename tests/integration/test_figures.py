@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 from click.testing import CliRunner
-from events import examples
+from events import EVENT, examples
 from helpers import Rig, remove_account, set_account
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -28,7 +28,6 @@ from postbacks.monitor import figures
 from postbacks.monitor.metrics import SystemCollector
 from postbacks.monitor.worker_collector import WorkerCollector
 
-EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 MO, MT = examples()["SMS_MO", "N211"], examples()["SMS_MT", "N202"]
 HOUR_S = 3600
 #: A bucket that what waited for nothing is in on the busiest machine.

@@ -8,6 +8,7 @@ import types
 
 import pytest
 from click.testing import CliRunner
+from events import EVENT, MO
 from helpers import Rig, black_hole, check_places, claim, environment, eventually, remove_account, set_account
 
 from postbacks import PostbackDead, PostbackSkipped, accounts, keys, send_postback, send_postbacks, settings
@@ -23,9 +24,6 @@ from postbacks.queue import routes
 from postbacks.queue.tick import Tick
 from postbacks.tasks import resend
 
-EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
-MO = {"ORIGIN": "SMS_MO", "CODE": "N211", "FROM": "15552312102", "TO": "86717", "TEXT": "STOP",
-      "RECEIVED": "2013-11-05T05:41:08-05:00"}  # fmt: skip
 SECRET = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
 HOUR_S = 3600
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from events import EVENT
 from helpers import Rig, claim, remove_account, set_account
 
 from postbacks import accounts, keys, send_postback, send_postbacks
@@ -13,7 +14,6 @@ from postbacks.ledger.record import Attempt
 from postbacks.queue import routes
 from postbacks.queue.scripts import FEW
 
-EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 LEASE_MS = 30_000
 HOUR_S = 3600
 OLD, SAME_HOST, NEW = "http://127.0.0.1:2001/old", "http://127.0.0.1:2001/new", "http://127.0.0.1:2002/"

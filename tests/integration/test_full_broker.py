@@ -8,7 +8,7 @@ from itertools import count
 
 import pytest
 import redis
-from events import LONG
+from events import EVENT, LONG
 from helpers import Rig, check_places, claim, ended, environment, eventually, running, set_account
 
 from postbacks import keys, send_postback, send_postbacks, settings
@@ -17,8 +17,6 @@ from postbacks.devtools.receiver import Receiver
 from postbacks.errors import BrokerUnfit
 from postbacks.queue import memory
 from postbacks.queue.shares import Shares
-
-EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 
 
 @pytest.fixture

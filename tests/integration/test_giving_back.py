@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import redis
+from events import MT
 from helpers import check_places, claim, set_account
 
 from postbacks import keys, send_postbacks
@@ -12,9 +13,6 @@ from postbacks.delivery.unsent import Returner
 from postbacks.devtools.receiver import Answer, Receiver
 from postbacks.errors import BrokerError
 from postbacks.queue.scripts import Scripts
-
-MT = {"ORIGIN": "SMS_MT", "CODE": "N201", "STATUS": "Message Sent", "TO": "15552312102", "TRACKINGID": "1",
-      "SPID": "0007", "TIMESTAMP": "2013-11-05T05:41:08-05:00"}  # fmt: skip
 
 
 def test_what_is_given_back_keeps_its_order_and_counts_no_attempt(rig):

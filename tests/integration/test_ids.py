@@ -7,6 +7,7 @@ import logging
 import pytest
 from celery.result import ResultSet
 from click.testing import CliRunner
+from events import MO
 from helpers import Rig, check_places, environment, set_account
 
 from postbacks import IdTaken, PostbackDead, keys, send_postback
@@ -25,9 +26,7 @@ from postbacks.settings import load
 from postbacks.tasks import resend
 
 ID = "order-18"
-STOP = {"ORIGIN": "SMS_MO", "CODE": "N211", "FROM": "15552312102", "TO": "86717", "TEXT": "STOP",
-        "RECEIVED": "2013-11-05T05:41:08-05:00"}  # fmt: skip
-HELP = STOP | {"TEXT": "HELP"}
+HELP = MO | {"TEXT": "HELP"}
 
 
 @pytest.fixture
@@ -51,9 +50,9 @@ def way_of(rig: Rig) -> None:
 
 
 OTHERS = {
-    "another account's": ("globex", STOP, None),
+    "another account's": ("globex", MO, None),
     "another event of the account": ("acme", HELP, None),
-    "the same event to a URL of its own": ("acme", STOP, "/elsewhere"),
+    "the same event to a URL of its own": ("acme", MO, "/elsewhere"),
 }
 
 
@@ -64,7 +63,7 @@ def test_another_postback_under_an_id_that_is_taken_is_dead_under_a_fresh_one(
 ):
     account, event, path = OTHERS[other]
     url = path and receiver.url(path)
-    send("acme", STOP)
+    send("acme", MO)
     if not together:
         way_of(rig)
     send(account, event, url)
@@ -83,7 +82,7 @@ def test_another_postback_under_an_id_that_is_taken_is_dead_under_a_fresh_one(
 
 def test_the_same_postback_sent_again_is_one(rig, receiver):
     for number in ("7", "7", 7):  # an int is its digits
-        send("acme", STOP | {"TRANSACTIONID": number})
+        send("acme", MO | {"TRANSACTIONID": number})
         way_of(rig)
     assert len(receiver.received) == 1
     assert not rig.client.zcard(keys.DEAD)
@@ -91,30 +90,30 @@ def test_the_same_postback_sent_again_is_one(rig, receiver):
 
 
 def test_what_is_kept_apart_is_kept_once_however_often_it_comes(rig, receiver):
-    send("acme", STOP)
+    send("acme", MO)
     for _ in range(3):
-        send("globex", STOP)
+        send("globex", MO)
         way_of(rig)
     assert rig.client.zcard(keys.DEAD) == 1
     assert rig.client.hget(keys.TOTALS, "id_taken") == b"1"
 
 
 def test_what_is_kept_apart_can_be_sent_again(rig, receiver):
-    send("acme", STOP)
-    send("globex", STOP)
+    send("acme", MO)
+    send("globex", MO)
     way_of(rig)
-    assert resend(fresh_id(ID, digest_of("globex", render(parse_event(STOP)), None))) == states.WAITING
+    assert resend(fresh_id(ID, digest_of("globex", render(parse_event(MO)), None))) == states.WAITING
     rig.deliver()
     assert [request.path for request in receiver.received] == ["/acme", "/globex"]
 
 
 @pytest.mark.parametrize(
     ("account", "event", "dead"),
-    [("acme", STOP, 0), ("acme", HELP, 1), ("globex", STOP, 1)],
+    [("acme", MO, 0), ("acme", HELP, 1), ("globex", MO, 1)],
     ids=["the same", "another event", "another account's"],
 )
 def test_a_record_of_the_version_before_is_compared_by_its_document(rig, receiver, account, event, dead):
-    send("acme", STOP)
+    send("acme", MO)
     way_of(rig)
     rig.client.hdel(keys.record(ID), "digest")
     bytes_before = int(rig.client.get(keys.LEDGER_BYTES))
@@ -127,7 +126,7 @@ def test_a_record_of_the_version_before_is_compared_by_its_document(rig, receive
 
 
 def test_a_message_that_is_no_postback_is_kept_though_its_id_is_taken(rig, receiver):
-    send("acme", STOP)
+    send("acme", MO)
     send("acme", {"ORIGIN": "SMS_MO", "CODE": "N999"})
     way_of(rig)
     (kept,) = Ledger(rig.client).ended(dead=True, at_most=10)
@@ -143,18 +142,18 @@ def test_a_message_that_is_no_postback_is_kept_though_its_id_is_taken(rig, recei
 def test_a_caller_is_told_at_once_where_the_id_is_known_to_be_taken(rig, receiver, other):
     account, event, path = OTHERS[other]
     url = {"url": receiver.url(path)} if path else {}
-    send_postback.apply_async(("acme", STOP), task_id=ID)
+    send_postback.apply_async(("acme", MO), task_id=ID)
     way_of(rig)
     with pytest.raises(IdTaken, match=f"The id {ID} is taken by .*postback of account acme"):
         send_postback.apply_async((account, event), url, task_id=ID)
     assert not rig.client.exists(keys.QUEUE)
-    send_postback.apply_async(("acme", STOP), task_id=ID)  # the same is one, as ever
+    send_postback.apply_async(("acme", MO), task_id=ID)  # the same is one, as ever
     way_of(rig)
     assert len(receiver.received) == 1
 
 
 def test_a_caller_that_may_not_read_records_is_judged_at_take_in(rig, receiver):
-    send_postback.apply_async(("acme", STOP), task_id=ID)
+    send_postback.apply_async(("acme", MO), task_id=ID)
     way_of(rig)
     rig.client.execute_command(
         *[
@@ -171,7 +170,7 @@ def test_a_caller_that_may_not_read_records_is_judged_at_take_in(rig, receiver):
         ]
     )
     with environment(POSTBACKS_BROKER_URL=load().broker_url.replace("redis://", "redis://sender:pw@")):
-        send_postback.apply_async(("globex", STOP), task_id=ID)
+        send_postback.apply_async(("globex", MO), task_id=ID)
     way_of(rig)
     (kept,) = Ledger(rig.client).ended(dead=True, at_most=10)
     assert (kept.account, kept.reason) == ("globex", "id_taken")
@@ -180,8 +179,8 @@ def test_a_caller_that_may_not_read_records_is_judged_at_take_in(rig, receiver):
 
 def test_a_result_made_by_a_call_knows_its_account(rig, receiver):
     """Both were sent before either was taken in: the second reads the first one's record as a failure."""
-    first = send_postback.apply_async(("acme", STOP), task_id=ID)
-    second = send_postback.apply_async(("globex", STOP), task_id=ID)
+    first = send_postback.apply_async(("acme", MO), task_id=ID)
+    second = send_postback.apply_async(("globex", MO), task_id=ID)
     assert {first.state, second.state} == {"PENDING"}
     way_of(rig)
     assert (first.state, first.get(timeout=5)["account"]) == ("SUCCESS", "acme")
@@ -195,8 +194,8 @@ def test_a_result_made_by_a_call_knows_its_account(rig, receiver):
 
 
 def test_a_result_does_not_wait_for_another_accounts_postback(rig, receiver):
-    send_postback.apply_async(("acme", STOP), task_id=ID)
-    second = send_postback.apply_async(("globex", STOP), task_id=ID)
+    send_postback.apply_async(("acme", MO), task_id=ID)
+    second = send_postback.apply_async(("globex", MO), task_id=ID)
     rig.tick()
     with pytest.raises(PostbackDead, match="id_taken"):
         second.get(timeout=60)  # acme's has not been sent yet
@@ -207,12 +206,12 @@ def test_a_result_does_not_wait_for_another_accounts_postback(rig, receiver):
 
 def test_a_result_revokes_its_own_accounts_postback_alone(rig, receiver):
     """The id is not known yet: another account's message with the same id is sent all the same."""
-    revoked = send_postback.apply_async(("acme", STOP), task_id=ID)
+    revoked = send_postback.apply_async(("acme", MO), task_id=ID)
     rig.client.delete(keys.QUEUE)  # it is not taken in yet, and comes later
     revoked.revoke()
-    send_postback.apply_async(("globex", STOP), task_id=ID)
+    send_postback.apply_async(("globex", MO), task_id=ID)
     way_of(rig)
-    send("acme", STOP)
+    send("acme", MO)
     way_of(rig)
     assert [post.path for post in receiver.received] == ["/globex"]
     (kept,) = Ledger(rig.client).ended(dead=True, at_most=10)
@@ -220,8 +219,8 @@ def test_a_result_revokes_its_own_accounts_postback_alone(rig, receiver):
 
 
 def test_a_result_revokes_nothing_of_another_accounts_record(rig, receiver):
-    send_postback.apply_async(("acme", STOP), task_id=ID)
-    second = send_postback.apply_async(("globex", STOP), task_id=ID)
+    send_postback.apply_async(("acme", MO), task_id=ID)
+    second = send_postback.apply_async(("globex", MO), task_id=ID)
     rig.tick()
     second.revoke()
     rig.deliver()
@@ -230,7 +229,7 @@ def test_a_result_revokes_nothing_of_another_accounts_record(rig, receiver):
 
 @pytest.mark.parametrize("by", ["control", "command line", "result"])
 def test_what_is_revoked_before_it_comes_keeps_its_account_and_code(rig, receiver, by):
-    result = send_postback.apply_async(("acme", STOP), task_id=ID)
+    result = send_postback.apply_async(("acme", MO), task_id=ID)
     if by == "control":
         app.control.revoke(ID)
     elif by == "result":
@@ -242,7 +241,7 @@ def test_what_is_revoked_before_it_comes_keeps_its_account_and_code(rig, receive
     assert (record.account, record.code, record.state) == ("acme", "N211", states.CANCELLED)
     assert result.state == "REVOKED"
     assert receiver.received == []
-    send("globex", STOP)  # the id is acme's now
+    send("globex", MO)  # the id is acme's now
     way_of(rig)
     assert [dead.account for dead in Ledger(rig.client).ended(dead=True, at_most=10)] == ["globex"]
     assert check_places(rig.client) == {"done": 1, "dead": 1}
@@ -252,8 +251,8 @@ def test_what_is_revoked_before_it_comes_keeps_its_account_and_code(rig, receive
 def test_two_accounts_revoke_the_same_id_before_either_comes(rig, receiver, order):
     for account in order:
         cancel(ID, account)
-    send("acme", STOP)
-    send("globex", STOP)
+    send("acme", MO)
+    send("globex", MO)
     way_of(rig)
     assert receiver.received == []
     record = Ledger(rig.client).get(ID)
@@ -263,7 +262,7 @@ def test_two_accounts_revoke_the_same_id_before_either_comes(rig, receiver, orde
 def test_a_result_reads_nothing_from_what_another_account_revoked_before_it_came(rig, receiver):
     """The id is only remembered: this account's postback comes, and is delivered."""
     cancel(ID, "acme")
-    result = send_postback.apply_async(("globex", STOP), task_id=ID)
+    result = send_postback.apply_async(("globex", MO), task_id=ID)
     assert result.state == "PENDING"
     way_of(rig)
     assert (result.state, result.get(timeout=5)["account"]) == ("SUCCESS", "globex")
@@ -272,7 +271,7 @@ def test_a_result_reads_nothing_from_what_another_account_revoked_before_it_came
 def test_what_was_revoked_before_it_came_stays_revoked_though_its_account_is_not_known(rig, receiver):
     """Else whoever sends the account's dead again would send it."""
     cancel(ID)
-    send("nobody", STOP)
+    send("nobody", MO)
     way_of(rig)
     record = Ledger(rig.client).get(ID)
     assert (record.account, record.state) == ("nobody", states.CANCELLED)
@@ -280,8 +279,8 @@ def test_what_was_revoked_before_it_came_stays_revoked_though_its_account_is_not
 
 
 def test_an_event_of_an_unknown_account_under_a_taken_id_is_dead_for_its_id(rig, receiver):
-    send("acme", STOP)
-    send("nobody", STOP)
+    send("acme", MO)
+    send("nobody", MO)
     way_of(rig)
     (kept,) = Ledger(rig.client).ended(dead=True, at_most=10)
     assert (kept.account, kept.reason, kept.first_id) == ("nobody", "id_taken", ID)
@@ -289,11 +288,11 @@ def test_an_event_of_an_unknown_account_under_a_taken_id_is_dead_for_its_id(rig,
 
 def test_what_is_taken_back_leaves_nothing_among_those_of_unknown_accounts(rig, receiver):
     """A record of the version before whose account was not known, sent again under its id."""
-    send("nobody", STOP)
+    send("nobody", MO)
     rig.tick()
     rig.client.hdel(keys.record(ID), "digest")
     before = [rig.client.get(keys.UNROUTED_BYTES), rig.client.zcard(keys.UNROUTED)]
-    send("nobody", STOP)
+    send("nobody", MO)
     rig.tick()
     assert [rig.client.get(keys.UNROUTED_BYTES), rig.client.zcard(keys.UNROUTED)] == before
     assert rig.client.hget(keys.TOTALS, "unrouted") == b"1"
@@ -301,8 +300,8 @@ def test_what_is_taken_back_leaves_nothing_among_those_of_unknown_accounts(rig, 
 
 @pytest.mark.parametrize("native", [True, False])
 def test_a_group_of_results_reads_another_accounts_record_as_a_failure(rig, receiver, native):
-    first = send_postback.apply_async(("acme", STOP), task_id=ID)
-    second = send_postback.apply_async(("globex", STOP), task_id=ID)
+    first = send_postback.apply_async(("acme", MO), task_id=ID)
+    second = send_postback.apply_async(("globex", MO), task_id=ID)
     way_of(rig)
     assert first.get(timeout=5)["account"] == "acme"
     results = ResultSet([second], app=app)
@@ -329,3 +328,17 @@ def test_a_watcher_is_told_once_of_what_was_revoked_before_it_came_though_it_wou
     ]
     batch, _ = told.received(0.0, 0, fields, [states.REVOKED])
     assert [message["type"] for message, _ in batch] == ["task-received", "task-revoked"]
+
+
+def test_the_same_id_sent_again_is_one_postback(rig):
+    """task_id is the idempotency key, also long after it was delivered."""
+    with Receiver() as receiver:
+        set_account("acme", url=receiver.url())
+        for _ in range(3):
+            send_postback.apply_async(("acme", MO), task_id="order-17")
+        rig.tick()
+        rig.deliver()
+        send_postback.apply_async(("acme", MO), task_id="order-17")
+        rig.tick()
+        rig.deliver()
+        assert [post.postback_id for post in receiver.received] == ["order-17"]

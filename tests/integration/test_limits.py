@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import pytest
 from celery.result import AsyncResult
 from click.testing import CliRunner
+from events import EVENT, MO, MT
 from helpers import Rig, check_places, environment, set_account
 
 from postbacks import keys, send_postback, send_postbacks, settings
@@ -20,11 +21,6 @@ from postbacks.ledger.record import STUB_BYTES
 from postbacks.queue import memory, shares, tick
 from postbacks.queue.scripts import source
 
-MT = {"ORIGIN": "SMS_MT", "CODE": "N201", "STATUS": "Message Sent", "TO": "15552312102", "TRACKINGID": "1",
-      "SPID": "0007", "TIMESTAMP": "2013-11-05T05:41:08-05:00"}  # fmt: skip
-MO = {"ORIGIN": "SMS_MO", "CODE": "N211", "FROM": "15552312102", "TO": "86717", "TEXT": "STOP",
-      "RECEIVED": "2013-11-05T05:41:08-05:00"}  # fmt: skip
-SUB = {"ORIGIN": "SUB", "CODE": "N302", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 NOBODY_ANSWERS = "http://127.0.0.1:9999/"
 MIB = 1 << 20
 
@@ -56,7 +52,7 @@ def test_each_group_of_an_account_has_a_limit_of_its_own(rig, caplog):
         for name in ("acme", "other"):
             set_account(name, url=NOBODY_ANSWERS)
         mt = send_postbacks("acme", [MT] * 5)
-        mo, general = send_postbacks("acme", [MO] * 4), send_postbacks("acme", [SUB] * 3)
+        mo, general = send_postbacks("acme", [MO] * 4), send_postbacks("acme", [EVENT] * 3)
         other = send_postbacks("other", [MT] * 2)
         rig.tick()
         assert states(rig, mt) == ["waiting"] * 3 + ["dead"] * 2

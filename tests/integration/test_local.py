@@ -8,11 +8,11 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import redis
+from helpers import eventually
 
 from postbacks.devtools.local import CeleryProcess, EmbeddedBroker, LocalStack
 from postbacks.devtools.valkey import server_binary
@@ -46,14 +46,6 @@ def stubborn(**_):
 def mode(path: Path) -> int:
     """What its user, group and others may do with a file."""
     return path.stat().st_mode & 0o777
-
-
-def wait_until(what, timeout_s=10.0):
-    """Ask until it is so, or fail after the deadline."""
-    deadline_s = time.monotonic() + timeout_s
-    while not what():
-        assert time.monotonic() < deadline_s, "it did not come to be in time"
-        time.sleep(0.01)
 
 
 def runs(pid: int) -> bool:
@@ -278,7 +270,7 @@ def test_nothing_outlives_a_killed_parent(tmp_path):
         family = group_of(int(parent.stdout.readline()))  # its own: the terminal's Ctrl-C does not reach it
         assert parent.pid not in family
         parent.kill()
-    wait_until(lambda: not any(map(runs, family)))
+    eventually(lambda: not any(map(runs, family)))
     with EmbeddedBroker(tmp_path / "data"):
         pass  # and its directory is free again
 
@@ -324,10 +316,10 @@ def test_pool_processes_of_a_killed_worker_are_killed(celery):
         worker.start()
         with pytest.raises(TimeoutError):  # the old run's line is not the new one's
             worker.wait_for_log(" ready.", timeout_s=0)
-        wait_until(lambda: not any(map(runs, family)))
+        eventually(lambda: not any(map(runs, family)))
         family = group_of(worker.pid)
         worker.kill(group=True)
-        wait_until(lambda: not any(map(runs, family)))
+        eventually(lambda: not any(map(runs, family)))
 
 
 def test_a_process_that_cannot_start_is_told_with_its_log(celery, tmp_path):
@@ -345,7 +337,7 @@ def test_the_stack_ticks_and_stops_in_order(broker, celery, tmp_path):
     )
     with stack:
         families = [group_of(process.pid) for process in stack.workers + stack.beats]
-        wait_until(lambda: any("tick" in worker.log().split() for worker in stack.workers))
+        eventually(lambda: any("tick" in worker.log().split() for worker in stack.workers))
     assert [process.wait(timeout_s=0) for process in stack.workers + stack.beats] == [0, 0, 0]
     assert not any(map(runs, set().union(*families)))
 

@@ -1,143 +1,60 @@
-"""The moves against a model: any sequence of them, any death between them, and every postback where it must be.
+"""Moves against the model: any sequence of them, any death between them, and every postback where it must be.
 
-Hypothesis makes up the sequences and shrinks one that fails to its core. The model is a few dictionaries; the
-broker is a real one; the invariants are the doctor's own.
+Hypothesis makes up the sequences and shrinks one that fails to its core. The broker is a real one.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
-    RuleBasedStateMachine,
     initialize,
-    invariant,
     precondition,
     rule,
     run_state_machine_as_test,
+)
+from model import (
+    ACCOUNTS,
+    BACKLOG_MAX,
+    COUNTDOWN_MS,
+    DEAD_BYTES,
+    DOCUMENTS_BYTES,
+    EXAMINERS,
+    GROUPS,
+    INTAKE_MS,
+    KEEP_MS,
+    LEASE_MS,
+    MINUTE_MS,
+    PAUSE_MS,
+    RECORD_BYTES,
+    RETAIN_MS,
+    STILL_MS,
+    TOKENS,
+    Model,
+    Postback,
+    Start,
 )
 
 from postbacks import keys
 from postbacks.accounts import Account
 from postbacks.devtools.local import EmbeddedBroker
-from postbacks.doctor import audit, scripts
 from postbacks.ledger.digest import fresh_id
-from postbacks.ledger.ledger import Ledger
-from postbacks.ledger.record import OVERHEAD_BYTES, SCHEMA, STUB_BYTES
+from postbacks.ledger.record import SCHEMA, STUB_BYTES
 from postbacks.ledger.states import ACCEPTED, BACKLOG_FULL, ID_TAKEN, KNOWN, REVOKED, STUB
 from postbacks.queue.routes import row_of
-from postbacks.queue.scripts import ALONE_DEATHS_MAX, ALONE_LAPSES_MAX, FEW, Scripts, claim_call
+from postbacks.queue.scripts import ALONE_DEATHS_MAX, ALONE_LAPSES_MAX, FEW, claim_call
 from postbacks.queue.shares import Shares
-
-LEASE_MS = 30_000
-INTAKE_MS = 10_000
-COUNTDOWN_MS = 300_000
-PAUSE_MS = 300_000
-BACKLOG_MAX = 6
-RETAIN_MS = 86_400_000
-KEEP_MS = 3_600_000
-STILL_MS = 30_000
-#: What each record takes that was accepted here, before its attempts.
-RECORD_BYTES = OVERHEAD_BYTES + len("<xml/>") + len("http://x/")
-#: Bytes of an account's dead beyond which the document of what has no room is not kept: three records.
-DOCUMENTS_BYTES = 3400
-#: Bytes that an account's dead may take when its oldest go.
-DEAD_BYTES = 4600
-
-ACCOUNTS = ("a", "b")
-GROUPS = ("general", "mo", "mt")
-TOKENS = ("one", "two", "three")
-EXAMINERS = ("examiner", "another")
-MINUTE_MS = 60_000
 
 # Multiples of 5 s, all of them: the time that the test itself takes never decides.
 moments = st.sampled_from((5_000, 15_000, 30_000, 300_000, 86_400_000))
 
 
-@dataclass
-class Postback:
-    """What the model knows of one: where it must be and how often its POST began."""
-
-    id: str
-    account: str
-    group: str
-    due_ms: int | None
-    event: str = "a"
-    # queue, intake, waiting, quarantine, claimed, held, parked, delivered, cancelled, skipped, dead, dropped;
-    # left: cancelled, and still in its lane
-    place: str = "queue"
-    token: str = ""
-    suspicion: str = ""  # few, alone
-    alone: bool = False  # in flight, and nothing else in its examiner
-    alone_deaths: int = 0
-    alone_lapses: int = 0
-    poison: bool = False  # dead for these
-    stub: bool = False  # dead, its document not kept
-    attempts: int = 0
-    failures: int = 0
-    cancel: bool = False
-    noted: dict[int, str] = field(default_factory=dict)
-
-    @property
-    def lane(self) -> str:
-        return f"{self.account}/{self.group}"
-
-    @property
-    def digest(self) -> bytes:
-        return f"{self.account} {self.event}".encode()
-
-    @property
-    def open(self) -> bool:
-        return self.place in {"waiting", "quarantine", "claimed", "held", "parked", "left"}
-
-
-@dataclass
-class Start:
-    """What is known of the endpoint since it failed to connect."""
-
-    since: int
-    last: int
-    limit: int
-    up: bool
-
-
-class Moves(RuleBasedStateMachine):
+class Moves(Model):
     """All moves, in any order."""
-
-    broker: EmbeddedBroker
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.client = self.broker.client()
-        self.client.flushdb()
-        self.scripts = Scripts(self.client)
-        self.messages: list[Postback] = []  # what was published, oldest first; an id may be in it twice
-        self.intake: list[Postback] = []
-        self.known: dict[str, Postback] = {}  # taken in
-        self.remembered: dict[str, set[str]] = {}  # revoked before they came: whose, empty for anybody's
-        self.first_ids: dict[str, str] = {}  # of what came under an id that was taken
-        self.taken = 0
-        #: Account: whether its origin is switched off, or it is gone and since when.
-        self.off: set[str] = set()
-        self.gone: dict[str, int] = {}
-        self.retires: dict[str, int] = {}  # account: when what waits for it ends
-        self.leases: dict[str, int] = {}  # offset at which a loop's lease ends
-        self.intake_lease: tuple[str, int] = ("", 0)
-        self.intake_deaths = self.intake_alone_deaths = 0
-        self.intake_alone = False
-        self.seen_to_die: set[str] = set()
-        self.notes: list[tuple[str, str, str, int]] = []  # token, id, lane, number of every POST begun
-        self.count = 0
-        self.endpoint_max = 0
-        self.start: Start | None = None
-        self.counted = 0  # open at the endpoint, of those that were counted
-        #: Account: whether it has a POST a minute, and how many it may have open.
-        self.pacing: dict[str, tuple[bool, int]] = {}
-        self.next_ms: dict[str, int] = {}  # account: from when its next POST counts
 
     def teardown(self) -> None:
         """Whatever happened: an hour and a tick later nothing is held by anybody, and nothing is lost."""
@@ -148,13 +65,6 @@ class Moves(RuleBasedStateMachine):
         self.everything_holds()
         assert not self.client.exists(keys.CLAIMERS)
         self.client.close()
-
-    @property
-    def now(self) -> int:
-        return self.scripts.clock_offset_ms
-
-    def of(self, *places: str) -> list[Postback]:
-        return [one for one in self.known.values() if one.place in places]
 
     # -- coming in ------------------------------------------------------------------------------
 
@@ -174,15 +84,15 @@ class Moves(RuleBasedStateMachine):
     def publish(self, account: str, group: str, due: int | None) -> None:
         """An application sends one, perhaps with a countdown."""
         self.count += 1
-        one = Postback(f"p{self.count:04}", account, group, None if due is None else self.now + due)
-        self.messages.append(one)
-        self.client.lpush(keys.QUEUE, one.id)
+        postback = Postback(f"p{self.count:04}", account, group, None if due is None else self.now + due)
+        self.messages.append(postback)
+        self.client.lpush(keys.QUEUE, postback.id)
 
     @precondition(lambda self: self.known or self.messages)
     @rule(data=st.data(), account=st.sampled_from(ACCOUNTS), event=st.sampled_from("ab"))
     def publish_again(self, data: st.DataObject, account: str, event: str) -> None:
         """The same id is sent again: for the same postback, for another event, or by another account."""
-        sent = {one.id: one for one in (*self.known.values(), *self.messages)}
+        sent = {postback.id: postback for postback in (*self.known.values(), *self.messages)}
         again = sent[data.draw(st.sampled_from(sorted(sent)), "id")]
         twin = Postback(again.id, account, again.group, None, event)
         self.messages.append(twin)
@@ -204,7 +114,7 @@ class Moves(RuleBasedStateMachine):
         room = 0 if self.intake_deaths else max(0, at_most - len(self.intake))
         self.intake += self.messages[:room]
         del self.messages[:room]
-        assert [raw.decode() for raw in reply.messages] == [one.id for one in self.intake]
+        assert [raw.decode() for raw in reply.messages] == [postback.id for postback in self.intake]
         assert reply.at_once == (0, FEW, 1)[min(2, self.intake_deaths)]
         assert reply.alone_deaths == self.intake_alone_deaths
         if reply.at_once == 1:
@@ -216,18 +126,18 @@ class Moves(RuleBasedStateMachine):
         """A tick accepts what is in the intake, or its first, if the intake is still its own."""
         fields: list[object] = []
         first = self.intake[:at_most]
-        for one in first:
-            due = "" if one.due_ms is None else self.epoch_ms(one.due_ms)
+        for postback in first:
+            due = "" if postback.due_ms is None else self.epoch_ms(postback.due_ms)
             fields += [
-                one.id, one.account, one.group, "SUB", "N301", "http://x/", "http://x:80", "<xml/>",
-                "waiting", "", "", due, one.digest, "0",
+                postback.id, postback.account, postback.group, "SUB", "N301", "http://x/", "http://x:80", "<xml/>",
+                "waiting", "", "", due, postback.digest, "0",
             ]  # fmt: skip
         dead_bytes = self.dead_bytes()
         reply = self.scripts.accept(token, SCHEMA, BACKLOG_MAX, DOCUMENTS_BYTES, len(first), fields)
         if self.intake_lease[0] != token:
             assert reply is None
             return
-        assert reply == [self.accepted(one, dead_bytes) for one in first]
+        assert reply == [self.accepted(postback, dead_bytes) for postback in first]
         del self.intake[:at_most]
         if first or not self.intake:
             self.intake_alone_deaths, self.intake_alone = 0, False
@@ -236,47 +146,35 @@ class Moves(RuleBasedStateMachine):
         self.scripts.end_intake(token)
         self.intake_lease = ("", 0)
 
-    def dead_bytes(self) -> Counter[str]:
-        """What the records of each account's dead take, by the records themselves."""
-        taken: Counter[str] = Counter()
-        for one in self.of("dead"):
-            taken[one.account] += int(self.client.hget(keys.record(one.id), "bytes"))
-        return taken
-
-    def accepted(self, one: Postback, dead_bytes: Counter[str]) -> int:
+    def accepted(self, postback: Postback, dead_bytes: Counter[str]) -> int:
         """What the model makes of an accepted message."""
-        known = self.known.get(one.id)
-        if known is not None and known.digest == one.digest and known.stub:
-            del self.known[one.id]
-            dead_bytes[one.account] -= STUB_BYTES
-        elif known is not None and known.digest == one.digest:
+        known = self.known.get(postback.id)
+        if known is not None and known.digest == postback.digest and known.stub:
+            del self.known[postback.id]
+            dead_bytes[postback.account] -= STUB_BYTES
+        elif known is not None and known.digest == postback.digest:
             return KNOWN
         elif known is not None:
-            first_id, one.id = one.id, fresh_id(one.id, one.digest)
-            if one.id in self.known:
+            first_id, postback.id = postback.id, fresh_id(postback.id, postback.digest)
+            if postback.id in self.known:
                 return KNOWN
-            self.known[one.id], one.place = one, "dead"
-            self.first_ids[one.id] = first_id
-            dead_bytes[one.account] += RECORD_BYTES + len("id_taken")
+            self.known[postback.id], postback.place = postback, "dead"
+            self.first_ids[postback.id] = first_id
+            dead_bytes[postback.account] += RECORD_BYTES + len("id_taken")
             self.taken += 1
             return ID_TAKEN
-        if self.remembered.pop(one.id, set()) & {"", one.account}:
-            self.known[one.id], one.place = one, "cancelled"
+        if self.remembered.pop(postback.id, set()) & {"", postback.account}:
+            self.known[postback.id], postback.place = postback, "cancelled"
             return REVOKED
-        waiting = sum(other.open for other in self.known.values() if other.lane == one.lane)
-        self.known[one.id] = one
+        waiting = sum(other.open for other in self.known.values() if other.lane == postback.lane)
+        self.known[postback.id] = postback
         if waiting >= BACKLOG_MAX:
-            one.place = "dead"
-            one.stub = dead_bytes[one.account] + RECORD_BYTES > DOCUMENTS_BYTES
-            dead_bytes[one.account] += STUB_BYTES if one.stub else RECORD_BYTES
-            return STUB if one.stub else BACKLOG_FULL
-        one.place = "parked" if one.due_ms is not None and one.due_ms > self.now else "waiting"
+            postback.place = "dead"
+            postback.stub = dead_bytes[postback.account] + RECORD_BYTES > DOCUMENTS_BYTES
+            dead_bytes[postback.account] += STUB_BYTES if postback.stub else RECORD_BYTES
+            return STUB if postback.stub else BACKLOG_FULL
+        postback.place = "parked" if postback.due_ms is not None and postback.due_ms > self.now else "waiting"
         return ACCEPTED
-
-    def epoch_ms(self, offset_ms: int) -> int:
-        """An offset of the model's clock on the broker's."""
-        seconds, microseconds = self.client.time()
-        return seconds * 1000 + microseconds // 1000 + offset_ms
 
     # -- the worker's way -----------------------------------------------------------------------
 
@@ -300,9 +198,9 @@ class Moves(RuleBasedStateMachine):
         assert self.released(due, begun, held, ended) == len(due)
         assert {account.decode() for account in still} <= set(self.gone)
         for row in ended:
-            one = self.known[row[0].decode()]
-            assert (one.place, one.account in self.off, row[4]) == ("waiting", True, b"skipped")
-            one.place = "skipped"
+            postback = self.known[row[0].decode()]
+            assert (postback.place, postback.account in self.off, row[4]) == ("waiting", True, b"skipped")
+            postback.place = "skipped"
         sent = {self.known[row[0].decode()].account for row in (*begun, *held)}
         assert not sent & (self.off | set(self.gone))
         self.leases[token] = self.now + LEASE_MS
@@ -310,16 +208,24 @@ class Moves(RuleBasedStateMachine):
         assert len(begun) <= at_most
         assert len(held) <= held_max
         for row in begun:
-            one = self.known[row[0].decode()]
-            assert one.place == "waiting"
-            one.place, one.token, one.attempts = "claimed", token, one.attempts + 1
-            assert (row[1].decode(), row[3], int(row[4])) == (one.lane, one.attempts, one.failures)
-            self.notes.append((token, one.id, one.lane, one.attempts))
+            postback = self.known[row[0].decode()]
+            assert postback.place == "waiting"
+            postback.place, postback.token, postback.attempts = "claimed", token, postback.attempts + 1
+            assert (row[1].decode(), row[3], int(row[4])) == (
+                postback.lane,
+                postback.attempts,
+                postback.failures,
+            )
+            self.notes.append((token, postback.id, postback.lane, postback.attempts))
         for row in held:
-            one = self.known[row[0].decode()]
-            assert one.place == "waiting"
-            one.place, one.token = "held", token
-            assert (row[1].decode(), int(row[3]), int(row[4])) == (one.lane, one.attempts, one.failures)
+            postback = self.known[row[0].decode()]
+            assert postback.place == "waiting"
+            postback.place, postback.token = "held", token
+            assert (row[1].decode(), int(row[3]), int(row[4])) == (
+                postback.lane,
+                postback.attempts,
+                postback.failures,
+            )
         self.has_passed([self.known[row[0].decode()] for row in begun])
 
     @precondition(lambda self: self.of("waiting"))
@@ -332,37 +238,46 @@ class Moves(RuleBasedStateMachine):
     @rule(token=st.sampled_from(EXAMINERS))
     def examine(self, token: str) -> None:
         """An examiner takes a few, or one alone while it has nothing else."""
-        mine = [one for one in self.of("claimed") if one.token == token]
+        mine = [postback for postback in self.of("claimed") if postback.token == token]
         _, rows, later = self.scripts.examine(token, LEASE_MS, self.endpoint_max)
         self.leases[token] = self.now + LEASE_MS
         self.seen_to_die.discard(token)
         chosen = [self.known[row[0].decode()] for row in rows]
-        assert not {one.account for one in chosen} & (self.off | set(self.gone))
-        for one in self.of("quarantine"):
-            state = self.client.hget(keys.record(one.id), "state")
+        assert not {postback.account for postback in chosen} & (self.off | set(self.gone))
+        for postback in self.of("quarantine"):
+            state = self.client.hget(keys.record(postback.id), "state")
             if state == b"skipped":
-                assert one.account in self.off
-                one.place = "skipped"
+                assert postback.account in self.off
+                postback.place = "skipped"
             elif state == b"parked":
-                assert self.now - self.gone[one.account] < KEEP_MS
-                one.place, one.suspicion, one.due_ms = "parked", "alone", self.now + STILL_MS
+                assert self.now - self.gone[postback.account] < KEEP_MS
+                postback.place, postback.suspicion, postback.due_ms = "parked", "alone", self.now + STILL_MS
             elif state == b"dead":
-                assert self.now - self.gone[one.account] >= KEEP_MS
-                one.place, one.suspicion, one.alone_deaths, one.alone_lapses = "dead", "", 0, 0
-        if any(one.alone for one in mine):
+                assert self.now - self.gone[postback.account] >= KEEP_MS
+                postback.place, postback.suspicion, postback.alone_deaths, postback.alone_lapses = (
+                    "dead",
+                    "",
+                    0,
+                    0,
+                )
+        if any(postback.alone for postback in mine):
             assert not chosen
         elif chosen and chosen[0].suspicion == "alone":
             assert (len(chosen), mine) == (1, [])
             chosen[0].alone = True
         else:
-            few = [one for one in self.of("quarantine") if one.suspicion == "few"]
+            few = [postback for postback in self.of("quarantine") if postback.suspicion == "few"]
             assert len(few) - len(chosen) <= max(later, len(few) - FEW + len(mine))
             assert not later or self.endpoint_max or self.pacing or self.gone
-        for row, one in zip(rows, chosen, strict=True):
-            assert one.place == "quarantine"
-            one.place, one.token, one.attempts = "claimed", token, one.attempts + 1
-            assert (row[1].decode(), row[3], int(row[4])) == (one.lane, one.attempts, one.failures)
-            self.notes.append((token, one.id, one.lane, one.attempts))
+        for row, postback in zip(rows, chosen, strict=True):
+            assert postback.place == "quarantine"
+            postback.place, postback.token, postback.attempts = "claimed", token, postback.attempts + 1
+            assert (row[1].decode(), row[3], int(row[4])) == (
+                postback.lane,
+                postback.attempts,
+                postback.failures,
+            )
+            self.notes.append((token, postback.id, postback.lane, postback.attempts))
         self.has_passed(chosen, ahead_ms=MINUTE_MS)
 
     @precondition(lambda self: self.of("waiting", "quarantine"))
@@ -403,20 +318,24 @@ class Moves(RuleBasedStateMachine):
         """Some of what is held goes out; asked again as the answer was lost, nothing is counted twice."""
         ids = data.draw(self.some(self.of("held", "claimed")), "ids")
         _, rows, later, full, _, moved = self.scripts.begin(token, ids, self.endpoint_max, told_ms)
-        waiting = [one.decode() for one in (*later, *moved)]
-        assert {self.known[one.decode()].account for one in moved} <= self.off | set(self.gone)
-        assert {self.known[one].place for one in waiting} <= {"held"}
+        waiting = [raw.decode() for raw in (*later, *moved)]
+        assert {self.known[raw.decode()].account for raw in moved} <= self.off | set(self.gone)
+        assert {self.known[postback_id].place for postback_id in waiting} <= {"held"}
         assert not later or full or self.pacing
         assert not full or self.endpoint_max or self.known_start().limit
-        mine = [one for one in ids if self.known[one].token == token and one not in waiting]
+        mine = [
+            postback_id
+            for postback_id in ids
+            if self.known[postback_id].token == token and postback_id not in waiting
+        ]
         assert [row[0].decode() for row in rows] == mine
-        began = [self.known[one] for one in mine if self.known[one].place == "held"]
+        began = [self.known[postback_id] for postback_id in mine if self.known[postback_id].place == "held"]
         for row in rows:
-            one = self.known[row[0].decode()]
-            if one.place == "held":
-                one.place, one.attempts = "claimed", one.attempts + 1
-                self.notes.append((token, one.id, one.lane, one.attempts))
-            assert (row[1], int(row[2])) == (one.attempts, one.failures)
+            postback = self.known[row[0].decode()]
+            if postback.place == "held":
+                postback.place, postback.attempts = "claimed", postback.attempts + 1
+                self.notes.append((token, postback.id, postback.lane, postback.attempts))
+            assert (row[1], int(row[2])) == (postback.attempts, postback.failures)
         self.has_passed(began)
 
     @precondition(lambda self: self.notes)
@@ -427,24 +346,35 @@ class Moves(RuleBasedStateMachine):
     )  # fmt: skip
     def commit(self, data: st.DataObject, verdict: str, mood: str, limit_max: int, outcome: str) -> None:
         """A POST is noted, however late and whatever became of its claim meanwhile."""
-        token, one, lane, number = data.draw(st.sampled_from(sorted(self.notes)), "note")
+        token, postback, lane, number = data.draw(st.sampled_from(sorted(self.notes)), "note")
         outcome = "delivered" if verdict == "delivered" else outcome
-        self.note(token, one, lane, number, verdict, mood, limit_max, outcome)
+        self.note(token, postback, lane, number, verdict, mood, limit_max, outcome)
 
     @precondition(lambda self: self.of("held"))
     @rule(data=st.data(), verdict=st.sampled_from(("parked", "dead")))
     def share(self, data: st.DataObject, verdict: str) -> None:
         """A connect time-out counts for one that is only held."""
-        one = self.known[data.draw(st.sampled_from(sorted(one.id for one in self.of("held"))), "held")]
-        one.attempts += 1
-        one.place = "claimed"
-        self.notes.append((one.token, one.id, one.lane, one.attempts))
-        self.note(one.token, one.id, one.lane, one.attempts, verdict, "shared", 10, "connect_timeout")
+        postback = self.known[
+            data.draw(st.sampled_from(sorted(postback.id for postback in self.of("held"))), "held")
+        ]
+        postback.attempts += 1
+        postback.place = "claimed"
+        self.notes.append((postback.token, postback.id, postback.lane, postback.attempts))
+        self.note(
+            postback.token,
+            postback.id,
+            postback.lane,
+            postback.attempts,
+            verdict,
+            "shared",
+            10,
+            "connect_timeout",
+        )
 
     def note(
         self,
         token: str,
-        one: str,
+        postback_id: str,
         lane: str,
         number: int,
         verdict: str,
@@ -457,12 +387,12 @@ class Moves(RuleBasedStateMachine):
         attempt = f'{{"number": {number}, "at_ms": 0, "outcome": "{verdict}"}}'
         # what had no connection is due at the next whole second: far from the moments, too
         countdown_ms = COUNTDOWN_MS + (2_000 if outcome == "connect_timeout" else 0)
-        row = (one, lane, verdict, number, attempt, countdown_ms, mood, outcome)
+        row = (postback_id, lane, verdict, number, attempt, countdown_ms, mood, outcome)
         ((state, _),) = self.scripts.commit(token, LEASE_MS, limit_max, 86_400, row)
         if token in self.leases:
             self.leases[token] = self.now + LEASE_MS
             self.seen_to_die.discard(token)
-        postback = self.known.get(one)
+        postback = self.known.get(postback_id)
         if not postback or (postback.place, postback.token, postback.attempts) != ("claimed", token, number):
             assert state == b"", "somebody else has it"
             return
@@ -490,19 +420,19 @@ class Moves(RuleBasedStateMachine):
         """A loop that stops gives back what it holds, and leaves when it has nothing more."""
         ids = data.draw(self.some(self.of("held", "claimed", "waiting")), "ids") if self.known else []
         back = [
-            self.known[one]
-            for one in ids
-            if (self.known[one].place, self.known[one].token) == ("held", token)
+            self.known[postback_id]
+            for postback_id in ids
+            if (self.known[postback_id].place, self.known[postback_id].token) == ("held", token)
         ]
         assert self.scripts.give_back(token, ids) == len(back)
-        for one in back:
-            self.return_to_lane(one)
-        if not any(one.token == token for one in self.known.values()):
+        for postback in back:
+            self.return_to_lane(postback)
+        if not any(postback.token == token for postback in self.known.values()):
             self.leases.pop(token, None)
 
-    def return_to_lane(self, one: Postback) -> None:
+    def return_to_lane(self, postback: Postback) -> None:
         """Back to the front of its lane, unless it was revoked meanwhile."""
-        one.place, one.token = "cancelled" if one.cancel else "waiting", ""
+        postback.place, postback.token = "cancelled" if postback.cancel else "waiting", ""
 
     @rule(token=st.sampled_from(TOKENS))
     def renew(self, token: str) -> None:
@@ -517,49 +447,51 @@ class Moves(RuleBasedStateMachine):
     @rule(at_most=st.sampled_from((1, 3, 1000)))
     def reap(self, at_most: int) -> None:
         """What a loop held whose lease ran out is taken back, in one bite or several."""
-        before = {one.id: one.token for one in self.of("claimed", "held")}
+        before = {postback.id: postback.token for postback in self.of("claimed", "held")}
         expired = {token for token, ends in self.leases.items() if ends <= self.now}
         taken = self.scripts.reap(at_most, PAUSE_MS)
         if not expired:
             assert taken == 0
             return
-        back = [self.known[one] for one in before if not self.is_claimed(one)]
+        back = [self.known[postback_id] for postback_id in before if not self.is_claimed(postback_id)]
         assert len(back) == taken <= 5 * at_most  # a loop's are taken back together, as far as it goes
-        assert {before[one.id] for one in back} <= expired
-        self.counted = max(0, self.counted - sum(one.place == "claimed" for one in back))
-        for one in back:
-            if one.place == "claimed":
-                one.noted[one.attempts] = "unknown"
-            if one.cancel or one.place == "held":
-                self.return_to_lane(one)
+        assert {before[postback.id] for postback in back} <= expired
+        self.counted = max(0, self.counted - sum(postback.place == "claimed" for postback in back))
+        for postback in back:
+            if postback.place == "claimed":
+                postback.noted[postback.attempts] = "unknown"
+            if postback.cancel or postback.place == "held":
+                self.return_to_lane(postback)
             else:
-                self.suspect(one)
+                self.suspect(postback)
         for token in expired:
             if not self.client.zscore(keys.CLAIMERS, token):
-                assert not any(one.token == token for one in self.known.values())
+                assert not any(postback.token == token for postback in self.known.values())
                 self.leases.pop(token)
                 self.seen_to_die.discard(token)
         if not taken:
             assert not expired & set(self.leases), "an empty claimer stays"
 
-    def suspect(self, one: Postback) -> None:
+    def suspect(self, postback: Postback) -> None:
         """Its process died while its POST was open."""
-        seen, one.token = one.token in self.seen_to_die, ""
-        if not one.alone:
-            one.place, one.suspicion = "quarantine", "alone" if one.suspicion else "few"
+        seen, postback.token = postback.token in self.seen_to_die, ""
+        if not postback.alone:
+            postback.place, postback.suspicion = "quarantine", "alone" if postback.suspicion else "few"
             return
-        one.alone = False
+        postback.alone = False
         if seen:
-            one.alone_deaths += 1
+            postback.alone_deaths += 1
         else:
-            one.alone_lapses += 1
-        one.place, one.due_ms = "parked", self.now + PAUSE_MS
-        if one.alone_deaths == ALONE_DEATHS_MAX or one.alone_lapses == ALONE_LAPSES_MAX:
-            one.place, one.suspicion, one.alone_deaths, one.alone_lapses = "dead", "", 0, 0
-            one.poison = True
-
-    def is_claimed(self, one: str) -> bool:
-        return any(self.client.hexists(keys.claims(token), one) for token in (*TOKENS, *EXAMINERS))
+            postback.alone_lapses += 1
+        postback.place, postback.due_ms = "parked", self.now + PAUSE_MS
+        if postback.alone_deaths == ALONE_DEATHS_MAX or postback.alone_lapses == ALONE_LAPSES_MAX:
+            postback.place, postback.suspicion, postback.alone_deaths, postback.alone_lapses = (
+                "dead",
+                "",
+                0,
+                0,
+            )
+            postback.poison = True
 
     @rule(at_most=st.sampled_from((1, 1000)))
     def release(self, at_most: int) -> None:
@@ -568,20 +500,16 @@ class Moves(RuleBasedStateMachine):
         assert self.scripts.release(at_most) == min(at_most, len(due))
         self.released(due)
 
-    def due(self) -> list[Postback]:
-        """Parked ones whose countdown has ended."""
-        return [one for one in self.of("parked") if one.due_ms <= self.now]
-
     def released(self, due: list[Postback], *rows: list[list[bytes]]) -> int:
         """Follow those of them that a script has released, which may have claimed them since; returns how many."""
         claimed = {row[0].decode() for some in rows for row in some}
         gone = [
-            one
-            for one in due
-            if one.id in claimed or self.client.hget(keys.record(one.id), "state") == b"waiting"
+            postback
+            for postback in due
+            if postback.id in claimed or self.client.hget(keys.record(postback.id), "state") == b"waiting"
         ]
-        for one in gone:
-            one.place = "quarantine" if one.suspicion else "waiting"
+        for postback in gone:
+            postback.place = "quarantine" if postback.suspicion else "waiting"
         return len(gone)
 
     @rule(
@@ -607,15 +535,15 @@ class Moves(RuleBasedStateMachine):
 
     def forget_dropped(self) -> None:
         """What the ledger has dropped had ended."""
-        for one in self.of("delivered", "cancelled", "skipped", "dead"):
-            if not self.client.exists(keys.record(one.id)):
-                del self.known[one.id]
+        for postback in self.of("delivered", "cancelled", "skipped", "dead"):
+            if not self.client.exists(keys.record(postback.id)):
+                del self.known[postback.id]
 
-    @precondition(lambda self: any(one.id in self.first_ids for one in self.of("dead")))
+    @precondition(lambda self: any(postback.id in self.first_ids for postback in self.of("dead")))
     @rule(data=st.data())
     def retract(self, data: st.DataObject) -> None:
         """What came under an id that is taken turns out to be the postback that has it."""
-        ids = sorted(one.id for one in self.of("dead") if one.id in self.first_ids)
+        ids = sorted(postback.id for postback in self.of("dead") if postback.id in self.first_ids)
         kept = data.draw(st.sampled_from(ids), "kept")
         assert self.scripts.retract(kept)
         assert not self.scripts.retract(kept)
@@ -645,13 +573,13 @@ class Moves(RuleBasedStateMachine):
         over = {account for account, at in self.retires.items() if at <= self.now}
         ended, accounts = self.scripts.retire(1000)
         self.come_up()
-        waiting = [one for one in self.of("waiting") if one.account in over]
+        waiting = [postback for postback in self.of("waiting") if postback.account in over]
         assert ended == len(waiting)
-        assert set(accounts) == {one.account for one in waiting}
-        for one in waiting:
-            one.place = "dead"
+        assert set(accounts) == {postback.account for postback in waiting}
+        for postback in waiting:
+            postback.place = "dead"
         for account in over:
-            if any(one.open for one in self.known.values() if one.account == account):
+            if any(postback.open for postback in self.known.values() if postback.account == account):
                 self.retires[account] = self.now + STILL_MS
             else:
                 del self.gone[account], self.retires[account]
@@ -675,27 +603,19 @@ class Moves(RuleBasedStateMachine):
     def has_passed(self, begun: list[Postback], ahead_ms: int = 0) -> None:
         """What has begun was allowed to: by its account's rate and by what was open."""
         open_now = self.of("claimed")
-        for one in begun:
-            slow, most = self.pacing.get(one.account, (False, 0))
+        for postback in begun:
+            slow, most = self.pacing.get(postback.account, (False, 0))
             if most:
-                assert sum(other.account == one.account for other in open_now) <= most
+                assert sum(other.account == postback.account for other in open_now) <= most
             if slow:
-                next_ms = self.next_ms.get(one.account, self.now)
+                next_ms = self.next_ms.get(postback.account, self.now)
                 if next_ms > self.now + 2 * MINUTE_MS:  # the clock was put back
                     next_ms = self.now
                 assert next_ms < self.now + ahead_ms + 5_000
-                self.next_ms[one.account] = max(self.now, next_ms) + MINUTE_MS
+                self.next_ms[postback.account] = max(self.now, next_ms) + MINUTE_MS
             self.enter(exempt=ahead_ms > 0)
         if self.endpoint_max and begun:
             assert len(open_now) <= self.endpoint_max
-
-    def known_start(self) -> Start | None:
-        """What is known of the endpoint now; its limit is 0 while it may have any number open."""
-        if self.start is None:
-            return None
-        since, last = min(self.now, self.start.since), min(self.now, self.start.last)
-        begins = not self.start.limit and self.now - since >= 10_000
-        return replace(self.start, since=since, last=last, limit=1 if begins else self.start.limit)
 
     def enter(self, *, exempt: bool) -> None:
         """A POST begins; while the endpoint starts slowly it was one that may."""
@@ -732,41 +652,37 @@ class Moves(RuleBasedStateMachine):
     @rule(data=st.data(), account=st.sampled_from(("", *ACCOUNTS)), search=st.sampled_from((1, 1, 1000)))
     def cancel(self, data: st.DataObject, account: str, search: int) -> None:
         """A postback is revoked, wherever it is: whosever it is, or that of an account alone."""
-        ids = sorted({one.id for one in (*self.known.values(), *self.messages, *self.intake)})
+        ids = sorted({postback.id for postback in (*self.known.values(), *self.messages, *self.intake)})
         chosen = data.draw(st.sampled_from(ids), "id") if ids else "p0000"
         state = self.scripts.cancel(chosen, 86_400, account, search)
-        one = self.known.get(chosen)
+        postback = self.known.get(chosen)
         deep = bool(self.client.hexists(keys.record(chosen), "in_lane"))
-        if one is None:
+        if postback is None:
             self.remembered.setdefault(chosen, set()).add(account)
             assert state == "cancelled"
-        elif account not in {"", one.account}:
+        elif account not in {"", postback.account}:
             assert state == ""
-        elif one.place in {"waiting", "quarantine", "parked"}:
-            assert not deep or (search == 1 and one.place == "waiting")
-            one.place = "left" if deep else "cancelled"
+        elif postback.place in {"waiting", "quarantine", "parked"}:
+            assert not deep or (search == 1 and postback.place == "waiting")
+            postback.place = "left" if deep else "cancelled"
             assert state == "cancelled"
-        elif one.place in {"claimed", "held"}:
-            one.cancel = True
+        elif postback.place in {"claimed", "held"}:
+            postback.cancel = True
             assert state == "sending"
         else:
-            assert state == ("cancelled" if one.place == "left" else one.place)
-
-    def come_up(self) -> None:
-        """What was cancelled deep in a lane ends when it comes up there."""
-        for one in self.of("left"):
-            if not self.client.hexists(keys.record(one.id), "in_lane"):
-                one.place = "cancelled"
+            assert state == ("cancelled" if postback.place == "left" else postback.place)
 
     @precondition(lambda self: self.of("dead"))
     @rule(data=st.data())
     def replay(self, data: st.DataObject) -> None:
         """A dead one is sent again by hand."""
-        one = self.known[data.draw(st.sampled_from(sorted(one.id for one in self.of("dead"))), "dead")]
-        assert self.scripts.replay(one.id) == "waiting"
-        one.place, one.failures = "waiting", 0
-        if one.poison:
-            one.place, one.suspicion, one.poison = "quarantine", "alone", False
+        postback = self.known[
+            data.draw(st.sampled_from(sorted(postback.id for postback in self.of("dead"))), "dead")
+        ]
+        assert self.scripts.replay(postback.id) == "waiting"
+        postback.place, postback.failures = "waiting", 0
+        if postback.poison:
+            postback.place, postback.suspicion, postback.poison = "quarantine", "alone", False
 
     # -- time -----------------------------------------------------------------------------------
 
@@ -785,106 +701,16 @@ class Moves(RuleBasedStateMachine):
     def pace_is_forgotten(self, data: st.DataObject) -> None:
         """A day without an outcome: Redis drops the pace, where it may."""
         lanes = sorted(
-            {one.lane for one in self.of("claimed", "held")} or {one.lane for one in self.known.values()}
+            {postback.lane for postback in self.of("claimed", "held")}
+            or {postback.lane for postback in self.known.values()}
         )
         lane = data.draw(st.sampled_from(lanes), "lane")
         if self.client.ttl(keys.PACE + lane) > 0:
             self.client.delete(keys.PACE + lane)
 
-    # -- what must hold -------------------------------------------------------------------------
-
     def some(self, postbacks: list[Postback]) -> st.SearchStrategy[list[str]]:
-        ids = [one.id for one in postbacks]
+        ids = [postback.id for postback in postbacks]
         return st.lists(st.sampled_from(ids), unique=True, max_size=4) if ids else st.just([])
-
-    @invariant()
-    def everything_holds(self) -> None:
-        """After each step."""
-        self.come_up()
-        self.all_in_their_places()
-        self.attempts_are_counted_right()
-        self.counts_are_right()
-        self.ids_are_told_apart()
-        self.lanes_that_may_be_claimed_from_are_in_turn()
-
-    def all_in_their_places(self) -> None:
-        """The doctor finds nothing, and the model agrees about every postback."""
-        found = audit.recheck(self.scripts, audit.survey(self.scripts, 60))
-        faults = {name: dict(faults) for name, faults in found.faults.items() if faults}
-        faults.pop(audit.LANES_EMPTY, None)  # revoked: the next claim drops the lane
-        assert faults == {}
-        names = {"claimed": "sending", "held": "sending", "quarantine": "waiting", "left": "cancelled"}
-        expected = {one.id: names.get(one.place, one.place) for one in self.known.values()}
-        places = {place.id: place for place in scripts.places(self.scripts, dict.fromkeys(self.known, ()))}
-        assert {one: place.state for one, place in places.items()} == expected
-        lost = {one for one in (keys.record(one) for one in self.known) if not self.client.exists(one)}
-        assert not lost
-        for one in self.known.values():
-            if one.place == "left":
-                assert places[one.id].places == (f"lane {one.lane}",)
-            if one.place == "quarantine":
-                assert places[one.id].places == ("quarantine",)
-            if one.token:
-                assert places[one.id].places == (f"claims {one.token}",)
-        assert [raw.decode() for raw in self.client.lrange(keys.INTAKE, 0, -1)] == [
-            one.id for one in self.intake
-        ]
-        assert self.client.llen(keys.QUEUE) == len(self.messages)
-
-    def attempts_are_counted_right(self) -> None:
-        """Every POST that began has a number of its own, and what became of it where that is known."""
-        ledger = Ledger(self.client)
-        for one in self.known.values():
-            attempts, failures = self.client.hmget(keys.record(one.id), "attempts", "failures")
-            record = ledger.find(one.id)
-            begun = one.attempts
-            assert (int(attempts), int(failures)) == (begun, one.failures), one
-            assert {attempt.number: attempt.outcome for attempt in record.attempts} == one.noted
-            missing = set(range(1, begun + 1)) - set(one.noted)
-            assert missing == ({begun} if one.place == "claimed" else set()), one
-
-    def ids_are_told_apart(self) -> None:
-        """What came under an id that is taken names it, and is counted."""
-        ledger = Ledger(self.client)
-        first_ids = {one: ledger.get(one).first_id for one in self.known}
-        assert first_ids == {one: self.first_ids.get(one, "") for one in self.known}
-        assert int(self.client.hget(keys.TOTALS, "id_taken") or 0) == self.taken
-
-    def counts_are_right(self) -> None:
-        """Backlogs and the estimate of memory."""
-        backlog = {name.decode(): int(count) for name, count in self.client.hgetall(keys.BACKLOG).items()}
-        assert backlog == dict(Counter(one.account for one in self.known.values() if one.open))
-        units = {name.decode(): int(count) for name, count in self.client.hgetall(keys.OPEN).items()}
-        assert units == dict(Counter(one.lane for one in self.known.values() if one.open))
-        for account in ACCOUNTS:
-            dead = [one for one in self.of("dead") if one.account == account]
-            stubs = self.client.zrange(keys.STUBS_OF + account, 0, -1)
-            assert {one.decode() for one in stubs} == {one.id for one in dead if one.stub}
-            whole = self.client.zrange(keys.DEAD_OF + account, 0, -1)
-            assert {one.decode() for one in whole} == {one.id for one in dead if not one.stub}
-        dead_bytes = self.client.zrange(keys.DEAD_BYTES, 0, -1, withscores=True)
-        assert {name.decode(): int(taken) for name, taken in dead_bytes} == dict(self.dead_bytes())
-        counted = sum(int(self.client.hget(keys.record(one), "bytes") or 0) for one in self.known)
-        assert int(self.client.get(keys.LEDGER_BYTES) or 0) == counted
-
-    def lanes_that_may_be_claimed_from_are_in_turn(self) -> None:
-        """No lane is ever stuck, and none has more claims than the most its limit ever was."""
-        lanes = {one.lane for one in self.known.values()}
-        for lane in scripts.lanes(self.scripts, sorted(lanes)):
-            assert lane.claimed == lane.counted >= 0
-            assert lane.held == lane.held_counted
-            if lane.waiting and lane.claimable:
-                assert lane.trusted != lane.suspect or lane.aside, lane
-        counts = {name.decode(): int(count) for name, count in self.client.hgetall(keys.ENDPOINTS).items()}
-        assert counts == ({"http://x:80": self.counted} if self.counted else {})
-        if self.endpoint_max:
-            assert self.counted == len(self.of("claimed"))
-        starts = {
-            name.decode(): text.decode().split() for name, text in self.client.hgetall(keys.STARTS).items()
-        }
-        assert {name: (int(fields[2]), fields[3] == "1") for name, fields in starts.items()} == (
-            {"http://x:80": (self.start.limit, self.start.up)} if self.start else {}
-        )
 
 
 @pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning")

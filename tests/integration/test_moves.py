@@ -6,6 +6,7 @@ import time
 from collections import Counter
 
 import pytest
+from events import EVENT, MO, MT
 from helpers import Rig, check_places, claim, environment, set_account
 
 from benchmarks import fill
@@ -13,12 +14,6 @@ from postbacks import accounts, keys, send_postback, send_postbacks
 from postbacks.devtools.receiver import Answer, Receiver, dead_port
 from postbacks.queue.shares import Shares
 from postbacks.queue.tick import Tick
-
-MT = {"ORIGIN": "SMS_MT", "CODE": "N201", "STATUS": "Message Sent", "TO": "15552312102", "TRACKINGID": "1",
-      "SPID": "0007", "TIMESTAMP": "2013-11-05T05:41:08-05:00"}  # fmt: skip
-MO = {"ORIGIN": "SMS_MO", "CODE": "N211", "FROM": "15552312102", "TO": "86717", "TEXT": "STOP",
-      "RECEIVED": "2013-11-05T05:41:08-05:00"}  # fmt: skip
-SUB = {"ORIGIN": "SUB", "CODE": "N302", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 
 
 def test_every_move_leaves_a_postback_in_one_place(rig):
@@ -331,7 +326,7 @@ def test_turns_go_by_weight_and_an_account_with_more_lanes_has_no_more_of_them(r
         set_account(name, url="http://127.0.0.1:9999/", **options)
         send_postbacks(name, [MT] * 500)
     send_postbacks("wide", [MO] * 300)
-    send_postbacks("wide", [SUB] * 300)
+    send_postbacks("wide", [EVENT] * 300)
     while rig.tick().more:
         pass
     shares(rig, 20)  # all are known, and trusted

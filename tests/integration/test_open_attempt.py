@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from click.testing import CliRunner
+from events import EVENT
 from helpers import Rig, claim, set_account
 
 from postbacks import keys, send_postbacks
@@ -12,7 +13,6 @@ from postbacks.cli import main
 from postbacks.ledger.ledger import Ledger
 
 TOKEN = "0123456789abcdef@0.2.0@worker1@host"
-EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 
 
 def show(*args: str) -> str:

@@ -7,12 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from events import EVENT
 from helpers import BASE_ENV, ended, running, set_account
 
 from postbacks.devtools.local import CeleryProcess
 from postbacks.devtools.receiver import Receiver
-
-EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 
 OTHER_APP = f"""
 import os

@@ -7,6 +7,7 @@ import time
 import pytest
 import redis
 from click.testing import CliRunner
+from events import EVENT, MO, MT
 from helpers import ended, eventually, running, set_account
 
 from postbacks import keys, send_postback, send_postbacks
@@ -14,11 +15,6 @@ from postbacks.cli import main
 from postbacks.devtools.receiver import Answer, Received, Receiver
 from postbacks.ledger.ledger import Ledger
 
-MT = {"ORIGIN": "SMS_MT", "CODE": "N201", "STATUS": "Message Sent", "TO": "15552312102", "TRACKINGID": "1",
-      "SPID": "0007", "TIMESTAMP": "2013-11-05T05:41:08-05:00"}  # fmt: skip
-MO = {"ORIGIN": "SMS_MO", "CODE": "N211", "FROM": "15552312102", "TO": "86717", "TEXT": "STOP",
-      "RECEIVED": "2013-11-05T05:41:08-05:00"}  # fmt: skip
-SUB = {"ORIGIN": "SUB", "CODE": "N302", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 ENDPOINT_MAX = 6
 ENV = {"POSTBACKS_ENDPOINT_MAX_TRANSFERS": str(ENDPOINT_MAX), "POSTBACKS_CLAIM_LEASE_S": "3"}
 
@@ -103,7 +99,7 @@ def test_limits_on_open_posts_hold_through_the_death_of_a_worker(stack, suites_b
         pace("two", "--url", f"{receiver.url()}two", "--max-transfers", "2")
         for number in range(6):
             set_account(f"shares{number}", url=f"{receiver.url()}other")
-        ids = [one for event in (MT, MO, SUB) for one in send_postbacks("two", [event] * 12)]
+        ids = [one for event in (MT, MO, EVENT) for one in send_postbacks("two", [event] * 12)]
         for number in range(6):
             ids += send_postbacks(f"shares{number}", [MT] * 12)
         receiver.wait_for(30, 30)

@@ -13,32 +13,13 @@ import pytest
 from click.testing import CliRunner
 from events import examples
 from helpers import black_hole, environment, set_account
+from pinging import call, pinged
 
 from postbacks import keys
 from postbacks.accounts import secrets
 from postbacks.catalogue import parse_event
 from postbacks.cli import main
 from postbacks.devtools.receiver import Answer, Receiver, dead_port
-
-#: What the answers' limit is in these tests; ping waits three times as long.
-LIMIT_S = "0.4"
-
-
-def call(*args, text="", **env):
-    """Call ping in this process, with short limits."""
-    limits = {"POSTBACKS_ANSWER_TIMEOUT_S": LIMIT_S, "POSTBACKS_CONNECT_TIMEOUT_S": LIMIT_S}
-    with environment(**{**limits, **env}):
-        return CliRunner().invoke(main, ["ping", *args], input=text, prog_name="postbacks")
-
-
-def pinged(url, *args, code=1, **env):
-    """The JSON of a ping, when its exit code is the right one and its words say the same."""
-    shown = call(url, "--json", *args, **env)
-    assert shown.exit_code == code, shown.output
-    assert shown.stdout.count("\n") == 1
-    said = json.loads(shown.stdout)
-    assert said["delivered"] is (code == 0)
-    return said
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import http.server
-import json
 import socket
 import ssl
 import struct
@@ -13,11 +12,10 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from click.testing import CliRunner
 from helpers import environment, set_account
 from identities import Identity, authority
+from pinging import call, pinged
 
-from postbacks.cli import main
 from postbacks.devtools.receiver import Answer, Receiver
 from postbacks.ping.diagnose import diagnose
 from postbacks.ping.observe import observe
@@ -25,26 +23,6 @@ from postbacks.settings import load
 from postbacks.transport.outcomes import Outcome
 from postbacks.transport.probe import Certificate, Probe
 from postbacks.transport.profile import Profile, Tls
-
-#: What the limits are in these tests; ping waits three times as long.
-LIMIT_S = "0.4"
-
-
-def call(*args, text="", **env):
-    """Call ping in this process, with short limits."""
-    limits = {"POSTBACKS_ANSWER_TIMEOUT_S": LIMIT_S, "POSTBACKS_CONNECT_TIMEOUT_S": LIMIT_S}
-    with environment(**{**limits, **env}):
-        return CliRunner().invoke(main, ["ping", *args], input=text, prog_name="postbacks")
-
-
-def pinged(url, *args, code=1, **env):
-    """The JSON of a ping, when its exit code is the right one and its words say the same."""
-    shown = call(url, "--json", *args, **env)
-    assert shown.exit_code == code, shown.output
-    assert shown.stdout.count("\n") == 1
-    said = json.loads(shown.stdout)
-    assert said["delivered"] is (code == 0)
-    return said
 
 
 class Https(http.server.ThreadingHTTPServer):

@@ -8,12 +8,13 @@ import pytest
 from celery import group
 from celery.exceptions import TaskRevokedError, TimeoutError  # noqa: A004 - Celery's
 from celery.result import GroupResult, ResultSet
+from events import EVENT, MO
 from helpers import set_account
 
-from postbacks import PostbackDead, resend, send_postback, send_postbacks
+from postbacks import PostbackDead, PostbackFailed, resend, send_postback, send_postbacks
+from postbacks.devtools.receiver import Answer, Receiver
 from postbacks.errors import UnsupportedOption
 
-EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 app = send_postback.app
 
 
@@ -213,3 +214,55 @@ def test_ids_and_accounts_that_are_uuids_are_taken_as_their_text(rig, receiver):
             lookup(one).get(timeout=0)
     assert rig.record(str(one)).account == str(account)
     assert resend(one) == "waiting"
+
+
+def test_the_result_tells_every_state(rig):
+    """PENDING, RETRY with its facts, SUCCESS; FAILURE when dead or skipped; REVOKED when cancelled."""
+    answers = {"/ok": 200, "/bad": 500}
+    with Receiver(lambda post: Answer(answers[post.path])) as receiver:
+        set_account("ok", url=receiver.url("/ok"))
+        set_account("bad", url=receiver.url("/bad"))
+        good, bad, nobody = (send_postback.delay(name, MO) for name in ("ok", "bad", "nobody"))
+        assert {good.state, bad.state, nobody.state} == {"PENDING"}
+        rig.tick()
+        assert (good.state, bad.state, nobody.state) == ("PENDING", "PENDING", "FAILURE")
+        with pytest.raises(PostbackDead, match="unknown_account"):
+            nobody.get(timeout=1)
+        rig.deliver()
+        assert good.state == "SUCCESS"
+        assert good.get(timeout=1) == good.info
+        assert good.info["status"] == 200
+        assert bad.state == "RETRY"
+        failed = bad.info
+        assert isinstance(failed, PostbackFailed)
+        assert (failed.outcome, failed.status, failed.attempts) == ("status", 500, 1)
+        assert failed.next_at == rig.record(bad.id).to_public_dict()["next_at"]
+        for _ in range(5):
+            rig.advance(301)
+            rig.tick()
+            rig.deliver()
+        assert bad.state == "FAILURE"
+        with pytest.raises(PostbackDead, match="after 6 attempts"):
+            bad.get(timeout=1)
+
+
+def test_revoke_cancels_what_waits_what_is_parked_and_what_is_still_in_celerys_queue(rig):
+    """None of them is ever sent again, and each says REVOKED."""
+    with Receiver(lambda _: Answer(500)) as receiver:
+        set_account("acme", url=receiver.url())
+        parked = send_postback.delay("acme", MO)
+        rig.tick()
+        rig.deliver()
+        waiting = send_postback.delay("acme", MO)
+        rig.tick()
+        queued = send_postback.delay("acme", MO)
+        for result in (parked, waiting, queued):
+            result.revoke()
+            assert result.state == "REVOKED"
+        rig.tick()
+        rig.advance(301)
+        rig.tick()
+        assert rig.deliver() == 0
+        assert len(receiver.received) == 1
+        with pytest.raises(TaskRevokedError):
+            waiting.get(timeout=1)

@@ -6,6 +6,7 @@ import json
 
 import pytest
 from click.testing import CliRunner
+from events import EVENT, MO
 from helpers import environment, set_account
 
 from postbacks import (
@@ -22,9 +23,6 @@ from postbacks.cli import main
 from postbacks.devtools.receiver import dead_port
 from postbacks.errors import BrokerUnreachable
 
-SUB = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
-MO = {"ORIGIN": "SMS_MO", "CODE": "N211", "FROM": "15552312102", "TO": "86717", "TEXT": "STOP",
-      "RECEIVED": "2013-11-05T05:41:08-05:00"}  # fmt: skip
 app = send_postback.app
 
 
@@ -36,18 +34,18 @@ def eager(monkeypatch):
 
 #: name -> the account's settings (None: there is none), the event, the path of the call's URL, where it goes or why not
 ROUTES = {
-    "no account": (None, SUB, None, "unknown_account"),
-    "no account, a URL": (None, SUB, "/call", "/call"),
-    "an account": ({"url": "/all"}, SUB, None, "/all"),
-    "an account, a URL": ({"url": "/all"}, SUB, "/call", "/call"),
+    "no account": (None, EVENT, None, "unknown_account"),
+    "no account, a URL": (None, EVENT, "/call", "/call"),
+    "an account": ({"url": "/all"}, EVENT, None, "/all"),
+    "an account, a URL": ({"url": "/all"}, EVENT, "/call", "/call"),
     "a URL of its group": ({"url": "/all", "mo_url": "/mo"}, MO, None, "/mo"),
-    "another group's URL alone": ({"mo_url": "/mo"}, SUB, None, "no_url"),
-    "another group's URL alone, a URL": ({"mo_url": "/mo"}, SUB, "/call", "/call"),
-    "off": ({"url": "/all", "off": {"SUB"}}, SUB, None, "origin_off"),
-    "off, a URL": ({"url": "/all", "off": {"SUB"}}, SUB, "/call", "origin_off"),
-    "off without URL, a URL": ({"off": {"SUB"}}, SUB, "/call", "origin_off"),
+    "another group's URL alone": ({"mo_url": "/mo"}, EVENT, None, "no_url"),
+    "another group's URL alone, a URL": ({"mo_url": "/mo"}, EVENT, "/call", "/call"),
+    "off": ({"url": "/all", "off": {"SUB"}}, EVENT, None, "origin_off"),
+    "off, a URL": ({"url": "/all", "off": {"SUB"}}, EVENT, "/call", "origin_off"),
+    "off without URL, a URL": ({"off": {"SUB"}}, EVENT, "/call", "origin_off"),
     "another origin off, a URL": ({"url": "/all", "off": {"SUB"}}, MO, "/call", "/call"),
-    "unreadable": ("no JSON", SUB, None, "account_unreadable"),
+    "unreadable": ("no JSON", EVENT, None, "account_unreadable"),
 }
 
 
@@ -84,11 +82,11 @@ def test_the_intake_eager_mode_and_a_call_as_a_function_route_alike(
 def test_an_account_that_cannot_be_read_gets_nothing_unsigned_though_the_call_has_a_url(rig, receiver):
     """In the queue it waits until the account is set anew; here and now it is refused."""
     rig.client.hset(keys.ACCOUNTS, "acme", "no JSON")
-    waits = send_postback.delay("acme", SUB, url=receiver.url("/call")).id
+    waits = send_postback.delay("acme", EVENT, url=receiver.url("/call")).id
     rig.tick()
     rig.deliver()
     with pytest.raises(InvalidAccount, match="Account acme cannot be read until it is set anew"):
-        send_postback("acme", SUB, url=receiver.url("/call"))
+        send_postback("acme", EVENT, url=receiver.url("/call"))
     assert receiver.received == []
     assert rig.record(waits).state == "waiting"
 
@@ -96,8 +94,8 @@ def test_an_account_that_cannot_be_read_gets_nothing_unsigned_though_the_call_ha
 def test_a_call_with_a_url_has_the_accounts_headers(rig, receiver):
     """As a function and in the queue: the account is known, so its POSTs are made as its own are."""
     set_account("acme", url=receiver.url("/its-own"), headers={"X-Team": "messaging"})
-    send_postback("acme", SUB, url=receiver.url("/call"))
-    send_postback.delay("acme", SUB, url=receiver.url("/call"))
+    send_postback("acme", EVENT, url=receiver.url("/call"))
+    send_postback.delay("acme", EVENT, url=receiver.url("/call"))
     rig.tick()
     rig.deliver()
     assert [(post.path, post.headers["x-team"]) for post in receiver.received] == [("/call", "messaging")] * 2
@@ -110,8 +108,8 @@ def test_a_call_with_a_url_has_the_accounts_headers(rig, receiver):
 def test_eager_calls_with_a_url_need_no_broker(receiver, caplog):
     """delay and send_postbacks POST alike; nothing can be looked up, which is said."""
     with dead_port() as port, environment(POSTBACKS_BROKER_URL=f"redis://127.0.0.1:{port}/0"):
-        result = send_postback.delay("acme", SUB, url=receiver.url("/one"))
-        ids = send_postbacks("acme", [SUB, MO], url=receiver.url("/many"))
+        result = send_postback.delay("acme", EVENT, url=receiver.url("/one"))
+        ids = send_postbacks("acme", [EVENT, MO], url=receiver.url("/many"))
         assert result.get()["outcome"] == "delivered"
     assert [post.path for post in receiver.received] == ["/one", "/many", "/many"]
     assert [post.postback_id for post in receiver.received] == [result.id, *ids]
@@ -122,7 +120,7 @@ def test_a_call_as_a_function_without_a_broker_raises(receiver):
     """Outside eager mode a broker is there: what its account says is not passed over."""
     with dead_port() as port, environment(POSTBACKS_BROKER_URL=f"redis://127.0.0.1:{port}/0"):
         with pytest.raises(BrokerUnreachable):
-            send_postback("acme", SUB, url=receiver.url())
+            send_postback("acme", EVENT, url=receiver.url())
         assert receiver.received == []
 
 
@@ -133,22 +131,22 @@ def test_eager_send_postbacks_raises_what_the_ids_would_hide(broker, receiver):
     set_account("acme", url=receiver.url("/bad"), mo_url=receiver.url("/good"))
     assert len(send_postbacks("acme", [MO])) == 1
     with pytest.raises(PostbackFailed, match=r"2 of 3 postbacks failed in eager mode; event 1: .*500"):
-        send_postbacks("acme", [SUB, MO, SUB])
+        send_postbacks("acme", [EVENT, MO, EVENT])
     assert [post.path for post in receiver.received] == ["/good", "/bad", "/good", "/bad"]
     with pytest.raises(PostbackFailed, match=r"1 of 1 .*account nobody was not known"):
-        send_postbacks("nobody", [SUB])
+        send_postbacks("nobody", [EVENT])
     with (
         dead_port() as port,
         environment(POSTBACKS_BROKER_URL=f"redis://127.0.0.1:{port}/0"),
         pytest.raises(PostbackFailed, match=r"1 of 1 .*does not answer"),
     ):
-        send_postbacks("acme", [SUB])
+        send_postbacks("acme", [EVENT])
 
 
 # -- in words --------------------------------------------------------------------------------------
 
 
-def said(*args: str, text: str = json.dumps(SUB)) -> str:
+def said(*args: str, text: str = json.dumps(EVENT)) -> str:
     """What the command says beside its output."""
     shown = CliRunner().invoke(main, args, input=text, prog_name="postbacks")
     return shown.stderr

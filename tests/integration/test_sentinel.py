@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from events import EVENT
 from helpers import environment
 
+from crash.sentinel_group import PASSWORD, SENTINEL_PASSWORD, SentinelGroup
 from postbacks import keys, send_postback, send_postbacks
 from postbacks.broker import sentinel
 from postbacks.broker.client import check, client
@@ -21,11 +23,6 @@ from postbacks.cli import main
 from postbacks.errors import BrokerUnreachable, NotReplicated
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
-
-from crash.sentinels import PASSWORD, SENTINEL_PASSWORD, SentinelGroup  # noqa: E402 - a tool of this repository
-
-EVENT = {"ORIGIN": "SUB", "CODE": "N302", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 
 
 def test_a_primary_that_is_killed_under_load_takes_nothing_accepted_with_it():

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import shutil
 
+from events import MO
 from helpers import Rig, environment, set_account
 
 from postbacks import keys, send_postbacks
 from postbacks.queue.tick import IDLE_MS
 from postbacks.version import SILENT
-
-MO = {"ORIGIN": "SMS_MO", "CODE": "N211", "FROM": "15552312102", "TO": "86717", "TEXT": "STOP",
-      "RECEIVED": "2013-11-05T05:41:08-05:00"}  # fmt: skip
 
 
 def accept(rig: Rig, count: int, account: str = "acme") -> list[tuple[int, int]]:

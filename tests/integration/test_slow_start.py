@@ -5,15 +5,13 @@ from __future__ import annotations
 import threading
 import time
 
+from events import MT
 from helpers import Rig, black_hole, check_places, environment, set_account
 
 from postbacks import keys, send_postbacks
 from postbacks.delivery import loop
 from postbacks.devtools.receiver import Answer, Receiver, dead_port
 from postbacks.doctor import Doctor
-
-MT = {"ORIGIN": "SMS_MT", "CODE": "N201", "STATUS": "Message Sent", "TO": "15552312102", "TRACKINGID": "1",
-      "SPID": "0007", "TIMESTAMP": "2013-11-05T05:41:08-05:00"}  # fmt: skip
 
 
 def send(rig: Rig, accounts: range, each: int, port: int) -> list[str]:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
+from events import EVENT
 from helpers import environment, eventually, set_account
 from wire import Wire
 
@@ -15,8 +16,6 @@ from postbacks.app import app
 from postbacks.celeryext.control import cancel
 from postbacks.devtools.receiver import Answer, Receiver
 from postbacks.transport.outcomes import OUTCOMES
-
-EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 
 
 @pytest.fixture

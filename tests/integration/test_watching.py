@@ -17,8 +17,9 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from events import cells
+from events import EVENT
 from helpers import BASE_ENV, Rig, dripping, ended, environment, eventually, free_port, running, set_account
+from pages import cells
 from prometheus_client.parser import text_string_to_metric_families
 
 from postbacks import keys, send_postback, send_postbacks, settings
@@ -35,7 +36,6 @@ from postbacks.version import VERSION
 
 DOCS = (Path(__file__).parents[2] / "docs" / "monitoring.md").read_text()
 SECRETS = ("words that nobody may read", "hunter2", "tokenvalue")
-EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 SMS = {
     "ORIGIN": "SMS_MO", "CODE": "N211", "FROM": "15552312102", "TO": "86717",
     "RECEIVED": "2026-11-24T10:00:00Z", "TEXT": SECRETS[0],

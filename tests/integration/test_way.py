@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import socket
 import time
-from itertools import pairwise
 
 import pytest
 from celery import Celery
-from events import examples
-from helpers import ended, eventually, running, set_account
+from events import EVENT, examples
+from helpers import POOLS, ended, eventually, running, set_account
 
-from postbacks import PostbackDead, send_postback, send_postbacks
+from postbacks import send_postback, send_postbacks
 from postbacks.app import app
 from postbacks.catalogue import parse_event
 from postbacks.catalogue.xml import render
-from postbacks.devtools.receiver import Answer, Received, Receiver, dead_port
+from postbacks.devtools.receiver import Answer, Receiver, dead_port
 from postbacks.ledger.ledger import Ledger
-
-EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
-POOLS = ("threads", "prefork")
 
 
 @pytest.mark.parametrize("pool", POOLS)
@@ -54,85 +49,6 @@ def test_a_thousand_postbacks_of_every_code_arrive_exactly_once_with_the_rendere
     assert set(got) == set(expected)
     assert [one for one, posts in got.items() if len(posts) != 1] == []
     assert {one: posts[0].body for one, posts in got.items()} == expected
-
-
-@pytest.mark.parametrize("pool", POOLS)
-def test_an_endpoint_that_always_answers_500_gets_six_posts_spaced_by_the_countdown_and_then_none(
-    broker, tmp_path, pool
-):
-    """1 first send and 5 resends; then the postback is dead and its result says FAILURE."""
-    env = {"POSTBACKS_RETRY_COUNTDOWN_S": "1"}
-    with Receiver(lambda _: Answer(500, b"sorry")) as receiver, running(broker, tmp_path, pool=pool, env=env):
-        set_account("acme", url=receiver.url())
-        result = send_postback.delay("acme", EVENT)
-        with pytest.raises(PostbackDead) as dead:
-            result.get(timeout=40)
-        posts = receiver.received
-        assert [post.attempt for post in posts] == [1, 2, 3, 4, 5, 6]
-        assert {post.body for post in posts} == {render(parse_event(EVENT))}
-        gaps_s = [later.at - earlier.at for earlier, later in pairwise(posts)]
-        assert min(gaps_s) >= 0.95, gaps_s
-    assert result.state == "FAILURE"
-    assert (dead.value.outcome, dead.value.status, dead.value.attempts) == ("status", 500, 6)
-    record = Ledger(broker.client()).get(result.id)
-    assert record.state == "dead"
-    assert [attempt.excerpt for attempt in record.attempts] == ["sorry"] * 6
-
-
-FAILURES = {
-    "201": (Answer(201), "status"),
-    "204": (Answer(204, b""), "status"),
-    "301": (Answer(301, headers={"Location": "/200"}), "status"),
-    "302": (Answer(302, headers={"Location": "/200"}), "status"),
-    "404": (Answer(404), "status"),
-    "500": (Answer(500), "status"),
-    "empty": (Answer(action="close"), "broken_answer"),
-    "reset": (Answer(action="reset"), "broken_answer"),
-    "garbage": (Answer(action="garbage"), "broken_answer"),
-    "late": (Answer(delay_s=3), "answer_timeout"),
-}
-
-
-@pytest.mark.parametrize("pool", POOLS)
-def test_only_200_is_success_and_everything_else_is_sent_again(broker, tmp_path, pool):
-    """Each failing answer comes once, then 200; the ledger names the failure, the resend is delivered."""
-
-    def answer(post: Received) -> Answer:
-        kind = post.path.strip("/")
-        return (
-            FAILURES[kind][0] if kind in FAILURES and post.attempt == 1 else Answer(200, b"<any>body</any>")
-        )
-
-    env = {"POSTBACKS_RETRY_COUNTDOWN_S": "0.2", "POSTBACKS_ANSWER_TIMEOUT_S": "1"}
-    with dead_port() as port, Receiver(answer) as receiver, running(broker, tmp_path, pool=pool, env=env):
-        results = {}
-        for kind in (*FAILURES, "200"):
-            set_account(f"to-{kind}", url=receiver.url(f"/{kind}"))
-            results[kind] = send_postback.delay(f"to-{kind}", EVENT)
-        set_account("to-refused", url=f"http://127.0.0.1:{port}/")
-        refused = send_postback.delay("to-refused", EVENT)
-        records = {kind: ended(broker.client(), result.id) for kind, result in results.items()}
-        dead = ended(broker.client(), refused.id)
-    outcomes = {kind: [attempt.outcome for attempt in record.attempts] for kind, record in records.items()}
-    assert outcomes == {kind: [outcome, "delivered"] for kind, (_, outcome) in FAILURES.items()} | {
-        "200": ["delivered"]
-    }
-    statuses = {kind: records[kind].attempts[0].status for kind in ("201", "204", "301", "302", "404", "500")}
-    assert statuses == {kind: int(kind) for kind in statuses}
-    assert dead.state == "dead"
-    assert [attempt.outcome for attempt in dead.attempts] == ["refused"] * 6
-
-
-def test_a_redirect_is_not_followed(broker, tmp_path):
-    """The Location of a 302 gets nothing."""
-    env = {"POSTBACKS_MAX_RESENDS": "0"}
-    with Receiver(
-        lambda post: Answer(302, headers={"Location": "/there"}) if post.path == "/here" else Answer()
-    ) as r:
-        with running(broker, tmp_path, env=env):
-            set_account("acme", url=r.url("/here"))
-            assert ended(broker.client(), send_postback.delay("acme", EVENT).id).state == "dead"
-        assert [post.path for post in r.received] == ["/here"]
 
 
 def test_each_group_goes_to_its_url_and_an_origin_that_is_off_is_skipped(broker, tmp_path):
@@ -251,14 +167,3 @@ def test_eager_mode_makes_one_post_and_no_resend(broker):
             assert len(receiver.received) == 2
     finally:
         app.conf.task_always_eager = False
-
-
-def test_a_host_that_takes_the_connection_but_never_answers_ends_at_the_limit(broker, tmp_path):
-    """The kernel accepts, nobody reads: answer_timeout, not connect_timeout."""
-    with socket.create_server(("127.0.0.1", 0), backlog=8) as silent:
-        env = {"POSTBACKS_ANSWER_TIMEOUT_S": "0.5", "POSTBACKS_MAX_RESENDS": "0"}
-        with running(broker, tmp_path, env=env):
-            set_account("acme", url=f"http://127.0.0.1:{silent.getsockname()[1]}/")
-            record = ended(broker.client(), send_postback.delay("acme", EVENT).id)
-    assert [attempt.outcome for attempt in record.attempts] == ["answer_timeout"]
-    assert 450 <= record.attempts[0].elapsed_ms < 3000

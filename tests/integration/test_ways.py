@@ -19,6 +19,7 @@ from celery import Celery, chain, chord, chunks, group, signature, xmap, xstarma
 from celery.app.trace import build_tracer
 from celery.beat import Scheduler
 from celery.canvas import StampingVisitor, maybe_signature
+from events import EVENT
 from helpers import check_places, ended, eventually, running, set_account
 
 from postbacks import InvalidEvent, SmsReceived, keys, send_postback, send_postbacks
@@ -27,7 +28,6 @@ from postbacks.errors import UnsupportedOption
 from postbacks.ledger.ledger import Ledger
 from postbacks.queue.intake import MAX_RAW_BYTES
 
-EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 BAD = EVENT | {"MOBILE": "+1"}
 TYPED = SmsReceived(from_="15552312102", to="86717", text="STOP", received=datetime(2013, 11, 5, tzinfo=UTC))
 NAME = "postbacks.send_postback"

@@ -5,14 +5,12 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
+from events import MO
 from helpers import claim, set_account
 
 from postbacks import keys, send_postbacks
 from postbacks.accounts import Account
 from postbacks.queue.tick import IDLE_MS, Tick
-
-MO = {"ORIGIN": "SMS_MO", "CODE": "N211", "FROM": "15552312102", "TO": "86717", "TEXT": "STOP",
-      "RECEIVED": "2013-11-05T05:41:08-05:00"}  # fmt: skip
 
 
 @pytest.mark.parametrize("way", ["postponed", "left with its process"])

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from celery.app.defaults import NAMESPACES, flatten
+from events import EVENT
 from helpers import BASE_ENV, ended, eventually, running, set_account
 
 from postbacks import send_postback, send_postbacks
@@ -20,7 +21,6 @@ from postbacks.devtools.local import CeleryProcess, EmbeddedBroker
 from postbacks.devtools.receiver import Answer, Receiver, dead_port
 from postbacks.ledger.ledger import Ledger
 
-EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 QUIET = ("--without-mingle", "--without-gossip", "--loglevel=INFO")
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 import time
 
+from events import EVENT
 from helpers import check_places, eventually, running, set_account
-from worlds import EVENT
 
 from postbacks import keys, send_postbacks
 from postbacks.devtools.receiver import Answer, Receiver, _Connection

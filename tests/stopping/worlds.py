@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import redis
+from events import EVENT
 from helpers import BASE_ENV, environment, set_account
 from kombu import Connection
 
@@ -22,7 +23,6 @@ from postbacks.queue.scripts import Scripts
 from postbacks.queue.tick import Tick
 from postbacks.tasks import deliver, dispatch, send_postbacks
 
-EVENT = {"ORIGIN": "SUB", "CODE": "N302", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 #: Celery's soft shutdown, as its documentation advises: with it on when idle as well.
 SOFT = "worker_soft_shutdown_timeout = 15\nworker_enable_soft_shutdown_on_idle = True\n"
 GOOD = 5  # accounts whose receiver answers 200, each with ten postbacks

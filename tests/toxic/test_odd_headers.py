@@ -13,6 +13,7 @@ from encodings.aliases import aliases
 from pathlib import Path
 
 import pytest
+from events import EVENT
 from helpers import set_account
 from toxic.test_kept_connections import NO, OK, Listener
 
@@ -321,8 +322,6 @@ def test_an_excerpt_takes_no_more_of_the_ledger_than_twice_its_bytes():
 
 
 # -- the whole way ---------------------------------------------------------------------------------
-
-EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 
 
 @pytest.mark.parametrize(

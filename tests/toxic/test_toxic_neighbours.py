@@ -5,15 +5,12 @@ from __future__ import annotations
 import threading
 import time
 
+from events import MT
 from helpers import ended, eventually, running, set_account
 from toxic.receiver import AT_ONCE, PATHS
 
 from postbacks import send_postback, send_postbacks
 from postbacks.devtools.receiver import Receiver
-
-MT = {"ORIGIN": "SMS_MT", "CODE": "N201", "STATUS": "Message Sent", "TO": "15552312102", "TRACKINGID": "1",
-      "SPID": "0007", "TIMESTAMP": "2013-11-05T05:41:08-05:00"}  # fmt: skip
-
 
 #: What takes the most of a worker.
 GREEDY = (

@@ -9,12 +9,12 @@ from urllib.parse import quote
 
 import pytest
 import redis
-from events import cells
 from helpers import environment
 from hypothesis import given
 from hypothesis import strategies as st
 from kombu import Connection
 from kombu.transport.redis import Channel
+from pages import cells
 
 from postbacks.broker import client, sentinel
 from postbacks.broker import url as broker_url

@@ -8,8 +8,11 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+from events import example, examples, minimal_examples
 from hypothesis import given
 from hypothesis import strategies as st
+from pages import CATALOGUE, catalogue_rows, cells
+from strategies import PROPERTY, any_mapping, any_text
 
 from postbacks.catalogue import (
     EVENTS,
@@ -26,17 +29,6 @@ from postbacks.catalogue import (
 )
 from postbacks.catalogue.problems import MAX_QUOTED, quoted
 from postbacks.errors import InvalidEvent
-from tests.events import (
-    CATALOGUE,
-    PROPERTY,
-    any_mapping,
-    any_text,
-    catalogue_rows,
-    cells,
-    example,
-    examples,
-    minimal_examples,
-)
 
 ROWS = catalogue_rows()
 WHEN = datetime(2013, 11, 5, 5, 41, 8, tzinfo=timezone(timedelta(hours=-5)))

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from events import cells
+from pages import cells
 from promql import TARGET_LABELS, grouping_labels, selectors
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from events import cells
+from pages import cells
 
 import postbacks
 from postbacks.catalogue import InvalidEvent, parse_event

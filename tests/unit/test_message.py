@@ -10,11 +10,13 @@ import zlib
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from events import PROPERTY
+from events import EVENT
 from hypothesis import given
 from hypothesis import strategies as st
 from kombu import compression
 from kombu.utils import json as kombu_json
+from messages import EMBED, body_of, message
+from strategies import PROPERTY
 
 from postbacks.queue.message import (
     MAX_BODY_BYTES,
@@ -27,30 +29,9 @@ from postbacks.queue.message import (
     is_id,
 )
 
-EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
-EMBED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 #: Longer than Python's limit on the digits of an int, and deeper than its limit on recursion.
 LONG_INT = b"9" * 5000
 DEEP = b"[" * 100_000
-
-
-def body_of(args=("acme", EVENT), kwargs=None, embed=None) -> bytes:
-    """The body as Celery's protocol 2 has it."""
-    return json.dumps([args, kwargs or {}, EMBED if embed is None else embed]).encode()
-
-
-def message(
-    body: bytes | None = None, *, properties=None, content_type="application/json", **headers
-) -> bytes:
-    """A message as kombu puts it into a Redis list."""
-    envelope = {
-        "body": base64.b64encode(body_of() if body is None else body).decode(),
-        "content-encoding": "utf-8",
-        "content-type": content_type,
-        "headers": {"task": "postbacks.send_postback", "id": "id-1", "eta": None, "expires": None} | headers,
-        "properties": {"body_encoding": "base64", "delivery_tag": "1"} if properties is None else properties,
-    }
-    return json.dumps(envelope).encode()
 
 
 def message_1(body: bytes | None = None, *, without=(), headers=None, **changes) -> bytes:

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pycurl
 import pytest
+from transfers import judged
 
 import postbacks
-from postbacks.transport import outcomes
-from postbacks.transport.classify import CURL_CODES, classify
-from postbacks.transport.outcomes import OUTCOMES, Outcome, classify_status
-from postbacks.transport.profile import Profile
-from postbacks.transport.transfer import MAX_HEADER_BYTES, Transfer
+from postbacks.transport.classify import CURL_CODES
+from postbacks.transport.outcomes import OUTCOMES
+from postbacks.transport.transfer import MAX_HEADER_BYTES
 
 #: The fixed vocabulary. Customers and programs rely on these words: a new one may be added, none renamed.
 VOCABULARY = {
@@ -27,26 +26,6 @@ EXPECTED_CURL_CODES = {
     18: "broken_answer", 28: "connect_timeout", 35: "tls", 52: "broken_answer", 55: "broken_answer",
     56: "broken_answer", 60: "tls", 61: "broken_answer", 90: "tls", 100: "too_large",
 }  # fmt: skip
-
-
-def transfer(**seen) -> Transfer:
-    """A transfer of which this has been seen."""
-    return Transfer("http://a.example/", b"<POSTBACK/>", [], Profile(10, 10), **seen)
-
-
-def judged(code: int = 0, message: str = "", **seen) -> Outcome:
-    """The verdict on a transfer that has ended."""
-    return classify(transfer(**seen), code, message)
-
-
-@pytest.mark.parametrize("status", range(100, 600))
-def test_only_200_is_success(status):
-    """201, 204, every redirect, every error: failures."""
-    assert (classify_status(status) == "delivered") is (status == 200)
-    outcome = judged(status=status, header_s=1.0, connected_s=1.0)
-    assert outcome.delivered is (status == 200)
-    assert outcome.name == ("delivered" if status == 200 else "status")
-    assert outcome.status == status
 
 
 def test_the_vocabulary_is_fixed():
@@ -97,31 +76,7 @@ def test_every_code_that_libcurl_has_is_a_failure_with_a_word_and_a_phrase(code)
     assert outcome.detail
 
 
-def test_a_time_out_is_told_apart_by_whether_the_connection_was_made():
-    """28 is libcurl's one code for both."""
-    assert judged(pycurl.E_OPERATION_TIMEDOUT).name == "connect_timeout"
-    assert judged(pycurl.E_OPERATION_TIMEDOUT, connected_s=1.0).name == "answer_timeout"
-
-
 def test_a_blocked_address_and_a_header_that_is_too_large_are_named():
     """Both reach us as other codes of libcurl's."""
     assert judged(pycurl.E_COULDNT_CONNECT, blocked="10.0.0.1: private").name == "blocked"
     assert judged(pycurl.E_WRITE_ERROR, header_bytes=MAX_HEADER_BYTES + 1).name == "too_large"
-
-
-def test_once_the_header_has_come_whole_its_status_decides_whatever_the_body_did():
-    """A body that breaks off, is too long or too late changes nothing."""
-    for code in (0, pycurl.E_PARTIAL_FILE, pycurl.E_OPERATION_TIMEDOUT, pycurl.E_WRITE_ERROR):
-        assert judged(code, status=200, header_s=1.0, connected_s=1.0).delivered
-        assert judged(code, status=503, header_s=1.0, connected_s=1.0).name == "status"
-
-
-def test_a_status_alone_is_no_answer():
-    """The status line came, the header did not end: no success, even with 200."""
-    assert not judged(pycurl.E_RECV_ERROR, status=200, connected_s=1.0).delivered
-
-
-def test_200_stands_in_one_place():
-    """Whoever asks where "only 200" is finds of_status."""
-    source = Path(outcomes.__file__).read_text()
-    assert len(re.findall(r"== 200\b", source)) == 1

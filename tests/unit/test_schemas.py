@@ -6,14 +6,15 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from events import example, examples, minimal_examples
 from hypothesis import given
 from lxml import etree
+from strategies import PROPERTY, any_event
 
 from postbacks.catalogue import EVENTS, Event, MmsReceived, SmsReceived, Unsubscribed, parse_event
 from postbacks.catalogue.schemas import relax_ng, xsd
 from postbacks.catalogue.xml import render
 from postbacks.errors import InvalidEvent
-from tests.events import PROPERTY, any_event, example, examples, minimal_examples
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-from events import cells
 from helpers import environment
+from pages import cells
 
 from postbacks.errors import BadSetting
 from postbacks.settings import Settings, load, service_links, unknown_names

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 import pytest
-from events import PROPERTY
 from hypothesis import given
 from hypothesis import strategies as st
+from strategies import PROPERTY
 
 from postbacks.errors import InvalidUrl
 from postbacks.transport.transfer import prepare

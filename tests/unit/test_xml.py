@@ -6,15 +6,16 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from events import example, examples, minimal_examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lxml import etree
+from strategies import PROPERTY, any_text, form, mappings
 
 from postbacks.catalogue import EVENTS, Event, MmsReceived, SmsReceived, parse_event
 from postbacks.catalogue.values import FreeText
 from postbacks.catalogue.xml import read, render
 from postbacks.errors import InvalidEvent
-from tests.events import PROPERTY, any_text, example, examples, form, mappings, minimal_examples
 
 if TYPE_CHECKING:
     from postbacks.catalogue import Tag

@@ -28,6 +28,7 @@ from postbacks.queue.tick import Tick
 from postbacks.receiver import Answer, Receiver
 from postbacks.tasks import cancel, decide
 
+#: Not that of events.py, which imports a package that 0.1.0 has elsewhere.
 EVENT = {"ORIGIN": "SUB", "CODE": "N302", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from click.testing import CliRunner
 from cryptography.fernet import Fernet
+from events import EVENT
 from helpers import BASE_ENV, check_places, environment, eventually, set_account
 from identities import authority
 
@@ -30,7 +31,6 @@ from postbacks.tasks import resend
 from postbacks.version import SILENT, VERSION
 
 HERE = Path(__file__).parent
-EVENT = {"ORIGIN": "SUB", "CODE": "N302", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 OLD = {"PYTHONPATH": str(HERE / f"postbacks-{SILENT}.zip")}
 #: How a program of the version before begins that ticks and delivers by itself.
 OLD_PARTS = """

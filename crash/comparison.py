@@ -1,4 +1,4 @@
-"""The comparison of the three lists: ids accepted, ids received, ids in the ledger. No I/O in here."""
+"""Comparison of the three lists: ids accepted, ids received, ids in the ledger. No I/O in here."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Final, NamedTuple
 
 from postbacks.ledger.states import DEAD, DELIVERED, FINAL_STATES, SKIPPED
 
-#: What the receiver's file says of a POST that it took.
+#: Word of the receiver's file for a POST that it took.
 OK, CUT_OFF = "200", "cut"
-#: What a host may say of a POST that should not have come, or not so; no spaces.
+#: Problems of a POST that should not have come, or not so; no spaces.
 WRONG_HOST, WRONG_KEY = "to-another-host", "with-another-hosts-key"
 UNSIGNED, WRONG_SIGNATURE = "unsigned", "signed-with-another-secret"
 #: Seconds before a broker's death in which ``everysec`` may lose what was accepted: Redis calls fsync once
@@ -20,18 +20,18 @@ UNSIGNED, WRONG_SIGNATURE = "unsigned", "signed-with-another-secret"
 UNSYNCED_S: Final = 2.0
 #: Seconds between a POST and a broker's death within which the POST's claim or note may have been unwritten.
 FORGOTTEN_S: Final = 5.0
-#: Ids that are shown of each fault.
+#: Ids that are shown of each violation.
 SHOWN: Final = 20
 
 
 class Post(NamedTuple):
-    """A POST as the receiver wrote it down.
+    """POST as the receiver wrote it down.
 
     Attributes:
         status: a number, or ``cut``.
         account: whose it is.
         generation: of the account, that it was made with (``customers.py``); -1 where that cannot be told.
-        fault: what is wrong with it.
+        problem: what is wrong with it.
     """
 
     id: str
@@ -40,11 +40,11 @@ class Post(NamedTuple):
     status: str
     account: str = ""
     generation: int = -1
-    fault: str = ""
+    problem: str = ""
 
 
 class Entry(NamedTuple):
-    """A record.
+    """Record of the ledger, as far as it is compared.
 
     Attributes:
         outcomes: of each attempt, by its number.
@@ -64,7 +64,7 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class Held:
-    """What the broker holds after draining.
+    """Content of the broker after draining.
 
     Attributes:
         entries: the ledger's records by id.
@@ -78,8 +78,8 @@ class Held:
 
 
 @dataclass(frozen=True)
-class Ledger:
-    """What came of the accepted.
+class Comparison:
+    """Outcome of a run: what came of the accepted postbacks.
 
     ``lost`` are accepted, never answered 200, not dead or skipped and not on their way; ``unsynced`` those of them
     that were accepted within ``UNSYNCED_S`` before the broker was killed with ``everysec``. ``unexplained`` ended
@@ -104,13 +104,13 @@ class Ledger:
     leaks: Mapping[str, int]
     astray: Mapping[str, list[str]] = field(default_factory=dict)
 
-    def faults(self, *, may_lose: bool) -> list[str]:
-        """What breaks the promise, one sentence each; ``may_lose``: the broker had not written everything."""
+    def violations(self, *, may_lose: bool) -> list[str]:
+        """Say in sentences what breaks the promise; ``may_lose``: the broker had not written everything."""
         broken = [
             (self.lost, "lost"),
             (self.stuck, "stuck: neither delivered nor dead"),
             (self.unexplained, "ended without a delivery, and nothing that was done explains it"),
-            *((ids, f"POSTs {fault}") for fault, ids in self.astray.items()),
+            *((ids, f"POSTs {problem}") for problem, ids in self.astray.items()),
             (self.poison, "set aside as poison, though every kill came from outside"),
             (self.misplaced, "in no place or in two"),
             (self.twice.get(NO_REASON, []), "sent twice without a word in the ledger"),
@@ -120,10 +120,10 @@ class Ledger:
                 (self.unsynced, "lost"),
                 (self.unknown_to_ledger, "delivered and unknown to the ledger"),
             ]
-        said = [f"{len(ids)} {words}: {', '.join(list(ids)[:SHOWN])}" for ids, words in broken if ids]
+        sentences = [f"{len(ids)} {words}: {', '.join(list(ids)[:SHOWN])}" for ids, words in broken if ids]
         if self.leaks:
-            said.append(f"counters do not add up: {json.dumps(dict(self.leaks))}")
-        return said
+            sentences.append(f"counters do not add up: {json.dumps(dict(self.leaks))}")
+        return sentences
 
 
 # Why a postback was sent again though the receiver had taken it. Never within an attempt.
@@ -145,7 +145,7 @@ def compare(
     unsynced_deaths: Sequence[float] = (),
     explains: Callable[[Entry], bool] = _is_dead,
     astray: Mapping[str, list[str]] | None = None,
-) -> Ledger:
+) -> Comparison:
     """Compare the three lists.
 
     Args:
@@ -159,33 +159,35 @@ def compare(
     of_id: defaultdict[str, list[Post]] = defaultdict(list)
     for post in posts:
         of_id[post.id].append(post)
-    arrived = {one for one, its in of_id.items() if any(post.status == OK for post in its)}
+    arrived = {
+        postback_id for postback_id, received in of_id.items() if any(post.status == OK for post in received)
+    }
 
     on_the_way, gone = [], []
     ended: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     unexplained: list[str] = []
-    for one in accepted:
-        entry = held.entries.get(one)
-        # One without a record is on its way while it stands in the queue or the intake.
-        if one in held.places if entry is None else entry.state not in FINAL_STATES:
-            on_the_way.append(one)
-        elif one in arrived:
+    for postback_id in accepted:
+        entry = held.entries.get(postback_id)
+        # Without a record it is on its way while it stands in the queue or the intake.
+        if postback_id in held.places if entry is None else entry.state not in FINAL_STATES:
+            on_the_way.append(postback_id)
+        elif postback_id in arrived:
             continue
         elif entry is not None and entry.state in {DEAD, SKIPPED}:
             ended[entry.state] += 1
             reasons[entry.reason] += 1
             if not explains(entry):
-                unexplained.append(one)
+                unexplained.append(postback_id)
         else:
-            gone.append(one)
+            gone.append(postback_id)
     unsynced = [
-        one
-        for one in gone
-        if one not in held.entries
-        and any(death_s - UNSYNCED_S <= accepted[one] <= death_s + 0.1 for death_s in unsynced_deaths)
+        postback_id
+        for postback_id in gone
+        if postback_id not in held.entries
+        and any(death_s - UNSYNCED_S <= accepted[postback_id] <= death_s + 0.1 for death_s in unsynced_deaths)
     ]
-    return Ledger(
+    return Comparison(
         accepted=len(accepted),
         delivered=len(arrived & accepted.keys()),
         dead=ended[DEAD],
@@ -196,8 +198,10 @@ def compare(
         lost=sorted(set(gone) - set(unsynced)),
         unsynced=unsynced,
         stuck=on_the_way,
-        poison=[one for one, entry in held.entries.items() if entry.reason.startswith("poison")],
-        unknown_to_ledger=[one for one in arrived if one in accepted and one not in held.entries],
+        poison=[
+            postback_id for postback_id, entry in held.entries.items() if entry.reason.startswith("poison")
+        ],
+        unknown_to_ledger=sorted((arrived & accepted.keys()) - held.entries.keys()),
         twice=_sent_twice(of_id, held, unsynced_deaths),
         misplaced=_misplaced(held),
         arrived_unaccepted=len((of_id.keys() | held.entries.keys()) - accepted.keys()),
@@ -206,19 +210,19 @@ def compare(
 
 
 def _sent_twice(of_id: Mapping[str, list[Post]], held: Held, deaths: Sequence[float]) -> dict[str, list[str]]:
-    """Ids of which a POST came after one that the receiver had taken, by the reason that the ledger gives."""
+    """Return ids of which a POST came after one that the receiver had taken, by the reason that the ledger gives."""
     reasons: defaultdict[str, list[str]] = defaultdict(list)
-    for one, posts in of_id.items():
-        entry = held.entries.get(one)
+    for postback_id, posts in of_id.items():
+        entry = held.entries.get(postback_id)
         taken = [post for post in posts[:-1] if post.status in {OK, CUT_OFF}]
         if taken:
             for reason in {_reason(post, posts, entry, deaths) for post in taken}:
-                reasons[reason].append(one)
+                reasons[reason].append(postback_id)
     return dict(reasons)
 
 
 def _reason(post: Post, posts: Sequence[Post], entry: Entry | None, deaths: Sequence[float]) -> str:
-    """Why there was another POST after this one, which the receiver had taken."""
+    """Say why another POST came after this one, which the receiver had taken."""
     after = posts[posts.index(post) + 1 :]
     if entry is not None and all(
         other.attempt < post.attempt and entry.outcomes.get(other.attempt) == "unknown" for other in after
@@ -234,11 +238,11 @@ def _reason(post: Post, posts: Sequence[Post], entry: Entry | None, deaths: Sequ
 
 
 def _misplaced(held: Held) -> dict[str, list[str]]:
-    """Ids in no place, in two, or not where their record says; with the places."""
+    """Return ids in no place, in two, or not where their record says; with the places."""
     wrong = {}
-    for one in held.places.keys() | held.entries.keys():
-        places = list(held.places.get(one, ()))
-        entry = held.entries.get(one)
+    for postback_id in held.places.keys() | held.entries.keys():
+        places = list(held.places.get(postback_id, ()))
+        entry = held.entries.get(postback_id)
         if entry is None:
             # The same message may stand in the queue twice: it is one postback when it is accepted.
             right = bool(places) and set(places) <= {"queue", "intake"}
@@ -246,7 +250,7 @@ def _misplaced(held: Held) -> dict[str, list[str]]:
             inside = [place for place in places if place not in {"queue", "intake"}]
             right = inside == [_place_of(entry.state)]
         if not right:
-            wrong[one] = [entry.state if entry else "no record", *places]
+            wrong[postback_id] = [entry.state if entry else "no record", *places]
     return wrong
 
 

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
-from celery.exceptions import TaskRevokedError
-from helpers import environment, set_account
+from events import EVENT, MO
+from helpers import POOLS, environment, running, set_account
 
-from postbacks import PostbackDead, PostbackFailed, resend, send_postback
+from postbacks import PostbackDead, resend, send_postback
+from postbacks.catalogue import parse_event
+from postbacks.catalogue.xml import render
 from postbacks.devtools.receiver import Answer, Receiver
-
-EVENT = {"ORIGIN": "SMS_MO", "CODE": "N211", "FROM": "15552312102", "TO": "86717", "TEXT": "STOP",
-         "RECEIVED": "2013-11-05T05:41:08-05:00"}  # fmt: skip
+from postbacks.ledger.ledger import Ledger
 
 
 def test_by_default_a_postback_is_resent_every_300_seconds_and_at_most_5_times(rig):
     """The scripts' clock is moved; nothing else is."""
     with Receiver(lambda _: Answer(503)) as receiver:
         set_account("acme", url=receiver.url())
-        result = send_postback.delay("acme", EVENT)
+        result = send_postback.delay("acme", MO)
         assert rig.tick().taken_in == 1
         for number in range(1, 6):
             assert rig.deliver() == 1
@@ -44,7 +46,7 @@ def test_a_resend_leaves_when_it_is_due_and_waits_for_no_tick(rig):
     """A claim releases it; a tick wakes a loop for what is due before the next tick, and for nothing else."""
     with Receiver(lambda _: Answer(503)) as receiver:
         set_account("acme", url=receiver.url())
-        send_postback.delay("acme", EVENT)
+        send_postback.delay("acme", MO)
         rig.tick()
         assert rig.deliver() == 1
         rig.advance(290)
@@ -67,7 +69,7 @@ def test_the_cap_and_the_countdown_are_settings(broker, resends, countdown_s):
     with environment(**values), Receiver(lambda _: Answer(500)) as receiver:
         rig = Rig(broker)
         set_account("acme", url=receiver.url())
-        result = send_postback.delay("acme", EVENT)
+        result = send_postback.delay("acme", MO)
         rig.tick()
         sent = 0
         while sent <= resends:
@@ -82,79 +84,13 @@ def test_the_cap_and_the_countdown_are_settings(broker, resends, countdown_s):
         rig.close()
 
 
-def test_the_result_tells_every_state(rig):
-    """PENDING, RETRY with its facts, SUCCESS; FAILURE when dead or skipped; REVOKED when cancelled."""
-    answers = {"/ok": 200, "/bad": 500}
-    with Receiver(lambda post: Answer(answers[post.path])) as receiver:
-        set_account("ok", url=receiver.url("/ok"))
-        set_account("bad", url=receiver.url("/bad"))
-        good, bad, nobody = (send_postback.delay(name, EVENT) for name in ("ok", "bad", "nobody"))
-        assert {good.state, bad.state, nobody.state} == {"PENDING"}
-        rig.tick()
-        assert (good.state, bad.state, nobody.state) == ("PENDING", "PENDING", "FAILURE")
-        with pytest.raises(PostbackDead, match="unknown_account"):
-            nobody.get(timeout=1)
-        rig.deliver()
-        assert good.state == "SUCCESS"
-        assert good.get(timeout=1) == good.info
-        assert good.info["status"] == 200
-        assert bad.state == "RETRY"
-        failed = bad.info
-        assert isinstance(failed, PostbackFailed)
-        assert (failed.outcome, failed.status, failed.attempts) == ("status", 500, 1)
-        assert failed.next_at == rig.record(bad.id).to_public_dict()["next_at"]
-        for _ in range(5):
-            rig.advance(301)
-            rig.tick()
-            rig.deliver()
-        assert bad.state == "FAILURE"
-        with pytest.raises(PostbackDead, match="after 6 attempts"):
-            bad.get(timeout=1)
-
-
-def test_revoke_cancels_what_waits_what_is_parked_and_what_is_still_in_celerys_queue(rig):
-    """None of them is ever sent again, and each says REVOKED."""
-    with Receiver(lambda _: Answer(500)) as receiver:
-        set_account("acme", url=receiver.url())
-        parked = send_postback.delay("acme", EVENT)
-        rig.tick()
-        rig.deliver()
-        waiting = send_postback.delay("acme", EVENT)
-        rig.tick()
-        queued = send_postback.delay("acme", EVENT)
-        for result in (parked, waiting, queued):
-            result.revoke()
-            assert result.state == "REVOKED"
-        rig.tick()
-        rig.advance(301)
-        rig.tick()
-        assert rig.deliver() == 0
-        assert len(receiver.received) == 1
-        with pytest.raises(TaskRevokedError):
-            waiting.get(timeout=1)
-
-
-def test_the_same_id_sent_again_is_one_postback(rig):
-    """task_id is the idempotency key, also long after it was delivered."""
-    with Receiver() as receiver:
-        set_account("acme", url=receiver.url())
-        for _ in range(3):
-            send_postback.apply_async(("acme", EVENT), task_id="order-17")
-        rig.tick()
-        rig.deliver()
-        send_postback.apply_async(("acme", EVENT), task_id="order-17")
-        rig.tick()
-        rig.deliver()
-        assert [post.postback_id for post in receiver.received] == ["order-17"]
-
-
 def test_a_dead_postback_can_be_sent_again_with_the_same_bytes_and_a_higher_number(rig):
     """Replay: all resends before it again, its attempts kept."""
     with environment(POSTBACKS_MAX_RESENDS="0"):
         answers = [Answer(500), Answer(200)]
         with Receiver(lambda _: answers.pop(0)) as receiver:
             set_account("acme", url=receiver.url())
-            result = send_postback.delay("acme", EVENT)
+            result = send_postback.delay("acme", MO)
             rig.tick()
             rig.deliver()
             assert rig.record(result.id).state == "dead"
@@ -167,3 +103,26 @@ def test_a_dead_postback_can_be_sent_again_with_the_same_bytes_and_a_higher_numb
             first, second = receiver.received
     assert (first.attempt, second.attempt, second.path) == (1, 2, "/other")
     assert first.body == second.body
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_an_endpoint_that_always_answers_500_gets_six_posts_spaced_by_the_countdown_and_then_none(
+    broker, tmp_path, pool
+):
+    """1 first send and 5 resends; then the postback is dead and its result says FAILURE."""
+    env = {"POSTBACKS_RETRY_COUNTDOWN_S": "1"}
+    with Receiver(lambda _: Answer(500, b"sorry")) as receiver, running(broker, tmp_path, pool=pool, env=env):
+        set_account("acme", url=receiver.url())
+        result = send_postback.delay("acme", EVENT)
+        with pytest.raises(PostbackDead) as dead:
+            result.get(timeout=40)
+        posts = receiver.received
+        assert [post.attempt for post in posts] == [1, 2, 3, 4, 5, 6]
+        assert {post.body for post in posts} == {render(parse_event(EVENT))}
+        gaps_s = [later.at - earlier.at for earlier, later in pairwise(posts)]
+        assert min(gaps_s) >= 0.95, gaps_s
+    assert result.state == "FAILURE"
+    assert (dead.value.outcome, dead.value.status, dead.value.attempts) == ("status", 500, 6)
+    record = Ledger(broker.client()).get(result.id)
+    assert record.state == "dead"
+    assert [attempt.excerpt for attempt in record.attempts] == ["sorry"] * 6

@@ -1,0 +1,254 @@
+"""Model of the queue: the postbacks as they must be, and what must hold of the broker after each move.
+
+The model is a few dictionaries; the invariants are the doctor's own.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+
+from hypothesis.stateful import RuleBasedStateMachine, invariant
+
+from postbacks import keys
+from postbacks.devtools.local import EmbeddedBroker
+from postbacks.doctor import audit, scripts
+from postbacks.ledger.ledger import Ledger
+from postbacks.ledger.record import OVERHEAD_BYTES
+from postbacks.queue.scripts import Scripts
+
+LEASE_MS = 30_000
+INTAKE_MS = 10_000
+COUNTDOWN_MS = 300_000
+PAUSE_MS = 300_000
+BACKLOG_MAX = 6
+RETAIN_MS = 86_400_000
+KEEP_MS = 3_600_000
+STILL_MS = 30_000
+#: What each record takes that was accepted here, before its attempts.
+RECORD_BYTES = OVERHEAD_BYTES + len("<xml/>") + len("http://x/")
+#: Bytes of an account's dead beyond which the document of what has no room is not kept: three records.
+DOCUMENTS_BYTES = 3400
+#: Bytes that an account's dead may take when its oldest go.
+DEAD_BYTES = 4600
+
+ACCOUNTS = ("a", "b")
+GROUPS = ("general", "mo", "mt")
+TOKENS = ("one", "two", "three")
+EXAMINERS = ("examiner", "another")
+MINUTE_MS = 60_000
+
+
+@dataclass
+class Postback:
+    """What the model knows of one: where it must be and how often its POST began."""
+
+    id: str
+    account: str
+    group: str
+    due_ms: int | None
+    event: str = "a"
+    # queue, intake, waiting, quarantine, claimed, held, parked, delivered, cancelled, skipped, dead, dropped;
+    # left: cancelled, and still in its lane
+    place: str = "queue"
+    token: str = ""
+    suspicion: str = ""  # few, alone
+    alone: bool = False  # in flight, and nothing else in its examiner
+    alone_deaths: int = 0
+    alone_lapses: int = 0
+    poison: bool = False  # dead for these
+    stub: bool = False  # dead, its document not kept
+    attempts: int = 0
+    failures: int = 0
+    cancel: bool = False
+    noted: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def lane(self) -> str:
+        return f"{self.account}/{self.group}"
+
+    @property
+    def digest(self) -> bytes:
+        return f"{self.account} {self.event}".encode()
+
+    @property
+    def open(self) -> bool:
+        return self.place in {"waiting", "quarantine", "claimed", "held", "parked", "left"}
+
+
+@dataclass
+class Start:
+    """What is known of the endpoint since it failed to connect."""
+
+    since: int
+    last: int
+    limit: int
+    up: bool
+
+
+class Model(RuleBasedStateMachine):
+    """State of the model, and the invariants that compare it with the broker."""
+
+    broker: EmbeddedBroker
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.client = self.broker.client()
+        self.client.flushdb()
+        self.scripts = Scripts(self.client)
+        self.messages: list[Postback] = []  # what was published, oldest first; an id may be in it twice
+        self.intake: list[Postback] = []
+        self.known: dict[str, Postback] = {}  # taken in
+        self.remembered: dict[str, set[str]] = {}  # revoked before they came: whose, empty for anybody's
+        self.first_ids: dict[str, str] = {}  # of what came under an id that was taken
+        self.taken = 0
+        #: Account: whether its origin is switched off, or it is gone and since when.
+        self.off: set[str] = set()
+        self.gone: dict[str, int] = {}
+        self.retires: dict[str, int] = {}  # account: when what waits for it ends
+        self.leases: dict[str, int] = {}  # offset at which a loop's lease ends
+        self.intake_lease: tuple[str, int] = ("", 0)
+        self.intake_deaths = self.intake_alone_deaths = 0
+        self.intake_alone = False
+        self.seen_to_die: set[str] = set()
+        self.notes: list[tuple[str, str, str, int]] = []  # token, id, lane, number of every POST begun
+        self.count = 0
+        self.endpoint_max = 0
+        self.start: Start | None = None
+        self.counted = 0  # open at the endpoint, of those that were counted
+        #: Account: whether it has a POST a minute, and how many it may have open.
+        self.pacing: dict[str, tuple[bool, int]] = {}
+        self.next_ms: dict[str, int] = {}  # account: from when its next POST counts
+
+    @property
+    def now(self) -> int:
+        return self.scripts.clock_offset_ms
+
+    def of(self, *places: str) -> list[Postback]:
+        return [postback for postback in self.known.values() if postback.place in places]
+
+    def dead_bytes(self) -> Counter[str]:
+        """What the records of each account's dead take, by the records themselves."""
+        taken: Counter[str] = Counter()
+        for postback in self.of("dead"):
+            taken[postback.account] += int(self.client.hget(keys.record(postback.id), "bytes"))
+        return taken
+
+    def epoch_ms(self, offset_ms: int) -> int:
+        """An offset of the model's clock on the broker's."""
+        seconds, microseconds = self.client.time()
+        return seconds * 1000 + microseconds // 1000 + offset_ms
+
+    def is_claimed(self, postback_id: str) -> bool:
+        return any(self.client.hexists(keys.claims(token), postback_id) for token in (*TOKENS, *EXAMINERS))
+
+    def due(self) -> list[Postback]:
+        """Parked ones whose countdown has ended."""
+        return [postback for postback in self.of("parked") if postback.due_ms <= self.now]
+
+    def known_start(self) -> Start | None:
+        """What is known of the endpoint now; its limit is 0 while it may have any number open."""
+        if self.start is None:
+            return None
+        since, last = min(self.now, self.start.since), min(self.now, self.start.last)
+        begins = not self.start.limit and self.now - since >= 10_000
+        return replace(self.start, since=since, last=last, limit=1 if begins else self.start.limit)
+
+    def come_up(self) -> None:
+        """What was cancelled deep in a lane ends when it comes up there."""
+        for postback in self.of("left"):
+            if not self.client.hexists(keys.record(postback.id), "in_lane"):
+                postback.place = "cancelled"
+
+    @invariant()
+    def everything_holds(self) -> None:
+        """After each step."""
+        self.come_up()
+        self.all_in_their_places()
+        self.attempts_are_counted_right()
+        self.counts_are_right()
+        self.ids_are_told_apart()
+        self.lanes_that_may_be_claimed_from_are_in_turn()
+
+    def all_in_their_places(self) -> None:
+        """The doctor finds nothing, and the model agrees about every postback."""
+        found = audit.recheck(self.scripts, audit.survey(self.scripts, 60))
+        faults = {name: dict(faults) for name, faults in found.faults.items() if faults}
+        faults.pop(audit.LANES_EMPTY, None)  # revoked: the next claim drops the lane
+        assert faults == {}
+        names = {"claimed": "sending", "held": "sending", "quarantine": "waiting", "left": "cancelled"}
+        expected = {
+            postback.id: names.get(postback.place, postback.place) for postback in self.known.values()
+        }
+        places = {place.id: place for place in scripts.places(self.scripts, dict.fromkeys(self.known, ()))}
+        assert {postback_id: place.state for postback_id, place in places.items()} == expected
+        lost = [postback_id for postback_id in self.known if not self.client.exists(keys.record(postback_id))]
+        assert not lost
+        for postback in self.known.values():
+            if postback.place == "left":
+                assert places[postback.id].places == (f"lane {postback.lane}",)
+            if postback.place == "quarantine":
+                assert places[postback.id].places == ("quarantine",)
+            if postback.token:
+                assert places[postback.id].places == (f"claims {postback.token}",)
+        assert [raw.decode() for raw in self.client.lrange(keys.INTAKE, 0, -1)] == [
+            postback.id for postback in self.intake
+        ]
+        assert self.client.llen(keys.QUEUE) == len(self.messages)
+
+    def attempts_are_counted_right(self) -> None:
+        """Every POST that began has a number of its own, and what became of it where that is known."""
+        ledger = Ledger(self.client)
+        for postback in self.known.values():
+            attempts, failures = self.client.hmget(keys.record(postback.id), "attempts", "failures")
+            record = ledger.find(postback.id)
+            begun = postback.attempts
+            assert (int(attempts), int(failures)) == (begun, postback.failures), postback
+            assert {attempt.number: attempt.outcome for attempt in record.attempts} == postback.noted
+            missing = set(range(1, begun + 1)) - set(postback.noted)
+            assert missing == ({begun} if postback.place == "claimed" else set()), postback
+
+    def ids_are_told_apart(self) -> None:
+        """What came under an id that is taken names it, and is counted."""
+        ledger = Ledger(self.client)
+        first_ids = {postback_id: ledger.get(postback_id).first_id for postback_id in self.known}
+        assert first_ids == {postback_id: self.first_ids.get(postback_id, "") for postback_id in self.known}
+        assert int(self.client.hget(keys.TOTALS, "id_taken") or 0) == self.taken
+
+    def counts_are_right(self) -> None:
+        """Backlogs and the estimate of memory."""
+        backlog = {name.decode(): int(count) for name, count in self.client.hgetall(keys.BACKLOG).items()}
+        assert backlog == dict(Counter(postback.account for postback in self.known.values() if postback.open))
+        units = {name.decode(): int(count) for name, count in self.client.hgetall(keys.OPEN).items()}
+        assert units == dict(Counter(postback.lane for postback in self.known.values() if postback.open))
+        for account in ACCOUNTS:
+            dead = [postback for postback in self.of("dead") if postback.account == account]
+            stubs = self.client.zrange(keys.STUBS_OF + account, 0, -1)
+            assert {raw.decode() for raw in stubs} == {postback.id for postback in dead if postback.stub}
+            whole = self.client.zrange(keys.DEAD_OF + account, 0, -1)
+            assert {raw.decode() for raw in whole} == {postback.id for postback in dead if not postback.stub}
+        dead_bytes = self.client.zrange(keys.DEAD_BYTES, 0, -1, withscores=True)
+        assert {name.decode(): int(taken) for name, taken in dead_bytes} == dict(self.dead_bytes())
+        counted = sum(
+            int(self.client.hget(keys.record(postback_id), "bytes") or 0) for postback_id in self.known
+        )
+        assert int(self.client.get(keys.LEDGER_BYTES) or 0) == counted
+
+    def lanes_that_may_be_claimed_from_are_in_turn(self) -> None:
+        """No lane is ever stuck, and none has more claims than the most its limit ever was."""
+        lanes = {postback.lane for postback in self.known.values()}
+        for lane in scripts.lanes(self.scripts, sorted(lanes)):
+            assert lane.claimed == lane.counted >= 0
+            assert lane.held == lane.held_counted
+            if lane.waiting and lane.claimable:
+                assert lane.trusted != lane.suspect or lane.aside, lane
+        counts = {name.decode(): int(count) for name, count in self.client.hgetall(keys.ENDPOINTS).items()}
+        assert counts == ({"http://x:80": self.counted} if self.counted else {})
+        if self.endpoint_max:
+            assert self.counted == len(self.of("claimed"))
+        starts = {
+            name.decode(): text.decode().split() for name, text in self.client.hgetall(keys.STARTS).items()
+        }
+        assert {name: (int(fields[2]), fields[3] == "1") for name, fields in starts.items()} == (
+            {"http://x:80": (self.start.limit, self.start.up)} if self.start else {}
+        )
