@@ -113,7 +113,7 @@ def _rows(docs: Path) -> list[dict[str, Any]]:
 
 def _machine() -> dict[str, Any]:
     from benchmarks.machine import described
-    from postbacks.devtools.local import EmbeddedBroker
+    from postbacks.devtools.embedded_broker import EmbeddedBroker
 
     with EmbeddedBroker() as broker:
         return described(broker.client())

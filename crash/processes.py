@@ -7,10 +7,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from postbacks.devtools.local import CeleryProcess, _Process
+from postbacks.devtools.process import Process
+from postbacks.devtools.stack import CeleryProcess
 
 
-class PythonProcess(_Process):
+class PythonProcess(Process):
     """A module of ours, run by this Python; it may be started again after its end."""
 
     def __init__(self, module: str, args: Sequence[str], *, env: Mapping[str, str], log_path: Path) -> None:

@@ -26,7 +26,8 @@ from crash.plan import KILLS, Fault, make_plan
 from crash.processes import PythonProcess, workers_and_beats
 from crash.proxy import Proxy
 from crash.receive import read_posts
-from postbacks.devtools.local import CeleryProcess, EmbeddedBroker
+from postbacks.devtools.embedded_broker import EmbeddedBroker
+from postbacks.devtools.stack import CeleryProcess
 
 Fsync = Literal["always", "everysec"]
 

@@ -29,7 +29,7 @@ from crash.processes import PythonProcess, workers_and_beats
 from crash.receive import read_posts
 from crash.run import QUIET_S, RESTART_S, SETTINGS
 from crash.sentinels import SentinelGroup, Server, until
-from postbacks.devtools.local import CeleryProcess
+from postbacks.devtools.stack import CeleryProcess
 
 #: Seconds that a frozen primary stays frozen: longer than the sentinels' patience and an election.
 FROZEN_S: Final = 5.0

@@ -19,7 +19,8 @@ from typing import Any, Final, Self
 
 import redis
 
-from postbacks.devtools.local import _PORTS, _Process
+from postbacks.devtools.embedded_broker import PORTS
+from postbacks.devtools.process import Process
 from postbacks.devtools.valkey import server_binary
 
 NAME: Final = "postbacks-primary"
@@ -33,7 +34,7 @@ START_S: Final = 20.0
 
 
 def _free_port() -> int:
-    for port in random.sample(_PORTS, 50):
+    for port in random.sample(PORTS, 50):
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
@@ -52,7 +53,7 @@ def until(done: Callable[[], Any], limit_s: float, what: str) -> Any:
         time.sleep(0.02)
 
 
-class Server(_Process):
+class Server(Process):
     """A server or sentinel with a configuration of its own, which it may rewrite."""
 
     def __init__(

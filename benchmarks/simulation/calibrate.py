@@ -13,7 +13,7 @@ from benchmarks.simulation.costs import Costs
 from postbacks import accounts, keys
 from postbacks.delivery.claims import Held
 from postbacks.delivery.loop import CLAIM_BATCH
-from postbacks.devtools.local import EmbeddedBroker
+from postbacks.devtools.embedded_broker import EmbeddedBroker
 from postbacks.ledger.record import OVERHEAD_BYTES, Attempt
 from postbacks.queue.intake import Intake
 from postbacks.queue.scripts import Scripts

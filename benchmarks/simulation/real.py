@@ -32,7 +32,7 @@ from benchmarks.simulation.plan import (
 )
 from benchmarks.systems import Ours
 from postbacks import keys
-from postbacks.devtools.local import EmbeddedBroker
+from postbacks.devtools.embedded_broker import EmbeddedBroker
 
 
 @dataclass(frozen=True, slots=True)

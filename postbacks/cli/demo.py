@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from postbacks.cli.demo_plan import Journey, Kind
-    from postbacks.devtools.local import EmbeddedBroker
+    from postbacks.devtools.embedded_broker import EmbeddedBroker
     from postbacks.devtools.receiver import Received, Receiver
 
 #: Seconds that all postbacks together may take; they take about ten.
@@ -77,8 +77,9 @@ def demo(as_json: bool) -> None:
 
 def _run(logs: Path) -> tuple[list[Journey], list[str]]:
     from postbacks.cli.demo_plan import COUNTDOWN_S, DEAD_PORT, KINDS, journeys
-    from postbacks.devtools.local import EmbeddedBroker, LocalStack
+    from postbacks.devtools.embedded_broker import EmbeddedBroker
     from postbacks.devtools.receiver import dead_port
+    from postbacks.devtools.stack import LocalStack
 
     with ExitStack() as stack:
         note("Starting the broker, a worker, the beat and the receivers …")

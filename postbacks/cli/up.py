@@ -16,7 +16,8 @@ from postbacks.cli.base import Command, json_option, note, print_json, stop_sign
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from postbacks.devtools.local import CeleryProcess, EmbeddedBroker, LocalStack
+    from postbacks.devtools.embedded_broker import EmbeddedBroker
+    from postbacks.devtools.stack import CeleryProcess, LocalStack
     from postbacks.settings import Settings
 
 #: Loopback and the private networks, without link-local: clouds keep their secrets there.
@@ -62,7 +63,8 @@ def up(port: int | None, data: Path, workers: int, dev: bool, as_json: bool) -> 
     password; it writes everything to its append-only file before it answers, so nothing accepted is lost, whatever dies.
     No other user of this machine can read its data or use it.
     """
-    from postbacks.devtools.local import EmbeddedBroker, LocalStack
+    from postbacks.devtools.embedded_broker import EmbeddedBroker
+    from postbacks.devtools.stack import LocalStack
     from postbacks.errors import PostbacksError
     from postbacks.settings import load
 
@@ -161,7 +163,7 @@ def _ended(broker: EmbeddedBroker) -> click.ClickException:
 
 def _warn_of_disk(broker: EmbeddedBroker) -> None:
     """Say so where the disk of the broker's data is about to be full, which would end the broker."""
-    from postbacks.devtools.local import DISK_LOW_BYTES
+    from postbacks.devtools.embedded_broker import DISK_LOW_BYTES
 
     free = broker.free_bytes()
     if free < DISK_LOW_BYTES:

@@ -20,8 +20,8 @@ from postbacks import accounts, keys, send_postback, send_postbacks
 from postbacks.accounts import secrets
 from postbacks.app import app
 from postbacks.client.producer import RedisProducer
-from postbacks.devtools.local import CeleryProcess
 from postbacks.devtools.receiver import Answer, Receiver, fail_first
+from postbacks.devtools.stack import CeleryProcess
 from postbacks.doctor import Doctor
 
 EVENT = {"ORIGIN": "SUB", "CODE": "N302", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}

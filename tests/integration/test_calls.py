@@ -24,8 +24,9 @@ from postbacks import (
     send_postback,
     send_postbacks,
 )
-from postbacks.devtools.local import CeleryProcess, EmbeddedBroker
+from postbacks.devtools.embedded_broker import EmbeddedBroker
 from postbacks.devtools.receiver import Receiver, dead_port
+from postbacks.devtools.stack import CeleryProcess
 from postbacks.errors import UnsupportedOption
 
 EVENT = {"ORIGIN": "SMS_MO", "CODE": "N211", "FROM": "15552312102", "TO": "86717", "TEXT": "STOP",

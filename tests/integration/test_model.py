@@ -23,7 +23,7 @@ from hypothesis.stateful import (
 
 from postbacks import keys
 from postbacks.accounts import Account
-from postbacks.devtools.local import EmbeddedBroker
+from postbacks.devtools.embedded_broker import EmbeddedBroker
 from postbacks.doctor import audit, scripts
 from postbacks.ledger.digest import fresh_id
 from postbacks.ledger.ledger import Ledger

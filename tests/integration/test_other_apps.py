@@ -9,8 +9,8 @@ from pathlib import Path
 
 from helpers import BASE_ENV, ended, running, set_account
 
-from postbacks.devtools.local import CeleryProcess
 from postbacks.devtools.receiver import Receiver
+from postbacks.devtools.stack import CeleryProcess
 
 EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 
