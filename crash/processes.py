@@ -22,12 +22,12 @@ class PythonProcess(Process):
 
     def start(self) -> None:
         """Start it."""
-        self._spawn(self._args, env={**os.environ, **self._env}, cwd=Path(__file__).parents[1])
+        self.spawn(self._args, env={**os.environ, **self._env}, cwd=Path(__file__).parents[1])
 
     @property
     def finished(self) -> bool:
         """Whether it has ended by itself, with nothing wrong."""
-        return self._main is not None and self._main.poll() == 0
+        return self.exit_code == 0
 
 
 def workers_and_beats(

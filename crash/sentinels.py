@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import random
 import shutil
-import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -70,7 +69,7 @@ class Server(Process):
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        self._spawn(self._command, cwd=self._folder, env=None)
+        self.spawn(self._command, cwd=self._folder, env=None)
         with self.client() as client:
             until(
                 lambda: client.info("server")["process_id"] == self.pid,
@@ -84,14 +83,6 @@ class Server(Process):
             host="127.0.0.1", port=self.port, password=self._password, retry=None,
             socket_timeout=timeout_s, socket_connect_timeout=timeout_s,
         )  # fmt: skip
-
-    def pause(self) -> None:
-        """Freeze it (SIGSTOP)."""
-        self._started().send_signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """Let it go on."""
-        self._started().send_signal(signal.SIGCONT)
 
 
 class SentinelGroup:

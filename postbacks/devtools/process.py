@@ -1,4 +1,4 @@
-"""A process that does not outlive the one that started it."""
+"""A supervised process: it ends with the process that started it, however that one ends."""
 
 from __future__ import annotations
 
@@ -17,17 +17,23 @@ if TYPE_CHECKING:
 
 #: Seconds for a process until it serves; a broker reads all its data first.
 START_S: Final = 60.0
-#: Ends with its standard input, and takes its process group along. Signals to the group alone do not end it.
-_GUARD = "trap '' HUP INT TERM; read -r _; kill -KILL 0"
+#: Kills its process group when its standard input ends. Signals to the group alone do not end it.
+_GUARD: Final = "trap '' HUP INT TERM; read -r _; kill -KILL 0"
 
 
 class Process:
-    """A process in a process group of its own, which ends, whole, when this process does.
+    """A process in a process group of its own, which is killed whole when this process ends.
 
-    Of its own, as Ctrl-C goes to the terminal's whole group: the broker would be gone before the workers have
-    drained. A guard sees to the end: a shell, the group's leader, that waits for the end of a pipe whose other
-    end only we hold; the kernel closes it even after SIGKILL, when no atexit runs. (Linux's PR_SET_PDEATHSIG
-    needs code between fork and exec, unsafe beside threads, and fires when the *thread* ends that forked.)
+    The group is its own because Ctrl-C goes to the terminal's whole group: the broker would be gone before the workers
+    have drained. The group's leader is a guard: a shell that waits for the end of a pipe whose other end only this
+    process holds. The kernel closes that end even after SIGKILL, when no atexit runs. (Linux's PR_SET_PDEATHSIG needs
+    code between fork and exec, which is unsafe beside threads, and fires when the *thread* ends that forked.)
+
+    Args:
+        name: names the process in errors.
+
+    Attributes:
+        log_path: the file that the process's output is appended to; set before ``spawn``.
     """
 
     log_path: Path
@@ -38,7 +44,7 @@ class Process:
         self._main: Popen[bytes] | None = None
         self._guard: Popen[bytes] | None = None
 
-    def _spawn(
+    def spawn(
         self,
         argv: Sequence[str],
         *,
@@ -47,8 +53,9 @@ class Process:
         fds: Sequence[int] = (),
         umask: int = -1,
     ) -> None:
-        self.kill(group=True)  # what is left of the last run
-        # First, so that there is no moment without it.
+        """Start the main process; kill what is left of its last run before."""
+        self.kill(group=True)
+        # The guard comes first, so that the main process is never without it.
         self._guard = Popen(  # noqa: S603 - a constant
             ("/bin/sh", "-c", _GUARD), stdin=PIPE, stdout=DEVNULL, stderr=DEVNULL, process_group=0
         )
@@ -69,25 +76,42 @@ class Process:
 
     @property
     def pid(self) -> int:
-        """The main process's id."""
-        return self._started().pid
+        """Id of the main process."""
+        return self._main_process().pid
 
     @property
     def alive(self) -> bool:
-        """Whether the main process runs."""
+        """True while the main process runs."""
         return self._main is not None and self._main.poll() is None
 
+    @property
+    def exit_code(self) -> int | None:
+        """Exit code of the main process (negative: the signal that killed it); None before its end."""
+        return None if self._main is None else self._main.poll()
+
     def wait(self, timeout_s: float) -> int:
-        """Wait for the main process's end, and return its exit code (negative: the signal that killed it)."""
+        """Wait for the end of the main process and return its exit code.
+
+        Raises:
+            TimeoutError: it did not end in time; quotes the end of its log.
+        """
         try:
-            return self._started().wait(timeout_s)
+            return self._main_process().wait(timeout_s)
         except TimeoutExpired:
-            raise TimeoutError(f"{self._name} did not end in {timeout_s:g} s. {self._log_end()}") from None
+            raise TimeoutError(f"{self._name} did not end in {timeout_s:g} s. {self.log_end()}") from None
 
     def terminate(self) -> None:
         """Send SIGTERM to the main process: it takes nothing new, finishes what it has, and ends."""
-        self._started().terminate()
-        self._started().send_signal(signal.SIGCONT)  # a paused one would not notice
+        self._main_process().terminate()
+        self.resume()  # a paused process would not notice
+
+    def pause(self) -> None:
+        """Freeze the main process (SIGSTOP): its connections stay open, and nothing is answered."""
+        self._main_process().send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a paused main process go on."""
+        self._main_process().send_signal(signal.SIGCONT)
 
     def kill(self, *, group: bool = False) -> None:
         """Kill the main process (SIGKILL) and wait until it is dead; with ``group``, all that it started too."""
@@ -99,15 +123,16 @@ class Process:
             self._guard = None
 
     def log(self) -> str:
-        """What it has written since it was last started."""
+        """Return the output since the last start."""
         with self.log_path.open("rb") as log:
             log.seek(self._log_start)
             return log.read().decode(errors="replace")
 
-    def _log_end(self) -> str:
+    def log_end(self) -> str:
+        """Return a sentence with the last lines of the output, for an error."""
         return f"Its log ({self.log_path}) ends:\n{self.log()[-2000:]}"
 
-    def _started(self) -> Popen[bytes]:
+    def _main_process(self) -> Popen[bytes]:
         if self._main is None:
             raise PostbacksError(f"{self._name} is not started.")
         return self._main
@@ -128,10 +153,10 @@ def drain(processes: Sequence[Process], timeout_s: float) -> None:
             process.kill(group=True)
 
 
-def wait_until(done: Callable[[], bool], timeout_s: float) -> bool:
-    """Ask until it is done, and at the end once more; False: it is not."""
+def wait_until(is_done: Callable[[], bool], timeout_s: float) -> bool:
+    """Poll until ``is_done()``, and once more after the time-out; return False if it never was."""
     deadline_s = time.monotonic() + timeout_s
-    while not done():
+    while not is_done():
         if time.monotonic() >= deadline_s:
             return False
         time.sleep(0.01)
@@ -139,5 +164,5 @@ def wait_until(done: Callable[[], bool], timeout_s: float) -> bool:
 
 
 def open_private(path: str, flags: int) -> int:
-    """Open a file that is its user's alone where it is made here."""
+    """Open a file (an ``opener`` for ``open``); if it is made here, for this user alone."""
     return os.open(path, flags, 0o600)

@@ -1,4 +1,4 @@
-"""The whole system on one machine beside a broker: workers and beats."""
+"""The local stack: Celery workers and beats on this machine, beside a running broker."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 #: Seconds for workers to finish what is in flight: connection and answer may take 10 s each.
 DRAIN_S: Final = 30.0
-#: Variables that Celery's command line reads before it loads an app; for any other name it asks with ``CELERY_``.
-_CELERYS_OPTIONS = {
+#: Variables that Celery's command line reads before it loads an app, beside those that begin with ``CELERY_``.
+_CELERY_VARIABLES: Final = {
     "APP",
     "BROKER_URL",
     "CONFIG_MODULE",
@@ -34,10 +34,12 @@ class CeleryProcess(Process):
     """A ``celery worker``, ``celery beat`` or ``celery flower``, which may be started again after its end.
 
     Args:
+        kind: the command of ``celery``.
         env: variables over those of this process, of which those for Celery's own options are left out.
-        log_path: the file that its output is appended to.
-        cwd: where it runs; this process's directory when not given.
-        app: what ``celery -A`` is given.
+        args: options of the command.
+        log_path: the file that the output is appended to.
+        cwd: the working directory; this process's when not given.
+        app: value of ``celery -A``.
     """
 
     def __init__(
@@ -57,28 +59,38 @@ class CeleryProcess(Process):
         self._cwd = cwd
 
     def start(self) -> None:
-        """Start it, without waiting until it is ready. What is left of its last run is killed."""
+        """Start the process without waiting until it is ready; kill what is left of its last run."""
         ambient = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith("CELERY_") and name not in _CELERYS_OPTIONS
+            if not name.startswith("CELERY_") and name not in _CELERY_VARIABLES
         }
-        self._spawn(self._command, env={**ambient, **self._env}, cwd=self._cwd)
+        self.spawn(self._command, env={**ambient, **self._env}, cwd=self._cwd)
 
     def stop(self, timeout_s: float = DRAIN_S) -> None:
-        """Terminate it, wait, and kill what is left of its process group."""
+        """Terminate the process, wait, and kill what is left of its process group."""
         drain([self], timeout_s)
 
     def wait_for_log(
         self, text: str, timeout_s: float, *, is_pointless: Callable[[], bool] = lambda: False
     ) -> None:
-        """Wait until it has logged ``text`` since it was last started. PostbacksError: it ended without, or never will."""
+        """Wait until the process has logged ``text`` since its last start.
+
+        Args:
+            text: part of a line of the log.
+            timeout_s: seconds to wait at most.
+            is_pointless: tells that the text will never come.
+
+        Raises:
+            TimeoutError: the text did not come in time.
+            PostbacksError: the process ended without it, or ``is_pointless``.
+        """
         if not wait_until(lambda: text in self.log() or not self.alive or is_pointless(), timeout_s):
-            raise TimeoutError(f"{self._name} did not log {text!r} in {timeout_s:g} s. {self._log_end()}")
+            raise TimeoutError(f"{self._name} did not log {text!r} in {timeout_s:g} s. {self.log_end()}")
         if text not in self.log() and self.alive:
-            raise PostbacksError(f"{self._name} did not log {text!r}. {self._log_end()}")
-        if text not in self.log():  # its last words
-            raise PostbacksError(f"{self._name} ended without logging {text!r}. {self._log_end()}")
+            raise PostbacksError(f"{self._name} did not log {text!r}. {self.log_end()}")
+        if text not in self.log():  # read again: a process may log it as it ends
+            raise PostbacksError(f"{self._name} ended without logging {text!r}. {self.log_end()}")
 
     def __enter__(self) -> Self:
         self.start()
@@ -92,9 +104,15 @@ class LocalStack:
     """Workers and beats beside a running broker.
 
     Args:
-        broker: the broker; it stays when the stack stops.
-        env: variables for all of them.
-        log_dir: where ``worker1.log``, ``beat1.log`` and so on are written.
+        broker: the broker; it goes on when the stack stops.
+        workers: worker processes to start.
+        beats: beats to start.
+        env: variables for all processes.
+        pool: ``--pool`` of the workers.
+        concurrency: ``--concurrency`` of the workers.
+        log_dir: directory of ``worker1.log``, ``beat1.log`` and so on.
+        cwd: the working directory; this process's when not given.
+        app: value of ``celery -A``.
     """
 
     def __init__(
@@ -113,7 +131,7 @@ class LocalStack:
         env = {**env, "POSTBACKS_BROKER_URL": broker.url}
         self._broker = broker
         celery = partial(CeleryProcess, env=env, cwd=cwd, app=app)
-        # mingle would wait a second for neighbours, and serves nothing that is not in Redis
+        # Mingle would wait a second for other workers, and exchanges nothing that Redis does not have.
         quiet = ["--without-mingle", "--without-gossip", "--loglevel=INFO"]
         pool_args = [f"--pool={pool}", f"--concurrency={concurrency}", *quiet]
         self.workers = [
@@ -128,12 +146,12 @@ class LocalStack:
         ]
 
     def start(self) -> None:
-        """Start all, and wait until each says that it is ready; where one does not, stop all."""
+        """Start all processes and wait until each is ready; stop all if one is not."""
         try:
             for process in self.workers + self.beats:
                 process.start()
             for worker in self.workers:
-                # Without its broker it would wait for that.
+                # A worker whose broker is gone would wait for it for ever.
                 worker.wait_for_log(" ready.", START_S, is_pointless=lambda: not self._broker.alive)
             for beat in self.beats:
                 beat.wait_for_log("beat: Starting...", START_S)
