@@ -19,6 +19,7 @@ ROOMS = [
     "postbacks.worker.examiner",
     "postbacks.tasks",
     "postbacks.worker",
+    "postbacks.operate",
     "postbacks.doctor",
     "postbacks.monitor",
     "postbacks.ping",
