@@ -18,11 +18,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from postbacks.accounts import secrets as vault
 from postbacks.accounts.headers import check_authorization, check_headers, check_no_user
 from postbacks.accounts.rates import interval_us
+from postbacks.accounts.url_policy import check_urls
 from postbacks.catalogue import ORIGINS
 from postbacks.catalogue.problems import quoted
 from postbacks.errors import InvalidAccount, InvalidUrl
 from postbacks.logs import EventLog
-from postbacks.url_policy import check_urls
 from postbacks.urls import check_stored_url, check_url, redacted
 
 if TYPE_CHECKING:

@@ -94,9 +94,9 @@ def ping(target: str, file: BinaryIO | None, as_json: bool) -> None:
 
 def _workers_settings() -> Settings:
     """Return this process's settings with what the workers say they send to, where a broker and a worker are there."""
+    from postbacks.accounts.url_policy import worker_policies
     from postbacks.errors import BrokerError
     from postbacks.settings import load
-    from postbacks.url_policy import worker_policies
 
     try:
         policies = worker_policies()

@@ -6,10 +6,10 @@ import ipaddress
 
 import pytest
 
+from postbacks.accounts.url_policy import _parsed
 from postbacks.errors import BadSetting
 from postbacks.guard import _SPECIAL, refusal
 from postbacks.settings import Settings
-from postbacks.url_policy import _parsed
 
 #: A prefix of each length, and 10.0.0.1 and 8.8.8.8 behind it: RFC 6052 2.4 with other addresses.
 PREFIXES = {

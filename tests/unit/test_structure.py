@@ -35,7 +35,6 @@ ROOMS = [
     "postbacks.accounts",
     "postbacks.devtools",
     "postbacks.catalogue",
-    "postbacks.url_policy",
     "postbacks.broker",
     "postbacks.logs",
     "postbacks.guard",
