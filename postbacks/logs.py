@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from postbacks.printable import json_text, plain
+from postbacks.printable import json_text, printable
 from postbacks.urls import redacted
 
 #: What Celery's own text form begins with; `postbacks up` and others know the level by it.
@@ -117,7 +117,7 @@ def _value(value: object) -> str:
     return json_text(text)
 
 
-def _told(record: logging.LogRecord) -> tuple[str, dict[str, object]]:
+def _event_of(record: logging.LogRecord) -> tuple[str, dict[str, object]]:
     """The event and the fields of a record; one that is not ours has its logger's name for an event."""
     event, fields = getattr(record, "event", None), getattr(record, "fields", None)
     if isinstance(event, str) and isinstance(fields, dict):
@@ -133,14 +133,14 @@ class TextFormatter(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         """Put the line of the record together."""
-        event, fields = _told(record)
+        event, fields = _event_of(record)
         record.message = line(event, fields)
         return super().formatMessage(record)
 
     def format(self, record: logging.LogRecord) -> str:
         """Put the record together; what follows its line is indented, so that no text of an error looks like another."""
         first, *rest = super().format(record).split("\n")
-        return "\n".join([first, *(f"  {plain(following)}" for following in rest)])
+        return "\n".join([first, *(f"  {printable(following)}" for following in rest)])
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
         """Show a traceback without secrets."""
@@ -152,7 +152,7 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Put the line of the record together."""
-        event, fields = _told(record)
+        event, fields = _event_of(record)
         ts = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         told: dict[str, object] = {
             "ts": ts.replace("+00:00", "Z"),

@@ -12,7 +12,7 @@ import json
 from typing import Any
 
 
-def plain(text: object) -> str:
+def printable(text: object) -> str:
     """Return a text as one line of a terminal or a log."""
     shown = str(text)
     if shown.isprintable():
@@ -20,9 +20,9 @@ def plain(text: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
 
 
-def plain_lines(text: str) -> str:
-    """Return a text of several lines, each as ``plain`` writes it."""
-    return "\n".join(map(plain, text.split("\n")))
+def printable_lines(text: str) -> str:
+    """Return a text of several lines, each as ``printable`` writes it."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def json_text(value: Any, *, ascii_only: bool = False) -> str:

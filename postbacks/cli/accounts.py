@@ -12,14 +12,14 @@ from postbacks.cli.base import (
     Group,
     add_row,
     confirm,
-    grid,
     json_option,
-    note,
+    make_table,
     print_json,
     print_table,
+    say,
     seconds,
 )
-from postbacks.printable import plain
+from postbacks.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -152,13 +152,13 @@ def set_(
     )
     before, account, warnings = set_account(change)
     for warning in warnings:
-        note(f"Warning: {warning}")
+        say(f"Warning: {warning}")
     if before is None:
-        note(f"Account {account.name} is set.")
+        say(f"Account {account.name} is set.")
         return
-    note(f"Account {account.name} is {'replaced' if change.replaces_routing else 'changed'}.")
+    say(f"Account {account.name} is {'replaced' if change.replaces_routing else 'changed'}.")
     if before.unreadable:
-        note(
+        say(
             "Its stored row could not be read: secrets, headers and all else that is not given here are gone."
         )
     _say_what_is_gone(before.to_public_dict(), account.to_public_dict())
@@ -179,14 +179,14 @@ def _headers(lines: tuple[str, ...]) -> dict[str, str]:
 
 def _say_what_is_gone(before: dict[str, Any], after: dict[str, Any]) -> None:
     gone = [
-        f"{_LABELS[key]} {plain(before[key])}"
+        f"{_LABELS[key]} {printable(before[key])}"
         for key in ("url", "mo_url", "pass_url")
         if before[key] and not after[key]
     ]
     if gone:
-        note(f"No longer set: {', '.join(gone)}.")
+        say(f"No longer set: {', '.join(gone)}.")
     if on := sorted(set(before["off"]) - set(after["off"])):
-        note(f"Switched on again: {', '.join(on)}.")
+        say(f"Switched on again: {', '.join(on)}.")
 
 
 @account.command(cls=Command, examples=("postbacks account show acme", "postbacks account show acme --json"))
@@ -198,14 +198,16 @@ def show(name: str, as_json: bool) -> None:
 
     found = store().get_many([name]).get(name)
     if found is None:
-        raise click.ClickException(f"There is no account {plain(name)!r}; postbacks account list shows all.")
+        raise click.ClickException(
+            f"There is no account {printable(name)!r}; postbacks account list shows all."
+        )
     found.check_readable()
     if as_json:
         print_json(found.to_public_dict())
         return
-    lines = {"account": plain(found.name), **{_LABELS[key]: value for key, value in _urls(found).items()}}
+    lines = {"account": printable(found.name), **{_LABELS[key]: value for key, value in _urls(found).items()}}
     for label, value in {**lines, **_extras(found)}.items():
-        click.echo(f"{label:16} {plain(value)}")
+        click.echo(f"{label:16} {printable(value)}")
 
 
 def _extras(found: Account) -> dict[str, str]:
@@ -223,7 +225,7 @@ def _extras(found: Account) -> dict[str, str]:
     if found.max_transfers:
         lines["open at most"] = f"{found.max_transfers} POSTs"
     if found.headers:
-        lines["headers"] = plain(", ".join(sorted(found.headers)))
+        lines["headers"] = printable(", ".join(sorted(found.headers)))
     if found.authorization:
         lines["Authorization"] = "yes, not shown"
     if found.secrets:
@@ -234,13 +236,15 @@ def _extras(found: Account) -> dict[str, str]:
     if tls:
         lines["TLS"] = ", ".join(tls)
     if found.pinned_keys:
-        lines["pinned keys"] = plain(" ".join(found.pinned_keys))
+        lines["pinned keys"] = printable(" ".join(found.pinned_keys))
     return lines
 
 
 def _urls(found: Account) -> dict[str, str]:
     shown = found.to_public_dict()
-    return {key: plain(", ".join(shown[key]) if key == "off" else shown[key] or "") or "-" for key in _LABELS}
+    return {
+        key: printable(", ".join(shown[key]) if key == "off" else shown[key] or "") or "-" for key in _LABELS
+    }
 
 
 @account.command("list", cls=Command, examples=("postbacks account list", "postbacks account list --json"))
@@ -255,14 +259,16 @@ def list_(as_json: bool) -> None:
             print_json(each.to_public_dict())
         return
     if not found:
-        note("There is no account yet: postbacks account set NAME --url https://…")
+        say("There is no account yet: postbacks account set NAME --url https://…")
         return
-    table = grid("account", *_LABELS.values())
+    table = make_table("account", *_LABELS.values())
     for each in found:
         add_row(table, each.name, *_urls(each).values())
     print_table(table)
     if unreadable := [each.name for each in found if each.unreadable]:
-        note(f"Their rows cannot be read (postbacks account show says why): {plain(', '.join(unreadable))}.")
+        say(
+            f"Their rows cannot be read (postbacks account show says why): {printable(', '.join(unreadable))}."
+        )
 
 
 @account.command(cls=Command, examples=("postbacks account remove acme",))
@@ -281,12 +287,12 @@ def remove(name: str, *, yes: bool) -> None:
     try:
         if not yes:
             check_removal(name)
-            note(_what_it_has(name))
+            say(_what_it_has(name))
             confirm(f"Remove account {name}?")
         remove_account(name)
     except UnknownAccount as error:
         raise click.ClickException(str(error)) from None
-    note(f"Account {name} is removed.")
+    say(f"Account {name} is removed.")
 
 
 def _what_it_has(name: str) -> str:

@@ -8,8 +8,8 @@ from typing import Final
 import click
 
 from postbacks.cli.accounts import account
-from postbacks.cli.base import Command, Group, note
-from postbacks.printable import plain
+from postbacks.cli.base import Command, Group, say
+from postbacks.printable import printable
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _DURATION: Final = re.compile(r"([0-9]{1,9})([smhd]?)")
@@ -64,12 +64,12 @@ def rotate(name: str, overlap_s: int) -> None:
     except UnknownAccount as error:
         raise click.ClickException(str(error)) from None
     click.echo(secret)
-    note(f"This is the secret of {account.name} from now on.")
-    note("Give it to the receiver's developers; it is not shown again.")
+    say(f"This is the secret of {account.name} from now on.")
+    say("Give it to the receiver's developers; it is not shown again.")
     ends_ms = sorted(secret.expires_ms for secret in account.secrets if secret.expires_ms is not None)
     if ends_ms:
         before = "The secret" if len(ends_ms) == 1 else f"The {len(ends_ms)} secrets"
-        note(f"{before} before it sign{'s' if len(ends_ms) == 1 else ''} beside it until {iso(ends_ms[-1])}.")
+        say(f"{before} before it sign{'s' if len(ends_ms) == 1 else ''} beside it until {iso(ends_ms[-1])}.")
 
 
 @secret.command("new-key", cls=Command, examples=("postbacks account secret new-key",))
@@ -98,11 +98,11 @@ def reseal() -> None:
             f"{resealed.secrets} secrets, {resealed.client_keys} client keys and "
             f"{resealed.authorizations} Authorization headers"
         )
-    note(f"Sealed anew with the first key: {counts}.")
+    say(f"Sealed anew with the first key: {counts}.")
     if resealed.unreadable:
         raise click.ClickException(
             "Not sealed anew, since this version cannot read their rows: "
-            f"{plain(', '.join(resealed.unreadable))}. Keep the keys that they are sealed with."
+            f"{printable(', '.join(resealed.unreadable))}. Keep the keys that they are sealed with."
         )
 
 
@@ -120,7 +120,7 @@ def remove(name: str) -> None:
         account = remove_secrets(name)
     except UnknownAccount as error:
         raise click.ClickException(str(error)) from None
-    note(f"The postbacks of {account.name} are not signed any more.")
+    say(f"The postbacks of {account.name} are not signed any more.")
 
 
 account.add_command(secret)
