@@ -31,102 +31,102 @@ log = EventLog(__name__)
 
 @runtime_checkable
 class AccountStore(Protocol):
-    """What postbacks asks of a place that keeps accounts.
+    """Protocol of a store of accounts, for an application's own.
 
-    Called at every tick and every few seconds by a delivering worker: it should be quick or cache. It may
-    raise anything: then nothing is taken in, what is to be sent is put off for half a minute, and it is
-    asked again.
+    It is called at every tick, and every few seconds by each worker that delivers, so it should be quick, or cache. It
+    may raise anything: then nothing is taken in, what is to be sent is put off for half a minute, and it is called again.
 
-    An account that has not changed reads the same each time, in all that its POSTs are made with: one whose headers hold
-    the time of day, or whose secrets are sealed anew at each reading, is another account each time, and its postbacks are
-    put back (`account.changing` in the log).
+    An account that has not changed must read the same each time, in everything that its POSTs are made with. An account
+    whose headers hold the time of day, or whose secrets are encrypted anew at each reading, is another one each time, and
+    its postbacks are put back (`account.changing` in the log).
     """
 
     def get_many(self, names: Iterable[str]) -> Mapping[str, Account]:
-        """The accounts of these names; those that do not exist are left out."""
+        """Return the accounts of these names; leave out those that do not exist."""
         ...
 
 
 class RedisAccounts:
-    """Accounts in the broker's database: one hash, a JSON object each."""
+    """Our own store: accounts in one hash of the broker's database, a JSON object each."""
 
     def __init__(self, connection: redis.Redis) -> None:
         self._client = connection
 
     def get_many(self, names: Iterable[str]) -> dict[str, Account]:
-        """The accounts of these names; those that do not exist are left out."""
+        """Return the accounts of these names; leave out those that do not exist."""
         wanted = list(names)
         if not wanted:
             return {}
         with broker_errors():
-            found: list[bytes | None] = self._client.hmget(keys.ACCOUNTS, wanted)  # type: ignore[assignment]
-        return {name: _read(name, text) for name, text in zip(wanted, found, strict=True) if text is not None}
+            rows: list[bytes | None] = self._client.hmget(keys.ACCOUNTS, wanted)  # type: ignore[assignment]
+        return {name: _read(name, row) for name, row in zip(wanted, rows, strict=True) if row is not None}
 
     def get(self, name: str) -> Account | None:
-        """The account of this name, or None."""
+        """Return the account of this name, or None."""
         return self.get_many([name]).get(name)
 
     def set(self, account: Account) -> None:
-        """Store an account, replacing one of the same name; what its row has of a newer version stays in it.
+        """Store an account in place of one of the same name; fields of a newer version stay in its row.
 
         Raises:
-            InvalidAccount: the row needs what this version does not know.
+            InvalidAccount: the row needs fields that this version does not know.
         """
 
         def replace(stored: Account | None, _now_ms: int) -> Account:
-            kept = {} if stored is None else stored.unknown
-            return account.model_copy(update={"unknown": {**kept, **account.unknown}})
+            unknown = {} if stored is None else stored.unknown
+            return account.model_copy(update={"unknown": {**unknown, **account.unknown}})
 
         self.change(account.name, replace)
 
     def change(self, name: str, edit: Callable[[Account | None, int], Account]) -> Account:
-        """Store what ``edit`` makes of an account; a change that another makes meanwhile is not lost.
+        """Store the account that ``edit`` makes of another; a change made elsewhere meanwhile is not lost.
 
         Args:
             name: the account's name.
-            edit: gets the account (None where there is none) and the broker's time in ms; called again when
-                the accounts changed between its read and its write. What it raises leaves all as it was.
+            edit: gets the account (None where there is none) and the broker's time in ms; called again if the
+                accounts changed between the read and the write. Nothing is stored if it raises.
 
         Raises:
-            InvalidAccount: the row needs what this version does not know, and would lose.
+            InvalidAccount: the row needs fields that this version does not know, and would lose.
         """
         with broker_errors(), self._client.pipeline() as pipe:
             while True:
                 try:
                     pipe.watch(keys.ACCOUNTS)  # type: ignore[no-untyped-call]
-                    text: Any = pipe.hget(keys.ACCOUNTS, name)
+                    row: Any = pipe.hget(keys.ACCOUNTS, name)
                     clock: Any = pipe.time()
                     now_ms = clock[0] * 1000 + clock[1] // 1000
-                    before = None if text is None else _read(name, text)
+                    before = None if row is None else _read(name, row)
                     if before is not None:
                         before.check_known()
                     after = edit(before, now_ms)
                     pipe.multi()
                     pipe.hset(keys.ACCOUNTS, name, after.row())
                     pipe.execute()
-                except WatchError:  # somebody else succeeded, so this ends
+                except WatchError:  # each time another writer has succeeded, so the loop ends
                     continue
                 return after
 
     def remove(self, name: str) -> bool:
-        """Remove an account; False if there was none."""
+        """Remove an account; return False if there was none."""
         with broker_errors():
             return bool(self._client.hdel(keys.ACCOUNTS, name))
 
     def all(self) -> list[Account]:
-        """Every account, by name."""
+        """Return every account, sorted by name."""
         with broker_errors():
-            found: dict[bytes, bytes] = self._client.hgetall(keys.ACCOUNTS)  # type: ignore[assignment]
-        return sorted((_read(name.decode(), text) for name, text in found.items()), key=lambda a: a.name)
+            rows: dict[bytes, bytes] = self._client.hgetall(keys.ACCOUNTS)  # type: ignore[assignment]
+        accounts = [_read(name.decode(), row) for name, row in rows.items()]
+        return sorted(accounts, key=lambda account: account.name)
 
 
-def _read(name: str, text: bytes) -> Account:
-    """Read one stored account; what cannot be read, or needs what this version does not know, says so.
+def _read(name: str, row: bytes) -> Account:
+    """Read a stored account; mark it unreadable, and log why, where its row is bad or of a newer version.
 
-    One account's bad row must not stop the others' postbacks, nor keep the row from being set anew.
+    A bad row of one account must not stop the postbacks of others, nor keep itself from being set anew.
     """
     try:
-        account = _parsed(name, text)
+        account = _parse(name, row)
     except (ValueError, TypeError, AttributeError, RecursionError, PostbacksError) as error:
         account = Account.model_construct(name=name, unreadable=True, unknown_needs=_unknown_parts(error))
         if not account.unknown_needs:
@@ -138,19 +138,19 @@ def _read(name: str, text: bytes) -> Account:
 
 
 def _unknown_parts(error: Exception) -> tuple[str, ...]:
-    """Return the parts of known fields that are not known (``secrets.0.algorithm``), where nothing else is wrong."""
-    faults = error.errors() if isinstance(error, ValidationError) else []
-    if any(fault["type"] != "extra_forbidden" for fault in faults):
+    """Return the unknown parts of known fields (``secrets.0.algorithm``), if nothing else is wrong with a row."""
+    details = error.errors() if isinstance(error, ValidationError) else []
+    if any(detail["type"] != "extra_forbidden" for detail in details):
         return ()
-    return tuple(".".join(map(str, fault["loc"])) for fault in faults)
+    return tuple(".".join(map(str, detail["loc"])) for detail in details)
 
 
 @lru_cache(maxsize=10_000)
-def _parsed(name: str, text: bytes) -> Account:
-    """Parse the row of an account; the same row, which is read every second, is the same account."""
-    data = json.loads(text)
+def _parse(name: str, row: bytes) -> Account:
+    """Parse the row of an account. It is read every second, and the same row is the same account."""
+    data = json.loads(row)
     if not isinstance(data, dict) or check_name(data.get("name")) != name:
-        raise InvalidAccount("the row is not this account's")  # another's seals would open in it
+        raise InvalidAccount("the row is not this account's")  # the other account's secrets would open in it
     known = {field for field, info in Account.model_fields.items() if not info.exclude}
     unknown_needs = tuple(str(field) for field in data.pop("needs", ()) if field not in known)
     if unknown_needs:
@@ -160,10 +160,10 @@ def _parsed(name: str, text: bytes) -> Account:
 
 
 def find_accounts(store: AccountStore, names: Iterable[str]) -> Mapping[str, Account]:
-    """Ask a store, which may be an application's own and raise anything.
+    """Look accounts up in a store, which may be an application's own and raise anything.
 
     Raises:
-        AccountsUnavailable: says what it raised.
+        AccountsUnavailable: the store failed; quotes its error.
         BrokerError: our own store cannot reach the broker.
     """
     try:
@@ -191,16 +191,16 @@ def _named_store(path: str) -> AccountStore:
 
 
 def store() -> AccountStore:
-    """The account store of this process's settings."""
+    """Return the account store of this process's settings."""
     path = load().accounts
     return _named_store(path) if path else redis_accounts()
 
 
 def redis_accounts() -> RedisAccounts:
-    """Our own store; what the command line edits.
+    """Return our own store, which ``postbacks account`` changes.
 
     Raises:
-        PostbacksError: accounts are kept by the application itself.
+        PostbacksError: an application keeps the accounts itself.
     """
     if load().accounts:
         raise PostbacksError(
