@@ -38,7 +38,7 @@ def main() -> int:
     """Measure, print the table, write docs/benchmarks.md where all of it was measured."""
     from benchmarks import report
     from benchmarks.machine import described
-    from postbacks.devtools.local import EmbeddedBroker
+    from postbacks.devtools.embedded_broker import EmbeddedBroker
 
     known = themes()
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)

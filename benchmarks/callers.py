@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks import fill
 from benchmarks.scenario import Bench, Row, environment
-from postbacks.devtools.local import EmbeddedBroker
+from postbacks.devtools.embedded_broker import EmbeddedBroker
 from postbacks.tasks import send_postback, send_postbacks
 
 if TYPE_CHECKING:

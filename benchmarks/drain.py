@@ -17,7 +17,7 @@ from benchmarks.receiving import Receiver
 from benchmarks.scenario import Bench, Row, environment, until
 from benchmarks.systems import Kannel, Ours, Peer
 from postbacks import keys
-from postbacks.devtools.local import EmbeddedBroker
+from postbacks.devtools.embedded_broker import EmbeddedBroker
 
 ACCOUNTS = 100
 #: Worker processes: the broker has the other core. Two deliver no more here: the cores are full.

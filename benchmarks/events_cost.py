@@ -55,7 +55,8 @@ CASES = {"off": (False, 500), "on, 500/s": (True, 500), "on, all": (True, 1_000_
 
 def measure(case: str, count: int, folder: Path) -> dict[str, float]:
     """One round of one case: postbacks a second and CPU milliseconds a postback."""
-    from postbacks.devtools.local import EmbeddedBroker, LocalStack
+    from postbacks.devtools.embedded_broker import EmbeddedBroker
+    from postbacks.devtools.stack import LocalStack
 
     on, per_s = CASES[case]
     (folder / "celeryconfig.py").write_text(f"worker_send_task_events = {on}\n")
@@ -89,7 +90,7 @@ def measure(case: str, count: int, folder: Path) -> dict[str, float]:
 
 def alone(count: int = 2000, batch: int = 100) -> tuple[float, float]:
     """CPU microseconds a postback of the events alone, off and on, in this process with a real broker."""
-    from postbacks.devtools.local import EmbeddedBroker
+    from postbacks.devtools.embedded_broker import EmbeddedBroker
 
     with EmbeddedBroker() as broker:
         os.environ |= {"POSTBACKS_BROKER_URL": broker.url, "POSTBACKS_EVENTS_PER_S": "1000000"}

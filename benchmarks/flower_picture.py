@@ -47,8 +47,9 @@ def main() -> None:
     parser.add_argument("--chromium", default=shutil.which("chromium") or "chromium")
     options = parser.parse_args()
 
-    from postbacks.devtools.local import CeleryProcess, EmbeddedBroker, LocalStack
+    from postbacks.devtools.embedded_broker import EmbeddedBroker
     from postbacks.devtools.receiver import Answer, Receiver
+    from postbacks.devtools.stack import CeleryProcess, LocalStack
 
     def answer(post) -> Answer:
         status, delay_s = RECEIVERS[post.path.strip("/")]

@@ -8,7 +8,8 @@ from pathlib import Path
 from benchmarks.machine import cpu_s
 from benchmarks.scenario import Bench, Row, environment
 from benchmarks.systems import Ours
-from postbacks.devtools.local import EmbeddedBroker, LocalStack
+from postbacks.devtools.embedded_broker import EmbeddedBroker
+from postbacks.devtools.stack import LocalStack
 
 
 def run(bench: Bench) -> list[Row]:

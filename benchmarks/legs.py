@@ -21,7 +21,7 @@ from postbacks import accounts
 from postbacks.broker.client import client
 from postbacks.delivery.loop import DeliveryLoop
 from postbacks.delivery.profiles import Profiles
-from postbacks.devtools.local import EmbeddedBroker
+from postbacks.devtools.embedded_broker import EmbeddedBroker
 from postbacks.queue.intake import Intake
 from postbacks.queue.scripts import Scripts
 from postbacks.settings import load

@@ -9,7 +9,7 @@ from benchmarks import fill
 from benchmarks.machine import exact_cpu_s
 from benchmarks.scenario import Bench, Row, environment
 from postbacks import accounts, keys
-from postbacks.devtools.local import EmbeddedBroker
+from postbacks.devtools.embedded_broker import EmbeddedBroker
 from postbacks.ledger.record import Attempt
 from postbacks.queue.intake import Intake
 from postbacks.queue.scripts import Scripts

@@ -11,7 +11,7 @@ from benchmarks.receiving import Receiver
 from benchmarks.scenario import Bench, Row, environment, until
 from benchmarks.systems import Ours
 from postbacks import keys
-from postbacks.devtools.local import EmbeddedBroker
+from postbacks.devtools.embedded_broker import EmbeddedBroker
 
 if TYPE_CHECKING:
     import redis

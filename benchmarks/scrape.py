@@ -9,7 +9,7 @@ import os
 import time
 
 from postbacks import keys
-from postbacks.devtools.local import EmbeddedBroker
+from postbacks.devtools.embedded_broker import EmbeddedBroker
 
 
 def fill(client, accounts: int) -> None:

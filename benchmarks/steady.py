@@ -10,7 +10,7 @@ from benchmarks import fill, load
 from benchmarks.receiving import Receiver
 from benchmarks.scenario import Bench, Row, environment, until
 from benchmarks.systems import Ours
-from postbacks.devtools.local import EmbeddedBroker
+from postbacks.devtools.embedded_broker import EmbeddedBroker
 
 ACCOUNTS = 100
 HEALTHY, SILENT = 400, 600

@@ -14,7 +14,8 @@ from typing import Self
 
 from benchmarks.machine import cpu_s
 from benchmarks.scenario import until
-from postbacks.devtools.local import CeleryProcess, EmbeddedBroker, LocalStack
+from postbacks.devtools.embedded_broker import EmbeddedBroker
+from postbacks.devtools.stack import CeleryProcess, LocalStack
 
 
 class Ours(LocalStack):

@@ -9,7 +9,7 @@ from benchmarks.receiving import Receiver
 from benchmarks.scenario import Bench, Row, environment
 from benchmarks.systems import Ours
 from postbacks import keys
-from postbacks.devtools.local import EmbeddedBroker
+from postbacks.devtools.embedded_broker import EmbeddedBroker
 from postbacks.tasks import send_postback
 
 LIMIT_S = 1.3

@@ -11,7 +11,7 @@ from benchmarks import fill
 from benchmarks.machine import exact_cpu_s
 from benchmarks.scenario import Bench, Row, environment
 from postbacks import keys
-from postbacks.devtools.local import EmbeddedBroker
+from postbacks.devtools.embedded_broker import EmbeddedBroker
 from postbacks.doctor import scripts as moves
 from postbacks.doctor.records import fields as record_fields
 from postbacks.ledger.record import OVERHEAD_BYTES, SCHEMA, Attempt

@@ -17,8 +17,9 @@ from typing import Final
 
 from postbacks import accounts, keys, send_postbacks, settings
 from postbacks.broker.client import client
-from postbacks.devtools.local import EmbeddedBroker, LocalStack
+from postbacks.devtools.embedded_broker import EmbeddedBroker
 from postbacks.devtools.receiver import Answer, Received, Receiver
+from postbacks.devtools.stack import LocalStack
 from postbacks.doctor import Doctor
 from postbacks.ledger.ledger import Ledger
 from postbacks.queue.scripts import Scripts

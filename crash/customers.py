@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 from crash.notes import Caller, Notes, read_notes
 from postbacks.accounts import Account, Secret, make_account, redis_accounts
 from postbacks.catalogue import ORIGINS
-from postbacks.cli.accounts import publish
+from postbacks.operate.accounts import publish
 
 #: Accounts that can be reached, and those whose server always answers 500.
 GOOD, BAD = 20, 4

@@ -20,7 +20,8 @@ from crash.plan import Fault, make_plan
 from crash.processes import PythonProcess
 from crash.proxy import Proxy
 from crash.world import LEASE_S, FaultDone, Load, World
-from postbacks.devtools.local import CeleryProcess, EmbeddedBroker
+from postbacks.devtools.embedded_broker import EmbeddedBroker
+from postbacks.devtools.stack import CeleryProcess
 
 Fsync = Literal["always", "everysec"]
 

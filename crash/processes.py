@@ -8,10 +8,11 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from postbacks.devtools.local import CeleryProcess, _Process
+from postbacks.devtools.process import Process
+from postbacks.devtools.stack import CeleryProcess
 
 
-class PythonProcess(_Process):
+class PythonProcess(Process):
     """Module of this package, run by this Python; it may be started again after its end."""
 
     def __init__(self, module: str, args: Sequence[str], *, env: Mapping[str, str], log_path: Path) -> None:
@@ -22,12 +23,12 @@ class PythonProcess(_Process):
 
     def start(self) -> None:
         """Start it."""
-        self._spawn(self._args, env={**os.environ, **self._env}, cwd=Path(__file__).parents[1])
+        self.spawn(self._args, env={**os.environ, **self._env}, cwd=Path(__file__).parents[1])
 
     @property
     def finished(self) -> bool:
         """True if it has ended by itself, with nothing wrong."""
-        return self._main is not None and self._main.poll() == 0
+        return self.exit_code == 0
 
     def wait_for_line(self, limit_s: float) -> str:
         """Wait for its first line, and return it. TimeoutError: none came."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import random
 import shutil
-import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +18,8 @@ from typing import Any, Final, Self
 
 import redis
 
-from postbacks.devtools.local import _PORTS, _Process
+from postbacks.devtools.embedded_broker import PORTS
+from postbacks.devtools.process import Process
 from postbacks.devtools.valkey import server_binary
 
 NAME: Final = "postbacks-primary"
@@ -33,7 +33,7 @@ START_S: Final = 20.0
 
 
 def _free_port() -> int:
-    for port in random.sample(_PORTS, 50):
+    for port in random.sample(PORTS, 50):
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
@@ -52,7 +52,7 @@ def until(done: Callable[[], Any], limit_s: float, what: str) -> Any:
         time.sleep(0.02)
 
 
-class Server(_Process):
+class Server(Process):
     """Server or sentinel with a configuration of its own, which it may rewrite."""
 
     def __init__(
@@ -69,7 +69,7 @@ class Server(_Process):
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        self._spawn(self._command, cwd=self._folder, env=None)
+        self.spawn(self._command, cwd=self._folder, env=None)
         with self.client() as client:
             until(
                 lambda: client.info("server")["process_id"] == self.pid,
@@ -83,14 +83,6 @@ class Server(_Process):
             host="127.0.0.1", port=self.port, password=self._password, retry=None,
             socket_timeout=timeout_s, socket_connect_timeout=timeout_s,
         )  # fmt: skip
-
-    def pause(self) -> None:
-        """Freeze it (SIGSTOP)."""
-        self._started().send_signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """Let it go on."""
-        self._started().send_signal(signal.SIGCONT)
 
 
 class SentinelGroup:

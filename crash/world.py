@@ -13,7 +13,7 @@ import redis
 
 from crash.customers import Change
 from crash.processes import PythonProcess, workers_and_beats
-from postbacks.devtools.local import CeleryProcess
+from postbacks.devtools.stack import CeleryProcess
 
 #: Seconds that a silent worker keeps its claims here; 30 in earnest.
 LEASE_S: Final = 3.0

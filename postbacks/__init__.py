@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from postbacks.errors import (
     AccountsUnavailable,
+    BadInput,
     BadSetting,
     BrokerError,
     BrokerUnfit,
@@ -58,6 +59,7 @@ __all__ = [
     "AccountsUnavailable",
     "AudioEncodingFailed",
     "AudioEncodingForSendingFailed",
+    "BadInput",
     "BadSetting",
     "BrokerError",
     "BrokerUnfit",

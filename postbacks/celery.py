@@ -19,7 +19,7 @@ from postbacks.app import app as app
 from postbacks.celeryext import command_line, deployment, logs
 from postbacks.errors import BadSetting, PostbacksError
 from postbacks.logs import EventLog
-from postbacks.printable import plain_lines
+from postbacks.printable import printable_lines
 from postbacks.settings import load
 
 log = EventLog(__name__)
@@ -52,7 +52,7 @@ def _configure() -> list[str]:
 def _print_error(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Print an error of ours as one line: ``celery -A postbacks call`` refuses what ``send_postback`` does."""
     if isinstance(error, PostbacksError):
-        sys.stderr.write(f"Error: {plain_lines(str(error))}\n")
+        sys.stderr.write(f"Error: {printable_lines(str(error))}\n")
     else:
         sys.__excepthook__(kind, error, trace)
 
@@ -64,7 +64,7 @@ try:
         _not_read = _configure()
         logs.use()
 except BadSetting as error:
-    sys.stderr.write(f"postbacks: {plain_lines(str(error))}\n")
+    sys.stderr.write(f"postbacks: {printable_lines(str(error))}\n")
     raise SystemExit(2) from None
 if _not_read:
     log.warning(

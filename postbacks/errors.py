@@ -1,4 +1,4 @@
-"""Every error that postbacks raises, one class hierarchy.
+"""Errors that postbacks raises, in one class hierarchy.
 
 ::
 
@@ -11,15 +11,16 @@
     ├── UnknownPostback       an id that the ledger does not have
     ├── IdTaken               an id that another postback has
     ├── UnsupportedOption     a Celery option that postbacks cannot honour
+    ├── BadInput              a file of events that cannot be read
     ├── BadSetting            a setting with a value that cannot be
     ├── BrokerError           the broker cannot be used as it is
     │   ├── BrokerUnreachable it does not answer
-    │   ├── BrokerUnfit       it answers, but must not be trusted with postbacks
-    │   └── NotReplicated     it has the message, too few of its replicas are known to have it
-    └── DeliveryError         what an AsyncResult carries
-        ├── PostbackFailed    one attempt failed, the next is planned
-        ├── PostbackDead      the last attempt failed
-        └── PostbackSkipped   the account does not want it
+    │   ├── BrokerUnfit       it answers, and must not be trusted with postbacks
+    │   └── NotReplicated     it has the message, and too few of its replicas are known to have it
+    └── DeliveryError         a postback was not delivered; AsyncResult carries it
+        ├── PostbackFailed    an attempt failed, and the next is planned
+        ├── PostbackDead      it was given up
+        └── PostbackSkipped   its account does not want it
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-#: Tags at fault that the text of an ``InvalidEvent`` names; an event of unknown tags may have a hundred thousand.
-MAX_FAULTS_SHOWN: Final = 50
+#: Problems that the text of an ``InvalidEvent`` names; an event may have a hundred thousand unknown tags.
+MAX_PROBLEMS_SHOWN: Final = 50
 
 
 class PostbacksError(Exception):
@@ -39,27 +40,27 @@ class PostbacksError(Exception):
 
 
 class InvalidEvent(PostbacksError):
-    """Raised when an event breaks the catalogue; names the tags at fault.
+    """Raised when an event is not in the catalogue's form; names the tags at fault.
 
     Attributes:
-        problems: every one of them, as ``(tag, why)`` pairs, one a fault, in document order. The tag is ``""`` for a
-            fault of the event as a whole.
+        problems: ``(tag, why)`` of each problem, in document order; the tag of a problem of the whole event is ``""``.
+        origin: the event's ORIGIN, or empty.
+        code: the event's CODE, or empty.
     """
 
     def __init__(self, problems: Sequence[tuple[str, str]], origin: str = "", code: str = "") -> None:
         self.problems = tuple((str(tag), str(why)) for tag, why in problems)
         self.origin = origin
         self.code = code
-        # All of it goes to Exception.args, so that pickle and Celery can rebuild it.
+        # Exception.args has all arguments, so that pickle and Celery can rebuild the error.
         super().__init__(self.problems, origin, code)
 
     def __str__(self) -> str:
         name = f"event {self.origin} {self.code}".rstrip() if self.origin or self.code else "event"
-        shown = [f"{tag}: {why}" if tag else why for tag, why in self.problems[:MAX_FAULTS_SHOWN]]
-        if more := len(self.problems) - len(shown):
-            shown.append(f"and {more:,} more")
-        faults = "; ".join(shown)
-        return f"{name} is not in the catalogue's form: {faults}"
+        words = [f"{tag}: {why}" if tag else why for tag, why in self.problems[:MAX_PROBLEMS_SHOWN]]
+        if more := len(self.problems) - len(words):
+            words.append(f"and {more:,} more")
+        return f"{name} is not in the catalogue's form: {'; '.join(words)}"
 
 
 class InvalidUrl(PostbacksError):
@@ -90,6 +91,10 @@ class UnsupportedOption(PostbacksError):
     """Raised when a Celery option is given that postbacks cannot honour."""
 
 
+class BadInput(PostbacksError):
+    """Raised when a file, or standard input, holds no events that can be read."""
+
+
 class BadSetting(PostbacksError):
     """Raised when a ``POSTBACKS_…`` variable, an option of Celery or the deployment's configuration cannot be."""
 
@@ -111,13 +116,14 @@ class NotReplicated(BrokerError):
 
 
 class DeliveryError(PostbacksError):
-    """What became of a postback that is not delivered; ``AsyncResult.info`` and ``.get()`` carry it.
+    """Error of a postback that was not delivered; ``AsyncResult.info`` and ``.get()`` carry it.
 
     Attributes:
-        outcome: the last attempt's outcome, or the reason when nothing was attempted.
+        message: the error in words.
+        outcome: the last attempt's outcome, or the reason where there was no attempt.
         status: HTTP status of the last attempt, or None.
         attempts: POSTs begun so far.
-        next_at: when it is sent again, ISO 8601 UTC, or None.
+        next_at: time of the next attempt, ISO 8601 UTC, or None.
     """
 
     def __init__(
@@ -128,7 +134,7 @@ class DeliveryError(PostbacksError):
         attempts: int = 0,
         next_at: str | None = None,
     ) -> None:
-        # All of it goes to Exception.args, so that Celery can serialise and rebuild it.
+        # Exception.args has all arguments, so that Celery can serialise and rebuild the error.
         super().__init__(message, outcome, status, attempts, next_at)
         self.message = message
         self.outcome = outcome
@@ -141,7 +147,7 @@ class DeliveryError(PostbacksError):
 
 
 class PostbackFailed(DeliveryError):
-    """Raised when an attempt failed and the next is planned (state RETRY)."""
+    """Raised when an attempt failed, and the next is planned (state RETRY)."""
 
 
 class PostbackDead(DeliveryError):

@@ -1,9 +1,8 @@
-"""The address guard: which addresses, ports and schemes a postback may be sent to.
+"""The address guard: addresses, ports and schemes that a postback may be sent to.
 
-``refusal`` is asked by libcurl for every numeric address at the moment a socket is opened, so a name
-that resolves to something else than a moment ago, or an address written in an odd form, gains
-nothing. ``early_refusal`` says what can be told of a URL without looking its name up: a friendly
-error when it is set, and never the only guard.
+``refusal`` is called for every numeric address at the moment at which libcurl opens a socket. So a name that resolves to
+another address than a moment ago, or an address in an odd form, does not pass. ``early_refusal`` judges a URL without
+looking its name up: it gives a friendly error when the URL is set, and is never the only guard.
 """
 
 from __future__ import annotations
@@ -78,10 +77,10 @@ _ISATAP: Final = frozenset({0x0000_5EFE, 0x0200_5EFE})
 
 
 def refusal(address: str, port: int, settings: Settings) -> str | None:
-    """Why a numeric address and port must not be reached, or None where they may.
+    """Judge a numeric address and a port; return the reason why they must not be reached, or None if they may.
 
     Args:
-        address: numeric, as the socket would use it; a zone id is ignored.
+        address: the address that the socket would connect to; a zone id is ignored.
         port: of the connection.
         settings: allowed and denied networks, allowed ports, NAT64 prefixes. A denial wins.
     """
@@ -101,7 +100,7 @@ def _network_refusal(address: str, allowed: Networks, denied: Networks, nat64: N
     if inner is None:
         judged: tuple[Address, ...] = (numeric,)
     elif any(numeric in network and network.prefixlen == network.max_prefixlen for network in allowed):
-        return None  # An IPv6 network does not open the IPv4 addresses that may stand behind it; a single address does.
+        return None  # A single allowed IPv6 address opens the IPv4 address behind it; a network does not.
     else:
         judged = (inner,) if is_translated else (inner, numeric)
     for judged_address in judged:
@@ -113,24 +112,24 @@ def _network_refusal(address: str, allowed: Networks, denied: Networks, nat64: N
 
 
 def early_refusal(url: str, settings: Settings) -> str | None:
-    """Why a URL can never be reached, as far as that can be told without DNS; None where it may be.
+    """Judge a URL without DNS; return the reason why it can never be reached, or None if it may be.
 
-    The URL is read as it is sent: octal, hexadecimal, decimal and short forms of IPv4 are addresses, too, and so
-    is what becomes one by percent-decoding.
+    The URL is read as it is sent: octal, hexadecimal, decimal and short forms of IPv4 are addresses, and so is a host
+    that becomes one by percent-decoding.
 
     Raises:
-        InvalidUrl: it cannot be sent to.
+        InvalidUrl: the URL cannot be sent to.
     """
-    wanted = read_url(url)
-    if settings.https_only and wanted.scheme != "https":
+    parts = read_url(url)
+    if settings.https_only and parts.scheme != "https":
         return "only https is allowed (POSTBACKS_HTTPS_ONLY)"
-    if wanted.is_address or wanted.is_local:
-        return refusal("127.0.0.1" if wanted.is_local else wanted.host, wanted.port, settings)
-    return _port_refusal(wanted.port, settings)
+    if parts.is_address or parts.is_local:
+        return refusal("127.0.0.1" if parts.is_local else parts.host, parts.port, settings)
+    return _port_refusal(parts.port, settings)
 
 
 def setting_of(refused: str) -> str:
-    """Return the setting that a refusal comes from: the one that it names, or the one that opens networks."""
+    """Return the setting that lifts a refusal: the one that the refusal names, or the one that opens networks."""
     name = re.search(r"POSTBACKS_[A-Z_]+", refused)
     return name[0] if name else "POSTBACKS_ALLOWED_NETWORKS"
 
@@ -151,10 +150,10 @@ def _special(numeric: Address) -> str | None:
 
 
 def _embedded(numeric: Address, nat64: Networks) -> tuple[ipaddress.IPv4Address | None, bool]:
-    """Read the IPv4 address that an IPv6 one stands for, and whether a packet to it goes there in any case.
+    """Read the IPv4 address that an IPv6 address stands for, and True if every packet to it goes there.
 
-    Mapped, 6to4 and NAT64 addresses are translated on the way, whatever network they are of. A compatible or ISATAP
-    address may be tunnelled to the IPv4 address, and may be an ordinary one of its network.
+    Mapped, 6to4 and NAT64 addresses are translated on the way, whatever their network. A compatible or ISATAP address
+    may be tunnelled to the IPv4 address, and may as well be an ordinary address of its network.
     """
     if not isinstance(numeric, ipaddress.IPv6Address):
         return None, False
@@ -174,7 +173,7 @@ def _embedded(numeric: Address, nat64: Networks) -> tuple[ipaddress.IPv4Address 
 
 
 def _translated(numeric: ipaddress.IPv6Address, prefix_bits: int) -> ipaddress.IPv4Address:
-    """Read the IPv4 address behind a NAT64 prefix: it follows the prefix and leaves out bits 64 to 71 (RFC 6052 2.2)."""
+    """Read the IPv4 address that follows a NAT64 prefix, without bits 64 to 71 (RFC 6052 2.2)."""
     octets = numeric.packed
     if prefix_bits < 96:
         octets = octets[:8] + octets[9:]

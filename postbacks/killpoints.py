@@ -1,6 +1,6 @@
-"""Fault points: where tests stop the process dead, as a power cut would, to see that nothing is lost.
+"""Kill points: steps at which a test kills the process, as a power cut would, to see that nothing is lost.
 
-Nothing is armed but by a test that calls ``arm``; a point that is not armed costs a comparison.
+A point is armed by a test that calls ``arm``, and by nothing else. A point that is not armed costs a comparison.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ _passes_left = 0
 
 
 def arm(name: str, passes: int = 1) -> None:
-    """Kill this process with SIGKILL when it comes to the point for the ``passes``-th time."""
+    """Kill this process with SIGKILL when it reaches the point for the ``passes``-th time."""
     global _armed, _passes_left
     _armed, _passes_left = name, passes
 
 
 def reach(name: str) -> None:
-    """A named step of the way at which a process may die."""
+    """Mark a step at which a process may die; die there if it is armed."""
     global _passes_left  # noqa: PLW0603
     if _armed is not None and name == _armed:
         _passes_left -= 1

@@ -1,9 +1,8 @@
-"""What all of postbacks logs with: a dotted event name and its fields, as ``key=value`` or as JSON.
+"""Log events: a dotted name and fields, written as ``key=value`` or as JSON.
 
-A module writes ``log = EventLog(__name__)`` and ``log.warning("broker.unsafe", "what to do", url=…)``. Nobody's
-logging is configured here: an application that imports ``postbacks`` sees ordinary records with the event, its
-fields as attributes and a message that can be read. ``celeryext/logs.py`` puts the formatters below on the handlers
-of our own workers and beats.
+A module writes ``log = EventLog(__name__)`` and ``log.warning("broker.unsafe", "what to do", url=…)``. Importing this
+module configures no logging: an application that imports ``postbacks`` sees ordinary records with a readable message,
+and with event and fields as attributes. ``celeryext/logs.py`` gives the formatters below to our workers and beats.
 """
 
 from __future__ import annotations
@@ -15,19 +14,20 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from postbacks.printable import json_text, plain
+from postbacks.printable import json_text, printable
 from postbacks.urls import redacted
 
-#: What Celery's own text form begins with; `postbacks up` and others know the level by it.
+#: Begin of a line, as Celery writes it; ``postbacks up`` and others read the level from it.
 _PREFIX: Final = "[%(asctime)s: %(levelname)s/%(processName)s] "
-#: Characters that a field of the log holds at most: a line stays one that can be read.
+#: Most characters of a field, so that a line can be read.
 MAX_FIELD: Final = 2000
+#: Most characters of a traceback.
 MAX_TRACE: Final = 20_000
 
 _WORD: Final = re.compile(r"[^\s\"'=]+")
 _USER_INFO: Final = re.compile(r"(://)[^\s'\"<>]*@")
 _WEB_URL: Final = re.compile(r"\bhttps?://[^\s'\"<>()]+", re.IGNORECASE)
-#: Words that people wrote, wherever an event is shown as Python, JSON or XML.
+#: Tags whose values people wrote, as Python, JSON and XML name them.
 _PRIVATE: Final = r"(?:TEXT|SUBJECT|KEYWORD|text|subject|keyword)"
 _IN_MAPPING: Final = re.compile(
     rf"""(\\?["']{_PRIVATE}\\?["']\s*:\s*)(?:\\"(?:[^"])*?\\"|"(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.)*'?)"""
@@ -39,29 +39,29 @@ _QUOTED: Final = re.compile(r"""(?<![^\s(\[{:,=])(?:'(?:[^'\\]|\\.)*(?:'|$)|"(?:
 def mask(text: str) -> str:
     """Return a text as a log may hold it: no password or query of a URL, no words of a message."""
     if "://" in text:
-        text = _WEB_URL.sub(lambda found: redacted(found[0]), _USER_INFO.sub(r"\1***@", text))
+        text = _WEB_URL.sub(lambda match: redacted(match[0]), _USER_INFO.sub(r"\1***@", text))
     if "text" in text.lower() or "subject" in text.lower() or "keyword" in text.lower():
         text = _IN_XML.sub(r"<\1>…</\1>", _IN_MAPPING.sub(r"\1'…'", text))
     return text
 
 
 def unquoted(text: str) -> str:
-    """Return a sentence without what it quotes: an error about an event quotes the customer's words."""
+    """Return a sentence with ``'…'`` in place of its quotations: errors about an event quote the customer's words."""
     return _QUOTED.sub("'…'", text)
 
 
 class EventLog:
-    """Writes events; the first argument is the event's name, the second what to know or do.
+    """Writer of log events: each has a name, a detail to know or to do, and fields.
 
     Args:
-        name: of the logger: the module's.
+        name: of the logger, which is the module's.
     """
 
     def __init__(self, name: str) -> None:
         self._logger = logging.getLogger(name)
 
     def debug(self, event: str, detail: str = "", **fields: object) -> None:
-        """Write an event that only helps to find a fault."""
+        """Write an event that helps to find a fault."""
         self.write(logging.DEBUG, event, detail, fields)
 
     def info(self, event: str, detail: str = "", **fields: object) -> None:
@@ -83,30 +83,30 @@ class EventLog:
     def write(
         self, level: int, event: str, detail: str, fields: Mapping[str, object], *, exc_info: bool = False
     ) -> None:
-        """Write an event at a level. Fields that are None are left out."""
+        """Write an event at a level; leave out fields that are None."""
         if not self._logger.isEnabledFor(level):
             return
-        known = {name: _plain(value) for name, value in fields.items() if value is not None}
+        masked = {name: _masked(value) for name, value in fields.items() if value is not None}
         if detail:
-            known["detail"] = _plain(detail)
+            masked["detail"] = _masked(detail)
         self._logger.log(
             level,
             "%s",
-            line(event, known),
+            line(event, masked),
             exc_info=exc_info,
-            extra={"event": event, "fields": known, **known},
+            extra={"event": event, "fields": masked, **masked},
             stacklevel=3,
         )
 
 
-def _plain(value: object) -> object:
+def _masked(value: object) -> object:
     if isinstance(value, bool | int | float):
         return value
     return mask(str(value))[:MAX_FIELD]
 
 
 def line(event: str, fields: Mapping[str, object]) -> str:
-    """Return an event as ``event key=value …``: one line, values with spaces or quotes in JSON's quotes."""
+    """Return an event as one line, ``event key=value …``; a value with spaces or quotes is quoted as in JSON."""
     return " ".join([event, *(f"{name}={_value(value)}" for name, value in fields.items())])
 
 
@@ -117,8 +117,8 @@ def _value(value: object) -> str:
     return json_text(text)
 
 
-def _told(record: logging.LogRecord) -> tuple[str, dict[str, object]]:
-    """The event and the fields of a record; one that is not ours has its logger's name for an event."""
+def _event_of(record: logging.LogRecord) -> tuple[str, dict[str, object]]:
+    """Return the event and the fields of a record; a record of another library has its logger's name for an event."""
     event, fields = getattr(record, "event", None), getattr(record, "fields", None)
     if isinstance(event, str) and isinstance(fields, dict):
         return event, dict(fields)
@@ -126,35 +126,35 @@ def _told(record: logging.LogRecord) -> tuple[str, dict[str, object]]:
 
 
 class TextFormatter(logging.Formatter):
-    """``[time: LEVEL/process] event key=value …``; a traceback follows on lines of its own."""
+    """Formatter of text: ``[time: LEVEL/process] event key=value …``; a traceback follows on lines of its own."""
 
     def __init__(self) -> None:
         super().__init__(_PREFIX + "%(message)s")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         """Put the line of the record together."""
-        event, fields = _told(record)
+        event, fields = _event_of(record)
         record.message = line(event, fields)
         return super().formatMessage(record)
 
     def format(self, record: logging.LogRecord) -> str:
-        """Put the record together; what follows its line is indented, so that no text of an error looks like another."""
+        """Put the record together; indent its further lines, so that no text of an error looks like a record."""
         first, *rest = super().format(record).split("\n")
-        return "\n".join([first, *(f"  {plain(following)}" for following in rest)])
+        return "\n".join([first, *(f"  {printable(text)}" for text in rest)])
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
-        """Show a traceback without secrets."""
+        """Return a traceback without secrets."""
         return mask(super().formatException(ei))[-MAX_TRACE:]
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: ts, level, event, logger, process, pid, the event's fields, exception."""
+    """Formatter of JSON, one object a line: ts, level, event, logger, process, pid, the event's fields, exception."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Put the line of the record together."""
-        event, fields = _told(record)
+        event, fields = _event_of(record)
         ts = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        told: dict[str, object] = {
+        values: dict[str, object] = {
             "ts": ts.replace("+00:00", "Z"),
             "level": record.levelname,
             "event": event,
@@ -162,10 +162,10 @@ class JsonFormatter(logging.Formatter):
             "process": record.processName,
             "pid": record.process,
         }
-        told |= {name: value for name, value in fields.items() if name not in told}
+        values |= {name: value for name, value in fields.items() if name not in values}
         if record.exc_info:
-            told["exception"] = mask(self.formatException(record.exc_info))[-MAX_TRACE:]
-        return json.dumps(told, default=str)
+            values["exception"] = mask(self.formatException(record.exc_info))[-MAX_TRACE:]
+        return json.dumps(values, default=str)
 
 
 def formatter(form: str) -> logging.Formatter:
@@ -174,7 +174,7 @@ def formatter(form: str) -> logging.Formatter:
 
 
 def write_to_stderr(form: str, level: int = logging.INFO) -> None:
-    """Write everything to stderr in the form of ``POSTBACKS_LOG``: for our processes that are none of Celery's."""
+    """Log to stderr in the form of ``POSTBACKS_LOG``, in a process that Celery does not run."""
     handler = logging.StreamHandler()
     handler.setFormatter(formatter(form))
     root = logging.getLogger()

@@ -1,9 +1,9 @@
-"""Strangers' text as a terminal or a log may be given it: nothing in it moves the cursor, turns the writing or forges a line.
+"""Strangers' text for terminals and logs: nothing in it moves the cursor, turns the writing or forges a line.
 
-Receivers' answers, names, URLs and words of messages come from outside, and terminals obey escape sequences. What is no
-printable character of Unicode (control characters of both blocks, bidirectional controls and other format characters,
-line and paragraph separators, lone surrogates, what this Python does not know) is written as an escape. In JSON that is
-JSON's own, so that what is read back is the same.
+Receivers' answers, names, URLs and words of messages come from outside, and terminals obey escape sequences. So each
+character that Unicode does not call printable is written as an escape: control characters of both blocks, bidirectional
+controls and other format characters, line and paragraph separators, lone surrogates, characters that this Python does
+not know. In JSON the escape is JSON's own, so that the same text is read back.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ import json
 from typing import Any
 
 
-def plain(text: object) -> str:
+def printable(text: object) -> str:
     """Return a text as one line of a terminal or a log."""
-    shown = str(text)
-    if shown.isprintable():
-        return shown
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
+    line = str(text)
+    if line.isprintable():
+        return line
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
-def plain_lines(text: str) -> str:
-    """Return a text of several lines, each as ``plain`` writes it."""
-    return "\n".join(map(plain, text.split("\n")))
+def printable_lines(text: str) -> str:
+    """Return a text of several lines, each of them printable."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def json_text(value: Any, *, ascii_only: bool = False) -> str:
-    """Write a value as JSON on one line, which reads back as the same value."""
+    """Return a value as JSON on one printable line, which reads back as the same value."""
     text = json.dumps(value, ensure_ascii=ascii_only)
     if text.isprintable():
         return text
@@ -34,6 +34,6 @@ def json_text(value: Any, *, ascii_only: bool = False) -> str:
 
 
 def document_text(document: bytes) -> str:
-    """Write an XML document for a terminal: the same document, its unprintable characters as references (``&#x9b;``)."""
+    """Return an XML document for a terminal: the same, with unprintable characters as references (``&#x9b;``)."""
     text = document.decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() or c in "\n\t" else f"&#x{ord(c):x};" for c in text)

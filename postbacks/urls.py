@@ -1,8 +1,8 @@
-"""Customers' URLs: one reader for setting, validating and sending them; and how one is shown.
+"""Customers' URLs: one reader for setting, checking and sending them, and their form in logs.
 
-A host is read as browsers read it (UTS 46, non-transitional, and the WHATWG's rules for addresses); what libcurl
-or a name server could do nothing with is refused. Form only: which addresses may be reached is decided when the
-socket is opened (``guard.py``).
+A host is read as browsers read it (UTS 46, non-transitional, and the WHATWG's rules for addresses). A host that libcurl
+or a name server cannot use is refused. The form alone is judged here; ``guard.py`` decides which addresses may be
+reached, when the socket is opened.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from postbacks.errors import InvalidUrl
 
 #: Longest URL that is taken, in characters.
 MAX_URL_LENGTH: Final = 2048
-#: RFC 1035 2.3.4, as it is written with dots.
+#: Limits of RFC 1035 2.3.4 for a name that is written with dots.
 _MAX_LABEL_LENGTH: Final = 63
 _MAX_HOST_LENGTH: Final = 253
 
 _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f]")
-#: Cannot be written as UTF-8, so it could be kept nowhere.
+#: Halves of characters, which cannot be written as UTF-8 and so be kept nowhere.
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 #: Scheme, authority, and path with query; a fragment is not sent.
 _ABSOLUTE = re.compile(r"(https?)://([^/?#]*)([^#]*)", re.IGNORECASE | re.ASCII)
 _HOST_AND_PORT = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::([0-9]*))?")
-#: ASCII that no host may have: browsers, libcurl or the C library's resolver refuse it.
+#: ASCII characters that browsers, libcurl or the C library's resolver refuse in a host.
 _NO_HOST_CHARACTER = re.compile(r"[\x00-,/:-@\[-^`{-\x7f]")
-#: A last label with which browsers take a host for an IPv4 address (WHATWG URL, "ends in a number").
+#: Last label of a host that browsers take for an IPv4 address (WHATWG URL, "ends in a number").
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
-#: The name of a network interface; libcurl takes 15 characters.
+#: Name of a network interface, of which libcurl takes 15 characters.
 _ZONE = re.compile(r"[A-Za-z0-9._~-]{1,15}")
 
 
@@ -46,10 +46,11 @@ class Url(NamedTuple):
     Attributes:
         scheme: ``http`` or ``https``.
         userinfo: user and password as they were written; empty where there are none.
-        host: as it is sent: an ASCII name in lower case, an IPv4 address, or an IPv6 address without brackets.
+        host: in the form in which it is sent: an ASCII name in lower case, an IPv4 address, or an IPv6 address without
+            brackets.
         port: of the connection.
         target: path and query as they were written.
-        is_address: whether the host is an address.
+        is_address: True if the host is an address.
     """
 
     scheme: str
@@ -61,19 +62,19 @@ class Url(NamedTuple):
 
     @property
     def is_local(self) -> bool:
-        """Tell whether the host is a name of this machine (RFC 6761 6.3)."""
+        """True if the host is a name of this machine (RFC 6761 6.3)."""
         return self.host == "localhost" or self.host.endswith(".localhost")
 
     @property
     def origin(self) -> str:
-        """Return scheme, host and port as they are sent: the port only where it is not the scheme's own."""
+        """Scheme, host and port in the form in which they are sent: the port only if it is not the scheme's default."""
         host = f"[{self.host.replace('%', '%25')}]" if ":" in self.host else self.host
         port = "" if self.port == _DEFAULT_PORTS[self.scheme] else f":{self.port}"
         return f"{self.scheme}://{host}{port}"
 
     @property
     def endpoint(self) -> str:
-        """Return scheme, host and port: what one connection serves."""
+        """Scheme, host and port: POSTs to one endpoint share connections."""
         return f"{self.scheme}://{self.host}:{self.port}"
 
 
@@ -81,7 +82,7 @@ def read_url(url: object) -> Url:
     """Read a URL that postbacks are sent to.
 
     Raises:
-        InvalidUrl: no text, too long, not absolute, not http(s), or a host or port that cannot be.
+        InvalidUrl: it is no text, too long, not absolute, not http(s), or has a host or port that cannot be.
     """
     if not isinstance(url, str):
         raise InvalidUrl(f"A URL is text, not {type(url).__name__}.")
@@ -100,10 +101,10 @@ def read_url(url: object) -> Url:
     if absolute is None:
         raise InvalidUrl(f"The URL {shown!r} is no absolute http or https URL (https://host/path).")
     scheme, authority, target = absolute[1].lower(), absolute[2], absolute[3]
-    userinfo, _, place = authority.rpartition("@")
-    host_and_port = _HOST_AND_PORT.fullmatch(place)
+    userinfo, _, address = authority.rpartition("@")
+    host_and_port = _HOST_AND_PORT.fullmatch(address)
     port = int(host_and_port[2] or _DEFAULT_PORTS[scheme]) if host_and_port else -1
-    if host_and_port is None or port > 65_535:  # what stands there may be a password
+    if host_and_port is None or port > 65_535:  # not quoted: it may be a part of a password
         raise InvalidUrl(
             "The URL cannot be read: its host or port is none. In a user or password encode / ? # and @ "
             "(%2F %3F %23 %40)."
@@ -133,10 +134,10 @@ def check_url(url: str) -> str:
 
 
 def check_stored_url(url: str) -> str:
-    """Check a URL of an account that is stored, here or by an application, and may be older than this reader.
+    """Check a URL of a stored account, which may be older than this reader: an http or https URL passes.
 
-    One that cannot be sent to passes: its postbacks die at their POSTs, with the reason, and are kept. An account that
-    cannot be read has them skipped, and one that an application's store cannot make stops all others.
+    Postbacks to a URL that cannot be sent to die at their POSTs, with the reason, and are kept. Refusing the URL here
+    would be worse: the account could not be read, and one of an application's store would stop all others.
 
     Returns:
         The URL as given.
@@ -151,7 +152,7 @@ def check_stored_url(url: str) -> str:
 
 @lru_cache(maxsize=10_000)
 def endpoint_of(url: str) -> str:
-    """Return scheme, host and port of a URL; empty where it cannot be sent to, as in rows of older versions."""
+    """Return scheme, host and port of a URL; empty for a URL that cannot be sent to, as rows of older versions have."""
     try:
         return read_url(url).endpoint
     except InvalidUrl:
@@ -164,7 +165,7 @@ class _HostError(ValueError):
 
 @lru_cache(maxsize=10_000)
 def _read_host(written: str) -> tuple[str, bool]:
-    """Read a host; return it as it is sent, and whether it is an address."""
+    """Read a host; return the form in which it is sent, and True if it is an address."""
     if written.startswith("["):
         return _ipv6(written[1:-1]), True
     try:
@@ -179,7 +180,7 @@ def _read_host(written: str) -> tuple[str, bool]:
         except OSError:
             raise _HostError("it ends in a number and is no IPv4 address") from None
     if not text.isascii() and (is_address or host.rpartition(".")[2] == "localhost"):
-        # Whoever writes these so has something to hide.
+        # Nobody writes an address or localhost in other characters but to hide it.
         raise _HostError(f"it stands for {host} in other characters")
     return host, is_address
 
@@ -193,7 +194,7 @@ def _ipv6(text: str) -> str:
     zone = zone.removeprefix("25")  # RFC 6874: the % itself is encoded; many write it plain
     if percent and not _ZONE.fullmatch(zone):
         raise _HostError("the zone of its IPv6 address is no name of a network interface")
-    low = int(address) & 0xFFFF_FFFF  # Python 3.13 writes a mapped address otherwise than those before
+    low = int(address) & 0xFFFF_FFFF  # written by hand, as Python 3.13 writes a mapped address in another way
     short = f"::ffff:{low >> 16:x}:{low & 0xFFFF:x}" if address.ipv4_mapped else address.compressed
     return short + (f"%{zone}" if percent else "")
 
@@ -217,7 +218,7 @@ def _ascii_name(text: str) -> str:
     if "" in labels:
         raise _HostError("a part of it between dots is empty")
     host = ".".join(_ascii_label(_unicode_label(label)) for label in labels)
-    if host.startswith("-"):  # the C library's resolver looks up none that does
+    if host.startswith("-"):  # the C library's resolver does not look such a name up
         raise _HostError(f"it begins with {_named('-')}")
     if len(host) > _MAX_HOST_LENGTH:
         raise _HostError(
@@ -227,7 +228,7 @@ def _ascii_name(text: str) -> str:
 
 
 def _unicode_label(label: str) -> str:
-    """Decode a label that is in ASCII already, and check one that is not."""
+    """Decode a label to Unicode, and check its characters."""
     text = label
     if label.startswith("xn--"):
         try:
@@ -252,7 +253,7 @@ def _unicode_label(label: str) -> str:
 def _joins(label: str, position: int) -> bool:
     try:
         return idna.valid_contextj(label, position)
-    except ValueError:  # beside it stands a character that this Python does not know
+    except ValueError:  # it stands beside a character that this Python does not know
         return False
 
 
@@ -273,19 +274,19 @@ def _ascii_label(text: str) -> str:
 
 
 def _named(character: str) -> str:
-    """Name a character that may not be printable."""
+    """Name a character, which may be unprintable, by its code point and Unicode name."""
     return f"{character!r} (U+{ord(character):04X} {unicodedata.name(character, 'without a name')})"
 
 
 def redacted(url: str) -> str:
-    """A URL as logs, listings and errors show it: no user, no password, no values in the query."""
+    """Return a URL as logs, listings and errors show it: no user, no password, no values in the query."""
     try:
         parts = urlsplit(url)
         _ = parts.port
-    except ValueError:  # a password that is not encoded may stand anywhere in it
+    except ValueError:  # a password that is not encoded may stand anywhere in the URL
         return "(unreadable URL)"
     if "@" in url and (parts.scheme not in _DEFAULT_PORTS or not parts.netloc or "@" not in parts.netloc):
-        return "(unreadable URL)"  # what stands before the @ may be a password
+        return "(unreadable URL)"  # the text before the @ may be a password
     host = parts.netloc.rpartition("@")[2]
     query = re.sub(r"=[^&]*", "=…", parts.query) if parts.query else ""
     return SplitResult(parts.scheme, host, parts.path, query, "").geturl()

@@ -12,7 +12,7 @@ for name in [name for name in os.environ if name.startswith(("POSTBACKS_", "CELE
 
 from helpers import BASE_ENV, Rig  # noqa: E402
 
-from postbacks.devtools.local import EmbeddedBroker  # noqa: E402
+from postbacks.devtools.embedded_broker import EmbeddedBroker  # noqa: E402
 from postbacks.devtools.receiver import Answer, Receiver  # noqa: E402
 
 _BROKER = pytest.StashKey[EmbeddedBroker]()

@@ -15,13 +15,14 @@ from typing import Any, TypeVar
 import redis
 
 from postbacks import accounts, keys, settings
-from postbacks.cli.accounts import publish
 from postbacks.delivery.loop import DeliveryLoop
 from postbacks.delivery.profiles import Profiles
-from postbacks.devtools.local import EmbeddedBroker, LocalStack
+from postbacks.devtools.embedded_broker import EmbeddedBroker
+from postbacks.devtools.stack import LocalStack
 from postbacks.ledger import states
 from postbacks.ledger.ledger import Ledger
 from postbacks.ledger.record import Record
+from postbacks.operate.accounts import publish
 from postbacks.queue.scripts import Scripts
 from postbacks.queue.tick import Tick, TickResult
 from postbacks.transport.client import CurlClient

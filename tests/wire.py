@@ -11,7 +11,7 @@ from typing import Any
 import redis
 from helpers import eventually
 
-from postbacks.devtools.local import EmbeddedBroker
+from postbacks.devtools.embedded_broker import EmbeddedBroker
 
 
 class Wire:

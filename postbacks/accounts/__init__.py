@@ -1,4 +1,4 @@
-"""Accounts: where each one's postbacks go, and how."""
+"""Accounts: where their postbacks go, and with which headers, secrets, limits and pace."""
 
 from postbacks.accounts.account import (
     NO_URL,
@@ -6,16 +6,12 @@ from postbacks.accounts.account import (
     UNKNOWN_ACCOUNT,
     UNREADABLE,
     Account,
-    AccountStore,
-    RedisAccounts,
     Secret,
     build_account,
     check_name,
-    find_accounts,
     make_account,
-    redis_accounts,
-    store,
 )
+from postbacks.accounts.stores import AccountStore, RedisAccounts, find_accounts, redis_accounts, store
 
 __all__ = [
     "NO_URL",

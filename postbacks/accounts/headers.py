@@ -1,4 +1,4 @@
-"""Which extra headers an account may have: none that injects, none that is ours."""
+"""Checks of an account's extra headers: no header injection, no header that postbacks sets itself."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}\Z")
 _HEADER_TEXT = re.compile(r"[\x20-\x7e]+\Z")
-#: Headers that every POST has, or that would change what the request is.
-_OWN_HEADERS: Final = frozenset(
+#: Headers that postbacks or HTTP itself sets.
+_RESERVED_HEADERS: Final = frozenset(
     [
         "accept-encoding",
         "connection",
@@ -34,7 +34,7 @@ _OWN_HEADERS: Final = frozenset(
     ]
 )
 
-#: Extra headers that an account may have, so that its requests stay of a size that servers take (8 KiB).
+#: Limits that keep a request within the 8 KiB that servers take.
 MAX_HEADERS: Final = 32
 MAX_HEADER_CHARACTERS: Final = 4096
 
@@ -43,33 +43,33 @@ def check_headers(headers: Mapping[str, str]) -> None:
     """Check an account's extra headers.
 
     Raises:
-        InvalidAccount: says which cannot be, or that they are too many.
+        InvalidAccount: names the header that cannot be, or says that they are too many.
     """
     for name, text in headers.items():
-        fault = _header_fault(name, text)
-        if fault:
-            raise InvalidAccount(f"The header {name[:60]!r} {fault}.")
+        problem = _header_problem(name, text)
+        if problem:
+            raise InvalidAccount(f"The header {name[:60]!r} {problem}.")
     names = [name.lower() for name in headers]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise InvalidAccount(f"The header {twice!r} stands twice.")
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated is not None:
+        raise InvalidAccount(f"The header {repeated!r} stands twice.")
     size = sum(len(name) + len(text) for name, text in headers.items())
     if len(headers) > MAX_HEADERS or size > MAX_HEADER_CHARACTERS:
         raise InvalidAccount(
-            f"These are {len(headers)} headers with {size} characters; "
+            f"The account would have {len(headers)} headers with {size} characters; "
             f"at most {MAX_HEADERS} with {MAX_HEADER_CHARACTERS} are allowed."
         )
 
 
-def _header_fault(name: str, text: str) -> str | None:
-    """Why an extra header cannot be: RFC 9110 5.1 and 5.5, and none of ours overridden."""
+def _header_problem(name: str, text: str) -> str | None:
+    """Judge an extra header by RFC 9110 5.1 and 5.5, and by the headers that postbacks sets; None if it may be."""
     if not _HEADER_NAME.match(name):
         return "has a name that is no HTTP token"
-    if name.lower() in _OWN_HEADERS or name.lower().startswith(("postback-", "webhook-", "proxy-")):
+    if name.lower() in _RESERVED_HEADERS or name.lower().startswith(("postback-", "webhook-", "proxy-")):
         return "is one that postbacks sets itself"
     if name.lower() == "authorization":
         return "is a secret and has a field of its own: authorization"
-    return _value_fault(text)
+    return _value_problem(text)
 
 
 def check_authorization(text: str) -> None:
@@ -78,18 +78,18 @@ def check_authorization(text: str) -> None:
     Raises:
         InvalidAccount: it cannot be sent, or is too long.
     """
-    fault = _value_fault(text)
-    if fault is None and len(text) > MAX_HEADER_CHARACTERS:
-        fault = f"has a value of {len(text)} characters; at most {MAX_HEADER_CHARACTERS} are allowed"
-    if fault:
-        raise InvalidAccount(f"The header Authorization {fault}.")
+    problem = _value_problem(text)
+    if problem is None and len(text) > MAX_HEADER_CHARACTERS:
+        problem = f"has a value of {len(text)} characters; at most {MAX_HEADER_CHARACTERS} are allowed"
+    if problem:
+        raise InvalidAccount(f"The header Authorization {problem}.")
 
 
 def check_no_user(*urls: str) -> None:
-    """Check that no URL has a user, where an account has an Authorization header: a POST can carry one of them.
+    """Check that no URL has a user, as a POST of an account with an Authorization header cannot carry both.
 
     Raises:
-        InvalidAccount: says which URL has one.
+        InvalidAccount: names the URL that has a user.
     """
     for url in urls:
         if read_url(url).userinfo.strip(":"):
@@ -99,7 +99,7 @@ def check_no_user(*urls: str) -> None:
             )
 
 
-def _value_fault(text: str) -> str | None:
+def _value_problem(text: str) -> str | None:
     if not _HEADER_TEXT.match(text) or text != text.strip():
         return "has a value with characters that a header cannot carry"
     return None

@@ -10,20 +10,20 @@ from postbacks.errors import InvalidAccount
 
 _RATE = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)/(s|min)\Z", re.ASCII)
 _PERIOD_US: Final = {"s": 1_000_000, "min": 60_000_000}
-#: A POST a minute: what waits for its rate is looked at again within seconds of a change all the same.
+#: Interval of the lowest rate, a POST a minute.
 MAX_INTERVAL_US: Final = 60_000_000
-#: 10,000 POSTs a second, more than one broker carries.
+#: Interval of the highest rate, 10,000 POSTs a second, which is more than one broker carries.
 MIN_INTERVAL_US: Final = 100
 
 
 def interval_us(rate: str) -> int:
-    """Microseconds between two POSTs at a rate such as ``50/s`` or ``30/min``.
+    """Compute the microseconds between two POSTs at a rate such as ``50/s`` or ``30/min``.
 
     Raises:
         InvalidAccount: says what a rate may be.
     """
-    found = _RATE.match(rate)
-    interval = _PERIOD_US[found[2]] / float(found[1]) if found and float(found[1]) else 0
+    match = _RATE.match(rate)
+    interval = _PERIOD_US[match[2]] / float(match[1]) if match and float(match[1]) else 0
     if not MIN_INTERVAL_US <= interval <= MAX_INTERVAL_US:
         raise InvalidAccount(
             f"{quoted(rate)} is no rate: a number and /s or /min (50/s, 30/min), from 1/min to 10000/s."

@@ -6,24 +6,26 @@ from typing import Final
 
 from postbacks.accounts import NO_URL, ORIGIN_OFF, UNKNOWN_ACCOUNT, UNREADABLE, Account
 
-# Why else the ledger says that a postback is not sent.
+# Reasons in the ledger for which else a postback is not sent; each with the script that writes it.
 EXPIRED: Final = "expired"
-#: Written by ``accept.lua``.
+#: ``accept.lua``
 BACKLOG_FULL: Final = "backlog_full"
-#: Written by ``retire.lua``, by ``accept.lua``, and by ``reap.lua``.
+#: ``retire.lua``
 ACCOUNT_REMOVED: Final = "account_removed"
+#: ``accept.lua``
 ID_TAKEN: Final = "id_taken"
+#: ``reap.lua``
 POISON: Final = "poison"
-#: Written by ``cancel.lua``; the state says it already.
+#: ``cancel.lua``
 REVOKED: Final = "revoked"
 
-# Why a postback is parked without an attempt; written by ``postpone.lua``.
+# Reasons for which a postback is parked without an attempt; ``postpone.lua`` writes them.
 ACCOUNT_UNUSABLE: Final = "account_unusable"
 ACCOUNT_CHANGED: Final = "account_changed"
 BROKER_AWAY: Final = "broker_unreachable"
 WORKER_STOPPED: Final = "worker_stopped"
 
-#: What is said instead of a stub, which nobody can send again but its application.
+#: Words about a stub, which nobody can send again but its application.
 STUB_WORDS: Final = "its account had too many waiting and dead, and its document was not kept; the application must send it again"
 
 #: Each reason as a clause, for ``postbacks send``, ``ping`` and ``show`` and for errors.
@@ -37,7 +39,7 @@ _WORDS: Final = {
     ACCOUNT_REMOVED: "{account} was removed, and what waited for it was kept for as long as it may be",
     ID_TAKEN: "another postback has the id that it came with",
     POISON: "it was alone in flight each time that its process died",
-    REVOKED: "",
+    REVOKED: "",  # the state, cancelled, says it already
     ACCOUNT_CHANGED: "{account} has changed meanwhile, or cannot be used just now",
     ACCOUNT_UNUSABLE: "{account} cannot be used just now (the workers' logs say why)",
     BROKER_AWAY: "the broker was away while {account} was read",
@@ -46,21 +48,21 @@ _WORDS: Final = {
 
 
 def reason_words(reason: str, origin: str, account: str = "its account") -> str:
-    """Put a reason into words; one that is no constant of this module is its own words."""
+    """Put a reason into words; return one that is not in the table as it is: it is in words already."""
     words = _WORDS.get(reason)
     return reason if words is None else words.format(account=account, origin=origin or "it")
 
 
 def end_of(reason: str) -> str:
-    """Return what becomes of a postback that has no URL to be sent to: ``skipped``, ``waiting`` or ``dead``.
+    """Return what becomes of a postback without a URL, by the reason: ``skipped``, ``waiting`` or ``dead``.
 
-    One whose account cannot be read waits: its account stands still until it can, and then its URL is known.
+    A postback of an account that cannot be read waits: the account stands still until it can, and has a URL then.
     """
     return {ORIGIN_OFF: "skipped", UNREADABLE: "waiting"}.get(reason, "dead")
 
 
 def end_words(reason: str) -> str:
-    """Put into words what becomes of postbacks that have no URL to be sent to, for the command line."""
+    """Put into words what becomes of postbacks without a URL, for the command line."""
     words = {"skipped": "skipped", "waiting": "kept until then"}
     return words.get(end_of(reason), "dead until they are sent again")
 
@@ -68,7 +70,7 @@ def end_words(reason: str) -> str:
 def route(account: Account | None, origin: str, group: str, url: str | None) -> tuple[str | None, str]:
     """Find the URL of an event, or None and the reason why it is not sent.
 
-    A URL that came with the call needs no account; an origin that is off stays off.
+    A URL that came with the call needs no account. An origin that is switched off stays off, even with such a URL.
 
     Args:
         account: the account, or None where the store has none of that name.

@@ -1,13 +1,13 @@
-"""Secrets at rest: sealed with a key that the broker does not have, for one field of one account.
+"""Encryption of secrets at rest: with a key that the broker does not have, for one field of one account.
 
-``POSTBACKS_SECRET_KEY`` holds one or more keys (32 random bytes as base64), comma-separated. The first seals, all open:
-to change the key, put a new one in front, seal everything anew (``postbacks account secret reseal``), then take the old
-one out.
+``POSTBACKS_SECRET_KEY`` holds one or more keys (32 random bytes as base64), comma-separated. The first key encrypts, all
+of them decrypt. To change the key, put a new one in front, encrypt everything anew (``postbacks account secret
+reseal``), then take the old one out. Encrypted values begin with:
 
-==============  =====================================================================================
-``sealed:2:…``  AES-256-GCM. Account and field are its associated data: copied elsewhere it does not open
-``sealed:…``    Fernet, as 0.1.0 sealed: opened wherever it stands, until it is sealed anew
-==============  =====================================================================================
+==============  ============================================================================================
+``sealed:2:…``  AES-256-GCM. Account and field are its associated data: copied elsewhere, it does not decrypt
+``sealed:…``    Fernet, as 0.1.0 encrypted: it decrypts wherever it stands, until it is encrypted anew
+==============  ============================================================================================
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from postbacks.errors import BadSetting
 from postbacks.settings import load
 
 _SEALED: Final = "sealed:"
-#: Begins as the seals before it: 0.1.0 takes it for one that its key does not open, and keeps the account's postbacks.
-#: Without that it would take the text for a plain secret, and sign with it.
+#: Begins like the older form, so that 0.1.0 takes it for a secret that its key does not open, and keeps the account's
+#: postbacks. It would take any other text for a secret in clear, and sign with it.
 _BOUND: Final = "sealed:2:"
 _NONCE_BYTES: Final = 12
-#: Fields of an account that are sealed; all its signing secrets are of one.
+#: Fields of an account that are encrypted; all its signing secrets count as one field.
 SealedField = Literal["secret", "client_key", "authorization"]
 _HOW: Final = (
     "make one with `postbacks account secret new-key` and set it for whoever sets secrets and for the workers"
@@ -38,12 +38,12 @@ _HOW: Final = (
 
 
 def new_key() -> str:
-    """A fresh key for ``POSTBACKS_SECRET_KEY``."""
+    """Make a key for ``POSTBACKS_SECRET_KEY``."""
     return Fernet.generate_key().decode()
 
 
 def new_secret() -> str:
-    """A fresh signing secret, as Standard Webhooks writes one: ``whsec_`` and 32 random bytes."""
+    """Make a signing secret in the form of Standard Webhooks: ``whsec_`` and 32 random bytes."""
     return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
 
 
@@ -51,7 +51,7 @@ def encrypt(text: str, account: str, field: SealedField) -> str:
     """Encrypt a text for the store, for this field of this account alone.
 
     Raises:
-        BadSetting: there is no key, or it is none.
+        BadSetting: ``POSTBACKS_SECRET_KEY`` is not set, or is no key.
     """
     nonce = secrets.token_bytes(_NONCE_BYTES)
     sealed = _cipher(_keys()[0]).encrypt(nonce, text.encode(), _binding(account, field))
@@ -59,15 +59,15 @@ def encrypt(text: str, account: str, field: SealedField) -> str:
 
 
 def is_sealed(value: str) -> bool:
-    """Whether a stored value is encrypted; an application's own store may keep plain ones."""
+    """Tell whether a stored value is encrypted; an application's own store may keep values in clear."""
     return value.startswith(_SEALED)
 
 
 def decrypt(value: str, account: str, field: SealedField) -> str:
-    """Decrypt what ``seal`` made for this field of this account; a plain value is returned as it is.
+    """Decrypt a text that was encrypted for this field of this account; return a text in clear as it is.
 
     Raises:
-        BadSetting: the key is missing, or is not the one it was sealed with; or it was sealed for somewhere else.
+        BadSetting: the key is missing, or is another one; or the text was encrypted for another account or field.
     """
     if not is_sealed(value):
         return value
@@ -91,7 +91,7 @@ def _binding(account: str, field: SealedField) -> bytes:
 
 
 def _cipher(key: str) -> AESGCM:
-    """Return the cipher of bound seals: its key is derived, so that no key serves two algorithms."""
+    """Return the AES-256-GCM cipher of a key; its own key is derived, so that no key serves two algorithms."""
     derive = HKDF(algorithm=SHA256(), length=32, salt=None, info=b"postbacks sealed:2")
     return AESGCM(derive.derive(base64.urlsafe_b64decode(key)))
 

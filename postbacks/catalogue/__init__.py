@@ -1,7 +1,7 @@
-"""Every postback that there is: ``docs/catalogue.md`` as event types.
+"""The catalogue: ``docs/catalogue.md`` as event types, one class a row.
 
-Each row is one class, in the module of its group. Defining it enters it here. ``postbacks.__all__`` names it as
-well, since type checkers read literal names only; a test says so where it is missing.
+The class of a row stands in the module of its group, and enters the catalogue when it is defined. ``postbacks.__all__``
+names it as well, since type checkers read literal names only; a test fails where a name is missing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from postbacks.catalogue.base import Event as Event
 from postbacks.catalogue.base import Tag as Tag
 from postbacks.catalogue.base import _registry
 
-# By star, so that a new class needs no second line; what begins with an underscore stays behind.
+# Imported by star, so that a new class needs no second line; names that begin with an underscore stay behind.
 from postbacks.catalogue.general import *  # noqa: F403
 from postbacks.catalogue.originated import *  # noqa: F403
 from postbacks.catalogue.passes import *  # noqa: F403
@@ -24,19 +24,27 @@ from postbacks.catalogue.problems import quoted
 from postbacks.catalogue.terminated import *  # noqa: F403
 from postbacks.errors import InvalidEvent
 
-#: Every event type by its (ORIGIN, CODE).
+#: Event types by (ORIGIN, CODE).
 EVENTS: Mapping[tuple[str, str], type[Event]] = MappingProxyType(_registry)
 
 
 class Row(NamedTuple):
-    """One row of the catalogue, for people to read."""
+    """A row of the catalogue, for people to read.
+
+    Attributes:
+        origin: its ORIGIN.
+        code: its CODE.
+        group: ``general``, ``mo``, ``mt`` or ``pass``.
+        name: name of its class.
+        meaning: the catalogue's words for what happened.
+        tags: names in document order; ``?`` marks an optional tag, ``+`` one or more.
+    """
 
     origin: str
     code: str
     group: str
     name: str
     meaning: str
-    #: In document order; ``?`` optional, ``+`` one or more.
     tags: tuple[str, ...]
 
 
@@ -50,37 +58,37 @@ def table() -> list[Row]:
 
 
 def event_type(origin: object, code: object) -> type[Event]:
-    """Return the class of one row.
+    """Return the class of a row.
 
     Raises:
-        InvalidEvent: names the known origins, or the codes that the origin has.
+        InvalidEvent: there is no such row; names the known origins, or the codes that the origin has.
     """
     if isinstance(origin, str) and isinstance(code, str) and (origin, code) in EVENTS:
         return EVENTS[origin, code]
     problems = []
     if not isinstance(origin, str) or origin not in ORIGINS:
-        codes = list(dict.fromkeys(known for _, known in EVENTS))
+        codes = list(dict.fromkeys(row_code for _, row_code in EVENTS))
         problems.append(("ORIGIN", _unknown(origin, list(ORIGINS))))
     else:
-        codes = [known for of, known in EVENTS if of == origin]
+        codes = [row_code for row_origin, row_code in EVENTS if row_origin == origin]
     if code not in codes:
         problems.append(("CODE", _unknown(code, codes)))
     raise InvalidEvent(problems)
 
 
-def _unknown(given: object, known: list[str]) -> str:
-    fault = "required, but has no value" if given is None else f"unknown: {quoted(given)}"
-    return f"{fault}; known: {', '.join(known)}"
+def _unknown(value: object, known: list[str]) -> str:
+    problem = "required, but has no value" if value is None else f"unknown: {quoted(value)}"
+    return f"{problem}; known: {', '.join(known)}"
 
 
 def parse_event(event: Event | Mapping[str, Any]) -> Event:
-    """Return what the catalogue knows ``event`` as, checked.
+    """Check an event, and return it as the catalogue's event type.
 
-    A mapping names its row in ORIGIN and CODE (catalogue: Pass generation: or in STATUSCODE alone) and has its tags
-    beside them. An event is checked again: ``model_copy`` and ``model_construct`` check nothing.
+    A mapping names its row in ORIGIN and CODE, with its tags beside them; for a pass STATUSCODE serves as CODE
+    (catalogue: Pass generation). An ``Event`` is checked again, as ``model_copy`` and ``model_construct`` check nothing.
 
     Raises:
-        InvalidEvent: lists every tag at fault; nothing else is raised.
+        InvalidEvent: lists every tag at fault; no other error is raised.
     """
     if isinstance(event, Event):
         return type(event).model_validate(event.__dict__)

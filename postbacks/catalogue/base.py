@@ -1,4 +1,4 @@
-"""The base of all event types, and the registry that they enter by being defined."""
+"""The base class of event types, and the registry that they enter when they are defined."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, get_origin
 from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic_core import to_json
 
-from postbacks.catalogue.problems import faults_of
+from postbacks.catalogue.problems import problems_of
 from postbacks.catalogue.values import Form, closed_set
 from postbacks.errors import InvalidEvent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-#: Every origin and the group that it belongs to (catalogue: Groups).
+#: Group of each origin (catalogue: Groups).
 ORIGINS: Mapping[str, str] = {
     "SUB": "general",
     "EMAIL_SUB": "general",
@@ -26,10 +26,10 @@ ORIGINS: Mapping[str, str] = {
     "GENERATE_PASS": "pass",
 }
 
-#: Bytes of UTF-8 that an event's JSON may take. Larger is refused, so that no caller can fill the broker with one event.
+#: Most bytes of UTF-8 of an event's JSON. A larger event is refused, so that no caller can fill the broker with one.
 MAX_EVENT_BYTES = 256 * 1024
 
-# What ORIGIN, CODE and FILE add, at most, to the JSON of an event's fields.
+# Most bytes that ORIGIN, CODE and FILE add to the JSON of an event's fields.
 _ENVELOPE_BYTES = 64
 
 _registry: dict[tuple[str, str], type[Event]] = {}
@@ -37,15 +37,18 @@ _registry: dict[tuple[str, str], type[Event]] = {}
 
 @dataclass(frozen=True, slots=True)
 class Tag:
-    """One tag of an event type."""
+    """A tag of an event type.
 
-    #: Its name in the document, upper case.
+    Attributes:
+        name: its name in the document, in upper case.
+        field: its name in Python.
+        required: True if every document has it.
+        form: the form of its values.
+    """
+
     name: str
-    #: Its name in Python.
     field: str
-    #: Whether every document has it.
     required: bool
-    #: What its values must be.
     form: Form
 
     def __str__(self) -> str:
@@ -60,14 +63,14 @@ def _tag_name(field: str) -> str:
 
 
 class Event(BaseModel):
-    """Something that happened in an account; each subclass is one row of the catalogue.
+    """An event of an account; each subclass is a row of the catalogue.
 
     Fields stand in document order. A tag may be given by its name (``FROM``) or by its Python name (``from_``).
     An optional tag that is None is left out of the document.
 
     Raises:
-        InvalidEvent: when constructed (or validated in any other of pydantic's ways) with what the catalogue does not
-            allow; it lists every tag at fault.
+        InvalidEvent: the event is not in the catalogue's form; lists every tag at fault. Raised by the constructor and
+            by all of pydantic's other ways of validating.
     """
 
     model_config = ConfigDict(
@@ -78,10 +81,10 @@ class Event(BaseModel):
         validate_by_alias=True,
     )
 
-    #: The row: both empty for a class that only lends its fields to others.
+    #: ORIGIN and CODE of the row; empty for a class that only lends its fields to others.
     origin: ClassVar[str] = ""
     code: ClassVar[str] = ""
-    #: One of ``general``, ``mo``, ``mt``, ``pass``.
+    #: ``general``, ``mo``, ``mt`` or ``pass``.
     group: ClassVar[str] = ""
     #: The catalogue's words for what happened.
     meaning: ClassVar[str] = ""
@@ -104,26 +107,27 @@ class Event(BaseModel):
     @model_validator(mode="wrap")
     @classmethod
     def _refuse_in_plain_words(cls, given: Any, validate: ModelWrapValidatorHandler[Event]) -> Event:
-        # pydantic lets any error but ValueError and AssertionError through, so that InvalidEvent leaves the constructor
-        # as it is.
+        # pydantic catches ValueError and AssertionError alone, so InvalidEvent leaves the constructor as it is.
         if not cls.code:
             raise InvalidEvent([("", f"{cls.__name__} is no event; use one of its subclasses")])
         try:
             event = validate(given)
         except ValidationError as error:
-            faults = faults_of(error, cls.tags, given, validate)
+            problems = problems_of(error, cls.tags, given, validate)
         else:
             size = len(to_json(event, by_alias=True, exclude_none=True))
             if size + _ENVELOPE_BYTES <= MAX_EVENT_BYTES:
                 return event
-            faults = [("", f"its JSON takes {size} bytes; at most {MAX_EVENT_BYTES // 1024} KiB are allowed")]
-        # Not raised inside the except block: pydantic's error, with the whole input in it, would hang on as its context.
-        raise InvalidEvent(faults, origin=cls.origin, code=cls.code)
+            problems = [
+                ("", f"its JSON takes {size} bytes; at most {MAX_EVENT_BYTES // 1024} KiB are allowed")
+            ]
+        # Raised outside of the except block, where pydantic's error, which holds the whole input, would be its context.
+        raise InvalidEvent(problems, origin=cls.origin, code=cls.code)
 
     def to_mapping(self) -> dict[str, Any]:
-        """Return the event as plain JSON values: ORIGIN, CODE, then the tags in document order.
+        """Return the event as JSON values, of which ``parse_event`` makes an equal event.
 
-        ``parse_event`` makes an equal event of it.
+        ORIGIN and CODE come first, then the tags in document order.
         """
         mapping: dict[str, Any] = {"ORIGIN": self.origin, "CODE": self.code}
         values = self.__dict__
@@ -137,7 +141,7 @@ class Event(BaseModel):
 
 def _tags(event: type[Event]) -> Iterator[Tag]:
     for name, field in event.model_fields.items():
-        # A default that is not None (STATUSCODE's) is in every document as well.
+        # A field whose default is not None (STATUSCODE's) is in every document, too.
         required = field.is_required() or field.default is not None
         yield Tag(_tag_name(name), name, required, _form(field.annotation, *field.metadata))
 
@@ -147,12 +151,14 @@ def _form(annotation: Any, *metadata: Any) -> Form:
 
     pydantic hands over the metadata of a plain ``Annotated`` separately.
     """
-    for found in (*metadata, *getattr(annotation, "__metadata__", ())):
-        if isinstance(found, Form):
-            return found
+    for item in (*metadata, *getattr(annotation, "__metadata__", ())):
+        if isinstance(item, Form):
+            return item
     if get_origin(annotation) is Literal:
         return closed_set(*get_args(annotation))
     for part in get_args(annotation):
         if part is not type(None):
             return _form(part)
-    raise TypeError(f"{annotation} says no form")
+    raise TypeError(
+        f"{annotation} has no Form and is no Literal: annotate the field with a type of values.py."
+    )

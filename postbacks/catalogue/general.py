@@ -1,4 +1,4 @@
-"""General system events: people who join and leave campaigns (catalogue: General system)."""
+"""General system events: people join and leave campaigns (catalogue: General system)."""
 
 from typing import Literal
 

@@ -1,7 +1,7 @@
 """Events of passes for phones' wallets (catalogue: Pass generation).
 
-The document carries the code twice, as CODE and as STATUSCODE. A caller may name it in either; ``status_code`` has its
-only value as the default.
+The document has the code twice, as CODE and as STATUSCODE, and a caller may give either. The default of ``status_code``
+is the only value that the row allows.
 """
 
 from typing import Literal
@@ -21,7 +21,7 @@ class _Pass(Event):
 
 
 class PassGenerated(_Pass, origin="GENERATE_PASS", code="N801", meaning="the pass was generated"):
-    """catalogue: GENERATE_PASS N801. The one of the four that requires the pass's two numbers."""
+    """catalogue: GENERATE_PASS N801. Of the four rows this alone requires the pass's two numbers."""
 
     status_code: Literal["N801"] = "N801"
     pass_data_id: OpaqueId
@@ -29,7 +29,7 @@ class PassGenerated(_Pass, origin="GENERATE_PASS", code="N801", meaning="the pas
 
 
 class PassGenerationFailed(_Pass, origin="GENERATE_PASS", code="N802", meaning="generation failed"):
-    """catalogue: GENERATE_PASS N802. An N by its code, although an error."""
+    """catalogue: GENERATE_PASS N802. Its code begins with N, although it is an error."""
 
     status_code: Literal["N802"] = "N802"
 

@@ -1,6 +1,6 @@
-"""Schemas of the documents, for those who receive them: written from the event types, never by hand.
+"""Schemas of the XML documents, for the developers of receivers; derived from the event types.
 
-They are as strict as their languages allow. What they cannot say: that a date is in the calendar, that free text is
+They are as strict as their languages allow. They cannot say that a date is in the calendar, nor that free text is
 limited by bytes rather than by characters.
 """
 
@@ -29,7 +29,7 @@ _notes = ElementMaker(namespace=_NOTES, nsmap={"a": _NOTES})
 
 
 def xsd(origin: str, code: str) -> str:
-    """Return the XML Schema (1.0) of one row's document.
+    """Return the XML Schema (1.0) of a row's document.
 
     Raises:
         InvalidEvent: the catalogue has no such row; names the known ones.
@@ -49,14 +49,14 @@ def xsd(origin: str, code: str) -> str:
 
 def _xsd_tag(tag: Tag) -> etree._Element:
     attributes = {"name": tag.name} if tag.required else {"name": tag.name, "minOccurs": "0"}
-    note = _xs.annotation(_xs.documentation(tag.form.words))
+    annotation = _xs.annotation(_xs.documentation(tag.form.words))
     if tag.form.item is None:
-        return _xs.element(note, _xsd_type(tag.form), **attributes)
+        return _xs.element(annotation, _xsd_type(tag.form), **attributes)
     name, form = tag.form.item
-    each = _xs.element(
+    items = _xs.element(
         _xs.annotation(_xs.documentation(form.words)), _xsd_type(form), name=name, maxOccurs="unbounded"
     )
-    return _xs.element(note, _xs.complexType(_xs.sequence(each)), **attributes)
+    return _xs.element(annotation, _xs.complexType(_xs.sequence(items)), **attributes)
 
 
 def _xsd_type(form: Form) -> etree._Element:
@@ -103,19 +103,19 @@ def _rng_type(form: Form) -> etree._Element:
 
 
 def _rng_value(value: str) -> etree._Element:
-    # Without a type it would be a token, which may have white space around it.
+    # The default type is token, which allows white space around the value.
     return _rng.value(value, type="string")
 
 
 def _row_name(event: type[Event]) -> str:
-    # An origin alone has codes in common with others.
+    # Both parts are needed, as origins have codes in common.
     return f"{event.origin}.{event.code}"
 
 
 def _facets(form: Form) -> Iterator[tuple[str, str]]:
     if form.max_length is not None:
         yield "maxLength", str(form.max_length)
-    if form.pattern not in {None, XML_TEXT}:  # no document could break XML_TEXT
+    if form.pattern not in {None, XML_TEXT}:  # every XML document keeps to XML_TEXT
         yield "pattern", str(form.pattern)
 
 

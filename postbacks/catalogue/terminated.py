@@ -1,7 +1,8 @@
-"""Mobile terminated events: what became of a message we sent (catalogue: SMS/MMS MT).
+"""Mobile terminated events: the fate of a message that was sent (catalogue: SMS/MMS MT).
 
-N101 and N102 (or N202) of one message are tied by their ``tracking_id``. Where two rows have the same tags, a private
-class lends them to both: neither is the other, so a test for ``MmsDelivered`` never meets a discovery message.
+N101 and N102 (or N202) of one message have the same ``tracking_id``. Where two rows have the same tags, a private class
+lends them to both. Neither class derives from the other, so that ``isinstance(event, MmsDelivered)`` is never true for a
+discovery message.
 """
 
 from typing import Literal
@@ -206,8 +207,8 @@ class DiscoveryNotDelivered(
 
 
 # -- storing and encoding of content ------------------------------------------------------------
-# The catalogue gives E002 and E012 (E003 and E013) one meaning. The names take the second digit for what it says at
-# N013: that the sending was asked for along with the storing.
+# The catalogue gives E002 and E012 (E003 and E013) one meaning. The names follow N013, whose second digit says that the
+# sending was requested along with the storing.
 
 
 class ContentStored(Event, origin="MMS_MT", code="N003", meaning="content was stored and encoded"):

@@ -1,9 +1,8 @@
-"""The forms that values of tags have (catalogue: Values).
+"""The forms of tags' values (catalogue: Values), each a type that annotates a field.
 
-Each type below is used as the annotation of a field. What it promises stands in its ``Form``, once: pydantic checks
-with it, errors quote its words, and the schemas are written from it.
-
-A pattern is matched whole, and is written in what Rust's ``regex`` and XML Schema both understand.
+The rule of a type stands in its ``Form`` alone: pydantic checks with it, errors quote its words, and the schemas are
+derived from it. A pattern is matched against the whole value, and is written in syntax that Rust's ``regex`` and XML
+Schema share.
 """
 
 from __future__ import annotations
@@ -17,49 +16,52 @@ from urllib.parse import urlsplit
 
 from pydantic_core import CoreSchema, core_schema
 
-#: Bytes of UTF-8 that one free text may take, as it is sent (after replacing). Longer is refused.
+#: Most bytes of UTF-8 of a free text, after forbidden characters were replaced. A longer text is refused.
 MAX_TEXT_BYTES = 64 * 1024
 
-#: Characters that an opaque id (and, for want of a rule of its own, a carrier id) may have.
+#: Most characters of an opaque id, and of a carrier id, for which the catalogue has no rule.
 MAX_ID_LENGTH = 255
 
-#: Any text that an XML 1.0 document can hold. Checked here only: no document could break it.
+#: Text that an XML 1.0 document can hold. Schemas leave this pattern out, as every document keeps to it.
 XML_TEXT = "[\\t\\n\\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]*"
 
-# What XML 1.0 forbids, lone surrogates among them. A str that holds a surrogate *pair* was decoded wrongly
-# somewhere; its halves are replaced one by one.
+# Characters that XML 1.0 forbids, lone surrogates among them. The two halves of a surrogate *pair* in a str, which was
+# decoded wrongly somewhere, are replaced one by one.
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What a value must be, and how it is brought into that form."""
+    """The form of a value: its rule, and the conversion of other types that callers may give.
 
-    #: What stands in the document. Completes "must be …" in an error, and documents the schemas.
+    Attributes:
+        words: the rule in words; completes "must be …" in an error, and documents the schemas.
+        in_python: other types that callers may give; continues ``words`` in an error.
+        pattern: regular expression for the whole value; None allows any text.
+        max_length: most characters.
+        values: the closed set of values; empty where the set is open.
+        item: of a tag that holds other tags, the name of those and the form of each.
+        before: converts other types (an int, a datetime) to text before the checks, and passes on the rest.
+        after: checks what no pattern can; raises ValueError, or returns the value.
+    """
+
     words: str
-    #: What callers may give instead; continues ``words`` in an error.
     in_python: str = ""
-    #: Regular expression for the whole value; None allows any text.
     pattern: str | None = None
-    #: Most characters.
     max_length: int | None = None
-    #: The closed set of values, or empty when the set is open.
     values: tuple[str, ...] = ()
-    #: For a tag that holds other tags: the name of those and the form of each.
     item: tuple[str, Form] | None = None
-    #: Brings what callers may also give (an int, a datetime) into text, before the checks; passes on the rest.
     before: Callable[[Any], Any] | None = None
-    #: Checks what no pattern can. Raises ValueError, or returns the value.
     after: Callable[[str], str] | None = None
 
     def __get_pydantic_core_schema__(self, _source: object, _handler: object) -> CoreSchema:
-        """Leave everything but ``before`` and ``after`` to pydantic's Rust core."""
+        """Build pydantic's schema, whose Rust core does everything but ``before`` and ``after``."""
         schema: CoreSchema
         if self.item is not None:
             each = self.item[1].__get_pydantic_core_schema__(_source, _handler)
             schema = core_schema.tuple_variable_schema(each, min_length=1, strict=True)
         else:
-            # Strict, since lax would take bytes for text.
+            # Strict, as pydantic's lax mode takes bytes for text.
             pattern = None if self.pattern is None else f"^(?:{self.pattern})$"
             schema = core_schema.str_schema(strict=True, pattern=pattern, max_length=self.max_length)
         if self.before is not None:
@@ -77,16 +79,16 @@ def closed_set(*values: str) -> Form:
 def _replace_forbidden(value: Any) -> Any:
     if not isinstance(value, str):
         return value
-    if _FORBIDDEN.search(value):  # clean text, nearly all, is not copied
+    if _FORBIDDEN.search(value):  # searched first, so that clean text, which nearly all is, is not copied
         value = _FORBIDDEN.sub("\ufffd", value)
-    # A character takes 4 bytes at most, so short text needs no encoding to be measured.
+    # A character takes 4 bytes at most, so short text is measured without encoding it.
     if len(value) * 4 > MAX_TEXT_BYTES and len(value.encode()) > MAX_TEXT_BYTES:
         raise ValueError("too long")
     return value
 
 
 def _int_to_digits(value: Any) -> Any:
-    # True is an int to Python, but nobody's id.
+    # A bool is an int to Python, and is no id.
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
@@ -120,7 +122,7 @@ def _files_of_content(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-#: FROM, TO, MOBILE. Text only: an int could not keep a short code's leading zero.
+#: FROM, TO, MOBILE. An int is refused, as it cannot keep a short code's leading zero.
 PhoneNumber = Annotated[
     str,
     Form(
@@ -129,8 +131,8 @@ PhoneNumber = Annotated[
     ),
 ]
 
-#: FROM_MASK. Letters and digits are ASCII's. "Alphanumeric" is the trade's word for a sender id that is no number, and
-#: those in use have spaces and some punctuation ("AT&T", "McDonald's"), so these are taken. It may be empty.
+#: FROM_MASK. Letters and digits are ASCII. "Alphanumeric" is the trade's word for a sender id that is no number; ids in
+#: use have spaces and some punctuation ("AT&T", "McDonald's"), so these are allowed. It may be empty.
 SenderMask = Annotated[
     str,
     Form(
@@ -140,8 +142,8 @@ SenderMask = Annotated[
     ),
 ]
 
-#: TIMESTAMP, RECEIVED. Once checked it is always text. Extended format of ISO 8601 throughout, so ``-0500`` is refused,
-#: as is a date that no calendar has.
+#: TIMESTAMP, RECEIVED. A checked value is text. The whole is in the extended format of ISO 8601: ``-0500`` is refused,
+#: as is a date that is not in the calendar.
 Timestamp = Annotated[
     str | datetime,
     Form(
@@ -156,8 +158,8 @@ Timestamp = Annotated[
     ),
 ]
 
-#: TRACKINGID and its like. Once checked it is always text. What XML forbids is refused, not replaced: a changed id
-#: would tie a postback to another message, or to none.
+#: TRACKINGID and other ids. A checked value is text. A character that XML forbids is refused and not replaced: a changed
+#: id would tie a postback to another message, or to none.
 OpaqueId = Annotated[
     str | int,
     Form(
@@ -169,7 +171,7 @@ OpaqueId = Annotated[
     ),
 ]
 
-#: SPID. An int is refused: it has lost the leading zeros already.
+#: SPID. An int is refused, as it has lost the leading zeros.
 CarrierId = Annotated[
     str,
     Form(
@@ -179,8 +181,8 @@ CarrierId = Annotated[
     ),
 ]
 
-#: EMAIL. The shape only: something, one @, a domain with a dot; 254 characters at most (RFC 5321). Quoted local parts
-#: with spaces or an @ are refused.
+#: EMAIL. The shape alone is checked: a local part, one @, a domain with a dot; 254 characters at most (RFC 5321). Quoted
+#: local parts with spaces or an @ are refused.
 Email = Annotated[
     str,
     Form(
@@ -191,15 +193,15 @@ Email = Annotated[
     ),
 ]
 
-#: TEXT, SUBJECT and the other words of people and carriers. What XML 1.0 forbids (NUL, form feed, escape, lone
-#: surrogates, U+FFFE, U+FFFF) becomes U+FFFD and is never a reason to refuse. At most 64 KiB of UTF-8, not characters.
+#: TEXT, SUBJECT and other words of people and carriers. A character that XML 1.0 forbids (NUL, form feed, escape, lone
+#: surrogates, U+FFFE, U+FFFF) becomes U+FFFD, and is no reason to refuse. The limit of 64 KiB counts bytes of UTF-8.
 FreeText = Annotated[
     str, Form("text of at most 64 KiB of UTF-8", max_length=MAX_TEXT_BYTES, before=_replace_forbidden)
 ]
 
 _FILE = Form("an http or https URL", pattern=r"[Hh][Tt][Tt][Pp][Ss]?://\S+", after=_is_url)
 
-#: CONTENT. Given as ``{"FILE": [url, …]}``, ``{"FILE": url}`` or ``[url, …]``; once checked always a tuple of URLs.
+#: CONTENT. Given as ``{"FILE": [url, …]}``, ``{"FILE": url}`` or ``[url, …]``; a checked value is a tuple of URLs.
 Content = Annotated[
     list[str] | tuple[str, ...] | Mapping[str, str | list[str]],
     Form(

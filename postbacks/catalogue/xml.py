@@ -1,4 +1,4 @@
-"""An event as the XML document that is POSTed, and back (catalogue: What every postback is)."""
+"""The XML document of an event: rendered for the POST, and read back (catalogue: What every postback is)."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 
 _HEAD: Final = "<?xml version='1.0' encoding='UTF-8'?>\n<POSTBACK><ORIGIN>"
-#: What text may not hold as it is.
+#: Characters that text must escape.
 _MARKUP: Final = re.compile("[&<>\r]")
 
 
 def render(event: Event) -> bytes:
-    """Return the document: UTF-8, one element a tag, in the catalogue's order.
+    """Render an event as its document: UTF-8, one element a tag, in the catalogue's order.
 
-    The event must be a checked one; what XML forbids was replaced or refused then. Byte for byte what lxml writes of
-    the same tree (the tests compare them), in a third of its time. A carriage return is written as ``&#13;``, so that
+    The event must be checked: the check has replaced or refused what XML forbids. The bytes are those that lxml writes
+    of the same tree (the tests compare them), in a third of its time. A carriage return is written as ``&#13;``, so that
     it survives a parser's normalising of line ends.
     """
     pieces = [_HEAD, event.origin, "</ORIGIN><CODE>", event.code, "</CODE>"]
@@ -36,7 +36,7 @@ def render(event: Event) -> bytes:
             text = _escaped(value) if _MARKUP.search(value) else value
         else:
             inner = tag.form.item[0]
-            text = "".join(f"<{inner}>{_escaped(each)}</{inner}>" for each in value)
+            text = "".join(f"<{inner}>{_escaped(item)}</{inner}>" for item in value)
         pieces += "<", name, ">", text, "</", name, ">"
     pieces.append("</POSTBACK>")
     return "".join(pieces).encode()
@@ -47,14 +47,14 @@ def _escaped(text: str) -> str:
 
 
 def read(document: bytes) -> dict[str, Any]:
-    """Return a document's tags as the mapping that ``parse_event`` takes; checks the shape only.
+    """Read a document's tags into the mapping that ``parse_event`` takes; check its shape alone.
 
-    Safe for documents of strangers: no entity is expanded, nothing is fetched, a DOCTYPE is refused.
+    It is safe for documents of strangers: no entity is expanded, nothing is fetched, a DOCTYPE is refused.
 
     Raises:
         InvalidEvent: the document is not XML, has a DOCTYPE, another root than POSTBACK, or a tag twice.
     """
-    # A parser of its own each time: lxml's parsers must not be shared between threads.
+    # A new parser each time, as lxml's parsers must not be shared between threads.
     parser = etree.XMLParser(
         resolve_entities=False, no_network=True, load_dtd=False, remove_comments=True, remove_pis=True
     )
@@ -71,12 +71,12 @@ def read(document: bytes) -> dict[str, Any]:
         name = str(element.tag)
         if name in mapping:
             raise InvalidEvent([(name, "is in the document twice")])
-        mapping[name] = _holding(element) if len(element) else element.text or ""
+        mapping[name] = _items(element) if len(element) else element.text or ""
     return mapping
 
 
-def _holding(element: etree._Element) -> dict[str, list[str]]:
-    held: dict[str, list[str]] = {}
-    for each in element:
-        held.setdefault(str(each.tag), []).append(each.text or "")
-    return held
+def _items(element: etree._Element) -> dict[str, list[str]]:
+    items: dict[str, list[str]] = {}
+    for item in element:
+        items.setdefault(str(item.tag), []).append(item.text or "")
+    return items

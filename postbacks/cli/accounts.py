@@ -12,35 +12,33 @@ from postbacks.cli.base import (
     Group,
     add_row,
     confirm,
-    grid,
     json_option,
-    note,
+    make_table,
     print_json,
     print_table,
+    say,
     seconds,
 )
-from postbacks.cli.older import refuse_move_beside_older, refuse_older, refuse_removal_beside_older
-from postbacks.printable import plain
+from postbacks.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import BinaryIO
 
     from postbacks.accounts import Account
 
-#: What ``account set`` sets, and what a listing calls it.
+#: Fields of an account that a listing has a column for, and its heading.
 _LABELS = {"url": "Postback URL", "mo_url": "MO URL", "pass_url": "Pass URL", "off": "switched off"}
-#: What ``--drop`` takes, and the fields that it empties.
+#: Values of ``--drop``, and the field that each sends back to its default.
 _DROPS = {
-    "connect-timeout": ("connect_timeout_s",),
-    "answer-timeout": ("answer_timeout_s",),
-    "headers": ("headers", "authorization"),
-    "ca-bundle": ("ca_bundle",),
-    "client-cert": ("client_cert", "client_key"),
-    "pins": ("pinned_keys",),
-    "weight": ("weight",),
-    "rate": ("rate",),
-    "max-transfers": ("max_transfers",),
+    "connect-timeout": "connect_timeout_s",
+    "answer-timeout": "answer_timeout_s",
+    "headers": "headers",
+    "ca-bundle": "ca_bundle",
+    "client-cert": "client_cert",
+    "pins": "pinned_keys",
+    "weight": "weight",
+    "rate": "rate",
+    "max-transfers": "max_transfers",
 }
 
 
@@ -56,7 +54,7 @@ def _limit(name: str, what: str) -> Callable[[Callable[..., None]], Callable[...
 
 
 def _file(name: str, what: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    return click.option(name, type=click.File("rb"), metavar="FILE", callback=arguments.file, help=what)
+    return click.option(name, type=click.File("rb"), metavar="FILE", callback=arguments.pem, help=what)
 
 
 def _url(name: str, what: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -124,11 +122,11 @@ def set_(
     name: str,
     off: tuple[str, ...],
     headers: tuple[str, ...],
-    client_cert: BinaryIO | None,
-    client_key: BinaryIO | None,
-    ca_bundle: BinaryIO | None,
     drop: tuple[str, ...],
-    **plain_options: Any,
+    url: str | None,
+    mo_url: str | None,
+    pass_url: str | None,
+    **settings: Any,
 ) -> None:
     """Set an account's URLs, limits, pace, headers and TLS.
 
@@ -139,170 +137,56 @@ def set_(
     more. --off ALL alone says that the account wants nothing, and leaves its URLs. Everything else, secrets among it,
     stays as it is unless it is given here or dropped.
     """
-    from postbacks.accounts import Account, build_account, redis_accounts
-    from postbacks.broker.client import check
-    from postbacks.catalogue import ORIGINS
-    from postbacks.url_policy import check_urls, worker_policies
+    from postbacks.accounts.edit import AccountChange
+    from postbacks.operate.accounts import set_account
 
-    given: dict[str, Any] = {key: value for key, value in plain_options.items() if value}
-    given |= {
-        key: value
-        for key in ("connect_timeout_s", "answer_timeout_s", "weight", "rate", "max_transfers")
-        if (value := plain_options[key]) is not None
-    }
-    lines = _headers(headers)
-    authorization = _take_authorization(lines)
-    given |= _tls(name, ca_bundle, client_cert, client_key)
-    wants_nothing = "ALL" in off
-    if off:
-        given["off"] = frozenset(ORIGINS) if wants_nothing else frozenset(off)
-    whole = not given.keys().isdisjoint(_LABELS)
-    if (whole and not wants_nothing and given.keys().isdisjoint({"url", "mo_url", "pass_url"})) or not (
-        given or lines or drop or authorization is not None
-    ):
-        raise _no_url()
-    asked = build_account(
+    change = AccountChange(
         name,
-        **given,
-        headers={header: value for header, value in lines.items() if value},
-        authorization=authorization or None,
+        url=url or None,
+        mo_url=mo_url or None,
+        pass_url=pass_url or None,
+        off=frozenset(off),
+        headers=_headers(headers),
+        drop=frozenset(_DROPS[value] for value in drop),
+        **settings,
     )
-    if authorization is not None:
-        given["authorization"] = _sealed_authorization(authorization, name)
-    if "client_key" in given:
-        refuse_older("would not open the client key: the account's postbacks would wait")
-    if whole and not (wants_nothing and asked.url is asked.mo_url is asked.pass_url is None):
-        given |= {key: getattr(asked, key) for key in _LABELS}
-    dropped = {
-        key: Account.model_fields[key].get_default(call_default_factory=True)
-        for one in drop
-        for key in _DROPS[one]
-    }
-    before: Account | None = None
-    differences: list[str] = []
-
-    def edit(found: Account | None, _now_ms: int) -> Account:
-        nonlocal before, differences
-        before = found
-        if found is None and not whole:
-            raise _no_url()
-        if found is not None and found.unreadable:
-            if not whole:
-                found.check_readable()
-            found = None
-        base = found or Account(name=asked.name)
-        kept = {} if "headers" in drop else _without(base.headers, lines)
-        changed = base.model_copy(update={**dropped, **given, "headers": {**kept, **asked.headers}})
-        # Anew as a whole: each of its headers may be right, and all of them too many.
-        account = build_account(**{key: getattr(changed, key) for key in Account.model_fields})
-        if found is not None and not found.unreadable:
-            refuse_move_beside_older(found, account)
-        differences = check_urls(account.urls(), policies)
-        return account
-
-    for warning in check():
-        note(f"Warning: {warning}")
-    policies = worker_policies()
-    now = redis_accounts().change(asked.name, edit)
-    for difference in differences:
-        note(f"Warning: {difference}")
-    publish(now.name, now)
+    before, account, warnings = set_account(change)
+    for warning in warnings:
+        say(f"Warning: {warning}")
     if before is None:
-        note(f"Account {now.name} is set.")
+        say(f"Account {account.name} is set.")
         return
-    note(f"Account {now.name} is {'replaced' if whole else 'changed'}.")
+    say(f"Account {account.name} is {'replaced' if change.replaces_routing else 'changed'}.")
     if before.unreadable:
-        note(
+        say(
             "Its stored row could not be read: secrets, headers and all else that is not given here are gone."
         )
-    _note_what_is_gone(before.to_public_dict(), now.to_public_dict())
-
-
-def publish(name: str, now: Account | None) -> None:
-    """Let an account's change be in force at once, for what waits as well."""
-    from postbacks.broker.client import client
-    from postbacks.queue import routes
-    from postbacks.queue.scripts import Scripts
-    from postbacks.settings import load
-
-    scripts, keep_ms = Scripts(client()), int(load().account_removed_keep_s * 1000)
-    routes.publish(scripts, [name], {} if now is None else {name: now}, keep_ms=keep_ms)
-    if (
-        now is None
-    ):  # it was there: what version 0.1.0 has accepted for it waits, though no row says where it went
-        routes.stop(scripts, [name], keep_ms=keep_ms)
-
-
-def _no_url() -> click.UsageError:
-    return click.UsageError("An account needs a URL: give --url (or --mo-url, --pass-url).")
+    _say_what_is_gone(before.to_public_dict(), account.to_public_dict())
 
 
 def _headers(lines: tuple[str, ...]) -> dict[str, str]:
-    """The headers by name; an empty value takes one off."""
+    """Parse lines ``NAME: VALUE``; an empty value takes the header off."""
     headers: dict[str, str] = {}
     for line in lines:
         name, colon, value = line.partition(":")
         if not colon:
-            # Not repeated: in a file it may be a secret that stands there alone.
+            # The line is not quoted: in a file it may be a secret that stands there alone.
             raise click.UsageError("--header: a line has no colon: write 'NAME: VALUE'.")
-        # Spaces around it alone: a line's end in a header is to be refused, and not taken off.
+        # Spaces and tabs alone are stripped: a line end in a value is to be refused, and not taken off.
         headers[name] = value.strip(" \t")
     return headers
 
 
-def _take_authorization(lines: dict[str, str]) -> str | None:
-    """Take the Authorization header out of the others: its value, empty to take it off; None where it is not given."""
-    names = [name for name in lines if name.lower() == "authorization"]
-    if len(names) > 1:
-        raise click.UsageError("The header 'authorization' stands twice.")
-    return lines.pop(names[0]) if names else None
-
-
-def _sealed_authorization(text: str, account: str) -> str | None:
-    """Seal the value of an Authorization header for an account's row; None for an empty one."""
-    from postbacks.accounts.secrets import encrypt
-
-    if not text:
-        return None
-    sealed = encrypt(text, account, "authorization")
-    refuse_older("would send without the header Authorization")
-    return sealed
-
-
-def _without(headers: dict[str, str], names: dict[str, str]) -> dict[str, str]:
-    taken = {name.lower() for name in names}
-    return {name: value for name, value in headers.items() if name.lower() not in taken}
-
-
-def _tls(
-    account: str, ca_bundle: BinaryIO | None, client_cert: BinaryIO | None, client_key: BinaryIO | None
-) -> dict[str, str]:
-    """Return the files' texts, checked; the private key sealed for the account's row."""
-    if (client_cert is None) != (client_key is None):
-        raise click.UsageError("--client-cert and --client-key belong together: give both.")
-    if ca_bundle is None and client_cert is None:
-        return {}
-    from postbacks.accounts.secrets import encrypt
-    from postbacks.cli.pem import certificates, private_key
-
-    given = {} if ca_bundle is None else {"ca_bundle": certificates(ca_bundle, "--ca-bundle")}
-    if client_cert is not None and client_key is not None:
-        given["client_cert"] = certificates(client_cert, "--client-cert")
-        key = private_key(client_key, "--client-key", given["client_cert"])
-        given["client_key"] = encrypt(key, account, "client_key")
-    return given
-
-
-def _note_what_is_gone(before: dict[str, Any], now: dict[str, Any]) -> None:
+def _say_what_is_gone(before: dict[str, Any], after: dict[str, Any]) -> None:
     gone = [
-        f"{_LABELS[key]} {plain(before[key])}"
+        f"{_LABELS[key]} {printable(before[key])}"
         for key in ("url", "mo_url", "pass_url")
-        if before[key] and not now[key]
+        if before[key] and not after[key]
     ]
     if gone:
-        note(f"No longer set: {', '.join(gone)}.")
-    if on := sorted(set(before["off"]) - set(now["off"])):
-        note(f"Switched on again: {', '.join(on)}.")
+        say(f"No longer set: {', '.join(gone)}.")
+    if on := sorted(set(before["off"]) - set(after["off"])):
+        say(f"Switched on again: {', '.join(on)}.")
 
 
 @account.command(cls=Command, examples=("postbacks account show acme", "postbacks account show acme --json"))
@@ -314,14 +198,16 @@ def show(name: str, as_json: bool) -> None:
 
     found = store().get_many([name]).get(name)
     if found is None:
-        raise no_account(name)
+        raise click.ClickException(
+            f"There is no account {printable(name)!r}; postbacks account list shows all."
+        )
     found.check_readable()
     if as_json:
         print_json(found.to_public_dict())
         return
-    lines = {"account": plain(found.name), **{_LABELS[key]: value for key, value in _urls(found).items()}}
+    lines = {"account": printable(found.name), **{_LABELS[key]: value for key, value in _urls(found).items()}}
     for label, value in {**lines, **_extras(found)}.items():
-        click.echo(f"{label:16} {plain(value)}")
+        click.echo(f"{label:16} {printable(value)}")
 
 
 def _extras(found: Account) -> dict[str, str]:
@@ -339,7 +225,7 @@ def _extras(found: Account) -> dict[str, str]:
     if found.max_transfers:
         lines["open at most"] = f"{found.max_transfers} POSTs"
     if found.headers:
-        lines["headers"] = plain(", ".join(sorted(found.headers)))
+        lines["headers"] = printable(", ".join(sorted(found.headers)))
     if found.authorization:
         lines["Authorization"] = "yes, not shown"
     if found.secrets:
@@ -350,13 +236,15 @@ def _extras(found: Account) -> dict[str, str]:
     if tls:
         lines["TLS"] = ", ".join(tls)
     if found.pinned_keys:
-        lines["pinned keys"] = plain(" ".join(found.pinned_keys))
+        lines["pinned keys"] = printable(" ".join(found.pinned_keys))
     return lines
 
 
 def _urls(found: Account) -> dict[str, str]:
     shown = found.to_public_dict()
-    return {key: plain(", ".join(shown[key]) if key == "off" else shown[key] or "") or "-" for key in _LABELS}
+    return {
+        key: printable(", ".join(shown[key]) if key == "off" else shown[key] or "") or "-" for key in _LABELS
+    }
 
 
 @account.command("list", cls=Command, examples=("postbacks account list", "postbacks account list --json"))
@@ -371,14 +259,16 @@ def list_(as_json: bool) -> None:
             print_json(each.to_public_dict())
         return
     if not found:
-        note("There is no account yet: postbacks account set NAME --url https://…")
+        say("There is no account yet: postbacks account set NAME --url https://…")
         return
-    table = grid("account", *_LABELS.values())
+    table = make_table("account", *_LABELS.values())
     for each in found:
         add_row(table, each.name, *_urls(each).values())
     print_table(table)
     if unreadable := [each.name for each in found if each.unreadable]:
-        note(f"Their rows cannot be read (postbacks account show says why): {plain(', '.join(unreadable))}.")
+        say(
+            f"Their rows cannot be read (postbacks account show says why): {printable(', '.join(unreadable))}."
+        )
 
 
 @account.command(cls=Command, examples=("postbacks account remove acme",))
@@ -391,21 +281,18 @@ def remove(name: str, *, yes: bool) -> None:
     (unknown_account); `postbacks resend` sends dead ones again. An account that wants nothing is better kept:
     `postbacks account set NAME --off ALL`.
     """
-    from postbacks.accounts import redis_accounts
+    from postbacks.errors import UnknownAccount
+    from postbacks.operate.accounts import check_removal, remove_account
 
-    accounts = redis_accounts()
-    account = accounts.get(name)
-    if account is not None and not account.unreadable:
-        refuse_removal_beside_older(account)
-    if not yes:
-        if account is None:
-            raise no_account(name)
-        note(_what_it_has(name))
-        confirm(f"Remove account {name}?")
-    if not accounts.remove(name):
-        raise no_account(name)
-    publish(name, None)
-    note(f"Account {name} is removed.")
+    try:
+        if not yes:
+            check_removal(name)
+            say(_what_it_has(name))
+            confirm(f"Remove account {name}?")
+        remove_account(name)
+    except UnknownAccount as error:
+        raise click.ClickException(str(error)) from None
+    say(f"Account {name} is removed.")
 
 
 def _what_it_has(name: str) -> str:
@@ -420,8 +307,3 @@ def _what_it_has(name: str) -> str:
         f"Account {name}: {counts.waiting:,} wait, {counts.elsewhere:,} are being sent or wait for a resend, "
         f"{dead:,} are dead."
     )
-
-
-def no_account(name: str) -> click.ClickException:
-    """The error of a command about an account that is not there."""
-    return click.ClickException(f"There is no account {plain(name)!r}; postbacks account list shows all.")

@@ -15,6 +15,7 @@ HOW: Final = "@FILE or - (standard input) instead keeps it out of lists of proce
 #: Where a call's context keeps which of its parameters has taken standard input.
 _STDIN: Final = "postbacks.stdin"
 _MAX_BYTES: Final = 64 * 1024
+_MAX_PEM_BYTES: Final = 1024 * 1024
 
 
 def text(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
@@ -37,6 +38,15 @@ def file(ctx: click.Context, param: click.Parameter, value: BinaryIO | None) -> 
     if value is not None and getattr(value, "name", "-") in {"-", "<stdin>"}:
         _claim_stdin(ctx, param)
     return value
+
+
+def pem(ctx: click.Context, param: click.Parameter, value: BinaryIO | None) -> str | None:
+    """Return the text of a PEM file that ``click.File`` has opened."""
+    source = file(ctx, param, value)
+    try:
+        return None if source is None else source.read(_MAX_PEM_BYTES).decode("ascii")
+    except UnicodeDecodeError:
+        raise click.BadParameter("the file is no PEM text.", ctx, param) from None
 
 
 def _lines(ctx: click.Context, param: click.Parameter, value: str) -> list[str]:

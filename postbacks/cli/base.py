@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from postbacks.printable import json_text, plain, plain_lines
+from postbacks.printable import json_text, printable, printable_lines
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -128,7 +128,7 @@ class Main(Group):
             return super().invoke(ctx)
         except click.ClickException as error:
             # It may quote what was given, or what an answer said.
-            error.message = plain_lines(error.message)  # type: ignore[misc]  # for subclasses, says click
+            error.message = printable_lines(error.message)  # type: ignore[misc]  # for subclasses, says click
             raise
         except (click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
@@ -149,20 +149,20 @@ def explained(error: Exception) -> click.ClickException:
     if isinstance(error, PostbacksError):
         # What is merely so is 1; what has to be written or set up in another way is 2.
         failed = isinstance(error, (DeliveryError, UnknownPostback)) or type(error) is PostbacksError
-        sentence = plain_lines(str(error))
+        sentence = printable_lines(str(error))
         return click.ClickException(sentence) if failed else _WrongUse(sentence)
     if isinstance(error, TimeoutError) and str(error):
-        return click.ClickException(plain_lines(str(error)))
+        return click.ClickException(printable_lines(str(error)))
     if isinstance(error, OSError) and error.strerror:
         name = f"{error.filename}: " if error.filename else ""
-        return click.ClickException(plain(f"{name}{error.strerror}."))
+        return click.ClickException(printable(f"{name}{error.strerror}."))
     if isinstance(error, UnicodeEncodeError) and "\ud800" <= (half := error.object[error.start]) <= "\udfff":
         # Not quoted: it may be a password.
         return _WrongUse(f"A value has half a character in it (U+{ord(half):04X}): it is no Unicode text.")
     if os.environ.get("POSTBACKS_DEBUG"):
         raise error
     return click.ClickException(
-        plain(
+        printable(
             f"This should not happen ({type(error).__name__}: {error}); POSTBACKS_DEBUG=1 shows where it does."
         )
     )
@@ -202,7 +202,7 @@ def confirm(question: str) -> None:
     """
     if not sys.stdin.isatty():
         raise click.UsageError("There is no terminal to ask at: say --yes.")
-    click.confirm(plain(question), abort=True, err=True)
+    click.confirm(printable(question), abort=True, err=True)
 
 
 def age(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
@@ -225,9 +225,9 @@ def seconds(ctx: click.Context, param: click.Parameter, value: float | None) -> 
 # -- printing --------------------------------------------------------------------------------------
 
 
-def note(text: str) -> None:
+def say(text: str) -> None:
     """Say something that is not data."""
-    click.echo(plain_lines(text), err=True)
+    click.echo(printable_lines(text), err=True)
 
 
 def print_json(value: Any) -> None:
@@ -257,19 +257,19 @@ def show_counts(counts: Counter[str], *, as_json: bool) -> None:
     if as_json or not counts:
         return
     for name, count in counts.most_common(_ACCOUNTS_SHOWN):
-        note(f"  {plain(name):<24} {count:>9,}")
+        say(f"  {printable(name):<24} {count:>9,}")
     if len(counts) > _ACCOUNTS_SHOWN:
-        note(f"  and {len(counts) - _ACCOUNTS_SHOWN:,} accounts more")
+        say(f"  and {len(counts) - _ACCOUNTS_SHOWN:,} accounts more")
 
 
 def state_text(state: str, words: str = "") -> Text:
     """Return a state, or words that say more, in the state's colour."""
     from rich.text import Text
 
-    return Text(plain(words or state), style=_STATE_STYLES.get(state, ""))
+    return Text(printable(words or state), style=_STATE_STYLES.get(state, ""))
 
 
-def grid(*columns: str, right: Sequence[str] = (), whole: Sequence[str] = ()) -> Table:
+def make_table(*columns: str, right: Sequence[str] = (), whole: Sequence[str] = ()) -> Table:
     """Return a table with these headings: numbers to the right, and what is copied (ids) never broken."""
     from rich import box
     from rich.table import Table
@@ -286,7 +286,7 @@ def add_row(table: Table, *cells: object) -> None:
     """Add a row; strings are strangers' text."""
     from rich.text import Text
 
-    table.add_row(*(cell if isinstance(cell, Text) else Text(plain(cell)) for cell in cells))
+    table.add_row(*(cell if isinstance(cell, Text) else Text(printable(cell)) for cell in cells))
 
 
 def print_table(table: Table) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from postbacks.cli.base import Command, add_row, grid, json_option, print_json, print_table
+from postbacks.cli.base import Command, add_row, json_option, make_table, print_json, print_table
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +39,7 @@ def codes(as_json: bool) -> None:
         for row in table():
             print_json(row._asdict())
         return
-    shown = grid(
+    shown = make_table(
         "ORIGIN", "CODE", "group", "event type", "meaning", "tags", whole=("ORIGIN", "CODE", "event type")
     )
     for row in table():

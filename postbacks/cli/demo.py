@@ -17,11 +17,11 @@ import click
 from postbacks.cli.base import (
     Command,
     add_row,
-    grid,
     json_option,
-    note,
+    make_table,
     print_json,
     print_table,
+    say,
     state_text,
     stderr_console,
     stop_signals,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from postbacks.cli.demo_plan import Journey, Kind
-    from postbacks.devtools.local import EmbeddedBroker
+    from postbacks.devtools.embedded_broker import EmbeddedBroker
     from postbacks.devtools.receiver import Received, Receiver
 
 #: Seconds that all postbacks together may take; they take about ten.
@@ -64,12 +64,12 @@ def demo(as_json: bool) -> None:
     _print(journeys, faults, as_json=as_json)
     if faults:
         for fault in faults:
-            note(f"WRONG  {fault}")
+            say(f"WRONG  {fault}")
         raise click.ClickException(
             f"{len(faults)} things are not as they have to be; the logs are in {logs}."
         )
     shutil.rmtree(logs, ignore_errors=True)
-    note(
+    say(
         f"All {len(journeys)} outcomes are right, and every tag arrived as it was sent "
         f"({time.monotonic() - began_s:.0f} s in all)."
     )
@@ -77,11 +77,12 @@ def demo(as_json: bool) -> None:
 
 def _run(logs: Path) -> tuple[list[Journey], list[str]]:
     from postbacks.cli.demo_plan import COUNTDOWN_S, DEAD_PORT, KINDS, journeys
-    from postbacks.devtools.local import EmbeddedBroker, LocalStack
+    from postbacks.devtools.embedded_broker import EmbeddedBroker
     from postbacks.devtools.receiver import dead_port
+    from postbacks.devtools.stack import LocalStack
 
     with ExitStack() as stack:
-        note("Starting the broker, a worker, the beat and the receivers …")
+        say("Starting the broker, a worker, the beat and the receivers …")
         receivers = {kind.account: receiver for kind, receiver in _receivers().items()}
         for receiver in receivers.values():
             stack.enter_context(receiver)
@@ -95,7 +96,7 @@ def _run(logs: Path) -> tuple[list[Journey], list[str]]:
         _send(sent)
         _watch(sent)
         found = _faults(sent, receivers)
-        note("Stopping …")
+        say("Stopping …")
     return sent, found
 
 
@@ -168,7 +169,7 @@ class _Show:
         self._journeys = journeys
         self._progress: Progress | None = None
         self._bars: dict[Kind, TaskID] = {}
-        note(f"{len(journeys)} postbacks are sent with send_postback.delay(); resends 1 s after a failure.")
+        say(f"{len(journeys)} postbacks are sent with send_postback.delay(); resends 1 s after a failure.")
         if not (console.is_terminal and sys.stdout.isatty()):
             return
         self._progress = Progress(
@@ -194,7 +195,7 @@ class _Show:
             for journey in ended:
                 attempts = len(journey.record.attempts) if journey.record else 0
                 plural = "" if attempts == 1 else "s"
-                note(
+                say(
                     f"{journey.took_s:6.1f} s  {journey.name:18} {journey.url_words:34} "
                     f"{journey.outcome_words} after {attempts} attempt{plural}"
                 )
@@ -237,7 +238,7 @@ def _print(journeys: list[Journey], faults: list[str], *, as_json: bool) -> None
         for journey in journeys:
             print_json(_as_json(journey, right=journey.postback_id not in wrong))
         return
-    table = grid("event", "URL kind", "attempts", "outcome", "time", "", right=("attempts", "time"))
+    table = make_table("event", "URL kind", "attempts", "outcome", "time", "", right=("attempts", "time"))
     for journey in journeys:
         record = journey.record
         outcome = state_text(record.state if record else "", journey.outcome_words)

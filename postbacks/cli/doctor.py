@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from postbacks.cli.base import Command, json_option, print_json, seconds
-from postbacks.printable import plain
+from postbacks.printable import printable
 
 if TYPE_CHECKING:
     from postbacks.doctor import Repair, Report, Result
@@ -66,7 +66,7 @@ def _print(report: Report, done: list[Repair], url: str, *, fix: bool) -> None:
     click.echo(f"looked at  {report.progress}")
     for label, fact in zip(("broker", "processes", "postbacks"), report.facts, strict=True):
         where = f"{url}: " if label == "broker" else ""
-        click.echo(f"{label:11}{where}{plain(fact)}")
+        click.echo(f"{label:11}{where}{printable(fact)}")
     click.echo()
     for repair in done:
         _print_one("fixed", repair.result, repair.result.check.fix)
@@ -96,6 +96,6 @@ def _print_one(level: str, result: Result, do: str) -> None:
     lines.append(f"Repair: {do}." if level == "fixed" else f"To do: {do}")
     for line in lines:
         deeper = " " * (9 if line.startswith("  ") else 7)
-        text = plain(line.strip())
+        text = printable(line.strip())
         click.echo(click.wrap_text(text, width=100, initial_indent=deeper, subsequent_indent=deeper))
     click.echo()

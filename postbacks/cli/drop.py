@@ -8,7 +8,7 @@ from typing import Final
 
 import click
 
-from postbacks.cli.base import Command, age, confirm, json_option, note, print_json, show_counts
+from postbacks.cli.base import Command, age, confirm, json_option, print_json, say, show_counts
 
 #: Records that one script drops, and seconds between two: the broker serves everybody else meanwhile.
 _AT_ONCE: Final = 500
@@ -53,7 +53,7 @@ def drop(
     if dry_run:
         if as_json:
             print_json({"would_drop": len(chosen)})
-        note(f"{len(chosen):,} dead postbacks would be dropped.")
+        say(f"{len(chosen):,} dead postbacks would be dropped.")
         return
     if chosen and not yes:
         confirm(f"Drop {len(chosen):,} dead postbacks? They cannot be sent again.")
@@ -76,4 +76,4 @@ def drop(
             )
     if as_json:
         print_json({"dropped": dropped})
-    note(f"{dropped:,} dead postbacks are dropped." if chosen else "No such postback is dead.")
+    say(f"{dropped:,} dead postbacks are dropped." if chosen else "No such postback is dead.")

@@ -6,23 +6,21 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-from postbacks.errors import InvalidEvent, PostbacksError
+from postbacks.errors import BadInput, InvalidEvent
 
 if TYPE_CHECKING:
     from typing import BinaryIO
 
     from postbacks.catalogue import Event
 
-#: Events at fault that one error names; the rest it counts.
-_NAMED_FAULTS = 5
+#: Invalid events that one error names; it counts the rest.
+_MAX_NAMED = 5
 _SPACE = re.compile(r"[ \t\r\n]*")
 
 
-class BadInput(PostbacksError):
-    """Raised when a file holds no events that can be read."""
+class _Value(NamedTuple):
+    """A JSON value of the file, and the line or the number of the event that errors name it by."""
 
-
-class _Found(NamedTuple):
     where: str
     value: Any
 
@@ -31,25 +29,25 @@ def read_events(file: BinaryIO) -> list[Event]:
     """Read and check every event of a file.
 
     Raises:
-        BadInput: it is no JSON (line and column named), or no event is in it.
-        InvalidEvent: names the events at fault and, of each, every tag.
+        BadInput: the file is no JSON (names line and column), has no event, or has events that are not in the catalogue's
+            form (names the events and, of each, every tag at fault).
     """
     from postbacks.catalogue import parse_event
 
     name = _name(file)
     events: list[Event] = []
-    faults: list[str] = []
-    found = _values(name, _text(name, file.read()))
-    for where, value in found:
+    problems: list[str] = []
+    values = _values(name, _text(name, file.read()))
+    for where, value in values:
         try:
             _check_size(value)
             events.append(parse_event(value))
         except InvalidEvent as error:
-            faults.append(f"{where}: {error}" if len(found) > 1 else str(error))
-    if faults:
-        more = len(faults) - _NAMED_FAULTS
-        tail = f"; and {more} more of its {len(found)} events" if more > 0 else ""
-        raise BadInput(f"{name}: {'; '.join(faults[:_NAMED_FAULTS])}{tail}.")
+            problems.append(f"{where}: {error}" if len(values) > 1 else str(error))
+    if problems:
+        more = len(problems) - _MAX_NAMED
+        tail = f"; and {more} more of its {len(values)} events" if more > 0 else ""
+        raise BadInput(f"{name}: {'; '.join(problems[:_MAX_NAMED])}{tail}.")
     return events
 
 
@@ -66,27 +64,29 @@ def _text(name: str, data: bytes) -> str:
         _refuse(name, before, len(before), f"byte 0x{data[error.start]:02x} is no UTF-8")
 
 
-def _values(name: str, text: str) -> list[_Found]:
-    decoder = json.JSONDecoder(object_pairs_hook=_once_each, parse_constant=_no_constant, parse_int=_whole)
-    found: list[_Found] = []
+def _values(name: str, text: str) -> list[_Value]:
+    decoder = json.JSONDecoder(
+        object_pairs_hook=_unique_names, parse_constant=_refuse_constant, parse_int=_integer
+    )
+    values: list[_Value] = []
     at = _skip_space(text, 0)
     while at < len(text):
         try:
             value, end = decoder.raw_decode(text, at)
         except json.JSONDecodeError as error:
             _refuse(name, text, error.pos, error.msg)
-        except (ValueError, RecursionError) as error:  # the hooks', an int of 5,000 digits, too deep
+        except (ValueError, RecursionError) as error:  # of the hooks below, or nested too deep
             reason = "it is nested too deep" if isinstance(error, RecursionError) else str(error)
             _refuse(name, text, at, reason)
-        found.append(_Found(f"line {text.count(chr(10), 0, at) + 1}", value))
+        values.append(_Value(f"line {text.count(chr(10), 0, at) + 1}", value))
         at = _skip_space(text, end)
-    if len(found) == 1 and isinstance(found[0].value, list):
-        found = [_Found(f"event {number}", value) for number, value in enumerate(found[0].value, start=1)]
-    if not found:
+    if len(values) == 1 and isinstance(values[0].value, list):
+        values = [_Value(f"event {number}", value) for number, value in enumerate(values[0].value, start=1)]
+    if not values:
         raise BadInput(
             f"{name} holds no event: write one JSON object, JSON lines or a JSON array of objects."
         )
-    return found
+    return values
 
 
 def _skip_space(text: str, at: int) -> int:
@@ -99,28 +99,28 @@ def _refuse(name: str, text: str, at: int, reason: str) -> NoReturn:
     raise BadInput(f"{name} is no JSON: line {line}, column {column}: {reason}.")
 
 
-def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) < len(pairs):
         names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{twice[:60]!r} stands twice in the object that begins here")
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{repeated[:60]!r} stands twice in the object that begins here")
     return value
 
 
-def _whole(digits: str) -> int:
+def _integer(digits: str) -> int:
     try:
         return int(digits)
     except ValueError:  # over 4,300 digits
         raise ValueError(f"a number in what begins here has {len(digits):,} digits") from None
 
 
-def _no_constant(name: str) -> NoReturn:
+def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON value")
 
 
 def _check_size(value: Any) -> None:
-    # Before the tags are looked at: what is too large as a whole has no one tag at fault.
+    # Judged before the tags: where the whole is too large, no single tag is at fault.
     from postbacks.catalogue import MAX_EVENT_BYTES
 
     size = len(json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass"))

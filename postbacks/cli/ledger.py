@@ -11,14 +11,14 @@ from postbacks.cli.base import (
     Command,
     add_row,
     check_id,
-    grid,
     json_option,
-    note,
+    make_table,
     print_json,
     print_table,
+    say,
     state_text,
 )
-from postbacks.printable import document_text, plain
+from postbacks.printable import document_text, printable
 
 if TYPE_CHECKING:
     from postbacks.ledger.ledger import Claim, Ledger
@@ -38,10 +38,10 @@ def reason_words(record: Record) -> str:
 
     if record.ended_by_attempt:
         last = record.attempts[-1]
-        return plain(last.detail or last.outcome)
+        return printable(last.detail or last.outcome)
     if record.is_stub:
         return routing.STUB_WORDS
-    return plain(routing.reason_words(record.reason, record.origin))
+    return printable(routing.reason_words(record.reason, record.origin))
 
 
 @click.command(cls=Command, examples=("postbacks show 7c0e1f3a-…", "postbacks show 7c0e1f3a-… --json"))
@@ -91,10 +91,10 @@ def _print_record(record: Record, claim: Claim | None) -> None:
     put_off = record.state == "parked" and record.reason  # with no attempt that would say why
     why = reason_words(record) if ended or put_off else ""
     if record.state == "waiting":
-        why = plain(still_words(client(), record.account))
+        why = printable(still_words(client(), record.account))
     lines = {
         "postback": record.id,
-        "state": click.style(plain(record.state), bold=True) + (f": {why}" if why else ""),
+        "state": click.style(printable(record.state), bold=True) + (f": {why}" if why else ""),
         "event": f"{record.origin} {record.code}".strip(),
         "account": f"{record.account} (group {record.group}, its number {record.sequence})"
         if record.account
@@ -106,11 +106,11 @@ def _print_record(record: Record, claim: Claim | None) -> None:
     }
     for label, value in lines.items():
         if value:
-            click.echo(f"{label:14}{value if label == 'state' else plain(value)}")
+            click.echo(f"{label:14}{value if label == 'state' else printable(value)}")
     if not record.attempts:
         return
     click.echo()
-    table = grid("#", "at", "outcome", "status", "took", "in words", right=("#", "status", "took"))
+    table = make_table("#", "at", "outcome", "status", "took", "in words", right=("#", "status", "took"))
     for attempt in shown["attempts"]:
         add_row(table, *_attempt_cells(attempt))
     print_table(table)
@@ -165,9 +165,9 @@ def list_(dead: bool, limit: int, as_json: bool) -> None:
             print_json(record.to_public_dict() | {"ended": iso(record.ended_ms)})
         return
     if not records:
-        note(f"No postback is {'dead' if dead else 'done'}.")
+        say(f"No postback is {'dead' if dead else 'done'}.")
         return
-    table = grid(
+    table = make_table(
         "ended", "id", "account", "event", "state", "attempts", "why", right=("attempts",), whole=("id",)
     )
     for record in records:
@@ -195,11 +195,11 @@ def cancel(postback_id: str) -> None:
     known = _ledger().find(postback_id)
     state = cancel_postback(postback_id)
     if known is None:
-        note(
+        say(
             f"The ledger has no postback {postback_id} yet; it is not sent should it be taken in within a day."
         )
     elif state == "cancelled":
-        note(f"Postback {postback_id} is cancelled.")
+        say(f"Postback {postback_id} is cancelled.")
     elif state == "sending":
         raise click.ClickException(
             f"Postback {postback_id} is being sent at this moment; should that fail, it is not sent again."

@@ -10,13 +10,13 @@ from postbacks.cli.base import (
     Command,
     exit_at_once,
     json_option,
-    note,
     print_json,
     runs_as_program,
+    say,
     seconds,
     stop_signals,
 )
-from postbacks.printable import plain
+from postbacks.printable import printable
 
 #: Prometheus' registry of ports gives 9464 to exporters of OpenTelemetry's kind; nothing else is known there.
 DEFAULT_PORT = 9464
@@ -53,7 +53,7 @@ def metrics(port: int, host: str) -> None:
         EventLog(__name__).info("metrics.served", host=host, port=server.port)
     else:
         shown = f"[{host}]" if ":" in host else host
-        note(
+        say(
             f"Metrics are at http://{shown}:{server.port}/metrics, health at /healthz and /readyz. Ctrl-C ends it."
         )
     try:
@@ -110,7 +110,7 @@ def health(
         print_json(shown)
     else:
         line = judged.line if not fault else " ".join(("not well:", *judged.faults, fault))
-        click.echo(plain(line))
+        click.echo(printable(line))
     exit_at_once(0 if ok else 1)
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 import click
 
 from postbacks.cli import arguments
-from postbacks.cli.base import Command, json_option, note, print_json
-from postbacks.printable import plain
+from postbacks.cli.base import Command, json_option, print_json, say
+from postbacks.printable import printable
 
 if TYPE_CHECKING:
     from postbacks.catalogue import Event
@@ -94,9 +94,9 @@ def ping(target: str, file: BinaryIO | None, as_json: bool) -> None:
 
 def _workers_settings() -> Settings:
     """Return this process's settings with what the workers say they send to, where a broker and a worker are there."""
+    from postbacks.accounts.url_policy import worker_policies
     from postbacks.errors import BrokerError
     from postbacks.settings import load
-    from postbacks.url_policy import worker_policies
 
     try:
         policies = worker_policies()
@@ -159,17 +159,17 @@ def _print_what_is_sent(to: _Target, event: Event, body: bytes) -> None:
     count = len(to.profile.signers)
     signed = {0: "not signed", 1: "signed"}.get(count, f"signed with {count} secrets")
     account = f"account {to.account}, " if to.account else ""
-    click.echo(f"POST {click.style(plain(redacted(to.url)), bold=True)}")
+    click.echo(f"POST {click.style(printable(redacted(to.url)), bold=True)}")
     click.echo(
         f"     {account}{event.origin} {event.code}, {len(body)} bytes, {signed}, marked Postback-Test: 1\n"
     )
-    note("A test: not through the queue, and not in the ledger.\n")
+    say("A test: not through the queue, and not in the ledger.\n")
 
 
 def _print(seen: Probe, advice: Advice) -> None:
     for step in _steps(seen):
         mark = click.style("ok", fg="green") if step.right else click.style("!!", fg="red", bold=True)
-        click.echo(f"  {mark}  {step.name:8}{_length(step.took_s)}   {plain(step.words)}")
+        click.echo(f"  {mark}  {step.name:8}{_length(step.took_s)}   {printable(step.words)}")
     limits = f"{seen.limits.connect_timeout_s:g} s to connect, {seen.limits.answer_timeout_s:g} s to answer"
     click.echo(f"      {'total':8}{_length(seen.total_s)}   allowed: {limits}\n")
     delivered = seen.outcome.delivered
@@ -178,14 +178,14 @@ def _print(seen: Probe, advice: Advice) -> None:
         if delivered
         else click.style("Not delivered", fg="red", bold=True)
     )
-    click.echo(f"{word}: {plain(advice.verdict)}.")
+    click.echo(f"{word}: {printable(advice.verdict)}.")
     if advice.todo:
-        click.echo(plain(advice.todo))
+        click.echo(printable(advice.todo))
     excerpt = seen.waited.excerpt.strip()
     if excerpt:
-        click.echo(f"Its answer begins: {plain(excerpt)}")
+        click.echo(f"Its answer begins: {printable(excerpt)}")
     for one in advice.noticed:
-        click.echo(f"{click.style('Note', fg='yellow')}: {plain(one)}.")
+        click.echo(f"{click.style('Note', fg='yellow')}: {printable(one)}.")
 
 
 def _length(length_s: float) -> str:

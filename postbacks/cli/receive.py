@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from postbacks.cli.base import Command, json_option, note, print_json, seconds, stop_signals
-from postbacks.printable import plain
+from postbacks.cli.base import Command, json_option, print_json, say, seconds, stop_signals
+from postbacks.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -75,7 +75,7 @@ def receive(port: int, status: int, fail_first: int, delay_s: float, as_json: bo
             f"Cannot listen on port {port} ({error.strerror}); give another one: --port N."
         ) from None
     try:
-        note(f"Receiving on {receiver.url()} ({_promise(status, fail_first, delay_s)}). Ctrl-C ends.")
+        say(f"Receiving on {receiver.url()} ({_promise(status, fail_first, delay_s)}). Ctrl-C ends.")
         while True:
             try:
                 received, answered = arrived.get(timeout=_WAIT_S)
@@ -86,7 +86,7 @@ def receive(port: int, status: int, fail_first: int, delay_s: float, as_json: bo
             else:
                 click.echo(_as_text(received, answered))
     except KeyboardInterrupt:
-        note(f"{receiver.count} received.")
+        say(f"{receiver.count} received.")
     finally:
         receiver.stop()
 
@@ -145,25 +145,25 @@ def _as_json(received: Received, answered: int) -> dict[str, Any]:
 def _as_text(received: Received, answered: int) -> str:
     tags, fault = _tags(received)
     clock = _moment(received.at, "%H:%M:%S", time.localtime)
-    attempt = plain(received.headers.get("postback-attempt", "?"))
-    request = plain(f"{received.method} {received.path}")
+    attempt = printable(received.headers.get("postback-attempt", "?"))
+    request = printable(f"{received.method} {received.path}")
     if tags is None:
         return (
             f"{clock}  {request}  answered {answered}  "
             + click.style("no postback", fg="red")
-            + f": {plain(fault)}\n"
+            + f": {printable(fault)}\n"
         )
-    name = plain(f"{tags.get('ORIGIN', '?')} {tags.get('CODE', '?')}")
+    name = printable(f"{tags.get('ORIGIN', '?')} {tags.get('CODE', '?')}")
     lines = [
         f"{clock}  {click.style(name, bold=True)}  attempt {attempt}  {request}  answered "
         + click.style(str(answered), fg="green" if answered == 200 else "red"),
-        f"{'':14}{'id':16}{plain(received.postback_id) or '-'}",
+        f"{'':14}{'id':16}{printable(received.postback_id) or '-'}",
     ]
     for tag, value in tags.items():
         if tag in {"ORIGIN", "CODE"}:
             continue
         for name_, text in _flat(tag, value):
-            lines.append(f"{'':14}{plain(name_):16}{plain(text)}")
+            lines.append(f"{'':14}{printable(name_):16}{printable(text)}")
     return "\n".join(lines) + "\n"
 
 

@@ -13,11 +13,11 @@ from postbacks.cli.base import (
     check_id,
     confirm,
     json_option,
-    note,
     print_json,
+    say,
     show_counts,
 )
-from postbacks.printable import plain
+from postbacks.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -94,13 +94,13 @@ def _resend_one(postback_id: str, *, as_json: bool) -> None:
         raise click.ClickException(f"Postback {record.id} has nothing to send: {reason_words(record)}.")
     if not record.own_url and record.account and not _known([record.account]):
         raise click.ClickException(
-            f"Postback {record.id} has nowhere to go: account {plain(record.account)} is not known; set it first."
+            f"Postback {record.id} has nowhere to go: account {printable(record.account)} is not known; set it first."
         )
     if send_again(record.id) in {"dead", "skipped"}:
         raise click.ClickException(f"Postback {record.id} has nothing to send: {reason_words(record)}.")
     if as_json:
         print_json({"sent_again": 1, "left": 0})
-    note(f"Postback {record.id} waits to be sent again.")
+    say(f"Postback {record.id} waits to be sent again.")
 
 
 def _resend_all(
@@ -128,18 +128,18 @@ def _resend_all(
     if dry_run or not yes:
         show_counts(Counter(postback.account for postback in sendable), as_json=as_json)
     if unknown:
-        note(f"{unknown:,} of accounts that are not known stay dead: set the accounts first.")
+        say(f"{unknown:,} of accounts that are not known stay dead: set the accounts first.")
     if left:
-        note(f"{left:,} stay dead that only --reason poison or --reason id_taken selects.")
+        say(f"{left:,} stay dead that only --reason poison or --reason id_taken selects.")
     if stubs:
-        note(
+        say(
             f"{len(stubs):,} stay dead as their documents were not kept: the application must send them again."
         )
     left += len(stubs)
     if dry_run:
         if as_json:
             print_json({"would_send": len(sendable), "left": unknown + left})
-        note(f"{len(sendable):,} dead postbacks would be sent again.")
+        say(f"{len(sendable):,} dead postbacks would be sent again.")
         return
     if sendable and not yes:
         confirm(f"Send {len(sendable):,} dead postbacks again?")
@@ -147,13 +147,13 @@ def _resend_all(
     refused = states.count("dead")
     if as_json:
         print_json({"sent_again": len(sendable) - refused, "left": refused + unknown + left})
-    note(
+    say(
         f"{len(sendable) - refused:,} dead postbacks wait to be sent again."
         if dead or stubs
         else "No such postback is dead."
     )
     if refused:
-        note(f"{refused:,} have nothing to send and stay dead (`postbacks list --dead` says why).")
+        say(f"{refused:,} have nothing to send and stay dead (`postbacks list --dead` says why).")
 
 
 def _known(names: Iterable[str]) -> set[str]:

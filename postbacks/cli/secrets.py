@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import click
 
-from postbacks.cli.accounts import account, no_account, publish
-from postbacks.cli.base import Command, Group, note
-from postbacks.cli.older import refuse_older
-from postbacks.printable import plain
-
-if TYPE_CHECKING:
-    from postbacks.accounts import Account
+from postbacks.cli.accounts import account
+from postbacks.cli.base import Command, Group, say
+from postbacks.printable import printable
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _DURATION: Final = re.compile(r"([0-9]{1,9})([smhd]?)")
@@ -59,29 +55,21 @@ def rotate(name: str, overlap_s: int) -> None:
     It is shown this once. During the overlap each POST has a signature of every secret, so that the receiver can
     change over without a gap; later only the new one signs.
     """
-    from postbacks.accounts import redis_accounts
-    from postbacks.accounts import secrets as vault
+    from postbacks.errors import UnknownAccount
     from postbacks.ledger.record import iso
+    from postbacks.operate.accounts import rotate_secret
 
-    fresh = vault.new_secret()
-    sealed = vault.encrypt(fresh, name, "secret")
-    refuse_older("would not open the secret: the account's postbacks would wait")
-
-    def edit(found: Account | None, now_ms: int) -> Account:
-        if found is None:
-            raise no_account(name)
-        found.check_readable()
-        return found.rotated(sealed, now_ms, overlap_s * 1000)
-
-    now = redis_accounts().change(name, edit)
-    publish(now.name, now)
-    click.echo(fresh)
-    note(f"This is the secret of {now.name} from now on.")
-    note("Give it to the receiver's developers; it is not shown again.")
-    ends = sorted(one.expires_ms for one in now.secrets if one.expires_ms is not None)
-    if ends:
-        before = "The secret" if len(ends) == 1 else f"The {len(ends)} secrets"
-        note(f"{before} before it sign{'s' if len(ends) == 1 else ''} beside it until {iso(ends[-1])}.")
+    try:
+        account, secret = rotate_secret(name, overlap_s)
+    except UnknownAccount as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(secret)
+    say(f"This is the secret of {account.name} from now on.")
+    say("Give it to the receiver's developers; it is not shown again.")
+    ends_ms = sorted(secret.expires_ms for secret in account.secrets if secret.expires_ms is not None)
+    if ends_ms:
+        before = "The secret" if len(ends_ms) == 1 else f"The {len(ends_ms)} secrets"
+        say(f"{before} before it sign{'s' if len(ends_ms) == 1 else ''} beside it until {iso(ends_ms[-1])}.")
 
 
 @secret.command("new-key", cls=Command, examples=("postbacks account secret new-key",))
@@ -101,42 +89,20 @@ def reseal() -> None:
     The way to change the key: put a new one in front of POSTBACKS_SECRET_KEY (new,old), for whoever sets secrets and
     for the workers; call this; then take the old one out.
     """
-    from postbacks.accounts import redis_accounts
-    from postbacks.errors import BadSetting
+    from postbacks.operate.accounts import reseal_secrets
 
-    accounts = redis_accounts()
-    secrets = keys = headers = 0
-    unreadable: list[str] = []
-    refuse_older("would not open what is sealed anew: all that it sends for these accounts would wait")
-
-    def edit(found: Account | None, _now_ms: int) -> Account:
-        if found is None:  # removed since it was listed
-            raise no_account(one.name)
-        return found.resealed()
-
-    for one in accounts.all():
-        if one.unreadable:
-            unreadable.append(one.name)
-            continue
-        if not one.secrets and one.client_key is None and one.authorization is None:
-            continue
-        try:
-            sealed = accounts.change(one.name, edit)
-        except BadSetting as error:
-            raise BadSetting(f"Account {one.name}: {error}") from None
-        except click.ClickException:
-            continue
-        secrets += len(sealed.secrets)
-        keys += sealed.client_key is not None
-        headers += sealed.authorization is not None
-    counts = f"{secrets} secrets and {keys} client keys"
-    if headers:
-        counts = f"{secrets} secrets, {keys} client keys and {headers} Authorization headers"
-    note(f"Sealed anew with the first key: {counts}.")
-    if unreadable:
+    resealed = reseal_secrets()
+    counts = f"{resealed.secrets} secrets and {resealed.client_keys} client keys"
+    if resealed.authorizations:
+        counts = (
+            f"{resealed.secrets} secrets, {resealed.client_keys} client keys and "
+            f"{resealed.authorizations} Authorization headers"
+        )
+    say(f"Sealed anew with the first key: {counts}.")
+    if resealed.unreadable:
         raise click.ClickException(
-            f"Not sealed anew, since this version cannot read their rows: {plain(', '.join(unreadable))}. "
-            "Keep the keys that they are sealed with."
+            "Not sealed anew, since this version cannot read their rows: "
+            f"{printable(', '.join(resealed.unreadable))}. Keep the keys that they are sealed with."
         )
 
 
@@ -147,18 +113,14 @@ def remove(name: str) -> None:
 
     Its postbacks are not signed any more.
     """
-    from postbacks.accounts import redis_accounts
+    from postbacks.errors import UnknownAccount
+    from postbacks.operate.accounts import remove_secrets
 
-    def edit(found: Account | None, _now_ms: int) -> Account:
-        if found is None:
-            raise no_account(name)
-        if not found.secrets:
-            raise click.ClickException(f"Account {found.name} has no secret.")
-        return found.model_copy(update={"secrets": ()})
-
-    now = redis_accounts().change(name, edit)
-    publish(now.name, now)
-    note(f"The postbacks of {now.name} are not signed any more.")
+    try:
+        account = remove_secrets(name)
+    except UnknownAccount as error:
+        raise click.ClickException(str(error)) from None
+    say(f"The postbacks of {account.name} are not signed any more.")
 
 
 account.add_command(secret)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 import click
 
 from postbacks.cli import arguments
-from postbacks.cli.base import Command, json_option, note, print_json, seconds
+from postbacks.cli.base import Command, json_option, print_json, say, seconds
 from postbacks.cli.ledger import reason_words, write_document
-from postbacks.printable import plain
+from postbacks.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -117,7 +117,7 @@ def _check_id(postback_id: str | None, events: Sequence[Event]) -> None:
         return
     if not is_id(postback_id):
         raise click.UsageError(
-            f"--id {plain(postback_id)[:60]!r} cannot be one: 1 to 255 printable ASCII characters, no spaces."
+            f"--id {printable(postback_id)[:60]!r} cannot be one: 1 to 255 printable ASCII characters, no spaces."
         )
     if len(events) > 1:
         raise click.UsageError(f"--id is one postback's id; this file holds {len(events)} events.")
@@ -140,12 +140,12 @@ def _check_account(name: str, events: Sequence[Event], url: str | None) -> None:
         )
     if account is not None and account.unreadable and url is not None:
         words = reason_words(UNREADABLE, "", f"account {name}")
-        note(f"Warning: {words}: its postbacks wait for that.")
+        say(f"Warning: {words}: its postbacks wait for that.")
     for origin, group in dict.fromkeys((event.origin, event.group) for event in events):
         reason = route(account, origin, group, url)[1]
         if reason:
             words = reason_words(reason, origin, f"account {name}")
-            note(f"Warning: {words}: its postbacks will be {end_words(reason)}.")
+            say(f"Warning: {words}: its postbacks will be {end_words(reason)}.")
 
 
 def _send(account: str, events: Sequence[Event], url: str | None, postback_id: str | None) -> list[str]:
@@ -154,13 +154,13 @@ def _send(account: str, events: Sequence[Event], url: str | None, postback_id: s
     from postbacks.tasks import send_postback, send_postbacks
 
     for warning in check():
-        note(f"Warning: {warning}")
+        say(f"Warning: {warning}")
     logging.getLogger("postbacks.tasks").setLevel(logging.ERROR)  # it would say the same once more
     if postback_id is None:
         return send_postbacks(account, events, url=url)
     known = Ledger(client()).find(postback_id)
     if known is not None:
-        note(
+        say(
             f"Postback {postback_id} is known already ({known.state}): the same id is one postback, sent once."
         )
     send_postback.apply_async((account, events[0]), {} if url is None else {"url": url}, task_id=postback_id)
@@ -212,4 +212,4 @@ def _report(postback_id: str, record: Record | None, *, as_json: bool) -> None:
             words += f": {why}"
         if record.next_ms is not None:
             words += f"; sent again at {iso(record.next_ms)}"
-    note(f"{postback_id} {words}")
+    say(f"{postback_id} {words}")

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from postbacks.cli.base import Command, json_option, note, print_json, stop_signals
+from postbacks.cli.base import Command, json_option, print_json, say, stop_signals
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from postbacks.devtools.local import CeleryProcess, EmbeddedBroker, LocalStack
+    from postbacks.devtools.embedded_broker import EmbeddedBroker
+    from postbacks.devtools.stack import CeleryProcess, LocalStack
     from postbacks.settings import Settings
 
 #: Loopback and the private networks, without link-local: clouds keep their secrets there.
@@ -62,7 +63,8 @@ def up(port: int | None, data: Path, workers: int, dev: bool, as_json: bool) -> 
     password; it writes everything to its append-only file before it answers, so nothing accepted is lost, whatever dies.
     No other user of this machine can read its data or use it.
     """
-    from postbacks.devtools.local import EmbeddedBroker, LocalStack
+    from postbacks.devtools.embedded_broker import EmbeddedBroker
+    from postbacks.devtools.stack import LocalStack
     from postbacks.errors import PostbacksError
     from postbacks.settings import load
 
@@ -72,7 +74,7 @@ def up(port: int | None, data: Path, workers: int, dev: bool, as_json: bool) -> 
     broker = EmbeddedBroker(data, port=_free_port(port), with_password=True)
     stopping = False
     try:
-        note("Starting the broker, the workers and the beat …")
+        say("Starting the broker, the workers and the beat …")
         with broker:
             stack = LocalStack(broker, workers=workers, env=dev_env, log_dir=data)
             try:
@@ -83,7 +85,7 @@ def up(port: int | None, data: Path, workers: int, dev: bool, as_json: bool) -> 
                         _watch(broker, stack)
                     except KeyboardInterrupt:
                         stopping = True
-                        note("\nStopping: what is open is finished first (Ctrl-C again does not wait) …")
+                        say("\nStopping: what is open is finished first (Ctrl-C again does not wait) …")
             except PostbacksError:
                 if broker.alive:
                     raise
@@ -91,7 +93,7 @@ def up(port: int | None, data: Path, workers: int, dev: bool, as_json: bool) -> 
     except KeyboardInterrupt:
         if stopping:
             raise  # the second one: all is killed, nothing accepted is lost
-    note("Stopped.")
+    say("Stopped.")
 
 
 def _dev_environment(settings: Settings) -> dict[str, str]:
@@ -135,7 +137,7 @@ def _say_ready(
             }
         )
         return
-    note(f"""
+    say(f"""
   broker     {redacted(broker.url)} (its password: {data}/broker.password)
   data       {data}/ (append-only, on the disk before an answer; for you alone)
   logs       {", ".join(f"{data}/{log}" for log in logs)}; warnings are shown here
@@ -143,13 +145,13 @@ def _say_ready(
   resends    {_resend_words(dev_env)}
 """)
     if dev_env:
-        note("In a second terminal, a receiver:\n\n    postbacks receive --port 8080\n\nIn a third one:\n")
+        say("In a second terminal, a receiver:\n\n    postbacks receive --port 8080\n\nIn a third one:\n")
     else:
-        note("In another terminal:\n")
+        say("In another terminal:\n")
     url = "http://127.0.0.1:8080/postbacks" if dev_env else "https://YOUR-SERVER/postbacks"
     click.echo(f"    export POSTBACKS_BROKER_URL={broker.url}")
-    note(f"    postbacks account set acme --url {url}")
-    note("    postbacks example SMS_MO N211 | postbacks send acme - --wait 10\n\nCtrl-C stops all of it.")
+    say(f"    postbacks account set acme --url {url}")
+    say("    postbacks example SMS_MO N211 | postbacks send acme - --wait 10\n\nCtrl-C stops all of it.")
 
 
 def _ended(broker: EmbeddedBroker) -> click.ClickException:
@@ -161,11 +163,11 @@ def _ended(broker: EmbeddedBroker) -> click.ClickException:
 
 def _warn_of_disk(broker: EmbeddedBroker) -> None:
     """Say so where the disk of the broker's data is about to be full, which would end the broker."""
-    from postbacks.devtools.local import DISK_LOW_BYTES
+    from postbacks.devtools.embedded_broker import DISK_LOW_BYTES
 
     free = broker.free_bytes()
     if free < DISK_LOW_BYTES:
-        note(
+        say(
             f"Only {free // 2**20:,} MiB are free on the disk of {broker.data_dir}: when it is full the broker ends, and cannot "
             "be started until there is room."
         )
@@ -187,7 +189,7 @@ def _watch(broker: EmbeddedBroker, stack: LocalStack) -> None:
     while True:
         for log in trouble:
             for line in log.fresh():
-                note(line)
+                say(line)
         ended = [name for name, process in {"the broker": broker, **processes}.items() if not process.alive]
         if ended and ended[0] == "the broker":
             raise _ended(broker)

@@ -17,7 +17,7 @@ import click
 
 from postbacks.cli import arguments
 from postbacks.cli.base import Command, json_option, print_json, seconds
-from postbacks.printable import plain
+from postbacks.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -115,8 +115,8 @@ def verify(secrets: tuple[str, ...], tolerance_s: float, head: BinaryIO | None, 
             print_json(_as_json(request, finding))
         else:
             verdict = click.style("ours", fg="green") if finding.ours else click.style("not proven", fg="red")
-            one = plain(request.headers.get("webhook-id") or request.headers.get("postback-id") or "-")
-            click.echo(f"{one}  {verdict}: {plain(finding.words)}")
+            one = printable(request.headers.get("webhook-id") or request.headers.get("postback-id") or "-")
+            click.echo(f"{one}  {verdict}: {printable(finding.words)}")
     if not count:
         raise click.UsageError("Standard input holds no request.")
     if not all_ours:

@@ -1,7 +1,7 @@
-"""A receiver of postbacks for tests and for trying things out: a small, fast, honest HTTP/1.1 server.
+"""A receiver of postbacks for tests and for trying things out: a small, fast HTTP/1.1 server.
 
-Honest: a request is written down before it is answered, so no sender is told of more than was received.
-Strict: what is no clean HTTP gets a 400, so that a sender's mistakes show.
+It records a request before it answers, so that no sender hears of more than was received. It answers 400 to what is not
+clean HTTP, so that a sender's mistakes show.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from typing import Any, Literal, NamedTuple, Self, cast
 
 #: Bytes that a head or a body may have, as sent; a postback has a few KiB. Longer ones get a 413.
 MAX_BYTES = 1024 * 1024
-#: Seconds that a refused sender may go on sending before it is cut off.
+#: Seconds that a refused sender may go on sending before its connection is closed.
 _REFUSED_LINGER_S = 1.0
-#: Statuses whose answer ends with its head, whatever the head says.
+#: Statuses whose answer has no body, whatever its head says.
 _BODILESS = frozenset({*range(100, 200), 204, 304})
-#: SO_LINGER on, for 0 s: closing then sends RST.
+#: Value of SO_LINGER with which close() sends RST: on, for 0 s.
 _LINGER_0 = struct.pack("ii", 1, 0)
 _CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,8}")
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -34,41 +34,52 @@ _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """One request, as it arrived."""
+    """A request as it arrived.
 
-    number: int  # its place in the order of arrival, from 1
-    at: float  # when it was complete, in seconds since the epoch
-    monotonic_s: float  # the same by the clock that never jumps, for differences
+    Attributes:
+        number: counts the requests in the order of arrival, from 1.
+        at: time at which it was complete, seconds since the epoch.
+        monotonic_s: the same time on the monotonic clock, for differences.
+        method: ``POST``, or what else came.
+        path: the request's target, query included.
+        headers: values by name in lower case; a repeated header's values are joined by ``", "``.
+        body: bytes of the body, its chunks joined.
+        connection: number of the TCP connection that brought it, from 1 in the order of acceptance.
+    """
+
+    number: int
+    at: float
+    monotonic_s: float
     method: str
-    path: str  # the request's target, query included
-    headers: dict[str, str]  # names in lower case; a repeated header's values joined by ", "
-    body: bytes  # chunks joined
-    connection: int  # which TCP connection brought it, from 1 in the order of acceptance
+    path: str
+    headers: dict[str, str]
+    body: bytes
+    connection: int
 
     @property
     def postback_id(self) -> str:
-        """The postback's id, the same at every attempt; ``""`` when the request has none."""
+        """Id of the postback, the same at every attempt; ``""`` if the request has none."""
         return self.headers.get("postback-id", "")
 
     @property
     def attempt(self) -> int:
-        """Which POST of the postback this is, from 1; 0 when the request does not say."""
+        """Number of the attempt, from 1; 0 if the request has none."""
         return int(self.headers.get("postback-attempt", 0))
 
     @property
     def sequence(self) -> int | None:
-        """The event's number in its account; None when the request does not say."""
+        """Number of the event in its account; None if the request has none."""
         sequence = self.headers.get("postback-sequence")
         return None if sequence is None else int(sequence)
 
     @property
     def created(self) -> str:
-        """When the event was made, as the sender wrote it; ``""`` when the request does not say."""
+        """Time at which the event was made, as the sender wrote it; ``""`` if the request has none."""
         return self.headers.get("postback-created", "")
 
     @property
     def tags(self) -> dict[str, Any]:
-        """The document's tags, in upper case, with their values."""
+        """Tags of the document in upper case, with their values."""
         # Imported here, so that receiving needs neither lxml nor the catalogue.
         from postbacks.catalogue import xml  # noqa: PLC0415
 
@@ -77,11 +88,18 @@ class Received:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a request gets, ``delay_s`` after it came.
+    """An answer to a request, given ``delay_s`` after the request came.
 
-    The header ``connection: close`` closes afterwards; with a ``content-length`` that is too large (it is
-    computed otherwise) the answer is cut off. The other actions: ``hang``: no answer, the connection stays;
-    ``reset``: RST; ``close``: not a byte; ``garbage``: bytes that are no HTTP, then close.
+    The header ``connection: close`` closes the connection afterwards. A ``content-length`` (computed where none is
+    given) that is larger than the body cuts the answer off.
+
+    Attributes:
+        status: HTTP status.
+        body: bytes of the body.
+        headers: values by name, beside those that HTTP needs.
+        delay_s: seconds from the request to the answer.
+        action: ``answer``; ``hang`` gives no answer and keeps the connection; ``reset`` sends RST; ``close`` closes
+            without a byte; ``garbage`` sends bytes that are no HTTP and closes.
     """
 
     status: int = 200
@@ -96,46 +114,51 @@ _OK = Answer()
 
 
 def fail_first(n: int, status: int = 500) -> Answers:
-    """Make an answer function: ``status`` for the first ``n`` POSTs of each postback, then 200."""
-    seen: defaultdict[str, int] = defaultdict(int)
+    """Make an answer function that gives ``status`` to the first ``n`` POSTs of each postback, then 200."""
+    posts: defaultdict[str, int] = defaultdict(int)
     failure = Answer(status, b"not yet")
 
     def answer(received: Received) -> Answer:
-        seen[received.postback_id] += 1
-        return failure if seen[received.postback_id] <= n else _OK
+        posts[received.postback_id] += 1
+        return failure if posts[received.postback_id] <= n else _OK
 
     return answer
 
 
 @contextlib.contextmanager
 def dead_port() -> Iterator[int]:
-    """Give a port of 127.0.0.1 that refuses every connection while the context lasts."""
-    # Bound and never listening: so nobody else is given it, and no client can connect to itself on it.
+    """Reserve a port of 127.0.0.1 that refuses every connection while the context lasts."""
+    # The port is bound without listening: no other program gets it, and no client connects to itself on it.
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
         yield holder.getsockname()[1]
 
 
 class Receiver:
-    """An HTTP server on a thread of its own that notes every request.
+    """An HTTP server on a thread of its own that records every request.
 
-    Starting it raises the process's limit of open files as far as the system allows.
+    ``start`` raises the process's limit of open files as far as the system allows.
 
     Args:
-        answer: decides what each request gets; runs on the server's thread, so it must not block. Without
-            it everything gets a 200.
+        answer: the answer function; it runs on the server's thread, so it must not block. Where none is given, every
+            request gets a 200.
         host: address to listen on.
         port: port to listen on; 0 takes a free one.
-        keep: False only counts the requests, for long loads.
+        keep: keep the requests; False only counts them, for long loads.
+
+    Attributes:
+        port: the port, the real one once started.
+        count: requests so far.
+        connections: TCP connections accepted so far.
     """
 
     def __init__(
         self, answer: Answers | None = None, *, host: str = "127.0.0.1", port: int = 0, keep: bool = True
     ) -> None:
         self.host = host
-        self.port = port  # the real one, once started
-        self.count = 0  # of requests so far
-        self.connections = 0  # accepted so far
+        self.port = port
+        self.count = 0
+        self.connections = 0
         self._answer = answer or (lambda _: _OK)
         self._keep = keep
         self._received: list[Received] = []
@@ -145,12 +168,16 @@ class Receiver:
         self._started = threading.Event()
 
     def start(self) -> None:
-        """Listen, and serve on a new thread; raises OSError where that cannot be."""
+        """Listen, and serve on a new thread.
+
+        Raises:
+            OSError: the port cannot be listened on.
+        """
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        with contextlib.suppress(ValueError):  # macOS calls it unlimited, and refuses that
+        with contextlib.suppress(ValueError):  # macOS reports "unlimited" and refuses it
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        # Bound here and not on the thread, so that the caller learns of a port in use.
-        # The kernel queues as many connections as net.core.somaxconn lets it.
+        # Bound on the caller's thread, so that the caller learns of a port in use.
+        # The kernel queues as many connections as net.core.somaxconn allows.
         listener = socket.create_server((self.host, self.port), backlog=65_535)
         self.port = listener.getsockname()[1]
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve(listener)), daemon=True)
@@ -158,12 +185,12 @@ class Receiver:
         self._started.wait()
 
     def serve_forever(self) -> None:
-        """Wait until ``stop()`` or Ctrl-C: a started receiver in the foreground."""
+        """Keep a started receiver in the foreground until ``stop()`` or Ctrl-C."""
         if thread := self._thread:
             thread.join()
 
     def stop(self) -> None:
-        """Cut all connections and end the thread. Raises what the answer function raised, lest it be missed."""
+        """Cut all connections and end the thread; raise the first error of the answer function, lest it be missed."""
         if self._thread is not None:
             self._loop.call_soon_threadsafe(self._stopping.set)
             self._thread.join()
@@ -179,16 +206,16 @@ class Receiver:
         self.stop()
 
     def url(self, path: str = "/") -> str:
-        """Where to POST to."""
+        """Return the URL of a path."""
         return f"http://{self.host}:{self.port}{path}"
 
     @property
     def received(self) -> list[Received]:
-        """A copy of the requests so far, in order of arrival."""
+        """Copy of the requests so far, in order of arrival."""
         return self._received.copy()
 
     def by_id(self) -> dict[str, list[Received]]:
-        """The requests so far by postback id, in order of arrival."""
+        """Group the requests so far by postback id, each group in order of arrival."""
         groups: dict[str, list[Received]] = {}
         for received in self.received:
             groups.setdefault(received.postback_id, []).append(received)
@@ -197,30 +224,32 @@ class Receiver:
     def wait_for(
         self, n: int, timeout_s: float, *, where: Callable[[Received], bool] | None = None
     ) -> list[Received]:
-        """Wait until there are ``n`` requests (that ``where`` holds for), and return all there are.
+        """Wait until there are ``n`` requests (for which ``where`` is true), and return all of them.
 
         Raises:
-            TimeoutError: they did not come; says how many did. Also whatever the answer function raised.
+            TimeoutError: fewer came in time; says how many. The first error of the answer function is raised as well.
         """
         deadline_s = time.monotonic() + timeout_s
-        found: list[Received] = []
-        looked_at = 0
+        matching: list[Received] = []
+        read_count = 0
         while True:
             if self._error is not None:
                 raise self._error
-            late = time.monotonic() >= deadline_s  # before the look, so that there is one after the deadline
-            fresh = self._received[looked_at:]
-            looked_at += len(fresh)
-            found += filter(where, fresh)
-            found_count = len(found) if self._keep else self.count
-            if found_count >= n:
-                return found
-            if late:
+            is_late = (
+                time.monotonic() >= deadline_s
+            )  # asked first, so that the last look is after the deadline
+            fresh = self._received[read_count:]
+            read_count += len(fresh)
+            matching += filter(where, fresh)
+            count = len(matching) if self._keep else self.count
+            if count >= n:
+                return matching
+            if is_late:
                 raise TimeoutError(
-                    f"{found_count} of the {n} requests{' asked for' if where else ''} came in {timeout_s:g} s "
+                    f"{count} of the {n} requests{' asked for' if where else ''} came in {timeout_s:g} s "
                     f"({self.count} in all, over {self.connections} connections)."
                 )
-            time.sleep(0.005)  # polls: being woken for every request would slow the server
+            time.sleep(0.005)  # polled, as a wake-up for every request would slow the server
 
     # -- on the server's thread ------------------------------------------------------------------
 
@@ -233,9 +262,9 @@ class Receiver:
         server.close()
         for connection in self._open:
             connection.transport.abort()
-        await asyncio.sleep(0)  # the turn of the loop in which they close
+        await asyncio.sleep(0)  # one turn of the event loop, in which they close
 
-    def _note(self, head: _Head, body: bytes, connection: int) -> Answer:
+    def _record(self, head: _Head, body: bytes, connection: int) -> Answer:
         self.count += 1
         now = time.time(), time.monotonic()
         received = Received(self.count, *now, head.method, head.path, head.headers, body, connection)
@@ -249,16 +278,16 @@ class Receiver:
 
 
 class _Connection(asyncio.Protocol):
-    """One TCP connection: takes requests out of its bytes, one at a time."""
+    """A TCP connection: parses the requests in its bytes, one at a time."""
 
-    # The other half of the server: it uses the receiver's private names.
+    # Half of the receiver, whose private names it uses.
     # ruff: noqa: SLF001
 
     def __init__(self, receiver: Receiver) -> None:
         self._receiver = receiver
         self._buffer = bytearray()
-        self._head: _Head | None = None  # of the request whose body is still coming
-        self._busy = False  # with an answer; what is pipelined behind it waits
+        self._head: _Head | None = None  # head of a request whose body is not complete
+        self._busy = False  # True until the answer is sent; requests pipelined behind it wait
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
@@ -277,7 +306,7 @@ class _Connection(asyncio.Protocol):
         try:
             request = None if self._busy else self._take_request()
         except _RefusalError as refusal:
-            self._busy = True  # for good: what follows cannot be understood
+            self._busy = True  # for good, as what follows cannot be parsed
             self.transport.write(_render(Answer(*refusal.args), close=True))
             # Closing with bytes unread would send RST, which can overtake the answer.
             self._receiver._loop.call_later(_REFUSED_LINGER_S, self.transport.close)
@@ -285,7 +314,7 @@ class _Connection(asyncio.Protocol):
             return
         if request is not None:
             self._busy = True
-            answer, close = self._receiver._note(*request, self._number), request[0].close
+            answer, close = self._receiver._record(*request, self._number), request[0].close
             if answer.delay_s:
                 self._receiver._loop.call_later(answer.delay_s, self._act, answer, close)
             else:
@@ -311,21 +340,23 @@ class _Connection(asyncio.Protocol):
         return None
 
     def _act(self, answer: Answer, close: bool) -> None:
-        if answer.action == "hang" or self.transport.is_closing():  # closing: the sender did not wait
+        if answer.action == "hang" or self.transport.is_closing():  # it closes if the sender did not wait
             return
         if answer.action == "answer":
-            words = {f"{name}: {value}".lower() for name, value in answer.headers.items()}
-            close = close or "connection: close" in words
+            lines = {f"{name}: {value}".lower() for name, value in answer.headers.items()}
+            close = close or "connection: close" in lines
             self.transport.write(_render(answer, close=close))
             self._busy = close
         elif answer.action == "garbage":
-            # Begins like a TLS record, so that no client takes it for an answer of HTTP/0.9.
+            # Bytes like those of a TLS record: no client takes them for an answer of HTTP/0.9.
             self.transport.write(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
         elif answer.action == "reset":
             self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_0)
         if self._busy:
             self.transport.close()
-        elif self._buffer:  # not read at once: a thousand pipelined requests would nest as deep
+        elif (
+            self._buffer
+        ):  # read in the next turn, as a thousand pipelined requests would nest a thousand calls
             self._receiver._loop.call_soon(self._read)
 
 
@@ -337,7 +368,7 @@ class _Head(NamedTuple):
     method: str
     path: str
     headers: dict[str, str]
-    length: int | None  # of the body in bytes; None: it comes in chunks
+    length: int | None  # bytes of the body; None if it comes in chunks
     close: bool
 
 
@@ -354,7 +385,7 @@ def _parse_head(text: str) -> _Head:
         name, value = name.lower(), value.strip(" \t")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     length, coding = headers.get("content-length", "0"), headers.get("transfer-encoding")
-    # A length and a coding at once: two readers may see two different requests.
+    # Both a length and a coding: two readers could see two different requests.
     if coding is not None and (coding.lower() != "chunked" or "content-length" in headers):
         raise _RefusalError(400, b"transfer-encoding is not just 'chunked', without a content-length")
     if not re.fullmatch("[0-9]{1,18}", length):
@@ -366,7 +397,7 @@ def _parse_head(text: str) -> _Head:
 
 
 def _join_chunks(data: bytearray) -> tuple[bytes | None, int]:
-    """Give the body and where it ends in ``data``; None while its last chunk or its trailers are to come."""
+    """Join a body's chunks; return the body and its end in ``data``, or None while chunks or trailers are missing."""
     body = bytearray()
     start = 0
     while (line_end := data.find(b"\r\n", start)) >= 0:
@@ -375,11 +406,11 @@ def _join_chunks(data: bytearray) -> tuple[bytes | None, int]:
             raise _RefusalError(400, b"a chunk's size is no hexadecimal number")
         size = int(digits, 16)
         if size == 0:
-            # Trailers end with an empty line; where there are none, it follows at once.
+            # Trailers end with an empty line, which follows at once where there are none.
             trailers_end = data.find(b"\r\n\r\n", line_end)
             return (None, 0) if trailers_end < 0 else (bytes(body), trailers_end + 4)
         end = line_end + 2 + size
-        if not b"\r\n".startswith(data[end : end + 2]):  # of which only a part may have come
+        if not b"\r\n".startswith(data[end : end + 2]):  # a part of the line end may be missing still
             raise _RefusalError(400, b"a chunk is longer than its size")
         body += data[line_end + 2 : end]
         start = end + 2

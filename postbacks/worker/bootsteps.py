@@ -24,7 +24,8 @@ from celery.worker.control import Panel, ok
 from celery.worker.request import Request
 from click.core import ParameterSource
 
-from postbacks import flower_events, keys, url_policy
+from postbacks import flower_events, keys
+from postbacks.accounts import url_policy
 from postbacks.broker.client import broker_errors, check, client
 from postbacks.broker.sign_of_life import SignOfLife
 from postbacks.celeryext.control import cancel

@@ -19,8 +19,8 @@ from postbacks import accounts, keys, send_postback, send_postbacks
 from postbacks.accounts import secrets
 from postbacks.app import app
 from postbacks.client.producer import RedisProducer
-from postbacks.devtools.local import CeleryProcess
 from postbacks.devtools.receiver import Answer, Receiver, fail_first
+from postbacks.devtools.stack import CeleryProcess
 from postbacks.doctor import Doctor
 
 DAY_S, HOUR_S = 86_400.0, 3_600.0

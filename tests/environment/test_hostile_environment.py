@@ -16,8 +16,8 @@ import pytest
 from events import examples
 from helpers import BASE_ENV, ended, eventually, set_account
 
-from postbacks.devtools.local import CeleryProcess
 from postbacks.devtools.receiver import Receiver
+from postbacks.devtools.stack import CeleryProcess
 
 POSTBACKS = str(Path(sys.executable).with_name("postbacks"))
 EVENT = examples()["SMS_MO", "N211"]

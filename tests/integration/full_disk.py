@@ -19,7 +19,7 @@ from helpers import BASE_ENV, Rig, environment, eventually, free_port, set_accou
 
 from postbacks import send_postback
 from postbacks.cli import main as cli
-from postbacks.devtools.local import EmbeddedBroker
+from postbacks.devtools.embedded_broker import EmbeddedBroker
 from postbacks.devtools.receiver import Receiver
 from postbacks.errors import BrokerError
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from hypothesis.stateful import RuleBasedStateMachine, invariant
 
 from postbacks import keys
-from postbacks.devtools.local import EmbeddedBroker
+from postbacks.devtools.embedded_broker import EmbeddedBroker
 from postbacks.doctor import audit, scripts
 from postbacks.ledger.ledger import Ledger
 from postbacks.ledger.record import OVERHEAD_BYTES

@@ -15,7 +15,7 @@ from kombu import Connection
 
 from postbacks import keys
 from postbacks.broker.client import client_for, kombu_options, kombu_url
-from postbacks.devtools.local import EmbeddedBroker
+from postbacks.devtools.embedded_broker import EmbeddedBroker
 from postbacks.devtools.receiver import Receiver
 
 EVENT = json.dumps(examples()["SMS_MO", "N211"])

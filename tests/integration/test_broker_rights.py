@@ -21,8 +21,9 @@ from helpers import BASE_ENV, ended, environment, eventually, free_port
 from postbacks import keys, send_postback, tasks
 from postbacks.broker.client import client_for
 from postbacks.cli import main
-from postbacks.devtools.local import CeleryProcess, EmbeddedBroker
+from postbacks.devtools.embedded_broker import EmbeddedBroker
 from postbacks.devtools.receiver import Answer, Receiver
+from postbacks.devtools.stack import CeleryProcess
 from postbacks.doctor.table import CHECKS
 from postbacks.errors import BrokerUnfit
 from postbacks.monitor import figures

@@ -28,8 +28,9 @@ from postbacks.app import app
 from postbacks.celeryext.consumer import SteadyConsumer
 from postbacks.cli import main
 from postbacks.client.producer import RedisProducer
-from postbacks.devtools.local import EmbeddedBroker, LocalStack
+from postbacks.devtools.embedded_broker import EmbeddedBroker
 from postbacks.devtools.receiver import Receiver
+from postbacks.devtools.stack import LocalStack
 from postbacks.errors import BrokerUnfit
 from postbacks.monitor.health import judge
 from postbacks.monitor.metrics import SystemCollector

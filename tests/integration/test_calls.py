@@ -25,8 +25,9 @@ from postbacks import (
     send_postback,
     send_postbacks,
 )
-from postbacks.devtools.local import CeleryProcess, EmbeddedBroker
+from postbacks.devtools.embedded_broker import EmbeddedBroker
 from postbacks.devtools.receiver import Receiver, dead_port
+from postbacks.devtools.stack import CeleryProcess
 from postbacks.errors import UnsupportedOption
 
 NAIVE = datetime(2013, 11, 5, 5, 41, 8)  # noqa: DTZ001 - a time without zone is what is refused

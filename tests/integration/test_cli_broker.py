@@ -12,7 +12,7 @@ from helpers import environment, set_account
 
 from postbacks import keys
 from postbacks.cli import main
-from postbacks.devtools.local import EmbeddedBroker
+from postbacks.devtools.embedded_broker import EmbeddedBroker
 from postbacks.devtools.receiver import Receiver, dead_port
 
 EVENT = json.dumps(examples()["SMS_MO", "N211"])

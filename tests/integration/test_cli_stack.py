@@ -16,7 +16,7 @@ from helpers import ended, eventually, running
 
 from postbacks.catalogue import parse_event
 from postbacks.catalogue.xml import render
-from postbacks.devtools.local import EmbeddedBroker
+from postbacks.devtools.embedded_broker import EmbeddedBroker
 from postbacks.devtools.receiver import Answer, Receiver, dead_port
 
 POSTBACKS = str(Path(sys.executable).with_name("postbacks"))

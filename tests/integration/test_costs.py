@@ -18,7 +18,7 @@ from helpers import Rig, set_account
 
 from benchmarks import worst_cases
 from postbacks import send_postbacks
-from postbacks.devtools.local import EmbeddedBroker
+from postbacks.devtools.embedded_broker import EmbeddedBroker
 from postbacks.devtools.receiver import Receiver
 
 ACCOUNTS, EACH = 10, 100

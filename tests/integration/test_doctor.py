@@ -15,7 +15,7 @@ from helpers import environment, eventually, running, set_account
 
 from postbacks import keys, send_postback, send_postbacks
 from postbacks.cli import main
-from postbacks.devtools.local import EmbeddedBroker
+from postbacks.devtools.embedded_broker import EmbeddedBroker
 from postbacks.devtools.receiver import Answer, Receiver, dead_port
 from postbacks.doctor import CHECKS, Doctor, audit
 from postbacks.doctor import doctor as rounds

@@ -14,12 +14,12 @@ from helpers import Rig, black_hole, check_places, claim, environment, eventuall
 from postbacks import PostbackDead, PostbackSkipped, accounts, keys, send_postback, send_postbacks, settings
 from postbacks.accounts import Account
 from postbacks.cli import main
-from postbacks.cli.accounts import publish
 from postbacks.delivery.claims import Claimed
 from postbacks.delivery.profiles import Profiles
 from postbacks.devtools.receiver import Answer, Receiver
 from postbacks.doctor import account_checks, scene
 from postbacks.monitor import figures
+from postbacks.operate.accounts import publish
 from postbacks.queue import routes
 from postbacks.queue.tick import Tick
 from postbacks.tasks import resend

@@ -12,7 +12,7 @@ from events import EVENT, LONG
 from helpers import Rig, check_places, claim, ended, environment, eventually, running, set_account
 
 from postbacks import keys, send_postback, send_postbacks, settings
-from postbacks.devtools.local import EmbeddedBroker
+from postbacks.devtools.embedded_broker import EmbeddedBroker
 from postbacks.devtools.receiver import Receiver
 from postbacks.errors import BrokerUnfit
 from postbacks.queue import memory

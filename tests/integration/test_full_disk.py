@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from postbacks.devtools.local import EmbeddedBroker
+from postbacks.devtools.embedded_broker import EmbeddedBroker
 
 
 def test_a_full_disk_ends_the_broker_up_says_so_and_nothing_accepted_is_lost(tmp_path):

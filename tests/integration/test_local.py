@@ -14,7 +14,8 @@ import pytest
 import redis
 from helpers import eventually
 
-from postbacks.devtools.local import CeleryProcess, EmbeddedBroker, LocalStack
+from postbacks.devtools.embedded_broker import EmbeddedBroker
+from postbacks.devtools.stack import CeleryProcess, LocalStack
 from postbacks.devtools.valkey import server_binary
 from postbacks.errors import BrokerError, PostbacksError
 
@@ -254,7 +255,7 @@ def test_nothing_outlives_a_killed_parent(tmp_path):
     """When the process that started a broker is killed with SIGKILL, the broker goes too."""
     code = """if True:
         import pathlib, time
-        from postbacks.devtools.local import EmbeddedBroker
+        from postbacks.devtools.embedded_broker import EmbeddedBroker
         broker = EmbeddedBroker(pathlib.Path("data"))
         broker.start()
         print(broker.pid, flush=True)

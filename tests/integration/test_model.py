@@ -41,7 +41,7 @@ from model import (
 
 from postbacks import keys
 from postbacks.accounts import Account
-from postbacks.devtools.local import EmbeddedBroker
+from postbacks.devtools.embedded_broker import EmbeddedBroker
 from postbacks.ledger.digest import fresh_id
 from postbacks.ledger.record import SCHEMA, STUB_BYTES
 from postbacks.ledger.states import ACCEPTED, BACKLOG_FULL, ID_TAKEN, KNOWN, REVOKED, STUB

@@ -10,8 +10,8 @@ from pathlib import Path
 from events import EVENT
 from helpers import BASE_ENV, ended, running, set_account
 
-from postbacks.devtools.local import CeleryProcess
 from postbacks.devtools.receiver import Receiver
+from postbacks.devtools.stack import CeleryProcess
 
 OTHER_APP = f"""
 import os

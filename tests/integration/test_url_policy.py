@@ -9,8 +9,8 @@ from click.testing import CliRunner
 from events import examples
 from helpers import Rig, environment, eventually, running, set_account
 
-from postbacks import keys, send_postback, url_policy
-from postbacks.accounts import redis_accounts
+from postbacks import keys, send_postback
+from postbacks.accounts import redis_accounts, url_policy
 from postbacks.cli import main
 from postbacks.devtools.receiver import Receiver, dead_port
 from postbacks.worker.bootsteps import UrlPolicy

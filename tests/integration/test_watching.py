@@ -25,7 +25,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from postbacks import keys, send_postback, send_postbacks, settings
 from postbacks.broker.sign_of_life import SignOfLife
 from postbacks.cli import main
-from postbacks.devtools.local import EmbeddedBroker
+from postbacks.devtools.embedded_broker import EmbeddedBroker
 from postbacks.devtools.receiver import Answer, Receiver, dead_port
 from postbacks.errors import NotReplicated
 from postbacks.monitor import figures

@@ -140,7 +140,7 @@ def test_a_worker_that_is_given_the_queue_itself_sends_through_the_same_code(bro
     """-Q postbacks by mistake: the postback is accepted, kept and delivered all the same."""
     from helpers import BASE_ENV
 
-    from postbacks.devtools.local import CeleryProcess
+    from postbacks.devtools.stack import CeleryProcess
 
     with Receiver() as receiver:
         set_account("acme", url=receiver.url())

@@ -17,8 +17,9 @@ from helpers import BASE_ENV, ended, eventually, running, set_account
 
 from postbacks import send_postback, send_postbacks
 from postbacks.app import app
-from postbacks.devtools.local import CeleryProcess, EmbeddedBroker
+from postbacks.devtools.embedded_broker import EmbeddedBroker
 from postbacks.devtools.receiver import Answer, Receiver, dead_port
+from postbacks.devtools.stack import CeleryProcess
 from postbacks.ledger.ledger import Ledger
 
 QUIET = ("--without-mingle", "--without-gossip", "--loglevel=INFO")

@@ -14,7 +14,7 @@ from helpers import check_places, eventually
 from worlds import BAD, GOOD, SOFT, Answers, World, children, fill, flight, make, posts_of
 
 from postbacks import keys
-from postbacks.devtools.local import EmbeddedBroker
+from postbacks.devtools.embedded_broker import EmbeddedBroker
 from postbacks.devtools.receiver import Received, Receiver
 
 OPEN_S = 3.0

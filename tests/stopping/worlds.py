@@ -15,8 +15,9 @@ from kombu import Connection
 
 from postbacks import accounts, keys, settings
 from postbacks.broker.client import client_for
-from postbacks.devtools.local import CeleryProcess, EmbeddedBroker
+from postbacks.devtools.embedded_broker import EmbeddedBroker
 from postbacks.devtools.receiver import Answer, Received, Receiver
+from postbacks.devtools.stack import CeleryProcess
 from postbacks.ledger.ledger import Ledger
 from postbacks.ledger.record import Record
 from postbacks.queue.scripts import Scripts

@@ -13,7 +13,7 @@ from kombu.exceptions import OperationalError
 from postbacks.app import app
 from postbacks.celeryext import beat
 from postbacks.celeryext.beat import SteadyScheduler
-from postbacks.devtools.local import EmbeddedBroker
+from postbacks.devtools.embedded_broker import EmbeddedBroker
 from postbacks.devtools.receiver import dead_port
 
 

@@ -20,7 +20,7 @@ from lxml import etree
 from postbacks import errors
 from postbacks.catalogue import parse_event, table, xml
 from postbacks.cli import main
-from postbacks.cli.base import add_row, explained, grid, plain, print_table
+from postbacks.cli.base import add_row, explained, make_table, print_table, printable
 from postbacks.settings import load
 
 #: The command as it is installed.
@@ -230,8 +230,8 @@ def test_a_bad_setting_names_the_variable():
 
 
 def test_strangers_text_cannot_move_the_cursor():
-    assert plain("a\x1b[2Jb\r\nc\x9b") == "a\\x1b[2Jb\\r\\nc\\x9b"
-    assert plain("Müller ✋") == "Müller ✋"
+    assert printable("a\x1b[2Jb\r\nc\x9b") == "a\\x1b[2Jb\\r\\nc\\x9b"
+    assert printable("Müller ✋") == "Müller ✋"
 
 
 # -- the catalogue ---------------------------------------------------------------------------------
@@ -337,7 +337,7 @@ def test_render_takes_one_event():
 def test_one_long_cell_of_a_table_pads_no_row_but_its_own(monkeypatch, capsys, columns):
     """Where there is no terminal, a row is one line; the width is COLUMNS', or 80."""
     monkeypatch.setenv("COLUMNS", columns)
-    shown = grid("account", "Postback URL", "age", right=("age",))
+    shown = make_table("account", "Postback URL", "age", right=("age",))
     add_row(shown, "acme", "https://acme.example/", "7")
     add_row(shown, "long", "https://long.example/" + "x" * 2000, "12")
     print_table(shown)

@@ -6,10 +6,10 @@ import ipaddress
 
 import pytest
 
+from postbacks.accounts.url_policy import _parse
 from postbacks.errors import BadSetting
 from postbacks.guard import _SPECIAL, refusal
 from postbacks.settings import Settings
-from postbacks.url_policy import _parsed
 
 #: A prefix of each length, and 10.0.0.1 and 8.8.8.8 behind it: RFC 6052 2.4 with other addresses.
 PREFIXES = {
@@ -106,8 +106,6 @@ def test_the_tables_networks_are_written_once():
 
 def test_the_policy_of_a_worker_that_knows_no_prefixes_is_read():
     """A worker of 0.1.0 publishes none."""
-    read = _parsed(
-        b'{"allowed_networks":[],"denied_networks":[],"allowed_ports":[[80,80]],"https_only":true}'
-    )
+    read = _parse(b'{"allowed_networks":[],"denied_networks":[],"allowed_ports":[[80,80]],"https_only":true}')
     assert read is not None
     assert (read.nat64_prefixes, read.https_only) == ((), True)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from postbacks.logs import JsonFormatter, TextFormatter
-from postbacks.printable import document_text, json_text, plain, plain_lines
+from postbacks.printable import document_text, json_text, printable, printable_lines
 
 ANY = st.text(st.characters(codec=None, categories=None))
 
@@ -20,8 +20,8 @@ ANY = st.text(st.characters(codec=None, categories=None))
 @given(ANY)
 def test_any_text_is_one_harmless_line(text):
     """The same where there is nothing to escape."""
-    assert plain(text).isprintable()
-    assert plain(text) == text or not text.isprintable()
+    assert printable(text).isprintable()
+    assert printable(text) == text or not text.isprintable()
 
 
 @given(ANY)
@@ -62,4 +62,4 @@ def test_an_error_forges_no_line_of_a_log(formatter):
     first, *rest = formatter.format(record).split("\n")
     assert is_harmless(first)
     assert all(is_harmless(line) and line.startswith("  ") for line in rest)
-    assert plain_lines(f"a{EVIL}\nb").count("\n") == 1
+    assert printable_lines(f"a{EVIL}\nb").count("\n") == 1

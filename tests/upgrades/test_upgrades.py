@@ -20,8 +20,8 @@ from identities import authority
 from postbacks import keys, send_postback, send_postbacks, settings
 from postbacks.accounts import secrets
 from postbacks.cli import main
-from postbacks.devtools.local import CeleryProcess
 from postbacks.devtools.receiver import Answer, Receiver
+from postbacks.devtools.stack import CeleryProcess
 from postbacks.doctor import Doctor
 from postbacks.ledger.ledger import Ledger
 from postbacks.monitor.health import judge

@@ -1,7 +1,7 @@
-"""The URL policy: the networks, ports and schemes that workers send to, published by them in the broker.
+"""The URL policy: networks, ports and schemes that the workers send to, published by them in the broker.
 
-Whoever sets an account or pings a receiver may have another environment than the workers have, so a URL is
-judged by what the workers have published. The guard at their sockets (``guard.py``) decides all the same.
+A process that sets an account or pings a receiver may have another environment than the workers have, so it judges a URL
+by what the workers have published. The guard at their sockets (``guard.py``) decides all the same.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from postbacks.urls import redacted
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-#: The settings that the guard asks.
+#: Settings that make up a policy: those of the guard.
 FIELDS: Final = ("allowed_networks", "denied_networks", "nat64_prefixes", "allowed_ports", "https_only")
 #: Seconds between two publications of a worker.
 PUBLISH_EVERY_S: Final = 20
-#: Seconds that a policy is taken for a running worker's: two of its publications may be lost.
+#: Seconds for which a policy counts as a running worker's, so that two publications may be lost.
 KEPT_S: Final = 3 * PUBLISH_EVERY_S
 
 
@@ -46,7 +46,7 @@ def publish() -> None:
 
 
 def worker_policies() -> list[Settings]:
-    """Return the policies of the workers that run, the latest first; empty where none has published one.
+    """Read the policies of the running workers, the latest first; empty where no worker has published one.
 
     Raises:
         BrokerError: the broker cannot be used.
@@ -55,7 +55,7 @@ def worker_policies() -> list[Settings]:
         texts: list[bytes] = client().zrange(  # type: ignore[assignment]
             keys.URL_POLICIES, "+inf", _now_ms() - KEPT_S * 1000, desc=True, byscore=True
         )
-    return [policy for policy in map(_parsed, texts) if policy is not None]
+    return [policy for policy in map(_parse, texts) if policy is not None]
 
 
 def check_urls(urls: Iterable[str], policies: Sequence[Settings]) -> list[str]:
@@ -72,10 +72,10 @@ def check_urls(urls: Iterable[str], policies: Sequence[Settings]) -> list[str]:
         reasons = [early_refusal(url, policy) for policy in policies or [load()]]
         refusals = [reason for reason in reasons if reason]
         if refusals and len(refusals) == len(reasons):
-            judge, whose = ("the workers'", " of the workers") if policies else ("this process's", "")
+            owner, of_workers = ("the workers'", " of the workers") if policies else ("this process's", "")
             raise InvalidAccount(
-                f"By {judge} settings, postbacks may not be sent to {redacted(url)}: {refusals[0]}. "
-                f"If they should, see {setting_of(refusals[0])}{whose} in docs/settings.md."
+                f"By {owner} settings, postbacks may not be sent to {redacted(url)}: {refusals[0]}. "
+                f"If they should, see {setting_of(refusals[0])}{of_workers} in docs/settings.md."
             )
         if refusals:
             warnings.append(
@@ -90,10 +90,12 @@ def _now_ms() -> int:
     return int(seconds) * 1000 + int(microseconds) // 1000
 
 
-def _parsed(text: bytes) -> Settings | None:
-    """Parse a policy into this process's settings; None for one that a newer version has written in another form."""
+def _parse(text: bytes) -> Settings | None:
+    """Parse a policy into settings; None for a policy that a newer version has written in another form."""
     try:
-        fields: dict[str, Any] = {"nat64_prefixes": ()} | json.loads(text)  # a worker of 0.1.0 knows of none
+        fields: dict[str, Any] = {"nat64_prefixes": ()} | json.loads(
+            text
+        )  # 0.1.0 does not publish this field
         return Settings(**{name: fields[name] for name in FIELDS})
     except (ValueError, TypeError, KeyError, ValidationError):
         return None

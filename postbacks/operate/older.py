@@ -1,24 +1,29 @@
-"""Changes of accounts that are refused while a worker of an older version works, which would do harm with them."""
+"""Refusals of changes with which a worker of an older version, still at work, would do harm."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+from postbacks.broker.client import client
+from postbacks.doctor.versions import SEALS_SINCE, is_before, read_versions
+from postbacks.errors import InvalidAccount
+from postbacks.queue.scripts import Scripts
+from postbacks.urls import endpoint_of
 
 if TYPE_CHECKING:
     from postbacks.accounts import Account
 
 
 def refuse_older(harm: str) -> None:
-    """Refuse a change while a worker works of a version that would do harm with it.
+    """Refuse a change while a worker is at work of a version that would do harm with it.
+
+    Args:
+        harm: what such a worker would do, after the words "is at work and …".
 
     Raises:
-        InvalidAccount: one works; says what it would do.
+        InvalidAccount: a worker of an older version is at work.
+        BrokerError: the broker cannot be used.
     """
-    from postbacks.broker.client import client
-    from postbacks.doctor.versions import SEALS_SINCE, is_before, read_versions
-    from postbacks.errors import InvalidAccount
-    from postbacks.queue.scripts import Scripts
-
     older = [
         f"{version} {' and '.join(sorted(work))}"
         for version, work in sorted(read_versions(Scripts(client())).items())
@@ -32,7 +37,7 @@ def refuse_older(harm: str) -> None:
 
 
 def refuse_move_beside_older(before: Account, after: Account) -> None:
-    """Refuse that an account with credentials leaves a host: an older worker takes those that it has to where it was."""
+    """Refuse that an account with credentials leaves a host: an older worker would send them to the old URL."""
     if _endpoints(before) - _endpoints(after) and (_has_credentials(before) or _has_credentials(after)):
         refuse_older(
             "would send what waits to the old URL, with the credentials that the account has by then"
@@ -40,15 +45,13 @@ def refuse_move_beside_older(before: Account, after: Account) -> None:
 
 
 def refuse_removal_beside_older(account: Account) -> None:
-    """Refuse that an account with credentials is removed: an older worker sends what waits unsigned and without them."""
+    """Refuse that an account with credentials is removed: an older worker would send what waits without them."""
     if _has_credentials(account):
         refuse_older("would send what waits all the same, unsigned and without its headers")
 
 
 def _endpoints(account: Account) -> set[str]:
-    from postbacks.urls import endpoint_of
-
-    return {endpoint_of(url) for url in account.urls() if url}
+    return {endpoint_of(url) for url in account.urls()}
 
 
 def _has_credentials(account: Account) -> bool:

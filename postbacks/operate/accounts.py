@@ -1,0 +1,219 @@
+"""Changes of accounts, each refused where it would do harm, stored, and in force at once for what waits as well."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from postbacks.accounts import check_name, redis_accounts
+from postbacks.accounts import secrets as vault
+from postbacks.accounts.edit import apply, check_change
+from postbacks.accounts.url_policy import check_urls, worker_policies
+from postbacks.broker.client import check, client
+from postbacks.errors import BadSetting, PostbacksError, UnknownAccount
+from postbacks.operate.older import refuse_move_beside_older, refuse_older, refuse_removal_beside_older
+from postbacks.queue import routes
+from postbacks.queue.scripts import Scripts
+from postbacks.settings import load
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from postbacks.accounts import Account
+    from postbacks.accounts.edit import AccountChange
+
+
+class SavedAccount(NamedTuple):
+    """An account before and after a change.
+
+    Attributes:
+        before: the account as it was; None where the change has made it.
+        after: the account as it is stored now.
+        warnings: sentences about the broker, and about URLs that only some of the workers send to.
+    """
+
+    before: Account | None
+    after: Account
+    warnings: list[str]
+
+
+class Resealed(NamedTuple):
+    """Counts of what was encrypted anew, and names of the accounts that could not be read."""
+
+    secrets: int
+    client_keys: int
+    authorizations: int
+    unreadable: list[str]
+
+
+def set_account(change: AccountChange) -> SavedAccount:
+    """Change or make an account.
+
+    Raises:
+        InvalidAccount: the change cannot be, no worker would send to one of its URLs, or a worker of an older version
+            would do harm with it.
+        BadSetting: there is no key to encrypt a secret with.
+        BrokerError: the broker cannot be used.
+    """
+    check_change(change)
+    if change.authorization:
+        refuse_older("would send without the header Authorization")
+    if change.client_key is not None:
+        refuse_older("would not open the client key: the account's postbacks would wait")
+    broker_warnings, policies = check(), worker_policies()
+    before: Account | None = None
+    url_warnings: list[str] = []
+
+    def edit(stored: Account | None, _now_ms: int) -> Account:
+        nonlocal before, url_warnings
+        before, after = stored, apply(stored, change)
+        if stored is not None and not stored.unreadable:
+            refuse_move_beside_older(stored, after)
+        url_warnings = check_urls(after.urls(), policies)
+        return after
+
+    after = redis_accounts().change(check_name(change.account), edit)
+    publish(after.name, after)
+    return SavedAccount(before, after, [*broker_warnings, *url_warnings])
+
+
+def rotate_secret(name: str, overlap_s: float) -> tuple[Account, str]:
+    """Give an account a new signing secret; return the account, and the secret in clear text.
+
+    Args:
+        name: the account's name.
+        overlap_s: seconds for which the secrets before it go on signing.
+
+    Raises:
+        UnknownAccount: there is no such account.
+        InvalidAccount: it cannot be read, too many secrets would sign, or an older worker would not open the secret.
+        BadSetting: there is no key to encrypt the secret with.
+        BrokerError: the broker cannot be used.
+    """
+    secret = vault.new_secret()
+    sealed = vault.encrypt(secret, name, "secret")
+    refuse_older("would not open the secret: the account's postbacks would wait")
+
+    def edit(stored: Account | None, now_ms: int) -> Account:
+        account = _known(name, stored)
+        account.check_readable()
+        return account.rotated(sealed, now_ms, int(overlap_s * 1000))
+
+    return _change(name, edit), secret
+
+
+def remove_secrets(name: str) -> Account:
+    """Take an account's signing secrets away: its postbacks are not signed any more.
+
+    Raises:
+        UnknownAccount: there is no such account.
+        PostbacksError: it has none.
+        BrokerError: the broker cannot be used.
+    """
+
+    def edit(stored: Account | None, _now_ms: int) -> Account:
+        account = _known(name, stored)
+        if not account.secrets:
+            raise PostbacksError(f"Account {account.name} has no secret.")
+        return account.model_copy(update={"secrets": ()})
+
+    return _change(name, edit)
+
+
+def reseal_secrets() -> Resealed:
+    """Encrypt the secrets of all accounts anew, with the first key, each for its account and field alone.
+
+    Raises:
+        InvalidAccount: a worker of an older version would not open them.
+        BadSetting: a key is missing; names the account.
+        BrokerError: the broker cannot be used.
+    """
+    refuse_older("would not open what is sealed anew: all that it sends for these accounts would wait")
+    accounts = redis_accounts()
+    unreadable: list[str] = []
+    resealed: list[Account] = []
+    for account in accounts.all():
+        if account.unreadable:
+            unreadable.append(account.name)
+            continue
+        if not account.secrets and account.client_key is None and account.authorization is None:
+            continue
+        try:
+            resealed.append(accounts.change(account.name, _reseal))
+        except BadSetting as error:
+            raise BadSetting(f"Account {account.name}: {error}") from None
+        except UnknownAccount:  # removed since it was listed
+            continue
+    return Resealed(
+        sum(len(account.secrets) for account in resealed),
+        sum(account.client_key is not None for account in resealed),
+        sum(account.authorization is not None for account in resealed),
+        unreadable,
+    )
+
+
+def check_removal(name: str) -> None:
+    """Check that an account can be removed.
+
+    Raises:
+        UnknownAccount: there is no such account.
+        InvalidAccount: a worker of an older version would send on without its credentials.
+        BrokerError: the broker cannot be used.
+    """
+    account = redis_accounts().get(name)
+    if account is None:
+        raise _unknown(name)
+    refuse_removal_beside_older(account)
+
+
+def remove_account(name: str) -> None:
+    """Remove an account; what waits for it stands still.
+
+    Raises:
+        UnknownAccount: there is no such account.
+        InvalidAccount: a worker of an older version would send on without its credentials.
+        BrokerError: the broker cannot be used.
+    """
+    accounts = redis_accounts()
+    account = accounts.get(name)
+    if account is not None:
+        refuse_removal_beside_older(account)
+    if not accounts.remove(name):  # asked in any case: a broker that cannot be written to says so
+        raise _unknown(name)
+    publish(name, None)
+
+
+def publish(name: str, account: Account | None) -> None:
+    """Let an account's change be in force at once: its pacing, and where its postbacks go.
+
+    Args:
+        name: the account's name.
+        account: the account as it is stored; None for one that was removed.
+
+    Raises:
+        BrokerError: the broker cannot be used.
+    """
+    scripts, keep_ms = Scripts(client()), int(load().account_removed_keep_s * 1000)
+    routes.publish(scripts, [name], {} if account is None else {name: account}, keep_ms=keep_ms)
+    if account is None:
+        # Its row may be missing: what version 0.1.0 has accepted waits without one.
+        routes.stop(scripts, [name], keep_ms=keep_ms)
+
+
+def _change(name: str, edit: Callable[[Account | None, int], Account]) -> Account:
+    account = redis_accounts().change(name, edit)
+    publish(account.name, account)
+    return account
+
+
+def _reseal(stored: Account | None, _now_ms: int) -> Account:
+    return _known("", stored).resealed()
+
+
+def _known(name: str, stored: Account | None) -> Account:
+    if stored is None:
+        raise _unknown(name)
+    return stored
+
+
+def _unknown(name: str) -> UnknownAccount:
+    return UnknownAccount(f"There is no account {name!r}; postbacks account list shows all.")
