@@ -15,7 +15,7 @@ from postbacks.devtools.local import EmbeddedBroker
 from postbacks.doctor import scripts as moves
 from postbacks.doctor.records import fields as record_fields
 from postbacks.ledger.record import OVERHEAD_BYTES, SCHEMA, Attempt
-from postbacks.monitor import figures
+from postbacks.monitor import snapshot
 from postbacks.queue.acceptance import FIELDS
 from postbacks.queue.intake import MAX_PORTION
 from postbacks.queue.scripts import Scripts, claim_call
@@ -328,7 +328,7 @@ def _others(world: World) -> dict[str, Callable[[], Callable[[], Any]]]:
         return lambda: (scripts.pace(rows), client.delete(keys.PACING))
 
     def look() -> Callable[[], Any]:
-        return lambda: figures.read(client, load(), within_s=60)
+        return lambda: snapshot.read(client, load(), within_s=60)
 
     def claims_many(count: int) -> None:
         ids = world.copy("open0000", count, 5000, "sending")

@@ -17,10 +17,10 @@ from typing import Final, Literal
 
 import redis
 
+from crash.broker import look, on_the_way
 from crash.customers import changes
 from crash.history import History
 from crash.ledger import Ledger, Post, compare
-from crash.look import look, on_the_way
 from crash.notes import read_notes
 from crash.plan import KILLS, Fault, make_plan
 from crash.processes import PythonProcess, workers_and_beats

@@ -21,9 +21,9 @@ from typing import Any, Final
 
 import redis
 
+from crash.broker import look, on_the_way
 from crash.history import History
 from crash.ledger import Ledger, compare
-from crash.look import look, on_the_way
 from crash.notes import read_notes
 from crash.processes import PythonProcess, workers_and_beats
 from crash.receive import read_posts

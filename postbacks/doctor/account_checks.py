@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from postbacks import keys
 from postbacks.doctor.broker_checks import duration
-from postbacks.monitor.figures import DOWN_AFTER_S
+from postbacks.monitor.snapshot import DOWN_AFTER_S
 from postbacks.queue.routes import ON
 from postbacks.queue.shares import DOCUMENTS_SHARE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from postbacks.doctor.scene import Scene
+    from postbacks.doctor.details import Scene
 
 #: Lanes that are put aside, and postbacks that came for accounts which nobody knows, that are looked at.
 SAMPLE: Final = 1000

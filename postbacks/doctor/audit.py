@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 from postbacks import keys
 from postbacks.broker.client import broker_errors
 from postbacks.doctor import scripts as moves
+from postbacks.doctor.details import text
 from postbacks.doctor.records import INDEXES, PAGE, fields, indexes, pages, without_record
-from postbacks.doctor.scene import text
 from postbacks.ledger import states
 from postbacks.ledger.record import SCHEMA
 from postbacks.urls import redacted

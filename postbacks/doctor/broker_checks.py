@@ -9,7 +9,7 @@ from postbacks.broker.client import MIN_REDIS, MIN_VALKEY
 from postbacks.devtools.local import DISK_LOW_BYTES
 
 if TYPE_CHECKING:
-    from postbacks.doctor.scene import Scene
+    from postbacks.doctor.details import Scene
 
 #: Share of the memory from which on there is little time left.
 MEMORY_SHARE: Final = 0.85

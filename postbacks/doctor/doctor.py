@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from postbacks.app import app
-from postbacks.doctor import audit, scene
+from postbacks.doctor import audit, details
 from postbacks.doctor import scripts as moves
 from postbacks.doctor.broker_checks import duration, server, size, used_and_limit
 from postbacks.doctor.process_checks import DUE_SLACK_S
@@ -158,12 +158,12 @@ class Doctor:
         ]
         return Report(tuple(results), _facts(last), _progress(last.survey))
 
-    def _look(self) -> scene.Scene:
+    def _look(self) -> details.Scene:
         workers = None
         if self._ping:
             answers = app.control.ping(timeout=PING_S)
             workers = sorted(name for answer in answers for name in answer)
-        return scene.look(self._scripts, overdue_slack_ms=int(DUE_SLACK_S * 1000), workers=workers)
+        return details.look(self._scripts, overdue_slack_ms=int(DUE_SLACK_S * 1000), workers=workers)
 
     def fix(self) -> tuple[Report, list[Repair]]:
         """Examine and repair until nothing is left that can be repaired without guessing.

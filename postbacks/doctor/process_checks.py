@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Final
 from postbacks import keys
 from postbacks.app import DELIVER, DISPATCH, SEND_POSTBACK
 from postbacks.doctor.broker_checks import WHOLE, duration
-from postbacks.doctor.scene import CELERY_QUEUE
+from postbacks.doctor.details import CELERY_QUEUE
 from postbacks.doctor.versions import versions_at_work
 from postbacks.monitor.writes import takes_signs
 
 if TYPE_CHECKING:
-    from postbacks.doctor.scene import Scene
+    from postbacks.doctor.details import Scene
     from postbacks.settings import Settings
 
 #: Seconds since the last tick from which on ticks are late (they come every second), and missing.

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Any, Final
 
 from postbacks import keys
-from postbacks.doctor.scene import text
+from postbacks.doctor.details import text
 
 #: Keys or ids that one question to the broker is about.
 PAGE: Final = 1000

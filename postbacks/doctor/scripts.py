@@ -103,7 +103,7 @@ def places(
         arguments: list[str | int] = ["settle" if settle else "look", SEARCH_MAX, len(tokens), *tokens]
         for one in ids[len(found) : len(found) + PLACE_BATCH]:
             arguments += (one, "\n".join(seen[one]))
-        for row in _run(scripts, "place", arguments, settle=settle):
+        for row in _run(scripts, "locate", arguments, settle=settle):
             one, state, lane, remembered, sequence, _, *where = row
             found.append(
                 Place(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from postbacks.doctor.audit import Audit
-    from postbacks.doctor.scene import Scene
+    from postbacks.doctor.details import Scene
     from postbacks.settings import Settings
 
 #: Seconds after which the postback that waits the longest is worth a word.

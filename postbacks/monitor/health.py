@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from postbacks.broker.client import client_for, redacted
 from postbacks.errors import BrokerError, BrokerUnreachable
-from postbacks.monitor import figures
+from postbacks.monitor import snapshot
 from postbacks.monitor.presence import explain_missing
 from postbacks.monitor.writes import takes_signs
 
 if TYPE_CHECKING:
-    from postbacks.monitor.figures import Figures
+    from postbacks.monitor.snapshot import Snapshot
     from postbacks.settings import Settings
 
 T = TypeVar("T")
@@ -112,7 +112,7 @@ def judge(
     try:
         client = client_for(settings.broker_url, timeout_s)
         found = within(
-            timeout_s, lambda: figures.read(client, settings, within_s=timeout_s / 2, memory=False), settings
+            timeout_s, lambda: snapshot.read(client, settings, within_s=timeout_s / 2, memory=False), settings
         )
     except BrokerError as error:
         return Health(ok=False, broker=False, faults=(str(error),))
@@ -141,7 +141,7 @@ def judge(
     )
 
 
-def _why_no_tick(found: Figures, limit_s: float) -> list[str]:
+def _why_no_tick(found: Snapshot, limit_s: float) -> list[str]:
     """Say that ticks are missing, and who."""
     age = (
         "No tick has ever finished"

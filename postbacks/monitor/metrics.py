@@ -21,7 +21,7 @@ from postbacks.broker.client import client_for
 from postbacks.delivery import counters
 from postbacks.errors import BrokerError
 from postbacks.logs import EventLog
-from postbacks.monitor import figures
+from postbacks.monitor import snapshot
 from postbacks.monitor.health import within
 from postbacks.printable import plain
 from postbacks.transport.outcomes import OUTCOMES
@@ -30,7 +30,7 @@ from postbacks.version import VERSION
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from postbacks.monitor.figures import Figures
+    from postbacks.monitor.snapshot import Snapshot
     from postbacks.settings import Settings
 
 log = EventLog(__name__)
@@ -135,7 +135,7 @@ class SystemCollector(Collector):
         self._settings = settings
         self._lock = threading.Lock()
         self._read_s = float("-inf")
-        self._figures: Figures | None = None
+        self._figures: Snapshot | None = None
 
     def describe(self) -> Iterable[Metric]:
         """Describe nothing, so that registering asks no broker."""
@@ -149,13 +149,13 @@ class SystemCollector(Collector):
         if found is not None:
             yield from _system(found, self._settings)
 
-    def _fresh(self) -> Figures | None:
+    def _fresh(self) -> Snapshot | None:
         with self._lock:
             if time.monotonic() - self._read_s >= FRESH_S:
                 settings = self._settings
                 try:
                     client = client_for(settings.broker_url, settings.broker_timeout_s)
-                    self._figures = within(WITHIN_S, lambda: figures.read(client, settings), settings)
+                    self._figures = within(WITHIN_S, lambda: snapshot.read(client, settings), settings)
                 except BrokerError as error:
                     if self._figures is not None or self._read_s == float("-inf"):
                         log.warning("metrics.broker_lost", str(error))
@@ -164,7 +164,7 @@ class SystemCollector(Collector):
             return self._figures
 
 
-def _system(found: Figures, settings: Settings) -> Iterator[Metric]:
+def _system(found: Snapshot, settings: Settings) -> Iterator[Metric]:
     waiting = GaugeMetricFamily(
         "postbacks_waiting",
         "Postbacks that wait in lanes, by group and by whether the lane's last POST failed.",

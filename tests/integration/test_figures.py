@@ -24,7 +24,7 @@ from postbacks.delivery.profiles import Profiles
 from postbacks.devtools.receiver import Answer, Receiver, dead_port
 from postbacks.doctor import Doctor
 from postbacks.errors import AccountsUnavailable
-from postbacks.monitor import figures
+from postbacks.monitor import snapshot
 from postbacks.monitor.metrics import SystemCollector
 from postbacks.monitor.worker_collector import WorkerCollector
 
@@ -45,9 +45,9 @@ class Page:
 
     def __init__(self, rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
         self._rig = rig
-        read = figures.read
+        read = snapshot.read
         monkeypatch.setattr(
-            figures,
+            snapshot,
             "read",
             lambda client, settings: read(client, settings, clock_offset_ms=rig.scripts.clock_offset_ms),
         )
@@ -218,7 +218,7 @@ def test_a_delayed_one_waits_from_the_end_of_its_countdown_and_a_dead_one_from_i
     rig.advance(HOUR_S + 20)
     set_account("nobody", url=receiver.url())
     rig.scripts.replay(lost.id)
-    look = figures.read(rig.client, rig.settings)
+    look = snapshot.read(rig.client, rig.settings)
     assert look.oldest_waiting_s < 60
     rig.deliver()
     assert receiver.count == 2
@@ -335,7 +335,7 @@ def test_lanes_that_nobody_sends_to_any_more_are_forgotten(rig, receiver):
     rig.tick()
     rig.deliver()
     assert rig.client.zcard(keys.FAILING) < 43
-    assert figures.read(rig.client, rig.settings).down == 0
+    assert snapshot.read(rig.client, rig.settings).down == 0
 
 
 # -- who asks for the figures ----------------------------------------------------------------------

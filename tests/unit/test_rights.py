@@ -15,7 +15,7 @@ PAGE = (ROOT.parent / "docs" / "settings.md").read_text()
 QUEUE = sorted(ROOT.glob("queue/*.lua"))
 DOCTOR = sorted(ROOT.glob("doctor/*.lua"))
 SIGN = [ROOT / "broker" / "sign_of_life.lua"]
-LOOK = [ROOT / "monitor" / "look.lua", ROOT / "queue" / "_shared.lua"]
+LOOK = [ROOT / "monitor" / "snapshot.lua", ROOT / "queue" / "_shared.lua"]
 #: Moves that the command line makes itself, and what stands in front of them.
 OPERATOR = [
     ROOT / "queue" / f"{name}.lua"

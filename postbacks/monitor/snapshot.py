@@ -60,7 +60,7 @@ class Waiting:
 
 
 @dataclass(slots=True)
-class Figures:
+class Snapshot:
     """The system at one moment, on the broker's clock.
 
     Attributes:
@@ -152,7 +152,7 @@ def read(
     within_s: float = 2.0,
     memory: bool = True,
     clock_offset_ms: int = 0,
-) -> Figures:
+) -> Snapshot:
     """Read the figures.
 
     Args:
@@ -166,7 +166,7 @@ def read(
         BrokerError: the broker cannot be asked.
     """
     began_s = time.monotonic()
-    figures = Figures()
+    figures = Snapshot()
     with broker_errors():
         pipe = client.pipeline(transaction=False)
         pipe.get(keys.LAST_TICK)
@@ -207,7 +207,7 @@ def read(
 
 
 def _lanes(
-    client: redis.Redis, settings: Settings, figures: Figures, deadline_s: float, clock_offset_ms: int
+    client: redis.Redis, settings: Settings, figures: Snapshot, deadline_s: float, clock_offset_ms: int
 ) -> int:
     """Go over the accounts that have postbacks on their way; returns the broker's time in ms."""
     waiting = {
@@ -248,7 +248,7 @@ def _lanes(
 
 
 def _pages(
-    client: redis.Redis, settings: Settings, figures: Figures, deadline_s: float, clock_offset_ms: int
+    client: redis.Redis, settings: Settings, figures: Snapshot, deadline_s: float, clock_offset_ms: int
 ) -> Iterator[tuple[int, Sequence[Any], Sequence[Any], Sequence[Any], int, Sequence[Any]]]:
     cursor = b"0"
     for _ in range(PAGES_MAX):
@@ -276,4 +276,4 @@ def _pages(
 @cache
 def _source() -> str:
     shared = (files("postbacks.queue") / "_shared.lua").read_text("utf-8")
-    return shared + (files("postbacks.monitor") / "look.lua").read_text("utf-8")
+    return shared + (files("postbacks.monitor") / "snapshot.lua").read_text("utf-8")

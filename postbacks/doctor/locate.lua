@@ -1,4 +1,4 @@
--- place: where postbacks stand, all their places seen in one instant; and, where asked, puts each into
+-- locate: where postbacks stand, all their places seen in one instant; and, where asked, puts each into
 -- the one place that its record names. The record is the truth: every move writes it in the same step.
 --
 -- ARGV[2] mode (look | settle)   ARGV[3] ids in lanes, after a search of which no further postback is looked at

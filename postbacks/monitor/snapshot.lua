@@ -1,4 +1,4 @@
--- look: what waits in one page of accounts, by group and by whether the lane fails, and what is claimed. Reads only.
+-- snapshot: what waits in one page of accounts, by group and by whether the lane fails, and what is claimed. Reads only.
 --
 -- KEYS[last]  zset  lanes whose last outcome was a failure, by when that began
 -- ARGV[2] cursor of the page, 0 first   ARGV[3] accounts a page, about   ARGV[4] ms from a failure to its resend
