@@ -43,7 +43,7 @@ def main() -> None:
             began_s = time.process_time()
             found = snapshot.read(client, load(), within_s=30)
             cpu_s = time.process_time() - began_s
-            script = client.info("commandstats")["cmdstat_evalsha"]
+            script = client.info("commandstats")["cmdstat_eval_ro"]
             print(
                 f"{accounts:>6} accounts: {found.open_waiting} waiting seen, complete {found.complete}, "
                 f"{script['calls']} pages, {script['usec'] / 1000:.1f} ms of the broker "
