@@ -809,13 +809,13 @@ class Moves(RuleBasedStateMachine):
 
     def all_in_their_places(self) -> None:
         """The doctor finds nothing, and the model agrees about every postback."""
-        found = audit.recheck(self.scripts, audit.survey(self.scripts, 60))
+        found = audit.recheck(self.scripts, audit.run(self.scripts, 60))
         faults = {name: dict(faults) for name, faults in found.faults.items() if faults}
         faults.pop(audit.LANES_EMPTY, None)  # revoked: the next claim drops the lane
         assert faults == {}
         names = {"claimed": "sending", "held": "sending", "quarantine": "waiting", "left": "cancelled"}
         expected = {one.id: names.get(one.place, one.place) for one in self.known.values()}
-        places = {place.id: place for place in scripts.places(self.scripts, dict.fromkeys(self.known, ()))}
+        places = {place.id: place for place in scripts.locate(self.scripts, dict.fromkeys(self.known, ()))}
         assert {one: place.state for one, place in places.items()} == expected
         lost = {one for one in (keys.record(one) for one in self.known) if not self.client.exists(one)}
         assert not lost
@@ -870,8 +870,8 @@ class Moves(RuleBasedStateMachine):
     def lanes_that_may_be_claimed_from_are_in_turn(self) -> None:
         """No lane is ever stuck, and none has more claims than the most its limit ever was."""
         lanes = {one.lane for one in self.known.values()}
-        for lane in scripts.lanes(self.scripts, sorted(lanes)):
-            assert lane.claimed == lane.counted >= 0
+        for lane in scripts.count_lanes(self.scripts, sorted(lanes)):
+            assert lane.claimed == lane.claimed_counted >= 0
             assert lane.held == lane.held_counted
             if lane.waiting and lane.claimable:
                 assert lane.trusted != lane.suspect or lane.aside, lane

@@ -313,9 +313,9 @@ def test_waiting_is_told_by_group_by_failure_and_by_account(rig):
     _, begun, held, _ = rig.scripts.claim("dies", 1000, at_most=9, **claim)
     found = look()
     assert (found.claimed, found.in_flight) == (len(begun) + len(held), len(begun))
-    assert (found.claimers, found.claimers_expired) == (1, 0)
+    assert (found.loops, found.loops_expired) == (1, 0)
     rig.advance(5)
-    assert (look().claimers, look().claimers_expired) == (0, 1)
+    assert (look().loops, look().loops_expired) == (0, 1)
     rig.tick()
     assert look().totals["attempt:unknown"] == len(begun)
     with environment(POSTBACKS_METRICS_TOP_ACCOUNTS="1"):
