@@ -15,9 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
-import redis
-
-from crash.broker import look, on_the_way
+from crash.broker import on_the_way, read_held
 from crash.customers import changes
 from crash.history import History
 from crash.ledger import Ledger, Post, compare
@@ -27,6 +25,7 @@ from crash.processes import PythonProcess, workers_and_beats
 from crash.proxy import Proxy
 from crash.receive import read_posts
 from postbacks.devtools.local import CeleryProcess, EmbeddedBroker
+from postbacks.errors import BrokerError
 
 Fsync = Literal["always", "everysec"]
 
@@ -340,7 +339,7 @@ def run(options: Options, fsync: Fsync) -> Column:
             process.kill(group=True)
         options.say(f"{fsync}: drained in {drained_s:.1f} s; left: {left or 'nothing'}. Comparing …")
         with world.broker.client(timeout_s=30) as client:
-            held = look(client)
+            held = read_held(client)
         posts = read_posts(folder / "posts")
         history = History(changes(options.seconds), read_notes(folder / "changes"))
         accepted = {one: float(at) for _, one, at in read_notes(folder / "accepted")}
@@ -378,7 +377,7 @@ def _drain(world: _World, limit_s: float) -> tuple[float, dict[str, int]]:
     with world.broker.client() as client:
         while time.time() < began_s + limit_s:
             world.turn()
-            with suppress(redis.RedisError):
+            with suppress(BrokerError):
                 left = on_the_way(client)
                 if not left:
                     empty_since_s = empty_since_s or time.time()

@@ -19,9 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import redis
-
-from crash.broker import look, on_the_way
+from crash.broker import on_the_way, read_held
 from crash.history import History
 from crash.ledger import Ledger, compare
 from crash.notes import read_notes
@@ -30,6 +28,7 @@ from crash.receive import read_posts
 from crash.run import QUIET_S, RESTART_S, SETTINGS
 from crash.sentinels import SentinelGroup, Server, until
 from postbacks.devtools.local import CeleryProcess
+from postbacks.errors import BrokerError
 
 #: Seconds that a frozen primary stays frozen: longer than the sentinels' patience and an election.
 FROZEN_S: Final = 5.0
@@ -147,7 +146,7 @@ def run(options: Options, wait_replicas: int, folder: Path) -> Column:
             with suppress(TimeoutError):
                 process.wait(30)
         with group.primary().client(30) as client:
-            held = look(client)
+            held = read_held(client)
         posts = read_posts(folder / "posts")
         accepted = {one: float(at) for _, one, at in read_notes(folder / "accepted")}
         # Until the old primary is a replica or its clients have left it, what they tell it goes with it.
@@ -216,7 +215,7 @@ def _drain(group: SentinelGroup, limit_s: float) -> dict[str, int]:
     left: dict[str, int] = {"not looked": 1}
     with group.primary().client() as client:
         while time.monotonic() < deadline_s:
-            with suppress(redis.RedisError):
+            with suppress(BrokerError):
                 left = on_the_way(client)
             if left:
                 empty_since_s = None
