@@ -33,17 +33,17 @@ def main() -> None:
     """Measure with few and with as many accounts as are looked at."""
     with EmbeddedBroker() as broker, broker.client() as client:
         os.environ["POSTBACKS_BROKER_URL"] = broker.url
-        from postbacks.monitor import figures
+        from postbacks.monitor import snapshot
         from postbacks.settings import load
 
         for accounts in (100, 1000, 20_000, 40_000):
             fill(client, accounts)
-            figures.read(client, load(), within_s=30)  # the script is loaded
+            snapshot.read(client, load(), within_s=30)  # the script is loaded
             client.config_resetstat()
             began_s = time.process_time()
-            found = figures.read(client, load(), within_s=30)
+            found = snapshot.read(client, load(), within_s=30)
             cpu_s = time.process_time() - began_s
-            script = client.info("commandstats")["cmdstat_evalsha"]
+            script = client.info("commandstats")["cmdstat_eval_ro"]
             print(
                 f"{accounts:>6} accounts: {found.open_waiting} waiting seen, complete {found.complete}, "
                 f"{script['calls']} pages, {script['usec'] / 1000:.1f} ms of the broker "

@@ -12,10 +12,10 @@ from benchmarks.machine import exact_cpu_s
 from benchmarks.scenario import Bench, Row, environment
 from postbacks import keys
 from postbacks.devtools.embedded_broker import EmbeddedBroker
-from postbacks.doctor import scripts as moves
+from postbacks.doctor import scripts as doctor_scripts
 from postbacks.doctor.records import fields as record_fields
 from postbacks.ledger.record import OVERHEAD_BYTES, SCHEMA, Attempt
-from postbacks.monitor import figures
+from postbacks.monitor import snapshot
 from postbacks.queue.acceptance import FIELDS
 from postbacks.queue.intake import MAX_PORTION
 from postbacks.queue.scripts import Scripts, claim_call
@@ -328,7 +328,7 @@ def _others(world: World) -> dict[str, Callable[[], Callable[[], Any]]]:
         return lambda: (scripts.pace(rows), client.delete(keys.PACING))
 
     def look() -> Callable[[], Any]:
-        return lambda: figures.read(client, load(), within_s=60)
+        return lambda: snapshot.read(client, load(), within_s=60)
 
     def claims_many(count: int) -> None:
         ids = world.copy("open0000", count, 5000, "sending")
@@ -338,7 +338,7 @@ def _others(world: World) -> dict[str, Callable[[], Callable[[], Any]]]:
 
     def doctor(run: Callable[[], Any]) -> Callable[[], Callable[[], Any]]:
         def prepare() -> Callable[[], Any]:
-            claims_many(moves.OPEN_MAX)  # above it nothing is counted
+            claims_many(doctor_scripts.OPEN_MAX)  # above it nothing is counted
             client.hset(keys.ENDPOINTS, "http://127.0.0.1:9", 100_000)
             client.zadd(keys.ASIDE, dict.fromkeys(world.lanes[:10_000], 1 << 50))
             return lambda: (
@@ -371,10 +371,10 @@ def _others(world: World) -> dict[str, Callable[[], Callable[[], Any]]]:
         "route: 500 accounts, 100,000 have left": route,
         "pace: 500 accounts": pace,
         "monitor: a page": look,
-        "doctor: places of ids in the long lane": doctor(lambda: moves.places(scripts, deep)),
-        "doctor: 100 lanes": doctor(lambda: moves.lanes(scripts, world.lanes[:100])),
-        "doctor: backlogs": doctor(lambda: moves.backlogs(scripts, ["large"])),
-        "doctor: endpoints": doctor(lambda: moves.endpoints(scripts)),
+        "doctor: places of ids in the long lane": doctor(lambda: doctor_scripts.locate(scripts, deep)),
+        "doctor: 100 lanes": doctor(lambda: doctor_scripts.count_lanes(scripts, world.lanes[:100])),
+        "doctor: backlogs": doctor(lambda: doctor_scripts.count_backlogs(scripts, ["large"])),
+        "doctor: endpoints": doctor(lambda: doctor_scripts.count_endpoints(scripts)),
         "doctor: 1,000 records": lambda: (
             lambda: list(
                 record_fields(client, [id_of("large000", n) for n in range(1000)], "state", "account")

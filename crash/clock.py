@@ -102,7 +102,7 @@ def run(offset: Path) -> int:
             time.sleep(max(0.0, began_s + rounds * 0.05 - time.monotonic()))
         for timer in timers:
             timer.join()
-        jump = doctor.examine().found("clock-jump")
+        jump = doctor.examine().findings("clock-jump")
         # What failed between the jumps is due in an hour and five minutes, what failed since in five: time flies.
         until_s = time.monotonic() + 120
         while client().zcard(keys.DONE) + client().zcard(keys.DEAD) < len(ids) and time.monotonic() < until_s:

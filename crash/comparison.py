@@ -69,12 +69,12 @@ class Held:
     Attributes:
         entries: the ledger's records by id.
         places: every id and all places that it stands in; ``queue`` and ``intake`` are not yet accepted.
-        leaks: counters that should be zero after draining and are not.
+        leaks: counters that are not what is counted, and how far they are off.
     """
 
     entries: Mapping[str, Entry]
     places: Mapping[str, Sequence[str]]
-    leaks: Mapping[str, int]
+    leaks: Mapping[str, int | str]
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Comparison:
     twice: Mapping[str, list[str]]
     misplaced: Mapping[str, list[str]]
     arrived_unaccepted: int
-    leaks: Mapping[str, int]
+    leaks: Mapping[str, int | str]
     astray: Mapping[str, list[str]] = field(default_factory=dict)
 
     def violations(self, *, may_lose: bool) -> list[str]:

@@ -11,15 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
-import redis
-
+from crash.broker import on_the_way, read_held
 from crash.comparison import Comparison, compare
 from crash.history import History
-from crash.look import look, on_the_way
 from crash.notes import read_notes
 from crash.plan import kills
 from crash.receive import read_posts
 from crash.world import Load, World
+from postbacks.errors import BrokerError
 
 #: Seconds after the load's end within which all must be accepted.
 ACCEPTED_WITHIN_S: Final = 60.0
@@ -113,7 +112,7 @@ def run(name: str, load: Load, make_world: MakeWorld, folder: Path) -> Column:
         world.stop_processes()
         print(f"{name}: drained in {drained_s:.1f} s; left: {left or 'nothing'}. Comparing …", flush=True)
         with world.client(30) as client:
-            held = look(client)
+            held = read_held(client)
         posts = read_posts(folder / "posts")
         history = History(world.changes, read_notes(folder / "changes"))
         accepted = {postback_id: float(at) for _, postback_id, at in read_notes(folder / "accepted")}
@@ -148,7 +147,7 @@ def _drain(world: World) -> tuple[float, dict[str, int]]:
     with world.client(5) as client:
         while time.time() < began_s + world.load.drain_s:
             world.turn()
-            with suppress(redis.RedisError):
+            with suppress(BrokerError):
                 left = on_the_way(client)
                 if left:
                     empty_since_s = None

@@ -1,4 +1,4 @@
-"""``postbacks doctor``: what is wrong with a live system, in plain words, and what to do."""
+"""``postbacks doctor``: says what is wrong with a live system, in plain words, and what to do."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from postbacks.doctor import Repair, Report, Result
 
 _COLOURS = {"wrong": "red", "note": "yellow", "fixed": "green"}
-#: How many of what is at fault are printed; ``--json`` has more.
-SHOWN = 5
+#: Findings of one check that are printed; ``--json`` has more.
+FINDINGS_MAX = 5
 
 
 @click.command(
@@ -49,53 +49,55 @@ def doctor(fix: bool, ping: bool, within_s: float, as_json: bool) -> None:
     from postbacks.settings import load
 
     settings = load()
-    examined = Doctor(Scripts(client()), settings, within_s=within_s, ping=ping)
-    report, done = examined.fix() if fix else (examined.examine(), [])
+    doctor = Doctor(Scripts(client()), settings, within_s=within_s, ping=ping)
+    report, repairs = doctor.fix() if fix else (doctor.examine(), [])
     if as_json:
-        for repair in done:
+        for repair in repairs:
             print_json(repair.to_public_dict())
         for result in report.results:
             print_json(result.to_public_dict())
     else:
-        _print(report, done, redacted(settings.broker_url), fix=fix)
+        _print(report, repairs, redacted(settings.broker_url), fix=fix)
     if report.wrong:
         raise click.exceptions.Exit(1)
 
 
-def _print(report: Report, done: list[Repair], url: str, *, fix: bool) -> None:
+def _print(report: Report, repairs: list[Repair], url: str, *, fix: bool) -> None:
     click.echo(f"looked at  {report.progress}")
     for label, fact in zip(("broker", "processes", "postbacks"), report.facts, strict=True):
         where = f"{url}: " if label == "broker" else ""
         click.echo(f"{label:11}{where}{printable(fact)}")
     click.echo()
-    for repair in done:
-        _print_one("fixed", repair.result, repair.result.check.fix)
-    if fix and not done:
+    for repair in repairs:
+        _print_result("fixed", repair.result, f"Repair: {repair.result.check.fix}.")
+    if fix and not repairs:
         click.echo("Nothing had to be repaired, or could be without guessing.\n")
-    found = [result for result in report.results if result.found]
-    for result in sorted(found, key=lambda one: one.level != "wrong"):
-        _print_one(result.level, result, result.check.remedy)
+    results = [result for result in report.results if result.findings]
+    for result in sorted(results, key=lambda result: result.level != "wrong"):
+        _print_result(result.level, result, f"To do: {result.check.remedy}")
     wrong = len(report.wrong)
-    notes = len(found) - wrong
+    notes = len(results) - wrong
     words = f"{wrong} wrong" if wrong else "nothing wrong"
     if notes:
         words += f", {notes} note{'' if notes == 1 else 's'}"
     click.echo(f"{len(report.results)} checks, {words}.")
 
 
-def _print_one(level: str, result: Result, do: str) -> None:
+def _print_result(level: str, result: Result, last_line: str) -> None:
     head = click.style(f"{level.upper():6}", fg=_COLOURS[level], bold=True)
     words = result.words
-    many = f" ({len(words):,})" if len(words) > 1 else ""
-    click.echo(f"{head} {click.style(result.check.name, bold=True)}{many}")
-    lines = [f"{result.check.says}:", *(f"  {one}" for one in words[:SHOWN])]
+    count = f" ({len(words):,})" if len(words) > 1 else ""
+    click.echo(f"{head} {click.style(result.check.name, bold=True)}{count}")
+    lines = [f"{result.check.message}:", *(f"  {finding}" for finding in words[:FINDINGS_MAX])]
     if len(words) == 1:
-        lines = [f"{result.check.says}: {words[0]}."]
-    if len(words) > SHOWN:
-        lines.append(f"  and {len(words) - SHOWN:,} more")
-    lines.append(f"Repair: {do}." if level == "fixed" else f"To do: {do}")
-    for line in lines:
-        deeper = " " * (9 if line.startswith("  ") else 7)
-        text = printable(line.strip())
-        click.echo(click.wrap_text(text, width=100, initial_indent=deeper, subsequent_indent=deeper))
+        lines = [f"{result.check.message}: {words[0]}."]
+    if len(words) > FINDINGS_MAX:
+        lines.append(f"  and {len(words) - FINDINGS_MAX:,} more")
+    for line in (*lines, last_line):
+        indent = " " * (9 if line.startswith("  ") else 7)
+        click.echo(
+            click.wrap_text(
+                printable(line.strip()), width=100, initial_indent=indent, subsequent_indent=indent
+            )
+        )
     click.echo()

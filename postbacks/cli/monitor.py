@@ -1,4 +1,4 @@
-"""``postbacks metrics`` and ``postbacks health``: what a monitoring system asks."""
+"""``postbacks metrics`` and ``postbacks health``: answers for a monitoring system."""
 
 from __future__ import annotations
 
@@ -52,9 +52,9 @@ def metrics(port: int, host: str) -> None:
     if settings.log == "json":
         EventLog(__name__).info("metrics.served", host=host, port=server.port)
     else:
-        shown = f"[{host}]" if ":" in host else host
+        address = f"[{host}]" if ":" in host else host
         say(
-            f"Metrics are at http://{shown}:{server.port}/metrics, health at /healthz and /readyz. Ctrl-C ends it."
+            f"Metrics are at http://{address}:{server.port}/metrics, health at /healthz and /readyz. Ctrl-C ends it."
         )
     try:
         server.serve()
@@ -104,10 +104,10 @@ def health(
     fault = _fault_of_worker(settings.metrics_port, timeout_s) if worker else ""
     ok = judged.ok and not fault
     if as_json:
-        shown = judged.to_public_dict() | {"ok": ok}
+        fields = judged.to_public_dict() | {"ok": ok}
         if worker:
-            shown |= {"worker": not fault, "faults": [*judged.faults, *([fault] if fault else [])]}
-        print_json(shown)
+            fields |= {"worker": not fault, "faults": [*judged.faults, *([fault] if fault else [])]}
+        print_json(fields)
     else:
         line = judged.line if not fault else " ".join(("not well:", *judged.faults, fault))
         click.echo(printable(line))

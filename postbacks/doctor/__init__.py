@@ -1,8 +1,9 @@
-"""``postbacks doctor``: looks at a live system, says what is wrong with it, and repairs what needs no guess.
+"""``postbacks doctor``: examines a live system, says what is wrong with it, and repairs what needs no guess.
 
-The checks are a table (``table.py``). What they look at comes from two kinds of look: the *scene* (``scene.py``:
-a few cheap questions to the broker) and the *survey* (``survey.py``: every postback, every lane). Both are
-looked at twice (``doctor.py``), and only what stands both times is said.
+The checks are a table (``table.py``). They judge an *inspection* (``inspection.py``): the snapshot that metrics and
+health judge as well (``monitor/snapshot.py``), what doctor asks beside it (``details.py``), and the *audit* of every
+postback and every lane (``audit.py``). There are two inspections (``doctor.py``), and only what stands both times is
+reported.
 """
 
 from postbacks.doctor.doctor import Doctor as Doctor

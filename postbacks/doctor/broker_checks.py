@@ -1,4 +1,4 @@
-"""What may be wrong with the broker itself. Each takes a scene and returns what is at fault, in words."""
+"""Checks of the broker itself. Each takes an inspection and returns what is at fault, in words."""
 
 from __future__ import annotations
 
@@ -9,109 +9,109 @@ from postbacks.broker.client import MIN_REDIS, MIN_VALKEY
 from postbacks.devtools.embedded_broker import DISK_LOW_BYTES
 
 if TYPE_CHECKING:
-    from postbacks.doctor.scene import Scene
+    from collections.abc import Mapping
+
+    from postbacks.doctor.inspection import Inspection
 
 #: Share of the memory from which on there is little time left.
 MEMORY_SHARE: Final = 0.85
-#: Seconds that a replica may be behind, and bytes.
+#: Seconds since a replica was last heard of, and bytes that it lacks, up to which it counts as in step.
 REPLICA_LAG_S: Final = 10
 REPLICA_LAG_BYTES: Final = 16 * 1024 * 1024
-#: Seconds that two clocks may differ: a tick is thrown away by a worker when it is 5 s old (``app.py``).
+#: Seconds that two clocks may differ before it is reported.
 CLOCK_SLACK_S: Final = 5.0
 
-#: A finding that is about the whole system and not about one thing in it.
+#: Subject of a finding about the whole system and not about one thing in it.
 WHOLE: Final = ""
 
 
-def version(scene: Scene) -> dict[str, str]:
-    """Too old a server."""
-    name = "valkey_version" if "valkey_version" in scene.info else "redis_version"
+def version(inspection: Inspection) -> dict[str, str]:
+    """Report a server that is too old."""
+    info = inspection.details.info
+    name = "valkey_version" if "valkey_version" in info else "redis_version"
     least = MIN_VALKEY if name == "valkey_version" else MIN_REDIS
-    numbers = tuple(int(part) for part in re.findall(r"\d+", str(scene.info.get(name, "0")))[:2])
-    return {WHOLE: f"it is {server(scene)}"} if numbers < least else {}
+    numbers = tuple(int(part) for part in re.findall(r"\d+", str(info.get(name, "0")))[:2])
+    return {WHOLE: f"it is {server(info)}"} if numbers < least else {}
 
 
-def server(scene: Scene) -> str:
-    """Name and version of the server."""
-    if "valkey_version" in scene.info:
-        return f"Valkey {scene.info['valkey_version']}"
-    return f"Redis {scene.info.get('redis_version', '(unknown version)')}"
+def server(info: Mapping[str, Any]) -> str:
+    """Name the server and its version."""
+    if "valkey_version" in info:
+        return f"Valkey {info['valkey_version']}"
+    return f"Redis {info.get('redis_version', '(unknown version)')}"
 
 
-def role(scene: Scene) -> dict[str, str]:
-    """A replica, or a node of a cluster."""
-    if scene.info.get("role") in {"slave", "replica"}:
+def role(inspection: Inspection) -> dict[str, str]:
+    """Report a replica, or a node of a cluster."""
+    info = inspection.details.info
+    if info.get("role") in {"slave", "replica"}:
         return {WHOLE: "it is a replica and takes no writes"}
-    if scene.info.get("cluster_enabled"):
+    if info.get("cluster_enabled"):
         return {WHOLE: "it is a node of a cluster, which Celery 5.7 cannot use"}
     return {}
 
 
-def refusal(scene: Scene) -> dict[str, str]:
-    """A write such as ``.delay()`` makes, refused."""
-    return {WHOLE: scene.refusal.rstrip(".")} if scene.refusal else {}
+def refusal(inspection: Inspection) -> dict[str, str]:
+    """Report that a write such as that of ``.delay()`` is refused."""
+    refused = inspection.snapshot.refusal
+    return {WHOLE: refused.rstrip(".")} if refused else {}
 
 
-def eviction(scene: Scene) -> dict[str, str]:
-    """A policy that throws keys away."""
-    policy = scene.info.get("maxmemory_policy", "noeviction")
+def eviction(inspection: Inspection) -> dict[str, str]:
+    """Report a policy that throws keys away."""
+    policy = inspection.details.info.get("maxmemory_policy", "noeviction")
     return {} if policy == "noeviction" else {WHOLE: f"maxmemory-policy is {policy}"}
 
 
-def append_only(scene: Scene) -> dict[str, str]:
-    """No append-only file, or one that is never forced to the disk."""
-    if not scene.info.get("aof_enabled"):
+def append_only(inspection: Inspection) -> dict[str, str]:
+    """Report a missing append-only file, or one that is never forced to the disk."""
+    if not inspection.details.info.get("aof_enabled"):
         return {WHOLE: "there is no append-only file"}
-    return {WHOLE: "appendfsync is no"} if scene.fsync == "no" else {}
+    return {WHOLE: "appendfsync is no"} if inspection.details.fsync == "no" else {}
 
 
-def fsync(scene: Scene) -> dict[str, str]:
-    """Anything less than ``always``."""
-    if not scene.info.get("aof_enabled") or scene.fsync in {"always", "no"}:
+def fsync(inspection: Inspection) -> dict[str, str]:
+    """Report an append-only file that is forced to the disk less often than ``always``."""
+    policy = inspection.details.fsync
+    if not inspection.details.info.get("aof_enabled") or policy in {"always", "no"}:
         return {}
-    return {WHOLE: f"appendfsync is {scene.fsync}" if scene.fsync else "the broker does not tell appendfsync"}
+    return {WHOLE: f"appendfsync is {policy}" if policy else "the broker does not tell appendfsync"}
 
 
-def disk(scene: Scene) -> dict[str, str]:
-    """Writes to disk that failed."""
-    what = {
+def disk(inspection: Inspection) -> dict[str, str]:
+    """Report writes to disk that failed."""
+    writes = {
         "aof_last_write_status": "write to the append-only file",
         "aof_last_bgrewrite_status": "rewrite of the append-only file",
         "rdb_last_bgsave_status": "snapshot",
     }
     return {
-        name: f"the last {words} failed"
-        for name, words in what.items()
-        if str(scene.info.get(name, "ok")) not in {"ok", "1"}
+        name: f"the last {write} failed"
+        for name, write in writes.items()
+        if str(inspection.details.info.get(name, "ok")) not in {"ok", "1"}
     }
 
 
-def disk_space(scene: Scene) -> dict[str, str]:
-    """Little room on the disk of an embedded broker."""
-    if scene.free_bytes is None or scene.free_bytes >= DISK_LOW_BYTES:
+def disk_space(inspection: Inspection) -> dict[str, str]:
+    """Report that there is little room on the disk of an embedded broker."""
+    free_bytes = inspection.details.free_bytes
+    if free_bytes is None or free_bytes >= DISK_LOW_BYTES:
         return {}
-    return {WHOLE: f"{size(scene.free_bytes)} are free"}
+    return {WHOLE: f"{size(free_bytes)} are free"}
 
 
-def memory(scene: Scene) -> dict[str, str]:
-    """Little memory left."""
-    used, limit, whose = used_and_limit(scene)
+def memory(inspection: Inspection) -> dict[str, str]:
+    """Report that there is little memory left."""
+    used, limit = inspection.snapshot.used_memory_bytes, inspection.snapshot.max_memory_bytes
     if not limit or used < MEMORY_SHARE * limit:
         return {}
+    has_limit = int(inspection.details.info.get("maxmemory") or 0)
+    whose = "maxmemory" if has_limit else "the machine's memory, no maxmemory is set"
     return {WHOLE: f"{size(used)} of {size(limit)} ({whose}) are used, {used / limit:.0%}"}
 
 
-def used_and_limit(scene: Scene) -> tuple[int, int, str]:
-    """Bytes used, bytes that may be, and who says so."""
-    limit = int(scene.info.get("maxmemory") or 0)
-    used = int(scene.info.get("used_memory") or 0)
-    if limit:
-        return used, limit, "maxmemory"
-    return used, int(scene.info.get("total_system_memory") or 0), "the machine's memory, no maxmemory is set"
-
-
 def size(count: int) -> str:
-    """Bytes for people."""
+    """Write a number of bytes for people."""
     value = float(count)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if value < 1024:
@@ -120,53 +120,56 @@ def size(count: int) -> str:
     return f"{value:.1f} TiB"
 
 
-def replicas(scene: Scene) -> dict[str, str]:
-    """Replicas that are not in step."""
-    found = {}
-    for number in range(int(scene.info.get("connected_slaves") or 0)):
-        replica: Any = scene.info.get(f"slave{number}")
+def replicas(inspection: Inspection) -> dict[str, str]:
+    """Report replicas that are not in step."""
+    info = inspection.details.info
+    findings = {}
+    for number in range(int(info.get("connected_slaves") or 0)):
+        replica: Any = info.get(f"slave{number}")
         if not isinstance(replica, dict):
             continue
         name = f"{replica.get('ip')}:{replica.get('port')}"
-        behind = int(scene.info.get("master_repl_offset") or 0) - int(replica.get("offset") or 0)
+        behind = int(info.get("master_repl_offset") or 0) - int(replica.get("offset") or 0)
         lag_s = int(replica.get("lag") or 0)
         if replica.get("state") != "online":
-            found[name] = f"{name} is not online yet ({replica.get('state')})"
+            findings[name] = f"{name} is not online yet ({replica.get('state')})"
         elif lag_s > REPLICA_LAG_S:
-            found[name] = f"{name} was last heard of {lag_s} s ago"
+            findings[name] = f"{name} was last heard of {lag_s} s ago"
         elif behind > REPLICA_LAG_BYTES:
-            found[name] = f"{name} is {size(behind)} behind"
-    return found
+            findings[name] = f"{name} is {size(behind)} behind"
+    return findings
 
 
-def too_few(scene: Scene, wanted: int) -> dict[str, str]:
-    """Fewer replicas than every postback has to reach."""
-    count = int(scene.info.get("connected_slaves") or 0)
+def too_few(inspection: Inspection) -> dict[str, str]:
+    """Report that there are fewer replicas than every postback has to reach."""
+    wanted = inspection.settings.wait_replicas
+    count = int(inspection.details.info.get("connected_slaves") or 0)
     if count >= wanted:
         return {}
     return {WHOLE: f"there are {count}, POSTBACKS_WAIT_REPLICAS is {wanted}: no postback is accepted"}
 
 
-def clock(scene: Scene) -> dict[str, str]:
-    """This machine's clock against the broker's."""
-    difference_s = (scene.here_ms - scene.now_ms) / 1000
-    if abs(difference_s) <= CLOCK_SLACK_S:
+def clock(inspection: Inspection) -> dict[str, str]:
+    """Compare this machine's clock with the broker's."""
+    ahead_s = inspection.details.clock_ahead_s
+    if abs(ahead_s) <= CLOCK_SLACK_S:
         return {}
-    where = "ahead of" if difference_s > 0 else "behind"
-    return {WHOLE: f"this machine's clock is {duration(abs(difference_s))} {where} the broker's"}
+    where = "ahead of" if ahead_s > 0 else "behind"
+    return {WHOLE: f"this machine's clock is {duration(abs(ahead_s))} {where} the broker's"}
 
 
-def clock_jump(scene: Scene) -> dict[str, str]:
-    """Times in the ledger that lie in the future: the broker's clock was put back."""
-    newest_ms = max(scene.last_tick_ms or 0, scene.newest_ms or 0)
-    ahead_s = (newest_ms - scene.now_ms) / 1000
+def clock_jump(inspection: Inspection) -> dict[str, str]:
+    """Report times in the ledger that lie in the future: the broker's clock was put back."""
+    snapshot = inspection.snapshot
+    newest_ms = max(snapshot.last_tick_ms or 0, inspection.details.newest_end_ms or 0)
+    ahead_s = (newest_ms - snapshot.now_ms) / 1000
     if ahead_s <= CLOCK_SLACK_S:
         return {}
     return {WHOLE: f"the broker has noted things {duration(ahead_s)} from now"}
 
 
 def duration(seconds: float) -> str:
-    """A time for people: at most two units."""
+    """Write a time for people, in two units at most."""
     if seconds < 120:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes = int(seconds // 60)

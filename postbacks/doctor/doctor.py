@@ -1,4 +1,4 @@
-"""The doctor: two looks, what stands in both, and the repairs."""
+"""The doctor: two inspections, the findings that stand in both, and the repairs."""
 
 from __future__ import annotations
 
@@ -7,11 +7,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from postbacks.app import app
-from postbacks.doctor import audit, scene
-from postbacks.doctor import scripts as moves
-from postbacks.doctor.broker_checks import duration, server, size, used_and_limit
+from postbacks.doctor import audit, details
+from postbacks.doctor.broker_checks import duration, server, size
+from postbacks.doctor.inspection import Inspection
 from postbacks.doctor.process_checks import DUE_SLACK_S
-from postbacks.doctor.table import CHECKS, Check, Look
+from postbacks.doctor.scripts import (
+    count_backlogs,
+    count_endpoints,
+    count_lanes,
+    locate,
+    repair_leases,
+)
+from postbacks.doctor.table import CHECKS, Check
+from postbacks.monitor import snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,15 +27,17 @@ if TYPE_CHECKING:
     from postbacks.queue.scripts import Scripts
     from postbacks.settings import Settings
 
-#: Seconds between the two looks: two ticks and a claim.
+#: Seconds between the two inspections: two ticks and a claim.
 PAUSE_S: Final = 2.5
 #: Seconds that a worker has to answer a ping.
 PING_S: Final = 1.0
-#: Rounds of looking and repairing: leases, then places, then counts, and what they bring to light.
+#: Rounds of inspecting and repairing: leases, then places, then counts, and what they bring to light.
 ROUNDS: Final = 6
-#: What is repaired together, in this order: a count is right only when everything is in its place.
+#: Findings that JSON output has of one check.
+JSON_MAX: Final = 100
+#: Checks that are repaired together, in this order: a count is right only when everything is in its place.
 _STAGES: Final = (
-    {"leases-ahead", audit.OWNERLESS},
+    {"leases-ahead", audit.ORPHANED_CLAIMS},
     {audit.NO_RECORD, audit.NO_PLACE, audit.TWO_PLACES, audit.WRONG_PLACE},
     {audit.PACE, audit.ENDPOINTS, audit.LANES_STUCK, audit.LANES_EMPTY, audit.LANES_TWICE},
     {audit.BACKLOG},
@@ -36,61 +46,61 @@ _STAGES: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What one check found: nothing, where all is well."""
+    """Findings of one check; none where all is well."""
 
     check: Check
-    found: Mapping[str, str]
+    findings: Mapping[str, str]
 
     @property
     def level(self) -> str:
         """``ok``, ``note`` or ``wrong``."""
-        return self.check.level if self.found else "ok"
+        return self.check.level if self.findings else "ok"
 
     @property
     def words(self) -> list[str]:
-        """What is at fault, each in words."""
-        named = self.check.name in audit.FAULTS
-        return [f"{key}: {detail}" if named else detail for key, detail in self.found.items()]
+        """The findings, each in words."""
+        named = self.check.name in audit.AUDITED
+        return [f"{subject}: {words}" if named else words for subject, words in self.findings.items()]
 
     @property
     def sentence(self) -> str:
-        """What is wrong, in words, with the first few that are at fault."""
-        words, more = self.words[:3], len(self.found) - 3
-        return f"{self.check.says}: {'; '.join(words)}{f'; and {more:,} more' if more > 0 else ''}."
+        """The message of the check with the first few findings."""
+        words, more = self.words[:3], len(self.findings) - 3
+        return f"{self.check.message}: {'; '.join(words)}{f'; and {more:,} more' if more > 0 else ''}."
 
     def to_public_dict(self) -> dict[str, Any]:
-        """As ``--json`` prints it."""
-        shown: dict[str, Any] = {"check": self.check.name, "level": self.level}
-        if self.found:
-            shown |= {
+        """Return the object that ``--json`` prints."""
+        fields: dict[str, Any] = {"check": self.check.name, "level": self.level}
+        if self.findings:
+            fields |= {
                 "says": self.sentence,
                 "do": self.check.remedy,
                 "fixable": bool(self.check.fix),
-                "count": len(self.found),
-                "found": dict(list(self.found.items())[:100]),
+                "count": len(self.findings),
+                "found": dict(list(self.findings.items())[:JSON_MAX]),
             }
-        return shown
+        return fields
 
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """What was repaired: the finding, as it stood before."""
+    """A repair of what one check had found, as it stood before."""
 
     result: Result
 
     def to_public_dict(self) -> dict[str, Any]:
-        """As ``--json`` prints it."""
+        """Return the object that ``--json`` prints."""
         return {
             "fixed": self.result.check.name,
             "did": self.result.check.fix,
-            "count": len(self.result.found),
-            "found": dict(list(self.result.found.items())[:100]),
+            "count": len(self.result.findings),
+            "found": dict(list(self.result.findings.items())[:JSON_MAX]),
         }
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What the doctor found, in the order of the table, how the system stands and how far it looked, in a few words."""
+    """Results of all checks in the order of the table, how the system stands, and how far the audit came."""
 
     results: tuple[Result, ...]
     facts: tuple[str, ...]
@@ -98,12 +108,12 @@ class Report:
 
     @property
     def wrong(self) -> list[Result]:
-        """What makes the exit code 1."""
+        """The results that make the exit code 1."""
         return [result for result in self.results if result.level == "wrong"]
 
-    def found(self, name: str) -> Mapping[str, str]:
-        """What a check found."""
-        return next(result.found for result in self.results if result.check.name == name)
+    def findings(self, name: str) -> Mapping[str, str]:
+        """Return the findings of one check."""
+        return next(result.findings for result in self.results if result.check.name == name)
 
 
 class Doctor:
@@ -112,8 +122,8 @@ class Doctor:
     Args:
         scripts: the scripts of the broker.
         settings: the settings that workers have as well.
-        within_s: seconds that a survey of all records may take.
-        pause_s: between the two looks, if not ``PAUSE_S``.
+        within_s: seconds that an audit may take.
+        pause_s: between the two inspections, if not ``PAUSE_S``.
         ping: whether workers are asked, through Celery, to answer.
     """
 
@@ -131,39 +141,49 @@ class Doctor:
         self._within_s = within_s
         self._pause_s = PAUSE_S if pause_s is None else pause_s
         self._ping = ping
-        self._second: audit.Audit | None = None
 
     def examine(self) -> Report:
-        """Look, and where something seems wrong look again; only what stands both times is reported.
+        """Inspect, and where something seems wrong inspect again; only what stands both times is reported."""
+        return self._examine()[0]
 
-        The second look takes each postback and lane that was suspected alone, in a script that sees all
-        its places in one instant: one that moved while the first look passed by is not suspected any more.
+    def _examine(self) -> tuple[Report, Inspection]:
+        """Return the report, and the inspection that it is of.
+
+        The second inspection rechecks each postback and lane that was suspected alone, in a script that reads all
+        its places in one instant: one that moved during the first audit is not suspected any more.
         """
-        first = Look(self._look(), audit.survey(self._scripts, self._within_s), self._settings)
-        found = {check.name: check.find(first) for check in CHECKS}
-        last = first
-        if any(found[check.name] for check in CHECKS if check.level == "wrong" or check.fix):
+        first = last = self._inspect(None)
+        suspicions = {check.name: check.check(first) for check in CHECKS}
+        if any(suspicions[check.name] for check in CHECKS if check.level == "wrong" or check.fix):
             time.sleep(self._pause_s)
-            last = Look(self._look(), audit.recheck(self._scripts, first.survey), self._settings)
-        self._second = last.survey
+            last = self._inspect(first.audit)
         results = [
             Result(
                 check,
-                # The second survey only looks at what the first suspected.
-                check.find(last)
-                if check.name in audit.FAULTS
-                else _both(found[check.name], check.find(last)),
+                # The recheck keeps to what the first audit suspected.
+                check.check(last)
+                if check.name in audit.AUDITED
+                else _in_both(suspicions[check.name], check.check(last)),
             )
             for check in CHECKS
         ]
-        return Report(tuple(results), _facts(last), _progress(last.survey))
+        return Report(tuple(results), _facts(last), _progress(last.audit)), last
 
-    def _look(self) -> scene.Scene:
-        workers = None
+    def _inspect(self, suspicions: audit.Audit | None) -> Inspection:
+        """Inspect the system; its postbacks and lanes all, or only those that an audit suspected."""
+        scripts, settings = self._scripts, self._settings
+        answered = None
         if self._ping:
             answers = app.control.ping(timeout=PING_S)
-            workers = sorted(name for answer in answers for name in answer)
-        return scene.look(self._scripts, overdue_slack_ms=int(DUE_SLACK_S * 1000), workers=workers)
+            answered = sorted(name for answer in answers for name in answer)
+        now = snapshot.read(scripts.client, settings, clock_offset_ms=scripts.clock_offset_ms)
+        overdue_before_ms = now.now_ms - int(DUE_SLACK_S * 1000)
+        return Inspection(
+            now,
+            details.read(scripts, overdue_before_ms=overdue_before_ms, answered=answered),
+            audit.run(scripts, self._within_s) if suspicions is None else audit.recheck(scripts, suspicions),
+            settings,
+        )
 
     def fix(self) -> tuple[Report, list[Repair]]:
         """Examine and repair until nothing is left that can be repaired without guessing.
@@ -171,80 +191,76 @@ class Doctor:
         Returns:
             The last report, and what was repaired.
         """
-        done: list[Repair] = []
+        repairs: list[Repair] = []
         for _ in range(ROUNDS):
-            report = self.examine()
-            broken = [result for result in report.results if result.found and result.check.fix]
-            stage = next((stage for stage in _STAGES if stage & {one.check.name for one in broken}), None)
+            report, inspection = self._examine()
+            broken = [result for result in report.results if result.findings and result.check.fix]
+            names = {result.check.name for result in broken}
+            stage = next((stage for stage in _STAGES if stage & names), None)
             if stage is None:
-                return report, done
+                return report, repairs
             for result in broken:
                 if result.check.name in stage:
-                    self._repair(result.check.name, list(result.found))
-                    done.append(Repair(result))
-        return self.examine(), done
+                    self._repair(result.check.name, list(result.findings), inspection.audit)
+                    repairs.append(Repair(result))
+        return self.examine(), repairs
 
-    def _repair(self, name: str, subjects: list[str]) -> None:
+    def _repair(self, name: str, subjects: list[str], faults: audit.Audit) -> None:
         scripts = self._scripts
         tokens = audit.tokens_of_claims(scripts.client)
         if name in _STAGES[0]:
             lease_ms = int(self._settings.claim_lease_s * 1000)
             intake_ms = int(self._settings.intake_lease_s * 1000)
-            orphans = subjects if name == audit.OWNERLESS else []
-            moves.settle_leases(scripts, lease_ms, intake_ms, int(DUE_SLACK_S * 1000), orphans)
+            orphans = subjects if name == audit.ORPHANED_CLAIMS else []
+            repair_leases(scripts, lease_ms, intake_ms, int(DUE_SLACK_S * 1000), orphans)
             pause_ms = int(self._settings.retry_countdown_s * 1000)
             while orphans and scripts.reap(self._settings.release_batch, pause_ms):
                 pass
         elif name in _STAGES[1]:
-            seen = self._second.seen if self._second else {}
-            known = moves.places(scripts, dict.fromkeys(subjects, ()))
-            youngest_first = sorted(known, key=lambda place: -place.sequence)
-            ids = {place.id: seen.get(place.id, ()) for place in youngest_first}
-            moves.places(scripts, ids, tokens, settle=True)
+            placements = locate(scripts, dict.fromkeys(subjects, ()))
+            youngest_first = sorted(placements, key=lambda placement: -placement.sequence)
+            lanes_of = {placement.id: faults.lanes_of.get(placement.id, ()) for placement in youngest_first}
+            locate(scripts, lanes_of, tokens, repair=True)
         elif name == audit.ENDPOINTS:
-            moves.endpoints(scripts, tokens, settle=True)
+            count_endpoints(scripts, tokens, repair=True)
         elif name in _STAGES[2]:
-            moves.lanes(scripts, subjects, tokens, settle=True)
+            count_lanes(scripts, subjects, tokens, repair=True)
         else:
-            moves.backlogs(scripts, subjects, tokens, settle=True)
+            count_backlogs(scripts, subjects, tokens, repair=True)
 
 
-def _both(first: Mapping[str, str], second: Mapping[str, str]) -> dict[str, str]:
-    """What stands in both looks, as it stood in the second."""
-    return {key: words for key, words in second.items() if key in first}
+def _in_both(first: Mapping[str, str], second: Mapping[str, str]) -> dict[str, str]:
+    """Return the findings that stand both times, as they stood the second time."""
+    return {subject: words for subject, words in second.items() if subject in first}
 
 
 def _progress(done: audit.Audit) -> str:
     return done.progress if done.complete else f"{done.progress}: give it more time (--within)"
 
 
-def _loops(at_work: int, found: audit.Audit) -> str:
-    if not (at_work or found.waiting or found.sending):
-        return "nothing to deliver just now"  # a worker's loops end when their lanes are empty
-    return _several(at_work, "delivering loop")
-
-
-def _several(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
-
-
-def _facts(look: Look) -> tuple[str, ...]:
-    """How the system stands, in a few lines."""
-    now, found = look.scene, look.survey
-    used, limit, _ = used_and_limit(now)
-    memory = f"{size(used)} of {size(limit)}" if limit else size(used)
-    file = f"appendfsync {now.fsync or 'unknown'}" if now.info.get("aof_enabled") else "no append-only file"
-    age_s = now.tick_age_s
-    tick = "no tick yet" if age_s is None else f"last tick {duration(max(0.0, age_s))} ago"
-    loops = sum(1 for ends_ms in now.claimers.values() if ends_ms > now.now_ms)
-    heard = ", ".join(_several(len(present.names), kind) for kind, present in now.present.items())
-    answered = "" if now.workers is None else f", {len(now.workers)} workers answered"
+def _facts(inspection: Inspection) -> tuple[str, ...]:
+    """Say how broker, processes and postbacks stand, in a line each."""
+    now, more, counted = inspection.snapshot, inspection.details, inspection.audit
+    memory = size(now.used_memory_bytes)
+    if now.max_memory_bytes:
+        memory += f" of {size(now.max_memory_bytes)}"
+    file = f"appendfsync {more.fsync or 'unknown'}" if more.info.get("aof_enabled") else "no append-only file"
+    tick = "no tick yet" if now.tick_age_s is None else f"last tick {duration(now.tick_age_s)} ago"
+    signs = ", ".join(_several(len(presence.names), kind) for kind, presence in now.presence.items())
+    # A worker's loops end when their lanes are empty.
+    is_idle = not (now.loops or counted.waiting or counted.sending)
+    loops = "nothing to deliver just now" if is_idle else _several(now.loops, "delivering loop")
+    answered = "" if more.answered is None else f", {len(more.answered)} workers answered"
     postbacks = (
-        f"{now.queue:,} to be taken in, {found.waiting:,} waiting, {found.sending:,} claimed, "
-        f"{now.sizes['parked']:,} parked, {now.sizes['dead']:,} dead, {now.sizes['done']:,} done"
+        f"{now.queued:,} to be taken in, {counted.waiting:,} waiting, {counted.sending:,} claimed, "
+        f"{now.parked:,} parked, {now.dead:,} dead, {now.done:,} done"
     )
     return (
-        f"{server(now)}, {memory}, {file}",
-        f"{tick}, {heard}, {_loops(loops, found)}{answered}",
+        f"{server(more.info)}, {memory}, {file}",
+        f"{tick}, {signs}, {loops}{answered}",
         postbacks,
     )
+
+
+def _several(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"

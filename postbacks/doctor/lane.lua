@@ -1,18 +1,18 @@
--- lane: lanes with their pace, their claims counted, and their places in the rings, seen in one instant;
+-- lane: lanes with their pace, their claims counted, and their places in the rings, in one instant;
 -- and, where asked, puts the counts and the rings right.
 --
--- ARGV[2] mode (look | settle)   ARGV[3] number of tokens of delivering loops whose claims are counted
+-- ARGV[2] mode (inspect | repair)   ARGV[3] number of tokens of delivering loops whose claims are counted
 --   besides those of CLAIMERS   ARGV[4..] the tokens, then the lanes
--- Returns a row a lane, as it was before: {lane, ids waiting, claimed as its pace says, claims counted, held as
---   its pace says, held counted, 1 if it may be claimed from, 1 if it is in the trusted ring, 1 if in the suspect
+-- Returns a row a lane, as it was before: {lane, ids waiting, claimed as its pace notes, claims counted, held as
+--   its pace notes, held counted, 1 if it may be claimed from, 1 if it is in the trusted ring, 1 if in the suspect
 --   one, 1 if it waits for its account's rate or for room}.
 -- None where more is claimed than can be counted without holding the broker up.
 -- Atomic: nothing is claimed or noted between the count and what is written.
 local mode, extra = ARGV[2], tonumber(ARGV[3])
-local tokens, seen, counted, held = redis.call('ZRANGE', CLAIMERS, 0, -1), {}, {}, {}
-for _, token in ipairs(tokens) do seen[token] = true end
+local tokens, is_token, counted, held = redis.call('ZRANGE', CLAIMERS, 0, -1), {}, {}, {}
+for _, token in ipairs(tokens) do is_token[token] = true end
 for i = 4, 3 + extra do
-  if not seen[ARGV[i]] then tokens[#tokens + 1] = ARGV[i] end
+  if not is_token[ARGV[i]] then tokens[#tokens + 1] = ARGV[i] end
 end
 local OPEN_MAX, size = 3000, 0
 for _, token in ipairs(tokens) do size = size + redis.call('HLEN', CLAIMS .. token) end
@@ -29,7 +29,7 @@ for _, token in ipairs(tokens) do
   end
 end
 
--- whether it comes back by itself: for its rate, or from its account, or from the endpoint that its first one goes to
+-- whether a lane comes back by itself: for its rate, or from its account, or from the endpoint that its first one goes to
 local function is_aside(lane)
   if redis.call('ZSCORE', ASIDE, lane) then return true end
   local head = redis.call('LINDEX', LANE .. lane, 0)
@@ -45,13 +45,13 @@ for i = 4 + extra, #ARGV do
   local waiting, pace, count = redis.call('LLEN', LANE .. lane), pace_of(lane), counted[lane] or 0
   local trusted = redis.call('ZSCORE', TRUSTED, lane) and 1 or 0
   local suspect = redis.call('ZSCORE', SUSPECT, lane) and 1 or 0
-  local still, can = held[lane] or 0, claimable(pace)
+  local held_count, can = held[lane] or 0, claimable(pace)
   local aside = waiting > 0 and can and trusted + suspect == 0 and is_aside(lane)
-  rows[#rows + 1] = { lane, waiting, pace.claimed, count, pace.held, still, can and 1 or 0, trusted, suspect,
+  rows[#rows + 1] = { lane, waiting, pace.claimed, count, pace.held, held_count, can and 1 or 0, trusted, suspect,
     aside and 1 or 0 }
-  if mode == 'settle' then
+  if mode == 'repair' then
     if pace.claimed ~= count then redis.call('HSET', PACE .. lane, 'claimed', count) end
-    if pace.held ~= still then redis.call('HSET', PACE .. lane, 'held', still) end
+    if pace.held ~= held_count then redis.call('HSET', PACE .. lane, 'held', held_count) end
     if waiting == 0 or trusted + suspect == 2 and pace.suspect then redis.call('ZREM', TRUSTED, lane) end
     if waiting == 0 or trusted + suspect == 2 and not pace.suspect then redis.call('ZREM', SUSPECT, lane) end
     if waiting > 0 and trusted + suspect == 0 and not aside then make_ready(lane) end

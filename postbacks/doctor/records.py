@@ -1,4 +1,4 @@
-"""Records and indexes, read a page at a time: one script or four commands for a thousand ids."""
+"""Records and indexes, a page at a time: one script or four commands for a thousand ids."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from itertools import islice
 from typing import Any, Final
 
 from postbacks import keys
-from postbacks.doctor.scene import text
+from postbacks.doctor.scripts import text
 
 #: Keys or ids that one question to the broker is about.
 PAGE: Final = 1000
-#: Indexes by the names that they have in findings.
+#: Indexes, by the names that findings give to these places.
 INDEXES: Final = {
     "quarantine": keys.QUARANTINE,
     "parked": keys.PARKED,
@@ -25,12 +25,12 @@ INDEXES: Final = {
 def pages(values: Iterable[str]) -> Iterator[list[str]]:
     """Divide values into pages."""
     source = iter(values)
-    while some := list(islice(source, PAGE)):
-        yield some
+    while page := list(islice(source, PAGE)):
+        yield page
 
 
 def fields(client: Any, ids: list[str], *names: str) -> Iterator[tuple[str, ...]]:
-    """Yield for each id itself and these fields of its record, empty where it has none."""
+    """Yield each id with these fields of its record, empty where it has none."""
     rows = _read(client, len(names), *names, *ids) if ids else []
     for postback_id, values in zip(ids, rows, strict=True):
         yield (postback_id, *(text(value or b"") for value in values))

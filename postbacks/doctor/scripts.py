@@ -1,4 +1,4 @@
-"""The doctor's own Lua scripts: what is seen in one instant, and every repair, one step each."""
+"""Lua scripts of the doctor: each reads several keys in one instant, and repairs them in the same step where asked."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 
+from postbacks import keys
 from postbacks.broker.client import broker_errors
-from postbacks.catalogue import ORIGINS
 from postbacks.queue.scripts import KEYS
 
 if TYPE_CHECKING:
@@ -16,29 +16,28 @@ if TYPE_CHECKING:
 
     from postbacks.queue.scripts import Scripts
 
-#: Postbacks that one script call looks at, and ids of lanes, after which it looks at no further postback: each means a
-#: search through its lanes.
-PLACE_BATCH: Final = 50
+#: Postbacks that one call of ``locate.lua`` is given, and ids of lanes after which it locates no further one: each
+#: means a search through its lanes.
+LOCATE_BATCH: Final = 50
 SEARCH_MAX: Final = 200_000
-#: Lanes that one script call looks at.
+#: Lanes that one call of ``lane.lua`` is given.
 LANE_BATCH: Final = 100
-#: Claimed and parked ids that one script counts, so that it holds the broker up for 20 ms at most (`lane.lua` as well).
+#: Claimed and parked ids that one script counts, so that it holds the broker up for 20 ms at most (``lane.lua`` and
+#: ``endpoint.lua`` have the same number).
 OPEN_MAX: Final = 3_000
-#: Groups that lanes are of (``catalogue/``).
-GROUPS: Final = tuple(sorted(set(ORIGINS.values())))
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a postback stood in one instant.
+class Placement:
+    """Places of a postback in one instant.
 
     Attributes:
         id: the postback.
-        state: what its record says; empty where there is no record.
+        state: of its record; empty where there is no record, ``?`` where the record has none.
         lane: the lane that its record names; empty where it names none.
         remembered: the ledger only remembers that it was revoked before it came.
         sequence: its number in its account.
-        places: all of them, as ``lane acme/mt``, ``claims 1f3c…``, ``quarantine``, ``parked``, ``done`` or ``dead``.
+        places: ``lane acme/mt``, ``claims 1f3c…``, ``quarantine``, ``parked``, ``done`` or ``dead``, each.
         in_lane: it was cancelled and ends when it comes up in its lane.
     """
 
@@ -58,9 +57,9 @@ class Lane:
     Attributes:
         name: ``account/group``.
         waiting: ids in it.
-        claimed: ids in claims, as its pace says.
-        counted: ids in claims, counted.
-        held: of these, the held ones, as its pace says.
+        claimed: ids in claims, by its pace.
+        claimed_counted: ids in claims, counted.
+        held: of these, the held ones, by its pace.
         held_counted: the held ones, counted.
         claimable: whether its pace lets a loop claim from it.
         trusted: whether it is in the ring of the trusted.
@@ -71,7 +70,7 @@ class Lane:
     name: str
     waiting: int
     claimed: int
-    counted: int
+    claimed_counted: int
     held: int
     held_counted: int
     claimable: bool
@@ -86,76 +85,92 @@ def _source(name: str) -> str:
     return shared + (files("postbacks.doctor") / f"{name}.lua").read_text("utf-8")
 
 
-def _run(scripts: Scripts, name: str, arguments: Iterable[str | int], *, settle: bool) -> Any:
-    """Run a script; one that only looks is run read-only, so that a user who may only read can look."""
-    run = scripts.client.eval if settle else scripts.client.eval_ro
+def _run(scripts: Scripts, name: str, arguments: Iterable[str | int], *, repair: bool) -> Any:
+    """Run a script; where it repairs nothing read-only, so that a user who may only read can run it."""
+    run = scripts.client.eval if repair else scripts.client.eval_ro
     with broker_errors():
         return run(_source(name), len(KEYS), *KEYS, scripts.clock_offset_ms, *arguments)
 
 
-def places(
-    scripts: Scripts, seen: Mapping[str, Iterable[str]], tokens: Sequence[str] = (), *, settle: bool = False
-) -> list[Place]:
-    """Where ids stand (``seen`` has the lanes that each was seen in); settled where asked."""
-    ids = list(seen)
-    found: list[Place] = []
-    while len(found) < len(ids):
-        arguments: list[str | int] = ["settle" if settle else "look", SEARCH_MAX, len(tokens), *tokens]
-        for one in ids[len(found) : len(found) + PLACE_BATCH]:
-            arguments += (one, "\n".join(seen[one]))
-        for row in _run(scripts, "place", arguments, settle=settle):
-            one, state, lane, remembered, sequence, _, *where = row
-            found.append(
-                Place(
-                    _text(one), _text(state), _text(lane), remembered == 1, int(sequence),
-                    tuple(_text(place) for place in where), remembered == 2,
+def _mode(*, repair: bool) -> str:
+    return "repair" if repair else "inspect"
+
+
+def locate(
+    scripts: Scripts,
+    lanes_of: Mapping[str, Iterable[str]],
+    tokens: Sequence[str] = (),
+    *,
+    repair: bool = False,
+) -> list[Placement]:
+    """Return all places of postbacks; where asked, put each into the one place that its record names.
+
+    Args:
+        scripts: the broker's.
+        lanes_of: id of a postback -> lanes to search for it, besides the one that its record names.
+        tokens: of claims to search, besides those of ``keys.CLAIMERS``.
+        repair: whether to move the postbacks; the youngest first, so that the oldest ends up in front.
+    """
+    ids = list(lanes_of)
+    placements: list[Placement] = []
+    while len(placements) < len(ids):
+        arguments: list[str | int] = [_mode(repair=repair), SEARCH_MAX, len(tokens), *tokens]
+        for postback_id in ids[len(placements) : len(placements) + LOCATE_BATCH]:
+            arguments += (postback_id, "\n".join(lanes_of[postback_id]))
+        for row in _run(scripts, "locate", arguments, repair=repair):
+            postback_id, state, lane, kind, sequence, *places = row
+            placements.append(
+                Placement(
+                    text(postback_id), text(state), text(lane), kind == 1, int(sequence),
+                    tuple(text(place) for place in places), kind == 2,
                 )
             )  # fmt: skip
-    return found
+    return placements
 
 
-def lanes(
-    scripts: Scripts, names: Iterable[str], tokens: Sequence[str] = (), *, settle: bool = False
+def count_lanes(
+    scripts: Scripts, names: Iterable[str], tokens: Sequence[str] = (), *, repair: bool = False
 ) -> list[Lane]:
-    """How lanes stand; settled where asked; empty if too much is claimed."""
-    every = list(names)
-    found: list[Lane] = []
-    for start in range(0, len(every), LANE_BATCH):
-        mode = "settle" if settle else "look"
-        arguments: list[str | int] = [mode, len(tokens), *tokens, *every[start : start + LANE_BATCH]]
-        for row in _run(scripts, "lane", arguments, settle=settle):
-            name, waiting, claimed, counted, held, held_counted, *flags = row
-            counts = (waiting, claimed, counted, held, held_counted)
-            found.append(Lane(_text(name), *counts, *(bool(flag) for flag in flags)))
-    return found
+    """Return lanes with their claims counted, repaired where asked; empty if too much is claimed."""
+    names = list(names)
+    lanes: list[Lane] = []
+    for start in range(0, len(names), LANE_BATCH):
+        batch = names[start : start + LANE_BATCH]
+        arguments: list[str | int] = [_mode(repair=repair), len(tokens), *tokens, *batch]
+        for row in _run(scripts, "lane", arguments, repair=repair):
+            name, waiting, claimed, claimed_counted, held, held_counted, *flags = row
+            counts = (waiting, claimed, claimed_counted, held, held_counted)
+            lanes.append(Lane(text(name), *counts, *(bool(flag) for flag in flags)))
+    return lanes
 
 
-def settle_leases(
+def count_backlogs(
+    scripts: Scripts, accounts: Iterable[str], tokens: Sequence[str] = (), *, repair: bool = False
+) -> dict[str, tuple[int, int]]:
+    """Return accounts' backlogs as noted and as counted, repaired where asked; empty if too much is open."""
+    arguments: tuple[str | int, ...] = (
+        _mode(repair=repair), OPEN_MAX, len(keys.GROUPS), len(tokens), *keys.GROUPS, *tokens, *accounts,
+    )  # fmt: skip
+    rows = _run(scripts, "backlog", arguments, repair=repair)
+    return {text(account): (noted, counted) for account, noted, counted in rows}
+
+
+def count_endpoints(
+    scripts: Scripts, tokens: Sequence[str] = (), *, repair: bool = False
+) -> dict[str, tuple[int, int]]:
+    """Return endpoints that note more open POSTs than there are, and both numbers; repaired where asked."""
+    rows = _run(scripts, "endpoint", (_mode(repair=repair), *tokens), repair=repair)
+    return {text(endpoint): (noted, counted) for endpoint, noted, counted in rows}
+
+
+def repair_leases(
     scripts: Scripts, lease_ms: int, intake_ms: int, slack_ms: int, tokens: Sequence[str]
 ) -> tuple[int, int]:
-    """Give ownerless claims an ended lease and shorten leases from the future; returns how many of each."""
-    adopted, shortened = _run(scripts, "lease", (lease_ms, intake_ms, slack_ms, *tokens), settle=True)
+    """Give orphaned claims an ended lease and shorten leases from the future; returns how many of each."""
+    adopted, shortened = _run(scripts, "lease", (lease_ms, intake_ms, slack_ms, *tokens), repair=True)
     return adopted, shortened
 
 
-def backlogs(
-    scripts: Scripts, accounts: Iterable[str], tokens: Sequence[str] = (), *, settle: bool = False
-) -> dict[str, tuple[int, int]]:
-    """Accounts' backlogs as they are noted and as they are; put right where asked; empty if too much is open."""
-    mode = "settle" if settle else "look"
-    arguments: tuple[str | int, ...] = (mode, OPEN_MAX, len(GROUPS), len(tokens), *GROUPS, *tokens, *accounts)
-    rows = _run(scripts, "backlog", arguments, settle=settle)
-    return {_text(name): (count, counted) for name, count, counted in rows}
-
-
-def endpoints(
-    scripts: Scripts, tokens: Sequence[str] = (), *, settle: bool = False
-) -> dict[str, tuple[int, int]]:
-    """Endpoints that count more open POSTs than there are, and both numbers; put right where asked."""
-    mode = "settle" if settle else "look"
-    rows = _run(scripts, "endpoint", (mode, *tokens), settle=settle)
-    return {_text(name): (count, counted) for name, count, counted in rows}
-
-
-def _text(value: bytes) -> str:
+def text(value: bytes) -> str:
+    """Decode what the broker sent."""
     return value.decode("utf-8", "replace")

@@ -1,1 +1,1 @@
-"""What whoever runs the system sees of it: figures, metrics for Prometheus, health."""
+"""Room of the people who run the system: a snapshot of it, metrics for Prometheus, health."""

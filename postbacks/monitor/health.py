@@ -1,4 +1,4 @@
-"""Is the system well? One judgement for ``postbacks health``, ``/readyz`` and a container's check, in bounded time."""
+"""Health: one judgement of the system for ``postbacks health``, ``/readyz`` and a container's check, in bounded time."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from postbacks.broker.client import client_for, redacted
 from postbacks.errors import BrokerError, BrokerUnreachable
-from postbacks.monitor import figures
-from postbacks.monitor.presence import explain_missing
-from postbacks.monitor.writes import takes_signs
+from postbacks.monitor import snapshot
 
 if TYPE_CHECKING:
-    from postbacks.monitor.figures import Figures
+    from postbacks.monitor.snapshot import Snapshot
     from postbacks.settings import Settings
 
 T = TypeVar("T")
@@ -29,15 +27,15 @@ class Health:
         broker: whether the broker answers.
         takes_writes: whether the broker would take a postback.
         workers: how many give signs of life.
-        beats: how many do.
+        beats: how many give signs of life.
         tick_age_s: seconds since a tick last finished.
         oldest_waiting_s: age of the longest waiting postback of a lane that does not fail.
         waiting: postbacks that wait in lanes.
         failing_waiting: of them those of lanes whose last POST failed.
         longest_failing_lane: name of the longest of these lanes; empty where none waits.
-        claimers: delivering loops at work.
-        down: accounts with a lane of which every attempt has failed for an hour, the longest first, with their seconds.
-        faults: what is wrong, a sentence each.
+        claimers: delivering loops whose lease stands.
+        faults: sentences on what is wrong.
+        down: accounts that are down, those first that have been for the longest, with their seconds.
     """
 
     ok: bool
@@ -60,7 +58,7 @@ class Health:
         if not self.ok:
             return "not well: " + " ".join(self.faults)
         words = f"well: the last tick finished {self.tick_age_s or 0:.1f} s ago, {self._waiting_words}"
-        down = ", ".join(f"{account} {seconds / 3600:.1f} h" for account, seconds in self.down)
+        down = ", ".join(f"{account} {down_s / 3600:.1f} h" for account, down_s in self.down)
         return f"{words}; every attempt has failed: {down}" if down else words
 
     @property
@@ -76,7 +74,7 @@ class Health:
         return f"{waiting} wait, {failing} of them {lane}, the oldest of the others {oldest}"
 
     def to_public_dict(self) -> dict[str, Any]:
-        """As ``postbacks health --json`` prints it."""
+        """Return the object that ``postbacks health --json`` prints."""
         return {
             "ok": self.ok,
             "broker": self.broker,
@@ -89,7 +87,7 @@ class Health:
             "failing_waiting": self.failing_waiting,
             "longest_failing_lane": self.longest_failing_lane or None,
             "claimers": self.claimers,
-            "down": {account: round(seconds) for account, seconds in self.down},
+            "down": {account: round(down_s) for account, down_s in self.down},
             "faults": list(self.faults),
         }
 
@@ -101,7 +99,7 @@ def judge(
     waiting_age_s: float | None = None,
     timeout_s: float = 2.0,
 ) -> Health:
-    """Judge the system as it is seen from here; never raises, and takes ``timeout_s`` at most.
+    """Judge the system as this process sees it; never raises, and takes ``timeout_s`` at most.
 
     Args:
         settings: the broker and the limits.
@@ -111,59 +109,62 @@ def judge(
     """
     try:
         client = client_for(settings.broker_url, timeout_s)
-        found = within(
-            timeout_s, lambda: figures.read(client, settings, within_s=timeout_s / 2, memory=False), settings
+        now = with_timeout(
+            timeout_s, lambda: snapshot.read(client, settings, within_s=timeout_s / 2, memory=False), settings
         )
     except BrokerError as error:
         return Health(ok=False, broker=False, faults=(str(error),))
     limit_s = settings.health_tick_age_s if tick_age_s is None else tick_age_s
-    faults = [found.refusal] if found.refusal else []
-    if found.tick_age_s is None or found.tick_age_s > limit_s:
-        faults += _why_no_tick(found, limit_s)
+    faults = [now.refusal] if now.refusal else []
+    if now.tick_missing_for(limit_s):
+        faults += _explain_missing_ticks(now, limit_s)
     limit_s = settings.health_waiting_age_s if waiting_age_s is None else waiting_age_s
-    if found.oldest_waiting_s > limit_s:
-        age = f"A postback has waited for {found.oldest_waiting_s:.0f} s (limit {limit_s:g} s)"
+    if now.oldest_waiting_s > limit_s:
+        age = f"A postback has waited for {now.oldest_waiting_s:.0f} s (limit {limit_s:g} s)"
         faults.append(f"{age}: are there workers, and enough of them?")
     return Health(
         ok=not faults,
         broker=True,
-        takes_writes=not found.refusal,
-        workers=len(found.workers.names),
-        beats=len(found.beats.names),
-        tick_age_s=found.tick_age_s,
-        oldest_waiting_s=found.oldest_waiting_s,
-        waiting=found.open_waiting,
-        failing_waiting=found.failing_waiting,
-        longest_failing_lane=found.longest_failing_lane,
-        claimers=found.claimers,
+        takes_writes=not now.refusal,
+        workers=len(now.workers.names),
+        beats=len(now.beats.names),
+        tick_age_s=now.tick_age_s,
+        oldest_waiting_s=now.oldest_waiting_s,
+        waiting=now.open_waiting,
+        failing_waiting=now.failing_waiting,
+        longest_failing_lane=now.longest_failing_lane,
+        claimers=now.loops,
         faults=tuple(faults),
-        down=tuple(found.down_longest),
+        down=tuple(now.down.items())[: settings.metrics_top_accounts],
     )
 
 
-def _why_no_tick(found: Figures, limit_s: float) -> list[str]:
-    """Say that ticks are missing, and who."""
+def _explain_missing_ticks(now: Snapshot, limit_s: float) -> list[str]:
+    """Say since when ticks are missing, and which process is; a sentence each."""
     age = (
         "No tick has ever finished"
-        if found.tick_age_s is None
-        else f"The last tick finished {found.tick_age_s:.0f} s ago (limit {limit_s:g} s)"
+        if now.tick_age_s is None
+        else f"The last tick finished {now.tick_age_s:.0f} s ago (limit {limit_s:g} s)"
     )
-    if not takes_signs(found.refusal):
+    if not now.takes_signs:
         return [f"{age}."]
-    if missing := explain_missing(found.workers, found.beats):
+    if now.missing:
+        missing = (
+            f"No {kind} has been heard of{presence.since}: start one (celery -A postbacks {kind})."
+            for kind, presence in now.missing.items()
+        )
         return [f"{age}.", *missing]
-    heard = " and ".join(
-        f"a {kind} was heard of {presence.age_s or 0:.0f} s ago"
-        for kind, presence in (("worker", found.workers), ("beat", found.beats))
+    signs = " and ".join(
+        f"a {kind} was heard of {presence.age_s or 0:.0f} s ago" for kind, presence in now.presence.items()
     )
-    return [f"{age}, though {heard}: their logs say why."]
+    return [f"{age}, though {signs}: their logs say why."]
 
 
-def within(timeout_s: float, ask: Callable[[], T], settings: Settings) -> T:
+def with_timeout(timeout_s: float, ask: Callable[[], T], settings: Settings) -> T:
     """Ask in a thread of its own, so that neither a frozen broker nor a name's look-up can hold the caller.
 
     Raises:
-        BrokerUnreachable: it took longer.
+        BrokerUnreachable: the answer took longer.
     """
     answers: list[T] = []
     errors: list[BaseException] = []

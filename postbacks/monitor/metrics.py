@@ -1,11 +1,11 @@
-"""The figures as Prometheus wants them. docs/monitoring.md lists every name; a test compares."""
+"""Metrics for Prometheus, as tables over the snapshot. docs/monitoring.md lists every name; a test compares."""
 
 from __future__ import annotations
 
 import platform
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client.metrics_core import (
@@ -21,16 +21,14 @@ from postbacks.broker.client import client_for
 from postbacks.delivery import counters
 from postbacks.errors import BrokerError
 from postbacks.logs import EventLog
-from postbacks.monitor import figures
-from postbacks.monitor.health import within
+from postbacks.monitor import snapshot
+from postbacks.monitor.health import with_timeout
 from postbacks.printable import printable
 from postbacks.transport.outcomes import OUTCOMES
 from postbacks.version import VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from postbacks.monitor.figures import Figures
+    from postbacks.monitor.snapshot import Snapshot
     from postbacks.settings import Settings
 
 log = EventLog(__name__)
@@ -41,31 +39,39 @@ FRESH_S: Final = 1.0
 WITHIN_S: Final = 4.0
 
 
-def gauge(name: str, what: str, value: float | None = None) -> GaugeMetricFamily:
-    """Return a gauge without labels."""
-    family = GaugeMetricFamily(name, what)
+def gauge(name: str, text: str, value: float | None) -> GaugeMetricFamily:
+    """Return a gauge without labels; with None one that has no sample."""
+    family = GaugeMetricFamily(name, text)
     if value is not None:
         family.add_metric([], value)
     return family
 
 
-def counter(name: str, what: str, value: float) -> CounterMetricFamily:
+def gauge_by_label(name: str, text: str, label: str, values: Mapping[str, float]) -> GaugeMetricFamily:
+    """Return a gauge with one label."""
+    family = GaugeMetricFamily(name, text, labels=[label])
+    for value, number in values.items():
+        family.add_metric([value], number)
+    return family
+
+
+def counter(name: str, text: str, value: float) -> CounterMetricFamily:
     """Return a counter without labels."""
-    family = CounterMetricFamily(name, what)
+    family = CounterMetricFamily(name, text)
     family.add_metric([], value)
     return family
 
 
-def by_label(name: str, what: str, label: str, values: Mapping[str, int]) -> CounterMetricFamily:
+def counter_by_label(name: str, text: str, label: str, values: Mapping[str, int]) -> CounterMetricFamily:
     """Return a counter with one label."""
-    family = CounterMetricFamily(name, what, labels=[label])
+    family = CounterMetricFamily(name, text, labels=[label])
     for value, count in values.items():
         family.add_metric([value], count)
     return family
 
 
 def build_info() -> GaugeMetricFamily:
-    """Return which version serves a page, on which Python."""
+    """Return the version that serves a page, and its Python."""
     family = GaugeMetricFamily(
         "postbacks_build_info", "The version that serves this page.", labels=["version", "python"]
     )
@@ -73,18 +79,18 @@ def build_info() -> GaugeMetricFamily:
     return family
 
 
-def _buckets(totals: Mapping[str, int], name: str, bounds_s: tuple[float, ...]) -> list[tuple[str, float]]:
-    """Add up the buckets of a histogram, as Prometheus has them: each with all that is below."""
-    so_far, buckets = 0, []
-    for number, bound in enumerate([*map(str, bounds_s), "+Inf"]):
-        so_far += totals.get(f"{name}{number}", 0)
-        buckets.append((bound, float(so_far)))
-    return buckets
+#: Counters of attempts, of the system or of one worker: the end of the name, the text, and the name in the totals.
+_ATTEMPT_COUNTERS: Final = (
+    ("posts", "Attempts that were POSTs of their own", counters.POSTS),
+    ("connections_opened", "Connections opened for POSTs", counters.CONNECTIONS),
+    ("renewals", "Requests that a kept connection's end crossed and that were sent again at once", counters.RENEWALS),
+    ("given_up", "Postbacks given up after their last resend, or as poison", counters.DEAD),
+)  # fmt: skip
 
 
 def attempts(prefix: str, totals: Mapping[str, int], of_whom: str) -> Iterator[Metric]:
-    """Return what is counted of attempts: outcomes, answer times, waits, POSTs and their connections, renewals."""
-    yield by_label(
+    """Yield what is counted of attempts: outcomes, answer times, waits, POSTs and their connections, renewals."""
+    yield counter_by_label(
         f"{prefix}_attempts",
         f"Attempts by outcome, {of_whom}.",
         "outcome",
@@ -108,64 +114,163 @@ def attempts(prefix: str, totals: Mapping[str, int], of_whom: str) -> Iterator[M
             [group], buckets, sum_value=totals.get(counters.FIRST_POST_MS + group, 0) / 1000
         )
     yield first_posts
-    yield counter(
-        f"{prefix}_posts", f"Attempts that were POSTs of their own, {of_whom}.", totals.get(counters.POSTS, 0)
-    )
-    yield counter(
-        f"{prefix}_connections_opened",
-        f"Connections opened for POSTs, {of_whom}.",
-        totals.get(counters.CONNECTIONS, 0),
-    )
-    yield counter(
-        f"{prefix}_renewals",
-        f"Requests that a kept connection's end crossed and that were sent again at once, {of_whom}.",
-        totals.get(counters.RENEWALS, 0),
-    )
-    yield counter(
-        f"{prefix}_given_up",
-        f"Postbacks given up after their last resend, or as poison, {of_whom}.",
-        totals.get(counters.DEAD, 0),
-    )
+    for name, text, total in _ATTEMPT_COUNTERS:
+        yield counter(f"{prefix}_{name}", f"{text}, {of_whom}.", totals.get(total, 0))
+
+
+def _buckets(totals: Mapping[str, int], name: str, bounds_s: tuple[float, ...]) -> list[tuple[str, float]]:
+    """Add up the buckets of a histogram, as Prometheus has them: each with all that is below."""
+    sum_below, buckets = 0, []
+    for number, bound in enumerate([*map(str, bounds_s), "+Inf"]):
+        sum_below += totals.get(f"{name}{number}", 0)
+        buckets.append((bound, float(sum_below)))
+    return buckets
+
+
+#: Gauges without labels: name, text, and value by a snapshot.
+_GAUGES: Final[tuple[tuple[str, str, Callable[[Snapshot], float | None]], ...]] = (
+    ("postbacks_standing_still", "Postbacks that wait for accounts for which nothing can be sent.",
+     lambda now: now.still_waiting),
+    ("postbacks_not_taken_in", "Messages in Celery's queue and the intake, before the tick.",
+     lambda now: now.not_taken_in),
+    ("postbacks_wake_ups_waiting", "Messages in the workers' queue.", lambda now: now.work),
+    ("postbacks_in_flight", "Postbacks whose POST may be open.", lambda now: now.in_flight),
+    ("postbacks_claimed", "Postbacks in claims: in flight, or held behind a probe.", lambda now: now.claimed),
+    ("postbacks_quarantined", "Postbacks that were in flight when their process died and are tried with care.",
+     lambda now: now.quarantined),
+    ("postbacks_endpoints_starting",
+     "Endpoints that have failed to connect and have not yet taken enough connections since.",
+     lambda now: now.starting),
+    ("postbacks_parked", "Postbacks that wait for a countdown.", lambda now: now.parked),
+    ("postbacks_parked_overdue_seconds",
+     "Since when the first parked one should have been released; 0 where none is late.",
+     lambda now: now.parked_overdue_s),
+    ("postbacks_dead", "Dead postbacks that the ledger keeps.", lambda now: now.dead),
+    ("postbacks_done", "Delivered, skipped and cancelled postbacks that the ledger keeps.", lambda now: now.done),
+    ("postbacks_workers", "Workers that give signs of life.", lambda now: len(now.workers.names)),
+    ("postbacks_beats", "Beats that give signs of life.", lambda now: len(now.beats.names)),
+    ("postbacks_last_tick_age_seconds", "Since a tick last finished.", lambda now: now.tick_age_s),
+    ("postbacks_broker_takes_writes", "Whether the broker would take a postback now.", lambda now: not now.refusal),
+    ("postbacks_broker_memory_bytes", "Memory that the broker uses.", lambda now: now.used_memory_bytes),
+    ("postbacks_broker_memory_limit_bytes", "Its maxmemory; without one the machine's.",
+     lambda now: now.max_memory_bytes),
+    ("postbacks_ledger_bytes", "Memory that records take in it, estimated.", lambda now: now.ledger_bytes),
+    ("postbacks_accounts_down", "Accounts with a lane of which every attempt has failed for an hour.",
+     lambda now: len(now.down)),
+    ("postbacks_scrape_complete", "0 where more accounts have postbacks than are looked at.",
+     lambda now: now.complete),
+    ("postbacks_scrape_seconds", "That the reading took.", lambda now: now.took_s),
+)  # fmt: skip
+
+#: Counters without labels: name, text, and name in the totals.
+_COUNTERS: Final = (
+    ("postbacks_ticks", "Ticks that finished.", counters.TICKS),
+    ("postbacks_late_ticks", "Ticks that finished more than 2.5 s after the one before.", counters.LATE_TICKS),
+    ("postbacks_skipped", "Postbacks that ended as their account has switched their origin off.", counters.SKIPPED),
+    ("postbacks_ids_taken", "Postbacks kept as dead because another one had their id.", counters.ID_TAKEN),
+    ("postbacks_unrouted", "Postbacks that came for an account that was not known, or without a URL.",
+     counters.UNROUTED),
+    ("postbacks_unrouted_of_left", "Of them those of accounts that were removed within a week.",
+     counters.UNROUTED_OF_LEFT),
+    ("postbacks_unrouted_dropped",
+     "Of them those dropped before their retention, as they took more than their share of the ledger.",
+     counters.UNROUTED_DROPPED),
+    ("postbacks_stubs", "Postbacks of which no document was kept, as too many of their account wait and are dead.",
+     counters.STUBS),
+)  # fmt: skip
+
+#: Counters with one label: name, text, label, and name in the totals by the label's value.
+_LABELLED_COUNTERS: Final = (
+    ("postbacks_accepted", "Postbacks taken in that are to be sent, by group.", "group",
+     {group: counters.ACCEPTED + group for group in keys.GROUPS}),
+    ("postbacks_refused", "Postbacks that are dead without an attempt, by reason.", "reason",
+     {**{reason: counters.REFUSED + reason for reason in counters.REFUSALS}, counters.ID_TAKEN: counters.ID_TAKEN}),
+    ("postbacks_put_off", "Times that a claimed postback was put off before its POST, no attempt counted, by reason.",
+     "reason", {reason: counters.PUT_OFF + reason for reason in counters.PUT_OFFS}),
+    ("postbacks_dropped_early",
+     "Postbacks dropped before their retention: done or dead ones to make room in the broker, dead ones by hand or past their account's share.",
+     "what",
+     {"done": counters.EARLY_DONE, "dead": counters.EARLY_DEAD, "asked": counters.ASKED_DROPPED,
+      "share": counters.SHARE_DROPPED}),
+)  # fmt: skip
 
 
 class SystemCollector(Collector):
-    """The whole system's figures, read from the broker when they are asked for."""
+    """Metrics of the whole system, of a snapshot that is read when they are asked for."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._lock = threading.Lock()
         self._read_s = float("-inf")
-        self._figures: Figures | None = None
+        self._snapshot: Snapshot | None = None
 
     def describe(self) -> Iterable[Metric]:
         """Describe nothing, so that registering asks no broker."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """Return the figures; where the broker does not answer in time, only that and the version."""
-        found = self._fresh()
+        """Yield the metrics; where the broker does not answer in time, only that and the version."""
+        now = self._fresh()
         yield build_info()
-        yield gauge("postbacks_broker_up", "Whether the broker could be asked.", found is not None)
-        if found is not None:
-            yield from _system(found, self._settings)
+        yield gauge("postbacks_broker_up", "Whether the broker could be asked.", now is not None)
+        if now is not None:
+            yield from _system(now, self._settings)
 
-    def _fresh(self) -> Figures | None:
+    def _fresh(self) -> Snapshot | None:
         with self._lock:
             if time.monotonic() - self._read_s >= FRESH_S:
                 settings = self._settings
                 try:
                     client = client_for(settings.broker_url, settings.broker_timeout_s)
-                    self._figures = within(WITHIN_S, lambda: figures.read(client, settings), settings)
+                    self._snapshot = with_timeout(WITHIN_S, lambda: snapshot.read(client, settings), settings)
                 except BrokerError as error:
-                    if self._figures is not None or self._read_s == float("-inf"):
+                    if self._snapshot is not None or self._read_s == float("-inf"):
                         log.warning("metrics.broker_lost", str(error))
-                    self._figures = None
+                    self._snapshot = None
                 self._read_s = time.monotonic()
-            return self._figures
+            return self._snapshot
 
 
-def _system(found: Figures, settings: Settings) -> Iterator[Metric]:
-    waiting = GaugeMetricFamily(
+def _system(now: Snapshot, settings: Settings) -> Iterator[Metric]:
+    yield from _waiting(now)
+    for name, text, value_of in _GAUGES:
+        yield gauge(name, text, value_of(now))
+    yield gauge_by_label(
+        "postbacks_claimers",
+        "Delivering loops, by whether their lease stands.",
+        "lease",
+        {"standing": now.loops, "expired": now.loops_expired},
+    )
+    for name, text, total in _COUNTERS:
+        yield counter(name, text, now.totals.get(total, 0))
+    for name, text, label, totals in _LABELLED_COUNTERS:
+        values = {value: now.totals.get(total, 0) for value, total in totals.items()}
+        yield counter_by_label(name, text, label, values)
+    yield from attempts("postbacks", now.totals, "of all workers")
+    yield gauge(
+        "postbacks_ledger_limit_bytes",
+        "Past which delivered records are dropped early.",
+        int(now.max_memory_bytes * settings.ledger_memory_share),
+    )
+    yield gauge_by_label(
+        "postbacks_account_open",
+        "Postbacks that wait, are sent or are parked, of the accounts that have the most.",
+        "account",
+        {printable(account): count for account, count in now.accounts},
+    )
+    yield gauge_by_label(
+        "postbacks_account_down_seconds",
+        "Since when every attempt of a lane of theirs has failed, of those that have been down for the longest.",
+        "account",
+        {
+            printable(account): down_s
+            for account, down_s in list(now.down.items())[: settings.metrics_top_accounts]
+        },
+    )
+
+
+def _waiting(now: Snapshot) -> Iterator[Metric]:
+    count = GaugeMetricFamily(
         "postbacks_waiting",
         "Postbacks that wait in lanes, by group and by whether the lane's last POST failed.",
         labels=["group", "failing"],
@@ -175,163 +280,9 @@ def _system(found: Figures, settings: Settings) -> Iterator[Metric]:
         "Since when the longest waiting one could be sent, by group and by whether the lane's last POST failed.",
         labels=["group", "failing"],
     )
-    for one in found.waiting:
-        labels = [one.group, "true" if one.failing else "false"]
-        waiting.add_metric(labels, one.count)
-        oldest.add_metric(labels, one.oldest_s)
-    yield waiting
+    for part in now.waiting:
+        labels = [part.group, "true" if part.failing else "false"]
+        count.add_metric(labels, part.count)
+        oldest.add_metric(labels, part.oldest_s)
+    yield count
     yield oldest
-    yield gauge(
-        "postbacks_standing_still",
-        "Postbacks that wait for accounts for which nothing can be sent.",
-        found.still,
-    )
-    yield gauge(
-        "postbacks_not_taken_in",
-        "Messages in Celery's queue and the intake, before the tick.",
-        found.not_taken_in,
-    )
-    yield gauge("postbacks_wake_ups_waiting", "Messages in the workers' queue.", found.work)
-    yield gauge("postbacks_in_flight", "Postbacks whose POST may be open.", found.in_flight)
-    yield gauge("postbacks_claimed", "Postbacks in claims: in flight, or held behind a probe.", found.claimed)
-    yield gauge(
-        "postbacks_quarantined",
-        "Postbacks that were in flight when their process died and are tried with care.",
-        found.quarantined,
-    )
-    yield gauge(
-        "postbacks_endpoints_starting",
-        "Endpoints that have failed to connect and have not yet taken enough connections since.",
-        found.starting,
-    )
-    yield gauge("postbacks_parked", "Postbacks that wait for a countdown.", found.parked)
-    yield gauge(
-        "postbacks_parked_overdue_seconds",
-        "Since when the first parked one should have been released; 0 where none is late.",
-        found.parked_overdue_s,
-    )
-    yield gauge("postbacks_dead", "Dead postbacks that the ledger keeps.", found.dead)
-    yield gauge(
-        "postbacks_done", "Delivered, skipped and cancelled postbacks that the ledger keeps.", found.done
-    )
-    claimers = GaugeMetricFamily(
-        "postbacks_claimers", "Delivering loops, by whether their lease stands.", labels=["lease"]
-    )
-    claimers.add_metric(["standing"], found.claimers)
-    claimers.add_metric(["expired"], found.claimers_expired)
-    yield claimers
-    yield gauge("postbacks_workers", "Workers that give signs of life.", len(found.workers.names))
-    yield gauge("postbacks_beats", "Beats that give signs of life.", len(found.beats.names))
-    yield gauge("postbacks_last_tick_age_seconds", "Since a tick last finished.", found.tick_age_s)
-    yield counter("postbacks_ticks", "Ticks that finished.", found.totals.get(counters.TICKS, 0))
-    yield counter(
-        "postbacks_late_ticks",
-        "Ticks that finished more than 2.5 s after the one before.",
-        found.totals.get(counters.LATE_TICKS, 0),
-    )
-    yield by_label(
-        "postbacks_accepted",
-        "Postbacks taken in that are to be sent, by group.",
-        "group",
-        {group: found.totals.get(counters.ACCEPTED + group, 0) for group in keys.GROUPS},
-    )
-    yield counter(
-        "postbacks_skipped",
-        "Postbacks that ended as their account has switched their origin off.",
-        found.totals.get(counters.SKIPPED, 0),
-    )
-    refused = {reason: found.totals.get(counters.REFUSED + reason, 0) for reason in counters.REFUSALS}
-    yield by_label(
-        "postbacks_refused",
-        "Postbacks that are dead without an attempt, by reason.",
-        "reason",
-        refused | {counters.ID_TAKEN: found.totals.get(counters.ID_TAKEN, 0)},
-    )
-    yield by_label(
-        "postbacks_put_off",
-        "Times that a claimed postback was put off before its POST, no attempt counted, by reason.",
-        "reason",
-        {reason: found.totals.get(counters.PUT_OFF + reason, 0) for reason in counters.PUT_OFFS},
-    )
-    yield counter(
-        "postbacks_ids_taken",
-        "Postbacks kept as dead because another one had their id.",
-        found.totals.get(counters.ID_TAKEN, 0),
-    )
-    yield counter(
-        "postbacks_unrouted",
-        "Postbacks that came for an account that was not known, or without a URL.",
-        found.totals.get(counters.UNROUTED, 0),
-    )
-    yield counter(
-        "postbacks_unrouted_of_left",
-        "Of them those of accounts that were removed within a week.",
-        found.totals.get(counters.UNROUTED_OF_LEFT, 0),
-    )
-    yield counter(
-        "postbacks_unrouted_dropped",
-        "Of them those dropped before their retention, as they took more than their share of the ledger.",
-        found.totals.get(counters.UNROUTED_DROPPED, 0),
-    )
-    early = {
-        "done": counters.EARLY_DONE,
-        "dead": counters.EARLY_DEAD,
-        "asked": counters.ASKED_DROPPED,
-        "share": counters.SHARE_DROPPED,
-    }
-    yield by_label(
-        "postbacks_dropped_early",
-        "Postbacks dropped before their retention: done or dead ones to make room in the broker, dead ones by hand or past their account's share.",
-        "what",
-        {what: found.totals.get(name, 0) for what, name in early.items()},
-    )
-    yield counter(
-        "postbacks_stubs",
-        "Postbacks of which no document was kept, as too many of their account wait and are dead.",
-        found.totals.get(counters.STUBS, 0),
-    )
-    yield from attempts("postbacks", found.totals, "of all workers")
-    yield gauge(
-        "postbacks_broker_takes_writes",
-        "Whether the broker would take a postback now.",
-        not found.refusal,
-    )
-    yield gauge("postbacks_broker_memory_bytes", "Memory that the broker uses.", found.used_memory_bytes)
-    yield gauge(
-        "postbacks_broker_memory_limit_bytes",
-        "Its maxmemory; without one the machine's.",
-        found.max_memory_bytes,
-    )
-    yield gauge("postbacks_ledger_bytes", "Memory that records take in it, estimated.", found.ledger_bytes)
-    yield gauge(
-        "postbacks_ledger_limit_bytes",
-        "Past which delivered records are dropped early.",
-        int(found.max_memory_bytes * settings.ledger_memory_share),
-    )
-    accounts = GaugeMetricFamily(
-        "postbacks_account_open",
-        "Postbacks that wait, are sent or are parked, of the accounts that have the most.",
-        labels=["account"],
-    )
-    for name, count in found.accounts:
-        accounts.add_metric([printable(name)], count)
-    yield accounts
-    yield gauge(
-        "postbacks_accounts_down",
-        "Accounts with a lane of which every attempt has failed for an hour.",
-        found.down,
-    )
-    down = GaugeMetricFamily(
-        "postbacks_account_down_seconds",
-        "Since when every attempt of a lane of theirs has failed, of those that have been down for the longest.",
-        labels=["account"],
-    )
-    for name, seconds in found.down_longest:
-        down.add_metric([printable(name)], seconds)
-    yield down
-    yield gauge(
-        "postbacks_scrape_complete",
-        "0 where more accounts have postbacks than are looked at.",
-        found.complete,
-    )
-    yield gauge("postbacks_scrape_seconds", "That the reading took.", found.took_s)

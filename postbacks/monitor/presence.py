@@ -1,6 +1,6 @@
-"""Workers and beats by their signs of life (``sign.py``).
+"""Workers and beats that run, by their signs of life (``broker/sign_of_life.py``).
 
-The age of the last tick speaks for beat, broker and workers together; these say which of them is missing.
+The age of the last tick speaks for beat, broker and workers together; signs of life say which of them is missing.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
-#: Seconds after which the process counts as gone, its token and version, and its name (``sign.py``).
+#: A sign of life: seconds after which the process counts as gone, its token, its version and its name.
 _SIGN: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) \S+ \S+ (.+)")
 #: Milliseconds that a sign may lie ahead: a clock is put back by less.
 _AHEAD_MAX_MS: Final = 7 * 86_400_000
@@ -19,11 +19,11 @@ _AHEAD_MAX_MS: Final = 7 * 86_400_000
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """The workers, or the beats, by their signs of life.
+    """Workers, or beats, by their signs of life.
 
     Attributes:
         names: node names of those that run.
-        last_ms: when the latest sign was given, or withdrawn; None where none is known.
+        last_ms: when the latest sign was given, or withdrawn; None where there is none.
         age_s: seconds since then.
     """
 
@@ -40,9 +40,9 @@ class Presence:
 
 
 def find_present(signs: Iterable[tuple[bytes, float]], now_ms: int) -> Presence:
-    """Judge who runs by the signs of ``keys.WORKERS`` or ``keys.BEATS`` (members with scores).
+    """Judge which processes run by the signs of ``keys.WORKERS`` or ``keys.BEATS`` (members with scores).
 
-    Whoever may write there can write what is no sign: that is passed over.
+    Whoever may write to these keys can write members that are no signs: they are passed over.
     """
     names, last_ms = [], None
     for member, score in signs:
@@ -50,17 +50,8 @@ def find_present(signs: Iterable[tuple[bytes, float]], now_ms: int) -> Presence:
         if sign is None or abs(score) > now_ms + _AHEAD_MAX_MS:
             continue
         last_ms = max(last_ms or 0, int(abs(score)))
-        # One from the future is left of a clock that was put back.
+        # A sign from the future is left of a clock that was put back.
         if abs(now_ms - score) < float(sign[1]) * 1000:
             names.append(sign[2])
     age_s = None if last_ms is None else max(0.0, (now_ms - last_ms) / 1000)
     return Presence(tuple(sorted(names)), last_ms, age_s)
-
-
-def explain_missing(workers: Presence, beats: Presence) -> list[str]:
-    """Say which of the two is missing and how it is started, a sentence each; empty where both run."""
-    return [
-        f"No {kind} has been heard of{of_kind.since}: start one (celery -A postbacks {kind})."
-        for kind, of_kind in (("worker", workers), ("beat", beats))
-        if not of_kind.names
-    ]

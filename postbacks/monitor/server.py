@@ -1,4 +1,4 @@
-"""``/metrics``, ``/healthz`` and ``/readyz`` over HTTP, in a few threads of their own.
+"""HTTP server of ``/metrics``, ``/healthz`` and ``/readyz``, with a few threads of its own.
 
 Whoever reaches the port can hold ``CLIENTS_MAX`` connections and as many threads, each for ``CLIENT_TIMEOUT_S``, and no
 more: descriptors and threads are the deliveries'.
@@ -35,9 +35,13 @@ CLIENT_TIMEOUT_S: Final = 10.0
 #: Connections at a time: two Prometheus servers, a container's probes and a person look at once, more do not. Each has
 #: a descriptor here and may have one to the broker; ``transport/limits.py`` leaves them beside the POSTs'.
 CLIENTS_MAX: Final = 16
-#: Seconds until a place is free whose client was dropped, at most, and to the next accept where that has failed.
-_PLACE_TIMEOUT_S: Final = 1.0
+#: Seconds within which a client that was dropped leaves, at most, and until the next accept after one that failed.
+_LEAVE_TIMEOUT_S: Final = 1.0
 _ACCEPT_AGAIN_S: Final = 0.1
+
+#: Status, content type and body of an answer.
+Answer = tuple[int, str, bytes]
+_TEXT: Final = "text/plain; charset=utf-8"
 
 
 class MonitorServer:
@@ -46,9 +50,9 @@ class MonitorServer:
     Args:
         host: address to listen on.
         port: 0 takes a free one.
-        collectors: what ``/metrics`` shows.
+        collectors: metrics of ``/metrics``.
         settings: limits of ``/readyz``.
-        alive: whether the process that serves is; ``/healthz`` says 503 where it is not.
+        alive: tells whether the process that serves goes on; ``/healthz`` answers 503 where it is stopping.
 
     Raises:
         BadSetting: the port is in use, or the address is not this machine's.
@@ -77,16 +81,16 @@ class MonitorServer:
                 "An address to listen on is empty: give 127.0.0.1, or 0.0.0.0 for all interfaces."
             )
         try:
-            of_kind = _ServerV6 if ":" in host else _Server
-            self._server = of_kind((host, port), self._handler())
+            server_class = _ServerV6 if ":" in host else _Server
+            self._server = server_class((host, port), self._handler())
         except (OSError, OverflowError, TypeError, ValueError) as error:  # the latter two: no host's name
             in_use = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
-            what = (
+            trouble = (
                 "is in use: stop what listens there, or give another port"
                 if in_use
                 else f"cannot be had: {error}"
             )
-            raise BadSetting(f"Port {port} of {host} {what}.") from None
+            raise BadSetting(f"Port {port} of {host} {trouble}.") from None
         self.port: int = self._server.server_address[1]
         self._thread = threading.Thread(target=self.serve, name="postbacks-metrics", daemon=True)
 
@@ -105,42 +109,45 @@ class MonitorServer:
         self._server.server_close()
 
     def _judge(self) -> Health:
-        """Judge the system for all who ask within ``FRESH_S``: it may take the broker longer than any other look."""
+        """Judge the system for all who ask within ``FRESH_S``: a snapshot is the dearest question to the broker."""
         with self._judging:
             if self._judged is None or time.monotonic() - self._judged_s >= FRESH_S:
                 self._judged = health.judge(self._settings)
                 self._judged_s = time.monotonic()
             return self._judged
 
-    def _answer(self, path: str, accept: str) -> tuple[int, str, bytes]:
-        if path == "/metrics":
-            encode, content_type = choose_encoder(accept)
-            return 200, content_type, encode(self._registry)
-        plain = "text/plain; charset=utf-8"
-        if path == "/healthz":
-            alive = self._alive()
-            return (200 if alive else 503), plain, b"alive\n" if alive else b"stopping\n"
-        if path == "/readyz":
-            if not self._alive():
-                return 503, plain, b"not well: it is stopping.\n"
-            judged = self._judge()
-            if "application/json" in accept:
-                body = printable.json_text(judged.to_public_dict()) + "\n"
-                return (200 if judged.ok else 503), "application/json", body.encode()
-            return (200 if judged.ok else 503), plain, (printable.printable(judged.line) + "\n").encode()
-        return 404, plain, b"Here are /metrics, /healthz and /readyz.\n"
+    def _metrics(self, accept: str) -> Answer:
+        encode, content_type = choose_encoder(accept)
+        return 200, content_type, encode(self._registry)
+
+    def _healthz(self, _accept: str) -> Answer:
+        return (200, _TEXT, b"alive\n") if self._alive() else (503, _TEXT, b"stopping\n")
+
+    def _readyz(self, accept: str) -> Answer:
+        if not self._alive():
+            return 503, _TEXT, b"not well: it is stopping.\n"
+        judged = self._judge()
+        status = 200 if judged.ok else 503
+        if "application/json" in accept:
+            body = printable.json_text(judged.to_public_dict()) + "\n"
+            return status, "application/json", body.encode()
+        return status, _TEXT, (printable.printable(judged.line) + "\n").encode()
+
+    def _not_found(self, _accept: str) -> Answer:
+        return 404, _TEXT, b"Here are /metrics, /healthz and /readyz.\n"
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
-        answer = self._answer
+        routes = {"/metrics": self._metrics, "/healthz": self._healthz, "/readyz": self._readyz}
+        not_found = self._not_found
 
         class Handler(BaseHTTPRequestHandler):
             server: _Server
             server_version, sys_version = "postbacks", ""
 
             def do_GET(self) -> None:
-                path = self.path.partition("?")[0]
+                answer = routes.get(self.path.partition("?")[0], not_found)
                 with self.server.answering(self.connection):
-                    status, content_type, body = answer(path, self.headers.get("Accept", ""))
+                    status, content_type, body = answer(self.headers.get("Accept", ""))
                 self.send_response(status)
                 self.send_header("Content-Type", content_type)
                 self.send_header("Content-Length", str(len(body)))
@@ -158,11 +165,11 @@ class MonitorServer:
 
 @dataclass(slots=True, eq=False)
 class _Client:
-    """A connection, from its acceptance to its end."""
+    """A client's connection, from its acceptance to its end."""
 
     connection: socket.socket
     deadline_s: float
-    is_answered: bool = False  # it has asked in full and waits for us
+    is_answered: bool = False  # the client has asked in full and waits for us
 
     def drop(self) -> None:
         """End the connection; the thread that serves it reads the end and closes it."""
@@ -171,18 +178,17 @@ class _Client:
 
 
 class _Server(ThreadingHTTPServer):
-    """HTTP server with ``CLIENTS_MAX`` places; where all are taken, the oldest client that keeps us waiting goes."""
+    """HTTP server of ``CLIENTS_MAX`` clients at most; at the limit the oldest client that keeps us waiting is dropped."""
 
     daemon_threads = True
     block_on_close = False
-    request_queue_size = (
-        1024  # what waits here has no descriptor yet; what finds it full tries again after a second
-    )
+    #: A connection that waits here has no descriptor yet; one that finds the queue full tries again after a second.
+    request_queue_size = 1024
 
     def __init__(self, *args: Any) -> None:
         self._clients: dict[socket.socket, _Client] = {}  # in the order of their acceptance
-        # Held wherever a descriptor is closed or shut down, so that none is shut down that another has by now.
-        self._places = threading.Condition()
+        # Held wherever a descriptor is closed or shut down, so that none is shut down that another client has by now.
+        self._clients_changed = threading.Condition()
         super().__init__(*args)
 
     def server_bind(self) -> None:
@@ -201,23 +207,25 @@ class _Server(ThreadingHTTPServer):
             raise
 
     def verify_request(self, request: Any, client_address: Any) -> bool:
-        """Give a client a place, a silent one's where all are taken; False: all are being answered."""
+        """Take a client, and drop a silent one where there are too many; False where all are being answered."""
         del client_address
-        with self._places:
+        with self._clients_changed:
             if len(self._clients) >= CLIENTS_MAX:
                 silent = [client for client in self._clients.values() if not client.is_answered]
                 if not silent:
                     return False
                 silent[0].drop()
-                if not self._places.wait_for(lambda: len(self._clients) < CLIENTS_MAX, _PLACE_TIMEOUT_S):
+                if not self._clients_changed.wait_for(
+                    lambda: len(self._clients) < CLIENTS_MAX, _LEAVE_TIMEOUT_S
+                ):
                     return False
             self._clients[request] = _Client(request, time.monotonic() + CLIENT_TIMEOUT_S)
         return True
 
     @contextmanager
     def answering(self, connection: socket.socket) -> Iterator[None]:
-        """Keep a client's place while its answer is made."""
-        with self._places:
+        """Keep a client while its answer is made."""
+        with self._clients_changed:
             client = self._clients[connection]
             client.is_answered = True
         try:
@@ -228,22 +236,22 @@ class _Server(ThreadingHTTPServer):
     def service_actions(self) -> None:
         """Drop the clients past their deadline; ``serve_forever`` calls it several times a second."""
         now_s = time.monotonic()
-        with self._places:
+        with self._clients_changed:
             for client in self._clients.values():
                 if client.deadline_s <= now_s and not client.is_answered:
                     client.drop()
 
     def close_request(self, request: Any) -> None:
-        """Close a connection and free its place."""
-        with self._places:
+        """Close a connection and forget its client."""
+        with self._clients_changed:
             request.close()
             if self._clients.pop(request, None):
-                self._places.notify()
+                self._clients_changed.notify()
 
     def server_close(self) -> None:
         """Give the port back and drop all clients."""
         super().server_close()
-        with self._places:
+        with self._clients_changed:
             for client in self._clients.values():
                 client.drop()
 

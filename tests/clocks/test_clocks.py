@@ -51,7 +51,7 @@ def test_a_broker_whose_clock_jumps_an_hour_shifts_resends_by_as_much_and_loses_
         due_ms = {one: rig.record(one).next_ms for one in second}
         rig.advance(-HOUR_S)
         assert rig.tick().released == 0
-        jump = Doctor(rig.scripts, rig.settings, pause_s=0).examine().found("clock-jump")
+        jump = Doctor(rig.scripts, rig.settings, pause_s=0).examine().findings("clock-jump")
         assert "the broker has noted things" in jump[""]
         rig.advance(HOUR_S)  # the time that it was when they were parked
         assert rig.tick().released == 0

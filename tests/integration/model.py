@@ -172,7 +172,7 @@ class Model(RuleBasedStateMachine):
 
     def all_in_their_places(self) -> None:
         """The doctor finds nothing, and the model agrees about every postback."""
-        found = audit.recheck(self.scripts, audit.survey(self.scripts, 60))
+        found = audit.recheck(self.scripts, audit.run(self.scripts, 60))
         faults = {name: dict(faults) for name, faults in found.faults.items() if faults}
         faults.pop(audit.LANES_EMPTY, None)  # revoked: the next claim drops the lane
         assert faults == {}
@@ -180,7 +180,7 @@ class Model(RuleBasedStateMachine):
         expected = {
             postback.id: names.get(postback.place, postback.place) for postback in self.known.values()
         }
-        places = {place.id: place for place in scripts.places(self.scripts, dict.fromkeys(self.known, ()))}
+        places = {place.id: place for place in scripts.locate(self.scripts, dict.fromkeys(self.known, ()))}
         assert {postback_id: place.state for postback_id, place in places.items()} == expected
         lost = [postback_id for postback_id in self.known if not self.client.exists(keys.record(postback_id))]
         assert not lost
@@ -237,8 +237,8 @@ class Model(RuleBasedStateMachine):
     def lanes_that_may_be_claimed_from_are_in_turn(self) -> None:
         """No lane is ever stuck, and none has more claims than the most its limit ever was."""
         lanes = {postback.lane for postback in self.known.values()}
-        for lane in scripts.lanes(self.scripts, sorted(lanes)):
-            assert lane.claimed == lane.counted >= 0
+        for lane in scripts.count_lanes(self.scripts, sorted(lanes)):
+            assert lane.claimed == lane.claimed_counted >= 0
             assert lane.held == lane.held_counted
             if lane.waiting and lane.claimable:
                 assert lane.trusted != lane.suspect or lane.aside, lane

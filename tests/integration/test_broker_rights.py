@@ -26,7 +26,7 @@ from postbacks.devtools.receiver import Answer, Receiver
 from postbacks.devtools.stack import CeleryProcess
 from postbacks.doctor.table import CHECKS
 from postbacks.errors import BrokerUnfit
-from postbacks.monitor import figures
+from postbacks.monitor import snapshot
 from postbacks.settings import load
 
 PAGE = (Path(__file__).parents[2] / "docs" / "settings.md").read_text()
@@ -203,7 +203,7 @@ def test_a_scrape_that_lacks_any_of_its_rights_is_told_which_and_who_it_is(guard
     without(client, "metrics", right)
     url = url_of(broker, "metrics")
     with environment(POSTBACKS_BROKER_URL=url), pytest.raises(BrokerUnfit) as refused:
-        figures.read(client_for(url, 5.0), load())
+        snapshot.read(client_for(url, 5.0), load())
     names(str(refused.value), "metrics", right)
 
 

@@ -310,7 +310,7 @@ def test_each_damage_is_found_explained_and_repaired_where_no_guess_is_needed(wa
     damage(ward)
     report = doctor_of(ward.rig).examine()
     result = next(result for result in report.results if result.check.name == name)
-    assert result.found, wrong(report)
+    assert result.findings, wrong(report)
     assert words in result.sentence
     assert result.check.remedy.endswith(".")
     kept = {one for one in (*ward.waiting, ward.parked, ward.done, ward.sending) if ward.field(one, "state")}
@@ -320,7 +320,7 @@ def test_each_damage_is_found_explained_and_repaired_where_no_guess_is_needed(wa
         assert name in {repair.result.check.name for repair in done}
         assert doctor_of(ward.rig).fix()[1] == []
     else:
-        assert report.found(name)
+        assert report.findings(name)
     for one in kept - {ward.done}:
         assert ward.field(one, "state") in {b"waiting", b"parked", b"sending", None}
 
@@ -356,13 +356,13 @@ def test_records_of_another_version_are_worth_a_word(ward):
     ward.client.hset(keys.record(ward.done), "schema", SCHEMA + 1)
     report = doctor_of(ward.rig).examine()
     assert report.wrong == []
-    assert report.found("schemas")[str(SCHEMA + 1)] == f"version {SCHEMA + 1}: 1"
+    assert report.findings("schemas")[str(SCHEMA + 1)] == f"version {SCHEMA + 1}: 1"
 
 
 def test_a_survey_that_may_not_take_its_time_says_so(ward):
     report = doctor_of(ward.rig, within_s=0).examine()
     assert report.wrong == []
-    assert report.found("incomplete")
+    assert report.findings("incomplete")
 
 
 def test_the_first_line_says_how_far_it_looked(rig):
@@ -403,7 +403,7 @@ def test_a_long_lane_is_read_to_its_end(rig):
         doctor = doctor_of(rig)
         assert "2,500 waiting" in doctor.examine().facts[2]
         rig.client.rpush(keys.lane(LANE), ids[0])
-        assert list(doctor.examine().found(audit.TWO_PLACES)) == [ids[0]]
+        assert list(doctor.examine().findings(audit.TWO_PLACES)) == [ids[0]]
 
 
 # -- the broker -----------------------------------------------------------------------------------

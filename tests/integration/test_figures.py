@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,7 +25,7 @@ from postbacks.delivery.profiles import Profiles
 from postbacks.devtools.receiver import Answer, Receiver, dead_port
 from postbacks.doctor import Doctor
 from postbacks.errors import AccountsUnavailable
-from postbacks.monitor import figures
+from postbacks.monitor import health, snapshot
 from postbacks.monitor.metrics import SystemCollector
 from postbacks.monitor.worker_collector import WorkerCollector
 
@@ -44,11 +45,13 @@ class Page:
 
     def __init__(self, rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
         self._rig = rig
-        read = figures.read
+        read = snapshot.read
         monkeypatch.setattr(
-            figures,
+            snapshot,
             "read",
-            lambda client, settings: read(client, settings, clock_offset_ms=rig.scripts.clock_offset_ms),
+            lambda client, settings, **options: read(
+                client, settings, **{"clock_offset_ms": rig.scripts.clock_offset_ms, **options}
+            ),
         )
 
     def read(self) -> dict[tuple[str, ...], float]:
@@ -217,7 +220,7 @@ def test_a_delayed_one_waits_from_the_end_of_its_countdown_and_a_dead_one_from_i
     rig.advance(HOUR_S + 20)
     set_account("nobody", url=receiver.url())
     rig.scripts.replay(lost.id)
-    look = figures.read(rig.client, rig.settings)
+    look = snapshot.read(rig.client, rig.settings)
     assert look.oldest_waiting_s < 60
     rig.deliver()
     assert receiver.count == 2
@@ -301,7 +304,7 @@ def test_a_small_account_that_is_down_for_an_hour_is_seen_and_named(rig, page, r
     assert seen["postbacks_accounts_down",] == 1
     assert seen["postbacks_account_down_seconds", "tiny"] == pytest.approx(HOUR_S, abs=30)
     assert ("postbacks_account_down_seconds", "good") not in seen
-    noted = Doctor(rig.scripts, rig.settings, pause_s=0).examine().found("down")
+    noted = Doctor(rig.scripts, rig.settings, pause_s=0).examine().findings("down")
     assert noted == {"tiny": "tiny has taken none for 60 min"}
     set_account("tiny", url=receiver.url())
     send_postbacks("tiny", [EVENT])
@@ -309,6 +312,28 @@ def test_a_small_account_that_is_down_for_an_hour_is_seen_and_named(rig, page, r
     rig.deliver()
     assert page.read()["postbacks_accounts_down",] == 0
     assert rig.client.zscore(keys.FAILING, "tiny/general") is None
+
+
+def test_metrics_health_and_doctor_judge_by_one_snapshot(rig, page, receiver):
+    """What waits the longest, and since when: a resend counts from the end of its countdown, in all three."""
+    set_account("slow", url=receiver.url("/bad"))
+    set_account("acme", url=receiver.url())
+    send_postbacks("slow", [EVENT])
+    rig.tick()
+    rig.deliver()
+    rig.advance(301)
+    rig.tick()
+    send_postbacks("acme", [MO])
+    rig.tick()
+    rig.advance(100)
+    seen = page.read()
+    assert seen["postbacks_oldest_waiting_seconds", "false", "mo"] == pytest.approx(100, abs=20)
+    assert seen["postbacks_oldest_waiting_seconds", "true", "general"] == pytest.approx(101, abs=20)
+    found = Doctor(rig.scripts, rig.settings, pause_s=0).examine().findings("oldest-waiting")
+    assert set(found) == {"general", "mo"}
+    assert re.fullmatch(r"mo: for 1[0-1]\d s, in acme/mo", found["mo"])
+    assert re.fullmatch(r"general: for 1[0-1]\d s, in slow/general", found["general"])
+    assert health.judge(rig.settings).oldest_waiting_s == pytest.approx(100, abs=20)
 
 
 def test_health_names_who_is_down(rig, receiver):
@@ -334,7 +359,7 @@ def test_lanes_that_nobody_sends_to_any_more_are_forgotten(rig, receiver):
     rig.tick()
     rig.deliver()
     assert rig.client.zcard(keys.FAILING) < 43
-    assert figures.read(rig.client, rig.settings).down == 0
+    assert snapshot.read(rig.client, rig.settings).down == {}
 
 
 # -- who asks for the figures ----------------------------------------------------------------------

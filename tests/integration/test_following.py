@@ -17,8 +17,8 @@ from postbacks.cli import main
 from postbacks.delivery.claims import Claimed
 from postbacks.delivery.profiles import Profiles
 from postbacks.devtools.receiver import Answer, Receiver
-from postbacks.doctor import account_checks, scene
-from postbacks.monitor import figures
+from postbacks.doctor import Doctor
+from postbacks.monitor import snapshot
 from postbacks.operate.accounts import publish
 from postbacks.queue import routes
 from postbacks.queue.tick import Tick
@@ -419,8 +419,8 @@ def test_what_waits_for_an_account_that_stands_still_is_no_sign_of_missing_worke
     rig.advance(600)
     rig.tick()
     rig.deliver_lanes()
-    seen = figures.read(rig.client, rig.settings, clock_offset_ms=rig.scripts.clock_offset_ms)
-    assert (seen.still, sum(part.count for part in seen.waiting)) == (3, 0)
+    seen = snapshot.read(rig.client, rig.settings, clock_offset_ms=rig.scripts.clock_offset_ms)
+    assert (seen.still_waiting, sum(part.count for part in seen.waiting)) == (3, 0)
     assert max(part.oldest_s for part in seen.waiting) == 0
 
 
@@ -434,14 +434,15 @@ def test_doctor_names_accounts_that_stand_still_and_those_that_nobody_knows(rig)
     send_postbacks("acme", [EVENT] * 2)
     send_postback.delay("typo", EVENT)
     rig.tick()
-    seen = scene.look(rig.scripts, overdue_slack_ms=10_000)
-    (words,) = account_checks.standing_still(seen).values()
+    doctor = Doctor(rig.scripts, rig.settings, pause_s=0)
+    report = doctor.examine()
+    (words,) = report.findings("standing-still").values()
     assert words.startswith("acme: gone, for ")
-    words = account_checks.unrouted(seen)
+    words = report.findings("unrouted")
     assert words["acme"].startswith("acme: 2 (unknown_account), though it was there until ")
     assert words["typo"] == "typo: 1 (unknown_account)"
     set_account("acme", url="http://127.0.0.1:9999/")
-    assert account_checks.standing_still(scene.look(rig.scripts, overdue_slack_ms=10_000)) == {}
+    assert doctor.examine().findings("standing-still") == {}
 
 
 # -- what is seldom met -----------------------------------------------------------------------------

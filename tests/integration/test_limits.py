@@ -15,7 +15,7 @@ from helpers import Rig, check_places, environment, set_account
 from postbacks import keys, send_postback, send_postbacks, settings
 from postbacks.cli import main
 from postbacks.devtools.receiver import Answer, Receiver
-from postbacks.doctor import account_checks, scene
+from postbacks.doctor import Doctor
 from postbacks.errors import IdTaken
 from postbacks.ledger.record import STUB_BYTES
 from postbacks.queue import memory, shares, tick
@@ -157,7 +157,7 @@ def test_a_customer_that_is_down_and_never_stops_takes_a_bounded_part_of_the_mem
         told = re.findall(r"intake\.stubs .*account=acme .*postbacks=(\d+)", caplog.text)
         assert sum(map(int, told)) == len(stubs)
         check_places(rig.client)
-        assert "acme" in account_checks.many_dead(scene.look(rig.scripts, overdue_slack_ms=10_000))
+        assert "acme" in Doctor(rig.scripts, rig.settings, pause_s=0).examine().findings("many-dead")
 
 
 def stub_of(rig: Rig, **options: object) -> str:

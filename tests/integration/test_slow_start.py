@@ -53,7 +53,7 @@ def test_accounts_that_share_a_silent_endpoint_try_it_together_and_keep_their_fi
         for first, second in (record.attempts for record in records[: len(ids)]):
             assert 300 <= (second.at_ms - first.at_ms) / 1000 < 310
         assert len(healthy.received) == 5
-        noted = Doctor(rig.scripts, rig.settings, pause_s=0).examine().found("unreached")
+        noted = Doctor(rig.scripts, rig.settings, pause_s=0).examine().findings("unreached")
         assert noted == {f"http://127.0.0.1:{port}": f"http://127.0.0.1:{port} has taken none for 5 min"}
         assert check_places(rig.client) == {"parked": len(records), "done": 5}
         rig.close()

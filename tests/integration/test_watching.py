@@ -28,7 +28,7 @@ from postbacks.cli import main
 from postbacks.devtools.embedded_broker import EmbeddedBroker
 from postbacks.devtools.receiver import Answer, Receiver, dead_port
 from postbacks.errors import NotReplicated
-from postbacks.monitor import figures
+from postbacks.monitor import snapshot
 from postbacks.monitor.health import judge
 from postbacks.monitor.metrics import SystemCollector
 from postbacks.monitor.server import MonitorServer
@@ -285,7 +285,7 @@ def test_waiting_is_told_by_group_by_failure_and_by_account(rig):
     """A resend counts from the end of its countdown; only the accounts with the most are named."""
 
     def look():
-        return figures.read(rig.client, rig.settings, clock_offset_ms=rig.scripts.clock_offset_ms)
+        return snapshot.read(rig.client, rig.settings, clock_offset_ms=rig.scripts.clock_offset_ms)
 
     with Receiver(lambda p: Answer(500 if p.path.startswith("/bad") else 200)) as receiver:
         set_account("bad", url=receiver.url("/bad"))
@@ -313,9 +313,9 @@ def test_waiting_is_told_by_group_by_failure_and_by_account(rig):
     _, begun, held, _ = rig.scripts.claim("dies", 1000, at_most=9, **claim)
     found = look()
     assert (found.claimed, found.in_flight) == (len(begun) + len(held), len(begun))
-    assert (found.claimers, found.claimers_expired) == (1, 0)
+    assert (found.loops, found.loops_expired) == (1, 0)
     rig.advance(5)
-    assert (look().claimers, look().claimers_expired) == (0, 1)
+    assert (look().loops, look().loops_expired) == (0, 1)
     rig.tick()
     assert look().totals["attempt:unknown"] == len(begun)
     with environment(POSTBACKS_METRICS_TOP_ACCOUNTS="1"):
@@ -326,12 +326,12 @@ def test_waiting_is_told_by_group_by_failure_and_by_account(rig):
 def test_more_accounts_than_are_looked_at_bound_the_reading_and_are_said(rig, monkeypatch):
     """A fixed number of pages, and complete is False."""
     rig.client.hset("postbacks:backlog", mapping={f"a{number}": 1 for number in range(3000)})
-    monkeypatch.setattr(figures, "PAGES_MAX", 3)
+    monkeypatch.setattr(snapshot, "PAGES_MAX", 3)
     rig.client.config_resetstat()
-    assert not figures.read(rig.client, rig.settings).complete
+    assert not snapshot.read(rig.client, rig.settings).complete
     assert rig.client.info("commandstats")["cmdstat_eval_ro"]["calls"] == 3
-    monkeypatch.setattr(figures, "PAGES_MAX", 100)
-    assert figures.read(rig.client, rig.settings).complete
+    monkeypatch.setattr(snapshot, "PAGES_MAX", 100)
+    assert snapshot.read(rig.client, rig.settings).complete
 
 
 def test_a_batch_that_is_noted_twice_is_counted_once(rig: Rig):

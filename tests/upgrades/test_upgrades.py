@@ -101,7 +101,7 @@ def test_what_the_version_before_left_behind_comes_to_its_end(rig):
         assert [ledger.get(one).state for one in failed] == ["delivered"]
         report = Doctor(rig.scripts, rig.settings, pause_s=0).examine()
     assert [result.sentence for result in report.wrong if result.check.name != "clock"] == []
-    assert report.found("schemas") == {}
+    assert report.findings("schemas") == {}
     check_places(rig.client)
 
 
@@ -146,13 +146,13 @@ def test_a_worker_of_the_version_before_and_one_of_this_run_side_by_side(broker,
             ]
             assert len(ids) == 400
             doctor = Doctor(Scripts(broker.client()), settings.load(), pause_s=0)
-            said = eventually(lambda: doctor.examine().found("versions"), 30, "the doctor's word")
+            said = eventually(lambda: doctor.examine().findings("versions"), 30, "the doctor's word")
             assert set(said) == {SILENT, VERSION}
             eventually(lambda: broker.client().zcard(keys.DONE) == 400, 60, "all delivered")
             for process in processes[2:]:
                 process.stop()
             silent = eventually(
-                lambda: doctor.examine().found("silent"), 30, "old ones alone, which give no sign"
+                lambda: doctor.examine().findings("silent"), 30, "old ones alone, which give no sign"
             )
             assert set(silent) == {"worker", "beat"}
             assert judge(settings.load()).ok

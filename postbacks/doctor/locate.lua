@@ -1,44 +1,44 @@
--- place: where postbacks stand, all their places seen in one instant; and, where asked, puts each into
--- the one place that its record names. The record is the truth: every move writes it in the same step.
+-- locate: all places of postbacks, in one instant; and, where asked, moves each into the one place that its record
+-- names. The record is the truth: every move writes it in the same step.
 --
--- ARGV[2] mode (look | settle)   ARGV[3] ids in lanes, after a search of which no further postback is looked at
--- ARGV[4] number of tokens of delivering loops whose claims are looked at besides those of CLAIMERS
--- ARGV[5..] the tokens, then two a postback: id, and the lanes that it was
---   seen in (separated by newlines). To settle, the youngest first: the oldest ends up in front.
--- Returns a row a postback that was looked at, at least one, as it was before: {id, state ('' without a
+-- ARGV[2] mode (inspect | repair)   ARGV[3] ids in lanes, after a search of which no further postback is located
+-- ARGV[4] number of tokens of delivering loops whose claims are searched besides those of CLAIMERS
+-- ARGV[5..] the tokens, then two a postback: id, and lanes to search besides the one that its record names
+--   (separated by newlines). To repair, the youngest first: the oldest ends up in front.
+-- Returns a row a postback that was located, at least one, as it was before: {id, state ('' without a
 --   record, ? where that has none), its lane, 1 if the ledger only remembers
---   that it was revoked, 2 if it was cancelled and ends when it comes up in its lane, sequence, 1 if it was settled, places ('lane x', 'claims t', quarantine, parked,
---   done, dead)}.
+--   that it was revoked, 2 if it was cancelled and ends when it comes up in its lane, sequence, places ('lane x',
+--   'claims t', quarantine, parked, done, dead)}.
 -- Atomic: all places of all the postbacks in one instant.
 local mode, search_left, extra = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local tokens, seen = redis.call('ZREVRANGE', CLAIMERS, 0, -1), {}
-for _, token in ipairs(tokens) do seen[token] = true end
+local tokens, is_token = redis.call('ZREVRANGE', CLAIMERS, 0, -1), {}
+for _, token in ipairs(tokens) do is_token[token] = true end
 for i = 5, 4 + extra do
-  if not seen[ARGV[i]] then tokens[#tokens + 1] = ARGV[i] end
+  if not is_token[ARGV[i]] then tokens[#tokens + 1] = ARGV[i] end
 end
 local INDEX = { quarantine = QUARANTINE, parked = PARKED, done = DONE, dead = DEAD }
-local NAMES = { waiting = 'lane', sending = 'claims', parked = 'parked', delivered = 'done', skipped = 'done',
+local KIND_OF_STATE = { waiting = 'lane', sending = 'claims', parked = 'parked', delivered = 'done', skipped = 'done',
   cancelled = 'done', dead = 'dead' }
-local touched = {}
+local refilled_lanes = {}
 
 -- every place of an id: {kind, lane or token}
-local function places_of(id, own, lanes)
-  local found, looked = {}, { [''] = true }
-  local function look_into(lane)
-    if looked[lane] then return end
-    looked[lane] = true
+local function places_of(id, own_lane, more_lanes)
+  local places, searched = {}, { [''] = true }
+  local function search(lane)
+    if searched[lane] then return end
+    searched[lane] = true
     search_left = search_left - redis.call('LLEN', LANE .. lane)
-    for _ = 1, #redis.call('LPOS', LANE .. lane, id, 'COUNT', 0) do found[#found + 1] = { 'lane', lane } end
+    for _ = 1, #redis.call('LPOS', LANE .. lane, id, 'COUNT', 0) do places[#places + 1] = { 'lane', lane } end
   end
-  look_into(own)
-  for lane in string.gmatch(lanes, '[^\n]+') do look_into(lane) end
+  search(own_lane)
+  for lane in string.gmatch(more_lanes, '[^\n]+') do search(lane) end
   for _, token in ipairs(tokens) do
-    if redis.call('HEXISTS', CLAIMS .. token, id) == 1 then found[#found + 1] = { 'claims', token } end
+    if redis.call('HEXISTS', CLAIMS .. token, id) == 1 then places[#places + 1] = { 'claims', token } end
   end
   for _, kind in ipairs({ 'quarantine', 'parked', 'done', 'dead' }) do
-    if redis.call('ZSCORE', INDEX[kind], id) then found[#found + 1] = { kind } end
+    if redis.call('ZSCORE', INDEX[kind], id) then places[#places + 1] = { kind } end
   end
-  return found
+  return places
 end
 
 local function remove(id, place)
@@ -51,7 +51,7 @@ local function remove(id, place)
   end
 end
 
--- where one waits: what may have killed its process goes to the quarantine
+-- puts a postback where it waits: its lane, or the quarantine if it may have killed its process
 local function wait(id, lane, begun)
   local suspicion = redis.call('HGET', RECORD .. id, 'suspicion')
   if suspicion or begun then
@@ -59,11 +59,11 @@ local function wait(id, lane, begun)
     redis.call('ZADD', QUARANTINE, suspicion == 'alone' and ALONE or FEW_SLOW, id)
   else
     redis.call('LPUSH', LANE .. lane, id)
-    touched[lane] = true
+    refilled_lanes[lane] = true
   end
 end
 
--- what reap.lua does with a claim: a POST that may have begun stands as an attempt, outcome unknown
+-- does what reap.lua does with a claim: a POST that may have begun stands as an attempt, outcome unknown
 local function take_back(id, account, lane)
   local record = RECORD .. id
   local r = redis.call('HMGET', record, 'attempts', 'sent_ms', 'cancel')
@@ -78,16 +78,16 @@ local function take_back(id, account, lane)
   wait(id, lane, number > 0)
 end
 
-local function settle(id, state, account, lane, found)
-  local kind, kept = NAMES[state], nil
-  if state ~= '' and not kind then return 0 end -- a state of a later version: not ours to touch
-  if lane == '' and (kind == 'lane' or kind == 'claims' or kind == 'parked') then return 0 end -- whose is it?
-  for _, place in ipairs(found) do
+local function repair(id, state, account, lane, places)
+  local kind, kept = KIND_OF_STATE[state], nil
+  if state ~= '' and not kind then return end -- a state of a later version: not ours to touch
+  if lane == '' and (kind == 'lane' or kind == 'claims' or kind == 'parked') then return end -- of an unknown account
+  for _, place in ipairs(places) do
     local right = place[1] == kind and (kind ~= 'lane' or place[2] == lane)
       or kind == 'lane' and place[1] == 'quarantine'
     if right and not kept then kept = place else remove(id, place) end
   end
-  if kept or state == '' then return 1 end
+  if kept or state == '' then return end
   local r = redis.call('HMGET', RECORD .. id, 'next_ms', 'ended_ms')
   if kind == 'lane' then
     wait(id, lane, false)
@@ -98,7 +98,6 @@ local function settle(id, state, account, lane, found)
   else
     redis.call('ZADD', INDEX[kind], tonumber(r[2] or now), id)
   end
-  return 1
 end
 
 local rows = {}
@@ -110,19 +109,18 @@ for i = 5 + extra, #ARGV, 2 do
   if not state then state = redis.call('EXISTS', RECORD .. id) == 1 and '?' or '' end
   if r[2] and r[3] and r[3] ~= '' then lane = r[2] .. '/' .. r[3] end
   local remembered = state == 'cancelled' and not r[4] -- by `cancel`: it never was a postback
-  local found = places_of(id, lane, ARGV[i + 1])
-  local right = NAMES[state] == 'lane' and 'lane ' .. lane or NAMES[state]
+  local places = places_of(id, lane, ARGV[i + 1])
+  local right = KIND_OF_STATE[state] == 'lane' and 'lane ' .. lane or KIND_OF_STATE[state]
   local names = {}
-  for at, place in ipairs(found) do names[at] = place[2] and place[1] .. ' ' .. place[2] or place[1] end
-  local sound = #found == 1 and (names[1] == right or found[1][1] == 'claims' and right == 'claims'
+  for at, place in ipairs(places) do names[at] = place[2] and place[1] .. ' ' .. place[2] or place[1] end
+  local sound = #places == 1 and (names[1] == right or places[1][1] == 'claims' and right == 'claims'
     or state == 'waiting' and names[1] == 'quarantine' or r[5] and names[1] == 'lane ' .. lane)
-  if #found == 0 and (state == '' or remembered) then sound = true end
-  local settled = 0
-  if mode == 'settle' and not sound then
-    settled = settle(id, remembered and '' or state, r[2], lane, found)
+  if #places == 0 and (state == '' or remembered) then sound = true end
+  if mode == 'repair' and not sound then
+    repair(id, remembered and '' or state, r[2], lane, places)
     if r[5] then redis.call('HDEL', RECORD .. id, 'in_lane') end
   end
-  rows[#rows + 1] = { id, state, lane, remembered and 1 or r[5] and 2 or 0, r[4] or '0', settled, unpack(names) }
+  rows[#rows + 1] = { id, state, lane, remembered and 1 or r[5] and 2 or 0, r[4] or '0', unpack(names) }
 end
-for lane in pairs(touched) do make_ready(lane) end
+for lane in pairs(refilled_lanes) do make_ready(lane) end
 return rows
