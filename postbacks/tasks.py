@@ -22,8 +22,8 @@ from postbacks.client.producer import RedisProducer
 from postbacks.client.results import PostbackResult as PostbackResult
 from postbacks.client.results import eager_ids
 from postbacks.delivery.claims import Claimed, Held
+from postbacks.delivery.request import post_order
 from postbacks.delivery.results import Decision
-from postbacks.delivery.single import post_order
 from postbacks.errors import BrokerError, InvalidEvent
 from postbacks.flower_events import replayed
 from postbacks.flower_events.facts import args_of

@@ -12,18 +12,15 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from postbacks.accounts.routing import ACCOUNT_CHANGED, ACCOUNT_UNUSABLE, BROKER_AWAY, WORKER_STOPPED
-from postbacks.delivery.backoff import Backoff
-from postbacks.delivery.claims import Claimed, Held, HeldQueue
+from postbacks.delivery.claims import LOST_BROKER_MS, PUT_OFF_MS, Claimed, Held, Returner
 from postbacks.delivery.counters import LoopCounters
-from postbacks.delivery.held import SharedTimeouts
+from postbacks.delivery.held import HeldQueue, SharedTimeouts
 from postbacks.delivery.open_transfers import OpenTransfers
 from postbacks.delivery.pipeline import Pipeline
 from postbacks.delivery.profiles import Profiles
-from postbacks.delivery.report import report_unsent
 from postbacks.delivery.request import headers
-from postbacks.delivery.results import Decide, ResultBatch
-from postbacks.delivery.session import LOOK_EVERY_S, MIN_POLL_S, ClaimRequest
-from postbacks.delivery.unsent import LOST_BROKER_MS, PUT_OFF_MS, Returner
+from postbacks.delivery.results import Decide, ResultBatch, report_unsent
+from postbacks.delivery.session import LOOK_EVERY_S, MIN_POLL_S, Backoff, ClaimRequest
 from postbacks.errors import BrokerError, BrokerUnreachable, PostbacksError
 from postbacks.flower_events import gone, started
 from postbacks.killpoints import reach

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
+from postbacks.accounts import find_accounts, store
+from postbacks.accounts.routing import end_of, reason_words, route
+from postbacks.catalogue.xml import render
+from postbacks.errors import BrokerUnreachable, PostbackDead, PostbackFailed, PostbackSkipped
 from postbacks.ledger.record import iso
+from postbacks.logs import EventLog
+from postbacks.settings import load
+from postbacks.transport.client import CurlClient
 from postbacks.transport.profile import Profile
+from postbacks.transport.transfer import Transfer
 from postbacks.version import VERSION
+
+if TYPE_CHECKING:
+    from postbacks.accounts import Account
+    from postbacks.catalogue import Event
+    from postbacks.queue.send_request import SendRequest
+    from postbacks.transport.outcomes import Outcome
+
+log = EventLog(__name__)
 
 USER_AGENT: Final = f"postbacks/{VERSION}"
 
@@ -51,3 +68,57 @@ def _signature(postback_id: str, at_ms: int, body: bytes, profile: Profile) -> l
         f"webhook-timestamp: {at_ms // 1000}",
         f"webhook-signature: {signatures}",
     ]
+
+
+def post_order(postback_id: str, order: SendRequest, *, eager: bool) -> dict[str, Any]:
+    """Make the POST of an order, where and as the account's are made; returns what came of it.
+
+    Args:
+        postback_id: the task id.
+        order: account, event, and the call's own URL.
+        eager: Celery is in eager mode, so there may be no broker: then a URL that came with the call serves alone.
+
+    Raises:
+        PostbackSkipped: the account does not want it.
+        PostbackDead: the account is not known, or has no URL for it.
+        PostbackFailed: anything but status 200.
+        InvalidAccount: the account cannot be used as it is stored.
+        BrokerError: the account cannot be looked up.
+    """
+    account = _find_account(order, eager=eager)
+    event = order.event
+    url, reason = route(account, event.origin, event.group, order.url)
+    if url is None:
+        words = reason_words(reason, event.origin, f"account {order.account}")
+        if end_of(reason) == "skipped":
+            raise PostbackSkipped(f"Postback {postback_id} was skipped: {words} ({reason}).", reason)
+        raise PostbackDead(f"Postback {postback_id} cannot be sent: {words} ({reason}).", reason)
+    outcome = post_once(postback_id, event, url, account, own_url=order.url is not None)
+    if not outcome.delivered:
+        words = outcome.detail or outcome.name
+        raise PostbackFailed(f"Postback {postback_id} failed: {words}", outcome.name, outcome.status, 1)
+    return {"outcome": outcome.name, "status": outcome.status, "attempts": 1}
+
+
+def _find_account(order: SendRequest, *, eager: bool) -> Account | None:
+    try:
+        return find_accounts(store(), [order.account]).get(order.account)
+    except BrokerUnreachable as error:
+        if order.url is None or not eager:
+            raise
+        log.warning("eager.no_broker", f"sent as an unknown account's: {error}", account=order.account)
+        return None
+
+
+def post_once(postback_id: str, event: Event, url: str, account: Account | None, *, own_url: bool) -> Outcome:
+    """POST an event to a URL, which came with the call or is the account's, and wait for what comes of it."""
+    body, now_ms = render(event), int(time.time() * 1000)
+    profile = Profile.default(load()) if account is None else Profile.of(account, load(), now_ms)
+    if own_url and account is not None:
+        profile = profile.for_url(url)
+    adapter = CurlClient(load())
+    try:
+        lines = headers(postback_id, 1, now_ms, 1, now_ms, body, profile)
+        return adapter.post(Transfer(url, body, lines, profile))
+    finally:
+        adapter.close()

@@ -10,10 +10,9 @@ from typing import Any, Final
 
 from postbacks.delivery.claims import Claimed, Held
 from postbacks.delivery.counters import LoopCounters
-from postbacks.delivery.report import report
 from postbacks.errors import BrokerError
-from postbacks.flower_events import noted
-from postbacks.ledger.record import Attempt
+from postbacks.flower_events import noted, unsent
+from postbacks.ledger.record import Attempt, iso
 from postbacks.logs import EventLog
 from postbacks.queue.scripts import Argument, Call, Scripts, commit_call
 from postbacks.settings import Settings
@@ -202,3 +201,37 @@ class ResultBatch:
             "shared" if outcome.shared else mood, outcome.name,
         ]  # fmt: skip
         return (postback, attempt, fields), mood
+
+
+def report(account: str, postback_id: str, attempt: Attempt, state: str, next_ms: int) -> None:
+    """Write one line about an attempt that is noted, by the state that it led to ('' is a lost claim)."""
+    if state == "delivered":
+        return
+    facts = {
+        "account": account,
+        "id": postback_id,
+        "attempt": attempt.number,
+        "outcome": attempt.outcome,
+        "status": attempt.status,
+        "next_at": iso(next_ms or None),
+        "elapsed_ms": attempt.elapsed_ms,
+    }
+    if state == "parked":
+        log.info("postback.failed", attempt.detail, **facts)
+    elif state == "dead":
+        log.warning("postback.dead", attempt.detail, **facts)
+    elif state == "cancelled":
+        log.info("postback.cancelled", attempt.detail, **facts)
+    elif not state:
+        log.warning("postback.claim_lost", attempt.detail, **facts)
+
+
+def report_unsent(rows: Sequence[Sequence[bytes]]) -> None:
+    """Write one line about each postback that ended unsent (``ended`` of ``claim.lua``)."""
+    texts = [[field.decode() for field in row] for row in rows]
+    for postback_id, account, _, _, state, reason in texts:
+        if state == "skipped":
+            log.info("postback.skipped", account=account, id=postback_id, reason=reason)
+        else:
+            log.warning("postback.dead", account=account, id=postback_id, reason=reason)
+    unsent(texts)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from postbacks.logs import EventLog
 from postbacks.queue.scripts import Call, claim_call, examine_call
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from postbacks.delivery.open_transfers import Room
+    from postbacks.errors import BrokerError
     from postbacks.settings import Settings
+
+#: The loop's own name: operators know these lines by it.
+log = EventLog("postbacks.delivery.loop")
 
 #: Seconds between two looks for work while transfers are open and nothing was found.
 LOOK_EVERY_S: Final = 0.05
@@ -19,6 +24,9 @@ MIN_POLL_S: Final = 0.01
 #: A loop with nothing else stays while a waiting lane may go on, or something parked is due, within so many ms; else
 #: the tick wakes one in time.
 LINGER_FOR_DUE_MS: Final = 1500
+#: Seconds of the first pause, twice as long each time, and of the longest.
+FIRST_S: Final = 0.1
+LONGEST_S: Final = 2.0
 
 
 class ClaimReply(NamedTuple):
@@ -103,3 +111,28 @@ class ClaimRequest:
             return ClaimReply(now_ms, begun, [], next_due_ms, ended, {account.decode() for account in still})
         now_ms, begun, held, next_due_ms, ended, still = reply
         return ClaimReply(now_ms, begun, held, next_due_ms, ended, {account.decode() for account in still})
+
+
+class Backoff:
+    """When the broker may be asked again. One line is logged when it is lost, one when it answers again."""
+
+    def __init__(self) -> None:
+        self._pause_s = 0.0
+        self._retry_s = 0.0
+
+    def left_s(self, now_s: float) -> float:
+        """Seconds until it may be asked again; 0 for now."""
+        return max(0.0, self._retry_s - now_s)
+
+    def lost(self, now_s: float, error: BrokerError, transfers_open: int) -> None:
+        """It did not answer, or answered with an error."""
+        if not self._pause_s:
+            log.error("delivery.broker_lost", str(error), open=transfers_open)
+        self._pause_s = min(LONGEST_S, 2 * self._pause_s or FIRST_S)
+        self._retry_s = now_s + self._pause_s
+
+    def answers(self, transfers_open: int) -> None:
+        """It has done what it was asked."""
+        if self._pause_s:
+            log.info("delivery.broker_back", open=transfers_open)
+            self._pause_s = 0.0

@@ -23,11 +23,12 @@ from postbacks.settings import Settings
 from postbacks.transport.answer import MISREAD, content_of
 from postbacks.transport.classify import WEIRD_ANSWER, classify
 from postbacks.transport.connections import IdleConnections
+from postbacks.transport.handle import CurlHandle
 from postbacks.transport.outcomes import Outcome
 from postbacks.transport.poller import READ, WRITE, make_poller
 from postbacks.transport.profile import Profile
 from postbacks.transport.resolver import Resolver
-from postbacks.transport.transfer import CurlHandle, Transfer
+from postbacks.transport.transfer import Transfer
 
 #: What ``requests`` raises for an outcome without an answer.
 _EXCEPTIONS: Final[dict[str, type[requests.exceptions.RequestException]]] = {

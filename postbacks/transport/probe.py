@@ -19,9 +19,10 @@ from cryptography import x509
 from postbacks.settings import Settings
 from postbacks.transport.classify import classify
 from postbacks.transport.client import CurlClient
+from postbacks.transport.handle import CurlHandle
 from postbacks.transport.outcomes import Outcome
 from postbacks.transport.profile import Profile
-from postbacks.transport.transfer import CurlHandle, Transfer
+from postbacks.transport.transfer import Transfer
 from postbacks.urls import endpoint_of
 
 _TLS_VERSION: Final = re.compile(rb"SSL connection using (\S+)")

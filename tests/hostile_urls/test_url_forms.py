@@ -7,7 +7,7 @@ import pytest
 from hostile_urls.forms import PASSING, REFUSED
 
 from postbacks.settings import Settings
-from postbacks.transport.transfer import CurlHandle
+from postbacks.transport.handle import CurlHandle
 
 OPEN = {"allowed_networks": "0.0.0.0/0,::/0", "allowed_ports": "1-65535"}
 

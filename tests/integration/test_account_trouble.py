@@ -17,7 +17,7 @@ from postbacks import accounts, keys, send_postback, send_postbacks
 from postbacks.accounts import Account, RedisAccounts, secrets
 from postbacks.cli import main
 from postbacks.cli.ledger import reason_words
-from postbacks.delivery.unsent import LOST_BROKER_MS, PUT_OFF_MS
+from postbacks.delivery.claims import LOST_BROKER_MS, PUT_OFF_MS
 from postbacks.devtools.receiver import Answer, Receiver
 from postbacks.queue.shares import Shares
 from postbacks.tasks import resend

@@ -7,8 +7,8 @@ import redis
 from helpers import check_places, claim, set_account
 
 from postbacks import keys, send_postbacks
-from postbacks.delivery.claims import Held, HeldQueue
-from postbacks.delivery.unsent import Returner
+from postbacks.delivery.claims import Held, Returner
+from postbacks.delivery.held import HeldQueue
 from postbacks.devtools.receiver import Answer, Receiver
 from postbacks.errors import BrokerError
 from postbacks.queue.scripts import Scripts

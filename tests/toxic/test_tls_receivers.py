@@ -18,9 +18,10 @@ from toxic.conftest import ToxicProcess
 
 from postbacks.settings import Settings
 from postbacks.transport.client import CurlClient
+from postbacks.transport.handle import CurlHandle
 from postbacks.transport.outcomes import Outcome
 from postbacks.transport.profile import Profile, Tls
-from postbacks.transport.transfer import CurlHandle, Transfer
+from postbacks.transport.transfer import Transfer
 from postbacks.transport.trust import system_trust_store
 
 SETTINGS = Settings(allowed_networks="127.0.0.0/8", connect_timeout_s=2, answer_timeout_s=2)

@@ -9,12 +9,11 @@ from types import SimpleNamespace
 import pytest
 
 from postbacks import keys
-from postbacks.delivery import claims
 from postbacks.delivery import held as sharing
 from postbacks.delivery import open_transfers as opened
 from postbacks.delivery import profiles as profile
-from postbacks.delivery.claims import Held, HeldQueue
-from postbacks.delivery.held import SharedTimeouts
+from postbacks.delivery.claims import Held
+from postbacks.delivery.held import HeldQueue, SharedTimeouts
 from postbacks.delivery.open_transfers import OpenTransfers
 from postbacks.delivery.profiles import Profiles
 from postbacks.settings import Settings
@@ -54,7 +53,7 @@ def test_every_cache_of_the_package_has_a_size():
 def small(monkeypatch):
     """Bounds of ten."""
     for module, name in (
-        (claims, "LIMITS_MAX"), (resolver, "REMEMBERED_MAX"), (resolver, "WAITING_MAX"), (opened, "TROUBLED_MAX"),
+        (sharing, "LIMITS_MAX"), (resolver, "REMEMBERED_MAX"), (resolver, "WAITING_MAX"), (opened, "TROUBLED_MAX"),
         (profile, "PROFILES_MAX"), (sharing, "TOLD_MAX"),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, 10)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from postbacks.delivery.claims import Held, HeldQueue
+from postbacks.delivery.claims import Held
+from postbacks.delivery.held import HeldQueue
 
 
 def held(postback_id: str, account: str, endpoint: str) -> Held:
