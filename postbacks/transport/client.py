@@ -1,4 +1,4 @@
-"""POSTs over libcurl: one at a time behind ``requests``, or many at once.
+"""POSTs over libcurl, many at once.
 
 It knows nothing of queues: bytes and headers go in, an ``Outcome`` comes out. The limits that libcurl
 cannot keep are kept here: from the connection 10 s to the whole header of the answer, however it
@@ -9,34 +9,21 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, Final
 
 import pycurl
-import requests
-from requests.adapters import BaseAdapter
-from requests.structures import CaseInsensitiveDict
 
 from postbacks.errors import InvalidUrl
 from postbacks.settings import Settings
-from postbacks.transport.answer import MISREAD, content_of
+from postbacks.transport.answer import MISREAD
 from postbacks.transport.classify import WEIRD_ANSWER, classify
 from postbacks.transport.connections import IdleConnections
 from postbacks.transport.handle import CurlHandle
 from postbacks.transport.outcomes import Outcome
 from postbacks.transport.poller import READ, WRITE, make_poller
-from postbacks.transport.profile import Profile
 from postbacks.transport.resolver import Resolver
 from postbacks.transport.transfer import Transfer
-
-#: What ``requests`` raises for an outcome without an answer.
-_EXCEPTIONS: Final[dict[str, type[requests.exceptions.RequestException]]] = {
-    "connect_timeout": requests.exceptions.ConnectTimeout,
-    "answer_timeout": requests.exceptions.ReadTimeout,
-    "tls": requests.exceptions.SSLError,
-    "bad_url": requests.exceptions.InvalidURL,
-}
 
 #: What libcurl waits for -> what is asked of the system.
 _MASKS: Final = {
@@ -55,15 +42,10 @@ _DEAD_CONNECTION: Final = frozenset(
 HELD_UP_S: Final = 0.05
 
 
-class CurlClient(BaseAdapter):
-    """A requests transport adapter over libcurl that can also send many at once.
-
-    Not for more than one thread at a time. ``start`` and ``wait`` send many; ``send`` is what
-    ``requests`` calls.
-    """
+class CurlClient:
+    """Makes POSTs over libcurl. Not for more than one thread at a time."""
 
     def __init__(self, settings: Settings, *, max_connections: int = 0) -> None:
-        super().__init__()
         self._settings = settings
         self._multi = pycurl.CurlMulti()
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._on_socket_state)
@@ -309,45 +291,3 @@ class CurlClient(BaseAdapter):
         while True:
             for _, outcome in self.wait(1.0):
                 return outcome
-
-    def send(
-        self,
-        request: requests.PreparedRequest,
-        stream: bool = False,
-        timeout: Any = None,
-        verify: Any = True,
-        cert: Any = None,
-        proxies: Mapping[str, str] | None = None,
-    ) -> requests.Response:
-        """What ``requests`` calls. The limits are those of the settings, TLS is always verified.
-
-        Raises:
-            requests.exceptions.RequestException: the class that fits the outcome.
-        """
-        del stream, timeout, verify, cert, proxies
-        body = request.body or b""
-        transfer = Transfer(
-            url=request.url or "",
-            body=body.encode() if isinstance(body, str) else bytes(body),
-            headers=[
-                f"{name}: {value}"
-                for name, value in request.headers.items()
-                if name.lower() != "content-length"
-            ],
-            profile=Profile.default(self._settings),
-        )
-        outcome = self.post(transfer)
-        if transfer.header_s is None:
-            raise _EXCEPTIONS.get(outcome.name, requests.exceptions.ConnectionError)(
-                outcome.detail, request=request
-            )
-        response = requests.Response()
-        response.status_code = transfer.status or 0
-        response.url = request.url or ""
-        response.request = request
-        response.headers = CaseInsensitiveDict(
-            (name.decode("latin-1").strip(), value.decode("latin-1").strip())
-            for name, _, value in (line.partition(b":") for line in transfer.header_lines)
-        )
-        response._content = content_of(transfer.header_lines, transfer.excerpt)  # noqa: SLF001 - how adapters without a stream fill a response
-        return response
