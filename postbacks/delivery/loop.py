@@ -166,7 +166,7 @@ class DeliveryLoop:
 
     def _talk_to_broker(self, now_s: float, found: bool) -> bool:
         """Hear, note, claim, give back, renew, as far as each is due; returns whether there was work."""
-        if self._exchange and (self._adapter.heard or self._exchange.overdue(now_s)):
+        if self._exchange and (self._adapter.watched_ready or self._exchange.overdue(now_s)):
             found = self._hear(now_s, found)
         self._decide()
         if not self._exchange:

@@ -9,15 +9,14 @@ from typing import Final
 from postbacks.catalogue.general import Subscribed
 from postbacks.delivery.request import headers
 from postbacks.settings import Settings
-from postbacks.transport import probe
-from postbacks.transport.probe import Probe
+from postbacks.transport.probe import Probe, observe_post
 from postbacks.transport.profile import Profile
 from postbacks.transport.transfer import Transfer
 
 #: The header that tells a receiver that this postback is a test.
 TEST_HEADER: Final = "Postback-Test: 1"
 #: Limits of a test POST, as a multiple of the account's.
-PATIENCE: Final = 3
+RELAXED_FACTOR: Final = 3
 
 
 def test_event() -> Subscribed:
@@ -35,12 +34,12 @@ def observe(url: str, body: bytes, limits: Profile, settings: Settings, now_ms: 
         settings: the process's.
         now_ms: the time that it is signed with.
     """
-    patience = replace(
+    relaxed_limits = replace(
         limits,
-        connect_timeout_s=limits.connect_timeout_s * PATIENCE,
-        answer_timeout_s=limits.answer_timeout_s * PATIENCE,
+        connect_timeout_s=limits.connect_timeout_s * RELAXED_FACTOR,
+        answer_timeout_s=limits.answer_timeout_s * RELAXED_FACTOR,
     )
-    seen = Probe(url, f"ping-{uuid.uuid4()}", limits, patience)
-    lines = [*headers(seen.postback_id, 1, now_ms, 0, now_ms, body, limits), TEST_HEADER]
-    probe.observe(Transfer(url, body, lines, patience), seen, settings)
-    return seen
+    probe = Probe(url, f"ping-{uuid.uuid4()}", limits, relaxed_limits)
+    lines = [*headers(probe.postback_id, 1, now_ms, 0, now_ms, body, limits), TEST_HEADER]
+    observe_post(Transfer(url, body, lines, relaxed_limits), probe, settings)
+    return probe

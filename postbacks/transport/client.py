@@ -39,7 +39,7 @@ _DEAD_CONNECTION: Final = frozenset(
 )
 
 #: Seconds that moving bytes may take before the loop looks at everything else again.
-HELD_UP_S: Final = 0.05
+BUSY_MAX_S: Final = 0.05
 
 
 class CurlClient:
@@ -52,18 +52,18 @@ class CurlClient:
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._on_timer)
         if max_connections:
             self._multi.setopt(pycurl.M_MAXCONNECTS, max_connections)
-        self._poll = make_poller()
+        self._poller = make_poller()
         # What is kept here is bounded by the transfers that a loop may have open (`capacity.py`).
         self._wanted: dict[int, int] = {}  # descriptor -> what libcurl waits for on it
         self._timer_s: float | None = None
         self._free: list[CurlHandle] = []
         self._open: dict[pycurl.Curl, CurlHandle] = {}
-        self._kept = IdleConnections()
-        self._names = Resolver()
-        self._poll.register(self._names.fileno(), READ)
-        self._watched: int | None = None
-        self.heard = False
-        self._looking: dict[str, list[CurlHandle]] = {}  # host -> those that wait for its addresses
+        self._idle = IdleConnections()
+        self._resolver = Resolver()
+        self._poller.register(self._resolver.fileno(), READ)
+        self._watched_fd: int | None = None
+        self.watched_ready = False
+        self._resolving: dict[str, list[CurlHandle]] = {}  # host -> those that wait for its addresses
         self._scan_every_s = min(0.1, settings.answer_timeout_s / 10)
         self._next_scan_s = 0.0
         self._done: list[tuple[Transfer, Outcome]] = []
@@ -71,58 +71,60 @@ class CurlClient:
         self.renewals = 0
 
     def __len__(self) -> int:
-        return len(self._open) + sum(map(len, self._looking.values()))
+        return len(self._open) + sum(map(len, self._resolving.values()))
 
     # -- many at once -----------------------------------------------------------------------
 
     def start(self, transfer: Transfer) -> None:
         """Begin a POST; ``wait`` tells what came of it."""
-        slot = self._free.pop() if self._free else CurlHandle(self._settings, self._kept)
+        handle = self._free.pop() if self._free else CurlHandle(self._settings, self._idle)
         try:
-            slot.load(transfer)
+            handle.load(transfer)
         except InvalidUrl as error:
-            self._refuse(slot, transfer, Outcome("bad_url", detail=str(error)))
+            self._end_unsent(handle, transfer, Outcome("bad_url", detail=str(error)))
             return
         except pycurl.error as error:
             why = f"the account's TLS settings cannot be used: {error.args[-1]}"
-            self._refuse(slot, transfer, Outcome("tls", detail=why))
+            self._end_unsent(handle, transfer, Outcome("tls", detail=why))
             return
         if transfer.blocked is not None:
-            self._refuse(slot, transfer, Outcome("blocked", detail=f"not allowed: {transfer.blocked}"))
+            self._end_unsent(handle, transfer, Outcome("blocked", detail=f"not allowed: {transfer.blocked}"))
             return
-        if slot.host:
-            addresses = self._names.known(slot.host)
+        if handle.host:
+            addresses = self._resolver.cached(handle.host)
             if addresses is None:
-                self._looking.setdefault(slot.host, []).append(slot)
+                self._resolving.setdefault(handle.host, []).append(handle)
                 return
-            slot.resolve(addresses)
-        self._begin(slot)
+            handle.resolve(addresses)
+        self._begin(handle)
 
-    def _begin(self, slot: CurlHandle) -> None:
-        self._open[slot.handle] = slot
-        self._multi.add_handle(slot.handle)
+    def _begin(self, handle: CurlHandle) -> None:
+        self._open[handle.curl] = handle
+        self._multi.add_handle(handle.curl)
 
     def _begin_looked_up(self) -> None:
         """Begin the transfers whose host's look-up has ended, or end them where it found nothing."""
-        for answer in self._names.answers():
-            for slot in self._looking.pop(answer.host, ()):
-                if answer.addresses:
-                    slot.resolve(answer.addresses)
-                    self._begin(slot)
-                elif slot.transfer is not None:
+        for resolution in self._resolver.resolutions():
+            for handle in self._resolving.pop(resolution.host, ()):
+                if resolution.addresses:
+                    handle.resolve(resolution.addresses)
+                    self._begin(handle)
+                elif handle.transfer is not None:
                     code = pycurl.E_COULDNT_RESOLVE_HOST
-                    self._refuse(slot, slot.transfer, classify(slot.transfer, code, answer.fault))
+                    self._end_unsent(
+                        handle, handle.transfer, classify(handle.transfer, code, resolution.cause)
+                    )
 
-    def _refuse(self, slot: CurlHandle, transfer: Transfer, outcome: Outcome) -> None:
-        self._retire(slot)
+    def _end_unsent(self, handle: CurlHandle, transfer: Transfer, outcome: Outcome) -> None:
+        self._release(handle)
         self._done.append((transfer, outcome))
 
-    def _retire(self, slot: CurlHandle) -> None:
-        slot.transfer = None
-        if slot.reusable:
-            self._free.append(slot)
+    def _release(self, handle: CurlHandle) -> None:
+        handle.transfer = None
+        if handle.reusable:
+            self._free.append(handle)
         else:
-            slot.handle.close()
+            handle.curl.close()
 
     def wait(self, timeout_s: float) -> list[tuple[Transfer, Outcome]]:
         """Move bytes until something has ended or the time is up; returns what has ended."""
@@ -131,29 +133,29 @@ class CurlClient:
             timeout_s = 0.0
         if self._timer_s is not None:
             timeout_s = min(timeout_s, max(0.0, self._timer_s - now_s))
-        if self._open or self._looking:
+        if self._open or self._resolving:
             timeout_s = min(timeout_s, self._scan_every_s)
-        events = self._poll.poll(timeout_s)
+        events = self._poller.poll(timeout_s)
         began_s = time.monotonic()
         for fd, happened in events:
             wanted = self._wanted.get(fd)
             if wanted is None:
-                self._heard_unasked(fd)
+                self._on_other_descriptor(fd)
                 continue
             # An error or the end of the connection is told to whoever waits, as selectors do.
             flags = pycurl.CSELECT_IN if happened & ~WRITE and wanted & READ else 0
             if happened & ~READ and wanted & WRITE:
                 flags |= pycurl.CSELECT_OUT
-            self._kept.serving = fd
+            self._idle.current_fd = fd
             self._multi.socket_action(fd, flags)
-            if time.monotonic() - began_s > HELD_UP_S:
+            if time.monotonic() - began_s > BUSY_MAX_S:
                 break  # who was not served is reported again
         now_s = time.monotonic()
         if self._timer_s is not None and now_s >= self._timer_s:
             self._timer_s = None
             self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
         self._collect()
-        if time.monotonic() - began_s > HELD_UP_S:
+        if time.monotonic() - began_s > BUSY_MAX_S:
             self._end_bodies()
         if now_s >= self._next_scan_s:
             self._next_scan_s = now_s + self._scan_every_s
@@ -163,19 +165,19 @@ class CurlClient:
 
     def watch(self, fd: int | None) -> None:
         """Have ``wait`` return, with ``heard`` set, when something comes on a descriptor of somebody else's; once."""
-        self._watched, self.heard = fd, False
+        self._watched_fd, self.watched_ready = fd, False
         if fd is not None:
-            self._ask(fd, READ)
+            self._poll_for(fd, READ)
 
-    def _heard_unasked(self, fd: int) -> None:
+    def _on_other_descriptor(self, fd: int) -> None:
         """A look-up has ended; or something came on a connection that rests, which nobody waits for."""
-        if fd == self._names.fileno():
+        if fd == self._resolver.fileno():
             self._begin_looked_up()
             return
-        if fd == self._watched:
-            self.heard = True  # and no longer looked at: who is to read it may be busy for a while
+        if fd == self._watched_fd:
+            self.watched_ready = True  # and no longer looked at: who is to read it may be busy for a while
         with suppress(OSError, KeyError):
-            self._poll.unregister(fd)
+            self._poller.unregister(fd)
 
     def _on_socket_state(self, event: int, fd: int, _multi: Any, _data: Any) -> None:
         if event == pycurl.POLL_REMOVE:
@@ -183,13 +185,13 @@ class CurlClient:
             self._wanted.pop(fd, None)
             return
         self._wanted[fd] = mask = _MASKS[event]
-        self._ask(fd, mask)
+        self._poll_for(fd, mask)
 
-    def _ask(self, fd: int, mask: int) -> None:
+    def _poll_for(self, fd: int, mask: int) -> None:
         try:
-            self._poll.modify(fd, mask)
+            self._poller.modify(fd, mask)
         except FileNotFoundError:
-            self._poll.register(fd, mask)
+            self._poller.register(fd, mask)
 
     def _on_timer(self, timeout_ms: int) -> None:
         self._timer_s = None if timeout_ms < 0 else time.monotonic() + timeout_ms / 1000
@@ -197,57 +199,57 @@ class CurlClient:
     def _collect(self) -> None:
         while True:
             queued, succeeded, failed = self._multi.info_read(100)
-            for handle in succeeded:
-                self._end(handle, 0, "")
-            for handle, code, message in failed:
-                self._end(handle, code, message)
+            for curl in succeeded:
+                self._end(curl, 0, "")
+            for curl, code, message in failed:
+                self._end(curl, code, message)
             if queued == 0:
                 return
 
     def _end_late(self, now_s: float) -> None:
         """End the transfers whose answer is later than the limit; libcurl knows the connection's alone."""
         late = [
-            handle
-            for handle, slot in self._open.items()
-            if slot.transfer is not None and slot.transfer.overdue(now_s)
+            curl
+            for curl, handle in self._open.items()
+            if handle.transfer is not None and handle.transfer.overdue(now_s)
         ]
-        for handle in late:
-            self._end(handle, pycurl.E_OPERATION_TIMEDOUT, "")
-        for host, slots in list(self._looking.items()):
+        for curl in late:
+            self._end(curl, pycurl.E_OPERATION_TIMEDOUT, "")
+        for host, handles in list(self._resolving.items()):
             in_time: list[CurlHandle] = []
-            for slot in slots:
-                transfer = slot.transfer
+            for handle in handles:
+                transfer = handle.transfer
                 if transfer is None or now_s - transfer.started_s < transfer.profile.connect_timeout_s:
-                    in_time.append(slot)
+                    in_time.append(handle)
                 else:
-                    self._refuse(slot, transfer, classify(transfer, pycurl.E_OPERATION_TIMEDOUT, ""))
+                    self._end_unsent(handle, transfer, classify(transfer, pycurl.E_OPERATION_TIMEDOUT, ""))
             if in_time:
-                self._looking[host] = in_time
+                self._resolving[host] = in_time
             else:
-                del self._looking[host]
-                self._names.give_up(host)
-        if self._looking:
-            self._names.begin()
+                del self._resolving[host]
+                self._resolver.give_up(host)
+        if self._resolving:
+            self._resolver.start_lookups()
 
     def _end_bodies(self) -> None:
         """Read no further in answers whose status is known: one of them keeps all others waiting.
 
         Chunk extensions can, since libcurl reads them as fast as they come and tells nobody.
         """
-        held_since_s = time.monotonic() - HELD_UP_S
-        for handle, slot in list(self._open.items()):
-            if slot.transfer is not None and (slot.transfer.header_s or held_since_s) < held_since_s:
-                self._end(handle, pycurl.E_OPERATION_TIMEDOUT, "")
+        held_since_s = time.monotonic() - BUSY_MAX_S
+        for curl, handle in list(self._open.items()):
+            if handle.transfer is not None and (handle.transfer.header_s or held_since_s) < held_since_s:
+                self._end(curl, pycurl.E_OPERATION_TIMEDOUT, "")
 
-    def _end(self, handle: pycurl.Curl, code: int, message: str) -> None:
-        slot = self._open.pop(handle)
-        if slot.transfer is not None and slot.transfer.on_new:
-            self._note_connection(handle, slot.transfer)
-        self._multi.remove_handle(handle)
-        if code in _DEAD_CONNECTION and slot.renew():
-            self._begin(slot)
+    def _end(self, curl: pycurl.Curl, code: int, message: str) -> None:
+        handle = self._open.pop(curl)
+        if handle.transfer is not None and handle.transfer.is_new_connection:
+            self._keep_connection(curl, handle.transfer)
+        self._multi.remove_handle(curl)
+        if code in _DEAD_CONNECTION and handle.renew():
+            self._begin(handle)
             return
-        transfer = slot.transfer
+        transfer = handle.transfer
         if transfer is not None:
             if transfer.watch is not None:
                 transfer.watch.release()
@@ -255,33 +257,33 @@ class CurlClient:
             if code == WEIRD_ANSWER and transfer.status is not None:
                 MISREAD.add(transfer.url)
             self._done.append((transfer, classify(transfer, code, message)))
-        self._retire(slot)
+        self._release(handle)
 
-    def _note_connection(self, handle: pycurl.Curl, transfer: Transfer) -> None:
-        self.connections += handle.getinfo(pycurl.NUM_CONNECTS)
-        if transfer.connection in self._kept or not transfer.framed:
+    def _keep_connection(self, curl: pycurl.Curl, transfer: Transfer) -> None:
+        self.connections += curl.getinfo(pycurl.NUM_CONNECTS)
+        if transfer.connection in self._idle or not transfer.framed:
             return
-        fd = handle.getinfo(pycurl.ACTIVESOCKET)
+        fd = curl.getinfo(pycurl.ACTIVESOCKET)
         if fd >= 0:  # else it was closed behind the transfer
-            self._kept.note(fd)
+            self._idle.add(fd)
 
     def close(self) -> None:
         """Drop what is open and release every handle and connection."""
-        for handle, slot in self._open.items():
-            self._multi.remove_handle(handle)
-            handle.close()
-            if slot.transfer is not None and slot.transfer.watch is not None:
-                slot.transfer.watch.release()
+        for curl, handle in self._open.items():
+            self._multi.remove_handle(curl)
+            curl.close()
+            if handle.transfer is not None and handle.transfer.watch is not None:
+                handle.transfer.watch.release()
         self._open.clear()
-        for slot in itertools.chain.from_iterable(self._looking.values()):
-            slot.handle.close()
-        self._looking.clear()
-        self._names.close()
-        for slot in self._free:
-            slot.handle.close()
+        for handle in itertools.chain.from_iterable(self._resolving.values()):
+            handle.curl.close()
+        self._resolving.clear()
+        self._resolver.close()
+        for handle in self._free:
+            handle.curl.close()
         self._free.clear()
         self._multi.close()
-        self._poll.close()
+        self._poller.close()
 
     # -- one at a time ----------------------------------------------------------------------
 

@@ -44,15 +44,15 @@ class IdleConnections:
 
     def __init__(self) -> None:
         # One a descriptor of this process at most: its limit of open files.
-        self._looks: dict[Addresses, _WatchedSocket] = {}
+        self._sockets: dict[Addresses, _WatchedSocket] = {}
         self._addresses: dict[int, Addresses] = {}
         #: The descriptor on which libcurl is at work, as far as that is known.
-        self.serving = -1
+        self.current_fd = -1
 
     def __contains__(self, addresses: Addresses | None) -> bool:
-        return addresses in self._looks
+        return addresses in self._sockets
 
-    def note(self, fd: int) -> None:
+    def add(self, fd: int) -> None:
         """A connection that libcurl may keep from now on."""
         before = self._addresses.pop(fd, None)
         if before is not None:
@@ -66,29 +66,29 @@ class IdleConnections:
             return
         poll = select.poll()
         poll.register(fd, select.POLLIN)
-        self._looks[addresses] = _WatchedSocket(connection, poll)
+        self._sockets[addresses] = _WatchedSocket(connection, poll)
         self._addresses[fd] = addresses
 
     def forget(self, addresses: Addresses) -> None:
         """A connection with these addresses is a new one: what was known of them was another's."""
-        look = self._looks.pop(addresses, None)
-        if look is not None:
-            self._addresses.pop(look.connection.fileno(), None)
+        watched = self._sockets.pop(addresses, None)
+        if watched is not None:
+            self._addresses.pop(watched.connection.fileno(), None)
 
     def watch(self, addresses: Addresses) -> AckWatch | None:
         """Watch a request that is about to leave by this connection; None where no descriptor is left for it."""
-        look = self._looks.get(addresses)
-        if look is None:
+        watched = self._sockets.get(addresses)
+        if watched is None:
             return None
         try:
-            return AckWatch(look.connection)
+            return AckWatch(watched.connection)
         except OSError:
             return None
 
     def is_clean(self, addresses: Addresses) -> bool:
         """Whether nothing has come on the connection with these addresses, not even its end."""
-        look = self._looks.get(addresses)
-        return look is not None and not look.poll.poll(0)
+        watched = self._sockets.get(addresses)
+        return watched is not None and not watched.poll.poll(0)
 
 
 def _addresses(connection: socket.socket) -> Addresses | None:

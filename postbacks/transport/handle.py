@@ -102,21 +102,21 @@ class CurlHandle:
 
     __slots__ = (
         "_connect_timeout_s",
+        "_idle",
         "_ignores_length",
-        "_kept",
         "_renewed",
         "_resolves",
         "_settings",
-        "handle",
+        "curl",
         "host",
         "port",
         "reusable",
         "transfer",
     )
 
-    def __init__(self, settings: Settings, kept: IdleConnections | None = None) -> None:
+    def __init__(self, settings: Settings, idle: IdleConnections | None = None) -> None:
         self._settings = settings
-        self._kept = kept or IdleConnections()
+        self._idle = idle or IdleConnections()
         self._connect_timeout_s = 0.0
         self._ignores_length = False
         self._renewed = False
@@ -125,35 +125,35 @@ class CurlHandle:
         self.port = 0
         self.reusable = True
         self.transfer: Transfer | None = None
-        handle = pycurl.Curl()
-        self.handle = handle
-        handle.setopt(pycurl.POST, 1)
-        handle.setopt(pycurl.NOSIGNAL, 1)
-        handle.setopt(pycurl.NOPROGRESS, 1)
-        handle.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
-        handle.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
-        handle.setopt(pycurl.HTTP09_ALLOWED, 0)
-        handle.setopt(pycurl.FOLLOWLOCATION, 0)
-        handle.setopt(pycurl.MAXAGE_CONN, MAX_IDLE_S)
+        curl = pycurl.Curl()
+        self.curl = curl
+        curl.setopt(pycurl.POST, 1)
+        curl.setopt(pycurl.NOSIGNAL, 1)
+        curl.setopt(pycurl.NOPROGRESS, 1)
+        curl.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
+        curl.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
+        curl.setopt(pycurl.HTTP09_ALLOWED, 0)
+        curl.setopt(pycurl.FOLLOWLOCATION, 0)
+        curl.setopt(pycurl.MAXAGE_CONN, MAX_IDLE_S)
         # An empty one, too, keeps libcurl from the environment's.
-        handle.setopt(pycurl.PROXY, settings.proxy_url)
-        handle.setopt(pycurl.NOPROXY, "")
+        curl.setopt(pycurl.PROXY, settings.proxy_url)
+        curl.setopt(pycurl.NOPROXY, "")
         # The proxy's 200 to CONNECT is not the receiver's.
-        handle.setopt(_SUPPRESS_CONNECT_HEADERS, 1)
-        handle.setopt(pycurl.PROXY_CAINFO, system_trust_store())
-        handle.setopt(pycurl.PROXY_SSLVERSION, pycurl.SSLVERSION_TLSv1_2)
-        handle.setopt(pycurl.NETRC, pycurl.NETRC_IGNORED)
-        handle.setopt(pycurl.HTTP_CONTENT_DECODING, 0)  # a bomb stays as small as it came
+        curl.setopt(_SUPPRESS_CONNECT_HEADERS, 1)
+        curl.setopt(pycurl.PROXY_CAINFO, system_trust_store())
+        curl.setopt(pycurl.PROXY_SSLVERSION, pycurl.SSLVERSION_TLSv1_2)
+        curl.setopt(pycurl.NETRC, pycurl.NETRC_IGNORED)
+        curl.setopt(pycurl.HTTP_CONTENT_DECODING, 0)  # a bomb stays as small as it came
         # With 1, libcurl refuses an answer for a transfer coding that it does not know.
-        handle.setopt(pycurl.HTTP_TRANSFER_DECODING, 0)
-        handle.setopt(pycurl.SSLVERSION, pycurl.SSLVERSION_TLSv1_2)
-        handle.setopt(pycurl.SSL_VERIFYPEER, 1)
-        handle.setopt(pycurl.SSL_VERIFYHOST, 2)
-        handle.setopt(pycurl.CAINFO, system_trust_store())
-        handle.setopt(pycurl.PREREQFUNCTION, self._on_connected)
-        handle.setopt(pycurl.HEADERFUNCTION, self._on_header)
-        handle.setopt(pycurl.WRITEFUNCTION, self._on_body)
-        handle.setopt(pycurl.OPENSOCKETFUNCTION, self._on_socket)
+        curl.setopt(pycurl.HTTP_TRANSFER_DECODING, 0)
+        curl.setopt(pycurl.SSLVERSION, pycurl.SSLVERSION_TLSv1_2)
+        curl.setopt(pycurl.SSL_VERIFYPEER, 1)
+        curl.setopt(pycurl.SSL_VERIFYHOST, 2)
+        curl.setopt(pycurl.CAINFO, system_trust_store())
+        curl.setopt(pycurl.PREREQFUNCTION, self._on_connected)
+        curl.setopt(pycurl.HEADERFUNCTION, self._on_header)
+        curl.setopt(pycurl.WRITEFUNCTION, self._on_body)
+        curl.setopt(pycurl.OPENSOCKETFUNCTION, self._on_socket)
 
     def load(self, transfer: Transfer) -> None:
         """Set the handle up for a transfer.
@@ -164,15 +164,15 @@ class CurlHandle:
         """
         url, own_headers, self.host, self.port = prepare(transfer.url)
         credentials = own_headers or transfer.profile.authorization
-        handle = self.handle
-        handle.setopt(pycurl.URL, url)
-        handle.setopt(pycurl.POSTFIELDS, transfer.body)
-        handle.setopt(pycurl.HTTPHEADER, ["Expect:", *credentials, *transfer.headers])
+        curl = self.curl
+        curl.setopt(pycurl.URL, url)
+        curl.setopt(pycurl.POSTFIELDS, transfer.body)
+        curl.setopt(pycurl.HTTPHEADER, ["Expect:", *credentials, *transfer.headers])
         self._limit_connecting(transfer.profile.connect_timeout_s)
         ignores_length = transfer.url in MISREAD
         if ignores_length != self._ignores_length:
             self._ignores_length = ignores_length
-            handle.setopt(pycurl.IGNORE_CONTENT_LENGTH, ignores_length)
+            curl.setopt(pycurl.IGNORE_CONTENT_LENGTH, ignores_length)
         if transfer.profile.tls is not None:
             self._set_tls(transfer.profile.tls)
         if self._settings.proxy_url or self._settings.https_only:
@@ -182,10 +182,10 @@ class CurlHandle:
             self.host = ""  # the proxy looks it up
         if self._renewed:
             self._renewed = False
-            handle.setopt(pycurl.FRESH_CONNECT, 0)
+            curl.setopt(pycurl.FRESH_CONNECT, 0)
         if self._resolves:
             self._resolves = False
-            handle.setopt(pycurl.RESOLVE, [])
+            curl.setopt(pycurl.RESOLVE, [])
         self.transfer = transfer
         transfer.excerpt_bytes = self._settings.excerpt_bytes
         transfer.started_s = time.monotonic()
@@ -196,12 +196,12 @@ class CurlHandle:
         libcurl by itself would send it again over one kept connection after the other, up to five times.
         """
         transfer = self.transfer
-        if self._renewed or transfer is None or transfer.on_new or transfer.header_bytes:
+        if self._renewed or transfer is None or transfer.is_new_connection or transfer.header_bytes:
             return False
         if transfer.sends and not self._may_send_again(transfer):
             return False
         self._renewed = True
-        self.handle.setopt(pycurl.FRESH_CONNECT, 1)
+        self.curl.setopt(pycurl.FRESH_CONNECT, 1)
         return True
 
     def _may_send_again(self, transfer: Transfer) -> bool:
@@ -219,7 +219,7 @@ class CurlHandle:
         """Tell libcurl the addresses of the host; the time that the look-up took is gone."""
         self._resolves = True
         # The plus lets them expire, as if libcurl itself had looked them up.
-        self.handle.setopt(pycurl.RESOLVE, [f"+{self.host}:{self.port}:{','.join(addresses)}"])
+        self.curl.setopt(pycurl.RESOLVE, [f"+{self.host}:{self.port}:{','.join(addresses)}"])
         if self.transfer is not None:
             self.transfer.looked_up_s = time.monotonic()
             spent_s = self.transfer.looked_up_s - self.transfer.started_s
@@ -229,7 +229,7 @@ class CurlHandle:
     def _limit_connecting(self, limit_s: float) -> None:
         if limit_s != self._connect_timeout_s:
             self._connect_timeout_s = limit_s
-            self.handle.setopt(pycurl.CONNECTTIMEOUT_MS, max(1, int(limit_s * 1000)))
+            self.curl.setopt(pycurl.CONNECTTIMEOUT_MS, max(1, int(limit_s * 1000)))
 
     def _set_tls(self, tls: Tls) -> None:
         """Set an account's own TLS; the handle serves nobody else afterwards."""
@@ -240,11 +240,11 @@ class CurlHandle:
             (pycurl.SSLKEY_BLOB, tls.client_key),
         ):
             if value:
-                self.handle.setopt(option, value.encode())
+                self.curl.setopt(option, value.encode())
         if tls.client_cert:
-            self.handle.setopt(pycurl.SSLCERTTYPE, "PEM")
+            self.curl.setopt(pycurl.SSLCERTTYPE, "PEM")
         if tls.pinned_keys:
-            self.handle.setopt(pycurl.PINNEDPUBLICKEY, ";".join(tls.pinned_keys))
+            self.curl.setopt(pycurl.PINNEDPUBLICKEY, ";".join(tls.pinned_keys))
 
     def _on_connected(self, remote_host: str, local_host: str, remote_port: int, local_port: int) -> int:
         transfer = self.transfer
@@ -255,12 +255,12 @@ class CurlHandle:
             return _ABORT
         # At most one kept connection is tried, and only one on which nothing has come unasked.
         connection = (local_host, local_port, remote_host, remote_port)
-        if transfer.on_new:
-            self._kept.forget(connection)
-        elif transfer.sends or not self._kept.is_clean(connection):
+        if transfer.is_new_connection:
+            self._idle.forget(connection)
+        elif transfer.sends or not self._idle.is_clean(connection):
             return _ABORT
         else:
-            transfer.watch = self._kept.watch(connection)
+            transfer.watch = self._idle.watch(connection)
         transfer.connection = connection
         transfer.sends += 1
         transfer.connected_s = time.monotonic()
@@ -289,9 +289,9 @@ class CurlHandle:
                 transfer.framed = is_framed(transfer.header_lines)
                 if self._ignores_length or not transfer.framed:
                     return self._on_unframed(transfer)
-                if transfer.on_new:
+                if transfer.is_new_connection:
                     # Another transfer may leave by this connection before the end of this one is told.
-                    self._kept.note(self._kept.serving)
+                    self._idle.add(self._idle.current_fd)
             else:  # 1xx answers come before the answer (RFC 9110 15.2)
                 transfer.status = None
                 transfer.header_lines.clear()
@@ -304,7 +304,7 @@ class CurlHandle:
         if transfer.framed:
             MISREAD.discard(transfer.url)
         if transfer.connection is not None:
-            self._kept.forget(transfer.connection)
+            self._idle.forget(transfer.connection)
         return 0 if transfer.status == 200 else None
 
     def _on_body(self, data: bytes) -> int | None:
@@ -326,7 +326,7 @@ class CurlHandle:
         reason = None if self._settings.proxy_url else refusal(where[0], where[1], self._settings)
         if self.transfer is not None:
             self.transfer.blocked = reason
-            self.transfer.on_new = True
+            self.transfer.is_new_connection = True
             self.transfer.connected_s = None  # a kept connection was dead: this one is yet to be made
         if reason is not None:
             return int(pycurl.SOCKET_BAD)

@@ -61,9 +61,9 @@ class Probe:
     url: str
     postback_id: str
     limits: Profile
-    patience: Profile
+    relaxed_limits: Profile
     outcome: Outcome = field(default_factory=lambda: Outcome("bad_url"))
-    waited: Outcome = field(default_factory=lambda: Outcome("bad_url"))
+    raw_outcome: Outcome = field(default_factory=lambda: Outcome("bad_url"))
     resolved_s: float | None = None
     connected_s: float | None = None
     secured_s: float | None = None
@@ -89,52 +89,52 @@ class Probe:
 class _ObservingClient(CurlClient):
     """The adapter of every delivery, which also reads libcurl's facts of the one that it makes."""
 
-    def __init__(self, settings: Settings, seen: Probe) -> None:
+    def __init__(self, settings: Settings, probe: Probe) -> None:
         super().__init__(settings)
-        self._seen = seen
-        slot = CurlHandle(settings)
-        slot.handle.setopt(pycurl.OPT_CERTINFO, 1)
-        slot.handle.setopt(pycurl.VERBOSE, 1)
-        slot.handle.setopt(pycurl.DEBUGFUNCTION, self._on_remark)
-        self._free.append(slot)
+        self._probe = probe
+        handle = CurlHandle(settings)
+        handle.curl.setopt(pycurl.OPT_CERTINFO, 1)
+        handle.curl.setopt(pycurl.VERBOSE, 1)
+        handle.curl.setopt(pycurl.DEBUGFUNCTION, self._on_remark)
+        self._free.append(handle)
 
     def _on_remark(self, kind: int, text: bytes) -> None:
         found = _TLS_VERSION.search(text) if kind == 0 else None  # 0: libcurl's own words
         if found:
-            self._seen.tls_version = found[1].decode("ascii", "replace")
+            self._probe.tls_version = found[1].decode("ascii", "replace")
 
-    def _begin(self, slot: CurlHandle) -> None:
-        if slot.transfer is not None:  # until now its host was looked up, which libcurl knows nothing of
-            self._seen.resolved_s = time.monotonic() - slot.transfer.started_s
-        super()._begin(slot)
+    def _begin(self, handle: CurlHandle) -> None:
+        if handle.transfer is not None:  # until now its host was looked up, which libcurl knows nothing of
+            self._probe.resolved_s = time.monotonic() - handle.transfer.started_s
+        super()._begin(handle)
 
-    def _end(self, handle: pycurl.Curl, code: int, message: str) -> None:
-        _read(handle, self._seen)
-        super()._end(handle, code, message)
+    def _end(self, curl: pycurl.Curl, code: int, message: str) -> None:
+        _read(curl, self._probe)
+        super()._end(curl, code, message)
 
 
-def _read(handle: Any, seen: Probe) -> None:
-    before_s = seen.resolved_s or 0.0
+def _read(curl: Any, probe: Probe) -> None:
+    before_s = probe.resolved_s or 0.0
 
     def moment(info: int, per_s: int = 1) -> float | None:
-        value: float = handle.getinfo(info)
+        value: float = curl.getinfo(info)
         return before_s + value / per_s if value else None
 
-    seen.resolved_s = moment(pycurl.NAMELOOKUP_TIME) or seen.resolved_s
-    seen.connected_s = moment(pycurl.CONNECT_TIME)
-    seen.secured_s = moment(pycurl.APPCONNECT_TIME)
-    seen.sent_s = moment(pycurl.PRETRANSFER_TIME)
+    probe.resolved_s = moment(pycurl.NAMELOOKUP_TIME) or probe.resolved_s
+    probe.connected_s = moment(pycurl.CONNECT_TIME)
+    probe.secured_s = moment(pycurl.APPCONNECT_TIME)
+    probe.sent_s = moment(pycurl.PRETRANSFER_TIME)
     if hasattr(pycurl, "POSTTRANSFER_TIME_T"):  # libcurl 8.10: when its last byte had left
-        seen.sent_s = moment(pycurl.POSTTRANSFER_TIME_T, 1_000_000)
-    seen.total_s = moment(pycurl.TOTAL_TIME) or 0.0
-    if seen.connected_s is not None:
-        host, port = handle.getinfo(pycurl.PRIMARY_IP), handle.getinfo(pycurl.PRIMARY_PORT)
-        seen.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        probe.sent_s = moment(pycurl.POSTTRANSFER_TIME_T, 1_000_000)
+    probe.total_s = moment(pycurl.TOTAL_TIME) or 0.0
+    if probe.connected_s is not None:
+        host, port = curl.getinfo(pycurl.PRIMARY_IP), curl.getinfo(pycurl.PRIMARY_PORT)
+        probe.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     versions = {pycurl.CURL_HTTP_VERSION_1_0: "1.0", pycurl.CURL_HTTP_VERSION_1_1: "1.1"}
-    seen.http = versions.get(handle.getinfo(pycurl.INFO_HTTP_VERSION), "")
-    chain = handle.getinfo(pycurl.INFO_CERTINFO)
+    probe.http = versions.get(curl.getinfo(pycurl.INFO_HTTP_VERSION), "")
+    chain = curl.getinfo(pycurl.INFO_CERTINFO)
     if chain:
-        seen.certificate = _certificate(dict(chain[0]).get("Cert", ""))
+        probe.certificate = _certificate(dict(chain[0]).get("Cert", ""))
 
 
 def _certificate(pem: str) -> Certificate | None:
@@ -156,52 +156,52 @@ def _certificate(pem: str) -> Certificate | None:
         return None
 
 
-def observe(transfer: Transfer, seen: Probe, settings: Settings) -> None:
+def observe_post(transfer: Transfer, probe: Probe, settings: Settings) -> None:
     """Make one test POST and fill in what it shows.
 
     Args:
-        transfer: the POST; its profile is ping's own, `seen.patience`.
-        seen: the observation, which is filled in.
+        transfer: the POST; its profile is ping's own, `probe.relaxed_limits`.
+        probe: the observation, which is filled in.
         settings: the process's.
     """
-    limits = seen.limits
-    adapter = _ObservingClient(settings, seen)
+    limits = probe.limits
+    client = _ObservingClient(settings, probe)
     try:
-        adapter.start(transfer)
-        while not (ended := adapter.wait(0.2)):
+        client.start(transfer)
+        while not (ended := client.wait(0.2)):
             if transfer.header_s is not None:
                 transfer.profile = limits  # its body gets no more than it always does
     finally:
-        adapter.close()
-    seen.waited = ended[0][1]
-    seen.outcome = _by_limits(transfer, limits, seen.waited)
-    seen.total_s = max(seen.total_s, seen.waited.elapsed_s)
+        client.close()
+    probe.raw_outcome = ended[0][1]
+    probe.outcome = _by_limits(transfer, limits, probe.raw_outcome)
+    probe.total_s = max(probe.total_s, probe.raw_outcome.elapsed_s)
     if transfer.connected_s is not None:
-        seen.connecting_s = transfer.connected_s - transfer.started_s
+        probe.connecting_s = transfer.connected_s - transfer.started_s
     if transfer.header_s is not None:
-        seen.header_s = transfer.header_s - transfer.started_s
-        seen.status = transfer.status
+        probe.header_s = transfer.header_s - transfer.started_s
+        probe.status = transfer.status
         if transfer.connected_s is not None:
-            seen.answer_s = transfer.header_s - transfer.connected_s
+            probe.answer_s = transfer.header_s - transfer.connected_s
         pairs = (line.decode("latin-1").partition(":") for line in transfer.header_lines)
-        seen.headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
-    if not endpoint_of(seen.url).startswith("https://"):
-        seen.secured_s = None
+        probe.headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
+    if not endpoint_of(probe.url).startswith("https://"):
+        probe.secured_s = None
 
 
-def _by_limits(transfer: Transfer, limits: Profile, waited: Outcome) -> Outcome:
+def _by_limits(transfer: Transfer, limits: Profile, raw_outcome: Outcome) -> Outcome:
     """What the same POST would have had if nobody had waited longer than the limits."""
     connecting_s = (transfer.connected_s or time.monotonic()) - transfer.started_s
-    if waited.name == "connect_timeout" or (
+    if raw_outcome.name == "connect_timeout" or (
         transfer.connected_s is not None and connecting_s >= limits.connect_timeout_s
     ):
         late = replace(transfer, profile=limits, connected_s=None, header_s=None)
-    elif waited.name == "answer_timeout" or (
+    elif raw_outcome.name == "answer_timeout" or (
         transfer.connected_s is not None
         and transfer.header_s is not None
         and transfer.header_s - transfer.connected_s >= limits.answer_timeout_s
     ):
         late = replace(transfer, profile=limits, header_s=None)
     else:
-        return waited
+        return raw_outcome
     return classify(late, pycurl.E_OPERATION_TIMEDOUT, "")

@@ -53,7 +53,7 @@ class Transfer:
     started_s: float = 0.0
     looked_up_s: float | None = None
     sends: int = 0
-    on_new: bool = False
+    is_new_connection: bool = False
     connection: Addresses | None = None
     watch: AckWatch | None = None
     ending: Ending | None = None

@@ -115,12 +115,12 @@ def test_of_names_some_wait_and_some_are_remembered(small, monkeypatch):
     looked_up = Resolver()
     for number in range(50):
         looked_up._remember(f"silent{number}", SILENT)
-    assert list(looked_up._hope) == [f"silent{number}" for number in range(40, 50)]
+    assert list(looked_up._last_ends) == [f"silent{number}" for number in range(40, 50)]
     for number in range(5):
         looked_up._remember(f"answered{number}", ANSWERED)
     for kind in ("answered", "silent4", "new"):
         for number in range(5, 10) if kind == "silent4" else range(5):
-            assert looked_up.known(f"{kind}{number}") is None
+            assert looked_up.cached(f"{kind}{number}") is None
     waiting = [list(looked_up._waiting[hope]) for hope in (ANSWERED, UNKNOWN, SILENT)]
     assert waiting == [
         [f"answered{number}" for number in range(5)], [f"new{number}" for number in range(5)], []
