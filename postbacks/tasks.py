@@ -21,7 +21,7 @@ from postbacks.client.message_template import MessageTemplateCache, Template, ne
 from postbacks.client.producer import RedisProducer
 from postbacks.client.results import PostbackResult as PostbackResult
 from postbacks.client.results import eager_ids
-from postbacks.delivery.claims import Claimed, Held
+from postbacks.delivery.claims import ClaimedPostback
 from postbacks.delivery.request import post_order
 from postbacks.delivery.results import Decision
 from postbacks.errors import BrokerError, InvalidEvent
@@ -349,7 +349,7 @@ def deliver() -> int:
         return process.deliver(decide, deliver.apply_async)
 
 
-def decide(postback: Claimed | Held, outcome: Outcome) -> Decision:
+def decide(postback: ClaimedPostback, outcome: Outcome) -> Decision:
     """Ask Celery's own retry what follows a failed attempt.
 
     Enters the postback's request context and calls ``Task.retry``, whose message our ``apply_async``

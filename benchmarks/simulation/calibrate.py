@@ -11,11 +11,12 @@ from benchmarks import fill
 from benchmarks.machine import exact_cpu_s
 from benchmarks.simulation.costs import Costs
 from postbacks import accounts, keys
-from postbacks.delivery.claims import Held
-from postbacks.delivery.loop import CLAIM_BATCH
+from postbacks.delivery.claims import ClaimedPostback
+from postbacks.delivery.session import CLAIM_BATCH
 from postbacks.devtools.local import EmbeddedBroker
 from postbacks.ledger.record import OVERHEAD_BYTES, Attempt
 from postbacks.queue.intake import Intake
+from postbacks.queue.rows import AttemptRow
 from postbacks.queue.scripts import Scripts
 from postbacks.settings import load
 from postbacks.tasks import decide
@@ -110,7 +111,7 @@ def _round(broker: EmbeddedBroker) -> dict[str, float]:
     found["release_s"] = releasing_s / half
     sharing_s, *_ = timed(lambda: _share(scripts, token, [f"{name}/mt" for name in names]))
     found["share_s"] = sharing_s / half
-    held = Held("id", "a0/mt", "http://127.1.0.1:80", 0, 0, "a0", "SMS_MT", "N202", 0)
+    held = ClaimedPostback("id", "a0/mt", 1, 0, "a0", "SMS_MT", "N202", "http://127.1.0.1:80", 0)
     outcome = Outcome("status", 500, 0.1)
     _, deciding_s, _ = timed(lambda: [decide(held, outcome) for _ in range(CALLS)])
     found["decide_s"] = deciding_s / CALLS
@@ -148,12 +149,11 @@ def _send(scripts: Scripts, token: str, count: int, verdict: tuple[str, int, str
             held_per_lane=1, slow_lanes=(),
         )  # fmt: skip
         assert begun
-        note = [
-            field
+        rows = [
+            AttemptRow(row[0], row[1], name, row[3], _attempt(row[3], reason), countdown_ms, mood, reason)
             for row in begun
-            for field in (row[0], row[1], name, row[3], _attempt(row[3], reason), countdown_ms, mood, reason)
         ]
-        scripts.commit(token, 30_000, 10, 86_400, note)
+        scripts.commit(token, 30_000, 10, 86_400, rows)
         count -= len(begun)
 
 
@@ -165,14 +165,13 @@ def _share(scripts: Scripts, token: str, lanes: list[str]) -> None:
     )  # fmt: skip
     rows = [(row[0], row[1], row[3]) for row in begun] + [(row[0], row[1], int(row[3]) + 1) for row in held]
     for first in range(0, len(rows), 200):
-        note = [
-            field
-            for one, lane, number in rows[first : first + 200]
-            for field in (
+        batch = [
+            AttemptRow(
                 one, lane, "parked", number, _attempt(number, "connect_timeout"), COUNTDOWN_MS, "shared", "connect_timeout",
             )
+            for one, lane, number in rows[first : first + 200]
         ]  # fmt: skip
-        scripts.commit(token, 30_000, 10, 86_400, note)
+        scripts.commit(token, 30_000, 10, 86_400, batch)
 
 
 def _attempt(number: Any, outcome: str) -> str:

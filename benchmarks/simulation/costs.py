@@ -76,7 +76,7 @@ def read(docs: Path) -> Costs:
 
 def with_benchmarks(costs: Costs, rows: list[dict[str, Any]]) -> Costs:
     """These costs with what ``make bench`` has measured instead, where its rows have it."""
-    from postbacks.delivery.loop import CLAIM_BATCH
+    from postbacks.delivery.session import CLAIM_BATCH
 
     numbers = [row["numbers"] for row in rows]
     moves = next((one for one in numbers if "microseconds" in one), None)

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import simpy
 
 from benchmarks.simulation.rules import Lane, Note, Piece
-from postbacks.delivery.loop import CLAIM_BATCH, HELD_MAX
-from postbacks.delivery.open_transfers import room_for
-from postbacks.delivery.results import NOTE_BATCH, NOTE_WITHIN_S
-from postbacks.delivery.session import LINGER_FOR_DUE_MS, LOOK_EVERY_S
+from postbacks.delivery.loop import HELD_MAX
+from postbacks.delivery.open_transfers import divide_half
+from postbacks.delivery.results import COMMIT_BATCH, COMMIT_WITHIN_S
+from postbacks.delivery.session import CLAIM_BATCH, LINGER_FOR_DUE_MS, POLL_EVERY_S
 from postbacks.worker.process import LINGER_S
 
 if TYPE_CHECKING:
@@ -119,21 +119,21 @@ class Loop:
                     due_soon = self._rules.due_within(env.now, LINGER_FOR_DUE_MS / 1000)
                     found = claimed.size > 0 or (due_soon and self._system.awake() <= DUE_LOOKERS)
                     found_s = env.now if found else found_s
-                    next_claim_s = env.now if claimed.size == CLAIM_BATCH else env.now + LOOK_EVERY_S
+                    next_claim_s = env.now if claimed.size == CLAIM_BATCH else env.now + POLL_EVERY_S
                     yield from self._begin_answered(claimed)
             if self._ended and oldest_note_s == math.inf:
                 oldest_note_s = env.now
             if answer is None:
                 notes_due = self._ended_count > 0 and (
-                    self._ended_count >= min(NOTE_BATCH, max(1, self.open))
-                    or env.now - oldest_note_s >= NOTE_WITHIN_S - 1e-9
+                    self._ended_count >= min(COMMIT_BATCH, max(1, self.open))
+                    or env.now - oldest_note_s >= COMMIT_WITHIN_S - 1e-9
                 )
                 claims = (notes_due or env.now >= next_claim_s) and self.open < self._settings.max_transfers
                 if notes_due or claims:
                     answer = env.process((yield from self._ask(claims=claims)))
                     oldest_note_s = env.now if self._ended else math.inf
                 elif env.now >= next_claim_s:
-                    next_claim_s, found, found_s = env.now + LOOK_EVERY_S, True, env.now
+                    next_claim_s, found, found_s = env.now + POLL_EVERY_S, True, env.now
             if self._held:
                 yield from self._begin_held()
             idle = answer is None and not (self.open or self._ended or self._held or found)
@@ -151,8 +151,8 @@ class Loop:
         if answer is None:
             wait_until_s = next_claim_s
             if self._ended:
-                more = self._ended_count >= NOTE_BATCH
-                wait_until_s = env.now if more else min(wait_until_s, oldest_note_s + NOTE_WITHIN_S)
+                more = self._ended_count >= COMMIT_BATCH
+                wait_until_s = env.now if more else min(wait_until_s, oldest_note_s + COMMIT_WITHIN_S)
         if self._ends:
             wait_until_s = min(wait_until_s, self._ends[0].ends_s)
         if wait_until_s <= env.now or (answer is not None and answer.triggered):
@@ -190,7 +190,7 @@ class Loop:
         self._rules.commit(self._env.now, notes)
         if claims:
             free = self._settings.max_transfers - self.open
-            room = room_for(self._settings.max_transfers, self._suspects_open, len(self._new))
+            room = divide_half(self._settings.max_transfers, self._suspects_open, len(self._new))
             released = self._rules.release(self._env.now, DUE_MAX)
             moved_s += released * self._costs.release_s
             claimed = Claimed(
@@ -281,8 +281,8 @@ class Loop:
 
     def _begin_held(self) -> Process:
         """One script call for the held ones of all lanes that have room."""
-        room = min(self._settings.max_transfers - self.open, NOTE_BATCH - self._ended_count)
-        in_trouble = room_for(self._settings.max_transfers, self._suspects_open, len(self._new)).troubled
+        room = min(self._settings.max_transfers - self.open, COMMIT_BATCH - self._ended_count)
+        in_trouble = divide_half(self._settings.max_transfers, self._suspects_open, len(self._new)).troubled
         chosen: list[tuple[Lane, list[Piece]]] = []
         count = 0
         for lane in list(self._held):
@@ -362,12 +362,12 @@ class Loop:
         costs = self._costs
         notes: list[Note] = []
         count = failed = shared = 0
-        while self._ended and count < NOTE_BATCH:
+        while self._ended and count < COMMIT_BATCH:
             lane, piece, outcome, ended_s = self._ended.popleft()
-            if piece.size > NOTE_BATCH - count:
-                rest = piece._replace(size=piece.size - (NOTE_BATCH - count))
+            if piece.size > COMMIT_BATCH - count:
+                rest = piece._replace(size=piece.size - (COMMIT_BATCH - count))
                 self._ended.appendleft((lane, rest, outcome, ended_s))
-                piece = piece._replace(size=NOTE_BATCH - count)
+                piece = piece._replace(size=COMMIT_BATCH - count)
             notes.append(Note(lane, piece, outcome))
             count += piece.size
             if outcome == "shared":

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from typing import Final, NamedTuple
 
-from postbacks.delivery.open_transfers import Room
+from postbacks.delivery.open_transfers import SuspectCapacity
 from postbacks.settings import Settings
 
 #: A lane may have no more transfers than this part of what its worker has free (``claim.lua``).
@@ -262,7 +262,7 @@ class Rules:
         shares: tuple[int, int, int] | None = None,
     ) -> tuple[list[tuple[Lane, list[Piece]]], list[tuple[Lane, list[Piece]]], int]:
         """``claim.lua``: what to send now, what to hold behind a probe, and how many are to be sent."""
-        room = Room(suspects_max, *(shares or (suspects_max,) * 3))
+        room = SuspectCapacity(suspects_max, *(shares or (suspects_max,) * 3))
         claim = _Claim(self, self._settings, room, free, held_max)
         first = min(room.suspects, -(-at_most // SUSPECTS_FIRST))
         claim.serve(self.suspect, first)
@@ -327,7 +327,9 @@ class Rules:
 class _Claim:
     """One call of ``claim.lua``."""
 
-    def __init__(self, rules: Rules, settings: Settings, room: Room, free: int, held_max: int) -> None:
+    def __init__(
+        self, rules: Rules, settings: Settings, room: SuspectCapacity, free: int, held_max: int
+    ) -> None:
         self._rules = rules
         self._per_lane = settings.probe_claims
         self._room, self._free, self._held_max = room, free, held_max

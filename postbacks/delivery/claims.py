@@ -1,4 +1,4 @@
-"""What a delivering loop has claimed: postbacks to send now, and postbacks held behind a probe."""
+"""Claimed postbacks of a delivering loop, and the return of those that it does not send."""
 
 from __future__ import annotations
 
@@ -17,25 +17,32 @@ if TYPE_CHECKING:
 
 log = EventLog(__name__)
 
-#: Held postbacks given back by one script, and what is left of the last one's lane.
+#: Held postbacks that one script gives back at least, as far as there are so many; whole lanes go together.
 GIVE_BACK_BATCH: Final = 500
-#: Milliseconds after which a postback is looked at again whose account could not be used.
-PUT_OFF_MS: Final = 30_000
-#: The same where the broker was away while its account was read: no account is to blame, and it is back by then.
-LOST_BROKER_MS: Final = 1_000
+#: Milliseconds after which a postback whose account could not be used is claimed again.
+POSTPONED_MS: Final = 30_000
+#: The same where the broker was away while the account was read: no account is to blame, and the broker is back by then.
+BROKER_AWAY_MS: Final = 1_000
 
 
-class Claimed(NamedTuple):
-    """A postback whose POST is to begin now: the row of ``claim.lua`` or ``begin.lua``.
+class ClaimedPostback(NamedTuple):
+    """A postback that a loop has claimed: its attempt has begun, or it is held behind the probe of its lane.
+
+    A held one leaves out what is not listed before ``begun``: its URL is read when its attempt begins.
 
     Attributes:
-        number: of this attempt, 1 for the first POST.
+        number: number of the attempt that has begun, or is next while held; 1 for the first POST.
         failures: attempts before this one that count against the resends.
-        version: of its account's row, from which its URL is; empty where there is none.
-        own: ``0`` where its URL is the account's, ``1`` where it is the call's own, ``2`` where its account was not known
-            either; empty in a record of version 0.1.0.
-        at_ms: when the attempt began, on the broker's clock.
-        waited_ms: how long the first POST had waited for us by then; -1 for any other, and where it waited for its receiver.
+        url: URL of the POST; the endpoint alone while held.
+        at_ms: time at which the attempt began, or at which a held one was claimed, on the broker's clock.
+        begun: True if the attempt has begun and is counted.
+        created_ms: time of acceptance; None while held.
+        sequence: number of the postback in its account.
+        version: version of the account's row that the URL comes from; empty where there is none.
+        own: ``0`` if the URL is the account's, ``1`` if it is the call's own, ``2`` if it is the call's own and the account
+            was not known either; empty in a record of version 0.1.0.
+        waited_ms: time for which the first POST had waited for us when it was claimed; -1 for any other POST, and for
+            one that waited for its receiver.
     """
 
     id: str
@@ -45,111 +52,97 @@ class Claimed(NamedTuple):
     account: str
     origin: str
     code: str
-    created_ms: int
-    sequence: int
     url: str
-    xml: bytes
-    version: str
-    own: str
     at_ms: int
+    begun: bool = False
+    created_ms: int | None = None
+    sequence: int = 0
+    xml: bytes = b""
+    version: str = ""
+    own: str = ""
     waited_ms: int = -1
 
     @classmethod
-    def from_row(cls, lane: str, row: Sequence[Any], at_ms: int) -> Claimed:
-        """Build one from a row of ``begin.lua``, or one of ``claim.lua`` without its lane and ring."""
+    def from_begun_row(cls, lane: str, row: Sequence[Any], at_ms: int) -> ClaimedPostback:
+        """Build a begun postback from a row of ``begin.lua``, or from one of ``claim.lua`` without its lane and ring."""
         (
             postback_id, number, failures, account, origin, code, created_ms, sequence, url, xml, version, own, waited_ms,
         ) = row  # fmt: skip
         return cls(
-            postback_id.decode(), lane, int(number), int(failures), account.decode(), origin.decode(),
-            code.decode(), int(created_ms), int(sequence), url.decode(), xml,
-            version.decode(), own.decode(), at_ms, int(waited_ms),
+            postback_id.decode(), lane, int(number), int(failures), account.decode(), origin.decode(), code.decode(),
+            url.decode(), at_ms, True, int(created_ms), int(sequence), xml, version.decode(), own.decode(), int(waited_ms),
+        )  # fmt: skip
+
+    @classmethod
+    def from_held_row(cls, row: Sequence[Any], at_ms: int) -> ClaimedPostback:
+        """Build a held postback from a held row of ``claim.lua``."""
+        postback_id, lane, endpoint, attempts, failures, account, origin, code = row
+        return cls(
+            postback_id.decode(), lane.decode(), int(attempts) + 1, int(failures), account.decode(), origin.decode(),
+            code.decode(), endpoint.decode(), at_ms,
         )  # fmt: skip
 
     @property
     def endpoint(self) -> str:
         """Scheme, host and port that the POST goes to."""
-        return endpoint_of(self.url)
-
-
-class Held(NamedTuple):
-    """A postback of a failing lane that waits in this loop for what the probe finds."""
-
-    id: str
-    lane: str
-    endpoint: str
-    attempts: int
-    failures: int
-    account: str
-    origin: str
-    code: str
-    claimed_ms: int
-
-    @classmethod
-    def from_row(cls, row: Sequence[Any], claimed_ms: int) -> Held:
-        """Build one from a held row of ``claim.lua``, which was claimed then on the broker's clock."""
-        postback_id, lane, endpoint, attempts, failures, account, origin, code = row
-        return cls(
-            postback_id.decode(), lane.decode(), endpoint.decode(), int(attempts), int(failures),
-            account.decode(), origin.decode(), code.decode(), claimed_ms,
-        )  # fmt: skip
+        return endpoint_of(self.url) if self.begun else self.url
 
 
 class Returner:
-    """Returns for one loop what no attempt is counted of.
+    """Returns claimed postbacks of one loop to the broker, without an attempt.
 
     Args:
         scripts: the scripts of the broker.
-        token: the loop's name among the claimers.
+        loop_id: the loop's name among the claimers.
     """
 
-    def __init__(self, scripts: Scripts, token: str) -> None:
+    def __init__(self, scripts: Scripts, loop_id: str) -> None:
         self._scripts = scripts
-        self._token = token
+        self._loop_id = loop_id
         self._ids: dict[tuple[int, str], list[str]] = {}  # by delay (ms) and reason; of one claim
 
     def __bool__(self) -> bool:
-        """Whether the broker has not been told of all that is put off."""
+        """True while postbacks wait for the next ``postpone``."""
         return bool(self._ids)
 
-    def add(self, ids: Iterable[str], delay_ms: int = PUT_OFF_MS, reason: str = ACCOUNT_UNUSABLE) -> None:
-        """Have the next ``postpone`` put these off."""
-        if new := list(ids):
-            self._ids.setdefault((delay_ms, reason), []).extend(new)
+    def add(self, ids: Iterable[str], delay_ms: int = POSTPONED_MS, reason: str = ACCOUNT_UNUSABLE) -> None:
+        """Queue these postback ids for the next ``postpone`` call."""
+        if new_ids := list(ids):
+            self._ids.setdefault((delay_ms, reason), []).extend(new_ids)
 
     def postpone(self) -> None:
-        """Put off what was added. Raises BrokerError; then it is still to be done."""
+        """Park what was added, its attempt taken back. Raises BrokerError; then the rest stays queued."""
         while self._ids:
             (delay_ms, reason), ids = next(iter(self._ids.items()))
-            self._scripts.postpone(self._token, delay_ms, reason, ids)
+            self._scripts.postpone(self._loop_id, delay_ms, reason, ids)
             del self._ids[delay_ms, reason]
 
     def give_back(self, held: HeldQueue) -> None:
-        """Give back some of what is held: while it is much, what ends meanwhile is to be noted in time.
+        """Give a batch of held postbacks back to their lanes. With more, results that come meanwhile would wait too long.
 
         Raises:
-            BrokerError: all of it is held as before.
+            BrokerError: all of them are held as before.
         """
-        self._return(held, held.take_lanes(GIVE_BACK_BATCH))
+        self._give_back(held, held.take_lanes(GIVE_BACK_BATCH))
 
     def give_back_lane(self, held: HeldQueue, lane: str) -> None:
-        """Give back all that is held of a lane: its account sends elsewhere now.
+        """Give all held postbacks of a lane back, since its account sends elsewhere now.
 
         Raises:
-            BrokerError: all of it is held as before.
+            BrokerError: all of them are held as before.
         """
-        self._return(held, held.take_lane(lane))
+        self._give_back(held, held.take_lane(lane))
 
-    def _return(self, held: HeldQueue, postbacks: list[Held]) -> None:
+    def _give_back(self, held: HeldQueue, postbacks: list[ClaimedPostback]) -> None:
         try:
-            self._scripts.give_back(self._token, [postback.id for postback in postbacks])
+            self._scripts.give_back(self._loop_id, [postback.id for postback in postbacks])
         except BrokerError:
-            held.put_back(postbacks)  # given back again, the script moves none twice
+            held.put_back(postbacks)  # given back once more, the script moves none twice
             raise
 
     def leave(self) -> None:
-        """The loop ends and claims nothing more."""
+        """Take the loop, which claims nothing more, off the claimers."""
         try:
-            self._scripts.give_back(self._token)
+            self._scripts.give_back(self._loop_id)
         except BrokerError as error:
             log.warning("delivery.broker_lost", str(error), open=0)

@@ -1,4 +1,4 @@
-"""What a postback's POST looks like to the receiver: its headers."""
+"""Headers of a POST, and the single POST of an event without queue, ledger and resend."""
 
 from __future__ import annotations
 
@@ -32,23 +32,30 @@ _FIXED: Final = ("Content-Type: application/xml; charset=utf-8", f"User-Agent: {
 
 
 def headers(
-    postback_id: str, attempt: int, created_ms: int, sequence: int, at_ms: int, body: bytes, profile: Profile
+    profile: Profile,
+    body: bytes,
+    *,
+    postback_id: str,
+    number: int,
+    created_ms: int,
+    sequence: int,
+    at_ms: int,
 ) -> list[str]:
-    """The headers of one POST, ``Name: value`` each; libcurl adds Host, Accept and Content-Length.
+    """Return the headers of a POST, ``Name: value`` each; libcurl adds Host, Accept and Content-Length.
 
     Args:
-        postback_id: the postback's id.
-        attempt: number of this POST.
-        created_ms: when the event was accepted.
-        sequence: number of the postback in its account.
-        at_ms: when this POST begins; both times on the broker's clock.
-        body: what is signed.
         profile: the account's extra headers and secrets.
+        body: the document, which is signed.
+        postback_id: the postback's id.
+        number: number of the attempt, 1 for the first POST.
+        created_ms: time of the event's acceptance.
+        sequence: number of the postback in its account.
+        at_ms: begin of this POST; both times on the broker's clock.
     """
     lines = [
         *_FIXED,
         f"Postback-Id: {postback_id}",
-        f"Postback-Attempt: {attempt}",
+        f"Postback-Attempt: {number}",
         f"Postback-Created: {iso(created_ms)}",
         f"Postback-Sequence: {sequence}",
         *profile.headers,
@@ -59,7 +66,7 @@ def headers(
 
 
 def _signature(postback_id: str, at_ms: int, body: bytes, profile: Profile) -> list[str]:
-    """The headers of Standard Webhooks: the time of this attempt, one signature a secret."""
+    """Return the headers of Standard Webhooks: the time of this attempt, and one signature a secret."""
     moment = datetime.fromtimestamp(at_ms // 1000, UTC)
     text = body.decode()
     signatures = " ".join(signer.sign(postback_id, moment, text) for signer in profile.signers)
@@ -71,12 +78,14 @@ def _signature(postback_id: str, at_ms: int, body: bytes, profile: Profile) -> l
 
 
 def post_order(postback_id: str, order: SendRequest, *, eager: bool) -> dict[str, Any]:
-    """Make the POST of an order, where and as the account's are made; returns what came of it.
+    """Make the POST of a call, as a worker would make the account's; returns outcome, status and number of attempts.
+
+    For eager mode, and for ``send_postback`` called as a function.
 
     Args:
         postback_id: the task id.
         order: account, event, and the call's own URL.
-        eager: Celery is in eager mode, so there may be no broker: then a URL that came with the call serves alone.
+        eager: Celery is in eager mode, so there may be no broker: then a URL that came with the call is enough.
 
     Raises:
         PostbackSkipped: the account does not want it.
@@ -111,14 +120,16 @@ def _find_account(order: SendRequest, *, eager: bool) -> Account | None:
 
 
 def post_once(postback_id: str, event: Event, url: str, account: Account | None, *, own_url: bool) -> Outcome:
-    """POST an event to a URL, which came with the call or is the account's, and wait for what comes of it."""
+    """POST an event to a URL, the call's own or the account's, and return the outcome."""
     body, now_ms = render(event), int(time.time() * 1000)
     profile = Profile.default(load()) if account is None else Profile.of(account, load(), now_ms)
     if own_url and account is not None:
         profile = profile.for_url(url)
-    adapter = CurlClient(load())
+    lines = headers(
+        profile, body, postback_id=postback_id, number=1, created_ms=now_ms, sequence=1, at_ms=now_ms
+    )
+    curl = CurlClient(load())
     try:
-        lines = headers(postback_id, 1, now_ms, 1, now_ms, body, profile)
-        return adapter.post(Transfer(url, body, lines, profile))
+        return curl.post(Transfer(url, body, lines, profile))
     finally:
-        adapter.close()
+        curl.close()

@@ -40,6 +40,9 @@ def observe(url: str, body: bytes, limits: Profile, settings: Settings, now_ms: 
         answer_timeout_s=limits.answer_timeout_s * RELAXED_FACTOR,
     )
     probe = Probe(url, f"ping-{uuid.uuid4()}", limits, relaxed_limits)
-    lines = [*headers(probe.postback_id, 1, now_ms, 0, now_ms, body, limits), TEST_HEADER]
+    lines = headers(
+        limits, body, postback_id=probe.postback_id, number=1, created_ms=now_ms, sequence=0, at_ms=now_ms
+    )
+    lines.append(TEST_HEADER)
     observe_post(Transfer(url, body, lines, relaxed_limits), probe, settings)
     return probe

@@ -14,7 +14,7 @@ from postbacks import PostbackDead, PostbackSkipped, accounts, keys, send_postba
 from postbacks.accounts import Account
 from postbacks.cli import main
 from postbacks.cli.accounts import publish
-from postbacks.delivery.claims import Claimed
+from postbacks.delivery.claims import ClaimedPostback
 from postbacks.delivery.profiles import Profiles
 from postbacks.devtools.receiver import Answer, Receiver
 from postbacks.doctor import account_checks, scene
@@ -328,7 +328,11 @@ def test_whoever_reads_an_account_that_is_removed_meanwhile_does_not_bring_it_ba
         Tick(rig.scripts, _Overtaken(), rig.settings).run()
     else:
         rig.tick()
-        Profiles(_Overtaken(), rig.settings, rig.scripts).look_up(["acme"], 0)
+        profiles = Profiles(_Overtaken(), rig.settings, rig.scripts)
+        before = rig.client.hget(keys.ROUTES, "acme")
+        profiles.look_up(["acme"], 0)
+        assert rig.client.hget(keys.ROUTES, "acme") == before, "a look-up writes nothing"
+        profiles.publish()
     assert rig.client.hget(keys.ROUTES, "acme").split(b"\n")[1].decode() == routes.GONE
 
 
@@ -351,7 +355,7 @@ def test_an_account_that_never_reads_the_same_twice_is_named_in_the_log_once_a_m
         Tick(rig.scripts, store, rig.settings).run()
         profiles = Profiles(store, rig.settings, rig.scripts)
         _, rows, *_ = claim(rig, "one")
-        claimed = [Claimed.from_row(row[1].decode(), (row[0], *row[3:]), 0) for row in rows]
+        claimed = [ClaimedPostback.from_begun_row(row[1].decode(), (row[0], *row[3:]), 0) for row in rows]
         assert claimed
         assert [profiles.agree_on(claimed) for _ in range(2)] == [{}, {}]
     assert caplog.text.count("account.changing account=acme") == 1

@@ -79,7 +79,7 @@ def test_a_loop_is_told_of_anothers_time_out_before_it_tries_the_endpoint_itself
         [],
     )
     rig.scripts.commit(
-        "one", 30_000, 10, 60, (row[0], row[1], "parked", 1, "{}", 1000, "failed", "connect_timeout")
+        "one", 30_000, 10, 60, [(row[0], row[1], "parked", 1, "{}", 1000, "failed", "connect_timeout")]
     )
     told = rig.scripts.begin("two", chosen)
     assert (told.rows, len(told.later)) == ([], len(chosen))
@@ -128,11 +128,11 @@ def test_an_account_that_fails_alone_slows_nobody_at_its_endpoint(broker):
             )  # fmt: skip
             assert rig.client.hvals(keys.STARTS) == [], "others were connected meanwhile"
             failed = (row[0], row[1], "parked", row[3], "{}", 1000, "failed", "connect_timeout")
-            rig.scripts.commit("one", 30_000, 10, 60, failed)
+            rig.scripts.commit("one", 30_000, 10, 60, [failed])
             (start,) = rig.client.hvals(keys.STARTS)
             assert start.split()[2] == b"0", "not for a while yet"
             note = (other[0], other[1], "delivered", other[3], "{}", 0, "ok", "delivered")
-            rig.scripts.commit("one", 30_000, 10, 60, note)
+            rig.scripts.commit("one", 30_000, 10, 60, [note])
             rig.advance(31)
             rig.tick()
             rig.deliver()
