@@ -39,7 +39,7 @@ class ClaimedPostback(NamedTuple):
         created_ms: time of acceptance; None while held.
         sequence: number of the postback in its account.
         version: version of the account's row that the URL comes from; empty where there is none.
-        own: ``0`` if the URL is the account's, ``1`` if it is the call's own, ``2`` if it is the call's own and the account
+        url_source: ``0`` if the URL is the account's, ``1`` if it is the call's own, ``2`` if it is the call's own and the account
             was not known either; empty in a record of version 0.1.0.
         waited_ms: time for which the first POST had waited for us when it was claimed; -1 for any other POST, and for
             one that waited for its receiver.
@@ -59,7 +59,7 @@ class ClaimedPostback(NamedTuple):
     sequence: int = 0
     xml: bytes = b""
     version: str = ""
-    own: str = ""
+    url_source: str = ""
     waited_ms: int = -1
 
     @classmethod

@@ -331,8 +331,8 @@ class DeliveryLoop:
         for lane in {lanes[postback_id] for postback_id in moved}:
             session.returner.give_back_lane(held, lane)
         if len(begun.rows) + len(later) < len(picked):  # the script knew nothing of the others any more
-            known = later | {row[0].decode() for row in begun.rows}
-            gone([postback for postback in picked if postback.id not in known])
+            accounted_for = later | {row[0].decode() for row in begun.rows}
+            gone([postback for postback in picked if postback.id not in accounted_for])
         self._begin_claimed()
 
     def _held_allowance(self) -> Callable[[str], int]:

@@ -137,11 +137,11 @@ class Profiles:
             if profile.version != postback.version:
                 changing[postback.account] += 1
                 continue
-            if not profile.version and (postback.own in {"0", "1"} or not postback.url):
+            if not profile.version and (postback.url_source in {"0", "1"} or not postback.url):
                 # It was known when this was accepted: nothing goes out unsigned.
                 self._removed.add(postback.account)
                 continue
-            agreed[postback.id] = profile if postback.own == "0" else profile.for_url(postback.url)
+            agreed[postback.id] = profile if postback.url_source == "0" else profile.for_url(postback.url)
         self._log_changing(changing)
         return agreed
 

@@ -1,4 +1,4 @@
-"""What a test POST means for its receiver's developers: a verdict, what to do, and what else was noticed."""
+"""Diagnosis of a test POST for the receiver's developers: a verdict, what to do, and what else was noticed."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from postbacks.transport.probe import Probe
 from postbacks.transport.profile import Tls
 from postbacks.urls import endpoint_of, redacted
 
-#: A certificate that ends sooner should have been renewed: common ones are, 30 days before.
+#: Days before a certificate's end from which on it is warned of; most are renewed 30 days before.
 WARN_DAYS: Final = 14
 
-#: What to do about a status that is no redirect.
+#: Status that is no redirect -> what to do about it.
 _STATUS_ADVICE: Final = {
     401: "The receiver wants other credentials: put user and password into the URL.",
     403: "The receiver refuses us: does it allow our address, and are credentials in the URL?",
@@ -76,17 +76,17 @@ _HEADER_ADVICE: Final = (
     ),
     ("answer's header", "Correct that line of the answer's header: no answer with it ever counts."),
 )
-#: How a server ends a handshake in which it does not trust the client's certificate (transport/classify.py).
+#: Words of a handshake that a server ended as it does not trust the client's certificate (transport/classify.py).
 _REFUSED_HANDSHAKE: Final = ("client certificate", "TLS handshake", "connection could not be made")
-#: The same of servers that end the handshake well and say it in HTTP, as nginx does.
+#: Statuses of servers that finish the handshake and refuse the certificate in HTTP, as nginx does.
 _REFUSED_STATUSES: Final = frozenset({400, 401, 403, 495})
-#: Where the connection stands and TLS does not.
+#: What to do where the connection stands and TLS does not.
 _SILENT_TLS: Final = "Something listens there and says nothing: does it speak TLS, or is the URL http://?"
 
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """The verdict in plain words, what to do about it (may be empty), and what else was noticed."""
+    """Verdict in plain words, what to do about it (may be empty), and what else was noticed."""
 
     verdict: str
     todo: str
@@ -94,7 +94,7 @@ class Advice:
 
 
 def diagnose(probe: Probe, settings: Settings) -> Advice:
-    """Say what would have become of a postback, and why."""
+    """Return what would have become of a postback, why, and what to do."""
     noticed = tuple(_noticed(probe, settings))
     if probe.outcome.delivered:
         return Advice("answered 200: this postback would count as delivered", "", noticed)
@@ -104,7 +104,7 @@ def diagnose(probe: Probe, settings: Settings) -> Advice:
 
 
 def location(probe: Probe) -> str:
-    """Where a redirect leads, as a listing shows it; empty where it does not."""
+    """Return the target of a redirect, as a listing shows it; empty where there is none."""
     target = probe.headers.get("location", "")
     if probe.status is None or not 300 <= probe.status < 400 or not target:
         return ""
@@ -115,7 +115,7 @@ def location(probe: Probe) -> str:
 
 
 def days_left(probe: Probe, now: datetime | None = None) -> int | None:
-    """Whole days until the server's certificate ends."""
+    """Return the whole days until the server's certificate ends."""
     if probe.certificate is None:
         return None
     return math.floor((probe.certificate.ends - (now or datetime.now(UTC))).total_seconds() / 86_400)
@@ -144,12 +144,12 @@ def _failure(probe: Probe) -> tuple[str, str]:
     detail = probe.outcome.detail
     if name == "blocked":
         return detail, _BLOCKED_ADVICE[setting_of(detail)]
-    phrase = detail.partition(" (")[0]  # behind it stand libcurl's own words
+    phrase = detail.partition(" (")[0]  # libcurl's own words follow in brackets
     todo = _ADVICE.get(name, "")
     if name == "tls":
-        todo = next((other for mark, other in _TLS_ADVICE if mark in phrase), "Look at the server's log.")
+        todo = next((advice for mark, advice in _TLS_ADVICE if mark in phrase), "Look at the server's log.")
     elif name == "broken_answer":
-        header_todo = next((other for mark, other in _HEADER_ADVICE if mark in phrase), "")
+        header_todo = next((advice for mark, advice in _HEADER_ADVICE if mark in phrase), "")
         if probe.secured_s and not (limits.tls and limits.tls.client_cert):
             todo = f"{todo} It may want a client certificate: --client-cert FILE --client-key FILE."
         todo = header_todo or todo
@@ -157,15 +157,15 @@ def _failure(probe: Probe) -> tuple[str, str]:
 
 
 def _client_chain_advice(probe: Probe, verdict: str) -> str:
-    """Name the missing intermediate certificate as a cause wherever it can be one.
+    """Return advice on a missing intermediate certificate wherever that can be the cause; else an empty text.
 
-    With TLS 1.3 our handshake is over before the server has seen the certificate: its alert then comes with the
-    answer, or is lost when it resets the connection.
+    With TLS 1.3 our handshake is over before the server has seen our certificate: its alert then comes in place of the
+    answer, or is lost when the server resets the connection.
     """
     tls, name = probe.limits.tls, probe.outcome.name
     if tls is None or not tls.client_cert:
         return ""
-    # An error of our own side, say a certificate of the server's that is not trusted, has other words.
+    # An error on our own side, say that the server's certificate is not trusted, has other words.
     refused = (
         (name == "tls" and any(mark in verdict for mark in _REFUSED_HANDSHAKE))
         or (name == "broken_answer" and probe.secured_s is not None and probe.status is None)
@@ -181,16 +181,16 @@ def _client_chain_advice(probe: Probe, verdict: str) -> str:
 
 
 def _missing_issuer(tls: Tls) -> str:
-    """Return the issuer of our client certificate where its own certificate is not sent along.
+    """Return the issuer of our client certificate if the issuer's own certificate is not sent along.
 
-    OpenSSL sends it along if it stands in the account's bundle.
+    OpenSSL sends along what stands in the account's bundle, too.
     """
     try:
         first, *rest = x509.load_pem_x509_certificates((tls.client_cert or "").encode())
-        known = x509.load_pem_x509_certificates(tls.ca_bundle.encode()) if tls.ca_bundle else []
+        bundled = x509.load_pem_x509_certificates(tls.ca_bundle.encode()) if tls.ca_bundle else []
     except ValueError:
         return ""
-    subjects = {certificate.subject for certificate in (first, *rest, *known)}
+    subjects = {certificate.subject for certificate in (first, *rest, *bundled)}
     return "" if first.issuer in subjects else first.issuer.rfc4514_string()
 
 

@@ -1,8 +1,8 @@
-"""POSTs over libcurl, many at once.
+"""Client that makes many POSTs at once over libcurl.
 
-It knows nothing of queues: bytes and headers go in, an ``Outcome`` comes out. The limits that libcurl
-cannot keep are kept here: from the connection 10 s to the whole header of the answer, however it
-drips, and at most as long again for its body.
+It knows nothing of queues: bytes and headers go in, an ``Outcome`` comes out. It keeps the limits that libcurl
+cannot keep: 10 s from the connection to the whole header of the answer, however slowly that drips, and at most as
+long again for the body.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from postbacks.transport.poller import READ, WRITE, make_poller
 from postbacks.transport.resolver import Resolver
 from postbacks.transport.transfer import Transfer
 
-#: What libcurl waits for -> what is asked of the system.
+#: Events that libcurl waits for -> the poller's mask.
 _MASKS: Final = {
     pycurl.POLL_NONE: 0,
     pycurl.POLL_IN: READ,
@@ -33,17 +33,27 @@ _MASKS: Final = {
     pycurl.POLL_INOUT: READ | WRITE,
 }
 
-#: How libcurl ends a transfer whose kept connection was dead, where it does not begin anew by itself.
+#: Codes of a transfer whose kept connection was dead, where libcurl does not begin anew by itself.
 _DEAD_CONNECTION: Final = frozenset(
     {pycurl.E_ABORTED_BY_CALLBACK, pycurl.E_GOT_NOTHING, pycurl.E_SEND_ERROR, pycurl.E_RECV_ERROR}
 )
 
-#: Seconds that moving bytes may take before the loop looks at everything else again.
+#: Seconds that one ``wait`` moves bytes at most, before its caller can look at everything else.
 BUSY_MAX_S: Final = 0.05
 
 
 class CurlClient:
-    """Makes POSTs over libcurl. Not for more than one thread at a time."""
+    """Client of one thread at a time.
+
+    Args:
+        settings: the process's settings.
+        max_connections: connections, open and idle, above which libcurl closes idle ones; 0 for libcurl's own limit.
+
+    Attributes:
+        connections: connections made so far.
+        renewals: requests so far that left once more over a new connection, as nothing of them had arrived.
+        watched_ready: True once something has come on the descriptor of ``watch``.
+    """
 
     def __init__(self, settings: Settings, *, max_connections: int = 0) -> None:
         self._settings = settings
@@ -53,8 +63,8 @@ class CurlClient:
         if max_connections:
             self._multi.setopt(pycurl.M_MAXCONNECTS, max_connections)
         self._poller = make_poller()
-        # What is kept here is bounded by the transfers that a loop may have open (`capacity.py`).
-        self._wanted: dict[int, int] = {}  # descriptor -> what libcurl waits for on it
+        # All of these are bounded by the transfers that a loop may have open (`limits.py`).
+        self._wanted: dict[int, int] = {}  # descriptor -> mask that libcurl waits for
         self._timer_s: float | None = None
         self._free: list[CurlHandle] = []
         self._open: dict[pycurl.Curl, CurlHandle] = {}
@@ -63,7 +73,7 @@ class CurlClient:
         self._poller.register(self._resolver.fileno(), READ)
         self._watched_fd: int | None = None
         self.watched_ready = False
-        self._resolving: dict[str, list[CurlHandle]] = {}  # host -> those that wait for its addresses
+        self._resolving: dict[str, list[CurlHandle]] = {}  # host -> handles that wait for its addresses
         self._scan_every_s = min(0.1, settings.answer_timeout_s / 10)
         self._next_scan_s = 0.0
         self._done: list[tuple[Transfer, Outcome]] = []
@@ -73,10 +83,8 @@ class CurlClient:
     def __len__(self) -> int:
         return len(self._open) + sum(map(len, self._resolving.values()))
 
-    # -- many at once -----------------------------------------------------------------------
-
     def start(self, transfer: Transfer) -> None:
-        """Begin a POST; ``wait`` tells what came of it."""
+        """Begin a POST; ``wait`` returns it when it has ended."""
         handle = self._free.pop() if self._free else CurlHandle(self._settings, self._idle)
         try:
             handle.load(transfer)
@@ -84,8 +92,8 @@ class CurlClient:
             self._end_unsent(handle, transfer, Outcome("bad_url", detail=str(error)))
             return
         except pycurl.error as error:
-            why = f"the account's TLS settings cannot be used: {error.args[-1]}"
-            self._end_unsent(handle, transfer, Outcome("tls", detail=why))
+            detail = f"the account's TLS settings cannot be used: {error.args[-1]}"
+            self._end_unsent(handle, transfer, Outcome("tls", detail=detail))
             return
         if transfer.blocked is not None:
             self._end_unsent(handle, transfer, Outcome("blocked", detail=f"not allowed: {transfer.blocked}"))
@@ -103,7 +111,7 @@ class CurlClient:
         self._multi.add_handle(handle.curl)
 
     def _begin_looked_up(self) -> None:
-        """Begin the transfers whose host's look-up has ended, or end them where it found nothing."""
+        """Begin the transfers whose host has been looked up, or end them where it has no address."""
         for resolution in self._resolver.resolutions():
             for handle in self._resolving.pop(resolution.host, ()):
                 if resolution.addresses:
@@ -127,7 +135,7 @@ class CurlClient:
             handle.curl.close()
 
     def wait(self, timeout_s: float) -> list[tuple[Transfer, Outcome]]:
-        """Move bytes until something has ended or the time is up; returns what has ended."""
+        """Move bytes until a transfer has ended, ``watch`` has fired or the time is up; returns what has ended."""
         now_s = time.monotonic()
         if self._done:
             timeout_s = 0.0
@@ -142,14 +150,14 @@ class CurlClient:
             if wanted is None:
                 self._on_other_descriptor(fd)
                 continue
-            # An error or the end of the connection is told to whoever waits, as selectors do.
+            # An error or the end of a connection goes to whoever waits for either, as in `selectors`.
             flags = pycurl.CSELECT_IN if happened & ~WRITE and wanted & READ else 0
             if happened & ~READ and wanted & WRITE:
                 flags |= pycurl.CSELECT_OUT
             self._idle.current_fd = fd
             self._multi.socket_action(fd, flags)
             if time.monotonic() - began_s > BUSY_MAX_S:
-                break  # who was not served is reported again
+                break  # the poller reports the others again
         now_s = time.monotonic()
         if self._timer_s is not None and now_s >= self._timer_s:
             self._timer_s = None
@@ -164,24 +172,24 @@ class CurlClient:
         return done
 
     def watch(self, fd: int | None) -> None:
-        """Have ``wait`` return, with ``heard`` set, when something comes on a descriptor of somebody else's; once."""
+        """Have ``wait`` return, with ``watched_ready`` set, once something comes on this descriptor of the caller's."""
         self._watched_fd, self.watched_ready = fd, False
         if fd is not None:
             self._poll_for(fd, READ)
 
     def _on_other_descriptor(self, fd: int) -> None:
-        """A look-up has ended; or something came on a connection that rests, which nobody waits for."""
+        """Handle an event on a descriptor that libcurl does not wait for: resolver, watched one, or idle connection."""
         if fd == self._resolver.fileno():
             self._begin_looked_up()
             return
         if fd == self._watched_fd:
-            self.watched_ready = True  # and no longer looked at: who is to read it may be busy for a while
+            self.watched_ready = True  # and no longer polled: its reader may be busy for a while
         with suppress(OSError, KeyError):
             self._poller.unregister(fd)
 
     def _on_socket_state(self, event: int, fd: int, _multi: Any, _data: Any) -> None:
         if event == pycurl.POLL_REMOVE:
-            # It stays in the poll while it rests: most are used again, and a closed one leaves by itself.
+            # It stays with the poller while it is idle: most are used again, and a closed one leaves by itself.
             self._wanted.pop(fd, None)
             return
         self._wanted[fd] = mask = _MASKS[event]
@@ -207,7 +215,7 @@ class CurlClient:
                 return
 
     def _end_late(self, now_s: float) -> None:
-        """End the transfers whose answer is later than the limit; libcurl knows the connection's alone."""
+        """End the transfers whose answer is later than the limit; libcurl knows the limit of the connection alone."""
         late = [
             curl
             for curl, handle in self._open.items()
@@ -232,13 +240,13 @@ class CurlClient:
             self._resolver.start_lookups()
 
     def _end_bodies(self) -> None:
-        """Read no further in answers whose status is known: one of them keeps all others waiting.
+        """Read no further in answers whose status is known, since one of them keeps all other transfers waiting.
 
-        Chunk extensions can, since libcurl reads them as fast as they come and tells nobody.
+        Chunk extensions can do so: libcurl reads them as fast as they come and calls nobody back.
         """
-        held_since_s = time.monotonic() - BUSY_MAX_S
+        busy_since_s = time.monotonic() - BUSY_MAX_S
         for curl, handle in list(self._open.items()):
-            if handle.transfer is not None and (handle.transfer.header_s or held_since_s) < held_since_s:
+            if handle.transfer is not None and (handle.transfer.header_s or busy_since_s) < busy_since_s:
                 self._end(curl, pycurl.E_OPERATION_TIMEDOUT, "")
 
     def _end(self, curl: pycurl.Curl, code: int, message: str) -> None:
@@ -251,8 +259,8 @@ class CurlClient:
             return
         transfer = handle.transfer
         if transfer is not None:
-            if transfer.watch is not None:
-                transfer.watch.release()
+            if transfer.ack_watch is not None:
+                transfer.ack_watch.release()
             self.renewals += transfer.sends > 1
             if code == WEIRD_ANSWER and transfer.status is not None:
                 MISREAD.add(transfer.url)
@@ -264,16 +272,16 @@ class CurlClient:
         if transfer.connection in self._idle or not transfer.framed:
             return
         fd = curl.getinfo(pycurl.ACTIVESOCKET)
-        if fd >= 0:  # else it was closed behind the transfer
+        if fd >= 0:  # else libcurl has closed it after the transfer
             self._idle.add(fd)
 
     def close(self) -> None:
-        """Drop what is open and release every handle and connection."""
+        """Drop all transfers, and release every handle and connection."""
         for curl, handle in self._open.items():
             self._multi.remove_handle(curl)
             curl.close()
-            if handle.transfer is not None and handle.transfer.watch is not None:
-                handle.transfer.watch.release()
+            if handle.transfer is not None and handle.transfer.ack_watch is not None:
+                handle.transfer.ack_watch.release()
         self._open.clear()
         for handle in itertools.chain.from_iterable(self._resolving.values()):
             handle.curl.close()
@@ -285,10 +293,8 @@ class CurlClient:
         self._multi.close()
         self._poller.close()
 
-    # -- one at a time ----------------------------------------------------------------------
-
     def post(self, transfer: Transfer) -> Outcome:
-        """Make one POST and wait for its outcome. The adapter must have nothing else open."""
+        """Make one POST and wait for its outcome. The client must have nothing else open."""
         self.start(transfer)
         while True:
             for _, outcome in self.wait(1.0):

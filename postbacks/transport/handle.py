@@ -1,4 +1,9 @@
-"""The libcurl handle of a POST, with its callbacks."""
+"""libcurl's handle of a POST, with its options and callbacks.
+
+Every limit of the promise that libcurl itself keeps is set here: the time to the connection
+(CURLOPT_CONNECTTIMEOUT_MS: TCP, TLS and proxy, less what the name look-up took), protocols, TLS, addresses, and
+how much of an answer is read.
+"""
 
 from __future__ import annotations
 
@@ -24,35 +29,35 @@ from postbacks.transport.transfer import MAX_HEADER_BYTES, Transfer
 from postbacks.transport.trust import system_trust_store
 from postbacks.urls import read_url
 
-#: What the system receives ahead of us; more would only let a flood keep the loop from its other transfers.
+#: Bytes that the system receives ahead of us; more would only let a flood keep the loop from its other transfers.
 RECEIVE_BYTES: Final = 16_384
-#: RFC 9112 4; the reason may be missing, and the space before it.
+#: Status line by RFC 9112 4; the reason may be missing, and the space before it.
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})(?: [^\r\n]*)?\r?\n")
 _END_OF_HEADER: Final = frozenset({b"\r\n", b"\n"})
-#: Seconds for which a connection may have rested to be used again; libcurl's own default. docs/receiving.md tells
+#: Seconds for which a connection may have been idle to be used again; libcurl's own default. docs/receiving.md asks
 #: receivers to keep theirs for longer.
 MAX_IDLE_S: Final = 118
-#: Seconds of a look-up that are not worth counting.
+#: Seconds of a look-up that the limit of the connection is not shortened for.
 _NO_TIME_S: Final = 0.01
-#: What the callback at a connection says to libcurl.
+#: Answers to libcurl of the callback at a connection.
 _OK: Final = int(pycurl.PREREQFUNC_OK)
 _ABORT: Final = int(pycurl.PREREQFUNC_ABORT)
 #: CURLOPT_SUPPRESS_CONNECT_HEADERS, for which pycurl has no name.
 _SUPPRESS_CONNECT_HEADERS: Final = 265
-#: Of the body no more is read (but what libcurl's buffer holds); the status has been decided before.
+#: Bytes of a body that are read at most, but for what libcurl's buffer holds; the status has been decided before.
 MAX_BODY_BYTES: Final = 65_536
-#: The same in pieces: a chunk each, of which a receiver can make 20,000 of a byte.
+#: The same in pieces, a chunk each: a receiver can send 20,000 chunks of a byte.
 MAX_BODY_PIECES: Final = 500
 
 
 class Prepared(NamedTuple):
-    """A URL as it is sent (normalised, IDNA, no credentials), and what follows from it.
+    """URL as it is sent (normalised, IDNA, no credentials), with what follows from it.
 
     Attributes:
-        url: what libcurl is given.
-        headers: of its own: basic auth.
-        host: the name that must be looked up, or empty.
-        port: of the connection.
+        url: the URL for libcurl.
+        headers: basic auth, where the URL had credentials.
+        host: name that must be looked up, or empty.
+        port: port of the connection.
     """
 
     url: str
@@ -69,14 +74,14 @@ def prepare(url: str) -> Prepared:
         InvalidUrl: the URL cannot be sent to; an application's own store, and older records, may hold anything.
     """
     wanted = read_url(url)
-    # The host is ours to read; what is left to requests encodes the path and the query.
+    # We read the host ourselves; requests encodes path and query.
     target = requests.Request("POST", f"http://host{wanted.target}").prepare().path_url
     looked_up = "" if wanted.is_address or wanted.is_local else wanted.host
     return Prepared(wanted.origin + target, _basic_auth(wanted.userinfo), looked_up, wanted.port)
 
 
 def _basic_auth(userinfo: str) -> tuple[str, ...]:
-    """The header for a URL's user and password, as UTF-8 (RFC 7617 2.1); empty where there are none."""
+    """Return the header for a URL's user and password, as UTF-8 (RFC 7617 2.1); empty where there are none."""
     user, _, password = userinfo.partition(":")
     if not user and not password:
         return ()
@@ -84,21 +89,33 @@ def _basic_auth(userinfo: str) -> tuple[str, ...]:
     return (f"Authorization: Basic {base64.b64encode(pair).decode()}",)
 
 
-class _Handed(socket.socket):
-    """A socket for libcurl, which duplicates its descriptor: ours ends quietly when it is dropped."""
+class _CopiedSocket(socket.socket):
+    """Socket whose descriptor pycurl duplicates for libcurl: ours is closed without a warning when it is dropped."""
 
     def __del__(self) -> None:
         self.close()
 
 
 def _is_stale(transfer: Transfer) -> bool:
-    """Whether this answer lay decrypted in a kept TLS connection before its request began to leave."""
-    watch = transfer.watch
+    """True if this answer lay decrypted in a kept TLS connection before its request began to leave."""
+    watch = transfer.ack_watch
     return watch is not None and transfer.url[:5].lower() == "https" and not watch.has_received()
 
 
 class CurlHandle:
-    """A libcurl handle with its callbacks, used for one transfer after the other."""
+    """libcurl's easy handle with our callbacks, used for one transfer after the other.
+
+    Args:
+        settings: the process's settings.
+        idle: the connections that libcurl keeps.
+
+    Attributes:
+        curl: the easy handle.
+        host: name that must be looked up, or empty.
+        port: port of the connection.
+        reusable: False once the handle has an account's own TLS.
+        transfer: the transfer under way.
+    """
 
     __slots__ = (
         "_connect_timeout_s",
@@ -135,7 +152,7 @@ class CurlHandle:
         curl.setopt(pycurl.HTTP09_ALLOWED, 0)
         curl.setopt(pycurl.FOLLOWLOCATION, 0)
         curl.setopt(pycurl.MAXAGE_CONN, MAX_IDLE_S)
-        # An empty one, too, keeps libcurl from the environment's.
+        # An empty proxy, too, keeps libcurl from the environment's.
         curl.setopt(pycurl.PROXY, settings.proxy_url)
         curl.setopt(pycurl.NOPROXY, "")
         # The proxy's 200 to CONNECT is not the receiver's.
@@ -143,7 +160,7 @@ class CurlHandle:
         curl.setopt(pycurl.PROXY_CAINFO, system_trust_store())
         curl.setopt(pycurl.PROXY_SSLVERSION, pycurl.SSLVERSION_TLSv1_2)
         curl.setopt(pycurl.NETRC, pycurl.NETRC_IGNORED)
-        curl.setopt(pycurl.HTTP_CONTENT_DECODING, 0)  # a bomb stays as small as it came
+        curl.setopt(pycurl.HTTP_CONTENT_DECODING, 0)  # a compressed bomb stays as small as it came
         # With 1, libcurl refuses an answer for a transfer coding that it does not know.
         curl.setopt(pycurl.HTTP_TRANSFER_DECODING, 0)
         curl.setopt(pycurl.SSLVERSION, pycurl.SSLVERSION_TLSv1_2)
@@ -191,9 +208,12 @@ class CurlHandle:
         transfer.started_s = time.monotonic()
 
     def renew(self) -> bool:
-        """Whether the transfer is to begin anew, over a new connection: nothing of it has arrived over a kept one.
+        """Prepare the transfer to begin anew over a new connection, if nothing of it has arrived over a kept one.
 
         libcurl by itself would send it again over one kept connection after the other, up to five times.
+
+        Returns:
+            True if it is to begin anew.
         """
         transfer = self.transfer
         if self._renewed or transfer is None or transfer.is_new_connection or transfer.header_bytes:
@@ -205,18 +225,18 @@ class CurlHandle:
         return True
 
     def _may_send_again(self, transfer: Transfer) -> bool:
-        """Whether a request that has left may leave once more, in the same attempt. In doubt it may not."""
+        """True if a request that has left may leave once more in the same attempt. In doubt it may not."""
         if transfer.ending is None:
-            watch, transfer.watch = transfer.watch, None
+            watch, transfer.ack_watch = transfer.ack_watch, None
             ending = Ending.CLOSED if watch is None else watch.settle()
-            # It is not the receiver that acknowledges to us through a proxy.
+            # Through a proxy, the proxy acknowledges and not the receiver.
             transfer.ending = (
                 Ending.CLOSED if self._settings.proxy_url and ending is Ending.CROSSED else ending
             )
         return transfer.sends < 2 and transfer.ending is Ending.CROSSED
 
     def resolve(self, addresses: Sequence[str]) -> None:
-        """Tell libcurl the addresses of the host; the time that the look-up took is gone."""
+        """Give libcurl the addresses of the host; the time that the look-up took is used up."""
         self._resolves = True
         # The plus lets them expire, as if libcurl itself had looked them up.
         self.curl.setopt(pycurl.RESOLVE, [f"+{self.host}:{self.port}:{','.join(addresses)}"])
@@ -260,7 +280,7 @@ class CurlHandle:
         elif transfer.sends or not self._idle.is_clean(connection):
             return _ABORT
         else:
-            transfer.watch = self._idle.watch(connection)
+            transfer.ack_watch = self._idle.watch(connection)
         transfer.connection = connection
         transfer.sends += 1
         transfer.connected_s = time.monotonic()
@@ -279,10 +299,10 @@ class CurlHandle:
             if _is_stale(transfer):
                 transfer.stale = True
                 return 0
-            found = _STATUS_LINE.fullmatch(line)
-            if found is None:
+            match = _STATUS_LINE.fullmatch(line)
+            if match is None:
                 return 0
-            transfer.status = int(found[1])
+            transfer.status = int(match[1])
         elif line in _END_OF_HEADER:
             if transfer.status >= 200:
                 transfer.header_s = time.monotonic()
@@ -290,7 +310,7 @@ class CurlHandle:
                 if self._ignores_length or not transfer.framed:
                     return self._on_unframed(transfer)
                 if transfer.is_new_connection:
-                    # Another transfer may leave by this connection before the end of this one is told.
+                    # libcurl may reuse this connection before it reports this transfer as done, so add it now.
                     self._idle.add(self._idle.current_fd)
             else:  # 1xx answers come before the answer (RFC 9110 15.2)
                 transfer.status = None
@@ -300,7 +320,7 @@ class CurlHandle:
         return None
 
     def _on_unframed(self, transfer: Transfer) -> int | None:
-        """Read no body whose end libcurl does not know, but for a failure's excerpt; libcurl then closes the connection."""
+        """Read a body whose end libcurl does not know only for a failure's excerpt; libcurl then closes the connection."""
         if transfer.framed:
             MISREAD.discard(transfer.url)
         if transfer.connection is not None:
@@ -322,14 +342,14 @@ class CurlHandle:
     def _on_socket(self, _purpose: int, address: Any) -> socket.socket | int:
         if self.transfer is not None and self.transfer.sends and not self._may_send_again(self.transfer):
             return int(pycurl.SOCKET_BAD)
-        family, kind, protocol, where = address
-        reason = None if self._settings.proxy_url else refusal(where[0], where[1], self._settings)
+        family, kind, protocol, (host, port, *_) = address
+        reason = None if self._settings.proxy_url else refusal(host, port, self._settings)
         if self.transfer is not None:
             self.transfer.blocked = reason
             self.transfer.is_new_connection = True
-            self.transfer.connected_s = None  # a kept connection was dead: this one is yet to be made
+            self.transfer.connected_s = None  # a kept connection was dead: a new one is yet to be made
         if reason is not None:
             return int(pycurl.SOCKET_BAD)
-        made = _Handed(family, kind, protocol)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
-        return made
+        connection = _CopiedSocket(family, kind, protocol)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
+        return connection

@@ -1,6 +1,6 @@
-"""One test POST, observed: the steps that it took, and what it would have counted for.
+"""Probe: a test POST, observed step by step, and the outcome that a postback would have had.
 
-The POST goes the way of every postback (guard, handle, limits, classification). Only its limits are longer,
+The POST goes the way of every postback (guard, handle, limits, classification). Only its limits are relaxed,
 so that it shows by how much a receiver misses the account's. The account's limits judge it afterwards.
 """
 
@@ -30,7 +30,7 @@ _TLS_VERSION: Final = re.compile(rb"SSL connection using (\S+)")
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """The facts of a server's certificate that an operator asks for."""
+    """Facts of a server's certificate that an operator asks for."""
 
     names: tuple[str, ...]
     issuer: str
@@ -39,23 +39,29 @@ class Certificate:
 
 @dataclass(slots=True)
 class Probe:
-    """What one test POST has shown. Times are seconds since its begin, None where it did not come so far.
+    """Facts of one test POST. Times are seconds since its begin, None where it did not come so far.
 
     Attributes:
-        outcome: what a postback would have had, by the account's limits.
-        waited: what came of it with ping's patience.
-        patience: the limits that ping itself waited for.
-        resolved_s: the name had its addresses.
-        connected_s: TCP stood.
-        secured_s: TLS stood.
-        sent_s: the request had left whole.
-        header_s: the header of the answer had come whole.
-        total_s: all was over.
-        answer_s: from the connection to the whole header, what the answer's limit is about.
-        address: numeric, where TCP stood (the proxy's where there is one).
-        headers: of the answer, names in lower case.
-        http: version of the answer.
-        connecting_s: how long the connection, TLS included, took; what its limit is about.
+        url: URL of the POST.
+        postback_id: its id.
+        limits: the account's profile.
+        relaxed_limits: limits that the POST was made with, longer than the account's.
+        outcome: outcome of a postback, under the account's limits.
+        raw_outcome: outcome under the relaxed limits.
+        resolved_s: time at which the name had its addresses.
+        connected_s: time at which TCP stood.
+        secured_s: time at which TLS stood.
+        sent_s: time at which the request had left whole.
+        header_s: time at which the header of the answer had come whole.
+        total_s: time at which all was over.
+        answer_s: duration from the connection to the whole header, which the answer's limit is about.
+        connecting_s: duration of the connection, TLS included, which its limit is about.
+        address: numeric address that TCP connected to (the proxy's where there is one).
+        tls_version: version of TLS.
+        certificate: the server's certificate.
+        status: HTTP status of the answer.
+        http: HTTP version of the answer.
+        headers: headers of the answer, names in lower case.
     """
 
     url: str
@@ -81,13 +87,13 @@ class Probe:
 
     @property
     def closes(self) -> bool:
-        """Whether the receiver ends the connection after its answer, as far as the answer says so."""
+        """True if the answer says that the receiver closes the connection after it."""
         tokens = {token.strip() for token in self.headers.get("connection", "").lower().split(",")}
         return "close" in tokens or (self.http == "1.0" and "keep-alive" not in tokens)
 
 
 class _ObservingClient(CurlClient):
-    """The adapter of every delivery, which also reads libcurl's facts of the one that it makes."""
+    """Client of every delivery, which also reads libcurl's facts of its one POST into a probe."""
 
     def __init__(self, settings: Settings, probe: Probe) -> None:
         super().__init__(settings)
@@ -99,12 +105,12 @@ class _ObservingClient(CurlClient):
         self._free.append(handle)
 
     def _on_remark(self, kind: int, text: bytes) -> None:
-        found = _TLS_VERSION.search(text) if kind == 0 else None  # 0: libcurl's own words
-        if found:
-            self._probe.tls_version = found[1].decode("ascii", "replace")
+        match = _TLS_VERSION.search(text) if kind == 0 else None  # 0: libcurl's own words
+        if match:
+            self._probe.tls_version = match[1].decode("ascii", "replace")
 
     def _begin(self, handle: CurlHandle) -> None:
-        if handle.transfer is not None:  # until now its host was looked up, which libcurl knows nothing of
+        if handle.transfer is not None:  # libcurl knows nothing of the look-up that has ended now
             self._probe.resolved_s = time.monotonic() - handle.transfer.started_s
         super()._begin(handle)
 
@@ -124,7 +130,7 @@ def _read(curl: Any, probe: Probe) -> None:
     probe.connected_s = moment(pycurl.CONNECT_TIME)
     probe.secured_s = moment(pycurl.APPCONNECT_TIME)
     probe.sent_s = moment(pycurl.PRETRANSFER_TIME)
-    if hasattr(pycurl, "POSTTRANSFER_TIME_T"):  # libcurl 8.10: when its last byte had left
+    if hasattr(pycurl, "POSTTRANSFER_TIME_T"):  # libcurl 8.10: the time at which the last byte had left
         probe.sent_s = moment(pycurl.POSTTRANSFER_TIME_T, 1_000_000)
     probe.total_s = moment(pycurl.TOTAL_TIME) or 0.0
     if probe.connected_s is not None:
@@ -138,31 +144,31 @@ def _read(curl: Any, probe: Probe) -> None:
 
 
 def _certificate(pem: str) -> Certificate | None:
-    """The facts of a stranger's certificate; None where it cannot be read."""
+    """Return the facts of a server's certificate; None where it cannot be read."""
     try:
-        found = x509.load_pem_x509_certificate(pem.encode())
-        issuer = found.issuer.rfc4514_string()
-        common = found.issuer.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
+        certificate = x509.load_pem_x509_certificate(pem.encode())
+        issuer = certificate.issuer.rfc4514_string()
+        common = certificate.issuer.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
         names: list[str] = []
         try:
-            others = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-            names = [str(name.value) for name in others]
+            alternatives = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+            names = [str(name.value) for name in alternatives]
         except x509.ExtensionNotFound:
             pass
         return Certificate(
-            tuple(names), str(common[0].value) if common else issuer, found.not_valid_after_utc
+            tuple(names), str(common[0].value) if common else issuer, certificate.not_valid_after_utc
         )
     except ValueError:
         return None
 
 
 def observe_post(transfer: Transfer, probe: Probe, settings: Settings) -> None:
-    """Make one test POST and fill in what it shows.
+    """Make one test POST and fill in its probe.
 
     Args:
-        transfer: the POST; its profile is ping's own, `probe.relaxed_limits`.
-        probe: the observation, which is filled in.
-        settings: the process's.
+        transfer: the POST; its profile is `probe.relaxed_limits`.
+        probe: the probe, which is filled in.
+        settings: the process's settings.
     """
     limits = probe.limits
     client = _ObservingClient(settings, probe)
@@ -170,7 +176,7 @@ def observe_post(transfer: Transfer, probe: Probe, settings: Settings) -> None:
         client.start(transfer)
         while not (ended := client.wait(0.2)):
             if transfer.header_s is not None:
-                transfer.profile = limits  # its body gets no more than it always does
+                transfer.profile = limits  # the body gets no more time than that of a postback
     finally:
         client.close()
     probe.raw_outcome = ended[0][1]
@@ -190,7 +196,7 @@ def observe_post(transfer: Transfer, probe: Probe, settings: Settings) -> None:
 
 
 def _by_limits(transfer: Transfer, limits: Profile, raw_outcome: Outcome) -> Outcome:
-    """What the same POST would have had if nobody had waited longer than the limits."""
+    """Return the outcome of the same POST under the account's limits."""
     connecting_s = (transfer.connected_s or time.monotonic()) - transfer.started_s
     if raw_outcome.name == "connect_timeout" or (
         transfer.connected_s is not None and connecting_s >= limits.connect_timeout_s

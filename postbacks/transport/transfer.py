@@ -1,9 +1,7 @@
-"""One POST as libcurl makes it: what goes in, the handle with its callbacks, what has been seen of it.
+"""A POST under way: its request, and the facts of its course.
 
-Every limit of the promise that libcurl itself keeps is set here: the time to the connection
-(CURLOPT_CONNECTTIMEOUT_MS: TCP, TLS and proxy, less what the name look-up took), protocols, TLS,
-addresses, and how much of an answer is read. A transfer holds its document, at most 64 KiB of header, of the body
-only the excerpt that the ledger keeps, and libcurl's buffers (16 KiB to receive, 64 KiB to send).
+A transfer holds its document, at most 64 KiB of the answer's header, of the body only the excerpt that the ledger
+keeps, and libcurl's buffers (16 KiB to receive, 64 KiB to send).
 """
 
 from __future__ import annotations
@@ -16,33 +14,33 @@ from postbacks.transport.acks import AckWatch, Ending
 from postbacks.transport.connections import Addresses
 from postbacks.transport.profile import Profile
 
-#: A larger header is a failure; real ones are under 8 KiB.
+#: Bytes of an answer's header above which the attempt fails; real ones are under 8 KiB.
 MAX_HEADER_BYTES: Final = 65_536
 
 
 @dataclass(slots=True, eq=False)
 class Transfer:
-    """One POST to make, and what has been seen of it so far (times of time.monotonic()).
+    """A POST to make, and the facts of its course so far (times of time.monotonic()).
 
     Attributes:
         url: absolute http or https URL; user and password in it become basic auth.
         body: the document, sent as it is.
         headers: ``Name: value`` lines.
-        profile: its limits and its TLS.
-        owner: whatever the caller wants to know it by.
-        looked_up_s: when the host's addresses were found; None where there was nothing to look up.
-        sends: how often the request began to leave: twice only where the first time nothing of it arrived.
-        connection: the addresses of the connection that the request leaves by.
-        watch: on what the kept connection that the request leaves by acknowledges.
-        ending: of that connection, where it ended without an answer.
-        stale: whether what came was there before the request left.
-        on_new: whether it leaves over a connection that was made for it.
-        connected_s: when the connection stood and the request began to leave.
-        header_s: when the header of the answer had come whole.
-        status: of the answer whose header is coming or has come.
-        framed: whether its header says where its body ends; else the connection is not used again.
-        excerpt: first bytes of its body as they came, ``excerpt_bytes`` at most.
-        blocked: why the guard refused the latest address tried.
+        profile: the account's limits and TLS.
+        owner: object of the caller's, for its own use.
+        looked_up_s: time at which the host's addresses were found; None where there was nothing to look up.
+        sends: times that the request began to leave; twice only where nothing of it arrived the first time.
+        is_new_connection: True if the request leaves over a connection that was made for it.
+        connection: addresses of the connection that the request leaves by.
+        ack_watch: watch on what that connection acknowledges, where it was kept from an earlier transfer.
+        ending: end of that connection, where it ended without an answer.
+        stale: True if the answer was there before the request left.
+        connected_s: time at which the connection stood and the request began to leave.
+        header_s: time at which the header of the answer had come whole.
+        status: status of the answer whose header is coming or has come.
+        framed: True if the header says where the body ends; else the connection is not used again.
+        excerpt: first bytes of the body as they came, ``excerpt_bytes`` at most.
+        blocked: the guard's reason to refuse the latest address that was tried.
     """
 
     url: str
@@ -55,7 +53,7 @@ class Transfer:
     sends: int = 0
     is_new_connection: bool = False
     connection: Addresses | None = None
-    watch: AckWatch | None = None
+    ack_watch: AckWatch | None = None
     ending: Ending | None = None
     stale: bool = False
     connected_s: float | None = None
@@ -71,7 +69,7 @@ class Transfer:
     blocked: str | None = None
 
     def overdue(self, now_s: float) -> bool:
-        """Whether it has used up its time; the connection's alone is kept by libcurl, too.
+        """True if the transfer has used up its time; libcurl keeps the limit of the connection alone.
 
         The whole is bounded as well, since libcurl begins anew where a kept connection was dead.
         """

@@ -30,7 +30,7 @@ def failing(failures: int, number: int | None = None, postback_id: str = "p") ->
         url="http://a.example/",
         xml=b"<POSTBACK/>",
         version="",
-        own="0",
+        url_source="0",
         at_ms=1,
         begun=True,
     )
