@@ -124,42 +124,52 @@ class DeliveryLoop:
         self._slice_ends_s = self._had_work_s + self._slice_s
         connections = self._curl.connections
         try:
-            while not self._is_over(time.monotonic()):
-                for transfer, outcome in self._curl.wait(self._wait_s()):
-                    self._end(transfer, outcome)
+            while True:
+                now_s = time.monotonic()
+                self._drain_if_due(now_s)
+                if now_s >= self._stop_by_s or self._must_leave():
+                    self._abandon()
+                    break
+                broker_failed = not self._talk_to_broker(now_s)
+                if broker_failed and self._must_stop() and not self._open:
+                    break  # the leases settle what could not be committed
+                if self._is_done(now_s):
+                    self._session.returner.leave()
+                    break
+                self._move_bytes()
         finally:
             self._session.close()
         opened = self._curl.connections - connections
         log.debug("delivery.loop_ended", posts=self.sent, connections_opened=opened)
         return self.sent
 
-    def _is_over(self, now_s: float) -> bool:
-        """Make one round with the broker, between two waits for bytes; returns whether it was the last."""
+    def _drain_if_due(self, now_s: float) -> None:
+        """Claim nothing more once the loop's slice has ended, or its worker is asked to stop."""
         if self._stop_by_s == math.inf and self._must_stop():
             self._stop_by_s = now_s + self._settings.stop_within_s
         if now_s >= self._slice_ends_s or self._stop_by_s < math.inf:
             self._drain()
-        if now_s >= self._stop_by_s or self._must_leave():
-            self._abandon()
+
+    def _drain(self) -> None:
+        """Claim nothing more, and finish what is open."""
+        if self._claiming:
+            self._claiming = False
+            self._on_draining()
+
+    def _talk_to_broker(self, now_s: float) -> bool:
+        """Make one round with the broker, if it does not rest after an error; returns False if it fails."""
+        if self._session.pause_s(now_s):
             return True
         try:
-            if not self._session.pause_s(now_s):
-                self._talk_to_broker(now_s)
+            self._make_round(now_s)
         except BrokerError as error:
             if self._session.claim_lost:
                 self._drain()
             self._session.failed(now_s, error)
-            if self._must_stop() and not self._open:
-                return True  # the leases settle what could not be committed
-        if self._open or self._session or self._claimed or len(self._held):
             return False
-        if not self._has_work and now_s - self._had_work_s >= self._linger_s:
-            self._drain()
-        if not self._claiming:
-            self._session.returner.leave()
-        return not self._claiming
+        return True
 
-    def _talk_to_broker(self, now_s: float) -> None:
+    def _make_round(self, now_s: float) -> None:
         """Take what has come, commit, claim, begin, give back and renew, as far as each is due."""
         self._take(now_s, self._session.receive(now_s))
         self._decide()
@@ -173,17 +183,24 @@ class DeliveryLoop:
         if self._has_work:
             self._had_work_s = now_s
 
+    def _is_done(self, now_s: float) -> bool:
+        """True once nothing is under way and nothing more is to be claimed, or nothing was found for a while."""
+        if self._open or self._session or self._claimed or len(self._held):
+            return False
+        if not self._has_work and now_s - self._had_work_s >= self._linger_s:
+            self._drain()
+        return not self._claiming
+
+    def _move_bytes(self) -> None:
+        """Let the transport work until something has ended or there is something to say to the broker."""
+        for transfer, outcome in self._curl.wait(self._wait_s()):
+            self._end(transfer, outcome)
+
     def _wait_s(self) -> float:
         now_s = time.monotonic()
         if len(self._held) and not self._claiming and not self._session.pause_s(now_s):
             return 0.0  # the next batch of them is to be given back
         return self._session.wait_s(now_s, claiming=self._claiming)
-
-    def _drain(self) -> None:
-        """Claim nothing more, and finish what is open."""
-        if self._claiming:
-            self._claiming = False
-            self._on_draining()
 
     def _abandon(self) -> None:
         """Leave what is open to its lease, commit what has ended, and return what has not begun."""
