@@ -22,7 +22,7 @@ from postbacks.client.producer import RedisProducer
 from postbacks.client.results import PostbackResult as PostbackResult
 from postbacks.client.results import eager_ids
 from postbacks.delivery.claims import ClaimedPostback
-from postbacks.delivery.request import post_order
+from postbacks.delivery.request import post_request
 from postbacks.delivery.results import Decision
 from postbacks.errors import BrokerError, InvalidEvent
 from postbacks.flower_events import replayed
@@ -294,7 +294,7 @@ def send_postback(
         return send((account, event), given).id
     if request.called_directly or request.is_eager:
         order = check_order((account, event), given)
-        return post_order(request.id or new_id(), order, eager=app.conf.task_always_eager)
+        return post_request(request.id or new_id(), order, eager=app.conf.task_always_eager)
     # Checked by the intake, as the tick's are: a bad one is kept among the dead.
     message = Message(request.id, [account, event], given, None, None)
     Intake(_scripts(), accounts.store(), load()).accept_one(message)

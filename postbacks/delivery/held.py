@@ -224,7 +224,7 @@ class SharedTimeouts:
             self._share(postback.endpoint, postback.at_ms, transfer.profile, outcome.elapsed_s)
 
     def on_reported(self, timeouts: Iterable[tuple[bytes, int, bytes]]) -> None:
-        """Share time-outs of any loop's POSTs, each told by endpoint, begin on the broker's clock and account."""
+        """Share time-outs of any loop's POSTs, each given by endpoint, begin on the broker's clock and account."""
         for raw_endpoint, tried_ms, raw_account in timeouts:
             endpoint, account = raw_endpoint.decode(), raw_account.decode()
             if self._timeouts.get(endpoint, 0) >= tried_ms:

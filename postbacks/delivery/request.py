@@ -77,14 +77,14 @@ def _signature(postback_id: str, at_ms: int, body: bytes, profile: Profile) -> l
     ]
 
 
-def post_order(postback_id: str, order: SendRequest, *, eager: bool) -> dict[str, Any]:
+def post_request(postback_id: str, request: SendRequest, *, eager: bool) -> dict[str, Any]:
     """Make the POST of a call, as a worker would make the account's; returns outcome, status and number of attempts.
 
     For eager mode, and for ``send_postback`` called as a function.
 
     Args:
         postback_id: the task id.
-        order: account, event, and the call's own URL.
+        request: account, event, and the call's own URL.
         eager: Celery is in eager mode, so there may be no broker: then a URL that came with the call is enough.
 
     Raises:
@@ -94,28 +94,28 @@ def post_order(postback_id: str, order: SendRequest, *, eager: bool) -> dict[str
         InvalidAccount: the account cannot be used as it is stored.
         BrokerError: the account cannot be looked up.
     """
-    account = _find_account(order, eager=eager)
-    event = order.event
-    url, reason = route(account, event.origin, event.group, order.url)
+    account = _find_account(request, eager=eager)
+    event = request.event
+    url, reason = route(account, event.origin, event.group, request.url)
     if url is None:
-        words = reason_words(reason, event.origin, f"account {order.account}")
+        words = reason_words(reason, event.origin, f"account {request.account}")
         if end_of(reason) == "skipped":
             raise PostbackSkipped(f"Postback {postback_id} was skipped: {words} ({reason}).", reason)
         raise PostbackDead(f"Postback {postback_id} cannot be sent: {words} ({reason}).", reason)
-    outcome = post_once(postback_id, event, url, account, own_url=order.url is not None)
+    outcome = post_once(postback_id, event, url, account, own_url=request.url is not None)
     if not outcome.delivered:
         words = outcome.detail or outcome.name
         raise PostbackFailed(f"Postback {postback_id} failed: {words}", outcome.name, outcome.status, 1)
     return {"outcome": outcome.name, "status": outcome.status, "attempts": 1}
 
 
-def _find_account(order: SendRequest, *, eager: bool) -> Account | None:
+def _find_account(request: SendRequest, *, eager: bool) -> Account | None:
     try:
-        return find_accounts(store(), [order.account]).get(order.account)
+        return find_accounts(store(), [request.account]).get(request.account)
     except BrokerUnreachable as error:
-        if order.url is None or not eager:
+        if request.url is None or not eager:
             raise
-        log.warning("eager.no_broker", f"sent as an unknown account's: {error}", account=order.account)
+        log.warning("eager.no_broker", f"sent as an unknown account's: {error}", account=request.account)
         return None
 
 

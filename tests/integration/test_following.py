@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import types
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -329,11 +330,24 @@ def test_whoever_reads_an_account_that_is_removed_meanwhile_does_not_bring_it_ba
     else:
         rig.tick()
         profiles = Profiles(_Overtaken(), rig.settings, rig.scripts)
-        before = rig.client.hget(keys.ROUTES, "acme")
         profiles.look_up(["acme"], 0)
-        assert rig.client.hget(keys.ROUTES, "acme") == before, "a look-up writes nothing"
         profiles.publish()
     assert rig.client.hget(keys.ROUTES, "acme").split(b"\n")[1].decode() == routes.GONE
+
+
+def test_a_look_up_of_a_loop_writes_nothing_before_it_is_published(rig, old, new):
+    """Of an application's own store, in which the account has changed."""
+    set_account("acme", url=old.url())
+    before = rig.client.hget(keys.ROUTES, "acme")
+    store = SimpleNamespace(
+        get_many=lambda names: {name: Account(name=name, url=new.url()) for name in names}
+    )
+    profiles = Profiles(store, rig.settings, rig.scripts)
+    profiles.look_up(["acme"], 0)
+    assert rig.client.hget(keys.ROUTES, "acme") == before
+    profiles.publish()
+    assert new.url() in rig.client.hget(keys.ROUTES, "acme").decode()
+    assert old.url() not in rig.client.hget(keys.ROUTES, "acme").decode()
 
 
 class _Unstable:

@@ -8,7 +8,7 @@ import time
 from helpers import Rig, black_hole, check_places, environment, set_account
 
 from postbacks import keys, send_postbacks
-from postbacks.delivery import loop
+from postbacks.delivery import session
 from postbacks.devtools.receiver import Answer, Receiver, dead_port
 from postbacks.doctor import Doctor
 
@@ -30,7 +30,7 @@ def test_accounts_that_share_a_silent_endpoint_try_it_together_and_keep_their_fi
     broker, monkeypatch
 ):
     """One connection stands for all of them and all loops, in a go or two; new ones' first sends as well."""
-    monkeypatch.setattr(loop, "CLAIM_BATCH", 4)  # so that both loops hold some
+    monkeypatch.setattr(session, "CLAIM_BATCH", 4)  # so that both loops hold some
     with environment(POSTBACKS_CONNECT_TIMEOUT_S="0.4"), black_hole() as port, Receiver() as healthy:
         rig = Rig(broker)
         ids = send(rig, range(20), 3, port)
