@@ -95,7 +95,7 @@ def alone(count: int = 2000, batch: int = 100) -> tuple[float, float]:
     with EmbeddedBroker() as broker:
         os.environ |= {"POSTBACKS_BROKER_URL": broker.url, "POSTBACKS_EVENTS_PER_S": "1000000"}
         from postbacks import flower_events
-        from postbacks.delivery.claims import Claimed
+        from postbacks.delivery.claims import ClaimedPostback
         from postbacks.ledger.record import Attempt
         from postbacks.transport.outcomes import OUTCOMES
 
@@ -110,7 +110,9 @@ def alone(count: int = 2000, batch: int = 100) -> tuple[float, float]:
 
         flower_events.set_up("worker@host", "postbacks.events", OUTCOMES)
         postbacks = [
-            Claimed(str(uuid.uuid4()), "acme/mt", 1, 0, "acme", "SMS_MT", "N202", 1, 1, "", b"", "", "0", 1)
+            ClaimedPostback(
+                str(uuid.uuid4()), "acme/mt", 1, 0, "acme", "SMS_MT", "N202", "", 1, True, 1, 1, b"", "", "0"
+            )
             for _ in range(count)
         ]
         fields = [

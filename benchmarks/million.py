@@ -12,6 +12,7 @@ from postbacks import accounts, keys
 from postbacks.devtools.embedded_broker import EmbeddedBroker
 from postbacks.ledger.record import Attempt
 from postbacks.queue.intake import Intake
+from postbacks.queue.rows import AttemptRow
 from postbacks.queue.scripts import Scripts
 from postbacks.settings import load
 
@@ -62,12 +63,11 @@ class _World:
                 held_per_lane=1,
                 slow_lanes=(),
             )
-            note = [
-                field
+            rows = [
+                AttemptRow(row[0], row[1], "delivered", 1, Attempt(1, 0, "ok", 200).to_json(), 0, "ok", "")
                 for row in begun
-                for field in (row[0], row[1], "delivered", 1, Attempt(1, 0, "ok", 200).to_json(), 0, "ok", "")
             ]
-            self.scripts.commit(token, 30_000, 10, 86_400, note)
+            self.scripts.commit(token, 30_000, 10, 86_400, rows)
             count += len(begun)
         assert count == CLAIMS * PER_CLAIM
         return 1e6 * (exact_cpu_s(self.pid) - before_s) / count

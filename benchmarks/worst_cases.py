@@ -18,6 +18,7 @@ from postbacks.ledger.record import OVERHEAD_BYTES, SCHEMA, Attempt
 from postbacks.monitor import snapshot
 from postbacks.queue.acceptance import FIELDS
 from postbacks.queue.intake import MAX_PORTION
+from postbacks.queue.rows import AttemptRow
 from postbacks.queue.scripts import Scripts, claim_call
 from postbacks.queue.tick import REAP_BATCH, RETAIN_BATCH, RETIRE_BATCH
 from postbacks.settings import load
@@ -247,14 +248,13 @@ def _others(world: World) -> dict[str, Callable[[], Callable[[], Any]]]:
         client.hset(keys.claims("notes"), mapping=dict.fromkeys(ids, 1))
         for number, one in enumerate(ids):
             client.hset(keys.record(one), "endpoint", f"http://127.0.{number}.1:9")
-        note = [
-            field
+        attempt = Attempt(1, 0, "connect_timeout", 0).to_json()
+        rows = [
+            AttemptRow(one, f"a{number}/mt", "parked", 1, attempt, 300_000, "failed", "connect_timeout")
             for number, one in enumerate(ids)
-            for field in (one, f"a{number}/mt", "parked", 1, Attempt(1, 0, "connect_timeout", 0).to_json(),
-                          300_000, "failed", "connect_timeout")
-        ]  # fmt: skip
+        ]
         return lambda: (
-            scripts.commit("notes", LEASE_MS, 10, 86_400, note),
+            scripts.commit("notes", LEASE_MS, 10, 86_400, rows),
             client.delete(keys.PARKED, keys.claims("notes"), keys.STARTS, keys.ENDPOINTS),
         )
 

@@ -21,9 +21,9 @@ from postbacks.client.message_template import MessageTemplateCache, Template, ne
 from postbacks.client.producer import RedisProducer
 from postbacks.client.results import PostbackResult as PostbackResult
 from postbacks.client.results import eager_ids
-from postbacks.delivery.claims import Claimed, Held
+from postbacks.delivery.claims import ClaimedPostback
+from postbacks.delivery.request import post_request
 from postbacks.delivery.results import Decision
-from postbacks.delivery.single import post_order
 from postbacks.errors import BrokerError, InvalidEvent
 from postbacks.flower_events import replayed
 from postbacks.flower_events.facts import args_of
@@ -294,7 +294,7 @@ def send_postback(
         return send((account, event), given).id
     if request.called_directly or request.is_eager:
         order = check_order((account, event), given)
-        return post_order(request.id or new_id(), order, eager=app.conf.task_always_eager)
+        return post_request(request.id or new_id(), order, eager=app.conf.task_always_eager)
     # Checked by the intake, as the tick's are: a bad one is kept among the dead.
     message = Message(request.id, [account, event], given, None, None)
     Intake(_scripts(), accounts.store(), load()).accept_one(message)
@@ -349,7 +349,7 @@ def deliver() -> int:
         return process.deliver(decide, deliver.apply_async)
 
 
-def decide(postback: Claimed | Held, outcome: Outcome) -> Decision:
+def decide(postback: ClaimedPostback, outcome: Outcome) -> Decision:
     """Ask Celery's own retry what follows a failed attempt.
 
     Enters the postback's request context and calls ``Task.retry``, whose message our ``apply_async``

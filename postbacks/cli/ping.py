@@ -82,13 +82,13 @@ def ping(target: str, file: BinaryIO | None, as_json: bool) -> None:
     from postbacks.cli.base import stderr_console
 
     with stderr_console().status("Waiting for the answer…"):
-        seen = observe(to.url, body, to.profile, settings, to.now_ms)
-    advice = diagnose(seen, settings)
+        probe = observe(to.url, body, to.profile, settings, to.now_ms)
+    advice = diagnose(probe, settings)
     if as_json:
-        print_json(_as_json(to, event, seen, advice))
+        print_json(_as_json(to, event, probe, advice))
     else:
-        _print(seen, advice)
-    if not seen.outcome.delivered:
+        _print(probe, advice)
+    if not probe.outcome.delivered:
         raise click.exceptions.Exit(1)
 
 
@@ -166,13 +166,13 @@ def _print_what_is_sent(to: _Target, event: Event, body: bytes) -> None:
     say("A test: not through the queue, and not in the ledger.\n")
 
 
-def _print(seen: Probe, advice: Advice) -> None:
-    for step in _steps(seen):
+def _print(probe: Probe, advice: Advice) -> None:
+    for step in _steps(probe):
         mark = click.style("ok", fg="green") if step.right else click.style("!!", fg="red", bold=True)
         click.echo(f"  {mark}  {step.name:8}{_length(step.took_s)}   {printable(step.words)}")
-    limits = f"{seen.limits.connect_timeout_s:g} s to connect, {seen.limits.answer_timeout_s:g} s to answer"
-    click.echo(f"      {'total':8}{_length(seen.total_s)}   allowed: {limits}\n")
-    delivered = seen.outcome.delivered
+    limits = f"{probe.limits.connect_timeout_s:g} s to connect, {probe.limits.answer_timeout_s:g} s to answer"
+    click.echo(f"      {'total':8}{_length(probe.total_s)}   allowed: {limits}\n")
+    delivered = probe.outcome.delivered
     word = (
         click.style("Delivered", fg="green", bold=True)
         if delivered
@@ -181,7 +181,7 @@ def _print(seen: Probe, advice: Advice) -> None:
     click.echo(f"{word}: {printable(advice.verdict)}.")
     if advice.todo:
         click.echo(printable(advice.todo))
-    excerpt = seen.waited.excerpt.strip()
+    excerpt = probe.raw_outcome.excerpt.strip()
     if excerpt:
         click.echo(f"Its answer begins: {printable(excerpt)}")
     for one in advice.noticed:
@@ -192,63 +192,63 @@ def _length(length_s: float) -> str:
     return f"{length_s * 1000:8.1f} ms" if length_s < 1 else f"{length_s:8.2f} s "
 
 
-def _steps(seen: Probe) -> list[_Step]:
+def _steps(probe: Probe) -> list[_Step]:
     """The steps so far; of one that failed the last is not right."""
     from postbacks.urls import endpoint_of
 
     moments = [
-        ("DNS", seen.resolved_s, _name_words(seen)),
-        ("TCP", seen.connected_s, f"connected to {seen.address}"),
+        ("DNS", probe.resolved_s, _name_words(probe)),
+        ("TCP", probe.connected_s, f"connected to {probe.address}"),
         *(
-            [("TLS", seen.secured_s, _tls_words(seen))]
-            if endpoint_of(seen.url).startswith("https://")
+            [("TLS", probe.secured_s, _tls_words(probe))]
+            if endpoint_of(probe.url).startswith("https://")
             else []
         ),
-        ("request", seen.sent_s if seen.connecting_s is not None else None, "sent"),
-        ("answer", seen.header_s, _answer_words(seen)),
+        ("request", probe.sent_s if probe.connecting_s is not None else None, "sent"),
+        ("answer", probe.header_s, _answer_words(probe)),
     ]
     steps: list[_Step] = []
     before_s = 0.0
     for name, at_s, words in moments:
         if at_s is None:
-            took_s = max(0.0, seen.total_s - before_s)
-            steps.append(_Step(name, False, False, took_s, _fault_words(name, seen)))
+            took_s = max(0.0, probe.total_s - before_s)
+            steps.append(_Step(name, False, False, took_s, _fault_words(name, probe)))
             return steps
         steps.append(_Step(name, True, True, max(0.0, at_s - before_s), words))
         before_s = at_s
-    if not seen.outcome.delivered:
-        late = seen.outcome.name == "connect_timeout"  # it stood in the end: the slowest step is to blame
+    if not probe.outcome.delivered:
+        late = probe.outcome.name == "connect_timeout"  # it stood in the end: the slowest step is to blame
         at = max(range(len(steps) - 2), key=lambda number: steps[number].took_s) if late else len(steps) - 1
         steps[at] = steps[at]._replace(right=False)
     return steps
 
 
-def _fault_words(name: str, seen: Probe) -> str:
-    detail = seen.outcome.detail or seen.outcome.name
-    if name == "TLS" and seen.certificate is not None:
-        return f"{detail.partition(' (')[0]}: {_certificate_words(seen)}"
+def _fault_words(name: str, probe: Probe) -> str:
+    detail = probe.outcome.detail or probe.outcome.name
+    if name == "TLS" and probe.certificate is not None:
+        return f"{detail.partition(' (')[0]}: {_certificate_words(probe)}"
     return detail
 
 
-def _name_words(seen: Probe) -> str:
+def _name_words(probe: Probe) -> str:
     from postbacks.settings import load
     from postbacks.urls import read_url
 
-    host = read_url(seen.url).host
-    address = seen.address.rpartition(":")[0].strip("[]")
+    host = read_url(probe.url).host
+    address = probe.address.rpartition(":")[0].strip("[]")
     if load().proxy_url:
         return "of the proxy, through which all goes"
     return host if address in {"", host} else f"{host} is {address}"
 
 
-def _tls_words(seen: Probe) -> str:
-    return ", ".join(filter(None, (seen.tls_version, _certificate_words(seen))))
+def _tls_words(probe: Probe) -> str:
+    return ", ".join(filter(None, (probe.tls_version, _certificate_words(probe))))
 
 
-def _certificate_words(seen: Probe) -> str:
+def _certificate_words(probe: Probe) -> str:
     from postbacks.ping.diagnose import days_left
 
-    certificate, days = seen.certificate, days_left(seen)
+    certificate, days = probe.certificate, days_left(probe)
     if certificate is None or days is None:
         return ""
     names = ", ".join(certificate.names[:3]) or "no name"
@@ -257,55 +257,57 @@ def _certificate_words(seen: Probe) -> str:
     return f"certificate for {names}{f' and {more} more' if more > 0 else ''} by {certificate.issuer}, {left}"
 
 
-def _answer_words(seen: Probe) -> str:
+def _answer_words(probe: Probe) -> str:
     from http.client import responses as reasons
 
     from postbacks.ping.diagnose import location
 
-    if seen.status is None:
+    if probe.status is None:
         return ""
-    target = location(seen)
-    words = f"{seen.status} {reasons.get(seen.status, '')}".strip() + (f" to {target}" if target else "")
-    return words + (f", HTTP/{seen.http}" if seen.http else "")
+    target = location(probe)
+    words = f"{probe.status} {reasons.get(probe.status, '')}".strip() + (f" to {target}" if target else "")
+    return words + (f", HTTP/{probe.http}" if probe.http else "")
 
 
-def _as_json(to: _Target, event: Event, seen: Probe, advice: Advice) -> dict[str, Any]:
+def _as_json(to: _Target, event: Event, probe: Probe, advice: Advice) -> dict[str, Any]:
     from postbacks.ping.diagnose import days_left, location
     from postbacks.urls import redacted
 
-    certificate = seen.certificate
+    certificate = probe.certificate
     tls = None
-    if seen.secured_s is not None:
+    if probe.secured_s is not None:
         tls = {
-            "version": seen.tls_version or None,
+            "version": probe.tls_version or None,
             "names": list(certificate.names) if certificate else [],
             "issuer": certificate.issuer if certificate else None,
             "ends": certificate.ends.isoformat().replace("+00:00", "Z") if certificate else None,
-            "days_left": days_left(seen),
+            "days_left": days_left(probe),
         }
-    steps = {f"{step.name.lower()}_ms": round(step.took_s * 1000, 1) for step in _steps(seen) if step.reached}
+    steps = {
+        f"{step.name.lower()}_ms": round(step.took_s * 1000, 1) for step in _steps(probe) if step.reached
+    }
     return {
         "account": to.account,
         "url": redacted(to.url),
-        "id": seen.postback_id,
+        "id": probe.postback_id,
         "origin": event.origin,
         "code": event.code,
-        "delivered": seen.outcome.delivered,
-        "outcome": seen.outcome.name,
-        "status": seen.status,
-        "detail": seen.outcome.detail,
+        "delivered": probe.outcome.delivered,
+        "outcome": probe.outcome.name,
+        "status": probe.status,
+        "detail": probe.outcome.detail,
         "verdict": advice.verdict,
         "advice": advice.todo,
         "notes": list(advice.noticed),
-        "location": location(seen) or None,
+        "location": location(probe) or None,
         "signatures": len(to.profile.signers),
         "limits": {
-            "connect_s": seen.limits.connect_timeout_s,
-            "answer_s": seen.limits.answer_timeout_s,
+            "connect_s": probe.limits.connect_timeout_s,
+            "answer_s": probe.limits.answer_timeout_s,
         },
-        "steps": steps | {"total_ms": round(seen.total_s * 1000, 1)},
-        "address": seen.address or None,
+        "steps": steps | {"total_ms": round(probe.total_s * 1000, 1)},
+        "address": probe.address or None,
         "tls": tls,
-        "keeps_alive": None if seen.status is None else not seen.closes,
-        "excerpt": seen.waited.excerpt,
+        "keeps_alive": None if probe.status is None else not probe.closes,
+        "excerpt": probe.raw_outcome.excerpt,
     }

@@ -1,33 +1,48 @@
-"""What a delivering loop has claimed: postbacks to send now, and postbacks held behind a probe."""
+"""Claimed postbacks of a delivering loop, and the return of those that it does not send."""
 
 from __future__ import annotations
 
-from collections import deque
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from postbacks.accounts.routing import ACCOUNT_UNUSABLE
+from postbacks.errors import BrokerError
+from postbacks.logs import EventLog
 from postbacks.urls import endpoint_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Iterable, Sequence
 
-#: Postbacks that are asked for at once of all those that wait for one endpoint.
-ASKED_FOR_MAX: Final = 64
-#: Lanes whose limit is remembered though nothing of them is held any more.
-LIMITS_MAX: Final = 10_000
+    from postbacks.delivery.held import HeldQueue
+    from postbacks.queue.scripts import Scripts
+
+log = EventLog(__name__)
+
+#: Held postbacks that one script gives back at least, as far as there are so many; whole lanes go together.
+GIVE_BACK_BATCH: Final = 500
+#: Milliseconds after which a postback whose account could not be used is claimed again.
+POSTPONED_MS: Final = 30_000
+#: The same where the broker was away while the account was read: no account is to blame, and the broker is back by then.
+BROKER_AWAY_MS: Final = 1_000
 
 
-class Claimed(NamedTuple):
-    """A postback whose POST is to begin now: the row of ``claim.lua`` or ``begin.lua``.
+class ClaimedPostback(NamedTuple):
+    """A postback that a loop has claimed: its attempt has begun, or it is held behind the probe of its lane.
+
+    A held one leaves out what is not listed before ``begun``: its URL is read when its attempt begins.
 
     Attributes:
-        number: of this attempt, 1 for the first POST.
+        number: number of the attempt that has begun, or is next while held; 1 for the first POST.
         failures: attempts before this one that count against the resends.
-        version: of its account's row, from which its URL is; empty where there is none.
-        own: ``0`` where its URL is the account's, ``1`` where it is the call's own, ``2`` where its account was not known
-            either; empty in a record of version 0.1.0.
-        at_ms: when the attempt began, on the broker's clock.
-        waited_ms: how long the first POST had waited for us by then; -1 for any other, and where it waited for its receiver.
+        url: URL of the POST; the endpoint alone while held.
+        at_ms: time at which the attempt began, or at which a held one was claimed, on the broker's clock.
+        begun: True if the attempt has begun and is counted.
+        created_ms: time of acceptance; None while held.
+        sequence: number of the postback in its account.
+        version: version of the account's row that the URL comes from; empty where there is none.
+        url_source: ``0`` if the URL is the account's, ``1`` if it is the call's own, ``2`` if it is the call's own and the account
+            was not known either; empty in a record of version 0.1.0.
+        waited_ms: time for which the first POST had waited for us when it was claimed; -1 for any other POST, and for
+            one that waited for its receiver.
     """
 
     id: str
@@ -37,215 +52,97 @@ class Claimed(NamedTuple):
     account: str
     origin: str
     code: str
-    created_ms: int
-    sequence: int
     url: str
-    xml: bytes
-    version: str
-    own: str
     at_ms: int
+    begun: bool = False
+    created_ms: int | None = None
+    sequence: int = 0
+    xml: bytes = b""
+    version: str = ""
+    url_source: str = ""
     waited_ms: int = -1
 
     @classmethod
-    def from_row(cls, lane: str, row: Sequence[Any], at_ms: int) -> Claimed:
-        """Build one from a row of ``begin.lua``, or one of ``claim.lua`` without its lane and ring."""
+    def from_begun_row(cls, lane: str, row: Sequence[Any], at_ms: int) -> ClaimedPostback:
+        """Build a begun postback from a row of ``begin.lua``, or from one of ``claim.lua`` without its lane and ring."""
         (
             postback_id, number, failures, account, origin, code, created_ms, sequence, url, xml, version, own, waited_ms,
         ) = row  # fmt: skip
         return cls(
-            postback_id.decode(), lane, int(number), int(failures), account.decode(), origin.decode(),
-            code.decode(), int(created_ms), int(sequence), url.decode(), xml,
-            version.decode(), own.decode(), at_ms, int(waited_ms),
+            postback_id.decode(), lane, int(number), int(failures), account.decode(), origin.decode(), code.decode(),
+            url.decode(), at_ms, True, int(created_ms), int(sequence), xml, version.decode(), own.decode(), int(waited_ms),
+        )  # fmt: skip
+
+    @classmethod
+    def from_held_row(cls, row: Sequence[Any], at_ms: int) -> ClaimedPostback:
+        """Build a held postback from a held row of ``claim.lua``."""
+        postback_id, lane, endpoint, attempts, failures, account, origin, code = row
+        return cls(
+            postback_id.decode(), lane.decode(), int(attempts) + 1, int(failures), account.decode(), origin.decode(),
+            code.decode(), endpoint.decode(), at_ms,
         )  # fmt: skip
 
     @property
     def endpoint(self) -> str:
         """Scheme, host and port that the POST goes to."""
-        return endpoint_of(self.url)
+        return endpoint_of(self.url) if self.begun else self.url
 
 
-class Held(NamedTuple):
-    """A postback of a failing lane that waits in this loop for what the probe finds."""
+class Returner:
+    """Returns claimed postbacks of one loop to the broker, without an attempt.
 
-    id: str
-    lane: str
-    endpoint: str
-    attempts: int
-    failures: int
-    account: str
-    origin: str
-    code: str
-    claimed_ms: int
-
-    @classmethod
-    def from_row(cls, row: Sequence[Any], claimed_ms: int) -> Held:
-        """Build one from a held row of ``claim.lua``, which was claimed then on the broker's clock."""
-        postback_id, lane, endpoint, attempts, failures, account, origin, code = row
-        return cls(
-            postback_id.decode(), lane.decode(), endpoint.decode(), int(attempts), int(failures),
-            account.decode(), origin.decode(), code.decode(), claimed_ms,
-        )  # fmt: skip
-
-
-class HeldQueue:
-    """The held postbacks of a loop, by lane in their order, and by endpoint.
-
-    A lane whose first one had no room *sleeps* at its endpoint: of all that sleep at one only a few are asked for
-    again, so that thousands cost what a few do.
-
-    All of it grows with what is held, ``loop.HELD_MAX`` at most; limits stand for ``LIMITS_MAX`` lanes more.
+    Args:
+        scripts: the scripts of the broker.
+        loop_id: the loop's name among the claimers.
     """
 
-    def __init__(self) -> None:
-        self._all: dict[str, Held] = {}
-        self._lanes: dict[str, deque[str]] = {}
-        self._endpoints: dict[str, dict[str, None]] = {}
-        self._limits: dict[str, int] = {}
-        self._awake: dict[str, None] = {}
-        self._asleep: dict[str, dict[str, None]] = {}  # endpoint -> lanes, the next one first
-        self._sleeps_at: dict[str, str] = {}
-        self._asked_for: dict[str, int] = {}  # endpoint -> how many of its sleepers are asked for next
+    def __init__(self, scripts: Scripts, loop_id: str) -> None:
+        self._scripts = scripts
+        self._loop_id = loop_id
+        self._ids: dict[tuple[int, str], list[str]] = {}  # by delay (ms) and reason; of one claim
 
-    def __len__(self) -> int:
-        return len(self._all)
+    def __bool__(self) -> bool:
+        """True while postbacks wait for the next ``postpone``."""
+        return bool(self._ids)
 
-    def add(self, held: Held) -> None:
-        """Hold one, behind the others of its lane."""
-        self._lane(held).append(held.id)
-        self._limits.setdefault(held.lane, 1)
+    def add(self, ids: Iterable[str], delay_ms: int = POSTPONED_MS, reason: str = ACCOUNT_UNUSABLE) -> None:
+        """Queue these postback ids for the next ``postpone`` call."""
+        if new_ids := list(ids):
+            self._ids.setdefault((delay_ms, reason), []).extend(new_ids)
 
-    def limit(self, lane: str) -> int:
-        """How many of a lane may be open: one, as long as it fails."""
-        return self._limits.get(lane, 1)
+    def postpone(self) -> None:
+        """Park what was added, its attempt taken back. Raises BrokerError; then the rest stays queued."""
+        while self._ids:
+            (delay_ms, reason), ids = next(iter(self._ids.items()))
+            self._scripts.postpone(self._loop_id, delay_ms, reason, ids)
+            del self._ids[delay_ms, reason]
 
-    def follow(self, lane: str, mood: str, most: int) -> None:
-        """A POST of a lane has ended in this mood: after a failure it has one, else one more, ``most`` at most."""
-        if lane in self._limits:
-            self._limits[lane] = 1 if mood == "failed" else min(most, self._limits[lane] + 1)
+    def give_back(self, held: HeldQueue) -> None:
+        """Give a batch of held postbacks back to their lanes. With more, results that come meanwhile would wait too long.
 
-    def forget_limits(self) -> None:
-        """Once nothing is held, the broker's limits are all there is."""
-        if not self._all:
-            self._limits.clear()
-        elif len(self._limits) > len(self._all) + LIMITS_MAX:
-            self._limits = {lane: count for lane, count in self._limits.items() if lane in self._lanes}
-
-    def sleeps_any(self, endpoint: str) -> bool:
-        """Whether any lane sleeps at this endpoint."""
-        return endpoint in self._asleep
-
-    def choose(self, allowed: Callable[[str], int], at_most: int) -> list[Held]:
-        """Take those whose turn it is, until ``settle`` says what came of it.
-
-        Args:
-            allowed: how many of a lane may begin now.
-            at_most: how many to take in all.
+        Raises:
+            BrokerError: all of them are held as before.
         """
-        chosen: list[Held] = []
-        for lane in list(self._awake):
-            if len(chosen) >= at_most:
-                break
-            taken = self.take(lane, min(allowed(lane), at_most - len(chosen)))
-            if taken and lane in self._awake:
-                self._awake[lane] = self._awake.pop(lane)  # behind the others: they take turns
-            chosen += taken
-        for endpoint, lanes in list(self._asleep.items()):
-            some = min(self._asked_for[endpoint], at_most - len(chosen))
-            for lane in list(islice(lanes, max(0, some))):
-                chosen += self.take(lane, min(allowed(lane), 1))
-        return chosen
+        self._give_back(held, held.take_lanes(GIVE_BACK_BATCH))
 
-    def settle(self, chosen: Sequence[Held], later: Collection[str], full: Collection[str]) -> None:
-        """Hold again what could not begin; its lane sleeps where its endpoint is among the full ones.
+    def give_back_lane(self, held: HeldQueue, lane: str) -> None:
+        """Give all held postbacks of a lane back, since its account sends elsewhere now.
 
-        Where all sleepers that were asked for had room, twice as many are asked for the next time, else half.
+        Raises:
+            BrokerError: all of them are held as before.
         """
-        for endpoint in {held.endpoint for held in chosen} & self._asked_for.keys():
-            count = self._asked_for[endpoint]
-            self._asked_for[endpoint] = (
-                max(1, count // 2) if endpoint in full else min(2 * count, ASKED_FOR_MAX)
-            )
-        for held in chosen:
-            self._wake(held.lane)
-        self.put_back([held for held in chosen if held.id in later])
-        for held in chosen:
-            if held.id in later and held.endpoint in full and held.lane in self._awake:
-                del self._awake[held.lane]
-                self._sleeps_at[held.lane] = held.endpoint
-                self._asleep.setdefault(held.endpoint, {})[held.lane] = None  # behind the others there
-                self._asked_for.setdefault(held.endpoint, 1)
+        self._give_back(held, held.take_lane(lane))
 
-    def take(self, lane: str, count: int) -> list[Held]:
-        """Take the first of a lane."""
-        queue = self._lanes.get(lane)
-        taken: list[Held] = []
-        while queue and len(taken) < count:
-            held = self._all.pop(queue.popleft(), None)
-            if held is not None:  # else it shared a time-out meanwhile
-                self._forget_endpoint(held)
-                taken.append(held)
-        if queue is not None and not queue:
-            self._wake(lane)
-            del self._lanes[lane], self._awake[lane]
-        return taken
+    def _give_back(self, held: HeldQueue, postbacks: list[ClaimedPostback]) -> None:
+        try:
+            self._scripts.give_back(self._loop_id, [postback.id for postback in postbacks])
+        except BrokerError:
+            held.put_back(postbacks)  # given back once more, the script moves none twice
+            raise
 
-    def take_lane(self, lane: str) -> list[Held]:
-        """Take all of a lane, in its order."""
-        return self.take(lane, len(self._lanes.get(lane, ())))
-
-    def put_back(self, taken: Sequence[Held]) -> None:
-        """Hold again what was taken and not begun, in front of the others of its lane."""
-        for held in reversed(taken):
-            self._lane(held).appendleft(held.id)
-
-    def accounts_of(self, endpoint: str) -> set[str]:
-        """The accounts that hold anything for an endpoint."""
-        return {self._all[postback_id].account for postback_id in self._endpoints.get(endpoint, ())}
-
-    def take_endpoint(self, endpoint: str, tried_ms: int, accounts: set[str]) -> list[Held]:
-        """Take what these accounts held for an endpoint when its connection began to be tried."""
-        ids = [
-            postback_id
-            for postback_id in self._endpoints.get(endpoint, ())
-            if self._all[postback_id].claimed_ms <= tried_ms and self._all[postback_id].account in accounts
-        ]
-        taken = [self._all.pop(postback_id) for postback_id in ids]
-        for held in taken:
-            self._forget_endpoint(held)
-        for lane in list(self._asleep.get(endpoint, ())):  # some of them have nothing more, or something else
-            self._wake(lane)
-        return taken
-
-    def take_lanes(self, at_least: int) -> list[Held]:
-        """Take whole lanes, each in its order, until they are so many together."""
-        taken: list[Held] = []
-        while self._lanes and len(taken) < at_least:
-            taken += self.take_lane(
-                next(iter(self._lanes))
-            )  # some of it may have shared a time-out meanwhile
-        return taken
-
-    def _lane(self, held: Held) -> deque[str]:
-        """Its lane's queue, where it is to stand."""
-        self._all[held.id] = held
-        self._endpoints.setdefault(held.endpoint, {})[held.id] = None
-        if held.lane not in self._lanes:
-            self._lanes[held.lane] = deque()
-            self._awake[held.lane] = None
-        return self._lanes[held.lane]
-
-    def _wake(self, lane: str) -> None:
-        endpoint = self._sleeps_at.pop(lane, None)
-        if endpoint is None:
-            return
-        self._awake[lane] = None
-        lanes = self._asleep[endpoint]
-        del lanes[lane]
-        if not lanes:
-            del self._asleep[endpoint], self._asked_for[endpoint]
-
-    def _forget_endpoint(self, held: Held) -> None:
-        of_endpoint = self._endpoints[held.endpoint]
-        del of_endpoint[held.id]
-        if not of_endpoint:
-            del self._endpoints[held.endpoint]
+    def leave(self) -> None:
+        """Take the loop, which claims nothing more, off the claimers."""
+        try:
+            self._scripts.give_back(self._loop_id)
+        except BrokerError as error:
+            log.warning("delivery.broker_lost", str(error), open=0)

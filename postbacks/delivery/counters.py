@@ -1,7 +1,7 @@
-"""What is counted of attempts: for the whole system in the broker, for one worker in memory that its processes share.
+"""Counters of attempts: the system's totals in the broker, and a worker's own in memory that its processes share.
 
-A batch of notes is counted in Python and added to the broker's totals by ``queue/commit.lua``, in the step that
-notes them: one HINCRBY a name that occurs in the batch, so a batch of 200 costs about ten and no command of its own.
+A batch of results is counted in Python and added to the broker's totals by ``queue/commit.lua``, in the step that
+commits it: one HINCRBY a name that occurs in the batch, so a batch of 200 costs about ten and no command of its own.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ from postbacks.accounts.routing import (
 from postbacks.transport.outcomes import OUTCOMES
 
 if TYPE_CHECKING:
-    from postbacks.delivery.claims import Claimed
+    from postbacks.delivery.claims import ClaimedPostback
+    from postbacks.delivery.results import Result
     from postbacks.ledger.record import Attempt
     from postbacks.transport.client import CurlClient
 
@@ -71,14 +72,14 @@ ASKED_DROPPED: Final = "asked_dropped"
 #: Counted by ``queue/postpone.lua``.
 PUT_OFF: Final = "put_off:"
 
-#: Message that is no postback, or that killed every tick which took it in alone.
+#: Reason of a message that is no postback, or that killed every tick which took it in alone.
 UNREADABLE_MESSAGE: Final = "unreadable"
 #: Reasons for which a postback is dead without an attempt; ``id_taken`` has a total of its own.
 REFUSALS: Final = (UNKNOWN_ACCOUNT, NO_URL, BACKLOG_FULL, EXPIRED, ACCOUNT_REMOVED, UNREADABLE_MESSAGE)
-#: Reasons for which a claimed postback is put off, no attempt counted.
+#: Reasons for which a claimed postback is postponed, no attempt counted.
 PUT_OFFS: Final = (ACCOUNT_UNUSABLE, ACCOUNT_CHANGED, BROKER_AWAY, WORKER_STOPPED)
 
-#: Group -> its names: of each bucket, and of the sum.
+#: Group -> names of its totals: one of each bucket, and that of the sum.
 _FIRST_POST_NAMES: Final = {
     group: (
         *(f"{FIRST_POST}{group}:{number}" for number in range(len(_FIRST_POST_MS) + 1)),
@@ -87,8 +88,8 @@ _FIRST_POST_NAMES: Final = {
     for group in keys.GROUPS
 }
 
-#: What one worker counts of itself, in the order of its shared memory.
-OWN_NAMES: Final = (
+#: Names of what a worker counts of itself, in the order of its shared memory.
+WORKER_NAMES: Final = (
     *(ATTEMPT + outcome for outcome in OUTCOMES),
     *(f"{ANSWER}{number}" for number in range(len(ANSWER_BUCKETS_S) + 1)),
     ANSWER_MS,
@@ -98,18 +99,18 @@ OWN_NAMES: Final = (
     RENEWALS,
     DEAD,
 )
-_PLACE_OF: Final = {name: number for number, name in enumerate(OWN_NAMES)}
+_COLUMNS: Final = {name: number for number, name in enumerate(WORKER_NAMES)}
 
 
-def counts_of(notes: Iterable[tuple[Attempt, object]]) -> Counter[str]:
-    """Count attempts, each with the verdict on its postback (``delivered``, ``parked`` or ``dead``).
+def count_attempts(attempts: Iterable[tuple[Attempt, str]]) -> Counter[str]:
+    """Count attempts, each given with the state that it leads to (``delivered``, ``parked`` or ``dead``).
 
     An answer's time is from the begin of the POST to its whole header. A POST that had no answer took longer than any
     bucket: left out, a receiver that never answers would look as fast as its one good answer. An attempt that shared
     another one's connection made no POST.
     """
     counts: Counter[str] = Counter()
-    for attempt, verdict in notes:
+    for attempt, verdict in attempts:
         counts[ATTEMPT + attempt.outcome] += 1
         if not attempt.shared:
             counts[POSTS] += 1
@@ -123,64 +124,64 @@ def counts_of(notes: Iterable[tuple[Attempt, object]]) -> Counter[str]:
 
 
 class WorkerCounters:
-    """The counts of one worker, over its threads and children: a row a place, written by one loop at a time.
+    """Counters of one worker, over its threads and children: a row a loop slot, written by one loop at a time.
 
-    In memory that is shared over a fork, and without a lock, which a killed child could keep for ever: whoever
-    holds a place (``process.LoopSlots``) is the only one to write its row. Made before the fork.
+    They are in memory that is shared over a fork, made before it, and without a lock, which a killed child could keep for
+    ever: whoever holds a slot (``process.LoopSlots``) is the only one to write its row.
     """
 
     def __init__(self, rows: int) -> None:
-        self._width = len(OWN_NAMES)
+        self._width = len(WORKER_NAMES)
         self._cells: Any = multiprocessing.RawArray("Q", rows * self._width)
 
     def add(self, row: int, counts: Mapping[str, int]) -> None:
-        """Add to a row."""
+        """Add counts to a row."""
         for name, count in counts.items():
-            self._cells[row * self._width + _PLACE_OF[name]] += count
+            self._cells[row * self._width + _COLUMNS[name]] += count
 
     def total(self) -> dict[str, int]:
-        """The sums of all rows."""
-        return {name: sum(self._cells[number :: self._width]) for name, number in _PLACE_OF.items()}
+        """Return the sums of all rows."""
+        return {name: sum(self._cells[number :: self._width]) for name, number in _COLUMNS.items()}
 
 
 class LoopCounters:
-    """Counts the batches of one delivering loop.
+    """Counters of one delivering loop, by batch.
 
     Args:
-        adapter: the loop's transport, which counts connections and renewals over all loops that have used it.
-        shared: the worker's own counts, where it keeps any.
+        curl: the loop's transport, which counts connections and renewals over all loops that have used it.
+        worker: the worker's own counters, where it has any.
         row: the loop's row in them.
     """
 
-    def __init__(self, adapter: CurlClient, shared: WorkerCounters | None = None, row: int = 0) -> None:
-        self._adapter = adapter
-        self._shared = shared
+    def __init__(self, curl: CurlClient, worker: WorkerCounters | None = None, row: int = 0) -> None:
+        self._curl = curl
+        self._worker = worker
         self._row = row
-        self._connections = adapter.connections
-        self._renewals = adapter.renewals
+        self._connections = curl.connections
+        self._renewals = curl.renewals
         self._first_posts: Counter[str] = Counter()
         self._first_posts_sent: Counter[str] = Counter()
 
-    def began(self, claimed: Iterable[Claimed], since_s: float) -> None:
-        """Count first POSTs that have begun, so many seconds after they were claimed: by group and by their wait.
+    def count_first_posts(self, begun: Iterable[ClaimedPostback], since_s: float) -> None:
+        """Count the first POSTs among these, which began so many seconds after their claim, by group and by their wait.
 
-        They leave with the next notes, whatever becomes of them: what is never answered has left all the same.
+        They are counted with the next batch, whatever becomes of them: a POST that is never answered has left all the same.
         """
         since_ms, counts = round(since_s * 1000), self._first_posts
-        for postback in claimed:
+        for postback in begun:
             if postback.waited_ms >= 0:
                 waited_ms = postback.waited_ms + since_ms
                 names = _FIRST_POST_NAMES[postback.lane.rpartition("/")[2]]
                 counts[names[bisect_left(_FIRST_POST_MS, waited_ms)]] += 1
                 counts[names[-1]] += waited_ms
 
-    def of(self, notes: Sequence[tuple[object, Attempt, Sequence[object]]]) -> Counter[str]:
-        """Count a batch of the loop's notes (postback, attempt, fields of ``commit.lua``)."""
-        counts = counts_of((attempt, fields[2]) for _, attempt, fields in notes)
-        opened = self._adapter.connections - self._connections
+    def count(self, results: Sequence[Result]) -> Counter[str]:
+        """Count a batch of the loop's results."""
+        counts = count_attempts((attempt, row.verdict) for _, attempt, row in results)
+        opened = self._curl.connections - self._connections
         if opened:
             counts[CONNECTIONS] = opened
-        renewed = self._adapter.renewals - self._renewals
+        renewed = self._curl.renewals - self._renewals
         if renewed:
             counts[RENEWALS] = renewed
         if self._first_posts:
@@ -188,12 +189,12 @@ class LoopCounters:
             counts.update(self._first_posts_sent)
         return counts
 
-    def noted(self, counts: Mapping[str, int]) -> None:
-        """Forget what the batch said of connections, renewals and first POSTs: it is in the broker."""
+    def committed(self, counts: Mapping[str, int]) -> None:
+        """Forget what a batch counted of connections, renewals and first POSTs, which is in the broker now."""
         self._connections += counts.get(CONNECTIONS, 0)
         self._renewals += counts.get(RENEWALS, 0)
         if self._first_posts_sent:
             self._first_posts -= self._first_posts_sent
             self._first_posts_sent = Counter()
-        if self._shared is not None:
-            self._shared.add(self._row, counts)
+        if self._worker is not None:
+            self._worker.add(self._row, counts)

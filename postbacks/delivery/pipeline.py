@@ -1,6 +1,6 @@
-"""Scripts that run while their caller does something else: sent together, heard later.
+"""Pipelined, non-blocking script calls: send several now, read their replies later.
 
-A delivering loop that waited for each answer would move no bytes while the broker works, and leave the broker idle
+A delivering loop that waited for each reply would move no bytes while the broker works, and leave the broker idle
 while it moves them.
 """
 
@@ -24,12 +24,15 @@ if TYPE_CHECKING:
 
 
 class Pipeline:
-    """One question to the broker at a time, of one script or several, over a connection of its own.
+    """Calls of scripts over a connection of their own, one batch under way at a time.
 
     Args:
         scripts: the scripts of the broker.
-        timeout_s: seconds that an answer may take.
-        watch: told, with each question, the descriptor on which the answer comes; None when the connection ends.
+        timeout_s: seconds that a reply may take.
+        watch: called with the descriptor on which the reply comes, at each batch; with None when the connection ends.
+
+    Attributes:
+        pending: the calls whose replies have not been read.
     """
 
     def __init__(self, scripts: Scripts, timeout_s: float, watch: Callable[[int | None], None]) -> None:
@@ -39,12 +42,12 @@ class Pipeline:
         self._connection: Any = None
         self._sent_s = 0.0
         self._loaded: set[str] = set()  # scripts that were sent over this connection
-        self._loading = 0  # answers to those, in front of the calls' own
-        self.asked: Sequence[Call] = ()
+        self._loading = 0  # replies to those, in front of the calls' own
+        self.pending: Sequence[Call] = ()
 
     def __bool__(self) -> bool:
-        """Whether an answer is awaited."""
-        return bool(self.asked)
+        """True while a reply is awaited."""
+        return bool(self.pending)
 
     def send(self, calls: Sequence[Call]) -> None:
         """Have scripts run, one after the other. BrokerError: they may have run, or not."""
@@ -53,7 +56,7 @@ class Pipeline:
         with broker_errors():
             try:
                 if self._is_stale():
-                    self.drop()
+                    self.close()
                 if self._connection is None:
                     self._connection = self._scripts.client.connection_pool.get_connection()
                 connection = self._connection
@@ -64,14 +67,14 @@ class Pipeline:
                 commands = [*texts, *map(self._scripts.command, calls)]
                 connection.send_packed_command(connection.pack_commands(commands))
             except BaseException:
-                self.drop()
+                self.close()
                 raise
-        self.asked, self._sent_s, self._loading = calls, time.monotonic(), len(texts)
+        self.pending, self._sent_s, self._loading = calls, time.monotonic(), len(texts)
         self._loaded.update(call.name for call in calls)
         self._watch(connection._sock.fileno())  # noqa: SLF001 - redis-py names no descriptor in any other way
 
     def _is_stale(self) -> bool:
-        """Whether the connection has ended, or has something to say, while nothing was asked."""
+        """True if the connection has ended, or has something to say, while nothing was asked."""
         if self._connection is None:
             return False
         try:
@@ -79,23 +82,23 @@ class Pipeline:
         except (redis.RedisError, OSError):
             return True
 
-    def wait(self, timeout_s: float) -> bool:
-        """Wait for an answer, no longer than this; returns whether ``hear`` has one to read."""
+    def reply_ready(self, within_s: float) -> bool:
+        """Wait for a reply, no longer than this; returns whether ``receive`` has one to read."""
         with broker_errors():
-            return bool(self._connection.can_read(timeout=timeout_s))
+            return bool(self._connection.can_read(timeout=within_s))
 
-    def overdue(self, now_s: float) -> bool:
-        """Whether the answer has taken too long; then ``hear`` raises at once if there still is none."""
-        return bool(self.asked) and now_s - self._sent_s > self._timeout_s
+    def timed_out(self, now_s: float) -> bool:
+        """True if the reply has taken too long; then ``receive`` raises at once if there still is none."""
+        return bool(self.pending) and now_s - self._sent_s > self._timeout_s
 
-    def hear(self) -> list[Any]:
-        """Wait for the answers: a script's reply each, or the BrokerError that it ended with.
+    def receive(self) -> list[Any]:
+        """Wait for the replies: each call's, or the BrokerError that its script ended with.
 
         Raises:
-            BrokerError: no answer came; the scripts may have run, or not.
+            BrokerError: no reply came; the scripts may have run, or not.
         """
         replies: list[Any] = []
-        calls = self.asked
+        calls = self.pending
         with broker_errors():
             try:
                 self._check_in_time()
@@ -103,9 +106,9 @@ class Pipeline:
                     self._reply()
                 replies = [self._reply() for _ in calls]
             except BaseException:
-                self.drop()
+                self.close()
                 raise
-        self.asked = ()
+        self.pending = ()
         for number, call in enumerate(calls):
             if not isinstance(replies[number], NoScriptError):
                 reach(f"after:{call.name}")
@@ -117,7 +120,7 @@ class Pipeline:
         return replies
 
     def _check_in_time(self) -> None:
-        if self.overdue(time.monotonic()) and not self._connection.can_read():
+        if self.timed_out(time.monotonic()) and not self._connection.can_read():
             raise redis.TimeoutError("no answer in time")
 
     def _reply(self) -> Any:
@@ -132,9 +135,9 @@ class Pipeline:
                 return error  # the other scripts' replies follow
             raise
 
-    def drop(self) -> None:
-        """Close the connection, with whatever is still to come on it; the next question opens a new one."""
-        self.asked = ()
+    def close(self) -> None:
+        """Close the connection, with whatever is still to come on it; the next batch opens a new one."""
+        self.pending = ()
         self._loaded.clear()
         if self._connection is not None:
             self._watch(None)

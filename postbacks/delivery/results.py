@@ -1,4 +1,4 @@
-"""What has come of POSTs and is not yet in the ledger: decided and committed in batches."""
+"""Results of POSTs on their way into the ledger: decided, committed and logged in batches."""
 
 from __future__ import annotations
 
@@ -6,103 +6,105 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from postbacks.delivery.claims import Claimed, Held
+from postbacks.delivery.claims import ClaimedPostback
 from postbacks.delivery.counters import LoopCounters
-from postbacks.delivery.report import report
-from postbacks.errors import BrokerError
-from postbacks.flower_events import noted
-from postbacks.ledger.record import Attempt
+from postbacks.flower_events import noted, unsent
+from postbacks.ledger.record import Attempt, iso
 from postbacks.logs import EventLog
-from postbacks.queue.scripts import Argument, Call, Scripts, commit_call
+from postbacks.queue.rows import AttemptRow
+from postbacks.queue.scripts import Call, commit_call
 from postbacks.settings import Settings
 from postbacks.transport.outcomes import Outcome
 
 log = EventLog(__name__)
 
-#: Outcomes that are decided and noted in one go.
-NOTE_BATCH: Final = 200
-#: Of them at most those of postbacks that shared another's time-out: a hundred thousand may come at once.
-SHARED_BATCH: Final = NOTE_BATCH // 2
-#: Seconds that a noted outcome may wait for others to be noted with.
-NOTE_WITHIN_S: Final = 0.004
-#: Seconds after which the pace of a lane that had nothing to send is forgotten.
-PACE_KEPT_S: Final = 86_400
+#: Results that are decided and committed in one go.
+COMMIT_BATCH: Final = 200
+#: Of them at most those of postbacks that share another's time-out: a hundred thousand may come at once.
+SHARED_BATCH: Final = COMMIT_BATCH // 2
+#: Seconds that a decided result may wait for others to be committed with.
+COMMIT_WITHIN_S: Final = 0.004
+#: Seconds after which the state of a lane that had nothing to send is forgotten.
+LANE_STATE_KEPT_S: Final = 86_400
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What follows a failed attempt: parked for ``countdown_s``, or dead."""
+    """Decision on a failed attempt: parked for ``countdown_s``, or dead."""
 
     parked: bool
     countdown_s: float = 0.0
 
 
-#: Tells what follows the failure of a postback: ``(id, account, origin, code, failures so far)``.
-Decide = Callable[[Claimed | Held, Outcome], Decision]
+#: Called with the postback and its outcome; returns whether to resend, and when.
+Decide = Callable[[ClaimedPostback, Outcome], Decision]
+
+#: A postback whose POST has ended (or one that counts for it), the outcome, and the begin on the broker's clock.
+_Ended = tuple[ClaimedPostback, Outcome, int]
 
 
-#: An attempt that is decided: its postback, the attempt, and the fields of ``commit.lua``.
-Note = tuple[Claimed | Held, Attempt, list[Argument]]
+class Result(NamedTuple):
+    """A decided attempt: its postback, the attempt, and its row for ``commit.lua``."""
+
+    postback: ClaimedPostback
+    attempt: Attempt
+    row: AttemptRow
 
 
 class ResultBatch:
-    """The outcomes of one loop on their way into the ledger.
+    """The results of one loop that are not in the ledger yet.
 
     Args:
-        scripts: the scripts of the broker.
-        token: the loop's name among the claimers.
+        loop_id: the loop's name among the claimers.
         settings: the process's settings.
-        decide: what follows a failed attempt.
-        tally: counts what comes of the attempts.
+        decide: decides on failed attempts.
+        counters: count attempts by what became of them.
     """
 
-    def __init__(
-        self,
-        scripts: Scripts,
-        token: str,
-        settings: Settings,
-        decide: Decide,
-        tally: LoopCounters,
-    ) -> None:
-        self._scripts = scripts
-        self._token = token
+    def __init__(self, loop_id: str, settings: Settings, decide: Decide, counters: LoopCounters) -> None:
+        self._loop_id = loop_id
         self._settings = settings
-        self._decide_one = decide
-        self._tally = tally
+        self._decide = decide
+        self._counters = counters
         self._lease_ms = int(settings.claim_lease_s * 1000)
-        # What was open (and one batch more: `room`), and what was held.
-        self._ended: deque[tuple[Claimed | Held, Outcome, int, int]] = deque()
-        self._shared: deque[tuple[Claimed | Held, Outcome, int, int]] = deque()
+        # Bounded by what was open (and one batch more, see `free`), and by what was held.
+        self._ended: deque[_Ended] = deque()
+        self._shared: deque[_Ended] = deque()
         # A batch each.
-        self._decided: list[Note] = []
+        self._decided: list[Result] = []
         self._oldest_s = 0.0
-        self._sent: list[Note] = []
+        self._sent: list[Result] = []
         self._counts: Mapping[str, int] = {}
 
     def __bool__(self) -> bool:
-        """Whether anything is not in the ledger yet."""
+        """True while anything is not in the ledger yet."""
         return bool(self._ended or self._shared or self._decided or self._sent)
 
-    def room(self) -> int:
-        """How many more may end now and still leave with the next notes."""
-        return NOTE_BATCH - len(self._ended) - len(self._decided)
+    def free(self) -> int:
+        """Return the free space in the next commit batch."""
+        return COMMIT_BATCH - len(self._ended) - len(self._decided)
 
-    def add(self, postback: Claimed | Held, outcome: Outcome, number: int, at_ms: int) -> None:
-        """A POST has ended, or one that counts for this postback."""
-        (self._shared if outcome.shared else self._ended).append((postback, outcome, number, at_ms))
+    def add(self, postback: ClaimedPostback, outcome: Outcome, at_ms: int) -> None:
+        """Add the outcome of a postback's POST, or of another's POST that counts for it, which began at this time."""
+        (self._shared if outcome.shared else self._ended).append((postback, outcome, at_ms))
 
-    def wait_s(self, otherwise_s: float, *, asked: bool) -> float:
-        """Seconds until there is something to do here; ``asked``: nothing can leave before the broker has answered."""
-        if self._next() is not None:
+    def wait_s(self, idle_s: float, *, pending: bool) -> float:
+        """Return the seconds until there is something to do here.
+
+        Args:
+            idle_s: returned where nothing is to be done.
+            pending: the broker has yet to answer, so nothing can be sent.
+        """
+        if self._next_queue() is not None:
             return 0.0
-        if asked or not self._decided:
-            return otherwise_s
-        return 0.0 if len(self._decided) >= NOTE_BATCH else NOTE_WITHIN_S
+        if pending or not self._decided:
+            return idle_s
+        return 0.0 if len(self._decided) >= COMMIT_BATCH else COMMIT_WITHIN_S
 
     def decide(self) -> list[tuple[str, str]]:
-        """Decide what follows each outcome, a batch at most: Celery's retry takes its time.
+        """Decide on each outcome, a batch at most: Celery's retry takes its time.
 
         Returns:
             The lane of each and its mood: ok, slow or failed.
@@ -110,77 +112,64 @@ class ResultBatch:
         moods: list[tuple[str, str]] = []
         if not self._decided:
             self._oldest_s = time.monotonic()
-        while (waiting := self._next()) is not None:
-            postback, outcome, number, at_ms = waiting.popleft()
+        while (queue := self._next_queue()) is not None:
+            postback, outcome, at_ms = queue.popleft()
             try:
-                note, mood = self._note_of(postback, outcome, number, at_ms)
+                result, mood = self._result_of(postback, outcome, at_ms)
             except Exception:
                 # One that cannot be decided must not take the others along; its lease settles it.
                 log.exception(
                     "delivery.undecided", account=postback.account, id=postback.id, outcome=outcome.name
                 )
             else:
-                self._decided.append(note)
+                self._decided.append(result)
                 moods.append((postback.lane, mood))
         return moods
 
-    def _next(self) -> deque[tuple[Claimed | Held, Outcome, int, int]] | None:
-        """Where the next outcome stands that fits into the batch: those whose POST was their own go first."""
-        if self._ended and len(self._decided) < NOTE_BATCH:
+    def _next_queue(self) -> deque[_Ended] | None:
+        """Return the queue whose head fits into the batch; postbacks that had a POST of their own go first."""
+        if self._ended and len(self._decided) < COMMIT_BATCH:
             return self._ended
         if self._shared and len(self._decided) < SHARED_BATCH:
             return self._shared
         return None
 
     def are_due(self, now_s: float, transfers_open: int) -> bool:
-        """Whether the decided ones should be committed: there are many, or few to wait for, or they have waited."""
+        """True if the decided ones should be committed: there are many, or few others to wait for, or they have waited."""
         return bool(self._decided) and (
-            len(self._decided) >= min(NOTE_BATCH, max(1, transfers_open))
-            or now_s - self._oldest_s >= NOTE_WITHIN_S
+            len(self._decided) >= min(COMMIT_BATCH, max(1, transfers_open))
+            or now_s - self._oldest_s >= COMMIT_WITHIN_S
         )
 
-    def commit(self) -> None:
-        """Note the decided ones, and move their postbacks on, in one step. Raises BrokerError; then they stay."""
-        call = self.call()
-        if call is None:
-            return
-        try:
-            self.heard(self._scripts.run(*call))
-        except BrokerError:
-            self.not_heard()
-            raise
+    def to_call(self) -> Call | None:
+        """Take the decided ones and return the call that commits them; None where there are none.
 
-    def call(self) -> Call | None:
-        """The script that notes the decided ones and moves their postbacks on; None where there are none.
-
-        ``heard`` or ``not_heard`` says what has come of it.
+        ``committed`` or ``requeue`` must follow.
         """
         if not self._decided:
             return None
         self._sent, self._decided = self._decided, []
-        self._counts = self._tally.of(self._sent)
-        fields = [field for *_, own in self._sent for field in own]
+        self._counts = self._counters.count(self._sent)
+        rows = [result.row for result in self._sent]
         limit_max = self._settings.lane_max_transfers
-        return commit_call(self._token, self._lease_ms, limit_max, PACE_KEPT_S, fields, self._counts)
+        return commit_call(self._loop_id, self._lease_ms, limit_max, LANE_STATE_KEPT_S, rows, self._counts)
 
-    def heard(self, results: Sequence[Sequence[Any]]) -> None:
-        """The script has run, with these results."""
-        notes, self._sent = self._sent, []
-        self._tally.noted(self._counts)
-        noted(notes, results)
-        for (postback, attempt, _), (state, next_ms) in zip(notes, results, strict=True):
-            report(postback.account, postback.id, attempt, state.decode(), int(next_ms))
+    def committed(self, replies: Sequence[Sequence[Any]]) -> None:
+        """Log and count what was sent: the script has run, and has given back a state and a time of each."""
+        results, self._sent = self._sent, []
+        self._counters.committed(self._counts)
+        noted(results, replies)
+        for (postback, attempt, _), (state, next_ms) in zip(results, replies, strict=True):
+            log_attempt(postback.account, postback.id, attempt, state.decode(), int(next_ms))
 
-    def not_heard(self) -> None:
-        """The broker has not said whether the script has run: they are noted again, which does no harm."""
+    def requeue(self) -> None:
+        """Queue what was sent once more: the broker has not said whether the script has run; twice does no harm."""
         self._decided[:0] = self._sent
         self._sent = []
 
-    def _note_of(
-        self, postback: Claimed | Held, outcome: Outcome, number: int, at_ms: int
-    ) -> tuple[Note, str]:
+    def _result_of(self, postback: ClaimedPostback, outcome: Outcome, at_ms: int) -> tuple[Result, str]:
         attempt = Attempt(
-            number,
+            postback.number,
             at_ms,
             outcome.name,
             outcome.status,
@@ -194,11 +183,48 @@ class ResultBatch:
             if outcome.elapsed_s >= self._settings.slow_after_s:
                 mood = "slow"
         else:
-            decision = self._decide_one(postback, outcome)
+            decision = self._decide(postback, outcome)
             verdict, mood = ("parked" if decision.parked else "dead"), "failed"
             countdown_ms = int(decision.countdown_s * 1000)
-        fields: list[Argument] = [
-            postback.id, postback.lane, verdict, number, attempt.to_json(), countdown_ms,
+        row = AttemptRow(
+            postback.id, postback.lane, verdict, postback.number, attempt.to_json(), countdown_ms,
             "shared" if outcome.shared else mood, outcome.name,
-        ]  # fmt: skip
-        return (postback, attempt, fields), mood
+        )  # fmt: skip
+        return Result(postback, attempt, row), mood
+
+
+def log_attempt(account: str, postback_id: str, attempt: Attempt, state: str, next_ms: int) -> None:
+    """Write one line about a committed attempt, by the state that it led to (empty: the claim was lost).
+
+    None about a delivered one.
+    """
+    if state == "delivered":
+        return
+    facts = {
+        "account": account,
+        "id": postback_id,
+        "attempt": attempt.number,
+        "outcome": attempt.outcome,
+        "status": attempt.status,
+        "next_at": iso(next_ms or None),
+        "elapsed_ms": attempt.elapsed_ms,
+    }
+    if state == "parked":
+        log.info("postback.failed", attempt.detail, **facts)
+    elif state == "dead":
+        log.warning("postback.dead", attempt.detail, **facts)
+    elif state == "cancelled":
+        log.info("postback.cancelled", attempt.detail, **facts)
+    elif not state:
+        log.warning("postback.claim_lost", attempt.detail, **facts)
+
+
+def log_ended_unsent(rows: Sequence[Sequence[bytes]]) -> None:
+    """Write one line about each postback that ended without a POST (``ended`` of ``claim.lua``)."""
+    texts = [[field.decode() for field in row] for row in rows]
+    for postback_id, account, _, _, state, reason in texts:
+        if state == "skipped":
+            log.info("postback.skipped", account=account, id=postback_id, reason=reason)
+        else:
+            log.warning("postback.dead", account=account, id=postback_id, reason=reason)
+    unsent(texts)

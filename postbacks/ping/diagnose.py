@@ -1,4 +1,4 @@
-"""What a test POST means for its receiver's developers: a verdict, what to do, and what else was noticed."""
+"""Diagnosis of a test POST for the receiver's developers: a verdict, what to do, and what else was noticed."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from postbacks.transport.probe import Probe
 from postbacks.transport.profile import Tls
 from postbacks.urls import endpoint_of, redacted
 
-#: A certificate that ends sooner should have been renewed: common ones are, 30 days before.
+#: Days before a certificate's end from which on it is warned of; most are renewed 30 days before.
 WARN_DAYS: Final = 14
 
-#: What to do about a status that is no redirect.
+#: Status that is no redirect -> what to do about it.
 _STATUS_ADVICE: Final = {
     401: "The receiver wants other credentials: put user and password into the URL.",
     403: "The receiver refuses us: does it allow our address, and are credentials in the URL?",
@@ -76,98 +76,100 @@ _HEADER_ADVICE: Final = (
     ),
     ("answer's header", "Correct that line of the answer's header: no answer with it ever counts."),
 )
-#: How a server ends a handshake in which it does not trust the client's certificate (transport/classify.py).
+#: Words of a handshake that a server ended as it does not trust the client's certificate (transport/classify.py).
 _REFUSED_HANDSHAKE: Final = ("client certificate", "TLS handshake", "connection could not be made")
-#: The same of servers that end the handshake well and say it in HTTP, as nginx does.
+#: Statuses of servers that finish the handshake and refuse the certificate in HTTP, as nginx does.
 _REFUSED_STATUSES: Final = frozenset({400, 401, 403, 495})
-#: Where the connection stands and TLS does not.
+#: What to do where the connection stands and TLS does not.
 _SILENT_TLS: Final = "Something listens there and says nothing: does it speak TLS, or is the URL http://?"
 
 
 @dataclass(frozen=True, slots=True)
 class Advice:
-    """The verdict in plain words, what to do about it (may be empty), and what else was noticed."""
+    """Verdict in plain words, what to do about it (may be empty), and what else was noticed."""
 
     verdict: str
     todo: str
     noticed: tuple[str, ...]
 
 
-def diagnose(seen: Probe, settings: Settings) -> Advice:
-    """Say what would have become of a postback, and why."""
-    noticed = tuple(_noticed(seen, settings))
-    if seen.outcome.delivered:
+def diagnose(probe: Probe, settings: Settings) -> Advice:
+    """Return what would have become of a postback, why, and what to do."""
+    noticed = tuple(_noticed(probe, settings))
+    if probe.outcome.delivered:
         return Advice("answered 200: this postback would count as delivered", "", noticed)
-    verdict, todo = _failure(seen)
-    todo = " ".join(filter(None, (todo, _client_chain_advice(seen, verdict))))
+    verdict, todo = _failure(probe)
+    todo = " ".join(filter(None, (todo, _client_chain_advice(probe, verdict))))
     return Advice(f"{verdict}; {_consequence(settings)}", todo, noticed)
 
 
-def location(seen: Probe) -> str:
-    """Where a redirect leads, as a listing shows it; empty where it does not."""
-    target = seen.headers.get("location", "")
-    if seen.status is None or not 300 <= seen.status < 400 or not target:
+def location(probe: Probe) -> str:
+    """Return the target of a redirect, as a listing shows it; empty where there is none."""
+    target = probe.headers.get("location", "")
+    if probe.status is None or not 300 <= probe.status < 400 or not target:
         return ""
     try:
-        return redacted(urljoin(seen.url, target))[:300]
+        return redacted(urljoin(probe.url, target))[:300]
     except ValueError:
         return "(unreadable URL)"
 
 
-def days_left(seen: Probe, now: datetime | None = None) -> int | None:
-    """Whole days until the server's certificate ends."""
-    if seen.certificate is None:
+def days_left(probe: Probe, now: datetime | None = None) -> int | None:
+    """Return the whole days until the server's certificate ends."""
+    if probe.certificate is None:
         return None
-    return math.floor((seen.certificate.ends - (now or datetime.now(UTC))).total_seconds() / 86_400)
+    return math.floor((probe.certificate.ends - (now or datetime.now(UTC))).total_seconds() / 86_400)
 
 
-def _failure(seen: Probe) -> tuple[str, str]:
-    name, limits = seen.outcome.name, seen.limits
+def _failure(probe: Probe) -> tuple[str, str]:
+    name, limits = probe.outcome.name, probe.limits
     if name == "status":
-        return _status(seen)
+        return _status(probe)
     if name == "answer_timeout":
         limit = f"the limit is {limits.answer_timeout_s:g} s"
-        if seen.answer_s is not None:
-            return f"answered {seen.status} after {seen.answer_s:.1f} s: {limit}", _ADVICE[name]
-        return f"no answer within {seen.patience.answer_timeout_s:g} s: {limit}", _ADVICE[name]
+        if probe.answer_s is not None:
+            return f"answered {probe.status} after {probe.answer_s:.1f} s: {limit}", _ADVICE[name]
+        return f"no answer within {probe.relaxed_limits.answer_timeout_s:g} s: {limit}", _ADVICE[name]
     if name == "connect_timeout":
         limit = f"the limit is {limits.connect_timeout_s:g} s"
-        if seen.connecting_s is not None:
-            return f"connected after {seen.connecting_s:.1f} s: {limit}", _ADVICE[name]
-        if seen.resolved_s is None:
-            return f"no answer of DNS within {seen.patience.connect_timeout_s:g} s: {limit}", _ADVICE["dns"]
-        if seen.connected_s is not None:
-            return f"no TLS within {seen.patience.connect_timeout_s:g} s: {limit}", _SILENT_TLS
-        return f"no connection within {seen.patience.connect_timeout_s:g} s: {limit}", _ADVICE[name]
-    detail = seen.outcome.detail
+        if probe.connecting_s is not None:
+            return f"connected after {probe.connecting_s:.1f} s: {limit}", _ADVICE[name]
+        if probe.resolved_s is None:
+            return f"no answer of DNS within {probe.relaxed_limits.connect_timeout_s:g} s: {limit}", _ADVICE[
+                "dns"
+            ]
+        if probe.connected_s is not None:
+            return f"no TLS within {probe.relaxed_limits.connect_timeout_s:g} s: {limit}", _SILENT_TLS
+        return f"no connection within {probe.relaxed_limits.connect_timeout_s:g} s: {limit}", _ADVICE[name]
+    detail = probe.outcome.detail
     if name == "blocked":
         return detail, _BLOCKED_ADVICE[setting_of(detail)]
-    phrase = detail.partition(" (")[0]  # behind it stand libcurl's own words
+    phrase = detail.partition(" (")[0]  # libcurl's own words follow in brackets
     todo = _ADVICE.get(name, "")
     if name == "tls":
-        todo = next((other for mark, other in _TLS_ADVICE if mark in phrase), "Look at the server's log.")
+        todo = next((advice for mark, advice in _TLS_ADVICE if mark in phrase), "Look at the server's log.")
     elif name == "broken_answer":
-        header_todo = next((other for mark, other in _HEADER_ADVICE if mark in phrase), "")
-        if seen.secured_s and not (limits.tls and limits.tls.client_cert):
+        header_todo = next((advice for mark, advice in _HEADER_ADVICE if mark in phrase), "")
+        if probe.secured_s and not (limits.tls and limits.tls.client_cert):
             todo = f"{todo} It may want a client certificate: --client-cert FILE --client-key FILE."
         todo = header_todo or todo
     return phrase, todo
 
 
-def _client_chain_advice(seen: Probe, verdict: str) -> str:
-    """Name the missing intermediate certificate as a cause wherever it can be one.
+def _client_chain_advice(probe: Probe, verdict: str) -> str:
+    """Return advice on a missing intermediate certificate wherever that can be the cause; else an empty text.
 
-    With TLS 1.3 our handshake is over before the server has seen the certificate: its alert then comes with the
-    answer, or is lost when it resets the connection.
+    With TLS 1.3 our handshake is over before the server has seen our certificate: its alert then comes in place of the
+    answer, or is lost when the server resets the connection.
     """
-    tls, name = seen.limits.tls, seen.outcome.name
+    tls, name = probe.limits.tls, probe.outcome.name
     if tls is None or not tls.client_cert:
         return ""
-    # An error of our own side, say a certificate of the server's that is not trusted, has other words.
+    # An error on our own side, say that the server's certificate is not trusted, has other words.
     refused = (
         (name == "tls" and any(mark in verdict for mark in _REFUSED_HANDSHAKE))
-        or (name == "broken_answer" and seen.secured_s is not None and seen.status is None)
-        or (name == "status" and seen.status in _REFUSED_STATUSES)
+        or (name == "broken_answer" and probe.secured_s is not None and probe.status is None)
+        or (name == "status" and probe.status in _REFUSED_STATUSES)
     )
     issuer = _missing_issuer(tls) if refused else ""
     if not issuer:
@@ -179,22 +181,22 @@ def _client_chain_advice(seen: Probe, verdict: str) -> str:
 
 
 def _missing_issuer(tls: Tls) -> str:
-    """Return the issuer of our client certificate where its own certificate is not sent along.
+    """Return the issuer of our client certificate if the issuer's own certificate is not sent along.
 
-    OpenSSL sends it along if it stands in the account's bundle.
+    OpenSSL sends along what stands in the account's bundle, too.
     """
     try:
         first, *rest = x509.load_pem_x509_certificates((tls.client_cert or "").encode())
-        known = x509.load_pem_x509_certificates(tls.ca_bundle.encode()) if tls.ca_bundle else []
+        bundled = x509.load_pem_x509_certificates(tls.ca_bundle.encode()) if tls.ca_bundle else []
     except ValueError:
         return ""
-    subjects = {certificate.subject for certificate in (first, *rest, *known)}
+    subjects = {certificate.subject for certificate in (first, *rest, *bundled)}
     return "" if first.issuer in subjects else first.issuer.rfc4514_string()
 
 
-def _status(seen: Probe) -> tuple[str, str]:
-    status = seen.status or 0
-    target = location(seen)
+def _status(probe: Probe) -> tuple[str, str]:
+    status = probe.status or 0
+    target = location(probe)
     if target:
         return (
             f"answered {status}, redirects to {target}: set that URL instead",
@@ -218,29 +220,29 @@ def _consequence(settings: Settings) -> str:
     return f"this postback would be sent again {'once' if times == 1 else f'{times} times'}"
 
 
-def _noticed(seen: Probe, settings: Settings) -> list[str]:
+def _noticed(probe: Probe, settings: Settings) -> list[str]:
     words: list[str] = []
-    days = days_left(seen)
+    days = days_left(probe)
     if days is not None and 0 <= days < WARN_DAYS:
         words.append(f"the certificate ends {_in_days(days)}: renew it")
-    if seen.closes:
-        saved_s = (seen.secured_s or seen.connected_s or 0.0) - (seen.resolved_s or 0.0)
+    if probe.closes:
+        saved_s = (probe.secured_s or probe.connected_s or 0.0) - (probe.resolved_s or 0.0)
         words.append(
-            f"answered {seen.status} but the connection is closed after each postback: "
+            f"answered {probe.status} but the connection is closed after each postback: "
             f"keep-alive would save {_ms(saved_s)}"
         )
-    limit_s = seen.limits.answer_timeout_s
-    if seen.answer_s is not None and seen.answer_s < limit_s:
-        if seen.answer_s > limit_s / 2:
-            words.append(f"the answer took {seen.answer_s:.1f} s of the {limit_s:g} s that it may take")
-        elif seen.answer_s > settings.slow_after_s:
+    limit_s = probe.limits.answer_timeout_s
+    if probe.answer_s is not None and probe.answer_s < limit_s:
+        if probe.answer_s > limit_s / 2:
+            words.append(f"the answer took {probe.answer_s:.1f} s of the {limit_s:g} s that it may take")
+        elif probe.answer_s > settings.slow_after_s:
             words.append(
-                f"the answer took {seen.answer_s:.1f} s: an account slower than {settings.slow_after_s:g} s "
+                f"the answer took {probe.answer_s:.1f} s: an account slower than {settings.slow_after_s:g} s "
                 "shares its room with failing ones"
             )
-    if seen.status == 200 and seen.waited.detail:
-        words.append(seen.waited.detail)
-    if endpoint_of(seen.url).startswith("http://") and _is_public(seen.address) and not settings.proxy_url:
+    if probe.status == 200 and probe.raw_outcome.detail:
+        words.append(probe.raw_outcome.detail)
+    if endpoint_of(probe.url).startswith("http://") and _is_public(probe.address) and not settings.proxy_url:
         words.append("the URL is http: whoever is on the way can read the postbacks, and change them")
     return words
 

@@ -1,4 +1,4 @@
-"""The test POST of ``postbacks ping``: its event, its headers, and the observation that it gives."""
+"""Test POST of ``postbacks ping``: its event, its headers and limits."""
 
 from __future__ import annotations
 
@@ -9,38 +9,40 @@ from typing import Final
 from postbacks.catalogue.general import Subscribed
 from postbacks.delivery.request import headers
 from postbacks.settings import Settings
-from postbacks.transport import probe
-from postbacks.transport.probe import Probe
+from postbacks.transport.probe import Probe, observe_post
 from postbacks.transport.profile import Profile
 from postbacks.transport.transfer import Transfer
 
-#: The header that tells a receiver that this postback is a test.
+#: Header by which a receiver can tell a test.
 TEST_HEADER: Final = "Postback-Test: 1"
-#: Limits of a test POST, as a multiple of the account's.
-PATIENCE: Final = 3
+#: Limits of a test POST, in multiples of the account's.
+RELAXED_FACTOR: Final = 3
 
 
 def test_event() -> Subscribed:
-    """Return the event that is sent where none is given. It uses a reserved test phone number."""
+    """Return the event of a test without an event of its own; it uses a reserved test phone number."""
     return Subscribed(mobile="15555550100", campaign_id="0", campaign_title="Test postback", source="API")
 
 
 def observe(url: str, body: bytes, limits: Profile, settings: Settings, now_ms: int) -> Probe:
-    """Make one test POST and observe it.
+    """Make one test POST and return what it has shown.
 
     Args:
-        url: where to.
+        url: URL of the POST.
         body: the document.
         limits: the account's profile.
-        settings: the process's.
-        now_ms: the time that it is signed with.
+        settings: the process's settings.
+        now_ms: time for the signature.
     """
-    patience = replace(
+    relaxed_limits = replace(
         limits,
-        connect_timeout_s=limits.connect_timeout_s * PATIENCE,
-        answer_timeout_s=limits.answer_timeout_s * PATIENCE,
+        connect_timeout_s=limits.connect_timeout_s * RELAXED_FACTOR,
+        answer_timeout_s=limits.answer_timeout_s * RELAXED_FACTOR,
     )
-    seen = Probe(url, f"ping-{uuid.uuid4()}", limits, patience)
-    lines = [*headers(seen.postback_id, 1, now_ms, 0, now_ms, body, limits), TEST_HEADER]
-    probe.observe(Transfer(url, body, lines, patience), seen, settings)
-    return seen
+    probe = Probe(url, f"ping-{uuid.uuid4()}", limits, relaxed_limits)
+    lines = headers(
+        limits, body, postback_id=probe.postback_id, number=1, created_ms=now_ms, sequence=0, at_ms=now_ms
+    )
+    lines.append(TEST_HEADER)
+    observe_post(Transfer(url, body, lines, relaxed_limits), probe, settings)
+    return probe

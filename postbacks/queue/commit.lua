@@ -3,8 +3,8 @@
 --
 -- ARGV[2] token   ARGV[3] lease, ms   ARGV[4] transfers a lane may have at most
 -- ARGV[5] seconds after which an idle lane's pace is forgotten
--- ARGV[6..] eight a postback: id, lane, verdict (delivered | parked | dead), attempt number,
---   attempt as JSON, countdown in ms, mood (ok | slow | failed |
+-- ARGV[6..] eight a postback: id, lane, verdict (delivered | parked | dead), number (of the attempt),
+--   attempt (as JSON), countdown_ms, mood (ok | slow | failed |
 --   shared: failed as well, and its own POST has not begun), reason
 -- KEYS[last but one]  zset  lanes whose last outcome was a failure, by when that began
 -- KEYS[last]  hash  totals of all workers

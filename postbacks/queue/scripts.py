@@ -9,6 +9,7 @@ import hashlib
 import json
 from functools import cache
 from importlib.resources import files
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from redis.exceptions import NoScriptError
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     import redis
 
+    from postbacks.queue.rows import AttemptRow
     from postbacks.queue.shares import Shares
 
 #: The order of ``_shared.lua``'s unpacking.
@@ -182,10 +184,11 @@ def commit_call(
     lease_ms: int,
     limit_max: int,
     forget_s: int,
-    fields: Iterable[Argument],
+    rows: Iterable[AttemptRow],
     totals: Mapping[str, int] = {},
 ) -> Call:
     """What ``Scripts.commit`` runs."""
+    fields: Iterable[Argument] = chain.from_iterable(rows)
     arguments = (token, lease_ms, limit_max, forget_s, *fields, json.dumps(totals))
     return Call("commit", arguments, (keys.FAILING, keys.TOTALS))
 

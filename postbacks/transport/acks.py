@@ -1,6 +1,6 @@
-"""The proof that nothing of a request arrived, though it had left over a kept connection.
+"""Proof that nothing of a request arrived, although it had left over a kept connection.
 
-A receiver that closes a connection which rests may send its FIN while a request is on the wire: nobody has read the
+A receiver that closes an idle connection may send its FIN while a request is on the wire: nobody has read the
 request, and it may leave again at once. A receiver that reads the request and closes without an answer has had its
 POST: a second one in the same attempt would break the promise.
 
@@ -30,10 +30,10 @@ class Counters(NamedTuple):
     """Counters of a TCP connection.
 
     Attributes:
-        state: of the connection, by Linux's numbers.
-        acked_bytes: ours that the other side has acknowledged.
-        received_bytes: received in order; a FIN counts one.
-        data_segments: received segments that held data; a FIN alone is none.
+        state: state of the connection, by Linux's numbers.
+        acked_bytes: bytes of ours that the other side has acknowledged.
+        received_bytes: bytes received in order; a FIN counts one.
+        data_segments: segments received that held data; a FIN alone is none.
     """
 
     state: int
@@ -43,7 +43,7 @@ class Counters(NamedTuple):
 
 
 def read_tcp_info(connection: socket.socket) -> bytes:
-    """Read what the system tells of a connection; nothing where it is not Linux, or the connection no TCP."""
+    """Return the system's facts of a connection; empty where the system is not Linux, or the connection no TCP."""
     if sys.platform != "linux":
         return b""
     try:
@@ -53,17 +53,17 @@ def read_tcp_info(connection: socket.socket) -> bytes:
 
 
 def parse_tcp_info(info: bytes) -> Counters | None:
-    """Parse the counters; None where they are not all there (Linux before 4.6)."""
+    """Parse the counters; None where some are missing (Linux before 4.6)."""
     return Counters(*_TCP_INFO.unpack(info)) if len(info) == _TCP_INFO.size else None
 
 
 class Ending(enum.Enum):
-    """How a kept connection ended after a request had left over it.
+    """End of a kept connection after a request had left over it.
 
     Attributes:
-        CROSSED: by a FIN that was sent before anything of the request arrived.
-        CLOSED: otherwise, and the request may have arrived.
-        RESET: by a reset; the request may have arrived.
+        CROSSED: a FIN that was sent before anything of the request arrived.
+        CLOSED: any other FIN; the request may have arrived.
+        RESET: a reset; the request may have arrived.
     """
 
     CROSSED = enum.auto()
@@ -72,13 +72,13 @@ class Ending(enum.Enum):
 
 
 class AckWatch:
-    """What is acknowledged of one request, watched from just before it leaves.
+    """Watch on what is acknowledged of one request, from just before it leaves.
 
-    libcurl closes its descriptor where no callback tells, so the watch keeps a duplicate. It is to be released before
-    another connection is opened: while it stands, epoll goes on reporting the descriptor that libcurl has closed.
+    libcurl closes its descriptor without a callback, so the watch keeps a duplicate. Release it before another
+    connection is opened: while it stands, epoll goes on reporting the descriptor that libcurl has closed.
 
     Args:
-        connection: the kept connection, which lives.
+        connection: the kept connection, still open.
 
     Raises:
         OSError: no descriptor is left.
@@ -92,12 +92,12 @@ class AckWatch:
         self._fd = os.dup(connection.fileno())
 
     def has_received(self) -> bool:
-        """Whether anything has come since; the connection must live. True where the system does not tell."""
+        """True if anything has come since, or the system does not tell. The connection must still be open."""
         counters = self._compare(self._connection)
         return counters is None or counters[0].received_bytes != counters[1].received_bytes
 
     def settle(self) -> Ending:
-        """Judge how the connection ended, and release it."""
+        """Return how the connection ended, and release the watch."""
         with socket.socket(fileno=self._fd) as connection:
             self._fd = -1
             counters = self._compare(connection)
@@ -109,10 +109,10 @@ class AckWatch:
             return Ending.RESET if now.state == _CLOSE else Ending.CLOSED
 
     def _compare(self, connection: socket.socket) -> tuple[Counters, Counters] | None:
-        """Return the counters from before and those of now; None where the system does not tell.
+        """Return the counters from before the request and those of now; None where the system does not tell.
 
-        Some systems hand out zeros (gVisor), or pass the bytes by without counting them (eBPF's sockmap). But a request
-        has been acknowledged and answered on every connection that is kept; the first acknowledged byte is the SYN.
+        Some systems return zeros (gVisor), or pass bytes on without counting them (eBPF's sockmap). But on every
+        connection that is kept a request has been acknowledged and answered; the first acknowledged byte is the SYN.
         """
         before, now = parse_tcp_info(self._before), parse_tcp_info(read_tcp_info(connection))
         if before is None or now is None or before.acked_bytes <= 1 or not before.received_bytes:
@@ -120,16 +120,16 @@ class AckWatch:
         return before, now
 
     def release(self) -> None:
-        """Close the duplicate, if it stands."""
+        """Close the duplicate, if it is open."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
 
 def _had_fin(connection: socket.socket, before: Counters, now: Counters) -> bool:
-    """Whether a FIN has come. Linux forgets the state that a reset meets; two traces of the FIN remain.
+    """True if a FIN has come. A reset makes Linux forget that state, but two traces of the FIN remain.
 
-    The reset's error is EPIPE where a FIN had come, until libcurl writes (TLS says goodbye) and takes it. And a
+    The reset's error is EPIPE where a FIN had come, until libcurl writes (the goodbye of TLS) and takes the error. And a
     sequence number that no data has used up was a FIN's.
     """
     if now.state == _CLOSE_WAIT:

@@ -1,8 +1,8 @@
-"""The body of an answer as its header describes it: where it ends, and how its first bytes read as text.
+"""Body of an answer by its header: where it ends, and its first bytes as text.
 
-libcurl judges a length before it shows the line: a ``Content-Length`` that is no number ends the transfer, and
-whether the header went on to its end is not known then. So that attempt has failed; but the URL is remembered
-(``MISREAD``), and from the next POST on libcurl is told to ignore lengths there.
+libcurl judges a length before it shows us the line: a ``Content-Length`` that is no number ends the transfer, and we do
+not learn whether the header came whole. So that attempt has failed. But the URL is remembered (``MISREAD``), and from the
+next POST on libcurl ignores lengths there.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from typing import Final
 
 _TRANSFER_CODING: Final = b"transfer-encoding"
 _LENGTH: Final = b"content-length"
-#: How both begin: nearly all lines begin otherwise, and every answer's are asked.
+#: Begin of both names: nearly all lines begin otherwise, and every line of every answer is asked.
 _STARTS: Final = frozenset({_TRANSFER_CODING[:10], _LENGTH[:10]})
-#: More digits are no length of anything.
+#: Digits of a length at most; no body is longer.
 _DIGITS_MAX: Final = 18
 
 _CHUNK: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[^\r\n]*\r?\n")
-#: Bytes of a coding's name that no detail repeats.
+#: Characters of a coding's name that no detail repeats.
 _NO_TOKEN: Final = re.compile(r"[^\w, .+-]", re.ASCII)
 _CHARSET: Final = re.compile(r";\s*charset\s*=\s*[\"']?([\w.:+-]+)", re.IGNORECASE | re.ASCII)
-#: Encodings of this Python; a stranger's name that is none of them is not looked up, since Python remembers it.
+#: Encodings of this Python. Any other name that a receiver gives is not looked up, since Python would remember it.
 _ENCODINGS: Final = frozenset(aliases) | frozenset(aliases.values())
-#: Names that Java's and Microsoft's servers use -> the same for Python, which does not know them.
+#: Names of encodings that Java's and Microsoft's servers use -> the same for Python, which does not know them.
 _OTHER_NAMES: Final = {
     "windows_31j": "cp932",
     "windows_874": "cp874",
@@ -37,45 +37,45 @@ _OTHER_NAMES: Final = {
     "x_gbk": "gbk",
     "x_sjis": "shift_jis",
 }
-#: Text to Python, but of no answer.
+#: Encodings that Python knows and no answer may use.
 _REFUSED: Final = frozenset(
     {"idna", "punycode", "unicode_escape", "raw_unicode_escape", "undefined", "utf-7"}
 )
 
 
 class Misread:
-    """URLs whose answers libcurl could not read, the latest ``most`` of them."""
+    """URLs whose answers libcurl could not read, the latest ``urls_max`` of them."""
 
-    def __init__(self, most: int = 1000) -> None:
-        self._most = most
+    def __init__(self, urls_max: int = 1000) -> None:
+        self._urls_max = urls_max
         self._urls: dict[str, None] = {}
 
     def __contains__(self, url: str) -> bool:
         return url in self._urls
 
     def add(self, url: str) -> None:
-        """Have libcurl ignore the lengths that this URL's answers name."""
+        """Have libcurl ignore lengths in this URL's answers."""
         self._urls[url] = None
-        for oldest in list(self._urls)[: -self._most]:  # a list: transports of other threads add as well
+        for oldest in list(self._urls)[: -self._urls_max]:  # a list: clients of other threads add as well
             self._urls.pop(oldest, None)
 
     def discard(self, url: str) -> None:
-        """Let libcurl judge the lengths of this URL's answers again."""
+        """Let libcurl judge lengths in this URL's answers again."""
         self._urls.pop(url, None)
 
 
-#: Shared by the transports of a process: each would have to fail once to know.
+#: Shared by the clients of a process: each by itself would have to fail once to know.
 MISREAD: Final = Misread()
 
 
-# -- where the body ends ---------------------------------------------------------------------------
+# -- the end of the body ---------------------------------------------------------------------------
 
 
 def is_framed(lines: Sequence[bytes]) -> bool:
     """True if a header says without contradiction where its body ends (RFC 9112 6.3).
 
-    It may also say nothing: the body then ends with the connection. After anything else the connection must not be
-    used again: what is left on it could be taken for the next answer.
+    A header that says nothing is framed: its body ends with the connection. After an answer that is not framed the
+    connection must not be used again: what is left on it could be taken for the next answer.
     """
     lengths: set[bytes] = set()
     codings: list[bytes] = []
@@ -84,7 +84,7 @@ def is_framed(lines: Sequence[bytes]) -> bool:
             continue
         name, _, value = line.lower().partition(b":")
         if name != name.rstrip() and name.rstrip() in {_LENGTH, _TRANSFER_CODING}:
-            return False  # libcurl does not know it by this name, and would wait for the connection's end
+            return False  # libcurl does not know this name, and would wait for the connection's end
         if name == _LENGTH:
             lengths.update(map(bytes.strip, value.split(b",")))
         elif name == _TRANSFER_CODING:
@@ -97,7 +97,7 @@ def is_framed(lines: Sequence[bytes]) -> bool:
     return length.isdigit() and len(length) <= _DIGITS_MAX
 
 
-# -- how it reads ----------------------------------------------------------------------------------
+# -- the body as text ----------------------------------------------------------------------------------
 
 
 def content_of(lines: Sequence[bytes], body: bytes) -> bytes:
@@ -118,7 +118,7 @@ def excerpt_of(lines: Sequence[bytes], body: bytes, most_bytes: int) -> tuple[st
     Args:
         lines: the answer's header.
         body: its first bytes as they came.
-        most_bytes: of what is inflated no more is made.
+        most_bytes: bytes that are inflated at most.
     """
     content = content_of(lines, body)
     if not content or not most_bytes:
@@ -147,7 +147,7 @@ def excerpt_of(lines: Sequence[bytes], body: bytes, most_bytes: int) -> tuple[st
 
 
 def _fitting(text: str, most_bytes: int) -> str:
-    """Cut a text whose JSON takes more: a control character takes six bytes there, half a character three."""
+    """Cut a text so that its JSON fits: a control character takes six bytes there, half a character three."""
     taken = 0
     for at, char in enumerate(text):
         taken += len(json.dumps(char, ensure_ascii=False).encode("utf-8", "replace")) - 2
@@ -157,13 +157,13 @@ def _fitting(text: str, most_bytes: int) -> str:
 
 
 def _inflate(data: bytes, most_bytes: int, wbits: int = 47) -> tuple[bytes, bool]:
-    """Inflate gzip or zlib, and say whether its end has been reached."""
+    """Inflate gzip or zlib; returns the content, and whether its end has been reached."""
     inflating = zlib.decompressobj(wbits=wbits)
     return inflating.decompress(data, most_bytes), inflating.eof
 
 
 def _inflate_deflate(data: bytes, most_bytes: int) -> tuple[bytes, bool]:
-    """Inflate zlib, or the bare deflate that some send under that name (RFC 9110 8.4.1.2)."""
+    """Inflate zlib, or the bare deflate that some servers send under that name (RFC 9110 8.4.1.2)."""
     try:
         return _inflate(data, most_bytes)
     except zlib.error:

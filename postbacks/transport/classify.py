@@ -1,4 +1,4 @@
-"""From what libcurl saw to an outcome: its codes in the ledger's words."""
+"""Classification of ended transfers: libcurl's codes in the words of the ledger."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WEIRD_ANSWER: Final = 8
 
 #: CURLE code -> outcome and phrase, where libcurl's own words would not tell a customer enough.
 #: 100 is CURLE_TOO_LARGE; pycurl has no name for it.
-#: ``operation timed out`` (28) is told apart by the transport: it knows whether it was connected.
+#: ``operation timed out`` (28) is told apart by whether the transfer was connected.
 CURL_CODES: Final[dict[int, tuple[str, str]]] = {
     pycurl.E_UNSUPPORTED_PROTOCOL: ("bad_url", "the URL's scheme is not http or https"),
     pycurl.E_URL_MALFORMAT: ("bad_url", "the URL cannot be read"),
@@ -38,7 +38,7 @@ CURL_CODES: Final[dict[int, tuple[str, str]]] = {
     100: ("too_large", "the answer's header is larger than the limit"),
 }
 
-#: The same for what only our own callbacks and the account's own TLS settings bring about.
+#: The same for codes that only our callbacks and the account's own TLS settings cause.
 _OWN_CODES: Final[dict[int, tuple[str, str]]] = {
     0: ("broken_answer", "the answer broke off before its header was whole"),
     pycurl.E_WRITE_ERROR: ("broken_answer", "the answer is no HTTP"),
@@ -47,7 +47,7 @@ _OWN_CODES: Final[dict[int, tuple[str, str]]] = {
     pycurl.E_SSL_CACERT_BADFILE: ("tls", "the account's CA bundle cannot be used"),
 }
 
-#: What libcurl says of a line in the header of an answer -> the same for a customer's developer.
+#: libcurl's words on a line of an answer's header -> the same for a customer's developer.
 _HEADER_PHRASES: Final = (
     ("Content-Length", "the answer's Content-Length is no number"),
     ("without colon", "a line in the answer's header has no colon"),
@@ -55,13 +55,13 @@ _HEADER_PHRASES: Final = (
     ("Carriage return", "a line in the answer's header holds a carriage return"),
 )
 
-#: How a kept connection ended that the request had left by -> the same in words.
+#: End of the kept connection that a request had left by -> the same in words.
 _ENDINGS: Final = {
     Ending.CLOSED: "the kept connection was closed without an answer",
     Ending.RESET: "the kept connection was reset without an answer",
 }
 
-#: What OpenSSL says of a certificate or handshake -> the same for a customer's developer.
+#: OpenSSL's words on a certificate or handshake -> the same for a customer's developer.
 _TLS_PHRASES: Final = (
     ("certificate has expired", "the server's certificate has expired"),
     ("certificate is not yet valid", "the server's certificate is not valid yet"),
@@ -77,20 +77,19 @@ _TLS_PHRASES: Final = (
     ("unknown ca", "the server does not trust our client certificate"),
 )
 
-
-#: How OpenSSL names what the other side sent to end a handshake, and libcurl a proxy's refusal.
+#: OpenSSL's word for the message by which the other side ends a handshake, and libcurl's for a proxy's refusal.
 _ALERT: Final = " alert "
 _TUNNEL: Final = "CONNECT tunnel failed"
 
 
 def classify(transfer: Transfer, code: int, message: str) -> Outcome:
-    """Judge a transfer that has ended.
+    """Return the outcome of a transfer that has ended.
 
     Once the header has come whole, its status alone decides, whatever the body did afterwards.
 
     Args:
-        transfer: what has been seen of it.
-        code: libcurl's (CURLE), 0 for none.
+        transfer: the transfer.
+        code: libcurl's code (CURLE), 0 for none.
         message: libcurl's own words.
     """
     elapsed_s = time.monotonic() - transfer.started_s
@@ -108,7 +107,7 @@ def classify(transfer: Transfer, code: int, message: str) -> Outcome:
     if transfer.header_bytes > MAX_HEADER_BYTES:
         return Outcome("too_large", None, elapsed_s, f"the answer's header is over {MAX_HEADER_BYTES} bytes")
     if code == pycurl.E_UNSUPPORTED_PROTOCOL and transfer.connected_s is not None:
-        # libcurl took it for HTTP/0.9
+        # libcurl took the answer for HTTP/0.9
         return Outcome("broken_answer", None, elapsed_s, "the answer is no HTTP")
     if transfer.stale:
         return Outcome("broken_answer", None, elapsed_s, "an answer came before the postback was sent")
@@ -117,9 +116,9 @@ def classify(transfer: Transfer, code: int, message: str) -> Outcome:
     unknown = ("broken_answer", f"libcurl's error {code}")
     name, phrase = CURL_CODES.get(code) or _OWN_CODES.get(code, unknown)
     if code in {0, pycurl.E_WRITE_ERROR, pycurl.E_COULDNT_RESOLVE_PROXY}:
-        message = ""  # it would speak of our callback, or quote the proxy's URL
+        message = ""  # libcurl would speak of our callback, or quote the proxy's URL
     if _ALERT in message:
-        name = "tls"  # with TLS 1.3 it comes when the server reads, after the handshake has succeeded for us
+        name = "tls"  # with TLS 1.3 the alert comes when the server reads, after our side of the handshake has succeeded
     elif _TUNNEL in message:
         name, phrase = "refused", "the proxy did not make the connection"
     if code == WEIRD_ANSWER and transfer.status is not None:

@@ -1,6 +1,6 @@
-"""Kept connections, looked at just before one is used again.
+"""Idle connections, checked just before one is used again.
 
-libcurl does not look when a connection has rested for less than a second. What lies unread on it then,
+libcurl does not check a connection that has been idle for less than a second. What lies unread on it then,
 say a second answer of 200, would be taken for the answer to the next postback.
 """
 
@@ -18,77 +18,78 @@ Addresses = tuple[str, int, str, int]
 
 
 class _Borrowed(socket.socket):
-    """A socket on a descriptor of libcurl's, which is not closed with it."""
+    """Socket on a descriptor of libcurl's, which stays open when the socket is dropped."""
 
     def __del__(self) -> None:
         self.detach()
 
 
 class _WatchedSocket(NamedTuple):
-    """A connection and a poll of it alone: made once, since every use asks them."""
+    """A connection with a poll of it alone; made once, since every use asks it."""
 
     connection: _Borrowed
     poll: select.poll
 
 
 class IdleConnections:
-    """The kept connections by their two addresses, as libcurl names them.
+    """Registry of the connections that libcurl keeps, by their two addresses, as libcurl names them.
 
-    A connection is noted when its first answer has come, and forgotten when another one is made with the same
-    addresses: so what is known under the addresses of a connection that lives is its own descriptor, and nothing
-    need be asked of the system to be sure of it.
+    A connection is added when its first answer has come, and forgotten when another one is made with the same
+    addresses. So the addresses of a living connection always lead to its own descriptor, without a system call.
 
-    What lies decrypted in a TLS connection no look at its socket can show. But an answer that comes though
-    the connection has received no byte since its request began to leave was there before it.
+    No check of a socket can show what lies decrypted in its TLS connection. But an answer that comes although
+    the connection has received no byte since its request began to leave was there before the request.
+
+    Attributes:
+        current_fd: descriptor on which libcurl is at work, as far as that is known; else -1.
     """
 
     def __init__(self) -> None:
-        # One a descriptor of this process at most: its limit of open files.
-        self._looks: dict[Addresses, _WatchedSocket] = {}
+        # Bounded by the process's limit of open files.
+        self._sockets: dict[Addresses, _WatchedSocket] = {}
         self._addresses: dict[int, Addresses] = {}
-        #: The descriptor on which libcurl is at work, as far as that is known.
-        self.serving = -1
+        self.current_fd = -1
 
     def __contains__(self, addresses: Addresses | None) -> bool:
-        return addresses in self._looks
+        return addresses in self._sockets
 
-    def note(self, fd: int) -> None:
-        """A connection that libcurl may keep from now on."""
-        before = self._addresses.pop(fd, None)
-        if before is not None:
-            self.forget(before)  # closed meanwhile; its number is another's now
+    def add(self, fd: int) -> None:
+        """Register a connection that libcurl may keep from now on."""
+        closed = self._addresses.pop(fd, None)
+        if closed is not None:
+            self.forget(closed)  # its descriptor is another's now
         try:
             connection = _Borrowed(fileno=fd)
-        except (OSError, ValueError):  # closed already; or none is known
+        except (OSError, ValueError):  # closed already; or libcurl's is not known
             return
         addresses = _addresses(connection)
         if addresses is None:
             return
         poll = select.poll()
         poll.register(fd, select.POLLIN)
-        self._looks[addresses] = _WatchedSocket(connection, poll)
+        self._sockets[addresses] = _WatchedSocket(connection, poll)
         self._addresses[fd] = addresses
 
     def forget(self, addresses: Addresses) -> None:
-        """A connection with these addresses is a new one: what was known of them was another's."""
-        look = self._looks.pop(addresses, None)
-        if look is not None:
-            self._addresses.pop(look.connection.fileno(), None)
+        """Forget the connection with these addresses: a new one has them now."""
+        watched = self._sockets.pop(addresses, None)
+        if watched is not None:
+            self._addresses.pop(watched.connection.fileno(), None)
 
     def watch(self, addresses: Addresses) -> AckWatch | None:
-        """Watch a request that is about to leave by this connection; None where no descriptor is left for it."""
-        look = self._looks.get(addresses)
-        if look is None:
+        """Watch a request that is about to leave by this connection; None where no descriptor is left for that."""
+        watched = self._sockets.get(addresses)
+        if watched is None:
             return None
         try:
-            return AckWatch(look.connection)
+            return AckWatch(watched.connection)
         except OSError:
             return None
 
     def is_clean(self, addresses: Addresses) -> bool:
-        """Whether nothing has come on the connection with these addresses, not even its end."""
-        look = self._looks.get(addresses)
-        return look is not None and not look.poll.poll(0)
+        """True if the idle connection has no unread data and is not closed by the peer."""
+        watched = self._sockets.get(addresses)
+        return watched is not None and not watched.poll.poll(0)
 
 
 def _addresses(connection: socket.socket) -> Addresses | None:

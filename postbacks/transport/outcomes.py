@@ -1,10 +1,10 @@
-"""What may come of a POST: the fixed vocabulary."""
+"""Outcomes of a POST: the fixed vocabulary. It stands apart from libcurl, for programs that only read the ledger."""
 
 from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-#: Every outcome that an attempt can have. ``unknown`` is written by ``queue/reap.lua`` alone.
+#: Outcomes that an attempt can have, in words. ``unknown`` is written by ``queue/reap.lua`` alone.
 OUTCOMES: Final = {
     "delivered": "the answer was 200",
     "status": "the answer was another status than 200",
@@ -22,15 +22,15 @@ OUTCOMES: Final = {
 
 
 class Outcome(NamedTuple):
-    """What came of one POST.
+    """Outcome of one POST.
 
     Attributes:
         name: a key of ``OUTCOMES``.
         status: HTTP status, where the header of an answer came.
-        elapsed_s: from the begin of the POST.
+        elapsed_s: time from the begin of the POST.
         detail: the outcome in words, without secrets.
         excerpt: first bytes of the answer's body, as text.
-        shared: another postback's connection stood for this one.
+        shared: True if another postback's connection stood for this one.
     """
 
     name: str
@@ -42,10 +42,10 @@ class Outcome(NamedTuple):
 
     @property
     def delivered(self) -> bool:
-        """The promise: only status 200 is success."""
+        """True for status 200 alone: the promise."""
         return self.name == "delivered"
 
 
 def classify_status(status: int) -> str:
-    """The outcome of a whole header. The promise: 200 alone; not 201, not 204, no redirect."""
+    """Return the outcome of an answer with this status. The promise: 200 alone; not 201, not 204, no redirect."""
     return "delivered" if status == 200 else "status"

@@ -1,7 +1,7 @@
-"""Which descriptors are ready: epoll, or the poll of systems that have none, behind one face.
+"""Poller of descriptors: epoll, or the poll of systems that have none, with one interface.
 
-``selectors`` would do, but for what it costs at every transfer: it keeps an object a descriptor, and raises where a
-closed one's number comes again.
+``selectors`` would do, but costs too much at every transfer: it keeps an object a descriptor, and raises where the
+number of a closed one comes again.
 """
 
 from __future__ import annotations
@@ -11,37 +11,37 @@ import time
 from contextlib import suppress
 from typing import Final, Protocol
 
-#: Ready to read, ready to write; the same numbers in poll and epoll.
+#: Masks for ready to read and ready to write; the same numbers in poll and epoll.
 READ: Final = select.POLLIN
 WRITE: Final = select.POLLOUT
 
 
 class Poller(Protocol):
-    """What is used of ``select.epoll``."""
+    """The methods of ``select.epoll`` that the client uses."""
 
     def register(self, fd: int, eventmask: int, /) -> None:
-        """Ask about a descriptor."""
+        """Register a descriptor."""
         ...
 
     def modify(self, fd: int, eventmask: int, /) -> None:
-        """Ask something else; FileNotFoundError where it is not asked about."""
+        """Change the mask of a descriptor. Raises FileNotFoundError if it was not registered."""
         ...
 
     def unregister(self, fd: int, /) -> None:
-        """Ask no more; OSError or KeyError where it is not asked about."""
+        """Unregister the descriptor. Raises OSError or KeyError if it was not registered."""
         ...
 
     def poll(self, timeout_s: float, /) -> list[tuple[int, int]]:
-        """Wait until any is ready; descriptors with what happened to them."""
+        """Wait until any descriptor is ready; returns each with its events."""
         ...
 
     def close(self) -> None:
-        """Release what it holds."""
+        """Release the poller's own descriptor."""
         ...
 
 
 class PollFallback:
-    """``select.poll`` with epoll's face. A closed descriptor leaves it by itself here as well."""
+    """``select.poll`` with the interface of epoll. A closed descriptor leaves it by itself here as well."""
 
     def __init__(self) -> None:
         self._poll = select.poll()
@@ -49,23 +49,23 @@ class PollFallback:
         self.unregister = self._poll.unregister
 
     def poll(self, timeout_s: float, /) -> list[tuple[int, int]]:
-        """Wait until any is ready; descriptors with what happened to them."""
+        """Wait until any descriptor is ready; returns each with its events."""
         until_s = time.monotonic() + timeout_s
         while True:
             left_s = max(0.0, until_s - time.monotonic())
-            found = self._poll.poll(-(-left_s * 1000 // 1))
-            closed = [fd for fd, happened in found if happened & select.POLLNVAL]
+            events = self._poll.poll(-(-left_s * 1000 // 1))
+            closed = [fd for fd, happened in events if happened & select.POLLNVAL]
             for fd in closed:
                 with suppress(KeyError):
                     self._poll.unregister(fd)
-            ready = [entry for entry in found if not entry[1] & select.POLLNVAL]
+            ready = [event for event in events if not event[1] & select.POLLNVAL]
             if ready or not closed:
                 return ready
 
     def close(self) -> None:
-        """It holds nothing."""
+        """Do nothing: there is no descriptor to release."""
 
 
 def make_poller() -> Poller:
-    """The best that this system has."""
+    """Return the best poller that this system has."""
     return select.epoll() if hasattr(select, "epoll") else PollFallback()

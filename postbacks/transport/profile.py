@@ -1,4 +1,4 @@
-"""How an account's POSTs are made: its limits, TLS, extra headers and signatures."""
+"""Profile of an account: the limits, TLS, extra headers and signatures of its POSTs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from postbacks.urls import endpoint_of
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """What a connection's TLS is made with instead of the defaults. PEM texts."""
+    """TLS of an account where it differs from the defaults. PEM texts."""
 
     ca_bundle: str | None = None
     client_cert: str | None = None
@@ -31,15 +31,15 @@ class Profile:
     """The delivery settings of one account.
 
     Attributes:
-        connect_timeout_s: name look-up, TCP, TLS and proxy together.
-        answer_timeout_s: from the connection to the whole header of the answer.
+        connect_timeout_s: limit of name look-up, TCP, TLS and proxy together.
+        answer_timeout_s: limit from the connection to the whole header of the answer.
         headers: extra ``Name: value`` lines.
-        authorization: the line of the Authorization header, for URLs that have no user; empty for none.
-        signers: one a secret that signs now, the current one first.
-        tls: None for the defaults.
-        until_ms: when the first of the signers expires, on the broker's clock; None while none does.
-        version: of the account; empty where the store does not have it.
-        endpoints: of the account's URLs.
+        authorization: line of the Authorization header, for URLs that have no user; empty for none.
+        signers: a signer for each secret that signs now, the current one first.
+        tls: the account's own TLS; None for the defaults.
+        until_ms: time at which the first of the signers expires, on the broker's clock; None while none does.
+        version: version of the account; empty where the store does not have it.
+        endpoints: endpoints of the account's URLs.
     """
 
     connect_timeout_s: float
@@ -54,21 +54,23 @@ class Profile:
 
     @classmethod
     def default(cls, settings: Settings) -> Profile:
-        """The profile of an account that sets nothing, or that is not known."""
+        """Return the profile of an account that sets nothing, or that is not known."""
         return cls(settings.connect_timeout_s, settings.answer_timeout_s)
 
     @classmethod
     def of(cls, account: Account, settings: Settings, now_ms: int) -> Profile:
-        """The profile of an account, its secrets opened; those that have expired by now do not sign.
+        """Return the profile of an account, its secrets decrypted; those that have expired by now do not sign.
 
         Raises:
-            BadSetting: a secret cannot be opened with the present key.
-            InvalidAccount: its row cannot be read, a secret is none, or all have expired: nothing goes out unsigned
-                by mistake; or a header cannot be.
+            BadSetting: a secret cannot be decrypted with the present key.
+            InvalidAccount: the account's row cannot be read, a secret or a header is invalid, or all secrets have
+                expired: nothing goes out unsigned by mistake.
         """
         if account.unreadable:
             raise InvalidAccount(f"{reason_words(UNREADABLE, '', f'Account {account.name}')}.")
-        signing = [s for s in account.secrets if s.expires_ms is None or s.expires_ms > now_ms]
+        signing = [
+            secret for secret in account.secrets if secret.expires_ms is None or secret.expires_ms > now_ms
+        ]
         if account.secrets and not signing:
             raise InvalidAccount(f"Every secret of account {account.name} has expired; give it a new one.")
         tls = None
@@ -82,16 +84,17 @@ class Profile:
             _authorization(account),
             tuple(_signer(account.name, decrypt(secret.value, account.name, "secret")) for secret in signing),
             tls,
-            min((s.expires_ms for s in signing if s.expires_ms is not None), default=None),
+            min((secret.expires_ms for secret in signing if secret.expires_ms is not None), default=None),
             account.version,
             frozenset(endpoint_of(url) for url in (account.url, account.mo_url, account.pass_url) if url),
         )
 
     def for_url(self, url: str) -> Profile:
-        """Return the profile of a POST to a call's own URL: what authenticates to the account's servers goes to no other.
+        """Return the profile of a POST to a call's own URL.
 
-        Extra headers, client certificate, authorities and pins go with it only where its scheme, host and port are those
-        of one of the account's URLs. It is signed, and has the account's limits, in any case.
+        What authenticates to the account's servers goes to no other: extra headers, client certificate, authorities and
+        pins go with the POST only where scheme, host and port of the URL are those of one of the account's URLs. The POST
+        is signed, and has the account's limits, in any case.
         """
         return (
             self

@@ -1,10 +1,10 @@
-"""Names looked up beside the loop, each in a thread of its own.
+"""Resolver that looks names up beside the loop, each in a thread of its own.
 
 libcurl could do it, but in 20 threads for all transfers together: 20 names whose name servers never
-answer would keep everybody else's names waiting. Here a silent name server holds its own names only.
+answer would keep everybody else's names waiting. Here a silent name server holds up its own names only.
 A look-up cannot be called off: it ends when the C library gives up, by its own settings after 10 s and more. So
-names that are silent never get all threads, and the latest that is asked for goes first: it has the most time left.
-What comes of a look-up decides nothing: the guard judges each address when its socket is opened.
+silent names never get all threads, and the name that was asked for last goes first: it has the most time left.
+A resolution permits nothing: the guard judges each address when its socket is opened.
 """
 
 from __future__ import annotations
@@ -16,107 +16,111 @@ from collections import deque
 from contextlib import suppress
 from typing import Final, NamedTuple
 
-#: Seconds that addresses are used without asking again.
+#: Seconds for which addresses are used without another look-up.
 FRESH_S: Final = 60
-#: Seconds that they are still used while they are asked for again, so that a kept connection need not wait.
+#: Seconds for which they are still used while they are looked up again, so that a kept connection need not wait.
 STALE_S: Final = 120
-#: Names asked for at a time, a thread each; as many as the accounts in trouble may have transfers open.
+#: Look-ups at a time, a thread each; as many as the transfers that accounts in trouble may have open.
 LOOKUPS_MAX: Final = 1000
-#: Threads begun in one go: the loop waits for it.
-BEGUN_MAX: Final = 100
-#: Seconds after which a look-up that goes on counts as silent.
+#: Threads begun in one go, since the loop waits for that.
+THREADS_AT_ONCE_MAX: Final = 100
+#: Seconds after which a look-up that still runs counts as silent.
 SILENT_AFTER_S: Final = 0.5
-#: Of the threads that no silent look-up has, only one in so many may be in use. So thousands of names that turn silent at
-#: once leave some threads to others in each second.
-YOUNG_SHARE: Final = 2
-#: Look-ups that may be silent while another begins of a name that was silent the last time.
-SILENT_AGAIN_MAX: Final = LOOKUPS_MAX // 2
-#: Names that wait to be asked for at most; the oldest of the least hopeful goes first.
+#: Of the threads that are not silent, only one in so many may run. So thousands of names that turn silent at once leave
+#: some threads to others in each second.
+RUNNING_DIVISOR: Final = 2
+#: Look-ups up to which another one begins of a name that was silent the last time.
+KNOWN_SILENT_MAX: Final = LOOKUPS_MAX // 2
+#: Names that wait for a thread at most; the oldest of the least hopeful is dropped first.
 WAITING_MAX: Final = 4000
-#: Names at most of which it is remembered how their last look-up ended; the one not heard of for longest goes first.
+#: Names whose last end is remembered at most; the one that has been remembered for longest is dropped first.
 REMEMBERED_MAX: Final = 10_000
-#: Addresses of one name that are tried at most.
+#: Addresses of a name that are tried at most.
 ADDRESSES_MAX: Final = 16
 
-#: How hopeful a name is, by its last look-up.
+#: Ends of a name's last look-up, the most hopeful first.
 ANSWERED, UNKNOWN, SILENT = 0, 1, 2
 
 
 class Resolution(NamedTuple):
-    """What came of a look-up: addresses, or why there are none."""
+    """Result of a look-up: addresses, or the cause for which there are none."""
 
     host: str
     addresses: tuple[str, ...]
-    fault: str = ""
+    cause: str = ""
 
 
 class Resolver:
-    """Looks names up, each once for all who ask at the same time. One thread asks; ``fileno`` wakes it."""
+    """Looks names up, each once for all who ask at the same time. For one thread, which polls ``fileno``."""
 
     def __init__(self) -> None:
         # Names that have answered within STALE_S.
-        self._known: dict[str, tuple[tuple[str, ...], float]] = {}
-        # How the last look-up of a name ended: REMEMBERED_MAX.
-        self._hope: dict[str, int] = {}
-        # Names that wait, by their hope, the latest last: WAITING_MAX.
+        self._cache: dict[str, tuple[tuple[str, ...], float]] = {}
+        # Name -> end of its last look-up: REMEMBERED_MAX.
+        self._last_ends: dict[str, int] = {}
+        # Names that wait for a thread, by the end of their last look-up, the latest last: WAITING_MAX.
         self._waiting: tuple[dict[str, None], ...] = ({}, {}, {})
-        # Names that are looked up, LOOKUPS_MAX together: since when, oldest first; and those that are silent.
-        self._young: dict[str, float] = {}
+        # Look-ups with a thread, LOOKUPS_MAX together: name -> begin, the oldest first; and those that are silent.
+        self._running: dict[str, float] = {}
         self._silent: set[str] = set()
-        # Of look-ups that have ended since the last call of ``answers``: LOOKUPS_MAX.
-        self._answers: deque[Resolution] = deque()
-        self._wake_up, self._bell = socket.socketpair()
-        self._wake_up.setblocking(False)
-        self._bell.setblocking(False)
+        # Look-ups that have ended since the last call of ``resolutions``: LOOKUPS_MAX.
+        self._resolutions: deque[Resolution] = deque()
+        self._wakeup_receive, self._wakeup_send = socket.socketpair()
+        self._wakeup_receive.setblocking(False)
+        self._wakeup_send.setblocking(False)
 
     def fileno(self) -> int:
-        """Becomes readable when there are answers."""
-        return self._wake_up.fileno()
+        """Return the descriptor that becomes readable when there are resolutions."""
+        return self._wakeup_receive.fileno()
 
-    def known(self, host: str) -> tuple[str, ...] | None:
-        """The addresses of a name; None where it is being looked up now, and ``answers`` will tell."""
-        addresses, at_s = self._known.get(host, ((), float("-inf")))
+    def cached(self, host: str) -> tuple[str, ...] | None:
+        """Return the addresses of a name; None where it is being looked up, and ``resolutions`` will have it."""
+        addresses, at_s = self._cache.get(host, ((), float("-inf")))
         age_s = time.monotonic() - at_s
-        if age_s >= FRESH_S and host not in self._young and host not in self._silent:
+        if age_s >= FRESH_S and host not in self._running and host not in self._silent:
             self._queue(host)
-            self.begin()
+            self.start_lookups()
         return addresses if age_s < STALE_S else None
 
-    def answers(self) -> list[Resolution]:
-        """What has been found since the last call."""
+    def resolutions(self) -> list[Resolution]:
+        """Return the resolutions since the last call."""
         with suppress(BlockingIOError):
-            while self._wake_up.recv(4096):
+            while self._wakeup_receive.recv(4096):
                 pass
-        found = []
+        ended = []
         now_s = time.monotonic()
-        self._set_silent_apart(now_s)
-        while self._answers:
-            answer = self._answers.popleft()
-            was_silent = answer.host in self._silent and not answer.addresses
-            self._silent.discard(answer.host)
-            self._young.pop(answer.host, None)
-            self._remember(answer.host, SILENT if was_silent else ANSWERED)
-            if answer.addresses:
-                self._known[answer.host] = (answer.addresses, now_s)
-            found.append(answer)
-        if found:
-            self._known = {host: one for host, one in self._known.items() if now_s - one[1] < STALE_S}
-            self.begin()
-        return found
+        self._sort_out_silent(now_s)
+        while self._resolutions:
+            resolution = self._resolutions.popleft()
+            was_silent = resolution.host in self._silent and not resolution.addresses
+            self._silent.discard(resolution.host)
+            self._running.pop(resolution.host, None)
+            self._remember(resolution.host, SILENT if was_silent else ANSWERED)
+            if resolution.addresses:
+                self._cache[resolution.host] = (resolution.addresses, now_s)
+            ended.append(resolution)
+        if ended:
+            self._cache = {
+                host: (addresses, at_s)
+                for host, (addresses, at_s) in self._cache.items()
+                if now_s - at_s < STALE_S
+            }
+            self.start_lookups()
+        return ended
 
     def give_up(self, host: str) -> None:
-        """Ask no more for a name that nobody waits for any more; one that is being asked for is silent, it seems."""
+        """Drop a name that nobody waits for any more; remember it as silent if its look-up still runs."""
         for names in self._waiting:
             names.pop(host, None)
         if host in self._silent:
             self._remember(host, SILENT)
 
-    def begin(self) -> None:
-        """Begin look-ups, as many as there is room for; called again and again, since silent ones make room in time."""
-        self._set_silent_apart(time.monotonic())
+    def start_lookups(self) -> None:
+        """Begin as many look-ups as there is room for. Call it repeatedly, since silent ones make room in time."""
+        self._sort_out_silent(time.monotonic())
         begun = 0
-        for hope, names in enumerate(self._waiting):
-            while names and self._has_room(hope) and begun < BEGUN_MAX:
+        for last_end, names in enumerate(self._waiting):
+            while names and self._has_room(last_end) and begun < THREADS_AT_ONCE_MAX:
                 host = next(reversed(names))
                 thread = threading.Thread(target=self._look_up, args=(host,), daemon=True)
                 try:
@@ -124,54 +128,54 @@ class Resolver:
                 except RuntimeError:  # the system allows no more threads: when one ends, the next begins
                     return
                 del names[host]
-                self._young[host] = time.monotonic()
+                self._running[host] = time.monotonic()
                 begun += 1
 
-    def _has_room(self, hope: int) -> bool:
-        silent, young = len(self._silent), len(self._young)
-        if hope == SILENT and silent + young >= SILENT_AGAIN_MAX:
+    def _has_room(self, last_end: int) -> bool:
+        silent, running = len(self._silent), len(self._running)
+        if last_end == SILENT and silent + running >= KNOWN_SILENT_MAX:
             return False
-        return young < (LOOKUPS_MAX - silent) // YOUNG_SHARE
+        return running < (LOOKUPS_MAX - silent) // RUNNING_DIVISOR
 
-    def _set_silent_apart(self, now_s: float) -> None:
-        while self._young:
-            host, began_s = next(iter(self._young.items()))
+    def _sort_out_silent(self, now_s: float) -> None:
+        while self._running:
+            host, began_s = next(iter(self._running.items()))
             if now_s - began_s < SILENT_AFTER_S:
                 return
-            del self._young[host]
+            del self._running[host]
             self._silent.add(host)
 
     def _queue(self, host: str) -> None:
-        names = self._waiting[self._hope.get(host, UNKNOWN)]
-        names.pop(host, None)  # asked for anew, it goes first
+        names = self._waiting[self._last_ends.get(host, UNKNOWN)]
+        names.pop(host, None)  # asked for once more, it goes first
         names[host] = None
         if sum(map(len, self._waiting)) > WAITING_MAX:
-            least = next(names for names in reversed(self._waiting) if names)
-            del least[next(iter(least))]
+            least_hopeful = next(names for names in reversed(self._waiting) if names)
+            del least_hopeful[next(iter(least_hopeful))]
 
-    def _remember(self, host: str, hope: int) -> None:
-        self._hope.pop(host, None)
-        self._hope[host] = hope
-        if len(self._hope) > REMEMBERED_MAX:
-            del self._hope[next(iter(self._hope))]
+    def _remember(self, host: str, last_end: int) -> None:
+        self._last_ends.pop(host, None)
+        self._last_ends[host] = last_end
+        if len(self._last_ends) > REMEMBERED_MAX:
+            del self._last_ends[next(iter(self._last_ends))]
 
     def _look_up(self, host: str) -> None:
         try:
-            # As bytes: Python would put its own, older IDNA on a text.
-            found = socket.getaddrinfo(host.encode("ascii"), None, type=socket.SOCK_STREAM)
-            addresses = tuple(str(where[0]).partition("%")[0] for *_, where in found[:ADDRESSES_MAX])
-            answer = Resolution(host, addresses)
+            # As bytes, since Python would apply its own, older IDNA to a text.
+            entries = socket.getaddrinfo(host.encode("ascii"), None, type=socket.SOCK_STREAM)
+            addresses = tuple(str(address[0]).partition("%")[0] for *_, address in entries[:ADDRESSES_MAX])
+            resolution = Resolution(host, addresses)
         except socket.gaierror as error:
-            answer = Resolution(host, (), str(error.strerror))
+            resolution = Resolution(host, (), str(error.strerror))
         except (OSError, UnicodeError) as error:
-            answer = Resolution(host, (), type(error).__name__)
-        self._answers.append(answer)
-        with suppress(OSError):  # BlockingIOError: the bell rings already; else closed meanwhile
-            self._bell.send(b"!")
+            resolution = Resolution(host, (), type(error).__name__)
+        self._resolutions.append(resolution)
+        with suppress(OSError):  # BlockingIOError: it is readable already; else it has been closed meanwhile
+            self._wakeup_send.send(b"!")
 
     def close(self) -> None:
-        """Forget all; look-ups under way end by themselves and are not waited for."""
+        """Forget all names. Look-ups under way end by themselves and are not waited for."""
         for names in self._waiting:
             names.clear()
-        self._wake_up.close()
-        self._bell.close()
+        self._wakeup_receive.close()
+        self._wakeup_send.close()

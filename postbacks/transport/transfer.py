@@ -1,81 +1,46 @@
-"""One POST as libcurl makes it: what goes in, the handle with its callbacks, what has been seen of it.
+"""A POST under way: its request, and the facts of its course.
 
-Every limit of the promise that libcurl itself keeps is set here: the time to the connection
-(CURLOPT_CONNECTTIMEOUT_MS: TCP, TLS and proxy, less what the name look-up took), protocols, TLS,
-addresses, and how much of an answer is read. A transfer holds its document, at most 64 KiB of header, of the body
-only the excerpt that the ledger keeps, and libcurl's buffers (16 KiB to receive, 64 KiB to send).
+A transfer holds its document, at most 64 KiB of the answer's header, of the body only the excerpt that the ledger
+keeps, and libcurl's buffers (16 KiB to receive, 64 KiB to send).
 """
 
 from __future__ import annotations
 
-import base64
-import re
-import socket
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Any, Final, NamedTuple
-from urllib.parse import unquote_to_bytes
+from typing import Any, Final
 
-import pycurl
-import requests
-
-from postbacks.guard import early_refusal, refusal
-from postbacks.settings import Settings
 from postbacks.transport.acks import AckWatch, Ending
-from postbacks.transport.answer import MISREAD, is_framed
-from postbacks.transport.connections import Addresses, IdleConnections
-from postbacks.transport.profile import Profile, Tls
-from postbacks.transport.trust import system_trust_store
-from postbacks.urls import read_url
+from postbacks.transport.connections import Addresses
+from postbacks.transport.profile import Profile
 
-#: A larger header is a failure; real ones are under 8 KiB.
+#: Bytes of an answer's header above which the attempt fails; real ones are under 8 KiB.
 MAX_HEADER_BYTES: Final = 65_536
-#: Of the body no more is read (but what libcurl's buffer holds); the status has been decided before.
-MAX_BODY_BYTES: Final = 65_536
-#: The same in pieces: a chunk each, of which a receiver can make 20,000 of a byte.
-MAX_BODY_PIECES: Final = 500
-#: What the system receives ahead of us; more would only let a flood keep the loop from its other transfers.
-RECEIVE_BYTES: Final = 16_384
-#: RFC 9112 4; the reason may be missing, and the space before it.
-_STATUS_LINE: Final = re.compile(rb"HTTP/1\.[01] ([1-9][0-9]{2})(?: [^\r\n]*)?\r?\n")
-_END_OF_HEADER: Final = frozenset({b"\r\n", b"\n"})
-#: Seconds for which a connection may have rested to be used again; libcurl's own default. docs/receiving.md tells
-#: receivers to keep theirs for longer.
-MAX_IDLE_S: Final = 118
-#: Seconds of a look-up that are not worth counting.
-_NO_TIME_S: Final = 0.01
-#: What the callback at a connection says to libcurl.
-_OK: Final = int(pycurl.PREREQFUNC_OK)
-_ABORT: Final = int(pycurl.PREREQFUNC_ABORT)
-#: CURLOPT_SUPPRESS_CONNECT_HEADERS, for which pycurl has no name.
-_SUPPRESS_CONNECT_HEADERS: Final = 265
 
 
 @dataclass(slots=True, eq=False)
 class Transfer:
-    """One POST to make, and what has been seen of it so far (times of time.monotonic()).
+    """A POST to make, and the facts of its course so far (times of time.monotonic()).
 
     Attributes:
         url: absolute http or https URL; user and password in it become basic auth.
         body: the document, sent as it is.
         headers: ``Name: value`` lines.
-        profile: its limits and its TLS.
-        owner: whatever the caller wants to know it by.
-        looked_up_s: when the host's addresses were found; None where there was nothing to look up.
-        sends: how often the request began to leave: twice only where the first time nothing of it arrived.
-        connection: the addresses of the connection that the request leaves by.
-        watch: on what the kept connection that the request leaves by acknowledges.
-        ending: of that connection, where it ended without an answer.
-        stale: whether what came was there before the request left.
-        on_new: whether it leaves over a connection that was made for it.
-        connected_s: when the connection stood and the request began to leave.
-        header_s: when the header of the answer had come whole.
-        status: of the answer whose header is coming or has come.
-        framed: whether its header says where its body ends; else the connection is not used again.
-        excerpt: first bytes of its body as they came, ``excerpt_bytes`` at most.
-        blocked: why the guard refused the latest address tried.
+        profile: the account's limits and TLS.
+        owner: object of the caller's, for its own use.
+        looked_up_s: time at which the host's addresses were found; None where there was nothing to look up.
+        sends: times that the request began to leave; twice only where nothing of it arrived the first time.
+        is_new_connection: True if the request leaves over a connection that was made for it.
+        connection: addresses of the connection that the request leaves by.
+        ack_watch: watch on what that connection acknowledges, where it was kept from an earlier transfer.
+        ending: end of that connection, where it ended without an answer.
+        stale: True if the answer was there before the request left.
+        connected_s: time at which the connection stood and the request began to leave.
+        header_s: time at which the header of the answer had come whole.
+        status: status of the answer whose header is coming or has come.
+        framed: True if the header says where the body ends; else the connection is not used again.
+        excerpt: first bytes of the body as they came, ``excerpt_bytes`` at most.
+        blocked: the guard's reason to refuse the latest address that was tried.
     """
 
     url: str
@@ -86,9 +51,9 @@ class Transfer:
     started_s: float = 0.0
     looked_up_s: float | None = None
     sends: int = 0
-    on_new: bool = False
+    is_new_connection: bool = False
     connection: Addresses | None = None
-    watch: AckWatch | None = None
+    ack_watch: AckWatch | None = None
     ending: Ending | None = None
     stale: bool = False
     connected_s: float | None = None
@@ -104,7 +69,7 @@ class Transfer:
     blocked: str | None = None
 
     def overdue(self, now_s: float) -> bool:
-        """Whether it has used up its time; the connection's alone is kept by libcurl, too.
+        """True if the transfer has used up its time; libcurl keeps the limit of the connection alone.
 
         The whole is bounded as well, since libcurl begins anew where a kept connection was dead.
         """
@@ -114,293 +79,3 @@ class Transfer:
         if self.connected_s is not None and now_s - self.connected_s >= limits.answer_timeout_s:
             return True
         return now_s - self.started_s >= limits.connect_timeout_s + limits.answer_timeout_s
-
-
-class Prepared(NamedTuple):
-    """A URL as it is sent (normalised, IDNA, no credentials), and what follows from it.
-
-    Attributes:
-        url: what libcurl is given.
-        headers: of its own: basic auth.
-        host: the name that must be looked up, or empty.
-        port: of the connection.
-    """
-
-    url: str
-    headers: tuple[str, ...]
-    host: str
-    port: int
-
-
-@lru_cache(maxsize=10_000)
-def prepare(url: str) -> Prepared:
-    """Prepare a URL, once for all its POSTs.
-
-    Raises:
-        InvalidUrl: the URL cannot be sent to; an application's own store, and older records, may hold anything.
-    """
-    wanted = read_url(url)
-    # The host is ours to read; what is left to requests encodes the path and the query.
-    target = requests.Request("POST", f"http://host{wanted.target}").prepare().path_url
-    looked_up = "" if wanted.is_address or wanted.is_local else wanted.host
-    return Prepared(wanted.origin + target, _basic_auth(wanted.userinfo), looked_up, wanted.port)
-
-
-def _basic_auth(userinfo: str) -> tuple[str, ...]:
-    """The header for a URL's user and password, as UTF-8 (RFC 7617 2.1); empty where there are none."""
-    user, _, password = userinfo.partition(":")
-    if not user and not password:
-        return ()
-    pair = unquote_to_bytes(user) + b":" + unquote_to_bytes(password)
-    return (f"Authorization: Basic {base64.b64encode(pair).decode()}",)
-
-
-class _Handed(socket.socket):
-    """A socket for libcurl, which duplicates its descriptor: ours ends quietly when it is dropped."""
-
-    def __del__(self) -> None:
-        self.close()
-
-
-def _is_stale(transfer: Transfer) -> bool:
-    """Whether this answer lay decrypted in a kept TLS connection before its request began to leave."""
-    watch = transfer.watch
-    return watch is not None and transfer.url[:5].lower() == "https" and not watch.has_received()
-
-
-class CurlHandle:
-    """A libcurl handle with its callbacks, used for one transfer after the other."""
-
-    __slots__ = (
-        "_connect_timeout_s",
-        "_ignores_length",
-        "_kept",
-        "_renewed",
-        "_resolves",
-        "_settings",
-        "handle",
-        "host",
-        "port",
-        "reusable",
-        "transfer",
-    )
-
-    def __init__(self, settings: Settings, kept: IdleConnections | None = None) -> None:
-        self._settings = settings
-        self._kept = kept or IdleConnections()
-        self._connect_timeout_s = 0.0
-        self._ignores_length = False
-        self._renewed = False
-        self._resolves = False
-        self.host = ""
-        self.port = 0
-        self.reusable = True
-        self.transfer: Transfer | None = None
-        handle = pycurl.Curl()
-        self.handle = handle
-        handle.setopt(pycurl.POST, 1)
-        handle.setopt(pycurl.NOSIGNAL, 1)
-        handle.setopt(pycurl.NOPROGRESS, 1)
-        handle.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
-        handle.setopt(pycurl.HTTP_VERSION, pycurl.CURL_HTTP_VERSION_1_1)
-        handle.setopt(pycurl.HTTP09_ALLOWED, 0)
-        handle.setopt(pycurl.FOLLOWLOCATION, 0)
-        handle.setopt(pycurl.MAXAGE_CONN, MAX_IDLE_S)
-        # An empty one, too, keeps libcurl from the environment's.
-        handle.setopt(pycurl.PROXY, settings.proxy_url)
-        handle.setopt(pycurl.NOPROXY, "")
-        # The proxy's 200 to CONNECT is not the receiver's.
-        handle.setopt(_SUPPRESS_CONNECT_HEADERS, 1)
-        handle.setopt(pycurl.PROXY_CAINFO, system_trust_store())
-        handle.setopt(pycurl.PROXY_SSLVERSION, pycurl.SSLVERSION_TLSv1_2)
-        handle.setopt(pycurl.NETRC, pycurl.NETRC_IGNORED)
-        handle.setopt(pycurl.HTTP_CONTENT_DECODING, 0)  # a bomb stays as small as it came
-        # With 1, libcurl refuses an answer for a transfer coding that it does not know.
-        handle.setopt(pycurl.HTTP_TRANSFER_DECODING, 0)
-        handle.setopt(pycurl.SSLVERSION, pycurl.SSLVERSION_TLSv1_2)
-        handle.setopt(pycurl.SSL_VERIFYPEER, 1)
-        handle.setopt(pycurl.SSL_VERIFYHOST, 2)
-        handle.setopt(pycurl.CAINFO, system_trust_store())
-        handle.setopt(pycurl.PREREQFUNCTION, self._on_connected)
-        handle.setopt(pycurl.HEADERFUNCTION, self._on_header)
-        handle.setopt(pycurl.WRITEFUNCTION, self._on_body)
-        handle.setopt(pycurl.OPENSOCKETFUNCTION, self._on_socket)
-
-    def load(self, transfer: Transfer) -> None:
-        """Set the handle up for a transfer.
-
-        Raises:
-            InvalidUrl: the URL cannot be sent to.
-            pycurl.error: the account's TLS settings cannot be used.
-        """
-        url, own_headers, self.host, self.port = prepare(transfer.url)
-        credentials = own_headers or transfer.profile.authorization
-        handle = self.handle
-        handle.setopt(pycurl.URL, url)
-        handle.setopt(pycurl.POSTFIELDS, transfer.body)
-        handle.setopt(pycurl.HTTPHEADER, ["Expect:", *credentials, *transfer.headers])
-        self._limit_connecting(transfer.profile.connect_timeout_s)
-        ignores_length = transfer.url in MISREAD
-        if ignores_length != self._ignores_length:
-            self._ignores_length = ignores_length
-            handle.setopt(pycurl.IGNORE_CONTENT_LENGTH, ignores_length)
-        if transfer.profile.tls is not None:
-            self._set_tls(transfer.profile.tls)
-        if self._settings.proxy_url or self._settings.https_only:
-            # Through a proxy the sockets show the proxy's address: what the URL says is all we see.
-            transfer.blocked = early_refusal(transfer.url, self._settings)
-        if self._settings.proxy_url:
-            self.host = ""  # the proxy looks it up
-        if self._renewed:
-            self._renewed = False
-            handle.setopt(pycurl.FRESH_CONNECT, 0)
-        if self._resolves:
-            self._resolves = False
-            handle.setopt(pycurl.RESOLVE, [])
-        self.transfer = transfer
-        transfer.excerpt_bytes = self._settings.excerpt_bytes
-        transfer.started_s = time.monotonic()
-
-    def renew(self) -> bool:
-        """Whether the transfer is to begin anew, over a new connection: nothing of it has arrived over a kept one.
-
-        libcurl by itself would send it again over one kept connection after the other, up to five times.
-        """
-        transfer = self.transfer
-        if self._renewed or transfer is None or transfer.on_new or transfer.header_bytes:
-            return False
-        if transfer.sends and not self._may_send_again(transfer):
-            return False
-        self._renewed = True
-        self.handle.setopt(pycurl.FRESH_CONNECT, 1)
-        return True
-
-    def _may_send_again(self, transfer: Transfer) -> bool:
-        """Whether a request that has left may leave once more, in the same attempt. In doubt it may not."""
-        if transfer.ending is None:
-            watch, transfer.watch = transfer.watch, None
-            ending = Ending.CLOSED if watch is None else watch.settle()
-            # It is not the receiver that acknowledges to us through a proxy.
-            transfer.ending = (
-                Ending.CLOSED if self._settings.proxy_url and ending is Ending.CROSSED else ending
-            )
-        return transfer.sends < 2 and transfer.ending is Ending.CROSSED
-
-    def resolve(self, addresses: Sequence[str]) -> None:
-        """Tell libcurl the addresses of the host; the time that the look-up took is gone."""
-        self._resolves = True
-        # The plus lets them expire, as if libcurl itself had looked them up.
-        self.handle.setopt(pycurl.RESOLVE, [f"+{self.host}:{self.port}:{','.join(addresses)}"])
-        if self.transfer is not None:
-            self.transfer.looked_up_s = time.monotonic()
-            spent_s = self.transfer.looked_up_s - self.transfer.started_s
-            if spent_s > _NO_TIME_S:
-                self._limit_connecting(self.transfer.profile.connect_timeout_s - spent_s)
-
-    def _limit_connecting(self, limit_s: float) -> None:
-        if limit_s != self._connect_timeout_s:
-            self._connect_timeout_s = limit_s
-            self.handle.setopt(pycurl.CONNECTTIMEOUT_MS, max(1, int(limit_s * 1000)))
-
-    def _set_tls(self, tls: Tls) -> None:
-        """Set an account's own TLS; the handle serves nobody else afterwards."""
-        self.reusable = False
-        for option, value in (
-            (pycurl.CAINFO_BLOB, tls.ca_bundle),
-            (pycurl.SSLCERT_BLOB, tls.client_cert),
-            (pycurl.SSLKEY_BLOB, tls.client_key),
-        ):
-            if value:
-                self.handle.setopt(option, value.encode())
-        if tls.client_cert:
-            self.handle.setopt(pycurl.SSLCERTTYPE, "PEM")
-        if tls.pinned_keys:
-            self.handle.setopt(pycurl.PINNEDPUBLICKEY, ";".join(tls.pinned_keys))
-
-    def _on_connected(self, remote_host: str, local_host: str, remote_port: int, local_port: int) -> int:
-        transfer = self.transfer
-        if transfer is None:
-            return _ABORT
-        # libcurl asks before each time that the request leaves, also where it begins anew by itself.
-        if transfer.sends and not self._may_send_again(transfer):
-            return _ABORT
-        # At most one kept connection is tried, and only one on which nothing has come unasked.
-        connection = (local_host, local_port, remote_host, remote_port)
-        if transfer.on_new:
-            self._kept.forget(connection)
-        elif transfer.sends or not self._kept.is_clean(connection):
-            return _ABORT
-        else:
-            transfer.watch = self._kept.watch(connection)
-        transfer.connection = connection
-        transfer.sends += 1
-        transfer.connected_s = time.monotonic()
-        return _OK
-
-    def _on_header(self, line: bytes) -> int | None:
-        transfer = self.transfer
-        if transfer is None:
-            return 0
-        transfer.header_bytes += len(line)  # 1xx answers and trailers count, too
-        if transfer.header_bytes > MAX_HEADER_BYTES:
-            return 0
-        if transfer.header_s is not None:
-            return None  # trailers of a chunked body
-        if transfer.status is None:
-            if _is_stale(transfer):
-                transfer.stale = True
-                return 0
-            found = _STATUS_LINE.fullmatch(line)
-            if found is None:
-                return 0
-            transfer.status = int(found[1])
-        elif line in _END_OF_HEADER:
-            if transfer.status >= 200:
-                transfer.header_s = time.monotonic()
-                transfer.framed = is_framed(transfer.header_lines)
-                if self._ignores_length or not transfer.framed:
-                    return self._on_unframed(transfer)
-                if transfer.on_new:
-                    # Another transfer may leave by this connection before the end of this one is told.
-                    self._kept.note(self._kept.serving)
-            else:  # 1xx answers come before the answer (RFC 9110 15.2)
-                transfer.status = None
-                transfer.header_lines.clear()
-        else:
-            transfer.header_lines.append(line)
-        return None
-
-    def _on_unframed(self, transfer: Transfer) -> int | None:
-        """Read no body whose end libcurl does not know, but for a failure's excerpt; libcurl then closes the connection."""
-        if transfer.framed:
-            MISREAD.discard(transfer.url)
-        if transfer.connection is not None:
-            self._kept.forget(transfer.connection)
-        return 0 if transfer.status == 200 else None
-
-    def _on_body(self, data: bytes) -> int | None:
-        transfer = self.transfer
-        if transfer is None:
-            return 0
-        missing = transfer.excerpt_bytes - len(transfer.excerpt)
-        if missing > 0:
-            transfer.excerpt += data[:missing]
-        transfer.body_bytes += len(data)
-        transfer.body_pieces += 1
-        too_much = transfer.body_bytes > MAX_BODY_BYTES or transfer.body_pieces > MAX_BODY_PIECES
-        return 0 if too_much or self._ignores_length or not transfer.framed else None
-
-    def _on_socket(self, _purpose: int, address: Any) -> socket.socket | int:
-        if self.transfer is not None and self.transfer.sends and not self._may_send_again(self.transfer):
-            return int(pycurl.SOCKET_BAD)
-        family, kind, protocol, where = address
-        reason = None if self._settings.proxy_url else refusal(where[0], where[1], self._settings)
-        if self.transfer is not None:
-            self.transfer.blocked = reason
-            self.transfer.on_new = True
-            self.transfer.connected_s = None  # a kept connection was dead: this one is yet to be made
-        if reason is not None:
-            return int(pycurl.SOCKET_BAD)
-        made = _Handed(family, kind, protocol)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
-        return made

@@ -1,4 +1,4 @@
-"""The certificates that a system trusts."""
+"""Trust store of the system."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 
 import certifi
 
-#: Where systems keep what they trust: Debian and Alpine, Red Hat, macOS and BSD.
+#: Trust stores of Debian and Alpine, of Red Hat, and of macOS and BSD.
 _TRUST_STORES: Final = (
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",

@@ -65,7 +65,7 @@ def main(token: str) -> int:
             settings,
             decide,
             slice_s=float("inf"),
-            token=token,
+            loop_id=token,
             examines=True,
             must_stop=must_stop,
         ).run()

@@ -211,7 +211,7 @@ def _run(decide: Decide, hand_over: Callable[[], None], release: Callable[[], No
         must_stop=is_stopping,
         must_leave=must_leave,
         on_draining=draining,
-        tally=LoopCounters(adapter, _places.counts if _places is not None else None, place),
+        counters=LoopCounters(adapter, _places.counts if _places is not None else None, place),
     )
     try:
         sent = loop.run()

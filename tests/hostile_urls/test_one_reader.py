@@ -13,7 +13,7 @@ from strategies import PROPERTY
 from postbacks.errors import InvalidUrl
 from postbacks.guard import early_refusal
 from postbacks.settings import Settings
-from postbacks.transport.transfer import prepare
+from postbacks.transport.handle import prepare
 from postbacks.urls import endpoint_of, read_url
 
 OPEN = {"allowed_networks": "0.0.0.0/0,::/0", "allowed_ports": "1-65535"}

@@ -50,7 +50,7 @@ def test_an_address_that_was_put_into_the_resolvers_memory_is_guarded_too(addres
     settings = Settings(allowed_networks=())
     with Receiver() as receiver:
         adapter = CurlClient(settings)
-        adapter._names._known["rebind.example"] = ((address,), time.monotonic())
+        adapter._resolver._cache["rebind.example"] = ((address,), time.monotonic())
         url = f"http://rebind.example:{receiver.port}/"
         outcome = adapter.post(Transfer(url, b"<POSTBACK/>", [], Profile.default(settings)))
         adapter.close()

@@ -7,7 +7,7 @@ import pytest
 from hostile_urls.forms import PASSING, REFUSED
 
 from postbacks.settings import Settings
-from postbacks.transport.transfer import CurlHandle
+from postbacks.transport.handle import CurlHandle
 
 OPEN = {"allowed_networks": "0.0.0.0/0,::/0", "allowed_ports": "1-65535"}
 
@@ -87,13 +87,13 @@ def test_with_https_only_nothing_goes_out_in_the_clear(world, url):
 @pytest.mark.parametrize("url", [form.url for form in REFUSED if ":" in form.url and form.url[:4] != "http"])
 def test_the_handle_itself_speaks_http_and_https_only(url):
     """Should a URL of another scheme ever come so far, libcurl refuses it."""
-    handle = CurlHandle(Settings(allowed_networks=())).handle
-    handle.setopt(pycurl.URL, url.strip())
+    curl = CurlHandle(Settings(allowed_networks=())).curl
+    curl.setopt(pycurl.URL, url.strip())
     with pytest.raises(pycurl.error) as refused:
-        handle.perform()
+        curl.perform()
     assert refused.value.args[0] in {
         pycurl.E_UNSUPPORTED_PROTOCOL,
         pycurl.E_URL_MALFORMAT,
         pycurl.E_COULDNT_CONNECT,
     }
-    handle.close()
+    curl.close()

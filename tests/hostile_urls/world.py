@@ -200,7 +200,7 @@ def stall(job: dict[str, Any], server: Everywhere, names: Resolver) -> dict[str,
     for _ in range(job["rounds"]):
         for number in range(job["dead"]):
             adapter.start(Transfer(f"http://dead{number}.example/", BODY, [], profile, owner="dead"))
-        adapter._names._known.clear()  # in the second round, too, the healthy name waits with the dead ones
+        adapter._resolver._cache.clear()  # in the second round, too, the healthy name waits with the dead ones
         began_s = turn_s = next_s = time.monotonic()
         while time.monotonic() - began_s < job["seconds"] or len(adapter):
             now_s = time.monotonic()
@@ -212,7 +212,7 @@ def stall(job: dict[str, Any], server: Everywhere, names: Resolver) -> dict[str,
             for transfer, outcome in adapter.wait(0.05):
                 ended[transfer.owner].append((outcome.name, outcome.elapsed_s))
     threads = len(list(Path("/proc/self/task").iterdir()))
-    waiting = sum(map(len, adapter._names._waiting))
+    waiting = sum(map(len, adapter._resolver._waiting))
     began_s = time.monotonic()
     adapter.close()
     closing_s = time.monotonic() - began_s

@@ -17,7 +17,7 @@ from postbacks import accounts, keys, send_postback, send_postbacks
 from postbacks.accounts import Account, RedisAccounts, secrets
 from postbacks.cli import main
 from postbacks.cli.ledger import reason_words
-from postbacks.delivery.unsent import LOST_BROKER_MS, PUT_OFF_MS
+from postbacks.delivery.claims import BROKER_AWAY_MS, POSTPONED_MS
 from postbacks.devtools.receiver import Answer, Receiver
 from postbacks.queue.shares import Shares
 from postbacks.tasks import resend
@@ -195,7 +195,7 @@ def test_a_store_that_fails_stops_neither_the_tick_nor_what_is_claimed(broker, m
             assert reason_words(record).startswith("its account cannot be used just now")
             assert later.state == "PENDING"
             store.fails = False
-            rig.advance(PUT_OFF_MS / 1000 + 11)
+            rig.advance(POSTPONED_MS / 1000 + 11)
             rig.tick()
             rig.deliver()
             assert [attempt.number for attempt in rig.record(first.id).attempts] == [1, 2]
@@ -223,7 +223,7 @@ def test_a_parked_postback_says_why_it_is_parked_now(broker, monkeypatch):
             shown = CliRunner().invoke(main, ["show", one.id]).stdout
             assert "parked: its account cannot be used just now (the workers' logs say why)\n" in shown
             store.fails = False
-            rig.advance(PUT_OFF_MS / 1000 + 11)
+            rig.advance(POSTPONED_MS / 1000 + 11)
             rig.tick()
             rig.deliver()
             record = rig.record(one.id)
@@ -276,7 +276,7 @@ def test_what_was_claimed_as_the_broker_died_is_sent_within_seconds_of_its_retur
         rig.tick()
         monkeypatch.setattr(RedisAccounts, "get_many", look_up_without_broker)
         rig.deliver()
-        rig.advance(LOST_BROKER_MS / 1000)
+        rig.advance(BROKER_AWAY_MS / 1000)
         rig.deliver()
         record = rig.record(result.id)
         assert (record.state, [attempt.number for attempt in record.attempts]) == ("delivered", [1])

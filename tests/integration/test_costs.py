@@ -139,7 +139,7 @@ def test_a_postback_costs_few_python_calls(costs):
 def test_a_thousand_postbacks_to_one_endpoint_open_ten_connections_and_few_system_calls(broker):
     """As many connections as the lane has transfers, each kept; libcurl's own calls are a send and a read or two."""
     rig = Rig(broker)
-    counting = rig.adapter._poll = CountingPoll(rig.adapter._poll)
+    counting = rig.adapter._poller = CountingPoll(rig.adapter._poller)
     with Receiver(keep=False) as receiver:
         set_account("acme", url=receiver.url())
         send_postbacks("acme", [MT] * COUNT)

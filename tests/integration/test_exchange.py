@@ -19,13 +19,13 @@ RENEW = Call("renew", ("nobody", 1000))
 
 
 @pytest.fixture
-def exchange(rig):
-    """An exchange with the suite's broker, and the descriptors that it had watched."""
+def pipeline(rig):
+    """A pipeline to the suite's broker, and the descriptors that it has watched."""
     watched: list[int | None] = []
     made = Pipeline(rig.scripts, 5.0, watched.append)
     made.watched = watched
     yield made
-    made.drop()
+    made.close()
 
 
 def rounds_of(rig: Rig) -> list[int]:
@@ -41,61 +41,61 @@ def rounds_of(rig: Rig) -> list[int]:
     return rounds
 
 
-def test_scripts_that_leave_together_answer_in_their_order(rig, exchange):
+def test_scripts_that_leave_together_answer_in_their_order(rig, pipeline):
     """A release and a renewal in one go: the first moved something, the second found no lease; one descriptor."""
     rig.client.zadd(keys.PARKED, {"due": 1})
     rig.client.hset(keys.RECORD + "due", mapping={"state": "parked", "account": "acme", "group": "mo"})
-    exchange.send([Call("release", (10,)), RENEW])
-    assert exchange
-    assert exchange.hear() == [1, 0]
-    assert not exchange
-    exchange.send([RENEW])
-    assert exchange.hear() == [0]
-    assert len(exchange.watched) == 2
-    assert len(set(exchange.watched)) == 1
+    pipeline.send([Call("release", (10,)), RENEW])
+    assert pipeline
+    assert pipeline.receive() == [1, 0]
+    assert not pipeline
+    pipeline.send([RENEW])
+    assert pipeline.receive() == [0]
+    assert len(pipeline.watched) == 2
+    assert len(set(pipeline.watched)) == 1
 
 
-def test_a_broker_that_has_forgotten_the_scripts_is_given_them_again(rig, exchange):
+def test_a_broker_that_has_forgotten_the_scripts_is_given_them_again(rig, pipeline):
     """SCRIPT FLUSH between two questions, as a restart would: the answers are as before."""
-    exchange.send([RENEW, RENEW])
-    assert exchange.hear() == [0, 0]
+    pipeline.send([RENEW, RENEW])
+    assert pipeline.receive() == [0, 0]
     rig.client.script_flush()
-    exchange.send([RENEW, RENEW])
-    assert exchange.hear() == [0, 0]
+    pipeline.send([RENEW, RENEW])
+    assert pipeline.receive() == [0, 0]
 
 
-def test_the_fault_of_one_script_leaves_the_answer_of_the_other(rig, exchange):
+def test_the_fault_of_one_script_leaves_the_answer_of_the_other(rig, pipeline):
     """A key that holds other data: its script's error is told in its place, and the connection goes on."""
     rig.client.set(keys.PARKED, "no zset")
-    exchange.send([RENEW, Call("release", (10,)), RENEW])
-    first, failed, last = exchange.hear()
+    pipeline.send([RENEW, Call("release", (10,)), RENEW])
+    first, failed, last = pipeline.receive()
     assert (first, last) == (0, 0)
     assert isinstance(failed, BrokerUnfit)
-    exchange.send([RENEW])
-    assert exchange.hear() == [0]
+    pipeline.send([RENEW])
+    assert pipeline.receive() == [0]
 
 
 def test_an_answer_that_does_not_come_is_an_error_in_time(own_broker):
     """A frozen broker: after the limit the question is given up, and the next one is asked on a new connection."""
     rig = Rig(own_broker)
     watched: list[int | None] = []
-    exchange = Pipeline(rig.scripts, 0.3, watched.append)
-    exchange.send([RENEW])
-    assert exchange.hear() == [0]
+    pipeline = Pipeline(rig.scripts, 0.3, watched.append)
+    pipeline.send([RENEW])
+    assert pipeline.receive() == [0]
     own_broker.pause()
-    exchange.send([RENEW])
-    assert not exchange.overdue(time.monotonic())
-    eventually(lambda: exchange.overdue(time.monotonic()))
+    pipeline.send([RENEW])
+    assert not pipeline.timed_out(time.monotonic())
+    eventually(lambda: pipeline.timed_out(time.monotonic()))
     began_s = time.monotonic()
     with pytest.raises(BrokerUnreachable, match="no answer in time"):
-        exchange.hear()
+        pipeline.receive()
     assert time.monotonic() - began_s < 2
-    assert not exchange
+    assert not pipeline
     own_broker.resume()
-    exchange.send([RENEW])
-    assert exchange.hear() == [0]
+    pipeline.send([RENEW])
+    assert pipeline.receive() == [0]
     assert [fd is None for fd in watched] == [False, False, True, False]
-    exchange.drop()
+    pipeline.close()
     rig.close()
 
 
@@ -195,7 +195,7 @@ def test_a_note_whose_answer_was_lost_is_made_again_and_counts_once(rig, monkeyp
         reply = Pipeline._reply
 
         def loses(self):
-            if self.asked[0].name == "commit" and not lost:
+            if self.pending[0].name == "commit" and not lost:
                 lost.append(reply(self))
                 self._connection.disconnect()
                 raise BrokerUnreachable("the connection has ended")
@@ -231,19 +231,19 @@ def test_a_connection_that_the_broker_closes_while_nothing_is_asked_is_given_up(
 
 def test_commit_call_is_what_the_broker_is_sent(rig):
     """The command of a call: the script's digest, its keys with the totals behind them, the offset, the arguments."""
-    command = rig.scripts.command(commit_call("t", 1, 2, 3, ["a"], {"posts": 1}))
+    command = rig.scripts.command(commit_call("t", 1, 2, 3, [("a", "b")], {"posts": 1}))
     assert command[0] == "EVALSHA"
     count = command[2]
     assert command[3 + count - 1] == keys.TOTALS
-    assert command[3 + count :] == [0, "t", 1, 2, 3, "a", '{"posts": 1}']
+    assert command[3 + count :] == [0, "t", 1, 2, 3, "a", "b", '{"posts": 1}']
 
 
 def test_what_cannot_be_sent_leaves_nothing_asked(own_broker):
     """A broker that is gone: sending says so, and nothing is awaited."""
     rig = Rig(own_broker)
-    exchange = Pipeline(rig.scripts, 5.0, lambda _: None)
+    pipeline = Pipeline(rig.scripts, 5.0, lambda _: None)
     own_broker.kill()
     with pytest.raises(BrokerError):
-        exchange.send([RENEW])
-    assert not exchange
+        pipeline.send([RENEW])
+    assert not pipeline
     rig.close()

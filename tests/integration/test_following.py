@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import types
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -14,7 +15,7 @@ from helpers import Rig, black_hole, check_places, claim, environment, eventuall
 from postbacks import PostbackDead, PostbackSkipped, accounts, keys, send_postback, send_postbacks, settings
 from postbacks.accounts import Account
 from postbacks.cli import main
-from postbacks.delivery.claims import Claimed
+from postbacks.delivery.claims import ClaimedPostback
 from postbacks.delivery.profiles import Profiles
 from postbacks.devtools.receiver import Answer, Receiver
 from postbacks.doctor import Doctor
@@ -326,8 +327,25 @@ def test_whoever_reads_an_account_that_is_removed_meanwhile_does_not_bring_it_ba
         Tick(rig.scripts, _Overtaken(), rig.settings).run()
     else:
         rig.tick()
-        Profiles(_Overtaken(), rig.settings, rig.scripts).look_up(["acme"], 0)
+        profiles = Profiles(_Overtaken(), rig.settings, rig.scripts)
+        profiles.look_up(["acme"], 0)
+        profiles.publish()
     assert rig.client.hget(keys.ROUTES, "acme").split(b"\n")[1].decode() == routes.GONE
+
+
+def test_a_look_up_of_a_loop_writes_nothing_before_it_is_published(rig, old, new):
+    """Of an application's own store, in which the account has changed."""
+    set_account("acme", url=old.url())
+    before = rig.client.hget(keys.ROUTES, "acme")
+    store = SimpleNamespace(
+        get_many=lambda names: {name: Account(name=name, url=new.url()) for name in names}
+    )
+    profiles = Profiles(store, rig.settings, rig.scripts)
+    profiles.look_up(["acme"], 0)
+    assert rig.client.hget(keys.ROUTES, "acme") == before
+    profiles.publish()
+    assert new.url() in rig.client.hget(keys.ROUTES, "acme").decode()
+    assert old.url() not in rig.client.hget(keys.ROUTES, "acme").decode()
 
 
 class _Unstable:
@@ -349,7 +367,7 @@ def test_an_account_that_never_reads_the_same_twice_is_named_in_the_log_once_a_m
         Tick(rig.scripts, store, rig.settings).run()
         profiles = Profiles(store, rig.settings, rig.scripts)
         _, rows, *_ = claim(rig, "one")
-        claimed = [Claimed.from_row(row[1].decode(), (row[0], *row[3:]), 0) for row in rows]
+        claimed = [ClaimedPostback.from_begun_row(row[1].decode(), (row[0], *row[3:]), 0) for row in rows]
         assert claimed
         assert [profiles.agree_on(claimed) for _ in range(2)] == [{}, {}]
     assert caplog.text.count("account.changing account=acme") == 1

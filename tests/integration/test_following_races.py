@@ -12,6 +12,7 @@ from postbacks.celeryext.control import cancel
 from postbacks.devtools.receiver import Receiver
 from postbacks.ledger.record import Attempt
 from postbacks.queue import routes
+from postbacks.queue.rows import AttemptRow
 from postbacks.queue.scripts import FEW
 
 LEASE_MS = 30_000
@@ -78,8 +79,8 @@ def test_a_cancelled_one_that_shares_a_time_out_after_its_account_has_moved_is_n
     assert cancel(waits) == "sending"
     set_account("acme", url=NEW)
     attempt = Attempt(1, 1, "connect_timeout", shared=True).to_json()
-    fields = [waits, "acme/general", "parked", 1, attempt, 2000, "shared", "connect_timeout"]
-    assert rig.scripts.commit("one", LEASE_MS, 10, 60, fields)[0][0] == b"cancelled"
+    row = AttemptRow(waits, "acme/general", "parked", 1, attempt, 2000, "shared", "connect_timeout")
+    assert rig.scripts.commit("one", LEASE_MS, 10, 60, [row])[0][0] == b"cancelled"
     assert rig.client.llen(keys.lane("acme/general")) == 0
 
 

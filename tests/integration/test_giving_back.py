@@ -8,8 +8,8 @@ from events import MT
 from helpers import check_places, claim, set_account
 
 from postbacks import keys, send_postbacks
-from postbacks.delivery.claims import Held, HeldQueue
-from postbacks.delivery.unsent import Returner
+from postbacks.delivery.claims import ClaimedPostback, Returner
+from postbacks.delivery.held import HeldQueue
 from postbacks.devtools.receiver import Answer, Receiver
 from postbacks.errors import BrokerError
 from postbacks.queue.scripts import Scripts
@@ -41,7 +41,7 @@ def test_what_an_ending_loop_holds_of_many_lanes_goes_back_some_at_a_time_each_l
     assert len(rows) == 1000
     held = HeldQueue()
     for row in rows:
-        held.add(Held.from_row(row, 1))
+        held.add(ClaimedPostback.from_held_row(row, 1))
     with pytest.raises(BrokerError):
         Returner(Scripts(redis.Redis(port=1)), "one").give_back(held)
     assert len(held) == 1000

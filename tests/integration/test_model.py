@@ -46,6 +46,7 @@ from postbacks.ledger.digest import fresh_id
 from postbacks.ledger.record import SCHEMA, STUB_BYTES
 from postbacks.ledger.states import ACCEPTED, BACKLOG_FULL, ID_TAKEN, KNOWN, REVOKED, STUB
 from postbacks.queue.routes import row_of
+from postbacks.queue.rows import AttemptRow
 from postbacks.queue.scripts import ALONE_DEATHS_MAX, ALONE_LAPSES_MAX, FEW, claim_call
 from postbacks.queue.shares import Shares
 
@@ -387,8 +388,8 @@ class Moves(Model):
         attempt = f'{{"number": {number}, "at_ms": 0, "outcome": "{verdict}"}}'
         # what had no connection is due at the next whole second: far from the moments, too
         countdown_ms = COUNTDOWN_MS + (2_000 if outcome == "connect_timeout" else 0)
-        row = (postback_id, lane, verdict, number, attempt, countdown_ms, mood, outcome)
-        ((state, _),) = self.scripts.commit(token, LEASE_MS, limit_max, 86_400, row)
+        row = AttemptRow(postback_id, lane, verdict, number, attempt, countdown_ms, mood, outcome)
+        ((state, _),) = self.scripts.commit(token, LEASE_MS, limit_max, 86_400, [row])
         if token in self.leases:
             self.leases[token] = self.now + LEASE_MS
             self.seen_to_die.discard(token)

@@ -191,7 +191,7 @@ def test_what_shares_a_time_out_is_due_at_one_moment_though_it_is_noted_in_sever
     due = []
     for one, outcome in zip(ids, ("connect_timeout", "connect_timeout", "refused", "status"), strict=True):
         row = (one, "acme/mt", "parked", 1, "{}", 300_000, "failed", outcome)
-        due += [next_ms for _, next_ms in rig.scripts.commit("one", 30_000, 10, 60, row)]
+        due += [next_ms for _, next_ms in rig.scripts.commit("one", 30_000, 10, 60, [row])]
         time.sleep(0.011)
     assert due[0] % 1000 == due[1] % 1000 == 0
     assert due[1] - due[0] in {0, 1000}
@@ -211,7 +211,7 @@ def test_a_worker_that_lost_its_lease_changes_nothing(rig):
         rig.advance(31)
         rig.tick()
         note = (result.id, "acme/mt", "delivered", 1, "{}", 0, "ok", "")
-        assert rig.scripts.commit("zombie", 30_000, 10, 60, note) == [[b"", 0]]
+        assert rig.scripts.commit("zombie", 30_000, 10, 60, [note]) == [[b"", 0]]
         assert rig.record(result.id).state == "waiting"
         assert [attempt.outcome for attempt in rig.record(result.id).attempts] == ["unknown"]
 
@@ -315,7 +315,7 @@ def shares(rig: Rig, rounds: int, **limits: object) -> Counter[bytes]:
         notes = [
             (row[0], row[1], "delivered", row[3], f'{{"number": {row[3]}}}', 0, "ok", "") for row in begun
         ]
-        rig.scripts.commit("one", 30_000, 10, 60, [field for note in notes for field in note])
+        rig.scripts.commit("one", 30_000, 10, 60, notes)
         got.update(row[1] for row in begun)
     return got
 

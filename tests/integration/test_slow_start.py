@@ -9,7 +9,7 @@ from events import MT
 from helpers import Rig, black_hole, check_places, environment, set_account
 
 from postbacks import keys, send_postbacks
-from postbacks.delivery import loop
+from postbacks.delivery import session
 from postbacks.devtools.receiver import Answer, Receiver, dead_port
 from postbacks.doctor import Doctor
 
@@ -28,7 +28,7 @@ def test_accounts_that_share_a_silent_endpoint_try_it_together_and_keep_their_fi
     broker, monkeypatch
 ):
     """One connection stands for all of them and all loops, in a go or two; new ones' first sends as well."""
-    monkeypatch.setattr(loop, "CLAIM_BATCH", 4)  # so that both loops hold some
+    monkeypatch.setattr(session, "CLAIM_BATCH", 4)  # so that both loops hold some
     with environment(POSTBACKS_CONNECT_TIMEOUT_S="0.4"), black_hole() as port, Receiver() as healthy:
         rig = Rig(broker)
         ids = send(rig, range(20), 3, port)
@@ -77,7 +77,7 @@ def test_a_loop_is_told_of_anothers_time_out_before_it_tries_the_endpoint_itself
         [],
     )
     rig.scripts.commit(
-        "one", 30_000, 10, 60, (row[0], row[1], "parked", 1, "{}", 1000, "failed", "connect_timeout")
+        "one", 30_000, 10, 60, [(row[0], row[1], "parked", 1, "{}", 1000, "failed", "connect_timeout")]
     )
     told = rig.scripts.begin("two", chosen)
     assert (told.rows, len(told.later)) == ([], len(chosen))
@@ -126,11 +126,11 @@ def test_an_account_that_fails_alone_slows_nobody_at_its_endpoint(broker):
             )  # fmt: skip
             assert rig.client.hvals(keys.STARTS) == [], "others were connected meanwhile"
             failed = (row[0], row[1], "parked", row[3], "{}", 1000, "failed", "connect_timeout")
-            rig.scripts.commit("one", 30_000, 10, 60, failed)
+            rig.scripts.commit("one", 30_000, 10, 60, [failed])
             (start,) = rig.client.hvals(keys.STARTS)
             assert start.split()[2] == b"0", "not for a while yet"
             note = (other[0], other[1], "delivered", other[3], "{}", 0, "ok", "delivered")
-            rig.scripts.commit("one", 30_000, 10, 60, note)
+            rig.scripts.commit("one", 30_000, 10, 60, [note])
             rig.advance(31)
             rig.tick()
             rig.deliver()

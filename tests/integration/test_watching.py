@@ -32,6 +32,7 @@ from postbacks.monitor import snapshot
 from postbacks.monitor.health import judge
 from postbacks.monitor.metrics import SystemCollector
 from postbacks.monitor.server import MonitorServer
+from postbacks.queue.rows import AttemptRow
 from postbacks.version import VERSION
 
 DOCS = (Path(__file__).parents[2] / "docs" / "monitoring.md").read_text()
@@ -341,18 +342,10 @@ def test_a_batch_that_is_noted_twice_is_counted_once(rig: Rig):
     rig.tick()
     claim = {"suspects_max": 9, "free": 200, "held_max": 9, "held_per_lane": 9, "slow_lanes": ()}
     rig.scripts.claim("t", 60_000, at_most=9, **claim)
-    fields = [
-        one,
-        "acme/general",
-        "delivered",
-        1,
-        '{"number": 1, "at_ms": 1, "outcome": "delivered"}',
-        0,
-        "ok",
-        "",
-    ]
+    attempt = '{"number": 1, "at_ms": 1, "outcome": "delivered"}'
+    row = AttemptRow(one, "acme/general", "delivered", 1, attempt, 0, "ok", "")
     for _ in range(2):
-        rig.scripts.commit("t", 60_000, 10, 60, fields, {"attempt:delivered": 1, "posts": 1})
+        rig.scripts.commit("t", 60_000, 10, 60, [row], {"attempt:delivered": 1, "posts": 1})
     assert rig.client.hmget("postbacks:totals", "attempt:delivered", "posts") == [b"1", b"1"]
 
 

@@ -19,6 +19,7 @@ from crash.plan import KINDS
 from postbacks import send_postbacks
 from postbacks.devtools.receiver import Answer, Receiver
 from postbacks.ledger.record import Attempt
+from postbacks.queue.rows import AttemptRow
 from postbacks.tasks import decide
 from postbacks.worker import process
 
@@ -160,17 +161,9 @@ def test_an_answer_to_an_attempt_that_is_unknown_already_is_not_taken_for_the_ne
         return begun[0][3]
 
     def note(number: int, verdict: str, outcome: str, mood: str) -> bytes:
-        fields = [
-            one,
-            "acme/general",
-            verdict,
-            number,
-            Attempt(number, 1, outcome).to_json(),
-            2000,
-            mood,
-            outcome,
-        ]
-        return rig.scripts.commit("frozen", 3000, 10, 60, fields)[0][0]
+        attempt = Attempt(number, 1, outcome).to_json()
+        row = AttemptRow(one, "acme/general", verdict, number, attempt, 2000, mood, outcome)
+        return rig.scripts.commit("frozen", 3000, 10, 60, [row])[0][0]
 
     assert claim() == 1
     rig.advance(5)

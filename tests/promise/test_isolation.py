@@ -10,7 +10,7 @@ from events import MT
 from helpers import Rig, black_hole, ended, environment, eventually, running, set_account
 
 from postbacks import keys, send_postback, send_postbacks
-from postbacks.delivery import loop, results
+from postbacks.delivery import results, session
 from postbacks.devtools.receiver import Answer, Receiver, dead_port
 
 
@@ -100,12 +100,12 @@ def test_a_dead_endpoint_costs_its_held_postbacks_one_connection_together(broker
 def test_failures_of_many_accounts_at_once_are_noted_as_fast_as_they_come(broker, monkeypatch):
     """What has failed and is not noted stays few: it fills the memory, and its countdown has not begun."""
     lanes, each, batch = 60, 10, 20
-    monkeypatch.setattr(results, "NOTE_BATCH", batch)
-    add, unnoted = results.ResultBatch.add, []
+    monkeypatch.setattr(results, "COMMIT_BATCH", batch)
+    add, uncommitted = results.ResultBatch.add, []
 
     def added(self, *args):
         add(self, *args)
-        unnoted.append(batch - self.room())
+        uncommitted.append(batch - self.free())
 
     monkeypatch.setattr(results.ResultBatch, "add", added)
     rig = Rig(broker)
@@ -116,7 +116,7 @@ def test_failures_of_many_accounts_at_once_are_noted_as_fast_as_they_come(broker
         rig.tick()
         assert rig.deliver_lanes() == lanes * each
     rig.close()
-    assert max(unnoted) <= lanes + loop.CLAIM_BATCH + batch  # a failing lane has one open
+    assert max(uncommitted) <= lanes + session.CLAIM_BATCH + batch  # a failing lane has one open
 
 
 def test_another_workers_help_arrives_when_one_is_full(broker, tmp_path):

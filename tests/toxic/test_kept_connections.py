@@ -13,10 +13,11 @@ from helpers import eventually
 
 from postbacks.settings import Settings
 from postbacks.transport.client import CurlClient
+from postbacks.transport.handle import MAX_IDLE_S
 from postbacks.transport.outcomes import Outcome
 from postbacks.transport.poller import PollFallback
 from postbacks.transport.profile import Profile
-from postbacks.transport.transfer import MAX_IDLE_S, Transfer
+from postbacks.transport.transfer import Transfer
 
 SETTINGS = Settings(allowed_networks="127.0.0.0/8", connect_timeout_s=1, answer_timeout_s=1)
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
@@ -105,7 +106,7 @@ def listening(serve: Callable[[socket.socket, str], bool]) -> Iterator[tuple[Lis
 def poll(request, monkeypatch):
     """Both ways to wait for descriptors; systems without epoll use the plain one."""
     if not request.param:
-        monkeypatch.setattr("postbacks.transport.client.new_poll", PollFallback)
+        monkeypatch.setattr("postbacks.transport.client.make_poller", PollFallback)
 
 
 def transfer(url: str) -> Transfer:
@@ -204,7 +205,7 @@ def test_a_connection_that_has_rested_for_too_long_is_not_used_again(monkeypatch
     """Receivers are told for how long to keep theirs, so that we leave first."""
     page = (Path(__file__).parents[2] / "docs" / "receiving.md").read_text()
     assert f"rested for {MAX_IDLE_S} seconds" in page
-    monkeypatch.setattr("postbacks.transport.transfer.MAX_IDLE_S", 1)
+    monkeypatch.setattr("postbacks.transport.handle.MAX_IDLE_S", 1)
 
     def serve(connection: socket.socket, path: str) -> bool:
         connection.sendall(OK)

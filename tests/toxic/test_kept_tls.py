@@ -94,8 +94,8 @@ def test_two_connections_that_share_a_local_port_are_told_apart():
         to_two.bind(to_one.getsockname())
         to_two.connect(two.getsockname())
         kept = IdleConnections()
-        kept.note(to_one.fileno())
-        kept.note(to_two.fileno())
+        kept.add(to_one.fileno())
+        kept.add(to_two.fileno())
         accepted, _ = one.accept()
         with accepted:
             accepted.sendall(b"HTTP/1.1 200 OK\r\n\r\n")

@@ -18,9 +18,10 @@ from toxic.conftest import ToxicProcess
 
 from postbacks.settings import Settings
 from postbacks.transport.client import CurlClient
+from postbacks.transport.handle import CurlHandle
 from postbacks.transport.outcomes import Outcome
 from postbacks.transport.profile import Profile, Tls
-from postbacks.transport.transfer import CurlHandle, Transfer
+from postbacks.transport.transfer import Transfer
 from postbacks.transport.trust import system_trust_store
 
 SETTINGS = Settings(allowed_networks="127.0.0.0/8", connect_timeout_s=2, answer_timeout_s=2)
@@ -147,9 +148,9 @@ def test_what_is_checked_cannot_be_turned_off():
 
 def test_a_handle_that_served_one_accounts_tls_serves_no_other(toxic):
     """Its client certificate could not be left behind: the handle is thrown away."""
-    slot = CurlHandle(SETTINGS)
+    handle = CurlHandle(SETTINGS)
     tls = Tls(toxic.certificates.authority.pem)
-    slot.load(Transfer(toxic.url("honest", "good"), b"x", [], replace(Profile.default(SETTINGS), tls=tls)))
-    assert not slot.reusable
-    slot.handle.close()
+    handle.load(Transfer(toxic.url("honest", "good"), b"x", [], replace(Profile.default(SETTINGS), tls=tls)))
+    assert not handle.reusable
+    handle.curl.close()
     assert pycurl.version_info()[5].startswith("OpenSSL/")

@@ -16,9 +16,10 @@ from toxic.receiver import AT_ONCE, PATHS
 
 from postbacks.settings import Settings
 from postbacks.transport.client import CurlClient
+from postbacks.transport.handle import MAX_BODY_BYTES
 from postbacks.transport.outcomes import Outcome
 from postbacks.transport.profile import Profile, Tls
-from postbacks.transport.transfer import MAX_BODY_BYTES, MAX_HEADER_BYTES, Transfer
+from postbacks.transport.transfer import MAX_HEADER_BYTES, Transfer
 
 CONNECT_S = ANSWER_S = 0.5
 MARGIN_S = 1.0

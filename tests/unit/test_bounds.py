@@ -9,12 +9,9 @@ from types import SimpleNamespace
 import pytest
 
 from postbacks import keys
-from postbacks.delivery import claims
-from postbacks.delivery import held as sharing
-from postbacks.delivery import open_transfers as opened
-from postbacks.delivery import profiles as profile
-from postbacks.delivery.claims import Held, HeldQueue
-from postbacks.delivery.held import SharedTimeouts
+from postbacks.delivery import held, open_transfers, profiles
+from postbacks.delivery.claims import ClaimedPostback
+from postbacks.delivery.held import HeldQueue, SharedTimeouts
 from postbacks.delivery.open_transfers import OpenTransfers
 from postbacks.delivery.profiles import Profiles
 from postbacks.settings import Settings
@@ -54,8 +51,8 @@ def test_every_cache_of_the_package_has_a_size():
 def small(monkeypatch):
     """Bounds of ten."""
     for module, name in (
-        (claims, "LIMITS_MAX"), (resolver, "REMEMBERED_MAX"), (resolver, "WAITING_MAX"), (opened, "TROUBLED_MAX"),
-        (profile, "PROFILES_MAX"), (sharing, "TOLD_MAX"),
+        (held, "LIMITS_MAX"), (held, "TIMEOUTS_MAX"), (resolver, "REMEMBERED_MAX"), (resolver, "WAITING_MAX"),
+        (open_transfers, "MARKED_MAX"), (profiles, "PROFILES_MAX"),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, 10)
 
@@ -64,38 +61,39 @@ def test_a_loop_keeps_some_profiles_the_latest_that_were_read(small):
     """However many accounts it sends for; what it asked for is there all the same."""
     del small
     store = SimpleNamespace(get_many=lambda _names: {})
-    profiles = Profiles(store, Settings())
-    assert len(profiles.look_up([f"a{number}" for number in range(50)], 0)) == 50
-    profiles.look_up(["latest"], 0)
-    assert len(profiles._known) == 10
-    assert "latest" in profiles._known
+    cache = Profiles(store, Settings())
+    assert len(cache.look_up([f"a{number}" for number in range(50)], 0)) == 50
+    cache.look_up(["latest"], 0)
+    assert len(cache._cache) == 10
+    assert "latest" in cache._cache
 
 
 def test_a_loop_forgets_lanes_in_trouble_of_which_nothing_is_open(small):
     """Those that count, as they have a transfer open, are remembered."""
     del small
-    open_transfers = OpenTransfers(100, 1.0)
-    open_transfers.judge("open/mt", in_trouble=True)
-    open_transfers.begin(SimpleNamespace(), SimpleNamespace(lane="open/mt"))
+    transfers = OpenTransfers(100, 1.0)
+    transfers.mark("open/mt", troubled=True)
+    transfers.begin(SimpleNamespace(), SimpleNamespace(lane="open/mt"))
     for number in range(50):
-        open_transfers.judge(f"a{number}/mt", in_trouble=True)
-        open_transfers.judge(f"b{number}/mt", in_trouble=False, is_new=True)
-    assert len(open_transfers._troubled) <= 10
-    assert len(open_transfers._new) <= 10
-    assert open_transfers.room().suspects == 49
+        transfers.mark(f"a{number}/mt", troubled=True)
+        transfers.mark(f"b{number}/mt", troubled=False, new=True)
+    assert len(transfers._troubled) <= 10
+    assert len(transfers._new) <= 10
+    assert transfers.suspect_capacity().suspects == 49
 
 
 def test_a_loop_forgets_limits_of_lanes_of_which_it_holds_nothing(small):
     """Though it always holds something of one."""
     del small
-    held = HeldQueue()
+    queue = HeldQueue()
     for number in range(50):
-        held.add(Held(f"p{number}", f"a{number}/mt", "e", 0, 0, f"a{number}", "SMS_MT", "N201", 1))
-        held.follow(f"a{number}/mt", "ok", 10)
+        lane = f"a{number}/mt"
+        queue.add(ClaimedPostback(f"p{number}", lane, 1, 0, f"a{number}", "SMS_MT", "N201", "e", 1))
+        queue.record_mood(lane, "ok", 10)
     for number in range(49):
-        held.take_lane(f"a{number}/mt")
-    held.forget_limits()
-    assert held._limits == {"a49/mt": 2}
+        queue.take_lane(f"a{number}/mt")
+    queue.forget_limits()
+    assert queue._limits == {"a49/mt": 2}
 
 
 def test_a_loop_remembers_some_of_the_time_outs_that_it_was_told_of(small):
@@ -104,9 +102,9 @@ def test_a_loop_remembers_some_of_the_time_outs_that_it_was_told_of(small):
     shared = SharedTimeouts(
         HeldQueue(), Profiles(SimpleNamespace(get_many=lambda _names: {}), Settings()), None
     )
-    shared.others((f"e{number}".encode(), 1 + number, b"acme") for number in range(50))
-    assert list(shared._told) == [f"e{number}" for number in range(40, 50)]
-    assert shared.told_ms == 50
+    shared.on_reported((f"e{number}".encode(), 1 + number, b"acme") for number in range(50))
+    assert list(shared._timeouts) == [f"e{number}" for number in range(40, 50)]
+    assert shared.latest_known_ms == 50
 
 
 def test_of_names_some_wait_and_some_are_remembered(small, monkeypatch):
@@ -116,12 +114,12 @@ def test_of_names_some_wait_and_some_are_remembered(small, monkeypatch):
     looked_up = Resolver()
     for number in range(50):
         looked_up._remember(f"silent{number}", SILENT)
-    assert list(looked_up._hope) == [f"silent{number}" for number in range(40, 50)]
+    assert list(looked_up._last_ends) == [f"silent{number}" for number in range(40, 50)]
     for number in range(5):
         looked_up._remember(f"answered{number}", ANSWERED)
     for kind in ("answered", "silent4", "new"):
         for number in range(5, 10) if kind == "silent4" else range(5):
-            assert looked_up.known(f"{kind}{number}") is None
+            assert looked_up.cached(f"{kind}{number}") is None
     waiting = [list(looked_up._waiting[hope]) for hope in (ANSWERED, UNKNOWN, SILENT)]
     assert waiting == [
         [f"answered{number}" for number in range(5)], [f"new{number}" for number in range(5)], []

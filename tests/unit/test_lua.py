@@ -8,6 +8,7 @@ from importlib.resources import files
 import pytest
 
 from postbacks.queue import scripts
+from postbacks.queue.rows import AttemptRow
 
 SCRIPTS = sorted(path.name[:-4] for path in files("postbacks.queue").iterdir() if path.name.endswith(".lua"))
 MOVES = [name for name in SCRIPTS if not name.startswith("_")]
@@ -61,3 +62,13 @@ def test_a_body_names_no_key_of_its_own(name):
     """Keys come from keys.py: no script writes one down."""
     _, body = header_and_body(name)
     assert "postbacks:" not in body
+
+
+@pytest.mark.parametrize(("name", "row"), [("commit", AttemptRow)])
+def test_a_row_has_the_fields_that_the_header_of_its_script_lists(name, row):
+    """In the order of the header, as many as the script walks by."""
+    header, body = header_and_body(name)
+    listed = re.search(r"ARGV\[\d+\.\.\] \w+ a postback: ((?:.*\n)+?)-- (?:KEYS|ARGV|Returns)", header)
+    fields = re.sub(r"\([^)]*\)|--", "", listed[1]).split(",")
+    assert row._fields == tuple(field.strip() for field in fields)
+    assert re.search(r"WIDTH, FIRST = (\d+),", body)[1] == str(len(row._fields))

@@ -10,14 +10,14 @@ import pytest
 from helpers import environment
 
 from postbacks import send_postback
-from postbacks.delivery.claims import Claimed
+from postbacks.delivery.claims import ClaimedPostback
 from postbacks.tasks import decide
 from postbacks.transport.outcomes import OUTCOMES, Outcome
 
 
-def failing(failures: int, number: int | None = None, postback_id: str = "p") -> Claimed:
+def failing(failures: int, number: int | None = None, postback_id: str = "p") -> ClaimedPostback:
     """A postback with so many failures before the one that is decided on."""
-    return Claimed(
+    return ClaimedPostback(
         id=postback_id,
         lane="acme/mo",
         number=failures + 1 if number is None else number,
@@ -30,8 +30,9 @@ def failing(failures: int, number: int | None = None, postback_id: str = "p") ->
         url="http://a.example/",
         xml=b"<POSTBACK/>",
         version="",
-        own="0",
+        url_source="0",
         at_ms=1,
+        begun=True,
     )
 
 

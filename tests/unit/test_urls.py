@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from strategies import PROPERTY
 
 from postbacks.errors import InvalidUrl
-from postbacks.transport.transfer import prepare
+from postbacks.transport.handle import prepare
 from postbacks.urls import MAX_URL_LENGTH, check_stored_url, check_url, endpoint_of, read_url, redacted
 
 GOOD = [
