@@ -10,7 +10,6 @@ import hashlib
 import importlib
 import json
 import re
-import uuid
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
@@ -23,9 +22,9 @@ from postbacks.accounts.headers import check_authorization, check_headers, check
 from postbacks.accounts.rates import interval_us
 from postbacks.broker.client import broker_errors, client
 from postbacks.catalogue import ORIGINS
-from postbacks.catalogue.problems import quoted
 from postbacks.errors import AccountsUnavailable, BadSetting, InvalidAccount, InvalidUrl, PostbacksError
 from postbacks.logs import EventLog
+from postbacks.names import check_name
 from postbacks.settings import load
 from postbacks.url_policy import check_urls
 from postbacks.urls import check_stored_url, check_url, redacted
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
 
 log = EventLog(__name__)
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@:+-]{0,127}\Z")
 
 _PIN = re.compile(r"sha256//[A-Za-z0-9+/]{43}=\Z")
 #: Secrets that may sign at a time: a signature takes 47 characters of a header.
@@ -56,21 +54,6 @@ UNKNOWN_ACCOUNT: Final = "unknown_account"
 UNREADABLE: Final = "account_unreadable"
 ORIGIN_OFF: Final = "origin_off"
 NO_URL: Final = "no_url"
-
-
-def check_name(account: object) -> str:
-    """Check an account's name; an int and a UUID are taken as their text.
-
-    Raises:
-        InvalidAccount: says what a name may be.
-    """
-    has_text = not isinstance(account, str | bool) and isinstance(account, int | uuid.UUID)
-    name = str(account) if has_text else account
-    if not isinstance(name, str) or not _NAME.match(name):
-        raise InvalidAccount(
-            f"{quoted(name)} is no account name: 1 to 128 letters, digits and . _ @ : + -, the first a letter or digit."
-        )
-    return name
 
 
 class Secret(BaseModel):

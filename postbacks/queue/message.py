@@ -26,6 +26,7 @@ from pydantic_core import from_json
 
 from postbacks.catalogue import MAX_EVENT_BYTES
 from postbacks.catalogue.problems import quoted
+from postbacks.names import is_id
 
 TASK_NAME: Final = "postbacks.send_postback"
 
@@ -55,7 +56,6 @@ LATEST_S: Final = 253_402_300_799
 _ID_HEADER: Final = re.compile(rb'"id": ?"([\x21\x23-\x5b\x5d-\x7e]{1,255})"')
 _ID_WITHIN: Final = re.compile(rb'\\"id\\": ?\\"([\x21\x23-\x5b\x5d-\x7e]{1,255})\\"')
 _BASE64_BODY: Final = re.compile(rb'"body": ?"([A-Za-z0-9+/]{4,})=*"')
-_ID = re.compile(r"[\x21-\x7e]{1,255}\Z")
 #: kombu's names for what ``compression=`` gives (kombu 5.7, ``kombu/compression.py``).
 _UNPACK: Final[dict[str, Callable[[], Any]]] = {
     "application/x-gzip": zlib.decompressobj,
@@ -94,11 +94,6 @@ class Unreadable(Exception):
         super().__init__(reason)
         self.reason = reason
         self.message_id = message_id or str(uuid.uuid4())
-
-
-def is_id(value: object) -> bool:
-    """Whether a value can be a postback's id: it travels in a header, so 1 to 255 printable ASCII characters."""
-    return isinstance(value, str) and _ID.match(value) is not None
 
 
 def find_id(raw: bytes) -> str | None:

@@ -8,7 +8,8 @@ from typing import Any, Final, TypedDict
 
 from postbacks import keys
 from postbacks.errors import UnsupportedOption
-from postbacks.queue.message import can_unpack, is_id
+from postbacks.names import is_id
+from postbacks.queue.message import can_unpack
 
 #: Names of the arguments of ``send_postback``.
 ARGUMENTS: Final = ("account", "event", "url")
