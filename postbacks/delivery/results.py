@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from postbacks.delivery.claims import Claimed, Held
@@ -16,6 +15,7 @@ from postbacks.flower_events import noted
 from postbacks.ledger.record import Attempt
 from postbacks.logs import EventLog
 from postbacks.queue.scripts import Argument, Call, Scripts, commit_call
+from postbacks.retry import Decision
 from postbacks.settings import Settings
 from postbacks.transport.outcomes import Outcome
 
@@ -31,16 +31,8 @@ NOTE_WITHIN_S: Final = 0.004
 PACE_KEPT_S: Final = 86_400
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What follows a failed attempt: parked for ``countdown_s``, or dead."""
-
-    parked: bool
-    countdown_s: float = 0.0
-
-
-#: Tells what follows the failure of a postback: ``(id, account, origin, code, failures so far)``.
-Decide = Callable[[Claimed | Held, Outcome], Decision]
+#: The retry rule: decides what follows the failed attempt of a postback.
+Decide = Callable[[Claimed | Held], Decision]
 
 
 #: An attempt that is decided: its postback, the attempt, and the fields of ``commit.lua``.
@@ -194,7 +186,7 @@ class ResultBatch:
             if outcome.elapsed_s >= self._settings.slow_after_s:
                 mood = "slow"
         else:
-            decision = self._decide_one(postback, outcome)
+            decision = self._decide_one(postback)
             verdict, mood = ("parked" if decision.parked else "dead"), "failed"
             countdown_ms = int(decision.countdown_s * 1000)
         fields: list[Argument] = [

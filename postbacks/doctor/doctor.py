@@ -12,6 +12,7 @@ from postbacks.doctor import scripts as moves
 from postbacks.doctor.broker_checks import duration, server, size, used_and_limit
 from postbacks.doctor.process_checks import DUE_SLACK_S
 from postbacks.doctor.table import CHECKS, Check, Look
+from postbacks.retry import countdown_ms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -192,7 +193,7 @@ class Doctor:
             intake_ms = int(self._settings.intake_lease_s * 1000)
             orphans = subjects if name == audit.OWNERLESS else []
             moves.settle_leases(scripts, lease_ms, intake_ms, int(DUE_SLACK_S * 1000), orphans)
-            pause_ms = int(self._settings.retry_countdown_s * 1000)
+            pause_ms = countdown_ms(self._settings)
             while orphans and scripts.reap(self._settings.release_batch, pause_ms):
                 pass
         elif name in _STAGES[1]:
