@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any, Final, NoReturn
 
 from celery import Task
 
 from postbacks.errors import UnsupportedOption
-from postbacks.queue.send_request import check_order
 
-#: How to send many.
+#: Words for how to send many.
 MANY: Final = "send_postbacks(account, events), or group(send_postback.s(account, event) for event in events)"
 
 
@@ -61,23 +59,3 @@ class RefusingTask(Task):
         """Refuse: only deliveries decide what a postback's state is."""
         del task_id, state, meta
         refuse("update_state()", "its state is what its deliveries made it; revoke() cancels one")
-
-
-def signature_arguments(
-    args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Check the arguments of a signature and write them as JSON can say them.
-
-    Raises:
-        InvalidEvent: lists every tag at fault.
-        InvalidAccount: the account's name cannot be one.
-        InvalidUrl: the URL cannot be one.
-        UnsupportedOption: arguments that send_postback does not have, or too few: a signature takes none later.
-    """
-    try:
-        order = check_order(args, kwargs)
-    except UnsupportedOption as error:
-        raise UnsupportedOption(
-            f"{error} A signature of it takes no arguments later; for many write {MANY}."
-        ) from None
-    return (order.account, order.event.to_mapping()), {"url": order.url} if order.url else {}

@@ -17,7 +17,6 @@ from celery.backends.base import BaseBackend
 from celery.exceptions import TaskRevokedError, TimeoutError  # noqa: A004 - Celery's, which its callers catch
 from celery.result import ResultSet
 
-from postbacks.accounts.routing import ID_TAKEN
 from postbacks.broker.client import client
 from postbacks.errors import PostbackDead, PostbackFailed, PostbackSkipped, UnsupportedOption
 from postbacks.ledger import states
@@ -51,6 +50,8 @@ def meta_for(account: str, meta: dict[str, Any]) -> dict[str, Any]:
         return meta
     if not meta["taken_in"]:  # revoked by another account before either came: this one's may still come
         return {**meta, "status": celery_states.PENDING, "result": None}
+    from postbacks.accounts.routing import ID_TAKEN  # noqa: PLC0415 - seldom; else a sender would load the accounts
+
     error = PostbackDead(
         f"Postback {meta['task_id']} is account {of_account}'s, not {account}'s: the id was taken (id_taken). "
         "What was sent under it is kept as dead under an id of its own.",

@@ -22,9 +22,9 @@ from wire import Wire
 
 from postbacks import send_postback, send_postbacks
 from postbacks.app import app
-from postbacks.celeryext.control import cancel
 from postbacks.devtools.local import CeleryProcess, EmbeddedBroker, LocalStack
 from postbacks.devtools.receiver import Answer, Receiver
+from postbacks.queue.operate import cancel
 
 TEXT, PHONE, PATH, PAGE = "open sesame", "15552312102", "hook-7c1e", "sorry-9a2b"
 EVENT = {

@@ -10,7 +10,16 @@ import pytest
 from click.testing import CliRunner
 from helpers import Rig, black_hole, check_places, claim, environment, eventually, remove_account, set_account
 
-from postbacks import PostbackDead, PostbackSkipped, accounts, keys, send_postback, send_postbacks, settings
+from postbacks import (
+    PostbackDead,
+    PostbackSkipped,
+    accounts,
+    keys,
+    resend,
+    send_postback,
+    send_postbacks,
+    settings,
+)
 from postbacks.accounts import Account
 from postbacks.cli import main
 from postbacks.cli.accounts import publish
@@ -21,7 +30,6 @@ from postbacks.doctor import account_checks, scene
 from postbacks.monitor import figures
 from postbacks.queue import routes
 from postbacks.queue.tick import Tick
-from postbacks.tasks import resend
 
 EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 MO = {"ORIGIN": "SMS_MO", "CODE": "N211", "FROM": "15552312102", "TO": "86717", "TEXT": "STOP",

@@ -7,10 +7,10 @@ from helpers import Rig, claim, remove_account, set_account
 
 from postbacks import accounts, keys, send_postback, send_postbacks
 from postbacks.accounts import RedisAccounts
-from postbacks.celeryext.control import cancel
 from postbacks.devtools.receiver import Receiver
 from postbacks.ledger.record import Attempt
 from postbacks.queue import routes
+from postbacks.queue.operate import cancel
 from postbacks.queue.scripts import FEW
 
 EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}

@@ -12,7 +12,7 @@ import redis
 from helpers import BASE_ENV, environment, set_account
 from kombu import Connection
 
-from postbacks import accounts, keys, settings
+from postbacks import accounts, keys, send_postbacks, settings
 from postbacks.broker.client import client_for
 from postbacks.devtools.local import CeleryProcess, EmbeddedBroker
 from postbacks.devtools.receiver import Answer, Received, Receiver
@@ -20,7 +20,7 @@ from postbacks.ledger.ledger import Ledger
 from postbacks.ledger.record import Record
 from postbacks.queue.scripts import Scripts
 from postbacks.queue.tick import Tick
-from postbacks.tasks import deliver, dispatch, send_postbacks
+from postbacks.tasks import deliver, dispatch
 
 EVENT = {"ORIGIN": "SUB", "CODE": "N302", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 #: Celery's soft shutdown, as its documentation advises: with it on when idle as well.
