@@ -49,7 +49,7 @@ else:
 
     # Hidden from type checkers, to which every misspelt name would be Any.
     def __getattr__(name: str) -> Any:
-        """Load the catalogue, or Celery, when it is first asked for: a health check needs neither."""
+        """Load the catalogue, or Celery, when a name of theirs is first used: a health check needs neither."""
         from importlib import import_module  # noqa: PLC0415 - that is the point
 
         if name in __all__:  # Python asks for our modules as well, before it imports them

@@ -1,6 +1,6 @@
 """The Celery app of postbacks and its built-in configuration, complete by itself.
 
-It is an app of its own: it is not made the current one, its tasks stay out of other apps' registries,
+The app disturbs no other app: it is not made the current one, its tasks stay out of other apps' registries,
 and none of its queues is called ``celery``. A program that imports ``postbacks`` keeps its own app as
 it was. The configuration is read when it is first used, so the environment may be set until then.
 """
@@ -80,7 +80,7 @@ def _defaults() -> dict[str, Any]:
             "interval_step": 0.2,
             "interval_max": 0.5,
         },
-        # Of our own: on a shared database another app's `control shutdown` or `revoke` would reach us.
+        # Not Celery's names: on a shared database another app's `control shutdown` or `revoke` would reach us.
         "control_exchange": "postbacks.control",
         "event_exchange": "postbacks.events",
         "result_backend": "postbacks.celeryext.result_backend:LedgerBackend",

@@ -36,7 +36,7 @@ class FailedPostback(Protocol):
 
 
 class Decision(NamedTuple):
-    """What follows a failed attempt: parked for ``countdown_s``, or dead."""
+    """Decision on a failed attempt: the postback is parked for ``countdown_s``, or dead."""
 
     parked: bool
     countdown_s: float = 0.0

@@ -271,8 +271,8 @@ class Settings(BaseModel):
         """Add the environment's settings to those that were given; leave out what Kubernetes has set."""
         environment = {name.upper(): value for name, value in os.environ.items()}
         variables = {name: environment.get(f"{_PREFIX}{name.upper()}") for name in cls.model_fields}
-        given = {name: value for name, value in variables.items() if value is not None} | values
-        return {name: value for name, value in given.items() if not _is_service_link(name.upper(), value)}
+        merged = {name: value for name, value in variables.items() if value is not None} | values
+        return {name: value for name, value in merged.items() if not _is_service_link(name.upper(), value)}
 
     @field_validator("broker_url")
     @classmethod

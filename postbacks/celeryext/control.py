@@ -1,4 +1,4 @@
-"""``app.control``, with a ``revoke`` that lasts."""
+"""The app's ``control``, with a ``revoke`` that lasts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class PostbackControl(Control):
         return super().revoke(ids if several else ids[0], *args, **options)
 
     def revoke_by_stamped_headers(self, headers: Any, *_: Any, **__: Any) -> Any:
-        """Refuse: the workers' memory, where Celery would mark the stamps, cancels no postback."""
+        """Refuse: Celery would mark the stamps in the workers' memory, which cancels no postback."""
         del headers
         raise UnsupportedOption(
             "Postbacks cannot be revoked by their stamps: revoke them by id, app.control.revoke([id, …])."

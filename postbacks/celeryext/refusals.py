@@ -1,4 +1,4 @@
-"""Refusals of what Celery offers to do with a task and a postback cannot have, each with what to write instead."""
+"""Refusals of uses that Celery has for a task and a postback cannot have, each with what to write instead."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MANY: Final = "send_postbacks(account, events), or group(send_postback.s(account
 
 
 def refuse_map(way: str) -> NoReturn:
-    """Refuse what would call the task's function inside a worker, once an item: without ledger and resend."""
+    """Refuse a map: Celery would call the task's function inside a worker, once an item, without ledger and resend."""
     raise UnsupportedOption(f"send_postback cannot be sent by {way}: write {MANY}.")
 
 
@@ -25,7 +25,7 @@ def refuse(call: str, instead: str) -> NoReturn:
 class RefusingTask(Task):
     """Mirrors ``celery.app.task.Task``; differs in the methods below, which all refuse.
 
-    Celery's own would run the task's function in a worker, send a message that is no postback, or do nothing.
+    Celery's methods would run the task's function in a worker, send a message that is no postback, or do nothing.
     """
 
     abstract = True
@@ -56,6 +56,6 @@ class RefusingTask(Task):
         refuse("add_to_chord()", "postbacks cannot be part of a chord; send it with delay()")
 
     def update_state(self, task_id: Any = None, state: Any = None, meta: Any = None, **_: Any) -> NoReturn:
-        """Refuse: only deliveries decide what a postback's state is."""
+        """Refuse: only deliveries decide a postback's state."""
         del task_id, state, meta
         refuse("update_state()", "its state is what its deliveries made it; revoke() cancels one")
