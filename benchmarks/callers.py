@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from benchmarks import fill
 from benchmarks.scenario import Bench, Row, environment
+from postbacks import send_postback, send_postbacks
 from postbacks.devtools.embedded_broker import EmbeddedBroker
-from postbacks.tasks import send_postback, send_postbacks
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,7 +8,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.scenario import until
-from postbacks import keys
+from postbacks import keys, send_postbacks
 from postbacks.accounts import make_account, redis_accounts
 from postbacks.catalogue import parse_event
 from postbacks.catalogue.xml import render
@@ -16,7 +16,6 @@ from postbacks.ledger.digest import digest_of
 from postbacks.ledger.record import SCHEMA
 from postbacks.queue.acceptance import FIELDS
 from postbacks.queue.scripts import Scripts
-from postbacks.tasks import send_postbacks
 from postbacks.urls import endpoint_of
 
 if TYPE_CHECKING:

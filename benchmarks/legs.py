@@ -27,7 +27,7 @@ from postbacks.queue.scripts import Scripts
 from postbacks.settings import load
 from postbacks.tasks import decide
 from postbacks.transport.client import CurlClient
-from postbacks.worker.process import connections_kept, tune_gc
+from postbacks.worker.process import max_connections, tune_gc
 
 
 def legs(count: int) -> dict[str, float]:
@@ -45,7 +45,7 @@ def legs(count: int) -> dict[str, float]:
         assert taken == count
         found["take-in, worker"] = 1e6 * (time.thread_time() - own_s) / count
         found["take-in, broker"] = 1e6 * (exact_cpu_s(broker.pid) - broker_s) / count
-        adapter = CurlClient(settings, max_connections=connections_kept(settings))
+        adapter = CurlClient(settings, max_connections=max_connections(settings))
         profiles = Profiles(accounts.store(), settings, scripts)
         loop = DeliveryLoop(scripts, adapter, profiles, settings, decide, slice_s=60)
         broker_s, own_s, began_s = exact_cpu_s(broker.pid), time.thread_time(), time.monotonic()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks import fill
 from benchmarks.machine import percentile
-from postbacks.tasks import send_postback
+from postbacks import send_postback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -8,9 +8,8 @@ from benchmarks import fill
 from benchmarks.receiving import Receiver
 from benchmarks.scenario import Bench, Row, environment, until
 from benchmarks.systems import Ours
-from postbacks import keys
+from postbacks import keys, send_postback
 from postbacks.devtools.embedded_broker import EmbeddedBroker
-from postbacks.tasks import send_postback
 
 TRANSFERS = 100
 #: Hanging accounts: fewer than the transfers, and many more.

@@ -8,9 +8,8 @@ from benchmarks import fill
 from benchmarks.receiving import Receiver
 from benchmarks.scenario import Bench, Row, environment
 from benchmarks.systems import Ours
-from postbacks import keys
+from postbacks import keys, send_postback
 from postbacks.devtools.embedded_broker import EmbeddedBroker
-from postbacks.tasks import send_postback
 
 LIMIT_S = 1.3
 

@@ -17,8 +17,8 @@ from typing import Final
 
 from crash.customers import ACCOUNTS_SET, BAD, GOOD, NOBODY, OFF, make
 from crash.notes import Caller, Notes, read_notes
+from postbacks import send_postback, send_postbacks
 from postbacks.accounts import redis_accounts
-from postbacks.tasks import send_postback, send_postbacks
 from tests.events import EVENT, MO, MT
 
 #: One postback in this many goes to a server that always answers 500; never one of a bulk block.

@@ -35,19 +35,26 @@ from postbacks.errors import (
 if TYPE_CHECKING:
     from postbacks.catalogue import *  # noqa: F403 - the event types, one class a row of the catalogue
     from postbacks.catalogue import event_type, parse_event, table
-    from postbacks.tasks import PostbackResult, PostbackTask, resend, send_postback, send_postbacks
+    from postbacks.client.results import PostbackResult
+    from postbacks.client.task import PostbackTask
+    from postbacks.queue.operate import resend
+    from postbacks.tasks import send_postback, send_postbacks
 else:
-    _TASKS = frozenset({"PostbackResult", "PostbackTask", "resend", "send_postback", "send_postbacks"})
+    _MODULES = {
+        "PostbackResult": "postbacks.client.results",
+        "PostbackTask": "postbacks.client.task",
+        "resend": "postbacks.queue.operate",
+        "send_postback": "postbacks.tasks",
+        "send_postbacks": "postbacks.tasks",
+    }
 
     # Hidden from type checkers, to which every misspelt name would be Any.
     def __getattr__(name: str) -> Any:
-        """Load the catalogue, or Celery, when it is first asked for: a health check needs neither."""
+        """Load the catalogue, or Celery, when a name of theirs is first used: a health check needs neither."""
         from importlib import import_module  # noqa: PLC0415 - that is the point
 
-        if name in _TASKS:
-            return getattr(import_module("postbacks.tasks"), name)
         if name in __all__:  # Python asks for our modules as well, before it imports them
-            return getattr(import_module("postbacks.catalogue"), name)
+            return getattr(import_module(_MODULES.get(name, "postbacks.catalogue")), name)
         raise AttributeError(f"module 'postbacks' has no attribute {name!r}")
 
 

@@ -1,6 +1,6 @@
 """The Celery app of postbacks and its built-in configuration, complete by itself.
 
-It is an app of its own: it is not made the current one, its tasks stay out of other apps' registries,
+The app disturbs no other app: it is not made the current one, its tasks stay out of other apps' registries,
 and none of its queues is called ``celery``. A program that imports ``postbacks`` keeps its own app as
 it was. The configuration is read when it is first used, so the environment may be set until then.
 """
@@ -12,9 +12,7 @@ from typing import Any, Final
 from kombu.entity import Queue
 
 from postbacks import keys
-from postbacks.broker.client import kombu_options, kombu_url
 from postbacks.celeryext.app import PostbackApp
-from postbacks.settings import load
 
 SEND_POSTBACK: Final = "postbacks.send_postback"
 DISPATCH: Final = "postbacks.dispatch"
@@ -34,7 +32,29 @@ ROUTES: Final = {
 }
 
 
+#: Bootsteps of our worker, by name: they are loaded where a worker starts. They belong to our app alone, so a program
+#: that imports ``postbacks`` and runs a worker of its own app is not touched.
+WORKER_STEPS: Final = (
+    "postbacks.worker.start_checks:StartChecks",
+    "postbacks.worker.bootsteps:Setup",
+    "postbacks.worker.bootsteps:Shutdown",
+    "postbacks.worker.bootsteps:MetricsServer",
+    "postbacks.worker.quarantine:QuarantineSupervisor",
+    "postbacks.worker.relief:Relief",
+)
+CONSUMER_STEPS: Final = (
+    "postbacks.worker.bootsteps:FlowerSwitch",
+    "postbacks.worker.bootsteps:UrlPolicyPublisher",
+    "postbacks.worker.bootsteps:SignsOfLife",
+)
+
+
 def _defaults() -> dict[str, Any]:
+    """Return the built-in configuration; Celery calls this when it is first used."""
+    # The broker's client and the settings: a program that only imports us needs neither.
+    from postbacks.broker.client import kombu_options, kombu_url  # noqa: PLC0415
+    from postbacks.settings import load  # noqa: PLC0415
+
     settings = load()
     url = settings.broker_url
     return {
@@ -60,7 +80,7 @@ def _defaults() -> dict[str, Any]:
             "interval_step": 0.2,
             "interval_max": 0.5,
         },
-        # Of our own: on a shared database another app's `control shutdown` or `revoke` would reach us.
+        # Not Celery's names: on a shared database another app's `control shutdown` or `revoke` would reach us.
         "control_exchange": "postbacks.control",
         "event_exchange": "postbacks.events",
         "result_backend": "postbacks.celeryext.result_backend:LedgerBackend",
@@ -97,3 +117,5 @@ app = PostbackApp(
     amqp="postbacks.celeryext.amqp:PostbackAmqp",
 )
 app.add_defaults(_defaults)
+app.steps["worker"].update(WORKER_STEPS)
+app.steps["consumer"].update(CONSUMER_STEPS)

@@ -1,4 +1,4 @@
-"""What ``celery -A postbacks`` loads: the app with the deployment's configuration applied.
+"""Entry of ``celery -A postbacks``: the app with the deployment's configuration applied.
 
 The configuration is the module ``celeryconfig`` of the working directory, or the one that ``--config`` names on the
 command line. Variables of the environment that configure other Celery apps are not read (docs/environment.md).
@@ -26,7 +26,7 @@ log = EventLog(__name__)
 
 
 def _configure() -> list[str]:
-    """Apply the deployment's configuration; return the variables that are set for other Celery apps.
+    """Apply the deployment's configuration; return variables that are set for other Celery apps and not read.
 
     Raises:
         BadSetting: a setting, an option or the configuration cannot be.
@@ -72,7 +72,7 @@ if _not_read:
         "postbacks is configured by POSTBACKS_… and celeryconfig.py alone; see docs/environment.md",
         variables=",".join(_not_read),
     )
-# In a process of `celery -A postbacks` ours is the app that is meant where none is named: Flower looks
-# results up so, in threads of its own.
+# In a process of `celery -A postbacks` ours is the app where none is named: Flower looks results up so, in threads of
+# its own.
 app.set_default()
 app.set_current()

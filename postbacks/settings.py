@@ -1,6 +1,6 @@
-"""Every tunable: typed, with its unit in its name, its default and the reason for it.
+"""Settings of a process: each with its type, its default, its description, and its unit in its name.
 
-Each is read from the environment as ``POSTBACKS_`` and its name in upper case.
+A setting is read from the variable ``POSTBACKS_`` and its name in upper case.
 """
 
 from __future__ import annotations
@@ -11,16 +11,23 @@ import re
 from collections.abc import Mapping
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from postbacks.broker import sentinel
 from postbacks.broker import url as broker_url
 from postbacks.errors import BadSetting
 
-#: More says nothing that less does not.
+#: Ratios above 100:1 have no further effect.
 MAX_GROUP_WEIGHT: Final = 100
 _WEIGHT = re.compile(r"(\w+)\s*=\s*(\d{1,3})", re.ASCII)
 
@@ -29,25 +36,28 @@ NAT64_LENGTHS: Final = frozenset({32, 40, 48, 56, 64, 96})
 
 Networks = tuple[IPv4Network | IPv6Network, ...]
 
+_PREFIX: Final = "POSTBACKS_"
+#: Variables of that prefix that are no settings: the command line reads them.
+_NO_SETTINGS: Final = frozenset({"POSTBACKS_DEBUG", "POSTBACKS_VERIFY_SECRET"})
+#: Settings that may hold a password, so that an error does not quote them.
+_SECRET: Final = frozenset({"proxy_url", "secret_key", "broker_url"})
 
 _PROXY = re.compile(
     r"https?://(?:[\w.~%!$&'()*+,;=-]*(?::[\w.~%!$&'()*+,;=-]*)?@)?[\w.-]+(?::(\d{1,5}))?/?", re.ASCII
 )
 
-#: The address that Kubernetes gives a Service in ``<SERVICE>_PORT``, in every pod of its namespace.
+#: Address of a Kubernetes Service, which stands as ``<SERVICE>_PORT`` in every pod of its namespace.
 _SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://\S+", re.ASCII | re.IGNORECASE)
-#: The other variables of a Service: ``<SERVICE>_SERVICE_HOST``, ``<SERVICE>_PORT_9464_TCP_ADDR`` and their like.
+#: Names of a Service's other variables: ``<SERVICE>_SERVICE_HOST``, ``<SERVICE>_PORT_9464_TCP_ADDR`` and the like.
 _SERVICE_NAME = re.compile(
     r"POSTBACKS_\w*(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT_\d+_(?:TCP|UDP|SCTP)(?:_\w+)?)"
 )
 
 
-class Settings(BaseSettings):
-    """The settings of one process. Immutable; ``load()`` reads them once."""
+class Settings(BaseModel):
+    """Settings of one process, immutable. What the constructor is not given comes from the environment."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="POSTBACKS_", frozen=True, extra="ignore", allow_inf_nan=False
-    )
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, validate_default=True)
 
     # -- the promise ------------------------------------------------------------------------
     retry_countdown_s: float = Field(
@@ -155,19 +165,18 @@ class Settings(BaseSettings):
         gt=0,
         description="Seconds that a stopping worker gives its open POSTs; a container's grace is often 30.",
     )
-    allowed_networks: Annotated[Networks, NoDecode] = Field(
+    allowed_networks: Networks = Field(
         (),
         description="Networks, comma-separated, that postbacks may reach though they are not global (127.0.0.0/8).",
     )
-
-    denied_networks: Annotated[Networks, NoDecode] = Field(
+    denied_networks: Networks = Field(
         (), description="Networks, comma-separated, that postbacks may not reach, whatever else allows them."
     )
-    nat64_prefixes: Annotated[Networks, NoDecode] = Field(
+    nat64_prefixes: Networks = Field(
         (),
         description="IPv6 prefixes, comma-separated, of a network's own NAT64: the IPv4 address behind one is judged.",
     )
-    allowed_ports: Annotated[tuple[tuple[int, int], ...], NoDecode] = Field(
+    allowed_ports: tuple[tuple[int, int], ...] = Field(
         ((80, 80), (443, 443), (1024, 65535)),
         description="Ports and ranges, comma-separated, that URLs may have; below 1024 are mail, shells and the like.",
     )
@@ -258,13 +267,17 @@ class Settings(BaseSettings):
 
     @model_validator(mode="before")
     @classmethod
-    def _without_service_links(cls, values: dict[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in values.items() if not _is_service_link(name.upper(), value)}
+    def _add_environment(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Add the environment's settings to those that were given; leave out what Kubernetes has set."""
+        environment = {name.upper(): value for name, value in os.environ.items()}
+        variables = {name: environment.get(f"{_PREFIX}{name.upper()}") for name in cls.model_fields}
+        merged = {name: value for name, value in variables.items() if value is not None} | values
+        return {name: value for name, value in merged.items() if not _is_service_link(name.upper(), value)}
 
     @field_validator("broker_url")
     @classmethod
     def _broker(cls, value: str) -> str:
-        value = value.strip()  # a file that it is read from often ends with a new line
+        value = value.strip()  # a variable that was filled from a file often ends with a new line
         scheme = value.partition("://")[0].lower()
         if "cluster" in scheme:
             raise ValueError("Celery 5.7 cannot use Redis Cluster; use one server, or several with Sentinel")
@@ -277,8 +290,8 @@ class Settings(BaseSettings):
     @field_validator("proxy_url")
     @classmethod
     def _proxy(cls, value: str) -> str:
-        found = _PROXY.fullmatch(value)
-        if value and (found is None or not 1 <= int(found[1] or 80) <= 65_535):
+        match = _PROXY.fullmatch(value)
+        if value and (match is None or not 1 <= int(match[1] or 80) <= 65_535):
             raise ValueError(
                 "not http://host:port or https://host:port; in a user or password encode what is no letter or digit"
             )
@@ -291,8 +304,8 @@ class Settings(BaseSettings):
             return value
         ranges = []
         for part in value.split(","):
-            found = re.fullmatch(r"\s*(\d{1,5})(?:-(\d{1,5}))?\s*", part)
-            first, last = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+            match = re.fullmatch(r"\s*(\d{1,5})(?:-(\d{1,5}))?\s*", part)
+            first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
             if not 1 <= first <= last <= 65535:
                 raise ValueError(f"{part.strip()!r} is no port or range of ports (443, 1024-65535)")
             ranges.append((first, last))
@@ -301,16 +314,16 @@ class Settings(BaseSettings):
     @field_validator("group_weights")
     @classmethod
     def _weights(cls, value: str) -> str:
-        """All four groups, those that are not named with their default."""
+        """Give groups that the setting does not name their default weight."""
         weights: dict[str, str] = dict(_WEIGHT.findall(cls.model_fields["group_weights"].default))
         for part in filter(str.strip, value.split(",")):
-            found = _WEIGHT.fullmatch(part.strip())
-            if found is None or found[1] not in weights or int(found[2]) > MAX_GROUP_WEIGHT:
+            match = _WEIGHT.fullmatch(part.strip())
+            if match is None or match[1] not in weights or int(match[2]) > MAX_GROUP_WEIGHT:
                 raise ValueError(
                     f"{part.strip()!r} is no weight of a group: write {', '.join(weights)} "
                     f"with = and 0 to {MAX_GROUP_WEIGHT} (general=2,mo=2,mt=1)"
                 )
-            weights[found[1]] = found[2]
+            weights[match[1]] = match[2]
         return ",".join(f"{group}={weight}" for group, weight in weights.items())
 
     @field_validator("allowed_networks", "denied_networks", "nat64_prefixes", mode="before")
@@ -343,24 +356,21 @@ def load() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        faults = "; ".join(
-            f"POSTBACKS_{'_'.join(map(str, fault['loc'])).upper()}={_shown(fault)}: {fault['msg'].removeprefix('Value error, ')}"
-            for fault in error.errors()
+        problems = "; ".join(
+            f"{_PREFIX}{'_'.join(map(str, problem['loc'])).upper()}={_quoted(problem)}: "
+            f"{problem['msg'].removeprefix('Value error, ')}"
+            for problem in error.errors()
         )
-        raise BadSetting(f"{faults}. Correct the environment and start again.") from None
+        raise BadSetting(f"{problems}. Correct the environment and start again.") from None
 
 
-def _shown(fault: Mapping[str, Any]) -> str:
-    """The value at fault; those that may hold a password are not shown."""
-    return (
-        "(not shown)"
-        if fault["loc"][:1] in {("proxy_url",), ("secret_key",), ("broker_url",)}
-        else repr(fault["input"])
-    )
+def _quoted(problem: Mapping[str, Any]) -> str:
+    """Quote the value that was refused; hide one that may hold a password."""
+    return "(not shown)" if _SECRET.intersection(problem["loc"]) else repr(problem["input"])
 
 
 def _is_service_link(name: str, value: object) -> bool:
-    """True if Kubernetes may have made the value of a variable that ends so; no port or host looks like it."""
+    """Tell whether Kubernetes may have set a variable to this value; no port or host looks like it."""
     return (
         name.endswith(("_PORT", "_HOST", "_ADDR"))
         and isinstance(value, str)
@@ -373,29 +383,26 @@ def service_links() -> str:
     names = sorted(
         name
         for name, value in os.environ.items()
-        if name.removeprefix("POSTBACKS_").lower() in Settings.model_fields and _is_service_link(name, value)
+        if name.removeprefix(_PREFIX).lower() in Settings.model_fields and _is_service_link(name, value)
     )
     if not names:
         return ""
-    shown = " and ".join(f"{name}={os.environ[name]}" for name in names)
+    variables = " and ".join(f"{name}={os.environ[name]}" for name in names)
     service = names[0].rpartition("_")[0].lower().replace("_", "-")
     return (
-        f"{shown} is ignored: Kubernetes sets it in every pod beside a Service of the name {service}. "
+        f"{variables} is ignored: Kubernetes sets it in every pod beside a Service of the name {service}. "
         "Write enableServiceLinks: false into the pod's spec."
     )
 
 
 def unknown_names() -> list[str]:
-    """Variables of the environment that look like settings and are none: most likely misspelt."""
-    known = {f"POSTBACKS_{name.upper()}" for name in Settings.model_fields} | {
-        "POSTBACKS_DEBUG",
-        "POSTBACKS_VERIFY_SECRET",
-    }
+    """Return variables of the environment that look like settings and are none: most likely misspelt."""
+    settings = {f"{_PREFIX}{name.upper()}" for name in Settings.model_fields}
     return sorted(
         name
         for name, value in os.environ.items()
-        if name.startswith("POSTBACKS_")
-        and name not in known
+        if name.startswith(_PREFIX)
+        and name not in settings | _NO_SETTINGS
         and not _SERVICE_NAME.fullmatch(name)
         and not _is_service_link(name, value)
     )

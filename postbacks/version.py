@@ -1,4 +1,4 @@
-"""Which version of postbacks this is, and the names of delivering loops, which say it."""
+"""Version of postbacks, and ids of delivering loops, which carry the version and the worker."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ try:
 except PackageNotFoundError:  # run from a checkout that is not installed
     VERSION = "0"  # type: ignore[misc]
 
-#: The last version whose loops and ticks do not say which they are.
+#: Last version whose loops and ticks do not carry their version.
 SILENT: Final = "0.1.0"
 
 
@@ -25,15 +25,15 @@ def set_worker(name: str) -> None:
 
 
 def new_loop_id() -> str:
-    """Name a delivering loop for the claimers: the name says which version delivers, and in which worker."""
+    """Make the id of a delivering loop among the claimers; it carries this version and the worker's name."""
     return "@".join(filter(None, (uuid.uuid4().hex, VERSION, _worker)))
 
 
-def version_of(token: str) -> str:
-    """Return the version of the loop with this name."""
-    return [*token.split("@", 2), ""][1] or SILENT
+def version_of(loop_id: str) -> str:
+    """Return the version of the loop with this id."""
+    return [*loop_id.split("@", 2), ""][1] or SILENT
 
 
-def worker_of(token: str) -> str:
-    """Return the worker of the loop with this name; empty where an older version's loop does not say."""
-    return [*token.split("@", 2), "", ""][2]
+def worker_of(loop_id: str) -> str:
+    """Return the worker of the loop with this id; empty for a loop of a version that does not carry it."""
+    return [*loop_id.split("@", 2), "", ""][2]

@@ -8,7 +8,6 @@ from postbacks.accounts.account import (
     Account,
     Secret,
     build_account,
-    check_name,
     make_account,
 )
 from postbacks.accounts.stores import AccountStore, RedisAccounts, find_accounts, redis_accounts, store
@@ -23,7 +22,6 @@ __all__ = [
     "RedisAccounts",
     "Secret",
     "build_account",
-    "check_name",
     "find_accounts",
     "make_account",
     "redis_accounts",

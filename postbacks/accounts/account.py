@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import uuid
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,9 +15,9 @@ from postbacks.accounts.headers import check_authorization, check_headers, check
 from postbacks.accounts.rates import interval_us
 from postbacks.accounts.url_policy import check_urls
 from postbacks.catalogue import ORIGINS
-from postbacks.catalogue.problems import quoted
 from postbacks.errors import InvalidAccount, InvalidUrl
 from postbacks.logs import EventLog
+from postbacks.names import check_name
 from postbacks.urls import check_stored_url, check_url, redacted
 
 if TYPE_CHECKING:
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
 log = EventLog(__name__)
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@:+-]{0,127}\Z")
 
 _PIN = re.compile(r"sha256//[A-Za-z0-9+/]{43}=\Z")
 #: Secrets that may sign at a time; each signature takes 47 characters of a header.
@@ -44,21 +42,6 @@ UNKNOWN_ACCOUNT: Final = "unknown_account"
 UNREADABLE: Final = "account_unreadable"
 ORIGIN_OFF: Final = "origin_off"
 NO_URL: Final = "no_url"
-
-
-def check_name(account: object) -> str:
-    """Check an account's name; an int and a UUID are taken as their text.
-
-    Raises:
-        InvalidAccount: says what a name may be.
-    """
-    is_number = isinstance(account, int | uuid.UUID) and not isinstance(account, bool)
-    name = str(account) if is_number else account
-    if not isinstance(name, str) or not _NAME.match(name):
-        raise InvalidAccount(
-            f"{quoted(name)} is no account name: 1 to 128 letters, digits and . _ @ : + -, the first a letter or digit."
-        )
-    return name
 
 
 class Secret(BaseModel):

@@ -15,10 +15,11 @@ from pydantic import ValidationError
 from redis.exceptions import WatchError
 
 from postbacks import keys
-from postbacks.accounts.account import Account, check_name
+from postbacks.accounts.account import Account
 from postbacks.broker.client import broker_errors, client
 from postbacks.errors import AccountsUnavailable, BadSetting, InvalidAccount, PostbacksError
 from postbacks.logs import EventLog
+from postbacks.names import check_name
 from postbacks.settings import load
 
 if TYPE_CHECKING:

@@ -1,1 +1,1 @@
-"""Overrides of Celery 5.7: each says which class it mirrors and what differs."""
+"""Overrides of Celery 5.7: each says which class or function it mirrors and in what it differs."""

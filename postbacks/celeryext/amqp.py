@@ -1,4 +1,4 @@
-"""How Celery's messages leave our app: what the ``task-sent`` events may say."""
+"""The app's ``amqp``: ``task-sent`` events that show account and code alone."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from celery.app.amqp import AMQP
 
 from postbacks.flower_events.facts import TASK, args_in
 
-#: Tasks that tell nothing of themselves: a tick a second would push the postbacks out of Flower.
+#: Tasks without ``task-sent`` events: a tick a second would push the postbacks out of Flower.
 SILENT: Final = frozenset({"postbacks.dispatch", "postbacks.deliver"})
 
 
 class PostbackAmqp(AMQP):
-    """Mirrors ``celery.app.amqp.AMQP``; differs in what is told of a sent message.
+    """Mirrors ``celery.app.amqp.AMQP``; differs in the events of sent messages.
 
     However a postback is sent, by ``.delay()``, ``app.send_task`` or Flower, its event shows account and
-    code alone; ticks and wake-ups are not told of.
+    code alone; ticks and wake-ups have none.
     """
 
     def _create_task_sender(self) -> Callable[..., Any]:
@@ -25,13 +25,13 @@ class PostbackAmqp(AMQP):
 
         def send_task_message(producer: Any, name: str, message: Any, **options: Any) -> Any:
             if message.sent_event is not None:
-                message = message._replace(sent_event=_shown(name, message))
+                message = message._replace(sent_event=_sent_event(name, message))
             return send(producer, name, message, **options)
 
         return send_task_message
 
 
-def _shown(name: str, message: Any) -> dict[str, Any] | None:
+def _sent_event(name: str, message: Any) -> dict[str, Any] | None:
     if name in SILENT:
         return None
     if name != TASK:

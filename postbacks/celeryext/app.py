@@ -1,4 +1,4 @@
-"""The Celery app class of postbacks: the environment of the host program configures nothing of it."""
+"""Class of the Celery app: the environment of the host program configures nothing of it."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from celery.local import PromiseProxy
 from postbacks.celeryext.refusals import refuse_map
 from postbacks.queue.message import MAPS, TASK_NAME
 
-#: Applies the deployment's configuration. A name and not an import: programs that only send never load it.
+#: Module that applies the deployment's configuration; by name, as programs that only send never load it.
 COMMAND_LINE_MODULE: Final = "postbacks.celery"
 
 
 class Configuration(Settings):
     """Celery's configuration without the variables of the host program's own Celery.
 
-    Mirrors ``celery.app.utils.Settings``; differs in that four settings are not overridden by
-    ``CELERY_BROKER_URL``, ``CELERY_BROKER_READ_URL``, ``CELERY_BROKER_WRITE_URL`` and ``CELERY_RESULT_BACKEND``.
+    Mirrors ``celery.app.utils.Settings``; differs in four settings, which ``CELERY_BROKER_URL``,
+    ``CELERY_BROKER_READ_URL``, ``CELERY_BROKER_WRITE_URL`` and ``CELERY_RESULT_BACKEND`` do not override.
     """
 
     @property
@@ -62,14 +62,15 @@ class Loader(AppLoader):
 
 
 class CommandOptions(defaultdict[str, set[Any]]):
-    """The app's additional options of Celery's commands: none.
+    """Additional options of Celery's commands: none.
 
-    Celery's command line asks for them when it has imported the app of ``-A`` and before it parses the options of
-    the command. That is the moment to apply the deployment's configuration, whichever name ``-A`` gave.
+    Mirrors the ``defaultdict`` of ``celery.Celery.user_options``; differs in loading the entry of ``celery -A`` when
+    it is read. Celery's command line reads it when it has imported the app of ``-A`` and before it parses the options
+    of the command: the moment to apply the deployment's configuration, whichever name ``-A`` gave.
     """
 
     def get(self, key: str, default: Any = None) -> Any:
-        """Load what ``celery -A postbacks`` needs, then return the options of a command."""
+        """Load the entry of ``celery -A postbacks``, then return the options of a command."""
         importlib.import_module(COMMAND_LINE_MODULE)
         return super().get(key, default)
 
@@ -102,8 +103,8 @@ class PostbackApp(Celery):
             return super().task(*args, **options)
 
         def register(function: Any) -> Any:
-            of_task = {name: value for name, value in options.items() if name != "shared"}
-            task = PromiseProxy(self._task_from_fun, (function,), of_task, __doc__=function.__doc__)
+            task_options = {name: value for name, value in options.items() if name != "shared"}
+            task = PromiseProxy(self._task_from_fun, (function,), task_options, __doc__=function.__doc__)
             self._pending.append(task)
             return task
 
@@ -112,10 +113,11 @@ class PostbackApp(Celery):
     def send_task(
         self, name: str, args: Any = None, kwargs: Any = None, *, task_type: Any = None, **options: Any
     ) -> Any:
-        """Send a task by its name; a postback is checked and sent as by ``send_postback.apply_async``.
+        """Send a task by its name.
 
-        Every message that our app sends comes by here, so Celery's own tasks that would call ``send_postback`` as a
-        function inside a worker are refused here, whoever made them.
+        Mirrors ``celery.Celery.send_task``; differs in that a postback is checked and sent as by
+        ``send_postback.apply_async``. And as every message of our app comes through here, Celery's own tasks that would
+        call ``send_postback`` as a function inside a worker are refused here, whoever made them.
         """
         if name in MAPS and _is_postback((kwargs or {}).get("task", next(iter(args or ()), None))):
             return self._send_map(name, (kwargs or {}).get("it", ()), options.get("task_id"))
@@ -139,5 +141,5 @@ def _is_postback(signature: Any) -> bool:
 
 
 def _use_configuration(settings: Settings) -> None:
-    # Celery makes its own class by name, at several places. Attributes of it are keys of the configuration.
+    # Celery makes its own class by name, in several functions. Its attributes are keys of the configuration.
     object.__setattr__(settings, "__class__", Configuration)

@@ -1,4 +1,4 @@
-"""Celery's command line as postbacks runs under it: which options it takes, and no variables of the environment."""
+"""Celery's command line under postbacks: refuses options, and reads no variables of the environment."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from click.core import ParameterSource
 
 from postbacks.errors import BadSetting
 
-#: Options of ``celery`` itself that postbacks cannot take, and what to do instead.
+#: Options of ``celery`` itself that postbacks cannot take: each as it is written, and what to do instead.
 REFUSED: Final = {
     "broker": (
         "-b (--broker)",
@@ -49,7 +49,7 @@ def celery_context() -> click.Context | None:
 
 
 def check_options(context: click.Context) -> str:
-    """Refuse what postbacks cannot take; return the module that ``--config`` names on the command line, or "".
+    """Refuse options that postbacks cannot take; return the module that ``--config`` names on the command line, or "".
 
     Raises:
         BadSetting: names the option or variable and what to do instead.
@@ -88,9 +88,9 @@ def ignore_environment(context: click.Context) -> list[str]:
 def keep_flower_local(context: click.Context) -> None:
     """Let Flower listen on this machine alone where nobody says otherwise.
 
-    Mirrors the default of ``flower.options``, all interfaces, where whoever reaches the port can revoke postbacks and
-    stop workers without a password. What stands in ``FLOWER_ADDRESS``, on its command line or in its configuration file
-    is read after this, and wins.
+    Mirrors the default of ``flower.options``; differs in the address. Flower's own is all interfaces, where whoever
+    reaches the port can revoke postbacks and stop workers without a password. ``FLOWER_ADDRESS``, Flower's command line
+    and its configuration file are read after this, and win.
     """
     if context.invoked_subcommand == "flower":
         from tornado.options import options  # noqa: PLC0415 - comes with Flower, an extra

@@ -1,4 +1,4 @@
-"""Our worker's consumer: it outlives a connection whose closing fails, and waits where the broker refuses it something."""
+"""Consumer of our worker: it outlives a connection whose closing fails, and waits where the broker refuses a command."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from postbacks.logs import EventLog
 
 log = EventLog(__name__)
 
-#: Seconds until the worker tries again what the broker has refused; without them it would do nothing else.
+#: Seconds until the worker tries again after a refusal; without a pause it would do nothing else.
 REFUSED_PAUSE_S: Final = 1.0
 
 
 class SteadyConsumer(Consumer):
-    """Mirrors ``celery.worker.consumer.Consumer``; differs in what it does with three kinds of errors.
+    """Mirrors ``celery.worker.consumer.Consumer``; differs in three kinds of errors.
 
-    In kombu 5.7 a lost connection is closed twice over, and the second time its channel wants to restore what
-    is unacknowledged on a connection that is gone (``'NoneType' object has no attribute 'hostname'``), which no
-    list of connection errors holds: Celery would end the worker. Ticks and wake-ups carry nothing, so there is
-    nothing to restore.
+    A connection whose closing fails. In kombu 5.7 a lost connection is closed twice over, and the second time its
+    channel restores unacknowledged messages over a connection that is gone (``'NoneType' object has no attribute
+    'hostname'``). No list of connection errors holds that error, and Celery would end the worker. Ticks and wake-ups
+    carry nothing, so there is nothing to restore.
 
-    A right that the broker's user lacks Celery takes for a lost connection, names by its class and tries again
-    without a pause, or it ends with a traceback.
+    A right that the broker's user lacks. Celery takes the refusal for a lost connection, logs its class and tries again
+    without a pause, or ends with a traceback.
 
-    A full broker refuses it even its mutex. Celery tries again six times a second, and each time leaves connections behind.
+    A full broker, which refuses even the mutex. Celery tries again six times a second, and each time leaves connections
+    behind.
     """
 
     def start(self) -> None:
@@ -44,7 +45,7 @@ class SteadyConsumer(Consumer):
             raise SystemExit(2) from None
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
-        """Close what is left of the connection, before a new one is made."""
+        """Close the rest of the connection before a new one is made; after a refusal, wait first."""
         if sentence := refusal(exc):
             log.error("worker.refused", f"{sentence} The worker tries again.")
             time.sleep(REFUSED_PAUSE_S)
@@ -57,7 +58,7 @@ class SteadyConsumer(Consumer):
             log.debug("worker.not_closed", str(error))
 
     def on_connection_error_before_connected(self, exc: Exception) -> None:
-        """Say that it is tried again; where the broker is full, not at once."""
+        """Log that the worker tries again; wait first where the broker is full."""
         super().on_connection_error_before_connected(exc)
         if isinstance(exc, OutOfMemoryError):
             time.sleep(REFUSED_PAUSE_S)

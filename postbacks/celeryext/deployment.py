@@ -1,4 +1,4 @@
-"""The deployment's Celery configuration: imports its module, and refuses what postbacks cannot work with."""
+"""The deployment's Celery configuration: imports its module, and refuses settings that postbacks cannot work with."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ _BROKER: Final = (_never, "the broker is POSTBACKS_BROKER_URL")
 _SERIALIZER: Final = "messages of postbacks are JSON"
 _LIMIT: Final = "it would end a delivering child in the middle of its POSTs; give limits to tasks of your own"
 
-#: Settings with which postbacks could not work: when a value is accepted, and what to know where it is not.
+#: Settings that may be refused: a test that an accepted value passes, and the advice where a value does not.
 RULES: Final[Mapping[str, tuple[Callable[[Any], bool], str]]] = {
     **dict.fromkeys(
         ("broker_url", "broker_read_url", "broker_write_url", "broker_transport", "broker_host", "broker_port",
@@ -131,19 +131,19 @@ def read(module_name: str = "") -> dict[str, Any]:
                 "It is celeryconfig.py of the working directory, or the module that --config names."
             ) from None
         settings = {key: value for key, value in vars(module).items() if not key.startswith("_")}
-        faults = [*_faults(settings), *_missing(settings)]
-    if faults:
+        problems = [*_forbidden(settings), *_missing(settings)]
+    if problems:
         raise BadSetting(
             f"{where} sets what postbacks cannot work with: "
-            f"{'; '.join(faults)}. Correct it; if it is another program's configuration, start from a "
+            f"{'; '.join(problems)}. Correct it; if it is another program's configuration, start from a "
             "directory without it, or name the right one with --config."
         )
     return {_TO_NEW_KEY.get(key, key): value for key, value in settings.items()}
 
 
-def _faults(settings: Mapping[str, Any]) -> list[str]:
+def _forbidden(settings: Mapping[str, Any]) -> list[str]:
     """Return one phrase for each setting that a rule forbids."""
-    faults = []
+    problems = []
     for key, value in settings.items():
         if (rule := RULES.get(_setting_of(key))) is None:
             continue
@@ -153,12 +153,12 @@ def _faults(settings: Mapping[str, Any]) -> list[str]:
         except (TypeError, ValueError, AttributeError):  # it has another form than Celery's documents say
             is_allowed = False
         if not is_allowed:
-            faults.append(f"{key} ({advice})")
-    return faults
+            problems.append(f"{key} ({advice})")
+    return problems
 
 
 def _setting_of(key: str) -> str:
-    """Return a setting's name of today; the module may use Celery 3's, or Django's with a prefix."""
+    """Return the current name of a setting; the module may use Celery 3's, or Django's with a prefix."""
     without_prefix = key.removeprefix("CELERY_").lower()
     if key in _TO_NEW_KEY:
         return str(_TO_NEW_KEY[key])
@@ -167,7 +167,7 @@ def _setting_of(key: str) -> str:
 
 def _missing(settings: Mapping[str, Any]) -> list[str]:
     """Return one phrase for each module of ``imports`` that is not there."""
-    faults = []
+    problems = []
     for key, value in settings.items():
         if _setting_of(key) != "imports" or not _is_iterable(value):
             continue
@@ -177,5 +177,5 @@ def _missing(settings: Mapping[str, Any]) -> list[str]:
             except Exception:  # noqa: BLE001 - its package may raise anything
                 is_there = False
             if not is_there:
-                faults.append(f"{key} (there is no module {name!r})")
-    return faults
+                problems.append(f"{key} (there is no module {name!r})")
+    return problems

@@ -1,7 +1,7 @@
-"""The logs of ``celery -A postbacks worker`` and ``beat``: Celery's own lines in the form of ours.
+"""Logs of ``celery -A postbacks worker`` and ``beat``: Celery's own lines in the form of ours.
 
-Celery makes the handlers (so ``--loglevel`` and ``--logfile`` hold); only their formatters are ours. What Celery
-prints beside its log (banners, "Warm shutdown") is left out where each line must be a JSON object.
+Celery makes the handlers (so ``--loglevel`` and ``--logfile`` hold); only their formatters are ours. Lines that Celery
+prints beside its log (banners, "Warm shutdown") are left out where each line must be a JSON object.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from postbacks.app import DELIVER, DISPATCH, app
 from postbacks.logs import formatter
 from postbacks.settings import load
 
-#: Loggers that say every tick and wake-up twice a second.
+#: Loggers that write a line for every tick and wake-up, some twice a second.
 _TICKING: Final = ("celery.worker.strategy", "celery.app.trace", "celery.beat")
 
 
@@ -30,7 +30,7 @@ class TicksAreDebug(logging.Filter):
     """Lowers Celery's lines about ticks and wake-ups that went well from INFO to DEBUG."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Tell whether a record is written."""
+        """Lower the level of a record about a tick or a wake-up; tell whether the record is written."""
         args: Any = record.args
         if record.levelno != logging.INFO or not args:
             return True
@@ -46,7 +46,7 @@ def _on_after_setup(logger: logging.Logger, **_: Any) -> None:
         handler.setFormatter(formatter(load().log))
     for name in _TICKING:
         ticking = logging.getLogger(name)
-        if not any(isinstance(one, TicksAreDebug) for one in ticking.filters):
+        if not any(isinstance(each, TicksAreDebug) for each in ticking.filters):
             ticking.addFilter(TicksAreDebug())
 
 
@@ -62,7 +62,7 @@ class _QuietBeat(celery.apps.beat.Beat):
 def _say_in_log(message: str, stream: Any = None) -> None:
     """Mirrors ``celery.apps.worker.safe_say``; differs in writing a line of JSON.
 
-    It is called by signal handlers, so no lock of a handler may be taken.
+    Signal handlers call this, so no lock of a logging handler may be taken.
     """
     record = logging.LogRecord("celery.apps.worker", logging.INFO, "", 0, message, None, None)
     print(formatter("json").format(record), file=stream or sys.__stderr__, flush=True)
@@ -74,7 +74,7 @@ def _on_worker_set_up(instance: Any, **_: Any) -> None:
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Hold back what is logged until the form of the logs is known."""
+    """Hold records back until the form of the logs is known."""
     root, handler = logging.getLogger(), MemoryHandler(capacity=100)
     root.addHandler(handler)
     try:
@@ -86,7 +86,7 @@ def held() -> Iterator[None]:
 
 
 def use() -> None:
-    """Give the processes of this app their logs; called once, by what ``celery -A postbacks`` loads."""
+    """Set up the logs of a process of ``celery -A postbacks``; called once, by its entry."""
     signals.after_setup_logger.connect(_on_after_setup, weak=False)
     signals.after_setup_task_logger.connect(_on_after_setup, weak=False)
     if load().log == "json":

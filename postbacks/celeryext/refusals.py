@@ -1,21 +1,19 @@
-"""Refusals of what Celery offers to do with a task and a postback cannot have, each with what to write instead."""
+"""Refusals of uses that Celery has for a task and a postback cannot have, each with what to write instead."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any, Final, NoReturn
 
 from celery import Task
 
 from postbacks.errors import UnsupportedOption
-from postbacks.queue.send_request import check_order
 
-#: How to send many.
+#: Words for how to send many.
 MANY: Final = "send_postbacks(account, events), or group(send_postback.s(account, event) for event in events)"
 
 
 def refuse_map(way: str) -> NoReturn:
-    """Refuse what would call the task's function inside a worker, once an item: without ledger and resend."""
+    """Refuse a map: Celery would call the task's function inside a worker, once an item, without ledger and resend."""
     raise UnsupportedOption(f"send_postback cannot be sent by {way}: write {MANY}.")
 
 
@@ -27,7 +25,7 @@ def refuse(call: str, instead: str) -> NoReturn:
 class RefusingTask(Task):
     """Mirrors ``celery.app.task.Task``; differs in the methods below, which all refuse.
 
-    Celery's own would run the task's function in a worker, send a message that is no postback, or do nothing.
+    Celery's methods would run the task's function in a worker, send a message that is no postback, or do nothing.
     """
 
     abstract = True
@@ -58,26 +56,6 @@ class RefusingTask(Task):
         refuse("add_to_chord()", "postbacks cannot be part of a chord; send it with delay()")
 
     def update_state(self, task_id: Any = None, state: Any = None, meta: Any = None, **_: Any) -> NoReturn:
-        """Refuse: only deliveries decide what a postback's state is."""
+        """Refuse: only deliveries decide a postback's state."""
         del task_id, state, meta
         refuse("update_state()", "its state is what its deliveries made it; revoke() cancels one")
-
-
-def signature_arguments(
-    args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Check the arguments of a signature and write them as JSON can say them.
-
-    Raises:
-        InvalidEvent: lists every tag at fault.
-        InvalidAccount: the account's name cannot be one.
-        InvalidUrl: the URL cannot be one.
-        UnsupportedOption: arguments that send_postback does not have, or too few: a signature takes none later.
-    """
-    try:
-        order = check_order(args, kwargs)
-    except UnsupportedOption as error:
-        raise UnsupportedOption(
-            f"{error} A signature of it takes no arguments later; for many write {MANY}."
-        ) from None
-    return (order.account, order.event.to_mapping()), {"url": order.url} if order.url else {}

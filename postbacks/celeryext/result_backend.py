@@ -1,4 +1,4 @@
-"""The Celery result backend that tells the truth: it reads the ledger and stores nothing.
+"""Result backend that reads the ledger and stores nothing.
 
 ``AsyncResult.state`` and ``.get()`` of a postback come from its record. Celery's meta wants an
 exception as the result of RETRY and FAILURE; ``errors.DeliveryError`` carries the facts.
@@ -17,7 +17,6 @@ from celery.backends.base import BaseBackend
 from celery.exceptions import TaskRevokedError, TimeoutError  # noqa: A004 - Celery's, which its callers catch
 from celery.result import ResultSet
 
-from postbacks.accounts.routing import ID_TAKEN
 from postbacks.broker.client import client
 from postbacks.errors import PostbackDead, PostbackFailed, PostbackSkipped, UnsupportedOption
 from postbacks.ledger import states
@@ -26,7 +25,7 @@ from postbacks.ledger.record import Record, id_text, iso
 
 
 def info_of(record: Record) -> dict[str, Any]:
-    """What ``AsyncResult.info`` says of a postback that did not fail."""
+    """Return ``AsyncResult.info`` of a postback that did not fail."""
     last = record.attempts[-1] if record.attempts else None
     return {
         "account": record.account,
@@ -44,13 +43,15 @@ def meta_for(account: str, meta: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         account: the account; empty sees every record as it is.
-        meta: what ``meta_of`` says.
+        meta: the id's meta, from ``meta_of``.
     """
     of_account = meta.get("account", "")
     if not account or not of_account or of_account == account:
         return meta
     if not meta["taken_in"]:  # revoked by another account before either came: this one's may still come
         return {**meta, "status": celery_states.PENDING, "result": None}
+    from postbacks.accounts.routing import ID_TAKEN  # noqa: PLC0415 - seldom; else a sender would load the accounts
+
     error = PostbackDead(
         f"Postback {meta['task_id']} is account {of_account}'s, not {account}'s: the id was taken (id_taken). "
         "What was sent under it is kept as dead under an id of its own.",
@@ -60,7 +61,7 @@ def meta_for(account: str, meta: dict[str, Any]) -> dict[str, Any]:
 
 
 def meta_of(postback_id: str, record: Record | None) -> dict[str, Any]:
-    """Celery's result meta for a record; an id that the ledger does not have yet is PENDING."""
+    """Make Celery's result meta of a record; an id that the ledger does not have yet is PENDING."""
     meta: dict[str, Any] = {
         "task_id": postback_id,
         "status": celery_states.PENDING,
@@ -111,12 +112,15 @@ def meta_of(postback_id: str, record: Record | None) -> dict[str, Any]:
 
 
 class LedgerBackend(BaseBackend):
-    """Reads results from the ledger. Mirrors ``celery.backends.base.BaseBackend``; differs in storing nothing."""
+    """Reads results from the ledger.
+
+    Mirrors ``celery.backends.base.BaseBackend``; differs in storing nothing, and in refusing groups and chords.
+    """
 
     persistent = True
     supports_native_join = False
     supports_autoexpire = True
-    #: Celery asks this before it calls what ``GroupResult.then`` was given; a look that finds the last one ended calls.
+    #: Lets ``GroupResult.then`` take a callback; the look that finds the last result ended calls it.
     is_async = True
 
     def _get_task_meta_for(self, task_id: str | UUID) -> dict[str, Any]:
@@ -152,15 +156,15 @@ class LedgerBackend(BaseBackend):
         """
         self._ensure_not_eager()
         accounts: dict[str | UUID, str] = {}
-        for each in result.results:
-            if isinstance(each, ResultSet):
-                yield each.id, each.results
+        for member in result.results:
+            if isinstance(member, ResultSet):
+                yield member.id, member.results
             else:
-                accounts[each.id] = getattr(each, "account", "")
+                accounts[member.id] = getattr(member, "account", "")
         yield from self.get_many(accounts, accounts=accounts, **options)
 
     def task_result_exists(self, task_id: str | UUID) -> bool:
-        """True if the ledger has the postback, whatever its state; one that was not taken in yet is not there."""
+        """Tell whether the ledger has the postback, in any state; before it is taken in, it is not there."""
         return Ledger(client()).find(id_text(task_id)) is not None
 
     def get_many(
@@ -217,7 +221,7 @@ class LedgerBackend(BaseBackend):
             time.sleep(min(interval or 0.5, left_s))
 
     def store_result(self, task_id: str, result: Any, *_: Any, **__: Any) -> Any:
-        """Store nothing: only deliveries decide what a postback's state is."""
+        """Store nothing: only deliveries decide a postback's state."""
         del task_id
         return result
 

@@ -241,7 +241,7 @@ def _takes_unicode() -> bool:
 
 def check_id(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
     """Check an argument that is a postback's id."""
-    from postbacks.queue.message import is_id
+    from postbacks.names import is_id
 
     if value is not None and not is_id(value):
         raise click.BadParameter(

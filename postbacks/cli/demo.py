@@ -135,7 +135,7 @@ def _set_accounts(kinds: Iterable[Kind], bases: Mapping[str, str]) -> None:
 
 
 def _send(journeys: Iterable[Journey]) -> None:
-    from postbacks.tasks import send_postback
+    from postbacks import send_postback
 
     for journey in journeys:
         journey.postback_id = send_postback.delay(journey.kind.account, journey.tags).id
@@ -210,8 +210,8 @@ class _Show:
 
 
 def _faults(journeys: list[Journey], receivers: Mapping[str, Receiver]) -> list[str]:
+    from postbacks import send_postback
     from postbacks.cli.demo_plan import DEAD_PORT, faults
-    from postbacks.tasks import send_postback
 
     by_id: dict[str, list[Received]] = {}
     for receiver in receivers.values():

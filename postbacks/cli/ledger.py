@@ -190,7 +190,7 @@ def list_(dead: bool, limit: int, as_json: bool) -> None:
 @click.argument("postback_id", metavar="ID", callback=check_id)
 def cancel(postback_id: str) -> None:
     """Cancel a postback that waits or is parked."""
-    from postbacks.tasks import cancel as cancel_postback
+    from postbacks.queue.operate import cancel as cancel_postback
 
     known = _ledger().find(postback_id)
     state = cancel_postback(postback_id)

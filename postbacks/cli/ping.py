@@ -122,10 +122,11 @@ def _target(target: str, event: Event) -> _Target:
 
     A URL alone needs no broker, and so it gets our own clock.
     """
-    from postbacks.accounts import UNREADABLE, check_name, find_accounts, store
+    from postbacks.accounts import UNREADABLE, find_accounts, store
     from postbacks.accounts.routing import end_words, reason_words, route
     from postbacks.broker.client import broker_errors, client
     from postbacks.errors import UnknownAccount
+    from postbacks.names import check_name
     from postbacks.settings import load
     from postbacks.transport.profile import Profile
     from postbacks.urls import check_url

@@ -111,7 +111,7 @@ def send(
 
 
 def _check_id(postback_id: str | None, events: Sequence[Event]) -> None:
-    from postbacks.queue.message import is_id
+    from postbacks.names import is_id
 
     if postback_id is None:
         return
@@ -125,9 +125,10 @@ def _check_id(postback_id: str | None, events: Sequence[Event]) -> None:
 
 def _check_account(name: str, events: Sequence[Event], url: str | None) -> None:
     """Refuse an unknown account, and say which postbacks will not be sent."""
-    from postbacks.accounts import UNREADABLE, check_name, find_accounts, store
+    from postbacks.accounts import UNREADABLE, find_accounts, store
     from postbacks.accounts.routing import end_words, reason_words, route
     from postbacks.errors import UnknownAccount
+    from postbacks.names import check_name
     from postbacks.urls import check_url
 
     check_name(name)
@@ -149,9 +150,9 @@ def _check_account(name: str, events: Sequence[Event], url: str | None) -> None:
 
 
 def _send(account: str, events: Sequence[Event], url: str | None, postback_id: str | None) -> list[str]:
+    from postbacks import send_postback, send_postbacks
     from postbacks.broker.client import check, client
     from postbacks.ledger.ledger import Ledger
-    from postbacks.tasks import send_postback, send_postbacks
 
     for warning in check():
         say(f"Warning: {warning}")

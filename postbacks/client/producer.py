@@ -1,8 +1,8 @@
-"""The producer that Celery publishes our messages with: straight to Redis, in bounded time.
+"""Producer of messages that writes straight to Redis, in bounded time.
 
 Celery builds the message, fires its signals and sends its events as ever; only the last step is ours.
-kombu would make its Redis client anew for every put and wait for a frozen broker several time-outs
-long. The envelope is kombu's own, field by field (tests/integration/test_publish.py compares them).
+kombu would make its Redis client anew for every message and wait for a frozen broker several time-outs
+long. The envelope is kombu's, field by field (tests/integration/test_publish.py compares them).
 """
 
 from __future__ import annotations
@@ -30,17 +30,19 @@ from postbacks.settings import load
 
 #: kombu's priority steps (kombu 5.7, ``Channel.priority_steps``): a priority goes to the list at or below it.
 _STEPS: Final = (0, 3, 6, 9)
-#: Messages that one command carries; a few hundred kilobytes.
+#: Most messages of one command: a few hundred kilobytes.
 BATCH: Final = 500
-#: Share of the limit that replicas have to acknowledge: less than the half after which the socket gives up.
-_WAIT_SHARE: Final = 0.4
+#: Part of the time limit in which replicas must acknowledge: less than the half after which the socket gives up.
+_WAIT_PART: Final = 0.4
 _NOT_KNOWN: Final = (
     "Whether the message arrived is not known; sent again with the same task_id it is still one postback."
 )
 
 
 class RedisProducer:
-    """Stands for a ``kombu.Producer``: publishes to our queue, and nothing else.
+    """Publishes to the queue of postbacks, and nothing else.
+
+    Mirrors ``kombu.Producer``; differs in the way to Redis, in its time limit and in its errors.
 
     As a context manager it collects messages and sends ``BATCH`` of them in a command; the rest
     leaves at the end of the block.
@@ -64,7 +66,7 @@ class RedisProducer:
 
     @property
     def connection(self) -> _NoConnection:
-        """What Celery wraps a publish in; errors are explained by ``broker_errors`` instead."""
+        """Return a connection that leaves errors as they are; ``broker_errors`` explains them."""
         return _NoConnection()
 
     def __enter__(self) -> Self:
@@ -97,13 +99,17 @@ class RedisProducer:
         confirm_timeout: float | None = None,
         **properties: Any,
     ) -> None:
-        """Mirrors ``kombu.Producer.publish`` and what its Redis transport puts; differs in nothing that is sent.
+        """Publish a message.
+
+        Mirrors ``kombu.Producer.publish`` and the ``_put`` of its Redis transport; differs in nothing that is sent.
 
         Raises:
             BrokerError: the message is not known to be accepted.
         """
         del retry, retry_policy, declare, timeout, confirm_timeout
-        if routing_key == ROUTING_KEY:  # Celery tells of what it has just sent (task_send_sent_event)
+        if (
+            routing_key == ROUTING_KEY
+        ):  # the event of a message that Celery has just sent (task_send_sent_event)
             self._sent.append(body)
             self._event_exchange = exchange
             if self._collected is None:
@@ -162,7 +168,7 @@ class RedisProducer:
             try:
                 self._put(queue, texts)
             except redis.TimeoutError as error:
-                # Asked twice it would not answer sooner.
+                # A second try would not be answered sooner.
                 raise BrokerUnreachable(
                     f"The broker at {redacted(load().broker_url)} did not answer in time ({error}). {_NOT_KNOWN}"
                 ) from error
@@ -178,7 +184,7 @@ class RedisProducer:
         # WAIT asks for the writes of its own connection: both travel on one, in one go.
         pipe = self._client.pipeline(transaction=False)
         pipe.lpush(queue, *texts)
-        pipe.execute_command("WAIT", self._replicas, int(self._limit_s * _WAIT_SHARE * 1000))
+        pipe.execute_command("WAIT", self._replicas, int(self._limit_s * _WAIT_PART * 1000))
         pushed, acknowledged = pipe.execute(raise_on_error=False)
         for reply in (pushed, acknowledged):
             if isinstance(reply, Exception):
@@ -192,7 +198,10 @@ class RedisProducer:
 
 
 class _NoConnection:
-    """What ``Celery.send_task`` asks of a producer's connection."""
+    """Connection as ``Celery.send_task`` uses one.
+
+    Mirrors ``kombu.Connection``; differs in having only this method, which changes no error.
+    """
 
     @contextmanager
     def _reraise_as_library_errors(self) -> Iterator[None]:

@@ -8,8 +8,6 @@ from uuid import UUID
 
 from celery.result import AsyncResult
 
-from postbacks.celeryext.control import cancel
-from postbacks.celeryext.result_backend import meta_for
 from postbacks.errors import PostbackFailed
 from postbacks.ledger.record import id_text
 
@@ -38,8 +36,10 @@ class PostbackResult(AsyncResult):
 
         Mirrors ``celery.result.AsyncResult._maybe_set_cache``; differs in judging whose record it is.
         """
-        judged: dict[str, Any] = super()._maybe_set_cache(meta_for(self.account, meta))
-        return judged
+        from postbacks.celeryext.result_backend import meta_for  # noqa: PLC0415 - Celery loads it with the first look
+
+        own_meta: dict[str, Any] = super()._maybe_set_cache(meta_for(self.account, meta))
+        return own_meta
 
     def revoke(self, *_: Any, **__: Any) -> None:
         """Cancel the postback if it waits or is parked; one whose POST is open is not sent again.
@@ -48,6 +48,8 @@ class PostbackResult(AsyncResult):
         lasts, and not in the memory of the workers that happen to run; and in cancelling the account's
         alone where a call has made this result.
         """
+        from postbacks.queue.operate import cancel  # noqa: PLC0415 - with the broker's client, when first called
+
         cancel(self.id, self.account)
 
 

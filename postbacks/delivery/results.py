@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from postbacks.delivery.claims import ClaimedPostback
@@ -15,6 +14,7 @@ from postbacks.ledger.record import Attempt, iso
 from postbacks.logs import EventLog
 from postbacks.queue.rows import AttemptRow
 from postbacks.queue.scripts import Call, commit_call
+from postbacks.retry import Decision
 from postbacks.settings import Settings
 from postbacks.transport.outcomes import Outcome
 
@@ -30,16 +30,8 @@ COMMIT_WITHIN_S: Final = 0.004
 LANE_STATE_KEPT_S: Final = 86_400
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """Decision on a failed attempt: parked for ``countdown_s``, or dead."""
-
-    parked: bool
-    countdown_s: float = 0.0
-
-
-#: Called with the postback and its outcome; returns whether to resend, and when.
-Decide = Callable[[ClaimedPostback, Outcome], Decision]
+#: The retry rule: decides what follows the failed attempt of a postback.
+Decide = Callable[[ClaimedPostback], Decision]
 
 #: A postback whose POST has ended (or one that counts for it), the outcome, and the begin on the broker's clock.
 _Ended = tuple[ClaimedPostback, Outcome, int]
@@ -183,7 +175,7 @@ class ResultBatch:
             if outcome.elapsed_s >= self._settings.slow_after_s:
                 mood = "slow"
         else:
-            decision = self._decide(postback, outcome)
+            decision = self._decide(postback)
             verdict, mood = ("parked" if decision.parked else "dead"), "failed"
             countdown_ms = int(decision.countdown_s * 1000)
         row = AttemptRow(

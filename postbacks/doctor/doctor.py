@@ -20,6 +20,7 @@ from postbacks.doctor.scripts import (
 )
 from postbacks.doctor.table import CHECKS, Check
 from postbacks.monitor import snapshot
+from postbacks.retry import countdown_ms
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -213,7 +214,7 @@ class Doctor:
             intake_ms = int(self._settings.intake_lease_s * 1000)
             orphans = subjects if name == audit.ORPHANED_CLAIMS else []
             repair_leases(scripts, lease_ms, intake_ms, int(DUE_SLACK_S * 1000), orphans)
-            pause_ms = int(self._settings.retry_countdown_s * 1000)
+            pause_ms = countdown_ms(self._settings)
             while orphans and scripts.reap(self._settings.release_batch, pause_ms):
                 pass
         elif name in _STAGES[1]:

@@ -21,6 +21,7 @@ from postbacks.broker.client import broker_errors
 from postbacks.monitor import writes
 from postbacks.monitor.presence import Presence, find_present
 from postbacks.queue.scripts import KEYS
+from postbacks.retry import countdown_ms
 
 if TYPE_CHECKING:
     import redis
@@ -344,7 +345,7 @@ def _pages(
             clock_offset_ms,
             cursor,
             PAGE,
-            int(settings.retry_countdown_s * 1000),
+            countdown_ms(settings),
             COUNT_MAX,
             DOWN_AFTER_S * 1000,
             FAILING_MAX,

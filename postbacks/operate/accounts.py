@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from postbacks.accounts import check_name, redis_accounts
+from postbacks.accounts import redis_accounts
 from postbacks.accounts import secrets as vault
 from postbacks.accounts.edit import apply, check_change
 from postbacks.accounts.url_policy import check_urls, worker_policies
 from postbacks.broker.client import check, client
 from postbacks.errors import BadSetting, PostbacksError, UnknownAccount
+from postbacks.names import check_name
 from postbacks.operate.older import refuse_move_beside_older, refuse_older, refuse_removal_beside_older
 from postbacks.queue import routes
 from postbacks.queue.scripts import Scripts

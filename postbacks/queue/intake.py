@@ -8,7 +8,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Final
 
-from postbacks.accounts import Account, AccountStore, check_name, find_accounts
+from postbacks.accounts import Account, AccountStore, find_accounts
 from postbacks.accounts.routing import EXPIRED, end_of, route
 from postbacks.broker.client import broker_errors
 from postbacks.catalogue.xml import render
@@ -19,10 +19,11 @@ from postbacks.ledger.digest import digest_of, raw_digest
 from postbacks.ledger.record import MAX_REASON, SCHEMA, shortened
 from postbacks.ledger.states import DEAD, WAITING
 from postbacks.logs import EventLog, unquoted
+from postbacks.names import check_name
 from postbacks.queue import acceptance, memory, routes
 from postbacks.queue.message import MAPPED, MAX_BODY_BYTES, NEWER, Message, Unreadable, decode, find_id
 from postbacks.queue.scripts import ALONE_DEATHS_MAX, Argument, Scripts, TakenIn
-from postbacks.queue.send_request import SendRequest, _bind, check_order
+from postbacks.queue.send_request import SendRequest, bind_arguments, check_request
 from postbacks.queue.shares import shares_of
 from postbacks.settings import Settings
 from postbacks.urls import endpoint_of
@@ -137,7 +138,7 @@ class Intake:
                 orders.append((message, None, raw))
                 continue
             try:
-                orders.append((message, check_order(message.args, message.kwargs), raw))
+                orders.append((message, check_request(message.args, message.kwargs), raw))
             except PostbacksError as error:
                 orders.append((message, error, raw))
             except Exception as error:
@@ -249,7 +250,7 @@ def _poison(raw: bytes, deaths: int) -> tuple[Argument, ...]:
 def _claimed_names(message: Message) -> tuple[str, str, str]:
     """What a broken order says of itself, as far as it can be shown."""
     try:
-        account, event, _ = _bind(*message.args, **message.kwargs)
+        account, event, _ = bind_arguments(*message.args, **message.kwargs)
         account = check_name(account)
     except PostbacksError:
         return "", "", ""

@@ -1,9 +1,9 @@
 """A message of Celery's queue, read as a postback: protocol 1 or 2 in kombu's Redis envelope.
 
 kombu keeps a JSON object a message: body (base64 JSON), content-type, content-encoding, headers and
-properties. In Celery's protocol 2 the headers say task, id, eta and expires, and the body is
-``[args, kwargs, embed]``; in protocol 1 the body is one object that says all of it. Anything
-may stand in a queue, so nothing is believed: what cannot be read becomes ``Unreadable`` with its
+properties. In Celery's protocol 2 the headers carry task, id, eta and expires, and the body is
+``[args, kwargs, embed]``; in protocol 1 the body is one object that carries all of it. Anything
+may stand in a queue, so nothing is believed: a message that cannot be read becomes ``Unreadable`` with its
 reason, and is kept among the dead.
 """
 
@@ -26,46 +26,46 @@ from pydantic_core import from_json
 
 from postbacks.catalogue import MAX_EVENT_BYTES
 from postbacks.catalogue.problems import quoted
+from postbacks.names import is_id
 
 TASK_NAME: Final = "postbacks.send_postback"
 
-#: Version of the layout of messages, and the header that says it. One without it, as other clients send it,
-#: is of version 1. It grows only when a reader of the version before would misread a message.
+#: Version of the layout of messages, and the header that carries it. A message without the header, as other clients
+#: send it, is of version 1. The version grows only when a reader of the one before would misread a message.
 SCHEMA: Final = 1
 SCHEMA_HEADER: Final = "postbacks-schema"
-#: How the reason begins of a message that only a newer version can read; `postbacks resend` reads it again.
+#: Beginning of the reason of a message that only a newer version can read; `postbacks resend` reads it again.
 NEWER: Final = "a newer version of postbacks is needed"
 
-#: Celery's own tasks that call another one as a function, once an item: what it sends is no postback.
+#: Celery's own tasks that call another task as a function, once an item: their messages are no postbacks.
 MAPS: Final = frozenset({"celery.map", "celery.starmap", "celery.chunks"})
-#: How the reason begins of such a message; kept whole, since it holds many events.
+#: Beginning of the reason of such a message; it is kept whole, since it holds many events.
 MAPPED: Final = "send_postback cannot be mapped in a worker"
 
 _NO_PROTOCOL: Final = "the message is of neither Celery's protocol 2, whose headers name a task, nor protocol 1, whose body does"
 
-#: A body beyond this cannot hold an event that the catalogue takes; JSON may escape each character
-#: as six bytes, and a compressed one is not unpacked further.
+#: Largest body that can hold an event of the catalogue, as JSON may escape each character as six bytes. A compressed
+#: body is not unpacked further.
 MAX_BODY_BYTES: Final = 8 * MAX_EVENT_BYTES
 
-#: The last second that ISO 8601 with four digits of a year can say, in UTC.
+#: Last second of the year 9999 in UTC, the last that ISO 8601 can write with four digits.
 LATEST_S: Final = 253_402_300_799
 
-#: A message's id, found without reading the message: in the headers of protocol 2, or in the body of protocol 1,
-#: which stands in the message as base64 or as JSON within JSON.
+#: Patterns of a message's id, which find it without reading the message: in the headers of protocol 2, or in the body
+#: of protocol 1, which stands in the message as base64 or as JSON within JSON.
 _ID_HEADER: Final = re.compile(rb'"id": ?"([\x21\x23-\x5b\x5d-\x7e]{1,255})"')
 _ID_WITHIN: Final = re.compile(rb'\\"id\\": ?\\"([\x21\x23-\x5b\x5d-\x7e]{1,255})\\"')
 _BASE64_BODY: Final = re.compile(rb'"body": ?"([A-Za-z0-9+/]{4,})=*"')
-_ID = re.compile(r"[\x21-\x7e]{1,255}\Z")
-#: kombu's names for what ``compression=`` gives (kombu 5.7, ``kombu/compression.py``).
+#: Decompressors by kombu's names for the result of ``compression=`` (kombu 5.7, ``kombu/compression.py``).
 _UNPACK: Final[dict[str, Callable[[], Any]]] = {
     "application/x-gzip": zlib.decompressobj,
     "application/x-bz2": bz2.BZ2Decompressor,
 }
-#: What unpacking and reading raise, kombu's own types among them (a bad decimal, a uuid without its parts).
+#: Errors of unpacking and reading, those of kombu's own types among them (a bad decimal, a uuid without its parts).
 _BODY_ERRORS: Final = (
     ValueError, TypeError, ArithmeticError, AttributeError, LookupError, RecursionError, zlib.error, OSError, EOFError,
 )  # fmt: skip
-#: What Celery would do after a task; nothing of ours does it.
+#: Parts of a message that tell Celery what to do after a task; a postback cannot have them.
 _AFTERWARDS: Final = ("callbacks", "errbacks", "chain", "chord")
 
 
@@ -88,7 +88,7 @@ class Message(NamedTuple):
 
 
 class Unreadable(Exception):
-    """Raised when a message is no postback; says why, and carries its id where it has one."""
+    """Raised when a message is no postback; carries the reason, and the message's id or a new one."""
 
     def __init__(self, reason: str, message_id: str | None = None) -> None:
         super().__init__(reason)
@@ -96,13 +96,8 @@ class Unreadable(Exception):
         self.message_id = message_id or str(uuid.uuid4())
 
 
-def is_id(value: object) -> bool:
-    """Whether a value can be a postback's id: it travels in a header, so 1 to 255 printable ASCII characters."""
-    return isinstance(value, str) and _ID.match(value) is not None
-
-
 def find_id(raw: bytes) -> str | None:
-    """Find a message's id without reading the message, or None: reading it may be what kills."""
+    """Find a message's id without reading the message, which may kill the process; None where it has none."""
     match = _ID_HEADER.search(raw) or _ID_WITHIN.search(raw)
     if match is None and (body := _BASE64_BODY.search(raw)):
         text = body[1]
@@ -111,7 +106,7 @@ def find_id(raw: bytes) -> str | None:
 
 
 def can_unpack(compression: object) -> bool:
-    """Whether a message's body may be compressed so: ``compression=`` by any of kombu's names for it."""
+    """Tell whether a body compressed in this way can be read; ``compression`` is any of kombu's names for it."""
     try:
         return get_encoder(compression)[1] in _UNPACK
     except (KeyError, TypeError):
@@ -174,12 +169,12 @@ def _or_empty(value: object, empty: object) -> object:
     return empty if value is None else value
 
 
-def _check_task(said: Mapping[str, Any], headers: Mapping[str, Any]) -> str:
+def _check_task(fields: Mapping[str, Any], headers: Mapping[str, Any]) -> str:
     """Check the id and the task that a message names, and its schema; returns the id."""
-    message_id = said.get("id")
+    message_id = fields.get("id")
     if not isinstance(message_id, str) or not is_id(message_id):
         raise Unreadable("the message has no usable id")
-    task = said["task"]
+    task = fields["task"]
     if task != TASK_NAME:
         reason = f"the message is for the task {quoted(task)}"
         if isinstance(task, str) and task in MAPS:
@@ -235,14 +230,15 @@ def _args_and_kwargs(args: object, kwargs: object) -> tuple[list[Any], dict[str,
     return args, kwargs
 
 
-def _check_afterwards(asked_for: Mapping[str, Any]) -> None:
-    asked = [name for name in _AFTERWARDS if asked_for.get(name)]
-    if asked:
-        raise ValueError(f"it asks for {' and '.join(asked)} afterwards, which a postback cannot have")
+def _check_afterwards(fields: Mapping[str, Any]) -> None:
+    """Refuse a message that tells Celery what to do after the task."""
+    names = [name for name in _AFTERWARDS if fields.get(name)]
+    if names:
+        raise ValueError(f"it asks for {' and '.join(names)} afterwards, which a postback cannot have")
 
 
 def _read_json(text: str | bytes) -> Any:
-    """As ``json.loads`` reads it, in half its time; what pydantic's reader refuses (half a character), json judges."""
+    """Read JSON as ``json.loads`` does, in half its time; text that pydantic's reader refuses is left to ``json``."""
     try:
         return from_json(text)
     except ValueError:
@@ -250,7 +246,7 @@ def _read_json(text: str | bytes) -> Any:
 
 
 def _time(value: object, zone: tzinfo | None = None) -> datetime | None:
-    """Read a time; one that says no zone is in the one given, or refused."""
+    """Read a time; a time without a zone is in ``zone``, or refused if that is None."""
     if value is None:
         return None
     if not isinstance(value, str):

@@ -1,4 +1,4 @@
-"""The Celery options that a call of ``send_postback`` may have, and those that it may not."""
+"""Options of a call of ``send_postback``: those of Celery that it may have, and those that are refused."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any, Final, TypedDict
 
 from postbacks import keys
 from postbacks.errors import UnsupportedOption
-from postbacks.queue.message import can_unpack, is_id
+from postbacks.names import is_id
+from postbacks.queue.message import can_unpack
 
 #: Names of the arguments of ``send_postback``.
 ARGUMENTS: Final = ("account", "event", "url")
@@ -26,8 +27,8 @@ _REFUSED: Final = {
 class Options(TypedDict, total=False):
     """Every option of a call that Celery 5.7 gives a meaning to, with its type.
 
-    What ``apply_async`` names itself is not among them, nor what is refused. tests/unit/test_options.py compares the
-    names with the functions of Celery and kombu that read them.
+    Parameters of ``apply_async`` are not among them, nor options that are refused. tests/unit/test_options.py compares
+    the names with the functions of Celery and kombu that read them.
     """
 
     # When and where.
@@ -87,7 +88,7 @@ class Options(TypedDict, total=False):
     app_id: str | None
     cluster_id: str | None
 
-    # Those of ``apply``, which eager mode calls.
+    # Options of ``apply``, which eager mode calls.
     throw: bool | None
     logfile: Any
     loglevel: Any
@@ -103,9 +104,8 @@ def check_options(*, task_id: object = None, **options: Any) -> None:
         UnsupportedOption: names the option and what to do instead.
     """
     if task_id is not None and not is_id(task_id):
-        shown = repr(str(task_id)[:60])
         raise UnsupportedOption(
-            f"task_id {shown} cannot be a postback's id: 1 to 255 printable ASCII characters, no spaces."
+            f"task_id {str(task_id)[:60]!r} cannot be a postback's id: 1 to 255 printable ASCII characters, no spaces."
         )
     for name in options:
         if name not in _KNOWN and name not in (options.get("stamped_headers") or ()):
@@ -114,10 +114,10 @@ def check_options(*, task_id: object = None, **options: Any) -> None:
         if options.get(name) or (name == "expires" and options.get(name) is not None):
             raise UnsupportedOption(f"send_postback cannot take {name}=: {instead}.")
     for name in ("queue", "exchange", "routing_key"):
-        given = options.get(name)
-        if given and str(getattr(given, "name", given)) != keys.QUEUE:
+        value = options.get(name)
+        if value and str(getattr(value, "name", value)) != keys.QUEUE:
             raise UnsupportedOption(
-                f"send_postback cannot take {name}={given!r}: postbacks wait in {keys.QUEUE!r}."
+                f"send_postback cannot take {name}={value!r}: postbacks wait in {keys.QUEUE!r}."
             )
     if options.get("serializer") not in {None, "json"}:
         raise UnsupportedOption(
@@ -151,14 +151,14 @@ def right_argument(name: str) -> str:
     return f" Did you mean {match}=?" if match else ""
 
 
-def _nearest_of(name: str, known: Iterable[str]) -> str | None:
+def _nearest_of(name: str, names: Iterable[str]) -> str | None:
     from difflib import get_close_matches  # noqa: PLC0415 - needed only where a call is wrong
 
-    return next(iter(get_close_matches(name, sorted(known), n=1)), None)
+    return next(iter(get_close_matches(name, sorted(names), n=1)), None)
 
 
 def _check_times(countdown: Any, eta: Any) -> None:
-    """A time that cannot be read would make a dead postback of it later."""
+    """Refuse times that cannot be read, which would make a dead postback later."""
     try:
         moment = datetime.fromisoformat(eta) if isinstance(eta, str) else eta
         if moment is not None and moment.utcoffset() is None:

@@ -5,22 +5,32 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from postbacks.accounts import check_name
 from postbacks.catalogue import Event, parse_event
 from postbacks.errors import UnsupportedOption
+from postbacks.names import check_name
 from postbacks.queue.options import ARGUMENTS, right_argument
 from postbacks.urls import check_url
 
 
 class SendRequest(NamedTuple):
-    """What an application asked for: an event of an account, and a URL if not the account's own."""
+    """An event of an account that is to be sent, and a URL if not to the account's own."""
 
     account: str
     event: Event
     url: str | None
 
+    @property
+    def args(self) -> tuple[str, dict[str, Any]]:
+        """Positional arguments of the task, as a message carries them."""
+        return self.account, self.event.to_mapping()
 
-def check_order(args: Sequence[Any], kwargs: Mapping[str, Any]) -> SendRequest:
+    @property
+    def kwargs(self) -> dict[str, str]:
+        """Keyword arguments of the task, as a message carries them."""
+        return {"url": self.url} if self.url else {}
+
+
+def check_request(args: Sequence[Any], kwargs: Mapping[str, Any]) -> SendRequest:
     """Check the arguments of ``send_postback``: names, event, form of the URL; no account is looked up.
 
     Raises:
@@ -31,7 +41,7 @@ def check_order(args: Sequence[Any], kwargs: Mapping[str, Any]) -> SendRequest:
     """
     if not (isinstance(args, tuple | list) and isinstance(kwargs, dict)):
         _check_form(args, kwargs)
-    account, event, url = _bind(*args, **kwargs)
+    account, event, url = bind_arguments(*args, **kwargs)
     return SendRequest(check_name(account), parse_event(event), None if url is None else check_url(url))
 
 
@@ -46,20 +56,25 @@ def _check_form(args: object, kwargs: object) -> None:
         )
 
 
-def _bind(*args: Any, **kwargs: Any) -> tuple[Any, Any, Any]:
+def bind_arguments(*args: Any, **kwargs: Any) -> tuple[Any, Any, Any]:
+    """Return account, event and URL (None without one) as they were given; nothing of them is checked.
+
+    Raises:
+        UnsupportedOption: arguments that send_postback does not have, or too few.
+    """
     if len(args) == 2 and not kwargs:
         return *args, None
-    names = ("account", "event")
-    given = dict(zip(names, args, strict=False))
-    unknown = sorted(set(kwargs) - set(ARGUMENTS) | (set(given) & set(kwargs)))
-    if len(args) > len(names) or unknown:
+    required = ("account", "event")
+    arguments = dict(zip(required, args, strict=False))
+    unknown = sorted(set(kwargs) - set(ARGUMENTS) | (set(arguments) & set(kwargs)))
+    if len(args) > len(required) or unknown:
         raise UnsupportedOption(
             "send_postback takes account, event and url= "
             f"(got {len(args)} positional arguments and {', '.join(sorted(kwargs)) or 'no others'})."
             + "".join(right_argument(name) for name in unknown if name not in ARGUMENTS)
         )
-    given |= kwargs
-    missing = [name for name in names if name not in given]
+    arguments |= kwargs
+    missing = [name for name in required if name not in arguments]
     if missing:
         raise UnsupportedOption(f"send_postback wants {' and '.join(missing)} as well.")
-    return given["account"], given["event"], given.get("url")
+    return arguments["account"], arguments["event"], arguments.get("url")

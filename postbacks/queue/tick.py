@@ -18,6 +18,7 @@ from postbacks.queue import memory, routes
 from postbacks.queue.acceptance import first_in_a_minute
 from postbacks.queue.intake import Intake
 from postbacks.queue.shares import shares_of
+from postbacks.retry import countdown_ms
 
 if TYPE_CHECKING:
     from postbacks.accounts import AccountStore
@@ -92,7 +93,7 @@ class Tick:
         taken_in, more_in = self._take_in(deadline_s, wake)
         batch = self._settings.release_batch
         released, more_due = self._repeat(lambda: self._scripts.release(batch), batch, deadline_s)
-        pause_ms = int(self._settings.retry_countdown_s * 1000)
+        pause_ms = countdown_ms(self._settings)
         reaped, more_lost = self._repeat(
             lambda: self._scripts.reap(min(batch, REAP_BATCH), pause_ms), 1, deadline_s
         )

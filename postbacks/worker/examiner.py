@@ -1,7 +1,7 @@
-"""``python -m postbacks.worker.examiner TOKEN``: tries what is in quarantine, with care, and ends when it is empty.
+"""``python -m postbacks.worker.examiner TOKEN``: tries postbacks in quarantine with care, and ends when there are none.
 
-It is a process of its own because it may die of what it tries. A worker's keeper (``worker/quarantine.py``)
-starts it, and tells it to stop by its standard input.
+The examiner is a process of its own because it may die of what it tries. A worker's supervisor
+(``worker/quarantine.py``) starts it, and tells it to stop by its standard input.
 """
 
 from __future__ import annotations
@@ -24,18 +24,20 @@ from postbacks.settings import load
 from postbacks.tasks import decide
 from postbacks.transport.client import CurlClient
 
-#: What a service manager sends to all processes of a worker, and a terminal to its group.
-_ENDS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+#: Signals that a service manager sends to all processes of a worker, and a terminal to its group.
+_END_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
 class _Stop:
-    """Whether the examiner is to end: a word or the end of its standard input, a signal, or its worker's death."""
+    """Tells when the examiner is to end: by a line or the end of its standard input, a signal, or its worker's death."""
 
     def __init__(self) -> None:
         self._parent = os.getppid()
         self._signalled = False
-        for number in _ENDS:
-            signal.signal(number, self._on_signal)  # by itself one would end it in the middle of its POSTs
+        for number in _END_SIGNALS:
+            signal.signal(
+                number, self._on_signal
+            )  # its default would end the process in the middle of its POSTs
 
     def _on_signal(self, *_: object) -> None:
         self._signalled = True
@@ -48,7 +50,7 @@ class _Stop:
 
 
 def main(token: str) -> int:
-    """Examine; returns the exit code."""
+    """Try the postbacks in quarantine; returns the exit code."""
     must_stop = _Stop()
     settings = load()
     write_to_stderr(settings.log)
@@ -56,11 +58,11 @@ def main(token: str) -> int:
         # Of all processes of the worker this is the one that the kernel should kill when memory ends.
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
     scripts = Scripts(client())
-    adapter = CurlClient(settings)
+    curl = CurlClient(settings)
     try:
         DeliveryLoop(
             scripts,
-            adapter,
+            curl,
             Profiles(store(), settings, scripts),
             settings,
             decide,
@@ -70,7 +72,7 @@ def main(token: str) -> int:
             must_stop=must_stop,
         ).run()
     finally:
-        adapter.close()
+        curl.close()
     return 0
 
 

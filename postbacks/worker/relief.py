@@ -1,9 +1,9 @@
-"""Ticks and wake-ups of a worker's own, while the broker is full: it refuses those that are messages.
+"""Relief of a full broker: the worker ticks and delivers without messages, which the broker refuses.
 
-What was accepted goes on by itself then (``queue/scripts.py``), but nothing would begin it: no tick would make room, and no
-loop would be woken. So each worker looks every second how old the last tick is, and where it is late because the broker is
-full, it does both in threads of its main process. Not in its pool: prefork's children are spoken to by the consumer's event
-loop, and the consumer does not get on with a full broker either.
+The scripts that move accepted postbacks go on then (``queue/scripts.py``), but nothing would call them: no tick would make
+room, and no loop would be woken. So each worker looks every second how old the last tick is, and where it is late because
+the broker is full, it ticks and delivers in threads of its main process. The pool would not do: prefork's children get
+their work from the consumer's event loop, and the consumer waits for a full broker as well.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TICK_AFTER_MS: Final = 3000
 
 
 class Relief(bootsteps.StartStopStep):
-    """Looks after a full broker, in a thread of the worker's main process."""
+    """Watches for a full broker, and relieves it, in a thread of the worker's main process."""
 
     # Started after the pool, so that its children are forked before there are threads; before the consumer, which waits
     # for a full broker as for one that is away.
@@ -53,7 +53,7 @@ class Relief(bootsteps.StartStopStep):
         """Stop looking, and let the loops finish what they have open."""
         del worker
         self._stopped.set()
-        shutdown.stop_claiming()
+        shutdown.begin_warm()
         for loop in self._loops:
             loop.join(load().stop_within_s + 1)
 
@@ -66,7 +66,7 @@ class Relief(bootsteps.StartStopStep):
         while not self._stopped.wait(LOOK_EVERY_S):
             try:
                 self._look()
-            except BrokerError as error:  # who talks to it says so
+            except BrokerError as error:  # ticks and loops that need it say so
                 log.debug("relief.broker_lost", str(error))
             except Exception:
                 log.exception("relief.failed", "it is tried again")
@@ -83,17 +83,17 @@ class Relief(bootsteps.StartStopStep):
         elif self._full and not full:
             log.info("broker.has_room", "it takes messages again")
         self._full = full
-        if not full or not late or shutdown.is_stopping():
+        if not full or not late or shutdown.is_requested():
             return
         _run(DISPATCH)
-        # One that claims already lets no other in; one that only finishes what it has open does.
+        # Beside a loop that claims this one ends at once; beside one that only finishes what it has open it claims.
         loop = threading.Thread(target=_run, args=(DELIVER,), name="postbacks-relief-loop", daemon=True)
         self._loops = [*filter(threading.Thread.is_alive, self._loops), loop]
         loop.start()
 
 
 def _run(name: str) -> None:
-    """Run a task of ours here, though no message has come for it."""
+    """Run a task of ours in this thread, though no message has come for it."""
     try:
         app.tasks[name]()
     except Exception:

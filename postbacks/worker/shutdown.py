@@ -1,8 +1,8 @@
-"""How the delivering loops of a worker learn that it stops, and how prefork's children live through it.
+"""Shutdown of a worker as its delivering loops see it, and how prefork's children live through it.
 
-Two steps, for all threads and children of a worker: *stop* (claim nothing more, give back what is only
-held, finish what is open) and *leave* (at once; what is open is settled by its lease). Celery tells a
-prefork child nothing before its task ends, so the steps stand in memory that the children share.
+Two steps, for all threads and children of a worker: *warm* (claim nothing more, give back what is only
+held, finish what is open) and *cold* (end at once; the lease settles what is open). Celery tells a
+prefork child nothing before its task ends, so the step stands in memory that the children share.
 """
 
 from __future__ import annotations
@@ -18,81 +18,84 @@ from typing import Any, Final
 
 from billiard.process import current_process
 
-#: Seconds that an idle child waits for word from the main process when it is told to end.
-_WORD_S: Final = 1.0
-#: Seconds after which a child that was told to end does so: the result of its task must be on its way.
-_LAST_WORDS_S: Final = 0.5
-#: What a service manager or an operator ends processes with.
-_ENDS: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
+#: Seconds that an idle child which is told to end waits for the main process to begin a shutdown.
+_WAIT_FOR_STEP_S: Final = 1.0
+#: Seconds from the end of its task to the end of a child that was told to end: the task's result must be on its way.
+_RESULT_LEAVES_S: Final = 0.5
+#: Signals with which a service manager or an operator ends processes.
+_END_SIGNALS: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
-_RUN, _STOP, _LEAVE = 0, 1, 2
+_RUN, _WARM, _COLD = 0, 1, 2
 _step = multiprocessing.Value("b", _RUN, lock=False)
 
 
-def stop_claiming() -> None:
+def begin_warm() -> None:
     """Tell every loop of this worker, children included, to claim nothing more and to finish what is open."""
-    _step.value = max(_step.value, _STOP)
+    _step.value = max(_step.value, _WARM)
 
 
-def leave() -> None:
+def begin_cold() -> None:
     """Tell every loop of this worker to end at once."""
-    _step.value = _LEAVE
+    _step.value = _COLD
 
 
-def is_stopping() -> bool:
-    """Whether the worker is shutting down, or this child of it is to end."""
-    return _step.value != _RUN or _child.told
+def is_requested() -> bool:
+    """Tell whether the worker shuts down, or this child of it is to end."""
+    return _step.value != _RUN or _child.requested
 
 
-def must_leave() -> bool:
-    """Whether there is no time to finish what is open."""
-    return bool(_step.value == _LEAVE)
+def is_cold() -> bool:
+    """Tell whether there is no time to finish what is open."""
+    return bool(_step.value == _COLD)
 
 
 class _Child:
-    """One child of the prefork pool: when a signal ends it, and when it finishes first.
+    """A child of the prefork pool: it finishes its task before a signal ends it.
 
     Signals to a whole process group (systemd's default, a terminal, some supervisors) reach the children
     as well. billiard would end them in the middle of their POSTs.
+
+    Attributes:
+        requested: a signal has told this child to end.
     """
 
     def __init__(self) -> None:
-        self.told = False
+        self.requested = False
         self._tasks = 0
-        self._before: Callable[[int, Any], Any] | None = None
+        self._celerys_handler: Callable[[int, Any], Any] | None = None
 
     def begin(self) -> None:
         """Take over the signals once billiard has set its own, which it does after the pool's signal of a start."""
-        self.told, self._tasks, self._before = False, 0, None
+        self.requested, self._tasks, self._celerys_handler = False, 0, None
         signal.signal(signal.SIGALRM, self._take_over)
         signal.setitimer(signal.ITIMER_REAL, 0.02)
 
     def _take_over(self, *_: Any) -> None:
-        before = signal.getsignal(signal.SIGTERM)
-        if not callable(before):  # not yet
+        handler = signal.getsignal(signal.SIGTERM)
+        if not callable(handler):  # not yet
             signal.setitimer(signal.ITIMER_REAL, 0.02)
             return
-        self._before = before
-        for number in _ENDS:
+        self._celerys_handler = handler
+        for number in _END_SIGNALS:
             if signal.getsignal(number) != signal.SIG_IGN:  # REMAP_SIGTERM
                 signal.signal(number, self._on_end)
 
     def _on_end(self, number: int, frame: Any) -> None:
-        self.told = True
+        self.requested = True
         if self._tasks:
-            return  # see ``task``
-        until_s = time.monotonic() + _WORD_S
+            return  # see ``finish_task``
+        until_s = time.monotonic() + _WAIT_FOR_STEP_S
         while time.monotonic() < until_s and _step.value == _RUN:
             time.sleep(0.01)
-        if _step.value == _STOP:
+        if _step.value == _WARM:
             return  # the whole worker stops: the main process ends its children when all have finished
-        if self._before is not None:
-            self._before(number, frame)
+        if self._celerys_handler is not None:
+            self._celerys_handler(number, frame)
 
     @contextmanager
-    def task(self) -> Iterator[None]:
-        """What runs inside is finished before a signal ends the child."""
-        if self._before is None or threading.current_thread() is not threading.main_thread():
+    def finish_task(self) -> Iterator[None]:
+        """Finish the block before a signal ends the child."""
+        if self._celerys_handler is None or threading.current_thread() is not threading.main_thread():
             yield
             return
         self._tasks += 1
@@ -100,18 +103,18 @@ class _Child:
             yield
         finally:
             self._tasks -= 1
-            if self.told and not self._tasks and _step.value != _STOP:
+            if self.requested and not self._tasks and _step.value != _WARM:
                 signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
-                signal.setitimer(signal.ITIMER_REAL, _LAST_WORDS_S)
+                signal.setitimer(signal.ITIMER_REAL, _RESULT_LEAVES_S)
 
 
 _child = _Child()
 
-#: Around each task of ours: see ``_Child.task``.
-finishing = _child.task
+#: Stands around each task of ours: see ``_Child.finish_task``.
+finish_task = _child.finish_task
 
 
-def child_began(**_: Any) -> None:
-    """Receives Celery's ``worker_process_init``: a child of the prefork pool has started."""
+def on_child_start(**_: Any) -> None:
+    """Take over the signals of a child of the prefork pool (Celery's ``worker_process_init``)."""
     if current_process().name != "MainProcess":
         _child.begin()

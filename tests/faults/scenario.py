@@ -14,10 +14,10 @@ import sys
 from events import EVENT
 from helpers import Rig, set_account
 
-from postbacks import keys, killpoints, settings
+from postbacks import keys, killpoints, resend, send_postback, send_postbacks, settings
 from postbacks.broker.client import client_for
 from postbacks.client import producer
-from postbacks.tasks import cancel, resend, send_postback, send_postbacks
+from postbacks.queue.operate import cancel
 
 
 class _Broker:

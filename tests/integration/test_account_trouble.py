@@ -13,14 +13,13 @@ from click.testing import CliRunner
 from events import EVENT, examples
 from helpers import Rig, environment, remove_account, set_account
 
-from postbacks import accounts, keys, send_postback, send_postbacks
+from postbacks import accounts, keys, resend, send_postback, send_postbacks
 from postbacks.accounts import Account, RedisAccounts, secrets
 from postbacks.cli import main
 from postbacks.cli.ledger import reason_words
 from postbacks.delivery.claims import BROKER_AWAY_MS, POSTPONED_MS
 from postbacks.devtools.receiver import Answer, Receiver
 from postbacks.queue.shares import Shares
-from postbacks.tasks import resend
 
 MO = examples()["SMS_MO", "N211"]
 

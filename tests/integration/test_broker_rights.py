@@ -18,9 +18,10 @@ from click.testing import CliRunner
 from events import examples
 from helpers import BASE_ENV, ended, environment, eventually, free_port
 
-from postbacks import keys, send_postback, tasks
+from postbacks import keys, send_postback
 from postbacks.broker.client import client_for
 from postbacks.cli import main
+from postbacks.client import sending
 from postbacks.devtools.embedded_broker import EmbeddedBroker
 from postbacks.devtools.receiver import Answer, Receiver
 from postbacks.devtools.stack import CeleryProcess
@@ -184,7 +185,7 @@ def test_a_sender_who_lacks_any_of_its_rights_is_told_which_and_who_it_is(guarde
     """So the page's rule is the smallest."""
     broker, client = guarded
     without(client, "sender", right)
-    tasks._check_broker_once.cache_clear()
+    sending._check_broker_once.cache_clear()
     with environment(POSTBACKS_BROKER_URL=url_of(broker, "sender")), pytest.raises(BrokerUnfit) as refused:
         send_and_look()
     names(str(refused.value), "sender", right)

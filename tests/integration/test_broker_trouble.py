@@ -26,6 +26,7 @@ from kombu import Connection, Queue
 from postbacks import keys, send_postback, settings
 from postbacks.app import app
 from postbacks.celeryext.consumer import SteadyConsumer
+from postbacks.celeryext.request import WakeRequest
 from postbacks.cli import main
 from postbacks.client.producer import RedisProducer
 from postbacks.devtools.embedded_broker import EmbeddedBroker
@@ -35,7 +36,6 @@ from postbacks.errors import BrokerUnfit
 from postbacks.monitor.health import judge
 from postbacks.monitor.metrics import SystemCollector
 from postbacks.tasks import deliver
-from postbacks.worker.bootsteps import WakeRequest
 
 PRODUCER = """
 import json, sys, uuid

@@ -22,10 +22,10 @@ from wire import Wire
 
 from postbacks import send_postback, send_postbacks
 from postbacks.app import app
-from postbacks.celeryext.control import cancel
 from postbacks.devtools.embedded_broker import EmbeddedBroker
 from postbacks.devtools.receiver import Answer, Receiver
 from postbacks.devtools.stack import CeleryProcess, LocalStack
+from postbacks.queue.operate import cancel
 
 TEXT, PHONE, PATH, PAGE = "open sesame", "15552312102", "hook-7c1e", "sorry-9a2b"
 EVENT = {

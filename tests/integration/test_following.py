@@ -12,7 +12,16 @@ from click.testing import CliRunner
 from events import EVENT, MO
 from helpers import Rig, black_hole, check_places, claim, environment, eventually, remove_account, set_account
 
-from postbacks import PostbackDead, PostbackSkipped, accounts, keys, send_postback, send_postbacks, settings
+from postbacks import (
+    PostbackDead,
+    PostbackSkipped,
+    accounts,
+    keys,
+    resend,
+    send_postback,
+    send_postbacks,
+    settings,
+)
 from postbacks.accounts import Account
 from postbacks.cli import main
 from postbacks.delivery.claims import ClaimedPostback
@@ -23,7 +32,6 @@ from postbacks.monitor import snapshot
 from postbacks.operate.accounts import publish
 from postbacks.queue import routes
 from postbacks.queue.tick import Tick
-from postbacks.tasks import resend
 
 SECRET = "whsec_MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
 HOUR_S = 3600

@@ -8,10 +8,10 @@ from helpers import Rig, claim, remove_account, set_account
 
 from postbacks import accounts, keys, send_postback, send_postbacks
 from postbacks.accounts import RedisAccounts
-from postbacks.celeryext.control import cancel
 from postbacks.devtools.receiver import Receiver
 from postbacks.ledger.record import Attempt
 from postbacks.queue import routes
+from postbacks.queue.operate import cancel
 from postbacks.queue.rows import AttemptRow
 from postbacks.queue.scripts import FEW
 

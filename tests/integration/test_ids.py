@@ -10,11 +10,10 @@ from click.testing import CliRunner
 from events import MO
 from helpers import Rig, check_places, environment, set_account
 
-from postbacks import IdTaken, PostbackDead, keys, send_postback
+from postbacks import IdTaken, PostbackDead, keys, resend, send_postback
 from postbacks.app import app
 from postbacks.catalogue import parse_event
 from postbacks.catalogue.xml import render
-from postbacks.celeryext.control import cancel
 from postbacks.cli import main
 from postbacks.client.producer import RedisProducer
 from postbacks.devtools.receiver import Receiver
@@ -22,8 +21,8 @@ from postbacks.flower_events import events as told
 from postbacks.ledger import states
 from postbacks.ledger.digest import digest_of, fresh_id
 from postbacks.ledger.ledger import Ledger
+from postbacks.queue.operate import cancel
 from postbacks.settings import load
-from postbacks.tasks import resend
 
 ID = "order-18"
 HELP = MO | {"TEXT": "HELP"}

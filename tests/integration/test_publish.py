@@ -15,9 +15,9 @@ from helpers import BASE_ENV, Rig, set_account
 
 from postbacks import keys, send_postback, send_postbacks
 from postbacks.app import app
+from postbacks.client import sending
 from postbacks.client.message_template import new_id
 from postbacks.devtools.receiver import Receiver
-from postbacks.tasks import PostbackTask
 
 EVENT = {
     "ORIGIN": "SUB",
@@ -218,13 +218,13 @@ def test_a_broker_that_is_gone_or_frozen_is_told_within_the_limit_and_is_used_ag
 def test_a_plain_call_takes_the_quick_way(broker, monkeypatch):
     """``.delay()`` fills a template in; with options it goes Celery's own way."""
     quick: list[str] = []
-    send_from_template = PostbackTask.send_from_template
+    send_from_template = sending._send_from_template
 
-    def noting(self, template, producer, postback_id, order):
+    def noting(task, template, producer, postback_id, request):
         quick.append(postback_id)
-        return send_from_template(self, template, producer, postback_id, order)
+        return send_from_template(task, template, producer, postback_id, request)
 
-    monkeypatch.setattr(PostbackTask, "send_from_template", noting)
+    monkeypatch.setattr(sending, "_send_from_template", noting)
     plain = send_postback.delay("acme", EVENT).id
     named = send_postback.apply_async(("acme", EVENT), task_id="order-17").id
     send_postback.apply_async(("acme", EVENT), countdown=60)

@@ -13,8 +13,8 @@ from wire import Wire
 
 from postbacks import flower_events, keys, send_postback, send_postbacks
 from postbacks.app import app
-from postbacks.celeryext.control import cancel
 from postbacks.devtools.receiver import Answer, Receiver
+from postbacks.queue.operate import cancel
 from postbacks.transport.outcomes import OUTCOMES
 
 

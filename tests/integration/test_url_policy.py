@@ -13,7 +13,7 @@ from postbacks import keys, send_postback
 from postbacks.accounts import redis_accounts, url_policy
 from postbacks.cli import main
 from postbacks.devtools.receiver import Receiver, dead_port
-from postbacks.worker.bootsteps import UrlPolicy
+from postbacks.worker.bootsteps import UrlPolicyPublisher
 
 NOTHING = {"POSTBACKS_ALLOWED_NETWORKS": ""}
 EVENT = examples()["SMS_MO", "N211"]
@@ -133,7 +133,7 @@ def test_a_worker_publishes_before_it_is_ready_and_one_without_a_broker_goes_on(
         own_broker.restart()  # the consumer starts anew, and publishes at once; else it does when its time has come
         eventually(lambda: client.zscore(keys.URL_POLICIES, policy) > at_ms, url_policy.PUBLISH_EVERY_S + 20)
     with dead_port() as port, environment(POSTBACKS_BROKER_URL=f"redis://127.0.0.1:{port}/0"):
-        UrlPolicy._publish()
+        UrlPolicyPublisher._publish()
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from events import EVENT
 from helpers import BASE_ENV, environment, set_account
 from kombu import Connection
 
-from postbacks import accounts, keys, settings
+from postbacks import accounts, keys, send_postbacks, settings
 from postbacks.broker.client import client_for
 from postbacks.devtools.embedded_broker import EmbeddedBroker
 from postbacks.devtools.receiver import Answer, Received, Receiver
@@ -22,7 +22,7 @@ from postbacks.ledger.ledger import Ledger
 from postbacks.ledger.record import Record
 from postbacks.queue.scripts import Scripts
 from postbacks.queue.tick import Tick
-from postbacks.tasks import deliver, dispatch, send_postbacks
+from postbacks.tasks import deliver, dispatch
 
 #: Celery's soft shutdown, as its documentation advises: with it on when idle as well.
 SOFT = "worker_soft_shutdown_timeout = 15\nworker_enable_soft_shutdown_on_idle = True\n"

@@ -9,9 +9,10 @@ from events import examples
 from helpers import environment
 
 from postbacks import accounts, keys
-from postbacks.accounts import Account, AccountStore, check_name, make_account, redis_accounts, store
+from postbacks.accounts import Account, AccountStore, make_account, redis_accounts, store
 from postbacks.catalogue import EVENTS, ORIGINS
 from postbacks.errors import BadSetting, InvalidAccount, PostbacksError
+from postbacks.names import check_name
 
 ALL = "http://127.0.0.1:8080/all"
 MO = "http://127.0.0.1:8080/mo"

@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 from postbacks.delivery.claims import ClaimedPostback
 from postbacks.delivery.counters import CONNECTIONS, RENEWALS, LoopCounters, WorkerCounters
-from postbacks.delivery.results import COMMIT_BATCH, SHARED_BATCH, Decision, ResultBatch
+from postbacks.delivery.results import COMMIT_BATCH, SHARED_BATCH, ResultBatch
+from postbacks.retry import Decision
 from postbacks.settings import Settings
 from postbacks.transport.outcomes import Outcome
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 import gc
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 from helpers import environment
 
 from postbacks import send_postback
 from postbacks.delivery.claims import ClaimedPostback
+from postbacks.delivery.counters import LoopCounters
+from postbacks.delivery.results import ResultBatch
+from postbacks.retry import Decision
+from postbacks.settings import Settings
 from postbacks.tasks import decide
 from postbacks.transport.outcomes import OUTCOMES, Outcome
 
@@ -35,8 +40,6 @@ def failing(failures: int, number: int | None = None, postback_id: str = "p") ->
         begun=True,
     )
 
-
-REFUSED = Outcome("refused")
 
 #: resends allowed, countdown in seconds, failures so far, countdown of the resend or None for dead
 POLICY = [
@@ -66,7 +69,7 @@ def test_a_failed_postback_is_parked_for_the_countdown_until_the_cap_and_then_de
     """The countdown is always the same; a countdown of 0 is one."""
     values = {"POSTBACKS_MAX_RESENDS": str(resends), "POSTBACKS_RETRY_COUNTDOWN_S": str(countdown_s)}
     with environment(**values):
-        decision = decide(failing(failures), REFUSED)
+        decision = decide(failing(failures))
     assert (decision.parked, decision.countdown_s if decision.parked else None) == (
         expected is not None,
         expected,
@@ -76,22 +79,28 @@ def test_a_failed_postback_is_parked_for_the_countdown_until_the_cap_and_then_de
 
 def test_by_default_there_are_five_resends_300_seconds_apart(broker):
     """The promise: 1 first send and 5 resends."""
-    decisions = [decide(failing(failures), REFUSED) for failures in range(7)]
+    decisions = [decide(failing(failures)) for failures in range(7)]
     assert [decision.parked for decision in decisions] == [True] * 5 + [False] * 2
     assert {decision.countdown_s for decision in decisions[:5]} == {300.0}
 
 
 @pytest.mark.parametrize("outcome", sorted(set(OUTCOMES) - {"delivered"}))
-def test_every_failure_is_resent_alike(broker, outcome):
-    """Only 200 counts: no outcome is given up early."""
-    assert decide(failing(0), Outcome(outcome)).parked
-    assert not decide(failing(5), Outcome(outcome)).parked
+def test_every_failure_is_resent_alike(outcome):
+    """Only 200 counts: the rule is asked about every other outcome, and is not told which it was."""
+    asked: list[ClaimedPostback] = []
+    counters = LoopCounters(SimpleNamespace(connections=0, renewals=0))
+    rule = lambda *postback: asked.extend(postback) or Decision(parked=True, countdown_s=300)  # noqa: E731
+    results = ResultBatch("token", Settings(), rule, counters)
+    postback = failing(0)
+    results.add(postback, Outcome(outcome), 0)
+    assert results.decide() == [("acme/mo", "failed")]
+    assert asked == [postback]
 
 
 def test_failures_count_and_not_posts(broker):
     """A POST whose end nobody saw has a number, but uses up no resend."""
-    assert decide(failing(0, number=9), REFUSED).parked
-    assert not decide(failing(5, number=6), REFUSED).parked
+    assert decide(failing(0, number=9)).parked
+    assert not decide(failing(5, number=6)).parked
 
 
 def test_decisions_of_many_threads_at_once_do_not_mix(broker):
@@ -100,7 +109,7 @@ def test_decisions_of_many_threads_at_once_do_not_mix(broker):
 
     def one(number: int) -> list[bool]:
         together.wait(10)
-        return [decide(failing((number + turn) % 8, postback_id=f"{number}-{turn}"), REFUSED).parked
+        return [decide(failing((number + turn) % 8, postback_id=f"{number}-{turn}")).parked
                 for turn in range(200)]  # fmt: skip
 
     with ThreadPoolExecutor(8) as pool:
@@ -112,7 +121,7 @@ def test_a_decision_leaves_the_task_as_it_was(broker):
     """Afterwards a call in the same thread sends a message again, and no request is left on the stack."""
     before = send_postback.request_stack.top
     for failures in (0, 5):
-        decide(failing(failures), REFUSED)
+        decide(failing(failures))
     assert send_postback.request_stack.top is before
     event = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "1"}
     send_postback.delay("acme", event)
@@ -122,13 +131,13 @@ def test_a_decision_leaves_the_task_as_it_was(broker):
 def test_a_decision_leaves_nothing_for_the_collector(broker):
     """What Celery makes for a retry goes at once: the collector comes so seldom that it would be megabytes."""
     for _ in range(2):  # what is made once is there
-        decide(failing(0), REFUSED)
-        decide(failing(5), REFUSED)
+        decide(failing(0))
+        decide(failing(5))
     gc.collect()
     gc.disable()
     try:
         for failures in (0, 5) * 50:
-            decide(failing(failures), REFUSED)
+            decide(failing(failures))
         assert gc.collect() < 50
     finally:
         gc.enable()

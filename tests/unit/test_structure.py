@@ -34,11 +34,13 @@ ROOMS = [
     "postbacks.ledger",
     "postbacks.accounts",
     "postbacks.devtools",
+    "postbacks.names",
     "postbacks.catalogue",
     "postbacks.broker",
     "postbacks.logs",
     "postbacks.guard",
     "postbacks.urls",
+    "postbacks.retry",  # a rule that needs the settings alone; it is given the task
     "postbacks.settings",
     "postbacks.broker.sentinel",
     "postbacks.broker.url",

@@ -17,7 +17,7 @@ from events import EVENT
 from helpers import BASE_ENV, check_places, environment, eventually, set_account
 from identities import authority
 
-from postbacks import keys, send_postback, send_postbacks, settings
+from postbacks import keys, resend, send_postback, send_postbacks, settings
 from postbacks.accounts import secrets
 from postbacks.cli import main
 from postbacks.devtools.receiver import Answer, Receiver
@@ -27,7 +27,6 @@ from postbacks.ledger.ledger import Ledger
 from postbacks.monitor.health import judge
 from postbacks.queue.message import NEWER, SCHEMA, SCHEMA_HEADER
 from postbacks.queue.scripts import Scripts
-from postbacks.tasks import resend
 from postbacks.version import SILENT, VERSION
 
 HERE = Path(__file__).parent
@@ -391,7 +390,7 @@ def test_a_message_of_a_newer_version_is_kept_until_a_newer_worker_reads_it(rig,
     """An old worker may take it in first: dead with that reason, whole; `postbacks resend` gives it back to the queue."""
     with Receiver() as receiver:
         set_account("acme", url=receiver.url())
-        monkeypatch.setattr("postbacks.tasks.SCHEMA", SCHEMA + 1)
+        monkeypatch.setattr("postbacks.client.task.SCHEMA", SCHEMA + 1)
         # with an option the message is made anew, and not from the template of calls before
         one = send_postback.apply_async(("acme", EVENT), priority=0).id
         (raw,) = rig.client.lrange(keys.QUEUE, 0, -1)
