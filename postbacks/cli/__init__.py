@@ -1,7 +1,7 @@
-"""The ``postbacks`` command: one module a family of commands, and what they share.
+"""The ``postbacks`` command: a module for each family of commands.
 
-Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 what was asked about failed, 2 wrong use or a
-broker that cannot be used. Each error is one sentence, made here and nowhere else.
+Data goes to stdout, everything else to stderr. Exit codes: 0 done, 1 it failed, 2 wrong use or a broker that cannot be
+used. ``base.py`` turns each error into one sentence.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import click
 
 from postbacks.cli.base import Main
 
-#: Commands in the order of the help: module and attribute.
-PLACES = {
+#: Commands in the order of the help, each with its module and attribute.
+COMMANDS = {
     "demo": "demo:demo",
     "up": "up:up",
     "account": "secrets:account",
@@ -36,7 +36,7 @@ PLACES = {
 
 @click.group(
     cls=Main,
-    places=PLACES,
+    locations=COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"]},
     examples=(
         "postbacks demo",
@@ -50,10 +50,10 @@ PLACES = {
 def main() -> None:
     """Tell customers' servers what happened in their messaging account.
 
-    The broker is POSTBACKS_BROKER_URL (redis://127.0.0.1:6379/0 where it is not set); every other setting is a
-    POSTBACKS_… variable too. Data goes to stdout, all else to stderr; --json prints one JSON object a line.
+    Settings are variables of the environment, all POSTBACKS_…; the broker is POSTBACKS_BROKER_URL, by default
+    redis://127.0.0.1:6379/0. Data goes to stdout, all else to stderr; --json prints one JSON object a line.
 
-    Exit codes: 0 done; 1 what was asked about failed; 2 wrong use, or a broker that cannot be used.
+    Exit codes: 0 done; 1 it failed, or the answer is no; 2 wrong use, or a broker that cannot be used.
 
     Completion: put  eval "$(_POSTBACKS_COMPLETE=bash_source postbacks)"  into ~/.bashrc; for zsh and fish write
     zsh_source and fish_source.

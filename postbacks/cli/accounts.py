@@ -1,4 +1,4 @@
-"""``postbacks account``: where each account's postbacks go."""
+"""``postbacks account``: set, show, list and remove accounts."""
 
 from __future__ import annotations
 
@@ -44,21 +44,21 @@ _DROPS = {
 
 @click.group(cls=Group, examples=("postbacks account set acme --url https://acme.example/postbacks",))
 def account() -> None:
-    """Set, show, list and remove accounts: where their postbacks go."""
+    """Set, show, list and remove accounts: where postbacks go, and how."""
 
 
-def _limit(name: str, what: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def _limit(name: str, words: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     return click.option(
-        name, f"{name[2:].replace('-', '_')}_s", type=float, metavar="S", callback=seconds, help=what
+        name, f"{name[2:].replace('-', '_')}_s", type=float, metavar="S", callback=seconds, help=words
     )
 
 
-def _file(name: str, what: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    return click.option(name, type=click.File("rb"), metavar="FILE", callback=arguments.pem, help=what)
+def _file(name: str, words: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    return click.option(name, type=click.File("rb"), metavar="FILE", callback=arguments.pem, help=words)
 
 
-def _url(name: str, what: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    return click.option(name, metavar="URL", callback=arguments.text, help=what)
+def _url(name: str, words: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    return click.option(name, metavar="URL", callback=arguments.text, help=words)
 
 
 @account.command(
@@ -74,49 +74,49 @@ def _url(name: str, what: str) -> Callable[[Callable[..., None]], Callable[..., 
     ),
 )
 @click.argument("name")
-@_url("--url", "The Postback URL. User and password in it become basic auth.")
-@_url("--mo-url", "For SMS_MO and MMS_MO, instead of the Postback URL.")
-@_url("--pass-url", "For GENERATE_PASS, instead of the Postback URL.")
+@_url("--url", "The Postback URL. A user and password in it are sent as basic authentication.")
+@_url("--mo-url", "URL for SMS_MO and MMS_MO; without it, the Postback URL.")
+@_url("--pass-url", "URL for GENERATE_PASS; without it, the Postback URL.")
 @click.option(
-    "--off", multiple=True, metavar="ORIGIN", help="Switch an origin off, or ALL; may be given again."
+    "--off", multiple=True, metavar="ORIGIN", help="Switch an origin off, or ALL of them. Can be repeated."
 )
-@_limit("--connect-timeout", "Seconds to connect, 60 at most, instead of POSTBACKS_CONNECT_TIMEOUT_S.")
-@_limit("--answer-timeout", "Seconds for the answer, 60 at most, instead of POSTBACKS_ANSWER_TIMEOUT_S.")
+@_limit("--connect-timeout", "Seconds to connect, at most 60, instead of POSTBACKS_CONNECT_TIMEOUT_S.")
+@_limit("--answer-timeout", "Seconds for the answer, at most 60, instead of POSTBACKS_ANSWER_TIMEOUT_S.")
 @click.option(
     "--header",
     "headers",
     multiple=True,
     metavar="'NAME: VALUE'",
     callback=arguments.texts,
-    help="Add a header to every POST; may be given again. 'NAME:' takes it off. Authorization is encrypted in the store.",
+    help="Add a header to every POST; 'NAME:' takes it off. Authorization is encrypted in the store. Can be repeated.",
 )
 @_file("--ca-bundle", "PEM certificates to trust instead of the system's.")
 @_file("--client-cert", "PEM client certificate, for mutual TLS.")
-@_file("--client-key", "PEM private key of it; encrypted in the store.")
+@_file("--client-key", "PEM private key of the client certificate; encrypted in the store.")
 @click.option(
     "--pin",
     "pinned_keys",
     multiple=True,
     metavar="sha256//…",
-    help="The only public key that the server may have; may be given again.",
+    help="Send only to servers with this public key. Can be repeated.",
 )
 @click.option(
-    "--weight", type=float, metavar="N", help="Turns it gets where others get one, while both wait."
+    "--weight", type=float, metavar="N", help="Turns for each turn of another account, while both wait."
 )
 @click.option(
-    "--rate", metavar="N/s", help="POSTs a second (50/s) or a minute (30/min) at most, over all workers."
+    "--rate", metavar="N/s", help="Most POSTs a second (50/s) or minute (30/min), over all workers."
 )
 @click.option(
     "--max-transfers",
     type=int,
     metavar="N",
-    help="POSTs open at a time at most, over all groups and workers.",
+    help="Most POSTs open at a time, over all workers.",
 )
 @click.option(
     "--drop",
     multiple=True,
     type=click.Choice(list(_DROPS)),
-    help="Go back to the default; may be given again.",
+    help="Set a value back to its default. Can be repeated.",
 )
 def set_(
     name: str,
@@ -130,12 +130,12 @@ def set_(
 ) -> None:
     """Set an account's URLs, limits, pace, headers and TLS.
 
-    A URL with a password, and headers, may stand in a file (@FILE, a header a line) or on standard input (-), so that
-    no list of processes shows them.
+    URLs and --off are set together: give one of them, and those that you do not give are taken away. --off ALL alone
+    leaves the URLs: the account wants nothing for now. Everything else, secrets among it, stays as it is unless you give
+    it or drop it.
 
-    URLs and --off are a whole: where any of them is given, one that is not given here the account does not have any
-    more. --off ALL alone says that the account wants nothing, and leaves its URLs. Everything else, secrets among it,
-    stays as it is unless it is given here or dropped.
+    A URL with a password, and headers, can stand in a file (@FILE, a header a line) or come from standard input (-), so
+    that no list of processes shows them.
     """
     from postbacks.accounts.edit import AccountChange
     from postbacks.operate.accounts import set_account
@@ -159,7 +159,7 @@ def set_(
     say(f"Account {account.name} is {'replaced' if change.replaces_routing else 'changed'}.")
     if before.unreadable:
         say(
-            "Its stored row could not be read: secrets, headers and all else that is not given here are gone."
+            "Its stored row could not be read: secrets, headers and everything else that was not given now are gone."
         )
     _say_what_is_gone(before.to_public_dict(), account.to_public_dict())
 
@@ -196,55 +196,59 @@ def show(name: str, as_json: bool) -> None:
     """Show an account, without passwords and secrets."""
     from postbacks.accounts import store
 
-    found = store().get_many([name]).get(name)
-    if found is None:
+    account = store().get_many([name]).get(name)
+    if account is None:
         raise click.ClickException(
             f"There is no account {printable(name)!r}; postbacks account list shows all."
         )
-    found.check_readable()
+    account.check_readable()
     if as_json:
-        print_json(found.to_public_dict())
+        print_json(account.to_public_dict())
         return
-    lines = {"account": printable(found.name), **{_LABELS[key]: value for key, value in _urls(found).items()}}
-    for label, value in {**lines, **_extras(found)}.items():
+    lines = {
+        "account": printable(account.name),
+        **{_LABELS[key]: value for key, value in _urls(account).items()},
+    }
+    for label, value in {**lines, **_extras(account)}.items():
         click.echo(f"{label:16} {printable(value)}")
 
 
-def _extras(found: Account) -> dict[str, str]:
-    """What else an account has of its own, in words."""
+def _extras(account: Account) -> dict[str, str]:
+    """Return labels and words of an account's own limits, pace, headers and TLS."""
     from postbacks.ledger.record import iso
 
     lines: dict[str, str] = {}
-    for label, limit_s in (("to connect", found.connect_timeout_s), ("to answer", found.answer_timeout_s)):
+    for label, limit_s in (
+        ("to connect", account.connect_timeout_s),
+        ("to answer", account.answer_timeout_s),
+    ):
         if limit_s is not None:
             lines[label] = f"{limit_s:g} s"
-    if found.weight != 1:
-        lines["weight"] = f"{found.weight:g}"
-    if found.rate:
-        lines["rate"] = found.rate
-    if found.max_transfers:
-        lines["open at most"] = f"{found.max_transfers} POSTs"
-    if found.headers:
-        lines["headers"] = printable(", ".join(sorted(found.headers)))
-    if found.authorization:
+    if account.weight != 1:
+        lines["weight"] = f"{account.weight:g}"
+    if account.rate:
+        lines["rate"] = account.rate
+    if account.max_transfers:
+        lines["open at most"] = f"{account.max_transfers} POSTs"
+    if account.headers:
+        lines["headers"] = printable(", ".join(sorted(account.headers)))
+    if account.authorization:
         lines["Authorization"] = "yes, not shown"
-    if found.secrets:
-        ends = [f"one more until {iso(secret.expires_ms)}" for secret in found.secrets if secret.expires_ms]
+    if account.secrets:
+        ends = [f"one more until {iso(secret.expires_ms)}" for secret in account.secrets if secret.expires_ms]
         lines["signed"] = ", ".join(["yes", *ends])
-    own = {"own CA bundle": found.ca_bundle, "client certificate": found.client_cert}
-    tls = [label for label, value in own.items() if value]
+    files = {"own CA bundle": account.ca_bundle, "client certificate": account.client_cert}
+    tls = [label for label, text in files.items() if text]
     if tls:
         lines["TLS"] = ", ".join(tls)
-    if found.pinned_keys:
-        lines["pinned keys"] = printable(" ".join(found.pinned_keys))
+    if account.pinned_keys:
+        lines["pinned keys"] = printable(" ".join(account.pinned_keys))
     return lines
 
 
-def _urls(found: Account) -> dict[str, str]:
-    shown = found.to_public_dict()
-    return {
-        key: printable(", ".join(shown[key]) if key == "off" else shown[key] or "") or "-" for key in _LABELS
-    }
+def _urls(account: Account) -> dict[str, str]:
+    values = account.to_public_dict() | {"off": ", ".join(sorted(account.off))}
+    return {name: printable(values[name] or "") or "-" for name in _LABELS}
 
 
 @account.command("list", cls=Command, examples=("postbacks account list", "postbacks account list --json"))
@@ -253,19 +257,19 @@ def list_(as_json: bool) -> None:
     """List all accounts, without passwords and secrets."""
     from postbacks.accounts import redis_accounts
 
-    found = redis_accounts().all()
+    accounts = redis_accounts().all()
     if as_json:
-        for each in found:
-            print_json(each.to_public_dict())
+        for account in accounts:
+            print_json(account.to_public_dict())
         return
-    if not found:
+    if not accounts:
         say("There is no account yet: postbacks account set NAME --url https://…")
         return
     table = make_table("account", *_LABELS.values())
-    for each in found:
-        add_row(table, each.name, *_urls(each).values())
+    for account in accounts:
+        add_row(table, account.name, *_urls(account).values())
     print_table(table)
-    if unreadable := [each.name for each in found if each.unreadable]:
+    if unreadable := [account.name for account in accounts if account.unreadable]:
         say(
             f"Their rows cannot be read (postbacks account show says why): {printable(', '.join(unreadable))}."
         )
@@ -275,11 +279,13 @@ def list_(as_json: bool) -> None:
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def remove(name: str, *, yes: bool) -> None:
-    """Remove an account. What waits for it stands still, and is dead after POSTBACKS_ACCOUNT_REMOVED_KEEP_S.
+    """Remove an account.
 
-    Until then it goes on as if nothing had been once the account is set again. Events that come meanwhile are dead
-    (unknown_account); `postbacks resend` sends dead ones again. An account that wants nothing is better kept:
-    `postbacks account set NAME --off ALL`.
+    Its postbacks that wait stand still for POSTBACKS_ACCOUNT_REMOVED_KEEP_S (an hour), and go on if the account is set
+    again by then; afterwards they are dead. Events that come meanwhile are dead at once (unknown_account). `postbacks
+    resend` sends dead postbacks again.
+
+    Keep an account that wants nothing for a while: `postbacks account set NAME --off ALL`.
     """
     from postbacks.errors import UnknownAccount
     from postbacks.operate.accounts import check_removal, remove_account
@@ -296,7 +302,7 @@ def remove(name: str, *, yes: bool) -> None:
 
 
 def _what_it_has(name: str) -> str:
-    """Say what an account has that is not delivered."""
+    """Count in words an account's postbacks that are not delivered."""
     from postbacks.broker.client import client
     from postbacks.ledger.ledger import Ledger
 

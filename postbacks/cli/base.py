@@ -1,4 +1,4 @@
-"""What all commands share: examples in their help, errors as one sentence, and how things are printed."""
+"""Base of all commands: examples in their help, errors as one sentence, and printing."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-#: ``--json``, the same wherever data is printed.
+#: The option ``--json``, the same for all commands that print data.
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -43,14 +43,14 @@ _STATE_STYLES = {
 
 
 class _WithExamples(click.Command):
-    """A command whose help ends with lines that can be typed."""
+    """A command whose help ends with examples that can be typed."""
 
     def __init__(self, *args: Any, examples: Sequence[str] = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.examples = examples
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the examples as they are: wrapped, they could not be copied."""
+        """Write the examples without wrapping them, so that they can be copied."""
         super().format_epilog(ctx, formatter)
         with formatter.section("Example" if len(self.examples) == 1 else "Examples"):
             for line in self.examples:
@@ -58,36 +58,36 @@ class _WithExamples(click.Command):
 
 
 class Command(_WithExamples):
-    """One command."""
+    """A command without commands below it."""
 
 
 class Group(_WithExamples, click.Group):
-    """A command that has others below it, in the order they were added."""
+    """A command with others below it, in the order in which they were added."""
 
     command_class = Command
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names in the order of the help."""
+        """Return the names of the commands in the order of the help."""
         del ctx
         return list(self.commands)
 
 
 class _Commands(dict[str, click.Command]):
-    """Commands by name, each loaded when it is asked for: all together take longer than a health check runs."""
+    """Commands by name, each imported when it is looked up: importing all takes longer than a health check runs."""
 
-    def __init__(self, places: Mapping[str, str]) -> None:
-        super().__init__(dict.fromkeys(places, click.Command(None)))
-        self._places = dict(places)
+    def __init__(self, locations: Mapping[str, str]) -> None:
+        super().__init__(dict.fromkeys(locations, click.Command(None)))
+        self._locations = dict(locations)
 
     def __getitem__(self, name: str) -> click.Command:
-        place = self._places.pop(name, "")
-        if place:
-            module, _, attribute = place.partition(":")
+        location = self._locations.pop(name, "")
+        if location:
+            module, _, attribute = location.partition(":")
             self[name] = getattr(import_module(f"postbacks.cli.{module}"), attribute)
         return super().__getitem__(name)
 
     def get(self, name: str, default: Any = None) -> Any:
-        """Return a command, as ``click`` asks for it."""
+        """Return a command by its name, as ``click`` looks it up."""
         if name not in self:
             return default
         return self[name]
@@ -102,17 +102,17 @@ class _Commands(dict[str, click.Command]):
 
 
 class Main(Group):
-    """The whole of ``postbacks``: the one place where errors become a sentence and an exit code.
+    """The command ``postbacks``, which alone turns errors into a sentence and an exit code.
 
     Attributes:
-        is_program: True if it runs as a program; False where a test calls it inside of its own process.
+        is_program: True if it runs as a program; False if a test calls it inside of its own process.
     """
 
     is_program = False
 
-    def __init__(self, *args: Any, places: Mapping[str, str], **kwargs: Any) -> None:
+    def __init__(self, *args: Any, locations: Mapping[str, str], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.commands = _Commands(places)
+        self.commands = _Commands(locations)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run as a program."""
@@ -122,23 +122,25 @@ class Main(Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; click itself shows ``ClickException`` and is quiet about a closed pipe."""
         for stream in (sys.stdout, sys.stderr):
-            if hasattr(stream, "reconfigure"):  # a terminal that cannot show a character is no reason to fail
+            if hasattr(stream, "reconfigure"):  # a character that a terminal cannot show is no reason to fail
                 stream.reconfigure(errors="replace")
         try:
             return super().invoke(ctx)
         except click.ClickException as error:
-            # It may quote what was given, or what an answer said.
-            error.message = printable_lines(error.message)  # type: ignore[misc]  # for subclasses, says click
+            # The message may quote an argument, or a receiver's answer.
+            error.message = printable_lines(error.message)  # type: ignore[misc]  # click declares it Final
             raise
         except (click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
         except KeyboardInterrupt:
             sys.exit(128 + signal.SIGINT)
-        except Exception as error:  # noqa: BLE001 - whatever it is, the user gets a sentence
+        except Exception as error:  # noqa: BLE001 - users get a sentence for any error
             raise explained(error) from None
 
 
 class _WrongUse(click.ClickException):
+    """Raised for an error that ends the command with exit code 2."""
+
     exit_code = 2
 
 
@@ -147,10 +149,10 @@ def explained(error: Exception) -> click.ClickException:
     from postbacks.errors import DeliveryError, PostbacksError, UnknownPostback
 
     if isinstance(error, PostbacksError):
-        # What is merely so is 1; what has to be written or set up in another way is 2.
-        failed = isinstance(error, (DeliveryError, UnknownPostback)) or type(error) is PostbacksError
+        # 1 for a state of things; 2 for what has to be written or set up in another way.
+        is_state = isinstance(error, (DeliveryError, UnknownPostback)) or type(error) is PostbacksError
         sentence = printable_lines(str(error))
-        return click.ClickException(sentence) if failed else _WrongUse(sentence)
+        return click.ClickException(sentence) if is_state else _WrongUse(sentence)
     if isinstance(error, TimeoutError) and str(error):
         return click.ClickException(printable_lines(str(error)))
     if isinstance(error, OSError) and error.strerror:
@@ -169,32 +171,32 @@ def explained(error: Exception) -> click.ClickException:
 
 
 def runs_as_program() -> bool:
-    """True if the command is all that this process is for, and not called by a test inside of its own."""
+    """Tell whether the command runs as a program, and not inside of a test's process."""
     main = click.get_current_context().find_root().command
     return isinstance(main, Main) and main.is_program
 
 
 def exit_at_once(code: int) -> NoReturn:
-    """End the program without taking the interpreter down, which costs as much as a quarter of a health check."""
+    """End the program without the interpreter's clean-up, which takes a quarter as long as a health check."""
     if runs_as_program():
         for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError, ValueError):  # whoever read it has gone
+            with suppress(OSError, ValueError):  # the reader of a pipe has gone
                 stream.flush()
         os._exit(code)
     sys.exit(code)
 
 
 def stop_signals() -> None:
-    """Let SIGINT, SIGTERM and SIGHUP all end a foreground command as Ctrl-C does, in order.
+    """Let SIGINT, SIGTERM and SIGHUP end a foreground command in order, as Ctrl-C does.
 
-    SIGINT too: a shell starts its background jobs with it ignored.
+    SIGINT is set as well, as a shell starts its background jobs with it ignored.
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
 
 
 def confirm(question: str) -> None:
-    """Ask before what cannot be taken back; go on only after a yes.
+    """Ask before a step that cannot be taken back; return only after a yes.
 
     Raises:
         click.UsageError: there is no terminal to ask at.
@@ -206,17 +208,17 @@ def confirm(question: str) -> None:
 
 
 def age(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
-    """Check a length of time, a number and s, m, h or d; returns seconds."""
+    """Parse an age, a number and s, m, h or d; return seconds."""
     if value is None:
         return None
-    found = re.fullmatch(r"(\d{1,6})([smhd])", value)
-    if found is None:
+    match = re.fullmatch(r"(\d{1,6})([smhd])", value)
+    if match is None:
         raise click.BadParameter(f"{value!r} is no length of time: 90s, 30m, 2h or 1d.", ctx, param)
-    return float(found[1]) * _UNITS_S[found[2]]
+    return float(match[1]) * _UNITS_S[match[2]]
 
 
 def seconds(ctx: click.Context, param: click.Parameter, value: float | None) -> float | None:
-    """Check a number of seconds; ``nan`` passes any range."""
+    """Check a number of seconds: ``nan``, which would pass any range of click's, is refused."""
     if value is not None and (not math.isfinite(value) or value < 0):
         raise click.BadParameter(f"{value:g} is no number of seconds, 0 or more.", ctx, param)
     return value
@@ -226,7 +228,7 @@ def seconds(ctx: click.Context, param: click.Parameter, value: float | None) -> 
 
 
 def say(text: str) -> None:
-    """Say something that is not data."""
+    """Print text for people, which is not data, to stderr."""
     click.echo(printable_lines(text), err=True)
 
 
@@ -240,7 +242,7 @@ def _takes_unicode() -> bool:
 
 
 def check_id(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    """Check an argument that is a postback's id."""
+    """Check the form of an argument that is a postback's id."""
     from postbacks.names import is_id
 
     if value is not None and not is_id(value):
@@ -253,7 +255,7 @@ def check_id(ctx: click.Context, param: click.Parameter, value: str | None) -> s
 
 
 def show_counts(counts: Counter[str], *, as_json: bool) -> None:
-    """Show how many each account has, to whoever is asked."""
+    """Print each account's count for people, before they are asked to confirm."""
     if as_json or not counts:
         return
     for name, count in counts.most_common(_ACCOUNTS_SHOWN):
@@ -263,14 +265,20 @@ def show_counts(counts: Counter[str], *, as_json: bool) -> None:
 
 
 def state_text(state: str, words: str = "") -> Text:
-    """Return a state, or words that say more, in the state's colour."""
+    """Return a state in its colour, or words that say more in its place."""
     from rich.text import Text
 
     return Text(printable(words or state), style=_STATE_STYLES.get(state, ""))
 
 
 def make_table(*columns: str, right: Sequence[str] = (), whole: Sequence[str] = ()) -> Table:
-    """Return a table with these headings: numbers to the right, and what is copied (ids) never broken."""
+    """Return a table with these headings.
+
+    Args:
+        columns: the headings.
+        right: headings of columns of numbers, which stand to the right.
+        whole: headings of columns that are copied (ids), and so never broken.
+    """
     from rich import box
     from rich.table import Table
 
@@ -283,14 +291,14 @@ def make_table(*columns: str, right: Sequence[str] = (), whole: Sequence[str] = 
 
 
 def add_row(table: Table, *cells: object) -> None:
-    """Add a row; strings are strangers' text."""
+    """Add a row; make its strings, which may be strangers' text, printable."""
     from rich.text import Text
 
     table.add_row(*(cell if isinstance(cell, Text) else Text(printable(cell)) for cell in cells))
 
 
 def print_table(table: Table) -> None:
-    """Print a table to stdout: fitted into a terminal, and one line a row where there is none."""
+    """Print a table to stdout: fitted into a terminal, or one line a row where stdout is none."""
     from rich.console import Console
 
     console = Console()
@@ -302,7 +310,7 @@ def print_table(table: Table) -> None:
 
 
 def _lines(table: Table, width_max: int) -> Iterator[str]:
-    """Yield a table's rows, a line each; a cell wider than ``width_max`` pads no row but its own."""
+    """Yield a table's rows, a line each; a cell wider than ``width_max`` widens its own row alone."""
     from rich.cells import cell_len
 
     columns = [[str(column.header), *map(str, column.cells)] for column in table.columns]
@@ -320,7 +328,7 @@ def _lines(table: Table, width_max: int) -> Iterator[str]:
 
 
 def stderr_console() -> Console:
-    """Return the console for what is not data."""
+    """Return the console of stderr, for text that is not data."""
     from rich.console import Console
 
     return Console(stderr=True, highlight=False, markup=False)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def _complete(number: int) -> Callable[[click.Context, click.Parameter, str], list[str]]:
-    """Complete ORIGIN (0), or CODE (1) of the ORIGIN before it."""
+    """Make the shell completion of ORIGIN (0), or of CODE (1) after an ORIGIN."""
 
     def complete(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
         from postbacks.catalogue import EVENTS
@@ -31,7 +31,7 @@ def _complete(number: int) -> Callable[[click.Context, click.Parameter, str], li
 def codes(as_json: bool) -> None:
     """Print the catalogue of events.
 
-    Every event that there is, with its tags in document order. A tag with ? is optional, one with + may stand more than once.
+    Each row is an event with its tags in document order. A tag with ? is optional; a tag with + may stand more than once.
     """
     from postbacks.catalogue import table
 
@@ -39,12 +39,12 @@ def codes(as_json: bool) -> None:
         for row in table():
             print_json(row._asdict())
         return
-    shown = make_table(
+    rows = make_table(
         "ORIGIN", "CODE", "group", "event type", "meaning", "tags", whole=("ORIGIN", "CODE", "event type")
     )
     for row in table():
-        add_row(shown, row.origin, row.code, row.group, row.name, row.meaning, " ".join(row.tags))
-    print_table(shown)
+        add_row(rows, row.origin, row.code, row.group, row.name, row.meaning, " ".join(row.tags))
+    print_table(rows)
 
 
 @click.command(
@@ -69,7 +69,7 @@ def example(origin: str, code: str) -> None:
 def schema(origin: str | None, code: str | None) -> None:
     """Print the schema of the XML documents.
 
-    RELAX NG for the whole catalogue, or an XSD of the row ORIGIN CODE.
+    It is a RELAX NG schema of the whole catalogue or, with ORIGIN and CODE, an XSD of that row.
     """
     from postbacks.catalogue.schemas import relax_ng, xsd
 

@@ -10,8 +10,9 @@ import click
 
 from postbacks.cli.base import Command, age, confirm, json_option, print_json, say, show_counts
 
-#: Records that one script drops, and seconds between two: the broker serves everybody else meanwhile.
-_AT_ONCE: Final = 500
+#: Records that a call of the script drops at most.
+_BATCH: Final = 500
+#: Seconds between two calls, in which the broker serves others.
 _PAUSE_S: Final = 0.01
 
 
@@ -22,19 +23,19 @@ _PAUSE_S: Final = 0.01
         "postbacks drop --dead --older 14d --yes",
     ),
 )
-@click.option("--dead", is_flag=True, help="The dead; nothing else can be dropped, so it has to be said.")
-@click.option("--account", metavar="NAME", help="Of this account alone; else of all.")
-@click.option("--older", callback=age, metavar="AGE", help="Given up longer than 90s, 30m, 2h or 7d ago.")
+@click.option("--dead", is_flag=True, help="Drop dead postbacks. Required: nothing else can be dropped.")
+@click.option("--account", metavar="NAME", help="Only postbacks of this account.")
+@click.option("--older", callback=age, metavar="AGE", help="Only those dead for longer: 90s, 30m, 2h or 7d.")
 @click.option("--dry-run", is_flag=True, help="Count them and drop nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
 def drop(
     *, dead: bool, account: str | None, older: float | None, dry_run: bool, yes: bool, as_json: bool
 ) -> None:
-    """Drop dead postbacks: their records and attempts are gone, and they cannot be sent again.
+    """Drop dead postbacks for good.
 
-    It shows how many each account has and asks. What is sent again meanwhile stays. A full broker takes it, too, and has
-    room afterwards.
+    Their records and attempts are gone, and they cannot be sent again. First it shows how many each account has, and
+    asks. Those that are sent again meanwhile stay. It works with a full broker, too, which has room afterwards.
     """
     from postbacks.broker.client import broker_errors, client
     from postbacks.ledger.ledger import Ledger
@@ -59,11 +60,11 @@ def drop(
         confirm(f"Drop {len(chosen):,} dead postbacks? They cannot be sent again.")
     scripts, dropped = Scripts(client()), 0
     try:
-        for start in range(0, len(chosen), _AT_ONCE):
-            page = chosen[start : start + _AT_ONCE]
-            dropped += scripts.drop(until_ms, account or "", [postback.id for postback in page])
+        for start in range(0, len(chosen), _BATCH):
+            batch = chosen[start : start + _BATCH]
+            dropped += scripts.drop(until_ms, account or "", [postback.id for postback in batch])
             time.sleep(_PAUSE_S)
-    finally:  # whatever ends it, what was done is told
+    finally:  # logged as well where an error or Ctrl-C ends it half-way
         if dropped:
             write_to_stderr(load().log)
             log = EventLog(__name__)

@@ -1,6 +1,6 @@
-"""One realistic event of every row of the catalogue: for ``postbacks demo`` and ``example``, and for tests.
+"""Realistic events of every row of the catalogue, for ``postbacks demo`` and ``example`` and for tests.
 
-Made from the event types, so a new row needs nothing here unless it brings a tag that no row had before.
+They are built from the event types: a new row needs a line here only for a tag that no other row has.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _VALUES: dict[str, Any] = {
 
 
 def example(event: type[Event], *, required_only: bool = False) -> dict[str, Any]:
-    """Return the mapping of one realistic event of this type."""
+    """Return a realistic event of a type, as a mapping."""
     return {
         "ORIGIN": event.origin,
         "CODE": event.code,
@@ -58,7 +58,7 @@ def example(event: type[Event], *, required_only: bool = False) -> dict[str, Any
 
 
 def examples() -> dict[tuple[str, str], dict[str, Any]]:
-    """Return one mapping for every row, with every tag that the row has."""
+    """Return an event of every row, each with every tag that the row has."""
     from postbacks.catalogue import EVENTS
 
     return {row: example(event) for row, event in EVENTS.items()}

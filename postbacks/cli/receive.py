@@ -1,4 +1,4 @@
-"""``postbacks receive``: a receiver in a terminal, for those who write their own."""
+"""``postbacks receive``: a receiver in a terminal, for developers of receivers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from postbacks.devtools.receiver import Answer, Received
 
-#: Seconds of one wait for a POST. A Ctrl-C that comes at the moment at which a wait begins does not interrupt it.
+#: Seconds of a wait for a POST, as a Ctrl-C that comes just as a wait begins does not interrupt it.
 _WAIT_S: Final = 0.5
 
 
@@ -38,7 +38,7 @@ _WAIT_S: Final = 0.5
     help="Port to listen on; 0 takes a free one.",
 )
 @click.option(
-    "--status", default=200, show_default=True, type=click.IntRange(200, 599), help="What to answer."
+    "--status", default=200, show_default=True, type=click.IntRange(200, 599), help="Status to answer with."
 )
 @click.option(
     "--fail-first",
@@ -54,14 +54,14 @@ _WAIT_S: Final = 0.5
     default=0.0,
     type=float,
     callback=seconds,
-    help="Answer so many seconds later.",
+    help="Answer after so many seconds.",
 )
 @json_option
 def receive(port: int, status: int, fail_first: int, delay_s: float, as_json: bool) -> None:
-    """Receive postbacks here and print each.
+    """Receive postbacks on this machine and print each.
 
-    Answers 200 to all, or what the options say; Ctrl-C ends. Workers send to this machine only where that is allowed,
-    as `postbacks up --dev` does.
+    It answers 200, or as the options say, until Ctrl-C. Workers send to this machine only if that is allowed, as
+    `postbacks up --dev` does.
     """
     from postbacks.devtools.receiver import Receiver
 
@@ -114,7 +114,7 @@ def _answers(
 
 
 def _tags(received: Received) -> tuple[dict[str, Any] | None, str]:
-    """The document's tags, or None and why it has none."""
+    """Return the document's tags, or None and the reason why it has none."""
     from postbacks.errors import InvalidEvent
 
     try:
@@ -126,7 +126,7 @@ def _tags(received: Received) -> tuple[dict[str, Any] | None, str]:
 def _as_json(received: Received, answered: int) -> dict[str, Any]:
     tags, fault = _tags(received)
     headers = received.headers
-    shown = {
+    values = {
         "at": _moment(received.at, "%Y-%m-%dT%H:%M:%S", time.gmtime) + "Z",
         "id": headers.get("postback-id"),
         "attempt": headers.get("postback-attempt"),
@@ -137,9 +137,9 @@ def _as_json(received: Received, answered: int) -> dict[str, Any]:
         "tags": tags,
         "body": received.body.decode("utf-8", "replace"),
     }
-    if re.fullmatch(r"\d{1,9}", str(shown["attempt"]), re.ASCII):
-        shown["attempt"] = int(str(shown["attempt"]))
-    return shown | ({"fault": fault} if fault else {})
+    if re.fullmatch(r"\d{1,9}", str(values["attempt"]), re.ASCII):
+        values["attempt"] = int(str(values["attempt"]))
+    return values | ({"fault": fault} if fault else {})
 
 
 def _as_text(received: Received, answered: int) -> str:
@@ -153,24 +153,24 @@ def _as_text(received: Received, answered: int) -> str:
             + click.style("no postback", fg="red")
             + f": {printable(fault)}\n"
         )
-    name = printable(f"{tags.get('ORIGIN', '?')} {tags.get('CODE', '?')}")
+    event = printable(f"{tags.get('ORIGIN', '?')} {tags.get('CODE', '?')}")
     lines = [
-        f"{clock}  {click.style(name, bold=True)}  attempt {attempt}  {request}  answered "
+        f"{clock}  {click.style(event, bold=True)}  attempt {attempt}  {request}  answered "
         + click.style(str(answered), fg="green" if answered == 200 else "red"),
         f"{'':14}{'id':16}{printable(received.postback_id) or '-'}",
     ]
     for tag, value in tags.items():
         if tag in {"ORIGIN", "CODE"}:
             continue
-        for name_, text in _flat(tag, value):
-            lines.append(f"{'':14}{printable(name_):16}{printable(text)}")
+        for name, text in _flat(tag, value):
+            lines.append(f"{'':14}{printable(name):16}{printable(text)}")
     return "\n".join(lines) + "\n"
 
 
 def _flat(tag: str, value: Any) -> list[tuple[str, str]]:
     if not isinstance(value, dict):
         return [(tag, str(value))]
-    return [(f"{tag} {name}", each) for name, held in value.items() for each in held]
+    return [(f"{tag} {name}", text) for name, texts in value.items() for text in texts]
 
 
 def _moment(at: float, form: str, zone: Callable[[float], time.struct_time]) -> str:

@@ -1,4 +1,4 @@
-"""``postbacks resend``: send dead postbacks again, one by its id or all that match."""
+"""``postbacks resend``: send a postback again by its id, or all dead ones that match."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from postbacks.printable import printable
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-#: How reasons begin of the dead that --all-dead leaves unless it is asked for them: postbacks that killed processes, and
-#: those whose id is another one's.
+#: Begins of reasons that --all-dead leaves unless --reason asks for them: postbacks that killed processes, and those
+#: whose id another postback has.
 _BY_REASON: Final = ("poison", "id_taken")
 
 
@@ -37,13 +37,16 @@ _BY_REASON: Final = ("poison", "id_taken")
     ),
 )
 @click.argument("postback_id", metavar="[ID]", required=False, callback=check_id)
-@click.option("--all-dead", is_flag=True, help="All that were given up, as far as the other options allow.")
-@click.option("--account", metavar="NAME", help="With --all-dead: of this account alone.")
+@click.option("--all-dead", is_flag=True, help="Send all dead postbacks that the other options select.")
+@click.option("--account", metavar="NAME", help="With --all-dead: only postbacks of this account.")
 @click.option(
-    "--reason", metavar="WORD", help="With --all-dead: dead for this reason alone (refused, poison)."
+    "--reason", metavar="WORD", help="With --all-dead: only those dead for this reason (refused, poison)."
 )
 @click.option(
-    "--since", callback=age, metavar="AGE", help="With --all-dead: given up within 90s, 30m, 2h or 1d."
+    "--since",
+    callback=age,
+    metavar="AGE",
+    help="With --all-dead: only those dead for less: 90s, 30m, 2h or 1d.",
 )
 @click.option("--dry-run", is_flag=True, help="With --all-dead: count them and send nothing.")
 @click.option("--yes", is_flag=True, help="With --all-dead: do not ask.")
@@ -59,18 +62,18 @@ def resend(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Send dead postbacks again; one by its ID may be a skipped one, too.
+    """Send dead or skipped postbacks again.
 
-    Each is sent with the same id and bytes, to where its account says now, and may be resent five times more. Its
-    attempts so far stay in the ledger. Where there are many, they queue behind what waits already, as fast as each
-    account's limits allow.
+    Give the ID of a dead or skipped postback, or --all-dead. Each is sent with the same id and bytes to its account's
+    present URL, and may be resent five times more. Its attempts so far stay in the ledger. Many of them queue behind
+    those that wait already, within each account's limits.
 
-    --all-dead shows how many each account has and asks. It leaves those of accounts that are not known, and two kinds
-    that only their reason selects: poison (they killed processes; each is tried alone) and id_taken (another postback
-    had their id).
+    --all-dead first shows how many each account has, and asks. It leaves those of unknown accounts, and two kinds that
+    only --reason selects: poison (they killed processes; each is tried alone) and id_taken (another postback has their
+    id).
     """
     if all_dead == bool(postback_id):
-        raise click.UsageError("Give the ID of one, or --all-dead.")
+        raise click.UsageError("Give the ID of a postback, or --all-dead.")
     if postback_id:
         if account or reason or since or dry_run or yes:
             raise click.UsageError("--account, --reason, --since, --dry-run and --yes go with --all-dead.")
@@ -120,9 +123,8 @@ def _resend_all(
     stubs = [postback for postback in dead if postback.is_stub]
     dead = [postback for postback in dead if not postback.is_stub]
     chosen = [postback for postback in dead if reason or not postback.reason.startswith(_BY_REASON)]
-    known = _known({postback.account for postback in chosen}) | {
-        ""
-    }  # "": a message that only a newer version could read
+    known = _known({postback.account for postback in chosen})
+    known.add("")  # of a message that only a newer version could read
     sendable = [postback for postback in chosen if postback.own_url or postback.account in known]
     unknown, left = len(chosen) - len(sendable), len(dead) - len(chosen)
     if dry_run or not yes:
@@ -157,7 +159,7 @@ def _resend_all(
 
 
 def _known(names: Iterable[str]) -> set[str]:
-    """Return which of these accounts the store has."""
+    """Return the names of those accounts that the store has."""
     from postbacks.accounts import find_accounts, store
 
     return set(find_accounts(store(), sorted(filter(None, names))))

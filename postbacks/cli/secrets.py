@@ -1,4 +1,4 @@
-"""``postbacks account secret``: what signs an account's postbacks, and the key that keeps it secret."""
+"""``postbacks account secret``: signing secrets of accounts, and the key that encrypts them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _LONGEST_S: Final = 90 * 86_400
 
 
 def _duration(ctx: click.Context, param: click.Parameter, value: str) -> int:
-    """Seconds, or a number with a unit."""
-    found = _DURATION.fullmatch(value)
-    length_s = int(found[1]) * _UNITS[found[2] or "s"] if found else _LONGEST_S + 1
+    """Parse a number of seconds, or a number with a unit; return seconds."""
+    match = _DURATION.fullmatch(value)
+    length_s = int(match[1]) * _UNITS[match[2] or "s"] if match else _LONGEST_S + 1
     if length_s > _LONGEST_S:
         raise click.BadParameter(
             f"{value!r} is no duration: 0, 90s, 30m, 24h or 7d, at most 90d.", ctx, param
@@ -29,9 +29,9 @@ def _duration(ctx: click.Context, param: click.Parameter, value: str) -> int:
 
 @click.group(cls=Group, examples=("postbacks account secret rotate acme",))
 def secret() -> None:
-    """Make and change what signs an account's postbacks.
+    """Manage the secrets that sign an account's postbacks.
 
-    Secrets lie encrypted in the broker, with the first key of POSTBACKS_SECRET_KEY; workers need the key too.
+    They are stored encrypted in the broker, with the first key of POSTBACKS_SECRET_KEY. Workers need the key, too.
     """
 
 
@@ -47,13 +47,13 @@ def secret() -> None:
     metavar="DURATION",
     callback=_duration,
     show_default=True,
-    help="How long the secrets before it go on signing beside it; 0 ends them at once.",
+    help="How long the older secrets go on signing beside the new one; 0 ends them at once.",
 )
 def rotate(name: str, overlap_s: int) -> None:
     """Give an account a new secret, and print it.
 
-    It is shown this once. During the overlap each POST has a signature of every secret, so that the receiver can
-    change over without a gap; later only the new one signs.
+    The secret is shown this once. During the overlap each POST has a signature of every secret, so that the receiver can
+    change to the new one without a gap; afterwards the new one alone signs.
     """
     from postbacks.errors import UnknownAccount
     from postbacks.ledger.record import iso
@@ -74,7 +74,7 @@ def rotate(name: str, overlap_s: int) -> None:
 
 @secret.command("new-key", cls=Command, examples=("postbacks account secret new-key",))
 def new_key() -> None:
-    """Print a fresh key for POSTBACKS_SECRET_KEY."""
+    """Print a new key for POSTBACKS_SECRET_KEY."""
     from postbacks.accounts import secrets as vault
 
     click.echo(vault.new_key())
@@ -82,12 +82,13 @@ def new_key() -> None:
 
 @secret.command(cls=Command, examples=("postbacks account secret reseal",))
 def reseal() -> None:
-    """Encrypt all secrets anew, with the first key, each for its account alone.
+    """Encrypt the secrets of all accounts anew, with the first key.
 
-    What is encrypted for one account does not open in another's row. What 0.1.0 encrypted does, until this is called.
+    To change the key: put a new one in front of POSTBACKS_SECRET_KEY (new,old), for the workers and wherever secrets are
+    set; run this; then take the old one out.
 
-    The way to change the key: put a new one in front of POSTBACKS_SECRET_KEY (new,old), for whoever sets secrets and
-    for the workers; call this; then take the old one out.
+    A secret encrypted for one account does not decrypt in another's row. One that 0.1.0 has encrypted does, until this
+    is run.
     """
     from postbacks.operate.accounts import reseal_secrets
 
@@ -109,10 +110,7 @@ def reseal() -> None:
 @secret.command(cls=Command, examples=("postbacks account secret remove acme",))
 @click.argument("name", metavar="ACCOUNT")
 def remove(name: str) -> None:
-    """Take an account's secrets away.
-
-    Its postbacks are not signed any more.
-    """
+    """Remove an account's secrets: its postbacks are not signed any more."""
     from postbacks.errors import UnknownAccount
     from postbacks.operate.accounts import remove_secrets
 

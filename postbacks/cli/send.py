@@ -1,4 +1,4 @@
-"""``postbacks send`` and ``render``: events from a file into the queue, or as XML."""
+"""``postbacks send`` and ``render``: send the events of a file, or print one as XML."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from postbacks.catalogue import Event
     from postbacks.ledger.record import Record
 
-#: Seconds between two looks at the ledger while ``--wait`` lasts.
-_LOOK_EVERY_S: Final = 0.1
+#: Seconds between two reads of the ledger during ``--wait``.
+_POLL_EVERY_S: Final = 0.1
 
 _file = click.argument("file", type=click.File("rb"), callback=arguments.file)
 
@@ -33,7 +33,8 @@ _file = click.argument("file", type=click.File("rb"), callback=arguments.file)
 def render(file: BinaryIO) -> None:
     """Print an event's XML document.
 
-    Byte for byte what is POSTed; on a terminal &#x…; stands for characters that it would obey. FILE holds one event as JSON; - is stdin.
+    FILE holds one event as JSON; - is stdin. The bytes are those that are POSTed. On a terminal, control characters
+    appear as &#x…;.
     """
     from postbacks.catalogue.xml import render as rendered
     from postbacks.cli.events import read_events
@@ -58,10 +59,14 @@ def render(file: BinaryIO) -> None:
 @click.option(
     "--url",
     callback=arguments.text,
-    help=f"Send there instead of to the account's URL; the account need not exist. {arguments.HOW}",
+    metavar="URL",
+    help=f"Send to this URL instead of the account's; the account need not exist. {arguments.HOW}",
 )
 @click.option(
-    "--id", "postback_id", metavar="ID", help="The postback's id; the same id sent again is one postback."
+    "--id",
+    "postback_id",
+    metavar="ID",
+    help="Id of the postback; an id that is sent again stays one postback.",
 )
 @click.option(
     "--wait",
@@ -69,7 +74,7 @@ def render(file: BinaryIO) -> None:
     metavar="S",
     type=float,
     callback=seconds,
-    help="Wait so many seconds; exit 0 only if all are delivered.",
+    help="Wait up to so many seconds; exit 0 only if all are delivered.",
 )
 @json_option
 def send(
@@ -91,22 +96,22 @@ def send(
     _check_account(account, events, url)
     ids = _send(account, events, url, postback_id)
     if not as_json:
-        for one in ids:
-            click.echo(one)
+        for sent_id in ids:
+            click.echo(sent_id)
     if wait_s is None:
         if as_json:
-            for one in ids:
-                print_json({"id": one, "state": "waiting"})
+            for sent_id in ids:
+                print_json({"id": sent_id, "state": "waiting"})
         return
-    ended = _wait(ids, wait_s)
-    for one in ids:
-        _report(one, ended.get(one), as_json=as_json)
-    delivered = sum(record is not None and record.state == "delivered" for record in ended.values())
+    records = _wait(ids, wait_s)
+    for sent_id in ids:
+        _report(sent_id, records.get(sent_id), as_json=as_json)
+    delivered = sum(record is not None and record.state == "delivered" for record in records.values())
     if delivered < len(ids):
         within = (
-            "" if all(record and record.ended_ms for record in ended.values()) else f" within {wait_s:g} s"
+            "" if all(record and record.ended_ms for record in records.values()) else f" within {wait_s:g} s"
         )
-        hint = "" if any(ended.values()) else " None has been taken in: is a worker running, and a beat?"
+        hint = "" if any(records.values()) else " None has been taken in: is a worker running, and a beat?"
         raise click.ClickException(f"{delivered} of {len(ids)} delivered{within}.{hint}")
 
 
@@ -117,14 +122,14 @@ def _check_id(postback_id: str | None, events: Sequence[Event]) -> None:
         return
     if not is_id(postback_id):
         raise click.UsageError(
-            f"--id {printable(postback_id)[:60]!r} cannot be one: 1 to 255 printable ASCII characters, no spaces."
+            f"--id {printable(postback_id)[:60]!r} cannot be an id: 1 to 255 printable ASCII characters, no spaces."
         )
     if len(events) > 1:
-        raise click.UsageError(f"--id is one postback's id; this file holds {len(events)} events.")
+        raise click.UsageError(f"--id is the id of one postback; this file holds {len(events)} events.")
 
 
 def _check_account(name: str, events: Sequence[Event], url: str | None) -> None:
-    """Refuse an unknown account, and say which postbacks will not be sent."""
+    """Refuse an unknown account; warn of postbacks that will not be sent."""
     from postbacks.accounts import UNREADABLE, find_accounts, store
     from postbacks.accounts.routing import end_words, reason_words, route
     from postbacks.errors import UnknownAccount
@@ -141,7 +146,7 @@ def _check_account(name: str, events: Sequence[Event], url: str | None) -> None:
         )
     if account is not None and account.unreadable and url is not None:
         words = reason_words(UNREADABLE, "", f"account {name}")
-        say(f"Warning: {words}: its postbacks wait for that.")
+        say(f"Warning: {words}: its postbacks wait until then.")
     for origin, group in dict.fromkeys((event.origin, event.group) for event in events):
         reason = route(account, origin, group, url)[1]
         if reason:
@@ -156,20 +161,20 @@ def _send(account: str, events: Sequence[Event], url: str | None, postback_id: s
 
     for warning in check():
         say(f"Warning: {warning}")
-    logging.getLogger("postbacks.tasks").setLevel(logging.ERROR)  # it would say the same once more
+    logging.getLogger("postbacks.tasks").setLevel(logging.ERROR)  # which would print the same warnings again
     if postback_id is None:
         return send_postbacks(account, events, url=url)
-    known = Ledger(client()).find(postback_id)
-    if known is not None:
+    record = Ledger(client()).find(postback_id)
+    if record is not None:
         say(
-            f"Postback {postback_id} is known already ({known.state}): the same id is one postback, sent once."
+            f"Postback {postback_id} is in the ledger already ({record.state}): an id is one postback, sent once."
         )
     send_postback.apply_async((account, events[0]), {} if url is None else {"url": url}, task_id=postback_id)
     return [postback_id]
 
 
 def _wait(ids: Sequence[str], wait_s: float) -> dict[str, Record | None]:
-    """The record of each id: its last one, or the one that it has when the time is over."""
+    """Wait until all postbacks have ended, or the time is over; return the record of each id."""
     from postbacks.broker.client import client
     from postbacks.ledger.ledger import Ledger
     from postbacks.ledger.states import FINAL_STATES
@@ -179,14 +184,16 @@ def _wait(ids: Sequence[str], wait_s: float) -> dict[str, Record | None]:
     pending = list(ids)
     deadline_s = time.monotonic() + wait_s
     while True:
-        late = time.monotonic() >= deadline_s  # before the look, so that there is one after the deadline
-        records |= {one: ledger.find(one) for one in pending}
+        is_late = time.monotonic() >= deadline_s  # asked first, so that the last read is after the deadline
+        records |= ledger.find_many(pending)
         pending = [
-            one for one in pending if (found := records[one]) is None or found.state not in FINAL_STATES
+            postback_id
+            for postback_id in pending
+            if (record := records[postback_id]) is None or record.state not in FINAL_STATES
         ]
-        if not pending or late:
+        if not pending or is_late:
             return records
-        time.sleep(_LOOK_EVERY_S)
+        time.sleep(_POLL_EVERY_S)
 
 
 def _report(postback_id: str, record: Record | None, *, as_json: bool) -> None:
