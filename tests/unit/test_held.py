@@ -1,4 +1,4 @@
-"""What a loop holds: nothing of it may stay behind in a lane's queue, whatever has been taken meanwhile."""
+"""Held postbacks of a loop: none may stay behind in a lane's queue, whatever has been taken meanwhile."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from postbacks.delivery.claims import Held, HeldQueue
 
 
 def held(postback_id: str, account: str, endpoint: str) -> Held:
-    """One held postback."""
+    """Make a held postback."""
     return Held(postback_id, f"{account}/mt", endpoint, 0, 0, account, "SMS_MT", "N201", 1)
 
 
