@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 
 .PHONY: help
 help: ## Show the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 # Made anew whenever the dependencies change.
 $(VENV)/ready: pyproject.toml
@@ -21,14 +21,14 @@ demo: $(VENV)/ready ## See every kind of postback travel to a real receiver, fai
 	@$(BIN)/postbacks demo
 
 .PHONY: test
-test: $(VENV)/ready ## Lint, types and the whole suite; starts its own broker, beat and workers
+test: $(VENV)/ready ## Check lint and types, run the whole suite; it starts its own broker, beat and workers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	# Most tests wait for processes: six at a time suit two cores, and who is done takes over what others have left.
+	# Most tests wait for processes: six at a time suit two cores, and a process that is done takes over from the others.
 	$(BIN)/python -m pytest -n 6 --dist worksteal
 
-# What draws the plots is nobody else's business.
+# Only the benchmarks draw plots.
 $(VENV)/bench: $(VENV)/ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	@touch $@
@@ -38,7 +38,7 @@ bench: $(VENV)/bench ## Measure everything beside its peers into docs/benchmarks
 	@$(BIN)/python -m benchmarks --docs docs $(ARGS)
 
 .PHONY: bench-quick
-bench-quick: $(VENV)/ready ## The same table from smaller counts (two minutes)
+bench-quick: $(VENV)/ready ## Measure the same from smaller counts (two minutes)
 	@$(BIN)/python -m benchmarks --quick $(ARGS)
 
 .PHONY: flower-picture
@@ -46,7 +46,7 @@ flower-picture: $(VENV)/ready ## Draw docs/flower.png anew: Flower's task list i
 	@$(BIN)/python benchmarks/flower_picture.py docs/flower.png
 
 .PHONY: crash
-crash: $(VENV)/ready ## Kill anything at any moment, count every postback afterwards (ten minutes; ARGS="--seed 7")
+crash: $(VENV)/ready ## Kill anything at any moment, count every postback afterwards (ten minutes; ARGS="--seed 7", SENTINEL_ARGS)
 	@$(BIN)/python -m crash $(ARGS); columns=$$?; echo; \
 	$(BIN)/python -m crash.sentinel $(SENTINEL_ARGS); sentinels=$$?; exit $$((columns | sentinels))
 

@@ -1,4 +1,4 @@
-"""What a call costs the program that makes it: ``.delay()`` and ``send_postbacks`` beside stock Celery."""
+"""Cost of a call for the program that makes it: ``.delay()`` and ``send_postbacks`` beside stock Celery."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the benchmarks cannot go on with."""
+"""Errors that the benchmarks cannot go on with."""
 
 
 class Unusable(Exception):

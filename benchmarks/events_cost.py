@@ -1,4 +1,4 @@
-"""What task events cost: CPU a postback with events off, on and sampled, on and all shown, interleaved.
+"""Cost of task events: CPU a postback with events off, on and sampled, on and all shown, interleaved.
 
 Run it as ``python -m benchmarks.events_cost``. Each round delivers a backlog; with events on somebody
 listens, in a process that is not counted (Flower's own cost is Flower's). CPU is that of worker, beat and broker.
@@ -54,7 +54,7 @@ CASES = {"off": (False, 500), "on, 500/s": (True, 500), "on, all": (True, 1_000_
 
 
 def measure(case: str, count: int, folder: Path) -> dict[str, float]:
-    """One round of one case: postbacks a second and CPU milliseconds a postback."""
+    """Measure one round of one case: postbacks a second and CPU milliseconds a postback."""
     from postbacks.devtools.embedded_broker import EmbeddedBroker
     from postbacks.devtools.stack import LocalStack
 

@@ -27,7 +27,7 @@ _PUSH = 500
 
 
 def mark(number: int) -> str:
-    """What the receiver knows a postback by."""
+    """Make the mark by which the receiver knows a postback."""
     return f"BENCH-{number:010d}"
 
 

@@ -23,7 +23,7 @@ RECEIVERS = {
 
 
 def shown() -> list[dict]:
-    """What Flower shows, by its API."""
+    """Return what Flower shows, by its API."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{PORT}/api/tasks?limit=1000", timeout=10) as answer:
             return list(json.load(answer).values())

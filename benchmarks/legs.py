@@ -1,4 +1,4 @@
-"""Where the CPU of a postback goes, leg by leg, beside the floor: ``python -m benchmarks.legs [--rounds N]``.
+"""CPU of a postback, leg by leg, beside the floor: ``python -m benchmarks.legs [--rounds N]``.
 
 Each leg runs alone in this process, with nothing of Celery's and no other thread: take-in (from the queue to the
 lanes) and delivery (from the lanes to the notes). The floor's rounds stand between theirs.
@@ -31,7 +31,7 @@ from postbacks.worker.process import max_connections, tune_gc
 
 
 def legs(count: int) -> dict[str, float]:
-    """One round of both legs: microseconds of CPU a postback, and the loop's postbacks a second."""
+    """Measure one round of both legs: microseconds of CPU a postback, and the loop's postbacks a second."""
     with EmbeddedBroker() as broker, Receiver(count) as receiver, environment(broker.url):
         connection, settings = client(), load()
         names = [f"a{number}" for number in range(drain.ACCOUNTS)]

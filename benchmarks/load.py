@@ -21,7 +21,7 @@ THREADS = 16
 
 @dataclass(slots=True)
 class Sent:
-    """What a generator has sent.
+    """Postbacks that a generator has sent.
 
     Attributes:
         at_s: number -> time.monotonic() just before its call.

@@ -1,4 +1,4 @@
-"""What the kernel and the broker say of processes: CPU, memory, the machine's name."""
+"""Readings of the kernel and the broker: CPU and memory of processes, the machine's name."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def tree(pids: Iterable[int]) -> set[int]:
-    """These processes and all that descend from them."""
+    """Return these processes and all that descend from them."""
     children: defaultdict[int, list[int]] = defaultdict(list)
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:

@@ -139,7 +139,7 @@ def _rate(arrivals: list[tuple[int, float, float]]) -> float:
 def _lateness(
     arrivals: list[tuple[int, float, float]], countdown_s: float, per_s: float
 ) -> tuple[list[float], list[float]]:
-    """How late each resend was, and how much later than a sender of this rate explains.
+    """Return how late each resend was, and how much later than a sender of this rate explains.
 
     That sender begins each in the order in which they are due, the moment it is due, and never idles while one is.
     The countdown is taken from the arrival of the first POST, so that what its note took counts as lateness too.

@@ -104,5 +104,5 @@ class Receiver:
         assert not often, f"{len(often)} came more than {at_most} times, the first of them {often[0]}"
 
     def cpu_s(self) -> float:
-        """Its own CPU, counted to no contender."""
+        """Return its own CPU, counted to no contender."""
         return cpu_s([self._process.pid])

@@ -141,7 +141,7 @@ def _contenders(contenders: dict[str, dict[str, float]]) -> str:
 
 
 def plotting() -> Any:
-    """What draws: SVG whose text stays text, and which is the same for the same figures."""
+    """Set up the plots: SVG whose text stays text, and which is the same for the same figures."""
     import matplotlib as mpl
 
     mpl.use("Agg")

@@ -1,4 +1,4 @@
-"""What a measurement is: a scenario yields rows, each one line of the table of targets."""
+"""Scenario of a measurement: yields rows, each one line of the table of targets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FULL_S, QUICK_S = 760, 100
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One figure.
+    """Figure that was measured: a row of the table.
 
     Attributes:
         figure: what was measured.
@@ -37,7 +37,7 @@ class Row:
 
 @dataclass(slots=True)
 class Bench:
-    """One run of the benchmark.
+    """Run of the benchmark.
 
     Attributes:
         quick: fewer rounds, smaller counts.

@@ -1,4 +1,4 @@
-"""What one reading of the metrics costs the broker: python benchmarks/scrape.py
+"""Cost of one reading of the metrics for the broker: python benchmarks/scrape.py
 
 Fills an embedded broker with accounts that have two lanes each with one resend, and reads the figures once.
 """

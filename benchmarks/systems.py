@@ -100,7 +100,7 @@ class Kannel:
 
     @staticmethod
     def present() -> bool:
-        """Whether Kannel is installed (apt-get install kannel)."""
+        """Tell whether Kannel is installed (apt-get install kannel)."""
         return bool(_box("bearerbox") and _box("smsbox"))
 
     def __enter__(self) -> Self:

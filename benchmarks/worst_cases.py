@@ -118,7 +118,7 @@ class World:
                 self.client.zadd(ring, dict.fromkeys(some, 0))
 
     def claim(self, **changes: Any) -> Any:
-        """One claim of a loop with all its room."""
+        """Claim once, as a loop with all its room."""
         limits = {
             "at_most": 50,
             "suspects_max": 1000,

@@ -76,7 +76,7 @@ class Stayer:
 
     @property
     def printed(self) -> str:
-        """What its terminal shows."""
+        """Return the text that its terminal shows."""
         return self._output.read_text(errors="replace")
 
     def wait_for(self, words: str, timeout_s: float = 60) -> None:

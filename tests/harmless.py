@@ -8,5 +8,5 @@ EVIL = "\x1b[2J\x9b31m\u202e\u200f\u2066\u061c\u200b\ufeff\U000e0041\u2028\u2029
 
 
 def is_harmless(text: str) -> bool:
-    """Whether a terminal shows each character as itself."""
+    """Tell whether a terminal shows each character as itself."""
     return all(character.isprintable() or character == "\n" for character in text)

@@ -85,7 +85,7 @@ class Rig:
         self.scripts.clock_offset_ms += int(seconds * 1000)
 
     def tick(self) -> TickResult:
-        """One tick."""
+        """Run one tick."""
         return Tick(self.scripts, accounts.store(), self.settings).run()
 
     def deliver(self) -> int:
@@ -93,7 +93,7 @@ class Rig:
         return self.deliver_lanes() + self.examine()
 
     def deliver_lanes(self, *, examines: bool = False, **more: Any) -> int:
-        """One delivering loop, until nothing is ready; returns the POSTs made."""
+        """Run one delivering loop until nothing is ready; returns the POSTs made."""
         from postbacks.tasks import decide
 
         profiles = Profiles(accounts.store(), self.settings, self.scripts)
@@ -103,7 +103,7 @@ class Rig:
         return loop.run()
 
     def examine(self) -> int:
-        """One examiner, until the quarantine is empty; returns the POSTs made."""
+        """Run one examiner until the quarantine is empty; returns the POSTs made."""
         return self.deliver_lanes(examines=True)
 
     def record(self, postback_id: str) -> Record:
@@ -244,7 +244,7 @@ def check_places(client: redis.Redis) -> Counter[str]:
 
 
 def claim(rig: Rig, token: str, **changes: int):
-    """One claim with wide limits."""
+    """Claim once, with wide limits."""
     limits = {
         "at_most": 100,
         "suspects_max": 100,

@@ -106,7 +106,7 @@ class Identity:
         return str(cert), str(key)
 
     def server_context(self, folder: Path) -> ssl.SSLContext:
-        """What a server with this identity speaks TLS with."""
+        """Make the TLS context of a server with this identity."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*self.write(folder, f"server-{id(self)}"))
         return context

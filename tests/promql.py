@@ -14,7 +14,7 @@ TARGET_LABELS = frozenset({"instance", "job"})
 
 
 class Selector(NamedTuple):
-    """One series, or several, that an expression asks for.
+    """Selector of a series, or of several, in an expression.
 
     Attributes:
         sample: name of the series, as a page has it.
@@ -30,7 +30,7 @@ class Selector(NamedTuple):
         return re.sub(r"_seconds_(?:bucket|sum|count)$", "_seconds", self.sample)
 
     def selects(self, sample: str, labels: Mapping[str, str]) -> bool:
-        """Whether it asks for this series."""
+        """Tell whether it selects this series."""
         return sample == self.sample and all(
             _holds(labels.get(label), operator, value) for label, operator, value in self.matchers
         )

@@ -1,4 +1,4 @@
-"""What the tests of signatures share: an event, a sealing key, and the command."""
+"""Things that the tests of signatures share: an event, a sealing key, and the command."""
 
 from __future__ import annotations
 
@@ -25,5 +25,5 @@ def rotate(*args):
 
 
 def signatures(received):
-    """How many a request has."""
+    """Count the signatures of a request."""
     return len(received.headers["webhook-signature"].split(" "))

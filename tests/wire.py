@@ -1,4 +1,4 @@
-"""What travels to Flower: task events as they stand on the wire."""
+"""Wire of Flower: task events as they travel."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ class Wire:
         return sorted(self.of.get(postback_id, []), key=lambda event: event["timestamp"])
 
     def kinds(self, postback_id: str) -> list[str]:
-        """What was told of a postback, in order."""
+        """List the kinds of a postback's events, in order."""
         return [event["type"].removeprefix("task-") for event in self.told(postback_id)]
 
     def wait(self, postback_id: str, *kinds: str) -> list[dict[str, Any]]:
-        """Its events, once these and no others were told."""
+        """Wait for a postback's events, until these and no others have come."""
         eventually(lambda: self.kinds(postback_id) == list(kinds), what=f"{kinds} of {postback_id}")
         return self.told(postback_id)
 

@@ -28,7 +28,7 @@ SKEWED = str(Path(__file__).parent / "skewed")
 
 
 def attempts_of(rig, ids) -> Counter[tuple[str, ...]]:
-    """How many postbacks have which outcomes."""
+    """Count postbacks by their outcomes."""
     return Counter(tuple(attempt.outcome for attempt in rig.record(one).attempts) for one in ids)
 
 
@@ -91,7 +91,7 @@ def test_leases_survive_a_jump_of_the_brokers_clock_where_their_loop_does(rig):
 
 
 def test_a_tick_that_died_as_the_clock_was_put_back_holds_the_intake_no_hour_longer(rig):
-    """Its lease ends later than any can."""
+    """A lease of before the clock's jump ends later than any can, so nobody waits for it."""
     set_account("acme", url="http://127.0.0.1:8080/")
     send_postbacks("acme", [EVENT])
     rig.scripts.take_in("dead", int(rig.settings.intake_lease_s * 1000), 100)
@@ -101,7 +101,9 @@ def test_a_tick_that_died_as_the_clock_was_put_back_holds_the_intake_no_hour_lon
 
 
 def test_a_worker_and_a_beat_whose_clocks_are_wrong_by_a_day_change_nothing(broker, tmp_path):
-    """One is a day ahead, the other a day behind: postbacks leave within the second, resends and signatures in time."""
+    """A worker a day ahead and a beat a day behind: postbacks leave within the second, resends and signatures in
+    time.
+    """
     key = secrets.new_key()
     beat = CeleryProcess(
         "beat", args=["--loglevel=INFO"], log_path=tmp_path / "beat.log",

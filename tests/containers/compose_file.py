@@ -74,7 +74,7 @@ def working_dir() -> str:
 
 
 def container(name: str, env: Mapping[str, str]) -> dict[str, Any]:
-    """What an engine needs to know of a service: argv, env, mounts, tmpfs, cwd, stop_s, healthcheck."""
+    """Return the facts that an engine needs of a service: argv, env, mounts, tmpfs, cwd, stop_s, healthcheck."""
     service = interpolated(RAW["services"][name], env)
     ours = name in OURS
     variables_: dict[str, str] = image_env() if ours else {"PATH": "/opt/redis/bin:/usr/bin:/bin"}

@@ -1,4 +1,4 @@
-"""One container, as far as a process can be one without an engine: run in a mount namespace of its own.
+"""Container, as far as a process can be one without an engine: run in a mount namespace of its own.
 
 Takes a job (JSON) as its argument, makes a root file system of what this machine has, read-only, with the
 service's volumes and tmpfs in it, enters it as another user without capabilities and becomes the command.

@@ -55,7 +55,7 @@ FOLDER.chmod(0o755)
 
 
 def image() -> list[list[str]]:
-    """What the image has, and where it is here: the environment, its Python, the package, the server."""
+    """List the image's files, and where they are here: the environment, its Python, the package, the server."""
     venv, base = Path(sys.prefix), Path(sys.base_prefix)
     package = str(ROOT / "postbacks")
     # at its own place as well: scripts and the editable install name it
@@ -100,7 +100,7 @@ class Container:
 
     @property
     def log(self) -> str:
-        """What it wrote."""
+        """Return the text that it wrote."""
         return self.log_path.read_text(errors="replace")
 
     def has_logged(self, text: str) -> None:
@@ -118,7 +118,7 @@ class Container:
         return {"code": code, "took_s": round(time.monotonic() - began_s, 1)}
 
     def is_confined(self) -> dict[str, Any]:
-        """What the kernel says of its rights."""
+        """Tell from the kernel's word on its rights whether it is confined."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         fields = dict(re.findall(r"^(Uid|CapEff|NoNewPrivs):\t(\S+)", status, re.MULTILINE))
         return {

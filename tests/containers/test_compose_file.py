@@ -83,7 +83,9 @@ def test_workers_can_be_many_and_have_the_time_to_finish_and_beats_are_two():
 
 
 def test_redis_keeps_what_it_accepted_and_asks_for_a_password():
-    """Its data on a volume, a version that will do; the password reaches the health check by the environment."""
+    """Redis has its data on a volume and a version that will do; the password reaches the health check by the
+    environment.
+    """
     service = SERVICES["redis"]
     assert "redis-data:/data" in service["volumes"]
     assert "redis-data" in RAW["volumes"]

@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 
 
 def play() -> dict[str, Any]:
-    """What ``scenario.py`` saw."""
+    """Observations of ``scenario.py``."""
     as_root = os.geteuid() == 0
     done = subprocess.run(
         [
@@ -118,7 +118,7 @@ def check_each_ends_at_a_sigterm_within_its_grace_and_has_written_no_trace(seen)
 
 
 def test_every_command_of_the_compose_file_does_its_work_confined_like_a_container():
-    """One play, as it starts ten processes: what it saw is judged by every function above."""
+    """The play runs once, as it starts ten processes; every function above judges what it saw."""
     seen = play()
     check_redis_keeps_everything_evicts_nothing_and_shows_its_password_to_nobody(seen)
     check_every_process_is_another_user_without_rights_and_can_write_to_its_tmp_alone(seen)

@@ -118,7 +118,7 @@ class Receiver:
         self.posts: Counter[str] = Counter()
 
     def ready(self) -> list[socket.socket]:
-        """Its sockets."""
+        """Return its sockets."""
         return [*self._listeners, *self._connections, *self._lingering]
 
     def serve(self, ready: socket.socket) -> None:

@@ -62,7 +62,7 @@ class Crossing:
 
 @pytest.fixture(scope="module")
 def crossing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crossing]:
-    """One for the tests of this module."""
+    """Two network namespaces for the tests of this module."""
     made = Crossing(tmp_path_factory.mktemp("crossing"))
     yield made
     made.close()
@@ -98,7 +98,7 @@ def test_a_fin_that_crosses_the_request_costs_no_attempt_and_no_second_post(
 
 
 def test_a_receiver_that_lingers_is_as_good_as_one_that_has_closed(crossing):
-    """It goes on to acknowledge what it passes over: later than its FIN, and the request has left again by then."""
+    """A receiver that lingers acknowledges what it passes over: later than its FIN, when the request has left again."""
     seen = crossing.run(scheme="http", how="lingering", delays_s=(0.2, 0.05))
     show("http, lingering", seen)
     delivered = [name == "delivered" for name, _ in seen["outcomes"]]

@@ -24,7 +24,7 @@ from postbacks.queue import intake
 
 
 class _Broker:
-    """What the rig wants of a broker."""
+    """Broker as far as the system in this process needs it."""
 
     def client(self):
         loaded = settings.load()

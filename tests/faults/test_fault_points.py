@@ -90,7 +90,7 @@ def world(suites_broker):
 
 @pytest.mark.parametrize("name", named_points())
 def test_killed_at_this_point_nothing_is_lost(world, name):
-    """What was accepted is delivered, dead with its story, or cancelled; every id stands in one place."""
+    """Accepted postbacks are delivered, dead with their story, or cancelled; every id stands in one place."""
     broker, scenario, receiver, port = world
     with broker.client() as client:
         client.flushdb()

@@ -38,7 +38,7 @@ class Mortals:
         self.offset_s = 0.0
 
     def work(self, *steps: str, kills: str | None = None, lives_s: float | None = None) -> int:
-        """One child's work; returns its exit status, negative for the signal that it died of."""
+        """Let one child work; returns its exit status, negative for the signal that it died of."""
         order = {"do": steps, "offset_s": self.offset_s, "kills": kills, "lives_s": lives_s}
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
@@ -134,7 +134,7 @@ def test_twenty_kills_from_outside_set_nothing_aside(rig, mortals):
 
 @pytest.mark.parametrize("pool", ["threads", "prefork"])
 def test_a_real_worker_dies_once_of_poison_and_afterwards_only_its_examiners_do(broker, tmp_path, pool):
-    """What was in flight with it is delivered, the worker that is started again lives on."""
+    """Postbacks in flight with the poison are delivered, and the worker that is started again lives on."""
     env = {
         "POSTBACKS_CLAIM_LEASE_S": "1",
         "POSTBACKS_RETRY_COUNTDOWN_S": "1",
@@ -202,7 +202,7 @@ def test_a_lease_that_is_lost_while_one_is_alone_is_no_death(rig):
 
 
 def test_what_is_in_quarantine_can_be_revoked_and_stands_in_no_other_place(rig):
-    """Its process died; before an examiner comes to it, it is cancelled."""
+    """A postback whose process died is cancelled before an examiner comes to it."""
     set_account("acme", url="http://127.0.0.1:2000/")
     (one,) = send_postbacks("acme", [EVENT])
     rig.tick()

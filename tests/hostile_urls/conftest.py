@@ -65,7 +65,7 @@ class World:
 
 @pytest.fixture(scope="module")
 def world() -> Iterator[World]:
-    """One for the tests of a module."""
+    """World for the tests of a module."""
     made = World()
     yield made
     made.close()

@@ -26,7 +26,7 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        """What ``POSTBACKS_PROXY_URL`` says."""
+        """Return the value of ``POSTBACKS_PROXY_URL``."""
         return f"http://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Self:

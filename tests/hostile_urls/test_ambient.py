@@ -1,4 +1,4 @@
-"""What surrounds the worker decides nothing: the environment, the home directory, what receivers ask to keep."""
+"""Surroundings of the worker decide nothing: the environment, the home directory, what receivers ask to keep."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_netrc_gives_no_password_away(monkeypatch, tmp_path):
 
 
 def test_a_curlrc_is_not_read(monkeypatch, tmp_path):
-    """It is the command's, not the library's."""
+    """A .curlrc is for the command curl, not for the library."""
     (tmp_path / ".curlrc").write_text("location\nproxy = 127.0.0.1:1\nheader = X-Injected:yes\n")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("CURL_HOME", str(tmp_path))

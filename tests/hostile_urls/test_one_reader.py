@@ -1,4 +1,4 @@
-"""What may be set may be sent: every URL that is accepted arrives, at the host and port that were read."""
+"""Every URL that is accepted is sent to: at the host and port that were read."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ REFUSED_EARLY = [form for form in REFUSED if form.early and form.outcome == "blo
 
 
 def post(url: str, proxy_url: str, tls: Tls | None = None) -> Outcome:
-    """One POST through a proxy; no network is allowed that is not by default."""
+    """Make one POST through a proxy; no network is allowed that is not by default."""
     settings = Settings(proxy_url=proxy_url, allowed_networks=(), connect_timeout_s=0.5, answer_timeout_s=0.5)
     adapter = CurlClient(settings)
     profile = replace(Profile.default(settings), tls=tls)
@@ -32,7 +32,7 @@ def post(url: str, proxy_url: str, tls: Tls | None = None) -> Outcome:
 
 
 def test_an_http_postback_goes_through_the_proxy_though_that_is_on_a_private_address():
-    """It gets the request with the whole URL, resolves the name itself, and its address is let through."""
+    """The proxy gets the request with the whole URL, resolves the name itself, and its address is let through."""
     with Receiver() as receiver, Proxy(receiver.port) as proxy:
         assert post("http://receiver.example/in?a=b", proxy.url).delivered
     (head,) = proxy.heads

@@ -25,7 +25,7 @@ def test_the_tables_are_as_large_as_promised():
 
 @pytest.mark.parametrize("form", REFUSED, ids=shown)
 def test_a_hostile_url_is_refused_and_nothing_arrives(world, form):
-    """Where every address listens, no connection comes; the attempt says why."""
+    """No connection comes, though a receiver listens at every address; the attempt says why."""
     seen = world.post(form.url)
     assert seen["arrived"] == []
     (outcome,) = seen["outcomes"]

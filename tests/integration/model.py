@@ -41,7 +41,7 @@ MINUTE_MS = 60_000
 
 @dataclass
 class Postback:
-    """What the model knows of one: where it must be and how often its POST began."""
+    """Postback as the model knows it: where it must be, and how often its POST began."""
 
     id: str
     account: str
@@ -78,7 +78,7 @@ class Postback:
 
 @dataclass
 class Start:
-    """What is known of the endpoint since it failed to connect."""
+    """Slow start of the endpoint: what is known of it since it failed to connect."""
 
     since: int
     last: int
@@ -128,7 +128,7 @@ class Model(RuleBasedStateMachine):
         return [postback for postback in self.known.values() if postback.place in places]
 
     def dead_bytes(self) -> Counter[str]:
-        """What the records of each account's dead take, by the records themselves."""
+        """Add up the bytes of each account's dead records, by the records themselves."""
         taken: Counter[str] = Counter()
         for postback in self.of("dead"):
             taken[postback.account] += int(self.client.hget(keys.record(postback.id), "bytes"))
@@ -147,7 +147,7 @@ class Model(RuleBasedStateMachine):
         return [postback for postback in self.of("parked") if postback.due_ms <= self.now]
 
     def known_start(self) -> Start | None:
-        """What is known of the endpoint now; its limit is 0 while it may have any number open."""
+        """Return what is known of the endpoint now; its limit is 0 while it may have any number open."""
         if self.start is None:
             return None
         since, last = min(self.now, self.start.since), min(self.now, self.start.last)
@@ -155,7 +155,7 @@ class Model(RuleBasedStateMachine):
         return replace(self.start, since=since, last=last, limit=1 if begins else self.start.limit)
 
     def come_up(self) -> None:
-        """What was cancelled deep in a lane ends when it comes up there."""
+        """End what was cancelled deep in a lane and has come up there."""
         for postback in self.of("left"):
             if not self.client.hexists(keys.record(postback.id), "in_lane"):
                 postback.place = "cancelled"
@@ -209,7 +209,7 @@ class Model(RuleBasedStateMachine):
             assert missing == ({begun} if postback.place == "claimed" else set()), postback
 
     def ids_are_told_apart(self) -> None:
-        """What came under an id that is taken names it, and is counted."""
+        """A postback that came under a taken id names it, and is counted."""
         ledger = Ledger(self.client)
         first_ids = {postback_id: ledger.get(postback_id).first_id for postback_id in self.known}
         assert first_ids == {postback_id: self.first_ids.get(postback_id, "") for postback_id in self.known}

@@ -245,7 +245,9 @@ def test_a_header_twice_is_refused_in_whatever_case(broker):
 
 
 def test_a_pace_is_set_shown_and_dropped_and_in_force_at_once(rig):
-    """Where the scripts read it: weight, us between two POSTs, POSTs open at most. A program's change comes later."""
+    """The scripts read it where it is written: weight, us between two POSTs, POSTs open at most. A program's
+    change comes later.
+    """
     set_account("acme", url="http://127.0.0.1:8080/acme")
     assert (
         call("account", "set", "acme", "--rate", "50/s", "--max-transfers", "4", "--weight", "3").exit_code

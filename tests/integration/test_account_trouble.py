@@ -28,7 +28,7 @@ MO = examples()["SMS_MO", "N211"]
     "row", ["no JSON", "[]", '{"name": "bad", "url": 7}', '{"name": "bad", "url": "ftp://x/"}']
 )
 def test_an_account_whose_row_cannot_be_read_holds_up_nobody(rig, row):
-    """Its postbacks wait until it can be read; the neighbour's go out, and it can be set anew."""
+    """The account's postbacks wait until its row can be read; the neighbour's go out, and it can be set anew."""
     with Receiver() as receiver:
         set_account("good", url=receiver.url())
         rig.client.hset(keys.ACCOUNTS, "bad", row)
@@ -207,7 +207,9 @@ def test_a_store_that_fails_stops_neither_the_tick_nor_what_is_claimed(broker, m
 
 
 def test_a_parked_postback_says_why_it_is_parked_now(broker, monkeypatch):
-    """Its account could not be used, and later its receiver failed: `show` and `send --wait` say the last of them."""
+    """The account could not be used, and later its receiver failed: `show` and `send --wait` say the last of the
+    two.
+    """
     with Receiver(lambda post: Answer(500)) as receiver:
         module = types.ModuleType("sulky_accounts")
         module.store = store = _Moody(receiver.url())
@@ -282,7 +284,7 @@ def test_what_was_claimed_as_the_broker_died_is_sent_within_seconds_of_its_retur
 
 
 def test_revoking_what_is_only_held_stops_it(rig):
-    """It was claimed behind a probe and never POSTed: it never is."""
+    """A postback that was claimed behind a probe and never POSTed never is."""
     with Receiver(lambda _: Answer(500, delay_s=0.3)) as receiver:
         set_account("acme", url=receiver.url())
         ids = send_postbacks("acme", [EVENT] * 4)
@@ -299,7 +301,7 @@ def test_revoking_what_is_only_held_stops_it(rig):
 
 
 def test_a_dead_loops_postbacks_return_in_their_order(rig):
-    """One was in flight and is suspected; those that were held stand in front of the lane as they stood before."""
+    """The postback in flight is suspected; those that were held stand in front of the lane as they stood before."""
     set_account("acme", url="http://127.0.0.1:9999/")
     ids = send_postbacks("acme", [EVENT] * 40)
     rig.tick()

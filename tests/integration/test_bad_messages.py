@@ -1,4 +1,4 @@
-"""What else may stand in Celery's queue: kept among the dead with its reason, its neighbours undisturbed."""
+"""Bad messages in Celery's queue: kept among the dead with their reason, their neighbours undisturbed."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def test_a_reason_is_short_however_much_it_would_quote(rig, raw, reason):
 
 
 def test_a_message_that_is_kept_whole_has_a_bound(rig):
-    """One of a newer version is kept as it came up to 6 MB; of a larger one the beginning, and it stays dead."""
+    """A message of a newer version is kept as it came up to 6 MB; of a larger one the beginning, and it stays dead."""
     largest, larger = (
         message(b"x", id=name, **{"postbacks-schema": 9}).ljust(length)
         for name, length in (("largest", MAX_WHOLE_BYTES), ("larger", MAX_WHOLE_BYTES + 1))

@@ -78,7 +78,7 @@ def guarded(server) -> tuple[EmbeddedBroker, redis.Redis]:
 
 
 def denials(client: redis.Redis) -> list[tuple[str, str, str]]:
-    """What was refused: to whom, where, what."""
+    """List the refusals: to whom, where, what."""
     return [(entry["username"], entry["context"], entry["object"]) for entry in client.acl_log()]
 
 

@@ -169,7 +169,7 @@ def test_a_certificate_that_is_refused_is_named_with_what_to_do(
     ("without", "sentence"), [("identifiers", "key identifiers"), ("usage", "key usage")]
 )
 def test_a_certificate_that_python_3_13_refuses_by_default_is_named(broker, tmp_path, without, sentence):
-    """Those before it take the same certificate."""
+    """Python before 3.13 takes the same certificate."""
     authority = Identity("an old recipe", without=without)
     identity = Identity("broker", issuer=authority, without=without)
     if sys.version_info < (3, 13):

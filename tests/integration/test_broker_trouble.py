@@ -135,7 +135,7 @@ def kill(broker: EmbeddedBroker) -> Callable[[], None]:
 
 
 def make_it_load(broker: EmbeddedBroker) -> Callable[[], None]:
-    """It starts again and reads its data for longer than the test lasts."""
+    """Start the broker again with data that it reads for longer than the test lasts."""
     client = broker.client()
     pipe = client.pipeline(transaction=False)
     pipe.execute_command("SELECT", 9)
@@ -178,7 +178,7 @@ def make_it_load(broker: EmbeddedBroker) -> Callable[[], None]:
 
 
 def lock(broker: EmbeddedBroker) -> Callable[[], None]:
-    """It wants a password from now on, and everybody has to connect anew."""
+    """Give the broker a password, so that everybody has to connect anew."""
     client = broker.client()
     client.config_set("requirepass", "secret")
     client.client_kill_filter(_type="normal", skipme=True)
@@ -238,7 +238,7 @@ class World:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """One for all tests of this file: what a process did not get over, the next trouble shows."""
+    """World for all tests of this file: a trouble that a process did not get over shows in the next one."""
     config = {"enable-protected-configs": "yes", "loading-process-events-interval-bytes": "1024"}
     with (
         EmbeddedBroker(config=config) as broker,

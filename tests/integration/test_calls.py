@@ -1,4 +1,4 @@
-"""What a call refuses in the caller: a clear error in one sentence, and nothing in the queue."""
+"""Calls that are refused in the caller: a clear error in one sentence, and nothing in the queue."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ URLS = {
 
 @pytest.mark.parametrize(("url", "fault"), URLS.values(), ids=list(URLS))
 def test_a_bad_url_is_refused(client, url, fault):
-    """Where it is given with the event; an account's URL is looked up later."""
+    """A URL that is given with the event is checked at once; an account's URL is looked up later."""
     for call in (
         lambda: send_postback.delay("acme", MO, url=url),
         lambda: send_postback.apply_async(("acme", MO), {"url": url}),
@@ -162,7 +162,7 @@ OPTIONS = {
 
 @pytest.mark.parametrize(("options", "fault"), OPTIONS.values(), ids=list(OPTIONS))
 def test_an_option_that_a_postback_cannot_honour_is_refused_with_a_sentence(client, options, fault):
-    """It says what to do instead."""
+    """The sentence says what to do instead."""
     with pytest.raises(UnsupportedOption, match=fault) as refused:
         send_postback.apply_async(("acme", MO), **options)
     assert str(refused.value).endswith((".", "?"))
@@ -302,7 +302,7 @@ def no_redis(stack: ExitStack) -> str:
 
 
 def frozen(stack: ExitStack) -> str:
-    """It takes connections and answers nothing."""
+    """Broker that takes connections and answers nothing."""
     broker = stack.enter_context(EmbeddedBroker())
     broker.pause()
     stack.callback(broker.resume)
@@ -316,13 +316,13 @@ def replica(stack: ExitStack) -> str:
 
 
 def evicting(stack: ExitStack) -> str:
-    """It forgets the oldest when it is full."""
+    """Broker that forgets the oldest when it is full."""
     config = {"maxmemory": "64mb", "maxmemory-policy": "allkeys-lru"}
     return stack.enter_context(EmbeddedBroker(config=config)).url
 
 
 def full(stack: ExitStack) -> str:
-    """Its memory is used up."""
+    """Broker whose memory is used up."""
     broker = stack.enter_context(EmbeddedBroker())
     with broker.client() as client:
         client.set("ballast", b"x" * 2_000_000)
@@ -338,17 +338,17 @@ def _with_password(stack: ExitStack) -> EmbeddedBroker:
 
 
 def wrong_password(stack: ExitStack) -> str:
-    """It has another password."""
+    """Broker with another password."""
     return _with_password(stack).url.replace("//", "//:hunter2@")
 
 
 def no_password(stack: ExitStack) -> str:
-    """It has a password, the URL has none."""
+    """Broker with a password, where the URL has none."""
     return _with_password(stack).url
 
 
 def no_database(stack: ExitStack) -> str:
-    """It has 16 databases."""
+    """Broker with 16 databases."""
     return stack.enter_context(EmbeddedBroker()).url.replace("/0", "/999")
 
 
@@ -460,7 +460,7 @@ def test_a_unix_socket_serves_producer_beat_and_worker(tmp_path):
 
 
 def test_a_foreign_clients_message_and_ours_are_alike(broker):
-    """What .delay() puts into Redis differs from a plain send_task in names of processes and reprs alone."""
+    """The message of .delay() differs from a plain send_task's in names of processes and reprs alone."""
     foreign = Celery("foreign", broker=broker.url, set_as_current=False)
     with foreign, broker.client() as client:
         foreign.send_task("postbacks.send_postback", ("acme", MO), queue=keys.QUEUE, task_id="theirs")

@@ -1,4 +1,4 @@
-"""What the command line refuses, and what it says of a broker that cannot be used: a sentence, and nothing half-done."""
+"""Refusals of the command line, and its words on a broker that cannot be used: a sentence, and nothing half-done."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def call(*args, url=None, text=EVENT):
 
 
 def refused(shown, *words):
-    """It was refused, in one sentence that has these words."""
+    """Tell whether a command was refused, in one sentence that has these words."""
     assert shown.exit_code == 2, shown.output
     assert shown.stdout == ""
     assert all(word in shown.stderr for word in words), shown.stderr

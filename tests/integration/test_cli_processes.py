@@ -71,7 +71,7 @@ def descendants(pid):
 
 
 def alive(pids):
-    """Those that still run; a zombie that nobody has reaped yet does not."""
+    """Return the processes that still run; a zombie that nobody has reaped does not."""
     listed = subprocess.run(
         ["ps", "-A", "-o", "pid=,stat="], capture_output=True, text=True, check=True
     ).stdout

@@ -351,7 +351,7 @@ def blocks_of_page(page: str) -> list[Block]:
 
 
 def printed_without_dev() -> str:
-    """What ``postbacks up`` prints without ``--dev``, of a broker like the machine's."""
+    """Return the output of ``postbacks up`` without ``--dev``, of a broker like the machine's."""
     broker = SimpleNamespace(url=EXPORT.partition("=")[2])
     say_ready = importlib.import_module("postbacks.cli.up")._say_ready
     command = click.Command("up", callback=lambda: say_ready(broker, Path("data"), 1, {}, as_json=False))

@@ -1,4 +1,4 @@
-"""What a postback costs, in counts that no busy machine changes; `make bench` has the times.
+"""Costs of a postback, in counts that no busy machine changes; `make bench` has the times.
 
 Each bound is about one and a half times what was counted when it was set. Who makes something cheaper lowers its
 bound; who must raise one says why beside it.

@@ -56,7 +56,7 @@ def made(
 
 
 def test_lists_that_agree_show_no_fault():
-    """One accepted, received, delivered."""
+    """A postback was accepted, received and delivered."""
     ledger = made()
     assert (ledger.accepted, ledger.delivered, ledger.dead) == (1, 1, 0)
     assert ledger.violations(may_lose=False) == []
@@ -89,7 +89,7 @@ def test_what_a_dying_broker_had_not_written_is_reported_by_itself():
 
 @pytest.mark.parametrize("state", ["waiting", "sending", "parked"])
 def test_a_stuck_one_is_reported(state):
-    """Whether or not it has arrived."""
+    """A stuck postback is reported, arrived or not."""
     for posts in ([], [Post("a", 1, 11.0, "200")]):
         ledger = made(posts=posts, entries={"a": Entry(state, {})}, places={"a": [state]})
         assert (ledger.stuck, ledger.lost) == (["a"], [])
@@ -97,12 +97,12 @@ def test_a_stuck_one_is_reported(state):
 
 
 def test_one_left_in_the_queue_is_stuck():
-    """It has no record yet."""
+    """A postback in the queue has no record yet."""
     assert made(posts=[], entries={}, places={"a": ["queue"]}).stuck == ["a"]
 
 
 def test_a_dead_one_is_no_loss():
-    """Its story stands in the ledger."""
+    """The story of a dead postback stands in the ledger."""
     ledger = made(posts=[], entries={"a": Entry("dead", {1: "http_error"})}, places={"a": ["dead"]})
     assert (ledger.dead, ledger.violations(may_lose=False)) == (1, [])
 
@@ -154,7 +154,7 @@ def test_a_resend_after_a_failure_is_no_double():
 
 @pytest.mark.parametrize("places", [[], ["done", "parked"], ["parked"], ["done", "done"]])
 def test_an_id_in_no_place_in_two_or_in_the_wrong_one_is_reported(places):
-    """Its record says ``delivered``."""
+    """The record says ``delivered``, so its id must stand among the done, once."""
     ledger = made(places={"a": places})
     assert list(ledger.misplaced) == ["a"]
     assert ledger.violations(may_lose=True) == ["1 in no place or in two: a"]

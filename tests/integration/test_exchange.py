@@ -29,7 +29,7 @@ def pipeline(rig):
 
 
 def rounds_of(rig: Rig) -> list[int]:
-    """How many POSTs ended in each of the loop's rounds from now on; it grows while the loop runs."""
+    """Count the POSTs that ended in each of the loop's rounds from now on; the list grows while the loop runs."""
     wait, rounds = rig.adapter.wait, []
 
     def waits(timeout_s: float):

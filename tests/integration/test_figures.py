@@ -104,7 +104,7 @@ def receiver() -> Iterator[Receiver]:
 
 
 def test_waits_for_first_posts_are_counted_by_group_on_the_brokers_clock(rig, page, receiver):
-    """What waited for forty seconds as no loop ran is in that bucket; a resend is none."""
+    """A postback that waited for forty seconds as no loop ran is in that bucket; a resend is in none."""
     set_account("acme", url=receiver.url())
     send_postbacks("acme", [EVENT] * 3)
     rig.tick()
@@ -155,7 +155,7 @@ def test_a_first_post_without_an_answer_counts_and_so_does_its_missing_answer(ri
 
 
 def test_what_waits_behind_a_receiver_that_fails_is_not_counted_until_its_lane_is_empty(rig, page):
-    """It was down for ten minutes: neither the probe nor what was held up behind it says anything of us."""
+    """The receiver was down for ten minutes: neither the probe nor what was held up behind it says anything of us."""
     status = 500
     with Receiver(lambda _: Answer(status)) as receiver:
         set_account("acme", url=receiver.url())
@@ -180,7 +180,7 @@ def test_what_waits_behind_a_receiver_that_fails_is_not_counted_until_its_lane_i
 
 
 def test_what_waits_for_a_slow_receiver_is_not_counted(rig, page):
-    """It answers 200, and late: a minute in its lane may be its own."""
+    """The receiver answers 200, and late: a minute in its lane may be its own."""
     rig.settings = rig.settings.model_copy(update={"slow_after_s": 0.05})
     with Receiver(lambda _: Answer(delay_s=0.2)) as receiver:
         set_account("acme", url=receiver.url())
@@ -285,7 +285,7 @@ def test_what_is_accepted_skipped_refused_and_put_off_is_counted_by_reason(rig, 
 
 
 def test_a_small_account_that_is_down_for_an_hour_is_seen_and_named(rig, page, receiver):
-    """One postback is enough, though it is dead after half an hour and nothing waits any more; a 200 ends it."""
+    """A single postback is enough, though it is dead after half an hour and nothing waits any more; a 200 ends it."""
     set_account("tiny", url=receiver.url("/bad"))
     set_account("gone", url=receiver.url("/bad"))
     set_account("good", url=receiver.url())

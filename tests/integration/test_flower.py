@@ -37,7 +37,7 @@ ENV = {"POSTBACKS_RETRY_COUNTDOWN_S": "1", "POSTBACKS_MAX_RESENDS": "2"}
 
 @dataclass
 class Watched:
-    """What runs, and the way to Flower's API."""
+    """Running stack, and the way to Flower's API."""
 
     broker: EmbeddedBroker
     stack: LocalStack
@@ -66,7 +66,7 @@ class Watched:
         return eventually(look, what=f"{state} of {postback_id} in Flower")
 
     def up(self) -> bool:
-        """Whether Flower answers and knows the worker."""
+        """Tell whether Flower answers and knows the worker."""
         try:
             return bool(self.ask("workers?refresh=1"))
         except OSError:

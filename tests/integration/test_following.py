@@ -437,7 +437,7 @@ def test_a_claim_reads_an_accounts_row_once(rig, new):
 
 
 def test_what_waits_for_an_account_that_stands_still_is_no_sign_of_missing_workers(rig):
-    """It is counted apart: the system is well, and nobody is called at night."""
+    """A postback of such an account is counted apart: the system is well, and nobody is called at night."""
     set_account("acme", url="http://127.0.0.1:9999/")
     send_postbacks("acme", [EVENT] * 3)
     rig.tick()
@@ -540,7 +540,9 @@ def test_a_record_of_the_version_before_does_not_go_out_once_its_account_is_remo
 
 
 def test_many_calls_urls_of_an_account_that_is_gone_do_not_keep_it_standing_still(rig, old, new):
-    """What is accepted after the account was removed needs none; more of it than a tick looks at ends nothing."""
+    """A postback accepted after its account's removal needs no account; more of these than a tick looks at end
+    nothing.
+    """
     set_account("acme", url=old.url())
     before = send_postbacks("acme", [EVENT] * 3)
     rig.tick()

@@ -74,7 +74,7 @@ def test_an_attempt_whose_begin_was_not_heard_never_takes_the_new_credentials_to
 
 
 def test_a_cancelled_one_that_shares_a_time_out_after_its_account_has_moved_is_never_sent(rig):
-    """It went back to its lane as if nobody had asked for its end."""
+    """The postback went back to its lane as if nobody had asked for its end."""
     _, waits = held(rig)
     assert cancel(waits) == "sending"
     set_account("acme", url=NEW)
@@ -85,7 +85,7 @@ def test_a_cancelled_one_that_shares_a_time_out_after_its_account_has_moved_is_n
 
 
 def test_a_postback_in_quarantine_keeps_no_examiner_while_its_account_stands_still(rig, new):
-    """It is parked, and its account is looked up, whoever else waits; then it is tried."""
+    """The postback is parked, and its account is looked up, whoever else waits; then it is tried."""
     postback_id = in_quarantine(rig, new.url())
     row = rig.client.hget(keys.ACCOUNTS, "acme")
     remove_account("acme")
@@ -163,7 +163,7 @@ def test_who_has_read_an_account_before_it_changed_puts_no_older_row_over_the_ne
 
 
 def test_what_turns_out_to_be_the_same_postback_leaves_no_share_of_the_unrouted(rig):
-    """It came twice for an account that nobody knows, the first time to version 0.1.0."""
+    """The postback came twice for an account that nobody knows, the first time to version 0.1.0."""
     send_postback.apply_async(("acme", EVENT), task_id="order-18")
     rig.tick()
     rig.client.hdel(keys.record("order-18"), "digest")

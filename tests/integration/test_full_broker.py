@@ -92,7 +92,7 @@ def test_on_a_full_broker_a_message_that_ticks_died_of_is_taken_in_alone(own_rig
 
 
 def test_a_message_whose_record_would_pass_the_limit_by_a_tenth_waits_in_the_queue(own_rig, receiver):
-    """It takes a third more as a record; it is taken in once there is room."""
+    """The message takes a third more as a record; it is taken in once there is room."""
     set_account("acme", url=receiver.url())
     send_postbacks("acme", [EVENT] * 3)
     fill(own_rig.client, share=1.2)
@@ -198,7 +198,9 @@ def test_a_broker_that_is_filled_to_its_limit_recovers_without_a_hand(own_broker
 def test_delivered_records_that_fill_the_broker_under_running_workers_give_way(
     own_broker, receiver, tmp_path
 ):
-    """It is full from one moment to the next; what has ended goes, no process needs a hand (prefork's children neither)."""
+    """The broker is full from one moment to the next; ended postbacks go, no process needs a hand (prefork's
+    children neither).
+    """
     with environment(POSTBACKS_BROKER_URL=own_broker.url), own_broker.client() as client:
         set_account("acme0", url=receiver.url())
         with running(own_broker, tmp_path, pool="prefork", env={"POSTBACKS_LEDGER_MEMORY_SHARE": "1"}):

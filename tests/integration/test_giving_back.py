@@ -1,4 +1,4 @@
-"""What a loop holds and does not send: back in its lane, in its order, with no attempt counted."""
+"""Postbacks that a loop holds and does not send: back in their lane, in their order, with no attempt counted."""
 
 from __future__ import annotations
 

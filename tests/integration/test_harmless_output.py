@@ -1,4 +1,4 @@
-"""What comes from outside, in every form in which a command prints it: nothing reaches a terminal that it would obey."""
+"""Text from outside, in every form in which a command prints it: nothing reaches a terminal that it would obey."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def postback_id(rig: Rig):
 
 
 def shown(*args: str, text: bytes = b"") -> str:
-    """What a command prints, to stdout and stderr."""
+    """Return the output of a command, to stdout and stderr."""
     return CliRunner().invoke(main, list(args), input=text, prog_name="postbacks").output
 
 

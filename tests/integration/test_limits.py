@@ -1,4 +1,6 @@
-"""One customer cannot fill the broker: limits of what waits, stubs beyond them, and a share of the memory for the dead."""
+"""Limits of one customer, who cannot fill the broker: of what waits, stubs beyond them, and a share of the memory
+for the dead.
+"""
 
 from __future__ import annotations
 
@@ -92,7 +94,9 @@ def test_a_large_postback_counts_once_for_each_2_kb_of_its_record(rig):
 
 
 def test_a_parked_postback_counts_by_what_its_record_takes_by_now(rig):
-    """Its failed attempts make it larger; what it counts goes with it at its end, and comes back with a resend by hand."""
+    """Failed attempts make a record larger; what it counts goes with it at its end, and comes back with a resend
+    by hand.
+    """
     with Receiver(lambda _: Answer(500, body=b"x" * 256)) as receiver:
         set_account("acme", url=receiver.url())
         (postback_id,) = send_postbacks("acme", [MT])

@@ -45,12 +45,12 @@ def stubborn(**_):
 
 
 def mode(path: Path) -> int:
-    """What its user, group and others may do with a file."""
+    """Return the permissions of a file's user, group and others."""
     return path.stat().st_mode & 0o777
 
 
 def runs(pid: int) -> bool:
-    """Whether the process runs; one that is dead but not yet collected does not."""
+    """Tell whether the process runs; one that is dead but not yet collected does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
@@ -116,7 +116,7 @@ def send(broker, task):
 
 
 def test_the_broker_is_fit_for_postbacks(broker):
-    """It evicts nothing and has each write on the disk before it answers."""
+    """The broker evicts nothing and has each write on the disk before it answers."""
     wanted = {
         "maxmemory-policy": "noeviction",
         "appendonly": "yes",
@@ -375,7 +375,7 @@ def test_data_of_an_older_version_is_closed_to_others_and_kept_behind_a_password
 
 
 def test_a_directory_that_holds_other_things_is_not_closed(tmp_path):
-    """It may be anybody's: /tmp, a home. An empty one, and one that is closed already, are taken."""
+    """Such a directory may be anybody's: /tmp, a home. An empty one, and one that is closed already, are taken."""
     shared = tmp_path / "shared"
     shared.mkdir(mode=0o755)
     (shared / "letter").touch()

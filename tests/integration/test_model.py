@@ -148,7 +148,7 @@ class Moves(Model):
         self.intake_lease = ("", 0)
 
     def accepted(self, postback: Postback, dead_bytes: Counter[str]) -> int:
-        """What the model makes of an accepted message."""
+        """Follow an accepted message in the model; returns what the script must say of it."""
         known = self.known.get(postback.id)
         if known is not None and known.digest == postback.digest and known.stub:
             del self.known[postback.id]
@@ -297,7 +297,7 @@ class Moves(Model):
                 self.examine(token)
 
     def see_it_die(self, token: str) -> None:
-        """Its keeper ends the lease of an examiner that is dead."""
+        """The keeper of an examiner that is dead ends its lease."""
         if token in self.leases:
             self.client.zadd(keys.CLAIMERS, {token: 0}, xx=True)
             self.leases[token] = self.now
@@ -447,7 +447,7 @@ class Moves(Model):
 
     @rule(at_most=st.sampled_from((1, 3, 1000)))
     def reap(self, at_most: int) -> None:
-        """What a loop held whose lease ran out is taken back, in one bite or several."""
+        """Postbacks of a loop whose lease ran out are taken back, in one bite or several."""
         before = {postback.id: postback.token for postback in self.of("claimed", "held")}
         expired = {token for token, ends in self.leases.items() if ends <= self.now}
         taken = self.scripts.reap(at_most, PAUSE_MS)
@@ -474,7 +474,7 @@ class Moves(Model):
             assert not expired & set(self.leases), "an empty claimer stays"
 
     def suspect(self, postback: Postback) -> None:
-        """Its process died while its POST was open."""
+        """Follow a postback whose process died while its POST was open."""
         seen, postback.token = postback.token in self.seen_to_die, ""
         if not postback.alone:
             postback.place, postback.suspicion = "quarantine", "alone" if postback.suspicion else "few"
@@ -535,7 +535,7 @@ class Moves(Model):
         self.forget_dropped()
 
     def forget_dropped(self) -> None:
-        """What the ledger has dropped had ended."""
+        """Forget what the ledger has dropped; all of it had ended."""
         for postback in self.of("delivered", "cancelled", "skipped", "dead"):
             if not self.client.exists(keys.record(postback.id)):
                 del self.known[postback.id]
@@ -543,7 +543,7 @@ class Moves(Model):
     @precondition(lambda self: any(postback.id in self.first_ids for postback in self.of("dead")))
     @rule(data=st.data())
     def retract(self, data: st.DataObject) -> None:
-        """What came under an id that is taken turns out to be the postback that has it."""
+        """A postback that came under a taken id turns out to be the one that has it."""
         ids = sorted(postback.id for postback in self.of("dead") if postback.id in self.first_ids)
         kept = data.draw(st.sampled_from(ids), "kept")
         assert self.scripts.retract(kept)
@@ -570,7 +570,7 @@ class Moves(Model):
 
     @rule()
     def retire(self) -> None:
-        """What waits for an account that is gone for long enough is dead."""
+        """Postbacks of an account that is gone for long enough are dead."""
         over = {account for account, at in self.retires.items() if at <= self.now}
         ended, accounts = self.scripts.retire(1000)
         self.come_up()
@@ -602,7 +602,7 @@ class Moves(Model):
             self.pacing[account] = (slow, most)
 
     def has_passed(self, begun: list[Postback], ahead_ms: int = 0) -> None:
-        """What has begun was allowed to: by its account's rate and by what was open."""
+        """Check that what has begun was allowed to: by its account's rate and by what was open."""
         open_now = self.of("claimed")
         for postback in begun:
             slow, most = self.pacing.get(postback.account, (False, 0))

@@ -34,7 +34,7 @@ def served(**more: object) -> Iterator[MonitorServer]:
 
 
 def is_open(connection: socket.socket) -> bool:
-    """Whether the other end has not closed."""
+    """Tell whether the other end has not closed."""
     connection.setblocking(False)
     try:
         return connection.recv(1, socket.MSG_PEEK) != b""
@@ -78,7 +78,7 @@ def test_one_deadline_holds_for_the_whole_request(monkeypatch):
 
 
 def test_a_client_whose_answer_is_being_made_keeps_its_place():
-    """It has asked in full. Where all places are such ones, who comes is closed at once."""
+    """A client that has asked in full keeps its place. Where all places are such ones, who comes is closed at once."""
     release = threading.Event()
     with served(alive=lambda: release.wait(30)) as server:
         asked = b"GET /healthz HTTP/1.1\r\n\r\n"
@@ -94,7 +94,7 @@ def test_a_client_whose_answer_is_being_made_keeps_its_place():
 
 
 def test_a_closed_server_holds_no_connection():
-    """Its clients see the end, though they had not asked yet."""
+    """Clients see the end, though they had not asked yet."""
     with served() as server, dripping(server.port, 3) as connections:
         eventually(lambda: len(server._server._clients) == 3)
         server.close()

@@ -104,7 +104,7 @@ def test_what_is_cancelled_deep_in_a_lane_is_cancelled_at_once_and_ends_when_it_
 
 
 def test_a_loop_of_the_version_before_passes_nothing_over_that_was_cancelled(rig):
-    """It would leave such a postback in no place: while it works, the lane is searched as before."""
+    """Such a loop would leave the postback in no place: while it works, the lane is searched as before."""
     ids = send_postbacks("acme", [MT] * 20, url="http://127.0.0.1:1/")
     rig.tick()
     rig.client.zadd(keys.CLAIMERS, {"0123456789abcdef": 1 << 50})
@@ -166,7 +166,7 @@ def test_among_many_lanes_each_gets_no_more_a_turn_than_its_share_of_the_transfe
 
 
 def test_a_connect_timeout_counts_for_all_that_were_held_for_the_endpoint(rig):
-    """One connection is tried; fifty postbacks note it as shared, and none waits its own ten seconds."""
+    """A single connection is tried; fifty postbacks note it as shared, and none waits its own ten seconds."""
     with environment(POSTBACKS_CONNECT_TIMEOUT_S="0.3"), dead_port() as port:
         rig = Rig_with_settings(rig)
         set_account("acme", url=f"http://127.0.0.1:{port}/")
@@ -202,7 +202,7 @@ def test_what_shares_a_time_out_is_due_at_one_moment_though_it_is_noted_in_sever
 
 
 def test_a_worker_that_lost_its_lease_changes_nothing(rig):
-    """Its note comes to nothing: the postback is somebody else's."""
+    """The worker's note comes to nothing: the postback is somebody else's."""
     with Receiver() as receiver:
         set_account("acme", url=receiver.url())
         result = send_postback.delay("acme", MT)
@@ -305,7 +305,7 @@ def test_the_estimate_of_a_records_memory_is_near_the_fact(rig):
 
 
 def shares(rig: Rig, rounds: int, **limits: object) -> Counter[bytes]:
-    """What each lane gets of a worker with room for four, whose POSTs succeed at once."""
+    """Return what each lane gets of a worker with room for four, whose POSTs succeed at once."""
     got: Counter[bytes] = Counter()
     for _ in range(rounds):
         _, begun, *_ = rig.scripts.claim(
@@ -343,7 +343,7 @@ def test_turns_go_by_weight_and_an_account_with_more_lanes_has_no_more_of_them(r
 
 
 def test_what_is_in_quarantine_shuts_no_account_that_nobody_tries_it_for(rig):
-    """Its room is kept while an examiner looks, which comes to it however many wait for their rate before it."""
+    """Room is kept for it while an examiner looks, which comes to it however many wait for their rate before it."""
     for name, count in {"slow": 250, "one": 2}.items():
         set_account(name, url="http://127.0.0.1:9999/")
         send_postbacks(name, [MT] * count)

@@ -1,4 +1,4 @@
-"""What `show` says of a postback that a loop has: its open attempt, what it is held for, a lease that has ended."""
+"""Words of `show` on a postback that a loop has: its open attempt, what it is held for, a lease that has ended."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TOKEN = "0123456789abcdef@0.2.0@worker1@host"
 
 
 def show(*args: str) -> str:
-    """What the command prints."""
+    """Return the output of the command."""
     return CliRunner().invoke(main, ["show", *args], prog_name="postbacks").stdout
 
 

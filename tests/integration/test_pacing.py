@@ -26,7 +26,7 @@ def pace(name: str, *options: str) -> None:
 
 
 def most_open(posts: list[Received], delay_s: float) -> int:
-    """How many requests a receiver had open at a time that answers each after a while."""
+    """Count the requests that a receiver had open at a time, which answers each after a while."""
     moments = [(post.monotonic_s, 1) for post in posts] + [(post.monotonic_s + delay_s, -1) for post in posts]
     now = most = 0
     for _, change in sorted(moments):

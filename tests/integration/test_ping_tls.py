@@ -200,7 +200,7 @@ def test_a_missing_intermediate_certificate_of_the_client_is_named_each_time(tmp
 
 
 def test_a_client_certificate_with_its_chain_is_no_cause():
-    """Where the issuer is sent along, or stands in the bundle, from which OpenSSL adds it."""
+    """The issuer is sent along, or stands in the bundle, from which OpenSSL adds it."""
     middle = Identity("middle authority", issuer=authority(), is_authority=True)
     client = Identity("client", issuer=middle)
     for tls in (

@@ -62,7 +62,9 @@ def check_alerts(text: str, expected: set[str], folder: Path) -> None:
 
 
 def test_whoever_is_killed_or_frozen_is_named_and_its_alert_fires(broker, tmp_path, monkeypatch):
-    """One worker is killed, the other frozen, then beat is killed: page, alerts, health and doctor say who is missing."""
+    """A worker is killed, the other one frozen, then beat is killed: page, alerts, health and doctor say who is
+    missing.
+    """
     monkeypatch.setattr(rounds, "PAUSE_S", 0.0)
     server = MonitorServer("127.0.0.1", 0, [SystemCollector(settings.load())], settings.load())
     server.start()

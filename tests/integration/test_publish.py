@@ -59,7 +59,7 @@ def test_our_envelope_equals_kombus_field_by_field(broker, options):
 
 
 def same(ours: dict, theirs: dict) -> bool:
-    """Whether two messages differ in nothing but their delivery tag; an id that Celery made is put in ours."""
+    """Tell whether two messages differ in nothing but their delivery tag; an id that Celery made is put in ours."""
     assert ours["properties"].pop("delivery_tag") != theirs["properties"].pop("delivery_tag")
     return json.dumps(ours) == json.dumps(theirs)
 

@@ -183,7 +183,7 @@ REFUSED = {
 
 @pytest.mark.parametrize(("call", "words"), REFUSED.values(), ids=list(REFUSED))
 def test_what_the_ledger_cannot_do_is_refused_in_a_sentence(sent, call, words):
-    """It says what to do instead."""
+    """The sentence says what to do instead."""
     with pytest.raises(UnsupportedOption, match=words):
         call(sent[0])
 
@@ -247,7 +247,7 @@ def test_the_result_tells_every_state(rig):
 
 
 def test_revoke_cancels_what_waits_what_is_parked_and_what_is_still_in_celerys_queue(rig):
-    """None of them is ever sent again, and each says REVOKED."""
+    """A revoked postback is never sent again, and its state is REVOKED."""
     with Receiver(lambda _: Answer(500)) as receiver:
         set_account("acme", url=receiver.url())
         parked = send_postback.delay("acme", MO)

@@ -1,4 +1,4 @@
-"""One rule says where a postback goes, to the intake, to eager mode and to a call as a function; one table has its words."""
+"""Routing by one rule, for the intake, eager mode and a call as a function; one table has its words."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ ROUTES = {
 def test_the_intake_eager_mode_and_a_call_as_a_function_route_alike(
     rig, receiver, monkeypatch, account, event, path, goes
 ):
-    """Where it goes, or why it is not sent; with a URL that came with the call as well."""
+    """All three send to the same URL, or give the same reason; with a URL that came with the call as well."""
     if isinstance(account, str):
         rig.client.hset(keys.ACCOUNTS, "acme", account)
     elif account is not None:
@@ -147,7 +147,7 @@ def test_eager_send_postbacks_raises_what_the_ids_would_hide(broker, receiver):
 
 
 def said(*args: str, text: str = json.dumps(EVENT)) -> str:
-    """What the command says beside its output."""
+    """Return what the command says beside its output."""
     shown = CliRunner().invoke(main, args, input=text, prog_name="postbacks")
     return shown.stderr
 
@@ -179,7 +179,7 @@ def test_send_ping_and_show_say_the_same_of_an_account(rig, account, words, end,
 
 
 def test_send_with_a_url_warns_of_an_origin_that_is_off(broker):
-    """It would be skipped all the same."""
+    """A postback of that origin would be skipped all the same."""
     del broker
     set_account("acme", url="https://acme.example/", off={"SUB"})
     to = ("--url", "https://acme.example/test")
@@ -191,7 +191,7 @@ def test_send_with_a_url_warns_of_an_origin_that_is_off(broker):
 
 
 def test_send_with_a_url_warns_of_an_account_that_cannot_be_read(rig):
-    """It is put off until the account is set anew, since it must not go out unsigned."""
+    """The postback is put off until the account is set anew, since it must not go out unsigned."""
     rig.client.hset(keys.ACCOUNTS, "acme", "no JSON")
     warned = said("send", "acme", "-", "--url", "https://acme.example/test")
     assert "account acme cannot be read until it is set anew: its postbacks wait for that." in warned
@@ -211,5 +211,5 @@ def test_send_with_a_url_warns_of_an_account_that_cannot_be_read(rig):
     ],
 )
 def test_every_reason_of_the_ledger_has_its_words(reason, words):
-    """What is no constant is words already, whatever stands in it."""
+    """A reason that is no constant is words already, whatever stands in it."""
     assert routing.reason_words(reason, "SUB") == words

@@ -48,13 +48,13 @@ def test_a_primary_that_is_killed_under_load_takes_nothing_accepted_with_it():
 
 @pytest.fixture(scope="module")
 def group(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SentinelGroup]:
-    """One sentinel, one primary, one replica: enough to ask."""
+    """Group of one sentinel, one primary and one replica: enough to ask."""
     with SentinelGroup(tmp_path_factory.mktemp("group"), replicas=1, sentinels=1) as made:
         yield made
 
 
 def refused(url: str, **env: str) -> str:
-    """What a caller is told, within the limit."""
+    """Return the sentence that a caller gets, within the limit."""
     began_s = time.monotonic()
     with (
         environment(POSTBACKS_BROKER_URL=url, POSTBACKS_BROKER_TIMEOUT_S="3", **env),

@@ -25,7 +25,7 @@ def accept(rig: Rig, count: int, account: str = "acme") -> list[tuple[int, int]]
 
 
 def test_a_restored_backup_gives_no_number_again(own_broker):
-    """What was accepted after the backup is lost, and what comes then is newer than all that was ever accepted."""
+    """Postbacks accepted after the backup are lost, and what comes then is newer than all that was ever accepted."""
     with environment(POSTBACKS_BROKER_URL=own_broker.url):
         rig = Rig(own_broker)
         set_account("acme", url="http://127.0.0.1/")

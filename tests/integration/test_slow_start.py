@@ -27,7 +27,7 @@ def send(rig: Rig, accounts: range, each: int, port: int) -> list[str]:
 def test_accounts_that_share_a_silent_endpoint_try_it_together_and_keep_their_five_minutes(
     broker, monkeypatch
 ):
-    """One connection stands for all of them and all loops, in a go or two; new ones' first sends as well."""
+    """A single connection stands for all of them and all loops, in a go or two; new ones' first sends as well."""
     monkeypatch.setattr(session, "CLAIM_BATCH", 4)  # so that both loops hold some
     with environment(POSTBACKS_CONNECT_TIMEOUT_S="0.4"), black_hole() as port, Receiver() as healthy:
         rig = Rig(broker)
@@ -60,7 +60,7 @@ def test_accounts_that_share_a_silent_endpoint_try_it_together_and_keep_their_fi
 
 
 def test_a_loop_is_told_of_anothers_time_out_before_it_tries_the_endpoint_itself(rig):
-    """What it holds may share that one; where it has been told, one of it is tried."""
+    """The postbacks that it holds may share that time-out; where it knows of one, one of them is tried."""
     wide = {"suspects_max": 100, "free": 2000, "held_per_lane": 100, "slow_lanes": ()}
     send(rig, range(4), 2, 9999)
     since_ms = int(time.time() * 1000)

@@ -68,7 +68,7 @@ def test_a_url_that_the_account_has_already_is_judged_as_well(client):
 
 
 def test_where_no_worker_has_published_the_shells_own_settings_judge(client):
-    """None runs, or those that run are of a version that publishes nothing."""
+    """No worker runs, or those that run are of a version that publishes nothing."""
     assert set_url("http://127.0.0.1/", **LOOPBACK).exit_code == 0
     done = set_url("http://127.0.0.1/", **NOTHING)
     assert done.exit_code == 2

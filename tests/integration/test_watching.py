@@ -81,7 +81,7 @@ def health(*args: str):
 
 @dataclass
 class Watched:
-    """What a stack showed while it ran, and wrote."""
+    """Output of a stack while it ran: logs, metrics, health."""
 
     form: str
     logs: dict[str, str]
@@ -92,7 +92,7 @@ class Watched:
 
 
 def pages_of_the_command(form: str) -> dict[str, tuple[int, str]]:
-    """What ``postbacks metrics`` serves; it says its port in the form of the logs, and ends in order."""
+    """Yield the pages of ``postbacks metrics``, which says its port in the form of the logs, and ends in order."""
     command = [str(Path(sys.executable).with_name("postbacks")), "metrics", "--port", "0"]
     env = {**os.environ, "POSTBACKS_LOG": form}
     with subprocess.Popen(command, env=env, stderr=subprocess.PIPE, text=True) as served:
@@ -269,7 +269,9 @@ def check_health(watched: Watched) -> None:
 
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_a_real_stack_shows_what_happened_in_logs_metrics_and_health(form, broker, tmp_path):
-    """One stack a form: failures are one line each, nothing private is told, figures and docs agree, all is well."""
+    """A stack for each form of logs: failures are one line each, nothing private is told, figures and docs agree,
+    all is well.
+    """
     watched = watch(form, broker, tmp_path)
     check_attempts(watched)
     check_secrets_and_ticks(watched)
@@ -393,7 +395,7 @@ def test_health_says_what_is_wrong(rig):
 
 
 def test_health_says_which_replicas_are_missing(own_broker):
-    """Those of POSTBACKS_WAIT_REPLICAS, without which a call raises; and those that the broker itself asks for."""
+    """Replicas of POSTBACKS_WAIT_REPLICAS, without which a call raises; and those that the broker itself asks for."""
     with environment(POSTBACKS_BROKER_URL=own_broker.url, POSTBACKS_WAIT_REPLICAS="1"):
         with pytest.raises(NotReplicated):
             send_postback.delay("acme", EVENT)
@@ -408,7 +410,9 @@ def test_health_says_which_replicas_are_missing(own_broker):
 
 
 def test_health_says_whose_postbacks_wait(rig):
-    """Those of receivers that fail may wait for long while all is well: they are told apart, and the longest lane."""
+    """Postbacks of receivers that fail may wait for long while all is well: they are told apart, and the longest
+    lane.
+    """
 
     def waiting() -> str:
         said = health("--max-tick-age", "1000", "--max-waiting-age", "1000")

@@ -61,7 +61,7 @@ def host() -> Celery:
 
 
 def periodic(beats_app: Celery) -> None:
-    """What beat does with an entry of ``add_periodic_task``."""
+    """Do what beat does with an entry of ``add_periodic_task``."""
     beats_app.add_periodic_task(60, s("acme", TYPED), name="hourly")
     beats_app.finalize()
     settings = beats_app.conf.beat_schedule["hourly"]
@@ -195,7 +195,7 @@ REFUSED = {
 
 @pytest.mark.parametrize(("call", "kind", "words"), REFUSED.values(), ids=list(REFUSED))
 def test_what_cannot_be_a_postback_is_refused_in_the_caller(broker, call, kind, words):
-    """One sentence, and nothing in any queue or in the ledger."""
+    """The refusal is one sentence, and nothing is in any queue or in the ledger."""
     with broker.client() as client:
         with pytest.raises(kind, match=words) as refused:
             call()
@@ -294,7 +294,7 @@ def test_a_call_as_a_function_in_a_task_of_our_own_worker_is_a_postback(rig):
 
 
 def test_a_map_that_another_app_puts_into_our_queue_is_kept_whole_among_the_dead(rig):
-    """It is no postback, but it holds events: its reason says what to send instead."""
+    """The map is no postback, but it holds events: its reason says what to send instead."""
     items = [["acme", EVENT]] * 1500
     with host() as foreign:
         foreign.send_task(

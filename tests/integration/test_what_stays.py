@@ -1,4 +1,4 @@
-"""What a name leaves in the broker when nothing more comes of it: nothing, after a while."""
+"""Remains of a name in the broker when nothing more comes of it: none, after a while."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def test_a_broker_that_would_lose_postbacks_is_refused_with_one_sentence(config,
 
 
 def test_a_broker_without_an_append_only_file_is_warned_of(tmp_path):
-    """It works, and the log says what may be lost; a misspelt setting is named there, too."""
+    """The worker works, and the log says what may be lost; a misspelt setting is named there, too."""
     with (
         EmbeddedBroker(config={"appendonly": "no"}) as careless,
         in_background(
@@ -101,7 +101,7 @@ def test_a_broker_without_an_append_only_file_is_warned_of(tmp_path):
 
 
 def test_a_cluster_url_stops_a_start_with_a_sentence():
-    """It is not waited for as a broker that is away is; the password is not shown."""
+    """A cluster is not waited for as a broker that is away is; the password is not shown."""
     done = celery("redis+cluster://:SECRET@127.0.0.1:7000/0", "worker", *QUIET)
     assert done.returncode == 2
     assert "Celery 5.7 cannot use Redis Cluster" in done.stderr
@@ -225,7 +225,7 @@ def test_flower_starts_answers_and_ends(broker, tmp_path):
 
 
 def get(port: int, path: str, method: str = "GET") -> tuple[int, str] | None:
-    """One request; None where nobody answers."""
+    """Make one request; None where nobody answers."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     try:
         connection.request(method, path)
@@ -259,7 +259,7 @@ def test_revoking_as_flowers_button_does_cancels_in_redis(broker, tmp_path):
 
 
 def test_the_working_directorys_celeryconfig_is_applied(broker, tmp_path):
-    """What stands there overrides the built-in configuration, the rest stays."""
+    """The file overrides the built-in configuration, the rest stays."""
     (tmp_path / "celeryconfig.py").write_text("worker_concurrency = 7\nbroker_heartbeat = 11\n")
     with in_background("worker", broker.url, tmp_path / "worker.log", *QUIET, cwd=tmp_path) as worker:
         worker.wait_for_log(" ready.", 30)
@@ -269,7 +269,7 @@ def test_the_working_directorys_celeryconfig_is_applied(broker, tmp_path):
 
 
 def test_the_option_config_names_another_one_and_celerys_variable_does_not(broker, tmp_path):
-    """It wins over a celeryconfig.py that is there as well; the variable is another app's."""
+    """The option wins over a celeryconfig.py that is there as well; the variable is another app's."""
     (tmp_path / "celeryconfig.py").write_text("worker_concurrency = 7\n")
     (tmp_path / "production.py").write_text("worker_concurrency = 9\n")
     report = celery(
@@ -396,7 +396,7 @@ def test_an_application_in_kubernetes_sends_and_warns_once_through_its_logging(b
 
 @pytest.mark.parametrize("named", [{}, {"CELERY_CONFIG_MODULE": "celeryconfig"}], ids=["there", "named"])
 def test_a_program_that_imports_postbacks_never_loads_a_file_of_that_name(broker, tmp_path, named):
-    """It is the application's own; we neither run it nor take settings from it."""
+    """The file is the application's own; we neither run it nor take settings from it."""
     (tmp_path / "celeryconfig.py").write_text("raise SystemExit('celeryconfig was loaded')\n")
     program = (
         "import sys, postbacks\n"

@@ -104,7 +104,9 @@ def test_a_worker_that_is_told_to_stop_finishes_what_is_open_and_gives_back_the_
 
 
 def test_a_worker_stops_in_time_though_its_receivers_never_answer(broker, tmp_path):
-    """What is still open after POSTBACKS_STOP_WITHIN_S is settled by its lease: sent again, and the ledger says why."""
+    """POSTs still open after POSTBACKS_STOP_WITHIN_S are settled by their lease: sent again, and the ledger says
+    why.
+    """
     with Receiver(lambda post: Answer(action="hang" if post.attempt == 1 else "answer")) as receiver:
         set_account("acme", url=receiver.url())
         with running(broker, tmp_path, env=LEASE | {"POSTBACKS_STOP_WITHIN_S": "1"}) as stack:
@@ -181,7 +183,7 @@ def test_an_answer_to_an_attempt_that_is_unknown_already_is_not_taken_for_the_ne
 
 
 def test_a_loop_that_cannot_hand_over_finishes_what_is_open(rig):
-    """Its slice of time ended while the broker was loading: its answers went unnoted, its postbacks out again."""
+    """A slice of time ended while the broker was loading: answers went unnoted, and postbacks out again."""
 
     def hand_over() -> None:
         raise OperationalError("Valkey is loading the dataset in memory")

@@ -1,4 +1,4 @@
-"""One account's trouble never delays another's, and a dead endpoint costs one connection, not each."""
+"""Isolation: an account's trouble never delays another's, and a dead endpoint costs one connection, not each."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_a_dead_endpoint_costs_its_held_postbacks_one_connection_together(broker
 
 
 def test_failures_of_many_accounts_at_once_are_noted_as_fast_as_they_come(broker, monkeypatch):
-    """What has failed and is not noted stays few: it fills the memory, and its countdown has not begun."""
+    """Failures that are not noted yet stay few: they fill the memory, and their countdown has not begun."""
     lanes, each, batch = 60, 10, 20
     monkeypatch.setattr(results, "COMMIT_BATCH", batch)
     add, uncommitted = results.ResultBatch.add, []

@@ -1,4 +1,4 @@
-"""One attempt is one POST: a receiver that ends a kept connection in the middle gets six of them and no more."""
+"""An attempt is one POST: a receiver that ends a kept connection in the middle gets six of them and no more."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
 
 class Conversation:
-    """One connection of the receiver, and the request that it has begun to read."""
+    """Connection of the receiver, and the request that it has begun to read."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
@@ -72,35 +72,35 @@ class Conversation:
 
 
 def closes(conversation: Conversation) -> None:
-    """It reads the request and closes."""
+    """Read the request and close."""
     conversation.read_body()
 
 
 def resets(conversation: Conversation) -> None:
-    """It reads the request and resets."""
+    """Read the request and reset."""
     conversation.read_body()
     conversation.reset()
 
 
 def closes_in_the_body(conversation: Conversation) -> None:
-    """It reads half of the body and closes."""
+    """Read half of the body and close."""
     conversation.read_body(0.5)
 
 
 def resets_in_the_body(conversation: Conversation) -> None:
-    """It reads half of the body and resets."""
+    """Read half of the body and reset."""
     conversation.read_body(0.5)
     conversation.reset()
 
 
 def is_silent(conversation: Conversation) -> None:
-    """It reads the request and says nothing more."""
+    """Read the request and say nothing more."""
     conversation.read_body()
     conversation.connection.recv(1)
 
 
 def says_and_closes(said: bytes) -> Callable[[Conversation], None]:
-    """It reads the request, says this and closes."""
+    """Read the request, say this and close."""
 
     def behave(conversation: Conversation) -> None:
         conversation.read_body()

@@ -107,7 +107,7 @@ def test_a_url_with_a_user_is_refused_while_the_account_has_the_header(acme):
 
 
 def test_a_url_of_the_calls_own_keeps_its_user(rig, acme, receiver):
-    """One Authorization header a POST: where the URL at hand has a user, that one; else the account's."""
+    """Each POST has one Authorization header: of the user in the URL at hand, else of the account."""
     del acme
     call("account", "set", "acme", *HEADER)
     with_user = receiver.url("/own").replace("http://", "http://us:pw@")
@@ -160,7 +160,7 @@ def test_it_is_sealed_anew_with_the_secrets(acme):
 
 
 def test_an_application_gives_it_as_a_field_and_not_among_the_headers(rig, acme):
-    """Its own store may keep it plain; among the headers the error names the field."""
+    """An application's own store may keep it plain; among the headers the error names the field."""
     with pytest.raises(InvalidAccount, match="has a field of its own: authorization"):
         make_account("acme", headers={"authorization": TOKEN})
     with pytest.raises(InvalidAccount, match="header Authorization has a value"):

@@ -71,7 +71,7 @@ def by_node(received, secret):
 
 
 def proven(received, secret):
-    """Whether a request is proven with a secret: all three say the same."""
+    """Tell whether a secret proves a request: all three ways agree."""
     found = {by_library(received, secret), by_hand(received, secret), by_node(received, secret)}
     assert len(found) == 1
     return found.pop()

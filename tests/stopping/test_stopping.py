@@ -22,7 +22,7 @@ OPEN_S = 3.0
 
 @dataclass(frozen=True)
 class Case:
-    """How one worker is ended."""
+    """Way to end one worker."""
 
     pool: str
     signal: signal.Signals
@@ -48,7 +48,7 @@ LEASE = {"POSTBACKS_CLAIM_LEASE_S": "3", "POSTBACKS_INTAKE_LEASE_S": "2"}
 
 @dataclass
 class End:
-    """How it went: the worker's exit code, and what the receiver had got by then."""
+    """End of a worker: its exit code, and what the receiver had got by then."""
 
     world: World
     code: int

@@ -32,7 +32,7 @@ BAD = 10  # postbacks of the account whose receiver answers 500: one is sent, th
 
 @dataclass
 class World:
-    """One worker on a database of its own, with postbacks in flight, held and waiting."""
+    """Worker on a database of its own, with postbacks in flight, held and waiting."""
 
     name: str
     url: str
@@ -119,7 +119,7 @@ def fill(world: World, receiver: Receiver) -> None:
 
 
 def posts_of(world: World, receiver: Receiver) -> dict[str, list[Received]]:
-    """What the receiver got of a world, by id."""
+    """Return the POSTs that the receiver got of a world, by id."""
     found: dict[str, list[Received]] = defaultdict(list)
     for post in receiver.received:
         if post.path.startswith(f"/{world.name}/"):
@@ -128,7 +128,7 @@ def posts_of(world: World, receiver: Receiver) -> dict[str, list[Received]]:
 
 
 def flight(world: World, receiver: Receiver) -> bool:
-    """Whether each good account has one open, and the bad one has one open and the others held."""
+    """Tell whether each good account has one open, and the bad one has one open and the others held."""
     got = posts_of(world, receiver)
     bad = [one for one in got if one in world.ids["bad"]]
     return len(bad) == 2 and len(got) == GOOD + 2

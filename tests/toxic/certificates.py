@@ -34,7 +34,7 @@ class Certificate:
         self.path.write_text(self.pem + self.key)
 
     def server(self) -> ssl.SSLContext:
-        """What a server presents it with."""
+        """Make the context of a server that presents it."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.path)
         return context

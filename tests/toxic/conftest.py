@@ -14,7 +14,7 @@ from toxic.certificates import Authority, Certificate
 
 
 class Certificates(NamedTuple):
-    """What the ports present, and what is needed to trust them."""
+    """Certificates that the ports present, and that are needed to trust them."""
 
     authority: Authority
     good: Certificate
@@ -43,12 +43,12 @@ class ToxicProcess:
         return json.loads(self._process.stdout.readline())
 
     def url(self, path: str, port: str = "plain") -> str:
-        """Where to POST to; a port that has no path of its own speaks TLS or nothing."""
+        """Return the URL to POST to; a port that has no path of its own speaks TLS or nothing."""
         scheme = "http" if port in {"plain", *PLAIN} else "https"
         return f"{scheme}://127.0.0.1:{self.ports[port]}/{path}"
 
     def served(self, path: str) -> int:
-        """How many requests came for a path."""
+        """Count the requests that came for a path."""
         return int(self._ask(path))
 
     def close(self) -> None:
@@ -64,7 +64,7 @@ PLAIN = frozenset(
 
 @pytest.fixture(scope="module")
 def toxic(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ToxicProcess]:
-    """One for the tests of a module."""
+    """Toxic receiver for the tests of a module."""
     folder = tmp_path_factory.mktemp("certificates")
     authority = Authority(folder)
     good = authority.issue("127.0.0.1", "localhost")

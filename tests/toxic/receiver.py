@@ -29,7 +29,7 @@ PIECE = 65_536
 
 
 class Peer:
-    """One connection, as the behaviours use it. What the other side has ended, ends them (OSError)."""
+    """Connection as the behaviours use it. What the other side has ended, ends them (OSError)."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
@@ -88,12 +88,12 @@ Behaviour = Callable[[Peer], None]
 
 
 def says(*pieces: bytes) -> Behaviour:
-    """It says this and closes."""
+    """Say this and close."""
     return lambda peer: peer.send(*pieces)
 
 
 def says_and_holds(*pieces: bytes) -> Behaviour:
-    """It says this and then nothing more."""
+    """Say this and then nothing more."""
 
     def behave(peer: Peer) -> None:
         peer.send(*pieces)
@@ -103,7 +103,7 @@ def says_and_holds(*pieces: bytes) -> Behaviour:
 
 
 def says_and_resets(*pieces: bytes) -> Behaviour:
-    """It says this and resets the connection."""
+    """Say this and reset the connection."""
 
     def behave(peer: Peer) -> None:
         peer.send(*pieces)
@@ -113,7 +113,7 @@ def says_and_resets(*pieces: bytes) -> Behaviour:
 
 
 def says_and_drips(said: bytes, drips: Callable[[], Iterator[bytes] | bytes]) -> Behaviour:
-    """It says this at once and that slowly."""
+    """Say this at once and that slowly."""
 
     def behave(peer: Peer) -> None:
         peer.send(said)
@@ -124,7 +124,7 @@ def says_and_drips(said: bytes, drips: Callable[[], Iterator[bytes] | bytes]) ->
 
 
 def says_and_floods(said: bytes, piece: bytes, size: int = 0, end: bytes = b"") -> Behaviour:
-    """It says this, then that again and again."""
+    """Say this, then that again and again."""
 
     def behave(peer: Peer) -> None:
         peer.send(said)
@@ -135,7 +135,7 @@ def says_and_floods(said: bytes, piece: bytes, size: int = 0, end: bytes = b"") 
 
 
 def half_closes(peer: Peer) -> None:
-    """Its sending half is closed, and it goes on listening."""
+    """Close the sending half and go on listening."""
     peer.connection.shutdown(socket.SHUT_WR)
     peer.hold()
 
@@ -239,20 +239,20 @@ PATHS: Mapping[str, Behaviour] = {
 
 
 def answers_first(peer: Peer) -> None:
-    """It answers before it has read a byte, and then reads."""
+    """Answer before a byte is read, and then read."""
     peer.send(OK + b"Connection: close\r\n" + EMPTY)
     peer.hold()
 
 
 def answers_first_and_resets(peer: Peer) -> None:
-    """It answers and closes with the request unread, which resets the connection."""
+    """Answer and close with the request unread, which resets the connection."""
     peer.send(OK + EMPTY)
     peer.connection.recv(1)
     peer.reset()
 
 
 def greeted(behave: Behaviour) -> Behaviour:
-    """It waits for the first bytes: else a reset could come before the connection stands."""
+    """Wait for the first bytes: else a reset could come before the connection stands."""
 
     def behave_then(peer: Peer) -> None:
         peer.connection.recv(PIECE)
@@ -344,7 +344,9 @@ class Toxic:
 
 
 def context_of(spec: Mapping[str, str]) -> ssl.SSLContext:
-    """What a port presents: a file, its oldest and newest TLS, whose clients' certificates it asks for."""
+    """Make the context of a port from its file, its oldest and newest TLS, and whose clients' certificates it asks
+    for.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(spec["path"])
     if "version" in spec:

@@ -1,4 +1,4 @@
-"""What TCP says of a request that has left: only a FIN that acknowledges nothing proves that nothing arrived."""
+"""State of TCP after a request has left: only a FIN that acknowledges nothing proves that nothing arrived."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""What a receiver can do with a connection that we keep: nothing to another postback, and no second POST an attempt."""
+"""Receivers that misuse a connection that we keep: nothing reaches another postback, and no attempt makes a second
+POST.
+"""
 
 from __future__ import annotations
 
@@ -56,7 +58,7 @@ class Listener:
         threading.Thread(target=self._accept, daemon=True).start()
 
     def url(self, path: str) -> str:
-        """Where to POST to."""
+        """Return the URL to POST to."""
         return f"http://127.0.0.1:{self._socket.getsockname()[1]}{path}"
 
     def _accept(self) -> None:
@@ -110,7 +112,7 @@ def poll(request, monkeypatch):
 
 
 def transfer(url: str) -> Transfer:
-    """One to make."""
+    """Make a transfer."""
     return Transfer(url, b"<POSTBACK/>", [], Profile.default(SETTINGS))
 
 
@@ -140,7 +142,7 @@ def test_what_comes_behind_an_answer_is_not_the_next_postbacks(more):
 
 
 def test_a_second_answer_that_comes_while_the_connection_rests_is_not_the_next_postbacks():
-    """It arrives later than the first, before the next POST begins."""
+    """The second answer arrives later than the first, before the next POST begins."""
     sent = threading.Event()
 
     def serve(connection: socket.socket, path: str) -> bool:

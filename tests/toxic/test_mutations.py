@@ -136,7 +136,7 @@ class Server:
 
 
 def open_files() -> int:
-    """How many file descriptors this process has."""
+    """Count the file descriptors of this process."""
     return len(os.listdir("/proc/self/fd"))  # noqa: PTH208
 
 

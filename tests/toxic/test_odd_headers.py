@@ -117,7 +117,7 @@ def answering(lines: bytes, body: bytes = b"hello" + OK, status: int = 200) -> I
 
 @pytest.mark.parametrize("lines", COUNTED.values(), ids=COUNTED)
 def test_a_200_whose_body_has_no_clear_end_counts_and_its_connection_is_not_used_again(lines):
-    """What lies behind the answer, a second 200, is not the next postback's, which gets its own 500."""
+    """A second 200 behind the answer is not the next postback's, which gets its own 500."""
     with answering(lines) as peer:
         outcomes = [peer.post(path) for path in ("/odd", "/no", "/odd", "/no")]
         assert [outcome.status for outcome in outcomes] == [200, 500, 200, 500]
@@ -333,7 +333,7 @@ def test_an_excerpt_takes_no_more_of_the_ledger_than_twice_its_bytes():
     ],
 )
 def test_a_postback_to_such_a_receiver_ends_as_its_answer_is_judged(rig, lines, outcomes):
-    """One POST an attempt, and the ledger says what each was."""
+    """Each attempt is one POST, and the ledger says what each was."""
     posts: list[str] = []
 
     def serve(connection: socket.socket, path: str) -> bool:

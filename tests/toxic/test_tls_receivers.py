@@ -30,7 +30,7 @@ WRONG_PIN = "sha256//" + "A" * 43 + "="
 
 @pytest.fixture
 def adapter() -> Iterator[CurlClient]:
-    """One adapter for the POSTs of a test: their connections and TLS sessions are kept."""
+    """Client for the POSTs of a test: their connections and TLS sessions are kept."""
     made = CurlClient(SETTINGS)
     yield made
     made.close()
@@ -62,7 +62,7 @@ def keeping(context: ssl.SSLContext) -> Iterator[int]:
 
 
 def post(adapter: CurlClient, toxic: ToxicProcess, port: str, tls: Tls | None) -> Outcome:
-    """One POST of an account with this TLS; None is the default."""
+    """Make one POST of an account with this TLS; None is the default."""
     profile = replace(Profile.default(SETTINGS), tls=tls)
     return adapter.post(Transfer(toxic.url("honest", port), b"<POSTBACK/>", [], profile))
 
@@ -147,7 +147,7 @@ def test_what_is_checked_cannot_be_turned_off():
 
 
 def test_a_handle_that_served_one_accounts_tls_serves_no_other(toxic):
-    """Its client certificate could not be left behind: the handle is thrown away."""
+    """A client certificate could not be left behind: the handle is thrown away."""
     handle = CurlHandle(SETTINGS)
     tls = Tls(toxic.certificates.authority.pem)
     handle.load(Transfer(toxic.url("honest", "good"), b"x", [], replace(Profile.default(SETTINGS), tls=tls)))

@@ -36,7 +36,7 @@ NO_ANSWER = "closed without an answer"
 
 
 class Case(NamedTuple):
-    """What is to come of a POST.
+    """Case: what is to come of a POST.
 
     Attributes:
         outcome: its word; two, where the system tells a reset from a refusal only by chance.
@@ -186,7 +186,7 @@ class Sender:
         self.growth_bytes = 0
 
     def transfer(self, path: str, port: str) -> Transfer:
-        """One to make."""
+        """Make a transfer."""
         return Transfer(self.toxic.url(path, port), b"<POSTBACK/>", ["X-Test: yes"], self.profile)
 
     def post(self, transfer: Transfer) -> tuple[Outcome, float]:
@@ -203,13 +203,13 @@ class Sender:
 
 
 def resident_bytes() -> int:
-    """What this process has in memory now."""
+    """Return what this process has in memory now."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.fixture(scope="module")
 def sender(toxic) -> Iterator[Sender]:
-    """One that has seen everything once, all at the same time: the memory that this takes is no growth."""
+    """Sender that has seen everything once, all at the same time: the memory that this takes is no growth."""
     made = Sender(toxic)
     for path, port, _ in CASES:
         made.adapter.start(made.transfer(path, port))

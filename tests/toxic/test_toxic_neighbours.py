@@ -22,7 +22,7 @@ GREEDY = (
 
 
 def test_a_healthy_account_keeps_its_times_beside_receivers_that_do_everything_wrong(broker, tmp_path, toxic):
-    """One worker process, each way to misbehave its own account with a backlog, some of them ten times over."""
+    """A worker process serves each way to misbehave as an account with a backlog, some of them ten times over."""
     urls = {f"path-{path}": toxic.url(path) for path in PATHS}
     urls |= {f"port-{name}": toxic.url("honest", name) for name in AT_ONCE}
     urls |= {f"again-{n}-{path}": toxic.url(path) for n in range(10) for path in GREEDY}

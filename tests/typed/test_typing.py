@@ -19,7 +19,7 @@ Fault = tuple[str, int, str]
 
 
 def output(*command: str) -> str:
-    """What a checker of this environment prints; it may have found errors, but must have run."""
+    """Return the output of a checker of this environment; it may have found errors, but must have run."""
     done = subprocess.run(
         [sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
     )

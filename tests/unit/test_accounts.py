@@ -24,7 +24,7 @@ PASS = "http://127.0.0.1:8080/pass"
 
 @pytest.mark.parametrize("name", ["a", "7", "acme", "Acme-2.eu_west@example.com:1+2", "a" * 128])
 def test_a_name_is_1_to_128_letters_digits_and_a_few_signs(name):
-    """It comes back as it was given."""
+    """A name comes back as it was given."""
     assert check_name(name) == name
 
 
@@ -57,7 +57,7 @@ def test_a_number_is_a_name():
     ids=ascii,
 )
 def test_any_other_name_is_refused_with_a_sentence(name):
-    """It says what a name may be, and shows at most the beginning of what was given."""
+    """The sentence says what a name may be, and shows at most the beginning of what was given."""
     with pytest.raises(InvalidAccount, match="is no account name: 1 to 128 letters, digits") as refused:
         check_name(name)
     assert len(str(refused.value)) < 200
@@ -136,7 +136,7 @@ def test_an_origin_that_is_off_is_skipped_and_no_other(off):
     ids=lambda value: value if isinstance(value, str) else None,
 )
 def test_a_bad_account_is_refused_with_a_sentence(settings, fault):
-    """One error class, whatever is wrong; nothing of pydantic's report."""
+    """The error is of one class, whatever is wrong; nothing is in it of pydantic's report."""
     with pytest.raises(InvalidAccount, match=fault) as refused:
         make_account(**settings)
     assert "pydantic" not in str(refused.value)
@@ -197,7 +197,9 @@ def store_row(broker, **row):
 
 
 def test_a_row_says_which_of_its_fields_a_reader_must_know(broker):
-    """Those without which something else would be sent, or elsewhere; not those of pace. What is not set is not there."""
+    """Fields are required without which something else would be sent, or elsewhere; not those of pace. Unset ones
+    are absent.
+    """
     everything = {
         "url": ALL, "mo_url": MO, "pass_url": PASS, "off": {"SUB", "MMS_MT"}, "headers": {"X-A": "b"},
         "authorization": "Bearer x", "secrets": ({"value": "whsec_AAAA", "expires_ms": 1},), "ca_bundle": "pem",

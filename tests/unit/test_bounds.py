@@ -69,7 +69,7 @@ def test_a_loop_keeps_some_profiles_the_latest_that_were_read(small):
 
 
 def test_a_loop_forgets_lanes_in_trouble_of_which_nothing_is_open(small):
-    """Those that count, as they have a transfer open, are remembered."""
+    """Lanes that have a transfer open count, and are remembered."""
     del small
     transfers = OpenTransfers(100, 1.0)
     transfers.mark("open/mt", troubled=True)
@@ -108,7 +108,7 @@ def test_a_loop_remembers_some_of_the_time_outs_that_it_was_told_of(small):
 
 
 def test_of_names_some_wait_and_some_are_remembered(small, monkeypatch):
-    """What was silent goes before what is new, and that before what has answered; of each the oldest."""
+    """Silent names go before new ones, and those before names that have answered; of each the oldest."""
     del small
     monkeypatch.setattr(resolver, "LOOKUPS_MAX", 0)  # none is begun
     looked_up = Resolver()

@@ -1,4 +1,4 @@
-"""How many transfers a process takes, by its limit of open files: tried in processes of their own."""
+"""Maximum transfers of a process, by its limit of open files: tried in processes of their own."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from postbacks.errors import BadSetting
 
 
 def context(*args: str):
-    """What click makes of `celery ARGS report`."""
+    """Return what click makes of `celery ARGS report`."""
     return celery.make_context("celery", [*args, "report"], auto_envvar_prefix="CELERY")
 
 
@@ -25,14 +25,14 @@ def context(*args: str):
     ids=["-b", "--broker", "--result-backend", "--loader"],
 )  # fmt: skip
 def test_an_option_that_would_be_without_effect_is_refused(args, words):
-    """It was meant, unlike a variable that stands in the environment for somebody else."""
+    """An option was meant, unlike a variable that stands in the environment for somebody else."""
     with pytest.raises(BadSetting) as refused:
         check_options(context(*args))
     assert words in str(refused.value)
 
 
 def test_the_same_from_the_environment_is_passed_over(monkeypatch):
-    """It is the host program's own Celery that these are for."""
+    """Such variables are for the host program's own Celery."""
     for name in [f"CELERY_{option.upper()}" for option in REFUSED] + [
         "BROKER_URL",
         "RESULT_BACKEND",

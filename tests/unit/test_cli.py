@@ -335,7 +335,7 @@ def test_render_takes_one_event():
 
 @pytest.mark.parametrize("columns", ["100", "60", "4"])
 def test_one_long_cell_of_a_table_pads_no_row_but_its_own(monkeypatch, capsys, columns):
-    """Where there is no terminal, a row is one line; the width is COLUMNS', or 80."""
+    """A row is one line where there is no terminal; the width is COLUMNS', or 80."""
     monkeypatch.setenv("COLUMNS", columns)
     shown = make_table("account", "Postback URL", "age", right=("age",))
     add_row(shown, "acme", "https://acme.example/", "7")

@@ -83,7 +83,7 @@ def test_a_setting_that_postbacks_cannot_work_with_is_refused_by_file_and_name(r
 
 
 def test_all_settings_at_fault_are_named_at_once(read):
-    """One start, one correction."""
+    """A start needs one correction, not one for each setting."""
     with pytest.raises(BadSetting) as refused:
         read('BROKER_URL = "x"\nCELERY_RESULT_BACKEND = "x"\ninclude = ["x"]\nworker_concurrency = 8\n')
     for name in ("BROKER_URL", "CELERY_RESULT_BACKEND", "include"):
@@ -115,7 +115,9 @@ ALLOWED = {
 
 @pytest.mark.parametrize(("text", "settings"), ALLOWED.items(), ids=list(ALLOWED))
 def test_what_a_deployment_may_set_is_taken(read, text, settings):
-    """Its own tasks with their queues among it; old names under the new ones, so that no two can differ."""
+    """A deployment's own tasks with their queues are among it; old names stand under the new ones, so that no two
+    can differ.
+    """
     assert read(f"{text}\n") == settings
 
 

@@ -63,7 +63,7 @@ def test_an_invalid_event_says_every_fault_in_one_sentence():
 
 
 def test_every_error_is_in_the_tree_of_the_modules_docstring_and_the_other_way_round():
-    """One root, and a tree that is true."""
+    """The tree has one root, and is true."""
     classes = {name: cls for name, cls in vars(errors).items() if isinstance(cls, type)}
     assert all(issubclass(cls, errors.PostbacksError) for cls in classes.values())
     tree = errors.__doc__.split("::", 1)[1].splitlines()

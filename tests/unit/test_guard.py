@@ -99,7 +99,7 @@ def test_what_python_holds_for_private_is_refused():
 
 
 def test_the_tables_networks_are_written_once():
-    """None stands there twice."""
+    """No network stands in the table twice."""
     networks = [network for network, _ in _SPECIAL]
     assert len(networks) == len(set(networks))
 

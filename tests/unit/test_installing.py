@@ -1,4 +1,4 @@
-"""What each part needs is what its extra brings: an application and a worker, the local stack, Flower."""
+"""Extras bring what their part needs: an application and a worker, the local stack, Flower."""
 
 from __future__ import annotations
 

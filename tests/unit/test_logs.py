@@ -55,7 +55,7 @@ def test_the_table_of_the_docs_has_every_event_of_the_code_with_its_level():
 
 
 def written(formatter: logging.Formatter, write) -> str:
-    """What a formatter makes of what is logged."""
+    """Return what a formatter makes of a log record."""
     lines: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: lines.append(formatter.format(record))

@@ -38,7 +38,7 @@ def test_a_script_uses_the_arguments_that_its_header_names_and_no_others(name):
 
 @pytest.mark.parametrize("name", MOVES)
 def test_a_script_says_what_it_returns(name):
-    """Its header is named after it and has a line on the result."""
+    """The header is named after its script and has a line on the result."""
     header, _ = header_and_body(name)
     assert header.startswith(f"-- {name}: ")
     assert "-- Returns " in header

@@ -387,6 +387,6 @@ def test_a_schema_that_is_known_or_none_changes_nothing(schema):
 
 @pytest.mark.parametrize("schema", [2, "2", "9" * 5000, 10**4000])
 def test_a_message_of_a_newer_schema_is_not_guessed_at(schema):
-    """It is kept whole, with the reason, until a newer worker reads it."""
+    """The message is kept whole, with the reason, until a newer worker reads it."""
     with pytest.raises(Unreadable, match=NEWER):
         decode(message(**{SCHEMA_HEADER: schema}))

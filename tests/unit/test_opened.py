@@ -1,4 +1,4 @@
-"""How a loop divides its transfers among lanes that are new, in trouble and well."""
+"""Open transfers, divided among lanes that are new, in trouble and well."""
 
 from __future__ import annotations
 

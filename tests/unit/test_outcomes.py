@@ -1,4 +1,4 @@
-"""What may come of a POST: only 200 is success, and every end has its word."""
+"""Outcomes of a POST: only 200 is success, and every end has its word."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ ALL_CODES = {
 
 @pytest.mark.parametrize("code", sorted(code for code in ALL_CODES if code > 0))
 def test_every_code_that_libcurl_has_is_a_failure_with_a_word_and_a_phrase(code):
-    """Those without a phrase of their own are broken answers that keep the number."""
+    """Codes without a phrase of their own are broken answers that keep the number."""
     outcome = judged(code)
     assert outcome.name in VOCABULARY - {"delivered", "unknown"}
     assert outcome.detail

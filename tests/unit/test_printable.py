@@ -37,7 +37,7 @@ def test_json_is_one_harmless_line_and_reads_back_the_same(text):
 
 @given(st.text(st.characters(codec="utf-8", exclude_categories=("Cs",), min_codepoint=0x7F)))
 def test_a_document_for_a_terminal_is_the_same_document(text):
-    """Its characters are written as references where a terminal would obey them."""
+    """Characters that a terminal would obey are written as references."""
     text = "".join(c for c in text if c not in "\ufffe\uffff")
     document = f"<POSTBACK>\n  <TEXT>{text}</TEXT>\n</POSTBACK>\n"
     shown = document_text(document.encode())

@@ -1,4 +1,4 @@
-"""What ``postbacks`` offers: its tasks, the event types, every error; and what that costs to import."""
+"""Public names of ``postbacks``: its tasks, the event types, every error; and what they cost to import."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from postbacks.devtools.receiver import MAX_BYTES, Answer, Received, Receiver, d
 
 
 class Client:
-    """One raw connection, so that every byte is the test's own."""
+    """Raw connection, so that every byte is the test's own."""
 
     def __init__(self, receiver):
         self.sock = socket.create_connection(("127.0.0.1", receiver.port), timeout=5)
@@ -94,7 +94,7 @@ def test_a_request_of_another_kind_has_no_postback_headers():
 
 
 def test_tags_are_the_document_read_back():
-    """What the sender rendered can be asserted tag by tag."""
+    """Documents that the sender rendered can be asserted tag by tag."""
     document = b"<POSTBACK><ORIGIN>GENERAL</ORIGIN><CODE>X</CODE></POSTBACK>"
     tags = Received(1, 0.0, 0.0, "POST", "/", {}, document, 1).tags
     assert (tags["ORIGIN"], tags["CODE"]) == ("GENERAL", "X")
@@ -272,7 +272,7 @@ CHUNKED = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n"
     ],
 )
 def test_a_malformed_request_gets_400_and_the_connection_ends(request_bytes):
-    """What is no clean HTTP is refused, and not noted."""
+    """A request that is no clean HTTP is refused, and not noted."""
     with Receiver() as receiver, Client(receiver) as client:
         client.send(request_bytes)
         assert client.rest().startswith(b"HTTP/1.1 400 Bad Request\r\n")

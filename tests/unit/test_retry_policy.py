@@ -129,7 +129,9 @@ def test_a_decision_leaves_the_task_as_it_was(broker):
 
 
 def test_a_decision_leaves_nothing_for_the_collector(broker):
-    """What Celery makes for a retry goes at once: the collector comes so seldom that it would be megabytes."""
+    """The objects that Celery makes for a retry go at once: the collector comes so seldom that it would be
+    megabytes.
+    """
     for _ in range(2):  # what is made once is there
         decide(failing(0))
         decide(failing(5))

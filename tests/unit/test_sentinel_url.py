@@ -31,7 +31,7 @@ def test_the_least_that_it_needs_is_a_host_and_a_name():
 
 
 def test_kombu_gets_every_sentinel_with_password_and_database():
-    """It forgets them when it moves on to a sentinel whose URL has none."""
+    """The password is forgotten when kombu moves on to a sentinel whose URL has none."""
     with Connection(
         client.kombu_url(URL), transport_options=sentinel.kombu_options(URL, 3), transport="sentinel"
     ) as connection:

@@ -117,7 +117,7 @@ def test_a_bad_value_is_refused_with_a_sentence_that_names_the_variable_and_the_
 
 
 def test_all_bad_values_are_named_at_once(bare):
-    """One start, one correction."""
+    """A start needs one correction, not one for each value."""
     with (
         environment(POSTBACKS_MAX_RESENDS="x", POSTBACKS_ANSWER_TIMEOUT_S="0"),
         pytest.raises(BadSetting) as refused,
@@ -128,7 +128,7 @@ def test_all_bad_values_are_named_at_once(bare):
 
 
 def test_settings_are_read_once_and_cannot_be_changed(bare):
-    """One process, one set of settings."""
+    """A process has one set of settings."""
     assert load() is load()
     with pytest.raises(ValueError, match="frozen"):
         load().max_resends = 6
@@ -156,7 +156,7 @@ SERVICE = {
 
 
 def test_what_kubernetes_sets_beside_a_service_is_no_setting_and_none_that_is_misspelt(bare, caplog):
-    """One line a process, though it is read again and again."""
+    """The log has one line a process, though the settings are read again and again."""
     with environment(**SERVICE, POSTBACKS_MAX_RESEND="3"):
         assert load().metrics_port == 0
         load()
@@ -243,7 +243,7 @@ def test_the_document_names_no_variable_that_is_none():
 
 
 def test_every_setting_has_a_reason_in_the_class():
-    """One sentence, as the command line shows it."""
+    """The reason is one sentence, as the command line shows it."""
     for name, field in Settings.model_fields.items():
         assert field.description, name
         assert field.description.endswith((".", ").")), name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,9 @@ ROOMS = [
     "postbacks.version",
 ]
 
+#: Words that a first line may not begin with: it would name nothing.
+VAGUE = re.compile(r"(What|Whether|It|Its|These|Those|One|How|None|Which|Who|Where)\b", re.ASCII)
+
 MODULES = sorted(path for path in ROOT.rglob("*.py"))
 
 
@@ -70,7 +74,7 @@ def room_of(module: str) -> int:
 
 
 def imports_of(path: Path) -> set[str]:
-    """What a module imports of postbacks, wherever the import stands."""
+    """List what a module imports of postbacks, wherever the import stands."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -85,7 +89,7 @@ def imports_of(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_a_module_imports_only_what_stands_below_it(path):
-    """One direction of imports, top to bottom."""
+    """Imports go one way, top to bottom."""
     own = room_of(name_of(path))
     upwards = {name for name in imports_of(path) if room_of(name) < own}
     assert upwards == set()
@@ -102,6 +106,24 @@ def test_transport_alone_speaks_pycurl():
 def test_a_file_is_as_long_as_its_concept(path):
     """600 lines ask for a second file."""
     assert len(path.read_text().splitlines()) <= 600
+
+
+@pytest.mark.parametrize("folder", ["postbacks", "tests", "crash", "benchmarks"])
+def test_no_docstring_begins_with_a_pronoun_or_a_question(folder):
+    """The first line names its object: a verb in the imperative, or a noun of the glossary."""
+    nodes = [
+        (path, node)
+        for path in sorted((ROOT.parent / folder).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+    ]
+    lines = [
+        (f"{path.relative_to(ROOT.parent)}:{getattr(node, 'lineno', 1)}", docstring.splitlines()[0])
+        for path, node in nodes
+        if (docstring := ast.get_docstring(node))
+    ]
+    assert lines
+    assert [f"{where}: {line}" for where, line in lines if VAGUE.match(line)] == []
 
 
 def test_few_modules_stand_beside_the_rooms():

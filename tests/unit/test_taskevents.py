@@ -1,4 +1,4 @@
-"""Which postbacks Flower is shown, and what an event may say."""
+"""Sampling of the postbacks that Flower is shown, and the words of an event."""
 
 from __future__ import annotations
 

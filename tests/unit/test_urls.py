@@ -139,7 +139,9 @@ def test_a_host_that_cannot_be_sent_to_is_refused_and_the_character_named(writte
 
 
 def test_a_stored_url_that_cannot_be_sent_to_is_read():
-    """Its account's postbacks are to die with the reason; what is no http or https URL makes the row unreadable."""
+    """Postbacks of such an account are to die with the reason; what is no http or https URL makes the row
+    unreadable.
+    """
     assert check_stored_url("http://a..example/") == "http://a..example/"
     for url in ("ftp://a.example/", "nowhere", "http://a.example/\ud800"):
         with pytest.raises(InvalidUrl):
@@ -154,7 +156,7 @@ def test_an_absolute_http_or_https_url_is_taken_as_it_is(url):
 
 @pytest.mark.parametrize(("url", "fault"), BAD.items(), ids=[ascii(url)[:40] for url in BAD])
 def test_any_other_url_is_refused_with_a_sentence(url, fault):
-    """One sentence, which names the fault."""
+    """The refusal is one sentence, which names the fault."""
     with pytest.raises(InvalidUrl, match=fault) as refused:
         check_url(url)
     assert str(refused.value).endswith(".")
@@ -182,7 +184,9 @@ def test_a_url_has_at_most_2048_characters():
     ],
 )
 def test_an_endpoint_is_scheme_host_and_port(url, endpoint):
-    """What one connection serves, whatever path and user; the root's dot and upper case make no other."""
+    """An endpoint is what one connection serves, whatever path and user; the root's dot and upper case make no
+    other.
+    """
     assert endpoint_of(url) == endpoint
 
 
@@ -203,7 +207,7 @@ def test_a_url_is_shown_without_its_secrets(url, shown):
 
 @pytest.mark.parametrize("fault", ["a b", "x:0/", "x:port/"])
 def test_an_error_about_a_url_never_shows_its_password(fault):
-    """What is wrong with it does not matter."""
+    """The password stays hidden whatever is wrong with the URL."""
     with pytest.raises(InvalidUrl) as refused:
         check_url(f"https://user:hunter2@{fault}?token=hunter2")
     assert "hunter2" not in str(refused.value)

@@ -95,7 +95,7 @@ def test_a_seal_opens_for_its_account_and_its_field_alone(account, field):
 
 
 def test_a_seal_of_the_version_before_is_still_opened():
-    """It is bound to nothing; what is sealed today is never of that kind."""
+    """A seal of that version is bound to nothing; what is sealed today is never of that kind."""
     before = "sealed:" + Fernet(OLD).encrypt(b"one").decode()
     with environment(POSTBACKS_SECRET_KEY=f"{NEW},{OLD}"):
         assert vault.decrypt(before, "acme", "secret") == vault.decrypt(before, "beta", "client_key") == "one"

@@ -57,6 +57,6 @@ def test_a_loop_that_is_named_in_a_worker_says_which():
     [(SILENT, True), ("0.1.9", True), ("0.2.0", False), ("0.10.0", False), ("1.0", False), ("none", True)],
 )
 def test_versions_are_compared_as_numbers(version, before):
-    """One that is none counts as older; this one, even of a checkout that is not installed, never does."""
+    """A version that is none counts as older; this one, even of a checkout that is not installed, never does."""
     assert is_before(version, "0.2.0") is before
     assert not is_before(VERSION, "99")

@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def live(receiver: Receiver) -> None:
-    """One postback of every kind."""
+    """Live through one postback of every kind."""
     scripts, adapter = Scripts(client()), CurlAdapter(settings.load())
 
     def tick() -> None:

@@ -174,7 +174,9 @@ def test_a_worker_of_the_version_before_and_one_of_this_run_side_by_side(broker,
 
 
 def test_a_worker_of_the_version_before_keeps_no_rate_and_does_the_others_no_harm(rig, tmp_path):
-    """What docs/upgrading.md says: it sends as fast as it can, and those after it keep the rate as if it had not been."""
+    """The promise of docs/upgrading.md: it sends as fast as it can, and workers after it keep the rate as if it
+    had not been.
+    """
     program = f"""{OLD_PARTS}postbacks.send_postbacks('paced', [{EVENT!r}] * 3)
 tick()
 deliver()
@@ -246,7 +248,7 @@ tick()
 
 
 def test_the_version_before_reads_an_account_with_an_authorization_header_and_sends_without_it(rig, tmp_path):
-    """What docs/upgrading.md says of a worker that is started again: no event is skipped."""
+    """The promise of docs/upgrading.md for a worker that is started again: no event is skipped."""
     program = f"""{OLD_PARTS}postbacks.send_postbacks('acme', [{EVENT!r}])
 tick()
 deliver()
@@ -268,7 +270,9 @@ def account(*words: str):
 def test_a_move_and_a_removal_are_refused_while_the_version_before_would_send_with_other_credentials(
     rig, tmp_path
 ):
-    """It sends to the URL in the record, with what the account has by then, or nothing; so nothing is changed."""
+    """The old worker sends to the URL in the record, with what the account has by then, or nothing; so nothing is
+    changed.
+    """
     program = f"""{OLD_PARTS}import sys
 tick()
 for line in sys.stdin: print(deliver() or "delivered", flush=True)
@@ -313,7 +317,7 @@ for line in sys.stdin: print(deliver() or "delivered", flush=True)
 def test_a_tick_of_the_version_before_still_skips_unknown_accounts_and_drops_a_second_message_of_an_id(
     rig, tmp_path
 ):
-    """What docs/upgrading.md says; what it skipped is sent again by its id, and follows its account."""
+    """The promise of docs/upgrading.md; a skipped postback is sent again by its id, and follows its account."""
     send_postback.apply_async(("later", EVENT), task_id="skipped")
     send_postback.apply_async(("later", EVENT), task_id="taken")
     send_postback.apply_async(("other", EVENT), task_id="taken")
@@ -331,7 +335,7 @@ def test_a_tick_of_the_version_before_still_skips_unknown_accounts_and_drops_a_s
 
 
 def test_nothing_is_sealed_while_the_version_before_works(rig, tmp_path):
-    """It could not open it, and would put the account off: a secret, a client key, all of them anew."""
+    """The old worker could not open a seal, and would put the account off: a secret, a client key, all of them anew."""
     cert, key = authority().write(tmp_path, "client")
     env = {**os.environ, **OLD}
     commands = [
@@ -357,8 +361,8 @@ def test_nothing_is_sealed_while_the_version_before_works(rig, tmp_path):
 
 
 def test_the_version_before_reads_a_row_of_this_one_and_keeps_what_it_cannot_sign(rig, tmp_path):
-    """What docs/upgrading.md says of one that is started again: it sends for an account whose seals are its own, and
-    neither unsigned nor with garbage for one whose seals are bound.
+    """The promise of docs/upgrading.md for one that is started again: it sends for an account whose seals are its
+    own, and neither unsigned nor with garbage for one whose seals are bound.
     """
     program = f"""{OLD_PARTS}
 for account in ("signed", "bound", "mutual"): postbacks.send_postbacks(account, [{EVENT!r}])
