@@ -1,4 +1,4 @@
-"""Versions of postbacks that work on a broker: loops say theirs in their tokens, ticks in a hash."""
+"""Versions of postbacks that work on a broker: a loop's stands in its token, a tick's in a hash."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def versions_at_work(
 
 
 def read_versions(scripts: Scripts) -> dict[str, set[str]]:
-    """Return what ``versions_at_work`` says of the broker as it is now."""
+    """Read the versions that work on the broker now, and their work."""
     with broker_errors():
         pipe: Any = scripts.client.pipeline(transaction=True)
         pipe.zrange(keys.CLAIMERS, 0, -1)

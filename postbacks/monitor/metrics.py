@@ -40,7 +40,7 @@ WITHIN_S: Final = 4.0
 
 
 def gauge(name: str, text: str, value: float | None) -> GaugeMetricFamily:
-    """Return a gauge without labels; with None one that has no sample."""
+    """Return a gauge without labels; without a sample where there is no value."""
     family = GaugeMetricFamily(name, text)
     if value is not None:
         family.add_metric([], value)

@@ -36,5 +36,5 @@ def refusal(client: redis.Redis) -> str:
 
 
 def takes_signs(refused: str) -> bool:
-    """Tell whether signs of life can be given, though a postback would be refused: a full broker takes them (``sign.lua``)."""
+    """Tell whether signs of life can be given, though a postback would be refused: a full broker takes them (``sign_of_life.lua``)."""
     return not refused or FULL in refused

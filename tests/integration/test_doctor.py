@@ -20,6 +20,7 @@ from postbacks.devtools.receiver import Answer, Receiver, dead_port
 from postbacks.doctor import CHECKS, Doctor, audit
 from postbacks.doctor import doctor as rounds
 from postbacks.ledger.record import SCHEMA
+from postbacks.monitor import snapshot
 
 LANE = "acme/mt"
 FIXABLE = {check.name for check in CHECKS if check.fix}
@@ -359,10 +360,19 @@ def test_records_of_another_version_are_worth_a_word(ward):
     assert report.findings("schemas")[str(SCHEMA + 1)] == f"version {SCHEMA + 1}: 1"
 
 
-def test_a_survey_that_may_not_take_its_time_says_so(ward):
+def test_an_audit_that_may_not_take_its_time_says_so(ward):
     report = doctor_of(ward.rig, within_s=0).examine()
     assert report.wrong == []
     assert report.findings("incomplete")
+
+
+def test_more_accounts_than_are_asked_for_what_waits_are_said(rig, monkeypatch):
+    """What waits in the others is not judged."""
+    rig.client.hset(keys.BACKLOG, mapping={f"a{number}": 1 for number in range(1000)})
+    monkeypatch.setattr(snapshot, "PAGES_MAX", 1)
+    assert set(doctor_of(rig).examine().findings("incomplete")) == {"accounts"}
+    monkeypatch.setattr(snapshot, "PAGES_MAX", 100)
+    assert doctor_of(rig).examine().findings("incomplete") == {}
 
 
 def test_the_first_line_says_how_far_it_looked(rig):
@@ -383,7 +393,7 @@ def test_the_first_line_says_how_far_it_looked(rig):
     assert said[1] in cut.partition("incomplete")[2]
 
 
-def test_a_survey_says_what_it_did_not_look_at_though_it_saw_every_record():
+def test_an_audit_says_what_it_did_not_look_at_though_it_saw_every_record():
     """The time ran out behind the records: the ids in lanes and indexes were not asked for theirs."""
     done = audit.Audit(records=1_500_000, total=1_500_100, scanned=True, took_s=60.2)
     assert done.complete
