@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from crash.comparison import FORGOTTEN, NO_ANSWER, NO_REASON, SHOWN, UNKNOWN
+from crash.plan import KINDS
 from crash.run import Column, MakeWorld, run
 from crash.world import SETTINGS, Load
 
@@ -86,7 +87,8 @@ def _rows(columns: Sequence[Column]) -> list[tuple[str, list[str]]]:
         return label, [f"{value:,}" if isinstance(value, int) else str(value) for value in values]
 
     elected = any(effect.elected_s is not None for column in columns for effect in column.effects)
-    kinds = list(dict.fromkeys(effect.kind for column in columns for effect in column.effects))
+    done = dict.fromkeys(effect.kind for column in columns for effect in column.effects)
+    kinds = [*(kind for kind in KINDS if kind in done), *(kind for kind in done if kind not in KINDS)]
     return [
         row("accepted", [lists.accepted for lists in compared]),
         row("  calls that raised", [column.raised for column in columns]),
