@@ -88,18 +88,18 @@ def read_url(url: object) -> Url:
         raise InvalidUrl(f"A URL is text, not {type(url).__name__}.")
     if len(url) > MAX_URL_LENGTH:
         raise InvalidUrl(f"The URL has {len(url)} characters; at most {MAX_URL_LENGTH} are allowed.")
-    shown = redacted(url)
+    redacted_url = redacted(url)
     if _UNPRINTABLE.search(url):
-        raise InvalidUrl(f"The URL {shown!r} has a space or control character in it; encode it (%20).")
+        raise InvalidUrl(f"The URL {redacted_url!r} has a space or control character in it; encode it (%20).")
     if _SURROGATE.search(url):
-        raise InvalidUrl(f"The URL {shown!a} has half a character in it and is no Unicode text.")
+        raise InvalidUrl(f"The URL {redacted_url!a} has half a character in it and is no Unicode text.")
     if "\\" in url:
         raise InvalidUrl(
-            f"The URL {shown!r} has a backslash in it, which some read as a slash; encode it (%5C)."
+            f"The URL {redacted_url!r} has a backslash in it, which some read as a slash; encode it (%5C)."
         )
     absolute = _ABSOLUTE.match(url)
     if absolute is None:
-        raise InvalidUrl(f"The URL {shown!r} is no absolute http or https URL (https://host/path).")
+        raise InvalidUrl(f"The URL {redacted_url!r} is no absolute http or https URL (https://host/path).")
     scheme, authority, target = absolute[1].lower(), absolute[2], absolute[3]
     userinfo, _, address = authority.rpartition("@")
     host_and_port = _HOST_AND_PORT.fullmatch(address)
@@ -110,13 +110,13 @@ def read_url(url: object) -> Url:
             "(%2F %3F %23 %40)."
         )
     if not host_and_port[1]:
-        raise InvalidUrl(f"The URL {shown!r} has no host (https://host/path).")
+        raise InvalidUrl(f"The URL {redacted_url!r} has no host (https://host/path).")
     if port == 0:
-        raise InvalidUrl(f"The URL {shown!r} has port 0, which nothing can listen on.")
+        raise InvalidUrl(f"The URL {redacted_url!r} has port 0, which nothing can listen on.")
     try:
         host, is_address = _read_host(host_and_port[1])
     except _HostError as error:
-        raise InvalidUrl(f"The URL {shown!r} has a host that is no domain name: {error}.") from None
+        raise InvalidUrl(f"The URL {redacted_url!r} has a host that is no domain name: {error}.") from None
     return Url(scheme, userinfo, host, port, target, is_address)
 
 

@@ -150,7 +150,7 @@ def apply(account: Account | None, change: AccountChange) -> Account:
         InvalidAccount: a value cannot be, the account would have no URL, or cannot be read and is not made anew.
         BadSetting: there is no key to encrypt a secret with.
     """
-    asked = check_change(change)
+    draft = check_change(change)
     if account is not None and account.unreadable:
         if not change.replaces_routing:
             account.check_readable()
@@ -158,7 +158,7 @@ def apply(account: Account | None, change: AccountChange) -> Account:
     if account is None:
         if not change.replaces_routing:
             raise _needs_url()
-        account = Account(name=asked.name)
+        account = Account(name=draft.name)
     update: dict[str, Any] = {
         name: Account.model_fields[name].get_default(call_default_factory=True)
         for dropped in change.drop
@@ -166,17 +166,17 @@ def apply(account: Account | None, change: AccountChange) -> Account:
     }
     update |= _given(change, _SINGLE)
     replaced = () if not change.replaces_routing else (*_URLS, "off") if change.has_url else ("off",)
-    update |= {name: getattr(asked, name) for name in replaced}
+    update |= {name: getattr(draft, name) for name in replaced}
     if change.authorization is not None:
-        update["authorization"] = asked.authorization and encrypt(
-            asked.authorization, asked.name, "authorization"
+        update["authorization"] = draft.authorization and encrypt(
+            draft.authorization, draft.name, "authorization"
         )
     if change.client_key is not None:
-        update["client_key"] = encrypt(change.client_key, asked.name, "client_key")
+        update["client_key"] = encrypt(change.client_key, draft.name, "client_key")
     named = {name.lower() for name in change.other_headers}
     kept = {} if "headers" in change.drop else account.headers
     update["headers"] = {name: value for name, value in kept.items() if name.lower() not in named}
-    update["headers"] |= asked.headers
+    update["headers"] |= draft.headers
     changed = account.model_copy(update=update)
     # Checked as a whole: each of its headers may be right, and all of them too many.
     return build_account(**{name: getattr(changed, name) for name in Account.model_fields})

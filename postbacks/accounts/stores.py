@@ -55,12 +55,12 @@ class RedisAccounts:
 
     def get_many(self, names: Iterable[str]) -> dict[str, Account]:
         """Return the accounts of these names; leave out those that do not exist."""
-        wanted = list(names)
-        if not wanted:
+        names = list(names)
+        if not names:
             return {}
         with broker_errors():
-            rows: list[bytes | None] = self._client.hmget(keys.ACCOUNTS, wanted)  # type: ignore[assignment]
-        return {name: _read(name, row) for name, row in zip(wanted, rows, strict=True) if row is not None}
+            rows: list[bytes | None] = self._client.hmget(keys.ACCOUNTS, names)  # type: ignore[assignment]
+        return {name: _read(name, row) for name, row in zip(names, rows, strict=True) if row is not None}
 
     def get(self, name: str) -> Account | None:
         """Return the account of this name, or None."""
@@ -152,11 +152,11 @@ def _parse(name: str, row: bytes) -> Account:
     data = json.loads(row)
     if not isinstance(data, dict) or check_name(data.get("name")) != name:
         raise InvalidAccount("the row is not this account's")  # the other account's secrets would open in it
-    known = {field for field, info in Account.model_fields.items() if not info.exclude}
-    unknown_needs = tuple(str(field) for field in data.pop("needs", ()) if field not in known)
+    fields = {field for field, info in Account.model_fields.items() if not info.exclude}
+    unknown_needs = tuple(str(field) for field in data.pop("needs", ()) if field not in fields)
     if unknown_needs:
         return Account.model_construct(name=name, unreadable=True, unknown_needs=unknown_needs)
-    unknown = {field: data.pop(field) for field in data.keys() - known}
+    unknown = {field: data.pop(field) for field in data.keys() - fields}
     return Account(**data, unknown=unknown)
 
 

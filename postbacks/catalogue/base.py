@@ -107,14 +107,14 @@ class Event(BaseModel):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _refuse_in_plain_words(cls, given: Any, validate: ModelWrapValidatorHandler[Event]) -> Event:
+    def _refuse_in_plain_words(cls, tags: Any, validate: ModelWrapValidatorHandler[Event]) -> Event:
         # pydantic catches ValueError and AssertionError alone, so InvalidEvent leaves the constructor as it is.
         if not cls.code:
             raise InvalidEvent([("", f"{cls.__name__} is no event; use one of its subclasses")])
         try:
-            event = validate(given)
+            event = validate(tags)
         except ValidationError as error:
-            problems = problems_of(error, cls.tags, given, validate)
+            problems = problems_of(error, cls.tags, tags, validate)
         else:
             size = len(to_json(event, by_alias=True, exclude_none=True))
             if size + _ENVELOPE_BYTES <= MAX_EVENT_BYTES:

@@ -32,17 +32,17 @@ def quoted(value: object) -> str:
 
 
 def problems_of(
-    error: ValidationError, tags: Sequence[Tag], given: Any, validate: Callable[[Any], object]
+    error: ValidationError, tags: Sequence[Tag], values: Any, validate: Callable[[Any], object]
 ) -> list[tuple[str, str]]:
     """Return ``(tag, why)`` of every tag at fault: the event's tags in document order, then unknown ones."""
-    if not isinstance(given, Mapping):
-        return [("", f"an event is made of tags, not of {quoted(given)}")]
+    if not isinstance(values, Mapping):
+        return [("", f"an event is made of tags, not of {quoted(values)}")]
     by_key = {key: tag for tag in tags for key in (tag.name, tag.field)}
-    unknown_keys = [key for key in given if key not in by_key]
+    unknown_keys = [key for key in values if key not in by_key]
     details = error.errors(include_url=False, include_context=False)
     if not all(detail["loc"] for detail in details):
         # A key that is no Unicode text makes pydantic give up at once, so the other tags are checked without it.
-        details = _details_without(unknown_keys, given, validate)
+        details = _details_without(unknown_keys, values, validate)
     why: dict[str, str] = {}
     for detail in details:
         tag = by_key.get(str(detail["loc"][0]))
@@ -57,11 +57,11 @@ def problems_of(
 
 
 def _details_without(
-    unknown_keys: list[Any], given: Mapping[Any, Any], validate: Callable[[Any], object]
+    unknown_keys: list[Any], values: Mapping[Any, Any], validate: Callable[[Any], object]
 ) -> list[ErrorDetails]:
-    known_keys = given.keys() - set(unknown_keys)
+    known_keys = values.keys() - set(unknown_keys)
     try:
-        validate({key: given[key] for key in known_keys})
+        validate({key: values[key] for key in known_keys})
     except ValidationError as error:
         return error.errors(include_url=False, include_context=False)
     return []

@@ -58,8 +58,8 @@ class Form:
         """Build pydantic's schema, whose Rust core does everything but ``before`` and ``after``."""
         schema: CoreSchema
         if self.item is not None:
-            each = self.item[1].__get_pydantic_core_schema__(_source, _handler)
-            schema = core_schema.tuple_variable_schema(each, min_length=1, strict=True)
+            item_schema = self.item[1].__get_pydantic_core_schema__(_source, _handler)
+            schema = core_schema.tuple_variable_schema(item_schema, min_length=1, strict=True)
         else:
             # Strict, as pydantic's lax mode takes bytes for text.
             pattern = None if self.pattern is None else f"^(?:{self.pattern})$"

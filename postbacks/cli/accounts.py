@@ -159,7 +159,7 @@ def set_(
     say(f"Account {account.name} is {'replaced' if change.replaces_routing else 'changed'}.")
     if before.unreadable:
         say(
-            "Its stored row could not be read: secrets, headers and everything else that was not given now are gone."
+            "Its stored row could not be read: secrets, headers and all else that is not given here are gone."
         )
     _say_what_is_gone(before.to_public_dict(), account.to_public_dict())
 

@@ -1,4 +1,4 @@
-"""``postbacks demo``: every kind of postback travels, before your eyes."""
+"""``postbacks demo``: send every kind of postback and show what arrives."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ if TYPE_CHECKING:
     from postbacks.devtools.embedded_broker import EmbeddedBroker
     from postbacks.devtools.receiver import Received, Receiver
 
-#: Seconds that all postbacks together may take; they take about ten.
+#: Seconds for all postbacks together, which take about ten.
 _DEADLINE_S: Final = 45.0
-#: Seconds between two looks at the ledger.
-_LOOK_EVERY_S: Final = 0.1
+#: Seconds between two reads of the ledger.
+_POLL_EVERY_S: Final = 0.1
 
 
 @click.command(cls=Command, examples=("postbacks demo", "postbacks demo --json"))
@@ -47,27 +47,25 @@ _LOOK_EVERY_S: Final = 0.1
 def demo(as_json: bool) -> None:
     """See every kind of postback travel.
 
-    Sends one postback of every event to receivers good and bad, and checks what arrives: one receiver fails twice,
-    one is slow, one answers 204 (which is no success), one port is dead.
+    It sends a postback of every event to good and bad receivers, and checks what arrives: one receiver fails twice, one
+    is slow, one answers 204 (which is no success), and one port is dead.
 
-    Starts a broker, a worker, a beat and receivers of its own, on this machine, and stops them; touches nothing else.
-    Exit 0 only if every outcome is the right one and every tag arrived as it was sent.
+    It starts a broker, a worker, a beat and receivers of its own on this machine, stops them afterwards, and touches
+    nothing else. It exits with 0 only if every outcome is right and every tag arrived as it was sent.
     """
     stop_signals()
     began_s = time.monotonic()
     logs = Path(tempfile.mkdtemp(prefix="postbacks-demo-"))
     try:
-        journeys, faults = _run(logs)
+        journeys, problems = _run(logs)
     except KeyboardInterrupt:
         shutil.rmtree(logs, ignore_errors=True)
         raise
-    _print(journeys, faults, as_json=as_json)
-    if faults:
-        for fault in faults:
-            say(f"WRONG  {fault}")
-        raise click.ClickException(
-            f"{len(faults)} things are not as they have to be; the logs are in {logs}."
-        )
+    _print(journeys, problems, as_json=as_json)
+    if problems:
+        for problem in problems:
+            say(f"WRONG  {problem}")
+        raise click.ClickException(f"{len(problems)} results are wrong; the logs are in {logs}.")
     shutil.rmtree(logs, ignore_errors=True)
     say(
         f"All {len(journeys)} outcomes are right, and every tag arrived as it was sent "
@@ -95,9 +93,9 @@ def _run(logs: Path) -> tuple[list[Journey], list[str]]:
         sent = journeys()
         _send(sent)
         _watch(sent)
-        found = _faults(sent, receivers)
+        problems = _problems(sent, receivers)
         say("Stopping …")
-    return sent, found
+    return sent, problems
 
 
 def _receivers() -> Mapping[Kind, Receiver]:
@@ -113,7 +111,7 @@ def _receivers() -> Mapping[Kind, Receiver]:
 
 
 def _set_environment(broker: EmbeddedBroker, countdown_s: float) -> None:
-    """Set the demo's settings, for this process and those it starts; the user's own do not count."""
+    """Set the demo's settings for this process and those that it starts, in place of the user's."""
     from postbacks.settings import load
 
     for name in list(os.environ):
@@ -143,24 +141,25 @@ def _send(journeys: Iterable[Journey]) -> None:
 
 
 def _watch(journeys: list[Journey]) -> None:
-    """Follow the postbacks to their ends, or to the deadline."""
+    """Follow the postbacks until all have ended, or to the deadline."""
     from postbacks.broker.client import client
     from postbacks.ledger.ledger import Ledger
 
     ledger = Ledger(client())
     deadline_s = time.monotonic() + _DEADLINE_S
     pending = journeys
-    with _Show(journeys) as show:
+    with _Progress(journeys) as progress:
         while pending and time.monotonic() < deadline_s:
-            time.sleep(_LOOK_EVERY_S)
+            time.sleep(_POLL_EVERY_S)
+            records = ledger.find_many([journey.postback_id for journey in pending])
             for journey in pending:
-                journey.record = ledger.find(journey.postback_id)
-            show.update([journey for journey in pending if journey.ended])
+                journey.record = records[journey.postback_id]
+            progress.update([journey for journey in pending if journey.ended])
             pending = [journey for journey in pending if not journey.ended]
 
 
-class _Show:
-    """Live progress: one bar a kind of URL in a terminal, else one line a postback that has ended."""
+class _Progress:
+    """Live progress: a bar for each kind of URL in a terminal, else a line for each postback that has ended."""
 
     def __init__(self, journeys: list[Journey]) -> None:
         from rich.progress import BarColumn, Progress, TextColumn
@@ -190,7 +189,7 @@ class _Show:
             self._progress.stop()
 
     def update(self, ended: Iterable[Journey]) -> None:
-        """Show how far all are; ``ended`` are those that have ended since the last look."""
+        """Show the progress; ``ended`` are the journeys that have ended since the last call."""
         if self._progress is None:
             for journey in ended:
                 attempts = len(journey.record.attempts) if journey.record else 0
@@ -202,37 +201,41 @@ class _Show:
             return
         for kind, bar in self._bars.items():
             records = [
-                each.record for each in self._journeys if each.kind is kind and each.record is not None
+                journey.record
+                for journey in self._journeys
+                if journey.kind is kind and journey.record is not None
             ]
             states = Counter(record.state for record in records if record.state in {"delivered", "dead"})
             words = ", ".join(f"{count} {state}" for state, count in states.items())
             self._progress.update(bar, completed=sum(len(record.attempts) for record in records), ended=words)
 
 
-def _faults(journeys: list[Journey], receivers: Mapping[str, Receiver]) -> list[str]:
+def _problems(journeys: list[Journey], receivers: Mapping[str, Receiver]) -> list[str]:
     from postbacks import send_postback
-    from postbacks.cli.demo_plan import DEAD_PORT, faults
+    from postbacks.cli.demo_plan import DEAD_PORT, problems_of
 
     by_id: dict[str, list[Received]] = {}
     for receiver in receivers.values():
         by_id |= receiver.by_id()
-    found = [
-        f"{journey.name} ({journey.url_words}, {journey.postback_id}): {fault}"
+    problems = [
+        f"{journey.name} ({journey.url_words}, {journey.postback_id}): {problem}"
         for journey in journeys
-        for fault in faults(
+        for problem in problems_of(
             journey, by_id.get(journey.postback_id, []), send_postback.AsyncResult(journey.postback_id).state
         )
     ]
-    wanted = sum(len(journey.kind.attempts) for journey in journeys if journey.kind is not DEAD_PORT)
-    got = sum(receiver.count for receiver in receivers.values())
-    if wanted != got:
-        found.append(f"the receivers got {got} POSTs, not {wanted}")
-    return found
+    expected = sum(len(journey.kind.attempts) for journey in journeys if journey.kind is not DEAD_PORT)
+    received = sum(receiver.count for receiver in receivers.values())
+    if received != expected:
+        problems.append(f"the receivers got {received} POSTs, not {expected}")
+    return problems
 
 
-def _print(journeys: list[Journey], faults: list[str], *, as_json: bool) -> None:
+def _print(journeys: list[Journey], problems: list[str], *, as_json: bool) -> None:
     wrong = {
-        journey.postback_id for journey in journeys if any(journey.postback_id in fault for fault in faults)
+        journey.postback_id
+        for journey in journeys
+        if any(journey.postback_id in problem for problem in problems)
     }
     if as_json:
         for journey in journeys:

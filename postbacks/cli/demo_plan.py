@@ -1,4 +1,4 @@
-"""What ``postbacks demo`` sends where, what has to come of it, and the check that it did."""
+"""The plan of ``postbacks demo``: postbacks, their receivers, and the check of their outcomes."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 #: Seconds to a resend, instead of the promise's 300.
 COUNTDOWN_S: Final = 1.0
-#: POSTs of a postback that never arrives. The promise: 1 and at most 5 resends.
+#: POSTs of a postback that never arrives: the promise is 1 and at most 5 resends.
 POSTS: Final = 6
 #: Seconds that the slow receiver takes.
 SLOW_S: Final = 1.5
 
-#: The path of each of an account's URLs, and what the table calls it.
+#: Paths of an account's URLs, and their names in the table.
 PATHS: Final = {"url": "/postbacks", "mo_url": "/mo", "pass_url": "/pass"}
 _URL_WORDS: Final = {"/postbacks": "Postback URL", "/mo": "MO URL", "/pass": "Pass URL"}
 
@@ -34,13 +34,13 @@ _OK: Final = ("delivered", 200)
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of URL: one account, one receiver.
+    """A kind of URL, with an account and a receiver of its own.
 
     Attributes:
         account: the account's name.
-        words: what the URL does.
-        attempts: outcome and status of every attempt that has to be made.
-        urls: the URLs that the account has; where one is missing, the Postback URL serves.
+        words: behaviour of the receiver.
+        attempts: outcome and status of every attempt that must be made.
+        urls: names of the URLs that the account has; where one is missing, the Postback URL serves.
     """
 
     account: str
@@ -50,13 +50,13 @@ class Kind:
 
     @property
     def state(self) -> str:
-        """The state that a postback has to end in."""
+        """State that a postback must end in."""
         return "delivered" if self.attempts[-1] == _OK else "dead"
 
     def path(self, group: str) -> str:
-        """Where a postback of this group has to arrive."""
-        own = {"mo": "mo_url", "pass": "pass_url"}.get(group, "url")
-        return PATHS[own if own in self.urls else "url"]
+        """Return the path at which a postback of this group must arrive."""
+        name = {"mo": "mo_url", "pass": "pass_url"}.get(group, "url")
+        return PATHS[name if name in self.urls else "url"]
 
 
 OK = Kind("demo-ok", "answers 200", (_OK,), ("url", "mo_url", "pass_url"))
@@ -74,15 +74,15 @@ KINDS: Final = (OK, TWICE, SLOW, NO_CONTENT, DEAD_PORT)
 
 @dataclass(slots=True)
 class Journey:
-    """One postback of the demo.
+    """A postback of the demo, on its way to one kind of URL.
 
     Attributes:
-        kind: where it goes.
-        tags: what was sent, tag by tag.
-        event: the same, checked.
+        kind: the kind of URL that it goes to.
+        tags: values that were sent, by tag.
+        event: the event of these tags, checked.
         postback_id: its id, once sent.
-        sent_ms: when ``delay()`` returned, ms since the epoch.
-        record: its record, as it was last seen.
+        sent_ms: time at which ``delay()`` returned, ms since the epoch.
+        record: its record, as last read.
     """
 
     kind: Kind
@@ -94,17 +94,17 @@ class Journey:
 
     @property
     def name(self) -> str:
-        """The event, for people."""
+        """Name of the event, for people."""
         return f"{self.event.origin} {self.event.code}"
 
     @property
     def url_words(self) -> str:
-        """The URL kind, for people."""
+        """Name of the URL and its kind, for people."""
         return f"{_URL_WORDS[self.kind.path(self.event.group)]}, {self.kind.words}"
 
     @property
     def outcome_words(self) -> str:
-        """What became of it and, of a dead one, why."""
+        """State and, of a dead postback, the reason, for people."""
         if self.record is None:
             return "not taken in"
         last = self.record.attempts[-1] if self.record.attempts else None
@@ -114,21 +114,21 @@ class Journey:
 
     @property
     def ended(self) -> bool:
-        """Whether nothing more will come of it."""
+        """True if its state is final."""
         return self.record is not None and self.record.state in FINAL_STATES
 
     @property
     def took_s(self) -> float | None:
-        """Seconds from ``delay()`` to its end."""
+        """Seconds from ``delay()`` to its end; None before."""
         if self.record is None or self.record.ended_ms is None:
             return None
         return max(0, self.record.ended_ms - self.sent_ms) / 1000
 
 
 def journeys() -> list[Journey]:
-    """Return one postback of every row, over the kinds in turn, and two more for the dead port.
+    """Plan a postback of every row, to the kinds of URL in turn, and two more to the dead port.
 
-    So every row arrives somewhere, where its tags can be looked at.
+    So every row arrives at a receiver, where its tags are checked.
     """
     kinds = cycle((OK, TWICE, SLOW, NO_CONTENT))
     planned = [(next(kinds), EVENTS[row.origin, row.code]) for row in table()]
@@ -136,59 +136,61 @@ def journeys() -> list[Journey]:
     return [Journey(kind, tags := example(event), parse_event(tags)) for kind, event in planned]
 
 
-def faults(journey: Journey, received: Sequence[Received], celery_state: str) -> list[str]:
-    """Return everything about a journey that is not as it has to be, a sentence each."""
+def problems_of(journey: Journey, received: Sequence[Received], celery_state: str) -> list[str]:
+    """Compare a journey with its plan; return a sentence for each difference."""
     record, kind = journey.record, journey.kind
     if record is None or not journey.ended:
         return [f"has not ended in time ({record.state if record else 'not taken in'})"]
-    found: list[str] = []
+    problems: list[str] = []
 
-    def expect(what: str, wanted: object, got: object) -> None:
-        if wanted != got:
-            found.append(f"{what} is {got!r}, not {wanted!r}")
+    def compare(name: str, expected: object, actual: object) -> None:
+        if actual != expected:
+            problems.append(f"{name} is {actual!r}, not {expected!r}")
 
-    expect("state", kind.state, record.state)
-    expect("AsyncResult.state", "SUCCESS" if kind.state == "delivered" else "FAILURE", celery_state)
-    expect("attempts", list(kind.attempts), [(each.outcome, each.status) for each in record.attempts])
+    compare("state", kind.state, record.state)
+    compare("AsyncResult.state", "SUCCESS" if kind.state == "delivered" else "FAILURE", celery_state)
+    attempts = [(attempt.outcome, attempt.status) for attempt in record.attempts]
+    compare("attempts", list(kind.attempts), attempts)
     if kind is DEAD_PORT:
-        expect("number of POSTs received", 0, len(received))
-        return found
-    expect("Postback-Attempt", list(range(1, len(kind.attempts) + 1)), [each.attempt for each in received])
-    for each in received:
-        found += _request_faults(journey, each)
+        compare("number of POSTs received", 0, len(received))
+        return problems
+    numbers = [request.attempt for request in received]
+    compare("Postback-Attempt", list(range(1, len(kind.attempts) + 1)), numbers)
+    for request in received:
+        problems += _request_problems(journey, request)
     for before, after in pairwise(received):
         spacing_s = after.monotonic_s - before.monotonic_s
         if spacing_s < COUNTDOWN_S * 0.95:
-            found.append(
+            problems.append(
                 f"attempt {after.attempt} came {spacing_s:.2f} s after the one before, not {COUNTDOWN_S:g} s"
             )
-    return found
+    return problems
 
 
-def _request_faults(journey: Journey, each: Received) -> list[str]:
-    """Look at one POST: where it came, as what, and whether its tags are those that were sent."""
-    found: list[str] = []
-    wanted = {
-        "method": ("POST", each.method),
-        "path": (journey.kind.path(journey.event.group), each.path),
-        "Content-Type": ("application/xml; charset=utf-8", each.headers.get("content-type")),
+def _request_problems(journey: Journey, request: Received) -> list[str]:
+    """Compare a request with what was sent: its method, path and type, its tags, its bytes."""
+    problems: list[str] = []
+    compared = {
+        "method": ("POST", request.method),
+        "path": (journey.kind.path(journey.event.group), request.path),
+        "Content-Type": ("application/xml; charset=utf-8", request.headers.get("content-type")),
     }
-    for what, (right, got) in wanted.items():
-        if right != got:
-            found.append(f"{what} of attempt {each.attempt} is {got!r}, not {right!r}")
+    for name, (expected, actual) in compared.items():
+        if actual != expected:
+            problems.append(f"{name} of attempt {request.attempt} is {actual!r}, not {expected!r}")
     try:
-        tags = read(each.body)
+        tags = read(request.body)
     except InvalidEvent as error:
-        return [*found, f"attempt {each.attempt}: {error}"]
-    found += [
-        f"{tag} of attempt {each.attempt} is {tags.get(tag)!r}, not {journey.tags.get(tag)!r}"
+        return [*problems, f"attempt {request.attempt}: {error}"]
+    problems += [
+        f"{tag} of attempt {request.attempt} is {tags.get(tag)!r}, not {journey.tags.get(tag)!r}"
         for tag in dict.fromkeys([*journey.tags, *tags])
         if journey.tags.get(tag) != tags.get(tag)
     ]
     if list(journey.tags) != list(tags):
-        found.append(
-            f"the tags of attempt {each.attempt} are not in the catalogue's order: {', '.join(tags)}"
+        problems.append(
+            f"the tags of attempt {request.attempt} are not in the catalogue's order: {', '.join(tags)}"
         )
-    if each.body != render(journey.event):
-        found.append(f"the bytes of attempt {each.attempt} are not those of postbacks render")
-    return found
+    if request.body != render(journey.event):
+        problems.append(f"the bytes of attempt {request.attempt} are not those of postbacks render")
+    return problems

@@ -1,4 +1,4 @@
-"""``postbacks show``, ``list``, ``resend`` and ``cancel``: what became of a postback, and what to do about it."""
+"""``postbacks show``, ``list`` and ``cancel``: look at postbacks, and cancel one."""
 
 from __future__ import annotations
 
@@ -149,13 +149,13 @@ def _attempt_cells(attempt: dict[str, Any]) -> tuple[object, ...]:
 
 
 @click.command("list", cls=Command, examples=("postbacks list", "postbacks list --dead --limit 50 --json"))
-@click.option("--dead", is_flag=True, help="Those that were given up, instead of those that are done.")
-@click.option("--limit", default=20, show_default=True, type=click.IntRange(min=1), help="How many at most.")
+@click.option("--dead", is_flag=True, help="List dead postbacks instead of those that are done.")
+@click.option("--limit", default=20, show_default=True, type=click.IntRange(min=1), help="Most rows.")
 @json_option
 def list_(dead: bool, limit: int, as_json: bool) -> None:
-    """List the latest postbacks that have ended.
+    """List the latest postbacks that have ended, the newest first.
 
-    Those that are done (delivered, skipped, cancelled) or, with --dead, those that were given up.
+    These are the postbacks that are done (delivered, skipped, cancelled) or, with --dead, the dead ones.
     """
     from postbacks.ledger.record import iso
 
@@ -192,9 +192,9 @@ def cancel(postback_id: str) -> None:
     """Cancel a postback that waits or is parked."""
     from postbacks.queue.operate import cancel as cancel_postback
 
-    known = _ledger().find(postback_id)
+    record = _ledger().find(postback_id)
     state = cancel_postback(postback_id)
-    if known is None:
+    if record is None:
         say(
             f"The ledger has no postback {postback_id} yet; it is not sent should it be taken in within a day."
         )

@@ -1,4 +1,4 @@
-"""``postbacks ping``: the receiver doctor."""
+"""``postbacks ping``: send a test postback, and say what the receiver's developers should mend."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class _Target(NamedTuple):
-    """Where a test postback goes, and how."""
+    """Target of a test postback: URL and profile, of an account or of a URL alone; and the time."""
 
     account: str | None
     url: str
@@ -29,7 +29,15 @@ class _Target(NamedTuple):
 
 
 class _Step(NamedTuple):
-    """One line of the course: whether it came so far, whether that was in order, how long it took."""
+    """A step of the POST, as it is shown.
+
+    Attributes:
+        name: ``DNS``, ``TCP``, ``TLS``, ``request`` or ``answer``.
+        reached: True if the POST came to its end.
+        right: True if it was in order.
+        took_s: seconds that it took.
+        words: what came of it.
+    """
 
     name: str
     reached: bool
@@ -53,19 +61,18 @@ class _Step(NamedTuple):
     type=click.File("rb"),
     metavar="FILE",
     callback=arguments.file,
-    help="Send this event instead of a SUB N301.",
+    help="Send the event of this file instead of a SUB N301.",
 )
 @json_option
 def ping(target: str, file: BinaryIO | None, as_json: bool) -> None:
-    """Send one test postback, and say what a receiver would get wrong.
+    """Send a test postback, and say what the receiver gets wrong.
 
-    It goes out at once, from this machine: not through the queue, and nothing of it stands in the ledger. It is a true
-    SUB N301 with the header Postback-Test: 1, sent as the account's are (its URL, limits, headers, TLS, signatures),
-    and to the networks and ports that the workers send to.
+    It is a SUB N301 with the header Postback-Test: 1, sent at once from this machine: not through the queue, and not
+    recorded in the ledger. It is sent like the account's postbacks: with its URL, limits, headers, TLS and signatures,
+    and only to networks and ports that the workers send to. It waits up to 3 times longer than the limits, to tell by
+    how much they are missed.
 
-    A URL with a password may stand in a file (@FILE) or on standard input (-).
-
-    Waits up to 3 times longer than the limits, to tell by how much they are missed.
+    A URL with a password can stand in a file (@FILE) or come from standard input (-).
 
     Exit codes: 0 it would count as delivered; 1 it would not; 2 wrong use.
     """
@@ -78,7 +85,7 @@ def ping(target: str, file: BinaryIO | None, as_json: bool) -> None:
     body = render(event)
     settings = _workers_settings()
     if not as_json:
-        _print_what_is_sent(to, event, body)
+        _print_request(to, event, body)
     from postbacks.cli.base import stderr_console
 
     with stderr_console().status("Waiting for the answer…"):
@@ -93,14 +100,14 @@ def ping(target: str, file: BinaryIO | None, as_json: bool) -> None:
 
 
 def _workers_settings() -> Settings:
-    """Return this process's settings with what the workers say they send to, where a broker and a worker are there."""
+    """Return the settings that the workers have published; this process's, where no broker or worker is running."""
     from postbacks.accounts.url_policy import worker_policies
     from postbacks.errors import BrokerError
     from postbacks.settings import load
 
     try:
         policies = worker_policies()
-    except BrokerError:  # a URL can be pinged without one
+    except BrokerError:  # a URL can be pinged without a broker
         policies = []
     return policies[0] if policies else load()
 
@@ -118,9 +125,9 @@ def _event(file: BinaryIO | None) -> Event:
 
 
 def _target(target: str, event: Event) -> _Target:
-    """The URL that was given, or the account's for this event with its profile.
+    """Return the URL that was given, or the account's URL for this event with its profile.
 
-    A URL alone needs no broker, and so it gets our own clock.
+    A URL alone needs no broker, so its time is of this machine's clock.
     """
     from postbacks.accounts import UNREADABLE, find_accounts, store
     from postbacks.accounts.routing import end_words, reason_words, route
@@ -131,7 +138,7 @@ def _target(target: str, event: Event) -> _Target:
     from postbacks.transport.profile import Profile
     from postbacks.urls import check_url
 
-    if "/" in target:  # no account's name has one
+    if "/" in target:  # a URL: no account's name has a slash
         return _Target(None, check_url(target), Profile.default(load()), int(time.time() * 1000))
     name = check_name(target)
     account = find_accounts(store(), [name]).get(name)
@@ -154,7 +161,7 @@ def _target(target: str, event: Event) -> _Target:
 # -- in words --------------------------------------------------------------------------------------
 
 
-def _print_what_is_sent(to: _Target, event: Event, body: bytes) -> None:
+def _print_request(to: _Target, event: Event, body: bytes) -> None:
     from postbacks.urls import redacted
 
     count = len(to.profile.signers)
@@ -173,20 +180,18 @@ def _print(probe: Probe, advice: Advice) -> None:
         click.echo(f"  {mark}  {step.name:8}{_length(step.took_s)}   {printable(step.words)}")
     limits = f"{probe.limits.connect_timeout_s:g} s to connect, {probe.limits.answer_timeout_s:g} s to answer"
     click.echo(f"      {'total':8}{_length(probe.total_s)}   allowed: {limits}\n")
-    delivered = probe.outcome.delivered
-    word = (
-        click.style("Delivered", fg="green", bold=True)
-        if delivered
-        else click.style("Not delivered", fg="red", bold=True)
-    )
+    if probe.outcome.delivered:
+        word = click.style("Delivered", fg="green", bold=True)
+    else:
+        word = click.style("Not delivered", fg="red", bold=True)
     click.echo(f"{word}: {printable(advice.verdict)}.")
     if advice.todo:
         click.echo(printable(advice.todo))
     excerpt = probe.raw_outcome.excerpt.strip()
     if excerpt:
         click.echo(f"Its answer begins: {printable(excerpt)}")
-    for one in advice.noticed:
-        click.echo(f"{click.style('Note', fg='yellow')}: {printable(one)}.")
+    for sentence in advice.noticed:
+        click.echo(f"{click.style('Note', fg='yellow')}: {printable(sentence)}.")
 
 
 def _length(length_s: float) -> str:
@@ -194,7 +199,7 @@ def _length(length_s: float) -> str:
 
 
 def _steps(probe: Probe) -> list[_Step]:
-    """The steps so far; of one that failed the last is not right."""
+    """Return the steps that the POST came to; where it failed, one of them is not right."""
     from postbacks.urls import endpoint_of
 
     moments = [
@@ -218,8 +223,11 @@ def _steps(probe: Probe) -> list[_Step]:
         steps.append(_Step(name, True, True, max(0.0, at_s - before_s), words))
         before_s = at_s
     if not probe.outcome.delivered:
-        late = probe.outcome.name == "connect_timeout"  # it stood in the end: the slowest step is to blame
-        at = max(range(len(steps) - 2), key=lambda number: steps[number].took_s) if late else len(steps) - 1
+        # A connection that came too late, and not never: the slowest step is to blame.
+        is_late = probe.outcome.name == "connect_timeout"
+        at = (
+            max(range(len(steps) - 2), key=lambda number: steps[number].took_s) if is_late else len(steps) - 1
+        )
         steps[at] = steps[at]._replace(right=False)
     return steps
 

@@ -146,7 +146,7 @@ def _check_account(name: str, events: Sequence[Event], url: str | None) -> None:
         )
     if account is not None and account.unreadable and url is not None:
         words = reason_words(UNREADABLE, "", f"account {name}")
-        say(f"Warning: {words}: its postbacks wait until then.")
+        say(f"Warning: {words}: its postbacks wait for that.")
     for origin, group in dict.fromkeys((event.origin, event.group) for event in events):
         reason = route(account, origin, group, url)[1]
         if reason:
@@ -167,7 +167,7 @@ def _send(account: str, events: Sequence[Event], url: str | None, postback_id: s
     record = Ledger(client()).find(postback_id)
     if record is not None:
         say(
-            f"Postback {postback_id} is in the ledger already ({record.state}): an id is one postback, sent once."
+            f"Postback {postback_id} is known already ({record.state}): the same id is one postback, sent once."
         )
     send_postback.apply_async((account, events[0]), {} if url is None else {"url": url}, task_id=postback_id)
     return [postback_id]

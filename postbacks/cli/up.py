@@ -20,19 +20,20 @@ if TYPE_CHECKING:
     from postbacks.devtools.stack import CeleryProcess, LocalStack
     from postbacks.settings import Settings
 
-#: Loopback and the private networks, without link-local: clouds keep their secrets there.
+#: Loopback and the private networks, but not link-local, where clouds serve their secrets.
 DEV_NETWORKS: Final = "127.0.0.0/8,::1/128,10.0.0.0/8,172.16.0.0/12,192.168.0.0/16,fc00::/7"
-#: Seconds to a resend with ``--dev``, where the environment says nothing: whoever tries it out waits for it.
+#: Seconds to a resend with ``--dev``, unless the environment sets it: people who try it out wait for it.
 DEV_COUNTDOWN_S: Final = 5
-#: Ports tried where none is given; the first is the one of the default broker URL.
+#: Ports to try where none is given; the first is the one of the default broker URL.
 _PORTS: Final = range(6379, 6400)
 #: Seconds between two looks at the processes and their logs.
 _LOOK_EVERY_S: Final = 0.25
-#: How a line of Celery's log begins that the terminal should show, and any line of it.
-_TROUBLE: Final = re.compile(
+#: Begin of a log record that the terminal shows, as text and as JSON.
+_WARNING: Final = re.compile(
     r'\[[^]]*: (WARNING|ERROR|CRITICAL)/|\{"ts": "[^"]*", "level": "(WARNING|ERROR|CRITICAL)"'
 )
-_LINE: Final = re.compile(r'\[\d{4}-\d\d-\d\d |\{"ts": ')
+#: Begin of any log record; other lines belong to the record before them.
+_RECORD: Final = re.compile(r'\[\d{4}-\d\d-\d\d |\{"ts": ')
 
 
 @click.command(
@@ -40,14 +41,16 @@ _LINE: Final = re.compile(r'\[\d{4}-\d\d-\d\d |\{"ts": ')
     examples=("postbacks up --dev", "postbacks up --port 6380 --data /var/lib/postbacks --workers 2"),
 )
 @click.option(
-    "--port", type=click.IntRange(1, 65_535), help="The broker's port; else the first free one from 6379."
+    "--port",
+    type=click.IntRange(1, 65_535),
+    help="Port of the broker; without it, the first free one from 6379.",
 )
 @click.option(
     "--data",
     default="postbacks-data",
     show_default=True,
     type=click.Path(file_okay=False, path_type=Path),
-    help="Directory of the broker's data and the logs. Kept; the next start goes on where this one ended.",
+    help="Directory of the broker's data and the logs. It stays, and the next start goes on with it.",
 )
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1, 64), help="Worker processes.")
 @click.option(
@@ -59,16 +62,16 @@ _LINE: Final = re.compile(r'\[\d{4}-\d\d-\d\d |\{"ts": ')
 def up(port: int | None, data: Path, workers: int, dev: bool, as_json: bool) -> None:
     """Start broker, beat and workers in this terminal.
 
-    Ctrl-C lets them finish what is open and stops them. The broker is a Valkey server of its own on 127.0.0.1, behind a
-    password; it writes everything to its append-only file before it answers, so nothing accepted is lost, whatever dies.
-    No other user of this machine can read its data or use it.
+    Ctrl-C lets them finish what is open, and stops them. The broker is a Valkey server on 127.0.0.1 with a password: no
+    other user of this machine can use it or read its data. It writes everything to its append-only file before it
+    answers, so nothing accepted is lost, whichever process dies.
     """
     from postbacks.devtools.embedded_broker import EmbeddedBroker
     from postbacks.devtools.stack import LocalStack
     from postbacks.errors import PostbacksError
     from postbacks.settings import load
 
-    settings = load()  # first, as it may refuse
+    settings = load()  # loaded before anything starts, as a setting may be refused
     stop_signals()
     dev_env = _dev_environment(settings) if dev else {}
     broker = EmbeddedBroker(data, port=_free_port(port), with_password=True)
@@ -97,7 +100,7 @@ def up(port: int | None, data: Path, workers: int, dev: bool, as_json: bool) -> 
 
 
 def _dev_environment(settings: Settings) -> dict[str, str]:
-    """Return what ``--dev`` changes for the workers; a countdown that the environment has stays."""
+    """Return the variables that ``--dev`` sets for the workers; a countdown that the environment sets stays."""
     is_set = "retry_countdown_s" in settings.model_fields_set
     networks = [*map(str, settings.allowed_networks), DEV_NETWORKS]
     return {
@@ -107,11 +110,11 @@ def _dev_environment(settings: Settings) -> dict[str, str]:
 
 
 def _free_port(port: int | None) -> int:
-    """Return the port, or where none is given the first free one; looked at before anything is begun."""
-    for tried in [port] if port else _PORTS:
+    """Check that the port is free, or find the first free one where none is given, before anything starts."""
+    for candidate in [port] if port else _PORTS:
         with suppress(OSError):
-            socket.create_server(("127.0.0.1", tried)).close()
-            return tried
+            socket.create_server(("127.0.0.1", candidate)).close()
+            return candidate
     busy = (
         f"Port {port} of 127.0.0.1 is"
         if port
@@ -155,14 +158,14 @@ def _say_ready(
 
 
 def _ended(broker: EmbeddedBroker) -> click.ClickException:
-    """Return the error that the broker has ended, and why."""
+    """Return the error for a broker that has ended, with the reason."""
     return click.ClickException(
         f"The broker has ended by itself. {broker.why_ended().rstrip()} All is stopped."
     )
 
 
 def _warn_of_disk(broker: EmbeddedBroker) -> None:
-    """Say so where the disk of the broker's data is about to be full, which would end the broker."""
+    """Warn if the disk of the broker's data is nearly full, which would end the broker."""
     from postbacks.devtools.embedded_broker import DISK_LOW_BYTES
 
     free = broker.free_bytes()
@@ -185,10 +188,10 @@ def _watch(broker: EmbeddedBroker, stack: LocalStack) -> None:
     """Show the logs' warnings until Ctrl-C, or until a process ends that should not."""
     processes = {f"worker{number}": worker for number, worker in enumerate(stack.workers, start=1)}
     processes |= {f"beat{number}": beat for number, beat in enumerate(stack.beats, start=1)}
-    trouble = [_Trouble(name, process) for name, process in processes.items()]
+    logs = [_WarningTail(name, process) for name, process in processes.items()]
     while True:
-        for log in trouble:
-            for line in log.fresh():
+        for log in logs:
+            for line in log.read():
                 say(line)
         ended = [name for name, process in {"the broker": broker, **processes}.items() if not process.alive]
         if ended and ended[0] == "the broker":
@@ -201,29 +204,29 @@ def _watch(broker: EmbeddedBroker, stack: LocalStack) -> None:
         time.sleep(_LOOK_EVERY_S)
 
 
-class _Trouble:
-    """The warnings and errors of one log file, with the lines that belong to them."""
+class _WarningTail:
+    """Tail of a log file: its warnings and errors, with the lines that belong to them."""
 
     def __init__(self, name: str, process: CeleryProcess) -> None:
         self._name = name
         self._path = process.log_path
-        self._at = self._path.stat().st_size
-        self._shown = False
+        self._offset = self._path.stat().st_size
+        self._in_warning = False
 
-    def fresh(self) -> Sequence[str]:
-        """Return what was logged since the last look."""
+    def read(self) -> Sequence[str]:
+        """Return the lines logged since the last call."""
         with self._path.open("rb") as log:
-            log.seek(self._at)
+            log.seek(self._offset)
             text = log.read()
         text = text[: text.rfind(b"\n") + 1]
-        self._at += len(text)
+        self._offset += len(text)
         return [
             f"{self._name} | {line}"
             for line in text.decode("utf-8", "replace").splitlines()
-            if self._is_trouble(line)
+            if self._is_of_warning(line)
         ]
 
-    def _is_trouble(self, line: str) -> bool:
-        if _LINE.match(line):
-            self._shown = _TROUBLE.match(line) is not None
-        return self._shown
+    def _is_of_warning(self, line: str) -> bool:
+        if _RECORD.match(line):
+            self._in_warning = _WARNING.match(line) is not None
+        return self._in_warning

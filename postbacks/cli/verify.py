@@ -1,4 +1,4 @@
-"""``postbacks verify``: is this request ours, and untouched?"""
+"""``postbacks verify``: check a request's signature, and say what is wrong with it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import base64
 import binascii
 import hmac
 import json
-import math
 import sys
 import time
 from dataclasses import dataclass
@@ -24,14 +23,14 @@ if TYPE_CHECKING:
 
     from standardwebhooks import Webhook
 
-#: Bytes of a request that are read at most; a postback has a few KiB.
+#: Most bytes of a request that are read; a postback has a few KiB.
 _MAX_BYTES: Final = 4 * 1024 * 1024
-_NEEDED: Final = ("webhook-id", "webhook-timestamp", "webhook-signature")
+_SIGNATURE_HEADERS: Final = ("webhook-id", "webhook-timestamp", "webhook-signature")
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request as it was captured: names of headers in lower case."""
+    """A captured request; the names of its headers are in lower case."""
 
     headers: Mapping[str, str]
     body: bytes
@@ -39,7 +38,13 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What is known of a request: ``reason`` is ``ok`` or the first thing that is wrong with it."""
+    """Result of a check.
+
+    Attributes:
+        reason: ``ok``, or the first thing that is wrong with the request.
+        words: the reason in words.
+        age_s: seconds since it was signed, where that is known.
+    """
 
     reason: str
     words: str
@@ -47,12 +52,12 @@ class Finding:
 
     @property
     def ours(self) -> bool:
-        """Whether it comes from who has the secret, as it was sent, and lately."""
+        """True if the signature is valid and recent."""
         return self.reason == "ok"
 
 
 def _files(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
-    """Read secrets that stand in files; standard input is the request."""
+    """Read secrets from files; refuse standard input, which is the request."""
     if "-" in values:
         raise click.BadParameter(
             "standard input is the request; give the secret as @FILE or in POSTBACKS_VERIFY_SECRET.",
@@ -78,7 +83,7 @@ def _files(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
     show_envvar=True,
     metavar="whsec_…",
     callback=_files,
-    help="The account's secret; may be given again during an overlap. @FILE keeps it out of lists of processes.",
+    help="Secret of the account. Can be repeated, for an overlap. @FILE keeps it out of lists of processes.",
 )
 @click.option(
     "--tolerance",
@@ -88,23 +93,24 @@ def _files(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) 
     show_default=True,
     metavar="S",
     callback=seconds,
-    help="How old it may be, or from the future.",
+    help="Most seconds between the time of its signing and now.",
 )
 @click.option(
     "--headers",
     "head",
     type=click.File("rb"),
     metavar="FILE",
-    help="Read the headers from here; stdin is the body alone.",
+    help="Read the headers from this file; stdin is the body alone.",
 )
 @json_option
 def verify(secrets: tuple[str, ...], tolerance_s: float, head: BinaryIO | None, as_json: bool) -> None:
     """Check the signature of a request on stdin.
 
-    A request is its head and its body, as they arrived, or a JSON line of `postbacks receive --json` (or many of
-    them). Says whether it is ours and untouched, and else what is wrong with it.
+    A request is its head and its body as they arrived, or a JSON line of `postbacks receive --json`, of which there may
+    be many. It says "ours" if the request was signed with the secret, is unchanged and is recent, and else what is wrong
+    with it.
 
-    Exit codes: 0 it is; 1 it is not; 2 there is no request or no secret.
+    Exit codes: 0 all are ours; 1 one is not; 2 there is no request or no secret.
     """
     signers = [_signer(secret) for secret in secrets]
     all_ours, count = True, 0
@@ -115,8 +121,8 @@ def verify(secrets: tuple[str, ...], tolerance_s: float, head: BinaryIO | None, 
             print_json(_as_json(request, finding))
         else:
             verdict = click.style("ours", fg="green") if finding.ours else click.style("not proven", fg="red")
-            one = printable(request.headers.get("webhook-id") or request.headers.get("postback-id") or "-")
-            click.echo(f"{one}  {verdict}: {printable(finding.words)}")
+            request_id = request.headers.get("webhook-id") or request.headers.get("postback-id") or "-"
+            click.echo(f"{printable(request_id)}  {verdict}: {printable(finding.words)}")
     if not count:
         raise click.UsageError("Standard input holds no request.")
     if not all_ours:
@@ -124,27 +130,27 @@ def verify(secrets: tuple[str, ...], tolerance_s: float, head: BinaryIO | None, 
 
 
 def examine(request: Request, signers: Sequence[Webhook], tolerance_s: float, now_s: float) -> Finding:
-    """Find out whether a request was signed with one of the secrets, is as it was sent, and is fresh.
+    """Judge a request: signed with one of the secrets, unchanged, and recent?
 
-    The library's own ``verify()`` has its five minutes fixed and does not tell an old request from a changed one;
-    so the signature is made with the library, and compared here.
+    The library's own ``verify()`` has a fixed tolerance of five minutes, and does not tell an old request from a changed
+    one. So the library makes the signature, and it is compared here.
     """
-    missing = [name for name in _NEEDED if not request.headers.get(name)]
+    missing = [name for name in _SIGNATURE_HEADERS if not request.headers.get(name)]
     if missing:
         words = f"it has no {', '.join(missing)}"
-        if len(missing) == len(_NEEDED):
+        if len(missing) == len(_SIGNATURE_HEADERS):
             words += ": it is not signed (has the account a secret?), or a proxy took the headers off"
         return Finding("missing_header", words)
     stamp = request.headers["webhook-timestamp"]
-    sent_s = int(stamp) if stamp.isascii() and stamp.isdecimal() and len(stamp) < 12 else math.nan
-    if math.isnan(sent_s):
+    if not (stamp.isascii() and stamp.isdecimal() and len(stamp) < 12):
         return Finding("bad_timestamp", f"its webhook-timestamp {stamp[:40]!r} is no time in seconds")
-    given = _signatures(request.headers["webhook-signature"])
-    if not given:
+    sent_s = int(stamp)
+    signatures = _signatures(request.headers["webhook-signature"])
+    if not signatures:
         return Finding("bad_signature", "its webhook-signature holds no v1,… signature")
     age_s = now_s - sent_s
-    if not _fits(request.headers["webhook-id"], int(sent_s), request.body, given, signers):
-        return Finding("mismatch", _why_not(request, int(sent_s), given, signers), age_s)
+    if not _fits(request.headers["webhook-id"], sent_s, request.body, signatures, signers):
+        return Finding("mismatch", _mismatch_words(request, sent_s, signatures, signers), age_s)
     if age_s > tolerance_s:
         words = (
             f"it is signed with this secret, but {_length(age_s)} ago, and {_length(tolerance_s)} are allowed"
@@ -157,19 +163,24 @@ def examine(request: Request, signers: Sequence[Webhook], tolerance_s: float, no
 
 
 def _fits(
-    message_id: str, sent_s: int, body: bytes, given: Sequence[bytes], signers: Sequence[Webhook]
+    message_id: str, sent_s: int, body: bytes, signatures: Sequence[bytes], signers: Sequence[Webhook]
 ) -> bool:
+    """Tell whether one of the signatures is one of the signers' for this id, time and body."""
     try:
         text = body.decode()
     except UnicodeDecodeError:
-        return False  # ours are UTF-8
-    moment = datetime.fromtimestamp(sent_s, UTC)
-    made = [signer.sign(message_id, moment, text).partition(",")[2] for signer in signers]
-    return any(hmac.compare_digest(base64.b64decode(one), other) for one in made for other in given)
+        return False  # the body of a postback is UTF-8
+    sent_at = datetime.fromtimestamp(sent_s, UTC)
+    expected = [
+        base64.b64decode(signer.sign(message_id, sent_at, text).partition(",")[2]) for signer in signers
+    ]
+    return any(hmac.compare_digest(ours, theirs) for ours in expected for theirs in signatures)
 
 
-def _why_not(request: Request, sent_s: int, given: Sequence[bytes], signers: Sequence[Webhook]) -> str:
-    """What was changed, where that can be found by trying."""
+def _mismatch_words(
+    request: Request, sent_s: int, signatures: Sequence[bytes], signers: Sequence[Webhook]
+) -> str:
+    """Say what was changed, found by trying usual changes."""
     message_id, body = request.headers["webhook-id"], request.body
     bodies = {
         "line ends at its end were added": body.rstrip(b"\r\n"),
@@ -177,11 +188,11 @@ def _why_not(request: Request, sent_s: int, given: Sequence[bytes], signers: Seq
         "its line ends were changed": body.replace(b"\r\n", b"\n"),
         "a byte order mark was put before it": body.removeprefix(b"\xef\xbb\xbf"),
     }
-    for change, other in bodies.items():
-        if other != body and _fits(message_id, sent_s, other, given, signers):
+    for change, original in bodies.items():
+        if original != body and _fits(message_id, sent_s, original, signatures, signers):
             return f"the body was changed: {change}; verify the bytes as they arrived"
     postback_id = request.headers.get("postback-id", message_id)
-    if postback_id != message_id and _fits(postback_id, sent_s, body, given, signers):
+    if postback_id != message_id and _fits(postback_id, sent_s, body, signatures, signers):
         return f"its webhook-id was changed; it was {postback_id[:255]}"
     return (
         "no signature fits: the body, webhook-id or webhook-timestamp was changed on the way, "
@@ -190,15 +201,15 @@ def _why_not(request: Request, sent_s: int, given: Sequence[bytes], signers: Seq
 
 
 def _signatures(header: str) -> list[bytes]:
-    found: list[bytes] = []
-    for one in header.split():
-        version, _, text = one.partition(",")
+    signatures: list[bytes] = []
+    for word in header.split():
+        version, _, text = word.partition(",")
         if version == "v1":
             try:
-                found.append(base64.b64decode(text, validate=True))
+                signatures.append(base64.b64decode(text, validate=True))
             except binascii.Error:
                 continue
-    return found
+    return signatures
 
 
 def _length(length_s: float) -> str:
@@ -220,7 +231,7 @@ def _as_json(request: Request, finding: Finding) -> dict[str, object]:
     }
 
 
-# -- what is given -----------------------------------------------------------------------------------
+# -- input -------------------------------------------------------------------------------------------
 
 
 def _signer(secret: str) -> Webhook:
@@ -250,7 +261,7 @@ def _requests(stdin: BinaryIO, head: BinaryIO | None) -> Iterator[Request]:
             yield _raw(data)
         return
     line = first
-    while line:  # as they come: a receiver may be at the other end
+    while line:  # each as it comes, as a receiver may be writing them
         if line.strip():
             yield _from_json(line)
         line = stdin.readline(_MAX_BYTES)
@@ -258,9 +269,9 @@ def _requests(stdin: BinaryIO, head: BinaryIO | None) -> Iterator[Request]:
 
 def _from_json(line: bytes) -> Request:
     try:
-        shown = json.loads(line)
-        headers = {str(name).lower(): str(value) for name, value in shown["headers"].items()}
-        return Request(headers, shown["body"].encode())
+        values = json.loads(line)
+        headers = {str(name).lower(): str(value) for name, value in values["headers"].items()}
+        return Request(headers, values["body"].encode())
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise click.UsageError(
             "Standard input is no JSON line of `postbacks receive --json` (with headers and body)."
@@ -279,13 +290,13 @@ def _head(data: bytes) -> dict[str, str]:
     headers: dict[str, str] = {}
     for line in data.decode("latin-1").splitlines():
         name, colon, value = line.partition(":")
-        if colon and name.strip() and " " not in name.strip():  # the request line has spaces
+        if colon and name.strip() and " " not in name.strip():  # not the request line, which has spaces
             headers[name.strip().lower()] = value.strip()
     return headers
 
 
 def _whole(headers: dict[str, str], body: bytes) -> Request:
-    """The request with the body that its head promises: what an editor added at the end is not part of it."""
+    """Return a request whose body has the length that its head promises: an editor may have added a line end."""
     if len(body) > _MAX_BYTES:
         raise click.UsageError(f"The request is longer than {_MAX_BYTES // 1024 // 1024} MiB.")
     if headers.get("transfer-encoding", "").lower() == "chunked":

@@ -9,7 +9,7 @@ import pytest
 from postbacks.catalogue import EVENTS
 from postbacks.catalogue.xml import render
 from postbacks.cli import demo_plan
-from postbacks.cli.demo_plan import DEAD_PORT, NO_CONTENT, OK, SLOW, TWICE, faults, journeys
+from postbacks.cli.demo_plan import DEAD_PORT, NO_CONTENT, OK, SLOW, TWICE, journeys, problems_of
 from postbacks.devtools.receiver import Received
 from postbacks.ledger.record import Attempt, Record
 
@@ -58,7 +58,7 @@ def test_every_row_travels_to_a_receiver_and_every_kind_of_url_is_there():
 
 @pytest.mark.parametrize("kind", demo_plan.KINDS, ids=lambda kind: kind.account)
 def test_what_goes_right_has_no_fault(kind):
-    assert faults(*travelled(kind)) == []
+    assert problems_of(*travelled(kind)) == []
 
 
 def request(**changes):
@@ -92,13 +92,13 @@ def record(**changes):
     ],
 )
 def test_whatever_goes_wrong_is_a_fault(kind, change, words):
-    assert any(words in fault for fault in faults(*change(*travelled(kind))))
+    assert any(words in fault for fault in problems_of(*change(*travelled(kind))))
 
 
 def test_a_byte_that_changes_no_tag_is_a_fault():
     journey, received, state = travelled(OK)
     body = received[0].body.replace(b"</ORIGIN>", b"</ORIGIN >")
-    assert faults(journey, [replace(received[0], body=body)], state) == [
+    assert problems_of(journey, [replace(received[0], body=body)], state) == [
         "the bytes of attempt 1 are not those of postbacks render"
     ]
 
@@ -108,5 +108,5 @@ def test_a_tag_that_changed_is_named():
     body = received[0].body.replace(b"STOP", b"GO")
     assert any(
         fault.startswith("TEXT of attempt 1 is 'GO")
-        for fault in faults(journey, [replace(received[0], body=body)], state)
+        for fault in problems_of(journey, [replace(received[0], body=body)], state)
     )
