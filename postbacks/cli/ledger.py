@@ -58,6 +58,8 @@ def show(postback_id: str, as_xml: bool, as_json: bool) -> None:
 
     Of one that is being sent also since when its attempt is open and which worker has it.
     """
+    from postbacks.ledger import states
+
     ledger = _ledger()
     record = ledger.get(postback_id)
     if as_xml and record.is_stub:
@@ -65,7 +67,7 @@ def show(postback_id: str, as_xml: bool, as_json: bool) -> None:
     if as_xml:
         write_document(record.xml)
         return
-    claim = ledger.claim_of(postback_id) if record.state == "sending" else None
+    claim = ledger.claim_of(postback_id) if record.state in {states.SENDING, states.HELD} else None
     if as_json:
         print_json(record.to_public_dict() | {"claim": claim.to_public_dict() if claim else None})
     else:
@@ -190,6 +192,7 @@ def list_(dead: bool, limit: int, as_json: bool) -> None:
 @click.argument("postback_id", metavar="ID", callback=check_id)
 def cancel(postback_id: str) -> None:
     """Cancel a postback that waits or is parked."""
+    from postbacks.ledger import states
     from postbacks.tasks import cancel as cancel_postback
 
     known = _ledger().find(postback_id)
@@ -200,7 +203,9 @@ def cancel(postback_id: str) -> None:
         )
     elif state == "cancelled":
         note(f"Postback {postback_id} is cancelled.")
-    elif state == "sending":
+    elif state == states.SENDING and _ledger().get(postback_id).state == states.HELD:
+        note(f"Postback {postback_id} is held by a worker, which does not send it any more.")
+    elif state == states.SENDING:
         raise click.ClickException(
             f"Postback {postback_id} is being sent at this moment; should that fail, it is not sent again."
         )
