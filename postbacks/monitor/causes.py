@@ -34,7 +34,7 @@ CLAUSES: Final = {
     "no_worker": "no worker has been heard of{words}: start one (celery -A postbacks worker)",
     "no_beat": "no beat has been heard of{words}: start one (celery -A postbacks beat)",
     # not taken in yet
-    "in_queue": "waits in Celery's queue for a tick, {ahead:message} before it",
+    "in_queue": "it waits in Celery's queue for a tick, {ahead:message} before it",
     "in_intake": "a tick has taken it from Celery's queue, {ahead:message} before it; {words} {until:~}",
     "queue_not_emptied": (
         "ticks finish and have not emptied the queue since {since:~}: more comes than they take in, or the account store "
@@ -46,10 +46,7 @@ CLAUSES: Final = {
     "account_still": "its account stands still: it {words}",
     "rate": "its account's rate of {rate} lets the next POST begin at {at:~}",
     "account_limit": "its account has {open:POST} open of at most {limit}{words}",
-    "endpoint_limit": (
-        "{endpoint} has {open:POST} open, as many as all accounts together may have there "
-        "(POSTBACKS_ENDPOINT_MAX_TRANSFERS)"
-    ),
+    "endpoint_limit": "{endpoint} has {open:POST} open{words} (POSTBACKS_ENDPOINT_MAX_TRANSFERS)",
     "slow_start": "{endpoint} {words} {since:~}: it starts slowly, with {limit:POST} at a time, {open} open",
     "probe": "its receiver has failed since {since:~}: one POST at a time{words}",
     "lane_limit": "its lane has {open:POST} open{words} of at most {limit} just now",
@@ -82,6 +79,8 @@ SLOW_START_AFTER_MS: Final = 10_000
 BURST_US: Final = 50_000
 #: Seconds up to which a time is told without its date.
 _CLOCK_ALONE_S: Final = 43_200
+#: Words for room that is free and that a lane waits for all the same.
+_REST: Final = "; the rest has just come free, or is kept for the quarantine"
 #: Words for the rings that lanes take turns in.
 RING_WORDS: Final = {"trusted": "answer in time", "suspect": "are new, slow or failing"}
 #: Groups that those of weight 0 give way to (``queue/claim.lua``).
@@ -190,6 +189,10 @@ def _span(seconds: float) -> str:
         if seconds >= size_s:
             return f"{seconds // size_s:.0f} {name} {seconds % size_s // part_s:.0f} {part}"
     return f"{seconds:.0f} s"
+
+
+def _bound(exact: bool) -> str:
+    return "" if exact else "more than "
 
 
 def _rate_text(interval_us: int) -> str:
@@ -331,11 +334,10 @@ def _of_lane(standing: Standing, settings: Settings) -> Iterator[Cause]:
     """Yield what is before it in its lane, and what its lane waits for."""
     now_ms, lane, account, endpoint = standing.now_ms, standing.lane, standing.account, standing.endpoint
     pace, group = lane.pace, standing.record.group
-    if lane.ahead is None:
-        most = POSITION_MAX
-        yield _cause(now_ms, "behind", words=f"more than {most:,}", ahead=most, group=group)
-    elif lane.ahead:
-        yield _cause(now_ms, "behind", words=f"{lane.ahead:,}", ahead=lane.ahead, group=group)
+    ahead, exact = (POSITION_MAX, False) if lane.ahead is None else (lane.ahead, True)
+    if ahead:
+        words = f"{_bound(exact)}{ahead:,}"
+        yield _cause(now_ms, "behind", words=words, ahead=ahead, exact=exact, group=group)
     if account.state in routes.STILL_WORDS:
         yield _still(standing, lane.aside_ms)
         return
@@ -347,16 +349,17 @@ def _of_lane(standing: Standing, settings: Settings) -> Iterator[Cause]:
         yield _account_limit(standing)
     elif endpoint.waits_ms is not None:
         if not _start_limit(endpoint, now_ms):
-            yield _cause(now_ms, "endpoint_limit", endpoint=endpoint.name, open=endpoint.open)
+            yield _endpoint_limit(standing, settings)
     elif not pace.claimable:
         if not pace.failing:
             words = f" and {pace.held:,} held" if pace.held else ""
             yield _cause(now_ms, "lane_limit", words=words, open=pace.open, held=pace.held, limit=pace.limit)
     elif lane.ring:
-        before = TURN_MAX if lane.turn is None else lane.turn
-        lanes = f"{'more than ' if lane.turn is None else ''}{_Figure(before, now_ms):lane}"
-        words = f"{lanes} before it among those that {RING_WORDS[lane.ring]}"
-        yield _cause(now_ms, "turn", words=words, before=before, ring=lane.ring, loops=standing.system.loops)
+        before, exact = (TURN_MAX, False) if lane.turn is None else (lane.turn, True)
+        lanes = f"{_bound(exact)}{_Figure(before, now_ms):lane} before it"
+        words = f"{lanes} among those that {RING_WORDS[lane.ring]}"
+        loops = standing.system.loops
+        yield _cause(now_ms, "turn", words=words, before=before, exact=exact, ring=lane.ring, loops=loops)
     else:
         yield _cause(now_ms, "no_turn")
     yield from _of_priority(standing, settings)
@@ -378,9 +381,15 @@ def _rate(standing: Standing, at_ms: int) -> Cause:
 
 def _account_limit(standing: Standing) -> Cause:
     account = standing.account
-    is_free = account.open < account.most
-    words = "; the rest has just come free, or is kept for the quarantine" if is_free else ""
+    words = _REST if account.open < account.most else ""
     return _cause(standing.now_ms, "account_limit", words=words, open=account.open, limit=account.most)
+
+
+def _endpoint_limit(standing: Standing, settings: Settings) -> Cause:
+    endpoint, most = standing.endpoint, settings.endpoint_max_transfers
+    words = f" of at most {most:,}" if most else ", and no room for more"
+    words += _REST if endpoint.open < most else ""
+    return _cause(standing.now_ms, "endpoint_limit", words=words, endpoint=endpoint.name, open=endpoint.open)
 
 
 def _of_priority(standing: Standing, settings: Settings) -> Iterator[Cause]:
@@ -451,6 +460,5 @@ def _of_gates(standing: Standing, settings: Settings, ahead_us: int = 0) -> Iter
         yield _rate(standing, at_ms)
     if account.most and account.open >= account.most:
         yield _account_limit(standing)
-    most = settings.endpoint_max_transfers
-    if most and endpoint.open >= most:
-        yield _cause(now_ms, "endpoint_limit", endpoint=endpoint.name, open=endpoint.open)
+    if 0 < settings.endpoint_max_transfers <= endpoint.open:
+        yield _endpoint_limit(standing, settings)

@@ -25,7 +25,7 @@ TURN_MAX: Final = 1_000
 #: Messages of each list of Celery's queue that are looked at from each end.
 MESSAGES_MAX: Final = 250
 #: Readings at most, until the postback has not moved while it was read.
-READINGS_MAX: Final = 3
+READINGS_MAX: Final = 5
 
 #: Rings that lanes take turns in: who answers in time, and who is new, slow or failing.
 RINGS: Final = {"trusted": keys.READY_TRUSTED, "suspect": keys.READY_SUSPECT}
@@ -264,10 +264,10 @@ def read(client: redis.Redis, postback_id: str, *, clock_offset_ms: int = 0) -> 
                 return Ended(record)
             system = System(writes.refusal(client), memory.read(client).share)
             if record is None:
-                situation, is_still = _read_message(broker, postback_id, system, clock_offset_ms)
+                situation, stable = _read_message(broker, postback_id, system, clock_offset_ms)
             else:
-                situation, is_still = _read_record(broker, record, fields, system, clock_offset_ms)
-            if is_still:
+                situation, stable = _read_record(broker, record, fields, system, clock_offset_ms)
+            if stable:
                 break
     return situation
 
@@ -335,7 +335,8 @@ def _read_record(
     """Read the situation of a postback that has not ended; False where it has moved meanwhile."""
     name = keys.lane_name(record.account, record.group)
     waits = record.state == states.WAITING
-    head = client.lindex(keys.lane(name), 0) if waits else None
+    in_lane = waits and b"suspicion" not in fields  # else in the quarantine
+    head = client.lindex(keys.lane(name), 0) if in_lane else None
     raw_endpoint = fields.get(b"endpoint")
     if head is not None and head != record.id.encode():
         raw_endpoint = client.hget(keys.record(head.decode()), "endpoint")
@@ -367,20 +368,16 @@ def _read_record(
         deep = lane.ahead is None and lane.pace.waiting > 2 * POSITION_MAX
         in_place = quarantine is not None or lane.ahead is not None or deep
     else:
-        in_place = claim is not None and (claim.attempt is None) == (record.state == states.HELD)
-    standing = Standing(
-        now_ms,
-        system,
-        record,
-        fields,
-        claim,
-        in_place,
-        lane,
-        account,
-        _endpoint(replies, endpoint),
-        quarantine,
+        in_place = claim is not None
+    target = _endpoint(replies, endpoint)
+    standing = Standing(now_ms, system, record, fields, claim, in_place, lane, account, target, quarantine)
+    stable = (
+        in_place
+        and replies["fields"] == fields
+        and (not in_lane or replies["head"] == head)
+        and (claim is None or (claim.attempt is None) == (record.state == states.HELD))
     )
-    return standing, in_place and replies["fields"] == fields and (not waits or replies["head"] == head)
+    return standing, stable
 
 
 def _ask_for_lane(transaction: _Transaction, lane: str, postback_id: str) -> None:

@@ -39,7 +39,7 @@ def claims_of(rig: Rig, token: str, how: str) -> list[str]:
     return sorted(postback_id.decode() for postback_id, value in claims.items() if value.decode() == how)
 
 
-def told(postback_id: str) -> tuple[str, str, str]:
+def states_of(postback_id: str) -> tuple[str, str, str]:
     """The state that Celery, its info (where that is no error) and ``show --json`` tell."""
     result = send_postback.AsyncResult(postback_id)
     shown = json.loads(CliRunner().invoke(main, ["show", postback_id, "--json"]).stdout)
@@ -62,15 +62,15 @@ AGAIN = ("RETRY", "it is sent again now", "held")
 
 def test_it_is_held_until_its_post_begins(rig, held):
     """No attempt is counted of it; the one that is tried is being sent. Celery says PENDING and STARTED."""
-    assert told(held) == PENDING
+    assert states_of(held) == PENDING
     (first,) = claims_of(rig, "one", "1")
-    assert told(first) == SENDING
+    assert states_of(first) == SENDING
     assert rig.client.hget(keys.record(held), "state") == b"sending", "as 0.1.0 writes and reads it"
     rig.scripts.renew("one", 30_000)
-    assert told(held) == PENDING
+    assert states_of(held) == PENDING
     for _ in range(2):  # asked again, as its answer was lost
         assert len(rig.scripts.begin("one", [held]).rows) == 1
-        assert told(held) == SENDING
+        assert states_of(held) == SENDING
 
 
 def test_after_a_failure_it_is_held_again(rig, held):
@@ -78,26 +78,26 @@ def test_after_a_failure_it_is_held_again(rig, held):
     note(rig, held, 1, "connect_timeout", "shared")
     (first,) = claims_of(rig, "one", "1")
     note(rig, first, 1, "status", "failed")
-    assert [told(one)[::2] for one in (first, held)] == [("RETRY", "parked")] * 2
+    assert [states_of(postback_id)[::2] for postback_id in (first, held)] == [("RETRY", "parked")] * 2
     rig.advance(2)
     hold(rig, "two")
     (again,) = claims_of(rig, "two", "0")
-    assert told(again) == AGAIN
+    assert states_of(again) == AGAIN
     rig.scripts.begin("two", [again])
-    assert told(again) == SENDING
+    assert states_of(again) == SENDING
 
 
 def test_what_is_given_back_waits_and_what_is_put_off_is_held_again(rig, held):
     """An attempt that was counted and not made is taken back."""
     rig.scripts.give_back("one", [held])
-    assert told(held) == ("PENDING", "waiting", "waiting")
+    assert states_of(held) == ("PENDING", "waiting", "waiting")
     (first,) = claims_of(rig, "one", "1")
     rig.scripts.postpone("one", 0, "account_changed", [first])
-    assert told(first)[::2] == ("PENDING", "parked")
+    assert states_of(first)[::2] == ("PENDING", "parked")
     rig.advance(1)
     hold(rig, "two")
     assert claims_of(rig, "two", "0") == [first]
-    assert told(first) == PENDING
+    assert states_of(first) == PENDING
 
 
 def test_one_whose_loop_died_is_held_again(rig, held):
@@ -105,16 +105,16 @@ def test_one_whose_loop_died_is_held_again(rig, held):
     (first,) = claims_of(rig, "one", "1")
     rig.advance(31)
     rig.tick()
-    assert [told(one)[::2] for one in (first, held)] == [("PENDING", "waiting")] * 2
+    assert [states_of(postback_id)[::2] for postback_id in (first, held)] == [("PENDING", "waiting")] * 2
     assert [attempt.outcome for attempt in rig.record(first).attempts] == ["unknown"]
     _, (row,), _ = rig.scripts.examine("examiner", 30_000)
-    assert (row[0].decode(), told(first)) == (first, SENDING)
+    assert (row[0].decode(), states_of(first)) == (first, SENDING)
     note(rig, first, 2, "status", "failed", "examiner")
     rig.advance(1)
     hold(rig, "two")
     assert claims_of(rig, "two", "1") == [held], "it was put back to the front of its lane"
-    assert told(held) == SENDING
-    assert told(first) == AGAIN
+    assert states_of(held) == SENDING
+    assert states_of(first) == AGAIN
 
 
 def test_one_that_was_sent_again_by_hand_is_held_with_its_attempts(rig, held):
@@ -126,7 +126,7 @@ def test_one_that_was_sent_again_by_hand_is_held_with_its_attempts(rig, held):
     assert resend(first) == "waiting"
     hold(rig, "two")
     assert (claims_of(rig, "two", "1"), claims_of(rig, "two", "0")) == ([held], [first])
-    assert told(first) == ("PENDING", "held", "held")
+    assert states_of(first) == ("PENDING", "held", "held")
     assert len(rig.record(first).attempts) == 1
 
 
@@ -141,4 +141,4 @@ def test_a_held_one_that_is_cancelled_is_never_sent(rig, held):
     done = CliRunner().invoke(main, ["cancel", first])
     assert (done.exit_code, "is being sent at this moment" in done.output) == (1, True)
     assert rig.scripts.begin("one", [held]).rows == []
-    assert told(held)[::2] == ("REVOKED", "cancelled")
+    assert states_of(held)[::2] == ("REVOKED", "cancelled")
