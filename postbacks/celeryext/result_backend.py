@@ -1,7 +1,7 @@
-"""Result backend that reads the ledger and stores nothing.
+"""Celery's result backend: reads the ledger and stores nothing.
 
-``AsyncResult.state`` and ``.get()`` of a postback come from its record. Celery's meta wants an
-exception as the result of RETRY and FAILURE; ``errors.DeliveryError`` carries the facts.
+``AsyncResult.state`` and ``.get()`` of a postback come from its record. Celery's meta wants an exception as the result of
+RETRY and FAILURE; ``errors.DeliveryError`` carries the facts.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 from celery import states as celery_states
@@ -23,6 +23,19 @@ from postbacks.ledger import states
 from postbacks.ledger.ledger import Ledger
 from postbacks.ledger.record import Record, id_text, iso
 
+#: Celery's state for each of a postback's. One that a failure was before is RETRY, whether it waits, is held or is parked;
+#: one that is parked and was never sent is PENDING (``meta_of``).
+CELERY_STATES: Final = {
+    states.WAITING: celery_states.PENDING,
+    states.HELD: celery_states.PENDING,
+    states.SENDING: celery_states.STARTED,
+    states.PARKED: celery_states.RETRY,
+    states.DELIVERED: celery_states.SUCCESS,
+    states.DEAD: celery_states.FAILURE,
+    states.SKIPPED: celery_states.FAILURE,
+    states.CANCELLED: celery_states.REVOKED,
+}
+
 
 def info_of(record: Record) -> dict[str, Any]:
     """Return ``AsyncResult.info`` of a postback that did not fail."""
@@ -31,6 +44,7 @@ def info_of(record: Record) -> dict[str, Any]:
         "account": record.account,
         "origin": record.origin,
         "code": record.code,
+        "state": record.state,
         "outcome": last.outcome if last else None,
         "status": last.status if last else None,
         "attempts": len(record.attempts),
@@ -61,7 +75,7 @@ def meta_for(account: str, meta: dict[str, Any]) -> dict[str, Any]:
 
 
 def meta_of(postback_id: str, record: Record | None) -> dict[str, Any]:
-    """Make Celery's result meta of a record; an id that the ledger does not have yet is PENDING."""
+    """Return Celery's result meta for a record; an id that the ledger does not have yet is PENDING."""
     meta: dict[str, Any] = {
         "task_id": postback_id,
         "status": celery_states.PENDING,
@@ -72,7 +86,7 @@ def meta_of(postback_id: str, record: Record | None) -> dict[str, Any]:
     if record is None:
         return meta
     meta["account"], meta["taken_in"] = record.account, bool(record.sequence) or record.is_stub
-    status = states.CELERY_STATES[record.state]
+    status = CELERY_STATES[record.state]
     last = record.attempts[-1] if record.attempts else None
     name = f"Postback {record.id} ({record.account} {record.origin} {record.code})"
     facts = (
@@ -84,7 +98,7 @@ def meta_of(postback_id: str, record: Record | None) -> dict[str, Any]:
         iso(record.next_ms),
     )
     result: object = info_of(record)
-    if record.state == states.WAITING and record.failures and last is not None:
+    if record.state in {states.WAITING, states.HELD} and record.failures and last is not None:
         status = celery_states.RETRY  # on its way to the next attempt
         result = PostbackFailed(f"{name}: attempt {last.number} failed; it is sent again now", *facts)
     elif record.state == states.PARKED and last is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -21,8 +21,12 @@ from postbacks.cli.base import (
 from postbacks.printable import document_text, printable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from postbacks.errors import UnknownPostback
     from postbacks.ledger.ledger import Claim, Ledger
     from postbacks.ledger.record import Record
+    from postbacks.monitor.causes import Cause, Explanation
 
 
 def _ledger() -> Ledger:
@@ -54,22 +58,52 @@ def reason_words(record: Record) -> str:
 )
 @json_option
 def show(postback_id: str, as_xml: bool, as_json: bool) -> None:
-    """Show a postback's state and every attempt.
+    """Show a postback's state, why it has not been sent, and every attempt.
 
-    Of one that is being sent also since when its attempt is open and which worker has it.
+    The line "why" says of one that has not ended what it waits for, with figures; with --json it is "why", each cause with
+    its name, its sentence and its figures.
     """
-    ledger = _ledger()
-    record = ledger.get(postback_id)
-    if as_xml and record.is_stub:
-        raise click.ClickException(f"Postback {record.id} has no document: {reason_words(record)}.")
+    from postbacks.broker.client import client
+    from postbacks.monitor.causes import explain
+    from postbacks.settings import load
+
     if as_xml:
-        write_document(record.xml)
+        with_document = _ledger().get(postback_id)
+        if with_document.is_stub:
+            raise click.ClickException(
+                f"Postback {postback_id} has no document: {reason_words(with_document)}."
+            )
+        write_document(with_document.xml)
         return
-    claim = ledger.claim_of(postback_id) if record.state == "sending" else None
+    explanation = explain(client(), postback_id, load())
+    record = explanation.record
     if as_json:
-        print_json(record.to_public_dict() | {"claim": claim.to_public_dict() if claim else None})
+        shown = {"id": postback_id, "state": None} if record is None else record.to_public_dict()
+        claim = explanation.claim.to_public_dict() if explanation.claim else None
+        print_json(shown | {"claim": claim, "why": [cause.to_public_dict() for cause in explanation.causes]})
+    if record is None:
+        raise _unknown(postback_id, explanation)
+    if not as_json:
+        _print_record(record, explanation.claim, explanation.causes)
+
+
+def _unknown(postback_id: str, explanation: Explanation) -> UnknownPostback:
+    """Say of an id that the ledger does not have what is known: its message, or how many were looked at for it."""
+    from postbacks.errors import UnknownPostback
+
+    clauses = [cause.sentence for cause in explanation.causes]
+    looked_at, messages = explanation.looked_at
+    if {cause.name for cause in explanation.causes} & {"in_queue", "in_intake"}:
+        words = "it is not taken in yet"
     else:
-        _print_record(record, claim)
+        words = (
+            "it is not taken in yet (is a worker running?), was dropped after its retention, or never existed"
+        )
+        if messages:
+            clauses.insert(
+                0, f"{messages:,} messages wait to be taken in, and it is none of the {looked_at:,} looked at"
+            )
+    return UnknownPostback(f"The ledger has no postback {postback_id}: {'; '.join([words, *clauses])}.")
 
 
 def write_document(document: bytes) -> None:
@@ -82,19 +116,20 @@ def write_document(document: bytes) -> None:
     out.flush()
 
 
-def _print_record(record: Record, claim: Claim | None) -> None:
-    from postbacks.broker.client import client
-    from postbacks.queue.routes import still_words
+#: Causes that the lines "open" and "held" say.
+_SAID_OF_CLAIM: Final = frozenset({"open", "held", "lease_over"})
 
+
+def _print_record(record: Record, claim: Claim | None, causes: Sequence[Cause]) -> None:
     shown = record.to_public_dict()
     ended = record.state in {"dead", "skipped", "cancelled"}
-    put_off = record.state == "parked" and record.reason  # with no attempt that would say why
-    why = reason_words(record) if ended or put_off else ""
-    if record.state == "waiting":
-        why = printable(still_words(client(), record.account))
+    reason = reason_words(record) if ended else ""
     lines = {
         "postback": record.id,
-        "state": click.style(printable(record.state), bold=True) + (f": {why}" if why else ""),
+        "state": click.style(printable(record.state), bold=True) + (f": {reason}" if reason else ""),
+        "why": f"\n{'':14}".join(
+            printable(cause.sentence) for cause in causes if cause.name not in _SAID_OF_CLAIM
+        ),
         "event": f"{record.origin} {record.code}".strip(),
         "account": f"{record.account} (group {record.group}, its number {record.sequence})"
         if record.account
@@ -106,7 +141,7 @@ def _print_record(record: Record, claim: Claim | None) -> None:
     }
     for label, value in lines.items():
         if value:
-            click.echo(f"{label:14}{value if label == 'state' else printable(value)}")
+            click.echo(f"{label:14}{value if label in {'state', 'why'} else printable(value)}")
     if not record.attempts:
         return
     click.echo()
@@ -117,12 +152,12 @@ def _print_record(record: Record, claim: Claim | None) -> None:
 
 
 def _claim_words(claim: Claim) -> str:
-    """Say since when an attempt is open, or for what a postback is held, and who has it."""
+    """Say who has a postback, and since when its attempt is open."""
     shown = claim.to_public_dict()
-    words = "until the first of its lane was tried"
+    words = ""
     if claim.attempt is not None:
-        words = f"attempt {claim.attempt} since {shown['since']} ({shown['for_s']:.1f} s)"
-    words += f", worker {shown['worker'] or 'of an older version'}, loop {shown['loop'][:12]}"
+        words = f"attempt {claim.attempt} since {shown['since']} ({shown['for_s']:.1f} s), "
+    words += f"worker {shown['worker'] or 'of an older version'}, loop {shown['loop'][:12]}"
     late_s = (claim.now_ms - claim.ends_ms) / 1000
     if not claim.ends_ms:
         words += "; its process has died, and another loop takes it over"
@@ -190,6 +225,7 @@ def list_(dead: bool, limit: int, as_json: bool) -> None:
 @click.argument("postback_id", metavar="ID", callback=check_id)
 def cancel(postback_id: str) -> None:
     """Cancel a postback that waits or is parked."""
+    from postbacks.ledger import states
     from postbacks.queue.operate import cancel as cancel_postback
 
     record = _ledger().find(postback_id)
@@ -200,7 +236,9 @@ def cancel(postback_id: str) -> None:
         )
     elif state == "cancelled":
         say(f"Postback {postback_id} is cancelled.")
-    elif state == "sending":
+    elif state == states.SENDING and _ledger().get(postback_id).state == states.HELD:
+        say(f"Postback {postback_id} is held by a worker, which does not send it any more.")
+    elif state == states.SENDING:
         raise click.ClickException(
             f"Postback {postback_id} is being sent at this moment; should that fail, it is not sent again."
         )

@@ -1,13 +1,30 @@
-"""A postback's record as Python values.
+"""Record of a postback as Python values.
 
-The record is one hash. Scripts write its fields: schema, state, account, group, origin, code, url,
-endpoint, xml, created_ms, sequence, attempts (POSTs begun), failures (attempts that count against
-the resends), bytes, digest (``ledger/digest.py``), and where they apply next_ms, sent_ms, ended_ms, reason, cancel,
-raw, in_lane (``queue/cancel.lua``), own (whose its URL is: ``queue/accept.lua``), ready_ms (since when its first POST could
-have begun, where that is not created_ms: the end of the caller's countdown, a resend by hand, or where ticks were missing
-the last one), stays (``queue/retire.lua``), first_id (the id that it came with, which another postback has), stub (only its
-id, account, code, time and digest are kept), units (what it counts against its account's limit, where that is more than
-one), and one ``attempt:N`` a POST (JSON).
+A record is one hash. Scripts write its fields: schema, state, account, group, origin, code, url, endpoint, xml, created_ms,
+sequence, attempts, failures, bytes, digest and own; where they apply the others; and one ``attempt:N`` (JSON) for each
+POST that has ended, the *note* of that attempt.
+
+==========================  ==========================================================================================
+``state``                   as ``states.py`` names it, but for ``held``, which no record says
+``attempts``                POSTs begun: the number of the latest
+``failures``                attempts that count against the resends
+``digest``                  ``ledger/digest.py``
+``own``                     whose its URL is (``queue/accept.lua``)
+``sent_ms``                 when its latest POST began
+``next_ms``                 when it is due, while it is parked
+``ready_ms``                since when its first POST could have begun, where that is not ``created_ms``: the end of the
+                            caller's countdown, a resend by hand, or the last tick before some were missing
+``ended_ms``, ``reason``    when and why it has ended; ``reason`` also why it was put off without an attempt
+``cancel``                  revoked while a loop had it
+``in_lane``                 revoked deep in its lane (``queue/cancel.lua``)
+``raw``                     message as it came, of what is no postback
+``first_id``                id that it came with, which another postback has
+``stub``                    of a dead one whose document was not kept
+``units``                   what it counts against its account's limit, where that is more than one
+``suspicion``               in the quarantine ``few`` or ``alone``; ``alone_deaths`` and ``alone_lapses`` count what came
+                            of it there (``queue/reap.lua``)
+``stays``                   ``queue/retire.lua``
+==========================  ==========================================================================================
 """
 
 from __future__ import annotations
@@ -23,10 +40,10 @@ from postbacks.urls import redacted
 
 #: Version of the layout of records; every record carries it.
 SCHEMA: Final = 1
-#: What a record and its place in an index take in the broker beside its XML, URL and raw message:
-#: MEMORY USAGE of a delivered one on Valkey 9.1 (tests/integration/test_moves.py holds it to the fact).
+#: Bytes that a record and its entry in an index take in the broker beside its XML, URL and raw message: MEMORY USAGE
+#: of a delivered one on Valkey 9.1 (tests/integration/test_moves.py compares).
 OVERHEAD_BYTES: Final = 1100
-#: The same of a stub, all in all.
+#: Bytes that a stub takes, all in all.
 STUB_BYTES: Final = 600
 #: Characters of a reason that a record keeps: it may quote what somebody sent.
 MAX_REASON: Final = 2000
@@ -46,24 +63,24 @@ def id_text(value: Any) -> Any:
 
 @lru_cache(maxsize=4096)
 def iso(ms: int | None) -> str | None:
-    """A time of the broker's clock (ms since the epoch) as ISO 8601 UTC with milliseconds."""
+    """Return a time of the broker's clock (ms since the epoch) as ISO 8601 UTC with milliseconds."""
     if ms is None:
         return None
     return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class Attempt(NamedTuple):
-    """One POST of a postback and what came of it.
+    """POST of a postback and what came of it.
 
     Attributes:
         number: 1 for the first POST.
         at_ms: when it began, on the broker's clock.
-        outcome: one of ``delivery.outcomes.OUTCOMES``, or ``unknown``.
+        outcome: one of ``transport.outcomes.OUTCOMES``, or ``unknown``.
         status: HTTP status, where an answer came.
         elapsed_ms: from the begin of the POST to its outcome.
         detail: the outcome in words, without secrets.
         excerpt: the first bytes of a failed answer's body, as text.
-        shared: a connection that was tried for another postback of the endpoint stood for this one.
+        shared: no connection was tried for it: the time-out of another postback's at its endpoint counts for it too.
     """
 
     number: int
@@ -76,9 +93,9 @@ class Attempt(NamedTuple):
     shared: bool = False
 
     def to_json(self) -> str:
-        """As the record keeps it; what is empty is left out."""
+        """Return the attempt as its note in the record; what is empty is left out."""
         if self.outcome == "delivered" and self.status and not (self.detail or self.excerpt or self.shared):
-            # Nearly all are; json takes ten times as long.
+            # Nearly all attempts are like this one, and json takes ten times as long.
             elapsed = f', "elapsed_ms": {self.elapsed_ms}' if self.elapsed_ms else ""
             return (
                 f'{{"number": {self.number}, "at_ms": {self.at_ms}, "outcome": "delivered", '
@@ -96,13 +113,13 @@ class Attempt(NamedTuple):
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Attempt:
-        """As ``to_json`` wrote it; fields of a newer version are left out."""
+        """Build an attempt from its note; fields of a newer version are left out."""
         data = json.loads(text)
         return cls(**{name: data[name] for name in cls._fields if name in data})
 
     def to_public_dict(self) -> dict[str, Any]:
-        """As ``postbacks show --json`` prints it."""
-        shown: dict[str, Any] = {
+        """Return the attempt as ``postbacks show --json`` prints it."""
+        attempt: dict[str, Any] = {
             "number": self.number,
             "at": iso(self.at_ms),
             "outcome": self.outcome,
@@ -110,17 +127,27 @@ class Attempt(NamedTuple):
             "elapsed_ms": self.elapsed_ms,
         }
         if self.detail:
-            shown["detail"] = self.detail
+            attempt["detail"] = self.detail
         if self.excerpt:
-            shown["excerpt"] = self.excerpt
+            attempt["excerpt"] = self.excerpt
         if self.shared:
-            shown["shared"] = True
-        return shown
+            attempt["shared"] = True
+        return attempt
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What the ledger knows of a postback. Times are ms since the epoch on the broker's clock."""
+    """Record of one postback. Times are ms since the epoch on the broker's clock.
+
+    Attributes:
+        state: one of ``states.STATES``, or ``held``.
+        attempts: those that have a note.
+        failures: of the attempts those that count against the resends.
+        digest: None in a record of version 0.1.0.
+        first_id: id that it came with, where that is another postback's.
+        own_url: its URL came with the call.
+        is_stub: its document was not kept, as its account's dead took too much.
+    """
 
     id: str
     state: str
@@ -138,18 +165,16 @@ class Record:
     next_ms: int | None
     ended_ms: int | None
     raw: bytes | None
-    #: None in a record of version 0.1.0.
     digest: bytes | None = None
-    #: The id that it came with, where that is another postback's.
     first_id: str = ""
-    #: Whether its URL came with the call.
     own_url: bool = False
-    #: Whether its document was not kept, as its account's dead took too much.
     is_stub: bool = False
 
     @classmethod
     def from_hash(cls, postback_id: str, fields: dict[bytes, bytes]) -> Record:
-        """Build one from the hash as redis-py returns it (bytes)."""
+        """Build a record from its hash as redis-py returns it (bytes)."""
+        from postbacks.ledger import states  # noqa: PLC0415 - a health check reads no records
+
         text = {
             name.decode(): value.decode("utf-8", "replace")
             for name, value in fields.items()
@@ -159,9 +184,10 @@ class Record:
             (Attempt.from_json(value) for name, value in text.items() if name.startswith("attempt:")),
             key=lambda attempt: attempt.number,
         )
+        noted = {attempt.number for attempt in attempts}
         return cls(
             id=postback_id,
-            state=text["state"],
+            state=states.reported(text["state"], int(text.get("attempts", 0)), noted),
             account=text.get("account", ""),
             group=text.get("group", ""),
             origin=text.get("origin", ""),
@@ -184,11 +210,11 @@ class Record:
 
     @property
     def ended_by_attempt(self) -> bool:
-        """Whether its last attempt is why it has ended, and not what became of it afterwards (an origin switched off)."""
+        """True where the last attempt is why the postback has ended, and nothing that came after it (an origin switched off)."""
         return bool(self.attempts) and self.reason in {"", "poison", self.attempts[-1].outcome}
 
     def to_public_dict(self) -> dict[str, Any]:
-        """As ``postbacks show --json`` prints it: no password of a URL, no raw message."""
+        """Return the record as ``postbacks show --json`` prints it: no password of a URL, no raw message."""
         return {
             "id": self.id,
             "account": self.account,

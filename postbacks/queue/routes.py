@@ -26,8 +26,6 @@ from postbacks.urls import endpoint_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    import redis
-
     from postbacks.accounts import Account, AccountStore
     from postbacks.queue.scripts import Scripts
 
@@ -40,24 +38,12 @@ UNREADABLE: Final = "unreadable"
 UNUSABLE: Final = "unusable"
 
 
-#: What each state in which an account stands still means, after the words "it …".
-_WORDS: Final = {
+#: Words for each state in which an account stands still, after "it".
+STILL_WORDS: Final = {
     GONE: "was removed",
     UNREADABLE: "cannot be read until it is set anew",
     UNUSABLE: "cannot be used (the workers' logs say why)",
 }
-
-
-def still_words(client: redis.Redis, account: str) -> str:
-    """Say why an account stands still; empty where it does not.
-
-    Raises:
-        BrokerError: the broker cannot be used.
-    """
-    with broker_errors():
-        row: bytes | None = client.hget(keys.ROUTES, account)  # type: ignore[assignment]
-    state = ON if row is None else row.decode("utf-8", "replace").split("\n")[1]
-    return "" if state == ON else f"its account stands still: it {_WORDS.get(state, state)}"
 
 
 def row_of(account: Account | None, state: str = ON) -> str:

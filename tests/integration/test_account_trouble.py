@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import threading
 import types
@@ -222,7 +223,11 @@ def test_a_parked_postback_says_why_it_is_parked_now(broker, monkeypatch):
             rig.deliver()
             assert reason_words(rig.record(one.id)).startswith("its account cannot be used just now")
             shown = CliRunner().invoke(main, ["show", one.id]).stdout
-            assert "parked: its account cannot be used just now (the workers' logs say why)\n" in shown
+            assert re.search(
+                r"why +put off without an attempt until .* UTC \(in \d+ s\): "
+                r"its account cannot be used just now \(the workers' logs say why\)\n",
+                shown,
+            )
             store.fails = False
             rig.advance(POSTPONED_MS / 1000 + 11)
             rig.tick()

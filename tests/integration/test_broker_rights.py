@@ -16,9 +16,10 @@ import pytest
 import redis
 from click.testing import CliRunner
 from events import examples
-from helpers import BASE_ENV, ended, environment, eventually, free_port
+from helpers import BASE_ENV, ended, environment, eventually, free_port, set_account
 
-from postbacks import keys, send_postback
+from postbacks import keys, send_postback, send_postbacks
+from postbacks.accounts import store
 from postbacks.broker.client import client_for
 from postbacks.cli import main
 from postbacks.client import sending
@@ -28,6 +29,8 @@ from postbacks.devtools.stack import CeleryProcess
 from postbacks.doctor.table import CHECKS
 from postbacks.errors import BrokerUnfit
 from postbacks.monitor import snapshot
+from postbacks.queue.scripts import Scripts
+from postbacks.queue.tick import Tick
 from postbacks.settings import load
 
 PAGE = (Path(__file__).parents[2] / "docs" / "settings.md").read_text()
@@ -159,6 +162,29 @@ def test_everything_runs_with_the_rights_of_the_page_and_asks_for_no_more(guarde
         logs = "".join(process.log() for process in processes)
     assert denials(client) == []
     assert "permission" not in logs
+
+
+@pytest.mark.parametrize("kind", ["operator", "worker"])
+def test_who_may_show_a_postback_is_told_why_it_waits(guarded, kind):
+    """Of one that the ledger has, one that a loop holds and one that still is a message: nothing is refused."""
+    broker, client = guarded
+    scripts = Scripts(client)
+    with environment(POSTBACKS_BROKER_URL=url_of(broker, "operator")):
+        set_account("acme", url="http://127.0.0.1:8080/")
+    with environment(POSTBACKS_BROKER_URL=url_of(broker, "worker")):
+        taken_in = send_postbacks("acme", [EVENT] * 3)
+        Tick(scripts, store(), load()).run()
+        client.hset(f"{keys.PACE}acme/mo", "failing", 1)
+        limits = {"at_most": 9, "suspects_max": 9, "free": 99, "held_max": 9, "held_per_lane": 2}
+        scripts.claim("a loop", 30_000, slow_lanes=(), **limits)
+        in_queue = send_postbacks("acme", [EVENT])
+    told = []
+    with environment(POSTBACKS_BROKER_URL=url_of(broker, kind)):
+        for postback_id in (*taken_in, *in_queue):
+            shown = CliRunner().invoke(main, ["show", postback_id, "--json"], prog_name="postbacks")
+            told.append([cause["cause"] for cause in json.loads(shown.stdout)["why"]])
+    assert told == [["open"], ["held", "probe"], ["probe"], ["in_queue"]]
+    assert denials(client) == []
 
 
 def granted(kind: str) -> list[str]:

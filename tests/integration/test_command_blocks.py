@@ -265,6 +265,8 @@ CHECKS: dict[str, dict[str, Check]] = {
         "# /etc/systemd/system/postbacks-worker@.service": is_our_unit,
         "docker compose up -d --scale worker=4": composes,
         "postbacks drop --dead --account acme --older 7d --dry-run": types(says="No such postback is dead."),
+        "postback      fa676d81-83f8-41c6-9a02-47f7aeedfd5a": is_no_command,
+        "Error: The ledger has no postback 49558902-2c96-4148-9ee2-21171e1c652d: it is not taken in yet; it waits in Celery's": is_no_command,
         "docker compose stop worker": composes,
         "docker compose exec redis redis-cli bgrewriteaof": composes,
     },

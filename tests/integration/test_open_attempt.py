@@ -34,7 +34,7 @@ def test_show_tells_an_open_attempt_from_a_postback_that_is_held(rig: Rig):
     told = json.loads(show(probe, "--json"))["claim"]
     assert (told["attempt"], told["worker"], told["loop"]) == (1, "worker1@host", TOKEN.partition("@")[0])
     assert 0 <= told["for_s"] < 60
-    assert "held          until the first of its lane was tried, worker worker1@host" in show(held)
+    assert "held          worker worker1@host, loop 0123456789ab" in show(held)
     told = json.loads(show(held, "--json"))["claim"]
     assert (told["attempt"], told["since"], told["for_s"]) == (None, None, None)
     assert json.loads(show(waiting, "--json"))["claim"] is None
