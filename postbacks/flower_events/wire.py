@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import time
-import uuid
 from collections.abc import Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
+from postbacks.broker.envelope import kombu_envelope
 from postbacks.flower_events.facts import Fields
 
 if TYPE_CHECKING:
@@ -41,24 +40,17 @@ def publish(client: redis.Redis, exchange: str, hostname: str, events: Sequence[
     topic = f"/{_database(client)}.{exchange}/{_ROUTING_KEY}"
     for at in range(0, len(events), BATCH):
         body = json.dumps([shared | event for event in events[at : at + BATCH]])
-        client.publish(topic, _envelope(body, exchange, hostname))
-
-
-def _envelope(body: str, exchange: str, hostname: str) -> str:
-    message: dict[str, Any] = {
-        "body": base64.b64encode(body.encode()).decode(),
-        "content-encoding": "utf-8",
-        "content-type": "application/json",
-        "headers": {"hostname": hostname},
-        "properties": {
-            "delivery_mode": 1,
-            "delivery_info": {"exchange": exchange, "routing_key": _ROUTING_KEY},
-            "priority": 0,
-            "body_encoding": "base64",
-            "delivery_tag": str(uuid.uuid4()),
-        },
-    }
-    return json.dumps(message)
+        envelope = kombu_envelope(
+            body.encode(),
+            exchange=exchange,
+            routing_key=_ROUTING_KEY,
+            content_type="application/json",
+            content_encoding="utf-8",
+            headers={"hostname": hostname},
+            properties={},
+            delivery_mode=1,
+        )
+        client.publish(topic, envelope)
 
 
 @cache
