@@ -25,8 +25,8 @@ from postbacks.delivery.claims import Claimed, Held
 from postbacks.delivery.results import Decision
 from postbacks.delivery.single import post_order
 from postbacks.errors import BrokerError, InvalidEvent
-from postbacks.flower_events import replayed
-from postbacks.flower_events.facts import args_of
+from postbacks.flower_events.client_side import resent
+from postbacks.flower_events.events import args_of
 from postbacks.ledger.identity import check_id
 from postbacks.ledger.record import id_text
 from postbacks.ledger.states import WAITING
@@ -441,7 +441,7 @@ def resend(postback_id: str | uuid.UUID) -> str:
     known_id = id_text(postback_id)
     state = _scripts().replay(known_id)
     if state == WAITING:
-        replayed(known_id)
+        resent(known_id)
     return state
 
 

@@ -10,7 +10,7 @@ from celery.app.control import Control
 
 from postbacks.broker.client import client
 from postbacks.errors import UnsupportedOption
-from postbacks.flower_events import revoked
+from postbacks.flower_events.client_side import revoked
 from postbacks.ledger.record import id_text
 from postbacks.ledger.states import CANCELLED
 from postbacks.queue.message import TASK_NAME, is_id

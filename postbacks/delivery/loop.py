@@ -25,7 +25,8 @@ from postbacks.delivery.results import Decide, ResultBatch
 from postbacks.delivery.session import LOOK_EVERY_S, MIN_POLL_S, ClaimRequest
 from postbacks.delivery.unsent import LOST_BROKER_MS, PUT_OFF_MS, Returner
 from postbacks.errors import BrokerError, BrokerUnreachable, PostbacksError
-from postbacks.flower_events import gone, started
+from postbacks.flower_events import events as task_events
+from postbacks.flower_events.publisher import publisher
 from postbacks.killpoints import reach
 from postbacks.logs import EventLog
 from postbacks.queue.scripts import Scripts
@@ -360,7 +361,7 @@ class DeliveryLoop:
             self._unsent.give_back_lane(self._held, lane)
         if len(rows) + len(waiting) < len(chosen):
             known = waiting | {row[0].decode() for row in rows}
-            gone([held for held in chosen if held.id not in known])
+            publisher.add(task_events.cancelled_while_held, [held for held in chosen if held.id not in known])
         self._begin_claimed()
 
     def _begin_claimed(self) -> None:
@@ -393,7 +394,7 @@ class DeliveryLoop:
                 log.exception("delivery.not_begun", account=one.account, id=one.id)
                 self._drain()
         self._tally.began(ready, time.monotonic() - self._claimed_s)
-        started(ready)
+        publisher.add(task_events.started, ready)
         self._unsent.postpone()
 
     def _begin(self, claimed: Claimed, profile: Profile) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from postbacks.flower_events import unsent
+from postbacks.flower_events import events as task_events
+from postbacks.flower_events.publisher import publisher
 from postbacks.ledger.record import Attempt, iso
 from postbacks.logs import EventLog
 
@@ -42,4 +43,4 @@ def report_unsent(rows: Sequence[Sequence[bytes]]) -> None:
             log.info("postback.skipped", account=account, id=postback_id, reason=reason)
         else:
             log.warning("postback.dead", account=account, id=postback_id, reason=reason)
-    unsent(texts)
+    publisher.add(task_events.ended_unsent, texts)

@@ -12,12 +12,13 @@ from postbacks.delivery.claims import Claimed, Held
 from postbacks.delivery.counters import LoopCounters
 from postbacks.delivery.report import report
 from postbacks.errors import BrokerError
-from postbacks.flower_events import noted
+from postbacks.flower_events import events as task_events
+from postbacks.flower_events.publisher import publisher
 from postbacks.ledger.record import Attempt
 from postbacks.logs import EventLog
 from postbacks.queue.scripts import Argument, Call, Scripts, commit_call
 from postbacks.settings import Settings
-from postbacks.transport.outcomes import Outcome
+from postbacks.transport.outcomes import OUTCOMES, Outcome
 
 log = EventLog(__name__)
 
@@ -167,7 +168,7 @@ class ResultBatch:
         """The script has run, with these results."""
         notes, self._sent = self._sent, []
         self._tally.noted(self._counts)
-        noted(notes, results)
+        publisher.add(task_events.committed, notes, results, OUTCOMES)
         for (postback, attempt, _), (state, next_ms) in zip(notes, results, strict=True):
             report(postback.account, postback.id, attempt, state.decode(), int(next_ms))
 

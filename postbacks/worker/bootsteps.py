@@ -24,14 +24,14 @@ from celery.worker.control import Panel, ok
 from celery.worker.request import Request
 from click.core import ParameterSource
 
-from postbacks import flower_events, keys, url_policy
+from postbacks import keys, url_policy
 from postbacks.broker.client import broker_errors, check, client
 from postbacks.broker.sign_of_life import SignOfLife
 from postbacks.celeryext.control import cancel
 from postbacks.errors import BadSetting, BrokerError, BrokerUnfit, BrokerUnreachable
+from postbacks.flower_events.publisher import publisher
 from postbacks.logs import EventLog
 from postbacks.settings import load, unknown_names
-from postbacks.transport.outcomes import OUTCOMES
 from postbacks.version import set_worker
 from postbacks.worker import process, shutdown
 from postbacks.worker.quarantine import QuarantineSupervisor
@@ -110,12 +110,12 @@ class PoolCheck(bootsteps.StartStopStep):
         process.configure_slots(places)
         worker.wait_for_soft_shutdown = partial(_soft_shutdown, worker, places)
         set_worker(worker.hostname)
-        flower_events.set_up(worker.hostname, worker.app.conf.event_exchange, OUTCOMES)
+        publisher.configure(worker.hostname, worker.app.conf.event_exchange)
 
     def info(self, worker: Any) -> dict[str, Any]:
         """What ``celery inspect stats`` says of us."""
         del worker
-        return {"postbacks": {"delivering_loops_max": self._places.count, "events": flower_events.counts()}}
+        return {"postbacks": {"delivering_loops_max": self._places.count, "events": publisher.counts()}}
 
 
 class WakeRequest(Request):
@@ -320,8 +320,8 @@ class EventSwitch(bootsteps.StartStopStep):
             return  # its connection is being made anew
         groups = dispatcher.groups
         on = bool(dispatcher.enabled and (not groups or "task" in groups))
-        flower_events.switch(on)
-        if on and time.monotonic() - self._announced_s >= ANNOUNCE_EVERY_S and flower_events.announce():
+        publisher.switch(on)
+        if on and time.monotonic() - self._announced_s >= ANNOUNCE_EVERY_S and publisher.announce():
             self._announced_s = time.monotonic()
 
 
