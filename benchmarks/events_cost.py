@@ -94,21 +94,23 @@ def alone(count: int = 2000, batch: int = 100) -> tuple[float, float]:
 
     with EmbeddedBroker() as broker:
         os.environ |= {"POSTBACKS_BROKER_URL": broker.url, "POSTBACKS_EVENTS_PER_S": "1000000"}
-        from postbacks import flower_events
         from postbacks.delivery.claims import ClaimedPostback
+        from postbacks.flower_events import events
+        from postbacks.flower_events.publisher import publisher
         from postbacks.ledger.record import Attempt
         from postbacks.transport.outcomes import OUTCOMES
 
-        def tell() -> float:
+        def publish_all() -> float:
             began_s = time.process_time()
             for at in range(0, count, batch):
-                flower_events.received(0, fields[at * 12 : (at + batch) * 12], [1] * batch)
-                flower_events.started(postbacks[at : at + batch])
-                flower_events.noted(notes[at : at + batch], [[b"delivered", 0]] * batch)
-            flower_events.flush()
+                publisher.add(events.accepted, [1] * batch, fields[at * width : (at + batch) * width])
+                publisher.add(events.started, postbacks[at : at + batch])
+                results = [[b"delivered", 0]] * batch
+                publisher.add(events.committed, notes[at : at + batch], results, OUTCOMES)
+            publisher.flush()
             return (time.process_time() - began_s) / count * 1e6
 
-        flower_events.set_up("worker@host", "postbacks.events", OUTCOMES)
+        publisher.configure("worker@host", "postbacks.events")
         postbacks = [
             ClaimedPostback(
                 str(uuid.uuid4()), "acme/mt", 1, 0, "acme", "SMS_MT", "N202", "", 1, True, 1, 1, b"", "", "0"
@@ -117,14 +119,15 @@ def alone(count: int = 2000, batch: int = 100) -> tuple[float, float]:
         ]
         fields = [
             value
-            for one in postbacks
-            for value in (one.id, "acme", "mt", "SMS_MT", "N202", "", "", b"", "waiting", "", b"", "")
+            for postback in postbacks
+            for value in (postback.id, "acme", "mt", "SMS_MT", "N202", "", "", b"", "waiting", "", b"", "")
         ]
-        notes = [(one, Attempt(1, 1, "delivered", 200, 5), []) for one in postbacks]
-        off_us = statistics.median(tell() for _ in range(9))
-        flower_events.switch(True)
-        on_us = statistics.median(tell() for _ in range(9))
-        flower_events.switch(False)
+        width = len(fields) // count
+        notes = [(postback, Attempt(1, 1, "delivered", 200, 5), []) for postback in postbacks]
+        off_us = statistics.median(publish_all() for _ in range(9))
+        publisher.switch(True)
+        on_us = statistics.median(publish_all() for _ in range(9))
+        publisher.switch(False)
         return off_us, on_us
 
 

@@ -140,14 +140,8 @@ key                                   type    meaning
                                               bound: those heard of within ten minutes
 ``postbacks:probe``                   list    a write to it that changes nothing is refused as a postback is
                                               bound: never there
-``postbacks:task-events``             string  where task events go (JSON); stands while a worker sends them
+``postbacks:task-events``             string  where task events go (JSON); there while a worker publishes them
                                               bound: 30 s
-``postbacks:task-events:meter``       hash    level (share of postbacks that are shown: 1 / 2 ** level), room, at_ms
-                                              bound: these fields
-``postbacks:task-events:levels``      zset    ``ms:level``, each change of the level; score is since when
-                                              bound: 500 changes (``LEVELS_KEPT``)
-``postbacks:task-events:failed:{s}``  string  failures of that second that wanted to be shown
-                                              bound: 5 s each
 ====================================  ======  ==========================================================
 """
 
@@ -200,8 +194,6 @@ WORKERS: Final = PREFIX + "workers"
 BEATS: Final = PREFIX + "beats"
 PROBE: Final = PREFIX + "probe"
 TASK_EVENTS_ON: Final = PREFIX + "task-events"
-TASK_EVENTS_METER: Final = PREFIX + "task-events:meter"
-TASK_EVENTS_LEVELS: Final = PREFIX + "task-events:levels"
 
 #: Groups that lanes are of (``catalogue/base.py``, which takes too long to import for a health check).
 GROUPS: Final = ("general", "mo", "mt", "pass")
@@ -211,7 +203,6 @@ RECORD: Final = PREFIX + "record:"
 LANE: Final = PREFIX + "lane:"
 PACE: Final = PREFIX + "pace:"
 CLAIMS: Final = PREFIX + "claims:"
-TASK_EVENTS_FAILED: Final = PREFIX + "task-events:failed:"
 WAITS: Final = PREFIX + "waits:"
 DEAD_OF: Final = PREFIX + "dead-of:"
 STUBS_OF: Final = PREFIX + "stubs-of:"

@@ -1,4 +1,4 @@
-"""Wire of Flower: task events as they travel."""
+"""Task events as they travel to Flower."""
 
 from __future__ import annotations
 
@@ -40,21 +40,21 @@ class Wire:
         except (redis.RedisError, OSError, ValueError):
             pass  # closed
 
-    def told(self, postback_id: str) -> list[dict[str, Any]]:
-        """The events of a postback in the order of their times: two processes may send theirs the other way round.
+    def events_of(self, postback_id: str) -> list[dict[str, Any]]:
+        """Return the events of a postback by their times: two processes may publish theirs the other way round.
 
         Celery's state of a task goes by what has most weight, so Flower shows the same.
         """
         return sorted(self.of.get(postback_id, []), key=lambda event: event["timestamp"])
 
     def kinds(self, postback_id: str) -> list[str]:
-        """List the kinds of a postback's events, in order."""
-        return [event["type"].removeprefix("task-") for event in self.told(postback_id)]
+        """Return the kinds of a postback's events, in order."""
+        return [event["type"].removeprefix("task-") for event in self.events_of(postback_id)]
 
     def wait(self, postback_id: str, *kinds: str) -> list[dict[str, Any]]:
-        """Wait for a postback's events, until these and no others have come."""
+        """Return the events of a postback, once there are these and no others."""
         eventually(lambda: self.kinds(postback_id) == list(kinds), what=f"{kinds} of {postback_id}")
-        return self.told(postback_id)
+        return self.events_of(postback_id)
 
     def close(self) -> None:
         """Stop listening."""

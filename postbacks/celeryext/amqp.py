@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from celery.app.amqp import AMQP
 
-from postbacks.flower_events.facts import TASK, args_in
+from postbacks.flower_events.events import TASK, args_in
 
 #: Tasks without ``task-sent`` events: a tick a second would push the postbacks out of Flower.
 SILENT: Final = frozenset({"postbacks.dispatch", "postbacks.deliver"})

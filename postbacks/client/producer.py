@@ -7,10 +7,7 @@ long. The envelope is kombu's, field by field (tests/integration/test_publish.py
 
 from __future__ import annotations
 
-import base64
-import json
 import time
-import uuid
 from bisect import bisect
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +20,7 @@ from kombu.serialization import dumps
 
 from postbacks import keys
 from postbacks.broker.client import broker_errors, client_for, redacted
+from postbacks.broker.envelope import kombu_envelope
 from postbacks.errors import BrokerUnreachable, NotReplicated
 from postbacks.flower_events.client_side import ROUTING_KEY, sent
 from postbacks.killpoints import reach
@@ -121,21 +119,18 @@ class RedisProducer:
             data, headers["compression"] = compress(data, compression)
         raw = data if isinstance(data, bytes) else data.encode()
         priority = max(0, min(9, int(priority or 0)))
-        envelope = {
-            "body": base64.b64encode(raw).decode(),
-            "content-encoding": content_encoding,
-            "content-type": content_type,
-            "headers": headers,
-            "properties": properties
-            | {
-                "delivery_mode": 1 if delivery_mode in {1, "transient"} else 2,
-                "delivery_info": {"exchange": exchange, "routing_key": routing_key},
-                "priority": priority,
-                "body_encoding": "base64",
-                "delivery_tag": str(uuid.uuid4()),
-            },
-        }
-        self.put(keys.QUEUE_LISTS[bisect(_STEPS, priority) - 1], json.dumps(envelope))
+        text = kombu_envelope(
+            raw,
+            exchange=exchange,
+            routing_key=routing_key,
+            content_type=content_type,
+            content_encoding=content_encoding,
+            headers=headers,
+            properties=properties,
+            delivery_mode=1 if delivery_mode in {1, "transient"} else 2,
+            priority=priority,
+        )
+        self.put(keys.QUEUE_LISTS[bisect(_STEPS, priority) - 1], text)
 
     def put(self, queue: str, text: str) -> None:
         """Put a message as it is into one of the queue's lists.

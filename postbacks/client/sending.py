@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from postbacks.broker.client import broker_errors, check
 from postbacks.client.message_template import MessageTemplate, MessageTemplateCache, new_id
 from postbacks.client.producer import RedisProducer
-from postbacks.flower_events.facts import args_of
+from postbacks.flower_events.events import args_of
 from postbacks.ledger.identity import check_id
 from postbacks.logs import EventLog
 from postbacks.settings import load

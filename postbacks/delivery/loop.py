@@ -21,7 +21,8 @@ from postbacks.delivery.request import headers
 from postbacks.delivery.results import Decide, ResultBatch, log_ended_unsent
 from postbacks.delivery.session import MIN_POLL_S, Budget, ClaimReply, Reply, Session
 from postbacks.errors import BrokerError, BrokerUnreachable, PostbacksError
-from postbacks.flower_events import gone, started
+from postbacks.flower_events import events as task_events
+from postbacks.flower_events.publisher import publisher
 from postbacks.killpoints import reach
 from postbacks.logs import EventLog
 from postbacks.queue.scripts import Scripts
@@ -300,7 +301,7 @@ class DeliveryLoop:
                 log.exception("delivery.not_begun", account=postback.account, id=postback.id)
                 self._drain()
         self._counters.count_first_posts(ready, time.monotonic() - self._claimed_s)
-        started(ready)
+        publisher.add(task_events.started, ready)
         returner.postpone()
 
     def _begin(self, postback: ClaimedPostback, profile: Profile) -> None:
@@ -349,7 +350,10 @@ class DeliveryLoop:
             session.returner.give_back_lane(held, lane)
         if len(begun.rows) + len(later) < len(picked):  # the script knew nothing of the others any more
             accounted_for = later | {row[0].decode() for row in begun.rows}
-            gone([postback for postback in picked if postback.id not in accounted_for])
+            publisher.add(
+                task_events.cancelled_while_held,
+                [postback for postback in picked if postback.id not in accounted_for],
+            )
         self._begin_claimed()
 
     def _held_allowance(self) -> Callable[[str], int]:

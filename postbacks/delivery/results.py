@@ -9,14 +9,15 @@ from typing import Any, Final, NamedTuple
 
 from postbacks.delivery.claims import ClaimedPostback
 from postbacks.delivery.counters import LoopCounters
-from postbacks.flower_events import noted, unsent
+from postbacks.flower_events import events as task_events
+from postbacks.flower_events.publisher import publisher
 from postbacks.ledger.record import Attempt, iso
 from postbacks.logs import EventLog
 from postbacks.queue.rows import AttemptRow
 from postbacks.queue.scripts import Call, commit_call
 from postbacks.retry import Decision
 from postbacks.settings import Settings
-from postbacks.transport.outcomes import Outcome
+from postbacks.transport.outcomes import OUTCOMES, Outcome
 
 log = EventLog(__name__)
 
@@ -150,7 +151,7 @@ class ResultBatch:
         """Log and count what was sent: the script has run, and has given back a state and a time of each."""
         results, self._sent = self._sent, []
         self._counters.committed(self._counts)
-        noted(results, replies)
+        publisher.add(task_events.committed, results, replies, OUTCOMES)
         for (postback, attempt, _), (state, next_ms) in zip(results, replies, strict=True):
             log_attempt(postback.account, postback.id, attempt, state.decode(), int(next_ms))
 
@@ -219,4 +220,4 @@ def log_ended_unsent(rows: Sequence[Sequence[bytes]]) -> None:
             log.info("postback.skipped", account=account, id=postback_id, reason=reason)
         else:
             log.warning("postback.dead", account=account, id=postback_id, reason=reason)
-    unsent(texts)
+    publisher.add(task_events.ended_unsent, texts)

@@ -1,51 +1,82 @@
-"""``task-sent``: what a program tells of its own calls, where ``task_send_sent_event`` is on."""
+"""Task events that a program publishes of what it does itself: send, cancel and resend postbacks."""
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 import redis
 
 from postbacks import keys
+from postbacks.broker.client import client
+from postbacks.errors import BrokerError
 from postbacks.flower_events import wire
-from postbacks.flower_events.sampling import is_shown
+from postbacks.flower_events.events import REVOKED, TaskEvent, args_of, task_event
+from postbacks.flower_events.sampling import is_in_share
 from postbacks.logs import EventLog
-
-if TYPE_CHECKING:
-    from postbacks.flower_events.facts import Fields
+from postbacks.settings import load
 
 log = EventLog(__name__)
 
-#: What Celery publishes it with (celery 5.7, ``EventDispatcher.publish``).
+#: Celery's routing key of ``task-sent`` (celery 5.7, ``EventDispatcher.publish``).
 ROUTING_KEY: Final = "task.sent"
-#: Seconds that a program believes in the level that it has read.
-_BELIEVED_S: Final = 1.0
-#: Seconds without sending after the broker has failed: a call must not wait for it each time.
+#: Seconds without publishing after the broker has failed: a call must not wait for it each time.
 _PAUSE_S: Final = 5.0
 
-_level: tuple[float, int] = (-_BELIEVED_S, 0)
-_pause_until_s = 0.0
+_paused_until_s = 0.0
 
 
-def sent(client: redis.Redis, exchange: str, events: Sequence[Fields]) -> None:
-    """Send what Celery says of messages that are accepted; never raises for the broker's sake.
+def sent(broker: redis.Redis, exchange: str, events: Sequence[TaskEvent]) -> None:
+    """Publish ``task-sent`` of messages that are in the queue, where Celery's ``task_send_sent_event`` is on.
 
-    The share is the one in force when it was last looked up, so around its changes a postback may be told
-    of as sent of which nothing else is told.
+    Only of the share: a program knows of no other postback whether Flower will be shown its end. Never raises for the
+    broker's sake.
+
+    Args:
+        broker: where to.
+        exchange: Celery's ``event_exchange``.
+        events: as Celery makes them.
     """
-    global _level, _pause_until_s  # noqa: PLW0603 - state of the process
-    now_s = time.monotonic()
-    if not events or now_s < _pause_until_s:
+    global _paused_until_s  # noqa: PLW0603 - state of the process
+    if not events or time.monotonic() < _paused_until_s:
+        return
+    share = load().flower_share
+    shown = [event for event in events if is_in_share(event["uuid"], share)]
+    if not shown:
         return
     try:
-        if now_s - _level[0] >= _BELIEVED_S:
-            found: Any = client.hget(keys.TASK_EVENTS_METER, "level")
-            _level = (now_s, int(found or 0))
-        shown = [one for one in events if is_shown(one["uuid"], _level[1])]
-        if shown:
-            wire.publish(client, exchange, shown[0]["hostname"], shown)
+        wire.publish(broker, exchange, shown[0]["hostname"], shown)
     except (redis.RedisError, OSError) as error:
-        _pause_until_s = now_s + _PAUSE_S
-        log.warning("taskevents.dropped", str(error), postbacks=len(events))
+        _paused_until_s = time.monotonic() + _PAUSE_S
+        log.warning("taskevents.dropped", str(error), postbacks=len(shown))
+
+
+def revoked(postback_id: str) -> None:
+    """Publish that a postback was cancelled, while workers publish events."""
+    _publish_one("revoked", postback_id, REVOKED)
+
+
+def resent(postback_id: str) -> None:
+    """Publish that a dead postback is sent again by hand: like one that waits for its resend."""
+    _publish_one("retried", postback_id, {"exception": "sent again by hand", "traceback": ""})
+
+
+def _publish_one(kind: str, postback_id: str, more: TaskEvent) -> None:
+    try:
+        broker = client()
+        pipe = broker.pipeline(transaction=False)
+        pipe.get(keys.TASK_EVENTS_ON)
+        pipe.hmget(keys.record(postback_id), "account", "origin", "code", "failures")
+        announced, fields = pipe.execute()
+        if not announced:
+            return
+        # The event bears a worker's name: Flower would take the program's for one more worker.
+        address = json.loads(announced)
+        account, origin, code, failures = ((field or b"").decode("utf-8", "replace") for field in fields)
+        args = args_of(account, origin, code)
+        event = task_event(kind, time.time(), postback_id, args, int(failures or 0), **more)
+        wire.publish(broker, address["exchange"], address["hostname"], [event])
+    except (redis.RedisError, OSError, BrokerError, ValueError) as error:
+        log.warning("taskevents.dropped", str(error), postbacks=1)

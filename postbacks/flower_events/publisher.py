@@ -1,321 +1,223 @@
-"""Where the work tells what happened: kept for a moment, then sent by a thread of its own.
+"""Buffers task events in memory and publishes them from a thread of its own, one publisher a process.
 
-The work only appends to a list in memory. Events are dropped, and counted, where the broker does not take
-them or they come faster than they leave: delivery goes on as if nobody looked.
+A postback is no task execution: one tick takes many in and one loop delivers many. So their events are made here,
+beside the work and never in its way. The work appends to a list; while events are off it makes one comparison. Events
+are dropped, and counted, where the broker does not take them or they come faster than they leave.
 """
 
 from __future__ import annotations
 
 import json
-import multiprocessing
+import mmap
 import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import redis
 
 from postbacks import keys
-from postbacks.broker.client import client, client_for
 from postbacks.errors import BrokerError
-from postbacks.flower_events import events as _told
 from postbacks.flower_events import wire
-from postbacks.flower_events.events import REVOKED, Batch, Postback
-from postbacks.flower_events.facts import Fields, args_of, event
-from postbacks.flower_events.sampling import Levels, Meter, is_in_share
+from postbacks.flower_events.sampling import METER_NUMBERS, Sampler
 from postbacks.logs import EventLog
 from postbacks.settings import load
 
 if TYPE_CHECKING:
-    from postbacks.ledger.record import Attempt
+    from postbacks.flower_events.events import TaskEvent
 
 log = EventLog(__name__)
 
 #: Seconds between two batches: what Flower lags behind, and five commands or so a second.
 FLUSH_EVERY_S: Final = 0.2
-#: Postbacks whose events may wait to be sent; past it they are dropped.
+#: Postbacks whose events may wait to be published; past it they are dropped.
 PENDING_MAX: Final = 50_000
-#: Seconds without sending after the broker has failed.
+#: Seconds without publishing after the broker has failed.
 PAUSE_S: Final = 2.0
-#: Seconds that the broker may take to answer the sending thread, or the caller's own time-out if less.
-TIMEOUT_S: Final = 1.0
-#: Changes of the share that are remembered.
-LEVELS_KEPT: Final = 500
-#: Seconds for which a worker's word counts that it sends events.
+#: Seconds for which a worker's word counts that it publishes events.
 ON_FOR_S: Final = 30
-#: Seconds between two lines of the log about the same thing.
+#: Seconds between two lines of the log with the same name.
 LOG_EVERY_S: Final = 60.0
-# Prefork's children learn from the main process, through memory that they share with it.
-_on = multiprocessing.Value("b", 0, lock=False)
-#: sent, dropped, sampled out: of the worker's processes together. Without a lock, which a child that is killed
-#: would keep: a count may be missed.
-_counts = multiprocessing.Array("Q", 3, lock=False)
 
-_lock = threading.Lock()
-_sending = threading.Lock()
-_pending: deque[tuple[int, Callable[[Levels], Batch]]] = deque()  # PENDING_MAX
-_pending_count = 0
-_thread: tuple[int, threading.Thread] | None = None
-_hostname = ""
-_exchange = ""
-_words: Mapping[str, str] = {}
-_pause_until_s = 0.0
-_logged_s: dict[str, float] = {}  # one a kind of line
+#: Positions among the numbers that a worker's processes share; the meters' stand behind them.
+_IS_ON, _SENT, _DROPPED, _SAMPLED_OUT, _METERS = range(5)
 
 
-def set_up(hostname: str, exchange: str, words: Mapping[str, str]) -> None:
-    """Say whose events these are; called by the main process, before it forks.
+class EventPublisher:
+    """Publishes the task events of what this process does with postbacks.
 
-    Args:
-        hostname: the worker's node name.
-        exchange: Celery's ``event_exchange``.
-        words: what each outcome of an attempt means.
+    Prefork's children share with their main process whether events are on, what was counted and how full the rate is.
+    All else is each process's own: a child begins with nothing to publish, and starts a thread when it has something.
     """
-    global _hostname, _exchange, _words
-    _hostname, _exchange, _words = hostname, exchange, words
 
+    def __init__(self) -> None:
+        # Anonymous memory that children inherit. It has no lock, which a child that is killed would keep: a count may
+        # be missed.
+        size = _METERS + 2 * METER_NUMBERS
+        self._shared = memoryview(mmap.mmap(-1, size * 8)).cast("d")[:size]
+        self._hostname = ""
+        self._exchange = ""
+        self._logged_s: dict[str, float] = {}  # an entry for each name of a line
+        self.begin_process()
 
-def switch(on: bool) -> None:
-    """Turn events on or off in all processes of this worker."""
-    if bool(_on.value) != on:
-        _on.value = int(on)
-        if on:
-            log.info("taskevents.on")
-        else:
-            log.info("taskevents.off")
+    def begin_process(self) -> None:
+        """Start with nothing to publish; called after a fork, whose parent may hold a lock or a thread."""
+        self._lock = threading.Lock()
+        self._publishing = threading.Lock()
+        self._pending: deque[tuple[int, Callable[[], Iterable[TaskEvent]]]] = deque()  # PENDING_MAX postbacks
+        self._pending_count = 0
+        self._thread: threading.Thread | None = None
+        self._paused_until_s = 0.0
+        self._sampler = Sampler(self._shared[_METERS:])
 
+    # -- on and off -------------------------------------------------------------------------------
 
-def is_on() -> bool:
-    """Whether anybody wants events."""
-    return bool(_on.value)
+    def configure(self, hostname: str, exchange: str) -> None:
+        """Set whose events these are; called by the main process, before it forks.
 
+        Args:
+            hostname: the worker's node name.
+            exchange: Celery's ``event_exchange``.
+        """
+        self._hostname, self._exchange = hostname, exchange
 
-def announce() -> bool:
-    """Let programs that cancel postbacks know that events are on, and where they go; False: not now."""
-    word = json.dumps({"hostname": _hostname, "exchange": _exchange})
-    try:
-        _client().set(keys.TASK_EVENTS_ON, word, ex=ON_FOR_S)
-    except (redis.RedisError, OSError, BrokerError) as error:
-        if _seldom("not_announced"):
-            log.warning("taskevents.not_announced", str(error))
-        return False
-    return True
+    def switch(self, on: bool) -> None:
+        """Turn events on or off in all processes of this worker."""
+        if self.is_on() != on:
+            self._shared[_IS_ON] = float(on)
+            if on:
+                log.info("taskevents.on")
+            else:
+                log.info("taskevents.off")
 
+    def is_on(self) -> bool:
+        """Return whether anybody wants events."""
+        return self._shared[_IS_ON] != 0
 
-def counts() -> dict[str, Any]:
-    """What ``celery inspect stats`` says of them."""
-    sent, dropped, sampled_out = _counts[:]
-    return {"on": is_on(), "sent": sent, "dropped": dropped, "sampled_out": sampled_out}
+    def announce(self) -> bool:
+        """Let programs that cancel postbacks know that events are on, and where they go.
 
-
-# -- what happened ------------------------------------------------------------------------------
-
-
-def admit(clock_offset_ms: int, count: int) -> int:
-    """Count postbacks that are about to be accepted; returns the level that they are shown at, 0 for all.
-
-    Only whoever holds the intake's lease calls it, so the changes of the level are in order.
-    """
-    if not _on.value:
-        return 0
-    per_s = load().events_per_s
-    try:
-        broker = _client()
-        pipe = broker.pipeline(transaction=False)
-        pipe.time()
-        pipe.hmget(keys.TASK_EVENTS_METER, "level", "room", "at_ms")
-        (seconds, microseconds), (level, room, at_ms) = pipe.execute()
-        now_ms = seconds * 1000 + microseconds // 1000 + clock_offset_ms
-        before = Meter(int(level or 0), float(room or 0), int(at_ms or 0))
-        now = before.after(count, now_ms, per_s)
-        pipe = broker.pipeline(transaction=True)
-        pipe.hset(keys.TASK_EVENTS_METER, mapping={"level": now.level, "room": now.room, "at_ms": now.at_ms})
-        if now.level != before.level:
-            pipe.zadd(keys.TASK_EVENTS_LEVELS, {f"{now_ms}:{now.level}": now_ms})
-            pipe.zremrangebyrank(keys.TASK_EVENTS_LEVELS, 0, -LEVELS_KEPT - 1)
-        pipe.execute()
-    except (redis.RedisError, OSError, BrokerError, ValueError) as error:
-        if _seldom("not_counted"):
-            log.warning("taskevents.not_counted", str(error))
-        return 0
-    if now.level and not before.level and _seldom("sampling"):
-        log.warning(
-            "taskevents.sampling",
-            "more postbacks than POSTBACKS_EVENTS_PER_S; Flower is shown every failure and a share of the rest",
-            limit_per_s=per_s,
-        )
-    elif before.level and not now.level and _seldom("sampling_ended"):
-        log.warning("taskevents.sampling_ended", "Flower is shown every postback again", limit_per_s=per_s)
-    return now.level
-
-
-def received(level: int, fields: Sequence[Any], results: Sequence[int]) -> None:
-    """Tell of postbacks that were accepted: the arguments of ``accept.lua`` and its results."""
-    if _on.value and results:
-        at_s = time.time()
-        _tell(len(results), lambda _: _told.received(at_s, level, fields, results))
-
-
-def started(claimed: Sequence[Any]) -> None:
-    """Tell of postbacks whose POST has begun."""
-    if _on.value and claimed:
-        at_s = time.time()
-        _tell(len(claimed), lambda levels: _told.started(at_s, claimed, levels))
-
-
-def unsent(rows: Sequence[Sequence[str]]) -> None:
-    """Tell of postbacks that ended unsent: id, account, origin, code, state and reason of each."""
-    if _on.value and rows:
-        at_s = time.time()
-        _tell(len(rows), lambda _: _told.unsent(at_s, rows))
-
-
-def noted(notes: Sequence[tuple[Any, Attempt, Sequence[Any]]], results: Sequence[Sequence[Any]]) -> None:
-    """Tell of attempts that were noted, each with the state and time that ``commit.lua`` gave back."""
-    if _on.value:
-        at_s = time.time()
-        _tell(len(notes), lambda levels: _told.noted(at_s, notes, results, levels, _words))
-
-
-def gone(held: Sequence[Postback]) -> None:
-    """Tell of postbacks that could not be begun, as far as they were cancelled while they were held."""
-    if _on.value and held:
-        at_s = time.time()
-        _tell(len(held), lambda _: _told.gone(at_s, held, _client()))
-
-
-def revoked(postback_id: str) -> None:
-    """Tell at once of a postback that was cancelled, from whatever program; nothing where events are off."""
-    _tell_one("revoked", postback_id, REVOKED)
-
-
-def replayed(postback_id: str) -> None:
-    """Tell at once of a dead postback that is sent again by hand: it is on its way as after a failure."""
-    _tell_one("retried", postback_id, {"exception": "sent again by hand", "traceback": ""})
-
-
-def _tell_one(kind: str, postback_id: str, more: Fields) -> None:
-    try:
-        broker = client()
-        pipe = broker.pipeline(transaction=False)
-        pipe.get(keys.TASK_EVENTS_ON)
-        pipe.hmget(keys.record(postback_id), "account", "origin", "code", "failures")
-        word, known = pipe.execute()
-        if not word:
-            return
-        # a worker's name: Flower would take a program's for a worker
-        at = json.loads(word)
-        account, origin, code, failures = ((one or b"").decode("utf-8", "replace") for one in known)
-        args = args_of(account, origin, code)
-        one = event(kind, time.time(), postback_id, args, int(failures or 0), **more)
-        wire.publish(broker, at["exchange"], at["hostname"], [one])
-    except (redis.RedisError, OSError, BrokerError, ValueError) as error:
-        _dropped(1, error)
-
-
-# -- sending --------------------------------------------------------------------------------------
-
-
-def _client() -> redis.Redis:
-    settings = load()
-    return client_for(settings.broker_url, min(TIMEOUT_S, settings.broker_timeout_s))
-
-
-def _tell(count: int, build: Callable[[Levels], Batch]) -> None:
-    global _pending_count, _thread  # noqa: PLW0603 - state of the process
-    with _lock:
-        if _pending_count + count > PENDING_MAX:
-            dropped = True
-        else:
-            dropped = False
-            _pending.append((count, build))
-            _pending_count += count
-        if _thread is None or _thread[0] != os.getpid():
-            thread = threading.Thread(target=_send_for_ever, name="postbacks-taskevents", daemon=True)
-            with suppress(RuntimeError):  # no more threads, or the process ends: the next call tries again
-                thread.start()
-                _thread = (os.getpid(), thread)
-    if dropped:
-        _dropped(count, "they come faster than they can be sent")
-
-
-def _send_for_ever() -> None:
-    global _thread  # noqa: PLW0603 - state of the process
-    while True:
-        time.sleep(FLUSH_EVERY_S)
-        flush()
-        with _lock:
-            if not _on.value and not _pending:
-                _thread = None
-                return
-
-
-def flush() -> None:
-    """Send what waits, unless the broker has just failed; never raises."""
-    global _pause_until_s, _pending_count  # noqa: PLW0603 - state of the process
-    with _sending:
-        if not _pending or time.monotonic() < _pause_until_s:
-            return
-        with _lock:
-            batches = list(_pending)
-            _pending.clear()
-            _pending_count = 0
+        Returns:
+            False if the broker did not take it.
+        """
+        address = json.dumps({"hostname": self._hostname, "exchange": self._exchange})
         try:
-            _send([build for _, build in batches])
-        except Exception as error:
-            if not isinstance(error, (redis.RedisError, OSError, BrokerError)):
-                log.exception("taskevents.failed")  # a fault of ours must not stop a delivery either
-            _pause_until_s = time.monotonic() + PAUSE_S
-            _dropped(sum(count for count, _ in batches), error)
+            wire.broker().set(keys.TASK_EVENTS_ON, address, ex=ON_FOR_S)
+        except (redis.RedisError, OSError, BrokerError) as error:
+            if self._may_log("not_announced"):
+                log.warning("taskevents.not_announced", str(error))
+            return False
+        return True
+
+    def counts(self) -> dict[str, Any]:
+        """Return what ``celery inspect stats`` shows of events."""
+        sent, dropped, sampled_out = (int(count) for count in self._shared[_SENT:_METERS])
+        return {"on": self.is_on(), "sent": sent, "dropped": dropped, "sampled_out": sampled_out}
+
+    # -- publishing -------------------------------------------------------------------------------
+
+    def add(self, make: Callable[..., Iterable[TaskEvent]], rows: Sequence[Any], *more: Any) -> None:
+        """Publish soon what has happened to some postbacks.
+
+        Args:
+            make: a function of ``events.py``, which the thread calls.
+            rows: a row for each of the postbacks.
+            more: what ``make`` needs beside the rows.
+        """
+        if not (self.is_on() and rows):
+            return
+        at_s = time.time()
+        with self._lock:
+            is_full = self._pending_count + len(rows) > PENDING_MAX
+            if not is_full:
+                self._pending.append((len(rows), lambda: make(self._sampler, at_s, rows, *more)))
+                self._pending_count += len(rows)
+            if self._thread is None:
+                thread = threading.Thread(target=self._run, name="postbacks-taskevents", daemon=True)
+                with suppress(
+                    RuntimeError
+                ):  # no more threads, or the process ends: the next call tries again
+                    thread.start()
+                    self._thread = thread
+        if is_full:
+            self._drop(len(rows), "they come faster than they can be published")
+
+    def _run(self) -> None:
+        while True:
+            time.sleep(FLUSH_EVERY_S)
+            self.flush()
+            with self._lock:
+                if not self.is_on() and not self._pending:
+                    self._thread = None
+                    self._sampler = Sampler(self._shared[_METERS:])  # remembers nothing of what ends unseen
+                    return
+
+    def flush(self) -> None:
+        """Publish what waits, unless the broker has just failed; never raises."""
+        with self._publishing:
+            if not self._pending or time.monotonic() < self._paused_until_s:
+                return
+            with self._lock:
+                pending = list(self._pending)
+                self._pending.clear()
+                self._pending_count = 0
+            try:
+                self._publish([make for _, make in pending])
+            except Exception as error:
+                if not isinstance(error, (redis.RedisError, OSError, BrokerError)):
+                    log.exception("taskevents.failed")  # a fault of ours must not stop a delivery either
+                self._paused_until_s = time.monotonic() + PAUSE_S
+                self._drop(sum(count for count, _ in pending), error)
+
+    def _publish(self, makes: Sequence[Callable[[], Iterable[TaskEvent]]]) -> None:
+        settings, sampler = load(), self._sampler
+        sampler.configure(settings.flower_share, settings.events_per_s)
+        was_above = sampler.are_above()
+        events = [event for make in makes for event in make()]
+        self._log_sampling(was_above, settings.events_per_s)
+        wire.publish(wire.broker(), self._exchange, self._hostname, events)
+        self._shared[_SENT] += len(events)
+        self._shared[_SAMPLED_OUT] += sampler.left_out
+        sampler.left_out = 0
+
+    def _log_sampling(self, before: tuple[bool, bool], per_s: int) -> None:
+        (failures_were_above, was_above), (failures_are_above, is_above) = before, self._sampler.are_above()
+        if is_above and not was_above and self._may_log("sampling"):
+            log.warning(
+                "taskevents.sampling",
+                "more postbacks than POSTBACKS_EVENTS_PER_S; Flower is shown every failure and a share of the rest",
+                limit_per_s=per_s,
+            )
+        if was_above and not is_above and self._may_log("sampling_ended"):
+            log.warning(
+                "taskevents.sampling_ended", "Flower is shown every postback again", limit_per_s=per_s
+            )
+        if failures_are_above and not failures_were_above and self._may_log("sampling_failures"):
+            log.warning(
+                "taskevents.sampling_failures",
+                "more failures than POSTBACKS_EVENTS_PER_S; Flower is shown a share of them as well",
+                limit_per_s=per_s,
+            )
+
+    def _drop(self, count: int, why: object) -> None:
+        self._shared[_DROPPED] += count
+        if self._may_log("dropped"):
+            log.warning(
+                "taskevents.dropped", f"{why}; Flower does not see them, they are delivered", postbacks=count
+            )
+
+    def _may_log(self, name: str) -> bool:
+        """Return whether a line of this name may be written again."""
+        now_s = time.monotonic()
+        if now_s - self._logged_s.get(name, -LOG_EVERY_S) < LOG_EVERY_S:
+            return False
+        self._logged_s[name] = now_s
+        return True
 
 
-def _send(builds: Sequence[Callable[[Levels], Batch]]) -> None:
-    broker = _client()
-    # Asked after these things happened: whatever level they were taken in at stands in it.
-    changes: Any = broker.zrange(keys.TASK_EVENTS_LEVELS, 0, -1, withscores=True)
-    levels = Levels([(int(ms), int(member.rpartition(b":")[2])) for member, ms in changes])
-    batches = [build(levels) for build in builds]
-    told = [one for batch, _ in batches for one in batch]
-    failures = sum(1 for _, shown in told if not shown)
-    share = _share_of_failures(broker, failures) if failures else 1.0
-    events = [one for one, shown in told if shown or is_in_share(one["uuid"], share)]
-    wire.publish(broker, _exchange, _hostname, events)
-    _counts[0] += len(events)
-    _counts[2] += sum(left_out for _, left_out in batches) + len(told) - len(events)
-
-
-def _share_of_failures(broker: redis.Redis, forced: int) -> float:
-    """How many of the failures that the share has not chosen may be shown: as many a second as all others."""
-    limit = 2 * load().events_per_s  # a failed attempt has two events
-    key = f"{keys.TASK_EVENTS_FAILED}{int(time.time())}"
-    pipe = broker.pipeline(transaction=False)
-    pipe.incrby(key, forced)
-    pipe.expire(key, 5)
-    total = int(pipe.execute()[0])
-    if total <= limit:
-        return 1.0
-    if _seldom("sampling_failures"):
-        log.warning(
-            "taskevents.sampling_failures", "more fail than Flower can be shown", limit_per_s=limit // 2
-        )
-    return max(0.0, min(1.0, (limit - (total - forced)) / forced))
-
-
-def _dropped(count: int, why: object) -> None:
-    _counts[1] += count
-    if _seldom("dropped"):
-        log.warning(
-            "taskevents.dropped", f"{why}; Flower does not see them, they are delivered", postbacks=count
-        )
-
-
-def _seldom(name: str) -> bool:
-    """Whether a line of this name may be written again."""
-    now_s = time.monotonic()
-    if now_s - _logged_s.get(name, -LOG_EVERY_S) < LOG_EVERY_S:
-        return False
-    _logged_s[name] = now_s
-    return True
+#: The publisher of this process.
+publisher = EventPublisher()
+os.register_at_fork(after_in_child=publisher.begin_process)

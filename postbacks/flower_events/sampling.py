@@ -1,78 +1,107 @@
-"""Which postbacks are shown: all up to a rate, above it a share that every process reckons alike.
+"""Sampling of task events: all up to a rate, above it the failures and a share of the rest.
 
-A postback is shown from its first event to its last, or not at all. So what counts is the share that was
-in force when it was taken in: whoever takes in writes each change with the broker's time, and everybody
-else looks up the share of the postback's ``created_ms``. Shares are halves of halves and the choice goes
-by a hash of the id, so that what is shown at a small share is shown at every larger one.
+Two choices, of which neither asks the broker:
+
+* **The share goes by the id**, so that every process chooses the same postbacks. It is exact.
+* **The rate is measured by each worker for itself**, so it is about right. A postback that is not of the share is
+  therefore published by one process alone, the one that makes its POST, which remembers it until the POST has ended.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
 from typing import Final
 from zlib import crc32
 
-_HASH_BITS: Final = 32
-#: Seconds of the rate that may be shown at once after a quiet time: a burst is not sampled.
+#: Seconds of the rate that are shown at once after a quiet time: a tick a second makes bursts.
 BURST_S: Final = 4
-#: Least of a share: a postback in a million.
-LEVEL_MAX: Final = 20
+#: Postbacks whose POST is open and that Flower was shown; of more than that the oldest ends are not shown.
+REMEMBERED_MAX: Final = 20_000
+#: Numbers that a meter keeps.
+METER_NUMBERS: Final = 3
 
-
-def is_shown(postback_id: str, level: int) -> bool:
-    """Whether a postback is one of the share ``1 / 2 ** level``."""
-    return level <= 0 or crc32(postback_id.encode()) >> (_HASH_BITS - level) == 0
+_HASHES: Final = 1 << 32
 
 
 def is_in_share(postback_id: str, share: float) -> bool:
-    """Whether a postback is one of a share between 0 and 1."""
-    return crc32(postback_id.encode()) < share * (1 << _HASH_BITS)
+    """True if a postback is of the share, by the hash of its id; a larger share holds every smaller one."""
+    return crc32(postback_id.encode()) < share * _HASHES
 
 
-@dataclass(frozen=True, slots=True)
-class Meter:
-    """How much may be shown now, and the level in force.
+class RateMeter:
+    """Measures a stream of postbacks against a rate, with bursts of ``BURST_S`` seconds of it.
 
-    Attributes:
-        level: postbacks are shown with a share of ``1 / 2 ** level``.
-        room: postbacks that may be shown at once.
-        at_ms: when that was so, on the broker's clock.
+    Once the stream is above the rate it counts as above until half of a burst would fit again, so that at a steady
+    rate it is shown either whole or not.
+
+    Args:
+        numbers: postbacks that fill the burst, when that was, and 1 while the stream is above the rate. Processes that
+            share them share the rate; without a lock, as a count that is lost makes no difference.
     """
 
-    level: int = 0
-    room: float = 0.0
-    at_ms: int = 0
+    def __init__(self, numbers: memoryview[float]) -> None:
+        self._numbers = numbers
 
-    def after(self, count: int, now_ms: int, per_s: int) -> Meter:
-        """The meter once ``count`` more postbacks were taken in; they are shown at its level.
+    @property
+    def is_above(self) -> bool:
+        """True while the stream is above the rate."""
+        return bool(self._numbers[2])
 
-        The level rises until the share of them fits into the room. It falls by one while half of the
-        room is free, and to 0 when all of it is.
-        """
-        whole = float(BURST_S * per_s)
-        passed_s = max(0, now_ms - self.at_ms) / 1000
-        room = min(whole, self.room + passed_s * per_s)
-        level = self.level
-        if room >= whole:
-            level = 0
-        elif room >= whole / 2:
-            level = max(0, level - 1)
-        while level < LEVEL_MAX and count / 2**level > max(room, 1.0):
-            level += 1
-        return Meter(level, max(0.0, room - count / 2**level), now_ms)
+    def admits(self, count: int, per_s: int, now_s: float) -> bool:
+        """Count postbacks of the stream; returns whether it stays within the rate."""
+        filled, at_s, was_above = self._numbers
+        burst = float(BURST_S * per_s)
+        filled = max(0.0, filled - (now_s - at_s) * per_s)
+        is_above = filled + count > burst or bool(was_above and filled > burst / 2)
+        self._numbers[0], self._numbers[1], self._numbers[2] = (
+            min(burst, filled + count),
+            now_s,
+            float(is_above),
+        )
+        return not is_above
 
 
-class Levels:
-    """The levels that have been in force: ``(since ms, level)`` pairs."""
+class Sampler:
+    """Chooses the postbacks whose events are published.
 
-    def __init__(self, changes: Sequence[tuple[int, int]] = ()) -> None:
-        ordered = sorted(changes)
-        self._since = [since_ms for since_ms, _ in ordered]
-        self._levels = [level for _, level in ordered]
+    Args:
+        numbers: of two meters, shared by the worker's processes.
 
-    def at(self, ms: int) -> int:
-        """The level at a time; 0 before the first change that is known."""
-        at = bisect_right(self._since, ms)
-        return self._levels[at - 1] if at else 0
+    Attributes:
+        left_out: events that were not chosen.
+    """
+
+    def __init__(self, numbers: memoryview[float]) -> None:
+        self._others = RateMeter(numbers[:METER_NUMBERS])
+        self._failures = RateMeter(numbers[METER_NUMBERS : 2 * METER_NUMBERS])
+        self._remembered: dict[str, None] = {}  # REMEMBERED_MAX
+        self.left_out = 0
+        self._share = 1.0
+        self._per_s = 1
+
+    def configure(self, share: float, per_s: int) -> None:
+        """Set the share and the rate."""
+        self._share, self._per_s = share, per_s
+
+    def is_in_share(self, postback_id: str) -> bool:
+        """True if every process publishes this postback."""
+        return is_in_share(postback_id, self._share)
+
+    def admits(self, count: int, *, are_failures: bool = False) -> bool:
+        """Count postbacks that are not of the share; returns whether the rate lets them be published."""
+        meter = self._failures if are_failures else self._others
+        return meter.admits(count, self._per_s, time.monotonic())
+
+    def remember(self, postback_id: str) -> None:
+        """Remember a postback outside the share whose begin is published."""
+        self._remembered[postback_id] = None
+        if len(self._remembered) > REMEMBERED_MAX:
+            del self._remembered[next(iter(self._remembered))]
+
+    def forget(self, postback_id: str) -> bool:
+        """Forget a postback whose POST has ended; returns whether it was remembered."""
+        return self._remembered.pop(postback_id, self) is None
+
+    def are_above(self) -> tuple[bool, bool]:
+        """Return whether the failures, and whether the others, are above the rate."""
+        return self._failures.is_above, self._others.is_above

@@ -1,64 +1,67 @@
-"""How events travel: one PUBLISH carries many, in kombu's envelope, to the exchange that Flower listens to."""
+"""Publishing of task events: one PUBLISH carries many, to the exchange that Flower listens to."""
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import time
-import uuid
 from collections.abc import Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from postbacks.flower_events.facts import Fields
+from postbacks.broker.client import client_for
+from postbacks.broker.envelope import kombu_envelope
+from postbacks.settings import load
 
 if TYPE_CHECKING:
     import redis
+
+    from postbacks.flower_events.events import TaskEvent
 
 #: Events that one command carries: about 200 kilobytes.
 BATCH: Final = 500
 #: Celery's routing key of a list of task events (celery 5.7, ``EventDispatcher.flush``).
 _ROUTING_KEY: Final = "task.multi"
+#: Seconds that the broker may take to answer a worker's thread, or the setting's time-out if less.
+TIMEOUT_S: Final = 1.0
 
 
-def publish(client: redis.Redis, exchange: str, hostname: str, events: Sequence[Fields]) -> None:
-    """Send events; nobody need listen.
+def broker() -> redis.Redis:
+    """Return the client that a worker publishes by."""
+    settings = load()
+    return client_for(settings.broker_url, min(TIMEOUT_S, settings.broker_timeout_s))
+
+
+def publish(client: redis.Redis, exchange: str, hostname: str, events: Sequence[TaskEvent]) -> None:
+    """Publish events, whether anybody listens or not.
 
     Mirrors ``celery.events.dispatcher.EventDispatcher.flush`` and what kombu's Redis transport does with
-    a fanout exchange; differs in sending more of them at a time, over the pooled connections of ours.
+    a fanout exchange; differs in carrying more of them at a time, over our pooled connections.
 
     Args:
         client: of the broker.
         exchange: name of the event exchange (Celery's ``event_exchange``).
-        hostname: node name of the worker that the events are shown at; each event's own goes before.
-        events: as ``facts.event`` makes them.
+        hostname: node name of the worker that the events are shown at; an event's own goes before.
+        events: as ``events.task_event`` makes them.
 
     Raises:
-        redis.RedisError: some of them may have been sent.
+        redis.RedisError: some of them may have been published.
     """
     shared = {"hostname": hostname, "utcoffset": _utc_offset_h(), "pid": os.getpid()}
-    topic = f"/{_database(client)}.{exchange}/{_ROUTING_KEY}"
+    channel = f"/{_database(client)}.{exchange}/{_ROUTING_KEY}"
     for at in range(0, len(events), BATCH):
         body = json.dumps([shared | event for event in events[at : at + BATCH]])
-        client.publish(topic, _envelope(body, exchange, hostname))
-
-
-def _envelope(body: str, exchange: str, hostname: str) -> str:
-    message: dict[str, Any] = {
-        "body": base64.b64encode(body.encode()).decode(),
-        "content-encoding": "utf-8",
-        "content-type": "application/json",
-        "headers": {"hostname": hostname},
-        "properties": {
-            "delivery_mode": 1,
-            "delivery_info": {"exchange": exchange, "routing_key": _ROUTING_KEY},
-            "priority": 0,
-            "body_encoding": "base64",
-            "delivery_tag": str(uuid.uuid4()),
-        },
-    }
-    return json.dumps(message)
+        envelope = kombu_envelope(
+            body.encode(),
+            exchange=exchange,
+            routing_key=_ROUTING_KEY,
+            content_type="application/json",
+            content_encoding="utf-8",
+            headers={"hostname": hostname},
+            properties={},
+            delivery_mode=1,
+        )
+        client.publish(channel, envelope)
 
 
 @cache
@@ -67,5 +70,5 @@ def _database(client: redis.Redis) -> int:
 
 
 def _utc_offset_h() -> int:
-    """What Celery's events say of the clock: hours behind UTC (celery 5.7, ``celery.utils.time.utcoffset``)."""
+    """Return the hours behind UTC, as Celery's events have them (celery 5.7, ``celery.utils.time.utcoffset``)."""
     return (time.altzone if time.localtime().tm_isdst else time.timezone) // 3600

@@ -13,7 +13,8 @@ from postbacks.accounts.routing import EXPIRED, end_of, route
 from postbacks.broker.client import broker_errors
 from postbacks.catalogue.xml import render
 from postbacks.errors import BrokerError, PostbacksError
-from postbacks.flower_events import admit, received
+from postbacks.flower_events import events as task_events
+from postbacks.flower_events.publisher import publisher
 from postbacks.killpoints import reach
 from postbacks.ledger.digest import digest_of, raw_digest
 from postbacks.ledger.record import MAX_REASON, SCHEMA, shortened
@@ -171,7 +172,6 @@ class Intake:
         return datetime.fromtimestamp(ms / 1000, UTC)
 
     def _accept(self, token: str, messages: int, fields: list[Argument]) -> bool:
-        level = admit(self._scripts.clock_offset_ms, len(fields) // acceptance.FIELDS)
         may_take = shares_of(memory.limit_of(self._scripts.client), self._settings)
         results = self._scripts.accept(
             token, SCHEMA, may_take.units, may_take.documents_bytes, messages, fields
@@ -180,7 +180,7 @@ class Intake:
             log.warning("intake.lease_lost", "the next tick takes these messages in", token=token)
             return False
         acceptance.set_apart(self._scripts, fields, results)
-        received(level, fields, results)
+        publisher.add(task_events.accepted, results, fields)
         acceptance.report(self._scripts, fields, results)
         return True
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from postbacks.broker.client import client
-from postbacks.flower_events import replayed, revoked
+from postbacks.flower_events.client_side import resent, revoked
 from postbacks.ledger.record import id_text
 from postbacks.ledger.states import CANCELLED, WAITING
 from postbacks.names import is_id
@@ -40,5 +40,5 @@ def resend(postback_id: str | UUID) -> str:
     text = id_text(postback_id)
     state = Scripts(client()).replay(text)
     if state == WAITING:
-        replayed(text)
+        resent(text)
     return state

@@ -17,14 +17,14 @@ from celery import bootsteps, signals
 from celery.worker import state
 
 import postbacks.queue.tick  # noqa: F401 - loaded once, before the pool forks its children
-from postbacks import flower_events, keys
+from postbacks import keys
 from postbacks.accounts import url_policy
 from postbacks.broker.sign_of_life import SignOfLife
 from postbacks.celeryext.panel import register_revoke
 from postbacks.errors import BadSetting, BrokerError
+from postbacks.flower_events.publisher import publisher
 from postbacks.logs import EventLog
 from postbacks.settings import load
-from postbacks.transport.outcomes import OUTCOMES
 from postbacks.version import set_worker
 from postbacks.worker import process, shutdown
 from postbacks.worker.start_checks import pool_of
@@ -57,13 +57,13 @@ class Setup(bootsteps.StartStopStep):
         process.configure(slots)
         worker.wait_for_soft_shutdown = partial(_soft_shutdown, worker, slots)
         set_worker(worker.hostname)
-        flower_events.set_up(worker.hostname, worker.app.conf.event_exchange, OUTCOMES)
+        publisher.configure(worker.hostname, worker.app.conf.event_exchange)
         register_revoke()
 
     def info(self, worker: Any) -> dict[str, Any]:
         """Return what ``celery inspect stats`` shows of postbacks."""
         del worker
-        return {"postbacks": {"delivering_loops_max": self._slots.count, "events": flower_events.counts()}}
+        return {"postbacks": {"delivering_loops_max": self._slots.count, "events": publisher.counts()}}
 
 
 class Shutdown(bootsteps.StartStopStep):
@@ -191,8 +191,8 @@ class FlowerSwitch(_Repeated):
             return  # its connection is being made anew
         groups = dispatcher.groups
         on = bool(dispatcher.enabled and (not groups or "task" in groups))
-        flower_events.switch(on)
-        if on and time.monotonic() - self._announced_s >= ANNOUNCE_EVERY_S and flower_events.announce():
+        publisher.switch(on)
+        if on and time.monotonic() - self._announced_s >= ANNOUNCE_EVERY_S and publisher.announce():
             self._announced_s = time.monotonic()
 
 

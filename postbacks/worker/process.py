@@ -27,7 +27,7 @@ from postbacks.delivery.loop import DeliveryLoop
 from postbacks.delivery.profiles import Profiles
 from postbacks.delivery.results import Decide
 from postbacks.errors import BrokerError
-from postbacks.flower_events import flush
+from postbacks.flower_events.publisher import publisher
 from postbacks.logs import EventLog
 from postbacks.queue.scripts import Scripts
 from postbacks.settings import Settings, load
@@ -156,7 +156,7 @@ def deliver(decide: Decide, hand_over: Callable[[], None]) -> int:
             return 0 if slot is None else _run(decide, hand_over, release, slot)
     finally:
         release()
-        flush()  # the process may end with this loop
+        publisher.flush()  # the process may end with this loop
 
 
 def max_connections(settings: Settings) -> int:

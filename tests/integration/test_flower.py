@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import BASE_ENV, ended, eventually, free_port, running, set_account
+from helpers import BASE_ENV, ended, environment, eventually, free_port, running, set_account
 from wire import Wire
 
 from postbacks import send_postback, send_postbacks
@@ -33,6 +33,8 @@ EVENT = {
     "RECEIVED": "2013-11-05T05:41:08-05:00",
 }  # fmt: skip
 ENV = {"POSTBACKS_RETRY_COUNTDOWN_S": "1", "POSTBACKS_MAX_RESENDS": "2"}
+#: With threads everything is shown from the call on, with prefork the default's share of it.
+SHARE = {"threads": {"POSTBACKS_FLOWER_SHARE": "1"}, "prefork": {}}
 
 
 @dataclass
@@ -66,7 +68,7 @@ class Watched:
         return eventually(look, what=f"{state} of {postback_id} in Flower")
 
     def up(self) -> bool:
-        """Tell whether Flower answers and knows the worker."""
+        """True if Flower answers and knows the worker."""
         try:
             return bool(self.ask("workers?refresh=1"))
         except OSError:
@@ -94,7 +96,7 @@ def watching(broker: EmbeddedBroker, folder: Path, pool: str) -> Iterator[Watche
     with (
         Receiver(lambda post: answers.get(post.path.split("/")[1], Answer())) as receiver,
         flower if pool == "prefork" else nullcontext(),
-        running(broker, folder, pool=pool, env=ENV) as stack,
+        running(broker, folder, pool=pool, env=ENV | SHARE[pool]) as stack,
     ):
         wire = Wire(broker)
         for name in ("good", "bad", "slow"):
@@ -110,7 +112,7 @@ def watching(broker: EmbeddedBroker, folder: Path, pool: str) -> Iterator[Watche
                     app.control.enable_events()
                 eventually(lambda: "taskevents.on" in stack.workers[0].log(), what="events being turned on")
                 yield made
-                assert wire.kinds(unseen) == [], "told of while events were off"
+                assert wire.kinds(unseen) == [], "shown while events were off"
             finally:
                 wire.close()
 
@@ -136,7 +138,7 @@ def test_flower_shows_every_postback_and_its_buttons_work(broker, tmp_path, pool
             revoked_ones_are_shown(watched)
             flower_sends_and_refuses(watched)
             celerys_commands_answer(watched)
-            programs_tell_of_what_they_send(watched)
+            programs_publish_what_they_send(watched)
         raw = "\n".join(watched.wire.raw)
         assert raw.count("task-succeeded") >= 200
         for secret in (TEXT, PHONE, PATH, PAGE, "86717", "http://", "127.0.0.1"):
@@ -169,14 +171,14 @@ def every_delivered_one_is_shown(watched: Watched) -> None:
 
 def a_failing_one_is_shown_to_its_death(watched: Watched, failing: str) -> None:
     """FAILURE with the last error; a skipped one and one that is no postback fail at once."""
-    told = watched.wire.wait(
+    events = watched.wire.wait(
         failing, "received", "started", "retried", "started", "retried", "started", "failed"
     )
     dead = watched.shown(failing, "FAILURE")
     assert dead["exception"] == 'PostbackDead("attempt 3: status 503")'
     assert dead["retries"] == 2
-    assert [event["retries"] for event in told] == [0, 0, 1, 1, 2, 2, 2]
-    assert all(event["args"] == "('bad', SMS_MO N211)" for event in told)
+    assert [event["retries"] for event in events] == [0, 0, 1, 1, 2, 2, 2]
+    assert all(event["args"] == "('bad', SMS_MO N211)" for event in events)
     skipped = watched.shown(send_postback.delay("nobody", EVENT).id, "FAILURE")
     assert "unknown_account" in skipped["exception"]
     broken = send_postback.send_unchecked(("bad", {"CODE": TEXT}), {}).id  # as a foreign client sends it
@@ -248,14 +250,15 @@ def celerys_commands_answer(watched: Watched) -> None:
             process.stdout.close()
 
 
-def programs_tell_of_what_they_send(watched: Watched) -> None:
-    """With task_send_sent_event `.delay()` and batches tell account and code, through our own producer."""
+def programs_publish_what_they_send(watched: Watched) -> None:
+    """With task_send_sent_event `.delay()` and batches publish account and code, through our own producer."""
     app.conf.task_send_sent_event = True
     try:
-        ids = [send_postback.delay("good", EVENT).id, *send_postbacks("good", [EVENT] * 3)]
-        ids.append(app.send_task("postbacks.send_postback", args=["good", EVENT]).id)
-        url = watched.receiver.url(f"/{PATH}")
-        ids.append(send_postback.apply_async(("good", EVENT), {"url": url}).id)
+        with environment(**SHARE["threads"]):
+            ids = [send_postback.delay("good", EVENT).id, *send_postbacks("good", [EVENT] * 3)]
+            ids.append(app.send_task("postbacks.send_postback", args=["good", EVENT]).id)
+            url = watched.receiver.url(f"/{PATH}")
+            ids.append(send_postback.apply_async(("good", EVENT), {"url": url}).id)
     finally:
         app.conf.task_send_sent_event = False
     for one in ids:

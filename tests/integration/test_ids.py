@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from array import array
 
 import pytest
 from celery.result import ResultSet
@@ -17,7 +18,8 @@ from postbacks.catalogue.xml import render
 from postbacks.cli import main
 from postbacks.client.producer import RedisProducer
 from postbacks.devtools.receiver import Receiver
-from postbacks.flower_events import events as told
+from postbacks.flower_events import events
+from postbacks.flower_events.sampling import METER_NUMBERS, Sampler
 from postbacks.ledger import states
 from postbacks.ledger.digest import digest_of, fresh_id
 from postbacks.ledger.ledger import Ledger
@@ -325,8 +327,9 @@ def test_a_watcher_is_told_once_of_what_was_revoked_before_it_came_though_it_wou
         b"",
         "0",
     ]
-    batch, _ = told.received(0.0, 0, fields, [states.REVOKED])
-    assert [message["type"] for message, _ in batch] == ["task-received", "task-revoked"]
+    sampler = Sampler(memoryview(array("d", [0.0] * METER_NUMBERS * 2)))
+    batch = events.accepted(sampler, 0.0, [states.REVOKED], fields)
+    assert [message["type"] for message in batch] == ["task-received", "task-revoked"]
 
 
 def test_the_same_id_sent_again_is_one_postback(rig):
