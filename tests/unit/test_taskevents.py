@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from celery.events.state import State
 
-from postbacks.delivery.claims import Claimed
+from postbacks.delivery.claims import ClaimedPostback
 from postbacks.flower_events import events
 from postbacks.flower_events.events import TaskEvent, args_in, args_of
 from postbacks.flower_events.sampling import BURST_S, METER_NUMBERS, RateMeter, Sampler, is_in_share
@@ -99,16 +99,16 @@ def accepted(tick: Sampler, ids: Sequence[str]) -> list[TaskEvent]:
     return list(events.accepted(tick, NOW_S, [1] * len(ids), [value for row in rows for value in row]))
 
 
-def claimed(postback_id: str, failures: int = 0) -> Claimed:
+def claimed(postback_id: str, failures: int = 0) -> ClaimedPostback:
     """Make a postback whose POST is to begin."""
     created_ms = int(NOW_S * 1000) - 60_000
-    return Claimed(
-        postback_id, "acme/mt", failures + 1, failures, "acme", "SMS_MT", "N202", created_ms, 1, "", b"", "", "0", 1
+    return ClaimedPostback(
+        postback_id, "acme/mt", failures + 1, failures, "acme", "SMS_MT", "N202", "", 1, True, created_ms, 1, b"", "", "0"
     )  # fmt: skip
 
 
 def delivered(
-    loop: Sampler, postbacks: Iterable[Claimed], bad: frozenset[str] = frozenset()
+    loop: Sampler, postbacks: Iterable[ClaimedPostback], bad: frozenset[str] = frozenset()
 ) -> list[TaskEvent]:
     """Let a process make the POSTs of postbacks; those of ``bad`` fail."""
     made: list[TaskEvent] = []
