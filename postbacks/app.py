@@ -61,7 +61,7 @@ def _defaults() -> dict[str, Any]:
             "interval_max": 0.5,
         },
         # Of our own: on a shared database another app's `control shutdown` or `revoke` would reach us.
-        "control_exchange": "postbacks.celeryext.control",
+        "control_exchange": "postbacks.control",
         "event_exchange": "postbacks.events",
         "result_backend": "postbacks.celeryext.result_backend:LedgerBackend",
         "task_serializer": "json",
