@@ -35,12 +35,12 @@ def named_points() -> list[str]:
     found = []
     for path in ROOT.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "point":
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "reach":
                 (argument,) = node.args
                 if isinstance(argument, ast.Constant):
                     found.append(argument.value)
                 else:
-                    assert path.name in {"scripts.py", "exchange.py"}, (
+                    assert path.name in {"scripts.py", "pipeline.py"}, (
                         f"{path}: a point's name must be written out"
                     )
     return sorted(found) + [f"{when}:{move}" for move in MOVES for when in ("before", "after")]
