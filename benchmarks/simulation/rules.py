@@ -1,7 +1,7 @@
 """What the broker's scripts decide, with counts instead of ids: accept, claim, commit, release.
 
 Each method mirrors the script of its name in ``postbacks/queue/`` and keeps its rules. Left out, as no scenario uses
-them: rates and limits of accounts and endpoints (``_gates.lua``), quarantine, cancelling, weights other than the
+them: rates and limits of accounts and endpoints (``_pacing.lua``), quarantine, cancelling, weights other than the
 default ones.
 """
 

@@ -1,5 +1,5 @@
 -- _routes: where an account's postbacks go now, and whether any may. One row an account (`queue/routes.py` says what it
--- holds), read once a call. Stands behind _gates.lua where scripts.ROUTED names a script.
+-- holds), read once a call. Stands behind _waiting.lua where scripts.ROUTED names a script.
 local STILL_MS = 30000 -- a lane whose account stands still is looked at again so often
 
 -- the row of an account, or false where there is none: {since, still, version, off, general, mt, mo, pass}, each group

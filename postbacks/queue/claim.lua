@@ -26,7 +26,6 @@ local free, held_max, held_per_lane = tonumber(ARGV[6]), tonumber(ARGV[7]), tonu
 local endpoint_max = tonumber(ARGV[9])
 local troubled_max, new_max, waited_max = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])
 local WAITED_MS = 1000
-local EXAMINED_MS = 5000 -- an examiner looks 20 times a second
 local DUE_MAX = 500 -- bounds how long it blocks the broker; what shared a time-out is due at once (commit.lua)
 local DUE_LOOK_MS = 50 -- what is due soon brings no loop to look more often than it does anyway (LOOK_EVERY_S)
 local DUE_LOOKERS = 2 -- loops that stay for what is due soon; if one hangs there is another
@@ -36,12 +35,7 @@ local bytes, cut = 0, false
 local claims = CLAIMS .. token
 local begun, held, entered, ended, still = {}, {}, {}, {}, {}
 
--- turns of a group's lane beside those of its account's other lanes; of weight 0 are those that give way
-local weights, equal = {}, true
-for group, weight in string.gmatch(ARGV[10], '(%w+)=(%d+)') do
-  weights[group] = tonumber(weight)
-  equal = equal and weights[group] <= 1
-end
+read_weights(ARGV[10])
 
 redis.call('ZADD', CLAIMERS, now + lease_ms, token)
 
@@ -81,52 +75,9 @@ if aside[1] then
   come_back('(' .. now + ASIDE_MAX_MS, '+inf')
 end
 
--- Within an account general and MO go before MT by default: groups of weight 0 give way to those two while they
--- wait and do not fail. Returns nil if none does, else how many POSTs those could begin now.
-local function urgent(account, group)
-  local need
-  for _, other in ipairs({ 'general', 'mo' }) do
-    if other ~= group and weights[other] ~= 0 then
-      local waiting = redis.call('LLEN', LANE .. account .. '/' .. other)
-      local pace = waiting > 0 and pace_of(account .. '/' .. other)
-      if pace and not pace.failing then
-        local able = not pace.suspect or suspects_max > 0 and (pace.new and new_max or troubled_max) > 0
-        need = (need or 0) + (able and math.min(waiting, math.max(0, pace.limit - pace.claimed)) or 0)
-      end
-    end
-  end
-  return need
-end
-
--- What one POST of a lane costs of its account's turns: an account with two lanes has the turns of one.
-local function cost_of(account, group, gate, lanes)
-  local own = math.max(1, weights[group] or 1)
-  if not equal then
-    lanes = 0
-    for _, other in ipairs(GROUPS) do
-      if redis.call('EXISTS', LANE .. account .. '/' .. other) == 1 then
-        lanes = lanes + math.max(1, weights[other] or 1)
-      end
-    end
-  end
-  return lanes / own / (gate and gate.weight or 1)
-end
-
--- What is in quarantine goes before the lanes where POSTs open at a time are limited, while an examiner looks.
-local reserved
-local function reserved_for(name)
-  if not reserved then
-    reserved = {}
-    local examined = tonumber(redis.call('HGET', TURNS, 'examined') or 0)
-    if math.abs(now - examined) > EXAMINED_MS then return 0 end
-    for _, id in ipairs(redis.call('ZRANGE', QUARANTINE, 0, 999)) do
-      local r = redis.call('HMGET', RECORD .. id, 'account', 'endpoint')
-      for i = 1, 2 do
-        if r[i] then reserved[r[i]] = (reserved[r[i]] or 0) + 1 end
-      end
-    end
-  end
-  return reserved[name] or 0
+-- whether POSTs of a lane's ring may begin at all in this call
+local function may_begin(pace)
+  return not pace.suspect or suspects_max > 0 and (pace.new and new_max or troubled_max) > 0
 end
 
 -- How many of `count` POSTs an account lets a lane begin now; where none, the lane is put aside. What urgent
@@ -271,7 +222,7 @@ local function serve(ring, name, room, bytes_max)
       local gate, open, keep, need, stopped = gate_of(account), 1, 0, nil, false
       local base = LANE .. account
       local lanes = redis.call('EXISTS', base .. '/general', base .. '/mo', base .. '/mt', base .. '/pass')
-      if lanes > 1 and weights[group] == 0 and (gate or not pace.failing) then need = urgent(account, group) end
+      if lanes > 1 and weights[group] == 0 and (gate or not pace.failing) then need = urgent(account, group, may_begin) end
       if pace.failing then
         keep = math.min(waiting - 1, held_per_lane - 1, held_max - #held)
         if #held > 0 and #held + keep > HELD_MAX then

@@ -38,7 +38,7 @@ KEYS: Final = (
     keys.OPEN, keys.DEAD_BYTES, keys.DEAD_OF, keys.STUBS_OF,
 )  # fmt: skip
 
-#: Scripts that begin POSTs or end claims, and so have ``_gates.lua`` in front of them.
+#: Scripts that begin POSTs or end claims, and so have ``_pacing.lua`` and the like in front of them.
 GATED: Final = frozenset(
     {"begin", "claim", "commit", "examine", "pace", "postpone", "reap", "retire", "route"}
 )
@@ -135,10 +135,11 @@ _WHEN_FULL: Final = "#!lua flags=allow-oom\n"
 def source(name: str) -> str:
     """The text of a script: what all begin with, what those at the gates share, then its own."""
     folder = files("postbacks.queue")
-    gates = ["_gates"] if name in GATED else []
+    gates = ["_pacing", "_slow_start", "_waiting"] if name in GATED else []
     routes = ["_routes"] if name in ROUTED else []
     drop = ["_drop"] if name in DROPPING else []
-    parts = ("_shared", *gates, *routes, *drop, name)
+    priority = ["_priority"] if name == "claim" else []
+    parts = ("_shared", *gates, *routes, *drop, *priority, name)
     return _WHEN_FULL + "".join((folder / f"{part}.lua").read_text("utf-8") for part in parts)
 
 
