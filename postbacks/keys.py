@@ -237,3 +237,10 @@ def lane_name(account: str, group: str) -> str:
 def claims(token: str) -> str:
     """Key of the claims that one delivering loop holds."""
     return CLAIMS + token
+
+
+def by_name() -> dict[str, str | tuple[str, ...]]:
+    """Return every key, prefix of keys and tuple of keys by the name of its constant, for scripts (``broker/lua.py``)."""
+    return {
+        name: key for name, key in globals().items() if name.isupper() and name not in {"PREFIX", "GROUPS"}
+    }

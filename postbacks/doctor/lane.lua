@@ -43,8 +43,8 @@ local rows = {}
 for i = 4 + extra, #ARGV do
   local lane = ARGV[i]
   local waiting, pace, count = redis.call('LLEN', LANE .. lane), pace_of(lane), counted[lane] or 0
-  local trusted = redis.call('ZSCORE', TRUSTED, lane) and 1 or 0
-  local suspect = redis.call('ZSCORE', SUSPECT, lane) and 1 or 0
+  local trusted = redis.call('ZSCORE', READY_TRUSTED, lane) and 1 or 0
+  local suspect = redis.call('ZSCORE', READY_SUSPECT, lane) and 1 or 0
   local still, can = held[lane] or 0, claimable(pace)
   local aside = waiting > 0 and can and trusted + suspect == 0 and is_aside(lane)
   rows[#rows + 1] = { lane, waiting, pace.claimed, count, pace.held, still, can and 1 or 0, trusted, suspect,
@@ -52,8 +52,8 @@ for i = 4 + extra, #ARGV do
   if mode == 'settle' then
     if pace.claimed ~= count then redis.call('HSET', PACE .. lane, 'claimed', count) end
     if pace.held ~= still then redis.call('HSET', PACE .. lane, 'held', still) end
-    if waiting == 0 or trusted + suspect == 2 and pace.suspect then redis.call('ZREM', TRUSTED, lane) end
-    if waiting == 0 or trusted + suspect == 2 and not pace.suspect then redis.call('ZREM', SUSPECT, lane) end
+    if waiting == 0 or trusted + suspect == 2 and pace.suspect then redis.call('ZREM', READY_TRUSTED, lane) end
+    if waiting == 0 or trusted + suspect == 2 and not pace.suspect then redis.call('ZREM', READY_SUSPECT, lane) end
     if waiting > 0 and trusted + suspect == 0 and not aside then make_ready(lane) end
   end
 end

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 
 from postbacks.broker.client import broker_errors
 from postbacks.catalogue import ORIGINS
-from postbacks.queue.scripts import KEYS
+from postbacks.queue.scripts import assemble
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -80,17 +78,12 @@ class Lane:
     aside: bool
 
 
-@cache
-def _source(name: str) -> str:
-    shared = (files("postbacks.queue") / "_shared.lua").read_text("utf-8")
-    return shared + (files("postbacks.doctor") / f"{name}.lua").read_text("utf-8")
-
-
 def _run(scripts: Scripts, name: str, arguments: Iterable[str | int], *, settle: bool) -> Any:
     """Run a script; one that only looks is run read-only, so that a user who may only read can look."""
     run = scripts.client.eval if settle else scripts.client.eval_ro
+    text, _, keys = assemble(name, "doctor")
     with broker_errors():
-        return run(_source(name), len(KEYS), *KEYS, scripts.clock_offset_ms, *arguments)
+        return run(text, len(keys), *keys, scripts.clock_offset_ms, *arguments)
 
 
 def places(

@@ -11,15 +11,13 @@ import heapq
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 
 from postbacks import keys
 from postbacks.broker.client import broker_errors
 from postbacks.monitor import writes
 from postbacks.monitor.presence import Presence, find_present
-from postbacks.queue.scripts import KEYS
+from postbacks.queue.scripts import assemble
 
 if TYPE_CHECKING:
     import redis
@@ -263,7 +261,8 @@ def _pages(
             *keys.GROUPS,
         )
         # Read-only, so that a user who may only read can ask; to run it by its digest would need a right to load it.
-        reply: Any = client.eval_ro(_source(), len(KEYS) + 1, *KEYS, keys.FAILING, *arguments)
+        text, _, named_keys = assemble("look", "monitor")
+        reply: Any = client.eval_ro(text, len(named_keys), *named_keys, *arguments)
         now_ms, cursor, rows, accounts, claims, still, down = reply
         yield now_ms, rows, accounts, claims, still, down
         if cursor == b"0":
@@ -271,9 +270,3 @@ def _pages(
         if time.monotonic() >= deadline_s:
             break
     figures.complete = False
-
-
-@cache
-def _source() -> str:
-    shared = (files("postbacks.queue") / "_shared.lua").read_text("utf-8")
-    return shared + (files("postbacks.monitor") / "look.lua").read_text("utf-8")

@@ -1,6 +1,6 @@
 -- look: what waits in one page of accounts, by group and by whether the lane fails, and what is claimed. Reads only.
 --
--- KEYS[last]  zset  lanes whose last outcome was a failure, by when that began
+-- KEYS FAILING, ROUTES, CLAIMERS, BACKLOG, LANE, PACE, RECORD, CLAIMS
 -- ARGV[2] cursor of the page, 0 first   ARGV[3] accounts a page, about   ARGV[4] ms from a failure to its resend
 -- ARGV[5] claims of a loop up to which they are counted one by one; of more a sample is taken
 -- ARGV[6] ms for which every attempt has failed of what is down   ARGV[7] lanes looked at for that at most
@@ -58,7 +58,7 @@ end
 local claims, down = {}, {}
 if cursor == '0' then
   local known = {}
-  local failing = redis.call('ZRANGE', KEYS[#KEYS], '-inf', now - down_ms, 'BYSCORE', 'LIMIT', 0, failing_max, 'WITHSCORES')
+  local failing = redis.call('ZRANGE', FAILING, '-inf', now - down_ms, 'BYSCORE', 'LIMIT', 0, failing_max, 'WITHSCORES')
   for i = 1, #failing, 2 do
     local account = account_of(failing[i])
     if not known[account] and redis.call('HGET', PACE .. failing[i], 'failing') == '1'

@@ -1,4 +1,6 @@
 -- _drop: how a postback that has ended leaves the ledger. Stands behind _shared.lua where scripts.DROPPING names a script.
+--
+-- KEYS DEAD, DEAD_BYTES, LEDGER_BYTES, UNROUTED, UNROUTED_BYTES, RECORD, DEAD_OF, STUBS_OF
 
 -- Forgets a done or dead one (index is DONE or DEAD); returns the bytes that it was counted with.
 local function drop(index, id)

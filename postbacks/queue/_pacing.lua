@@ -3,6 +3,8 @@
 --
 -- What an account has open is counted from its lanes' paces. A lane that waits for its rate stands in ASIDE, by the ms at
 -- which it may go on.
+--
+-- KEYS PACING, RATES, PACE
 local BURST_US = 50000 -- a loop looks for work that often (loop.LOOK_EVERY_S): what a look may catch up with
 local ASIDE_MAX_MS = 120000 -- what lies further ahead was written before the clock was put back
 local now_us = clock[1] * 1000000 + clock[2] + tonumber(ARGV[1]) * 1000

@@ -1,5 +1,7 @@
 -- _priority: which of an account's lanes goes first, what a turn costs it, and the room that is kept for the quarantine.
 -- Stands in front of claim.lua.
+--
+-- KEYS TURNS, QUARANTINE, RECORD, LANE
 local EXAMINED_MS = 5000 -- an examiner looks 20 times a second
 
 -- turns of a group's lane beside those of its account's other lanes; of weight 0 are those that give way

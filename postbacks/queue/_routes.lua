@@ -1,5 +1,7 @@
 -- _routes: where an account's postbacks go now, and whether any may. One row an account (`queue/routes.py` says what it
 -- holds), read once a call. Stands behind _waiting.lua where scripts.ROUTED names a script.
+--
+-- KEYS ROUTES, ASIDE, DONE, DEAD, TOTALS
 local STILL_MS = 30000 -- a lane whose account stands still is looked at again so often
 
 -- the row of an account, or false where there is none: {since, still, version, off, general, mt, mo, pass}, each group
@@ -45,8 +47,8 @@ local function stands_still(route, lane)
   return redis.call('ZADD', ASIDE, 'NX', now + STILL_MS, lane) == 1 and math.abs(now - route.since) >= STILL_MS / 2
 end
 
--- a postback that waits ends here, as its account wants it no more or has nowhere to send it to; KEYS[last] are the totals
+-- a postback that waits ends here, as its account wants it no more or has nowhere to send it to
 local function end_unsent(id, account, state, reason)
-  redis.call('HINCRBY', KEYS[#KEYS], state == 'skipped' and 'skipped' or 'refused:' .. reason, 1)
+  redis.call('HINCRBY', TOTALS, state == 'skipped' and 'skipped' or 'refused:' .. reason, 1)
   finish(id, account, state, reason, state == 'dead' and DEAD or DONE)
 end

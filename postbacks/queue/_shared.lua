@@ -1,18 +1,7 @@
 -- What every script here begins with; scripts.py puts it in front of each.
 --
--- KEYS, the same for all, in the order of scripts.KEYS (postbacks/keys.py says what each holds):
-local RECORD, LANE, PACE, CLAIMS = KEYS[1], KEYS[2], KEYS[3], KEYS[4] -- prefixes
-local TRUSTED, SUSPECT, TURNS, PARKED = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
-local CLAIMERS, SEQUENCE, BACKLOG, DONE = KEYS[9], KEYS[10], KEYS[11], KEYS[12]
-local DEAD, LEDGER_BYTES, INTAKE, INTAKE_LEASE = KEYS[13], KEYS[14], KEYS[15], KEYS[16]
-local QUARANTINE = KEYS[17]
-local PACING, RATES, ASIDE, ENDPOINTS = KEYS[18], KEYS[19], KEYS[20], KEYS[21]
-local WAITS = KEYS[22] -- a prefix
-local STARTS = KEYS[23]
-local ROUTES, GONE, LEFT = KEYS[24], KEYS[25], KEYS[26]
-local UNROUTED, UNROUTED_BYTES = KEYS[27], KEYS[28]
-local OPEN, DEAD_BYTES = KEYS[29], KEYS[30]
-local DEAD_OF, STUBS_OF = KEYS[31], KEYS[32] -- prefixes
+-- KEYS READY_TRUSTED, READY_SUSPECT, TURNS, PARKED, QUARANTINE, BACKLOG, DONE, DEAD, DEAD_BYTES, OPEN, RECORD, LANE
+-- KEYS PACE, DEAD_OF, STUBS_OF
 -- ARGV[1], the same for all: milliseconds added to the broker's clock; 0 outside tests.
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000) + tonumber(ARGV[1])
@@ -53,8 +42,8 @@ local function make_ready(lane, known_pace, known_turns)
   if redis.call('EXISTS', LANE .. lane) == 0 then return end
   local pace = known_pace or pace_of(lane)
   if not claimable(pace) then return end
-  if pace.new then return redis.call('ZADD', SUSPECT, 'NX', -now, lane) end
-  local ring = pace.suspect and SUSPECT or TRUSTED
+  if pace.new then return redis.call('ZADD', READY_SUSPECT, 'NX', -now, lane) end
+  local ring = pace.suspect and READY_SUSPECT or READY_TRUSTED
   local turns = known_turns or redis.call('HMGET', TURNS, 'trusted', 'suspect')
   local turn = tonumber(turns[pace.suspect and 2 or 1] or 0)
   redis.call('ZADD', ring, 'NX', math.max(0, pace.tag, turn), lane) -- 0.1.0 writes a new lane's score as a tag

@@ -4,6 +4,8 @@
 -- Slow start. An endpoint that has taken no connection for WHILE_MS is tried with one POST; each that connects lets
 -- one more be open, until STARTED are. One that refuses at once harms nobody who waits: a few at a time may ask it.
 -- Only what is known of a connection counts, whoever made it: an answer of 500 is its account's own.
+--
+-- KEYS ENDPOINTS, STARTS
 local WHILE_MS, REFUSING_MAX, STARTED = 10000, 10, 100
 local LOST_MS = 60000 -- nothing has begun or ended for so long: what is counted as open there is most likely not
 local FORGET_MS = 86400000

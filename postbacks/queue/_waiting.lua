@@ -2,6 +2,8 @@
 --
 -- A lane without room stands in WAITS of its account or endpoint until a POST there ends. Accounts and endpoints stand in
 -- ASIDE while lanes wait there: each is looked at every second, should room have come about unseen.
+--
+-- KEYS ASIDE, ENDPOINTS, STARTS, RECORD, WAITS
 local AGAIN_MS = 1000
 
 -- a lane waits for a POST to end, of an account or at an endpoint

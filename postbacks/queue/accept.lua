@@ -5,7 +5,8 @@
 -- record. What comes beyond that is dead at once; with its document up to a share of the memory, then as a stub. The same
 -- postback sent again under a stub's id takes its place.
 --
--- KEYS[last]  hash  postbacks:totals
+-- KEYS INTAKE, INTAKE_LEASE, TURNS, PARKED, SEQUENCE, BACKLOG, DONE, DEAD, DEAD_BYTES, OPEN, LEDGER_BYTES, UNROUTED
+-- KEYS UNROUTED_BYTES, LEFT, TOTALS, RECORD
 -- ARGV[2] token of the tick   ARGV[3] schema version of records   ARGV[4] units that a group of an account may have open
 -- ARGV[5] bytes of memory that a record takes beside its own texts (an estimate)   ARGV[6] bytes that a stub takes
 -- ARGV[7] bytes that an account's dead may take before what comes beyond its limit is kept as a stub
@@ -21,7 +22,6 @@ local token, schema = ARGV[2], ARGV[3]
 local units_max, overhead, stub_bytes = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local documents_max, messages = tonumber(ARGV[7]), tonumber(ARGV[8])
 local WIDTH, FIRST = 14, 9
-local TOTALS = KEYS[#KEYS]
 
 if redis.call('HGET', INTAKE_LEASE, 'token') ~= token then return false end
 

@@ -1,6 +1,7 @@
 -- begin: held postbacks whose POST is about to begin; from here on an attempt counts. Asked again (the
 -- answer was lost), it counts none: the attempt that it began the first time has not been sent.
 --
+-- KEYS DONE, RECORD, PACE, CLAIMS
 -- ARGV[2] token   ARGV[3] POSTs that an endpoint may have open, 0 for any number
 -- ARGV[4] ms of the latest POST without a connection that the loop knows of   ARGV[5..] ids
 -- Returns {now, rows, later, full, tried, moved}: rows as claim's begun rows without lane and suspect: {id, number, failures,

@@ -1,6 +1,7 @@
 -- cancel: a postback that waits or is parked is never sent. One whose POST is open is not sent again.
 -- An id that is not known yet is remembered, so that the first message with it that comes is not sent (`accept`).
 --
+-- KEYS PARKED, QUARANTINE, CLAIMERS, DONE, RECORD, LANE
 -- ARGV[2] id   ARGV[3] seconds to remember an id that is not known yet
 -- ARGV[4] the account whose postback is meant, '' for whosever it is
 -- ARGV[5] ids of its lane that are looked at from each end. One that stands deeper inside is cancelled all the same and

@@ -5,7 +5,7 @@
 -- kept for everybody: a lane may have no more transfers than a 64th of what is still free (the dynamic threshold
 -- of shared-memory switches, Choudhury and Hahne 1998).
 --
--- KEYS[last]  hash  totals of all workers
+-- KEYS READY_TRUSTED, READY_SUSPECT, TURNS, PARKED, ASIDE, CLAIMERS, RECORD, LANE, PACE, CLAIMS, WAITS
 -- ARGV[2] token   ARGV[3] lease, ms   ARGV[4] transfers to begin at most
 -- ARGV[5] of them for suspects at most   ARGV[6] transfers that the caller has free
 -- ARGV[7] ids held at most   ARGV[8] ids held a failing lane at most
@@ -43,7 +43,7 @@ for i = 14, #ARGV do
   local lane = ARGV[i]
   if redis.call('HGET', PACE .. lane, 'suspect') == '0' then
     redis.call('HSET', PACE .. lane, 'suspect', 1, 'tag', 0, 'behind', 1)
-    if redis.call('ZREM', TRUSTED, lane) == 1 then make_ready(lane) end
+    if redis.call('ZREM', READY_TRUSTED, lane) == 1 then make_ready(lane) end
   end
 end
 
@@ -179,16 +179,16 @@ end
 local new_begun, troubled_begun = 0, 0
 local function next_suspect()
   if new_begun < new_max then
-    local latest = redis.call('ZRANGE', SUSPECT, 0, 0, 'WITHSCORES')
+    local latest = redis.call('ZRANGE', READY_SUSPECT, 0, 0, 'WITHSCORES')
     local score = tonumber(latest[2] or 0)
     if score < 0 and (new_begun < waited_max or now + score <= WAITED_MS) then
-      redis.call('ZREM', SUSPECT, latest[1])
+      redis.call('ZREM', READY_SUSPECT, latest[1])
       return latest
     end
   end
   local head = new_begun + troubled_begun < troubled_max
-    and redis.call('ZRANGEBYSCORE', SUSPECT, 0, '+inf', 'WITHSCORES', 'LIMIT', 0, 1) or {}
-  if head[1] then redis.call('ZREM', SUSPECT, head[1]) end
+    and redis.call('ZRANGEBYSCORE', READY_SUSPECT, 0, '+inf', 'WITHSCORES', 'LIMIT', 0, 1) or {}
+  if head[1] then redis.call('ZREM', READY_SUSPECT, head[1]) end
   return head
 end
 
@@ -208,7 +208,7 @@ local function serve(ring, name, room, bytes_max)
       break
     end
     looked = looked + 1
-    local head = ring == SUSPECT and next_suspect() or redis.call('ZPOPMIN', ring)
+    local head = ring == READY_SUSPECT and next_suspect() or redis.call('ZPOPMIN', ring)
     if #head == 0 then break end
     local lane, score, before = head[1], tonumber(head[2]), #begun
     last = math.max(last, score)
@@ -300,7 +300,7 @@ local function serve(ring, name, room, bytes_max)
       end
       if score < 0 then
         new_begun = new_begun + #begun - before
-      elseif ring == SUSPECT then
+      elseif ring == READY_SUSPECT then
         troubled_begun = troubled_begun + #begun - before
       end
     end
@@ -314,9 +314,9 @@ end
 
 -- suspects first, but at most a quarter of the call: a new account is a suspect and must not wait
 -- behind everybody's backlog
-serve(SUSPECT, 'suspect', math.min(suspects_max, math.ceil(at_most / 4)), BYTES_MAX / 4)
-serve(TRUSTED, 'trusted', at_most - #begun, BYTES_MAX)
-serve(SUSPECT, 'suspect', math.min(suspects_max - new_begun - troubled_begun, at_most - #begun), BYTES_MAX)
+serve(READY_SUSPECT, 'suspect', math.min(suspects_max, math.ceil(at_most / 4)), BYTES_MAX / 4)
+serve(READY_TRUSTED, 'trusted', at_most - #begun, BYTES_MAX)
+serve(READY_SUSPECT, 'suspect', math.min(suspects_max - new_begun - troubled_begun, at_most - #begun), BYTES_MAX)
 call_many('HSET', claims, entered)
 
 local function first_of(index, soonest_ms)

@@ -1,13 +1,13 @@
 -- commit: notes attempts and moves each postback on, in one step, so that a note and its parking
 -- never part. An id whose claim was lost meanwhile is left alone: somebody else has it.
 --
+-- KEYS READY_TRUSTED, READY_SUSPECT, TURNS, PARKED, FAILING, CLAIMERS, DONE, DEAD, OPEN, LEDGER_BYTES, TOTALS
+-- KEYS RECORD, LANE, PACE, CLAIMS
 -- ARGV[2] token   ARGV[3] lease, ms   ARGV[4] transfers a lane may have at most
 -- ARGV[5] seconds after which an idle lane's pace is forgotten
 -- ARGV[6..] eight a postback: id, lane, verdict (delivered | parked | dead), attempt number,
 --   attempt as JSON, countdown in ms, mood (ok | slow | failed |
 --   shared: failed as well, and its own POST has not begun), reason
--- KEYS[last but one]  zset  lanes whose last outcome was a failure, by when that began
--- KEYS[last]  hash  totals of all workers
 -- ARGV[last] what this batch adds to the totals, as a JSON object of name and number
 -- Returns one row a postback {state or '', next_ms or 0}; '' means that the claim was lost, 'waiting' that the time-out
 -- which it shared was that of an endpoint that its account has left: it is in its lane again.
@@ -15,7 +15,6 @@ local token, lease_ms, limit_max, forget_s = ARGV[2], tonumber(ARGV[3]), tonumbe
 local claims = CLAIMS .. token
 local WIDTH, FIRST = 8, 6
 local results, lanes, gone = {}, {}, leaving()
-local FAILING, TOTALS = KEYS[#KEYS - 1], KEYS[#KEYS]
 local settled, ended, left, moved, grown = {}, { [DONE] = {}, [DEAD] = {} }, {}, {}, {}
 
 if redis.call('ZSCORE', CLAIMERS, token) then redis.call('ZADD', CLAIMERS, now + lease_ms, token) end
@@ -132,7 +131,7 @@ for lane, tally in pairs(lanes) do
   local failing, suspect = tally.mood == 'failed', tally.mood ~= 'ok'
   local was_failing, was_suspect = pace.failing, pace.suspect
   if suspect ~= pace.suspect or pace.new then -- the other ring has a time of its own
-    redis.call('ZREM', pace.suspect and SUSPECT or TRUSTED, lane)
+    redis.call('ZREM', pace.suspect and READY_SUSPECT or READY_TRUSTED, lane)
     pace.tag = 0
   end
   pace.claimed = math.max(0, pace.claimed - tally.noted)

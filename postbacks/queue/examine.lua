@@ -2,7 +2,7 @@
 -- to be tried alone while the examiner has nothing else in flight. One whose account or endpoint has no room
 -- waits; of an account's rate it takes the next POST before its lanes can.
 --
--- KEYS[last]  hash  totals of all workers
+-- KEYS TURNS, PARKED, QUARANTINE, CLAIMERS, RECORD, PACE, CLAIMS
 -- ARGV[2] token   ARGV[3] lease, ms   ARGV[4] postbacks that are a few
 -- ARGV[5] POSTs that an endpoint may have open, 0 for any number
 -- ARGV[6] ms for which what waits for an account that is gone is kept

@@ -2,7 +2,7 @@
 -- the caller to look up. A number is a time of the clock, so the next one is above it without an entry too. A few of each
 -- are looked at, at random; of the numbers more while many of them are idle.
 --
--- KEYS[last]  hash  postbacks:ticks
+-- KEYS ROUTES, SEQUENCE, TICKS
 -- ARGV[2] ms that an account must have been idle, or its row must be old   ARGV[3] version whose ticks count on from the
 --   entry alone: nothing is dropped for as long after one of them
 -- Returns {how many were dropped, 500 and a sample at most, the accounts whose rows are old}.
@@ -14,7 +14,7 @@ repeat
   for i = 1, #sample, 2 do
     if (tonumber(sample[i + 1]) or 0) < before then idle[#idle + 1] = sample[i] end
   end
-  if #idle > 0 and tonumber(redis.call('HGET', KEYS[#KEYS], counts_on) or 0) > before then break end
+  if #idle > 0 and tonumber(redis.call('HGET', TICKS, counts_on) or 0) > before then break end
   call_many('HDEL', SEQUENCE, idle)
   dropped = dropped + #idle
 until #idle * 4 <= SAMPLE or dropped >= AT_MOST

@@ -1,6 +1,7 @@
 -- give_back: held postbacks whose POST has not begun return to the front of their lanes, no attempt
 -- counted. A loop that holds nothing any more leaves the list of claimers.
 --
+-- KEYS TURNS, CLAIMERS, DONE, RECORD, LANE, CLAIMS
 -- ARGV[2] token   ARGV[3..] ids, those of a lane in the order they were claimed
 -- Returns how many went back.
 local token = ARGV[2]

@@ -2,7 +2,7 @@
 -- many bytes are free. Dead ones of the account whose dead take the most go first, its stubs before the others: nobody's dead
 -- give way to those of one that has more. Never one that waits, is sent or is parked.
 --
--- KEYS[last]  hash  totals of all workers
+-- KEYS DONE, DEAD, DEAD_BYTES, LEDGER_BYTES, TOTALS, RECORD
 -- ARGV[2] bytes that done ones are to free   ARGV[3] bytes that dead ones are to free, what is freed of done ones included
 -- ARGV[4] bytes that the ledger may take all the same   ARGV[5] records at most
 -- Returns {done ones dropped, dead ones dropped, the accounts whose dead ones they were}; as many as asked for means that
@@ -32,8 +32,8 @@ end
 
 drop_while(DONE, tonumber(ARGV[2]), oldest_done)
 drop_while(DEAD, tonumber(ARGV[3]), next_dead)
-if counts[DONE] > 0 then redis.call('HINCRBY', KEYS[#KEYS], 'early_done', counts[DONE]) end
-if counts[DEAD] > 0 then redis.call('HINCRBY', KEYS[#KEYS], 'early_dead', counts[DEAD]) end
+if counts[DONE] > 0 then redis.call('HINCRBY', TOTALS, 'early_done', counts[DONE]) end
+if counts[DEAD] > 0 then redis.call('HINCRBY', TOTALS, 'early_dead', counts[DEAD]) end
 local names = {}
 for account in pairs(accounts) do names[#names + 1] = account end
 return { counts[DONE], counts[DEAD], names }

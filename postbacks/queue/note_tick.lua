@@ -1,11 +1,9 @@
 -- note_tick: notes that a tick has finished, and of which version, in one step, so that nobody sees one without the other.
 --
--- KEYS[#KEYS - 2]  string  when a tick last finished   KEYS[#KEYS - 1]  hash  version -> when a tick of it last finished
--- KEYS[last]  hash  totals of all workers
+-- KEYS LAST_TICK, TOTALS, TICKS
 -- ARGV[2] the version   ARGV[3] the version whose ticks do not say theirs   ARGV[4] ms after the last tick from which on
 --   this one is late
 -- Returns ms since the tick before, -1 if there was none.
-local LAST_TICK, TICKS, TOTALS = KEYS[#KEYS - 2], KEYS[#KEYS - 1], KEYS[#KEYS]
 local before = tonumber(redis.call('GET', LAST_TICK) or nil)
 if before then
   local newest = 0

@@ -1,6 +1,7 @@
 -- pace: the weight, the rate and the most open POSTs of accounts, where the other scripts read them. What waits
 -- by an account's former ones takes turns again.
 --
+-- KEYS PACING, RATES
 -- ARGV[2..] two an account: its name, and weight, us between two POSTs (0 for no rate) and POSTs open at most
 --   (0 for any number), with a space between, or '' for what every account has
 -- Returns how many of them have changed.

@@ -1,7 +1,7 @@
 -- postpone: claimed postbacks whose POST has not been made, though their attempt was counted, are parked
 -- for a while; the attempt is taken back. For an account that cannot be sent for just now.
 --
--- KEYS[last]  hash  totals of all workers
+-- KEYS PARKED, DONE, TOTALS, RECORD, CLAIMS
 -- ARGV[2] token   ARGV[3] ms until it is tried again   ARGV[4] reason   ARGV[5..] ids
 -- Returns how many were parked.
 local token, delay_ms, reason = ARGV[2], tonumber(ARGV[3]), ARGV[4]
@@ -29,5 +29,5 @@ for i = 5, #ARGV do
 end
 for lane in pairs(touched) do make_ready(lane) end
 gone.finish()
-if put_off > 0 then redis.call('HINCRBY', KEYS[#KEYS], 'put_off:' .. reason, put_off) end
+if put_off > 0 then redis.call('HINCRBY', TOTALS, 'put_off:' .. reason, put_off) end
 return parked

@@ -4,7 +4,7 @@
 -- with a few others, and if these die too, alone. One that was in flight alone waits before it is tried
 -- again; after so many such deaths it is dead, as poison.
 --
--- KEYS[last]  hash  totals of all workers
+-- KEYS TURNS, PARKED, QUARANTINE, CLAIMERS, DONE, DEAD, TOTALS, RECORD, LANE, CLAIMS
 -- ARGV[2] postbacks at most   ARGV[3] ms that one waits whose process died while it was alone
 -- ARGV[4] such deaths after which one is dead   ARGV[5] leases that ran out while one was alone, with nobody who
 --   saw its process die, after which it is dead: a lease may also be lost to a broker that is away
@@ -66,7 +66,7 @@ local function suspect(orphan)
     note_unknown(orphan, 'its lease ran out while it was sent alone: ' .. count .. ' of ' .. most)
   end
   if count >= most then
-    redis.call('HINCRBY', KEYS[#KEYS], 'dead', 1)
+    redis.call('HINCRBY', TOTALS, 'dead', 1)
     return finish(orphan.id, orphan.account, 'dead', 'poison', DEAD)
   end
   redis.call('HSET', record, 'state', 'parked', 'next_ms', now + pause_ms)
@@ -89,7 +89,7 @@ for _, orphan in ipairs(orphans) do
   if orphan.begun then gone.note(orphan.id, orphan.account, orphan.endpoint) end
   touched[orphan.lane] = true
 end
-if unknown > 0 then redis.call('HINCRBY', KEYS[#KEYS], 'attempt:unknown', unknown) end
+if unknown > 0 then redis.call('HINCRBY', TOTALS, 'attempt:unknown', unknown) end
 local turns = redis.call('HMGET', TURNS, 'trusted', 'suspect')
 for lane in pairs(touched) do make_ready(lane, nil, turns) end
 gone.finish()

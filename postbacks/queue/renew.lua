@@ -1,5 +1,6 @@
 -- renew: a loop that has nothing to note or claim keeps its lease.
 --
+-- KEYS CLAIMERS
 -- ARGV[2] token   ARGV[3] lease, ms
 -- Returns 1 if the lease still stood, 0 if it was lost: its postbacks are somebody else's now.
 if not redis.call('ZSCORE', CLAIMERS, ARGV[2]) then return 0 end

@@ -5,7 +5,7 @@
 -- A message that only a newer version could read goes back into Celery's queue, as it came, and the ledger
 -- forgets it: whoever takes it in next reads it again.
 --
--- KEYS[last]  list  the queue that messages are taken in from
+-- KEYS QUEUE, QUARANTINE, BACKLOG, DONE, DEAD, OPEN, UNROUTED, UNROUTED_BYTES, RECORD, LANE
 -- ARGV[2] id   ARGV[3] how the reason of such a message begins
 -- Returns the state the postback is in afterwards ('queued': back in the queue), '' if the ledger does not
 -- have it. A stub stays dead: it has no document that could be sent.
@@ -16,7 +16,7 @@ local state, account, group, raw, reason, bytes = r[1], r[2], r[3], r[4], r[5] o
 if not state then return '' end
 if state == 'dead' and raw and string.sub(reason, 1, #ARGV[3]) == ARGV[3] then
   drop(DEAD, id)
-  redis.call('LPUSH', KEYS[#KEYS], raw)
+  redis.call('LPUSH', QUEUE, raw)
   return 'queued'
 end
 if state ~= 'dead' and state ~= 'skipped' or (group or '') == '' or r[7] then return state end -- a message that is no postback has no group

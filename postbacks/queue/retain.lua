@@ -3,7 +3,7 @@
 -- an account while they take more than theirs, stubs first. Never one that waits, is sent, is parked; any other dead one
 -- only by its age.
 --
--- KEYS[last]  hash  totals of all workers
+-- KEYS DONE, DEAD, DEAD_BYTES, LEDGER_BYTES, UNROUTED, UNROUTED_BYTES, TOTALS
 -- ARGV[2] ms relative to now, negative: what was done before that goes   ARGV[3] the same for the dead
 -- ARGV[4] the same for those of unknown accounts and without a URL
 -- ARGV[5] bytes the ledger may take   ARGV[6] of them bytes that those may take   ARGV[7] records at most
@@ -39,7 +39,7 @@ drop_older(DEAD, DEAD, dead_before)
 drop_older(DEAD, UNROUTED, unrouted_before)
 drop_while_over(DONE, DONE, LEDGER_BYTES, bytes_max)
 local early = drop_while_over(DEAD, UNROUTED, UNROUTED_BYTES, unrouted_bytes_max)
-if early > 0 then redis.call('HINCRBY', KEYS[#KEYS], 'unrouted_dropped', early) end
+if early > 0 then redis.call('HINCRBY', TOTALS, 'unrouted_dropped', early) end
 
 local accounts, counts, before_all = {}, {}, dropped
 for _, account in ipairs(redis.call('ZRANGEBYSCORE', DEAD_BYTES, '(' .. dead_bytes_max, '+inf', 'LIMIT', 0, OVER_AT_ONCE)) do
@@ -52,6 +52,6 @@ for _, account in ipairs(redis.call('ZRANGEBYSCORE', DEAD_BYTES, '(' .. dead_byt
   end
   if dropped > before then accounts[#accounts + 1], counts[#counts + 1] = account, dropped - before end
 end
-if dropped > before_all then redis.call('HINCRBY', KEYS[#KEYS], 'dead_dropped', dropped - before_all) end
+if dropped > before_all then redis.call('HINCRBY', TOTALS, 'dead_dropped', dropped - before_all) end
 local near = redis.call('ZRANGEBYSCORE', DEAD_BYTES, '(' .. told_from, '+inf', 'LIMIT', 0, OVER_AT_ONCE)
 return { dropped, accounts, counts, near }

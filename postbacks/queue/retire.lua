@@ -3,8 +3,7 @@
 -- call, and knew no account, stays: it goes to the end of its lane with a mark of this removal, and where the first marked
 -- one comes up again the lane has been gone over.
 --
--- KEYS[last but one]  zset  lanes whose last outcome was a failure
--- KEYS[last]  hash  totals of all workers
+-- KEYS FAILING, ROUTES, GONE, BACKLOG, DEAD, TOTALS, RECORD, LANE
 -- ARGV[2] postbacks at most
 -- Returns {how many have ended, the accounts whose postbacks they were}.
 local at_most = tonumber(ARGV[2])
@@ -43,12 +42,12 @@ for i = 1, #gone, 2 do
   elseif not left then
     redis.call('ZREM', GONE, account)
     redis.call('HDEL', ROUTES, account)
-    for _, group in ipairs(GROUPS) do redis.call('ZREM', KEYS[#KEYS - 1], account .. '/' .. group) end
+    for _, group in ipairs(GROUPS) do redis.call('ZREM', FAILING, account .. '/' .. group) end
   end
   append(stay)
   if looked >= at_most then break end
 end
-if ended > 0 then redis.call('HINCRBY', KEYS[#KEYS], 'refused:account_removed', ended) end
+if ended > 0 then redis.call('HINCRBY', TOTALS, 'refused:account_removed', ended) end
 local names = {}
 for account in pairs(accounts) do names[#names + 1] = account end
 return { ended, names }

@@ -1,6 +1,7 @@
 -- route: where accounts' postbacks go, where the other scripts read it. What waits for an account whose row changes
 -- takes turns again.
 --
+-- KEYS ROUTES, GONE, LEFT
 -- ARGV[2] ms for which what waits for an account that is gone is kept
 -- ARGV[3..] two an account: its name, and its row without its first line (`queue/routes.py`)
 -- Returns how many rows have changed.

@@ -3,7 +3,7 @@
 -- dead tick had taken and not accepted is handed out again before anything new, and with care: a message
 -- may have killed it. So a few are accepted at a time after the first death, then each alone.
 --
--- KEYS[33..]  list  the queue's priority lists, most urgent first
+-- KEYS QUEUE_LISTS, INTAKE, INTAKE_LEASE, TURNS
 -- ARGV[2] token of the tick   ARGV[3] lease, ms   ARGV[4] messages at most   ARGV[5] messages that are a few
 -- ARGV[6] bytes after which no further message is taken
 -- Returns false if another tick holds the intake, else {how many of them to accept at once (0: all), how many
@@ -34,10 +34,10 @@ while #messages < left and bytes < bytes_max do
   messages[#messages + 1] = redis.call('LINDEX', INTAKE, #messages)
   bytes = bytes + #messages[#messages]
 end
-for i = 33, #KEYS do
+for _, queue in ipairs(QUEUE_LISTS) do
   while room > 0 and bytes < bytes_max do
     -- one by one: so the append-only file is told of the move and not, once more, of the message
-    local message = redis.call('LMOVE', KEYS[i], INTAKE, 'RIGHT', 'RIGHT')
+    local message = redis.call('LMOVE', queue, INTAKE, 'RIGHT', 'RIGHT')
     if not message then break end
     messages[#messages + 1] = message
     bytes = bytes + #message

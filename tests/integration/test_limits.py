@@ -18,7 +18,7 @@ from postbacks.doctor import account_checks, scene
 from postbacks.errors import IdTaken
 from postbacks.ledger.record import STUB_BYTES
 from postbacks.queue import memory, shares, tick
-from postbacks.queue.scripts import source
+from postbacks.queue.scripts import assemble
 
 MT = {"ORIGIN": "SMS_MT", "CODE": "N201", "STATUS": "Message Sent", "TO": "15552312102", "TRACKINGID": "1",
       "SPID": "0007", "TIMESTAMP": "2013-11-05T05:41:08-05:00"}  # fmt: skip
@@ -302,5 +302,5 @@ def test_the_estimate_of_a_stubs_memory_is_near_the_fact(rig):
 
 def test_the_script_and_the_shares_have_the_same_unit():
     """Bytes of a record that count as one postback."""
-    (unit_bytes,) = re.findall(r"local UNIT_BYTES = (\d+)", source("accept"))
+    (unit_bytes,) = re.findall(r"local UNIT_BYTES = (\d+)", assemble("accept").text)
     assert int(unit_bytes) == shares.UNIT_BYTES

@@ -7,6 +7,7 @@ from importlib.resources import files
 
 import pytest
 
+from postbacks import keys
 from postbacks.queue import scripts
 
 SCRIPTS = sorted(path.name[:-4] for path in files("postbacks.queue").iterdir() if path.name.endswith(".lua"))
@@ -49,14 +50,33 @@ def test_every_script_has_a_method_and_every_method_a_script(name):
     assert callable(getattr(scripts.Scripts, name))
 
 
-def test_the_shared_part_unpacks_exactly_the_keys_that_are_passed():
-    """KEYS in _shared.lua and in scripts.py have the same number."""
-    shared = (files("postbacks.queue") / "_shared.lua").read_text()
-    numbers = {int(number) for number in re.findall(r"KEYS\[(\d+)\]", shared)}
-    assert numbers == set(range(1, len(scripts.KEYS) + 1))
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_uses_the_keys_that_its_header_names_and_no_others(name):
+    """By the names of their constants in keys.py."""
+    header, body = header_and_body(name)
+    named = re.findall(r"[A-Z_]+", " ".join(re.findall(r"^-- KEYS (.*)$", header, re.MULTILINE)))
+    code = re.sub(r"'[^'\n]*'|--.*", "", body)
+    assert sorted(named) == sorted(set(re.findall(r"\b[A-Z][A-Z_]*\b", code)) & keys.by_name().keys())
 
 
 @pytest.mark.parametrize("name", MOVES)
+def test_a_script_is_called_with_the_keys_that_its_first_line_names(name):
+    """The nth name stands for the nth key, a tuple of keys for a table of them."""
+    script = scripts.assemble(name)
+    names, values = re.search(r"^local ([A-Z_, ]+) = (.*)$", script.text, re.MULTILINE).groups()
+    places = re.findall(r"\{[^}]*\}|KEYS\[\d+\]", values)
+    assert len(places) == len(names.split(", "))
+    for constant, place in zip(names.split(", "), places, strict=True):
+        numbers = [int(number) for number in re.findall(r"\d+", place)]
+        key = keys.by_name()[constant]
+        assert [script.keys[number - 1] for number in numbers] == (
+            [key] if isinstance(key, str) else list(key)
+        )
+    code = re.sub(r"--.*", "", script.text)
+    assert len(re.findall(r"KEYS\[", code)) == len(script.keys)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
 def test_a_body_names_no_key_of_its_own(name):
     """Keys come from keys.py: no script writes one down."""
     _, body = header_and_body(name)
