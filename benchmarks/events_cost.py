@@ -96,12 +96,13 @@ def alone(count: int = 2000, batch: int = 100) -> tuple[float, float]:
         from postbacks import flower_events
         from postbacks.delivery.claims import Claimed
         from postbacks.ledger.record import Attempt
+        from postbacks.queue.rows import AcceptRow
         from postbacks.transport.outcomes import OUTCOMES
 
         def tell() -> float:
             began_s = time.process_time()
             for at in range(0, count, batch):
-                flower_events.received(0, fields[at * 12 : (at + batch) * 12], [1] * batch)
+                flower_events.received(0, rows[at : at + batch], [1] * batch)
                 flower_events.started(postbacks[at : at + batch])
                 flower_events.noted(notes[at : at + batch], [[b"delivered", 0]] * batch)
             flower_events.flush()
@@ -112,10 +113,9 @@ def alone(count: int = 2000, batch: int = 100) -> tuple[float, float]:
             Claimed(str(uuid.uuid4()), "acme/mt", 1, 0, "acme", "SMS_MT", "N202", 1, 1, "", b"", "", "0", 1)
             for _ in range(count)
         ]
-        fields = [
-            value
+        rows = [
+            AcceptRow(one.id, "acme", "mt", "SMS_MT", "N202", "", "", b"", "waiting", "", b"", "", b"", "0")
             for one in postbacks
-            for value in (one.id, "acme", "mt", "SMS_MT", "N202", "", "", b"", "waiting", "", b"", "")
         ]
         notes = [(one, Attempt(1, 1, "delivered", 200, 5), []) for one in postbacks]
         off_us = statistics.median(tell() for _ in range(9))

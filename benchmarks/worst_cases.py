@@ -16,8 +16,8 @@ from postbacks.doctor import scripts as moves
 from postbacks.doctor.records import fields as record_fields
 from postbacks.ledger.record import OVERHEAD_BYTES, SCHEMA, Attempt
 from postbacks.monitor import figures
-from postbacks.queue.acceptance import FIELDS
-from postbacks.queue.intake import MAX_PORTION
+from postbacks.queue.intake import MAX_BATCH
+from postbacks.queue.rows import AcceptRow
 from postbacks.queue.scripts import Scripts, claim_call
 from postbacks.queue.tick import REAP_BATCH, RETAIN_BATCH, RETIRE_BATCH
 from postbacks.settings import load
@@ -77,9 +77,9 @@ class World:
 
     def _template(self, name: str, xml: bytes) -> None:
         self.scripts.take_in("fill", 10_000, 0)
-        row = (name, "template", "mt", "SMS_MT", "N202", "http://127.0.0.1:9/", "http://127.0.0.1:9", xml,
+        row = AcceptRow(name, "template", "mt", "SMS_MT", "N202", "http://127.0.0.1:9/", "http://127.0.0.1:9", xml,
                "waiting", "", b"", "", b"d" * 16, "0")  # fmt: skip
-        assert self.scripts.accept("fill", SCHEMA, 10_000_000, OVERHEAD_BYTES, 0, row) == [1]
+        assert self.scripts.accept("fill", SCHEMA, 10_000_000, OVERHEAD_BYTES, 0, [row]) == [1]
         self.scripts.end_intake("fill")
         self.client.delete(keys.lane("template/mt"))
         self.client.zrem(keys.READY_SUSPECT, "template/mt")
@@ -229,12 +229,12 @@ def _others(world: World) -> dict[str, Callable[[], Callable[[], Any]]]:
     def accept() -> Callable[[], Any]:
         client.delete(keys.QUEUE, keys.INTAKE, keys.INTAKE_LEASE)
         scripts.take_in("tick", 10_000, 0)
-        fields: list[Any] = []
-        for number in range(MAX_PORTION):
-            fields += (str(uuid.uuid4()), f"a{number}", "mt", "SMS_MT", "N202", "http://127.0.0.1:9/",
-                       "http://127.0.0.1:9", b"x" * 1500, "waiting", "", b"", "", b"d" * 16, "0")  # fmt: skip
-        assert len(fields) == MAX_PORTION * FIELDS
-        return lambda: scripts.accept("tick", SCHEMA, 10_000_000, OVERHEAD_BYTES, 0, fields)
+        rows = [
+            AcceptRow(str(uuid.uuid4()), f"a{number}", "mt", "SMS_MT", "N202", "http://127.0.0.1:9/",
+                       "http://127.0.0.1:9", b"x" * 1500, "waiting", "", b"", "", b"d" * 16, "0")
+            for number in range(MAX_BATCH)
+        ]  # fmt: skip
+        return lambda: scripts.accept("tick", SCHEMA, 10_000_000, OVERHEAD_BYTES, 0, rows)
 
     def begin() -> Callable[[], Any]:
         ids = world.copy("held0000", 200, 200, "sending", "large")

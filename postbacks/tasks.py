@@ -35,7 +35,7 @@ from postbacks.queue.intake import Intake
 from postbacks.queue.message import MAPS, SCHEMA, SCHEMA_HEADER, Message
 from postbacks.queue.options import Options, check_options
 from postbacks.queue.scripts import Scripts
-from postbacks.queue.send_request import SendRequest, check_order
+from postbacks.queue.send_request import SendRequest, check_request
 from postbacks.queue.tick import Tick
 from postbacks.settings import load
 from postbacks.transport.outcomes import Outcome
@@ -143,7 +143,7 @@ class PostbackTask(RefusingTask):
         postback_id: str | None = id_text(task_id)
         if options or link or link_error or postback_id is not None:
             check_options(task_id=postback_id, link=link, link_error=link_error, **options)
-        order = check_order(args or (), kwargs or {})
+        order = check_request(args or (), kwargs or {})
         _check_broker()
         if postback_id is not None and not app.conf.task_always_eager:
             check_id(postback_id, order.account, order.event, order.url)
@@ -209,7 +209,7 @@ class PostbackTask(RefusingTask):
         """
         postback_id: str | None = id_text(task_id)
         check_options(task_id=postback_id, **options)
-        order = check_order(args or (), kwargs or {})
+        order = check_request(args or (), kwargs or {})
         given = {"url": order.url} if order.url else {}
         return super().apply((order.account, order.event.to_mapping()), given, task_id=postback_id, **options)
 
@@ -293,7 +293,7 @@ def send_postback(
         send = self.send_unchecked if worker_task.name in MAPS else self.apply_async
         return send((account, event), given).id
     if request.called_directly or request.is_eager:
-        order = check_order((account, event), given)
+        order = check_request((account, event), given)
         return post_order(request.id or new_id(), order, eager=app.conf.task_always_eager)
     # Checked by the intake, as the tick's are: a bad one is kept among the dead.
     message = Message(request.id, [account, event], given, None, None)

@@ -8,7 +8,7 @@ from typing import Any, Final, NoReturn
 from celery import Task
 
 from postbacks.errors import UnsupportedOption
-from postbacks.queue.send_request import check_order
+from postbacks.queue.send_request import check_request
 
 #: How to send many.
 MANY: Final = "send_postbacks(account, events), or group(send_postback.s(account, event) for event in events)"
@@ -75,7 +75,7 @@ def signature_arguments(
         UnsupportedOption: arguments that send_postback does not have, or too few: a signature takes none later.
     """
     try:
-        order = check_order(args, kwargs)
+        order = check_request(args, kwargs)
     except UnsupportedOption as error:
         raise UnsupportedOption(
             f"{error} A signature of it takes no arguments later; for many write {MANY}."

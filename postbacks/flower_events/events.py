@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
     from postbacks.ledger.record import Attempt
 
-#: Fields of a postback in the arguments of ``accept.lua``.
-_ID, _ACCOUNT, _GROUP, _ORIGIN, _CODE, _PLACE, _REASON, _DUE = 0, 1, 2, 3, 4, 8, 9, 11
-
 
 class Postback(Protocol):
     """What a claimed or held postback has in common."""
@@ -46,25 +43,23 @@ EventRow = tuple[Fields, bool]
 Batch = tuple[list[EventRow], int]
 
 
-def received(at_s: float, level: int, fields: Sequence[Any], results: Sequence[int]) -> Batch:
-    """Postbacks that were accepted: the arguments of ``accept.lua`` and its results."""
-    width = len(fields) // len(results)
+def received(at_s: float, level: int, rows: Sequence[Any], results: Sequence[int]) -> Batch:
+    """Postbacks that were accepted: the rows that ``accept.lua`` took (``queue/rows.py``) and its results."""
     told: list[EventRow] = []
     left_out = 0
-    for number, result in enumerate(results):
+    for row, result in zip(rows, results, strict=True):
         if not result:
             continue  # its id is known already
-        row = fields[number * width : (number + 1) * width]
-        postback_id, account, place = str(row[_ID]), str(row[_ACCOUNT]), row[_PLACE]
+        postback_id, account, place = row.id, row.account, row.state
         broken = (
-            place == "dead" and not row[_GROUP]
+            place == "dead" and not row.group
         )  # it is no postback: what it says of its code may be anything
-        args = args_of(account, *(("", "") if broken else (str(row[_ORIGIN]), str(row[_CODE]))))
+        args = args_of(account, *(("", "") if broken else (row.origin, row.code)))
         shown = is_shown(postback_id, level)
         if not (shown or place == "dead" or result < 0):
             left_out += 1
             continue
-        eta = iso(int(row[_DUE])) if row[_DUE] else None
+        eta = iso(row.due_ms) if row.due_ms else None
         told.append((event("received", at_s, postback_id, args, 0, eta=eta), shown))
         if result == WAS_REVOKED:
             told.append((event("revoked", at_s, postback_id, args, 0, **REVOKED), shown))
@@ -76,9 +71,9 @@ def received(at_s: float, level: int, fields: Sequence[Any], results: Sequence[i
         elif broken:
             error = "PostbackDead('the message is no postback: see its record')"
         elif place == "dead" and result != WAS_REVOKED:
-            error = f"PostbackDead({str(row[_REASON])!r})"
+            error = f"PostbackDead({str(row.reason)!r})"
         elif place == "skipped" and result != WAS_REVOKED:
-            error = f"PostbackSkipped({str(row[_REASON])!r})"
+            error = f"PostbackSkipped({str(row.reason)!r})"
         if error:
             told.append((event("failed", at_s, postback_id, args, 0, exception=error, traceback=""), shown))
     return told, left_out

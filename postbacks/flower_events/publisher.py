@@ -152,11 +152,11 @@ def admit(clock_offset_ms: int, count: int) -> int:
     return now.level
 
 
-def received(level: int, fields: Sequence[Any], results: Sequence[int]) -> None:
-    """Tell of postbacks that were accepted: the arguments of ``accept.lua`` and its results."""
+def received(level: int, rows: Sequence[Any], results: Sequence[int]) -> None:
+    """Tell of postbacks that were accepted: the rows that ``accept.lua`` took and its results."""
     if _on.value and results:
         at_s = time.time()
-        _tell(len(results), lambda _: _told.received(at_s, level, fields, results))
+        _tell(len(results), lambda _: _told.received(at_s, level, rows, results))
 
 
 def started(claimed: Sequence[Any]) -> None:

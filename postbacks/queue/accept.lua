@@ -10,10 +10,9 @@
 -- ARGV[2] token of the tick   ARGV[3] schema version of records   ARGV[4] units that a group of an account may have open
 -- ARGV[5] bytes of memory that a record takes beside its own texts (an estimate)   ARGV[6] bytes that a stub takes
 -- ARGV[7] bytes that an account's dead may take before what comes beyond its limit is kept as a stub
--- ARGV[8] how many messages of the intake these are   ARGV[9..] fourteen a postback: id, account, group, origin, code, url, endpoint, xml,
---   place (waiting | skipped | dead), reason, raw message (dead ones only),
---   due in ms since the epoch or '' (a caller's eta or countdown), digest (`ledger/digest.py`), own ('0' its URL is the account's,
---   '1' the call's own, '2' so and its account is not known)
+-- ARGV[8] how many messages of the intake these are
+-- ARGV[9..] an AcceptRow each (rows.py): id, account, group, origin, code, url, endpoint, xml, state, reason, message, due_ms,
+--   digest, own
 -- Returns false if the lease was lost (nothing is changed), else one number a postback:
 --   1 accepted, 0 known already, -1 dead because its group has too many open, -2 dead because its id is taken, -3 as -1,
 --   and without its document, 2 cancelled before it came.
@@ -55,10 +54,9 @@ local function units_of(lane, backlog)
 end
 
 for at = FIRST, #ARGV, WIDTH do
-  local id, account, group, origin = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
-  local code, url, endpoint, xml = ARGV[at + 4], ARGV[at + 5], ARGV[at + 6], ARGV[at + 7]
-  local place, reason, raw = ARGV[at + 8], ARGV[at + 9], ARGV[at + 10]
-  local due_ms, digest = tonumber(ARGV[at + 11]), ARGV[at + 12]
+  local id, account, group, origin, code, url, endpoint, xml, state, reason, message, due_ms, digest, own =
+    unpack(ARGV, at, at + WIDTH - 1)
+  due_ms = tonumber(due_ms)
   local record = RECORD .. id
   local result, first_id = 1, nil
   local known = redis.call('EXISTS', record) == 1 -- nearly none is
@@ -66,7 +64,7 @@ for at = FIRST, #ARGV, WIDTH do
   if known[1] and not known[3] then -- no postback: `cancel` remembers that the id is not to be sent
     redis.call('DEL', record)
     local revoked = (known[4] or account) == account or known[5]
-    if group ~= '' and revoked then place, reason, result = 'cancelled', 'revoked', 2 end
+    if group ~= '' and revoked then state, reason, result = 'cancelled', 'revoked', 2 end
   elseif known[1] and known[2] == digest and known[6] then
     drop(DEAD, id) -- a stub, of what has come again
   elseif known[1] and known[2] == digest then
@@ -78,19 +76,19 @@ for at = FIRST, #ARGV, WIDTH do
       result = 0 -- this one was kept before
     else
       result = -2
-      if group ~= '' then place, reason = 'dead', 'id_taken' end -- else it is no postback, and its reason says why
+      if group ~= '' then state, reason = 'dead', 'id_taken' end -- else it is no postback, and its reason says why
       redis.call('HINCRBY', TOTALS, 'id_taken', 1)
     end
   end
   if result ~= 0 then
-    local bytes = overhead + #xml + #url + #raw + #reason
+    local bytes = overhead + #xml + #url + #message + #reason
     local units = units_in(bytes)
-    if place == 'waiting' then
-      if due_ms and due_ms > now then place = 'parked' end
+    if state == 'waiting' then
+      if due_ms and due_ms > now then state = 'parked' end
       local backlog = counted(joined, BACKLOG, account)
       local of_group = units_of(account .. '/' .. group, backlog)
       if of_group.now + units > units_max then
-        place, reason, result = 'dead', 'backlog_full', -1
+        state, reason, result = 'dead', 'backlog_full', -1
         local dead_bytes = tonumber(redis.call('ZSCORE', DEAD_BYTES, account) or 0)
         if dead_bytes + bytes > documents_max then result, bytes, stubs = -3, stub_bytes, stubs + 1 end
       else
@@ -98,41 +96,41 @@ for at = FIRST, #ARGV, WIDTH do
       end
     end
     if result == -3 then
-      redis.call('HSET', record, 'schema', schema, 'state', place, 'account', account, 'group', group,
+      redis.call('HSET', record, 'schema', schema, 'state', state, 'account', account, 'group', group,
         'origin', origin, 'code', code, 'created_ms', now, 'attempts', 0, 'failures', 0, 'bytes', bytes,
         'digest', digest, 'stub', 1)
     else
       local sequence = counted(sequences, SEQUENCE, account)
       sequence.now = math.max(sequence.now + 1, now) -- so a number that was given is never given again from older data
-      redis.call('HSET', record, 'schema', schema, 'state', place, 'account', account, 'group', group,
+      redis.call('HSET', record, 'schema', schema, 'state', state, 'account', account, 'group', group,
         'origin', origin, 'code', code, 'url', url, 'endpoint', endpoint, 'xml', xml, 'created_ms', now,
         'sequence', sequence.now, 'attempts', 0, 'failures', 0, 'bytes', bytes, 'digest', digest,
-        'own', ARGV[at + 13])
+        'own', own)
       if units > 1 then redis.call('HSET', record, 'units', units) end
     end
     if first_id then redis.call('HSET', record, 'first_id', first_id) end
     if now - emptied > LATE_MS and result ~= -3 then redis.call('HSET', record, 'ready_ms', emptied) end -- it may have come just then
-    local what = (place == 'waiting' or place == 'parked') and 'accepted:' .. group or place == 'skipped' and 'skipped'
-      or place == 'dead' and result ~= -2 and 'refused:' .. (group == '' and 'unreadable' or reason)
+    local what = (state == 'waiting' or state == 'parked') and 'accepted:' .. group or state == 'skipped' and 'skipped'
+      or state == 'dead' and result ~= -2 and 'refused:' .. (group == '' and 'unreadable' or reason)
     if what then counts[what] = (counts[what] or 0) + 1 end
     total_bytes = total_bytes + bytes
-    if place == 'waiting' then
+    if state == 'waiting' then
       local lane = account .. '/' .. group
       local ids = lanes[lane] or {}
       ids[#ids + 1], lanes[lane] = id, ids
-    elseif place == 'parked' then
+    elseif state == 'parked' then
       redis.call('HSET', record, 'next_ms', due_ms, 'ready_ms', due_ms)
       parked[#parked + 1] = due_ms
       parked[#parked + 1] = id
     else
       redis.call('HSET', record, 'reason', reason, 'ended_ms', now)
-      if raw ~= '' then redis.call('HSET', record, 'raw', raw) end
-      local entries = ended[place == 'dead' and DEAD or DONE]
+      if message ~= '' then redis.call('HSET', record, 'raw', message) end
+      local entries = ended[state == 'dead' and DEAD or DONE]
       entries[#entries + 1] = now
       entries[#entries + 1] = id
-      if place == 'dead' and not NOWHERE[reason] then
+      if state == 'dead' and not NOWHERE[reason] then
         enter_dead(account, id, bytes, result == -3)
-      elseif place == 'dead' then
+      elseif state == 'dead' then
         unrouted[#unrouted + 1] = now
         unrouted[#unrouted + 1] = id
         unrouted_bytes = unrouted_bytes + bytes

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from functools import cache
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from redis.exceptions import NoScriptError
@@ -15,6 +16,7 @@ from postbacks.broker.client import broker_errors
 from postbacks.broker.lua import Script, load
 from postbacks.killpoints import reach
 from postbacks.ledger.record import OVERHEAD_BYTES, STUB_BYTES
+from postbacks.queue.rows import Begun, Retained, TakenIn
 from postbacks.version import SILENT, VERSION
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     import redis
 
+    from postbacks.queue.rows import AcceptRow
     from postbacks.queue.shares import Shares
 
 #: What each script needs in front of it behind ``_shared.lua``, in this order.
@@ -69,55 +72,6 @@ class Call(NamedTuple):
 
     name: str
     arguments: Sequence[Argument]
-
-
-class TakenIn(NamedTuple):
-    """Messages that a tick has taken.
-
-    Attributes:
-        at_once: how many of them may be accepted together; 0 for all.
-        alone_deaths: ticks that died while they accepted the first one alone.
-        messages: as Celery published them, oldest first.
-    """
-
-    at_once: int
-    alone_deaths: int
-    messages: list[bytes]
-
-
-class Retained(NamedTuple):
-    """What the retention has dropped.
-
-    Attributes:
-        dropped: records in all.
-        early: account whose dead took more than their share -> how many of them.
-        near: accounts whose dead have nearly filled their share.
-    """
-
-    dropped: int
-    early: dict[str, int]
-    near: list[str]
-
-
-class Begun(NamedTuple):
-    """What came of asking to begin held postbacks.
-
-    Attributes:
-        now_ms: the broker's clock.
-        rows: of postbacks to send now.
-        later: ids that stay held as there is no room for them yet.
-        full: the endpoints that had none.
-        tried: endpoint, ms and account of the last POST that had no connection in time, whichever loop made it,
-            where none has been made since.
-        moved: ids that stay held and are to go back to their lanes: their account goes elsewhere now, or stands still.
-    """
-
-    now_ms: int
-    rows: list[list[Any]]
-    later: list[bytes]
-    full: list[bytes]
-    tried: list[tuple[bytes, int, bytes]]
-    moved: list[bytes]
 
 
 @cache
@@ -220,7 +174,7 @@ class Scripts:
         units_max: int,
         documents_bytes_max: int,
         messages: int,
-        fields: Iterable[Argument],
+        rows: Iterable[AcceptRow],
     ) -> list[int] | None:
         """Turn the first messages of the intake into records; None if the lease was lost.
 
@@ -230,13 +184,15 @@ class Scripts:
             units_max: ``Shares.units``.
             documents_bytes_max: ``Shares.documents_bytes``.
             messages: how many of the intake these are.
-            fields: fourteen a postback.
+            rows: the postbacks that these are.
 
         Returns:
             A number a postback, by its name in ``ledger/states.py``.
         """
         sizes = (OVERHEAD_BYTES, STUB_BYTES, documents_bytes_max)
-        reply: list[int] | None = self.run("accept", (token, schema, units_max, *sizes, messages, *fields))
+        reply: list[int] | None = self.run(
+            "accept", (token, schema, units_max, *sizes, messages, *chain.from_iterable(rows))
+        )
         return reply
 
     def accept_alone(self, token: str) -> None:

@@ -20,7 +20,7 @@ class SendRequest(NamedTuple):
     url: str | None
 
 
-def check_order(args: Sequence[Any], kwargs: Mapping[str, Any]) -> SendRequest:
+def check_request(args: Sequence[Any], kwargs: Mapping[str, Any]) -> SendRequest:
     """Check the arguments of ``send_postback``: names, event, form of the URL; no account is looked up.
 
     Raises:
@@ -31,7 +31,7 @@ def check_order(args: Sequence[Any], kwargs: Mapping[str, Any]) -> SendRequest:
     """
     if not (isinstance(args, tuple | list) and isinstance(kwargs, dict)):
         _check_form(args, kwargs)
-    account, event, url = _bind(*args, **kwargs)
+    account, event, url = bind_arguments(*args, **kwargs)
     return SendRequest(check_name(account), parse_event(event), None if url is None else check_url(url))
 
 
@@ -46,7 +46,7 @@ def _check_form(args: object, kwargs: object) -> None:
         )
 
 
-def _bind(*args: Any, **kwargs: Any) -> tuple[Any, Any, Any]:
+def bind_arguments(*args: Any, **kwargs: Any) -> tuple[Any, Any, Any]:
     if len(args) == 2 and not kwargs:
         return *args, None
     names = ("account", "event")

@@ -21,6 +21,7 @@ from postbacks.flower_events import events as told
 from postbacks.ledger import states
 from postbacks.ledger.digest import digest_of, fresh_id
 from postbacks.ledger.ledger import Ledger
+from postbacks.queue.rows import AcceptRow
 from postbacks.settings import load
 from postbacks.tasks import resend
 
@@ -311,21 +312,8 @@ def test_a_group_of_results_reads_another_accounts_record_as_a_failure(rig, rece
 
 
 def test_a_watcher_is_told_once_of_what_was_revoked_before_it_came_though_it_would_be_dead():
-    fields = [
-        "one",
-        "nobody",
-        "mo",
-        "SMS_MO",
-        "N211",
-        "",
-        "",
-        "",
-        "dead",
-        "unknown_account",
-        b"",
-        "",
-        b"",
-        "0",
-    ]
-    batch, _ = told.received(0.0, 0, fields, [states.REVOKED])
+    row = AcceptRow(
+        "one", "nobody", "mo", "SMS_MO", "N211", "", "", b"", "dead", "unknown_account", b"", "", b"", "0"
+    )
+    batch, _ = told.received(0.0, 0, [row], [states.REVOKED])
     assert [message["type"] for message, _ in batch] == ["task-received", "task-revoked"]

@@ -30,6 +30,7 @@ from postbacks.ledger.ledger import Ledger
 from postbacks.ledger.record import OVERHEAD_BYTES, SCHEMA, STUB_BYTES
 from postbacks.ledger.states import ACCEPTED, BACKLOG_FULL, ID_TAKEN, KNOWN, REVOKED, STUB
 from postbacks.queue.routes import row_of
+from postbacks.queue.rows import AcceptRow
 from postbacks.queue.scripts import ALONE_DEATHS_MAX, ALONE_LAPSES_MAX, FEW, Scripts, claim_call
 from postbacks.queue.shares import Shares
 
@@ -214,16 +215,18 @@ class Moves(RuleBasedStateMachine):
     @rule(token=st.sampled_from(("tick", "tock")), at_most=st.sampled_from((1, 2, 500)))
     def accept(self, token: str, at_most: int = 500) -> None:
         """A tick accepts what is in the intake, or its first, if the intake is still its own."""
-        fields: list[object] = []
+        rows: list[AcceptRow] = []
         first = self.intake[:at_most]
         for one in first:
             due = "" if one.due_ms is None else self.epoch_ms(one.due_ms)
-            fields += [
-                one.id, one.account, one.group, "SUB", "N301", "http://x/", "http://x:80", "<xml/>",
-                "waiting", "", "", due, one.digest, "0",
-            ]  # fmt: skip
+            rows.append(
+                AcceptRow(
+                    one.id, one.account, one.group, "SUB", "N301", "http://x/", "http://x:80", b"<xml/>",
+                    "waiting", "", b"", due, one.digest, "0",
+                )
+            )  # fmt: skip
         dead_bytes = self.dead_bytes()
-        reply = self.scripts.accept(token, SCHEMA, BACKLOG_MAX, DOCUMENTS_BYTES, len(first), fields)
+        reply = self.scripts.accept(token, SCHEMA, BACKLOG_MAX, DOCUMENTS_BYTES, len(first), rows)
         if self.intake_lease[0] != token:
             assert reply is None
             return

@@ -9,6 +9,7 @@ import pytest
 
 from postbacks import keys
 from postbacks.queue import scripts
+from postbacks.queue.rows import AcceptRow
 
 SCRIPTS = sorted(path.name[:-4] for path in files("postbacks.queue").iterdir() if path.name.endswith(".lua"))
 MOVES = [name for name in SCRIPTS if not name.startswith("_")]
@@ -81,3 +82,12 @@ def test_a_body_names_no_key_of_its_own(name):
     """Keys come from keys.py: no script writes one down."""
     _, body = header_and_body(name)
     assert "postbacks:" not in body
+
+
+def test_accept_takes_the_fields_of_its_row_in_their_order():
+    """In its header, which names them, and where it unpacks them."""
+    header, body = header_and_body("accept")
+    described = re.search(r"an AcceptRow each \(rows\.py\): ((?:.|\n--   )+?)\n-- Returns", header).group(1)
+    unpacked = re.search(r"local ([\w, ]+) =\s+unpack\(ARGV, at, at \+ WIDTH - 1\)", body).group(1)
+    assert re.findall(r"\w+", described) == re.findall(r"\w+", unpacked) == list(AcceptRow._fields)
+    assert f"WIDTH, FIRST = {len(AcceptRow._fields)}, " in body
