@@ -13,7 +13,9 @@ from celery.exceptions import MaxRetriesExceededError
 
 from postbacks import accounts, keys
 from postbacks.app import DELIVER, DISPATCH, SEND_POSTBACK, app
-from postbacks.broker.client import broker_errors, check, client
+from postbacks.broker.client import client
+from postbacks.broker.errors import broker_errors
+from postbacks.broker.fitness import check
 from postbacks.catalogue import Event, parse_event
 from postbacks.celeryext.control import cancel as cancel
 from postbacks.celeryext.refusals import RefusingTask, refuse, signature_arguments

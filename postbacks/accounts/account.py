@@ -21,7 +21,9 @@ from postbacks import keys
 from postbacks.accounts import secrets as vault
 from postbacks.accounts.headers import check_authorization, check_headers, check_no_user
 from postbacks.accounts.rates import interval_us
-from postbacks.broker.client import broker_errors, client
+from postbacks.broker.client import client
+from postbacks.broker.clock import now_ms
+from postbacks.broker.errors import broker_errors
 from postbacks.catalogue import ORIGINS
 from postbacks.catalogue.problems import quoted
 from postbacks.errors import AccountsUnavailable, BadSetting, InvalidAccount, InvalidUrl, PostbacksError
@@ -373,12 +375,11 @@ class RedisAccounts:
                 try:
                     pipe.watch(keys.ACCOUNTS)  # type: ignore[no-untyped-call]
                     text: Any = pipe.hget(keys.ACCOUNTS, name)
-                    clock: Any = pipe.time()
-                    now_ms = clock[0] * 1000 + clock[1] // 1000
+                    broker_now_ms = now_ms(pipe)
                     before = None if text is None else _read(name, text)
                     if before is not None:
                         before.check_known()
-                    after = edit(before, now_ms)
+                    after = edit(before, broker_now_ms)
                     pipe.multi()
                     pipe.hset(keys.ACCOUNTS, name, after.row())
                     pipe.execute()

@@ -12,7 +12,8 @@ import uuid
 from typing import Final
 
 from postbacks.broker import lua
-from postbacks.broker.client import broker_errors, client_for
+from postbacks.broker.client import client_for
+from postbacks.broker.errors import broker_errors
 from postbacks.errors import BrokerError, BrokerUnfit
 from postbacks.logs import EventLog
 from postbacks.settings import load

@@ -140,7 +140,7 @@ def set_(
     stays as it is unless it is given here or dropped.
     """
     from postbacks.accounts import Account, build_account, redis_accounts
-    from postbacks.broker.client import check
+    from postbacks.broker.fitness import check
     from postbacks.catalogue import ORIGINS
     from postbacks.url_policy import check_urls, worker_policies
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import redis
 from redis.exceptions import NoScriptError
 
-from postbacks.broker.client import broker_errors
+from postbacks.broker.errors import broker_errors
 from postbacks.errors import BrokerError
 from postbacks.killpoints import reach
 from postbacks.queue.scripts import assemble

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from postbacks import keys
-from postbacks.broker.client import broker_errors
+from postbacks.broker.errors import broker_errors
 from postbacks.doctor import scripts as moves
 from postbacks.doctor.records import INDEXES, PAGE, fields, indexes, pages, without_record
 from postbacks.doctor.scene import text

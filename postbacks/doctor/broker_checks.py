@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any, Final
 
-from postbacks.broker.client import MIN_REDIS, MIN_VALKEY
+from postbacks.broker import fitness
 from postbacks.devtools.local import DISK_LOW_BYTES
 
 if TYPE_CHECKING:
@@ -25,24 +24,20 @@ WHOLE: Final = ""
 
 def version(scene: Scene) -> dict[str, str]:
     """Too old a server."""
-    name = "valkey_version" if "valkey_version" in scene.info else "redis_version"
-    least = MIN_VALKEY if name == "valkey_version" else MIN_REDIS
-    numbers = tuple(int(part) for part in re.findall(r"\d+", str(scene.info.get(name, "0")))[:2])
-    return {WHOLE: f"it is {server(scene)}"} if numbers < least else {}
+    return {WHOLE: f"it is {server(scene)}"} if fitness.is_too_old(scene.info) else {}
 
 
 def server(scene: Scene) -> str:
     """Name and version of the server."""
-    if "valkey_version" in scene.info:
-        return f"Valkey {scene.info['valkey_version']}"
-    return f"Redis {scene.info.get('redis_version', '(unknown version)')}"
+    name, number = fitness.version_of(scene.info)
+    return f"{name} {number or '(unknown version)'}"
 
 
 def role(scene: Scene) -> dict[str, str]:
     """A replica, or a node of a cluster."""
-    if scene.info.get("role") in {"slave", "replica"}:
+    if fitness.is_replica(scene.info):
         return {WHOLE: "it is a replica and takes no writes"}
-    if scene.info.get("cluster_enabled"):
+    if fitness.is_cluster_node(scene.info):
         return {WHOLE: "it is a node of a cluster, which Celery 5.7 cannot use"}
     return {}
 
@@ -54,20 +49,20 @@ def refusal(scene: Scene) -> dict[str, str]:
 
 def eviction(scene: Scene) -> dict[str, str]:
     """A policy that throws keys away."""
-    policy = scene.info.get("maxmemory_policy", "noeviction")
-    return {} if policy == "noeviction" else {WHOLE: f"maxmemory-policy is {policy}"}
+    policy = fitness.evicting_policy(scene.info)
+    return {WHOLE: f"maxmemory-policy is {policy}"} if policy else {}
 
 
 def append_only(scene: Scene) -> dict[str, str]:
     """No append-only file, or one that is never forced to the disk."""
-    if not scene.info.get("aof_enabled"):
+    if not fitness.has_append_only_file(scene.info):
         return {WHOLE: "there is no append-only file"}
     return {WHOLE: "appendfsync is no"} if scene.fsync == "no" else {}
 
 
 def fsync(scene: Scene) -> dict[str, str]:
     """Anything less than ``always``."""
-    if not scene.info.get("aof_enabled") or scene.fsync in {"always", "no"}:
+    if not fitness.has_append_only_file(scene.info) or scene.fsync in {"always", "no"}:
         return {}
     return {WHOLE: f"appendfsync is {scene.fsync}" if scene.fsync else "the broker does not tell appendfsync"}
 
@@ -123,7 +118,7 @@ def size(count: int) -> str:
 def replicas(scene: Scene) -> dict[str, str]:
     """Replicas that are not in step."""
     found = {}
-    for number in range(int(scene.info.get("connected_slaves") or 0)):
+    for number in range(fitness.replicas_of(scene.info)):
         replica: Any = scene.info.get(f"slave{number}")
         if not isinstance(replica, dict):
             continue
@@ -141,7 +136,7 @@ def replicas(scene: Scene) -> dict[str, str]:
 
 def too_few(scene: Scene, wanted: int) -> dict[str, str]:
     """Fewer replicas than every postback has to reach."""
-    count = int(scene.info.get("connected_slaves") or 0)
+    count = fitness.replicas_of(scene.info)
     if count >= wanted:
         return {}
     return {WHOLE: f"there are {count}, POSTBACKS_WAIT_REPLICAS is {wanted}: no postback is accepted"}

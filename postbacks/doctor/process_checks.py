@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Final
 
 from postbacks import keys
 from postbacks.app import DELIVER, DISPATCH, SEND_POSTBACK
+from postbacks.broker.fitness import takes_signs
 from postbacks.doctor.broker_checks import WHOLE, duration
 from postbacks.doctor.scene import CELERY_QUEUE
 from postbacks.doctor.versions import versions_at_work
-from postbacks.monitor.writes import takes_signs
 
 if TYPE_CHECKING:
     from postbacks.doctor.scene import Scene

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 import redis
 
 from postbacks import keys
-from postbacks.broker.client import broker_errors
+from postbacks.broker import clock, memory
+from postbacks.broker.errors import broker_errors
+from postbacks.broker.fitness import why_refused
 from postbacks.devtools.local import CONFIG_NAME
 from postbacks.doctor.account_checks import (
     Still,
@@ -23,9 +25,7 @@ from postbacks.doctor.account_checks import (
     read_still,
     read_unrouted,
 )
-from postbacks.monitor import writes
 from postbacks.monitor.presence import Presence, find_present
-from postbacks.queue import memory
 from postbacks.queue.shares import shares_of
 from postbacks.settings import load
 
@@ -127,9 +127,9 @@ def look(scripts: Scripts, *, overdue_slack_ms: int, workers: Sequence[str] | No
         fsync = _setting(client, "appendfsync")
         free_bytes = _free_bytes(client)
         before_s = time.time()
-        seconds, microseconds = client.time()
+        broker_ms = clock.now_ms(client)
         here_ms = int((before_s + time.time()) * 500)
-        now_ms = seconds * 1000 + microseconds // 1000 + scripts.clock_offset_ms
+        now_ms = broker_ms + scripts.clock_offset_ms
         pipe = client.pipeline(transaction=False)
         pipe.get(keys.LAST_TICK)
         # After it: a tick of a version that says which it is is never seen in the first alone.
@@ -161,7 +161,7 @@ def look(scripts: Scripts, *, overdue_slack_ms: int, workers: Sequence[str] | No
         tasks = _tasks(client)
         ready = _heads(client, [*trusted, *suspect])
         quarantined_ms = _quarantined_ms(client)
-        refusal = writes.refusal(client)
+        refusal = why_refused(client)
         down = read_down(client, now_ms)
         still, unrouted = read_still(client), read_unrouted(client)
         dead_bytes = read_dead_bytes(client)

@@ -20,6 +20,7 @@ import redis
 
 from postbacks import keys
 from postbacks.broker.client import client, client_for
+from postbacks.broker.clock import to_ms
 from postbacks.errors import BrokerError
 from postbacks.flower_events import events as _told
 from postbacks.flower_events import wire
@@ -127,8 +128,8 @@ def admit(clock_offset_ms: int, count: int) -> int:
         pipe = broker.pipeline(transaction=False)
         pipe.time()
         pipe.hmget(keys.TASK_EVENTS_METER, "level", "room", "at_ms")
-        (seconds, microseconds), (level, room, at_ms) = pipe.execute()
-        now_ms = seconds * 1000 + microseconds // 1000 + clock_offset_ms
+        time_reply, (level, room, at_ms) = pipe.execute()
+        now_ms = to_ms(time_reply) + clock_offset_ms
         before = Meter(int(level or 0), float(room or 0), int(at_ms or 0))
         now = before.after(count, now_ms, per_s)
         pipe = broker.pipeline(transaction=True)

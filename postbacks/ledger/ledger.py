@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from postbacks import keys
-from postbacks.broker.client import broker_errors
+from postbacks.broker.clock import now_ms, to_ms
+from postbacks.broker.errors import broker_errors
 from postbacks.catalogue import ORIGINS
 from postbacks.errors import UnknownPostback
 from postbacks.ledger.record import Record, iso
@@ -103,7 +104,7 @@ class Ledger:
             for token in tokens:
                 pipe.zscore(keys.CLAIMERS, token)
                 pipe.hget(keys.claims(token.decode()), postback_id)
-            (seconds, microseconds), (state, attempts, sent_ms), *claims = pipe.execute()
+            time, (state, attempts, sent_ms), *claims = pipe.execute()
         if state != b"sending":
             return None
         for token, ends_ms, begun in zip(tokens, claims[::2], claims[1::2], strict=True):
@@ -115,7 +116,7 @@ class Ledger:
                 ends_ms=int(ends_ms or 0),
                 attempt=int(attempts) if is_open else None,
                 since_ms=int(float(sent_ms)) if is_open else None,
-                now_ms=seconds * 1000 + microseconds // 1000,
+                now_ms=to_ms(time),
             )
         return None
 
@@ -173,8 +174,7 @@ class Ledger:
         client: Any = self._client
         found: list[DeadPostback] = []
         with broker_errors():
-            seconds, microseconds = client.time()
-            since = "-inf" if within_s is None else seconds * 1000 + microseconds // 1000 - within_s * 1000
+            since = "-inf" if within_s is None else now_ms(client) - within_s * 1000
             until = "+inf" if until_ms is None else until_ms
             ids = [postback_id.decode() for postback_id in client.zrangebyscore(keys.DEAD, since, until)]
             for start in range(0, len(ids), _PAGE):

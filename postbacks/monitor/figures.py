@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from postbacks import keys
-from postbacks.broker.client import broker_errors
-from postbacks.monitor import writes
+from postbacks.broker.errors import broker_errors
+from postbacks.broker.fitness import why_refused
 from postbacks.monitor.presence import Presence, find_present
 from postbacks.queue.scripts import assemble
 
@@ -194,7 +194,7 @@ def read(
         figures.ledger_bytes = max(0, int(ledger or 0))
         figures.totals = {name.decode(): int(count) for name, count in totals.items()}
         now_ms = _lanes(client, settings, figures, began_s + within_s, clock_offset_ms)
-        figures.refusal = writes.refusal(client)
+        figures.refusal = why_refused(client)
     figures.workers, figures.beats = find_present(workers, now_ms), find_present(beats, now_ms)
     if last_tick is not None:
         figures.tick_age_s = max(0.0, (now_ms - int(last_tick)) / 1000)

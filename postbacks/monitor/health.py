@@ -7,11 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from postbacks.broker.client import client_for, redacted
+from postbacks.broker.client import client_for
+from postbacks.broker.fitness import takes_signs
+from postbacks.broker.url import redacted_broker_url
 from postbacks.errors import BrokerError, BrokerUnreachable
 from postbacks.monitor import figures
 from postbacks.monitor.presence import explain_missing
-from postbacks.monitor.writes import takes_signs
 
 if TYPE_CHECKING:
     from postbacks.monitor.figures import Figures
@@ -180,7 +181,7 @@ def within(timeout_s: float, ask: Callable[[], T], settings: Settings) -> T:
     if errors:
         raise errors[0]
     if not answers:
-        url = redacted(settings.broker_url)
+        url = redacted_broker_url(settings.broker_url)
         raise BrokerUnreachable(
             f"The broker at {url} does not answer within {timeout_s:g} s; is it frozen, or overloaded?"
         )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from postbacks import keys
 from postbacks.accounts import NO_URL, UNKNOWN_ACCOUNT
-from postbacks.broker.client import broker_errors
+from postbacks.broker.errors import broker_errors
 from postbacks.ledger.digest import fresh_id, is_same
 from postbacks.ledger.ledger import Ledger
 from postbacks.ledger.states import ACCEPTED, BACKLOG_FULL, DEAD, ID_TAKEN, KNOWN, STUB

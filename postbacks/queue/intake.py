@@ -10,7 +10,9 @@ from typing import Final
 
 from postbacks.accounts import Account, AccountStore, check_name, find_accounts
 from postbacks.accounts.routing import EXPIRED, end_of, route
-from postbacks.broker.client import broker_errors
+from postbacks.broker import memory
+from postbacks.broker.clock import now_ms
+from postbacks.broker.errors import broker_errors
 from postbacks.catalogue.xml import render
 from postbacks.errors import BrokerError, PostbacksError
 from postbacks.flower_events import admit, received
@@ -19,7 +21,7 @@ from postbacks.ledger.digest import digest_of, raw_digest
 from postbacks.ledger.record import MAX_REASON, SCHEMA, shortened
 from postbacks.ledger.states import DEAD, WAITING
 from postbacks.logs import EventLog, unquoted
-from postbacks.queue import acceptance, memory, routes
+from postbacks.queue import acceptance, routes
 from postbacks.queue.message import MAPPED, MAX_BODY_BYTES, NEWER, Message, Unreadable, decode, find_id
 from postbacks.queue.rows import AcceptRow, TakenIn
 from postbacks.queue.scripts import ALONE_DEATHS_MAX, Scripts
@@ -146,8 +148,7 @@ class Intake:
     def _now(self) -> datetime:
         """Return the broker's time: this machine's may be wrong."""
         with broker_errors():
-            seconds, microseconds = self._scripts.client.time()
-        ms = seconds * 1000 + microseconds // 1000 + self._scripts.clock_offset_ms
+            ms = now_ms(self._scripts.client) + self._scripts.clock_offset_ms
         return datetime.fromtimestamp(ms / 1000, UTC)
 
     def _accept(self, token: str, messages: int, rows: list[AcceptRow]) -> bool:

@@ -25,7 +25,9 @@ from celery.worker.request import Request
 from click.core import ParameterSource
 
 from postbacks import flower_events, keys, url_policy
-from postbacks.broker.client import broker_errors, check, client
+from postbacks.broker.client import client
+from postbacks.broker.errors import broker_errors
+from postbacks.broker.fitness import check
 from postbacks.broker.sign_of_life import SignOfLife
 from postbacks.celeryext.control import cancel
 from postbacks.errors import BadSetting, BrokerError, BrokerUnfit, BrokerUnreachable

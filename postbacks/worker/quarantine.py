@@ -15,7 +15,8 @@ from contextlib import suppress
 from typing import Final
 
 from postbacks import keys
-from postbacks.broker.client import broker_errors, client
+from postbacks.broker.client import client
+from postbacks.broker.errors import broker_errors
 from postbacks.errors import BrokerError
 from postbacks.logs import EventLog
 from postbacks.settings import load

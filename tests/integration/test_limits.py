@@ -12,12 +12,13 @@ from click.testing import CliRunner
 from helpers import Rig, check_places, environment, set_account
 
 from postbacks import keys, send_postback, send_postbacks, settings
+from postbacks.broker import memory
 from postbacks.cli import main
 from postbacks.devtools.receiver import Answer, Receiver
 from postbacks.doctor import account_checks, scene
 from postbacks.errors import IdTaken
 from postbacks.ledger.record import STUB_BYTES
-from postbacks.queue import memory, shares, tick
+from postbacks.queue import shares, tick
 from postbacks.queue.scripts import assemble
 
 MT = {"ORIGIN": "SMS_MT", "CODE": "N201", "STATUS": "Message Sent", "TO": "15552312102", "TRACKINGID": "1",
