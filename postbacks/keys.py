@@ -119,7 +119,7 @@ key                                   type    meaning
                                               answer:BUCKET, answer_ms, first:GROUP:BUCKET, first_ms:GROUP,
                                               posts, connections, dead, accepted:GROUP, skipped,
                                               refused:REASON, put_off:REASON, ticks, late_ticks, id_taken
-                                              (``delivery/counters.py``), stubs, dead_dropped, early_done,
+                                              (``queue/counter_names.py``), stubs, dead_dropped, early_done,
                                               early_dead, asked_dropped, unrouted, unrouted_of_left,
                                               unrouted_dropped
                                               bound: names that the code has

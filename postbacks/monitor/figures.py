@@ -85,7 +85,7 @@ class Figures:
         accounts: accounts with the most open postbacks.
         down: how many accounts have a lane of which every attempt has failed for ``DOWN_AFTER_S``.
         down_longest: those of them that have been for the longest, with their seconds.
-        totals: ``delivery/counters.py`` says what is counted.
+        totals: ``queue/counter_names.py`` says what is counted.
         used_memory_bytes: of the broker.
         max_memory_bytes: of the broker; the machine's where it has no limit.
         ledger_bytes: memory that records take, estimated.

@@ -24,6 +24,7 @@ from postbacks.logs import EventLog
 from postbacks.monitor import figures
 from postbacks.monitor.health import within
 from postbacks.printable import plain
+from postbacks.queue import counter_names
 from postbacks.transport.outcomes import OUTCOMES
 from postbacks.version import VERSION
 
@@ -88,14 +89,14 @@ def attempts(prefix: str, totals: Mapping[str, int], of_whom: str) -> Iterator[M
         f"{prefix}_attempts",
         f"Attempts by outcome, {of_whom}.",
         "outcome",
-        {outcome: totals.get(counters.ATTEMPT + outcome, 0) for outcome in OUTCOMES},
+        {outcome: totals.get(counter_names.ATTEMPT + outcome, 0) for outcome in OUTCOMES},
     )
     answers = HistogramMetricFamily(
         f"{prefix}_answer_seconds",
         f"From the begin of a POST to the whole header of its answer, {of_whom}; +Inf alone where none came.",
     )
-    buckets = _buckets(totals, counters.ANSWER, counters.ANSWER_BUCKETS_S)
-    answers.add_metric([], buckets, sum_value=totals.get(counters.ANSWER_MS, 0) / 1000)
+    buckets = _buckets(totals, counter_names.ANSWER, counters.ANSWER_BUCKETS_S)
+    answers.add_metric([], buckets, sum_value=totals.get(counter_names.ANSWER_MS, 0) / 1000)
     yield answers
     first_posts = HistogramMetricFamily(
         f"{prefix}_first_post_seconds",
@@ -103,28 +104,30 @@ def attempts(prefix: str, totals: Mapping[str, int], of_whom: str) -> Iterator[M
         labels=["group"],
     )
     for group in keys.GROUPS:
-        buckets = _buckets(totals, f"{counters.FIRST_POST}{group}:", counters.FIRST_POST_BUCKETS_S)
+        buckets = _buckets(totals, f"{counter_names.FIRST_POST}{group}:", counters.FIRST_POST_BUCKETS_S)
         first_posts.add_metric(
-            [group], buckets, sum_value=totals.get(counters.FIRST_POST_MS + group, 0) / 1000
+            [group], buckets, sum_value=totals.get(counter_names.FIRST_POST_MS + group, 0) / 1000
         )
     yield first_posts
     yield counter(
-        f"{prefix}_posts", f"Attempts that were POSTs of their own, {of_whom}.", totals.get(counters.POSTS, 0)
+        f"{prefix}_posts",
+        f"Attempts that were POSTs of their own, {of_whom}.",
+        totals.get(counter_names.POSTS, 0),
     )
     yield counter(
         f"{prefix}_connections_opened",
         f"Connections opened for POSTs, {of_whom}.",
-        totals.get(counters.CONNECTIONS, 0),
+        totals.get(counter_names.CONNECTIONS, 0),
     )
     yield counter(
         f"{prefix}_renewals",
         f"Requests that a kept connection's end crossed and that were sent again at once, {of_whom}.",
-        totals.get(counters.RENEWALS, 0),
+        totals.get(counter_names.RENEWALS, 0),
     )
     yield counter(
         f"{prefix}_given_up",
         f"Postbacks given up after their last resend, or as poison, {of_whom}.",
-        totals.get(counters.DEAD, 0),
+        totals.get(counter_names.DEAD, 0),
     )
 
 
@@ -223,61 +226,63 @@ def _system(found: Figures, settings: Settings) -> Iterator[Metric]:
     yield gauge("postbacks_workers", "Workers that give signs of life.", len(found.workers.names))
     yield gauge("postbacks_beats", "Beats that give signs of life.", len(found.beats.names))
     yield gauge("postbacks_last_tick_age_seconds", "Since a tick last finished.", found.tick_age_s)
-    yield counter("postbacks_ticks", "Ticks that finished.", found.totals.get(counters.TICKS, 0))
+    yield counter("postbacks_ticks", "Ticks that finished.", found.totals.get(counter_names.TICKS, 0))
     yield counter(
         "postbacks_late_ticks",
         "Ticks that finished more than 2.5 s after the one before.",
-        found.totals.get(counters.LATE_TICKS, 0),
+        found.totals.get(counter_names.LATE_TICKS, 0),
     )
     yield by_label(
         "postbacks_accepted",
         "Postbacks taken in that are to be sent, by group.",
         "group",
-        {group: found.totals.get(counters.ACCEPTED + group, 0) for group in keys.GROUPS},
+        {group: found.totals.get(counter_names.ACCEPTED + group, 0) for group in keys.GROUPS},
     )
     yield counter(
         "postbacks_skipped",
         "Postbacks that ended as their account has switched their origin off.",
-        found.totals.get(counters.SKIPPED, 0),
+        found.totals.get(counter_names.SKIPPED, 0),
     )
-    refused = {reason: found.totals.get(counters.REFUSED + reason, 0) for reason in counters.REFUSALS}
+    refused = {
+        reason: found.totals.get(counter_names.REFUSED + reason, 0) for reason in counter_names.REFUSALS
+    }
     yield by_label(
         "postbacks_refused",
         "Postbacks that are dead without an attempt, by reason.",
         "reason",
-        refused | {counters.ID_TAKEN: found.totals.get(counters.ID_TAKEN, 0)},
+        refused | {counter_names.ID_TAKEN: found.totals.get(counter_names.ID_TAKEN, 0)},
     )
     yield by_label(
         "postbacks_put_off",
         "Times that a claimed postback was put off before its POST, no attempt counted, by reason.",
         "reason",
-        {reason: found.totals.get(counters.PUT_OFF + reason, 0) for reason in counters.PUT_OFFS},
+        {reason: found.totals.get(counter_names.PUT_OFF + reason, 0) for reason in counter_names.PUT_OFFS},
     )
     yield counter(
         "postbacks_ids_taken",
         "Postbacks kept as dead because another one had their id.",
-        found.totals.get(counters.ID_TAKEN, 0),
+        found.totals.get(counter_names.ID_TAKEN, 0),
     )
     yield counter(
         "postbacks_unrouted",
         "Postbacks that came for an account that was not known, or without a URL.",
-        found.totals.get(counters.UNROUTED, 0),
+        found.totals.get(counter_names.UNROUTED, 0),
     )
     yield counter(
         "postbacks_unrouted_of_left",
         "Of them those of accounts that were removed within a week.",
-        found.totals.get(counters.UNROUTED_OF_LEFT, 0),
+        found.totals.get(counter_names.UNROUTED_OF_LEFT, 0),
     )
     yield counter(
         "postbacks_unrouted_dropped",
         "Of them those dropped before their retention, as they took more than their share of the ledger.",
-        found.totals.get(counters.UNROUTED_DROPPED, 0),
+        found.totals.get(counter_names.UNROUTED_DROPPED, 0),
     )
     early = {
-        "done": counters.EARLY_DONE,
-        "dead": counters.EARLY_DEAD,
-        "asked": counters.ASKED_DROPPED,
-        "share": counters.SHARE_DROPPED,
+        "done": counter_names.EARLY_DONE,
+        "dead": counter_names.EARLY_DEAD,
+        "asked": counter_names.ASKED_DROPPED,
+        "share": counter_names.SHARE_DROPPED,
     }
     yield by_label(
         "postbacks_dropped_early",
@@ -288,7 +293,7 @@ def _system(found: Figures, settings: Settings) -> Iterator[Metric]:
     yield counter(
         "postbacks_stubs",
         "Postbacks of which no document was kept, as too many of their account wait and are dead.",
-        found.totals.get(counters.STUBS, 0),
+        found.totals.get(counter_names.STUBS, 0),
     )
     yield from attempts("postbacks", found.totals, "of all workers")
     yield gauge(

@@ -8,7 +8,7 @@ from importlib.resources import files
 import pytest
 
 from postbacks import keys
-from postbacks.queue import scripts
+from postbacks.queue import counter_names, scripts
 from postbacks.queue.rows import AcceptRow
 
 SCRIPTS = sorted(path.name[:-4] for path in files("postbacks.queue").iterdir() if path.name.endswith(".lua"))
@@ -91,3 +91,13 @@ def test_accept_takes_the_fields_of_its_row_in_their_order():
     unpacked = re.search(r"local ([\w, ]+) =\s+unpack\(ARGV, at, at \+ WIDTH - 1\)", body).group(1)
     assert re.findall(r"\w+", described) == re.findall(r"\w+", unpacked) == list(AcceptRow._fields)
     assert f"WIDTH, FIRST = {len(AcceptRow._fields)}, " in body
+
+
+def test_every_counter_of_a_script_has_a_name_that_the_metrics_know():
+    """What a script adds to the totals under a written name stands in counter_names.py, or begins with a name there."""
+    bodies = "".join(header_and_body(name)[1] for name in SCRIPTS)
+    counted = set(re.findall(r"TOTALS, '([\w:]+)'", bodies))
+    names = {value for value in vars(counter_names).values() if isinstance(value, str)}
+    prefixes = tuple(name for name in names if name.endswith(":"))
+    assert len(counted) > 10
+    assert [name for name in counted if name not in names and not name.startswith(prefixes)] == []
