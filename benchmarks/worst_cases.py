@@ -103,15 +103,15 @@ class World:
 
     def ready(self, ring: str = keys.READY_TRUSTED, lanes: list[str] | None = None, **pace: int) -> None:
         """Have lanes take turns, whatever they were before."""
-        self.client.delete(keys.READY_TRUSTED, keys.READY_SUSPECT, keys.ASIDE, keys.PACING, keys.RATES)
-        self.client.delete(*(f"{keys.WAITS}{name}" for name in ("http://127.0.0.1:9", "large")))
+        self.client.delete(keys.READY_TRUSTED, keys.READY_SUSPECT, keys.DELAYED, keys.PACING, keys.RATES)
+        self.client.delete(*(f"{keys.WAITING_FOR_ROOM}{name}" for name in ("http://127.0.0.1:9", "large")))
         mapping = {"limit": 10, "suspect": 0, "failing": 0, "claimed": 0, "held": 0, **pace}
         chosen = self.lanes if lanes is None else lanes
         for first in range(0, len(chosen), 10_000):
             some = chosen[first : first + 10_000]
             pipe = self.client.pipeline(transaction=False)
             for lane in some:
-                pipe.hset(keys.PACE + lane, mapping=mapping)
+                pipe.hset(keys.LANE_STATE + lane, mapping=mapping)
             pipe.execute()
             if ring:
                 self.client.zadd(ring, dict.fromkeys(some, 0))
@@ -146,7 +146,7 @@ def _claims(world: World) -> dict[str, Callable[[], Callable[[], Any]]]:
 
     def due() -> Callable[[], Any]:
         rates()
-        world.client.zrangestore(keys.ASIDE, keys.READY_TRUSTED, 0, -1)
+        world.client.zrangestore(keys.DELAYED, keys.READY_TRUSTED, 0, -1)
         world.client.delete(keys.READY_TRUSTED)
         return world.claim
 
@@ -340,10 +340,10 @@ def _others(world: World) -> dict[str, Callable[[], Callable[[], Any]]]:
         def prepare() -> Callable[[], Any]:
             claims_many(moves.OPEN_MAX)  # above it nothing is counted
             client.hset(keys.ENDPOINTS, "http://127.0.0.1:9", 100_000)
-            client.zadd(keys.ASIDE, dict.fromkeys(world.lanes[:10_000], 1 << 50))
+            client.zadd(keys.DELAYED, dict.fromkeys(world.lanes[:10_000], 1 << 50))
             return lambda: (
                 run(),
-                client.delete(keys.claims("many"), keys.CLAIMERS, keys.ENDPOINTS, keys.ASIDE),
+                client.delete(keys.claims("many"), keys.CLAIMERS, keys.ENDPOINTS, keys.DELAYED),
             )
 
         return prepare

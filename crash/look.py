@@ -93,7 +93,7 @@ def _entries(client: Any) -> tuple[dict[str, Entry], int]:
 def _leaks(client: Any, total_bytes: int) -> dict[str, int]:
     """Counters that should be zero when everything has ended."""
     found: dict[str, int] = {}
-    for key in client.scan_iter(f"{keys.PACE}*", 1000):
+    for key in client.scan_iter(f"{keys.LANE_STATE}*", 1000):
         claimed: Any = client.hget(key, "claimed")
         if int(claimed or 0):
             found[f"{key.decode()} claimed"] = int(claimed)

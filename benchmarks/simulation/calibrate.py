@@ -119,7 +119,7 @@ def _round(broker: EmbeddedBroker) -> dict[str, float]:
     _send(scripts, token, half, ("delivered", 0, "ok", ""))
     scripts.give_back(token)
     assert client.zcard(keys.PARKED) == 0
-    for key in (keys.READY_TRUSTED, keys.READY_SUSPECT, *(keys.PACE + f"{name}/mt" for name in names)):
+    for key in (keys.READY_TRUSTED, keys.READY_SUSPECT, *(keys.LANE_STATE + f"{name}/mt" for name in names)):
         client.delete(key)
     return found
 
@@ -134,7 +134,7 @@ def _together(crowd: list[Any], message: Any) -> list[Any]:
 def _warm(scripts: Scripts, lanes: list[str], *, failing: int = 0) -> None:
     for lane in lanes:
         pace: dict[Any, Any] = {"limit": 10, "suspect": failing, "failing": failing, "claimed": 0}
-        scripts.client.hset(keys.PACE + lane, mapping=pace)
+        scripts.client.hset(keys.LANE_STATE + lane, mapping=pace)
     scripts.client.delete(keys.READY_SUSPECT, keys.READY_TRUSTED)
     ring = keys.READY_SUSPECT if failing else keys.READY_TRUSTED
     scripts.client.zadd(ring, dict.fromkeys(lanes, 0))

@@ -39,7 +39,7 @@ class Unrouted(NamedTuple):
 
 def read_still(client: Any) -> dict[str, Still]:
     """Return the accounts that stand still while postbacks of theirs wait, of a sample of the lanes put aside."""
-    lanes = (name.decode("utf-8", "replace") for name in client.zrange(keys.ASIDE, 0, SAMPLE - 1))
+    lanes = (name.decode("utf-8", "replace") for name in client.zrange(keys.DELAYED, 0, SAMPLE - 1))
     names = sorted({lane.rpartition("/")[0] for lane in lanes if "/" in lane and "://" not in lane})
     rows = client.hmget(keys.ROUTES, names) if names else []
     still: dict[str, Still] = {}
@@ -63,7 +63,7 @@ def read_down(client: Any, now_ms: int) -> dict[str, int]:
     )
     pipe = client.pipeline(transaction=False)
     for lane, _ in failing:
-        pipe.hget(keys.PACE + lane.decode(), "failing")
+        pipe.hget(keys.LANE_STATE + lane.decode(), "failing")
         pipe.hget(keys.ROUTES, lane.rpartition(b"/")[0])
     replies = pipe.execute()
     down: dict[str, int] = {}

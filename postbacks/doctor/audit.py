@@ -258,8 +258,8 @@ class _Surveyor:
             name = text(key)
             if name.startswith(keys.LANE):
                 lanes.append(name.removeprefix(keys.LANE))
-            elif name.startswith(keys.PACE):
-                self._paces.add(name.removeprefix(keys.PACE))
+            elif name.startswith(keys.LANE_STATE):
+                self._paces.add(name.removeprefix(keys.LANE_STATE))
             elif name.startswith(keys.CLAIMS):
                 tokens.append(name.removeprefix(keys.CLAIMS))
         self._count(lanes, tokens)
@@ -329,7 +329,7 @@ class _Surveyor:
         for some in pages(every):
             pipe = self._client.pipeline(transaction=False)
             for lane in some:
-                pipe.hmget(keys.PACE + lane, "claimed", "held")
+                pipe.hmget(keys.LANE_STATE + lane, "claimed", "held")
                 pipe.lindex(keys.lane(lane), 0)
             replies = pipe.execute()
             heads: dict[str, str] = {}

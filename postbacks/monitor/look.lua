@@ -1,6 +1,6 @@
 -- look: what waits in one page of accounts, by group and by whether the lane fails, and what is claimed. Reads only.
 --
--- KEYS FAILING, ROUTES, CLAIMERS, BACKLOG, LANE, PACE, RECORD, CLAIMS
+-- KEYS FAILING, ROUTES, CLAIMERS, BACKLOG, LANE, LANE_STATE, RECORD, CLAIMS
 -- ARGV[2] cursor of the page, 0 first   ARGV[3] accounts a page, about   ARGV[4] ms from a failure to its resend
 -- ARGV[5] claims of a loop up to which they are counted one by one; of more a sample is taken
 -- ARGV[6] ms for which every attempt has failed of what is down   ARGV[7] lanes looked at for that at most
@@ -45,7 +45,7 @@ for i = 1, #scanned[2], 2 do
     if waiting > 0 and stands_still(scanned[2][i]) then
       still = still + waiting
     elseif waiting > 0 then
-      local failing = redis.call('HGET', PACE .. lane, 'failing') == '1' and 1 or 0
+      local failing = redis.call('HGET', LANE_STATE .. lane, 'failing') == '1' and 1 or 0
       local row = found[ARGV[at] .. failing]
       row[3] = row[3] + waiting
       if waiting > row[6] then row[5], row[6] = scanned[2][i], waiting end
@@ -61,7 +61,7 @@ if cursor == '0' then
   local failing = redis.call('ZRANGE', FAILING, '-inf', now - down_ms, 'BYSCORE', 'LIMIT', 0, failing_max, 'WITHSCORES')
   for i = 1, #failing, 2 do
     local account = account_of(failing[i])
-    if not known[account] and redis.call('HGET', PACE .. failing[i], 'failing') == '1'
+    if not known[account] and redis.call('HGET', LANE_STATE .. failing[i], 'failing') == '1'
         and not stands_still(account) then
       known[account] = true
       down[#down + 1] = { account, failing[i + 1] }

@@ -1,70 +1,72 @@
--- _waiting: lanes that wait for room at an account or an endpoint. Stands behind _slow_start.lua.
+-- _waiting: lanes that wait for room at an account or an endpoint, until a POST there ends.
 --
--- A lane without room stands in WAITS of its account or endpoint until a POST there ends. Accounts and endpoints stand in
--- ASIDE while lanes wait there: each is looked at every second, should room have come about unseen.
+-- A lane without room stands in WAITING_FOR_ROOM of its account or endpoint. Accounts and endpoints stand in DELAYED while
+-- lanes wait there: each is looked at every second, in case room has come about unseen.
 --
--- KEYS ASIDE, ENDPOINTS, STARTS, RECORD, WAITS
-local AGAIN_MS = 1000
+-- KEYS DELAYED, ENDPOINTS, STARTS, RECORD, WAITING_FOR_ROOM
+local LOOK_AGAIN_MS = 1000
 
--- a lane waits for a POST to end, of an account or at an endpoint
-local function wait_for_room(lane, place)
-  redis.call('ZADD', WAITS .. place, 'NX', now_us, lane)
-  redis.call('ZADD', ASIDE, 'NX', now + AGAIN_MS, place)
+-- Lets a lane wait for a POST to end, of an account or at an endpoint (`owner`).
+local function wait_for_room(lane, owner)
+  redis.call('ZADD', WAITING_FOR_ROOM .. owner, 'NX', now_us, lane)
+  redis.call('ZADD', DELAYED, 'NX', now + LOOK_AGAIN_MS, owner)
 end
 
--- lanes that wait for room at an account or an endpoint take turns again, the one first that has waited longest;
--- returns how many
-local function wake(place, count)
-  local woken = redis.call('ZPOPMIN', WAITS .. place, count)
-  for i = 1, #woken, 2 do make_ready(woken[i]) end
-  return #woken / 2
+-- Lets lanes that wait for room at an account or an endpoint take turns again, those first that have waited longest. Returns
+-- how many.
+local function requeue_waiting(owner, count)
+  local popped = redis.call('ZPOPMIN', WAITING_FOR_ROOM .. owner, count)
+  for i = 1, #popped, 2 do make_ready(popped[i]) end
+  return #popped / 2
 end
 
--- what waits for an account by rules that have changed takes turns again
-local function take_turns_again(account)
-  redis.call('DEL', WAITS .. account)
-  redis.call('ZREM', ASIDE, account)
+-- Lets all lanes of an account take turns again, as the rules by which they wait have changed.
+local function requeue_account(account)
+  redis.call('DEL', WAITING_FOR_ROOM .. account)
+  redis.call('ZREM', DELAYED, account)
   for _, group in ipairs(GROUPS) do
     local lane = account .. '/' .. group
-    redis.call('ZREM', ASIDE, lane)
+    redis.call('ZREM', DELAYED, lane)
     make_ready(lane)
   end
 end
 
--- POSTs to an endpoint have ended; nothing is counted where there was no limit
-local function leave(endpoint, count)
+-- Counts POSTs to an endpoint that have ended. Nothing is counted where there was no limit.
+local function count_closed(endpoint, count)
   if redis.call('HEXISTS', ENDPOINTS, endpoint) == 0 then return end
   if redis.call('HINCRBY', ENDPOINTS, endpoint, -count) <= 0 then redis.call('HDEL', ENDPOINTS, endpoint) end
-  wake(endpoint, count)
+  requeue_waiting(endpoint, count)
 end
 
--- postbacks that a script has taken from claims where their POSTs were open, for what waits for their room; and
--- what came of them, where that is known
-local function leaving()
-  local watched = redis.call('EXISTS', ASIDE, ENDPOINTS, STARTS) > 0
-  local counted = watched and redis.call('EXISTS', ENDPOINTS) == 1
-  local waited = watched and redis.call('EXISTS', ASIDE) == 1
+-- Collects postbacks that a script takes from claims while their POSTs are open: `add` each with its outcome, where that is
+-- known; `finish` once the states of their lanes are written, so that who waits for their room takes turns again.
+local function closing_posts()
+  local watched = redis.call('EXISTS', DELAYED, ENDPOINTS, STARTS) > 0
+  local is_counted = watched and redis.call('EXISTS', ENDPOINTS) == 1
+  local any_delayed = watched and redis.call('EXISTS', DELAYED) == 1
   any_start = watched and redis.call('EXISTS', STARTS) == 1
-  local accounts, endpoints, learnt = {}, {}, {}
+  local accounts, endpoints, to_save = {}, {}, {}
   return {
-    note = function(id, account, endpoint, outcome)
-      local tells = outcome and not UNTRIED[outcome] and (any_start or UNREACHED[outcome])
-      if not watched and not tells then return end
-      if waited then accounts[account] = true end
-      if counted or tells then
+    add = function(id, account, endpoint, outcome)
+      local is_evidence = outcome and not UNTRIED[outcome] and (any_start or UNREACHED[outcome])
+      if not watched and not is_evidence then return end
+      if any_delayed then accounts[account] = true end
+      if is_counted or is_evidence then
         local sent_ms
         if not endpoint then
           local r = redis.call('HMGET', RECORD .. id, 'endpoint', 'sent_ms')
           endpoint, sent_ms = r[1], tonumber(r[2] or 0)
         end
-        if endpoint and counted then endpoints[endpoint] = (endpoints[endpoint] or 0) + 1 end
-        if endpoint and tells and learn(endpoint, outcome, account, sent_ms) then learnt[endpoint] = true end
+        if endpoint and is_counted then endpoints[endpoint] = (endpoints[endpoint] or 0) + 1 end
+        if endpoint and is_evidence and record_connect_result(endpoint, outcome, account, sent_ms) then
+          to_save[endpoint] = true
+        end
       end
     end,
-    finish = function() -- once the paces are written
-      for endpoint in pairs(learnt) do keep_start(endpoint) end
-      for endpoint, count in pairs(endpoints) do leave(endpoint, count) end
-      for account in pairs(accounts) do wake(account, #GROUPS) end
+    finish = function()
+      for endpoint in pairs(to_save) do save_start(endpoint) end
+      for endpoint, count in pairs(endpoints) do count_closed(endpoint, count) end
+      for account in pairs(accounts) do requeue_waiting(account, #GROUPS) end
     end,
   }
 end

@@ -209,7 +209,7 @@ class Tick:
             pipe.zcard(keys.READY_TRUSTED)
             pipe.zcard(keys.READY_SUSPECT)
             pipe.zcard(keys.QUARANTINE)
-            pipe.zrange(keys.ASIDE, 0, 0, withscores=True)
+            pipe.zrange(keys.DELAYED, 0, 0, withscores=True)
             pipe.zrange(keys.PARKED, 0, 0, withscores=True)
             pipe.time()
             pipe.zrange(keys.CLAIMERS, 0, -1)

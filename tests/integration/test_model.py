@@ -299,7 +299,7 @@ class Moves(RuleBasedStateMachine):
         )  # fmt: skip
         _, begun, held, next_due_ms, ended, still = self.scripts.run(*call)
         parked = self.client.exists(keys.PARKED) and self.client.zcard(keys.CLAIMERS) <= 2
-        assert (next_due_ms >= 0) == bool(self.client.exists(keys.ASIDE) or parked)
+        assert (next_due_ms >= 0) == bool(self.client.exists(keys.DELAYED) or parked)
         assert self.released(due, begun, held, ended) == len(due)
         assert {account.decode() for account in still} <= set(self.gone)
         for row in ended:
@@ -791,8 +791,8 @@ class Moves(RuleBasedStateMachine):
             {one.lane for one in self.of("claimed", "held")} or {one.lane for one in self.known.values()}
         )
         lane = data.draw(st.sampled_from(lanes), "lane")
-        if self.client.ttl(keys.PACE + lane) > 0:
-            self.client.delete(keys.PACE + lane)
+        if self.client.ttl(keys.LANE_STATE + lane) > 0:
+            self.client.delete(keys.LANE_STATE + lane)
 
     # -- what must hold -------------------------------------------------------------------------
 

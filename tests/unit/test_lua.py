@@ -38,11 +38,12 @@ def test_a_script_uses_the_arguments_that_its_header_names_and_no_others(name):
 
 
 @pytest.mark.parametrize("name", MOVES)
-def test_a_script_says_what_it_returns(name):
-    """Its header is named after it and has a line on the result."""
+def test_a_script_says_what_it_returns_and_what_is_atomic(name):
+    """Its header is named after it and has a line on the result, and one on what nobody sees half done."""
     header, _ = header_and_body(name)
     assert header.startswith(f"-- {name}: ")
-    assert "-- Returns " in header
+    assert "\n-- Returns " in header
+    assert "\n-- Atomic: " in header
 
 
 @pytest.mark.parametrize("name", MOVES)
