@@ -119,7 +119,7 @@ key                                   type    meaning
                                               answer:BUCKET, answer_ms, first:GROUP:BUCKET, first_ms:GROUP,
                                               posts, connections, dead, accepted:GROUP, skipped,
                                               refused:REASON, put_off:REASON, ticks, late_ticks, id_taken
-                                              (``delivery/counters.py``), stubs, dead_dropped, early_done,
+                                              (``queue/counter_names.py``), stubs, dead_dropped, early_done,
                                               early_dead, asked_dropped, unrouted, unrouted_of_left,
                                               unrouted_dropped
                                               bound: names that the code has
@@ -163,7 +163,7 @@ INTAKE: Final = PREFIX + "intake"
 INTAKE_LEASE: Final = PREFIX + "intake-lease"
 READY_TRUSTED: Final = PREFIX + "ready:trusted"
 READY_SUSPECT: Final = PREFIX + "ready:suspect"
-TURNS: Final = PREFIX + "turns"
+RING_CLOCK: Final = PREFIX + "turns"
 PARKED: Final = PREFIX + "parked"
 QUARANTINE: Final = PREFIX + "quarantine"
 FAILING: Final = PREFIX + "failing"
@@ -171,7 +171,7 @@ PACING: Final = PREFIX + "pacing"
 ROUTES: Final = PREFIX + "routes"
 GONE: Final = PREFIX + "gone"
 RATES: Final = PREFIX + "rates"
-ASIDE: Final = PREFIX + "aside"
+DELAYED: Final = PREFIX + "aside"
 ENDPOINTS: Final = PREFIX + "endpoints"
 STARTS: Final = PREFIX + "starts"
 CLAIMERS: Final = PREFIX + "claimers"
@@ -201,9 +201,9 @@ GROUPS: Final = ("general", "mo", "mt", "pass")
 # Prefixes: scripts meet ids and lanes that their caller cannot know, so they get these as keys.
 RECORD: Final = PREFIX + "record:"
 LANE: Final = PREFIX + "lane:"
-PACE: Final = PREFIX + "pace:"
+LANE_STATE: Final = PREFIX + "pace:"
 CLAIMS: Final = PREFIX + "claims:"
-WAITS: Final = PREFIX + "waits:"
+WAITING_FOR_ROOM: Final = PREFIX + "waits:"
 DEAD_OF: Final = PREFIX + "dead-of:"
 STUBS_OF: Final = PREFIX + "stubs-of:"
 UNROUTED_LOGGED: Final = PREFIX + "unrouted-logged:"
@@ -228,3 +228,10 @@ def lane_name(account: str, group: str) -> str:
 def claims(token: str) -> str:
     """Key of the claims that one delivering loop holds."""
     return CLAIMS + token
+
+
+def by_name() -> dict[str, str | tuple[str, ...]]:
+    """Return every key, prefix of keys and tuple of keys by the name of its constant, for scripts (``broker/lua.py``)."""
+    return {
+        name: key for name, key in globals().items() if name.isupper() and name not in {"PREFIX", "GROUPS"}
+    }

@@ -16,7 +16,8 @@ from redis.exceptions import WatchError
 
 from postbacks import keys
 from postbacks.accounts.account import Account
-from postbacks.broker.client import broker_errors, client
+from postbacks.broker.client import client
+from postbacks.broker.errors import broker_errors
 from postbacks.errors import AccountsUnavailable, BadSetting, InvalidAccount, PostbacksError
 from postbacks.logs import EventLog
 from postbacks.names import check_name

@@ -146,6 +146,17 @@ def parse(text: str) -> BrokerUrl:
     )
 
 
+def redacted_broker_url(url: str) -> str:
+    """A broker URL without its password, for sentences and logs."""
+    head, _, query = url.partition("?")
+    scheme, mark, rest = head.partition("://")
+    user_info, at, host = rest.rpartition("@")  # a password may hold an @ or a slash
+    if at:
+        head = f"{scheme}{mark}{user_info.partition(':')[0]}:***@{host}"
+    query = re.sub(r"(?i)(\w*password|\w*username)=[^&]*", r"\1=***", query)
+    return f"{head}?{query}" if query else head
+
+
 def read_options(query: str, allowed: tuple[str, ...]) -> dict[str, str]:
     """Read the options behind the ``?``: each once, with a value, and among the allowed ones."""
     options: dict[str, str] = {}

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import redis
 
 from postbacks import keys
-from postbacks.broker.client import broker_errors
+from postbacks.broker.errors import broker_errors
 from postbacks.devtools.embedded_broker import CONFIG_NAME
 from postbacks.doctor.scripts import text
 from postbacks.doctor.versions import read_versions

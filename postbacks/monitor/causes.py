@@ -11,11 +11,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from postbacks.accounts.routing import reason_words
-from postbacks.broker.client import FULL
+from postbacks.broker.errors import FULL
 from postbacks.ledger import states
 from postbacks.ledger.record import iso
 from postbacks.monitor.situation import POSITION_MAX, TURN_MAX, Ended, Queued, read
-from postbacks.queue import memory, routes
+from postbacks.queue import routes
+from postbacks.queue.shares import NOTHING_IN_FROM
 from postbacks.version import worker_of
 
 if TYPE_CHECKING:
@@ -236,7 +237,7 @@ def _of_message(queued: Queued, settings: Settings) -> Iterator[Cause]:
         yield _cause(now_ms, "in_queue", ahead=queued.ahead)
     if not queued.waiting:
         return
-    if system.memory_share >= memory.NOTHING_IN_FROM:
+    if system.memory_share >= NOTHING_IN_FROM:
         yield _cause(now_ms, "memory_full", percent=round(system.memory_share * 100))
     missing = tuple(_of_system(queued, settings))
     yield from missing

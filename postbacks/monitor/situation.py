@@ -7,13 +7,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from postbacks import keys
-from postbacks.broker.client import broker_errors
+from postbacks.broker import memory
+from postbacks.broker.errors import broker_errors
+from postbacks.broker.fitness import why_refused
 from postbacks.ledger import states
 from postbacks.ledger.ledger import Claim, Ledger
 from postbacks.ledger.record import Record
-from postbacks.monitor import writes
 from postbacks.monitor.presence import Presence, find_present
-from postbacks.queue import memory
 
 if TYPE_CHECKING:
     import redis
@@ -262,7 +262,7 @@ def read(client: redis.Redis, postback_id: str, *, clock_offset_ms: int = 0) -> 
             record = Record.from_hash(postback_id, fields) if fields else None
             if record is not None and record.state in states.FINAL_STATES:
                 return Ended(record)
-            system = System(writes.refusal(client), memory.read(client).share)
+            system = System(why_refused(client), memory.read(client).share)
             if record is None:
                 situation, stable = _read_message(broker, postback_id, system, clock_offset_ms)
             else:
@@ -275,7 +275,7 @@ def read(client: redis.Redis, postback_id: str, *, clock_offset_ms: int = 0) -> 
 def _ask_for_system(transaction: _Transaction) -> None:
     transaction.ask("time", "time")
     transaction.ask("tick", "get", keys.LAST_TICK)
-    transaction.ask("turns", "hmget", keys.TURNS, "emptied", "examined")
+    transaction.ask("turns", "hmget", keys.RING_CLOCK, "emptied", "examined")
     for key in (keys.WORKERS, keys.BEATS, keys.CLAIMERS):
         transaction.ask(key, "zrange", key, 0, -1, withscores=True)
 
@@ -385,7 +385,7 @@ def _ask_for_lane(transaction: _Transaction, lane: str, postback_id: str) -> Non
     transaction.ask("from head", "lpos", keys.lane(lane), postback_id, maxlen=POSITION_MAX)
     transaction.ask("from end", "lpos", keys.lane(lane), postback_id, rank=-1, maxlen=POSITION_MAX)
     transaction.ask("failing", "zscore", keys.FAILING, lane)
-    transaction.ask("aside", "zscore", keys.ASIDE, lane)
+    transaction.ask("aside", "zscore", keys.DELAYED, lane)
     for ring in RINGS:
         transaction.ask(ring, "zscore", RINGS[ring], lane)
         transaction.ask(f"{ring} lanes", "zrange", RINGS[ring], 0, TURN_MAX - 1)
@@ -404,11 +404,13 @@ def _ask_for_account(transaction: _Transaction, account: str, lane: str) -> None
     transaction.ask("row", "hget", keys.ROUTES, account)
     transaction.ask("pacing", "hget", keys.PACING, account)
     transaction.ask("next", "hget", keys.RATES, account)
-    transaction.ask("waits for account", "zscore", keys.WAITS + account, lane)
+    transaction.ask("waits for account", "zscore", keys.WAITING_FOR_ROOM + account, lane)
     for group in keys.GROUPS:
         name = keys.lane_name(account, group)
         transaction.ask(f"waiting {group}", "llen", keys.lane(name))
-        transaction.ask(f"pace {group}", "hmget", keys.PACE + name, "claimed", "held", "limit", "failing")
+        transaction.ask(
+            f"pace {group}", "hmget", keys.LANE_STATE + name, "claimed", "held", "limit", "failing"
+        )
 
 
 def _account(replies: Mapping[str, Any]) -> Account:
@@ -432,7 +434,7 @@ def _pace(
 def _ask_for_endpoint(transaction: _Transaction, endpoint: str, lane: str) -> None:
     transaction.ask("open at endpoint", "hget", keys.ENDPOINTS, endpoint)
     transaction.ask("start", "hget", keys.STARTS, endpoint)
-    transaction.ask("waits for endpoint", "zscore", keys.WAITS + endpoint, lane)
+    transaction.ask("waits for endpoint", "zscore", keys.WAITING_FOR_ROOM + endpoint, lane)
 
 
 def _endpoint(replies: Mapping[str, Any], name: str) -> Endpoint:

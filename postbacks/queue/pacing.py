@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from postbacks import keys
-from postbacks.broker.client import broker_errors
+from postbacks.broker.errors import broker_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

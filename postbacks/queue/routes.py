@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from postbacks import keys
 from postbacks.accounts import find_accounts
-from postbacks.broker.client import broker_errors
+from postbacks.broker.errors import broker_errors
 from postbacks.queue import pacing
 from postbacks.urls import endpoint_of
 

@@ -1,23 +1,22 @@
 """The Lua scripts as explicit Python methods: one a move, arguments in, plain values out.
 
-Every script gets the same keys (``KEYS``) and the clock's offset, and is described in its file.
+Every script gets the clock's offset and the keys that it names (``broker/lua.py``), and is described in its file.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from functools import cache
-from importlib.resources import files
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from redis.exceptions import NoScriptError
 
-from postbacks import keys
-from postbacks.broker.client import broker_errors
+from postbacks.broker.errors import broker_errors
+from postbacks.broker.lua import Script, load
 from postbacks.killpoints import reach
 from postbacks.ledger.record import OVERHEAD_BYTES, STUB_BYTES
+from postbacks.queue.rows import Begun, Retained, TakenIn
 from postbacks.version import SILENT, VERSION
 
 if TYPE_CHECKING:
@@ -25,31 +24,28 @@ if TYPE_CHECKING:
 
     import redis
 
-    from postbacks.queue.rows import AttemptRow
+    from postbacks.queue.rows import AcceptRow, AttemptRow
     from postbacks.queue.shares import Shares
 
-#: The order of ``_shared.lua``'s unpacking.
-KEYS: Final = (
-    keys.RECORD, keys.LANE, keys.PACE, keys.CLAIMS,
-    keys.READY_TRUSTED, keys.READY_SUSPECT, keys.TURNS, keys.PARKED,
-    keys.CLAIMERS, keys.SEQUENCE, keys.BACKLOG, keys.DONE,
-    keys.DEAD, keys.LEDGER_BYTES, keys.INTAKE, keys.INTAKE_LEASE,
-    keys.QUARANTINE, keys.PACING, keys.RATES, keys.ASIDE,
-    keys.ENDPOINTS, keys.WAITS, keys.STARTS, keys.ROUTES,
-    keys.GONE, keys.LEFT, keys.UNROUTED, keys.UNROUTED_BYTES,
-    keys.OPEN, keys.DEAD_BYTES, keys.DEAD_OF, keys.STUBS_OF,
-)  # fmt: skip
-
-#: Scripts that begin POSTs or end claims, and so have ``_gates.lua`` in front of them.
-GATED: Final = frozenset(
-    {"begin", "claim", "commit", "examine", "pace", "postpone", "reap", "retire", "route"}
-)
-
-#: Scripts that forget postbacks which have ended, and so have ``_drop.lua`` in front of them.
-DROPPING: Final = frozenset({"accept", "drop", "make_room", "replay", "retain", "retract"})
-
-#: Of the gated ones those that ask where an account's postbacks go, and so have ``_routes.lua`` in front of them.
-ROUTED: Final = frozenset({"begin", "claim", "commit", "examine"})
+#: What each script needs in front of it behind ``_shared.lua``, in this order.
+_PACED: Final = ("_pacing", "_slow_start", "_waiting")
+_PARTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "accept": ("_drop",),
+    "begin": (*_PACED, "_routes"),
+    "claim": (*_PACED, "_routes", "_priority"),
+    "commit": (*_PACED, "_routes"),
+    "drop": ("_drop",),
+    "examine": (*_PACED, "_routes"),
+    "make_room": ("_drop",),
+    "pace": _PACED,
+    "postpone": _PACED,
+    "reap": _PACED,
+    "replay": ("_drop",),
+    "retain": ("_drop",),
+    "retire": _PACED,
+    "retract": ("_drop",),
+    "route": _PACED,
+}
 
 #: Milliseconds after the last one from which on a tick is late; they come every second.
 LATE_MS: Final = 2500
@@ -76,78 +72,14 @@ class Call(NamedTuple):
 
     name: str
     arguments: Sequence[Argument]
-    more_keys: Sequence[str] = ()
-
-
-class TakenIn(NamedTuple):
-    """Messages that a tick has taken.
-
-    Attributes:
-        at_once: how many of them may be accepted together; 0 for all.
-        alone_deaths: ticks that died while they accepted the first one alone.
-        messages: as Celery published them, oldest first.
-    """
-
-    at_once: int
-    alone_deaths: int
-    messages: list[bytes]
-
-
-class Retained(NamedTuple):
-    """What the retention has dropped.
-
-    Attributes:
-        dropped: records in all.
-        early: account whose dead took more than their share -> how many of them.
-        near: accounts whose dead have nearly filled their share.
-    """
-
-    dropped: int
-    early: dict[str, int]
-    near: list[str]
-
-
-class Begun(NamedTuple):
-    """What came of asking to begin held postbacks.
-
-    Attributes:
-        now_ms: the broker's clock.
-        rows: of postbacks to send now.
-        later: ids that stay held as there is no room for them yet.
-        full: the endpoints that had none.
-        tried: endpoint, ms and account of the last POST that had no connection in time, whichever loop made it,
-            where none has been made since.
-        moved: ids that stay held and are to go back to their lanes: their account goes elsewhere now, or stands still.
-    """
-
-    now_ms: int
-    rows: list[list[Any]]
-    later: list[bytes]
-    full: list[bytes]
-    tried: list[tuple[bytes, int, bytes]]
-    moved: list[bytes]
-
-
-#: What is accepted goes on while the broker is full: its moves may pass ``maxmemory``, new messages may not. Otherwise
-#: the server refuses a script as soon as its first command may take memory, if only to renew a lease.
-_WHEN_FULL: Final = "#!lua flags=allow-oom\n"
 
 
 @cache
-def source(name: str) -> str:
-    """The text of a script: what all begin with, what those at the gates share, then its own."""
-    folder = files("postbacks.queue")
-    gates = ["_gates"] if name in GATED else []
-    routes = ["_routes"] if name in ROUTED else []
-    drop = ["_drop"] if name in DROPPING else []
-    parts = ("_shared", *gates, *routes, *drop, name)
-    return _WHEN_FULL + "".join((folder / f"{part}.lua").read_text("utf-8") for part in parts)
-
-
-@cache
-def digest(name: str) -> str:
-    """What the broker knows a script by: SHA-1 of its text."""
-    return hashlib.sha1(source(name).encode(), usedforsecurity=False).hexdigest()
+def assemble(name: str, room: str = "queue") -> Script:
+    """Put a script of a room together with the parts that it needs in front of it."""
+    parts = _PARTS.get(name, ()) if room == "queue" else ()
+    paths = (*(f"queue/{part}" for part in ("_shared", *parts)), f"{room}/{name}")
+    return load(*paths, when_full=room == "queue")
 
 
 def claim_call(
@@ -169,14 +101,12 @@ def claim_call(
     ``shares`` of ``suspects_max``: lanes in trouble, new lanes, new lanes that have waited; None for all of it each.
     """
     limits = (at_most, suspects_max, free, held_max, held_per_lane, endpoint_max, weights)
-    return Call(
-        "claim", (token, lease_ms, *limits, *(shares or (suspects_max,) * 3), *slow_lanes), (keys.TOTALS,)
-    )
+    return Call("claim", (token, lease_ms, *limits, *(shares or (suspects_max,) * 3), *slow_lanes))
 
 
 def examine_call(token: str, lease_ms: int, endpoint_max: int = 0, keep_ms: int = 3_600_000) -> Call:
     """What ``Scripts.examine`` runs."""
-    return Call("examine", (token, lease_ms, FEW, endpoint_max, keep_ms), (keys.TOTALS,))
+    return Call("examine", (token, lease_ms, FEW, endpoint_max, keep_ms))
 
 
 def commit_call(
@@ -189,8 +119,7 @@ def commit_call(
 ) -> Call:
     """What ``Scripts.commit`` runs."""
     fields: Iterable[Argument] = chain.from_iterable(rows)
-    arguments = (token, lease_ms, limit_max, forget_s, *fields, json.dumps(totals))
-    return Call("commit", arguments, (keys.FAILING, keys.TOTALS))
+    return Call("commit", (token, lease_ms, limit_max, forget_s, *fields, json.dumps(totals)))
 
 
 class Scripts:
@@ -205,24 +134,30 @@ class Scripts:
         self.client = client
         self.clock_offset_ms = clock_offset_ms
 
-    def run(self, name: str, arguments: Iterable[Argument], more_keys: Sequence[str] = ()) -> Any:
+    def run(self, name: str, arguments: Iterable[Argument]) -> Any:
         """Run a script by name, loading it where the broker does not have it (a new one, or it has restarted)."""
-        _, *command = self.command(Call(name, tuple(arguments), more_keys))
+        _, *command = self.command(Call(name, tuple(arguments)))
         reach(f"before:{name}")
         with broker_errors():
             try:
                 reply = self.client.evalsha(*command)
             except NoScriptError:
-                self.client.script_load(source(name))
+                self.client.script_load(assemble(name).text)
                 reply = self.client.evalsha(*command)
         reach(f"after:{name}")
         return reply
 
     def command(self, call: Call) -> list[Any]:
         """A call as the broker's command."""
-        count = len(KEYS) + len(call.more_keys)
-        keys_of_it = (*KEYS, *call.more_keys)
-        return ["EVALSHA", digest(call.name), count, *keys_of_it, self.clock_offset_ms, *call.arguments]
+        script = assemble(call.name)
+        return [
+            "EVALSHA",
+            script.digest,
+            len(script.keys),
+            *script.keys,
+            self.clock_offset_ms,
+            *call.arguments,
+        ]
 
     def take_in(self, token: str, lease_ms: int, at_most: int) -> TakenIn | None:
         """Take messages from Celery's queue, oldest first, until they are so many or so many bytes.
@@ -230,7 +165,7 @@ class Scripts:
         None if another tick holds the intake.
         """
         arguments = (token, lease_ms, at_most, FEW, TAKE_IN_BYTES)
-        reply: list[Any] | None = self.run("take_in", arguments, more_keys=keys.QUEUE_LISTS)
+        reply: list[Any] | None = self.run("take_in", arguments)
         return None if reply is None else TakenIn(*reply)
 
     def accept(
@@ -240,7 +175,7 @@ class Scripts:
         units_max: int,
         documents_bytes_max: int,
         messages: int,
-        fields: Iterable[Argument],
+        rows: Iterable[AcceptRow],
     ) -> list[int] | None:
         """Turn the first messages of the intake into records; None if the lease was lost.
 
@@ -250,14 +185,14 @@ class Scripts:
             units_max: ``Shares.units``.
             documents_bytes_max: ``Shares.documents_bytes``.
             messages: how many of the intake these are.
-            fields: fourteen a postback.
+            rows: the postbacks that these are.
 
         Returns:
             A number a postback, by its name in ``ledger/states.py``.
         """
         sizes = (OVERHEAD_BYTES, STUB_BYTES, documents_bytes_max)
         reply: list[int] | None = self.run(
-            "accept", (token, schema, units_max, *sizes, messages, *fields), more_keys=(keys.TOTALS,)
+            "accept", (token, schema, units_max, *sizes, messages, *chain.from_iterable(rows))
         )
         return reply
 
@@ -276,7 +211,7 @@ class Scripts:
     def reap(self, at_most: int, pause_ms: int) -> int:
         """Take back what a silent loop had claimed; returns how many."""
         arguments = (at_most, pause_ms, ALONE_DEATHS_MAX, ALONE_LAPSES_MAX)
-        return int(self.run("reap", arguments, more_keys=(keys.TOTALS,)))
+        return int(self.run("reap", arguments))
 
     def examine(self, token: str, lease_ms: int, endpoint_max: int = 0) -> tuple[int, list[list[Any]], int]:
         """Take from the quarantine, a few or one alone.
@@ -323,7 +258,7 @@ class Scripts:
 
     def retire(self, at_most: int) -> tuple[int, list[str]]:
         """End what waits for accounts that are gone; returns how many have ended, and whose they were."""
-        ended, accounts = self.run("retire", (at_most,), more_keys=(keys.FAILING, keys.TOTALS))
+        ended, accounts = self.run("retire", (at_most,))
         return ended, [account.decode() for account in accounts]
 
     def commit(self, *given: Any, **more: Any) -> list[list[Any]]:
@@ -341,7 +276,7 @@ class Scripts:
 
     def postpone(self, token: str, delay_ms: int, reason: str, ids: Iterable[str]) -> int:
         """Park claimed ids whose POST was not made, their attempt taken back; returns how many."""
-        return int(self.run("postpone", (token, delay_ms, reason, *ids), more_keys=(keys.TOTALS,)))
+        return int(self.run("postpone", (token, delay_ms, reason, *ids)))
 
     def renew(self, token: str, lease_ms: int) -> bool:
         """Keep a lease; False if it was lost."""
@@ -367,7 +302,7 @@ class Scripts:
         """
         from postbacks.queue.message import NEWER  # noqa: PLC0415 - a health check does without the catalogue
 
-        return _text(self.run("replay", (postback_id, NEWER), more_keys=(keys.QUEUE,)))
+        return _text(self.run("replay", (postback_id, NEWER)))
 
     def forget(self, idle_ms: int) -> tuple[int, list[str]]:
         """Drop the latest numbers of some accounts that have been idle for so long.
@@ -375,12 +310,12 @@ class Scripts:
         Returns:
             How many were dropped, and some accounts whose rows are as old: look them up.
         """
-        dropped, old = self.run("forget", (idle_ms, SILENT), more_keys=(keys.TICKS,))
+        dropped, old = self.run("forget", (idle_ms, SILENT))
         return dropped, [account.decode() for account in old]
 
     def retract(self, postback_id: str) -> bool:
         """Drop what was kept as dead for its id; False where it is not kept any more."""
-        return bool(self.run("retract", (postback_id,), more_keys=(keys.TOTALS,)))
+        return bool(self.run("retract", (postback_id,)))
 
     def retain(
         self,
@@ -404,7 +339,7 @@ class Scripts:
             *ages_ms, may_take.ledger_bytes, may_take.unrouted_bytes, at_most, may_take.dead_bytes,
             may_take.documents_bytes,
         )  # fmt: skip
-        dropped, accounts, counts, near = self.run("retain", arguments, more_keys=(keys.TOTALS,))
+        dropped, accounts, counts, near = self.run("retain", arguments)
         early = {_text(account): count for account, count in zip(accounts, counts, strict=True)}
         return Retained(dropped, early, [_text(account) for account in near])
 
@@ -422,19 +357,16 @@ class Scripts:
         Returns:
             How many done and dead ones were dropped, and whose the dead ones were.
         """
-        done, dead, accounts = self.run(
-            "make_room", (done_bytes, dead_bytes, keep_bytes, at_most), more_keys=(keys.TOTALS,)
-        )
+        done, dead, accounts = self.run("make_room", (done_bytes, dead_bytes, keep_bytes, at_most))
         return done, dead, {account.decode() for account in accounts}
 
     def drop(self, until_ms: int, account: str, ids: Iterable[str]) -> int:
         """Drop those of these ids that are dead, of this account (empty: any) and given up until then; returns how many."""
-        return int(self.run("drop", (until_ms, account, *ids), more_keys=(keys.TOTALS,)))
+        return int(self.run("drop", (until_ms, account, *ids)))
 
     def note_tick(self) -> int:
         """Note that a tick of this version has finished; returns the ms since the tick before, -1 without one."""
-        more_keys = (keys.LAST_TICK, keys.TICKS, keys.TOTALS)
-        return int(self.run("note_tick", (VERSION, SILENT, LATE_MS), more_keys=more_keys))
+        return int(self.run("note_tick", (VERSION, SILENT, LATE_MS)))
 
 
 def _rows(accounts: Mapping[str, str]) -> Iterator[list[str]]:

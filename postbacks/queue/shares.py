@@ -17,6 +17,14 @@ DOCUMENTS_SHARE: Final = 0.8
 #: Bytes that an account's dead may take at least, however little memory the broker has: 10,000 of them, each with six
 #: attempts and the begin of each answer.
 DEAD_BYTES_MIN: Final = 10_000 * 4096
+#: Share of the memory past which done postbacks are dropped before their time, the oldest first.
+DONE_GO_PAST: Final = 0.90
+#: Share past which dead ones are dropped as well, where the done ones do not do.
+DEAD_GO_PAST: Final = 0.95
+#: Share that the ledger may take all the same: where it takes no more, others fill the broker.
+LEDGER_KEEPS: Final = 0.1
+#: Share from which on nothing more is taken in: a message takes a third more memory as a record.
+NOTHING_IN_FROM: Final = 1.1
 #: Bytes of a broker that does not say how much it may take: no limit.
 _UNLIMITED: Final = 1 << 53  # Lua's numbers are exact up to here
 

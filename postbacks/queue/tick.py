@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Final
 
 from postbacks import keys
 from postbacks.accounts import find_accounts
-from postbacks.broker.client import broker_errors
+from postbacks.broker import memory
+from postbacks.broker.clock import to_ms
+from postbacks.broker.errors import broker_errors
 from postbacks.errors import AccountsUnavailable
 from postbacks.logs import EventLog
-from postbacks.queue import memory, routes
+from postbacks.queue import routes
 from postbacks.queue.acceptance import first_in_a_minute
 from postbacks.queue.intake import Intake
-from postbacks.queue.shares import shares_of
+from postbacks.queue.shares import DEAD_GO_PAST, DONE_GO_PAST, LEDGER_KEEPS, NOTHING_IN_FROM, shares_of
 from postbacks.retry import countdown_ms
 
 if TYPE_CHECKING:
@@ -108,7 +110,7 @@ class Tick:
 
     def _take_in(self, deadline_s: float, wake: Callable[[int], None]) -> tuple[int, bool]:
         """Take messages in, as long as the broker has memory for their records."""
-        if self._memory.share >= memory.NOTHING_IN_FROM:
+        if self._memory.share >= NOTHING_IN_FROM:
             return 0, False
         try:
             return self._intake.run(
@@ -123,11 +125,11 @@ class Tick:
         """Drop what has ended, before its time, while the broker is about to refuse messages; returns how many."""
         dropped, dropped_dead, accounts = 0, 0, set[str]()
         self._memory = memory.recent(self._scripts.client)
-        while self._memory.over(memory.DONE_GO_PAST) and time.monotonic() < deadline_s:
+        while self._memory.over(DONE_GO_PAST) and time.monotonic() < deadline_s:
             done, dead, names = self._scripts.make_room(
-                self._memory.over(memory.DONE_GO_PAST),
-                self._memory.over(memory.DEAD_GO_PAST),
-                int(self._memory.limit * memory.LEDGER_KEEPS),
+                self._memory.over(DONE_GO_PAST),
+                self._memory.over(DEAD_GO_PAST),
+                int(self._memory.limit * LEDGER_KEEPS),
                 RETAIN_BATCH,
             )
             if not done + dead:
@@ -208,16 +210,16 @@ class Tick:
             pipe.zcard(keys.READY_TRUSTED)
             pipe.zcard(keys.READY_SUSPECT)
             pipe.zcard(keys.QUARANTINE)
-            pipe.zrange(keys.ASIDE, 0, 0, withscores=True)
+            pipe.zrange(keys.DELAYED, 0, 0, withscores=True)
             pipe.zrange(keys.PARKED, 0, 0, withscores=True)
             pipe.time()
             pipe.zrange(keys.CLAIMERS, 0, -1)
-            trusted, suspect, quarantined, aside, parked, (seconds, microseconds), tokens = pipe.execute()
+            trusted, suspect, quarantined, aside, parked, time_reply, tokens = pipe.execute()
             for token in tokens:
                 pipe.hlen(keys.claims(token.decode()))
             moved += sum(pipe.execute())
         self._scripts.note_tick()
-        now_ms = seconds * 1000 + microseconds // 1000 + self._scripts.clock_offset_ms
+        now_ms = to_ms(time_reply) + self._scripts.clock_offset_ms
         # What waits for its rate or for room until the next tick needs a loop that looks in time; so does what is
         # parked until then, for which a loop that claims stays anyway.
         soon = any(first and first[0][1] <= now_ms + 1000 for first in (aside, parked if not tokens else ()))
