@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from postbacks import keys
 from postbacks.doctor.broker_checks import duration
 from postbacks.monitor.figures import DOWN_AFTER_S
-from postbacks.queue.routes import ON
+from postbacks.queue.routes import ON, since_and_state
 from postbacks.queue.shares import DOCUMENTS_SHARE
 
 if TYPE_CHECKING:
@@ -44,9 +44,9 @@ def read_still(client: Any) -> dict[str, Still]:
     rows = client.hmget(keys.ROUTES, names) if names else []
     still: dict[str, Still] = {}
     for name, row in zip(names, rows, strict=True):
-        since_ms, state, *_ = (row or b"").decode("utf-8", "replace").split("\n") if row else ("0", ON)
+        since_ms, state = since_and_state(row)
         if state != ON:
-            still[name] = Still(state, int(since_ms))
+            still[name] = Still(state, since_ms)
     return still
 
 
@@ -68,8 +68,8 @@ def read_down(client: Any, now_ms: int) -> dict[str, int]:
     replies = pipe.execute()
     down: dict[str, int] = {}
     for (lane, since_ms), fails, row in zip(failing, replies[::2], replies[1::2], strict=True):
-        stands_still = row is not None and row.split(b"\n")[1] != ON.encode()
-        if fails == b"1" and not stands_still:
+        _, state = since_and_state(row)
+        if fails == b"1" and state == ON:
             down.setdefault(lane.decode("utf-8", "replace").rpartition("/")[0], int(since_ms))
     return down
 

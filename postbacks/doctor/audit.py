@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from postbacks import keys
+from postbacks.broker.client import text
 from postbacks.broker.errors import broker_errors
 from postbacks.doctor import scripts as moves
 from postbacks.doctor.records import INDEXES, PAGE, fields, indexes, pages, without_record
-from postbacks.doctor.scene import text
 from postbacks.ledger import states
 from postbacks.ledger.record import SCHEMA
 from postbacks.urls import redacted

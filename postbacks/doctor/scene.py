@@ -14,6 +14,7 @@ import redis
 
 from postbacks import keys
 from postbacks.broker import clock, memory
+from postbacks.broker.client import text
 from postbacks.broker.errors import broker_errors
 from postbacks.broker.fitness import why_refused
 from postbacks.devtools.local import CONFIG_NAME
@@ -27,6 +28,7 @@ from postbacks.doctor.account_checks import (
 )
 from postbacks.monitor.presence import Presence, find_present
 from postbacks.queue.shares import shares_of
+from postbacks.queue.slow_start import EndpointStart
 from postbacks.settings import load
 
 if TYPE_CHECKING:
@@ -202,8 +204,8 @@ def look(scripts: Scripts, *, overdue_slack_ms: int, workers: Sequence[str] | No
 
 
 def _unreached(starts: Mapping[bytes, bytes]) -> dict[str, int]:
-    fields = {text(endpoint): start.split() for endpoint, start in starts.items()}
-    return {endpoint: int(since_ms) for endpoint, (since_ms, _, _, up, *_) in fields.items() if up == b"0"}
+    parsed = {text(endpoint): EndpointStart.parse(start) for endpoint, start in starts.items()}
+    return {endpoint: start.since_ms for endpoint, start in parsed.items() if not start.is_up}
 
 
 def _quarantined_ms(client: Any) -> int | None:
@@ -257,8 +259,3 @@ def _task_of(raw: bytes) -> str:
     except (ValueError, KeyError, TypeError, AttributeError, IndexError):
         return "(not a Celery message)"
     return str(task) if task else "(a message of Celery's protocol 1)"
-
-
-def text(value: bytes) -> str:
-    """What the broker sent, as text."""
-    return value.decode("utf-8", "replace")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from postbacks.broker.client import text
 from postbacks.broker.errors import broker_errors
 from postbacks.catalogue import ORIGINS
 from postbacks.queue.scripts import assemble
@@ -81,9 +82,9 @@ class Lane:
 def _run(scripts: Scripts, name: str, arguments: Iterable[str | int], *, settle: bool) -> Any:
     """Run a script; one that only looks is run read-only, so that a user who may only read can look."""
     run = scripts.client.eval if settle else scripts.client.eval_ro
-    text, _, keys = assemble(name, "doctor")
+    script = assemble(name, "doctor")
     with broker_errors():
-        return run(text, len(keys), *keys, scripts.clock_offset_ms, *arguments)
+        return run(script.text, len(script.keys), *script.keys, scripts.clock_offset_ms, *arguments)
 
 
 def places(
@@ -100,8 +101,8 @@ def places(
             one, state, lane, remembered, sequence, _, *where = row
             found.append(
                 Place(
-                    _text(one), _text(state), _text(lane), remembered == 1, int(sequence),
-                    tuple(_text(place) for place in where), remembered == 2,
+                    text(one), text(state), text(lane), remembered == 1, int(sequence),
+                    tuple(text(place) for place in where), remembered == 2,
                 )
             )  # fmt: skip
     return found
@@ -119,7 +120,7 @@ def lanes(
         for row in _run(scripts, "lane", arguments, settle=settle):
             name, waiting, claimed, counted, held, held_counted, *flags = row
             counts = (waiting, claimed, counted, held, held_counted)
-            found.append(Lane(_text(name), *counts, *(bool(flag) for flag in flags)))
+            found.append(Lane(text(name), *counts, *(bool(flag) for flag in flags)))
     return found
 
 
@@ -138,7 +139,7 @@ def backlogs(
     mode = "settle" if settle else "look"
     arguments: tuple[str | int, ...] = (mode, OPEN_MAX, len(GROUPS), len(tokens), *GROUPS, *tokens, *accounts)
     rows = _run(scripts, "backlog", arguments, settle=settle)
-    return {_text(name): (count, counted) for name, count, counted in rows}
+    return {text(name): (count, counted) for name, count, counted in rows}
 
 
 def endpoints(
@@ -147,8 +148,4 @@ def endpoints(
     """Endpoints that count more open POSTs than there are, and both numbers; put right where asked."""
     mode = "settle" if settle else "look"
     rows = _run(scripts, "endpoint", (mode, *tokens), settle=settle)
-    return {_text(name): (count, counted) for name, count, counted in rows}
-
-
-def _text(value: bytes) -> str:
-    return value.decode("utf-8", "replace")
+    return {text(name): (count, counted) for name, count, counted in rows}

@@ -261,8 +261,8 @@ def _pages(
             *keys.GROUPS,
         )
         # Read-only, so that a user who may only read can ask; to run it by its digest would need a right to load it.
-        text, _, named_keys = assemble("look", "monitor")
-        reply: Any = client.eval_ro(text, len(named_keys), *named_keys, *arguments)
+        script = assemble("look", "monitor")
+        reply: Any = client.eval_ro(script.text, len(script.keys), *script.keys, *arguments)
         now_ms, cursor, rows, accounts, claims, still, down = reply
         yield now_ms, rows, accounts, claims, still, down
         if cursor == b"0":
