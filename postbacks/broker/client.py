@@ -27,9 +27,14 @@ def kombu_options(url: str, timeout_s: float) -> dict[str, Any]:
     return broker_url.parse(url).kombu_options()
 
 
+def text(reply: bytes) -> str:
+    """Decode what the broker sent; bytes that are no text become marks."""
+    return reply.decode("utf-8", "replace")
+
+
 @lru_cache(maxsize=8)
 def client_for(url: str, timeout_s: float) -> redis.Redis:
-    """One client a URL and process; its connections are pooled and safe to share between threads."""
+    """Return the client of a URL, one a process; its connections are pooled and safe to share between threads."""
     with broker_errors(url):
         if sentinel.is_sentinel(url):
             return sentinel.client(url, timeout_s)
@@ -43,6 +48,6 @@ def client_for(url: str, timeout_s: float) -> redis.Redis:
 
 
 def client() -> redis.Redis:
-    """The client of this process's settings."""
+    """Return the client of this process's settings."""
     settings = load()
     return client_for(settings.broker_url, settings.broker_timeout_s)

@@ -24,7 +24,8 @@ FULL: Final = "is full (maxmemory reached)"
 
 _UNKNOWN_AUTHORITY: Final = "has a certificate of an unknown authority; add ?ssl_ca_certs=FILE, its certificate, to POSTBACKS_BROKER_URL"
 _LOCKED: Final = "wants a password; put it into POSTBACKS_BROKER_URL (redis://:password@host)"
-#: Words of the server and what they mean. redis-py takes the codes that it knows (READONLY) off the text.
+#: Words of the server's error, its class here, and what is said instead. redis-py takes codes that it knows (READONLY) off
+#: the text.
 _RESPONSES: Final = (
     (
         "previous master is now a slave",
@@ -95,8 +96,8 @@ _RESPONSES: Final = (
 )
 
 
-#: Words in which an ACL refuses, of Redis 6 and 7.0, of Redis 7.2 and Valkey, and of both in scripts; what the user may
-#: not do; and the rule that allows it. Outside of ``ACL LOG`` a server names no key, and 7.0 in scripts no command.
+#: Words of an ACL's refusal, what the user may not do, and the rule that allows it. The words are those of Redis 6 and 7.0, of
+#: Redis 7.2 and Valkey, and of both in scripts. A server names no key but in ``ACL LOG``, and 7.0 no command of a script.
 _REFUSALS: Final = (
     (r"no permissions to run the '([^']+)' command", "run {name}", "allow +{name}"),
     # What redis-py raises at the end of a pipeline whose first command was refused.
@@ -129,11 +130,11 @@ def broker_errors(url: str | None = None) -> Iterator[None]:
     """
     try:
         yield
-    except _broker_faults() as error:
+    except _client_errors() as error:
         raise _explained(error, url or load().broker_url) from error
 
 
-def _broker_faults() -> tuple[type[Exception], ...]:
+def _client_errors() -> tuple[type[Exception], ...]:
     """Return what a broker's client may raise; kombu's where kombu is loaded, since a health check does without."""
     kombu = sys.modules.get("kombu.exceptions")
     return (redis.RedisError, OSError, *([kombu.OperationalError] if kombu else []))
@@ -154,9 +155,9 @@ def missing_right(error: Exception, url: str | None = None) -> str | None:
 
 
 def _explained(error: Exception, url: str) -> BrokerUnfit | BrokerUnreachable:
-    shown, text = redacted_broker_url(url), str(error)
+    safe_url, text = redacted_broker_url(url), str(error)
     if isinstance(error, MasterNotFoundError):
-        return BrokerUnreachable(f"The broker at {shown} has no primary to talk to: {text.rstrip('.')}.")
+        return BrokerUnreachable(f"The broker at {safe_url} has no primary to talk to: {text.rstrip('.')}.")
     if sentence := missing_right(error, url):
         return BrokerUnfit(sentence)
     for mark, kind, advice in _RESPONSES:
@@ -164,11 +165,11 @@ def _explained(error: Exception, url: str) -> BrokerUnfit | BrokerUnreachable:
             from_up = ", as in the one that `postbacks up` prints" * (
                 advice is _LOCKED and url == DEFAULT_URL
             )
-            return kind(f"The broker at {shown} {advice}{from_up}.")
+            return kind(f"The broker at {safe_url} {advice}{from_up}.")
     if isinstance(error, redis.ResponseError):
-        return BrokerUnfit(f"The broker at {shown} answered with an error: {text.rstrip('.')}.")
+        return BrokerUnfit(f"The broker at {safe_url} answered with an error: {text.rstrip('.')}.")
     start = "start it (`postbacks up` starts one)" if url == DEFAULT_URL else "start it"
     return BrokerUnreachable(
-        f"The broker at {shown} does not answer ({text.rstrip('.') or type(error).__name__}); "
+        f"The broker at {safe_url} does not answer ({text.rstrip('.') or type(error).__name__}); "
         f"{start} or correct POSTBACKS_BROKER_URL."
     )

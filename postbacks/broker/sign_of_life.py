@@ -43,7 +43,7 @@ class SignOfLife:
         settings = load()
         self.every_s: Final = settings.gone_after_s / SIGNS
         self._key = key
-        # The token tells two processes of one name apart; the time-out travels along, so that who reads needs no setting.
+        # The token tells two processes of one name apart; the time-out travels along, so that readers need no setting.
         self._process = f"{settings.gone_after_s:g} {uuid.uuid4().hex[:8]} {VERSION} {name}"
         self._next_s = -math.inf
         self._given = False

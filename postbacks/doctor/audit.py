@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from postbacks import keys
+from postbacks.broker.client import text
 from postbacks.broker.errors import broker_errors
 from postbacks.doctor.records import INDEXES, PAGE, fields, indexes, pages, without_record
 from postbacks.doctor.scripts import (
@@ -23,7 +24,6 @@ from postbacks.doctor.scripts import (
     count_endpoints,
     count_lanes,
     locate,
-    text,
 )
 from postbacks.ledger import states
 from postbacks.ledger.record import SCHEMA

@@ -7,8 +7,8 @@ from itertools import islice
 from typing import Any, Final
 
 from postbacks import keys
+from postbacks.broker.client import text
 from postbacks.broker.lua import load
-from postbacks.doctor.scripts import text
 
 #: Keys or ids that one question to the broker is about.
 PAGE: Final = 1000

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from postbacks import keys
+from postbacks.broker.client import text
 from postbacks.broker.errors import broker_errors
 from postbacks.queue.scripts import assemble
 
@@ -162,8 +163,3 @@ def repair_leases(
     """Give orphaned claims an ended lease and shorten leases from the future; returns how many of each."""
     adopted, shortened = _run(scripts, "lease", (lease_ms, intake_ms, slack_ms, *tokens), repair=True)
     return adopted, shortened
-
-
-def text(value: bytes) -> str:
-    """Decode what the broker sent."""
-    return value.decode("utf-8", "replace")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from postbacks import keys
-from postbacks.broker.clock import to_ms
+from postbacks.broker.clock import now_ms, to_ms
 from postbacks.broker.errors import broker_errors
 from postbacks.catalogue import ORIGINS
 from postbacks.errors import UnknownPostback
@@ -153,8 +153,7 @@ class Ledger:
         since_ms = None
         if within_s is not None:
             with broker_errors():
-                clock: Any = self._client.time()
-            since_ms = clock[0] * 1000 + clock[1] // 1000 - within_s * 1000
+                since_ms = now_ms(self._client) - within_s * 1000
         dead = search.find(
             self._client, state=DEAD, account=account, reason=reason, since_ms=since_ms, until_ms=until_ms
         )

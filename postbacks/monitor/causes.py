@@ -426,23 +426,23 @@ def _of_probe(standing: Standing) -> Iterator[Cause]:
 
 
 def _start_limit(endpoint: Endpoint, now_ms: int) -> int:
-    """Return how many POSTs an endpoint's slow start lets be open now; 0 for any number (``has_room`` in ``_gates.lua``)."""
-    if endpoint.since_ms is None:
+    """Return how many POSTs an endpoint's slow start lets be open now; 0 for any number (``_slow_start.lua``)."""
+    start = endpoint.start
+    if start is None:
         return 0
-    limit = endpoint.limit
-    if not limit and now_ms - endpoint.since_ms >= SLOW_START_AFTER_MS:
+    if not start.limit and now_ms - start.since_ms >= SLOW_START_AFTER_MS:
         return 1
-    rests = not endpoint.open and now_ms - endpoint.last_ms >= SLOW_START_AFTER_MS
-    return 1 if limit and rests else limit
+    rests = not endpoint.open and now_ms - start.last_ms >= SLOW_START_AFTER_MS
+    return 1 if start.limit and rests else start.limit
 
 
 def _of_slow_start(standing: Standing) -> Iterator[Cause]:
     now_ms, endpoint = standing.now_ms, standing.endpoint
     limit = _start_limit(endpoint, now_ms)
-    if limit:
-        words = "took its last connection at" if endpoint.up else "has taken no connection since"
+    if endpoint.start is not None and limit:
+        words = "took its last connection at" if endpoint.start.is_up else "has taken no connection since"
         yield _cause(
-            now_ms, "slow_start", words=words, endpoint=endpoint.name, since=endpoint.since_ms, limit=limit,
+            now_ms, "slow_start", words=words, endpoint=endpoint.name, since=endpoint.start.since_ms, limit=limit,
             open=endpoint.open,
         )  # fmt: skip
 

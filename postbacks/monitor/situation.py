@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from postbacks import keys
 from postbacks.broker import memory
+from postbacks.broker.clock import to_ms
 from postbacks.broker.errors import broker_errors
 from postbacks.broker.fitness import why_refused
 from postbacks.ledger import states
 from postbacks.ledger.ledger import Claim, Ledger
 from postbacks.ledger.record import Record
 from postbacks.monitor.presence import Presence, find_present
+from postbacks.queue.pacing import Pacing
+from postbacks.queue.routes import since_and_state
+from postbacks.queue.slow_start import EndpointStart
 
 if TYPE_CHECKING:
     import redis
@@ -31,10 +34,6 @@ READINGS_MAX: Final = 5
 RINGS: Final = {"trusted": keys.READY_TRUSTED, "suspect": keys.READY_SUSPECT}
 #: Score of what is tried alone in the quarantine (``queue/_shared.lua``).
 ALONE: Final = 2
-
-# Packed as `queue/pacing.py` writes it, and as `queue/_gates.lua` does.
-_PACING: Final = re.compile(r"\S+ (\d+) (\d+)")
-_START: Final = re.compile(r"(\d+) (\d+) (\d+) ([01]) \d+ ")
 
 
 class System(NamedTuple):
@@ -138,19 +137,13 @@ class Endpoint(NamedTuple):
     Attributes:
         name: scheme, host and port.
         open: POSTs open there, where they are counted.
-        since_ms: when it last took a connection, or first did not; None where it connects.
-        last_ms: when a POST there last began or ended.
-        limit: POSTs open there at most in its slow start; 0 while it has not failed for long enough.
-        up: whether it took the last connection.
+        start: its slow start; None where it connects.
         waits_ms: since when the lane waits for room here.
     """
 
     name: str
     open: int
-    since_ms: int | None
-    last_ms: int
-    limit: int
-    up: bool
+    start: EndpointStart | None
     waits_ms: int | None
 
 
@@ -281,8 +274,7 @@ def _ask_for_system(transaction: _Transaction) -> None:
 
 
 def _system(system: System, replies: Mapping[str, Any], clock_offset_ms: int) -> tuple[int, System]:
-    seconds, microseconds = replies["time"]
-    now_ms = seconds * 1000 + microseconds // 1000 + clock_offset_ms
+    now_ms = to_ms(replies["time"]) + clock_offset_ms
     return now_ms, system._replace(
         last_tick_ms=_ms(replies["tick"]),
         emptied_ms=_ms(replies["turns"][0]),
@@ -414,13 +406,12 @@ def _ask_for_account(transaction: _Transaction, account: str, lane: str) -> None
 
 
 def _account(replies: Mapping[str, Any]) -> Account:
-    row = (replies["row"] or b"").decode("utf-8", "replace").split("\n")
-    pacing = _PACING.match((replies["pacing"] or b"").decode("utf-8", "replace"))
+    pacing = Pacing.parse(replies["pacing"])
     paces = {group: _pace(replies[f"waiting {group}"], *replies[f"pace {group}"]) for group in keys.GROUPS}
-    interval_us, most = (int(pacing[1]), int(pacing[2])) if pacing else (0, 0)
     waits_us = replies["waits for account"]
     return Account(
-        paces, row[1] if len(row) > 1 else "", interval_us, int(replies["next"] or 0), most,
+        paces, since_and_state(replies["row"])[1] if replies["row"] else "", pacing.interval_us,
+        int(replies["next"] or 0), pacing.max_transfers,
         None if waits_us is None else int(waits_us // 1000),
     )  # fmt: skip
 
@@ -438,12 +429,10 @@ def _ask_for_endpoint(transaction: _Transaction, endpoint: str, lane: str) -> No
 
 
 def _endpoint(replies: Mapping[str, Any], name: str) -> Endpoint:
-    start = _START.match((replies["start"] or b"").decode("utf-8", "replace"))
-    since_ms, last_ms, limit, up = (int(text) for text in start.groups()) if start else (None, 0, 0, 1)
     waits_us = replies["waits for endpoint"]
     waits_ms = None if waits_us is None else int(waits_us // 1000)
     return Endpoint(
-        name, int(replies["open at endpoint"] or 0), since_ms, last_ms or 0, limit or 0, bool(up), waits_ms
+        name, int(replies["open at endpoint"] or 0), EndpointStart.parse(replies["start"]), waits_ms
     )
 
 

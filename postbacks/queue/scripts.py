@@ -1,6 +1,6 @@
-"""The Lua scripts as explicit Python methods: one a move, arguments in, plain values out.
+"""Moves of postbacks: a Python method for each Lua script, arguments in, plain values out.
 
-Every script gets the clock's offset and the keys that it names (``broker/lua.py``), and is described in its file.
+Each script gets the clock's offset and the keys that it names (``broker/lua.py``); its file says what it does.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from redis.exceptions import NoScriptError
 
+from postbacks.broker.client import text
 from postbacks.broker.errors import broker_errors
 from postbacks.broker.lua import Script, load
 from postbacks.killpoints import reach
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from postbacks.queue.rows import AcceptRow, AttemptRow
     from postbacks.queue.shares import Shares
 
-#: What each script needs in front of it behind ``_shared.lua``, in this order.
+#: Parts that stand in front of a script, behind ``_shared.lua`` and in this order.
 _PACED: Final = ("_pacing", "_slow_start", "_waiting")
 _PARTS: Final[Mapping[str, tuple[str, ...]]] = {
     "accept": ("_drop",),
@@ -52,23 +53,23 @@ LATE_MS: Final = 2500
 
 Argument = str | bytes | int | float
 
-#: Postbacks, and messages, that are tried together after the process died in which they were.
+#: Postbacks, or messages, that are tried together after their process died.
 FEW: Final = 20
-#: Bytes of messages after which one script takes no further one: a larger reply would hold the broker up.
+#: Bytes of messages after which ``take_in`` takes no further one: a larger reply would hold the broker up.
 TAKE_IN_BYTES: Final = 4_000_000
-#: Accounts whose row or pace one script writes.
+#: Accounts whose route or pacing one script writes.
 ACCOUNTS_MAX: Final = 100
-#: Ids that `cancel` looks at from each end of a lane; what stands deeper inside ends when it comes up.
+#: Ids that ``cancel`` looks at from each end of a lane; what stands deeper inside ends when it comes up.
 CANCEL_SEARCH: Final = 1000
-#: Deaths of a process while a postback was alone in it, after which the postback is set aside among the dead.
+#: Deaths of a process while a postback was alone in it after which the postback is dead, as poison.
 ALONE_DEATHS_MAX: Final = 3
 
-#: The same where nobody saw a death, only a lease that ran out: a container that dies whole, or a broker away.
+#: The same where nobody saw a death, only a lease that ran out: the whole container died, or the broker was away.
 ALONE_LAPSES_MAX: Final = 10
 
 
 class Call(NamedTuple):
-    """A script that is to run, and what with."""
+    """Call of a script: its name and arguments."""
 
     name: str
     arguments: Sequence[Argument]
@@ -96,16 +97,27 @@ def claim_call(
     weights: str = "mt=0",
     shares: tuple[int, int, int] | None = None,
 ) -> Call:
-    """What ``Scripts.claim`` runs.
+    """Make the call of ``claim.lua``.
 
-    ``shares`` of ``suspects_max``: lanes in trouble, new lanes, new lanes that have waited; None for all of it each.
+    Args:
+        token: the loop's.
+        lease_ms: of the loop's claims.
+        at_most: POSTs to begin.
+        suspects_max: POSTs of them for suspects.
+        free: transfers that the loop has free.
+        held_max: ids to hold in all.
+        held_per_lane: ids to hold of a failing lane, its probe included.
+        slow_lanes: lanes that have become slow since the last call.
+        endpoint_max: POSTs that an endpoint may have open, 0 for any number.
+        weights: of groups.
+        shares: of ``suspects_max``: lanes in trouble, new lanes, new lanes that have waited; None for all of it each.
     """
     limits = (at_most, suspects_max, free, held_max, held_per_lane, endpoint_max, weights)
     return Call("claim", (token, lease_ms, *limits, *(shares or (suspects_max,) * 3), *slow_lanes))
 
 
 def examine_call(token: str, lease_ms: int, endpoint_max: int = 0, keep_ms: int = 3_600_000) -> Call:
-    """What ``Scripts.examine`` runs."""
+    """Make the call of ``examine.lua``; what waits for an account that is gone is kept for ``keep_ms``."""
     return Call("examine", (token, lease_ms, FEW, endpoint_max, keep_ms))
 
 
@@ -117,13 +129,13 @@ def commit_call(
     rows: Iterable[AttemptRow],
     totals: Mapping[str, int] = {},
 ) -> Call:
-    """What ``Scripts.commit`` runs."""
+    """Make the call of ``commit.lua``: its rows one after the other, and what is added to the totals."""
     fields: Iterable[Argument] = chain.from_iterable(rows)
     return Call("commit", (token, lease_ms, limit_max, forget_s, *fields, json.dumps(totals)))
 
 
 class Scripts:
-    """Runs the scripts on one broker.
+    """Runs scripts on one broker.
 
     Args:
         client: the broker's client; replies come as bytes.
@@ -135,7 +147,7 @@ class Scripts:
         self.clock_offset_ms = clock_offset_ms
 
     def run(self, name: str, arguments: Iterable[Argument]) -> Any:
-        """Run a script by name, loading it where the broker does not have it (a new one, or it has restarted)."""
+        """Run a script by name; load it where the broker does not have it, as it is new or has restarted."""
         _, *command = self.command(Call(name, tuple(arguments)))
         reach(f"before:{name}")
         with broker_errors():
@@ -148,7 +160,7 @@ class Scripts:
         return reply
 
     def command(self, call: Call) -> list[Any]:
-        """A call as the broker's command."""
+        """Write a call as the broker's command."""
         script = assemble(call.name)
         return [
             "EVALSHA",
@@ -197,7 +209,7 @@ class Scripts:
         return reply
 
     def accept_alone(self, token: str) -> None:
-        """Say that from here on only the first message of the intake can be what the tick dies of."""
+        """Note that from here on only the first message of the intake can be what the tick dies of."""
         self.run("accept_alone", (token,))
 
     def end_intake(self, token: str) -> None:
@@ -205,11 +217,11 @@ class Scripts:
         self.run("end_intake", (token,))
 
     def release(self, at_most: int) -> int:
-        """Move due parked postbacks to their lanes; returns how many."""
+        """Move due parked postbacks to their lanes; return how many."""
         return int(self.run("release", (at_most,)))
 
     def reap(self, at_most: int, pause_ms: int) -> int:
-        """Take back what a silent loop had claimed; returns how many."""
+        """Take back what a silent loop had claimed; return how many."""
         arguments = (at_most, pause_ms, ALONE_DEATHS_MAX, ALONE_LAPSES_MAX)
         return int(self.run("reap", arguments))
 
@@ -217,65 +229,65 @@ class Scripts:
         """Take from the quarantine, a few or one alone.
 
         Returns:
-            The broker's ms, rows as claim's, and how many wait for room that was looked for.
+            The broker's ms, rows as claim's, and how many of those looked at wait for room.
         """
         now_ms, begun, later, *_ = self.run(*examine_call(token, lease_ms, endpoint_max))
         return now_ms, begun, later
 
-    def claim(self, *given: Any, **limits: Any) -> tuple[int, list[list[Any]], list[list[Any]], int]:
-        """Claim from the ready lanes; takes what ``claim_call`` takes.
+    def claim(self, *arguments: Any, **limits: Any) -> tuple[int, list[list[Any]], list[list[Any]], int]:
+        """Claim from the ready lanes, with the arguments of ``claim_call``.
 
         Returns:
             The broker's ms, rows to send now, rows to hold, and the ms until the first lane may go on that waits
             for its rate or for room, or, where few loops claim, the first parked postback is due (-1 if none is).
         """
-        now_ms, begun, held, again_ms, *_ = self.run(*claim_call(*given, **limits))
+        now_ms, begun, held, again_ms, *_ = self.run(*claim_call(*arguments, **limits))
         return now_ms, begun, held, again_ms
 
-    def begin(self, token: str, ids: Iterable[str], endpoint_max: int = 0, told_ms: int = 0) -> Begun:
+    def begin(self, token: str, ids: Iterable[str], endpoint_max: int = 0, known_ms: int = 0) -> Begun:
         """Count an attempt for held ids that are about to be sent.
 
         Args:
             token: the loop's.
             ids: of what it holds.
             endpoint_max: POSTs that an endpoint may have open, 0 for any number.
-            told_ms: the latest of ``Begun.tried`` that the loop knows of.
+            known_ms: the latest of ``Begun.tried`` that the loop knows of.
         """
-        return Begun(*self.run("begin", (token, endpoint_max, told_ms, *ids)))
+        return Begun(*self.run("begin", (token, endpoint_max, known_ms, *ids)))
 
     def pace(self, accounts: Mapping[str, str]) -> int:
-        """Write what accounts have of their own (``pacing.py``); returns how many of them changed."""
+        """Write the pacing of accounts (``pacing.py``); return how many of them changed."""
         return sum(int(self.run("pace", fields)) for fields in _rows(accounts))
 
     def route(self, keep_ms: int, rows: Mapping[str, str]) -> int:
-        """Write where accounts' postbacks go (``routes.py``); returns how many rows changed.
+        """Write the routes of accounts (``routes.py``); return how many rows changed.
 
         Args:
-            keep_ms: how long what waits for an account that is gone is kept.
-            rows: a row a name of an account.
+            keep_ms: time for which what waits for an account that is gone is kept.
+            rows: account -> its row.
         """
         return sum(int(self.run("route", (keep_ms, *fields))) for fields in _rows(rows))
 
     def retire(self, at_most: int) -> tuple[int, list[str]]:
-        """End what waits for accounts that are gone; returns how many have ended, and whose they were."""
+        """End what waits for accounts that are gone; return how many have ended, and whose they were."""
         ended, accounts = self.run("retire", (at_most,))
         return ended, [account.decode() for account in accounts]
 
-    def commit(self, *given: Any, **more: Any) -> list[list[Any]]:
-        """Note attempts and move their postbacks on; takes what ``commit_call`` takes.
+    def commit(self, *arguments: Any, **more: Any) -> list[list[Any]]:
+        """Note attempts and move their postbacks on, with the arguments of ``commit_call``.
 
         Returns:
-            One ``[state, next_ms]`` each.
+            A row ``[state, next_ms]`` each.
         """
-        reply: list[list[Any]] = self.run(*commit_call(*given, **more))
+        reply: list[list[Any]] = self.run(*commit_call(*arguments, **more))
         return reply
 
     def give_back(self, token: str, ids: Iterable[str] = ()) -> int:
-        """Return held ids to the front of their lanes; a loop that holds nothing leaves."""
+        """Put held ids back to the front of their lanes; a loop that holds nothing leaves the claimers."""
         return int(self.run("give_back", (token, *ids)))
 
     def postpone(self, token: str, delay_ms: int, reason: str, ids: Iterable[str]) -> int:
-        """Park claimed ids whose POST was not made, their attempt taken back; returns how many."""
+        """Park claimed ids whose POST was not made, and take their attempt back; return how many left the claims."""
         return int(self.run("postpone", (token, delay_ms, reason, *ids)))
 
     def renew(self, token: str, lease_ms: int) -> bool:
@@ -285,7 +297,7 @@ class Scripts:
     def cancel(
         self, postback_id: str, remember_s: int, account: str = "", search_max: int = CANCEL_SEARCH
     ) -> str:
-        """Cancel a postback that is not yet sent; returns its state afterwards.
+        """Cancel a postback that is not yet sent; return its state afterwards.
 
         Args:
             postback_id: its id.
@@ -293,28 +305,28 @@ class Scripts:
             account: cancel this account's alone; empty for whosever it is.
             search_max: ids of its lane that are looked at from each end.
         """
-        return _text(self.run("cancel", (postback_id, remember_s, account, search_max)))
+        return text(self.run("cancel", (postback_id, remember_s, account, search_max)))
 
     def replay(self, postback_id: str) -> str:
-        """Send a dead postback again; returns its state afterwards, empty if it is unknown.
+        """Send a dead or skipped postback again; return its state afterwards, empty if it is unknown.
 
         ``queued``: a message that only a newer version could read was put back into Celery's queue.
         """
         from postbacks.queue.message import NEWER  # noqa: PLC0415 - a health check does without the catalogue
 
-        return _text(self.run("replay", (postback_id, NEWER)))
+        return text(self.run("replay", (postback_id, NEWER)))
 
     def forget(self, idle_ms: int) -> tuple[int, list[str]]:
         """Drop the latest numbers of some accounts that have been idle for so long.
 
         Returns:
-            How many were dropped, and some accounts whose rows are as old: look them up.
+            How many were dropped, and some accounts whose rows are as old, to be looked up.
         """
         dropped, old = self.run("forget", (idle_ms, SILENT))
         return dropped, [account.decode() for account in old]
 
     def retract(self, postback_id: str) -> bool:
-        """Drop what was kept as dead for its id; False where it is not kept any more."""
+        """Drop a postback that was kept as dead for its id; False where it is not kept any more."""
         return bool(self.run("retract", (postback_id,)))
 
     def retain(
@@ -340,8 +352,8 @@ class Scripts:
             may_take.documents_bytes,
         )  # fmt: skip
         dropped, accounts, counts, near = self.run("retain", arguments)
-        early = {_text(account): count for account, count in zip(accounts, counts, strict=True)}
-        return Retained(dropped, early, [_text(account) for account in near])
+        early = {text(account): count for account, count in zip(accounts, counts, strict=True)}
+        return Retained(dropped, early, [text(account) for account in near])
 
     def make_room(
         self, done_bytes: int, dead_bytes: int, keep_bytes: int, at_most: int
@@ -361,20 +373,16 @@ class Scripts:
         return done, dead, {account.decode() for account in accounts}
 
     def drop(self, until_ms: int, account: str, ids: Iterable[str]) -> int:
-        """Drop those of these ids that are dead, of this account (empty: any) and given up until then; returns how many."""
+        """Drop those of these ids that are dead, of this account (empty: any) and given up until then; return how many."""
         return int(self.run("drop", (until_ms, account, *ids)))
 
     def note_tick(self) -> int:
-        """Note that a tick of this version has finished; returns the ms since the tick before, -1 without one."""
+        """Note that a tick of this version has finished; return the ms since the tick before, -1 without one."""
         return int(self.run("note_tick", (VERSION, SILENT, LATE_MS)))
 
 
 def _rows(accounts: Mapping[str, str]) -> Iterator[list[str]]:
-    """Names and what belongs to them, of some accounts at a time."""
+    """Split accounts into rows of arguments, name and text after each other, ``ACCOUNTS_MAX`` accounts each."""
     pairs = list(accounts.items())
     for first in range(0, len(pairs), ACCOUNTS_MAX):
         yield [text for pair in pairs[first : first + ACCOUNTS_MAX] for text in pair]
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value
