@@ -18,11 +18,11 @@ from helpers import Rig, claim, environment, remove_account, set_account
 import postbacks
 from postbacks import keys, send_postback, send_postbacks, settings
 from postbacks.broker.sign_of_life import SignOfLife
-from postbacks.celeryext.control import cancel
 from postbacks.cli import main
 from postbacks.devtools.receiver import Answer, Receiver, dead_port
 from postbacks.monitor import causes, situation
 from postbacks.monitor.causes import CLAUSES, Cause, explain
+from postbacks.queue.operate import cancel
 
 SUB = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 MO = {"ORIGIN": "SMS_MO", "CODE": "N211", "FROM": "15552312102", "TO": "86717", "TEXT": "STOP",

@@ -1,4 +1,4 @@
-"""What an application loads to send, and what a worker loads on top."""
+"""Modules that an application loads to send; a worker loads more."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EVENT = '{"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID"
 
 
 def loaded(program: str, names: tuple[str, ...], **env: str) -> list[str]:
-    """Those of the named modules, or modules of these packages, that are loaded after a program has run."""
+    """Run a program; return which of these modules, or modules of these packages, it has loaded."""
     done = subprocess.run(
         [sys.executable, "-c", f"{program}\nimport sys\nprint(*sys.modules)"],
         env=env or None,
