@@ -74,9 +74,9 @@ CLAUSES: Final = {
 
 #: Milliseconds after which what is due is overdue: ticks come every second.
 OVERDUE_MS: Final = 2500
-#: Milliseconds for which an endpoint has to take no connection before it starts slowly (``queue/_gates.lua``).
+#: Milliseconds for which an endpoint has to take no connection before it starts slowly (``queue/_slow_start.lua``).
 SLOW_START_AFTER_MS: Final = 10_000
-#: Microseconds that a rate catches up with (``queue/_gates.lua``).
+#: Microseconds that a rate catches up with (``queue/_pacing.lua``).
 BURST_US: Final = 50_000
 #: Seconds up to which a time is told without its date.
 _CLOCK_ALONE_S: Final = 43_200
