@@ -98,12 +98,13 @@ def alone(count: int = 2000, batch: int = 100) -> tuple[float, float]:
         from postbacks.flower_events import events
         from postbacks.flower_events.publisher import publisher
         from postbacks.ledger.record import Attempt
+        from postbacks.queue.rows import AcceptRow
         from postbacks.transport.outcomes import OUTCOMES
 
         def publish_all() -> float:
             began_s = time.process_time()
             for at in range(0, count, batch):
-                publisher.add(events.accepted, [1] * batch, fields[at * width : (at + batch) * width])
+                publisher.add(events.accepted, [1] * batch, rows[at : at + batch])
                 publisher.add(events.started, postbacks[at : at + batch])
                 results = [[b"delivered", 0]] * batch
                 publisher.add(events.committed, notes[at : at + batch], results, OUTCOMES)
@@ -117,12 +118,12 @@ def alone(count: int = 2000, batch: int = 100) -> tuple[float, float]:
             )
             for _ in range(count)
         ]
-        fields = [
-            value
+        rows = [
+            AcceptRow(
+                postback.id, "acme", "mt", "SMS_MT", "N202", "", "", b"", "waiting", "", b"", "", b"", "0"
+            )
             for postback in postbacks
-            for value in (postback.id, "acme", "mt", "SMS_MT", "N202", "", "", b"", "waiting", "", b"", "")
         ]
-        width = len(fields) // count
         notes = [(postback, Attempt(1, 1, "delivered", 200, 5), []) for postback in postbacks]
         off_us = statistics.median(publish_all() for _ in range(9))
         publisher.switch(True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from benchmarks.scenario import until
 from postbacks import keys, send_postbacks
@@ -14,7 +14,7 @@ from postbacks.catalogue import parse_event
 from postbacks.catalogue.xml import render
 from postbacks.ledger.digest import digest_of
 from postbacks.ledger.record import SCHEMA
-from postbacks.queue.acceptance import FIELDS
+from postbacks.queue.rows import AcceptRow
 from postbacks.queue.scripts import Scripts
 from postbacks.urls import endpoint_of
 
@@ -99,22 +99,22 @@ def accept(client: redis.Redis, numbers: Iterable[int], account: Callable[[int],
     """Put delivery receipts into their lanes by the script of the tick, for backlogs of a million."""
     scripts, token = Scripts(client), f"bench:{uuid.uuid4()}"
     xml = document(0)
-    fields: list[Any] = []
+    rows: list[AcceptRow] = []
 
     def send() -> None:
         until(lambda: scripts.take_in(token, 10_000, 0) is not None, 20, "the intake")  # a tick may hold it
-        assert scripts.accept(token, SCHEMA, 10_000_000, 1 << 50, 0, fields) is not None
-        fields.clear()
+        assert scripts.accept(token, SCHEMA, 10_000_000, 1 << 50, 0, rows) is not None
+        rows.clear()
 
     for number in numbers:
         name, url = account(number)
         numbered = xml.replace(mark(0).encode(), mark(number).encode())
-        fields.extend(
-            (str(uuid.uuid4()), name, "mt", "SMS_MT", "N202", url, endpoint_of(url), numbered,
+        rows.append(
+            AcceptRow(str(uuid.uuid4()), name, "mt", "SMS_MT", "N202", url, endpoint_of(url), numbered,
              "waiting", "", b"", "", digest_of(name, numbered, None), "0")
         )  # fmt: skip
-        if len(fields) == FIELDS * _PUSH:
+        if len(rows) == _PUSH:
             send()
-    if fields:
+    if rows:
         send()
     scripts.end_intake(token)

@@ -39,7 +39,8 @@ class _World:
         self.scripts = Scripts(self.client)
         for name in self.names:  # lanes that have answered 200: ten transfers each
             self.client.hset(
-                keys.PACE + f"{name}/mt", mapping={"limit": 10, "suspect": 0, "failing": 0, "claimed": 0}
+                keys.LANE_STATE + f"{name}/mt",
+                mapping={"limit": 10, "suspect": 0, "failing": 0, "claimed": 0},
             )
         self.client.delete(keys.READY_SUSPECT)
         self.client.zadd(keys.READY_TRUSTED, {f"{name}/mt": 0 for name in self.names})

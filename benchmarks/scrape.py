@@ -23,7 +23,7 @@ def fill(client, accounts: int) -> None:
             one, lane = f"{account}-{group}", f"{account}/{group}"
             pipe.rpush(keys.lane(lane), one)
             pipe.hset(keys.record(one), mapping={"created_ms": 1, "failures": 1, "sent_ms": 5})
-            pipe.hset(keys.PACE + lane, mapping={"failing": 0, "claimed": 0})
+            pipe.hset(keys.LANE_STATE + lane, mapping={"failing": 0, "claimed": 0})
         if number % 1000 == 999:
             pipe.execute()
     pipe.execute()

@@ -16,9 +16,8 @@ from postbacks.doctor import scripts as doctor_scripts
 from postbacks.doctor.records import fields as record_fields
 from postbacks.ledger.record import OVERHEAD_BYTES, SCHEMA, Attempt
 from postbacks.monitor import snapshot
-from postbacks.queue.acceptance import FIELDS
-from postbacks.queue.intake import MAX_PORTION
-from postbacks.queue.rows import AttemptRow
+from postbacks.queue.intake import MAX_BATCH
+from postbacks.queue.rows import AcceptRow, AttemptRow
 from postbacks.queue.scripts import Scripts, claim_call
 from postbacks.queue.tick import REAP_BATCH, RETAIN_BATCH, RETIRE_BATCH
 from postbacks.settings import load
@@ -78,9 +77,9 @@ class World:
 
     def _template(self, name: str, xml: bytes) -> None:
         self.scripts.take_in("fill", 10_000, 0)
-        row = (name, "template", "mt", "SMS_MT", "N202", "http://127.0.0.1:9/", "http://127.0.0.1:9", xml,
+        row = AcceptRow(name, "template", "mt", "SMS_MT", "N202", "http://127.0.0.1:9/", "http://127.0.0.1:9", xml,
                "waiting", "", b"", "", b"d" * 16, "0")  # fmt: skip
-        assert self.scripts.accept("fill", SCHEMA, 10_000_000, OVERHEAD_BYTES, 0, row) == [1]
+        assert self.scripts.accept("fill", SCHEMA, 10_000_000, OVERHEAD_BYTES, 0, [row]) == [1]
         self.scripts.end_intake("fill")
         self.client.delete(keys.lane("template/mt"))
         self.client.zrem(keys.READY_SUSPECT, "template/mt")
@@ -104,15 +103,15 @@ class World:
 
     def ready(self, ring: str = keys.READY_TRUSTED, lanes: list[str] | None = None, **pace: int) -> None:
         """Have lanes take turns, whatever they were before."""
-        self.client.delete(keys.READY_TRUSTED, keys.READY_SUSPECT, keys.ASIDE, keys.PACING, keys.RATES)
-        self.client.delete(*(f"{keys.WAITS}{name}" for name in ("http://127.0.0.1:9", "large")))
+        self.client.delete(keys.READY_TRUSTED, keys.READY_SUSPECT, keys.DELAYED, keys.PACING, keys.RATES)
+        self.client.delete(*(f"{keys.WAITING_FOR_ROOM}{name}" for name in ("http://127.0.0.1:9", "large")))
         mapping = {"limit": 10, "suspect": 0, "failing": 0, "claimed": 0, "held": 0, **pace}
         chosen = self.lanes if lanes is None else lanes
         for first in range(0, len(chosen), 10_000):
             some = chosen[first : first + 10_000]
             pipe = self.client.pipeline(transaction=False)
             for lane in some:
-                pipe.hset(keys.PACE + lane, mapping=mapping)
+                pipe.hset(keys.LANE_STATE + lane, mapping=mapping)
             pipe.execute()
             if ring:
                 self.client.zadd(ring, dict.fromkeys(some, 0))
@@ -147,7 +146,7 @@ def _claims(world: World) -> dict[str, Callable[[], Callable[[], Any]]]:
 
     def due() -> Callable[[], Any]:
         rates()
-        world.client.zrangestore(keys.ASIDE, keys.READY_TRUSTED, 0, -1)
+        world.client.zrangestore(keys.DELAYED, keys.READY_TRUSTED, 0, -1)
         world.client.delete(keys.READY_TRUSTED)
         return world.claim
 
@@ -230,12 +229,12 @@ def _others(world: World) -> dict[str, Callable[[], Callable[[], Any]]]:
     def accept() -> Callable[[], Any]:
         client.delete(keys.QUEUE, keys.INTAKE, keys.INTAKE_LEASE)
         scripts.take_in("tick", 10_000, 0)
-        fields: list[Any] = []
-        for number in range(MAX_PORTION):
-            fields += (str(uuid.uuid4()), f"a{number}", "mt", "SMS_MT", "N202", "http://127.0.0.1:9/",
-                       "http://127.0.0.1:9", b"x" * 1500, "waiting", "", b"", "", b"d" * 16, "0")  # fmt: skip
-        assert len(fields) == MAX_PORTION * FIELDS
-        return lambda: scripts.accept("tick", SCHEMA, 10_000_000, OVERHEAD_BYTES, 0, fields)
+        rows = [
+            AcceptRow(str(uuid.uuid4()), f"a{number}", "mt", "SMS_MT", "N202", "http://127.0.0.1:9/",
+                       "http://127.0.0.1:9", b"x" * 1500, "waiting", "", b"", "", b"d" * 16, "0")
+            for number in range(MAX_BATCH)
+        ]  # fmt: skip
+        return lambda: scripts.accept("tick", SCHEMA, 10_000_000, OVERHEAD_BYTES, 0, rows)
 
     def begin() -> Callable[[], Any]:
         ids = world.copy("held0000", 200, 200, "sending", "large")
@@ -340,10 +339,10 @@ def _others(world: World) -> dict[str, Callable[[], Callable[[], Any]]]:
         def prepare() -> Callable[[], Any]:
             claims_many(doctor_scripts.OPEN_MAX)  # above it nothing is counted
             client.hset(keys.ENDPOINTS, "http://127.0.0.1:9", 100_000)
-            client.zadd(keys.ASIDE, dict.fromkeys(world.lanes[:10_000], 1 << 50))
+            client.zadd(keys.DELAYED, dict.fromkeys(world.lanes[:10_000], 1 << 50))
             return lambda: (
                 run(),
-                client.delete(keys.claims("many"), keys.CLAIMERS, keys.ENDPOINTS, keys.ASIDE),
+                client.delete(keys.claims("many"), keys.CLAIMERS, keys.ENDPOINTS, keys.DELAYED),
             )
 
         return prepare

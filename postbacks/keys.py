@@ -1,9 +1,11 @@
-"""Every Redis key that postbacks uses: the whole schema, in one place.
+"""Keys in Redis that postbacks uses: the whole schema.
 
 ``{id}`` is a postback's id, ``{lane}`` is ``account/group`` and ``{token}`` one run of a delivering
 loop. Lanes, claims and the parked set hold ids only; the postback itself lives once, in its record.
 All times are milliseconds of the broker's clock. ``bound`` says how much may stand under a key, or when
-what stands there goes.
+what stands there goes. Constants bear the names of the keys, but for four that explain themselves:
+``LANE_STATE`` (``pace``), ``RING_CLOCK`` (``turns``), ``DELAYED`` (``aside``), ``WAITING_FOR_ROOM`` (``waits``).
+Scripts name keys by these constants (``broker/lua.py``).
 
 ====================================  ======  ==========================================================
 key                                   type    meaning
@@ -27,17 +29,18 @@ key                                   type    meaning
                                               that was cancelled before it came leaves, for its time
 ``postbacks:lane:{lane}``             list    ids that wait, oldest left
                                               bound: records that wait
-``postbacks:pace:{lane}``             hash    claimed (ids in claims), limit (transfers allowed), failing,
-                                              suspect (0/1), tag (virtual time of its next turn), held (of the
-                                              claimed, those whose POST has not begun), behind (1: what waits there may
-                                              have waited for its receiver or its account's own rate)
+``postbacks:pace:{lane}``             hash    state of a lane: claimed (ids in claims), limit (POSTs that may be open),
+                                              failing (0/1: its last POST failed), suspect (0/1: it was slow or failed),
+                                              tag (virtual time of its next turn), held (claimed ids without a POST),
+                                              behind (1: what waits there may have waited for its receiver or its
+                                              account's own rate)
                                               bound: a day after the last of its claims has ended
-``postbacks:failing``                 zset    lanes whose last outcome was a failure (of some it no longer is: pace says so);
+``postbacks:failing``                 zset    lanes whose last POST failed (of some it no longer did: the lane's state says);
                                               score is since when every attempt has failed
                                               bound: lanes that fail, and those that did within a day or
                                               so: each new one has another one looked at
-``postbacks:pacing``                  hash    account -> what it has of its own: weight, us between two POSTs (0: no
-                                              rate), POSTs open at most (0: any number)
+``postbacks:pacing``                  hash    account -> what it has of its own, packed (``_pacing.lua``): weight, us between
+                                              two POSTs (0: no rate), POSTs open at most (0: any number)
                                               bound: as ``postbacks:routes``
 ``postbacks:routes``                  hash    account -> where its postbacks go (``queue/routes.py``)
                                               bound: accounts of the store; a tick looks two old rows up, and
@@ -45,26 +48,27 @@ key                                   type    meaning
                                               (``retire.lua``)
 ``postbacks:gone``                    zset    accounts that are gone; score is when what waits for them ends
                                               bound: as ``postbacks:routes``
-``postbacks:rates``                   hash    account -> us of the broker's clock from which its next POST counts
+``postbacks:rates``                   hash    account -> us of the broker's clock at which its next POST counts
                                               bound: accounts in ``postbacks:pacing``
-``postbacks:aside``                   zset    lanes that wait for their account's rate, and accounts and endpoints that
-                                              lanes wait for room at; score is when they are looked at again
-                                              bound: lanes that wait, and places where they do, until they
-                                              are looked at
-``postbacks:waits:{place}``           zset    lanes that wait for a POST of this account, or to this endpoint, to end;
+``postbacks:aside``                   zset    lanes that wait for their account's rate, and accounts and endpoints where
+                                              lanes wait for room; score is when they are looked at again
+                                              bound: lanes that wait, and accounts and endpoints where they do,
+                                              until they are looked at
+``postbacks:waits:{owner}``           zset    lanes that wait for a POST of this account, or to this endpoint, to end;
                                               score is since when, in us
                                               bound: lanes that wait
 ``postbacks:endpoints``               hash    endpoint -> POSTs open to it, counted while there is a limit
                                               bound: endpoints with POSTs open
-``postbacks:starts``                  hash    endpoint that has failed to connect -> since (ms when it last took a
+``postbacks:starts``                  hash    endpoint that has failed to connect -> packed (``_slow_start.lua``,
+                                              ``queue/slow_start.py``): since (ms when it last took a
                                               connection, or first did not), last (ms when a POST there began or
                                               ended), limit (POSTs open at most in its slow start, 0: any number), up
                                               (0/1: it took the last one), tried (ms when the last POST began that had
                                               no connection in time), by (its account)
                                               bound: endpoints of the last day or so: each new one has two
                                               others looked at
-``postbacks:ready:trusted``           zset    lanes that may be claimed from and answered 200 in time the
-                                              last time; score is the virtual time of their turn
+``postbacks:ready:trusted``           zset    lanes that may be claimed from and whose last POST was answered 200 in time;
+                                              score is the virtual time of their turn
                                               bound: lanes that wait
 ``postbacks:ready:suspect``           zset    lanes that may be claimed from and are new, slow or failing; a new
                                               one's score is the ms at which it came, negative: the latest is first
@@ -89,29 +93,29 @@ key                                   type    meaning
                                               (``forget.lua``)
 ``postbacks:backlog``                 hash    account -> postbacks that wait, are sent or are parked
                                               bound: accounts with such records
-``postbacks:open``                    hash    lane -> the same of one group, in units: one a postback, and one more for each
-                                              further 2 KB of its record
+``postbacks:open``                    hash    lane -> its postbacks that wait, are sent or are parked, in units: one each,
+                                              and one more for each further 2 KB of the record
                                               bound: lanes with such records
 ``postbacks:done``                    zset    delivered, skipped and cancelled ids; score is since when
                                               bound: records, as long as they stand
 ``postbacks:dead``                    zset    dead ids; score is since when
                                               bound: records, as long as they stand
-``postbacks:dead-of:{account}``       zset    of the dead those of one account that have their document; score is since when
+``postbacks:dead-of:{account}``       zset    dead ids of one account that have their document; score is since when
                                               bound: the account's share of the memory
-``postbacks:stubs-of:{account}``      zset    the same of its stubs
+``postbacks:stubs-of:{account}``      zset    stubs of one account; score is since when
                                               bound: the account's share of the memory
-``postbacks:dead-bytes``              zset    accounts; score is the bytes that both take
+``postbacks:dead-bytes``              zset    accounts; score is the bytes that their dead and their stubs take
                                               bound: accounts with dead records
-``postbacks:unrouted``                zset    of the dead those that came for an account that was not known, or without a
-                                              URL; score is since when
+``postbacks:unrouted``                zset    dead ids that came for an account that was not known, or without a URL; score is
+                                              since when
                                               bound: a day of them, in a twentieth of the ledger's memory
-``postbacks:unrouted-bytes``          string  of the next their part
+``postbacks:unrouted-bytes``          string  estimate of the memory that those records take
                                               bound: one number
 ``postbacks:ledger-bytes``            string  estimate of the memory that all records take
                                               bound: one number
-``postbacks:unrouted-logged:{account}``  string  stands for the minute in which no further line is logged of it
+``postbacks:unrouted-logged:{account}``  string  there while no further line is logged of the account's unrouted postbacks
                                               bound: a minute each
-``postbacks:dead-logged:{account}``   string  the same of an account that has many dead
+``postbacks:dead-logged:{account}``   string  there while no further line is logged of the account's many dead
                                               bound: a minute each
 ``postbacks:left``                    zset    accounts that are gone; score is since when; for a week
                                               bound: a week, at the next removal
@@ -119,7 +123,7 @@ key                                   type    meaning
                                               answer:BUCKET, answer_ms, first:GROUP:BUCKET, first_ms:GROUP,
                                               posts, connections, dead, accepted:GROUP, skipped,
                                               refused:REASON, put_off:REASON, ticks, late_ticks, id_taken
-                                              (``delivery/counters.py``), stubs, dead_dropped, early_done,
+                                              (``queue/counter_names.py``), stubs, dead_dropped, early_done,
                                               early_dead, asked_dropped, unrouted, unrouted_of_left,
                                               unrouted_dropped
                                               bound: names that the code has
@@ -136,7 +140,7 @@ key                                   type    meaning
                                               the node name); score is when it last gave a sign of life, negative if
                                               it has ended in order
                                               bound: those heard of within ten minutes
-``postbacks:beats``                   zset    the same of beats
+``postbacks:beats``                   zset    beats, in the same form
                                               bound: those heard of within ten minutes
 ``postbacks:probe``                   list    a write to it that changes nothing is refused as a postback is
                                               bound: never there
@@ -163,7 +167,7 @@ INTAKE: Final = PREFIX + "intake"
 INTAKE_LEASE: Final = PREFIX + "intake-lease"
 READY_TRUSTED: Final = PREFIX + "ready:trusted"
 READY_SUSPECT: Final = PREFIX + "ready:suspect"
-TURNS: Final = PREFIX + "turns"
+RING_CLOCK: Final = PREFIX + "turns"
 PARKED: Final = PREFIX + "parked"
 QUARANTINE: Final = PREFIX + "quarantine"
 FAILING: Final = PREFIX + "failing"
@@ -171,7 +175,7 @@ PACING: Final = PREFIX + "pacing"
 ROUTES: Final = PREFIX + "routes"
 GONE: Final = PREFIX + "gone"
 RATES: Final = PREFIX + "rates"
-ASIDE: Final = PREFIX + "aside"
+DELAYED: Final = PREFIX + "aside"
 ENDPOINTS: Final = PREFIX + "endpoints"
 STARTS: Final = PREFIX + "starts"
 CLAIMERS: Final = PREFIX + "claimers"
@@ -201,9 +205,9 @@ GROUPS: Final = ("general", "mo", "mt", "pass")
 # Prefixes: scripts meet ids and lanes that their caller cannot know, so they get these as keys.
 RECORD: Final = PREFIX + "record:"
 LANE: Final = PREFIX + "lane:"
-PACE: Final = PREFIX + "pace:"
+LANE_STATE: Final = PREFIX + "pace:"
 CLAIMS: Final = PREFIX + "claims:"
-WAITS: Final = PREFIX + "waits:"
+WAITING_FOR_ROOM: Final = PREFIX + "waits:"
 DEAD_OF: Final = PREFIX + "dead-of:"
 STUBS_OF: Final = PREFIX + "stubs-of:"
 UNROUTED_LOGGED: Final = PREFIX + "unrouted-logged:"
@@ -228,3 +232,10 @@ def lane_name(account: str, group: str) -> str:
 def claims(token: str) -> str:
     """Key of the claims that one delivering loop holds."""
     return CLAIMS + token
+
+
+def by_name() -> dict[str, str | tuple[str, ...]]:
+    """Return every key, prefix of keys and tuple of keys by the name of its constant, for scripts (``broker/lua.py``)."""
+    return {
+        name: key for name, key in globals().items() if name.isupper() and name not in {"PREFIX", "GROUPS"}
+    }

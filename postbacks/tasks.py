@@ -137,7 +137,8 @@ def send_postbacks(
 def dispatch() -> None:
     """Tick once: take in, release, reap, and wake as many ``deliver`` tasks as there is work for."""
     from postbacks.accounts import store
-    from postbacks.broker.client import broker_errors, client
+    from postbacks.broker.client import client
+    from postbacks.broker.errors import broker_errors
     from postbacks.queue.scripts import Scripts
     from postbacks.queue.tick import Tick
     from postbacks.settings import load
@@ -162,7 +163,7 @@ def _wake(loops: int) -> None:
 
 def _wake_early(loops: int) -> None:
     """Wake loops in the middle of a tick, which goes on where the broker refuses their messages."""
-    from postbacks.broker.client import broker_errors
+    from postbacks.broker.errors import broker_errors
 
     with suppress(BrokerError), broker_errors():
         _wake(loops)

@@ -16,7 +16,9 @@ from redis.exceptions import WatchError
 
 from postbacks import keys
 from postbacks.accounts.account import Account
-from postbacks.broker.client import broker_errors, client
+from postbacks.broker.client import client
+from postbacks.broker.clock import now_ms
+from postbacks.broker.errors import broker_errors
 from postbacks.errors import AccountsUnavailable, BadSetting, InvalidAccount, PostbacksError
 from postbacks.logs import EventLog
 from postbacks.names import check_name
@@ -95,12 +97,11 @@ class RedisAccounts:
                 try:
                     pipe.watch(keys.ACCOUNTS)  # type: ignore[no-untyped-call]
                     row: Any = pipe.hget(keys.ACCOUNTS, name)
-                    clock: Any = pipe.time()
-                    now_ms = clock[0] * 1000 + clock[1] // 1000
+                    broker_now_ms = now_ms(pipe)
                     before = None if row is None else _read(name, row)
                     if before is not None:
                         before.check_known()
-                    after = edit(before, now_ms)
+                    after = edit(before, broker_now_ms)
                     pipe.multi()
                     pipe.hset(keys.ACCOUNTS, name, after.row())
                     pipe.execute()

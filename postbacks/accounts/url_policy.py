@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 from pydantic import ValidationError
 
 from postbacks import keys
-from postbacks.broker.client import broker_errors, client
+from postbacks.broker.client import client
+from postbacks.broker.clock import now_ms
+from postbacks.broker.errors import broker_errors
 from postbacks.errors import InvalidAccount
 from postbacks.guard import early_refusal, setting_of
 from postbacks.settings import Settings, load
@@ -37,10 +39,10 @@ def publish() -> None:
     """
     policy = load().model_dump_json(include=set(FIELDS))
     with broker_errors():
-        now_ms = _now_ms()
+        broker_now_ms = now_ms(client())
         pipe = client().pipeline(transaction=True)
-        pipe.zadd(keys.URL_POLICIES, {policy: now_ms})
-        pipe.zremrangebyscore(keys.URL_POLICIES, "-inf", now_ms - KEPT_S * 1000)
+        pipe.zadd(keys.URL_POLICIES, {policy: broker_now_ms})
+        pipe.zremrangebyscore(keys.URL_POLICIES, "-inf", broker_now_ms - KEPT_S * 1000)
         pipe.expire(keys.URL_POLICIES, KEPT_S)
         pipe.execute()
 
@@ -53,7 +55,7 @@ def worker_policies() -> list[Settings]:
     """
     with broker_errors():
         texts: list[bytes] = client().zrange(  # type: ignore[assignment]
-            keys.URL_POLICIES, "+inf", _now_ms() - KEPT_S * 1000, desc=True, byscore=True
+            keys.URL_POLICIES, "+inf", now_ms(client()) - KEPT_S * 1000, desc=True, byscore=True
         )
     return [policy for policy in map(_parse, texts) if policy is not None]
 
@@ -83,11 +85,6 @@ def check_urls(urls: Iterable[str], policies: Sequence[Settings]) -> list[str]:
                 "Give all of them the same settings."
             )
     return warnings
-
-
-def _now_ms() -> int:
-    seconds, microseconds = client().time()
-    return int(seconds) * 1000 + int(microseconds) // 1000
 
 
 def _parse(text: bytes) -> Settings | None:

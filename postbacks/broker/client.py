@@ -1,31 +1,18 @@
-"""The way to Redis or Valkey: clients from the broker URL, its errors as sentences, its fitness."""
+"""Clients of the broker: redis-py's and kombu's, from the broker URL."""
 
 from __future__ import annotations
 
-import re
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
-from redis.sentinel import MasterNotFoundError
 
 from postbacks.broker import sentinel
 from postbacks.broker import url as broker_url
-from postbacks.errors import BrokerUnfit, BrokerUnreachable
-from postbacks.settings import Settings, load
-
-#: LPOP and RPOP with a count came with 6.2, ZADD's and HRANDFIELD's forms we use with 7.0.
-MIN_REDIS: Final = (7, 0)
-MIN_VALKEY: Final = (8, 0)
-#: What a sentence says of a broker that has no memory left.
-FULL: Final = "is full (maxmemory reached)"
-#: The URL where none is set: the broker of ``postbacks up``, most likely.
-DEFAULT_URL: Final = str(Settings.model_fields["broker_url"].default)
+from postbacks.broker.errors import broker_errors
+from postbacks.settings import load
 
 
 def kombu_url(url: str) -> str:
@@ -40,20 +27,14 @@ def kombu_options(url: str, timeout_s: float) -> dict[str, Any]:
     return broker_url.parse(url).kombu_options()
 
 
-def redacted(url: str) -> str:
-    """A broker URL without its password, for sentences and logs."""
-    head, _, query = url.partition("?")
-    scheme, mark, rest = head.partition("://")
-    user_info, at, host = rest.rpartition("@")  # a password may hold an @ or a slash
-    if at:
-        head = f"{scheme}{mark}{user_info.partition(':')[0]}:***@{host}"
-    query = re.sub(r"(?i)(\w*password|\w*username)=[^&]*", r"\1=***", query)
-    return f"{head}?{query}" if query else head
+def text(reply: bytes) -> str:
+    """Decode what the broker sent; bytes that are no text become marks."""
+    return reply.decode("utf-8", "replace")
 
 
 @lru_cache(maxsize=8)
 def client_for(url: str, timeout_s: float) -> redis.Redis:
-    """One client a URL and process; its connections are pooled and safe to share between threads."""
+    """Return the client of a URL, one a process; its connections are pooled and safe to share between threads."""
     with broker_errors(url):
         if sentinel.is_sentinel(url):
             return sentinel.client(url, timeout_s)
@@ -67,208 +48,6 @@ def client_for(url: str, timeout_s: float) -> redis.Redis:
 
 
 def client() -> redis.Redis:
-    """The client of this process's settings."""
+    """Return the client of this process's settings."""
     settings = load()
     return client_for(settings.broker_url, settings.broker_timeout_s)
-
-
-@contextmanager
-def broker_errors(url: str | None = None) -> Iterator[None]:
-    """Turn what redis-py and kombu raise into one sentence.
-
-    Raises:
-        BrokerUnreachable: it does not answer.
-        BrokerUnfit: it answers with an error that no retry cures.
-    """
-    try:
-        yield
-    except _broker_faults() as error:
-        raise _explained(error, url or load().broker_url) from error
-
-
-def _broker_faults() -> tuple[type[Exception], ...]:
-    """Return what a broker's client may raise; kombu's where kombu is loaded, since a health check does without."""
-    kombu = sys.modules.get("kombu.exceptions")
-    return (redis.RedisError, OSError, *([kombu.OperationalError] if kombu else []))
-
-
-_UNKNOWN_AUTHORITY: Final = "has a certificate of an unknown authority; add ?ssl_ca_certs=FILE, its certificate, to POSTBACKS_BROKER_URL"
-_LOCKED: Final = "wants a password; put it into POSTBACKS_BROKER_URL (redis://:password@host)"
-#: Words of the server and what they mean. redis-py takes the codes that it knows (READONLY) off the text.
-_RESPONSES: Final = (
-    (
-        "previous master is now a slave",
-        BrokerUnreachable,
-        "is changing its primary (a failover); try again in a moment",
-    ),
-    (
-        "NOREPLICAS",
-        BrokerUnfit,
-        "has fewer replicas in step than its min-replicas-to-write wants; see its replicas",
-    ),
-    (
-        "enough good replicas",
-        BrokerUnfit,
-        "has fewer replicas in step than its min-replicas-to-write wants; see its replicas",
-    ),
-    (
-        "Link with MASTER is down",
-        BrokerUnfit,
-        "is a replica that has lost its primary; point POSTBACKS_BROKER_URL at the primary",
-    ),
-    (
-        "read only replica",
-        BrokerUnfit,
-        "is read-only (a replica?); point POSTBACKS_BROKER_URL at the primary",
-    ),
-    (
-        "> 'maxmemory'",
-        BrokerUnfit,
-        f"{FULL}; give it more memory",
-    ),
-    # OpenSSL's words about the broker's certificate.
-    (
-        "Key Identifier",
-        BrokerUnreachable,
-        "has a certificate without the key identifiers that Python 3.13 asks for; have it issued anew (docs/settings.md#tls)",
-    ),
-    (
-        "include key usage",
-        BrokerUnreachable,
-        "has a certificate whose authority lacks the key usage that Python 3.13 asks for; make it anew (docs/settings.md#tls)",
-    ),
-    ("certificate has expired", BrokerUnreachable, "has a certificate that has expired; renew it"),
-    (
-        "certificate is not valid for",
-        BrokerUnreachable,
-        "has a certificate for another name; name the host in POSTBACKS_BROKER_URL as the certificate does",
-    ),
-    ("self-signed certificate", BrokerUnreachable, _UNKNOWN_AUTHORITY),
-    ("local issuer certificate", BrokerUnreachable, _UNKNOWN_AUTHORITY),
-    ("MISCONF", BrokerUnfit, "cannot write to its disk; make room there (df -h), its log has the reason"),
-    ("loading the dataset", BrokerUnreachable, "is still loading its data; try again in a moment"),
-    (
-        "invalid username-password",
-        BrokerUnfit,
-        "refused the password in POSTBACKS_BROKER_URL, or has switched that user off",
-    ),
-    (
-        "without any password configured",
-        BrokerUnfit,
-        "has no password, and POSTBACKS_BROKER_URL has one; set it there or take it out of the URL",
-    ),
-    ("Authentication required", BrokerUnfit, _LOCKED),
-    ("already authenticated", BrokerUnfit, _LOCKED),
-    ("DB index", BrokerUnfit, "has no database of that number; correct POSTBACKS_BROKER_URL"),
-    ("WRONGTYPE", BrokerUnfit, "holds other data under a key of postbacks; use a database of its own"),
-    ("unknown command", BrokerUnfit, "is too old: Redis 7.0 or Valkey 8.0 is needed"),
-)
-
-
-#: Words in which an ACL refuses, of Redis 6 and 7.0, of Redis 7.2 and Valkey, and of both in scripts; what the user may
-#: not do; and the rule that allows it. Outside of ``ACL LOG`` a server names no key, and 7.0 in scripts no command.
-_REFUSALS: Final = (
-    (r"no permissions to run the '([^']+)' command", "run {name}", "allow +{name}"),
-    # What redis-py raises at the end of a pipeline whose first command was refused.
-    (r"EXEC without MULTI", "run multi", "allow +multi"),
-    (r"can't run this command or subcommand", "run a command of a script", "`ACL LOG` there names it"),
-    (r"no permissions to access the '([^']+)' key", "use the key {name}", "allow ~{name}"),
-    (
-        r"no permissions to access (?:a key|one of the keys)|can't access at least one of the keys",
-        "use a key",
-        "allow ~postbacks:* and what else this process uses, `ACL LOG` there names it",
-    ),
-    (r"no permissions to access the '([^']+)' channel", "use the channel {name}", "allow &{name}"),
-    (
-        r"no permissions to access (?:a channel|one of the channels)|can't publish to the channel",
-        "use a channel",
-        "allow &/0.postbacks.control.pidbox and the others of this process (0: the database)",
-    ),
-    (r"no permissions to access database", "use this database", "allow alldbs, or the number in the URL"),
-    (r"no permissions", "do what postbacks needs", "`ACL LOG` there names it"),
-)
-
-
-def refusal(error: Exception, url: str | None = None) -> str | None:
-    """Say which right the URL's user lacks and how it is given; None for any other error."""
-    url = url or load().broker_url
-    login = sentinel.parse(url).login if sentinel.is_sentinel(url) else broker_url.parse(url).login
-    for words, what, rule in _REFUSALS:
-        if refused := re.search(words, str(error), re.IGNORECASE):
-            sentence = (
-                f"The broker at {redacted(url)} does not let its user {login.get('username', 'default')!r} {what}: "
-                f"{rule}; the rules for each kind of process are in docs/settings.md (Rights on the broker)."
-            )
-            return sentence.replace("{name}", refused[1] if refused.re.groups else "")
-    return None
-
-
-def _explained(error: Exception, url: str) -> BrokerUnfit | BrokerUnreachable:
-    shown, text = redacted(url), str(error)
-    if isinstance(error, MasterNotFoundError):
-        return BrokerUnreachable(f"The broker at {shown} has no primary to talk to: {text.rstrip('.')}.")
-    if sentence := refusal(error, url):
-        return BrokerUnfit(sentence)
-    for mark, kind, advice in _RESPONSES:
-        if mark in text:
-            from_up = ", as in the one that `postbacks up` prints" * (
-                advice is _LOCKED and url == DEFAULT_URL
-            )
-            return kind(f"The broker at {shown} {advice}{from_up}.")
-    if isinstance(error, redis.ResponseError):
-        return BrokerUnfit(f"The broker at {shown} answered with an error: {text.rstrip('.')}.")
-    start = "start it (`postbacks up` starts one)" if url == DEFAULT_URL else "start it"
-    return BrokerUnreachable(
-        f"The broker at {shown} does not answer ({text.rstrip('.') or type(error).__name__}); "
-        f"{start} or correct POSTBACKS_BROKER_URL."
-    )
-
-
-def check(connection: redis.Redis | None = None) -> list[str]:
-    """Check that the broker may be trusted with postbacks.
-
-    Returns:
-        Warnings, one sentence each; empty when all is well.
-
-    Raises:
-        BrokerUnreachable: it does not answer.
-        BrokerUnfit: it is read-only, evicts keys, or is too old.
-    """
-    url = redacted(load().broker_url)
-    with broker_errors():
-        info: dict[str, Any] = (connection or client()).info("everything")
-    if info.get("role") in {"slave", "replica"}:
-        raise BrokerUnfit(
-            f"The broker at {url} is a replica and read-only; point POSTBACKS_BROKER_URL at the primary."
-        )
-    if info.get("cluster_enabled"):
-        raise BrokerUnfit(f"The broker at {url} is a cluster node; Celery 5.7 cannot use Redis Cluster.")
-    policy = info.get("maxmemory_policy", "noeviction")
-    if policy != "noeviction":
-        raise BrokerUnfit(
-            f"The broker at {url} evicts keys when it is full (maxmemory-policy {policy}), "
-            "which would lose postbacks; set maxmemory-policy noeviction."
-        )
-    name = "valkey_version" if "valkey_version" in info else "redis_version"
-    version = str(info.get(name, "0"))
-    numbers = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
-    if numbers < (MIN_VALKEY if name == "valkey_version" else MIN_REDIS):
-        raise BrokerUnfit(f"The broker at {url} is version {version}; Redis 7.0 or Valkey 8.0 is needed.")
-    warnings = []
-    if not info.get("aof_enabled") and not info.get("loading"):
-        lost = "has no append-only file: what it holds is lost when it dies"
-        warnings.append(f"The broker at {url} {lost}. Set appendonly yes and appendfsync always.")
-    if sentence := too_few_replicas(info):
-        warnings.append(sentence)
-    return warnings
-
-
-def too_few_replicas(info: Mapping[str, Any]) -> str:
-    """Say that the broker, whose INFO is given, has fewer replicas than every postback has to reach; else empty."""
-    wanted, replicas = load().wait_replicas, int(info.get("connected_slaves") or 0)
-    if replicas >= wanted:
-        return ""
-    return (
-        f"The broker at {redacted(load().broker_url)} has {replicas} replica{'s' * (replicas != 1)} and "
-        f"POSTBACKS_WAIT_REPLICAS is {wanted}: no postback is accepted until there are as many."
-    )

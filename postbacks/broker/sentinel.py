@@ -25,8 +25,7 @@ from postbacks.broker.url import can_be_looked_up, decoded, read_options
 #: Where a sentinel listens by default.
 PORT: Final = 26379
 FORM: Final = "sentinel://[:password@]host1:26379,host2:26379,host3:26379/NAME_OF_THE_PRIMARY?db=0"
-#: Share of a command's time-out within which all sentinels together should have been asked: the primary's
-#: own connection and answer need the rest.
+#: Share of a command's time-out for asking all sentinels together; the rest is for the primary's connection and answer.
 _SHARE: Final = 0.5
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::(\d{1,5}))?", re.ASCII)
 _OPTIONS: Final = ("db", "sentinel_username", "sentinel_password")
@@ -52,7 +51,7 @@ class SentinelUrl:
 
 
 def is_sentinel(url: str) -> bool:
-    """Whether it is for us."""
+    """Return True if the URL uses the ``sentinel://`` scheme."""
     return url.startswith("sentinel://")
 
 
@@ -69,12 +68,12 @@ def parse(url: str) -> SentinelUrl:
     if "://" in head:
         raise ValueError(f"it has several URLs, as kombu writes it; write {FORM}")
     for number, text in enumerate(names.split(","), 1):
-        found = _HOST.fullmatch(text.strip())
-        port = int(found[2] or PORT) if found else 0
-        if found is None or not 1 <= port <= 65535 or not (found[1][0] == "[" or can_be_looked_up(found[1])):
+        parts = _HOST.fullmatch(text.strip())
+        port = int(parts[2] or PORT) if parts else 0
+        if parts is None or not 1 <= port <= 65535 or not (parts[1][0] == "[" or can_be_looked_up(parts[1])):
             # Not shown: where the @ was forgotten it is a password.
             raise ValueError(f"sentinel {number} is no host:port; write {FORM}")
-        hosts.append((found[1].strip("[]"), port))
+        hosts.append((parts[1].strip("[]"), port))
     if not name or "/" in name:
         raise ValueError(f"the name of the primary is missing behind the hosts; write {FORM}")
     options = read_options(query, _OPTIONS)
@@ -98,34 +97,34 @@ class _Finder(Sentinel):
     """Asks the sentinels who the primary is.
 
     Mirrors ``redis.sentinel.Sentinel.discover_master``; differs in saying which of its three failures it
-    is, and in moving the one that knew to the front by a new list: threads that swap two places of one
+    is, and in moving the sentinel that knew to the front by a new list: two threads that swap entries of one
     list at the same time may lose a sentinel.
     """
 
     def discover_master(self, service_name: str) -> tuple[str, int]:
         silent, strangers = [], []
-        asked = self.sentinels
-        for one in asked:
+        sentinels = self.sentinels
+        for sentinel in sentinels:
             try:
-                masters: Any = one.sentinel_masters()
+                masters: Any = sentinel.sentinel_masters()
             except (redis.ConnectionError, redis.TimeoutError) as error:
-                silent.append(f"{_address(one)}: {_short(error)}")
+                silent.append(f"{_address(sentinel)}: {_short(error)}")
                 continue
             except redis.ResponseError as error:
-                silent.append(f"{_address(one)}: is it a sentinel? {_short(error)}")
+                silent.append(f"{_address(sentinel)}: is it a sentinel? {_short(error)}")
                 continue
             state = masters.get(service_name)
             if state is None:
                 strangers.append(sorted(masters))
             elif self.check_master_state(state, service_name):  # type: ignore[no-untyped-call]
-                self.sentinels = [one, *(other for other in asked if other is not one)]
+                self.sentinels = [sentinel, *(other for other in sentinels if other is not sentinel)]
                 return state["ip"], state["port"]
-        if len(silent) == len(asked):
+        if len(silent) == len(sentinels):
             raise MasterNotFoundError(f"no sentinel answers ({'; '.join(silent)})")
-        if strangers and len(strangers) + len(silent) == len(asked):
-            known = ", ".join(sorted({name for names in strangers for name in names})) or "none"
+        if strangers and len(strangers) + len(silent) == len(sentinels):
+            names_there = ", ".join(sorted({name for names in strangers for name in names})) or "none"
             raise MasterNotFoundError(
-                f"the sentinels know no primary called {service_name!r} (they know: {known})"
+                f"the sentinels know no primary called {service_name!r} (they know: {names_there})"
             )
         raise MasterNotFoundError(
             f"the sentinels have no primary {service_name!r} at the moment; one is elected within seconds, "
@@ -133,16 +132,16 @@ class _Finder(Sentinel):
         )
 
 
-def _address(one: Any) -> str:
-    return "{host}:{port}".format_map(one.connection_pool.connection_kwargs)
+def _address(client: Any) -> str:
+    return "{host}:{port}".format_map(client.connection_pool.connection_kwargs)
 
 
 def _short(error: Exception) -> str:
     return str(error).rstrip(".")[:120] or type(error).__name__
 
 
-def _asking(url: SentinelUrl, timeout_s: float) -> dict[str, Any]:
-    """How a sentinel is asked: once, and so briefly that all of them fit into a share of the time-out.
+def _sentinel_options(url: SentinelUrl, timeout_s: float) -> dict[str, Any]:
+    """Return the options for asking a sentinel: once, and so briefly that all of them fit into a share of the time-out.
 
     redis-py would try each one three times more with pauses of seconds.
     """
@@ -156,13 +155,13 @@ def _asking(url: SentinelUrl, timeout_s: float) -> dict[str, Any]:
 
 
 def client(text: str, timeout_s: float) -> redis.Redis:
-    """A client of whichever server is the primary; asks the sentinels for every new connection.
+    """Return a client of whichever server is the primary; each new connection asks the sentinels.
 
     Raises:
         ValueError: ``text`` is no such URL.
     """
     url = parse(text)
-    finder = _Finder(url.hosts, sentinel_kwargs=_asking(url, timeout_s))  # type: ignore[no-untyped-call]
+    finder = _Finder(url.hosts, sentinel_kwargs=_sentinel_options(url, timeout_s))  # type: ignore[no-untyped-call]
     pool = SentinelConnectionPool(  # type: ignore[no-untyped-call]
         url.name,
         finder,
@@ -177,7 +176,7 @@ def client(text: str, timeout_s: float) -> redis.Redis:
 
 
 def kombu_url(text: str) -> str:
-    """The URL as kombu writes it: one a sentinel, each with password and database."""
+    """Write the URL as kombu reads it: one a sentinel, each with password and database."""
     url = parse(text)
     login = ":".join(quote(url.login.get(key, ""), safe="") for key in ("username", "password"))
     hosts = (f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in url.hosts)
@@ -185,21 +184,21 @@ def kombu_url(text: str) -> str:
 
 
 def kombu_options(text: str, timeout_s: float) -> dict[str, Any]:
-    """What kombu's Sentinel transport wants besides the URL."""
+    """Return the options of kombu's Sentinel transport besides the URL."""
     url = parse(text)
-    return {"master_name": url.name, "sentinel_kwargs": _asking(url, timeout_s)}
+    return {"master_name": url.name, "sentinel_kwargs": _sentinel_options(url, timeout_s)}
 
 
 def troubles(text: str, timeout_s: float) -> dict[str, str]:
-    """Ask every sentinel whether it could have another primary elected: its address and what is wrong."""
+    """Ask every sentinel whether it could have another primary elected; return address and trouble of those that cannot."""
     url = parse(text)
-    found = {}
+    by_address = {}
     for host, port in url.hosts:
-        one = redis.Redis(host, port, **_asking(url, timeout_s))
+        sentinel = redis.Redis(host, port, **_sentinel_options(url, timeout_s))
         try:
-            one.execute_command("SENTINEL", "CKQUORUM", url.name)  # type: ignore[no-untyped-call]
+            sentinel.execute_command("SENTINEL", "CKQUORUM", url.name)  # type: ignore[no-untyped-call]
         except redis.RedisError as error:
-            found[f"{host}:{port}"] = f"{host}:{port}: {_short(error)}"
+            by_address[f"{host}:{port}"] = f"{host}:{port}: {_short(error)}"
         finally:
-            one.close()
-    return found
+            sentinel.close()
+    return by_address

@@ -1,5 +1,4 @@
-#!lua flags=allow-oom
--- sign: note that a process lives, or has ended in order, on the broker's clock. A full broker takes it as well.
+-- sign_of_life: note that a process lives, or has ended in order, on the broker's clock. A full broker takes it as well.
 --
 -- KEYS[1] zset: a process -> ms of its latest sign, negative where it has ended
 -- ARGV[1] the process   ARGV[2] 1 it lives, -1 it has ended   ARGV[3] ms after which one that is silent is forgotten

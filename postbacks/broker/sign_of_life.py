@@ -9,17 +9,19 @@ from __future__ import annotations
 import math
 import time
 import uuid
-from functools import cache
-from importlib.resources import files
 from typing import Final
 
-from postbacks.broker.client import broker_errors, client_for
+from postbacks.broker import lua
+from postbacks.broker.client import client_for
+from postbacks.broker.errors import broker_errors
 from postbacks.errors import BrokerError, BrokerUnfit
 from postbacks.logs import EventLog
 from postbacks.settings import load
 from postbacks.version import VERSION
 
 log = EventLog(__name__)
+
+_SCRIPT: Final = lua.load("broker/sign_of_life", when_full=True)
 
 #: Signs that a process gives in the time after which it counts as gone: two may be late.
 SIGNS: Final = 3
@@ -41,7 +43,7 @@ class SignOfLife:
         settings = load()
         self.every_s: Final = settings.gone_after_s / SIGNS
         self._key = key
-        # The token tells two processes of one name apart; the time-out travels along, so that who reads needs no setting.
+        # The token tells two processes of one name apart; the time-out travels along, so that readers need no setting.
         self._process = f"{settings.gone_after_s:g} {uuid.uuid4().hex[:8]} {VERSION} {name}"
         self._next_s = -math.inf
         self._given = False
@@ -69,7 +71,7 @@ class SignOfLife:
         try:
             with broker_errors():
                 client = client_for(settings.broker_url, min(WITHIN_S, settings.broker_timeout_s))
-                client.eval(_source(), 1, self._key, self._process, sign, int(KEPT_S * 1000))
+                client.eval(_SCRIPT.text, 1, self._key, self._process, sign, int(KEPT_S * 1000))
             self._refused = False
         except BrokerError as error:
             if isinstance(error, BrokerUnfit) and not self._refused:
@@ -77,8 +79,3 @@ class SignOfLife:
                 log.warning("presence.not_told", f"{error} This process seems to be gone meanwhile.")
             else:
                 log.debug("presence.not_told", str(error))
-
-
-@cache
-def _source() -> str:
-    return (files("postbacks.broker") / "sign_of_life.lua").read_text("utf-8")

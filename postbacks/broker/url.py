@@ -146,12 +146,23 @@ def parse(text: str) -> BrokerUrl:
     )
 
 
+def redacted_broker_url(url: str) -> str:
+    """Return a broker URL without its password, for sentences and logs."""
+    head, _, query = url.partition("?")
+    scheme, mark, rest = head.partition("://")
+    user_info, at, host = rest.rpartition("@")  # a password may hold an @ or a slash
+    if at:
+        head = f"{scheme}{mark}{user_info.partition(':')[0]}:***@{host}"
+    query = re.sub(r"(?i)(\w*password|\w*username)=[^&]*", r"\1=***", query)
+    return f"{head}?{query}" if query else head
+
+
 def read_options(query: str, allowed: tuple[str, ...]) -> dict[str, str]:
     """Read the options behind the ``?``: each once, with a value, and among the allowed ones."""
     options: dict[str, str] = {}
     for name, value in parse_qsl(query, keep_blank_values=True):
         if name not in allowed:
-            # A name that looks like none may be the rest of a password.
+            # What does not look like a name may be the rest of a password.
             shown = f"{name!r}" if re.fullmatch(r"[a-z_]{1,40}", name) else "a word behind the ?"
             if name in _ELSEWHERE:
                 raise ValueError(f"{shown} is no option of it: {_ELSEWHERE[name]}; take it out of the URL")
@@ -182,7 +193,7 @@ def _location(location: str) -> dict[str, Any]:
 
 
 def can_be_looked_up(name: str) -> bool:
-    """Tell whether a name of ASCII characters can be looked up: Python raises for others what is no error of a network."""
+    """Tell whether a name of ASCII characters can be looked up; for others Python raises no network error, but a UnicodeError."""
     labels = name.removesuffix(".").split(".") if name else []
     return len(name) <= _MAX_NAME and all(0 < len(label) <= _MAX_LABEL for label in labels)
 
@@ -202,7 +213,7 @@ def decoded(encoded: str) -> str:
 
 
 def _database(path: str, options: dict[str, str]) -> int:
-    """Read the number of the database: of the path, ``db`` or kombu's ``virtual_host``, which may not disagree."""
+    """Read the number of the database from path, ``db`` or kombu's ``virtual_host``, which have to agree."""
     numbers = [text for text in (path, options.get("db"), options.get("virtual_host")) if text]
     if not all(re.fullmatch(r"\d{1,9}", number, re.ASCII) for number in numbers):
         raise ValueError("the number of the database is none; write /0 behind the host, or ?db=0")

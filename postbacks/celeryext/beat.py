@@ -16,7 +16,7 @@ from celery.schedules import schedule
 from kombu.exceptions import OperationalError
 
 from postbacks import keys
-from postbacks.broker.client import broker_errors
+from postbacks.broker.errors import broker_errors
 from postbacks.broker.sign_of_life import SignOfLife
 from postbacks.errors import BrokerError, BrokerUnreachable
 from postbacks.logs import EventLog

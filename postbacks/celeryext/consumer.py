@@ -10,7 +10,7 @@ from kombu.exceptions import OperationalError
 from redis import ResponseError
 from redis.exceptions import OutOfMemoryError
 
-from postbacks.broker.client import refusal
+from postbacks.broker.errors import missing_right
 from postbacks.logs import EventLog
 
 log = EventLog(__name__)
@@ -39,14 +39,14 @@ class SteadyConsumer(Consumer):
         try:
             super().start()
         except (OperationalError, ResponseError) as error:
-            if (sentence := refusal(error)) is None:
+            if (sentence := missing_right(error)) is None:
                 raise
             log.error("worker.refused", sentence)  # noqa: TRY400 - a line, not a trace
             raise SystemExit(2) from None
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """Close the rest of the connection before a new one is made; after a refusal, wait first."""
-        if sentence := refusal(exc):
+        if sentence := missing_right(exc):
             log.error("worker.refused", f"{sentence} The worker tries again.")
             time.sleep(REFUSED_PAUSE_S)
         elif isinstance(exc, OutOfMemoryError):

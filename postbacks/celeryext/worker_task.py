@@ -35,7 +35,8 @@ class TickTask(WorkerTask):
         workers' queue holds anything. ``expires`` would not do: it discards a late tick only when a
         worker takes it, and by that worker's clock.
         """
-        from postbacks.broker.client import broker_errors, client  # noqa: PLC0415 - beat calls, not an application
+        from postbacks.broker.client import client  # noqa: PLC0415 - beat calls, not an application
+        from postbacks.broker.errors import broker_errors  # noqa: PLC0415 - as above
 
         with broker_errors():
             if client().llen(keys.WORK_QUEUE):

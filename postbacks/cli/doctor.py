@@ -43,7 +43,8 @@ def doctor(fix: bool, ping: bool, within_s: float, as_json: bool) -> None:
 
     Exit codes: 0 all is well (or was put right with --fix); 1 something is wrong; 2 the broker cannot be asked.
     """
-    from postbacks.broker.client import client, redacted
+    from postbacks.broker.client import client
+    from postbacks.broker.url import redacted_broker_url
     from postbacks.doctor import Doctor
     from postbacks.queue.scripts import Scripts
     from postbacks.settings import load
@@ -57,7 +58,7 @@ def doctor(fix: bool, ping: bool, within_s: float, as_json: bool) -> None:
         for result in report.results:
             print_json(result.to_public_dict())
     else:
-        _print(report, repairs, redacted(settings.broker_url), fix=fix)
+        _print(report, repairs, redacted_broker_url(settings.broker_url), fix=fix)
     if report.wrong:
         raise click.exceptions.Exit(1)
 

@@ -37,7 +37,9 @@ def drop(
     Their records and attempts are gone, and they cannot be sent again. First it shows how many each account has, and
     asks. Those that are sent again meanwhile stay. It works with a full broker, too, which has room afterwards.
     """
-    from postbacks.broker.client import broker_errors, client
+    from postbacks.broker.client import client
+    from postbacks.broker.clock import now_ms
+    from postbacks.broker.errors import broker_errors
     from postbacks.ledger.ledger import Ledger
     from postbacks.logs import EventLog, write_to_stderr
     from postbacks.queue.scripts import Scripts
@@ -46,8 +48,7 @@ def drop(
     if not dead:
         raise click.UsageError("Only dead postbacks can be dropped: say --dead.")
     with broker_errors():
-        seconds, microseconds = client().time()
-    until_ms = seconds * 1000 + microseconds // 1000 - int((older or 0) * 1000)
+        until_ms = now_ms(client()) - int((older or 0) * 1000)
     chosen = Ledger(client()).dead(until_ms=until_ms, account=account)
     if dry_run or not yes:
         show_counts(Counter(postback.account for postback in chosen), as_json=as_json)

@@ -131,7 +131,9 @@ def _target(target: str, event: Event) -> _Target:
     """
     from postbacks.accounts import UNREADABLE, find_accounts, store
     from postbacks.accounts.routing import end_words, reason_words, route
-    from postbacks.broker.client import broker_errors, client
+    from postbacks.broker.client import client
+    from postbacks.broker.clock import now_ms
+    from postbacks.broker.errors import broker_errors
     from postbacks.errors import UnknownAccount
     from postbacks.names import check_name
     from postbacks.settings import load
@@ -153,9 +155,8 @@ def _target(target: str, event: Event) -> _Target:
         hint = "" if reason == UNREADABLE else " --event FILE sends another event."
         raise click.ClickException(f"{words}: its postbacks would be {end_words(reason)}.{hint}")
     with broker_errors():
-        clock: Any = client().time()
-    now_ms = clock[0] * 1000 + clock[1] // 1000
-    return _Target(name, check_url(url), Profile.of(account, load(), now_ms), now_ms)
+        broker_now_ms = now_ms(client())
+    return _Target(name, check_url(url), Profile.of(account, load(), broker_now_ms), broker_now_ms)
 
 
 # -- in words --------------------------------------------------------------------------------------

@@ -156,7 +156,8 @@ def _check_account(name: str, events: Sequence[Event], url: str | None) -> None:
 
 def _send(account: str, events: Sequence[Event], url: str | None, postback_id: str | None) -> list[str]:
     from postbacks import send_postback, send_postbacks
-    from postbacks.broker.client import check, client
+    from postbacks.broker.client import client
+    from postbacks.broker.fitness import check
     from postbacks.ledger.ledger import Ledger
 
     for warning in check():

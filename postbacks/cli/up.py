@@ -126,7 +126,7 @@ def _free_port(port: int | None) -> int:
 def _say_ready(
     broker: EmbeddedBroker, data: Path, workers: int, dev_env: dict[str, str], *, as_json: bool
 ) -> None:
-    from postbacks.broker.client import redacted
+    from postbacks.broker.url import redacted_broker_url
 
     logs = [f"worker{number}.log" for number in range(1, workers + 1)] + ["beat1.log"]
     if as_json:
@@ -141,7 +141,7 @@ def _say_ready(
         )
         return
     say(f"""
-  broker     {redacted(broker.url)} (its password: {data}/broker.password)
+  broker     {redacted_broker_url(broker.url)} (its password: {data}/broker.password)
   data       {data}/ (append-only, on the disk before an answer; for you alone)
   logs       {", ".join(f"{data}/{log}" for log in logs)}; warnings are shown here
   receivers  {"on the internet, on this machine and in private networks" if dev_env else "on the internet only; --dev allows this machine's too"}

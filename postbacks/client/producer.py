@@ -19,8 +19,10 @@ from kombu.compression import compress
 from kombu.serialization import dumps
 
 from postbacks import keys
-from postbacks.broker.client import broker_errors, client_for, redacted
+from postbacks.broker.client import client_for
 from postbacks.broker.envelope import kombu_envelope
+from postbacks.broker.errors import broker_errors
+from postbacks.broker.url import redacted_broker_url
 from postbacks.errors import BrokerUnreachable, NotReplicated
 from postbacks.flower_events.client_side import ROUTING_KEY, sent
 from postbacks.killpoints import reach
@@ -165,7 +167,7 @@ class RedisProducer:
             except redis.TimeoutError as error:
                 # A second try would not be answered sooner.
                 raise BrokerUnreachable(
-                    f"The broker at {redacted(load().broker_url)} did not answer in time ({error}). {_NOT_KNOWN}"
+                    f"The broker at {redacted_broker_url(load().broker_url)} did not answer in time ({error}). {_NOT_KNOWN}"
                 ) from error
             except redis.ConnectionError:
                 if time.monotonic() - began_s > self._limit_s / 2:
@@ -186,7 +188,7 @@ class RedisProducer:
                 raise reply
         if acknowledged < self._replicas:
             raise NotReplicated(
-                f"The broker at {redacted(load().broker_url)} has the message, but {acknowledged} of the "
+                f"The broker at {redacted_broker_url(load().broker_url)} has the message, but {acknowledged} of the "
                 f"{self._replicas} replicas that POSTBACKS_WAIT_REPLICAS asks for said in time that they have it. "
                 f"It may still be delivered; sent again with the same task_id it is still one postback."
             )

@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any
 
-from postbacks.broker.client import broker_errors, check
+from postbacks.broker.errors import broker_errors
+from postbacks.broker.fitness import check
 from postbacks.catalogue import Event, parse_event
 from postbacks.client.message_template import MessageTemplate, MessageTemplateCache, new_id
 from postbacks.client.producer import RedisProducer

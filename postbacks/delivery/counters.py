@@ -13,15 +13,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from postbacks import keys
-from postbacks.accounts import NO_URL, UNKNOWN_ACCOUNT
-from postbacks.accounts.routing import (
-    ACCOUNT_CHANGED,
-    ACCOUNT_REMOVED,
-    ACCOUNT_UNUSABLE,
-    BACKLOG_FULL,
-    BROKER_AWAY,
-    EXPIRED,
-    WORKER_STOPPED,
+from postbacks.queue.counter_names import (
+    ANSWER,
+    ANSWER_MS,
+    ATTEMPT,
+    CONNECTIONS,
+    DEAD,
+    FIRST_POST,
+    FIRST_POST_MS,
+    POSTS,
+    RENEWALS,
 )
 from postbacks.transport.outcomes import OUTCOMES
 
@@ -38,46 +39,6 @@ _BUCKETS_MS: Final = tuple(round(bound_s * 1000) for bound_s in ANSWER_BUCKETS_S
 #: Upper ends, in seconds, of the buckets of the wait for a first POST: a tick comes every second.
 FIRST_POST_BUCKETS_S: Final = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, 300.0, 3600.0)
 _FIRST_POST_MS: Final = tuple(round(bound_s * 1000) for bound_s in FIRST_POST_BUCKETS_S)
-
-#: Names of the totals. ``attempt:``: by outcome; ``answer:``: POSTs by bucket, not cumulative, those without an answer in
-#: the last; ``first:``: first POSTs by group and by bucket of their wait.
-ATTEMPT: Final = "attempt:"
-ANSWER: Final = "answer:"
-ANSWER_MS: Final = "answer_ms"
-FIRST_POST: Final = "first:"
-FIRST_POST_MS: Final = "first_ms:"
-POSTS: Final = "posts"
-CONNECTIONS: Final = "connections"
-RENEWALS: Final = "renewals"
-DEAD: Final = "dead"
-#: Counted by ``queue/note_tick.lua``.
-TICKS: Final = "ticks"
-LATE_TICKS: Final = "late_ticks"
-#: Counted by ``queue/accept.lua``; what ends unsent later on by ``queue/_routes.lua`` and ``retire.lua`` as well.
-ACCEPTED: Final = "accepted:"
-SKIPPED: Final = "skipped"
-REFUSED: Final = "refused:"
-ID_TAKEN: Final = "id_taken"
-UNROUTED: Final = "unrouted"
-UNROUTED_OF_LEFT: Final = "unrouted_of_left"
-STUBS: Final = "stubs"
-#: Counted by ``queue/retain.lua``.
-UNROUTED_DROPPED: Final = "unrouted_dropped"
-SHARE_DROPPED: Final = "dead_dropped"
-#: Counted by ``queue/make_room.lua`` and ``queue/drop.lua``.
-EARLY_DONE: Final = "early_done"
-EARLY_DEAD: Final = "early_dead"
-ASKED_DROPPED: Final = "asked_dropped"
-
-#: Counted by ``queue/postpone.lua``.
-PUT_OFF: Final = "put_off:"
-
-#: Reason of a message that is no postback, or that killed every tick which took it in alone.
-UNREADABLE_MESSAGE: Final = "unreadable"
-#: Reasons for which a postback is dead without an attempt; ``id_taken`` has a total of its own.
-REFUSALS: Final = (UNKNOWN_ACCOUNT, NO_URL, BACKLOG_FULL, EXPIRED, ACCOUNT_REMOVED, UNREADABLE_MESSAGE)
-#: Reasons for which a claimed postback is postponed, no attempt counted.
-PUT_OFFS: Final = (ACCOUNT_UNUSABLE, ACCOUNT_CHANGED, BROKER_AWAY, WORKER_STOPPED)
 
 #: Group -> names of its totals: one of each bucket, and that of the sum.
 _FIRST_POST_NAMES: Final = {

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import redis
 from redis.exceptions import NoScriptError
 
-from postbacks.broker.client import broker_errors
+from postbacks.broker.errors import broker_errors
 from postbacks.errors import BrokerError
 from postbacks.killpoints import reach
-from postbacks.queue.scripts import source
+from postbacks.queue.scripts import assemble
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -62,7 +62,8 @@ class Pipeline:
                 connection = self._connection
                 # A broker that knew only the later script of two would run it before the other.
                 texts = [
-                    ("SCRIPT", "LOAD", source(name)) for name in {call.name for call in calls} - self._loaded
+                    ("SCRIPT", "LOAD", assemble(name).text)
+                    for name in {call.name for call in calls} - self._loaded
                 ]
                 commands = [*texts, *map(self._scripts.command, calls)]
                 connection.send_packed_command(connection.pack_commands(commands))

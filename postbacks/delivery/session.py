@@ -12,7 +12,8 @@ from postbacks.delivery.claims import Returner
 from postbacks.delivery.pipeline import Pipeline
 from postbacks.errors import BrokerError
 from postbacks.logs import EventLog
-from postbacks.queue.scripts import Begun, Call, claim_call, examine_call
+from postbacks.queue.rows import Begun
+from postbacks.queue.scripts import Call, claim_call, examine_call
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

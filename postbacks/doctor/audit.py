@@ -13,7 +13,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from postbacks import keys
-from postbacks.broker.client import broker_errors
+from postbacks.broker.client import text
+from postbacks.broker.errors import broker_errors
 from postbacks.doctor.records import INDEXES, PAGE, fields, indexes, pages, without_record
 from postbacks.doctor.scripts import (
     OPEN_MAX,
@@ -23,7 +24,6 @@ from postbacks.doctor.scripts import (
     count_endpoints,
     count_lanes,
     locate,
-    text,
 )
 from postbacks.ledger import states
 from postbacks.ledger.record import SCHEMA
@@ -256,8 +256,8 @@ class _Auditor:
             name = text(key)
             if name.startswith(keys.LANE):
                 lanes.append(name.removeprefix(keys.LANE))
-            elif name.startswith(keys.PACE):
-                self._paces.add(name.removeprefix(keys.PACE))
+            elif name.startswith(keys.LANE_STATE):
+                self._paces.add(name.removeprefix(keys.LANE_STATE))
             elif name.startswith(keys.CLAIMS):
                 tokens.append(name.removeprefix(keys.CLAIMS))
         self._count(lanes, tokens)
@@ -329,7 +329,7 @@ class _Auditor:
         for page in pages(sorted({*self._length_of, *self._paces, *self._claimed_of, *trusted, *suspect})):
             pipe = self._client.pipeline(transaction=False)
             for lane in page:
-                pipe.hmget(keys.PACE + lane, "claimed", "held")
+                pipe.hmget(keys.LANE_STATE + lane, "claimed", "held")
             for lane, (claimed, held) in zip(page, pipe.execute(), strict=True):
                 counted = Lane(
                     lane, self._length_of.get(lane, 0), int(claimed or 0), self._claimed_of[lane],

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any, Final
 
-from postbacks.broker.client import MIN_REDIS, MIN_VALKEY
+from postbacks.broker import fitness
 from postbacks.devtools.embedded_broker import DISK_LOW_BYTES
 
 if TYPE_CHECKING:
@@ -28,25 +27,21 @@ WHOLE: Final = ""
 def version(inspection: Inspection) -> dict[str, str]:
     """Report a server that is too old."""
     info = inspection.details.info
-    name = "valkey_version" if "valkey_version" in info else "redis_version"
-    least = MIN_VALKEY if name == "valkey_version" else MIN_REDIS
-    numbers = tuple(int(part) for part in re.findall(r"\d+", str(info.get(name, "0")))[:2])
-    return {WHOLE: f"it is {server(info)}"} if numbers < least else {}
+    return {WHOLE: f"it is {server(info)}"} if fitness.is_too_old(info) else {}
 
 
 def server(info: Mapping[str, Any]) -> str:
     """Name the server and its version."""
-    if "valkey_version" in info:
-        return f"Valkey {info['valkey_version']}"
-    return f"Redis {info.get('redis_version', '(unknown version)')}"
+    name, number = fitness.version_of(info)
+    return f"{name} {number or '(unknown version)'}"
 
 
 def role(inspection: Inspection) -> dict[str, str]:
     """Report a replica, or a node of a cluster."""
     info = inspection.details.info
-    if info.get("role") in {"slave", "replica"}:
+    if fitness.is_replica(info):
         return {WHOLE: "it is a replica and takes no writes"}
-    if info.get("cluster_enabled"):
+    if fitness.is_cluster_node(info):
         return {WHOLE: "it is a node of a cluster, which Celery 5.7 cannot use"}
     return {}
 
@@ -59,13 +54,13 @@ def refusal(inspection: Inspection) -> dict[str, str]:
 
 def eviction(inspection: Inspection) -> dict[str, str]:
     """Report a policy that throws keys away."""
-    policy = inspection.details.info.get("maxmemory_policy", "noeviction")
-    return {} if policy == "noeviction" else {WHOLE: f"maxmemory-policy is {policy}"}
+    policy = fitness.evicting_policy(inspection.details.info)
+    return {WHOLE: f"maxmemory-policy is {policy}"} if policy else {}
 
 
 def append_only(inspection: Inspection) -> dict[str, str]:
     """Report a missing append-only file, or one that is never forced to the disk."""
-    if not inspection.details.info.get("aof_enabled"):
+    if not fitness.has_append_only_file(inspection.details.info):
         return {WHOLE: "there is no append-only file"}
     return {WHOLE: "appendfsync is no"} if inspection.details.fsync == "no" else {}
 
@@ -73,7 +68,7 @@ def append_only(inspection: Inspection) -> dict[str, str]:
 def fsync(inspection: Inspection) -> dict[str, str]:
     """Report an append-only file that is forced to the disk less often than ``always``."""
     policy = inspection.details.fsync
-    if not inspection.details.info.get("aof_enabled") or policy in {"always", "no"}:
+    if not fitness.has_append_only_file(inspection.details.info) or policy in {"always", "no"}:
         return {}
     return {WHOLE: f"appendfsync is {policy}" if policy else "the broker does not tell appendfsync"}
 
@@ -124,7 +119,7 @@ def replicas(inspection: Inspection) -> dict[str, str]:
     """Report replicas that are not in step."""
     info = inspection.details.info
     findings = {}
-    for number in range(int(info.get("connected_slaves") or 0)):
+    for number in range(fitness.replicas_of(info)):
         replica: Any = info.get(f"slave{number}")
         if not isinstance(replica, dict):
             continue
@@ -143,7 +138,7 @@ def replicas(inspection: Inspection) -> dict[str, str]:
 def too_few(inspection: Inspection) -> dict[str, str]:
     """Report that there are fewer replicas than every postback has to reach."""
     wanted = inspection.settings.wait_replicas
-    count = int(inspection.details.info.get("connected_slaves") or 0)
+    count = fitness.replicas_of(inspection.details.info)
     if count >= wanted:
         return {}
     return {WHOLE: f"there are {count}, POSTBACKS_WAIT_REPLICAS is {wanted}: no postback is accepted"}

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import redis
 
 from postbacks import keys
-from postbacks.broker.client import broker_errors
+from postbacks.broker.client import text
+from postbacks.broker.errors import broker_errors
 from postbacks.devtools.embedded_broker import CONFIG_NAME
-from postbacks.doctor.scripts import text
 from postbacks.doctor.versions import read_versions
+from postbacks.queue.slow_start import EndpointStart
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -202,8 +203,8 @@ def _quarantined_ms(client: Any) -> int | None:
 
 
 def _unreached(starts: Mapping[bytes, bytes]) -> dict[str, int]:
-    fields = {text(endpoint): start.split() for endpoint, start in starts.items()}
-    return {endpoint: int(since_ms) for endpoint, (since_ms, _, _, up, *_) in fields.items() if up == b"0"}
+    parsed = {text(endpoint): EndpointStart.parse(start) for endpoint, start in starts.items()}
+    return {endpoint: start.since_ms for endpoint, start in parsed.items() if start and not start.is_up}
 
 
 def _unrouted(client: Any) -> dict[str, Unrouted]:

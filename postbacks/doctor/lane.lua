@@ -31,10 +31,10 @@ end
 
 -- whether a lane comes back by itself: for its rate, or from its account, or from the endpoint that its first one goes to
 local function is_aside(lane)
-  if redis.call('ZSCORE', ASIDE, lane) then return true end
+  if redis.call('ZSCORE', DELAYED, lane) then return true end
   local head = redis.call('LINDEX', LANE .. lane, 0)
   for _, place in ipairs({ account_of(lane), redis.call('HGET', RECORD .. head, 'endpoint') or '' }) do
-    if redis.call('ZSCORE', ASIDE, place) and redis.call('ZSCORE', WAITS .. place, lane) then return true end
+    if redis.call('ZSCORE', DELAYED, place) and redis.call('ZSCORE', WAITING_FOR_ROOM .. place, lane) then return true end
   end
   return false
 end
@@ -42,18 +42,18 @@ end
 local rows = {}
 for i = 4 + extra, #ARGV do
   local lane = ARGV[i]
-  local waiting, pace, count = redis.call('LLEN', LANE .. lane), pace_of(lane), counted[lane] or 0
-  local trusted = redis.call('ZSCORE', TRUSTED, lane) and 1 or 0
-  local suspect = redis.call('ZSCORE', SUSPECT, lane) and 1 or 0
-  local held_count, can = held[lane] or 0, claimable(pace)
+  local waiting, lane_state, count = redis.call('LLEN', LANE .. lane), lane_state_of(lane), counted[lane] or 0
+  local trusted = redis.call('ZSCORE', READY_TRUSTED, lane) and 1 or 0
+  local suspect = redis.call('ZSCORE', READY_SUSPECT, lane) and 1 or 0
+  local held_count, can = held[lane] or 0, is_claimable(lane_state)
   local aside = waiting > 0 and can and trusted + suspect == 0 and is_aside(lane)
-  rows[#rows + 1] = { lane, waiting, pace.claimed, count, pace.held, held_count, can and 1 or 0, trusted, suspect,
+  rows[#rows + 1] = { lane, waiting, lane_state.claimed, count, lane_state.held, held_count, can and 1 or 0, trusted, suspect,
     aside and 1 or 0 }
   if mode == 'repair' then
-    if pace.claimed ~= count then redis.call('HSET', PACE .. lane, 'claimed', count) end
-    if pace.held ~= held_count then redis.call('HSET', PACE .. lane, 'held', held_count) end
-    if waiting == 0 or trusted + suspect == 2 and pace.suspect then redis.call('ZREM', TRUSTED, lane) end
-    if waiting == 0 or trusted + suspect == 2 and not pace.suspect then redis.call('ZREM', SUSPECT, lane) end
+    if lane_state.claimed ~= count then redis.call('HSET', LANE_STATE .. lane, 'claimed', count) end
+    if lane_state.held ~= held_count then redis.call('HSET', LANE_STATE .. lane, 'held', held_count) end
+    if waiting == 0 or trusted + suspect == 2 and lane_state.suspect then redis.call('ZREM', READY_TRUSTED, lane) end
+    if waiting == 0 or trusted + suspect == 2 and not lane_state.suspect then redis.call('ZREM', READY_SUSPECT, lane) end
     if waiting > 0 and trusted + suspect == 0 and not aside then make_ready(lane) end
   end
 end

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from functools import cache
-from importlib.resources import files
 from itertools import islice
 from typing import Any, Final
 
 from postbacks import keys
-from postbacks.doctor.scripts import text
+from postbacks.broker.client import text
+from postbacks.broker.lua import load
 
 #: Keys or ids that one question to the broker is about.
 PAGE: Final = 1000
@@ -52,9 +51,4 @@ def indexes(client: Any, ids: list[str]) -> Iterator[tuple[str, ...]]:
 
 def _read(client: Any, *arguments: str | int) -> Any:
     # A command an id would cost the client ten times as much.
-    return client.eval_ro(_source(), 1, keys.RECORD, *arguments)
-
-
-@cache
-def _source() -> str:
-    return (files("postbacks.doctor") / "records.lua").read_text("utf-8")
+    return client.eval_ro(load("doctor/records").text, 1, keys.RECORD, *arguments)

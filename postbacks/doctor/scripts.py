@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 
 from postbacks import keys
-from postbacks.broker.client import broker_errors
-from postbacks.queue.scripts import KEYS
+from postbacks.broker.client import text
+from postbacks.broker.errors import broker_errors
+from postbacks.queue.scripts import assemble
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -79,17 +78,12 @@ class Lane:
     aside: bool
 
 
-@cache
-def _source(name: str) -> str:
-    shared = (files("postbacks.queue") / "_shared.lua").read_text("utf-8")
-    return shared + (files("postbacks.doctor") / f"{name}.lua").read_text("utf-8")
-
-
 def _run(scripts: Scripts, name: str, arguments: Iterable[str | int], *, repair: bool) -> Any:
     """Run a script; where it repairs nothing read-only, so that a user who may only read can run it."""
     run = scripts.client.eval if repair else scripts.client.eval_ro
+    script = assemble(name, "doctor")
     with broker_errors():
-        return run(_source(name), len(KEYS), *KEYS, scripts.clock_offset_ms, *arguments)
+        return run(script.text, len(script.keys), *script.keys, scripts.clock_offset_ms, *arguments)
 
 
 def _mode(*, repair: bool) -> str:
@@ -169,8 +163,3 @@ def repair_leases(
     """Give orphaned claims an ended lease and shorten leases from the future; returns how many of each."""
     adopted, shortened = _run(scripts, "lease", (lease_ms, intake_ms, slack_ms, *tokens), repair=True)
     return adopted, shortened
-
-
-def text(value: bytes) -> str:
-    """Decode what the broker sent."""
-    return value.decode("utf-8", "replace")

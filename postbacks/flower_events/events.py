@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 #: Name of the Celery task that Flower shows for a postback.
 TASK: Final = "postbacks.send_postback"
 
-#: Positions of a postback's fields in the arguments of ``accept.lua``.
-_ID, _ACCOUNT, _GROUP, _ORIGIN, _CODE, _STATE, _REASON, _DUE = 0, 1, 2, 3, 4, 8, 9, 11
-
 TaskEvent = dict[str, Any]
 
 #: Fields of Celery's ``task-revoked`` beside those of all events.
@@ -94,15 +91,13 @@ def task_event(
 
 
 def accepted(
-    sampler: Sampler, at_s: float, results: Sequence[int], fields: Sequence[Any]
+    sampler: Sampler, at_s: float, results: Sequence[int], rows: Sequence[Any]
 ) -> Iterator[TaskEvent]:
-    """Make the events of postbacks that a tick has taken in, from the arguments of ``accept.lua`` and its results."""
-    width = len(fields) // len(results)
-    for number, result in enumerate(results):
+    """Make the events of postbacks that a tick has taken in, from the rows of ``accept.lua`` and its results."""
+    for row, result in zip(rows, results, strict=True):
         if not result:
             continue  # its id is known already
-        row = fields[number * width : (number + 1) * width]
-        postback_id, state = str(row[_ID]), row[_STATE]
+        postback_id, state = row.id, row.state
         is_dead = state == DEAD or result < 0
         if not sampler.is_in_share(postback_id):
             if not (is_dead or state == SKIPPED or result == REVOKED_BEFORE):
@@ -110,14 +105,14 @@ def accepted(
             if not sampler.admits(1, are_failures=is_dead):
                 sampler.left_out += 2
                 continue
-        is_no_postback = state == DEAD and not row[_GROUP]  # then its code may be any text
-        origin, code = ("", "") if is_no_postback else (str(row[_ORIGIN]), str(row[_CODE]))
-        args = args_of(str(row[_ACCOUNT]), origin, code)
-        eta = iso(int(row[_DUE])) if row[_DUE] else None
+        is_no_postback = state == DEAD and not row.group  # then its code may be any text
+        origin, code = ("", "") if is_no_postback else (str(row.origin), str(row.code))
+        args = args_of(row.account, origin, code)
+        eta = iso(int(row.due_ms)) if row.due_ms else None
         yield task_event("received", at_s, postback_id, args, eta=eta)
         if result == REVOKED_BEFORE:
             yield task_event("revoked", at_s, postback_id, args, **REVOKED)
-        elif error := _refusal(result, state, str(row[_REASON]), is_no_postback=is_no_postback):
+        elif error := _refusal(result, state, str(row.reason), is_no_postback=is_no_postback):
             yield task_event("failed", at_s, postback_id, args, exception=error, traceback="")
 
 

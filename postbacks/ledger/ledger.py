@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from postbacks import keys
-from postbacks.broker.client import broker_errors
+from postbacks.broker.clock import now_ms, to_ms
+from postbacks.broker.errors import broker_errors
 from postbacks.catalogue import ORIGINS
 from postbacks.errors import UnknownPostback
 from postbacks.ledger import search
@@ -85,7 +86,7 @@ class Ledger:
             for token in tokens:
                 pipe.zscore(keys.CLAIMERS, token)
                 pipe.hget(keys.claims(token.decode()), postback_id)
-            (seconds, microseconds), (state, attempts, sent_ms), *claims = pipe.execute()
+            time, (state, attempts, sent_ms), *claims = pipe.execute()
         if state != b"sending":
             return None
         for token, ends_ms, begun in zip(tokens, claims[::2], claims[1::2], strict=True):
@@ -97,7 +98,7 @@ class Ledger:
                 ends_ms=int(ends_ms or 0),
                 attempt=int(attempts) if is_open else None,
                 since_ms=int(float(sent_ms)) if is_open else None,
-                now_ms=seconds * 1000 + microseconds // 1000,
+                now_ms=to_ms(time),
             )
         return None
 
@@ -152,8 +153,7 @@ class Ledger:
         since_ms = None
         if within_s is not None:
             with broker_errors():
-                clock: Any = self._client.time()
-            since_ms = clock[0] * 1000 + clock[1] // 1000 - within_s * 1000
+                since_ms = now_ms(self._client) - within_s * 1000
         dead = search.find(
             self._client, state=DEAD, account=account, reason=reason, since_ms=since_ms, until_ms=until_ms
         )

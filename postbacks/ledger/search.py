@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from postbacks import keys
-from postbacks.broker.client import broker_errors
+from postbacks.broker.errors import broker_errors
 from postbacks.ledger.states import DEAD
 
 if TYPE_CHECKING:

@@ -11,11 +11,12 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from postbacks.accounts.routing import reason_words
-from postbacks.broker.client import FULL
+from postbacks.broker.errors import FULL
 from postbacks.ledger import states
 from postbacks.ledger.record import iso
 from postbacks.monitor.situation import POSITION_MAX, TURN_MAX, Ended, Queued, read
-from postbacks.queue import memory, routes
+from postbacks.queue import routes
+from postbacks.queue.shares import NOTHING_IN_FROM
 from postbacks.version import worker_of
 
 if TYPE_CHECKING:
@@ -73,9 +74,9 @@ CLAUSES: Final = {
 
 #: Milliseconds after which what is due is overdue: ticks come every second.
 OVERDUE_MS: Final = 2500
-#: Milliseconds for which an endpoint has to take no connection before it starts slowly (``queue/_gates.lua``).
+#: Milliseconds for which an endpoint has to take no connection before it starts slowly (``queue/_slow_start.lua``).
 SLOW_START_AFTER_MS: Final = 10_000
-#: Microseconds that a rate catches up with (``queue/_gates.lua``).
+#: Microseconds that a rate catches up with (``queue/_pacing.lua``).
 BURST_US: Final = 50_000
 #: Seconds up to which a time is told without its date.
 _CLOCK_ALONE_S: Final = 43_200
@@ -236,7 +237,7 @@ def _of_message(queued: Queued, settings: Settings) -> Iterator[Cause]:
         yield _cause(now_ms, "in_queue", ahead=queued.ahead)
     if not queued.waiting:
         return
-    if system.memory_share >= memory.NOTHING_IN_FROM:
+    if system.memory_share >= NOTHING_IN_FROM:
         yield _cause(now_ms, "memory_full", percent=round(system.memory_share * 100))
     missing = tuple(_of_system(queued, settings))
     yield from missing
@@ -425,23 +426,23 @@ def _of_probe(standing: Standing) -> Iterator[Cause]:
 
 
 def _start_limit(endpoint: Endpoint, now_ms: int) -> int:
-    """Return how many POSTs an endpoint's slow start lets be open now; 0 for any number (``has_room`` in ``_gates.lua``)."""
-    if endpoint.since_ms is None:
+    """Return how many POSTs an endpoint's slow start lets be open now; 0 for any number (``_slow_start.lua``)."""
+    start = endpoint.start
+    if start is None:
         return 0
-    limit = endpoint.limit
-    if not limit and now_ms - endpoint.since_ms >= SLOW_START_AFTER_MS:
+    if not start.limit and now_ms - start.since_ms >= SLOW_START_AFTER_MS:
         return 1
-    rests = not endpoint.open and now_ms - endpoint.last_ms >= SLOW_START_AFTER_MS
-    return 1 if limit and rests else limit
+    rests = not endpoint.open and now_ms - start.last_ms >= SLOW_START_AFTER_MS
+    return 1 if start.limit and rests else start.limit
 
 
 def _of_slow_start(standing: Standing) -> Iterator[Cause]:
     now_ms, endpoint = standing.now_ms, standing.endpoint
     limit = _start_limit(endpoint, now_ms)
-    if limit:
-        words = "took its last connection at" if endpoint.up else "has taken no connection since"
+    if endpoint.start is not None and limit:
+        words = "took its last connection at" if endpoint.start.is_up else "has taken no connection since"
         yield _cause(
-            now_ms, "slow_start", words=words, endpoint=endpoint.name, since=endpoint.since_ms, limit=limit,
+            now_ms, "slow_start", words=words, endpoint=endpoint.name, since=endpoint.start.since_ms, limit=limit,
             open=endpoint.open,
         )  # fmt: skip
 

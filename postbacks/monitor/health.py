@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from postbacks.broker.client import client_for, redacted
+from postbacks.broker.client import client_for
+from postbacks.broker.url import redacted_broker_url
 from postbacks.errors import BrokerError, BrokerUnreachable
 from postbacks.monitor import snapshot
 
@@ -181,7 +182,7 @@ def with_timeout(timeout_s: float, ask: Callable[[], T], settings: Settings) -> 
     if errors:
         raise errors[0]
     if not answers:
-        url = redacted(settings.broker_url)
+        url = redacted_broker_url(settings.broker_url)
         raise BrokerUnreachable(
             f"The broker at {url} does not answer within {timeout_s:g} s; is it frozen, or overloaded?"
         )

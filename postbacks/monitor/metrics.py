@@ -24,6 +24,7 @@ from postbacks.logs import EventLog
 from postbacks.monitor import snapshot
 from postbacks.monitor.health import with_timeout
 from postbacks.printable import printable
+from postbacks.queue import counter_names
 from postbacks.transport.outcomes import OUTCOMES
 from postbacks.version import VERSION
 
@@ -81,10 +82,10 @@ def build_info() -> GaugeMetricFamily:
 
 #: Counters of attempts, of the system or of one worker: the end of the name, the text, and the name in the totals.
 _ATTEMPT_COUNTERS: Final = (
-    ("posts", "Attempts that were POSTs of their own", counters.POSTS),
-    ("connections_opened", "Connections opened for POSTs", counters.CONNECTIONS),
-    ("renewals", "Requests that a kept connection's end crossed and that were sent again at once", counters.RENEWALS),
-    ("given_up", "Postbacks given up after their last resend, or as poison", counters.DEAD),
+    ("posts", "Attempts that were POSTs of their own", counter_names.POSTS),
+    ("connections_opened", "Connections opened for POSTs", counter_names.CONNECTIONS),
+    ("renewals", "Requests that a kept connection's end crossed and that were sent again at once", counter_names.RENEWALS),
+    ("given_up", "Postbacks given up after their last resend, or as poison", counter_names.DEAD),
 )  # fmt: skip
 
 
@@ -94,14 +95,14 @@ def attempts(prefix: str, totals: Mapping[str, int], of_whom: str) -> Iterator[M
         f"{prefix}_attempts",
         f"Attempts by outcome, {of_whom}.",
         "outcome",
-        {outcome: totals.get(counters.ATTEMPT + outcome, 0) for outcome in OUTCOMES},
+        {outcome: totals.get(counter_names.ATTEMPT + outcome, 0) for outcome in OUTCOMES},
     )
     answers = HistogramMetricFamily(
         f"{prefix}_answer_seconds",
         f"From the begin of a POST to the whole header of its answer, {of_whom}; +Inf alone where none came.",
     )
-    buckets = _buckets(totals, counters.ANSWER, counters.ANSWER_BUCKETS_S)
-    answers.add_metric([], buckets, sum_value=totals.get(counters.ANSWER_MS, 0) / 1000)
+    buckets = _buckets(totals, counter_names.ANSWER, counters.ANSWER_BUCKETS_S)
+    answers.add_metric([], buckets, sum_value=totals.get(counter_names.ANSWER_MS, 0) / 1000)
     yield answers
     first_posts = HistogramMetricFamily(
         f"{prefix}_first_post_seconds",
@@ -109,9 +110,9 @@ def attempts(prefix: str, totals: Mapping[str, int], of_whom: str) -> Iterator[M
         labels=["group"],
     )
     for group in keys.GROUPS:
-        buckets = _buckets(totals, f"{counters.FIRST_POST}{group}:", counters.FIRST_POST_BUCKETS_S)
+        buckets = _buckets(totals, f"{counter_names.FIRST_POST}{group}:", counters.FIRST_POST_BUCKETS_S)
         first_posts.add_metric(
-            [group], buckets, sum_value=totals.get(counters.FIRST_POST_MS + group, 0) / 1000
+            [group], buckets, sum_value=totals.get(counter_names.FIRST_POST_MS + group, 0) / 1000
         )
     yield first_posts
     for name, text, total in _ATTEMPT_COUNTERS:
@@ -164,34 +165,34 @@ _GAUGES: Final[tuple[tuple[str, str, Callable[[Snapshot], float | None]], ...]] 
 
 #: Counters without labels: name, text, and name in the totals.
 _COUNTERS: Final = (
-    ("postbacks_ticks", "Ticks that finished.", counters.TICKS),
-    ("postbacks_late_ticks", "Ticks that finished more than 2.5 s after the one before.", counters.LATE_TICKS),
-    ("postbacks_skipped", "Postbacks that ended as their account has switched their origin off.", counters.SKIPPED),
-    ("postbacks_ids_taken", "Postbacks kept as dead because another one had their id.", counters.ID_TAKEN),
+    ("postbacks_ticks", "Ticks that finished.", counter_names.TICKS),
+    ("postbacks_late_ticks", "Ticks that finished more than 2.5 s after the one before.", counter_names.LATE_TICKS),
+    ("postbacks_skipped", "Postbacks that ended as their account has switched their origin off.", counter_names.SKIPPED),
+    ("postbacks_ids_taken", "Postbacks kept as dead because another one had their id.", counter_names.ID_TAKEN),
     ("postbacks_unrouted", "Postbacks that came for an account that was not known, or without a URL.",
-     counters.UNROUTED),
+     counter_names.UNROUTED),
     ("postbacks_unrouted_of_left", "Of them those of accounts that were removed within a week.",
-     counters.UNROUTED_OF_LEFT),
+     counter_names.UNROUTED_OF_LEFT),
     ("postbacks_unrouted_dropped",
      "Of them those dropped before their retention, as they took more than their share of the ledger.",
-     counters.UNROUTED_DROPPED),
+     counter_names.UNROUTED_DROPPED),
     ("postbacks_stubs", "Postbacks of which no document was kept, as too many of their account wait and are dead.",
-     counters.STUBS),
+     counter_names.STUBS),
 )  # fmt: skip
 
 #: Counters with one label: name, text, label, and name in the totals by the label's value.
 _LABELLED_COUNTERS: Final = (
     ("postbacks_accepted", "Postbacks taken in that are to be sent, by group.", "group",
-     {group: counters.ACCEPTED + group for group in keys.GROUPS}),
+     {group: counter_names.ACCEPTED + group for group in keys.GROUPS}),
     ("postbacks_refused", "Postbacks that are dead without an attempt, by reason.", "reason",
-     {**{reason: counters.REFUSED + reason for reason in counters.REFUSALS}, counters.ID_TAKEN: counters.ID_TAKEN}),
+     {**{reason: counter_names.REFUSED + reason for reason in counter_names.REFUSALS}, counter_names.ID_TAKEN: counter_names.ID_TAKEN}),
     ("postbacks_put_off", "Times that a claimed postback was put off before its POST, no attempt counted, by reason.",
-     "reason", {reason: counters.PUT_OFF + reason for reason in counters.PUT_OFFS}),
+     "reason", {reason: counter_names.PUT_OFF + reason for reason in counter_names.PUT_OFFS}),
     ("postbacks_dropped_early",
      "Postbacks dropped before their retention: done or dead ones to make room in the broker, dead ones by hand or past their account's share.",
      "what",
-     {"done": counters.EARLY_DONE, "dead": counters.EARLY_DEAD, "asked": counters.ASKED_DROPPED,
-      "share": counters.SHARE_DROPPED}),
+     {"done": counter_names.EARLY_DONE, "dead": counter_names.EARLY_DEAD, "asked": counter_names.ASKED_DROPPED,
+      "share": counter_names.SHARE_DROPPED}),
 )  # fmt: skip
 
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from postbacks import keys
-from postbacks.broker.client import broker_errors
+from postbacks.broker import memory
+from postbacks.broker.clock import to_ms
+from postbacks.broker.errors import broker_errors
+from postbacks.broker.fitness import why_refused
 from postbacks.ledger import states
 from postbacks.ledger.ledger import Claim, Ledger
 from postbacks.ledger.record import Record
-from postbacks.monitor import writes
 from postbacks.monitor.presence import Presence, find_present
-from postbacks.queue import memory
+from postbacks.queue.pacing import Pacing
+from postbacks.queue.routes import since_and_state
+from postbacks.queue.slow_start import EndpointStart
 
 if TYPE_CHECKING:
     import redis
@@ -31,10 +34,6 @@ READINGS_MAX: Final = 5
 RINGS: Final = {"trusted": keys.READY_TRUSTED, "suspect": keys.READY_SUSPECT}
 #: Score of what is tried alone in the quarantine (``queue/_shared.lua``).
 ALONE: Final = 2
-
-# Packed as `queue/pacing.py` writes it, and as `queue/_gates.lua` does.
-_PACING: Final = re.compile(r"\S+ (\d+) (\d+)")
-_START: Final = re.compile(r"(\d+) (\d+) (\d+) ([01]) \d+ ")
 
 
 class System(NamedTuple):
@@ -138,19 +137,13 @@ class Endpoint(NamedTuple):
     Attributes:
         name: scheme, host and port.
         open: POSTs open there, where they are counted.
-        since_ms: when it last took a connection, or first did not; None where it connects.
-        last_ms: when a POST there last began or ended.
-        limit: POSTs open there at most in its slow start; 0 while it has not failed for long enough.
-        up: whether it took the last connection.
+        start: its slow start; None where it connects.
         waits_ms: since when the lane waits for room here.
     """
 
     name: str
     open: int
-    since_ms: int | None
-    last_ms: int
-    limit: int
-    up: bool
+    start: EndpointStart | None
     waits_ms: int | None
 
 
@@ -262,7 +255,7 @@ def read(client: redis.Redis, postback_id: str, *, clock_offset_ms: int = 0) -> 
             record = Record.from_hash(postback_id, fields) if fields else None
             if record is not None and record.state in states.FINAL_STATES:
                 return Ended(record)
-            system = System(writes.refusal(client), memory.read(client).share)
+            system = System(why_refused(client), memory.read(client).share)
             if record is None:
                 situation, stable = _read_message(broker, postback_id, system, clock_offset_ms)
             else:
@@ -275,14 +268,13 @@ def read(client: redis.Redis, postback_id: str, *, clock_offset_ms: int = 0) -> 
 def _ask_for_system(transaction: _Transaction) -> None:
     transaction.ask("time", "time")
     transaction.ask("tick", "get", keys.LAST_TICK)
-    transaction.ask("turns", "hmget", keys.TURNS, "emptied", "examined")
+    transaction.ask("turns", "hmget", keys.RING_CLOCK, "emptied", "examined")
     for key in (keys.WORKERS, keys.BEATS, keys.CLAIMERS):
         transaction.ask(key, "zrange", key, 0, -1, withscores=True)
 
 
 def _system(system: System, replies: Mapping[str, Any], clock_offset_ms: int) -> tuple[int, System]:
-    seconds, microseconds = replies["time"]
-    now_ms = seconds * 1000 + microseconds // 1000 + clock_offset_ms
+    now_ms = to_ms(replies["time"]) + clock_offset_ms
     return now_ms, system._replace(
         last_tick_ms=_ms(replies["tick"]),
         emptied_ms=_ms(replies["turns"][0]),
@@ -385,7 +377,7 @@ def _ask_for_lane(transaction: _Transaction, lane: str, postback_id: str) -> Non
     transaction.ask("from head", "lpos", keys.lane(lane), postback_id, maxlen=POSITION_MAX)
     transaction.ask("from end", "lpos", keys.lane(lane), postback_id, rank=-1, maxlen=POSITION_MAX)
     transaction.ask("failing", "zscore", keys.FAILING, lane)
-    transaction.ask("aside", "zscore", keys.ASIDE, lane)
+    transaction.ask("aside", "zscore", keys.DELAYED, lane)
     for ring in RINGS:
         transaction.ask(ring, "zscore", RINGS[ring], lane)
         transaction.ask(f"{ring} lanes", "zrange", RINGS[ring], 0, TURN_MAX - 1)
@@ -404,21 +396,22 @@ def _ask_for_account(transaction: _Transaction, account: str, lane: str) -> None
     transaction.ask("row", "hget", keys.ROUTES, account)
     transaction.ask("pacing", "hget", keys.PACING, account)
     transaction.ask("next", "hget", keys.RATES, account)
-    transaction.ask("waits for account", "zscore", keys.WAITS + account, lane)
+    transaction.ask("waits for account", "zscore", keys.WAITING_FOR_ROOM + account, lane)
     for group in keys.GROUPS:
         name = keys.lane_name(account, group)
         transaction.ask(f"waiting {group}", "llen", keys.lane(name))
-        transaction.ask(f"pace {group}", "hmget", keys.PACE + name, "claimed", "held", "limit", "failing")
+        transaction.ask(
+            f"pace {group}", "hmget", keys.LANE_STATE + name, "claimed", "held", "limit", "failing"
+        )
 
 
 def _account(replies: Mapping[str, Any]) -> Account:
-    row = (replies["row"] or b"").decode("utf-8", "replace").split("\n")
-    pacing = _PACING.match((replies["pacing"] or b"").decode("utf-8", "replace"))
+    pacing = Pacing.parse(replies["pacing"])
     paces = {group: _pace(replies[f"waiting {group}"], *replies[f"pace {group}"]) for group in keys.GROUPS}
-    interval_us, most = (int(pacing[1]), int(pacing[2])) if pacing else (0, 0)
     waits_us = replies["waits for account"]
     return Account(
-        paces, row[1] if len(row) > 1 else "", interval_us, int(replies["next"] or 0), most,
+        paces, since_and_state(replies["row"])[1] if replies["row"] else "", pacing.interval_us,
+        int(replies["next"] or 0), pacing.max_transfers,
         None if waits_us is None else int(waits_us // 1000),
     )  # fmt: skip
 
@@ -432,16 +425,14 @@ def _pace(
 def _ask_for_endpoint(transaction: _Transaction, endpoint: str, lane: str) -> None:
     transaction.ask("open at endpoint", "hget", keys.ENDPOINTS, endpoint)
     transaction.ask("start", "hget", keys.STARTS, endpoint)
-    transaction.ask("waits for endpoint", "zscore", keys.WAITS + endpoint, lane)
+    transaction.ask("waits for endpoint", "zscore", keys.WAITING_FOR_ROOM + endpoint, lane)
 
 
 def _endpoint(replies: Mapping[str, Any], name: str) -> Endpoint:
-    start = _START.match((replies["start"] or b"").decode("utf-8", "replace"))
-    since_ms, last_ms, limit, up = (int(text) for text in start.groups()) if start else (None, 0, 0, 1)
     waits_us = replies["waits for endpoint"]
     waits_ms = None if waits_us is None else int(waits_us // 1000)
     return Endpoint(
-        name, int(replies["open at endpoint"] or 0), since_ms, last_ms or 0, limit or 0, bool(up), waits_ms
+        name, int(replies["open at endpoint"] or 0), EndpointStart.parse(replies["start"]), waits_ms
     )
 
 

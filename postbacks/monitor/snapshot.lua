@@ -1,7 +1,7 @@
 -- snapshot: what waits in the lanes of one page of accounts, by group and by whether the lane fails; with the first page
 -- also what delivering loops have claimed and which accounts are down. Reads only.
 --
--- KEYS[last]  zset  lanes whose last outcome was a failure, by when that began
+-- KEYS FAILING, ROUTES, CLAIMERS, BACKLOG, LANE, LANE_STATE, RECORD, CLAIMS
 -- ARGV[2] cursor of the page, 0 first   ARGV[3] accounts a page, about   ARGV[4] ms from a failure to its resend
 -- ARGV[5] claims of a loop up to which they are counted one by one; of more a sample is taken
 -- ARGV[6] ms for which every attempt has failed of what is down   ARGV[7] lanes checked for that at most
@@ -54,7 +54,7 @@ for i = 1, #scanned[2], 2 do
     elseif state then
       row_of_still[4] = row_of_still[4] + waiting
     elseif waiting > 0 then
-      local failing = redis.call('HGET', PACE .. lane, 'failing') == '1' and 1 or 0
+      local failing = redis.call('HGET', LANE_STATE .. lane, 'failing') == '1' and 1 or 0
       local row = lanes_of[ARGV[at] .. failing]
       row[3] = row[3] + waiting
       local oldest = waiting_since(redis.call('LINDEX', LANE .. lane, 0))
@@ -67,10 +67,10 @@ end
 local claims, down = {}, {}
 if cursor == '0' then
   local is_down = {}
-  local failing = redis.call('ZRANGE', KEYS[#KEYS], '-inf', now - down_ms, 'BYSCORE', 'LIMIT', 0, failing_max, 'WITHSCORES')
+  local failing = redis.call('ZRANGE', FAILING, '-inf', now - down_ms, 'BYSCORE', 'LIMIT', 0, failing_max, 'WITHSCORES')
   for i = 1, #failing, 2 do
     local account = account_of(failing[i])
-    if not is_down[account] and redis.call('HGET', PACE .. failing[i], 'failing') == '1'
+    if not is_down[account] and redis.call('HGET', LANE_STATE .. failing[i], 'failing') == '1'
         and not standing_still(account) then
       is_down[account] = true
       down[#down + 1] = { account, failing[i + 1] }

@@ -12,15 +12,13 @@ import heapq
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
-from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from postbacks import keys
-from postbacks.broker.client import broker_errors
-from postbacks.monitor import writes
+from postbacks.broker.errors import broker_errors
+from postbacks.broker.fitness import takes_signs, why_refused
 from postbacks.monitor.presence import Presence, find_present
-from postbacks.queue.scripts import KEYS
+from postbacks.queue.scripts import assemble
 from postbacks.retry import countdown_ms
 
 if TYPE_CHECKING:
@@ -168,7 +166,7 @@ class Snapshot:
     @property
     def takes_signs(self) -> bool:
         """Tell whether the broker takes signs of life, be it that it would refuse a postback."""
-        return writes.takes_signs(self.refusal)
+        return takes_signs(self.refusal)
 
     @property
     def missing(self) -> dict[str, Presence]:
@@ -268,7 +266,7 @@ def read(
             snapshot.used_memory_bytes = int(info.get("used_memory") or 0)
             snapshot.max_memory_bytes = int(info.get("maxmemory") or info.get("total_system_memory") or 0)
         _read_lanes(client, settings, snapshot, began_s + within_s, clock_offset_ms)
-        snapshot.refusal = writes.refusal(client)
+        snapshot.refusal = why_refused(client)
     snapshot.queued = sum(queues)
     snapshot.ledger_bytes = max(0, int(ledger_bytes or 0))
     snapshot.totals = {name.decode(): int(count) for name, count in totals.items()}
@@ -339,7 +337,7 @@ def _take_first_page(snapshot: Snapshot, page: _Page) -> None:
 def _pages(
     client: redis.Redis, settings: Settings, snapshot: Snapshot, deadline_s: float, clock_offset_ms: int
 ) -> Iterator[_Page]:
-    cursor = b"0"
+    cursor, script = b"0", assemble("snapshot", "monitor")
     for _ in range(PAGES_MAX):
         arguments = (
             clock_offset_ms,
@@ -352,7 +350,7 @@ def _pages(
             *keys.GROUPS,
         )
         # Read-only, so that a user who may only read can ask; to run it by its digest would need a right to load it.
-        reply: Any = client.eval_ro(_source(), len(KEYS) + 1, *KEYS, keys.FAILING, *arguments)
+        reply: Any = client.eval_ro(script.text, len(script.keys), *script.keys, *arguments)
         page = _Page(*reply)
         yield page
         cursor = page.cursor
@@ -365,9 +363,3 @@ def _pages(
 
 def _text(value: bytes) -> str:
     return value.decode("utf-8", "replace")
-
-
-@cache
-def _source() -> str:
-    shared = (files("postbacks.queue") / "_shared.lua").read_text("utf-8")
-    return shared + (files("postbacks.monitor") / "snapshot.lua").read_text("utf-8")

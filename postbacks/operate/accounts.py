@@ -8,7 +8,8 @@ from postbacks.accounts import redis_accounts
 from postbacks.accounts import secrets as vault
 from postbacks.accounts.edit import apply, check_change
 from postbacks.accounts.url_policy import check_urls, worker_policies
-from postbacks.broker.client import check, client
+from postbacks.broker.client import client
+from postbacks.broker.fitness import check
 from postbacks.errors import BadSetting, PostbacksError, UnknownAccount
 from postbacks.names import check_name
 from postbacks.operate.older import refuse_move_beside_older, refuse_older, refuse_removal_beside_older

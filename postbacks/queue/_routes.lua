@@ -1,9 +1,11 @@
--- _routes: where an account's postbacks go now, and whether any may. One row an account (`queue/routes.py` says what it
--- holds), read once a call. Stands behind _gates.lua where scripts.ROUTED names a script.
+-- _routes: where an account's postbacks go now, and whether any may go. One row an account (`queue/routes.py` says what it
+-- holds), read once a call.
+--
+-- KEYS ROUTES, DELAYED, DONE, DEAD, TOTALS
 local STILL_MS = 30000 -- a lane whose account stands still is looked at again so often
 
--- the row of an account, or false where there is none: {since, still, version, off, general, mt, mo, pass}, each group
--- with {url, endpoint}
+-- The row of an account: {since, still: the state if not `on`, version, off, general, mt, mo, pass}, each group with
+-- {url, endpoint}; false where there is none.
 local routes = {}
 local function route_of(account)
   local route = routes[account]
@@ -23,9 +25,9 @@ local function route_of(account)
   return route
 end
 
--- Where a postback goes now: URL and endpoint; or nil, the state in which it ends and the reason. `own` of its record:
--- '0' the account's URL, '1' and '2' the call's own, nil in a record of version 0.1.0, whose URL counts as the call's
--- own where its endpoint is none of the account's; one that it has skipped has none.
+-- Returns URL and endpoint that a postback goes to now; or nil, the state in which it ends and the reason. `own` of its record:
+-- '0' the account's URL, '1' and '2' the call's own. A record of version 0.1.0 has none: its URL counts as the call's own
+-- where its endpoint is none of the account's, and where it was skipped it has no URL.
 local function target_of(route, group, origin, url, endpoint, own)
   if not route then return url, endpoint end
   if string.find(route.off, ',' .. origin .. ',', 1, true) then return nil, 'skipped', 'origin_off' end
@@ -39,14 +41,14 @@ local function target_of(route, group, origin, url, endpoint, own)
   return target.url, target.endpoint
 end
 
--- Puts the lane of an account that stands still aside. Returns whether the account is to be looked up: once a time aside,
--- and not just after somebody has written its row, who has looked then.
+-- Delays the lane of an account that stands still. Returns whether the account is to be looked up: once each time, and not
+-- just after its row was written, as its writer has looked then.
 local function stands_still(route, lane)
-  return redis.call('ZADD', ASIDE, 'NX', now + STILL_MS, lane) == 1 and math.abs(now - route.since) >= STILL_MS / 2
+  return redis.call('ZADD', DELAYED, 'NX', now + STILL_MS, lane) == 1 and math.abs(now - route.since) >= STILL_MS / 2
 end
 
--- a postback that waits ends here, as its account wants it no more or has nowhere to send it to; KEYS[last] are the totals
+-- Ends a waiting postback that its account wants no more or has nowhere to send to.
 local function end_unsent(id, account, state, reason)
-  redis.call('HINCRBY', KEYS[#KEYS], state == 'skipped' and 'skipped' or 'refused:' .. reason, 1)
+  redis.call('HINCRBY', TOTALS, state == 'skipped' and 'skipped' or 'refused:' .. reason, 1)
   finish(id, account, state, reason, state == 'dead' and DEAD or DONE)
 end

@@ -1,96 +1,93 @@
--- accept: turns the first messages of the intake list into records and puts each postback in its one place.
--- The same postback sent again under its id is one postback: its record is left as it stands. Another one under an id
--- that is taken is kept as dead under an id of its own (`id_taken`), so that it does not vanish.
--- Of each account every group may have so many open postbacks, in units: one, and one more for each further 2 KB of its
--- record. What comes beyond that is dead at once; with its document up to a share of the memory, then as a stub. The same
--- postback sent again under a stub's id takes its place.
+-- accept: turns the first messages of the intake list into records and puts each postback into its one place.
+-- The same postback under its id again is one postback: its record stays as it is. Another one under an id that is taken is kept
+-- as dead under an id of its own (`id_taken`), so that it does not vanish. Each group of an account may have so many postbacks
+-- open, in units: one, and one more for each further 2 KB of its record. What comes beyond that is dead at once: with its
+-- document up to a share of the memory, then as a stub. The same postback again under a stub's id takes the stub's place.
 --
--- KEYS[last]  hash  postbacks:totals
+-- KEYS INTAKE, INTAKE_LEASE, RING_CLOCK, PARKED, SEQUENCE, BACKLOG, DONE, DEAD, DEAD_BYTES, OPEN, LEDGER_BYTES, UNROUTED
+-- KEYS UNROUTED_BYTES, LEFT, TOTALS, RECORD
 -- ARGV[2] token of the tick   ARGV[3] schema version of records   ARGV[4] units that a group of an account may have open
 -- ARGV[5] bytes of memory that a record takes beside its own texts (an estimate)   ARGV[6] bytes that a stub takes
 -- ARGV[7] bytes that an account's dead may take before what comes beyond its limit is kept as a stub
--- ARGV[8] how many messages of the intake these are   ARGV[9..] fourteen a postback: id, account, group, origin, code, url, endpoint, xml,
---   place (waiting | skipped | dead), reason, raw message (dead ones only),
---   due in ms since the epoch or '' (a caller's eta or countdown), digest (`ledger/digest.py`), own ('0' its URL is the account's,
---   '1' the call's own, '2' so and its account is not known)
--- Returns false if the lease was lost (nothing is changed), else one number a postback:
---   1 accepted, 0 known already, -1 dead because its group has too many open, -2 dead because its id is taken, -3 as -1,
---   and without its document, 2 cancelled before it came.
--- Atomic: they leave the intake in the same step.
+-- ARGV[8] how many messages of the intake these are
+-- ARGV[9..] an AcceptRow each (rows.py): id, account, group, origin, code, url, endpoint, xml, state, reason, message, due_ms,
+--   digest, own
+-- Returns false if the lease was lost (nothing is changed), else a number a postback (`ledger/states.py`):
+--   1 accepted, 0 known already, -1 dead because its group has too many open, -2 dead because its id is taken, -3 as -1 and
+--   without its document, 2 cancelled before it came.
+-- Atomic: the messages leave the intake in the same step.
 local token, schema = ARGV[2], ARGV[3]
 local units_max, overhead, stub_bytes = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local documents_max, messages = tonumber(ARGV[7]), tonumber(ARGV[8])
 local WIDTH, FIRST = 14, 9
-local TOTALS = KEYS[#KEYS]
 
 if redis.call('HGET', INTAKE_LEASE, 'token') ~= token then return false end
 
 local results = {}
-local joined, sequences = {}, {} -- of an account: its backlog, its latest number
-local lanes, open = {}, {} -- of a lane: ids, units
+local backlogs, sequences = {}, {} -- account -> its backlog, its latest number
+local lanes, open_units = {}, {} -- lane -> ids, units
 local stubs = 0
 local parked, ended, total_bytes = {}, { [DONE] = {}, [DEAD] = {} }, 0
 local unrouted, unrouted_bytes, of_left = {}, 0, 0
 local counts = {} -- for the totals
-local emptied = tonumber(redis.call('HGET', TURNS, 'emptied') or now)
+local emptied = tonumber(redis.call('HGET', RING_CLOCK, 'emptied') or now)
 local LATE_MS = 2500 -- ticks come every second
-local NOWHERE = { unknown_account = true, no_url = true }
+local UNROUTED_REASONS = { unknown_account = true, no_url = true }
 
--- what an account's row of a hash counts, read once; written once, below
-local function counted(counts, key, account)
-  if not counts[account] then
+-- An account's number in a hash: read once, and written once below.
+local function number_of(numbers, key, account)
+  if not numbers[account] then
     local before = tonumber(redis.call('HGET', key, account) or 0)
-    counts[account] = { before = before, now = before }
+    numbers[account] = { before = before, now = before }
   end
-  return counts[account]
+  return numbers[account]
 end
 
--- units that a lane has open; what a worker of version 0.1.0 has left in its count ends with the account's backlog
+-- The units that a lane has open. What a worker of version 0.1.0 has left in the count ends with the account's backlog.
 local function units_of(lane, backlog)
-  if not open[lane] then
+  if not open_units[lane] then
     local before = backlog.before == 0 and 0 or math.max(0, tonumber(redis.call('HGET', OPEN, lane) or 0))
-    open[lane] = { before = before, now = before }
+    open_units[lane] = { before = before, now = before }
   end
-  return open[lane]
+  return open_units[lane]
 end
 
 for at = FIRST, #ARGV, WIDTH do
-  local id, account, group, origin = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
-  local code, url, endpoint, xml = ARGV[at + 4], ARGV[at + 5], ARGV[at + 6], ARGV[at + 7]
-  local place, reason, raw = ARGV[at + 8], ARGV[at + 9], ARGV[at + 10]
-  local due_ms, digest = tonumber(ARGV[at + 11]), ARGV[at + 12]
+  local id, account, group, origin, code, url, endpoint, xml, state, reason, message, due_ms, digest, own =
+    unpack(ARGV, at, at + WIDTH - 1)
+  due_ms = tonumber(due_ms)
   local record = RECORD .. id
   local result, first_id = 1, nil
-  local known = redis.call('EXISTS', record) == 1 -- nearly none is
+  local r = redis.call('EXISTS', record) == 1 -- nearly none does
     and redis.call('HMGET', record, 'state', 'digest', 'schema', 'account', 'revoked:' .. account, 'stub') or {}
-  if known[1] and not known[3] then -- no postback: `cancel` remembers that the id is not to be sent
+  if r[1] and not r[3] then -- no postback: `cancel` remembers that the id is not to be sent
     redis.call('DEL', record)
-    local revoked = (known[4] or account) == account or known[5]
-    if group ~= '' and revoked then place, reason, result = 'cancelled', 'revoked', 2 end
-  elseif known[1] and known[2] == digest and known[6] then
-    drop(DEAD, id) -- a stub, of what has come again
-  elseif known[1] and known[2] == digest then
+    local revoked = (r[4] or account) == account or r[5]
+    if group ~= '' and revoked then state, reason, result = 'cancelled', 'revoked', 2 end
+  elseif r[1] and r[2] == digest and r[6] then
+    drop(DEAD, id) -- the stub of what has come again
+  elseif r[1] and r[2] == digest then
     result = 0
-  elseif known[1] then
+  elseif r[1] then
     id, first_id = string.sub(redis.sha1hex(id .. digest), 1, 32), id -- `ledger/digest.py` makes the same of them
     record = RECORD .. id
     if redis.call('EXISTS', record) == 1 then
       result = 0 -- this one was kept before
     else
       result = -2
-      if group ~= '' then place, reason = 'dead', 'id_taken' end -- else it is no postback, and its reason says why
+      if group ~= '' then state, reason = 'dead', 'id_taken' end -- else it is no postback, and its reason says why
       redis.call('HINCRBY', TOTALS, 'id_taken', 1)
     end
   end
   if result ~= 0 then
-    local bytes = overhead + #xml + #url + #raw + #reason
+    local bytes = overhead + #xml + #url + #message + #reason
     local units = units_in(bytes)
-    if place == 'waiting' then
-      if due_ms and due_ms > now then place = 'parked' end
-      local backlog = counted(joined, BACKLOG, account)
+    if state == 'waiting' then
+      if due_ms and due_ms > now then state = 'parked' end
+      local backlog = number_of(backlogs, BACKLOG, account)
       local of_group = units_of(account .. '/' .. group, backlog)
       if of_group.now + units > units_max then
-        place, reason, result = 'dead', 'backlog_full', -1
+        state, reason, result = 'dead', 'backlog_full', -1
         local dead_bytes = tonumber(redis.call('ZSCORE', DEAD_BYTES, account) or 0)
         if dead_bytes + bytes > documents_max then result, bytes, stubs = -3, stub_bytes, stubs + 1 end
       else
@@ -98,41 +95,42 @@ for at = FIRST, #ARGV, WIDTH do
       end
     end
     if result == -3 then
-      redis.call('HSET', record, 'schema', schema, 'state', place, 'account', account, 'group', group,
+      redis.call('HSET', record, 'schema', schema, 'state', state, 'account', account, 'group', group,
         'origin', origin, 'code', code, 'created_ms', now, 'attempts', 0, 'failures', 0, 'bytes', bytes,
         'digest', digest, 'stub', 1)
     else
-      local sequence = counted(sequences, SEQUENCE, account)
-      sequence.now = math.max(sequence.now + 1, now) -- so a number that was given is never given again from older data
-      redis.call('HSET', record, 'schema', schema, 'state', place, 'account', account, 'group', group,
+      local sequence = number_of(sequences, SEQUENCE, account)
+      sequence.now = math.max(sequence.now + 1, now) -- so no number is given twice, even if the broker is restored from older data
+      redis.call('HSET', record, 'schema', schema, 'state', state, 'account', account, 'group', group,
         'origin', origin, 'code', code, 'url', url, 'endpoint', endpoint, 'xml', xml, 'created_ms', now,
         'sequence', sequence.now, 'attempts', 0, 'failures', 0, 'bytes', bytes, 'digest', digest,
-        'own', ARGV[at + 13])
+        'own', own)
       if units > 1 then redis.call('HSET', record, 'units', units) end
     end
     if first_id then redis.call('HSET', record, 'first_id', first_id) end
-    if now - emptied > LATE_MS and result ~= -3 then redis.call('HSET', record, 'ready_ms', emptied) end -- it may have come just then
-    local what = (place == 'waiting' or place == 'parked') and 'accepted:' .. group or place == 'skipped' and 'skipped'
-      or place == 'dead' and result ~= -2 and 'refused:' .. (group == '' and 'unreadable' or reason)
-    if what then counts[what] = (counts[what] or 0) + 1 end
+    -- ticks were late: it may have come as early as when one last found nothing to take in
+    if now - emptied > LATE_MS and result ~= -3 then redis.call('HSET', record, 'ready_ms', emptied) end
+    local counter = (state == 'waiting' or state == 'parked') and 'accepted:' .. group or state == 'skipped' and 'skipped'
+      or state == 'dead' and result ~= -2 and 'refused:' .. (group == '' and 'unreadable' or reason)
+    if counter then counts[counter] = (counts[counter] or 0) + 1 end
     total_bytes = total_bytes + bytes
-    if place == 'waiting' then
+    if state == 'waiting' then
       local lane = account .. '/' .. group
       local ids = lanes[lane] or {}
       ids[#ids + 1], lanes[lane] = id, ids
-    elseif place == 'parked' then
+    elseif state == 'parked' then
       redis.call('HSET', record, 'next_ms', due_ms, 'ready_ms', due_ms)
       parked[#parked + 1] = due_ms
       parked[#parked + 1] = id
     else
       redis.call('HSET', record, 'reason', reason, 'ended_ms', now)
-      if raw ~= '' then redis.call('HSET', record, 'raw', raw) end
-      local entries = ended[place == 'dead' and DEAD or DONE]
+      if message ~= '' then redis.call('HSET', record, 'raw', message) end
+      local entries = ended[state == 'dead' and DEAD or DONE]
       entries[#entries + 1] = now
       entries[#entries + 1] = id
-      if place == 'dead' and not NOWHERE[reason] then
-        enter_dead(account, id, bytes, result == -3)
-      elseif place == 'dead' then
+      if state == 'dead' and not UNROUTED_REASONS[reason] then
+        add_to_dead(account, id, bytes, result == -3)
+      elseif state == 'dead' then
         unrouted[#unrouted + 1] = now
         unrouted[#unrouted + 1] = id
         unrouted_bytes = unrouted_bytes + bytes
@@ -142,16 +140,16 @@ for at = FIRST, #ARGV, WIDTH do
   end
   results[#results + 1] = result
 end
-for account, count in pairs(joined) do
-  if count.now > count.before then redis.call('HINCRBY', BACKLOG, account, count.now - count.before) end
+for account, backlog in pairs(backlogs) do
+  if backlog.now > backlog.before then redis.call('HINCRBY', BACKLOG, account, backlog.now - backlog.before) end
 end
-for lane, units in pairs(open) do
+for lane, units in pairs(open_units) do
   if units.now > units.before then redis.call('HSET', OPEN, lane, units.now) end
 end
 local numbers = {}
-for account, count in pairs(sequences) do
+for account, sequence in pairs(sequences) do
   numbers[#numbers + 1] = account
-  numbers[#numbers + 1] = count.now
+  numbers[#numbers + 1] = sequence.now
 end
 call_many('HSET', SEQUENCE, numbers)
 if total_bytes > 0 then redis.call('INCRBY', LEDGER_BYTES, total_bytes) end
@@ -167,7 +165,7 @@ if stubs > 0 then redis.call('HINCRBY', TOTALS, 'stubs', stubs) end
 for name, count in pairs(counts) do redis.call('HINCRBY', TOTALS, name, count) end
 redis.call('LTRIM', INTAKE, messages, -1)
 if redis.call('EXISTS', INTAKE) == 0 then
-  redis.call('HDEL', INTAKE_LEASE, 'deaths', 'alone_deaths', 'alone') -- all of them are cleared
+  redis.call('HDEL', INTAKE_LEASE, 'deaths', 'alone_deaths', 'alone') -- none of them has killed this tick
 elseif messages > 0 then
   redis.call('HDEL', INTAKE_LEASE, 'alone_deaths', 'alone') -- another one is the first now
 end

@@ -1,11 +1,13 @@
--- cancel: a postback that waits or is parked is never sent. One whose POST is open is not sent again.
--- An id that is not known yet is remembered, so that the first message with it that comes is not sent (`accept`).
+-- cancel: cancels a postback that waits or is parked; one whose POST is open is not sent again. An id that is not known yet is
+-- remembered, so that the first message with it that comes is not sent (`accept`).
 --
+-- KEYS PARKED, QUARANTINE, CLAIMERS, DONE, RECORD, LANE
 -- ARGV[2] id   ARGV[3] seconds to remember an id that is not known yet
 -- ARGV[4] the account whose postback is meant, '' for whosever it is
--- ARGV[5] ids of its lane that are looked at from each end. One that stands deeper inside is cancelled all the same and
---   ends when it comes up there (`pass_over`): to take it out would go over the whole lane.
+-- ARGV[5] ids of its lane that are looked at from each end. One that stands deeper is cancelled all the same and ends when it
+--   comes up (`end_cancelled`): to take it out would go over the whole lane.
 -- Returns the state the postback is in afterwards, '' if it is another account's.
+-- Atomic: it is cancelled or its POST has begun.
 local id, remember_s, account, search_max = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local record = RECORD .. id
 local r = redis.call('HMGET', record, 'state', 'account', 'group', 'schema')
@@ -16,7 +18,7 @@ if not r[4] then -- no postback of this id yet
     redis.call('HDEL', record, 'account')
   elseif not state then
     redis.call('HSET', record, 'account', account)
-  elseif r[2] and r[2] ~= account then -- what is cancelled for all stays so
+  elseif r[2] and r[2] ~= account then -- what is cancelled for every account stays so
     redis.call('HSET', record, 'revoked:' .. account, 1)
   end
   redis.call('EXPIRE', record, remember_s)
@@ -24,8 +26,8 @@ if not r[4] then -- no postback of this id yet
 end
 if account ~= '' and r[2] ~= account then return '' end
 
--- whether a loop of 0.1.0 works, which does not say its version: it would pass such an id over and end nothing
-local function older_loops()
+-- Whether a loop of version 0.1.0 works, which does not name its version: it would skip such an id without ending it.
+local function any_older_loop()
   for _, token in ipairs(redis.call('ZRANGE', CLAIMERS, 0, 999)) do
     if not string.find(token, '@', 1, true) then return true end
   end
@@ -41,7 +43,7 @@ if state == 'waiting' then
   elseif redis.call('LPOS', lane, id, 'RANK', -1, 'MAXLEN', search_max) then
     redis.call('LREM', lane, -1, id)
   elseif redis.call('LLEN', lane) > tonumber(search_max) then
-    if not older_loops() then
+    if not any_older_loop() then
       redis.call('HSET', record, 'state', 'cancelled', 'reason', 'revoked', 'ended_ms', now, 'in_lane', 1)
       return 'cancelled'
     end

@@ -1,44 +1,44 @@
--- commit: notes attempts and moves each postback on, in one step, so that a note and its parking
--- never part. An id whose claim was lost meanwhile is left alone: somebody else has it.
+-- commit: notes attempts and moves each postback on in the same step, so that a note and its parking never part. An id whose
+-- claim was lost meanwhile is left alone: somebody else has it.
 --
--- ARGV[2] token   ARGV[3] lease, ms   ARGV[4] transfers a lane may have at most
--- ARGV[5] seconds after which an idle lane's pace is forgotten
--- ARGV[6..] eight a postback: id, lane, verdict (delivered | parked | dead), number (of the attempt),
+-- KEYS READY_TRUSTED, READY_SUSPECT, RING_CLOCK, PARKED, FAILING, CLAIMERS, DONE, DEAD, OPEN, LEDGER_BYTES, TOTALS
+-- KEYS RECORD, LANE, LANE_STATE, CLAIMS
+-- ARGV[2] token   ARGV[3] lease, ms   ARGV[4] POSTs that a lane may have open at most
+-- ARGV[5] seconds after which an idle lane's state is forgotten
+-- ARGV[6..] an AttemptRow each (rows.py): id, lane, verdict (delivered | parked | dead), number (of the attempt),
 --   attempt (as JSON), countdown_ms, mood (ok | slow | failed |
 --   shared: failed as well, and its own POST has not begun), reason
--- KEYS[last but one]  zset  lanes whose last outcome was a failure, by when that began
--- KEYS[last]  hash  totals of all workers
 -- ARGV[last] what this batch adds to the totals, as a JSON object of name and number
--- Returns one row a postback {state or '', next_ms or 0}; '' means that the claim was lost, 'waiting' that the time-out
--- which it shared was that of an endpoint that its account has left: it is in its lane again.
+-- Returns a row a postback, {state or '', next_ms or 0}: '' if the claim was lost; 'waiting' if the time-out that it shared was
+--   that of an endpoint which its account has left: it is in its lane again.
+-- Atomic: the whole batch.
 local token, lease_ms, limit_max, forget_s = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
 local claims = CLAIMS .. token
 local WIDTH, FIRST = 8, 6
-local results, lanes, gone = {}, {}, leaving()
-local FAILING, TOTALS = KEYS[#KEYS - 1], KEYS[#KEYS]
-local settled, ended, left, moved, grown = {}, { [DONE] = {}, [DEAD] = {} }, {}, {}, {}
+local results, lanes, closing = {}, {}, closing_posts()
+local settled, ended, leaving, moved, grown = {}, { [DONE] = {}, [DEAD] = {} }, {}, {}, {}
 
 if redis.call('ZSCORE', CLAIMERS, token) then redis.call('ZADD', CLAIMERS, now + lease_ms, token) end
 
-local ids, held_as = {}, {} -- id -> what it stands as in the claims
+local ids, claimed_as = {}, {} -- id -> what the claims say of it (keys.py)
 for at = FIRST, #ARGV - 1, WIDTH do ids[#ids + 1] = ARGV[at] end
 for first = 1, #ids, 1000 do
-  local found = redis.call('HMGET', claims, unpack(ids, first, math.min(first + 999, #ids)))
-  for i, how in ipairs(found) do held_as[ids[first + i - 1]] = how end
+  local values = redis.call('HMGET', claims, unpack(ids, first, math.min(first + 999, #ids)))
+  for i, value in ipairs(values) do claimed_as[ids[first + i - 1]] = value end
 end
 
--- as finish does; the index and the backlog are written once for all
+-- Ends a postback as `finish` does; index and backlog are written once for all of the batch.
 local function note_end(id, lane, units, state, reason, index, number, attempt)
   redis.call('HSET', RECORD .. id, 'attempts', number, 'attempt:' .. number, attempt,
     'state', state, 'reason', reason, 'ended_ms', now)
   local entries = ended[index]
   entries[#entries + 1] = now
   entries[#entries + 1] = id
-  local counts = left[lane] or { count = 0, units = 0 }
-  counts.count, counts.units, left[lane] = counts.count + 1, counts.units + units, counts
+  local counts = leaving[lane] or { count = 0, units = 0 }
+  counts.count, counts.units, leaving[lane] = counts.count + 1, counts.units + units, counts
 end
 
--- a failure: its attempt makes the record larger. Returns the bytes that the record takes by now
+-- Counts a failure, whose attempt makes the record larger. Returns the bytes that the record takes by now.
 local more_bytes = 0
 local function note_failure(record, attempt)
   redis.call('HINCRBY', record, 'failures', 1)
@@ -46,7 +46,7 @@ local function note_failure(record, attempt)
   return redis.call('HINCRBY', record, 'bytes', #attempt)
 end
 
--- a parked one counts by what its record takes by now
+-- Counts a parked postback by what its record takes by now.
 local function grow(record, lane, units, bytes)
   local more = units_in(bytes) - units
   if more <= 0 then return end
@@ -54,7 +54,7 @@ local function grow(record, lane, units, bytes)
   grown[lane] = (grown[lane] or 0) + more
 end
 
--- whether a held postback's account sends elsewhere by now than when it was held
+-- Whether a held postback's account sends elsewhere by now than when it was held.
 local function has_moved(id, lane)
   local account, group = string.match(lane, '^(.*)/([^/]+)$')
   local r = redis.call('HMGET', RECORD .. id, 'origin', 'url', 'endpoint', 'own')
@@ -64,54 +64,54 @@ end
 
 for at = FIRST, #ARGV - 1, WIDTH do
   local id, lane, verdict, number = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
-  local attempt, countdown_ms, mood, reason = ARGV[at + 4], tonumber(ARGV[at + 5]), ARGV[at + 6], ARGV[at + 7]
-  local shared = mood == 'shared' and held_as[id] == '0'
-  if mood == 'shared' then mood = 'failed' end
+  local attempt, countdown_ms, health, reason = ARGV[at + 4], tonumber(ARGV[at + 5]), ARGV[at + 6], ARGV[at + 7]
+  local shared = health == 'shared' and claimed_as[id] == '0'
+  if health == 'shared' then health = 'failed' end
   local record = RECORD .. id
-  local known = redis.call('HMGET', record, 'attempt:' .. number, 'cancel', 'next_ms', 'suspicion', 'reason', 'units')
-  if known[1] or not held_as[id] then
+  local r = redis.call('HMGET', record, 'attempt:' .. number, 'cancel', 'next_ms', 'suspicion', 'reason', 'units')
+  if r[1] or not claimed_as[id] then
     results[#results + 1] = { '', 0 }
-  elseif shared and not known[2] and has_moved(id, lane) then
-    held_as[id] = nil
+  elseif shared and not r[2] and has_moved(id, lane) then
+    claimed_as[id] = nil
     settled[#settled + 1] = id
     redis.call('HSET', record, 'state', 'waiting')
     moved[lane] = moved[lane] or {}
-    table.insert(moved[lane], 1, id) -- the last one first, so that the first ends up in front
+    table.insert(moved[lane], 1, id) -- the last first, so that the first ends up in front
     results[#results + 1] = { 'waiting', 0 }
   else
     local account, next_ms, state = account_of(lane), 0, verdict
-    local units = tonumber(known[6] or 1)
-    held_as[id] = nil
+    local units = tonumber(r[6] or 1)
+    claimed_as[id] = nil
     settled[#settled + 1] = id
     if verdict == 'delivered' then
       note_end(id, lane, units, state, '', DONE, number, attempt)
-    elseif known[2] then
+    elseif r[2] then
       note_failure(record, attempt)
       state = 'cancelled'
       note_end(id, lane, units, state, 'revoked', DONE, number, attempt)
     elseif verdict == 'parked' then
       grow(record, lane, units, note_failure(record, attempt))
       next_ms = now + countdown_ms
-      -- noted in several batches, those that shared a time-out are due together: so they may share the next one
+      -- what shared a time-out and is noted in several batches is due together, so that it may share the next one
       if reason == 'connect_timeout' then next_ms = math.ceil(next_ms / 1000) * 1000 end
       redis.call('HSET', record, 'attempts', number, 'attempt:' .. number, attempt, 'state', 'parked',
         'next_ms', next_ms)
-      if known[5] then redis.call('HDEL', record, 'reason') end -- of a postponement; the attempt says why by now
+      if r[5] then redis.call('HDEL', record, 'reason') end -- of a postponement; from now on the attempt says why
       redis.call('ZADD', PARKED, next_ms, id)
     else
       note_end(id, lane, units, 'dead', reason, DEAD, number, attempt)
-      enter_dead(account, id, note_failure(record, attempt))
+      add_to_dead(account, id, note_failure(record, attempt))
     end
-    if known[4] then redis.call('HDEL', record, 'suspicion', 'alone_deaths', 'alone_lapses') end -- its process lives
-    if known[3] and state ~= 'parked' then redis.call('HDEL', record, 'next_ms') end
-    local tally = lanes[lane]
-    if not tally then
-      tally = { noted = 0, succeeded = 0, shared = 0 }
-      lanes[lane] = tally
+    if r[4] then redis.call('HDEL', record, 'suspicion', 'alone_deaths', 'alone_lapses') end -- its process lives
+    if r[3] and state ~= 'parked' then redis.call('HDEL', record, 'next_ms') end
+    local counts = lanes[lane]
+    if not counts then
+      counts = { noted = 0, succeeded = 0, shared = 0 }
+      lanes[lane] = counts
     end
-    tally.noted, tally.mood = tally.noted + 1, mood
-    if shared then tally.shared = tally.shared + 1 else gone.note(id, account, nil, reason) end
-    tally.succeeded = mood == 'failed' and 0 or tally.succeeded + 1
+    counts.noted, counts.health = counts.noted + 1, health
+    if shared then counts.shared = counts.shared + 1 else closing.add(id, account, nil, reason) end
+    counts.succeeded = health == 'failed' and 0 or counts.succeeded + 1
     results[#results + 1] = { state, next_ms }
   end
 end
@@ -123,45 +123,45 @@ end
 call_many('HDEL', claims, settled)
 for index, entries in pairs(ended) do call_many('ZADD', index, entries) end
 for lane, more in pairs(grown) do redis.call('HINCRBY', OPEN, lane, more) end
-for lane, counts in pairs(left) do leave_backlog(lane, counts.count, counts.units) end
+for lane, counts in pairs(leaving) do leave_backlog(lane, counts.count, counts.units) end
 if more_bytes > 0 then redis.call('INCRBY', LEDGER_BYTES, more_bytes) end
 
-local turns = redis.call('HMGET', TURNS, 'trusted', 'suspect')
-for lane, tally in pairs(lanes) do
-  local pace = pace_of(lane)
-  local failing, suspect = tally.mood == 'failed', tally.mood ~= 'ok'
-  local was_failing, was_suspect = pace.failing, pace.suspect
-  if suspect ~= pace.suspect or pace.new then -- the other ring has a time of its own
-    redis.call('ZREM', pace.suspect and SUSPECT or TRUSTED, lane)
-    pace.tag = 0
+local clocks = redis.call('HMGET', RING_CLOCK, 'trusted', 'suspect')
+for lane, counts in pairs(lanes) do
+  local lane_state = lane_state_of(lane)
+  local failing, suspect = counts.health == 'failed', counts.health ~= 'ok'
+  local was_failing, was_suspect = lane_state.failing, lane_state.suspect
+  if suspect ~= lane_state.suspect or lane_state.new then -- the other ready set has a time of its own
+    redis.call('ZREM', lane_state.suspect and READY_SUSPECT or READY_TRUSTED, lane)
+    lane_state.virtual_time = 0
   end
-  pace.claimed = math.max(0, pace.claimed - tally.noted)
-  pace.limit = failing and 1 or math.min(limit_max, pace.limit + tally.succeeded)
-  pace.failing, pace.suspect, pace.new = failing, suspect, false
-  if pace.held > 0 then
-    pace.held = pace.claimed > 0 and math.max(0, pace.held - tally.shared) or 0
-    redis.call('HSET', PACE .. lane, 'held', pace.held)
+  lane_state.claimed = math.max(0, lane_state.claimed - counts.noted)
+  lane_state.limit = failing and 1 or math.min(limit_max, lane_state.limit + counts.succeeded)
+  lane_state.failing, lane_state.suspect, lane_state.new = failing, suspect, false
+  if lane_state.held > 0 then
+    lane_state.held = lane_state.claimed > 0 and math.max(0, lane_state.held - counts.shared) or 0
+    redis.call('HSET', LANE_STATE .. lane, 'held', lane_state.held)
   end
-  redis.call('HSET', PACE .. lane, 'claimed', pace.claimed, 'limit', pace.limit,
-    'failing', failing and 1 or 0, 'suspect', suspect and 1 or 0, 'tag', pace.tag)
-  if suspect and not pace.behind then redis.call('HSET', PACE .. lane, 'behind', 1) end
+  redis.call('HSET', LANE_STATE .. lane, 'claimed', lane_state.claimed, 'limit', lane_state.limit,
+    'failing', failing and 1 or 0, 'suspect', suspect and 1 or 0, 'tag', lane_state.virtual_time)
+  if suspect and not lane_state.behind then redis.call('HSET', LANE_STATE .. lane, 'behind', 1) end
   if failing then
     redis.call('ZADD', FAILING, was_failing and 'NX' or 'CH', now, lane)
-    if not was_failing then -- nobody sends to some of the others any more, and their paces are forgotten
+    if not was_failing then -- drop one of the others if its state is forgotten, as nobody sends for it any more
       local at = clock[2] % redis.call('ZCARD', FAILING)
       local other = redis.call('ZRANGE', FAILING, at, at)[1]
-      if redis.call('HGET', PACE .. other, 'failing') ~= '1' then redis.call('ZREM', FAILING, other) end
+      if redis.call('HGET', LANE_STATE .. other, 'failing') ~= '1' then redis.call('ZREM', FAILING, other) end
     end
   elseif was_suspect then
     redis.call('ZREM', FAILING, lane)
   end
-  if pace.claimed == 0 then redis.call('EXPIRE', PACE .. lane, forget_s) end
-  make_ready(lane, pace, turns)
+  if lane_state.claimed == 0 then redis.call('EXPIRE', LANE_STATE .. lane, forget_s) end
+  make_ready(lane, lane_state, clocks)
 end
 for lane, ids in pairs(moved) do
   call_many('LPUSH', LANE .. lane, ids)
   unclaim(lane, true, #ids)
   make_ready(lane)
 end
-gone.finish()
+closing.finish()
 return results

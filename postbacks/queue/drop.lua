@@ -1,9 +1,10 @@
--- drop: dead postbacks leave the ledger before their retention, as an operator has asked for. One that is in another state
--- by now, or was given up again since then, is left alone.
+-- drop: lets dead postbacks leave the ledger before their retention, as an operator has asked for. One that is in another state by
+-- now, or was given up again since then, is left alone.
 --
--- KEYS[last]  hash  totals of all workers
+-- KEYS DEAD, TOTALS, RECORD
 -- ARGV[2] ms since the epoch until which they were given up   ARGV[3] the account, '' for any   ARGV[4..] ids
 -- Returns how many were dropped.
+-- Atomic: a record and its place in every index go together.
 local until_ms, account = tonumber(ARGV[2]), ARGV[3]
 local dropped = 0
 for i = 4, #ARGV do
@@ -15,5 +16,5 @@ for i = 4, #ARGV do
     dropped = dropped + 1
   end
 end
-if dropped > 0 then redis.call('HINCRBY', KEYS[#KEYS], 'asked_dropped', dropped) end
+if dropped > 0 then redis.call('HINCRBY', TOTALS, 'asked_dropped', dropped) end
 return dropped

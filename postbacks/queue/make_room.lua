@@ -1,12 +1,13 @@
--- make_room: drops the oldest postbacks that are done before their time, and where these do not do, dead ones, until about so
--- many bytes are free. Dead ones of the account whose dead take the most go first, its stubs before the others: nobody's dead
--- give way to those of one that has more. Never one that waits, is sent or is parked.
+-- make_room: drops the oldest done postbacks before their time, and where these do not do, dead ones, until about so many bytes are
+-- free. Dead ones of the account whose dead take the most go first, its stubs before the others, so that nobody's dead give
+-- way to those of one that has more. Never one that waits, is sent or is parked.
 --
--- KEYS[last]  hash  totals of all workers
+-- KEYS DONE, DEAD, DEAD_BYTES, LEDGER_BYTES, TOTALS, RECORD
 -- ARGV[2] bytes that done ones are to free   ARGV[3] bytes that dead ones are to free, what is freed of done ones included
 -- ARGV[4] bytes that the ledger may take all the same   ARGV[5] records at most
--- Returns {done ones dropped, dead ones dropped, the accounts whose dead ones they were}; as many as asked for means that
---   there may be more.
+-- Returns {done ones dropped, dead ones dropped, the accounts whose dead ones they were}; as many as asked for means that there
+--   may be more.
+-- Atomic: a record and its place in every index go together.
 local at_most = tonumber(ARGV[5])
 local room = tonumber(redis.call('GET', LEDGER_BYTES) or 0) - tonumber(ARGV[4])
 local freed, counts, accounts = 0, { [DONE] = 0, [DEAD] = 0 }, {}
@@ -17,7 +18,8 @@ end
 
 local function next_dead()
   local account = redis.call('ZRANGE', DEAD_BYTES, -1, -1)[1]
-  return account and oldest_dead_of(account, at_most) or redis.call('ZRANGE', DEAD, 0, 0)[1] -- or of version 0.1.0
+  -- the dead of version 0.1.0 stand in no account's index
+  return account and oldest_dead_of(account, at_most) or redis.call('ZRANGE', DEAD, 0, 0)[1]
 end
 
 local function drop_while(index, bytes, next_one)
@@ -32,8 +34,8 @@ end
 
 drop_while(DONE, tonumber(ARGV[2]), oldest_done)
 drop_while(DEAD, tonumber(ARGV[3]), next_dead)
-if counts[DONE] > 0 then redis.call('HINCRBY', KEYS[#KEYS], 'early_done', counts[DONE]) end
-if counts[DEAD] > 0 then redis.call('HINCRBY', KEYS[#KEYS], 'early_dead', counts[DEAD]) end
+if counts[DONE] > 0 then redis.call('HINCRBY', TOTALS, 'early_done', counts[DONE]) end
+if counts[DEAD] > 0 then redis.call('HINCRBY', TOTALS, 'early_dead', counts[DEAD]) end
 local names = {}
 for account in pairs(accounts) do names[#names + 1] = account end
 return { counts[DONE], counts[DEAD], names }

@@ -1,16 +1,15 @@
--- note_tick: notes that a tick has finished, and of which version, in one step, so that nobody sees one without the other.
+-- note_tick: notes that a tick has finished, and of which version.
 --
--- KEYS[#KEYS - 2]  string  when a tick last finished   KEYS[#KEYS - 1]  hash  version -> when a tick of it last finished
--- KEYS[last]  hash  totals of all workers
--- ARGV[2] the version   ARGV[3] the version whose ticks do not say theirs   ARGV[4] ms after the last tick from which on
---   this one is late
+-- KEYS LAST_TICK, TOTALS, TICKS
+-- ARGV[2] the version   ARGV[3] the version whose ticks do not name theirs   ARGV[4] ms after the last tick from which on this
+--   one is late
 -- Returns ms since the tick before, -1 if there was none.
-local LAST_TICK, TICKS, TOTALS = KEYS[#KEYS - 2], KEYS[#KEYS - 1], KEYS[#KEYS]
+-- Atomic: nobody sees the time of a tick without its version.
 local before = tonumber(redis.call('GET', LAST_TICK) or nil)
 if before then
   local newest = 0
-  for _, at in ipairs(redis.call('HVALS', TICKS)) do newest = math.max(newest, tonumber(at)) end
-  -- the tick before this one did not say its version; in a moment only this note will tell of it
+  for _, at_ms in ipairs(redis.call('HVALS', TICKS)) do newest = math.max(newest, tonumber(at_ms)) end
+  -- the tick before this one did not name its version: it is noted here, as its own note is overwritten now
   if before > newest then redis.call('HSET', TICKS, ARGV[3], before) end
   if now - before > tonumber(ARGV[4]) then redis.call('HINCRBY', TOTALS, 'late_ticks', 1) end
 end

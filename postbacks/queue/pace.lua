@@ -1,9 +1,10 @@
--- pace: the weight, the rate and the most open POSTs of accounts, where the other scripts read them. What waits
--- by an account's former ones takes turns again.
+-- pace: writes the weight, the rate and the most open POSTs of accounts, where the other scripts read them. What waits by an
+-- account's former ones takes turns again.
 --
--- ARGV[2..] two an account: its name, and weight, us between two POSTs (0 for no rate) and POSTs open at most
---   (0 for any number), with a space between, or '' for what every account has
+-- KEYS PACING, RATES
+-- ARGV[2..] two an account: its name, and the text of its entry (`_pacing.lua`), '' for what every account has
 -- Returns how many of them have changed.
+-- Atomic: no POST begins between the new rules and the end of the waits by the old ones.
 local changed = 0
 for at = 2, #ARGV, 2 do
   local account, text = ARGV[at], ARGV[at + 1]
@@ -14,7 +15,7 @@ for at = 2, #ARGV, 2 do
     else
       redis.call('HSET', PACING, account, text)
     end
-    take_turns_again(account)
+    requeue_account(account)
     changed = changed + 1
   end
 end

@@ -1,12 +1,13 @@
--- postpone: claimed postbacks whose POST has not been made, though their attempt was counted, are parked
--- for a while; the attempt is taken back. For an account that cannot be sent for just now.
+-- postpone: parks claimed postbacks whose POST has not been made for a while, and takes their counted attempt back. For an account
+-- that cannot be sent for just now.
 --
--- KEYS[last]  hash  totals of all workers
--- ARGV[2] token   ARGV[3] ms until it is tried again   ARGV[4] reason   ARGV[5..] ids
--- Returns how many were parked.
+-- KEYS PARKED, DONE, TOTALS, RECORD, CLAIMS
+-- ARGV[2] token   ARGV[3] ms until they are tried again   ARGV[4] reason   ARGV[5..] ids
+-- Returns how many left the claims: parked, or ended as they were cancelled meanwhile.
+-- Atomic: an id is in the claims or parked.
 local token, delay_ms, reason = ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local claims = CLAIMS .. token
-local parked, put_off, touched, gone = 0, 0, {}, leaving()
+local unclaimed, parked, lanes, closing = 0, 0, {}, closing_posts()
 for i = 5, #ARGV do
   local id = ARGV[i]
   if redis.call('HDEL', claims, id) == 1 then
@@ -19,15 +20,15 @@ for i = 5, #ARGV do
     else
       redis.call('HSET', record, 'state', 'parked', 'next_ms', now + delay_ms, 'reason', reason)
       redis.call('ZADD', PARKED, now + delay_ms, id)
-      put_off = put_off + 1
+      parked = parked + 1
     end
     unclaim(lane)
-    gone.note(id, r[1], r[4])
-    touched[lane] = true
-    parked = parked + 1
+    closing.add(id, r[1], r[4])
+    lanes[lane] = true
+    unclaimed = unclaimed + 1
   end
 end
-for lane in pairs(touched) do make_ready(lane) end
-gone.finish()
-if put_off > 0 then redis.call('HINCRBY', KEYS[#KEYS], 'put_off:' .. reason, put_off) end
-return parked
+for lane in pairs(lanes) do make_ready(lane) end
+closing.finish()
+if parked > 0 then redis.call('HINCRBY', TOTALS, 'put_off:' .. reason, parked) end
+return unclaimed

@@ -1,32 +1,34 @@
--- retain: drops records past their retention, the oldest delivered ones while the ledger takes more memory than its
--- share, the oldest that came for accounts which nobody knows while these take more than theirs, and the oldest dead of
--- an account while they take more than theirs, stubs first. Never one that waits, is sent, is parked; any other dead one
--- only by its age.
+-- retain: drops records past their retention, and before it the oldest done ones while the ledger takes more than its share of
+-- the memory, the oldest dead of unknown accounts while these take more than theirs, and the oldest dead of an account, stubs
+-- first, while they take more than theirs. Never one that waits, is sent or is parked.
 --
--- KEYS[last]  hash  totals of all workers
+-- KEYS DONE, DEAD, DEAD_BYTES, LEDGER_BYTES, UNROUTED, UNROUTED_BYTES, TOTALS
 -- ARGV[2] ms relative to now, negative: what was done before that goes   ARGV[3] the same for the dead
 -- ARGV[4] the same for those of unknown accounts and without a URL
--- ARGV[5] bytes the ledger may take   ARGV[6] of them bytes that those may take   ARGV[7] records at most
--- ARGV[8] bytes that the dead of an account may take   ARGV[9] bytes of its dead from which an account is told of
--- Returns {how many were dropped, accounts whose dead were dropped early, how many of each, accounts to be told of}; as many
--- as asked for means that there may be more.
+-- ARGV[5] bytes that the ledger may take   ARGV[6] of them bytes that those may take   ARGV[7] records at most
+-- ARGV[8] bytes that the dead of an account may take   ARGV[9] bytes of its dead from which an account is near that share
+-- Returns {how many were dropped, accounts whose dead were dropped early, how many of each, accounts near their share}; as many
+--   as asked for means that there may be more.
+-- Atomic: a record and its place in every index go together.
 local done_before, dead_before, unrouted_before = tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local bytes_max, unrouted_bytes_max, at_most = tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
-local dead_bytes_max, told_from = tonumber(ARGV[8]), ARGV[9]
-local OVER_AT_ONCE = 20 -- accounts that a call looks at
+local dead_bytes_max, near_from = tonumber(ARGV[8]), ARGV[9]
+local ACCOUNTS_MAX = 20 -- that a call looks at
 local dropped = 0
 
-local function drop_older(index, of, before)
-  for _, id in ipairs(redis.call('ZRANGEBYSCORE', of, '-inf', now + before, 'LIMIT', 0, at_most - dropped)) do
+-- Drops what has stood in `set`, a part of an index, since before then.
+local function drop_older(index, set, before)
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', set, '-inf', now + before, 'LIMIT', 0, at_most - dropped)) do
     drop(index, id)
     dropped = dropped + 1
   end
 end
 
-local function drop_while_over(index, of, bytes, most)
+-- Drops the oldest of `set` while its bytes are more than `most`. Returns how many.
+local function drop_while_over(index, set, bytes, most)
   local before = dropped
   while dropped < at_most and tonumber(redis.call('GET', bytes) or 0) > most do
-    local oldest = redis.call('ZRANGE', of, 0, 0)
+    local oldest = redis.call('ZRANGE', set, 0, 0)
     if #oldest == 0 then break end
     drop(index, oldest[1])
     dropped = dropped + 1
@@ -39,10 +41,10 @@ drop_older(DEAD, DEAD, dead_before)
 drop_older(DEAD, UNROUTED, unrouted_before)
 drop_while_over(DONE, DONE, LEDGER_BYTES, bytes_max)
 local early = drop_while_over(DEAD, UNROUTED, UNROUTED_BYTES, unrouted_bytes_max)
-if early > 0 then redis.call('HINCRBY', KEYS[#KEYS], 'unrouted_dropped', early) end
+if early > 0 then redis.call('HINCRBY', TOTALS, 'unrouted_dropped', early) end
 
 local accounts, counts, before_all = {}, {}, dropped
-for _, account in ipairs(redis.call('ZRANGEBYSCORE', DEAD_BYTES, '(' .. dead_bytes_max, '+inf', 'LIMIT', 0, OVER_AT_ONCE)) do
+for _, account in ipairs(redis.call('ZRANGEBYSCORE', DEAD_BYTES, '(' .. dead_bytes_max, '+inf', 'LIMIT', 0, ACCOUNTS_MAX)) do
   local before = dropped
   while dropped < at_most do
     local id = oldest_dead_of(account, at_most)
@@ -52,6 +54,6 @@ for _, account in ipairs(redis.call('ZRANGEBYSCORE', DEAD_BYTES, '(' .. dead_byt
   end
   if dropped > before then accounts[#accounts + 1], counts[#counts + 1] = account, dropped - before end
 end
-if dropped > before_all then redis.call('HINCRBY', KEYS[#KEYS], 'dead_dropped', dropped - before_all) end
-local near = redis.call('ZRANGEBYSCORE', DEAD_BYTES, '(' .. told_from, '+inf', 'LIMIT', 0, OVER_AT_ONCE)
+if dropped > before_all then redis.call('HINCRBY', TOTALS, 'dead_dropped', dropped - before_all) end
+local near = redis.call('ZRANGEBYSCORE', DEAD_BYTES, '(' .. near_from, '+inf', 'LIMIT', 0, ACCOUNTS_MAX)
 return { dropped, accounts, counts, near }

@@ -1,11 +1,13 @@
--- route: where accounts' postbacks go, where the other scripts read it. What waits for an account whose row changes
--- takes turns again.
+-- route: writes where accounts' postbacks go, where the other scripts read it. What waits for an account whose row changes takes
+-- turns again.
 --
+-- KEYS ROUTES, GONE, LEFT
 -- ARGV[2] ms for which what waits for an account that is gone is kept
 -- ARGV[3..] two an account: its name, and its row without its first line (`queue/routes.py`)
 -- Returns how many rows have changed.
+-- Atomic: no POST begins between the new row and the end of the waits by the old one.
 local keep_ms = tonumber(ARGV[2])
-local LEFT_MS = 7 * 86400000 -- whose events still come is told as an oversight for so long
+local LEFT_MS = 7 * 86400000 -- events that come for an account so long after its removal count as an oversight
 local changed = 0
 for at = 3, #ARGV, 2 do
   local account, text = ARGV[at], ARGV[at + 1]
@@ -20,7 +22,7 @@ for at = 3, #ARGV, 2 do
       redis.call('ZREM', GONE, account)
       redis.call('ZREM', LEFT, account)
     end
-    take_turns_again(account)
+    requeue_account(account)
     changed = changed + 1
   end
 end

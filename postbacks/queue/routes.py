@@ -1,4 +1,4 @@
-"""Where accounts' postbacks go, written where the scripts read it: one row an account.
+"""Routes of accounts, written where the scripts read them: one row an account says where its postbacks go.
 
 A row is lines of text: since when it stands (ms, by the broker's clock), its state, the account's version, the origins
 that are switched off, and URL and endpoint of the general group, of MO and of passes. States:
@@ -10,7 +10,7 @@ that are switched off, and URL and endpoint of the general group, of MO and of p
 ``unusable``    it cannot be sent for: a secret cannot be opened, or all have expired
 ==============  =====================================================================================
 
-In every state but ``on`` the account stands still: its lanes are put aside, and looked at every 30 s.
+In every state but ``on`` the account stands still: its lanes are delayed, and looked at every 30 s.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from postbacks import keys
 from postbacks.accounts import find_accounts
-from postbacks.broker.client import broker_errors
+from postbacks.broker.errors import broker_errors
 from postbacks.queue import pacing
 from postbacks.urls import endpoint_of
 
@@ -44,6 +44,14 @@ STILL_WORDS: Final = {
     UNREADABLE: "cannot be read until it is set anew",
     UNUSABLE: "cannot be used (the workers' logs say why)",
 }
+
+
+def since_and_state(row: bytes | None) -> tuple[int, str]:
+    """Read since when a row stands (ms) and its state; 0 and ``on`` where there is none."""
+    if row is None:
+        return 0, ON
+    since_ms, state, *_ = row.decode("utf-8", "replace").split("\n", 2)
+    return int(since_ms), state
 
 
 def row_of(account: Account | None, state: str = ON) -> str:
@@ -72,16 +80,16 @@ def publish(
     usable: Mapping[str, bool] | None = None,
     store: AccountStore | None = None,
 ) -> None:
-    """Write what the scripts read of accounts that were just looked up, where it is other now: pacing and row.
+    """Write the pacing and the rows of accounts that were just looked up, where they have changed.
 
-    An account that the store does not have gets a row only where it had one, so that names which never were leave
-    nothing behind; ``stop`` gives it one.
+    An account that the store does not have gets a row only where it had one, so that wrong names leave nothing behind;
+    ``stop`` gives it one.
 
     Args:
         scripts: the scripts of the broker.
         names: the accounts that were looked up.
         accounts: those that the store has.
-        keep_ms: how long what waits for an account that is gone is kept.
+        keep_ms: time for which what waits for an account that is gone is kept.
         usable: of those whose secrets were tried, whether they opened; an account that is not in it stays as it is.
         store: where they were looked up. What was written is compared with it once more: an account may have changed, and
             its new row been written, between the look-up and this.
@@ -90,14 +98,14 @@ def publish(
         BrokerError: the broker cannot be used.
         AccountsUnavailable: the store failed, in the second look.
     """
-    wanted = list(names)
-    if not wanted:
+    looked_up = list(names)
+    if not looked_up:
         return
-    pacing.refresh(scripts, wanted, accounts)
+    pacing.refresh(scripts, looked_up, accounts)
     with broker_errors():
-        stored: list[bytes | None] = scripts.client.hmget(keys.ROUTES, wanted)  # type: ignore[assignment]
+        stored: list[bytes | None] = scripts.client.hmget(keys.ROUTES, looked_up)  # type: ignore[assignment]
     changed: dict[str, str] = {}
-    for name, text in zip(wanted, stored, strict=True):
+    for name, text in zip(looked_up, stored, strict=True):
         account = accounts.get(name)
         if account is None and text is None:
             continue

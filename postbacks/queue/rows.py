@@ -1,8 +1,44 @@
-"""The rows that scripts take, field by field; ``scripts.py`` alone flattens them."""
+"""Rows that Python and the Lua scripts hand each other, by the names of their fields."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+
+class AcceptRow(NamedTuple):
+    """A postback as ``accept.lua`` takes it.
+
+    Attributes:
+        id: the id of its message.
+        account: the account's name; empty where the message could not be read.
+        group: group of its lane; empty where the message is no postback.
+        origin: of the event.
+        code: of the event.
+        url: where it goes; empty where it goes nowhere.
+        endpoint: scheme, host and port of the URL.
+        xml: the document.
+        state: ``waiting``, ``skipped`` or ``dead``.
+        reason: why it is skipped or dead.
+        message: the message, of one that could not be read.
+        due_ms: ms since the epoch, of a caller's eta or countdown; empty for at once.
+        digest: what makes it the same postback (``ledger/digest.py``).
+        own: ``0`` its URL is the account's, ``1`` it is the call's own, ``2`` it is and the account is not known.
+    """
+
+    id: str
+    account: str
+    group: str
+    origin: str | bytes
+    code: str | bytes
+    url: str
+    endpoint: str
+    xml: bytes
+    state: str
+    reason: str | bytes
+    message: bytes
+    due_ms: int | str
+    digest: bytes
+    own: str
 
 
 class AttemptRow(NamedTuple):
@@ -28,3 +64,52 @@ class AttemptRow(NamedTuple):
     countdown_ms: int
     mood: str
     reason: str
+
+
+class TakenIn(NamedTuple):
+    """Messages that a tick has taken from Celery's queue (``take_in.lua``).
+
+    Attributes:
+        at_once: how many of them may be accepted together; 0 for all.
+        alone_deaths: ticks that died while they accepted the first one alone.
+        messages: as Celery published them, oldest first.
+    """
+
+    at_once: int
+    alone_deaths: int
+    messages: list[bytes]
+
+
+class Begun(NamedTuple):
+    """Held postbacks that were asked to begin (``begin.lua``).
+
+    Attributes:
+        now_ms: the broker's clock.
+        rows: of postbacks to send now.
+        later: ids that stay held as there is no room for them yet.
+        full: the endpoints that had no room.
+        tried: endpoint, ms and account of the last POST that had no connection in time, whichever loop made it,
+            where none has been made since.
+        moved: ids that stay held and are to go back to their lanes: their account goes elsewhere now, or stands still.
+    """
+
+    now_ms: int
+    rows: list[list[Any]]
+    later: list[bytes]
+    full: list[bytes]
+    tried: list[tuple[bytes, int, bytes]]
+    moved: list[bytes]
+
+
+class Retained(NamedTuple):
+    """Records that the retention has dropped (``retain.lua``).
+
+    Attributes:
+        dropped: records in all.
+        early: account whose dead took more than their share -> how many of them.
+        near: accounts whose dead have nearly filled their share.
+    """
+
+    dropped: int
+    early: dict[str, int]
+    near: list[str]

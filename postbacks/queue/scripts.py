@@ -1,23 +1,23 @@
-"""The Lua scripts as explicit Python methods: one a move, arguments in, plain values out.
+"""Moves of postbacks: a Python method for each Lua script, arguments in, plain values out.
 
-Every script gets the same keys (``KEYS``) and the clock's offset, and is described in its file.
+Each script gets the clock's offset and the keys that it names (``broker/lua.py``); its file says what it does.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from functools import cache
-from importlib.resources import files
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from redis.exceptions import NoScriptError
 
-from postbacks import keys
-from postbacks.broker.client import broker_errors
+from postbacks.broker.client import text
+from postbacks.broker.errors import broker_errors
+from postbacks.broker.lua import Script, load
 from postbacks.killpoints import reach
 from postbacks.ledger.record import OVERHEAD_BYTES, STUB_BYTES
+from postbacks.queue.rows import Begun, Retained, TakenIn
 from postbacks.version import SILENT, VERSION
 
 if TYPE_CHECKING:
@@ -25,129 +25,62 @@ if TYPE_CHECKING:
 
     import redis
 
-    from postbacks.queue.rows import AttemptRow
+    from postbacks.queue.rows import AcceptRow, AttemptRow
     from postbacks.queue.shares import Shares
 
-#: The order of ``_shared.lua``'s unpacking.
-KEYS: Final = (
-    keys.RECORD, keys.LANE, keys.PACE, keys.CLAIMS,
-    keys.READY_TRUSTED, keys.READY_SUSPECT, keys.TURNS, keys.PARKED,
-    keys.CLAIMERS, keys.SEQUENCE, keys.BACKLOG, keys.DONE,
-    keys.DEAD, keys.LEDGER_BYTES, keys.INTAKE, keys.INTAKE_LEASE,
-    keys.QUARANTINE, keys.PACING, keys.RATES, keys.ASIDE,
-    keys.ENDPOINTS, keys.WAITS, keys.STARTS, keys.ROUTES,
-    keys.GONE, keys.LEFT, keys.UNROUTED, keys.UNROUTED_BYTES,
-    keys.OPEN, keys.DEAD_BYTES, keys.DEAD_OF, keys.STUBS_OF,
-)  # fmt: skip
-
-#: Scripts that begin POSTs or end claims, and so have ``_gates.lua`` in front of them.
-GATED: Final = frozenset(
-    {"begin", "claim", "commit", "examine", "pace", "postpone", "reap", "retire", "route"}
-)
-
-#: Scripts that forget postbacks which have ended, and so have ``_drop.lua`` in front of them.
-DROPPING: Final = frozenset({"accept", "drop", "make_room", "replay", "retain", "retract"})
-
-#: Of the gated ones those that ask where an account's postbacks go, and so have ``_routes.lua`` in front of them.
-ROUTED: Final = frozenset({"begin", "claim", "commit", "examine"})
+#: Parts that stand in front of a script, behind ``_shared.lua`` and in this order.
+_PACED: Final = ("_pacing", "_slow_start", "_waiting")
+_PARTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "accept": ("_drop",),
+    "begin": (*_PACED, "_routes"),
+    "claim": (*_PACED, "_routes", "_priority"),
+    "commit": (*_PACED, "_routes"),
+    "drop": ("_drop",),
+    "examine": (*_PACED, "_routes"),
+    "make_room": ("_drop",),
+    "pace": _PACED,
+    "postpone": _PACED,
+    "reap": _PACED,
+    "replay": ("_drop",),
+    "retain": ("_drop",),
+    "retire": _PACED,
+    "retract": ("_drop",),
+    "route": _PACED,
+}
 
 #: Milliseconds after the last one from which on a tick is late; they come every second.
 LATE_MS: Final = 2500
 
 Argument = str | bytes | int | float
 
-#: Postbacks, and messages, that are tried together after the process died in which they were.
+#: Postbacks, or messages, that are tried together after their process died.
 FEW: Final = 20
-#: Bytes of messages after which one script takes no further one: a larger reply would hold the broker up.
+#: Bytes of messages after which ``take_in`` takes no further one: a larger reply would hold the broker up.
 TAKE_IN_BYTES: Final = 4_000_000
-#: Accounts whose row or pace one script writes.
+#: Accounts whose route or pacing one script writes.
 ACCOUNTS_MAX: Final = 100
-#: Ids that `cancel` looks at from each end of a lane; what stands deeper inside ends when it comes up.
+#: Ids that ``cancel`` looks at from each end of a lane; what stands deeper inside ends when it comes up.
 CANCEL_SEARCH: Final = 1000
-#: Deaths of a process while a postback was alone in it, after which the postback is set aside among the dead.
+#: Deaths of a process while a postback was alone in it after which the postback is dead, as poison.
 ALONE_DEATHS_MAX: Final = 3
 
-#: The same where nobody saw a death, only a lease that ran out: a container that dies whole, or a broker away.
+#: The same where nobody saw a death, only a lease that ran out: the whole container died, or the broker was away.
 ALONE_LAPSES_MAX: Final = 10
 
 
 class Call(NamedTuple):
-    """A script that is to run, and what with."""
+    """Call of a script: its name and arguments."""
 
     name: str
     arguments: Sequence[Argument]
-    more_keys: Sequence[str] = ()
-
-
-class TakenIn(NamedTuple):
-    """Messages that a tick has taken.
-
-    Attributes:
-        at_once: how many of them may be accepted together; 0 for all.
-        alone_deaths: ticks that died while they accepted the first one alone.
-        messages: as Celery published them, oldest first.
-    """
-
-    at_once: int
-    alone_deaths: int
-    messages: list[bytes]
-
-
-class Retained(NamedTuple):
-    """What the retention has dropped.
-
-    Attributes:
-        dropped: records in all.
-        early: account whose dead took more than their share -> how many of them.
-        near: accounts whose dead have nearly filled their share.
-    """
-
-    dropped: int
-    early: dict[str, int]
-    near: list[str]
-
-
-class Begun(NamedTuple):
-    """What came of asking to begin held postbacks.
-
-    Attributes:
-        now_ms: the broker's clock.
-        rows: of postbacks to send now.
-        later: ids that stay held as there is no room for them yet.
-        full: the endpoints that had none.
-        tried: endpoint, ms and account of the last POST that had no connection in time, whichever loop made it,
-            where none has been made since.
-        moved: ids that stay held and are to go back to their lanes: their account goes elsewhere now, or stands still.
-    """
-
-    now_ms: int
-    rows: list[list[Any]]
-    later: list[bytes]
-    full: list[bytes]
-    tried: list[tuple[bytes, int, bytes]]
-    moved: list[bytes]
-
-
-#: What is accepted goes on while the broker is full: its moves may pass ``maxmemory``, new messages may not. Otherwise
-#: the server refuses a script as soon as its first command may take memory, if only to renew a lease.
-_WHEN_FULL: Final = "#!lua flags=allow-oom\n"
 
 
 @cache
-def source(name: str) -> str:
-    """The text of a script: what all begin with, what those at the gates share, then its own."""
-    folder = files("postbacks.queue")
-    gates = ["_gates"] if name in GATED else []
-    routes = ["_routes"] if name in ROUTED else []
-    drop = ["_drop"] if name in DROPPING else []
-    parts = ("_shared", *gates, *routes, *drop, name)
-    return _WHEN_FULL + "".join((folder / f"{part}.lua").read_text("utf-8") for part in parts)
-
-
-@cache
-def digest(name: str) -> str:
-    """What the broker knows a script by: SHA-1 of its text."""
-    return hashlib.sha1(source(name).encode(), usedforsecurity=False).hexdigest()
+def assemble(name: str, room: str = "queue") -> Script:
+    """Put a script of a room together with the parts that it needs in front of it."""
+    parts = _PARTS.get(name, ()) if room == "queue" else ()
+    paths = (*(f"queue/{part}" for part in ("_shared", *parts)), f"{room}/{name}")
+    return load(*paths, when_full=room == "queue")
 
 
 def claim_call(
@@ -164,19 +97,28 @@ def claim_call(
     weights: str = "mt=0",
     shares: tuple[int, int, int] | None = None,
 ) -> Call:
-    """What ``Scripts.claim`` runs.
+    """Make the call of ``claim.lua``.
 
-    ``shares`` of ``suspects_max``: lanes in trouble, new lanes, new lanes that have waited; None for all of it each.
+    Args:
+        token: the loop's.
+        lease_ms: of the loop's claims.
+        at_most: POSTs to begin.
+        suspects_max: POSTs of them for suspects.
+        free: transfers that the loop has free.
+        held_max: ids to hold in all.
+        held_per_lane: ids to hold of a failing lane, its probe included.
+        slow_lanes: lanes that have become slow since the last call.
+        endpoint_max: POSTs that an endpoint may have open, 0 for any number.
+        weights: of groups.
+        shares: of ``suspects_max``: lanes in trouble, new lanes, new lanes that have waited; None for all of it each.
     """
     limits = (at_most, suspects_max, free, held_max, held_per_lane, endpoint_max, weights)
-    return Call(
-        "claim", (token, lease_ms, *limits, *(shares or (suspects_max,) * 3), *slow_lanes), (keys.TOTALS,)
-    )
+    return Call("claim", (token, lease_ms, *limits, *(shares or (suspects_max,) * 3), *slow_lanes))
 
 
 def examine_call(token: str, lease_ms: int, endpoint_max: int = 0, keep_ms: int = 3_600_000) -> Call:
-    """What ``Scripts.examine`` runs."""
-    return Call("examine", (token, lease_ms, FEW, endpoint_max, keep_ms), (keys.TOTALS,))
+    """Make the call of ``examine.lua``; what waits for an account that is gone is kept for ``keep_ms``."""
+    return Call("examine", (token, lease_ms, FEW, endpoint_max, keep_ms))
 
 
 def commit_call(
@@ -187,14 +129,13 @@ def commit_call(
     rows: Iterable[AttemptRow],
     totals: Mapping[str, int] = {},
 ) -> Call:
-    """What ``Scripts.commit`` runs."""
+    """Make the call of ``commit.lua``: its rows one after the other, and what is added to the totals."""
     fields: Iterable[Argument] = chain.from_iterable(rows)
-    arguments = (token, lease_ms, limit_max, forget_s, *fields, json.dumps(totals))
-    return Call("commit", arguments, (keys.FAILING, keys.TOTALS))
+    return Call("commit", (token, lease_ms, limit_max, forget_s, *fields, json.dumps(totals)))
 
 
 class Scripts:
-    """Runs the scripts on one broker.
+    """Runs scripts on one broker.
 
     Args:
         client: the broker's client; replies come as bytes.
@@ -205,24 +146,30 @@ class Scripts:
         self.client = client
         self.clock_offset_ms = clock_offset_ms
 
-    def run(self, name: str, arguments: Iterable[Argument], more_keys: Sequence[str] = ()) -> Any:
-        """Run a script by name, loading it where the broker does not have it (a new one, or it has restarted)."""
-        _, *command = self.command(Call(name, tuple(arguments), more_keys))
+    def run(self, name: str, arguments: Iterable[Argument]) -> Any:
+        """Run a script by name; load it where the broker does not have it, as it is new or has restarted."""
+        _, *command = self.command(Call(name, tuple(arguments)))
         reach(f"before:{name}")
         with broker_errors():
             try:
                 reply = self.client.evalsha(*command)
             except NoScriptError:
-                self.client.script_load(source(name))
+                self.client.script_load(assemble(name).text)
                 reply = self.client.evalsha(*command)
         reach(f"after:{name}")
         return reply
 
     def command(self, call: Call) -> list[Any]:
-        """A call as the broker's command."""
-        count = len(KEYS) + len(call.more_keys)
-        keys_of_it = (*KEYS, *call.more_keys)
-        return ["EVALSHA", digest(call.name), count, *keys_of_it, self.clock_offset_ms, *call.arguments]
+        """Write a call as the broker's command."""
+        script = assemble(call.name)
+        return [
+            "EVALSHA",
+            script.digest,
+            len(script.keys),
+            *script.keys,
+            self.clock_offset_ms,
+            *call.arguments,
+        ]
 
     def take_in(self, token: str, lease_ms: int, at_most: int) -> TakenIn | None:
         """Take messages from Celery's queue, oldest first, until they are so many or so many bytes.
@@ -230,7 +177,7 @@ class Scripts:
         None if another tick holds the intake.
         """
         arguments = (token, lease_ms, at_most, FEW, TAKE_IN_BYTES)
-        reply: list[Any] | None = self.run("take_in", arguments, more_keys=keys.QUEUE_LISTS)
+        reply: list[Any] | None = self.run("take_in", arguments)
         return None if reply is None else TakenIn(*reply)
 
     def accept(
@@ -240,7 +187,7 @@ class Scripts:
         units_max: int,
         documents_bytes_max: int,
         messages: int,
-        fields: Iterable[Argument],
+        rows: Iterable[AcceptRow],
     ) -> list[int] | None:
         """Turn the first messages of the intake into records; None if the lease was lost.
 
@@ -250,19 +197,19 @@ class Scripts:
             units_max: ``Shares.units``.
             documents_bytes_max: ``Shares.documents_bytes``.
             messages: how many of the intake these are.
-            fields: fourteen a postback.
+            rows: the postbacks that these are.
 
         Returns:
             A number a postback, by its name in ``ledger/states.py``.
         """
         sizes = (OVERHEAD_BYTES, STUB_BYTES, documents_bytes_max)
         reply: list[int] | None = self.run(
-            "accept", (token, schema, units_max, *sizes, messages, *fields), more_keys=(keys.TOTALS,)
+            "accept", (token, schema, units_max, *sizes, messages, *chain.from_iterable(rows))
         )
         return reply
 
     def accept_alone(self, token: str) -> None:
-        """Say that from here on only the first message of the intake can be what the tick dies of."""
+        """Note that from here on only the first message of the intake can be what the tick dies of."""
         self.run("accept_alone", (token,))
 
     def end_intake(self, token: str) -> None:
@@ -270,78 +217,78 @@ class Scripts:
         self.run("end_intake", (token,))
 
     def release(self, at_most: int) -> int:
-        """Move due parked postbacks to their lanes; returns how many."""
+        """Move due parked postbacks to their lanes; return how many."""
         return int(self.run("release", (at_most,)))
 
     def reap(self, at_most: int, pause_ms: int) -> int:
-        """Take back what a silent loop had claimed; returns how many."""
+        """Take back what a silent loop had claimed; return how many."""
         arguments = (at_most, pause_ms, ALONE_DEATHS_MAX, ALONE_LAPSES_MAX)
-        return int(self.run("reap", arguments, more_keys=(keys.TOTALS,)))
+        return int(self.run("reap", arguments))
 
     def examine(self, token: str, lease_ms: int, endpoint_max: int = 0) -> tuple[int, list[list[Any]], int]:
         """Take from the quarantine, a few or one alone.
 
         Returns:
-            The broker's ms, rows as claim's, and how many wait for room that was looked for.
+            The broker's ms, rows as claim's, and how many of those looked at wait for room.
         """
         now_ms, begun, later, *_ = self.run(*examine_call(token, lease_ms, endpoint_max))
         return now_ms, begun, later
 
-    def claim(self, *given: Any, **limits: Any) -> tuple[int, list[list[Any]], list[list[Any]], int]:
-        """Claim from the ready lanes; takes what ``claim_call`` takes.
+    def claim(self, *arguments: Any, **limits: Any) -> tuple[int, list[list[Any]], list[list[Any]], int]:
+        """Claim from the ready lanes, with the arguments of ``claim_call``.
 
         Returns:
             The broker's ms, rows to send now, rows to hold, and the ms until the first lane may go on that waits
             for its rate or for room, or, where few loops claim, the first parked postback is due (-1 if none is).
         """
-        now_ms, begun, held, again_ms, *_ = self.run(*claim_call(*given, **limits))
+        now_ms, begun, held, again_ms, *_ = self.run(*claim_call(*arguments, **limits))
         return now_ms, begun, held, again_ms
 
-    def begin(self, token: str, ids: Iterable[str], endpoint_max: int = 0, told_ms: int = 0) -> Begun:
+    def begin(self, token: str, ids: Iterable[str], endpoint_max: int = 0, known_ms: int = 0) -> Begun:
         """Count an attempt for held ids that are about to be sent.
 
         Args:
             token: the loop's.
             ids: of what it holds.
             endpoint_max: POSTs that an endpoint may have open, 0 for any number.
-            told_ms: the latest of ``Begun.tried`` that the loop knows of.
+            known_ms: the latest of ``Begun.tried`` that the loop knows of.
         """
-        return Begun(*self.run("begin", (token, endpoint_max, told_ms, *ids)))
+        return Begun(*self.run("begin", (token, endpoint_max, known_ms, *ids)))
 
     def pace(self, accounts: Mapping[str, str]) -> int:
-        """Write what accounts have of their own (``pacing.py``); returns how many of them changed."""
+        """Write the pacing of accounts (``pacing.py``); return how many of them changed."""
         return sum(int(self.run("pace", fields)) for fields in _rows(accounts))
 
     def route(self, keep_ms: int, rows: Mapping[str, str]) -> int:
-        """Write where accounts' postbacks go (``routes.py``); returns how many rows changed.
+        """Write the routes of accounts (``routes.py``); return how many rows changed.
 
         Args:
-            keep_ms: how long what waits for an account that is gone is kept.
-            rows: a row a name of an account.
+            keep_ms: time for which what waits for an account that is gone is kept.
+            rows: account -> its row.
         """
         return sum(int(self.run("route", (keep_ms, *fields))) for fields in _rows(rows))
 
     def retire(self, at_most: int) -> tuple[int, list[str]]:
-        """End what waits for accounts that are gone; returns how many have ended, and whose they were."""
-        ended, accounts = self.run("retire", (at_most,), more_keys=(keys.FAILING, keys.TOTALS))
+        """End what waits for accounts that are gone; return how many have ended, and whose they were."""
+        ended, accounts = self.run("retire", (at_most,))
         return ended, [account.decode() for account in accounts]
 
-    def commit(self, *given: Any, **more: Any) -> list[list[Any]]:
-        """Note attempts and move their postbacks on; takes what ``commit_call`` takes.
+    def commit(self, *arguments: Any, **more: Any) -> list[list[Any]]:
+        """Note attempts and move their postbacks on, with the arguments of ``commit_call``.
 
         Returns:
-            One ``[state, next_ms]`` each.
+            A row ``[state, next_ms]`` each.
         """
-        reply: list[list[Any]] = self.run(*commit_call(*given, **more))
+        reply: list[list[Any]] = self.run(*commit_call(*arguments, **more))
         return reply
 
     def give_back(self, token: str, ids: Iterable[str] = ()) -> int:
-        """Return held ids to the front of their lanes; a loop that holds nothing leaves."""
+        """Put held ids back to the front of their lanes; a loop that holds nothing leaves the claimers."""
         return int(self.run("give_back", (token, *ids)))
 
     def postpone(self, token: str, delay_ms: int, reason: str, ids: Iterable[str]) -> int:
-        """Park claimed ids whose POST was not made, their attempt taken back; returns how many."""
-        return int(self.run("postpone", (token, delay_ms, reason, *ids), more_keys=(keys.TOTALS,)))
+        """Park claimed ids whose POST was not made, and take their attempt back; return how many left the claims."""
+        return int(self.run("postpone", (token, delay_ms, reason, *ids)))
 
     def renew(self, token: str, lease_ms: int) -> bool:
         """Keep a lease; False if it was lost."""
@@ -350,7 +297,7 @@ class Scripts:
     def cancel(
         self, postback_id: str, remember_s: int, account: str = "", search_max: int = CANCEL_SEARCH
     ) -> str:
-        """Cancel a postback that is not yet sent; returns its state afterwards.
+        """Cancel a postback that is not yet sent; return its state afterwards.
 
         Args:
             postback_id: its id.
@@ -358,29 +305,29 @@ class Scripts:
             account: cancel this account's alone; empty for whosever it is.
             search_max: ids of its lane that are looked at from each end.
         """
-        return _text(self.run("cancel", (postback_id, remember_s, account, search_max)))
+        return text(self.run("cancel", (postback_id, remember_s, account, search_max)))
 
     def replay(self, postback_id: str) -> str:
-        """Send a dead postback again; returns its state afterwards, empty if it is unknown.
+        """Send a dead or skipped postback again; return its state afterwards, empty if it is unknown.
 
         ``queued``: a message that only a newer version could read was put back into Celery's queue.
         """
         from postbacks.queue.message import NEWER  # noqa: PLC0415 - a health check does without the catalogue
 
-        return _text(self.run("replay", (postback_id, NEWER), more_keys=(keys.QUEUE,)))
+        return text(self.run("replay", (postback_id, NEWER)))
 
     def forget(self, idle_ms: int) -> tuple[int, list[str]]:
         """Drop the latest numbers of some accounts that have been idle for so long.
 
         Returns:
-            How many were dropped, and some accounts whose rows are as old: look them up.
+            How many were dropped, and some accounts whose rows are as old, to be looked up.
         """
-        dropped, old = self.run("forget", (idle_ms, SILENT), more_keys=(keys.TICKS,))
+        dropped, old = self.run("forget", (idle_ms, SILENT))
         return dropped, [account.decode() for account in old]
 
     def retract(self, postback_id: str) -> bool:
-        """Drop what was kept as dead for its id; False where it is not kept any more."""
-        return bool(self.run("retract", (postback_id,), more_keys=(keys.TOTALS,)))
+        """Drop a postback that was kept as dead for its id; False where it is not kept any more."""
+        return bool(self.run("retract", (postback_id,)))
 
     def retain(
         self,
@@ -404,9 +351,9 @@ class Scripts:
             *ages_ms, may_take.ledger_bytes, may_take.unrouted_bytes, at_most, may_take.dead_bytes,
             may_take.documents_bytes,
         )  # fmt: skip
-        dropped, accounts, counts, near = self.run("retain", arguments, more_keys=(keys.TOTALS,))
-        early = {_text(account): count for account, count in zip(accounts, counts, strict=True)}
-        return Retained(dropped, early, [_text(account) for account in near])
+        dropped, accounts, counts, near = self.run("retain", arguments)
+        early = {text(account): count for account, count in zip(accounts, counts, strict=True)}
+        return Retained(dropped, early, [text(account) for account in near])
 
     def make_room(
         self, done_bytes: int, dead_bytes: int, keep_bytes: int, at_most: int
@@ -422,27 +369,20 @@ class Scripts:
         Returns:
             How many done and dead ones were dropped, and whose the dead ones were.
         """
-        done, dead, accounts = self.run(
-            "make_room", (done_bytes, dead_bytes, keep_bytes, at_most), more_keys=(keys.TOTALS,)
-        )
+        done, dead, accounts = self.run("make_room", (done_bytes, dead_bytes, keep_bytes, at_most))
         return done, dead, {account.decode() for account in accounts}
 
     def drop(self, until_ms: int, account: str, ids: Iterable[str]) -> int:
-        """Drop those of these ids that are dead, of this account (empty: any) and given up until then; returns how many."""
-        return int(self.run("drop", (until_ms, account, *ids), more_keys=(keys.TOTALS,)))
+        """Drop those of these ids that are dead, of this account (empty: any) and given up until then; return how many."""
+        return int(self.run("drop", (until_ms, account, *ids)))
 
     def note_tick(self) -> int:
-        """Note that a tick of this version has finished; returns the ms since the tick before, -1 without one."""
-        more_keys = (keys.LAST_TICK, keys.TICKS, keys.TOTALS)
-        return int(self.run("note_tick", (VERSION, SILENT, LATE_MS), more_keys=more_keys))
+        """Note that a tick of this version has finished; return the ms since the tick before, -1 without one."""
+        return int(self.run("note_tick", (VERSION, SILENT, LATE_MS)))
 
 
 def _rows(accounts: Mapping[str, str]) -> Iterator[list[str]]:
-    """Names and what belongs to them, of some accounts at a time."""
+    """Split accounts into rows of arguments, name and text after each other, ``ACCOUNTS_MAX`` accounts each."""
     pairs = list(accounts.items())
     for first in range(0, len(pairs), ACCOUNTS_MAX):
         yield [text for pair in pairs[first : first + ACCOUNTS_MAX] for text in pair]
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value

@@ -13,7 +13,7 @@ from postbacks.urls import check_url
 
 
 class SendRequest(NamedTuple):
-    """An event of an account that is to be sent, and a URL if not to the account's own."""
+    """Request of an application: an event of an account, and a URL if not the account's own."""
 
     account: str
     event: Event
@@ -46,7 +46,7 @@ def check_request(args: Sequence[Any], kwargs: Mapping[str, Any]) -> SendRequest
 
 
 def _check_form(args: object, kwargs: object) -> None:
-    """Refuse what is no sequence and no mapping, and a text or a mapping that would be taken for a sequence."""
+    """Refuse arguments that are no sequence and no mapping; a text or a mapping is no sequence here."""
     is_sequence = isinstance(args, Iterable) and not isinstance(args, str | bytes | Mapping)
     if not is_sequence or not isinstance(kwargs, Mapping):
         raise UnsupportedOption(
@@ -57,24 +57,24 @@ def _check_form(args: object, kwargs: object) -> None:
 
 
 def bind_arguments(*args: Any, **kwargs: Any) -> tuple[Any, Any, Any]:
-    """Return account, event and URL (None without one) as they were given; nothing of them is checked.
+    """Bind arguments as ``send_postback`` does: account, event and ``url=``, None where it is missing.
 
     Raises:
-        UnsupportedOption: arguments that send_postback does not have, or too few.
+        UnsupportedOption: arguments that send_postback does not have, or that are missing.
     """
     if len(args) == 2 and not kwargs:
         return *args, None
-    required = ("account", "event")
-    arguments = dict(zip(required, args, strict=False))
-    unknown = sorted(set(kwargs) - set(ARGUMENTS) | (set(arguments) & set(kwargs)))
-    if len(args) > len(required) or unknown:
+    names = ("account", "event")
+    values = dict(zip(names, args, strict=False))
+    unknown = sorted(set(kwargs) - set(ARGUMENTS) | (set(values) & set(kwargs)))
+    if len(args) > len(names) or unknown:
         raise UnsupportedOption(
             "send_postback takes account, event and url= "
             f"(got {len(args)} positional arguments and {', '.join(sorted(kwargs)) or 'no others'})."
             + "".join(right_argument(name) for name in unknown if name not in ARGUMENTS)
         )
-    arguments |= kwargs
-    missing = [name for name in required if name not in arguments]
+    values |= kwargs
+    missing = [name for name in names if name not in values]
     if missing:
         raise UnsupportedOption(f"send_postback wants {' and '.join(missing)} as well.")
-    return arguments["account"], arguments["event"], arguments.get("url")
+    return values["account"], values["event"], values.get("url")

@@ -11,18 +11,26 @@ if TYPE_CHECKING:
 UNIT_BYTES: Final = 2048
 #: Share of the ledger's memory that dead postbacks of unknown accounts and without a URL may take.
 UNROUTED_SHARE: Final = 0.05
-#: Share of what an account's dead may take up to which what comes beyond its limit keeps its document. The rest is for
-#: stubs, and for postbacks that are given up meanwhile.
+#: Part of an account's share for its dead up to which what comes beyond its limit keeps its document. The rest is for stubs,
+#: and for postbacks that are given up meanwhile.
 DOCUMENTS_SHARE: Final = 0.8
 #: Bytes that an account's dead may take at least, however little memory the broker has: 10,000 of them, each with six
 #: attempts and the begin of each answer.
 DEAD_BYTES_MIN: Final = 10_000 * 4096
-#: Bytes of a broker that does not say how much it may take: no limit.
+#: Share of the memory past which done postbacks are dropped before their time, the oldest first.
+DONE_GO_PAST: Final = 0.90
+#: Share of the memory past which dead ones are dropped as well, if the done ones are not enough.
+DEAD_GO_PAST: Final = 0.95
+#: Share of the memory that the ledger keeps all the same: where it takes no more, others fill the broker.
+LEDGER_KEEPS: Final = 0.1
+#: Share of the memory from which on nothing is taken in: a message takes a third more memory as a record.
+NOTHING_IN_FROM: Final = 1.1
+#: Bytes for a broker that does not say its limit: none.
 _UNLIMITED: Final = 1 << 53  # Lua's numbers are exact up to here
 
 
 class Shares(NamedTuple):
-    """What may be taken of the broker's memory.
+    """Shares of one broker's memory, in bytes and units.
 
     Attributes:
         ledger_bytes: all records, before delivered ones are dropped early.
@@ -40,7 +48,7 @@ class Shares(NamedTuple):
 
 
 def shares_of(memory_bytes: int, settings: Settings) -> Shares:
-    """Work out the shares of a broker with so much memory; 0 where it does not say."""
+    """Compute the shares of a broker with this much memory; 0 where it does not say."""
     memory_bytes = memory_bytes or _UNLIMITED
     ledger_bytes = int(memory_bytes * settings.ledger_memory_share)
     dead_bytes = max(DEAD_BYTES_MIN, int(ledger_bytes * settings.account_dead_share))

@@ -1,4 +1,4 @@
-"""What one beat of the clock does: make room, take in, release, reap, drop, and count the work that waits."""
+"""Tick: the work of each second. Make room, take in, release, reap, retire, drop, forget, and count the work that waits."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Final
 
 from postbacks import keys
 from postbacks.accounts import find_accounts
-from postbacks.broker.client import broker_errors
+from postbacks.broker import memory
+from postbacks.broker.clock import to_ms
+from postbacks.broker.errors import broker_errors
 from postbacks.errors import AccountsUnavailable
 from postbacks.logs import EventLog
-from postbacks.queue import memory, routes
+from postbacks.queue import routes
 from postbacks.queue.acceptance import first_in_a_minute
 from postbacks.queue.intake import Intake
-from postbacks.queue.shares import shares_of
+from postbacks.queue.shares import DEAD_GO_PAST, DONE_GO_PAST, LEDGER_KEEPS, NOTHING_IN_FROM, shares_of
 from postbacks.retry import countdown_ms
 
 if TYPE_CHECKING:
@@ -29,17 +31,17 @@ log = EventLog(__name__)
 
 #: Seconds that one tick may work before it hands over to the next one at once.
 TICK_BUDGET_S: Final = 0.8
-#: Ready lanes that are worth one more delivering process.
+#: Ready lanes for which one more delivering process is woken.
 LANES_PER_WAKE: Final = 10
-#: Postbacks put into lanes by one tick, or in claims, that are worth one more: from such a load on workers share
-#: it, though one could still do it alone, so that one that dies takes along no more than its part.
+#: Postbacks put into lanes by one tick, or in claims, for which one more is woken. One process could carry a greater load,
+#: but if it died it would take all of it along.
 MOVED_PER_WAKE: Final = 100
 #: Deliver messages that one tick sends at most.
 MAX_WAKES: Final = 8
 #: Postbacks of accounts that are gone which one tick ends at most.
 RETIRE_BATCH: Final = 1000
-#: Milliseconds after which the latest number of an idle account may be forgotten: its next one is above it as long as
-#: the broker's clock is not put back by more. And those after which an account's row is old.
+#: Milliseconds after which the latest number of an idle account may be forgotten, and an account's row is old. The account's
+#: next number is above the forgotten one unless the broker's clock is put back by more than this.
 IDLE_MS: Final = 86_400_000
 #: Postbacks of a silent loop that one script call takes back; of a small loop five times as many, all at once.
 REAP_BATCH: Final = 100
@@ -51,7 +53,7 @@ ACCOUNTS_LOGGED: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class TickResult:
-    """What a tick did.
+    """Counts of one tick.
 
     Attributes:
         taken_in: messages taken in.
@@ -83,10 +85,10 @@ class Tick:
         self._memory = memory.Memory(0, 0)
 
     def run(self, wake: Callable[[int], None] = lambda _: None) -> TickResult:
-        """One tick. Raises BrokerError where the broker cannot be used.
+        """Run one tick. Raises BrokerError where the broker cannot be used.
 
         Args:
-            wake: has so many ``deliver`` tasks sent at once, where so much comes in that the tick's end is far.
+            wake: sends this many ``deliver`` tasks at once, when so much comes in that the tick's end is far.
         """
         deadline_s = time.monotonic() + TICK_BUDGET_S
         dropped_early = self._make_room(deadline_s)
@@ -98,17 +100,17 @@ class Tick:
             lambda: self._scripts.reap(min(batch, REAP_BATCH), pause_ms), 1, deadline_s
         )
         self._retire()
-        # As many as came in, however long that took: what only makes the dead more would outrun their bound otherwise.
+        # As many as came in, however long that takes: else a flood of events that are dead at once would outrun the bound.
         dropped, _ = self._repeat(self._retain, RETAIN_BATCH, deadline_s, at_least=taken_in)
         wakes, quarantined = self._waiting(taken_in + released + reaped)
-        self._forget()  # last: it goes by what was noted of older ticks
+        self._forget()  # last, as it reads when ticks of older versions finished
         more = more_in or more_due or more_lost
         dropped += dropped_early
         return TickResult(taken_in, released, reaped, dropped, wakes, quarantined, more)
 
     def _take_in(self, deadline_s: float, wake: Callable[[int], None]) -> tuple[int, bool]:
         """Take messages in, as long as the broker has memory for their records."""
-        if self._memory.share >= memory.NOTHING_IN_FROM:
+        if self._memory.share >= NOTHING_IN_FROM:
             return 0, False
         try:
             return self._intake.run(
@@ -123,11 +125,11 @@ class Tick:
         """Drop what has ended, before its time, while the broker is about to refuse messages; returns how many."""
         dropped, dropped_dead, accounts = 0, 0, set[str]()
         self._memory = memory.recent(self._scripts.client)
-        while self._memory.over(memory.DONE_GO_PAST) and time.monotonic() < deadline_s:
+        while self._memory.over(DONE_GO_PAST) and time.monotonic() < deadline_s:
             done, dead, names = self._scripts.make_room(
-                self._memory.over(memory.DONE_GO_PAST),
-                self._memory.over(memory.DEAD_GO_PAST),
-                int(self._memory.limit * memory.LEDGER_KEEPS),
+                self._memory.over(DONE_GO_PAST),
+                self._memory.over(DEAD_GO_PAST),
+                int(self._memory.limit * LEDGER_KEEPS),
                 RETAIN_BATCH,
             )
             if not done + dead:
@@ -146,7 +148,7 @@ class Tick:
 
     @staticmethod
     def _repeat(step: Callable[[], int], full: int, deadline_s: float, at_least: int = 0) -> tuple[int, bool]:
-        """Repeat a step while it finds as much as it may take, beyond the deadline until it has done so many."""
+        """Repeat a step while it takes as much as it may, until the deadline and until it has done ``at_least``."""
         total = 0
         while True:
             count = step()
@@ -159,15 +161,15 @@ class Tick:
     def _forget(self) -> None:
         """Forget the latest numbers of idle accounts, and look some accounts up whose rows are old.
 
-        An application's own store says nothing of an account that it drops.
+        An application's own store does not tell anybody of an account that it drops.
         """
         _, names = self._scripts.forget(IDLE_MS)
         if not names:
             return
         keep_ms = int(self._settings.account_removed_keep_s * 1000)
-        with suppress(AccountsUnavailable):  # the intake says so
-            found = find_accounts(self._accounts, names)
-            routes.publish(self._scripts, names, found, keep_ms=keep_ms, store=self._accounts)
+        with suppress(AccountsUnavailable):  # the intake logs it
+            accounts = find_accounts(self._accounts, names)
+            routes.publish(self._scripts, names, accounts, keep_ms=keep_ms, store=self._accounts)
 
     def _retire(self) -> None:
         """End some of what waits for accounts that have been gone for too long."""
@@ -201,27 +203,29 @@ class Tick:
         return retained.dropped
 
     def _waiting(self, moved: int) -> tuple[int, int]:
-        """How many deliver tasks there is work for, and what is in quarantine; marks the tick as finished."""
+        """Note that the tick has finished; return how many deliver tasks there is work for, and what is in quarantine."""
         client = self._scripts.client
         with broker_errors():
             pipe = client.pipeline(transaction=False)
             pipe.zcard(keys.READY_TRUSTED)
             pipe.zcard(keys.READY_SUSPECT)
             pipe.zcard(keys.QUARANTINE)
-            pipe.zrange(keys.ASIDE, 0, 0, withscores=True)
+            pipe.zrange(keys.DELAYED, 0, 0, withscores=True)
             pipe.zrange(keys.PARKED, 0, 0, withscores=True)
             pipe.time()
             pipe.zrange(keys.CLAIMERS, 0, -1)
-            trusted, suspect, quarantined, aside, parked, (seconds, microseconds), tokens = pipe.execute()
+            trusted, suspect, quarantined, delayed, parked, time_reply, tokens = pipe.execute()
             for token in tokens:
                 pipe.hlen(keys.claims(token.decode()))
             moved += sum(pipe.execute())
         self._scripts.note_tick()
-        now_ms = seconds * 1000 + microseconds // 1000 + self._scripts.clock_offset_ms
-        # What waits for its rate or for room until the next tick needs a loop that looks in time; so does what is
-        # parked until then, for which a loop that claims stays anyway.
-        soon = any(first and first[0][1] <= now_ms + 1000 for first in (aside, parked if not tokens else ()))
+        now_ms = to_ms(time_reply) + self._scripts.clock_offset_ms
+        # What may go on before the next tick needs a loop that looks in time: what waits for its rate or for room, and what
+        # is parked, for which a loop that claims stays anyway.
+        soon = any(
+            first and first[0][1] <= now_ms + 1000 for first in (delayed, parked if not tokens else ())
+        )
         lanes = trusted + suspect + soon
-        # Lanes that the loops at work have emptied, or that have all they may have open, are in no ring.
+        # Lanes that loops have emptied, or that have all their POSTs open, stand in no ready set: so claims count as well.
         more = max(lanes // LANES_PER_WAKE, moved // MOVED_PER_WAKE)
         return (min(MAX_WAKES, 1 + more) if lanes or more else 0), quarantined

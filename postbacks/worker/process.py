@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Final
 
 from postbacks.accounts import store
-from postbacks.broker.client import broker_errors, client
+from postbacks.broker.client import client
+from postbacks.broker.errors import broker_errors
 from postbacks.delivery.counters import LoopCounters, WorkerCounters
 from postbacks.delivery.loop import DeliveryLoop
 from postbacks.delivery.profiles import Profiles

@@ -17,7 +17,8 @@ from typing import Any, Final
 from celery import bootsteps
 
 from postbacks import keys
-from postbacks.broker.client import broker_errors, client
+from postbacks.broker.client import client
+from postbacks.broker.errors import broker_errors
 from postbacks.errors import BrokerError
 from postbacks.logs import EventLog
 from postbacks.settings import load

@@ -15,10 +15,12 @@ from celery import bootsteps
 
 from postbacks import keys
 from postbacks.app import DELIVER, DISPATCH, app
-from postbacks.broker.client import broker_errors, client
+from postbacks.broker import memory
+from postbacks.broker.client import client
+from postbacks.broker.clock import to_ms
+from postbacks.broker.errors import broker_errors
 from postbacks.errors import BrokerError
 from postbacks.logs import EventLog
-from postbacks.queue import memory
 from postbacks.settings import load
 from postbacks.worker import shutdown
 
@@ -106,5 +108,5 @@ def _tick_is_late() -> bool:
         pipe = client().pipeline(transaction=False)
         pipe.get(keys.LAST_TICK)
         pipe.time()
-        last_ms, (seconds, microseconds) = pipe.execute()
-    return last_ms is None or seconds * 1000 + microseconds // 1000 - int(float(last_ms)) >= TICK_AFTER_MS
+        last_ms, time_reply = pipe.execute()
+    return last_ms is None or to_ms(time_reply) - int(float(last_ms)) >= TICK_AFTER_MS

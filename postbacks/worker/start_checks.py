@@ -11,7 +11,7 @@ from celery import bootsteps
 from celery.concurrency import get_implementation
 from click.core import ParameterSource
 
-from postbacks.broker.client import check
+from postbacks.broker.fitness import check
 from postbacks.errors import BrokerUnfit, BrokerUnreachable
 from postbacks.logs import EventLog
 from postbacks.settings import unknown_names

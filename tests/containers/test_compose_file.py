@@ -26,7 +26,7 @@ from containers.compose_file import (
 )
 from jsonschema import Draft202012Validator
 
-from postbacks.broker import client
+from postbacks.broker import fitness
 
 SERVICES = RAW["services"]
 SCHEMA = json.loads((ROOT / "tests" / "compose-spec.json").read_text())
@@ -89,7 +89,7 @@ def test_redis_keeps_what_it_accepted_and_asks_for_a_password():
     service = SERVICES["redis"]
     assert "redis-data:/data" in service["volumes"]
     assert "redis-data" in RAW["volumes"]
-    assert int(re.fullmatch(r"redis:(\d+)-alpine", service["image"])[1]) >= client.MIN_REDIS[0]
+    assert int(re.fullmatch(r"redis:(\d+)-alpine", service["image"])[1]) >= fitness.MIN_REDIS[0]
     filled = container("redis", FILLED)
     assert filled["argv"][-2:] == ["--requirepass", "secret1"]
     assert filled["env"]["REDISCLI_AUTH"] == "secret1"

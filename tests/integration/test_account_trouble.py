@@ -294,7 +294,7 @@ def test_revoking_what_is_only_held_stops_it(rig):
         set_account("acme", url=receiver.url())
         ids = send_postbacks("acme", [EVENT] * 4)
         rig.tick()
-        rig.client.hset(keys.PACE + "acme/general", mapping={"failing": 1, "limit": 1})
+        rig.client.hset(keys.LANE_STATE + "acme/general", mapping={"failing": 1, "limit": 1})
         loop = threading.Thread(target=rig.deliver)
         loop.start()
         receiver.wait_for(1, 20)
@@ -310,7 +310,7 @@ def test_a_dead_loops_postbacks_return_in_their_order(rig):
     set_account("acme", url="http://127.0.0.1:9999/")
     ids = send_postbacks("acme", [EVENT] * 40)
     rig.tick()
-    rig.client.hset(keys.PACE + "acme/general", mapping={"failing": 1, "limit": 1})
+    rig.client.hset(keys.LANE_STATE + "acme/general", mapping={"failing": 1, "limit": 1})
     rig.scripts.claim(
         "dies", 1000, at_most=10, suspects_max=10, free=100, held_max=100, held_per_lane=100, slow_lanes=()
     )

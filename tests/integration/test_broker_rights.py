@@ -174,7 +174,7 @@ def test_who_may_show_a_postback_is_told_why_it_waits(guarded, kind):
     with environment(POSTBACKS_BROKER_URL=url_of(broker, "worker")):
         taken_in = send_postbacks("acme", [EVENT] * 3)
         Tick(scripts, store(), load()).run()
-        client.hset(f"{keys.PACE}acme/mo", "failing", 1)
+        client.hset(f"{keys.LANE_STATE}acme/mo", "failing", 1)
         limits = {"at_most": 9, "suspects_max": 9, "free": 99, "held_max": 9, "held_per_lane": 2}
         scripts.claim("a loop", 30_000, slow_lanes=(), **limits)
         in_queue = send_postbacks("acme", [EVENT])

@@ -17,7 +17,8 @@ from helpers import BASE_ENV, BrokerAt, ended, running
 from identities import Identity
 from kombu import Connection
 
-from postbacks.broker.client import broker_errors, client_for, kombu_options, kombu_url
+from postbacks.broker.client import client_for, kombu_options, kombu_url
+from postbacks.broker.errors import broker_errors
 from postbacks.devtools.receiver import Receiver
 from postbacks.errors import BrokerUnreachable
 

@@ -218,7 +218,7 @@ def endpoint_limit(world: World):
     world.waiting(SUB, account="other")
     world.waiting(SUB)
     claim(world.rig, WORKER, endpoint_max=1)
-    (lane,) = world.rig.client.zrange(keys.WAITS + ENDPOINT, 0, -1)
+    (lane,) = world.rig.client.zrange(keys.WAITING_FOR_ROOM + ENDPOINT, 0, -1)
     (waiting,) = world.rig.client.lrange(keys.lane(lane.decode()), 0, -1)
     words = r"and no room for more \(POSTBACKS_ENDPOINT_MAX_TRANSFERS\)"
     return waiting.decode(), rf"{ENDPOINT} has 1 POST open, {words}", {"open": 1}

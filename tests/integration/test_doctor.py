@@ -59,7 +59,7 @@ class Ward:
         self.dead = "dead-1"
         first = send_postback.delay("acme", MT).id
         rig.tick()
-        rig.client.hset(keys.PACE + LANE, mapping={"failing": 0})
+        rig.client.hset(keys.LANE_STATE + LANE, mapping={"failing": 0})
         with Receiver() as receiver:
             self.done = send_postback.apply_async(("acme", MT), {"url": receiver.url()}).id
             rig.scripts.cancel(first, 60)
@@ -158,15 +158,15 @@ def disown(ward):
 
 
 def miscount(ward):
-    ward.client.hset(keys.PACE + LANE, "claimed", 9)
+    ward.client.hset(keys.LANE_STATE + LANE, "claimed", 9)
 
 
 def miscount_below(ward):
-    ward.client.hset(keys.PACE + LANE, "claimed", -3)
+    ward.client.hset(keys.LANE_STATE + LANE, "claimed", -3)
 
 
 def miscount_held(ward):
-    ward.client.hset(keys.PACE + LANE, "held", 5)
+    ward.client.hset(keys.LANE_STATE + LANE, "held", 5)
 
 
 def count_endpoint(ward):
@@ -174,7 +174,7 @@ def count_endpoint(ward):
 
 
 def stick(ward):
-    ward.client.hset(keys.PACE + LANE, "limit", 10)
+    ward.client.hset(keys.LANE_STATE + LANE, "limit", 10)
     ward.client.delete(keys.READY_TRUSTED, keys.READY_SUSPECT)
 
 
@@ -230,7 +230,7 @@ def clock_back(ward):
 def nobody_claims(ward):
     ward.client.zadd(keys.READY_SUSPECT, {LANE: 0})
     ward.client.delete(keys.CLAIMERS, keys.claims("loop"))
-    ward.client.hset(keys.PACE + LANE, "claimed", 0)
+    ward.client.hset(keys.LANE_STATE + LANE, "claimed", 0)
     ward.client.hset(keys.record(ward.sending), "state", "waiting")
     ward.client.rpush(keys.lane(LANE), ward.sending)
 
@@ -332,7 +332,7 @@ def test_a_claim_that_the_ledger_lost_sight_of_is_sent_again_as_an_unknown_attem
     doctor_of(ward.rig).fix()
     assert [attempt.outcome for attempt in ward.rig.record(ward.sending).attempts] == ["unknown"]
     assert ward.client.zrange(keys.QUARANTINE, 0, -1) == [ward.sending.encode()]
-    assert ward.client.hget(keys.PACE + LANE, "claimed") == b"0"
+    assert ward.client.hget(keys.LANE_STATE + LANE, "claimed") == b"0"
 
 
 def test_lost_postbacks_go_back_to_the_front_in_their_order(ward):

@@ -388,7 +388,7 @@ def test_what_is_held_for_an_endpoint_that_its_account_has_left_goes_back_and_sh
         set_account("acme", url=f"http://127.0.0.1:{port}/")
         ids = send_postbacks("acme", [EVENT] * 20)
         rig.tick()
-        rig.client.hset(keys.PACE + "acme/general", mapping={"failing": 1, "limit": 1})
+        rig.client.hset(keys.LANE_STATE + "acme/general", mapping={"failing": 1, "limit": 1})
         loop = threading.Thread(target=rig.deliver_lanes)
         loop.start()
         try:
@@ -424,7 +424,7 @@ def test_a_claim_reads_an_accounts_row_once(rig, new):
     set_account("acme", url=new.url())
     send_postbacks("acme", [EVENT] * 50)
     rig.tick()
-    rig.client.hset(keys.PACE + "acme/general", mapping={"limit": 10, "suspect": 0})
+    rig.client.hset(keys.LANE_STATE + "acme/general", mapping={"limit": 10, "suspect": 0})
     rig.client.config_resetstat()
     rig.scripts.claim(
         "one", 30_000, slow_lanes=(), at_most=50, suspects_max=50, free=2000, held_max=0, held_per_lane=1
@@ -478,7 +478,7 @@ def test_what_is_held_follows_its_account_to_another_path_of_the_same_server(rig
     set_account("acme", url=old.url("/old"), headers={"X-Api-Key": "first"})
     send_postbacks("acme", [EVENT] * 3)
     rig.tick()
-    rig.client.hset(keys.PACE + "acme/general", mapping={"failing": 1, "limit": 1})
+    rig.client.hset(keys.LANE_STATE + "acme/general", mapping={"failing": 1, "limit": 1})
     _, (first,), held, _ = claim(rig, "one")
     set_account("acme", url=old.url("/new"), headers={"X-Api-Key": "second"})
     ids = [row[0].decode() for row in held]
@@ -496,7 +496,7 @@ def test_an_attempt_whose_beginning_was_not_heard_mixes_no_two_readings_of_its_a
     set_account("acme", url=old.url("/old"))
     send_postbacks("acme", [EVENT] * 2)
     rig.tick()
-    rig.client.hset(keys.PACE + "acme/general", mapping={"failing": 1, "limit": 1})
+    rig.client.hset(keys.LANE_STATE + "acme/general", mapping={"failing": 1, "limit": 1})
     _, _, held, _ = claim(rig, "one")
     ids = [row[0].decode() for row in held]
     rig.scripts.begin("one", ids)

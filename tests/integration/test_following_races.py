@@ -31,7 +31,7 @@ def held(rig: Rig, count: int = 2) -> list[str]:
     set_account("acme", url=OLD)
     ids = send_postbacks("acme", [EVENT] * count)
     rig.tick()
-    rig.client.hset(keys.PACE + "acme/general", mapping={"failing": 1, "limit": 1})
+    rig.client.hset(keys.LANE_STATE + "acme/general", mapping={"failing": 1, "limit": 1})
     claim(rig, "one", held_max=100, held_per_lane=100)
     return ids
 

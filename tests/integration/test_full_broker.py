@@ -12,10 +12,11 @@ from events import EVENT, LONG
 from helpers import Rig, check_places, claim, ended, environment, eventually, running, set_account
 
 from postbacks import keys, send_postback, send_postbacks, settings
+from postbacks.broker import memory
 from postbacks.devtools.embedded_broker import EmbeddedBroker
 from postbacks.devtools.receiver import Receiver
 from postbacks.errors import BrokerUnfit
-from postbacks.queue import memory
+from postbacks.queue import shares
 from postbacks.queue.shares import Shares
 
 
@@ -127,7 +128,7 @@ def test_what_has_ended_makes_room_before_the_broker_is_full_the_dead_last(own_r
     with environment(POSTBACKS_LEDGER_MEMORY_SHARE="1"):
         own_rig.settings = settings.load()
         own_rig.tick()
-        assert memory.read(own_rig.client).share < memory.DEAD_GO_PAST
+        assert memory.read(own_rig.client).share < shares.DEAD_GO_PAST
         left = [one.decode() for one in own_rig.client.zrange(keys.DONE, 0, -1)]
         assert 0 < len(left) < 40
         assert left == [f"done-{n}" for n in range(40 - len(left), 40)]

@@ -21,7 +21,7 @@ def test_what_is_given_back_keeps_its_order_and_counts_no_attempt(rig):
         set_account("acme", url=receiver.url())
         ids = send_postbacks("acme", [MT] * 10)
         rig.tick()
-        rig.client.hset(keys.PACE + "acme/mt", mapping={"failing": 1, "limit": 1})
+        rig.client.hset(keys.LANE_STATE + "acme/mt", mapping={"failing": 1, "limit": 1})
         _, begun, held, _ = claim(rig, "one")
         assert [begun[0][0].decode(), *(row[0].decode() for row in held)] == ids
         rig.scripts.give_back("one", ids[1:])
@@ -35,7 +35,7 @@ def test_what_an_ending_loop_holds_of_many_lanes_goes_back_some_at_a_time_each_l
     lanes = {}
     for number in range(5):
         lanes[f"a{number}/mt"] = send_postbacks(f"a{number}", [MT] * 201, url="http://127.0.0.1:1/")
-        rig.client.hset(f"{keys.PACE}a{number}/mt", mapping={"failing": 1, "limit": 1})
+        rig.client.hset(f"{keys.LANE_STATE}a{number}/mt", mapping={"failing": 1, "limit": 1})
     rig.tick()
     rows = claim(rig, "one", held_per_lane=201)[2]
     assert len(rows) == 1000
@@ -52,14 +52,14 @@ def test_what_an_ending_loop_holds_of_many_lanes_goes_back_some_at_a_time_each_l
     assert len(held) == 0
     for lane, ids in lanes.items():
         assert [one.decode() for one in rig.client.lrange(keys.lane(lane), 0, -1)] == ids[1:]
-        assert rig.client.hmget(keys.PACE + lane, "claimed", "held") == [b"1", b"0"]
+        assert rig.client.hmget(keys.LANE_STATE + lane, "claimed", "held") == [b"1", b"0"]
     assert check_places(rig.client) == {"waiting": 1000, "sending": 5}
 
 
 def test_giving_back_passes_over_a_record_that_somebody_has_deleted(rig):
     """The others go back all the same; nothing of it stays among the claims."""
     ids = send_postbacks("acme", [MT] * 5, url="http://127.0.0.1:1/")
-    rig.client.hset(keys.PACE + "acme/mt", mapping={"failing": 1, "limit": 1})
+    rig.client.hset(keys.LANE_STATE + "acme/mt", mapping={"failing": 1, "limit": 1})
     rig.tick()
     claim(rig, "one")
     rig.client.delete(keys.record(ids[2]))

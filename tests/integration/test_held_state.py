@@ -29,7 +29,7 @@ def held(rig: Rig) -> str:
 
 def hold(rig: Rig, token: str = "one") -> None:
     """Let the lane fail, and claim from it."""
-    rig.client.hset(f"{keys.PACE}{LANE}", "failing", 1)
+    rig.client.hset(f"{keys.LANE_STATE}{LANE}", "failing", 1)
     claim(rig, token)
 
 

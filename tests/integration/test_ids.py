@@ -24,6 +24,7 @@ from postbacks.ledger import states
 from postbacks.ledger.digest import digest_of, fresh_id
 from postbacks.ledger.ledger import Ledger
 from postbacks.queue.operate import cancel
+from postbacks.queue.rows import AcceptRow
 from postbacks.settings import load
 
 ID = "order-18"
@@ -311,24 +312,11 @@ def test_a_group_of_results_reads_another_accounts_record_as_a_failure(rig, rece
 
 
 def test_a_watcher_is_told_once_of_what_was_revoked_before_it_came_though_it_would_be_dead():
-    fields = [
-        "one",
-        "nobody",
-        "mo",
-        "SMS_MO",
-        "N211",
-        "",
-        "",
-        "",
-        "dead",
-        "unknown_account",
-        b"",
-        "",
-        b"",
-        "0",
-    ]
+    row = AcceptRow(
+        "one", "nobody", "mo", "SMS_MO", "N211", "", "", b"", "dead", "unknown_account", b"", "", b"", "0"
+    )
     sampler = Sampler(memoryview(array("d", [0.0] * METER_NUMBERS * 2)))
-    batch = events.accepted(sampler, 0.0, [states.REVOKED], fields)
+    batch = events.accepted(sampler, 0.0, [states.REVOKED], [row])
     assert [message["type"] for message in batch] == ["task-received", "task-revoked"]
 
 

@@ -15,13 +15,14 @@ from events import EVENT, MO, MT
 from helpers import Rig, check_places, environment, set_account
 
 from postbacks import keys, send_postback, send_postbacks, settings
+from postbacks.broker import memory
 from postbacks.cli import main
 from postbacks.devtools.receiver import Answer, Receiver
 from postbacks.doctor import Doctor
 from postbacks.errors import IdTaken
 from postbacks.ledger.record import STUB_BYTES
-from postbacks.queue import memory, shares, tick
-from postbacks.queue.scripts import source
+from postbacks.queue import shares, tick
+from postbacks.queue.scripts import assemble
 
 NOBODY_ANSWERS = "http://127.0.0.1:9999/"
 MIB = 1 << 20
@@ -302,5 +303,5 @@ def test_the_estimate_of_a_stubs_memory_is_near_the_fact(rig):
 
 def test_the_script_and_the_shares_have_the_same_unit():
     """Bytes of a record that count as one postback."""
-    (unit_bytes,) = re.findall(r"local UNIT_BYTES = (\d+)", source("accept"))
+    (unit_bytes,) = re.findall(r"local UNIT_BYTES = (\d+)", assemble("accept").text)
     assert int(unit_bytes) == shares.UNIT_BYTES

@@ -46,7 +46,7 @@ from postbacks.ledger.digest import fresh_id
 from postbacks.ledger.record import SCHEMA, STUB_BYTES
 from postbacks.ledger.states import ACCEPTED, BACKLOG_FULL, ID_TAKEN, KNOWN, REVOKED, STUB
 from postbacks.queue.routes import row_of
-from postbacks.queue.rows import AttemptRow
+from postbacks.queue.rows import AcceptRow, AttemptRow
 from postbacks.queue.scripts import ALONE_DEATHS_MAX, ALONE_LAPSES_MAX, FEW, claim_call
 from postbacks.queue.shares import Shares
 
@@ -125,16 +125,18 @@ class Moves(Model):
     @rule(token=st.sampled_from(("tick", "tock")), at_most=st.sampled_from((1, 2, 500)))
     def accept(self, token: str, at_most: int = 500) -> None:
         """A tick accepts what is in the intake, or its first, if the intake is still its own."""
-        fields: list[object] = []
+        rows: list[AcceptRow] = []
         first = self.intake[:at_most]
         for postback in first:
             due = "" if postback.due_ms is None else self.epoch_ms(postback.due_ms)
-            fields += [
-                postback.id, postback.account, postback.group, "SUB", "N301", "http://x/", "http://x:80", "<xml/>",
-                "waiting", "", "", due, postback.digest, "0",
-            ]  # fmt: skip
+            rows.append(
+                AcceptRow(
+                    postback.id, postback.account, postback.group, "SUB", "N301", "http://x/", "http://x:80", b"<xml/>",
+                    "waiting", "", b"", due, postback.digest, "0",
+                )
+            )  # fmt: skip
         dead_bytes = self.dead_bytes()
-        reply = self.scripts.accept(token, SCHEMA, BACKLOG_MAX, DOCUMENTS_BYTES, len(first), fields)
+        reply = self.scripts.accept(token, SCHEMA, BACKLOG_MAX, DOCUMENTS_BYTES, len(first), rows)
         if self.intake_lease[0] != token:
             assert reply is None
             return
@@ -195,7 +197,7 @@ class Moves(Model):
         )  # fmt: skip
         _, begun, held, next_due_ms, ended, still = self.scripts.run(*call)
         parked = self.client.exists(keys.PARKED) and self.client.zcard(keys.CLAIMERS) <= 2
-        assert (next_due_ms >= 0) == bool(self.client.exists(keys.ASIDE) or parked)
+        assert (next_due_ms >= 0) == bool(self.client.exists(keys.DELAYED) or parked)
         assert self.released(due, begun, held, ended) == len(due)
         assert {account.decode() for account in still} <= set(self.gone)
         for row in ended:
@@ -706,8 +708,8 @@ class Moves(Model):
             or {postback.lane for postback in self.known.values()}
         )
         lane = data.draw(st.sampled_from(lanes), "lane")
-        if self.client.ttl(keys.PACE + lane) > 0:
-            self.client.delete(keys.PACE + lane)
+        if self.client.ttl(keys.LANE_STATE + lane) > 0:
+            self.client.delete(keys.LANE_STATE + lane)
 
     def some(self, postbacks: list[Postback]) -> st.SearchStrategy[list[str]]:
         ids = [postback.id for postback in postbacks]

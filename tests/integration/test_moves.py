@@ -58,7 +58,7 @@ def test_a_lane_grows_to_ten_transfers_and_falls_to_one_after_a_failure(rig):
         send_postbacks("acme", [MT] * 40)
         rig.tick()
         rig.deliver()
-        assert int(rig.client.hget(keys.PACE + "acme/mt", "limit")) == 10
+        assert int(rig.client.hget(keys.LANE_STATE + "acme/mt", "limit")) == 10
         send_postbacks("acme", [MT] * 40)
         rig.tick()
         assert len(claim(rig, "one")[1]) == 10
@@ -67,7 +67,7 @@ def test_a_lane_grows_to_ten_transfers_and_falls_to_one_after_a_failure(rig):
         rig.tick()
         verdict[0] = 500
         rig.deliver()
-        assert rig.client.hget(keys.PACE + "acme/mt", "limit") == b"1"
+        assert rig.client.hget(keys.LANE_STATE + "acme/mt", "limit") == b"1"
 
 
 def test_lanes_take_turns_however_much_one_of_them_holds(rig):
@@ -96,7 +96,7 @@ def test_what_is_cancelled_deep_in_a_lane_is_cancelled_at_once_and_ends_when_it_
     assert rig.record(ids[20]).state == "cancelled"
     assert (rig.client.llen(keys.lane("acme/mt")), rig.client.hget(keys.BACKLOG, "acme")) == (40, b"40")
     assert rig.client.zcard(keys.DONE) == 0
-    rig.client.hset(keys.PACE + "acme/mt", mapping={"limit": 12, "suspect": 0})
+    rig.client.hset(keys.LANE_STATE + "acme/mt", mapping={"limit": 12, "suspect": 0})
     _, begun, *_ = claim(rig, "one")
     assert [row[0].decode() for row in begun] == ids[:10] + ids[35:37]
     assert (rig.client.zcard(keys.DONE), rig.client.hget(keys.BACKLOG, "acme")) == (25, b"15")
@@ -159,7 +159,7 @@ def test_no_lane_takes_more_than_its_share_of_the_room_that_is_left(rig):
 def test_among_many_lanes_each_gets_no_more_a_turn_than_its_share_of_the_transfers(rig):
     """So each lane's next turn finds the connections of its last: not ten new ones, for which others are closed."""
     for number in range(128):
-        rig.client.hset(f"{keys.PACE}a{number}/mt", mapping={"limit": 10, "suspect": 0})
+        rig.client.hset(f"{keys.LANE_STATE}a{number}/mt", mapping={"limit": 10, "suspect": 0})
         send_postbacks(f"a{number}", [MT] * 8, url="http://127.0.0.1:1/")
     rig.tick()
     assert set(Counter(row[1] for row in claim(rig, "one", at_most=50, free=640)[1]).values()) == {5}
@@ -185,7 +185,7 @@ def test_a_connect_timeout_counts_for_all_that_were_held_for_the_endpoint(rig):
 def test_what_shares_a_time_out_is_due_at_one_moment_though_it_is_noted_in_several_batches(rig):
     """So it may share the next one; any other failure is due to the millisecond."""
     ids = send_postbacks("acme", [MT] * 4, url="http://127.0.0.1:1/")
-    rig.client.hset(keys.PACE + "acme/mt", mapping={"limit": 10})
+    rig.client.hset(keys.LANE_STATE + "acme/mt", mapping={"limit": 10})
     rig.tick()
     claim(rig, "one")
     due = []
@@ -349,7 +349,7 @@ def test_what_is_in_quarantine_shuts_no_account_that_nobody_tries_it_for(rig):
         send_postbacks(name, [MT] * count)
         rig.tick()
         if name == "slow":  # in quarantine lanes that answered go first
-            rig.client.hset(f"{keys.PACE}slow/mt", mapping={"limit": 250, "suspect": 0})
+            rig.client.hset(f"{keys.LANE_STATE}slow/mt", mapping={"limit": 250, "suspect": 0})
         claim(rig, name, at_most=1000, suspects_max=1000, free=20_000)
     rig.scripts.pace({"slow": "1 60000000 0", "one": "1 0 1"})  # a POST a minute; one open at a time
     rig.advance(31)

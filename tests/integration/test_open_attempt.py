@@ -25,7 +25,7 @@ def test_show_tells_an_open_attempt_from_a_postback_that_is_held(rig: Rig):
     set_account("acme", url="http://127.0.0.1:8080/")
     probe, held, waiting = send_postbacks("acme", [EVENT] * 3)
     rig.tick()
-    rig.client.hset(f"{keys.PACE}acme/general", "failing", 1)
+    rig.client.hset(f"{keys.LANE_STATE}acme/general", "failing", 1)
     claim(rig, TOKEN, held_per_lane=2)
     lines = [line for line in show(probe).splitlines() if line.startswith("open")]
     assert len(lines) == 1

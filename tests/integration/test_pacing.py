@@ -132,7 +132,7 @@ def test_thousands_that_wait_for_their_rate_delay_nobody_and_obey_a_new_rate_at_
             time.sleep(0.1)
         healthy.wait_for(20, 30)
         late_s = sorted(post.at - sent_s[post.postback_id] for post in healthy.received)
-        claimed = int(client.hget(f"{keys.PACE}slow/mt", "claimed"))
+        claimed = int(client.hget(f"{keys.LANE_STATE}slow/mt", "claimed"))
         before = len(receiver.received)
         pace("slow", "--rate", "500/s")
         receiver.wait_for(before + 300, 20)

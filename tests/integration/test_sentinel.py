@@ -18,7 +18,8 @@ from helpers import environment
 from crash.sentinel_group import PASSWORD, SENTINEL_PASSWORD, SentinelGroup
 from postbacks import keys, send_postback, send_postbacks
 from postbacks.broker import sentinel
-from postbacks.broker.client import check, client
+from postbacks.broker.client import client
+from postbacks.broker.fitness import check
 from postbacks.cli import main
 from postbacks.errors import BrokerUnreachable, NotReplicated
 

@@ -82,7 +82,7 @@ def test_a_loop_is_told_of_anothers_time_out_before_it_tries_the_endpoint_itself
     told = rig.scripts.begin("two", chosen)
     assert (told.rows, len(told.later)) == ([], len(chosen))
     assert told.tried == [[b"http://127.0.0.1:9999", at_ms, row[5]]]
-    now = rig.scripts.begin("two", chosen, told_ms=at_ms)
+    now = rig.scripts.begin("two", chosen, known_ms=at_ms)
     assert (len(now.rows), len(now.later)) == (1, len(chosen) - 1)
 
 

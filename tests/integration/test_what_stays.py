@@ -21,14 +21,14 @@ def test_the_pace_of_a_lane_ends_though_its_last_postback_was_never_sent(rig, wa
     rig.tick()
     _, begun, *_ = claim(rig, "loop")
     assert [row[0].decode() for row in begun] == [postback_id]
-    assert rig.client.ttl(f"{keys.PACE}acme/mo") == -1, "what counts claims stays while there are any"
+    assert rig.client.ttl(f"{keys.LANE_STATE}acme/mo") == -1, "what counts claims stays while there are any"
     if way == "postponed":
         rig.scripts.postpone("loop", 30_000, "account_unusable", [postback_id])
     else:
         rig.advance(31)
         rig.tick()
     assert rig.scripts.cancel(postback_id, 60) == "cancelled"
-    assert 0 < rig.client.ttl(f"{keys.PACE}acme/mo") <= 86_400
+    assert 0 < rig.client.ttl(f"{keys.LANE_STATE}acme/mo") <= 86_400
 
 
 def test_what_the_broker_keeps_of_an_account_goes_when_an_applications_store_has_dropped_it(rig):

@@ -111,7 +111,7 @@ def test_failures_of_many_accounts_at_once_are_noted_as_fast_as_they_come(broker
     rig = Rig(broker)
     with dead_port() as port:
         for number in range(lanes):
-            rig.client.hset(f"{keys.PACE}a{number}/mt", mapping={"failing": 1, "limit": 1})
+            rig.client.hset(f"{keys.LANE_STATE}a{number}/mt", mapping={"failing": 1, "limit": 1})
             send_postbacks(f"a{number}", [MT] * each, url=f"http://127.0.0.1:{port}/")
         rig.tick()
         assert rig.deliver_lanes() == lanes * each

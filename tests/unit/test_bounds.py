@@ -40,10 +40,9 @@ def test_every_cache_of_the_package_has_a_size():
     endless = {name for text in texts.values() for name in re.findall(r"@cache\n *def (\w+)", text)}
     assert endless == {
         "_database",
-        "_source",
+        "assemble",
+        "load",
         "tune_gc",
-        "digest",
-        "source",
     }  # of a client, or a script
 
 

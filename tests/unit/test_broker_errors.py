@@ -7,7 +7,7 @@ import redis
 from helpers import environment
 from kombu.exceptions import OperationalError
 
-from postbacks.broker.client import DEFAULT_URL, broker_errors
+from postbacks.broker.errors import DEFAULT_URL, broker_errors
 from postbacks.errors import BrokerError, BrokerUnfit
 
 URL = "redis://shop:SECRET@h/0"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 from postbacks.delivery.claims import ClaimedPostback
-from postbacks.delivery.counters import CONNECTIONS, RENEWALS, LoopCounters, WorkerCounters
+from postbacks.delivery.counters import LoopCounters, WorkerCounters
 from postbacks.delivery.results import COMMIT_BATCH, SHARED_BATCH, ResultBatch
+from postbacks.queue.counter_names import CONNECTIONS, RENEWALS
 from postbacks.retry import Decision
 from postbacks.settings import Settings
 from postbacks.transport.outcomes import Outcome

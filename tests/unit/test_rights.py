@@ -19,7 +19,19 @@ SNAPSHOT = [ROOT / "monitor" / "snapshot.lua", ROOT / "queue" / "_shared.lua"]
 #: Moves that the command line makes itself, and what stands in front of them.
 OPERATOR = [
     ROOT / "queue" / f"{name}.lua"
-    for name in ("cancel", "drop", "pace", "reap", "replay", "route", "_drop", "_gates", "_shared")
+    for name in (
+        "cancel",
+        "drop",
+        "pace",
+        "reap",
+        "replay",
+        "route",
+        "_drop",
+        "_pacing",
+        "_shared",
+        "_slow_start",
+        "_waiting",
+    )
 ]
 WRITES = {"hset", "hdel", "hincrby", "lpush", "rpush", "lrem", "zadd", "zrem"}
 

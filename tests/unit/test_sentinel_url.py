@@ -7,6 +7,7 @@ from helpers import environment
 from kombu import Connection
 
 from postbacks.broker import client, sentinel
+from postbacks.broker.url import redacted_broker_url
 from postbacks.errors import BadSetting
 from postbacks.settings import load
 
@@ -69,8 +70,8 @@ def test_a_url_that_cannot_be_is_refused_before_anything_starts(url, words):
 
 def test_no_password_of_it_is_shown():
     """Neither the servers' nor the sentinels'."""
-    shown = client.redacted(
+    shown = redacted_broker_url(
         "sentinel://:SECRET@one,two/x?sentinel_password=SECRET&db=1&sentinel_username=SECRET"
     )
     assert shown == "sentinel://:***@one,two/x?sentinel_password=***&db=1&sentinel_username=***"
-    assert "SECRET" not in client.redacted("sentinel://:SECRET@one:1/0;sentinel://:SECRET@two:1/0")
+    assert "SECRET" not in redacted_broker_url("sentinel://:SECRET@one:1/0;sentinel://:SECRET@two:1/0")

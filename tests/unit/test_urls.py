@@ -286,6 +286,6 @@ def test_a_password_that_is_not_encoded_is_not_shown_either(url):
 )
 def test_a_brokers_password_is_not_shown_in_whatever_form_it_is_given(url):
     """redis-py takes all of these."""
-    from postbacks.broker import client
+    from postbacks.broker import url as broker_url
 
-    assert "SECRET" not in client.redacted(url)
+    assert "SECRET" not in broker_url.redacted_broker_url(url)

@@ -1,4 +1,4 @@
-"""The broker's memory: how much is used of how much, and how much has to be dropped before new postbacks are refused."""
+"""Memory of the broker: bytes used, and its limit."""
 
 from __future__ import annotations
 
@@ -6,24 +6,16 @@ import time
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from postbacks.broker.client import broker_errors
+from postbacks.broker.errors import broker_errors
 
 if TYPE_CHECKING:
     import redis
 
-#: Share of the memory past which done postbacks are dropped before their time, the oldest first.
-DONE_GO_PAST: Final = 0.90
-#: Share past which dead ones are dropped as well, where the done ones do not do.
-DEAD_GO_PAST: Final = 0.95
-#: Share that the ledger may take all the same: where it takes no more, others fill the broker.
-LEDGER_KEEPS: Final = 0.1
-#: Share from which on the broker is taken for full: from 1 on it refuses messages.
+#: Share of the limit from which on the broker is taken for full: from 1 on it refuses messages.
 FULL_FROM: Final = 0.98
-#: Share from which on nothing more is taken in: a message takes a third more memory as a record.
-NOTHING_IN_FROM: Final = 1.1
 #: Seconds for which the broker's memory is taken to be the same.
 ASK_EVERY_S: Final = 10
-#: Share from which on it is asked at every tick.
+#: Share of the limit from which on the broker is asked each time.
 ASK_ALWAYS_FROM: Final = 0.8
 
 
@@ -40,7 +32,7 @@ class Memory(NamedTuple):
 
     @property
     def share(self) -> float:
-        """The share that is used; 0 where the limit is not known."""
+        """Share of the limit that is used; 0 where the limit is not known."""
         return self.used / self.limit if self.limit else 0.0
 
     def over(self, share: float) -> int:
@@ -57,13 +49,13 @@ def read(client: redis.Redis) -> Memory:
 
 
 def recent(client: redis.Redis) -> Memory:
-    """Return what was read within the last seconds; read it anew where there is little left."""
+    """Return the reading of this period; a new one where there is little memory left."""
     memory = _of_period(client, int(time.monotonic() // ASK_EVERY_S))
     return read(client) if memory.share >= ASK_ALWAYS_FROM else memory
 
 
 def limit_of(client: redis.Redis) -> int:
-    """Return the broker's limit, as it was within the last seconds; 0 where it does not say."""
+    """Return the broker's limit as read in this period; 0 where it does not say."""
     return _of_period(client, int(time.monotonic() // ASK_EVERY_S)).limit
 
 
