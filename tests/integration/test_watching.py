@@ -452,7 +452,7 @@ HEAVY = (
 
 
 def test_a_health_check_loads_what_it_needs_alone(broker):
-    """Of our own modules a dozen, and nothing that only workers and other commands need."""
+    """Of our own modules about two dozen small ones, and nothing that only workers and other commands need."""
     program = (
         "import sys\n"
         "from postbacks.cli import main\n"
