@@ -65,7 +65,7 @@ class _World:
                 slow_lanes=(),
             )
             rows = [
-                AttemptRow(row[0], row[1], "delivered", 1, Attempt(1, 0, "ok", 200).to_json(), 0, "ok", "")
+                AttemptRow(row.id, row.lane, "delivered", 1, Attempt(1, 0, "ok", 200).to_json(), 0, "ok", "")
                 for row in begun
             ]
             self.scripts.commit(token, 30_000, 10, 86_400, rows)

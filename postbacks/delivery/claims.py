@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from postbacks.accounts.routing import ACCOUNT_UNUSABLE
 from postbacks.errors import BrokerError
@@ -10,9 +10,10 @@ from postbacks.logs import EventLog
 from postbacks.urls import endpoint_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from postbacks.delivery.held import HeldQueue
+    from postbacks.queue.rows import BegunRow, ClaimRow, HeldRow
     from postbacks.queue.scripts import Scripts
 
 log = EventLog(__name__)
@@ -63,23 +64,20 @@ class ClaimedPostback(NamedTuple):
     waited_ms: int = -1
 
     @classmethod
-    def from_begun_row(cls, lane: str, row: Sequence[Any], at_ms: int) -> ClaimedPostback:
-        """Build a begun postback from a row of ``begin.lua``, or from one of ``claim.lua`` without its lane and ring."""
-        (
-            postback_id, number, failures, account, origin, code, created_ms, sequence, url, xml, version, own, waited_ms,
-        ) = row  # fmt: skip
+    def from_begun_row(cls, lane: str, row: BegunRow | ClaimRow, at_ms: int) -> ClaimedPostback:
+        """Build a begun postback from a row of ``begin.lua``, ``claim.lua`` or ``examine.lua``."""
         return cls(
-            postback_id.decode(), lane, int(number), int(failures), account.decode(), origin.decode(), code.decode(),
-            url.decode(), at_ms, True, int(created_ms), int(sequence), xml, version.decode(), own.decode(), int(waited_ms),
+            row.id.decode(), lane, row.number, int(row.failures), row.account.decode(), row.origin.decode(),
+            row.code.decode(), row.url.decode(), at_ms, True, int(row.created_ms), int(row.sequence), row.xml,
+            row.version.decode(), row.own.decode(), row.waited_ms,
         )  # fmt: skip
 
     @classmethod
-    def from_held_row(cls, row: Sequence[Any], at_ms: int) -> ClaimedPostback:
+    def from_held_row(cls, row: HeldRow, at_ms: int) -> ClaimedPostback:
         """Build a held postback from a held row of ``claim.lua``."""
-        postback_id, lane, endpoint, attempts, failures, account, origin, code = row
         return cls(
-            postback_id.decode(), lane.decode(), int(attempts) + 1, int(failures), account.decode(), origin.decode(),
-            code.decode(), endpoint.decode(), at_ms,
+            row.id.decode(), row.lane.decode(), int(row.attempts) + 1, int(row.failures), row.account.decode(),
+            row.origin.decode(), row.code.decode(), row.endpoint.decode(), at_ms,
         )  # fmt: skip
 
     @property

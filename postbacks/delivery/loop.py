@@ -246,12 +246,12 @@ class DeliveryLoop:
 
     def _take_claim(self, now_s: float, claim: ClaimReply) -> None:
         self._claimed_s = now_s
-        for postback_id, lane_bytes, suspect, *rest in claim.begun:
-            lane = lane_bytes.decode()
-            self._open.mark(lane, troubled=suspect == 1, new=suspect == 2)
-            self._claimed.append(ClaimedPostback.from_begun_row(lane, (postback_id, *rest), claim.now_ms))
-        for row in claim.held:
-            postback = ClaimedPostback.from_held_row(row, claim.now_ms)
+        for row in claim.begun:
+            lane = row.lane.decode()
+            self._open.mark(lane, troubled=row.standing == 1, new=row.standing == 2)
+            self._claimed.append(ClaimedPostback.from_begun_row(lane, row, claim.now_ms))
+        for held_row in claim.held:
+            postback = ClaimedPostback.from_held_row(held_row, claim.now_ms)
             self._held.add(postback)
             self._open.mark(postback.lane, troubled=True)
         log_ended_unsent(claim.ended)
@@ -344,12 +344,12 @@ class DeliveryLoop:
             self._next_begin_s = now_s + MIN_POLL_S
         lanes = {postback.id: postback.lane for postback in picked}
         for row in begun.rows:  # first: they have begun, whatever the broker answers to what follows
-            lane = lanes[row[0].decode()]
+            lane = lanes[row.id.decode()]
             self._claimed.append(ClaimedPostback.from_begun_row(lane, row, begun.now_ms))
         for lane in {lanes[postback_id] for postback_id in moved}:
             session.returner.give_back_lane(held, lane)
         if len(begun.rows) + len(later) < len(picked):  # the script knew nothing of the others any more
-            accounted_for = later | {row[0].decode() for row in begun.rows}
+            accounted_for = later | {row.id.decode() for row in begun.rows}
             publisher.add(
                 task_events.cancelled_while_held,
                 [postback for postback in picked if postback.id not in accounted_for],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from postbacks.delivery.claims import ClaimedPostback
 from postbacks.delivery.counters import LoopCounters
@@ -13,7 +13,7 @@ from postbacks.flower_events import events as task_events
 from postbacks.flower_events.publisher import publisher
 from postbacks.ledger.record import Attempt, iso
 from postbacks.logs import EventLog
-from postbacks.queue.rows import AttemptRow
+from postbacks.queue.rows import AttemptRow, CommittedRow, EndedRow
 from postbacks.queue.scripts import Call, commit_call
 from postbacks.retry import Decision
 from postbacks.settings import Settings
@@ -147,13 +147,13 @@ class ResultBatch:
         limit_max = self._settings.lane_max_transfers
         return commit_call(self._loop_id, self._lease_ms, limit_max, LANE_STATE_KEPT_S, rows, self._counts)
 
-    def committed(self, replies: Sequence[Sequence[Any]]) -> None:
-        """Log and count what was sent: the script has run, and has given back a state and a time of each."""
+    def committed(self, rows: Sequence[CommittedRow]) -> None:
+        """Log and count what was sent: the script has run, and has given back a row of each."""
         results, self._sent = self._sent, []
         self._counters.committed(self._counts)
-        publisher.add(task_events.committed, results, replies, OUTCOMES)
-        for (postback, attempt, _), (state, next_ms) in zip(results, replies, strict=True):
-            log_attempt(postback.account, postback.id, attempt, state.decode(), int(next_ms))
+        publisher.add(task_events.committed, results, rows, OUTCOMES)
+        for (postback, attempt, _), row in zip(results, rows, strict=True):
+            log_attempt(postback.account, postback.id, attempt, row.state.decode(), int(row.next_ms))
 
     def requeue(self) -> None:
         """Queue what was sent once more: the broker has not said whether the script has run; twice does no harm."""
@@ -212,12 +212,12 @@ def log_attempt(account: str, postback_id: str, attempt: Attempt, state: str, ne
         log.warning("postback.claim_lost", attempt.detail, **facts)
 
 
-def log_ended_unsent(rows: Sequence[Sequence[bytes]]) -> None:
-    """Write one line about each postback that ended without a POST (``ended`` of ``claim.lua``)."""
-    texts = [[field.decode() for field in row] for row in rows]
-    for postback_id, account, _, _, state, reason in texts:
-        if state == "skipped":
-            log.info("postback.skipped", account=account, id=postback_id, reason=reason)
+def log_ended_unsent(rows: Sequence[EndedRow]) -> None:
+    """Write one line about each postback that ended without a POST."""
+    for row in rows:
+        facts = {"account": row.account.decode(), "id": row.id.decode(), "reason": row.reason.decode()}
+        if row.state == b"skipped":
+            log.info("postback.skipped", **facts)
         else:
-            log.warning("postback.dead", account=account, id=postback_id, reason=reason)
-    publisher.add(task_events.ended_unsent, texts)
+            log.warning("postback.dead", **facts)
+    publisher.add(task_events.ended_unsent, rows)

@@ -12,7 +12,7 @@ from postbacks.delivery.claims import Returner
 from postbacks.delivery.pipeline import Pipeline
 from postbacks.errors import BrokerError
 from postbacks.logs import EventLog
-from postbacks.queue.rows import Begun
+from postbacks.queue.rows import Begun, ClaimRow, CommittedRow, EndedRow, HeldRow
 from postbacks.queue.scripts import Call, claim_call, examine_call
 
 if TYPE_CHECKING:
@@ -60,19 +60,19 @@ class ClaimReply(NamedTuple):
 
     Attributes:
         now_ms: the broker's clock.
-        begun: rows of postbacks to send now.
-        held: rows of postbacks to hold.
+        begun: postbacks to send now.
+        held: postbacks to hold.
         next_due_ms: time until the first lane may go on that waits for its rate or for room, or, where few loops claim,
             until the first parked postback is due; -1 where there is none.
-        ended: rows of postbacks that ended unsent: id, account, origin, code, state, reason.
+        ended: postbacks that ended unsent.
         still: accounts that stand still, to be looked up.
     """
 
     now_ms: int
-    begun: list[list[Any]]
-    held: list[list[Any]]
+    begun: list[ClaimRow]
+    held: list[HeldRow]
     next_due_ms: int
-    ended: list[list[Any]]
+    ended: list[EndedRow]
     still: set[str]
 
     @property
@@ -82,7 +82,7 @@ class ClaimReply(NamedTuple):
 
     def wait_s(self, at_most: int) -> float:
         """Return the seconds until another claim is worth it, after one for so many postbacks."""
-        held_lanes = len({row[1] for row in self.held})
+        held_lanes = len({row.lane for row in self.held})
         if len(self.begun) + held_lanes >= at_most:
             return 0.0
         if self.next_due_ms < 0:
@@ -138,7 +138,14 @@ class ClaimRequest:
             held, next_due_ms = [], int(POLL_EVERY_S * 1000) if later else -1
         else:
             now_ms, begun, held, next_due_ms, ended, still = reply
-        return ClaimReply(now_ms, begun, held, next_due_ms, ended, {account.decode() for account in still})
+        return ClaimReply(
+            now_ms,
+            [ClaimRow(*row) for row in begun],
+            [HeldRow(*row) for row in held],
+            next_due_ms,
+            [EndedRow(*row) for row in ended],
+            {account.decode() for account in still},
+        )
 
 
 class Backoff:
@@ -300,7 +307,7 @@ class Session:
                 if isinstance(reply, BrokerError):
                     error = error or reply
                 elif call.name == "commit":
-                    self._results.committed(reply)
+                    self._results.committed([CommittedRow(*row) for row in reply])
                     committed = True
                 else:
                     claim = self._request.read(reply)
@@ -326,7 +333,7 @@ class Session:
         if call is None:
             return
         try:
-            self._results.committed(self._scripts.run(*call))
+            self._results.committed([CommittedRow(*row) for row in self._scripts.run(*call)])
         except BrokerError:
             self._results.requeue()
             raise

@@ -158,8 +158,8 @@ def started(sampler: Sampler, at_s: float, claimed: Sequence[Any]) -> Iterator[T
 def committed(
     sampler: Sampler,
     at_s: float,
-    notes: Sequence[tuple[Any, Attempt, Sequence[Any]]],
-    results: Sequence[Sequence[Any]],
+    results: Sequence[tuple[Postback, Attempt, Any]],
+    rows: Sequence[Any],
     meanings: Mapping[str, str],
 ) -> Iterator[TaskEvent]:
     """Make the events of attempts that are in the ledger.
@@ -167,12 +167,12 @@ def committed(
     Args:
         sampler: chooses which are published.
         at_s: when, in seconds since the epoch.
-        notes: postback and attempt of each, and the fields of ``commit.lua``.
-        results: state and time of the resend of each, as ``commit.lua`` returns them.
+        results: postback and attempt of each, and what ``commit.lua`` was given.
+        rows: what became of each, as a ``CommittedRow``.
         meanings: what each outcome means, in words.
     """
-    for (postback, attempt, _), (raw_state, next_ms) in zip(notes, results, strict=True):
-        state = raw_state.decode()
+    for (postback, attempt, _), row in zip(results, rows, strict=True):
+        state = row.state.decode()
         is_in_share = sampler.is_in_share(postback.id)
         has_begun = sampler.forget(postback.id) or is_in_share
         if state in {"", WAITING}:
@@ -183,7 +183,7 @@ def committed(
             continue
         if not (has_begun or postback.failures):
             yield _received(at_s, postback)
-        yield _end(at_s, postback, attempt, state, iso(int(next_ms) or None), meanings)
+        yield _end(at_s, postback, attempt, state, iso(int(row.next_ms) or None), meanings)
 
 
 def _end(
@@ -215,9 +215,10 @@ def _end(
     )  # fmt: skip
 
 
-def ended_unsent(sampler: Sampler, at_s: float, rows: Sequence[Sequence[str]]) -> Iterator[TaskEvent]:
-    """Make the events of postbacks that ended without a POST: id, account, origin, code, state and reason of each."""
-    for postback_id, account, origin, code, state, reason in rows:
+def ended_unsent(sampler: Sampler, at_s: float, rows: Sequence[Any]) -> Iterator[TaskEvent]:
+    """Make the events of postbacks that ended without a POST, from an ``EndedRow`` of each."""
+    for row in rows:
+        postback_id, account, origin, code, state, reason = (field.decode() for field in row)
         is_skipped = state == SKIPPED
         if not (sampler.is_in_share(postback_id) or sampler.admits(1, are_failures=not is_skipped)):
             sampler.left_out += 1

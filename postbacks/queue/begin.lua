@@ -4,9 +4,9 @@
 -- KEYS DONE, RECORD, LANE_STATE, CLAIMS
 -- ARGV[2] token   ARGV[3] POSTs that an endpoint may have open, 0 for any number
 -- ARGV[4] ms of the latest POST without a connection that the loop knows of   ARGV[5..] ids
--- Returns {now, rows, later, full, tried, moved}; an id that is no longer claimed is in none of them:
---   rows: as claim's begun rows without lane and standing: {id, number, failures, account, origin, code, created_ms, sequence,
---     url, xml, version, own, waited_ms}
+-- Returns {now_ms, rows, later, full, tried, moved}; an id that is no longer claimed is in none of them:
+--   rows: a BegunRow each (rows.py), {id, number, failures, account, origin, code, created_ms, sequence, url, xml, version, own,
+--     waited_ms}
 --   later: ids that stay held, as their account or endpoint has no room for them yet
 --   full: the endpoints that had no room
 --   tried: {endpoint, ms, account} of the last POST without a connection in time, where none has been made since

@@ -13,12 +13,12 @@
 -- ARGV[13] POSTs of new lanes up to which those begin any that have waited for more than a second
 -- ARGV[14..] lanes that have become slow since the last call
 -- Returns {now, begun, held, again_ms, ended, still}:
---   begun: {id, lane, 0 trusted | 1 slow or failing | 2 new, number, failures, account, origin, code, created_ms, sequence, url,
---     xml, version of the account's row, own, waited_ms: how long a first POST has waited for us, -1 where that cannot be said}
---   held: {id, lane, endpoint, attempts, failures, account, origin, code}
+--   begun: a ClaimRow each (rows.py), {id, lane, standing, number, failures, account, origin, code, created_ms, sequence, url,
+--     xml, version, own, waited_ms}
+--   held: a HeldRow each, {id, lane, endpoint, attempts, failures, account, origin, code}
 --   again_ms: until the first lane that waits for its rate or for room may go on, or, where few loops claim, the first parked
 --     postback is due, whichever is first; 0 where the call stopped short, -1 where nothing waits
---   ended: {id, account, origin, code, state, reason} of what its account wants no more or has no URL for
+--   ended: an EndedRow each, {id, account, origin, code, state, reason}, of what its account wants no more or has no URL for
 --   still: accounts whose lanes were delayed as they stand still, to be looked up
 -- Atomic: an id is in its lane or in the claims.
 local token, lease_ms, at_most, suspects_max = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -27,7 +27,7 @@ local endpoint_max = tonumber(ARGV[9])
 local troubled_max, new_max, waited_max = tonumber(ARGV[11]), tonumber(ARGV[12]), tonumber(ARGV[13])
 local WAITED_MS = 1000
 local DUE_MAX = 500 -- parked ones released a call, so that it does not hold the broker up
-local DUE_LOOK_MS = 50 -- what is due soon makes no loop look more often than it does anyway (session.LOOK_EVERY_S)
+local DUE_LOOK_MS = 50 -- what is due soon makes no loop look more often than it does anyway (session.POLL_EVERY_S)
 local DUE_LOOKERS = 2 -- loops that stay for what is due soon; if one hangs there is another
 local REQUEUED_MAX = 200 -- delayed lanes that take turns again in one call
 -- What one call looks at, so that no number of lanes makes it long; where it stops short of them again_ms is 0.

@@ -9,8 +9,8 @@
 --   attempt (as JSON), countdown_ms, mood (ok | slow | failed |
 --   shared: failed as well, and its own POST has not begun), reason
 -- ARGV[last] what this batch adds to the totals, as a JSON object of name and number
--- Returns a row a postback, {state or '', next_ms or 0}: '' if the claim was lost; 'waiting' if the time-out that it shared was
---   that of an endpoint which its account has left: it is in its lane again.
+-- Returns a CommittedRow a postback (rows.py), {state, next_ms}: '' if the claim was lost; 'waiting' if the time-out that it
+--   shared was that of an endpoint which its account has left: it is in its lane again.
 -- Atomic: the whole batch.
 local token, lease_ms, limit_max, forget_s = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
 local claims = CLAIMS .. token

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 
 class AcceptRow(NamedTuple):
@@ -66,6 +66,122 @@ class AttemptRow(NamedTuple):
     reason: str
 
 
+class BegunRow(NamedTuple):
+    """A postback whose attempt has begun, as ``begin.lua`` gives it. What the record holds is bytes.
+
+    Attributes:
+        id: its id.
+        number: number of the attempt, 1 for the first POST.
+        failures: attempts before this one that count against the resends.
+        account: the account's name.
+        origin: of the event.
+        code: of the event.
+        created_ms: time of acceptance.
+        sequence: its number in its account.
+        url: where the POST goes.
+        xml: the document.
+        version: version of the account's row that the URL comes from; empty where there is none.
+        own: as in ``AcceptRow``; empty in a record of version 0.1.0.
+        waited_ms: time for which a first POST has waited for us; -1 where that cannot be said.
+    """
+
+    id: bytes
+    number: int
+    failures: bytes
+    account: bytes
+    origin: bytes
+    code: bytes
+    created_ms: bytes
+    sequence: bytes
+    url: bytes
+    xml: bytes
+    version: bytes
+    own: bytes
+    waited_ms: int
+
+
+class ClaimRow(NamedTuple):
+    """A postback whose attempt has begun, as ``claim.lua`` and ``examine.lua`` give it.
+
+    Attributes:
+        lane: its lane.
+        standing: 0 if the lane answers in time, 1 if it is slow or failing, 2 if it is new.
+        id: this and all others as in ``BegunRow``.
+    """
+
+    id: bytes
+    lane: bytes
+    standing: int
+    number: int
+    failures: bytes
+    account: bytes
+    origin: bytes
+    code: bytes
+    created_ms: bytes
+    sequence: bytes
+    url: bytes
+    xml: bytes
+    version: bytes
+    own: bytes
+    waited_ms: int
+
+
+class HeldRow(NamedTuple):
+    """A postback that is to be held behind the probe of its lane, as ``claim.lua`` gives it.
+
+    Attributes:
+        id: its id.
+        lane: its lane.
+        endpoint: scheme, host and port of its URL.
+        attempts: attempts so far.
+        failures: attempts of them that count against the resends.
+        account: the account's name.
+        origin: of the event.
+        code: of the event.
+    """
+
+    id: bytes
+    lane: bytes
+    endpoint: bytes
+    attempts: bytes
+    failures: bytes
+    account: bytes
+    origin: bytes
+    code: bytes
+
+
+class EndedRow(NamedTuple):
+    """A postback that has ended without a POST, as ``claim.lua`` and ``examine.lua`` give it.
+
+    Attributes:
+        id: its id.
+        account: the account's name.
+        origin: of the event.
+        code: of the event.
+        state: ``skipped`` or ``dead``.
+        reason: why.
+    """
+
+    id: bytes
+    account: bytes
+    origin: bytes
+    code: bytes
+    state: bytes
+    reason: bytes
+
+
+class CommittedRow(NamedTuple):
+    """State that a postback has after its attempt was committed (``commit.lua``).
+
+    Attributes:
+        state: its state; empty where the claim was lost.
+        next_ms: when a parked one is due; 0 for any other.
+    """
+
+    state: bytes
+    next_ms: int
+
+
 class TakenIn(NamedTuple):
     """Messages that a tick has taken from Celery's queue (``take_in.lua``).
 
@@ -94,7 +210,7 @@ class Begun(NamedTuple):
     """
 
     now_ms: int
-    rows: list[list[Any]]
+    rows: list[BegunRow]
     later: list[bytes]
     full: list[bytes]
     tried: list[tuple[bytes, int, bytes]]

@@ -17,7 +17,7 @@ from postbacks.broker.errors import broker_errors
 from postbacks.broker.lua import Script, load
 from postbacks.killpoints import reach
 from postbacks.ledger.record import OVERHEAD_BYTES, STUB_BYTES
-from postbacks.queue.rows import Begun, Retained, TakenIn
+from postbacks.queue.rows import Begun, BegunRow, ClaimRow, CommittedRow, HeldRow, Retained, TakenIn
 from postbacks.version import SILENT, VERSION
 
 if TYPE_CHECKING:
@@ -225,16 +225,16 @@ class Scripts:
         arguments = (at_most, pause_ms, ALONE_DEATHS_MAX, ALONE_LAPSES_MAX)
         return int(self.run("reap", arguments))
 
-    def examine(self, token: str, lease_ms: int, endpoint_max: int = 0) -> tuple[int, list[list[Any]], int]:
+    def examine(self, token: str, lease_ms: int, endpoint_max: int = 0) -> tuple[int, list[ClaimRow], int]:
         """Take from the quarantine, a few or one alone.
 
         Returns:
             The broker's ms, rows as claim's, and how many of those looked at wait for room.
         """
         now_ms, begun, later, *_ = self.run(*examine_call(token, lease_ms, endpoint_max))
-        return now_ms, begun, later
+        return now_ms, [ClaimRow(*row) for row in begun], later
 
-    def claim(self, *arguments: Any, **limits: Any) -> tuple[int, list[list[Any]], list[list[Any]], int]:
+    def claim(self, *arguments: Any, **limits: Any) -> tuple[int, list[ClaimRow], list[HeldRow], int]:
         """Claim from the ready lanes, with the arguments of ``claim_call``.
 
         Returns:
@@ -242,7 +242,7 @@ class Scripts:
             for its rate or for room, or, where few loops claim, the first parked postback is due (-1 if none is).
         """
         now_ms, begun, held, again_ms, *_ = self.run(*claim_call(*arguments, **limits))
-        return now_ms, begun, held, again_ms
+        return now_ms, [ClaimRow(*row) for row in begun], [HeldRow(*row) for row in held], again_ms
 
     def begin(self, token: str, ids: Iterable[str], endpoint_max: int = 0, known_ms: int = 0) -> Begun:
         """Count an attempt for held ids that are about to be sent.
@@ -253,7 +253,8 @@ class Scripts:
             endpoint_max: POSTs that an endpoint may have open, 0 for any number.
             known_ms: the latest of ``Begun.tried`` that the loop knows of.
         """
-        return Begun(*self.run("begin", (token, endpoint_max, known_ms, *ids)))
+        begun = Begun(*self.run("begin", (token, endpoint_max, known_ms, *ids)))
+        return begun._replace(rows=[BegunRow(*row) for row in begun.rows])
 
     def set_pacing(self, accounts: Mapping[str, str]) -> int:
         """Write the pacing of accounts (``pacing.py``); return how many of them changed."""
@@ -273,14 +274,9 @@ class Scripts:
         ended, accounts = self.run("retire", (at_most,))
         return ended, [account.decode() for account in accounts]
 
-    def commit(self, *arguments: Any, **more: Any) -> list[list[Any]]:
-        """Note attempts and move their postbacks on, with the arguments of ``commit_call``.
-
-        Returns:
-            A row ``[state, next_ms]`` each.
-        """
-        reply: list[list[Any]] = self.run(*commit_call(*arguments, **more))
-        return reply
+    def commit(self, *arguments: Any, **more: Any) -> list[CommittedRow]:
+        """Note attempts and move their postbacks on, with the arguments of ``commit_call``; return what became of each."""
+        return [CommittedRow(*row) for row in self.run(*commit_call(*arguments, **more))]
 
     def give_back(self, token: str, ids: Iterable[str] = ()) -> int:
         """Put held ids back to the front of their lanes; a loop that holds nothing leaves the claimers."""

@@ -8,6 +8,7 @@ from postbacks.delivery.claims import ClaimedPostback
 from postbacks.delivery.counters import LoopCounters, WorkerCounters
 from postbacks.delivery.results import COMMIT_BATCH, SHARED_BATCH, ResultBatch
 from postbacks.queue.counter_names import CONNECTIONS, RENEWALS
+from postbacks.queue.rows import CommittedRow
 from postbacks.retry import Decision
 from postbacks.settings import Settings
 from postbacks.transport.outcomes import Outcome
@@ -34,13 +35,13 @@ def test_ten_thousand_shared_time_outs_let_an_answer_of_ones_own_pass():
     call = results.to_call()
     assert "own" in call.arguments
     assert sum(str(argument).startswith("shared-") for argument in call.arguments) == SHARED_BATCH
-    results.committed([(b"parked", 0)] * (SHARED_BATCH + 1))
+    results.committed([CommittedRow(b"parked", 0)] * (SHARED_BATCH + 1))
     assert results
     rounds = 0
     while results:
         results.decide()
         sent = sum(str(argument).startswith("shared-") for argument in results.to_call().arguments)
-        results.committed([(b"parked", 0)] * sent)
+        results.committed([CommittedRow(b"parked", 0)] * sent)
         rounds += 1
     assert rounds == 10_000 / SHARED_BATCH - 1
 

@@ -23,7 +23,7 @@ def test_what_is_given_back_keeps_its_order_and_counts_no_attempt(rig):
         rig.tick()
         rig.client.hset(keys.LANE_STATE + "acme/mt", mapping={"failing": 1, "limit": 1})
         _, begun, held, _ = claim(rig, "one")
-        assert [begun[0][0].decode(), *(row[0].decode() for row in held)] == ids
+        assert [begun[0].id.decode(), *(row.id.decode() for row in held)] == ids
         rig.scripts.give_back("one", ids[1:])
         assert [one.decode() for one in rig.client.lrange(keys.lane("acme/mt"), 0, -1)] == ids[1:]
         assert {rig.record(one).attempts for one in ids[1:]} == {()}

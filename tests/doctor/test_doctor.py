@@ -70,7 +70,7 @@ class Ward:
         _, begun, *_ = rig.scripts.claim(
             "loop", 30_000, at_most=1, suspects_max=1, free=2000, held_max=0, held_per_lane=1, slow_lanes=()
         )
-        self.sending = begun[0][0].decode()
+        self.sending = begun[0].id.decode()
         self.waiting.remove(self.sending)
         rig.tick()
 

@@ -17,7 +17,7 @@ from postbacks.flower_events import events
 from postbacks.flower_events.events import TaskEvent, args_in, args_of
 from postbacks.flower_events.sampling import BURST_S, METER_NUMBERS, RateMeter, Sampler, is_in_share
 from postbacks.ledger.record import Attempt
-from postbacks.queue.rows import AcceptRow
+from postbacks.queue.rows import AcceptRow, CommittedRow
 from postbacks.transport.outcomes import OUTCOMES
 
 IDS = [str(uuid.UUID(int=number * 0x9E3779B97F4A7C15)) for number in range(20_000)]
@@ -122,9 +122,9 @@ def delivered(
     for postback in postbacks:
         fails = postback.id in bad
         attempt = Attempt(postback.number, 1, "status" if fails else "delivered", 503 if fails else 200, 5)
-        result = [b"parked", 1_700_000_300_000] if fails else [b"delivered", 0]
+        row = CommittedRow(b"parked", 1_700_000_300_000) if fails else CommittedRow(b"delivered", 0)
         made += events.started(loop, NOW_S, [postback])
-        made += events.committed(loop, NOW_S, [(postback, attempt, [])], [result], OUTCOMES)
+        made += events.committed(loop, NOW_S, [(postback, attempt, [])], [row], OUTCOMES)
     return made
 
 

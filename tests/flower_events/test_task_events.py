@@ -28,13 +28,14 @@ FORKS = """
 import os, time
 from postbacks.flower_events.events import ended_unsent
 from postbacks.flower_events.publisher import publisher
+from postbacks.queue.rows import EndedRow
 publisher.configure("worker@here", "postbacks.events")
 publisher.switch(True)
 with publisher._publishing, publisher._lock:  # as the thread of a parent has them while it works
-    publisher._pending.append((1, lambda: ended_unsent(publisher._sampler, 0.0, [["parents", "a", "SUB", "N301", "dead", ""]])))
+    publisher._pending.append((1, lambda: ended_unsent(publisher._sampler, 0.0, [EndedRow(b"parents", b"a", b"SUB", b"N301", b"dead", b"")])))
     child = os.fork()
     if child == 0:
-        publisher.add(ended_unsent, [["childs", "a", "SUB", "N301", "dead", ""]])
+        publisher.add(ended_unsent, [EndedRow(b"childs", b"a", b"SUB", b"N301", b"dead", b"")])
         until_s = time.monotonic() + 20
         while not publisher.counts()["sent"] and time.monotonic() < until_s:
             time.sleep(0.01)

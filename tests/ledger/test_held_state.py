@@ -108,7 +108,7 @@ def test_one_whose_loop_died_is_held_again(rig, held):
     assert [states_of(postback_id)[::2] for postback_id in (first, held)] == [("PENDING", "waiting")] * 2
     assert [attempt.outcome for attempt in rig.record(first).attempts] == ["unknown"]
     _, (row,), _ = rig.scripts.examine("examiner", 30_000)
-    assert (row[0].decode(), states_of(first)) == (first, SENDING)
+    assert (row.id.decode(), states_of(first)) == (first, SENDING)
     note(rig, first, 2, "status", "failed", "examiner")
     rig.advance(1)
     hold(rig, "two")

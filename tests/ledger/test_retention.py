@@ -20,7 +20,7 @@ def test_the_pace_of_a_lane_ends_though_its_last_postback_was_never_sent(rig, wa
     (postback_id,) = send_postbacks("acme", [MO])
     rig.tick()
     _, begun, *_ = claim(rig, "loop")
-    assert [row[0].decode() for row in begun] == [postback_id]
+    assert [row.id.decode() for row in begun] == [postback_id]
     assert rig.client.ttl(f"{keys.LANE_STATE}acme/mo") == -1, "what counts claims stays while there are any"
     if way == "postponed":
         rig.scripts.postpone("loop", 30_000, "account_unusable", [postback_id])

@@ -160,7 +160,7 @@ def test_an_answer_to_an_attempt_that_is_unknown_already_is_not_taken_for_the_ne
         _, begun, *_ = rig.scripts.claim(
             "frozen", 3000, at_most=1, suspects_max=1, free=100, held_max=0, held_per_lane=1, slow_lanes=()
         )
-        return begun[0][3]
+        return begun[0].number
 
     def note(number: int, verdict: str, outcome: str, mood: str) -> bytes:
         attempt = Attempt(number, 1, outcome).to_json()
@@ -171,7 +171,7 @@ def test_an_answer_to_an_attempt_that_is_unknown_already_is_not_taken_for_the_ne
     rig.advance(5)
     assert rig.scripts.reap(10, 1000) == 1
     _, begun, _ = rig.scripts.examine("frozen", 3000)
-    assert begun[0][3] == 2
+    assert begun[0].number == 2
     assert note(1, "parked", "http_error", "failed") == b""
     assert rig.record(one).state == "sending"
     assert note(2, "delivered", "delivered", "ok") == b"delivered"

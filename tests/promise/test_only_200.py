@@ -95,6 +95,6 @@ def test_a_status_alone_is_no_answer():
 
 
 def test_200_stands_in_one_place():
-    """Whoever asks where "only 200" is finds of_status."""
+    """Whoever asks where "only 200" is finds classify_status."""
     source = Path(outcomes.__file__).read_text()
     assert len(re.findall(r"== 200\b", source)) == 1

@@ -74,7 +74,9 @@ def test_the_cap_and_the_countdown_are_settings(broker, resends, countdown_s):
         sent = 0
         while sent <= resends:
             assert rig.record(result.id).state == "waiting"
-            at_once = rig.deliver()  # a loop stays for what is due within STAY_MS, and so sends it all
+            at_once = (
+                rig.deliver()
+            )  # a loop stays for what is due within LINGER_FOR_DUE_MS, and so sends it all
             assert at_once == (resends + 1 if countdown_s < 1 else 1)
             sent += at_once
             rig.advance(countdown_s + 1)

@@ -375,7 +375,7 @@ def test_an_account_that_never_reads_the_same_twice_is_named_in_the_log_once_a_m
         Tick(rig.scripts, store, rig.settings).run()
         profiles = Profiles(store, rig.settings, rig.scripts)
         _, rows, *_ = claim(rig, "one")
-        claimed = [ClaimedPostback.from_begun_row(row[1].decode(), (row[0], *row[3:]), 0) for row in rows]
+        claimed = [ClaimedPostback.from_begun_row(row.lane.decode(), row, 0) for row in rows]
         assert claimed
         assert [profiles.agree_on(claimed) for _ in range(2)] == [{}, {}]
     assert caplog.text.count("account.changing account=acme") == 1
@@ -481,9 +481,9 @@ def test_what_is_held_follows_its_account_to_another_path_of_the_same_server(rig
     rig.client.hset(keys.LANE_STATE + "acme/general", mapping={"failing": 1, "limit": 1})
     _, (first,), held, _ = claim(rig, "one")
     set_account("acme", url=old.url("/new"), headers={"X-Api-Key": "second"})
-    ids = [row[0].decode() for row in held]
+    ids = [row.id.decode() for row in held]
     begun = rig.scripts.begin("one", ids)
-    assert {row[8].decode() for row in begun.rows} == {old.url("/new")}
+    assert {row.url.decode() for row in begun.rows} == {old.url("/new")}
     assert {rig.record(postback_id).url for postback_id in ids} == {old.url("/new")}
     assert first[10].decode() == old.url("/old")
 
@@ -498,12 +498,12 @@ def test_an_attempt_whose_beginning_was_not_heard_mixes_no_two_readings_of_its_a
     rig.tick()
     rig.client.hset(keys.LANE_STATE + "acme/general", mapping={"failing": 1, "limit": 1})
     _, _, held, _ = claim(rig, "one")
-    ids = [row[0].decode() for row in held]
+    ids = [row.id.decode() for row in held]
     rig.scripts.begin("one", ids)
     set_account("acme", url=old.url(changed) if changed else new.url("/new"))
     version = accounts.redis_accounts().get("acme").version
     (row,) = rig.scripts.begin("one", ids).rows
-    assert (row[8].decode(), row[10].decode() == version) == (
+    assert (row.url.decode(), row.version.decode() == version) == (
         (old.url(changed), True) if changed else (old.url("/old"), False)
     )
 

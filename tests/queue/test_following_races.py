@@ -57,7 +57,7 @@ def test_what_is_held_goes_to_the_new_path_of_the_same_host(rig):
     _, waits = held(rig)
     set_account("acme", url=SAME_HOST)
     (row,) = rig.scripts.begin("one", [waits]).rows
-    assert (row[8].decode(), row[10].decode()) == (SAME_HOST, version())
+    assert (row.url.decode(), row.version.decode()) == (SAME_HOST, version())
     assert rig.record(waits).url == SAME_HOST
 
 
@@ -68,7 +68,7 @@ def test_an_attempt_whose_begin_was_not_heard_never_takes_the_new_credentials_to
     rig.scripts.begin("one", [waits])  # its answer was lost
     set_account("acme", url=changed)
     (row,) = rig.scripts.begin("one", [waits]).rows
-    url, of_version = row[8].decode(), row[10].decode()
+    url, of_version = row.url.decode(), row.version.decode()
     assert (url, of_version == version()) == ((SAME_HOST, True) if changed == SAME_HOST else (OLD, False))
     assert rig.record(waits).url == url
 

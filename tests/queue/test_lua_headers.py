@@ -9,7 +9,16 @@ import pytest
 
 from postbacks import keys
 from postbacks.queue import counter_names, scripts
-from postbacks.queue.rows import AcceptRow, AttemptRow
+from postbacks.queue.rows import (
+    AcceptRow,
+    AttemptRow,
+    Begun,
+    BegunRow,
+    ClaimRow,
+    CommittedRow,
+    EndedRow,
+    HeldRow,
+)
 
 SCRIPTS = sorted(path.name[:-4] for path in files("postbacks.queue").iterdir() if path.name.endswith(".lua"))
 MOVES = [name for name in SCRIPTS if not name.startswith("_")]
@@ -95,6 +104,24 @@ def test_a_row_has_the_fields_that_the_header_of_its_script_lists(name, row):
     fields = re.sub(r"\([^)]*\)|--", "", listed).split(",")
     assert row._fields == tuple(field.strip() for field in fields)
     assert re.search(r"WIDTH, FIRST = (\d+),", body)[1] == str(len(row._fields))
+
+
+@pytest.mark.parametrize(
+    ("name", "listed", "row"),
+    [
+        ("claim", "begun:", ClaimRow),
+        ("claim", "held:", HeldRow),
+        ("claim", "ended:", EndedRow),
+        ("begin", "rows:", BegunRow),
+        ("commit", "Returns", CommittedRow),
+        ("begin", "Returns", Begun),
+    ],
+)
+def test_a_row_that_a_script_returns_has_the_fields_that_its_header_lists(name, listed, row):
+    """In the order of the header."""
+    header, _ = header_and_body(name)
+    text = re.search(rf"^-- +{listed}[^{{]*\{{([^}}]*)\}}", header, re.MULTILINE)[1]
+    assert re.findall(r"\w+", text) == list(row._fields)
 
 
 def test_accept_unpacks_the_fields_of_its_row_in_their_order():

@@ -82,9 +82,9 @@ def test_lanes_take_turns_however_much_one_of_them_holds(rig):
             send_postbacks(f"a{number}", [MT] * (400 if number == 0 else 15))
         rig.tick()
         _, begun, *_ = claim(rig, "one", at_most=25)
-        assert set(Counter(row[1] for row in begun).values()) <= {5, 10}
+        assert set(Counter(row.lane for row in begun).values()) <= {5, 10}
         _, more, *_ = claim(rig, "two", at_most=100)
-        assert Counter(row[1] for row in begun + more) == {f"a{n}/mt".encode(): 10 for n in range(5)}
+        assert Counter(row.lane for row in begun + more) == {f"a{n}/mt".encode(): 10 for n in range(5)}
 
 
 def test_what_is_cancelled_deep_in_a_lane_is_cancelled_at_once_and_ends_when_it_comes_up(rig):
@@ -98,7 +98,7 @@ def test_what_is_cancelled_deep_in_a_lane_is_cancelled_at_once_and_ends_when_it_
     assert rig.client.zcard(keys.DONE) == 0
     rig.client.hset(keys.LANE_STATE + "acme/mt", mapping={"limit": 12, "suspect": 0})
     _, begun, *_ = claim(rig, "one")
-    assert [row[0].decode() for row in begun] == ids[:10] + ids[35:37]
+    assert [row.id.decode() for row in begun] == ids[:10] + ids[35:37]
     assert (rig.client.zcard(keys.DONE), rig.client.hget(keys.BACKLOG, "acme")) == (25, b"15")
     assert check_places(rig.client) == {"sending": 12, "done": 25, "waiting": 3}
 
@@ -124,7 +124,7 @@ def test_within_an_account_mo_goes_before_mt(rig):
         send_postbacks("acme", [MO] * 50)
         rig.tick()
         _, begun, *_ = claim(rig, "one")
-        assert Counter(row[1] for row in begun) == {b"acme/mo": 10, b"acme/mt": 1}
+        assert Counter(row.lane for row in begun) == {b"acme/mo": 10, b"acme/mt": 1}
 
 
 def test_lanes_in_trouble_share_half_of_the_transfers(rig):
@@ -140,7 +140,7 @@ def test_lanes_in_trouble_share_half_of_the_transfers(rig):
         send_postbacks("good", [MT] * 30)
         rig.tick()
         _, begun, *_ = claim(rig, "one", at_most=20, suspects_max=4)
-        assert Counter(bool(row[2]) for row in begun) == {True: 4, False: 10}
+        assert Counter(bool(row.standing) for row in begun) == {True: 4, False: 10}
 
 
 def test_no_lane_takes_more_than_its_share_of_the_room_that_is_left(rig):
@@ -162,7 +162,7 @@ def test_among_many_lanes_each_gets_no_more_a_turn_than_its_share_of_the_transfe
         rig.client.hset(f"{keys.LANE_STATE}a{number}/mt", mapping={"limit": 10, "suspect": 0})
         send_postbacks(f"a{number}", [MT] * 8, url="http://127.0.0.1:1/")
     rig.tick()
-    assert set(Counter(row[1] for row in claim(rig, "one", at_most=50, free=640)[1]).values()) == {5}
+    assert set(Counter(row.lane for row in claim(rig, "one", at_most=50, free=640)[1]).values()) == {5}
 
 
 def test_a_connect_timeout_counts_for_all_that_were_held_for_the_endpoint(rig):
@@ -177,7 +177,7 @@ def test_a_connect_timeout_counts_for_all_that_were_held_for_the_endpoint(rig):
         rig.tick()
         now_ms, begun, held, _ = claim(rig, "one")
         assert (len(begun), len(held)) == (1, 51)
-        assert rig.scripts.give_back("one", [row[0].decode() for row in held]) == 51
+        assert rig.scripts.give_back("one", [row.id.decode() for row in held]) == 51
         assert check_places(rig.client) == {"waiting": 51, "sending": 1}
         assert now_ms
 
@@ -213,7 +213,7 @@ def test_a_worker_that_lost_its_lease_changes_nothing(rig):
         rig.advance(31)
         rig.tick()
         note = (result.id, "acme/mt", "delivered", 1, "{}", 0, "ok", "")
-        assert rig.scripts.commit("zombie", 30_000, 10, 60, [note]) == [[b"", 0]]
+        assert rig.scripts.commit("zombie", 30_000, 10, 60, [note]) == [(b"", 0)]
         assert rig.record(result.id).state == "waiting"
         assert [attempt.outcome for attempt in rig.record(result.id).attempts] == ["unknown"]
 
@@ -315,10 +315,11 @@ def shares(rig: Rig, rounds: int, **limits: object) -> Counter[bytes]:
             **limits,
         )  # fmt: skip
         notes = [
-            (row[0], row[1], "delivered", row[3], f'{{"number": {row[3]}}}', 0, "ok", "") for row in begun
+            (row.id, row.lane, "delivered", row.number, f'{{"number": {row.number}}}', 0, "ok", "")
+            for row in begun
         ]
         rig.scripts.commit("one", 30_000, 10, 60, notes)
-        got.update(row[1] for row in begun)
+        got.update(row.lane for row in begun)
     return got
 
 
@@ -357,12 +358,12 @@ def test_what_is_in_quarantine_shuts_no_account_that_nobody_tries_it_for(rig):
     rig.advance(31)
     rig.tick()
     assert rig.client.zcard(keys.QUARANTINE) == 251
-    assert [row[1] for row in claim(rig, "two")[1]] == [b"quick/mt"]
+    assert [row.lane for row in claim(rig, "two")[1]] == [b"quick/mt"]
     rig.advance(31)
     rig.tick()
     got: list[bytes] = []
     for _ in range(200):  # any part of the quarantine, another one each time
-        got += [row[1] for row in rig.scripts.examine("examiner", 30_000)[1]]
+        got += [row.lane for row in rig.scripts.examine("examiner", 30_000)[1]]
         assert claim(rig, "three")[1] == [], "its room is kept for what was before it"
         if b"quick/mt" in got:
             break

@@ -46,7 +46,7 @@ from postbacks.ledger.digest import fresh_id
 from postbacks.ledger.record import SCHEMA, STUB_BYTES
 from postbacks.ledger.states import ACCEPTED, BACKLOG_FULL, ID_TAKEN, KNOWN, REVOKED, STUB
 from postbacks.queue.routes import row_of
-from postbacks.queue.rows import AcceptRow, AttemptRow
+from postbacks.queue.rows import AcceptRow, AttemptRow, ClaimRow, EndedRow, HeldRow
 from postbacks.queue.scripts import ALONE_DEATHS_MAX, ALONE_LAPSES_MAX, FEW, claim_call
 from postbacks.queue.shares import Shares
 
@@ -196,40 +196,42 @@ class Moves(Model):
             held_per_lane=3, slow_lanes=slow, endpoint_max=self.endpoint_max,
         )  # fmt: skip
         _, begun, held, next_due_ms, ended, still = self.scripts.run(*call)
+        begun, held = [ClaimRow(*row) for row in begun], [HeldRow(*row) for row in held]
+        ended = [EndedRow(*row) for row in ended]
         parked = self.client.exists(keys.PARKED) and self.client.zcard(keys.CLAIMERS) <= 2
         assert (next_due_ms >= 0) == bool(self.client.exists(keys.DELAYED) or parked)
         assert self.released(due, begun, held, ended) == len(due)
         assert {account.decode() for account in still} <= set(self.gone)
         for row in ended:
-            postback = self.known[row[0].decode()]
-            assert (postback.place, postback.account in self.off, row[4]) == ("waiting", True, b"skipped")
+            postback = self.known[row.id.decode()]
+            assert (postback.place, postback.account in self.off, row.state) == ("waiting", True, b"skipped")
             postback.place = "skipped"
-        sent = {self.known[row[0].decode()].account for row in (*begun, *held)}
+        sent = {self.known[row.id.decode()].account for row in (*begun, *held)}
         assert not sent & (self.off | set(self.gone))
         self.leases[token] = self.now + LEASE_MS
         self.seen_to_die.discard(token)
         assert len(begun) <= at_most
         assert len(held) <= held_max
         for row in begun:
-            postback = self.known[row[0].decode()]
+            postback = self.known[row.id.decode()]
             assert postback.place == "waiting"
             postback.place, postback.token, postback.attempts = "claimed", token, postback.attempts + 1
-            assert (row[1].decode(), row[3], int(row[4])) == (
+            assert (row.lane.decode(), row.number, int(row.failures)) == (
                 postback.lane,
                 postback.attempts,
                 postback.failures,
             )
             self.notes.append((token, postback.id, postback.lane, postback.attempts))
         for row in held:
-            postback = self.known[row[0].decode()]
+            postback = self.known[row.id.decode()]
             assert postback.place == "waiting"
             postback.place, postback.token = "held", token
-            assert (row[1].decode(), int(row[3]), int(row[4])) == (
+            assert (row.lane.decode(), int(row.attempts), int(row.failures)) == (
                 postback.lane,
                 postback.attempts,
                 postback.failures,
             )
-        self.has_passed([self.known[row[0].decode()] for row in begun])
+        self.has_passed([self.known[row.id.decode()] for row in begun])
 
     @precondition(lambda self: self.of("waiting"))
     @rule(token=st.sampled_from(TOKENS))
@@ -245,7 +247,7 @@ class Moves(Model):
         _, rows, later = self.scripts.examine(token, LEASE_MS, self.endpoint_max)
         self.leases[token] = self.now + LEASE_MS
         self.seen_to_die.discard(token)
-        chosen = [self.known[row[0].decode()] for row in rows]
+        chosen = [self.known[row.id.decode()] for row in rows]
         assert not {postback.account for postback in chosen} & (self.off | set(self.gone))
         for postback in self.of("quarantine"):
             state = self.client.hget(keys.record(postback.id), "state")
@@ -275,7 +277,7 @@ class Moves(Model):
         for row, postback in zip(rows, chosen, strict=True):
             assert postback.place == "quarantine"
             postback.place, postback.token, postback.attempts = "claimed", token, postback.attempts + 1
-            assert (row[1].decode(), row[3], int(row[4])) == (
+            assert (row.lane.decode(), row.number, int(row.failures)) == (
                 postback.lane,
                 postback.attempts,
                 postback.failures,
@@ -316,11 +318,11 @@ class Moves(Model):
         self.claim(token, 10, 100, 10, 2000, [])
 
     @precondition(lambda self: self.of("held", "claimed"))
-    @rule(token=st.sampled_from(TOKENS), data=st.data(), told_ms=st.sampled_from((0, 1 << 50)))
-    def begin(self, token: str, data: st.DataObject, told_ms: int) -> None:
+    @rule(token=st.sampled_from(TOKENS), data=st.data(), known_ms=st.sampled_from((0, 1 << 50)))
+    def begin(self, token: str, data: st.DataObject, known_ms: int) -> None:
         """Some of what is held goes out; asked again as the answer was lost, nothing is counted twice."""
         ids = data.draw(self.some(self.of("held", "claimed")), "ids")
-        _, rows, later, full, _, moved = self.scripts.begin(token, ids, self.endpoint_max, told_ms)
+        _, rows, later, full, _, moved = self.scripts.begin(token, ids, self.endpoint_max, known_ms)
         waiting = [raw.decode() for raw in (*later, *moved)]
         assert {self.known[raw.decode()].account for raw in moved} <= self.off | set(self.gone)
         assert {self.known[postback_id].place for postback_id in waiting} <= {"held"}
@@ -331,14 +333,14 @@ class Moves(Model):
             for postback_id in ids
             if self.known[postback_id].token == token and postback_id not in waiting
         ]
-        assert [row[0].decode() for row in rows] == mine
+        assert [row.id.decode() for row in rows] == mine
         began = [self.known[postback_id] for postback_id in mine if self.known[postback_id].place == "held"]
         for row in rows:
-            postback = self.known[row[0].decode()]
+            postback = self.known[row.id.decode()]
             if postback.place == "held":
                 postback.place, postback.attempts = "claimed", postback.attempts + 1
                 self.notes.append((token, postback.id, postback.lane, postback.attempts))
-            assert (row[1], int(row[2])) == (postback.attempts, postback.failures)
+            assert (row.number, int(row.failures)) == (postback.attempts, postback.failures)
         self.has_passed(began)
 
     @precondition(lambda self: self.notes)
@@ -503,9 +505,9 @@ class Moves(Model):
         assert self.scripts.release(at_most) == min(at_most, len(due))
         self.released(due)
 
-    def released(self, due: list[Postback], *rows: list[list[bytes]]) -> int:
+    def released(self, due: list[Postback], *rows: list[ClaimRow] | list[HeldRow] | list[EndedRow]) -> int:
         """Follow those of them that a script has released, which may have claimed them since; returns how many."""
-        claimed = {row[0].decode() for some in rows for row in some}
+        claimed = {row.id.decode() for some in rows for row in some}
         gone = [
             postback
             for postback in due

@@ -68,7 +68,7 @@ def test_a_loop_is_told_of_anothers_time_out_before_it_tries_the_endpoint_itself
     at_ms, (row,), held, _ = rig.scripts.claim("one", 30_000, at_most=2, held_max=100, **wide)
     _, begun, others, _ = rig.scripts.claim("two", 30_000, at_most=100, held_max=100, **wide)
     assert (len(held), begun, len(others)) == (1, [], 2)
-    chosen = [one[0].decode() for one in others]
+    chosen = [row.id.decode() for row in others]
     assert rig.scripts.begin("two", chosen)[1:] == (
         [],
         [one.encode() for one in chosen],
@@ -77,11 +77,11 @@ def test_a_loop_is_told_of_anothers_time_out_before_it_tries_the_endpoint_itself
         [],
     )
     rig.scripts.commit(
-        "one", 30_000, 10, 60, [(row[0], row[1], "parked", 1, "{}", 1000, "failed", "connect_timeout")]
+        "one", 30_000, 10, 60, [(row.id, row.lane, "parked", 1, "{}", 1000, "failed", "connect_timeout")]
     )
     told = rig.scripts.begin("two", chosen)
     assert (told.rows, len(told.later)) == ([], len(chosen))
-    assert told.tried == [[b"http://127.0.0.1:9999", at_ms, row[5]]]
+    assert told.tried == [[b"http://127.0.0.1:9999", at_ms, row.account]]
     now = rig.scripts.begin("two", chosen, known_ms=at_ms)
     assert (len(now.rows), len(now.later)) == (1, len(chosen) - 1)
 
@@ -125,7 +125,7 @@ def test_an_account_that_fails_alone_slows_nobody_at_its_endpoint(broker):
                 slow_lanes=(),
             )  # fmt: skip
             assert rig.client.hvals(keys.STARTS) == [], "others were connected meanwhile"
-            failed = (row[0], row[1], "parked", row[3], "{}", 1000, "failed", "connect_timeout")
+            failed = (row.id, row.lane, "parked", row.number, "{}", 1000, "failed", "connect_timeout")
             rig.scripts.commit("one", 30_000, 10, 60, [failed])
             (start,) = rig.client.hvals(keys.STARTS)
             assert start.split()[2] == b"0", "not for a while yet"
