@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from postbacks.accounts import secrets as vault
 from postbacks.accounts.headers import check_authorization, check_headers, check_no_user
 from postbacks.accounts.rates import interval_us
+from postbacks.accounts.secrets import SealedField, decrypt, encrypt, is_sealed
 from postbacks.accounts.url_policy import check_urls
 from postbacks.catalogue import ORIGINS
 from postbacks.errors import InvalidAccount, InvalidUrl
@@ -228,8 +228,8 @@ class Account(BaseModel):
             BadSetting: the key is missing, or does not open one of them.
         """
 
-        def reseal(sealed: str, field: vault.SealedField) -> str:
-            return vault.encrypt(vault.decrypt(sealed, self.name, field), self.name, field)
+        def reseal(sealed: str, field: SealedField) -> str:
+            return encrypt(decrypt(sealed, self.name, field), self.name, field)
 
         secrets = tuple(
             Secret(value=reseal(secret.value, "secret"), expires_ms=secret.expires_ms)
@@ -312,7 +312,7 @@ def build_account(name: str, **settings: Any) -> Account:
     except InvalidUrl as error:
         raise InvalidAccount(str(error)) from None
     if account.authorization is not None:
-        if not vault.is_sealed(account.authorization):
+        if not is_sealed(account.authorization):
             check_authorization(account.authorization)
         check_no_user(*account.urls())
     return account

@@ -75,9 +75,9 @@ def rotate(name: str, overlap_s: int) -> None:
 @secret.command("new-key", cls=Command, examples=("postbacks account secret new-key",))
 def new_key() -> None:
     """Print a new key for POSTBACKS_SECRET_KEY."""
-    from postbacks.accounts import secrets as vault
+    from postbacks.accounts.secrets import new_key
 
-    click.echo(vault.new_key())
+    click.echo(new_key())
 
 
 @secret.command(cls=Command, examples=("postbacks account secret reseal",))

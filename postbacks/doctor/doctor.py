@@ -206,7 +206,7 @@ class Doctor:
                     repairs.append(Repair(result))
         return self.examine(), repairs
 
-    def _repair(self, name: str, subjects: list[str], faults: audit.Audit) -> None:
+    def _repair(self, name: str, subjects: list[str], known: audit.Audit) -> None:
         scripts = self._scripts
         tokens = audit.tokens_of_claims(scripts.client)
         if name in _STAGES[0]:
@@ -220,7 +220,7 @@ class Doctor:
         elif name in _STAGES[1]:
             placements = locate(scripts, dict.fromkeys(subjects, ()))
             youngest_first = sorted(placements, key=lambda placement: -placement.sequence)
-            lanes_of = {placement.id: faults.lanes_of.get(placement.id, ()) for placement in youngest_first}
+            lanes_of = {placement.id: known.lanes_of.get(placement.id, ()) for placement in youngest_first}
             locate(scripts, lanes_of, tokens, repair=True)
         elif name == audit.ENDPOINTS:
             count_endpoints(scripts, tokens, repair=True)

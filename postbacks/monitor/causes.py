@@ -14,6 +14,7 @@ from postbacks.accounts.routing import reason_words
 from postbacks.broker.errors import FULL
 from postbacks.ledger import states
 from postbacks.ledger.record import iso
+from postbacks.monitor.presence import is_tick_missing, missing
 from postbacks.monitor.situation import POSITION_MAX, TURN_MAX, Ended, Queued, read
 from postbacks.queue import routes
 from postbacks.queue.shares import NOTHING_IN_FROM
@@ -43,7 +44,7 @@ CLAUSES: Final = {
     ),
     "memory_full": "the broker's memory is full to {percent}%: from 110% on nothing is taken in until something has ended",
     # in its lane
-    "behind": "behind {words} of its account's {group}",
+    "behind": "behind {words} of its account's postbacks in group {group}",
     "account_still": "its account stands still: it {words}",
     "rate": "its account's rate of {rate} lets the next POST begin at {at:~}",
     "account_limit": "its account has {open:POST} open of at most {limit}{words}",
@@ -84,7 +85,7 @@ _CLOCK_ALONE_S: Final = 43_200
 _REST: Final = "; the rest has just come free, or is kept for the quarantine"
 #: Words for the rings that lanes take turns in.
 RING_WORDS: Final = {"trusted": "answer in time", "suspect": "are new, slow or failing"}
-#: Groups that those of weight 0 give way to (``queue/claim.lua``).
+#: Groups that those of weight 0 give way to (``queue/_priority.lua``).
 URGENT: Final = ("general", "mo")
 
 
@@ -211,14 +212,13 @@ def _of_system(situation: Queued | Standing, settings: Settings) -> Iterator[Cau
     if system.refusal and FULL not in system.refusal and "POSTBACKS_WAIT_REPLICAS" not in system.refusal:
         yield _cause(now_ms, "broker_refuses", words=system.refusal)
     tick_ms = system.last_tick_ms
-    if tick_ms is not None and now_ms - tick_ms <= settings.health_tick_age_s * 1000:
+    if not is_tick_missing(tick_ms, now_ms, settings.health_tick_age_s):
         return
     words = "ever finished" if tick_ms is None else f"finished since {_moment(tick_ms, now_ms)}"
     yield _cause(now_ms, "no_tick", words=words, since=tick_ms)
-    if not system.workers.names and not system.loops:
-        yield _cause(now_ms, "no_worker", words=system.workers.since, since=system.workers.last_ms)
-    if not system.beats.names:
-        yield _cause(now_ms, "no_beat", words=system.beats.since, since=system.beats.last_ms)
+    for kind, presence in missing(system.refusal, system.workers, system.beats).items():
+        if not (kind == "worker" and system.loops):  # a worker of an older version gives no signs
+            yield _cause(now_ms, f"no_{kind}", words=presence.since, since=presence.last_ms)
 
 
 # -- not taken in yet ---------------------------------------------------------------------------
@@ -394,7 +394,7 @@ def _endpoint_limit(standing: Standing, settings: Settings) -> Cause:
 
 
 def _of_priority(standing: Standing, settings: Settings) -> Iterator[Cause]:
-    """Yield how many of its account's go first, where its group gives way (``urgent`` in ``queue/claim.lua``)."""
+    """Yield how many of its account's go first, where its group gives way (``queue/_priority.lua``)."""
     account, group = standing.account, standing.record.group
     weights = dict(part.split("=") for part in settings.group_weights.split(","))
     has_own = bool(account.interval_us or account.most)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from postbacks.broker.fitness import takes_signs
+
 #: A sign of life: seconds after which the process counts as gone, its token, its version and its name.
 _SIGN: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) \S+ \S+ (.+)")
 #: Milliseconds that a sign may lie ahead: a clock is put back by less.
@@ -37,6 +39,25 @@ class Presence:
         if self.last_ms is None:
             return ""
         return f" since {datetime.fromtimestamp(self.last_ms / 1000, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def is_tick_missing(last_tick_ms: int | None, now_ms: int, limit_s: float) -> bool:
+    """Tell whether no tick has finished within so many seconds; none ever has where ``last_tick_ms`` is None."""
+    return last_tick_ms is None or now_ms - last_tick_ms > limit_s * 1000
+
+
+def missing(refusal: str, workers: Presence, beats: Presence) -> dict[str, Presence]:
+    """Return the kinds of process, as Celery calls them, of which nobody gives signs of life.
+
+    Args:
+        refusal: why the broker would refuse a postback. Where it refuses signs of life as well, their lack says nothing.
+        workers: those that give signs of life.
+        beats: those that give signs of life.
+    """
+    if not takes_signs(refusal):
+        return {}
+    kinds = {"worker": workers, "beat": beats}
+    return {kind: presence for kind, presence in kinds.items() if not presence.names}
 
 
 def find_present(signs: Iterable[tuple[bytes, float]], now_ms: int) -> Presence:

@@ -59,7 +59,7 @@ class System(NamedTuple):
 
 
 class Pace(NamedTuple):
-    """Pace of a lane, as all scripts read it (``pace_of`` in ``queue/_shared.lua``).
+    """Pace of a lane, as all scripts read it (``lane_state_of`` in ``queue/_shared.lua``).
 
     Attributes:
         waiting: postbacks in the lane.
@@ -82,7 +82,7 @@ class Pace(NamedTuple):
 
     @property
     def claimable(self) -> bool:
-        """True where a loop may claim from the lane, as ``claimable`` in ``queue/_shared.lua`` says."""
+        """True where a loop may claim from the lane, as ``is_claimable`` in ``queue/_shared.lua`` says."""
         return self.claimed == 0 if self.failing else self.claimed < self.limit
 
 

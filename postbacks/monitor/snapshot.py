@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from postbacks import keys
 from postbacks.broker.errors import broker_errors
 from postbacks.broker.fitness import takes_signs, why_refused
-from postbacks.monitor.presence import Presence, find_present
+from postbacks.monitor.presence import Presence, find_present, is_tick_missing, missing
 from postbacks.queue.scripts import assemble
 from postbacks.retry import countdown_ms
 
@@ -156,7 +156,7 @@ class Snapshot:
 
     def tick_missing_for(self, limit_s: float) -> bool:
         """Tell whether no tick has finished within so many seconds."""
-        return self.tick_age_s is None or self.tick_age_s > limit_s
+        return is_tick_missing(self.last_tick_ms, self.now_ms, limit_s)
 
     @property
     def presence(self) -> dict[str, Presence]:
@@ -171,9 +171,7 @@ class Snapshot:
     @property
     def missing(self) -> dict[str, Presence]:
         """Kinds of process of which nobody gives signs of life; empty where the broker takes none."""
-        if not self.takes_signs:
-            return {}
-        return {kind: presence for kind, presence in self.presence.items() if not presence.names}
+        return missing(self.refusal, self.workers, self.beats)
 
     @property
     def not_taken_in(self) -> int:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from postbacks.accounts import redis_accounts
-from postbacks.accounts import secrets as vault
 from postbacks.accounts.edit import apply, check_change
+from postbacks.accounts.secrets import encrypt, new_secret
 from postbacks.accounts.url_policy import check_urls, worker_policies
 from postbacks.broker.client import client
 from postbacks.broker.fitness import check
@@ -91,8 +91,8 @@ def rotate_secret(name: str, overlap_s: float) -> tuple[Account, str]:
         BadSetting: there is no key to encrypt the secret with.
         BrokerError: the broker cannot be used.
     """
-    secret = vault.new_secret()
-    sealed = vault.encrypt(secret, name, "secret")
+    secret = new_secret()
+    sealed = encrypt(secret, name, "secret")
     refuse_older("would not open the secret: the account's postbacks would wait")
 
     def edit(stored: Account | None, now_ms: int) -> Account:

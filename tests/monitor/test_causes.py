@@ -186,7 +186,7 @@ def memory_full(world: World):
 @makes
 def behind(world: World):
     *_, last = world.waiting(*[MT] * 5)
-    return last, r"behind 4 of its account's mt", {"ahead": 4, "group": "mt"}
+    return last, r"behind 4 of its account's postbacks in group mt", {"ahead": 4, "group": "mt"}
 
 
 @makes
@@ -437,6 +437,13 @@ def test_a_cause_is_told_with_its_figures(world, name):
         assert public[figure] is None or datetime.fromisoformat(public[figure]).tzinfo == UTC
 
 
+def test_nobody_is_said_to_be_missing_of_whom_the_broker_takes_no_signs_of_life(world):
+    """As health and the doctor judge it: a broker that takes no writes takes no signs either."""
+    postback_id, _, _ = MAKERS["broker_refuses"](world)
+    world.rig.advance(74)
+    assert set(world.causes(postback_id)) == {"broker_refuses", "no_tick", "turn"}
+
+
 def test_what_a_held_one_and_one_in_quarantine_wait_for_besides(world):
     """No lane waits in their stead: the rate, the limit of the account and that of the endpoint are compared."""
     ids = world.failed()
@@ -499,7 +506,10 @@ def test_what_stands_deeper_than_is_looked_is_told_by_a_bound(world, monkeypatch
     ids = world.waiting(*[SUB] * 6)
     ahead = [world.causes(postback_id)["behind"].figures["ahead"] for postback_id in ids[1:]]
     assert ahead == [1, 2, 2, 4, 5]
-    assert world.causes(ids[3])["behind"].sentence == "behind more than 2 of its account's general"
+    assert (
+        world.causes(ids[3])["behind"].sentence
+        == "behind more than 2 of its account's postbacks in group general"
+    )
     for name in ("one", "two"):
         world.waiting(SUB, account=name)
     assert world.causes(ids[0])["turn"].sentence.startswith("its lane is ready: more than 1 lane before it")
@@ -552,13 +562,13 @@ def test_show_says_why_under_the_state(world):
     code, out, _ = show(last)
     lines = out.splitlines()
     assert (code, lines[1]) == (0, "state         waiting")
-    assert lines[2] == "why           behind 2 of its account's general"
+    assert lines[2] == "why           behind 2 of its account's postbacks in group general"
     assert lines[3].startswith(" " * 14 + "its lane is ready: 0 lanes before it among those that are new")
     assert lines[4].startswith("event ")
     _, out, _ = show(last, "--json")
     assert json.loads(out)["why"][0] == {
         "cause": "behind",
-        "sentence": "behind 2 of its account's general",
+        "sentence": "behind 2 of its account's postbacks in group general",
         "ahead": 2,
         "exact": True,
         "group": "general",
