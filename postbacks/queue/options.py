@@ -9,7 +9,7 @@ from typing import Any, Final, TypedDict
 from postbacks import keys
 from postbacks.errors import UnsupportedOption
 from postbacks.names import is_id
-from postbacks.queue.message import can_unpack
+from postbacks.queue.protocol import can_unpack
 
 #: Names of the arguments of ``send_postback``.
 ARGUMENTS: Final = ("account", "event", "url")

@@ -411,7 +411,7 @@ def revoked(world: World):
 
 
 def test_every_cause_is_made():
-    """None is told that nobody has seen happen."""
+    """Every cause that is told has been seen to happen."""
     assert MAKERS.keys() == CLAUSES.keys()
 
 
@@ -469,7 +469,7 @@ def test_room_that_is_kept_for_the_quarantine_is_told(world):
 
 
 def test_what_an_examiner_has_put_off_says_that_its_account_stands_or_stood_still(world):
-    """It is parked, so that no examiner waits for its account."""
+    """The postback is parked, so that no examiner waits for its account."""
     (postback_id,) = world.waiting(SUB)
     claim(world.rig, WORKER)
     die(world)
@@ -523,7 +523,7 @@ READS = {"exec", "get", "hget", "hgetall", "hmget", "info", "lindex", "llen", "l
 
 
 def test_nothing_is_written_and_little_is_asked(world):
-    """One postback of many costs a bounded number of commands, whatever it waits for."""
+    """A postback among many costs a bounded number of commands, whatever it waits for."""
     ids = world.waiting(*[SUB] * 50)
     world.rig.client.config_resetstat()
     world.causes(ids[-1])
@@ -547,7 +547,7 @@ def show(*args: str) -> tuple[int, str, str]:
 
 
 def test_show_says_why_under_the_state(world):
-    """One clause a line; in JSON each with its figures; of one that has ended nothing."""
+    """A clause a line; in JSON each with its figures; nothing of a postback that has ended."""
     *_, last = world.waiting(*[SUB] * 3)
     code, out, _ = show(last)
     lines = out.splitlines()

@@ -241,6 +241,7 @@ CHECKS: dict[str, dict[str, Check]] = {
         "cp .env.example .env": composes,
         "celery -A postbacks worker --loglevel=INFO --without-mingle --without-gossip": serves,
         "postbacks health": types(),
+        "make help": makes,
     },
     "docs/receiving.md": {
         "POST /postbacks HTTP/1.1": SHOWN_BY_RECEIVING,

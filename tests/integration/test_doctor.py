@@ -367,7 +367,7 @@ def test_an_audit_that_may_not_take_its_time_says_so(ward):
 
 
 def test_more_accounts_than_are_asked_for_what_waits_are_said(rig, monkeypatch):
-    """What waits in the others is not judged."""
+    """Nothing is judged of what waits in the others."""
     rig.client.hset(keys.BACKLOG, mapping={f"a{number}": 1 for number in range(1000)})
     monkeypatch.setattr(snapshot, "PAGES_MAX", 1)
     assert set(doctor_of(rig).examine().findings("incomplete")) == {"accounts"}

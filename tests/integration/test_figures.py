@@ -315,7 +315,7 @@ def test_a_small_account_that_is_down_for_an_hour_is_seen_and_named(rig, page, r
 
 
 def test_metrics_health_and_doctor_judge_by_one_snapshot(rig, page, receiver):
-    """What waits the longest, and since when: a resend counts from the end of its countdown, in all three."""
+    """Postbacks that wait the longest, and since when: a resend counts from the end of its countdown, in all three."""
     set_account("slow", url=receiver.url("/bad"))
     set_account("acme", url=receiver.url())
     send_postbacks("slow", [EVENT])

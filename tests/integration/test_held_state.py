@@ -11,6 +11,7 @@ from helpers import Rig, claim, set_account
 from postbacks import keys, resend, send_postback, send_postbacks
 from postbacks.cli import main
 from postbacks.ledger.record import Attempt
+from postbacks.queue.rows import AttemptRow
 
 EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 LANE = "acme/general"
@@ -34,7 +35,7 @@ def hold(rig: Rig, token: str = "one") -> None:
 
 
 def claims_of(rig: Rig, token: str, how: str) -> list[str]:
-    """What a loop has: ``0`` is only held, of ``1`` a POST may have begun."""
+    """Return what a loop has: ``0`` is only held, of ``1`` a POST may have begun."""
     claims = rig.client.hgetall(keys.claims(token))
     return sorted(postback_id.decode() for postback_id, value in claims.items() if value.decode() == how)
 
@@ -50,9 +51,8 @@ def states_of(postback_id: str) -> tuple[str, str, str]:
 def note(rig: Rig, postback_id: str, number: int, outcome: str, mood: str, token: str = "one") -> None:
     """Note an attempt that has failed, to be sent again at once."""
     attempt = Attempt(number, 1, outcome).to_json()
-    rig.scripts.commit(
-        token, 30_000, 10, 60, (postback_id, LANE, "parked", number, attempt, 0, mood, outcome)
-    )
+    row = AttemptRow(postback_id, LANE, "parked", number, attempt, 0, mood, outcome)
+    rig.scripts.commit(token, 30_000, 10, 60, [row])
 
 
 PENDING = ("PENDING", "held", "held")
@@ -74,7 +74,7 @@ def test_it_is_held_until_its_post_begins(rig, held):
 
 
 def test_after_a_failure_it_is_held_again(rig, held):
-    """Its first attempt has its note, and Celery says RETRY as of one that waits for its turn after a failure."""
+    """The first attempt has its note, and Celery says RETRY as of one that waits for its turn after a failure."""
     note(rig, held, 1, "connect_timeout", "shared")
     (first,) = claims_of(rig, "one", "1")
     note(rig, first, 1, "status", "failed")
@@ -122,7 +122,8 @@ def test_one_that_was_sent_again_by_hand_is_held_with_its_attempts(rig, held):
     (first,) = claims_of(rig, "one", "1")
     rig.scripts.give_back("one", [held])
     attempt = Attempt(1, 1, "status").to_json()
-    rig.scripts.commit("one", 30_000, 10, 60, (first, LANE, "dead", 1, attempt, 0, "failed", "status"))
+    row = AttemptRow(first, LANE, "dead", 1, attempt, 0, "failed", "status")
+    rig.scripts.commit("one", 30_000, 10, 60, [row])
     assert resend(first) == "waiting"
     hold(rig, "two")
     assert (claims_of(rig, "two", "1"), claims_of(rig, "two", "0")) == ([held], [first])

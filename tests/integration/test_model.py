@@ -559,7 +559,7 @@ class Moves(Model):
     def account_changes(self, account: str, state: str) -> None:
         """An account is set, has its origin switched off, or is removed."""
         row = Account(name=account, url="http://x/", off=frozenset({"SUB"} if state == "off" else ()))
-        self.scripts.route(KEEP_MS, {account: row_of(None if state == "gone" else row)})
+        self.scripts.set_routes(KEEP_MS, {account: row_of(None if state == "gone" else row)})
         self.off.discard(account)
         if state == "off":
             self.off.add(account)
@@ -596,7 +596,7 @@ class Moves(Model):
     def pace(self, account: str, weight: int, *, slow: bool, most: int) -> None:
         """An account gets a weight, a rate and a most of open POSTs, or loses them."""
         plain = (weight, slow, most) == (1, False, 0)
-        self.scripts.pace({account: "" if plain else f"{weight} {MINUTE_MS * 1000 * slow} {most}"})
+        self.scripts.set_pacing({account: "" if plain else f"{weight} {MINUTE_MS * 1000 * slow} {most}"})
         self.pacing.pop(account, None)
         if plain:
             self.next_ms.pop(account, None)

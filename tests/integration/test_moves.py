@@ -91,8 +91,8 @@ def test_what_is_cancelled_deep_in_a_lane_is_cancelled_at_once_and_ends_when_it_
     """Nothing goes over the lane; all of them that stand in front go together, and nothing is sent twice or counted wrong."""
     ids = send_postbacks("acme", [MT] * 40, url="http://127.0.0.1:1/")
     rig.tick()
-    for one in ids[10:35]:
-        assert rig.scripts.cancel(one, 60, "", 3) == "cancelled"
+    for postback_id in ids[10:35]:
+        assert rig.scripts.cancel(postback_id, 60, "", 3) == "cancelled"
     assert rig.record(ids[20]).state == "cancelled"
     assert (rig.client.llen(keys.lane("acme/mt")), rig.client.hget(keys.BACKLOG, "acme")) == (40, b"40")
     assert rig.client.zcard(keys.DONE) == 0
@@ -189,8 +189,10 @@ def test_what_shares_a_time_out_is_due_at_one_moment_though_it_is_noted_in_sever
     rig.tick()
     claim(rig, "one")
     due = []
-    for one, outcome in zip(ids, ("connect_timeout", "connect_timeout", "refused", "status"), strict=True):
-        row = (one, "acme/mt", "parked", 1, "{}", 300_000, "failed", outcome)
+    for postback_id, outcome in zip(
+        ids, ("connect_timeout", "connect_timeout", "refused", "status"), strict=True
+    ):
+        row = (postback_id, "acme/mt", "parked", 1, "{}", 300_000, "failed", outcome)
         due += [next_ms for _, next_ms in rig.scripts.commit("one", 30_000, 10, 60, [row])]
         time.sleep(0.011)
     assert due[0] % 1000 == due[1] % 1000 == 0
@@ -198,7 +200,7 @@ def test_what_shares_a_time_out_is_due_at_one_moment_though_it_is_noted_in_sever
     assert due[3] - due[2] < 1000
     assert (due[2] % 1000, due[3] % 1000) != (0, 0)
     now_ms = rig.client.time()[0] * 1000
-    assert all(299_000 <= one - now_ms <= 302_000 for one in due)
+    assert all(299_000 <= due_ms - now_ms <= 302_000 for due_ms in due)
 
 
 def test_a_worker_that_lost_its_lease_changes_nothing(rig):
@@ -245,7 +247,7 @@ def test_what_a_dead_tick_had_taken_in_is_taken_in_again(rig):
         rig.advance(11)
         assert rig.tick().taken_in == 10
         waiting = rig.client.lrange(keys.lane("acme/mt"), 0, -1)
-        assert [one.decode() for one in waiting] == ids + later
+        assert [postback_id.decode() for postback_id in waiting] == ids + later
         assert rig.scripts.accept("dead", 1, 10, 0, 0, ()) is None
 
 
@@ -281,12 +283,12 @@ def test_the_ledger_gives_way_when_it_takes_more_than_its_share_of_memory(rig):
         rig.deliver()
         waits = send_postback.delay("acme", MT)
         rig.tick()
-        oldest_first = [one.decode() for one in rig.client.zrange(keys.DONE, 0, -1)]
+        oldest_first = [postback_id.decode() for postback_id in rig.client.zrange(keys.DONE, 0, -1)]
         used = int(rig.client.get(keys.LEDGER_BYTES))
         may_take = Shares(used // 2, 10**12, 10**12, 10**12, 1)
         dropped = rig.scripts.retain(10**9, 10**9, 10**9, may_take, 100).dropped
         assert 10 <= dropped <= 20
-        left = {one for one in ids if rig.client.exists(keys.record(one))}
+        left = {postback_id for postback_id in ids if rig.client.exists(keys.record(postback_id))}
         assert left == set(oldest_first[dropped:])
         assert rig.record(waits.id).state == "waiting"
         check_places(rig.client)
@@ -344,27 +346,27 @@ def test_turns_go_by_weight_and_an_account_with_more_lanes_has_no_more_of_them(r
 
 def test_what_is_in_quarantine_shuts_no_account_that_nobody_tries_it_for(rig):
     """Room is kept for it while an examiner looks, which comes to it however many wait for their rate before it."""
-    for name, count in {"slow": 250, "one": 2}.items():
+    for name, count in {"slow": 250, "quick": 2}.items():
         set_account(name, url="http://127.0.0.1:9999/")
         send_postbacks(name, [MT] * count)
         rig.tick()
         if name == "slow":  # in quarantine lanes that answered go first
             rig.client.hset(f"{keys.LANE_STATE}slow/mt", mapping={"limit": 250, "suspect": 0})
         claim(rig, name, at_most=1000, suspects_max=1000, free=20_000)
-    rig.scripts.pace({"slow": "1 60000000 0", "one": "1 0 1"})  # a POST a minute; one open at a time
+    rig.scripts.set_pacing({"slow": "1 60000000 0", "quick": "1 0 1"})  # a POST a minute; one open at a time
     rig.advance(31)
     rig.tick()
     assert rig.client.zcard(keys.QUARANTINE) == 251
-    assert [row[1] for row in claim(rig, "two")[1]] == [b"one/mt"]
+    assert [row[1] for row in claim(rig, "two")[1]] == [b"quick/mt"]
     rig.advance(31)
     rig.tick()
     got: list[bytes] = []
     for _ in range(200):  # any part of the quarantine, another one each time
         got += [row[1] for row in rig.scripts.examine("examiner", 30_000)[1]]
         assert claim(rig, "three")[1] == [], "its room is kept for what was before it"
-        if b"one/mt" in got:
+        if b"quick/mt" in got:
             break
-    assert got.count(b"one/mt") == 1
+    assert got.count(b"quick/mt") == 1
     assert got.count(b"slow/mt") <= 2
 
 

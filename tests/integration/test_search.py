@@ -77,7 +77,7 @@ def test_a_postback_that_has_left_the_ledger_is_not_found(client):
 
 
 def test_the_latest_are_read_in_two_round_trips(client, round_trips):
-    """One for the ids, and one for all records of a page: not one a record."""
+    """A round trip for the ids, and one for all records of a page: not one a record."""
     write(client, {f"id-{number}": ("dead", "acme", "refused", number) for number in range(100)})
     round_trips.clear()
     records = Ledger(client).ended(dead=True, at_most=50)

@@ -29,20 +29,20 @@ def test_a_restored_backup_gives_no_number_again(own_broker):
     with environment(POSTBACKS_BROKER_URL=own_broker.url):
         rig = Rig(own_broker)
         set_account("acme", url="http://127.0.0.1/")
-        given = accept(rig, 20)
+        numbered = accept(rig, 20)
         data, backup = own_broker.data_dir / "appendonlydir", own_broker.data_dir / "backup"
         shutil.copytree(data, backup)
-        given += accept(rig, 20)
+        numbered += accept(rig, 20)
         own_broker.kill()
         shutil.rmtree(data)
         backup.rename(data)
         own_broker.restart()
         restored = Rig(own_broker)
-        assert int(restored.client.hget(keys.SEQUENCE, "acme")) < given[-1][0]
-        given += accept(restored, 20)
+        assert int(restored.client.hget(keys.SEQUENCE, "acme")) < numbered[-1][0]
+        numbered += accept(restored, 20)
         rig.close()
         restored.close()
-    numbers = [number for number, _ in given]
+    numbers = [number for number, _ in numbered]
     assert numbers == sorted(set(numbers))
 
 

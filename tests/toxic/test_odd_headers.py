@@ -220,7 +220,7 @@ def test_a_url_whose_lengths_are_in_order_again_keeps_its_connection():
 
 
 def test_of_misread_urls_the_latest_are_remembered():
-    misread = Misread(most=2)
+    misread = Misread(urls_max=2)
     for name in ("a", "b", "c"):
         misread.add(name)
     assert [name in misread for name in ("a", "b", "c")] == [False, True, True]

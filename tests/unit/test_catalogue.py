@@ -27,8 +27,8 @@ from postbacks.catalogue import (
     parse_event,
     table,
 )
-from postbacks.catalogue.problems import MAX_QUOTED, quoted
 from postbacks.errors import InvalidEvent
+from postbacks.printable import MAX_QUOTED, quoted
 
 ROWS = catalogue_rows()
 WHEN = datetime(2013, 11, 5, 5, 41, 8, tzinfo=timezone(timedelta(hours=-5)))

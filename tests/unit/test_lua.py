@@ -105,7 +105,7 @@ def test_accept_unpacks_the_fields_of_its_row_in_their_order():
 
 
 def test_every_counter_of_a_script_has_a_name_that_the_metrics_know():
-    """What a script adds to the totals under a written name stands in counter_names.py, or begins with a name there."""
+    """Each total that a script adds to under a written name stands in counter_names.py, or begins with a name there."""
     bodies = "".join(header_and_body(name)[1] for name in SCRIPTS)
     counted = set(re.findall(r"TOTALS, '([\w:]+)'", bodies))
     names = {value for value in vars(counter_names).values() if isinstance(value, str)}

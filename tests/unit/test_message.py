@@ -18,16 +18,9 @@ from kombu.utils import json as kombu_json
 from messages import EMBED, body_of, message
 from strategies import PROPERTY
 
-from postbacks.queue.message import (
-    MAX_BODY_BYTES,
-    NEWER,
-    SCHEMA_HEADER,
-    Unreadable,
-    can_unpack,
-    decode,
-    find_id,
-    is_id,
-)
+from postbacks.names import is_id
+from postbacks.queue.message import MAX_BODY_BYTES, NEWER, Unreadable, decode, find_id
+from postbacks.queue.protocol import SCHEMA_HEADER, can_unpack
 
 #: Longer than Python's limit on the digits of an int, and deeper than its limit on recursion.
 LONG_INT = b"9" * 5000

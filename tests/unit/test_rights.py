@@ -22,10 +22,10 @@ OPERATOR = [
     for name in (
         "cancel",
         "drop",
-        "pace",
+        "set_pacing",
         "reap",
         "replay",
-        "route",
+        "set_routes",
         "_drop",
         "_pacing",
         "_shared",

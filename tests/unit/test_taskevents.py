@@ -17,6 +17,7 @@ from postbacks.flower_events import events
 from postbacks.flower_events.events import TaskEvent, args_in, args_of
 from postbacks.flower_events.sampling import BURST_S, METER_NUMBERS, RateMeter, Sampler, is_in_share
 from postbacks.ledger.record import Attempt
+from postbacks.queue.rows import AcceptRow
 from postbacks.transport.outcomes import OUTCOMES
 
 IDS = [str(uuid.UUID(int=number * 0x9E3779B97F4A7C15)) for number in range(20_000)]
@@ -93,10 +94,16 @@ def test_the_share_goes_by_the_id_and_a_larger_one_holds_every_smaller_one():
         assert len(chosen[larger]) == pytest.approx(len(IDS) * larger, rel=0.1)
 
 
+def accept_row(postback_id: str, state: str = "waiting", reason: str = "") -> AcceptRow:
+    """Make the row of a postback that a tick takes in."""
+    return AcceptRow(
+        postback_id, "acme", "mt", "SMS_MT", "N202", "", "", b"", state, reason, b"", "", b"", "0"
+    )
+
+
 def accepted(tick: Sampler, ids: Sequence[str]) -> list[TaskEvent]:
     """Let a process take postbacks in."""
-    rows = [(each, "acme", "mt", "SMS_MT", "N202", "", "", b"", "waiting", "", b"", "") for each in ids]
-    return list(events.accepted(tick, NOW_S, [1] * len(ids), [value for row in rows for value in row]))
+    return list(events.accepted(tick, NOW_S, [1] * len(ids), [accept_row(each) for each in ids]))
 
 
 def claimed(postback_id: str, failures: int = 0) -> ClaimedPostback:
@@ -171,12 +178,8 @@ def test_of_more_failures_than_the_rate_the_share_is_shown():
 def test_what_ends_at_the_tick_is_shown_by_the_tick():
     """Dead and skipped ones have no loop that would."""
     tick = sampler(0.0, 100)
-    rows = [
-        ("a", "acme", "mt", "SMS_MT", "N202", "", "", b"", "dead", "unknown_account", b"", ""),
-        ("b", "acme", "mt", "SMS_MT", "N202", "", "", b"", "skipped", "off", b"", ""),
-        ("c", "acme", "mt", "SMS_MT", "N202", "", "", b"", "waiting", "", b"", ""),
-    ]
-    made = list(events.accepted(tick, NOW_S, [1, 1, 1], [value for row in rows for value in row]))
+    rows = [accept_row("a", "dead", "unknown_account"), accept_row("b", "skipped", "off"), accept_row("c")]
+    made = list(events.accepted(tick, NOW_S, [1, 1, 1], rows))
     assert lives(made) == {"a": ("received", "failed"), "b": ("received", "failed")}
     assert [event.get("exception") for event in made[1::2]] == [
         "PostbackDead('unknown_account')", "PostbackSkipped('off')",

@@ -1,4 +1,4 @@
--- pace: writes the weight, the rate and the most open POSTs of accounts, where the other scripts read them. What waits by an
+-- set_pacing: writes the weight, the rate and the most open POSTs of accounts, where the other scripts read them. What waits by an
 -- account's former ones takes turns again.
 --
 -- KEYS PACING, RATES

@@ -1,4 +1,4 @@
--- route: writes where accounts' postbacks go, where the other scripts read it. What waits for an account whose row changes takes
+-- set_routes: writes where accounts' postbacks go, where the other scripts read it. What waits for an account whose row changes takes
 -- turns again.
 --
 -- KEYS ROUTES, GONE, LEFT
