@@ -27,7 +27,7 @@ _REFUSED: Final = {
 class Options(TypedDict, total=False):
     """Every option of a call that Celery 5.7 gives a meaning to, with its type.
 
-    Parameters of ``apply_async`` are not among them, nor options that are refused. tests/unit/test_options.py compares
+    Parameters of ``apply_async`` are not among them, nor options that are refused. tests/client/test_options.py compares
     the names with the functions of Celery and kombu that read them.
     """
 

@@ -7,7 +7,7 @@ import time
 
 from events import MT
 from helpers import ended, eventually, running, set_account
-from toxic.receiver import AT_ONCE, PATHS
+from transport.toxic_receiver import AT_ONCE, PATHS
 
 from postbacks import send_postback, send_postbacks
 from postbacks.devtools.receiver import Receiver

@@ -29,7 +29,7 @@ class Mortals:
     def __init__(self, url: str) -> None:
         env = {**os.environ, **BASE_ENV, "POSTBACKS_BROKER_URL": url, "PYTHONPATH": str(HERE.parent)}
         self._process = subprocess.Popen(
-            [sys.executable, str(HERE / "mortal.py")],
+            [sys.executable, str(HERE / "forking_child.py")],
             env=env,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -52,7 +52,7 @@ class Scenario:
     def __init__(self, url: str) -> None:
         env = {**os.environ, **BASE_ENV, **ENV, "POSTBACKS_BROKER_URL": url}
         env["PYTHONPATH"] = str(Path(__file__).parents[1])
-        script = Path(__file__).with_name("scenario.py")
+        script = Path(__file__).with_name("killpoint_scenario.py")
         self._process = subprocess.Popen(
             [sys.executable, str(script)], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )

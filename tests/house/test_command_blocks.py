@@ -215,9 +215,9 @@ def is_no_command(machine: Machine, block: Block) -> None:
 # -- the table -------------------------------------------------------------------------------------
 
 UP = "postbacks up --dev"
-DEMO = "tests/integration/test_cli_processes.py::test_the_demo_ends_well_whatever_the_environment_says_and_leaves_nothing_behind"
+DEMO = "tests/cli/test_cli_processes.py::test_the_demo_ends_well_whatever_the_environment_says_and_leaves_nothing_behind"
 VERIFY = "tests/signatures/test_verify.py::test_verify_finds_a_request_ours_in_every_form_that_it_comes_in"
-RECEIVING = "tests/integration/test_receiving_page.py::"
+RECEIVING = "tests/house/test_receiving_page.py::"
 EXAMPLES_OF_RECEIVING = elsewhere(
     "code of a receiver, no command", RECEIVING + "test_the_examples_know_ours_from_others"
 )
@@ -231,7 +231,7 @@ CHECKS: dict[str, dict[str, Check]] = {
     "README.md": {
         "make demo": makes,
         "python3 -m venv .venv": elsewhere(
-            "pip asks its index", "tests/unit/test_installing.py::test_what_the_pages_install_is_an_extra"
+            "pip asks its index", "tests/house/test_installing.py::test_what_the_pages_install_is_an_extra"
         ),
         UP: is_up,
         "postbacks receive --fail-first 2": stays("answers 500 to the first 2 POSTs"),
@@ -284,7 +284,7 @@ CHECKS: dict[str, dict[str, Check]] = {
         UP: is_up,
         "postbacks up --port 6380 --data /var/lib/postbacks --workers 2": elsewhere(
             "writes into the system's directories",
-            "tests/integration/test_cli_processes.py::test_up_serves_from_an_empty_directory_and_ctrl_c_leaves_no_process_behind",
+            "tests/cli/test_cli_processes.py::test_up_serves_from_an_empty_directory_and_ctrl_c_leaves_no_process_behind",
         ),
         "postbacks demo": elsewhere("tried at length", DEMO),
         "postbacks demo --json": elsewhere("tried at length", DEMO),

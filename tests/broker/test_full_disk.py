@@ -16,7 +16,13 @@ def test_a_full_disk_ends_the_broker_up_says_so_and_nothing_accepted_is_lost(tmp
     as_root = [] if os.geteuid() == 0 else ["--map-root-user"]
     tests = Path(__file__).parents[1]
     done = subprocess.run(
-        ["unshare", *as_root, "--mount", sys.executable, str(Path(__file__).with_name("full_disk.py"))],
+        [
+            "unshare",
+            *as_root,
+            "--mount",
+            sys.executable,
+            str(Path(__file__).with_name("full_disk_scenario.py")),
+        ],
         cwd=tmp_path,
         env={
             **{name: value for name, value in os.environ.items() if not name.startswith("POSTBACKS_")},

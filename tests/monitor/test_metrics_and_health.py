@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import platform
@@ -21,6 +20,7 @@ from events import EVENT
 from helpers import BASE_ENV, Rig, dripping, ended, environment, eventually, free_port, running, set_account
 from pages import cells
 from prometheus_client.parser import text_string_to_metric_families
+from scraping import page, samples
 
 from postbacks import keys, send_postback, send_postbacks, settings
 from postbacks.broker.sign_of_life import SignOfLife
@@ -52,26 +52,6 @@ LINE = re.compile(
     r'(?P<fields>(?: \w+=(?:[^\s"=\']+|"(?:[^"\\]|\\.)*"))*)'
 )
 FIELD = re.compile(r'(\w+)=([^\s"=\']+|"(?:[^"\\]|\\.)*")')
-
-
-def page(port: int, path: str) -> tuple[int, str]:
-    """Status and text of a page."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
-    try:
-        connection.request("GET", path)
-        answer = connection.getresponse()
-        return answer.status, answer.read().decode()
-    finally:
-        connection.close()
-
-
-def samples(text: str) -> dict[tuple[str, ...], float]:
-    """Name and label values -> value, as prometheus_client's parser reads a page."""
-    return {
-        (sample.name, *sample.labels.values()): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-    }
 
 
 def health(*args: str):

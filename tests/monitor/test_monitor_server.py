@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 
 import pytest
 from helpers import dripping, eventually
-from test_watching import page
+from scraping import page
 
 from postbacks import settings
 from postbacks.errors import BadSetting

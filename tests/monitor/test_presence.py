@@ -13,7 +13,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 from helpers import eventually, running
-from test_watching import page, samples
+from scraping import page, samples
 
 from postbacks import keys, settings
 from postbacks.broker.sign_of_life import KEPT_S, SignOfLife

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pycurl
 import pytest
-from toxic.certificates import Authority
-from toxic.conftest import ToxicProcess
+from transport.certificates import Authority
+from transport.conftest import ToxicProcess
 
 from postbacks.settings import Settings
 from postbacks.transport.client import CurlClient

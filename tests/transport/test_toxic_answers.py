@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from toxic.conftest import ToxicProcess
-from toxic.receiver import AT_ONCE, PATHS
+from transport.conftest import ToxicProcess
+from transport.toxic_receiver import AT_ONCE, PATHS
 
 from postbacks.settings import Settings
 from postbacks.transport.client import CurlClient

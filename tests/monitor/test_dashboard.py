@@ -15,7 +15,7 @@ DASHBOARD = json.loads((ROOT / "deploy" / "grafana" / "postbacks.json").read_tex
 ROWS = [panel for panel in DASHBOARD["panels"] if panel["type"] == "row"]
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 TABLE = (ROOT / "docs" / "monitoring.md").read_text().split("| metric |")[1].split("\n\n")[0]
-#: Metric -> its labels, as docs/monitoring.md lists them; tests/integration/test_watching.py compares that with a stack.
+#: Metric -> its labels, as docs/monitoring.md lists them; tests/monitor/test_metrics_and_health.py compares that with a stack.
 LABELS = {
     row[0].strip("`"): {name.strip() for name in row[2].split(",") if name.strip()}
     for row in (cells(line) for line in TABLE.splitlines() if line.startswith("| `"))

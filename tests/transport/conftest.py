@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from toxic.certificates import Authority, Certificate
+from transport.certificates import Authority, Certificate
 
 
 class Certificates(NamedTuple):
@@ -28,7 +28,7 @@ class ToxicProcess:
     def __init__(self, certificates: Certificates, tls: dict[str, dict[str, str]]) -> None:
         self.certificates = certificates
         self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("receiver.py"))],
+            [sys.executable, str(Path(__file__).with_name("toxic_receiver.py"))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -1,6 +1,6 @@
 """A receiver that does everything wrong, by path; over TLS by port, since that comes before any path.
 
-``python tests/toxic/receiver.py`` serves in a process of its own: names of ports and files of
+``python tests/transport/toxic_receiver.py`` serves in a process of its own: names of ports and files of
 certificates come as JSON on the standard input, the ports' numbers go out; it ends with its input.
 """
 

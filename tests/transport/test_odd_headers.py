@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from events import EVENT
 from helpers import set_account
-from toxic.test_kept_connections import NO, OK, Listener
+from transport.test_kept_connections import NO, OK, Listener
 
 from postbacks import send_postback
 from postbacks.settings import Settings

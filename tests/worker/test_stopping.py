@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from helpers import check_places, eventually
-from worlds import BAD, GOOD, SOFT, Answers, World, children, fill, flight, make, posts_of
+from stop_scenarios import BAD, GOOD, SOFT, Answers, World, children, fill, flight, make, posts_of
 
 from postbacks import keys
 from postbacks.devtools.embedded_broker import EmbeddedBroker
