@@ -16,6 +16,13 @@ def cells(line: str) -> list[str]:
     return [cell.strip() for cell in line.strip().strip("|").split("|")]
 
 
+def anchors(page: str) -> set[str]:
+    """Return the anchors of a page: its headings as GitHub makes them, and those written as HTML."""
+    headings = re.findall(r"(?m)^#+ +(.+?) *$", page)
+    slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+    return slugs | set(re.findall(r"""<a (?:id|name)=["']([^"']+)""", page))
+
+
 def catalogue_rows() -> dict[tuple[str, str], dict[str, Any]]:
     """Read the tables of Codes; "as N101" and its like are replaced by what they stand for."""
     rows: dict[tuple[str, str], dict[str, Any]] = {}

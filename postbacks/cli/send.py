@@ -162,7 +162,7 @@ def _send(account: str, events: Sequence[Event], url: str | None, postback_id: s
 
     for warning in check():
         say(f"Warning: {warning}")
-    logging.getLogger("postbacks.tasks").setLevel(logging.ERROR)  # which would print the same warnings again
+    logging.getLogger("postbacks.client.sending").setLevel(logging.ERROR)  # it says the same
     if postback_id is None:
         return send_postbacks(account, events, url=url)
     record = Ledger(client()).find(postback_id)

@@ -24,7 +24,7 @@ SEND = ("send", "acme", "-", "--url", "https://acme.example/")
 @pytest.fixture(autouse=True)
 def _levels():
     """Sending in this process quietens a logger; other tests want to hear it."""
-    log = logging.getLogger("postbacks.tasks")
+    log = logging.getLogger("postbacks.client.sending")
     before = log.level
     yield
     log.setLevel(before)
@@ -170,6 +170,15 @@ def test_a_broker_without_an_append_only_file_is_warned_of_once():
         assert shown.exit_code == 0
         assert shown.stderr.count("Warning: ") == 1
         assert "appendonly yes" in shown.stderr
+
+
+def test_sending_to_a_broker_without_an_append_only_file_warns_once(caplog):
+    """The line of the log that an application gets says the same; the command's own sentence stands alone."""
+    with EmbeddedBroker(config={"appendonly": "no"}) as careless:
+        shown = call(*SEND, url=careless.url)
+        assert shown.exit_code == 0
+        assert shown.stderr.count("appendonly yes") == 1
+    assert "broker.unsafe" not in caplog.text
 
 
 # -- accounts --------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import yaml
+from pages import anchors
 from promql import selectors
 
 ROOT = Path(__file__).parents[2]
@@ -14,13 +15,6 @@ RULES = [
     rule for group in yaml.safe_load((FOLDER / "alerts.yml").read_text())["groups"] for rule in group["rules"]
 ]
 DOCS = (ROOT / "docs" / "monitoring.md").read_text()
-
-
-def anchors(page: str) -> set[str]:
-    """The anchors of a page: its headings as GitHub makes them, and those written as HTML."""
-    headings = re.findall(r"(?m)^#+ +(.+?) *$", page)
-    slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
-    return slugs | set(re.findall(r"""<a (?:id|name)=["']([^"']+)""", page))
 
 
 def test_each_alert_links_a_runbook_entry_that_there_is():
