@@ -60,8 +60,8 @@ def reason_words(record: Record) -> str:
 def show(postback_id: str, as_xml: bool, as_json: bool) -> None:
     """Show a postback's state, why it has not been sent, and every attempt.
 
-    The line "why" says of one that has not ended what it waits for, with figures; with --json it is "why", each cause with
-    its name, its sentence and its figures.
+    The line "why" says what an unfinished postback waits for, with figures. With --json, "why" lists the causes: name,
+    sentence and figures of each.
     """
     from postbacks.broker.client import client
     from postbacks.monitor.causes import explain
@@ -131,7 +131,7 @@ def _print_record(record: Record, claim: Claim | None, causes: Sequence[Cause]) 
             printable(cause.sentence) for cause in causes if cause.name not in _SAID_OF_CLAIM
         ),
         "event": f"{record.origin} {record.code}".strip(),
-        "account": f"{record.account} (group {record.group}, its number {record.sequence})"
+        "account": f"{record.account} (group {record.group}, sequence {record.sequence})"
         if record.account
         else "",
         "URL": shown["url"] or "",
