@@ -320,11 +320,11 @@ def _others(world: World) -> dict[str, Callable[[], Callable[[], Any]]]:
         for first in range(0, world.accounts, 10_000):
             names = range(first, min(world.accounts, first + 10_000))
             client.zadd(keys.LEFT, {f"l{number}": 1 for number in names})
-        return lambda: (scripts.route(1, rows), client.delete(keys.ROUTES, keys.GONE, keys.LEFT))
+        return lambda: (scripts.set_routes(1, rows), client.delete(keys.ROUTES, keys.GONE, keys.LEFT))
 
     def pace() -> Callable[[], Any]:
         rows = {f"a{number}": "2 0 0" for number in range(500)}
-        return lambda: (scripts.pace(rows), client.delete(keys.PACING))
+        return lambda: (scripts.set_pacing(rows), client.delete(keys.PACING))
 
     def look() -> Callable[[], Any]:
         return lambda: snapshot.read(client, load(), within_s=60)

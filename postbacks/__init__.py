@@ -58,7 +58,7 @@ else:
         raise AttributeError(f"module 'postbacks' has no attribute {name!r}")
 
 
-# Literal, as checkers read it; tests/unit/test_public_names.py holds it to the catalogue and to errors.py.
+# Literal, as checkers read it; tests/house/test_public_names.py holds it to the catalogue and to errors.py.
 __all__ = [
     "EVENTS",
     "MAX_EVENT_BYTES",

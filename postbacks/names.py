@@ -6,8 +6,8 @@ import re
 import uuid
 from typing import Final
 
-from postbacks.catalogue.problems import quoted
 from postbacks.errors import InvalidAccount
+from postbacks.printable import quoted
 
 _ACCOUNT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@:+-]{0,127}\Z")
 _ID: Final = re.compile(r"[\x21-\x7e]{1,255}\Z")

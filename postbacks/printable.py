@@ -9,7 +9,14 @@ not know. In JSON the escape is JSON's own, so that the same text is read back.
 from __future__ import annotations
 
 import json
+from reprlib import Repr
 from typing import Any
+
+#: Most characters of a value, or of an unknown tag, that an error quotes.
+MAX_QUOTED = 60
+
+_repr = Repr()
+_repr.maxstring = _repr.maxother = _repr.maxlong = MAX_QUOTED
 
 
 def printable(text: object) -> str:
@@ -37,3 +44,12 @@ def document_text(document: bytes) -> str:
     """Return an XML document for a terminal: the same, with unprintable characters as references (``&#x9b;``)."""
     text = document.decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() or c in "\n\t" else f"&#x{ord(c):x};" for c in text)
+
+
+def quoted(value: object) -> str:
+    """Return a value as errors quote it: Python's repr, at most ``MAX_QUOTED`` characters."""
+    try:
+        text = _repr.repr(value)
+    except Exception:  # noqa: BLE001 - a value without a repr (an int too long for str) must not hide the problem
+        return f"<{type(value).__name__}>"
+    return text if len(text) <= MAX_QUOTED else f"{text[: MAX_QUOTED - 1]}…"

@@ -17,8 +17,6 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from celery.exceptions import MaxRetriesExceededError
-
 from postbacks import keys
 
 if TYPE_CHECKING:
@@ -69,7 +67,10 @@ def decide(task: Task, postback: FailedPostback) -> Decision:
 
     At the cap ``retry`` raises, even with ``throw=False``: that alone means dead.
     """
-    from postbacks.settings import load  # noqa: PLC0415 - who sends knows the recorder, and loads no settings for it
+    # Who sends knows the recorder and loads no settings for it; who judges health asks for the countdown, without Celery.
+    from celery.exceptions import MaxRetriesExceededError  # noqa: PLC0415
+
+    from postbacks.settings import load  # noqa: PLC0415
 
     settings = load()
     task.push_request(

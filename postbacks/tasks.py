@@ -1,7 +1,8 @@
 """The three tasks: ``send_postback`` (an application calls it), ``dispatch`` (the tick), ``deliver``.
 
 An application loads this module to send. So what only workers and eager mode need (the tick, the delivering loop,
-libcurl, lxml) is imported in the bodies; a worker has loaded it when it begins (``worker/bootsteps.py``).
+libcurl, lxml) is imported in the bodies; a worker has loaded it when it begins (``worker/bootsteps.py``). The catalogue
+and the broker's client are loaded by the first call (``client/sending.py``).
 """
 
 from __future__ import annotations
@@ -13,18 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from postbacks import retry
 from postbacks.app import DELIVER, DISPATCH, SEND_POSTBACK, app
-from postbacks.catalogue import Event, parse_event
 from postbacks.celeryext.worker_task import TickTask, WorkerTask
 from postbacks.client.results import eager_ids
 from postbacks.client.task import PostbackTask
-from postbacks.errors import BrokerError, InvalidEvent
+from postbacks.errors import BrokerError
 from postbacks.logs import EventLog
-from postbacks.names import check_name
-from postbacks.queue.message import MAPS, Message
-from postbacks.queue.send_request import SendRequest, check_request
-from postbacks.urls import check_url
+from postbacks.queue.protocol import MAPS
 
 if TYPE_CHECKING:
+    from postbacks.catalogue import Event
     from postbacks.client.task import AccountName, EventOrTags
 
 log = EventLog(__name__)
@@ -74,6 +72,7 @@ def send_postback(
     if request.called_directly or request.is_eager:
         from postbacks.client.message_template import new_id
         from postbacks.delivery.request import post_request
+        from postbacks.queue.send_request import check_request
 
         return post_request(
             request.id or new_id(),
@@ -83,6 +82,7 @@ def send_postback(
     from postbacks.accounts import store
     from postbacks.broker.client import client
     from postbacks.queue.intake import Intake
+    from postbacks.queue.message import Message
     from postbacks.queue.scripts import Scripts
     from postbacks.settings import load
     from postbacks.worker import process
@@ -124,21 +124,11 @@ def send_postbacks(
         BrokerError: the broker failed; what was sent before may be accepted.
         PostbackFailed: in eager mode, where each is POSTed at once, not all of them were delivered.
     """
-    checked: list[Event] = []
-    for number, event in enumerate(events, start=1):
-        try:
-            checked.append(parse_event(event))
-        except InvalidEvent as error:
-            problems = [
-                (f"event {number}: {tag}" if tag else f"event {number}", why) for tag, why in error.problems
-            ]
-            raise InvalidEvent(problems, origin=error.origin, code=error.code) from None
-    name, own_url = check_name(account), None if url is None else check_url(url)
-    requests = [SendRequest(name, event, own_url) for event in checked]
+    from postbacks.client.sending import check_many, send_many
+
+    requests = check_many(account, events, url)
     if app.conf.task_always_eager:
         return eager_ids([send_postback.apply_async(request.args, request.kwargs) for request in requests])
-    from postbacks.client.sending import send_many
-
     return send_many(send_postback, requests)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from postbacks.catalogue.problems import quoted
 from postbacks.errors import InvalidAccount
+from postbacks.printable import quoted
 
 _RATE = re.compile(r"(\d{1,6}(?:\.\d{1,6})?)/(s|min)\Z", re.ASCII)
 _PERIOD_US: Final = {"s": 1_000_000, "min": 60_000_000}

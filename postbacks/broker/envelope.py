@@ -24,7 +24,7 @@ def kombu_envelope(
     """Write a message as kombu puts it into Redis, field by field.
 
     Mirrors ``kombu.transport.virtual.Channel.prepare_message`` and ``basic_publish`` (kombu 5.7); differs in nothing
-    that is sent. tests/integration/test_publish.py compares the two.
+    that is sent. tests/client/test_publish.py compares the two.
 
     Args:
         body: the serialized body.

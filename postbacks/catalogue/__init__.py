@@ -20,9 +20,9 @@ from postbacks.catalogue.base import _registry
 from postbacks.catalogue.general import *  # noqa: F403
 from postbacks.catalogue.originated import *  # noqa: F403
 from postbacks.catalogue.passes import *  # noqa: F403
-from postbacks.catalogue.problems import quoted
 from postbacks.catalogue.terminated import *  # noqa: F403
 from postbacks.errors import InvalidEvent
+from postbacks.printable import quoted
 
 #: Event types by (ORIGIN, CODE).
 EVENTS: Mapping[tuple[str, str], type[Event]] = MappingProxyType(_registry)

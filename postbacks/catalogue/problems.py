@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from reprlib import Repr
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
+
+from postbacks.printable import MAX_QUOTED, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -14,21 +15,6 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
     from postbacks.catalogue.base import Tag
-
-#: Most characters of a value, or of an unknown tag, that an error quotes.
-MAX_QUOTED = 60
-
-_repr = Repr()
-_repr.maxstring = _repr.maxother = _repr.maxlong = MAX_QUOTED
-
-
-def quoted(value: object) -> str:
-    """Return a value as errors quote it: Python's repr, at most ``MAX_QUOTED`` characters."""
-    try:
-        text = _repr.repr(value)
-    except Exception:  # noqa: BLE001 - a value without a repr (an int too long for str) must not hide the problem
-        return f"<{type(value).__name__}>"
-    return text if len(text) <= MAX_QUOTED else f"{text[: MAX_QUOTED - 1]}…"
 
 
 def problems_of(

@@ -14,7 +14,7 @@ from celery.loaders.app import AppLoader
 from celery.local import PromiseProxy
 
 from postbacks.celeryext.refusals import refuse_map
-from postbacks.queue.message import MAPS, TASK_NAME
+from postbacks.queue.protocol import MAPS, TASK_NAME
 
 #: Module that applies the deployment's configuration; by name, as programs that only send never load it.
 COMMAND_LINE_MODULE: Final = "postbacks.celery"

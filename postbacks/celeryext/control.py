@@ -10,8 +10,8 @@ from celery.app.control import Control
 
 from postbacks.errors import UnsupportedOption
 from postbacks.ledger.record import id_text
-from postbacks.queue.message import TASK_NAME
 from postbacks.queue.operate import cancel
+from postbacks.queue.protocol import TASK_NAME
 
 
 class PostbackControl(Control):

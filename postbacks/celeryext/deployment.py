@@ -12,7 +12,7 @@ from celery.utils.imports import cwd_in_path
 
 from postbacks import keys
 from postbacks.errors import BadSetting
-from postbacks.queue.message import can_unpack
+from postbacks.queue.protocol import can_unpack
 
 #: The module of the working directory that is read where none is named.
 DEFAULT_MODULE: Final = "celeryconfig"

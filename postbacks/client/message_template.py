@@ -4,7 +4,7 @@ Celery takes a quarter of a millisecond to make a message that is the same but f
 called. So its own ``apply_async`` is called once for this process, thread and configuration, with a specimen. What it
 publishes becomes a template with holes where the specimen's texts stand, and each call fills them in. Whenever anything
 could make Celery write another message (the configuration, the router, somebody who listens to a publish signal), there
-is no template and the call takes Celery's own way. tests/integration/test_publish.py compares the two field by field.
+is no template and the call takes Celery's own way. tests/client/test_publish.py compares the two field by field.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Celery builds the message, fires its signals and sends its events as ever; only the last step is ours.
 kombu would make its Redis client anew for every message and wait for a frozen broker several time-outs
-long. The envelope is kombu's, field by field (tests/integration/test_publish.py compares them).
+long. The envelope is kombu's, field by field (tests/client/test_publish.py compares them).
 """
 
 from __future__ import annotations

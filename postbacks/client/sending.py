@@ -1,4 +1,7 @@
-"""Sends checked requests: from the message template, or by Celery's own way where an option is given."""
+"""Sends checked requests: from the message template, or by Celery's own way where an option is given.
+
+The first call loads this module, and with it the catalogue, the broker's client and the settings.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 from postbacks.broker.errors import broker_errors
 from postbacks.broker.fitness import check
+from postbacks.catalogue import Event, parse_event
 from postbacks.client.message_template import MessageTemplate, MessageTemplateCache, new_id
 from postbacks.client.producer import RedisProducer
+from postbacks.errors import InvalidEvent
 from postbacks.flower_events.events import args_of
 from postbacks.ledger.identity import check_id
 from postbacks.logs import EventLog
+from postbacks.names import check_name
+from postbacks.queue.send_request import SendRequest
+from postbacks.queue.send_request import check_request as check_request
 from postbacks.settings import load
+from postbacks.urls import check_url
 
 if TYPE_CHECKING:
     from postbacks.client.results import PostbackResult
-    from postbacks.client.task import PostbackTask
-    from postbacks.queue.send_request import SendRequest
+    from postbacks.client.task import AccountName, EventOrTags, PostbackTask
 
 log = EventLog(__name__)
 
@@ -68,6 +76,27 @@ def send(
         )
     result.account = request.account
     return result
+
+
+def check_many(account: AccountName, events: Iterable[EventOrTags], url: str | None) -> list[SendRequest]:
+    """Check many events of one account.
+
+    Raises:
+        InvalidEvent: names the number of the event (from 1) and every tag at fault.
+        InvalidAccount: the name cannot be one.
+        InvalidUrl: the URL cannot be one.
+    """
+    checked: list[Event] = []
+    for number, event in enumerate(events, start=1):
+        try:
+            checked.append(parse_event(event))
+        except InvalidEvent as error:
+            problems = [
+                (f"event {number}: {tag}" if tag else f"event {number}", why) for tag, why in error.problems
+            ]
+            raise InvalidEvent(problems, origin=error.origin, code=error.code) from None
+    name, own_url = check_name(account), None if url is None else check_url(url)
+    return [SendRequest(name, event, own_url) for event in checked]
 
 
 def send_many(task: PostbackTask, requests: Iterable[SendRequest]) -> list[str]:

@@ -10,9 +10,8 @@ from postbacks.celeryext.refusals import MANY, RefusingTask, refuse
 from postbacks.client.results import PostbackResult
 from postbacks.errors import UnsupportedOption
 from postbacks.ledger.record import id_text
-from postbacks.queue.message import SCHEMA, SCHEMA_HEADER
 from postbacks.queue.options import Options, check_options
-from postbacks.queue.send_request import check_request
+from postbacks.queue.protocol import SCHEMA, SCHEMA_HEADER
 from postbacks.retry import is_deciding, record_countdown
 
 if TYPE_CHECKING:
@@ -89,10 +88,10 @@ class PostbackTask(RefusingTask):
         postback_id: str | None = id_text(task_id)
         if options or link or link_error or postback_id is not None:
             check_options(task_id=postback_id, link=link, link_error=link_error, **options)
-        request = check_request(args or (), kwargs or {})
-        # The broker's client and the settings: loaded with the first call, as Celery loads its transport.
-        from postbacks.client.sending import send  # noqa: PLC0415
+        # The catalogue, the broker's client and the settings: loaded with the first call, as Celery loads its transport.
+        from postbacks.client.sending import check_request, send
 
+        request = check_request(args or (), kwargs or {})
         return send(self, request, postback_id, producer=producer, shadow=shadow, **options)
 
     def send_with_celery(
@@ -106,7 +105,7 @@ class PostbackTask(RefusingTask):
 
     def send_unchecked(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> PostbackResult:
         """Send where nobody would see an error: the tick judges the message, and keeps a bad one among the dead."""
-        from postbacks.client.producer import RedisProducer  # noqa: PLC0415 - see ``apply_async``
+        from postbacks.client.producer import RedisProducer
 
         return self.send_with_celery(args, kwargs, producer=RedisProducer())
 
@@ -125,6 +124,8 @@ class PostbackTask(RefusingTask):
         """
         postback_id: str | None = id_text(task_id)
         check_options(task_id=postback_id, **options)
+        from postbacks.queue.send_request import check_request
+
         request = check_request(args or (), kwargs or {})
         return super().apply(request.args, request.kwargs, task_id=postback_id, **options)
 
@@ -168,6 +169,8 @@ def _signature_arguments(
         InvalidUrl: the URL cannot be one.
         UnsupportedOption: arguments that send_postback does not have, or too few: a signature takes none later.
     """
+    from postbacks.queue.send_request import check_request
+
     try:
         request = check_request(args, kwargs)
     except UnsupportedOption as error:

@@ -100,7 +100,7 @@ def ended_ids(
         ids: Any = (
             client.zrangebyscore(index, since, until)
             if latest is None
-            else client.zrevrangebyscore(index, until, since, start=0, num=latest)
+            else client.zrange(index, until, since, desc=True, byscore=True, offset=0, num=latest)
         )
     return [postback_id.decode() for postback_id in ids]
 

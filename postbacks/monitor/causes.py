@@ -398,7 +398,7 @@ def _of_priority(standing: Standing, settings: Settings) -> Iterator[Cause]:
     account, group = standing.account, standing.record.group
     weights = dict(part.split("=") for part in settings.group_weights.split(","))
     has_own = bool(account.interval_us or account.most)
-    if weights[group] != "0" or (standing.lane.pace.failing and not has_own):
+    if weights.get(group) != "0" or (standing.lane.pace.failing and not has_own):
         return
     groups = [
         other for other in URGENT

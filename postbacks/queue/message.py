@@ -11,35 +11,26 @@ from __future__ import annotations
 
 import base64
 import binascii
-import bz2
 import json
 import re
 import uuid
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, tzinfo
 from typing import Any, Final, NamedTuple
 
-from kombu.compression import get_encoder
 from kombu.utils import json as kombu_json
 from pydantic_core import from_json
 
 from postbacks.catalogue import MAX_EVENT_BYTES
-from postbacks.catalogue.problems import quoted
 from postbacks.names import is_id
+from postbacks.printable import quoted
+from postbacks.queue.protocol import DECOMPRESSORS, MAPS, SCHEMA, SCHEMA_HEADER, TASK_NAME
 
-TASK_NAME: Final = "postbacks.send_postback"
-
-#: Version of the layout of messages, and the header that carries it. A message without the header, as other clients
-#: send it, is of version 1. The version grows only when a reader of the one before would misread a message.
-SCHEMA: Final = 1
-SCHEMA_HEADER: Final = "postbacks-schema"
 #: Beginning of the reason of a message that only a newer version can read; `postbacks resend` reads it again.
 NEWER: Final = "a newer version of postbacks is needed"
 
-#: Celery's own tasks that call another task as a function, once an item: their messages are no postbacks.
-MAPS: Final = frozenset({"celery.map", "celery.starmap", "celery.chunks"})
-#: Beginning of the reason of such a message; it is kept whole, since it holds many events.
+#: Beginning of the reason of a message of one of ``MAPS``; it is kept whole, since it holds many events.
 MAPPED: Final = "send_postback cannot be mapped in a worker"
 
 _NO_PROTOCOL: Final = "the message is of neither Celery's protocol 2, whose headers name a task, nor protocol 1, whose body does"
@@ -56,11 +47,6 @@ LATEST_S: Final = 253_402_300_799
 _ID_HEADER: Final = re.compile(rb'"id": ?"([\x21\x23-\x5b\x5d-\x7e]{1,255})"')
 _ID_WITHIN: Final = re.compile(rb'\\"id\\": ?\\"([\x21\x23-\x5b\x5d-\x7e]{1,255})\\"')
 _BASE64_BODY: Final = re.compile(rb'"body": ?"([A-Za-z0-9+/]{4,})=*"')
-#: Decompressors by kombu's names for the result of ``compression=`` (kombu 5.7, ``kombu/compression.py``).
-_UNPACK: Final[dict[str, Callable[[], Any]]] = {
-    "application/x-gzip": zlib.decompressobj,
-    "application/x-bz2": bz2.BZ2Decompressor,
-}
 #: Errors of unpacking and reading, those of kombu's own types among them (a bad decimal, a uuid without its parts).
 _BODY_ERRORS: Final = (
     ValueError, TypeError, ArithmeticError, AttributeError, LookupError, RecursionError, zlib.error, OSError, EOFError,
@@ -103,14 +89,6 @@ def find_id(raw: bytes) -> str | None:
         text = body[1]
         match = _ID_HEADER.search(base64.b64decode(text[: len(text) // 4 * 4]))
     return match[1].decode() if match else None
-
-
-def can_unpack(compression: object) -> bool:
-    """Tell whether a body compressed in this way can be read; ``compression`` is any of kombu's names for it."""
-    try:
-        return get_encoder(compression)[1] in _UNPACK
-    except (KeyError, TypeError):
-        return False
 
 
 def decode(raw: bytes) -> Message:
@@ -204,9 +182,9 @@ def _content(envelope: Mapping[str, Any], headers: Mapping[str, Any]) -> Any:
             raise ValueError(f"it is no base64: {error}") from None
     compression = headers.get("compression")
     if compression:
-        if compression not in _UNPACK:
+        if compression not in DECOMPRESSORS:
             raise ValueError(f"its compression {compression!r} is not supported (gzip and bzip2 are)")
-        body = _UNPACK[compression]().decompress(body, MAX_BODY_BYTES + 1)
+        body = DECOMPRESSORS[compression]().decompress(body, MAX_BODY_BYTES + 1)
     if len(body) > MAX_BODY_BYTES:
         raise ValueError(f"it is larger than {MAX_BODY_BYTES} bytes")
     text = body.decode("utf-8") if isinstance(body, bytes) else body

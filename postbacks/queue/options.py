@@ -9,7 +9,7 @@ from typing import Any, Final, TypedDict
 from postbacks import keys
 from postbacks.errors import UnsupportedOption
 from postbacks.names import is_id
-from postbacks.queue.message import can_unpack
+from postbacks.queue.protocol import can_unpack
 
 #: Names of the arguments of ``send_postback``.
 ARGUMENTS: Final = ("account", "event", "url")
@@ -27,7 +27,7 @@ _REFUSED: Final = {
 class Options(TypedDict, total=False):
     """Every option of a call that Celery 5.7 gives a meaning to, with its type.
 
-    Parameters of ``apply_async`` are not among them, nor options that are refused. tests/unit/test_options.py compares
+    Parameters of ``apply_async`` are not among them, nor options that are refused. tests/client/test_options.py compares
     the names with the functions of Celery and kombu that read them.
     """
 

@@ -67,4 +67,4 @@ def refresh(scripts: Scripts, names: Iterable[str], accounts: Mapping[str, Accou
         if text(before or b"") != pacing[name]
     }
     if changed:
-        scripts.pace(changed)
+        scripts.set_pacing(changed)

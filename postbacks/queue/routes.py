@@ -120,7 +120,7 @@ def publish(
     for _ in range(LOOKS_MAX):
         if not changed:
             return
-        scripts.route(keep_ms, changed)
+        scripts.set_routes(keep_ms, changed)
         if store is None:
             return
         latest = find_accounts(store, changed)
@@ -138,4 +138,4 @@ def stop(scripts: Scripts, names: Iterable[str], *, keep_ms: int) -> None:
     Raises:
         BrokerError: the broker cannot be used.
     """
-    scripts.route(keep_ms, dict.fromkeys(names, row_of(None)))
+    scripts.set_routes(keep_ms, dict.fromkeys(names, row_of(None)))

@@ -38,14 +38,14 @@ _PARTS: Final[Mapping[str, tuple[str, ...]]] = {
     "drop": ("_drop",),
     "examine": (*_PACED, "_routes"),
     "make_room": ("_drop",),
-    "pace": _PACED,
     "postpone": _PACED,
     "reap": _PACED,
     "replay": ("_drop",),
     "retain": ("_drop",),
     "retire": _PACED,
     "retract": ("_drop",),
-    "route": _PACED,
+    "set_pacing": _PACED,
+    "set_routes": _PACED,
 }
 
 #: Milliseconds after the last one from which on a tick is late; they come every second.
@@ -255,18 +255,18 @@ class Scripts:
         """
         return Begun(*self.run("begin", (token, endpoint_max, known_ms, *ids)))
 
-    def pace(self, accounts: Mapping[str, str]) -> int:
+    def set_pacing(self, accounts: Mapping[str, str]) -> int:
         """Write the pacing of accounts (``pacing.py``); return how many of them changed."""
-        return sum(int(self.run("pace", fields)) for fields in _rows(accounts))
+        return sum(int(self.run("set_pacing", fields)) for fields in _rows(accounts))
 
-    def route(self, keep_ms: int, rows: Mapping[str, str]) -> int:
+    def set_routes(self, keep_ms: int, rows: Mapping[str, str]) -> int:
         """Write the routes of accounts (``routes.py``); return how many rows changed.
 
         Args:
             keep_ms: time for which what waits for an account that is gone is kept.
             rows: account -> its row.
         """
-        return sum(int(self.run("route", (keep_ms, *fields))) for fields in _rows(rows))
+        return sum(int(self.run("set_routes", (keep_ms, *fields))) for fields in _rows(rows))
 
     def retire(self, at_most: int) -> tuple[int, list[str]]:
         """End what waits for accounts that are gone; return how many have ended, and whose they were."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toxic.certificates import Authority
+from transport.certificates import Authority
 
 ROUNDS = int(os.environ.get("CROSSING_ROUNDS", "1"))
 TOGETHER = 10

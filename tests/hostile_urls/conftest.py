@@ -27,7 +27,7 @@ class World:
                 "--net",
                 "--mount",
                 sys.executable,
-                str(Path(__file__).with_name("world.py")),
+                str(Path(__file__).with_name("netns_world.py")),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 from hostile_urls.forms import REFUSED
 from hostile_urls.proxy import Proxy
-from toxic.certificates import Authority
-from toxic.receiver import Toxic
+from transport.certificates import Authority
+from transport.toxic_receiver import Toxic
 
 from postbacks.devtools.receiver import Receiver
 from postbacks.settings import Settings

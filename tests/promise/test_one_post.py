@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from helpers import Rig, eventually, set_account
-from toxic.certificates import Authority
+from transport.certificates import Authority
 
 from postbacks import send_postback
 from postbacks.settings import Settings

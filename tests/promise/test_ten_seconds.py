@@ -11,8 +11,8 @@ import pycurl
 import pytest
 from events import EVENT
 from helpers import black_hole, ended, running, set_account
-from toxic.certificates import Authority
 from transfers import judged
+from transport.certificates import Authority
 
 from postbacks import send_postback
 from postbacks.settings import Settings

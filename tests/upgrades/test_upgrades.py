@@ -25,7 +25,8 @@ from postbacks.devtools.stack import CeleryProcess
 from postbacks.doctor import Doctor
 from postbacks.ledger.ledger import Ledger
 from postbacks.monitor.health import judge
-from postbacks.queue.message import NEWER, SCHEMA, SCHEMA_HEADER
+from postbacks.queue.message import NEWER
+from postbacks.queue.protocol import SCHEMA, SCHEMA_HEADER
 from postbacks.queue.scripts import Scripts
 from postbacks.version import SILENT, VERSION
 

@@ -1,0 +1,193 @@
+"""However a worker is told to end, what is open is finished, the rest goes back, and no attempt is counted."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from helpers import check_places, eventually
+from stop_scenarios import BAD, GOOD, SOFT, Answers, World, children, fill, flight, make, posts_of
+
+from postbacks import keys
+from postbacks.devtools.embedded_broker import EmbeddedBroker
+from postbacks.devtools.receiver import Received, Receiver
+
+OPEN_S = 3.0
+
+
+@dataclass(frozen=True)
+class Case:
+    """Way to end one worker."""
+
+    pool: str
+    signal: signal.Signals
+    group: bool
+    config: str = ""
+    remap: str = ""
+
+
+CASES = {
+    "threads, SIGTERM to all": Case("threads", signal.SIGTERM, True),
+    "threads, soft": Case("threads", signal.SIGQUIT, False, SOFT),
+    "prefork, SIGTERM": Case("prefork", signal.SIGTERM, False),
+    "prefork, SIGTERM to all": Case("prefork", signal.SIGTERM, True),
+    "prefork, soft": Case("prefork", signal.SIGQUIT, False, SOFT),
+    "prefork, soft to all, remapped": Case("prefork", signal.SIGTERM, True, SOFT, "SIGQUIT"),
+}
+COLD = {
+    "threads, cold": Case("threads", signal.SIGQUIT, False),
+    "prefork, cold to all": Case("prefork", signal.SIGQUIT, True),
+}
+LEASE = {"POSTBACKS_CLAIM_LEASE_S": "3", "POSTBACKS_INTAKE_LEASE_S": "2"}
+
+
+@dataclass
+class End:
+    """End of a worker: its exit code, and what the receiver had got by then."""
+
+    world: World
+    code: int
+    posts: dict[str, list[Received]]
+
+
+@pytest.fixture(scope="module")
+def ends(tmp_path_factory):
+    """All cases side by side, each worker on a database of its own: it is told once it has POSTs in flight."""
+    folder = tmp_path_factory.mktemp("stopping")
+    cases = CASES | COLD
+    with EmbeddedBroker() as broker, Receiver(Answers(OPEN_S)) as receiver:
+        worlds = start(broker, receiver, folder, cases)
+        try:
+            waiting, told = dict(worlds), {}
+            deadline_s = time.monotonic() + 60
+            while waiting:
+                assert time.monotonic() < deadline_s, f"not in flight: {list(waiting)}"
+                for name, world in list(waiting.items()):
+                    if flight(world, receiver):
+                        case = cases[name]
+                        send = os.killpg if case.group else os.kill
+                        send(world.group if case.group else world.worker.pid, case.signal)
+                        told[name] = waiting.pop(name)
+                time.sleep(0.01)
+            yield {
+                name: End(world, world.worker.wait(30), posts_of(world, receiver))
+                for name, world in told.items()
+            }
+        finally:
+            for world in worlds.values():
+                print(f"--- {world.name}\n{world.worker.log()[-4000:]}")
+                world.worker.kill(group=True)
+
+
+def start(
+    broker: EmbeddedBroker, receiver: Receiver, folder: Path, cases: dict[str, Case]
+) -> dict[str, World]:
+    """A worker a case, each with ten postbacks of six accounts and woken."""
+    worlds = {}
+    for number, (name, case) in enumerate(cases.items(), 1):
+        env = LEASE | ({"REMAP_SIGTERM": case.remap} if case.remap else {})
+        worlds[name] = make(broker, number, f"w{number}", folder, pool=case.pool, config=case.config, env=env)
+    for world in worlds.values():
+        fill(world, receiver)
+    for world in worlds.values():
+        world.worker.wait_for_log(" ready.", 60)
+    for world in worlds.values():  # all are ready: what is in flight does not wait for the slowest start
+        world.wake(2)
+    return worlds
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_worker_that_is_told_to_end_finishes_what_is_open_and_counts_nothing_else(ends, name):
+    """Warm and soft, threads and prefork, the main process and its whole group: exit 0, no claim is left."""
+    end = ends[name]
+    assert end.code == 0
+    pool = {"threads": "(thread)", "prefork": "(prefork)"}[CASES[name].pool]
+    assert f"concurrency: 4 {pool}" in end.world.worker.log(), "--pool was not followed"
+    records = end.world.records()
+    assert len(end.posts) == GOOD + 2
+    for one, record in records.items():
+        if one in end.posts:
+            assert len(end.posts[one]) == 1
+            assert [a.outcome for a in record.attempts] == [
+                "status" if record.account == "bad" else "delivered"
+            ]
+        else:
+            assert (record.state, record.attempts) == ("waiting", ())
+            assert end.world.client.hget(keys.record(one), "attempts") == b"0", "an attempt was counted"
+    assert not end.world.client.exists(keys.CLAIMERS)
+    counts = check_places(end.world.client)
+    assert counts == Counter(done=GOOD, parked=2, waiting=(GOOD + 1) * BAD - GOOD - 2)
+    for account, ids in end.world.ids.items():  # the front of the lane, in order
+        assert end.world.lane(f"{account}/general") == [one for one in ids if one not in end.posts]
+    assert "Traceback" not in end.world.worker.log()
+    assert "ERROR" not in end.world.worker.log()
+
+
+@pytest.mark.parametrize("name", COLD)
+def test_a_cold_shutdown_ends_at_once_and_what_was_open_is_sent_again_by_its_lease(ends, name):
+    """SIGQUIT without a soft timeout: the POSTs that were cut off stand as unknown, what was held went back."""
+    end = ends[name]
+    world = end.world
+    assert end.code == 0
+    log = world.worker.log()
+    assert f"delivery.abandoned open={GOOD + 1}" in log or log.count("delivery.abandoned open=") > 1
+    states = Counter(record.state for record in world.records().values())
+    assert states == Counter(sending=GOOD + 1, parked=1, waiting=(GOOD + 1) * BAD - GOOD - 2)
+    eventually(lambda: world.tick() or not world.client.exists(keys.CLAIMERS), 20, "the lease's end")
+    for one, record in world.records().items():
+        outcomes = [attempt.outcome for attempt in record.attempts]
+        assert outcomes in ([], ["unknown"] if one in end.posts else [], ["status"])
+        assert record.state == ("parked" if outcomes == ["status"] else "waiting")
+        assert record.failures == (outcomes == ["status"])
+    check_places(world.client)
+    assert "Traceback" not in log
+
+
+def test_a_prefork_child_that_is_ended_alone_takes_nobody_along(tmp_path):
+    """SIGTERM to one child: it finishes and goes. SIGKILL, as the OOM killer does: its claims come back by lease."""
+    with EmbeddedBroker() as broker, Receiver(Answers(0.7)) as receiver:
+        world = make(broker, 1, "killed", tmp_path, pool="prefork", env=LEASE)
+
+        def posting() -> list[int]:
+            return children(world.worker.pid, receiver.port)
+
+        def unknown() -> set[str]:
+            records = world.records().items()
+            return {one for one, record in records if "unknown" in [a.outcome for a in record.attempts]}
+
+        try:
+            fill(world, receiver)
+            world.worker.wait_for_log(" ready.", 60)
+            world.wake()
+            (told, *_) = eventually(posting, 30, "a child that POSTs")
+            os.kill(told, signal.SIGTERM)
+            eventually(lambda: not Path(f"/proc/{told}").exists(), 30, "the end of the child that was told")
+            assert not world.client.exists(keys.CLAIMERS), "it left claims behind"
+            assert unknown() == set()
+            assert posts_of(world, receiver).keys() == {
+                one for one, record in world.records().items() if record.attempts
+            }
+            world.wake()
+            (killed, *_) = eventually(posting, 30, "another child that POSTs")
+            os.kill(killed, signal.SIGKILL)
+
+            def done() -> bool:
+                world.tick_there()
+                records = world.records().values()
+                return all(record.state == "delivered" for record in records if record.account != "bad")
+
+            eventually(done, 60, "all delivered")
+            assert world.worker.alive
+            records, posts = world.records(), posts_of(world, receiver)
+            suspects = unknown()
+        finally:
+            print(world.worker.log()[-4000:])
+            world.worker.kill(group=True)
+    assert suspects, "nothing was in flight in the child that was killed"
+    assert {one for one, got in posts.items() if len(got) > 1} <= suspects
+    assert all(record.failures == 0 for record in records.values() if record.account != "bad")
