@@ -32,9 +32,9 @@ All contenders have the same kind of broker: append-only file, `appendfsync alwa
 _METHOD = """
 ## How it is measured
 
-* **The way** goes from the message in Celery's queue to the note of the answer: take-in, rendering, lanes, POST, ledger.
-  Workers run before the backlog is put in. SIGSTOP stops the beat (or the peer's worker) meanwhile, so that neither the
-  start of Python nor the caller is in the figure. What the caller pays is a row of its own.
+* **The way** goes from the message in Celery's queue to the note of the answer: take-in, rendering, lanes, POST,
+  ledger. Workers run before the backlog is put in. SIGSTOP stops the beat (or the peer's worker) meanwhile, so that
+  neither the start of Python nor the caller is in the figure. What the caller pays is a row of its own.
 * **CPU** is user and system time of all processes of a contender and their children, with its broker, from
   `/proc/PID/stat`. Receiver and generator are counted to nobody.
 * **Ours** is one worker and a beat. The broker has the other core, and a second worker adds nothing to full cores.
@@ -50,18 +50,19 @@ _METHOD = """
   comes every second, so half a second of the latency is the mean wait for the tick.
 * **Parked**: 500 is answered until all are parked, in three parts. The worker's growth is that of the third part. The
   first two parts open the connections and make the handles of both the worker's clients; the third would show whether
-  anything is kept. The countdown is an hour, cut short for all alike once all are parked. A resend is due that long after
-  the arrival of the first POST. It is measured against a sender that never rests, of the rate at which the POSTs failed.
+  anything is kept. The countdown is an hour, cut short for all alike once all are parked. A resend is due that long
+  after the arrival of the first POST. It is measured against a sender that never rests, of the rate at which the POSTs
+  failed.
 * **New accounts while others hang**: one worker. Each of the accounts that hang has 20 postbacks, and a receiver that
   takes each POST and answers nothing. A new account's first postback comes every 0.53 s, from when the others are new
   until most of them have failed. Beside each goes a postback of an account that is known to be well, which has the wait
   for the tick alone.
-* **Every script at its worst**: the state is copied from a record that `accept.lua` has made. For each case the lanes are
-  brought to their state, and the broker's CPU (`/proc/PID/task/*/schedstat`) is read before and after one call. Whatever
-  else runs on the machine adds to it, so the least of three rounds is judged. The monitor's pages and the doctor's look
-  for ids are the mean of several calls.
-* **A million**: the microseconds that the broker itself reports for its scripts (`INFO commandstats`), on two brokers in
-  turn.
+* **Every script at its worst**: the state is copied from a record that `accept.lua` has made. For each case the lanes
+  are brought to their state, and the broker's CPU (`/proc/PID/task/*/schedstat`) is read before and after one call.
+  Whatever else runs on the machine adds to it, so the least of three rounds is judged. The monitor's pages and the
+  doctor's look for ids are the mean of several calls.
+* **A million**: the microseconds that the broker itself reports for its scripts (`INFO commandstats`), on two brokers
+  in turn.
 """
 
 
@@ -120,8 +121,8 @@ def worst_cases(rows: Sequence[Row]) -> str:
     ]
     return (
         f"\n## Every script at its worst\n\n{numbers['accounts']:,} accounts, {numbers['waiting']:,} waiting: one in the "
-        "lane of each account, the others in one lane. The figures are the broker's\nCPU for one call. The least of three "
-        "rounds is to be at most 50 ms.\n\n"
+        "lane of each account, the others in one lane. The figures are the\nbroker's CPU for one call. The least of "
+        "three rounds is to be at most 50 ms.\n\n"
         "| script | least of three rounds | most |\n| --- | --- | --- |\n" + "\n".join(lines) + "\n"
     )
 
