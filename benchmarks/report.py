@@ -15,13 +15,15 @@ if TYPE_CHECKING:
 _HEAD = """\
 # Benchmarks
 
-Made by `{command}` on {date}, in {took_s:.0f} s; do not edit by hand. The same as data: [benchmarks.json](benchmarks.json).
+Made by `{command}` on {date}, in {took_s:.0f} s; do not edit by hand. The same figures as data:
+[benchmarks.json](benchmarks.json).
 
-Machine: {cpu}, {cores} cores, {memory_gb} GB; {system}; Python {python}; {broker}; celery {celery}, kombu {kombu},
-redis-py {redis_py}, libcurl {libcurl}. Load average before the run: {load_before:.1f}. Broker, workers, receiver and generator share these cores.
+Machine: {cpu}, {cores} cores, {memory_gb} GB; {system}; Python {python};
+{broker}; celery {celery}, kombu {kombu}, redis-py {redis_py}, libcurl {libcurl}.
+Load average before the run: {load_before:.1f}. Broker, workers, receiver and generator share these cores.
 
-Figures are ratios or CPU time, medians of rounds in which the contenders take turns: machines drift.
-Everybody's broker is the same: append-only file, `appendfsync always`.
+Figures are ratios or CPU time. They are medians of rounds in which the contenders take turns, as machines drift.
+All contenders have the same kind of broker: append-only file, `appendfsync always`.
 
 ## Targets
 
@@ -30,32 +32,37 @@ Everybody's broker is the same: append-only file, `appendfsync always`.
 _METHOD = """
 ## How it is measured
 
-* **The way**: from the message in Celery's queue to the note of the answer: take-in, rendering, lanes, POST, ledger.
-  Workers run before the backlog is put in; the beat (or the peer's worker) is stopped by SIGSTOP meanwhile, so that
+* **The way** goes from the message in Celery's queue to the note of the answer: take-in, rendering, lanes, POST,
+  ledger. Workers run before the backlog is put in. SIGSTOP stops the beat (or the peer's worker) meanwhile, so that
   neither the start of Python nor the caller is in the figure. What the caller pays is a row of its own.
 * **CPU** is user and system time of all processes of a contender and their children, with its broker, from
   `/proc/PID/stat`. Receiver and generator are counted to nobody.
-* **Ours** is one worker and a beat: the broker has the other core, and a second worker adds nothing to full cores.
-* **Textbook** ([benchmarks/peers/textbook.py](../benchmarks/peers/textbook.py)): a Celery task with `requests.post`, Celery's own retry, prefork with
-  two processes, acks late. **Session**: the same with one `requests.Session` a process. They drain fewer postbacks
-  than ours; their rate does not depend on it. **Floor**: a bare libcurl multi loop that sends ready-made bodies from
-  memory over kept connections. **Kannel** 1.4.5: messages come in by a socket, are kept in memory only, and are POSTed to one host.
+* **Ours** is one worker and a beat. The broker has the other core, and a second worker adds nothing to full cores.
+* **Textbook** ([benchmarks/peers/textbook.py](../benchmarks/peers/textbook.py)) is a Celery task with `requests.post`,
+  Celery's own retry, prefork with two processes, acks late. **Session** is the same with one `requests.Session` a
+  process. Both drain fewer postbacks than ours; their rate does not depend on the number. **Floor** is a bare libcurl
+  multi loop that sends ready-made bodies from memory over kept connections. **Kannel** 1.4.5 gets its messages by a
+  socket, keeps them in memory only, and POSTs them to one host.
 * **Hosts**: every account has an address of 127.0.0.0/8 to itself, for all contenders but Kannel.
 * **The receiver** (`benchmarks/receiver.c`) checks Content-Length, the form of the body and the number in it, and
   answers 200. At the end every number must have come, exactly once.
-* **Latency** is from just before `.delay()` to the arrival at the receiver, by one machine's monotonic clock. The
-  tick is one second, so half a second of it is the mean wait for the tick.
-* **Parked**: 500 is answered until all are parked, in three parts; the worker's growth is that of the third one, as the
-  first two open the connections and make the handles of both its transports, and would grow with a part that kept
-  anything. The countdown is an hour, cut short for all alike once all are parked. A resend is due that long after
-  the arrival of the first POST; it is measured against a sender of the rate at which they failed that never rests.
-* **New accounts while others hang**: one worker; as many accounts as said whose receiver takes each POST and answers
-  nothing, 20 postbacks each; a new account's first one every 0.53 s, from when the others are new until most have
-  failed. Beside each goes one of an account that is known to be well: it has the wait for the tick.
-* **Every script at its worst**: the state is copied from a record that `accept.lua` has made; for each case the lanes are
-  brought to it, and the broker's CPU (`/proc/PID/task/*/schedstat`) is read before and after one call. Whatever else
-  runs on the machine adds to it, so the least of three rounds is judged. Of the monitor's pages and the doctor's look at places, several calls, the mean.
-* **A million**: the microseconds that the broker itself reports for its scripts (`INFO commandstats`), on two brokers in turn.
+* **Latency** is from just before `.delay()` to the arrival at the receiver, by one machine's monotonic clock. A tick
+  comes every second, so half a second of the latency is the mean wait for the tick.
+* **Parked**: 500 is answered until all are parked, in three parts. The worker's growth is that of the third part. The
+  first two parts open the connections and make the handles of both the worker's clients; the third would show whether
+  anything is kept. The countdown is an hour, cut short for all alike once all are parked. A resend is due that long
+  after the arrival of the first POST. It is measured against a sender that never rests, of the rate at which the POSTs
+  failed.
+* **New accounts while others hang**: one worker. Each of the accounts that hang has 20 postbacks, and a receiver that
+  takes each POST and answers nothing. A new account's first postback comes every 0.53 s, from when the others are new
+  until most of them have failed. Beside each goes a postback of an account that is known to be well, which has the wait
+  for the tick alone.
+* **Every script at its worst**: the state is copied from a record that `accept.lua` has made. For each case the lanes
+  are brought to their state, and the broker's CPU (`/proc/PID/task/*/schedstat`) is read before and after one call.
+  Whatever else runs on the machine adds to it, so the least of three rounds is judged. The monitor's pages and the
+  doctor's look for ids are the mean of several calls.
+* **A million**: the microseconds that the broker itself reports for its scripts (`INFO commandstats`), on two brokers
+  in turn.
 """
 
 
@@ -114,7 +121,8 @@ def worst_cases(rows: Sequence[Row]) -> str:
     ]
     return (
         f"\n## Every script at its worst\n\n{numbers['accounts']:,} accounts, {numbers['waiting']:,} waiting: one in the "
-        "lane of each account, the others in one lane. The broker's CPU for one call; the least is to be at most 50 ms.\n\n"
+        "lane of each account, the others in one lane. The figures are the\nbroker's CPU for one call. The least of "
+        "three rounds is to be at most 50 ms.\n\n"
         "| script | least of three rounds | most |\n| --- | --- | --- |\n" + "\n".join(lines) + "\n"
     )
 

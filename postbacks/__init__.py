@@ -37,13 +37,13 @@ if TYPE_CHECKING:
     from postbacks.catalogue import event_type, parse_event, table
     from postbacks.client.results import PostbackResult
     from postbacks.client.task import PostbackTask
-    from postbacks.queue.operate import resend
+    from postbacks.queue.actions import resend
     from postbacks.tasks import send_postback, send_postbacks
 else:
     _MODULES = {
         "PostbackResult": "postbacks.client.results",
         "PostbackTask": "postbacks.client.task",
-        "resend": "postbacks.queue.operate",
+        "resend": "postbacks.queue.actions",
         "send_postback": "postbacks.tasks",
         "send_postbacks": "postbacks.tasks",
     }

@@ -5,9 +5,11 @@
 * What Celery would send is recorded: ``client/task.py`` gives the countdown to ``record_countdown`` instead of sending
   a message, and ``commit.lua`` parks the postback in Redis. A message would wait in a worker's memory.
 
-The countdown has other users. A postback whose process died while it was alone waits as long (``reap.lua``, called by
-the tick and the doctor's repairs), and ``monitor/`` finds what is late by it: all ask ``countdown_ms``.
-``postbacks ping`` says the cap, ``postbacks up`` the countdown.
+Both numbers have other users:
+
+* ``countdown_ms``: ``reap.lua`` parks a postback whose process died while it was alone for as long (the tick and the
+  doctor's repairs call it), and ``monitor/snapshot.py`` dates resends by it. ``cli/up.py`` prints and sets the countdown.
+* ``max_resends``: ``monitor/causes.py`` ("attempt 2 of 6") and ``ping/diagnose.py`` print it.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class FailedPostback(Protocol):
-    """A postback whose attempt has failed. ``failures`` counts the ones before it."""
+    """A postback whose attempt has failed. ``failures`` is the number of failed attempts before that attempt."""
 
     id: str
     account: str

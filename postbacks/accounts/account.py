@@ -16,7 +16,6 @@ from postbacks.accounts.secrets import SealedField, decrypt, encrypt, is_sealed
 from postbacks.accounts.url_policy import check_urls
 from postbacks.catalogue import ORIGINS
 from postbacks.errors import InvalidAccount, InvalidUrl
-from postbacks.logs import EventLog
 from postbacks.names import check_name
 from postbacks.urls import check_stored_url, check_url, redacted
 
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from pydantic_core import ErrorDetails
-
-log = EventLog(__name__)
 
 
 _PIN = re.compile(r"sha256//[A-Za-z0-9+/]{43}=\Z")

@@ -10,7 +10,7 @@ from celery.app.control import Control
 
 from postbacks.errors import UnsupportedOption
 from postbacks.ledger.record import id_text
-from postbacks.queue.operate import cancel
+from postbacks.queue.actions import cancel
 from postbacks.queue.protocol import TASK_NAME
 
 

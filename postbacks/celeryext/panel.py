@@ -6,7 +6,7 @@ from typing import Any
 
 from celery.worker.control import Panel, ok
 
-from postbacks.queue.operate import cancel
+from postbacks.queue.actions import cancel
 
 
 def register_revoke() -> None:

@@ -37,15 +37,10 @@ def _ledger() -> Ledger:
 
 
 def reason_words(record: Record) -> str:
-    """Say in words why a postback has not been delivered; empty where there is no more to say."""
-    from postbacks.accounts import routing
+    """Say in words why a postback has not been delivered, as a terminal may show it."""
+    from postbacks.ledger.reasons import reason_of
 
-    if record.ended_by_attempt:
-        last = record.attempts[-1]
-        return printable(last.detail or last.outcome)
-    if record.is_stub:
-        return routing.STUB_WORDS
-    return printable(routing.reason_words(record.reason, record.origin))
+    return printable(reason_of(record))
 
 
 @click.command(cls=Command, examples=("postbacks show 7c0e1f3a-…", "postbacks show 7c0e1f3a-… --json"))
@@ -60,8 +55,8 @@ def reason_words(record: Record) -> str:
 def show(postback_id: str, as_xml: bool, as_json: bool) -> None:
     """Show a postback's state, why it has not been sent, and every attempt.
 
-    The line "why" says of one that has not ended what it waits for, with figures; with --json it is "why", each cause with
-    its name, its sentence and its figures.
+    The line "why" says what an unfinished postback waits for, with figures. With --json, "why" lists the causes: name,
+    sentence and figures of each.
     """
     from postbacks.broker.client import client
     from postbacks.monitor.causes import explain
@@ -131,7 +126,7 @@ def _print_record(record: Record, claim: Claim | None, causes: Sequence[Cause]) 
             printable(cause.sentence) for cause in causes if cause.name not in _SAID_OF_CLAIM
         ),
         "event": f"{record.origin} {record.code}".strip(),
-        "account": f"{record.account} (group {record.group}, its number {record.sequence})"
+        "account": f"{record.account} (group {record.group}, sequence {record.sequence})"
         if record.account
         else "",
         "URL": shown["url"] or "",
@@ -226,7 +221,7 @@ def list_(dead: bool, limit: int, as_json: bool) -> None:
 def cancel(postback_id: str) -> None:
     """Cancel a postback that waits or is parked."""
     from postbacks.ledger import states
-    from postbacks.queue.operate import cancel as cancel_postback
+    from postbacks.queue.actions import cancel as cancel_postback
 
     record = _ledger().find(postback_id)
     state = cancel_postback(postback_id)

@@ -86,7 +86,7 @@ def _resend_one(postback_id: str, *, as_json: bool) -> None:
     from postbacks.broker.client import client
     from postbacks.cli.ledger import reason_words
     from postbacks.ledger.ledger import Ledger
-    from postbacks.queue.operate import resend as send_again
+    from postbacks.queue.actions import resend as send_again
 
     record = Ledger(client()).get(postback_id)
     if record.state not in {"dead", "skipped"}:
@@ -117,7 +117,7 @@ def _resend_all(
 ) -> None:
     from postbacks.broker.client import client
     from postbacks.ledger.ledger import Ledger
-    from postbacks.queue.operate import resend as send_again
+    from postbacks.queue.actions import resend as send_again
 
     dead = Ledger(client()).dead(within_s=since_s, account=account, reason=reason)
     stubs = [postback for postback in dead if postback.is_stub]

@@ -41,7 +41,10 @@ def headers(
     sequence: int,
     at_ms: int,
 ) -> list[str]:
-    """Return the headers of a POST, ``Name: value`` each; libcurl adds Host, Accept and Content-Length.
+    """Return the headers of a POST, ``Name: value`` each.
+
+    libcurl adds Host, Accept and Content-Length; ``transport/handle.py`` adds Authorization. An account cannot set
+    headers of the prefixes ``Postback-`` and ``webhook-`` (``accounts/headers.py``).
 
     Args:
         profile: the account's extra headers and secrets.

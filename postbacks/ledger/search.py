@@ -1,4 +1,7 @@
-"""Search of the ledger: summaries of postbacks that have ended, read in pipelined pages."""
+"""Search of the ledger: summaries of postbacks that have ended, read in pipelined pages.
+
+A field to search by stands in three places: ``_read`` asks for it, ``Summary`` holds it, ``find`` compares it.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +49,7 @@ def find(
     since_ms: float | None = None,
     until_ms: float | None = None,
 ) -> Iterator[Summary]:
-    """Find postbacks that have ended, those that ended first before the others; read on as the caller asks for more.
+    """Find postbacks that have ended, in the order in which they ended; read each page when the caller asks for it.
 
     Args:
         client: of the broker.

@@ -64,9 +64,9 @@ end
 
 for at = FIRST, #ARGV - 1, WIDTH do
   local id, lane, verdict, number = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
-  local attempt, countdown_ms, health, reason = ARGV[at + 4], tonumber(ARGV[at + 5]), ARGV[at + 6], ARGV[at + 7]
-  local shared = health == 'shared' and claimed_as[id] == '0'
-  if health == 'shared' then health = 'failed' end
+  local attempt, countdown_ms, mood, reason = ARGV[at + 4], tonumber(ARGV[at + 5]), ARGV[at + 6], ARGV[at + 7]
+  local shared = mood == 'shared' and claimed_as[id] == '0'
+  if mood == 'shared' then mood = 'failed' end
   local record = RECORD .. id
   local r = redis.call('HMGET', record, 'attempt:' .. number, 'cancel', 'next_ms', 'suspicion', 'reason', 'units')
   if r[1] or not claimed_as[id] then
@@ -109,9 +109,9 @@ for at = FIRST, #ARGV - 1, WIDTH do
       counts = { noted = 0, succeeded = 0, shared = 0 }
       lanes[lane] = counts
     end
-    counts.noted, counts.health = counts.noted + 1, health
+    counts.noted, counts.mood = counts.noted + 1, mood
     if shared then counts.shared = counts.shared + 1 else closing.add(id, account, nil, reason) end
-    counts.succeeded = health == 'failed' and 0 or counts.succeeded + 1
+    counts.succeeded = mood == 'failed' and 0 or counts.succeeded + 1
     results[#results + 1] = { state, next_ms }
   end
 end
@@ -129,7 +129,7 @@ if more_bytes > 0 then redis.call('INCRBY', LEDGER_BYTES, more_bytes) end
 local clocks = redis.call('HMGET', RING_CLOCK, 'trusted', 'suspect')
 for lane, counts in pairs(lanes) do
   local lane_state = lane_state_of(lane)
-  local failing, suspect = counts.health == 'failed', counts.health ~= 'ok'
+  local failing, suspect = counts.mood == 'failed', counts.mood ~= 'ok'
   local was_failing, was_suspect = lane_state.failing, lane_state.suspect
   if suspect ~= lane_state.suspect or lane_state.new then -- the other ready set has a time of its own
     redis.call('ZREM', lane_state.suspect and READY_SUSPECT or READY_TRUSTED, lane)

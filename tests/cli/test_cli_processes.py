@@ -214,7 +214,11 @@ def test_receive_prints_every_tag_and_survives_what_is_no_postback():
         assert post(url, b"<POSTBACK>") == 200
         with urllib.request.urlopen(f"{url}favicon", timeout=10) as answer:
             assert answer.status == 200
-        code, out, _ = ended(receive, signal.SIGTERM)
+        printed = ""
+        while "GET /favicon" not in printed:  # it prints after it has answered
+            printed += line_of(receive.stdout)
+        code, rest, _ = ended(receive, signal.SIGTERM)
+    out = printed + rest
     assert code == 0
     for tag, value in EVENT.items():
         if tag not in {"ORIGIN", "CODE", "SUBJECT", "CONTENT"}:

@@ -59,11 +59,11 @@ class Desk:
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory):
-    """The stack of this module, with one resend after 0.1 s; a path /S answers with the status S, /S/slow after 3 s."""
+    """The stack of this module, with one resend after 0.1 s; a path /S answers with the status S, /S/slow after 6 s."""
     folder = tmp_path_factory.mktemp("desk")
     with (
         Receiver(
-            lambda post: Answer(int(post.path[1:4]), delay_s=3 if post.path.endswith("/slow") else 0)
+            lambda post: Answer(int(post.path[1:4]), delay_s=6 if post.path.endswith("/slow") else 0)
         ) as receiver,
         EmbeddedBroker() as broker,
         running(broker, folder, env={"POSTBACKS_RETRY_COUNTDOWN_S": "0.1", "POSTBACKS_MAX_RESENDS": "1"}),

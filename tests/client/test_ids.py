@@ -23,7 +23,7 @@ from postbacks.flower_events.sampling import METER_NUMBERS, Sampler
 from postbacks.ledger import states
 from postbacks.ledger.digest import digest_of, fresh_id
 from postbacks.ledger.ledger import Ledger
-from postbacks.queue.operate import cancel
+from postbacks.queue.actions import cancel
 from postbacks.queue.rows import AcceptRow
 from postbacks.settings import load
 

@@ -1,4 +1,4 @@
-"""The policy of resends: Celery's own retry, asked for a decision and nothing else."""
+"""The retry rule as a table: Celery's own retry, asked for a decision and nothing else."""
 
 from __future__ import annotations
 

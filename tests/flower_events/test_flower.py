@@ -25,7 +25,7 @@ from postbacks.app import app
 from postbacks.devtools.embedded_broker import EmbeddedBroker
 from postbacks.devtools.receiver import Answer, Receiver
 from postbacks.devtools.stack import CeleryProcess, LocalStack
-from postbacks.queue.operate import cancel
+from postbacks.queue.actions import cancel
 
 TEXT, PHONE, PATH, PAGE = "open sesame", "15552312102", "hook-7c1e", "sorry-9a2b"
 EVENT = {

@@ -21,7 +21,7 @@ from postbacks.app import app
 from postbacks.devtools.receiver import Answer, Receiver
 from postbacks.flower_events.publisher import publisher
 from postbacks.flower_events.sampling import BURST_S, is_in_share
-from postbacks.queue.operate import cancel
+from postbacks.queue.actions import cancel
 from postbacks.settings import load
 
 FORKS = """

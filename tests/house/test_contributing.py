@@ -18,7 +18,9 @@ from postbacks.cli.examples import example
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "CONTRIBUTING.md").read_text()
-PATHS = sorted(set(re.findall(r"`((?:postbacks|tests|docs|crash|benchmarks)/[\w/.]*|[A-Z]+\.md)`", PAGE)))
+PATHS = sorted(
+    set(re.findall(r"(?:`| -q )((?:postbacks|tests|docs|crash|benchmarks)/[\w/.]*|[A-Z]+\.md)\b", PAGE))
+)
 
 
 def block(kind: str, section: str) -> str:

@@ -1,4 +1,4 @@
-"""Pages: what they name exists, and the rooms of architecture.md are those of the code."""
+"""Pages: what they name exists, their lines wrap, and the rooms of architecture.md are those of the code."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pages import anchors, cells
 from test_structure import ROOMS
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-CHANGELOG = ROOT / "CHANGELOG.md"
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 #: Folders that a path on a page may begin at; a script alone is one of the moves.
 FOLDERS = (ROOT, ROOT / "postbacks", ROOT / "postbacks" / "queue", ROOT / "docs")
+WIDTH = 120
 
 
 def table_of(page: str, heading: str) -> list[list[str]]:
@@ -33,7 +33,7 @@ def rooms_of(page: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("page", [*PAGES, CHANGELOG], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_a_path_that_a_page_names_exists(page):
     """From the root, from postbacks/ or from docs/: whoever reads finds the file at once."""
     text = page.read_text()
@@ -41,7 +41,7 @@ def test_a_path_that_a_page_names_exists(page):
     assert {path for path in paths if not any((folder / path).exists() for folder in FOLDERS)} == set()
 
 
-@pytest.mark.parametrize("page", [*PAGES, CHANGELOG], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_a_link_to_another_page_leads_somewhere(page):
     """File and heading; what has a scheme is somebody else's page."""
     broken = []
@@ -53,6 +53,23 @@ def test_a_link_to_another_page_leads_somewhere(page):
         if not file.exists() or (anchor and anchor not in anchors(file.read_text())):
             broken.append(target)
     assert broken == []
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.name != "benchmarks.md"], ids=lambda page: page.name
+)
+def test_lines_of_a_page_wrap(page):
+    """Tables, blocks of code, single long words and the page that ``make bench`` writes excepted."""
+    long, is_code = [], False
+    for number, line in enumerate(page.read_text().splitlines(), start=1):
+        text = line.strip()
+        if line.startswith("```"):
+            is_code = not is_code
+        elif is_code or line.startswith("    ") or text.startswith("|") or " " not in text:
+            continue
+        elif len(line) > WIDTH:
+            long.append(f"{page.name}:{number}: {len(line)} characters")
+    assert long == []
 
 
 def test_the_rooms_stand_in_the_order_of_their_imports():

@@ -22,7 +22,7 @@ from postbacks.cli import main
 from postbacks.devtools.receiver import Answer, Receiver, dead_port
 from postbacks.monitor import causes, situation
 from postbacks.monitor.causes import CLAUSES, Cause, explain
-from postbacks.queue.operate import cancel
+from postbacks.queue.actions import cancel
 
 SUB = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 MO = {"ORIGIN": "SMS_MO", "CODE": "N211", "FROM": "15552312102", "TO": "86717", "TEXT": "STOP",

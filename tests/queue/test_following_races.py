@@ -11,7 +11,7 @@ from postbacks.accounts import RedisAccounts
 from postbacks.devtools.receiver import Receiver
 from postbacks.ledger.record import Attempt
 from postbacks.queue import routes
-from postbacks.queue.operate import cancel
+from postbacks.queue.actions import cancel
 from postbacks.queue.rows import AttemptRow
 from postbacks.queue.scripts import FEW
 

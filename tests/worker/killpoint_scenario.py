@@ -17,7 +17,7 @@ from helpers import Rig, set_account
 from postbacks import keys, killpoints, resend, send_postback, send_postbacks, settings
 from postbacks.broker.client import client_for
 from postbacks.client import producer
-from postbacks.queue.operate import cancel
+from postbacks.queue.actions import cancel
 
 
 class _Broker:

@@ -1,4 +1,4 @@
-"""Cancel a postback, or send a dead one again, by its id."""
+"""Actions on one postback, by its id: cancel it, or send it again where it is dead."""
 
 from __future__ import annotations
 

@@ -1,0 +1,23 @@
+"""Reasons of a record in words: why a postback has not been delivered."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from postbacks.accounts import routing
+
+if TYPE_CHECKING:
+    from postbacks.ledger.record import Record
+
+
+def reason_of(record: Record) -> str:
+    """Say in words why a postback has not been delivered; empty where there is no more to say.
+
+    The words may quote what a receiver has answered: print them by ``printable``.
+    """
+    if record.ended_by_attempt:
+        last = record.attempts[-1]
+        return last.detail or last.outcome
+    if record.is_stub:
+        return routing.STUB_WORDS
+    return routing.reason_words(record.reason, record.origin)
