@@ -93,10 +93,10 @@ def refusal(address: str, port: int, settings: Settings) -> str | None:
 def _network_refusal(address: str, allowed: Networks, denied: Networks, nat64: Networks) -> str | None:
     numeric = ipaddress.ip_address(address.partition("%")[0])
     inner, is_translated = _embedded(numeric, nat64)
-    shown = f"{numeric} stands for {inner}" if inner is not None else str(numeric)
+    words = f"{numeric} stands for {inner}" if inner is not None else str(numeric)
     for network in denied:
         if numeric in network or (inner is not None and inner in network):
-            return f"{shown}: denied by POSTBACKS_DENIED_NETWORKS ({network})"
+            return f"{words}: denied by POSTBACKS_DENIED_NETWORKS ({network})"
     if inner is None:
         judged: tuple[Address, ...] = (numeric,)
     elif any(numeric in network and network.prefixlen == network.max_prefixlen for network in allowed):
@@ -107,7 +107,7 @@ def _network_refusal(address: str, allowed: Networks, denied: Networks, nat64: N
         if any(judged_address in network for network in allowed):
             continue
         if rule := _special(judged_address):
-            return f"{shown}: {rule}"
+            return f"{words}: {rule}"
     return None
 
 

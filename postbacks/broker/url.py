@@ -163,12 +163,12 @@ def read_options(query: str, allowed: tuple[str, ...]) -> dict[str, str]:
     for name, value in parse_qsl(query, keep_blank_values=True):
         if name not in allowed:
             # What does not look like a name may be the rest of a password.
-            shown = f"{name!r}" if re.fullmatch(r"[a-z_]{1,40}", name) else "a word behind the ?"
+            option = f"{name!r}" if re.fullmatch(r"[a-z_]{1,40}", name) else "a word behind the ?"
             if name in _ELSEWHERE:
-                raise ValueError(f"{shown} is no option of it: {_ELSEWHERE[name]}; take it out of the URL")
+                raise ValueError(f"{option} is no option of it: {_ELSEWHERE[name]}; take it out of the URL")
             if name in TLS_OPTIONS:
-                raise ValueError(f"{shown} is an option of rediss:// alone; write rediss:// for TLS")
-            raise ValueError(f"{shown} is no option of it; there are {', '.join(sorted(allowed))}")
+                raise ValueError(f"{option} is an option of rediss:// alone; write rediss:// for TLS")
+            raise ValueError(f"{option} is no option of it; there are {', '.join(sorted(allowed))}")
         if name in options:
             raise ValueError(f"{name} stands there twice; write it once")
         if not value:

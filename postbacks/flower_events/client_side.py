@@ -43,14 +43,14 @@ def sent(broker: redis.Redis, exchange: str, events: Sequence[TaskEvent]) -> Non
     if not events or time.monotonic() < _paused_until_s:
         return
     share = load().flower_share
-    shown = [event for event in events if is_in_share(event["uuid"], share)]
-    if not shown:
+    in_share = [event for event in events if is_in_share(event["uuid"], share)]
+    if not in_share:
         return
     try:
-        wire.publish(broker, exchange, shown[0]["hostname"], shown)
+        wire.publish(broker, exchange, in_share[0]["hostname"], in_share)
     except (redis.RedisError, OSError) as error:
         _paused_until_s = time.monotonic() + _PAUSE_S
-        log.warning("taskevents.dropped", str(error), postbacks=len(shown))
+        log.warning("taskevents.dropped", str(error), postbacks=len(in_share))
 
 
 def revoked(postback_id: str) -> None:

@@ -169,9 +169,9 @@ _TIMES: Final = frozenset({"since", "at", "until", "examined"})
 
 
 def _cause(now_ms: int, name: str, *, words: str = "", **figures: Any) -> Cause:
-    shown = {figure: _Figure(value, now_ms) for figure, value in figures.items()}
+    formatted = {figure: _Figure(value, now_ms) for figure, value in figures.items()}
     times = {figure: iso(value) for figure, value in figures.items() if figure in _TIMES}
-    return Cause(name, CLAUSES[name].format(words=words, **shown), figures | times)
+    return Cause(name, CLAUSES[name].format(words=words, **formatted), figures | times)
 
 
 def _moment(at_ms: int | None, now_ms: int) -> str:

@@ -11,6 +11,7 @@ import uuid
 import pytest
 from celery import Celery, signals
 from celery._state import _task_stack
+from events import EVENT as SUB
 from helpers import BASE_ENV, Rig, set_account
 
 from postbacks import keys, send_postback, send_postbacks
@@ -19,13 +20,7 @@ from postbacks.client import sending
 from postbacks.client.message_template import new_id
 from postbacks.devtools.receiver import Receiver
 
-EVENT = {
-    "ORIGIN": "SUB",
-    "CODE": "N301",
-    "MOBILE": "15552312102",
-    "CAMPAIGNID": "17041",
-    "BRANDNAME": "Käse\r\n",
-}
+EVENT = SUB | {"BRANDNAME": "Käse\r\n"}
 
 
 def only_message(client) -> tuple[str, dict]:

@@ -6,6 +6,7 @@ import json
 
 import pytest
 from click.testing import CliRunner
+from events import EVENT
 from helpers import Rig, claim, set_account
 
 from postbacks import keys, resend, send_postback, send_postbacks
@@ -13,7 +14,6 @@ from postbacks.cli import main
 from postbacks.ledger.record import Attempt
 from postbacks.queue.rows import AttemptRow
 
-EVENT = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
 LANE = "acme/general"
 URL = "http://127.0.0.1:8080/"
 

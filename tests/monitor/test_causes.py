@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from events import EVENT as SUB
+from events import MO, MT
 from helpers import Rig, claim, environment, remove_account, set_account
 
 import postbacks
@@ -24,11 +26,6 @@ from postbacks.monitor import causes, situation
 from postbacks.monitor.causes import CLAUSES, Cause, explain
 from postbacks.queue.actions import cancel
 
-SUB = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102", "CAMPAIGNID": "17041"}
-MO = {"ORIGIN": "SMS_MO", "CODE": "N211", "FROM": "15552312102", "TO": "86717", "TEXT": "STOP",
-      "RECEIVED": "2013-11-05T05:41:08-05:00"}  # fmt: skip
-MT = {"ORIGIN": "SMS_MT", "CODE": "N201", "STATUS": "Message Sent", "TO": "15552312102", "TRACKINGID": "1",
-      "SPID": "0007", "TIMESTAMP": "2013-11-05T05:41:08-05:00"}  # fmt: skip
 ENDPOINT = "http://127.0.0.1:8080"
 WORKER = "0123456789abcdef@0.2.0@worker1@host"
 #: A time of day, and how far away it is.

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+from events import MO
 from helpers import Rig, eventually, set_account
 from transport.certificates import Authority
 
@@ -22,8 +23,7 @@ from postbacks.transport.client import CurlClient
 from postbacks.transport.profile import Profile, Tls
 from postbacks.transport.transfer import Transfer
 
-EVENT = {"ORIGIN": "SMS_MO", "CODE": "N211", "FROM": "15552312102", "TO": "86717", "TEXT": "x" * 60_000,
-         "RECEIVED": "2013-11-05T05:41:08-05:00"}  # fmt: skip
+EVENT = MO | {"TEXT": "x" * 60_000}
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 
 
