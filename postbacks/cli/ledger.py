@@ -78,9 +78,9 @@ def show(postback_id: str, as_xml: bool, as_json: bool) -> None:
     explanation = explain(client(), postback_id, load())
     record = explanation.record
     if as_json:
-        shown = {"id": postback_id, "state": None} if record is None else record.to_public_dict()
+        fields = {"id": postback_id, "state": None} if record is None else record.to_public_dict()
         claim = explanation.claim.to_public_dict() if explanation.claim else None
-        print_json(shown | {"claim": claim, "why": [cause.to_public_dict() for cause in explanation.causes]})
+        print_json(fields | {"claim": claim, "why": [cause.to_public_dict() for cause in explanation.causes]})
     if record is None:
         raise _unknown(postback_id, explanation)
     if not as_json:
@@ -121,7 +121,7 @@ _SAID_OF_CLAIM: Final = frozenset({"open", "held", "lease_over"})
 
 
 def _print_record(record: Record, claim: Claim | None, causes: Sequence[Cause]) -> None:
-    shown = record.to_public_dict()
+    fields = record.to_public_dict()
     ended = record.state in {"dead", "skipped", "cancelled"}
     reason = reason_words(record) if ended else ""
     lines = {
@@ -134,9 +134,9 @@ def _print_record(record: Record, claim: Claim | None, causes: Sequence[Cause]) 
         "account": f"{record.account} (group {record.group}, its number {record.sequence})"
         if record.account
         else "",
-        "URL": shown["url"] or "",
-        "accepted": shown["created"],
-        "next attempt": shown["next_at"] or "",
+        "URL": fields["url"] or "",
+        "accepted": fields["created"],
+        "next attempt": fields["next_at"] or "",
         "open" if claim and claim.attempt else "held": _claim_words(claim) if claim else "",
     }
     for label, value in lines.items():
@@ -146,18 +146,18 @@ def _print_record(record: Record, claim: Claim | None, causes: Sequence[Cause]) 
         return
     click.echo()
     table = grid("#", "at", "outcome", "status", "took", "in words", right=("#", "status", "took"))
-    for attempt in shown["attempts"]:
+    for attempt in fields["attempts"]:
         add_row(table, *_attempt_cells(attempt))
     print_table(table)
 
 
 def _claim_words(claim: Claim) -> str:
     """Say who has a postback, and since when its attempt is open."""
-    shown = claim.to_public_dict()
+    fields = claim.to_public_dict()
     words = ""
     if claim.attempt is not None:
-        words = f"attempt {claim.attempt} since {shown['since']} ({shown['for_s']:.1f} s), "
-    words += f"worker {shown['worker'] or 'of an older version'}, loop {shown['loop'][:12]}"
+        words = f"attempt {claim.attempt} since {fields['since']} ({fields['for_s']:.1f} s), "
+    words += f"worker {fields['worker'] or 'of an older version'}, loop {fields['loop'][:12]}"
     late_s = (claim.now_ms - claim.ends_ms) / 1000
     if not claim.ends_ms:
         words += "; its process has died, and another loop takes it over"
@@ -228,9 +228,9 @@ def cancel(postback_id: str) -> None:
     from postbacks.ledger import states
     from postbacks.tasks import cancel as cancel_postback
 
-    known = _ledger().find(postback_id)
+    is_known = _ledger().find(postback_id) is not None
     state = cancel_postback(postback_id)
-    if known is None:
+    if not is_known:
         note(
             f"The ledger has no postback {postback_id} yet; it is not sent should it be taken in within a day."
         )

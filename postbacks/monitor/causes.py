@@ -249,6 +249,8 @@ def _of_message(queued: Queued, settings: Settings) -> Iterator[Cause]:
 
 
 def _of_record(standing: Standing, settings: Settings) -> Iterator[Cause]:
+    if standing.record.state not in {*states.STATES, states.HELD}:
+        return  # a newer version's: where it should stand is not known here
     if not standing.in_place:
         yield _cause(standing.now_ms, "misplaced", state=standing.record.state)
     elif standing.record.state == states.PARKED:
@@ -397,7 +399,7 @@ def _of_priority(standing: Standing, settings: Settings) -> Iterator[Cause]:
     account, group = standing.account, standing.record.group
     weights = dict(part.split("=") for part in settings.group_weights.split(","))
     has_own = bool(account.interval_us or account.most)
-    if weights[group] != "0" or (standing.lane.pace.failing and not has_own):
+    if weights.get(group) != "0" or (standing.lane.pace.failing and not has_own):
         return
     groups = [
         other for other in URGENT

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from postbacks import keys
@@ -349,13 +349,16 @@ def _read_record(
     transaction.ask("quarantined", "zscore", keys.QUARANTINE, record.id)
     transaction.ask("quarantine", "zcard", keys.QUARANTINE)
     _ask_for_lane(transaction, name, record.id)
-    _ask_for_account(transaction, record.account, name)
+    groups = tuple(
+        dict.fromkeys((*keys.GROUPS, record.group))
+    )  # a record that was spoilt by hand may name another
+    _ask_for_account(transaction, record.account, name, groups)
     _ask_for_endpoint(transaction, endpoint, name)
     replies = transaction.run()
 
     claim = None if waits or record.state == states.PARKED else Ledger(client).claim_of(record.id)
     now_ms, system = _system(system, replies, clock_offset_ms)
-    account = _account(replies)
+    account = _account(replies, groups)
     lane = _lane(replies, name, account.paces[record.group])
     quarantine = None
     if replies["quarantined"] is not None:
@@ -400,21 +403,21 @@ def _lane(replies: Mapping[str, Any], name: str, pace: Pace) -> Lane:
     )  # fmt: skip
 
 
-def _ask_for_account(transaction: _Transaction, account: str, lane: str) -> None:
+def _ask_for_account(transaction: _Transaction, account: str, lane: str, groups: Sequence[str]) -> None:
     transaction.ask("row", "hget", keys.ROUTES, account)
     transaction.ask("pacing", "hget", keys.PACING, account)
     transaction.ask("next", "hget", keys.RATES, account)
     transaction.ask("waits for account", "zscore", keys.WAITS + account, lane)
-    for group in keys.GROUPS:
+    for group in groups:
         name = keys.lane_name(account, group)
         transaction.ask(f"waiting {group}", "llen", keys.lane(name))
         transaction.ask(f"pace {group}", "hmget", keys.PACE + name, "claimed", "held", "limit", "failing")
 
 
-def _account(replies: Mapping[str, Any]) -> Account:
+def _account(replies: Mapping[str, Any], groups: Sequence[str]) -> Account:
     row = (replies["row"] or b"").decode("utf-8", "replace").split("\n")
     pacing = _PACING.match((replies["pacing"] or b"").decode("utf-8", "replace"))
-    paces = {group: _pace(replies[f"waiting {group}"], *replies[f"pace {group}"]) for group in keys.GROUPS}
+    paces = {group: _pace(replies[f"waiting {group}"], *replies[f"pace {group}"]) for group in groups}
     interval_us, most = (int(pacing[1]), int(pacing[2])) if pacing else (0, 0)
     waits_us = replies["waits for account"]
     return Account(
