@@ -250,6 +250,8 @@ def _of_message(queued: Queued, settings: Settings) -> Iterator[Cause]:
 
 
 def _of_record(standing: Standing, settings: Settings) -> Iterator[Cause]:
+    if standing.record.state not in {*states.STATES, states.HELD}:
+        return  # a newer version's: where it should stand is not known here
     if not standing.in_place:
         yield _cause(standing.now_ms, "misplaced", state=standing.record.state)
     elif standing.record.state == states.PARKED:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from postbacks import keys
@@ -341,15 +341,17 @@ def _read_record(
     transaction.ask("quarantined", "zscore", keys.QUARANTINE, record.id)
     transaction.ask("quarantine", "zcard", keys.QUARANTINE)
     _ask_for_lane(transaction, name, record.id)
-    _ask_for_account(transaction, record.account, name)
+    groups = tuple(
+        dict.fromkeys((*keys.GROUPS, record.group))
+    )  # a record that was spoilt by hand may name another
+    _ask_for_account(transaction, record.account, name, groups)
     _ask_for_endpoint(transaction, endpoint, name)
     replies = transaction.run()
 
     claim = None if waits or record.state == states.PARKED else Ledger(client).claim_of(record.id)
     now_ms, system = _system(system, replies, clock_offset_ms)
-    account = _account(replies)
-    # A record that somebody has spoilt may name a group that no account has.
-    lane = _lane(replies, name, account.paces.get(record.group, Pace(0, 0, 0, 1, False)))
+    account = _account(replies, groups)
+    lane = _lane(replies, name, account.paces[record.group])
     quarantine = None
     if replies["quarantined"] is not None:
         quarantine = Quarantine(
@@ -393,12 +395,12 @@ def _lane(replies: Mapping[str, Any], name: str, pace: Pace) -> Lane:
     )  # fmt: skip
 
 
-def _ask_for_account(transaction: _Transaction, account: str, lane: str) -> None:
+def _ask_for_account(transaction: _Transaction, account: str, lane: str, groups: Sequence[str]) -> None:
     transaction.ask("row", "hget", keys.ROUTES, account)
     transaction.ask("pacing", "hget", keys.PACING, account)
     transaction.ask("next", "hget", keys.RATES, account)
     transaction.ask("waits for account", "zscore", keys.WAITING_FOR_ROOM + account, lane)
-    for group in keys.GROUPS:
+    for group in groups:
         name = keys.lane_name(account, group)
         transaction.ask(f"waiting {group}", "llen", keys.lane(name))
         transaction.ask(
@@ -406,9 +408,9 @@ def _ask_for_account(transaction: _Transaction, account: str, lane: str) -> None
         )
 
 
-def _account(replies: Mapping[str, Any]) -> Account:
+def _account(replies: Mapping[str, Any], groups: Sequence[str]) -> Account:
     pacing = Pacing.parse(replies["pacing"])
-    paces = {group: _pace(replies[f"waiting {group}"], *replies[f"pace {group}"]) for group in keys.GROUPS}
+    paces = {group: _pace(replies[f"waiting {group}"], *replies[f"pace {group}"]) for group in groups}
     waits_us = replies["waits for account"]
     return Account(
         paces, since_and_state(replies["row"])[1] if replies["row"] else "", pacing.interval_us,

@@ -524,6 +524,15 @@ def test_how_long_an_endpoint_has_to_fail_and_what_a_rate_catches_up_with_are_th
     assert f"ALONE = 0, 1, {situation.ALONE}\n" in lua
 
 
+def test_of_a_record_that_a_newer_version_or_a_hand_has_written_nothing_is_guessed(world):
+    """A state that this version does not know has no causes; a group that nobody knows has those of its lane."""
+    (postback_id,) = world.waiting(SUB)
+    world.rig.client.hset(keys.record(postback_id), "state", "thawing")
+    assert world.causes(postback_id) == {}
+    world.rig.client.hset(keys.record(postback_id), mapping={"state": "waiting", "group": "fax"})
+    assert world.causes(postback_id).keys() == {"misplaced"}
+
+
 #: Commands that write nothing; LPUSHX goes to a key that is never there.
 READS = {"exec", "get", "hget", "hgetall", "hmget", "info", "lindex", "llen", "lpos", "lpushx", "lrange", "multi",
          "time", "zcard", "zrange", "zscore"}  # fmt: skip
