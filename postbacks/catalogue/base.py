@@ -79,7 +79,6 @@ class Event(BaseModel):
         alias_generator=_tag_name,
         validate_by_name=True,
         validate_by_alias=True,
-        defer_build=True,  # a class is built when it is first used, as an application uses a few
     )
 
     #: ORIGIN and CODE of the row; empty for a class that only lends its fields to others.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from datetime import UTC, datetime, timedelta, timezone
@@ -51,6 +52,16 @@ def test_the_catalogue_and_the_event_types_have_the_same_rows() -> None:
 
 def test_the_table_has_the_catalogue_s_order() -> None:
     assert list(ROWS) == [(row.origin, row.code) for row in table()]
+
+
+def test_an_event_type_is_whole_once_it_is_defined() -> None:
+    """Its signature has its tags; before 2.14 pydantic builds a deferred class without a lock, and threads fail."""
+
+    class Fresh(SmsReceived):
+        pass
+
+    assert {"FROM", "TO", "RECEIVED"} <= inspect.signature(Fresh).parameters.keys()
+    assert Fresh.__pydantic_complete__
 
 
 @each_event
