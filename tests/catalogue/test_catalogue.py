@@ -55,7 +55,7 @@ def test_the_table_has_the_catalogue_s_order() -> None:
 
 
 def test_an_event_type_is_whole_once_it_is_defined() -> None:
-    """Its signature has its tags; before 2.14 pydantic builds a deferred class without a lock, and threads fail."""
+    """The signature has the tags; before 2.14 pydantic builds a deferred class without a lock, and threads fail."""
 
     class Fresh(SmsReceived):
         pass
