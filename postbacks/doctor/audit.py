@@ -1,4 +1,4 @@
-"""The audit: every postback against its record, every lane against its pace, in pages that block nobody.
+"""The audit: every postback against its record, every lane against its state, in pages that block nobody.
 
 An audit takes its time, and postbacks move meanwhile. So what it finds first are *suspicions*: ``recheck`` asks for
 each of them alone, in one script that reads all its places in one instant, and keeps the *faults* that still stand.
@@ -183,7 +183,7 @@ def _faults_of_lane(lane: Lane) -> Iterator[tuple[str, str]]:
         yield PACE, f"says {lane.claimed}, {lane.claimed_counted} in claims"
     elif lane.held != lane.held_counted:
         yield PACE, f"says {lane.held} held, {lane.held_counted} are"
-    if lane.waiting and lane.claimable and not lane.trusted and not lane.suspect and not lane.aside:
+    if lane.waiting and lane.claimable and not lane.trusted and not lane.suspect and not lane.delayed:
         yield LANES_STUCK, f"{lane.waiting} waiting"
     if not lane.waiting and (lane.trusted or lane.suspect):
         yield LANES_EMPTY, "nothing waiting"
@@ -227,7 +227,7 @@ class _Auditor:
         self._length_of: dict[str, int] = {}  # lane -> ids in it
         self._claimed_of: Counter[str] = Counter()  # lane -> ids in claims
         self._held_of: Counter[str] = Counter()  # lane -> those of them that are held
-        self._paces: set[str] = set()  # lanes that have a pace
+        self._lane_states: set[str] = set()  # lanes that have a state
         self._audit = Audit()
 
     def run(self) -> Audit:
@@ -257,7 +257,7 @@ class _Auditor:
             if name.startswith(keys.LANE):
                 lanes.append(name.removeprefix(keys.LANE))
             elif name.startswith(keys.LANE_STATE):
-                self._paces.add(name.removeprefix(keys.LANE_STATE))
+                self._lane_states.add(name.removeprefix(keys.LANE_STATE))
             elif name.startswith(keys.CLAIMS):
                 tokens.append(name.removeprefix(keys.CLAIMS))
         self._count(lanes, tokens)
@@ -326,7 +326,9 @@ class _Auditor:
             {text(lane) for lane, _ in self._client.zscan_iter(ring, count=PAGE)}
             for ring in (keys.READY_TRUSTED, keys.READY_SUSPECT)
         )
-        for page in pages(sorted({*self._length_of, *self._paces, *self._claimed_of, *trusted, *suspect})):
+        for page in pages(
+            sorted({*self._length_of, *self._lane_states, *self._claimed_of, *trusted, *suspect})
+        ):
             pipe = self._client.pipeline(transaction=False)
             for lane in page:
                 pipe.hmget(keys.LANE_STATE + lane, "claimed", "held")
@@ -334,7 +336,7 @@ class _Auditor:
                 counted = Lane(
                     lane, self._length_of.get(lane, 0), int(claimed or 0), self._claimed_of[lane],
                     int(held or 0), self._held_of[lane], claimable=True, trusted=lane in trusted,
-                    suspect=lane in suspect, aside=False,
+                    suspect=lane in suspect, delayed=False,
                 )  # fmt: skip
                 for check, words in _faults_of_lane(counted):
                     self._audit.faults[check][lane] = words

@@ -56,14 +56,14 @@ class Lane:
     Attributes:
         name: ``account/group``.
         waiting: ids in it.
-        claimed: ids in claims, by its pace.
+        claimed: ids in claims, by its state.
         claimed_counted: ids in claims, counted.
-        held: of these, the held ones, by its pace.
+        held: of these, the held ones, by its state.
         held_counted: the held ones, counted.
-        claimable: whether its pace lets a loop claim from it.
+        claimable: whether its state lets a loop claim from it.
         trusted: whether it is in the ring of the trusted.
         suspect: whether it is in the ring of the suspects.
-        aside: whether it is in none as it waits for its account's rate, or for room.
+        delayed: whether it is in none as it waits for its account's rate, or for room.
     """
 
     name: str
@@ -75,7 +75,7 @@ class Lane:
     claimable: bool
     trusted: bool
     suspect: bool
-    aside: bool
+    delayed: bool
 
 
 def _run(scripts: Scripts, name: str, arguments: Iterable[str | int], *, repair: bool) -> Any:

@@ -336,27 +336,34 @@ def _of_claim(standing: Standing, settings: Settings) -> Iterator[Cause]:
 def _of_lane(standing: Standing, settings: Settings) -> Iterator[Cause]:
     """Yield what is before it in its lane, and what its lane waits for."""
     now_ms, lane, account, endpoint = standing.now_ms, standing.lane, standing.account, standing.endpoint
-    pace, group = lane.pace, standing.record.group
+    lane_state, group = lane.state, standing.record.group
     ahead, exact = (POSITION_MAX, False) if lane.ahead is None else (lane.ahead, True)
     if ahead:
         words = f"{_bound(exact)}{ahead:,}"
         yield _cause(now_ms, "behind", words=words, ahead=ahead, exact=exact, group=group)
     if account.state in routes.STILL_WORDS:
-        yield _still(standing, lane.aside_ms)
+        yield _still(standing, lane.delayed_until_ms)
         return
     yield from _of_probe(standing)
     yield from _of_slow_start(standing)
-    if lane.aside_ms is not None and account.interval_us:
-        yield _rate(standing, lane.aside_ms)
+    if lane.delayed_until_ms is not None and account.interval_us:
+        yield _rate(standing, lane.delayed_until_ms)
     elif account.waits_ms is not None:
         yield _account_limit(standing)
     elif endpoint.waits_ms is not None:
         if not _start_limit(endpoint, now_ms):
             yield _endpoint_limit(standing, settings)
-    elif not pace.claimable:
-        if not pace.failing:
-            words = f" and {pace.held:,} held" if pace.held else ""
-            yield _cause(now_ms, "lane_limit", words=words, open=pace.open, held=pace.held, limit=pace.limit)
+    elif not lane_state.claimable:
+        if not lane_state.failing:
+            words = f" and {lane_state.held:,} held" if lane_state.held else ""
+            yield _cause(
+                now_ms,
+                "lane_limit",
+                words=words,
+                open=lane_state.open,
+                held=lane_state.held,
+                limit=lane_state.limit,
+            )
     elif lane.ring:
         before, exact = (TURN_MAX, False) if lane.turn is None else (lane.turn, True)
         lanes = f"{_bound(exact)}{_Figure(before, now_ms):lane} before it"
@@ -400,30 +407,30 @@ def _of_priority(standing: Standing, settings: Settings) -> Iterator[Cause]:
     account, group = standing.account, standing.record.group
     weights = dict(part.split("=") for part in settings.group_weights.split(","))
     has_own = bool(account.interval_us or account.most)
-    if weights.get(group) != "0" or (standing.lane.pace.failing and not has_own):
+    if weights.get(group) != "0" or (standing.lane.state.failing and not has_own):
         return
     groups = [
         other for other in URGENT
-        if other != group and weights[other] != "0" and account.paces[other].waiting and not account.paces[other].failing
+        if other != group and weights[other] != "0" and account.lane_states[other].waiting and not account.lane_states[other].failing
     ]  # fmt: skip
     if groups:
-        count = sum(account.paces[other].waiting for other in groups)
+        count = sum(account.lane_states[other].waiting for other in groups)
         yield _cause(standing.now_ms, "priority", count=count, groups=" and ".join(groups))
 
 
 def _of_probe(standing: Standing) -> Iterator[Cause]:
-    pace = standing.lane.pace
-    if pace.failing:
-        parts = [f"{pace.open:,} open"] if pace.open else []
-        parts += [f"{pace.held:,} held"] if pace.held else []
+    lane_state = standing.lane.state
+    if lane_state.failing:
+        parts = [f"{lane_state.open:,} open"] if lane_state.open else []
+        parts += [f"{lane_state.held:,} held"] if lane_state.held else []
         words = "".join(f", {part}" for part in parts)
         yield _cause(
             standing.now_ms,
             "probe",
             words=words,
             since=standing.lane.failing_ms,
-            open=pace.open,
-            held=pace.held,
+            open=lane_state.open,
+            held=lane_state.held,
         )
 
 

@@ -58,8 +58,8 @@ class System(NamedTuple):
     loops: int = 0
 
 
-class Pace(NamedTuple):
-    """Pace of a lane, as all scripts read it (``lane_state_of`` in ``queue/_shared.lua``).
+class LaneState(NamedTuple):
+    """State of a lane, as all scripts read it (``lane_state_of`` in ``queue/_shared.lua``).
 
     Attributes:
         waiting: postbacks in the lane.
@@ -90,27 +90,27 @@ class Lane(NamedTuple):
     """Lane of the postback.
 
     Attributes:
-        pace: its pace.
+        state: its state.
         ahead: postbacks before ours; None where ours stands deeper than was looked, or not in it.
         failing_ms: since when every attempt has failed.
         ring: ``trusted`` or ``suspect``, in which it has its turn; empty where it has none.
         turn: lanes of the ring before it; None where it stands further back than was looked.
-        aside_ms: until when it stands aside.
+        delayed_until_ms: until when its account's rate or a lack of room delays it.
     """
 
-    pace: Pace
+    state: LaneState
     ahead: int | None
     failing_ms: int | None
     ring: str
     turn: int | None
-    aside_ms: int | None
+    delayed_until_ms: int | None
 
 
 class Account(NamedTuple):
     """Account of the postback.
 
     Attributes:
-        paces: group -> pace, of all its lanes.
+        lane_states: group -> state of the lane, of all its lanes.
         state: of its row (``queue/routes.py``); empty where it has none.
         interval_us: between two of its POSTs; 0 without a rate.
         next_us: from when its next POST counts.
@@ -118,7 +118,7 @@ class Account(NamedTuple):
         waits_ms: since when the lane waits for room here.
     """
 
-    paces: Mapping[str, Pace]
+    lane_states: Mapping[str, LaneState]
     state: str
     interval_us: int
     next_us: int
@@ -128,7 +128,7 @@ class Account(NamedTuple):
     @property
     def open(self) -> int:
         """Number of its POSTs that may be open."""
-        return sum(pace.open for pace in self.paces.values())
+        return sum(state.open for state in self.lane_states.values())
 
 
 class Endpoint(NamedTuple):
@@ -351,7 +351,7 @@ def _read_record(
     claim = None if waits or record.state == states.PARKED else Ledger(client).claim_of(record.id)
     now_ms, system = _system(system, replies, clock_offset_ms)
     account = _account(replies, groups)
-    lane = _lane(replies, name, account.paces[record.group])
+    lane = _lane(replies, name, account.lane_states[record.group])
     quarantine = None
     if replies["quarantined"] is not None:
         quarantine = Quarantine(
@@ -360,7 +360,7 @@ def _read_record(
     if record.state == states.PARKED:
         in_place = replies["parked"] is not None
     elif waits:
-        deep = lane.ahead is None and lane.pace.waiting > 2 * POSITION_MAX
+        deep = lane.ahead is None and lane.state.waiting > 2 * POSITION_MAX
         in_place = quarantine is not None or lane.ahead is not None or deep
     else:
         in_place = claim is not None
@@ -380,18 +380,18 @@ def _ask_for_lane(transaction: _Transaction, lane: str, postback_id: str) -> Non
     transaction.ask("from head", "lpos", keys.lane(lane), postback_id, maxlen=POSITION_MAX)
     transaction.ask("from end", "lpos", keys.lane(lane), postback_id, rank=-1, maxlen=POSITION_MAX)
     transaction.ask("failing", "zscore", keys.FAILING, lane)
-    transaction.ask("aside", "zscore", keys.DELAYED, lane)
+    transaction.ask("delayed", "zscore", keys.DELAYED, lane)
     for ring in RINGS:
         transaction.ask(ring, "zscore", RINGS[ring], lane)
         transaction.ask(f"{ring} lanes", "zrange", RINGS[ring], 0, TURN_MAX - 1)
 
 
-def _lane(replies: Mapping[str, Any], name: str, pace: Pace) -> Lane:
+def _lane(replies: Mapping[str, Any], name: str, state: LaneState) -> Lane:
     ring = next((ring for ring in RINGS if replies[ring] is not None), "")
     lanes = [lane.decode() for lane in replies[f"{ring} lanes"]] if ring else []
     ahead = replies["from head"] if replies["from head"] is not None else replies["from end"]
     return Lane(
-        pace, ahead, _ms(replies["failing"]), ring, lanes.index(name) if name in lanes else None, _ms(replies["aside"]),
+        state, ahead, _ms(replies["failing"]), ring, lanes.index(name) if name in lanes else None, _ms(replies["delayed"]),
     )  # fmt: skip
 
 
@@ -404,25 +404,27 @@ def _ask_for_account(transaction: _Transaction, account: str, lane: str, groups:
         name = keys.lane_name(account, group)
         transaction.ask(f"waiting {group}", "llen", keys.lane(name))
         transaction.ask(
-            f"pace {group}", "hmget", keys.LANE_STATE + name, "claimed", "held", "limit", "failing"
+            f"state {group}", "hmget", keys.LANE_STATE + name, "claimed", "held", "limit", "failing"
         )
 
 
 def _account(replies: Mapping[str, Any], groups: Sequence[str]) -> Account:
     pacing = Pacing.parse(replies["pacing"])
-    paces = {group: _pace(replies[f"waiting {group}"], *replies[f"pace {group}"]) for group in groups}
+    lane_states = {
+        group: _lane_state(replies[f"waiting {group}"], *replies[f"state {group}"]) for group in groups
+    }
     waits_us = replies["waits for account"]
     return Account(
-        paces, since_and_state(replies["row"])[1] if replies["row"] else "", pacing.interval_us,
+        lane_states, since_and_state(replies["row"])[1] if replies["row"] else "", pacing.interval_us,
         int(replies["next"] or 0), pacing.max_transfers,
         None if waits_us is None else int(waits_us // 1000),
     )  # fmt: skip
 
 
-def _pace(
+def _lane_state(
     waiting: int, claimed: bytes | None, held: bytes | None, limit: bytes | None, failing: bytes | None
-) -> Pace:
-    return Pace(waiting, int(claimed or 0), int(held or 0), int(limit or 1), failing == b"1")
+) -> LaneState:
+    return LaneState(waiting, int(claimed or 0), int(held or 0), int(limit or 1), failing == b"1")
 
 
 def _ask_for_endpoint(transaction: _Transaction, endpoint: str, lane: str) -> None:

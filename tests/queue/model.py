@@ -241,7 +241,7 @@ class Model(RuleBasedStateMachine):
             assert lane.claimed == lane.claimed_counted >= 0
             assert lane.held == lane.held_counted
             if lane.waiting and lane.claimable:
-                assert lane.trusted != lane.suspect or lane.aside, lane
+                assert lane.trusted != lane.suspect or lane.delayed, lane
         counts = {name.decode(): int(count) for name, count in self.client.hgetall(keys.ENDPOINTS).items()}
         assert counts == ({"http://x:80": self.counted} if self.counted else {})
         if self.endpoint_max:
