@@ -117,7 +117,9 @@ def check_change(change: AccountChange) -> Account:
         InvalidAccount: says what cannot be.
     """
     if (change.client_cert is None) != (change.client_key is None):
-        raise InvalidAccount("client_cert and client_key belong together: give both.")
+        raise InvalidAccount(
+            "A client certificate and its key belong together: give both (--client-cert, --client-key)."
+        )
     for name in ("ca_bundle", "client_cert"):
         if (text := getattr(change, name)) is not None:
             check_certificates(text, name)

@@ -110,7 +110,7 @@ def _url(name: str, words: str) -> Callable[[Callable[..., None]], Callable[...,
     "--max-transfers",
     type=int,
     metavar="N",
-    help="Most POSTs open at a time, over all workers.",
+    help="Most POSTs open at a time, over all groups and workers.",
 )
 @click.option(
     "--drop",

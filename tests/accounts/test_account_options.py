@@ -113,7 +113,7 @@ def test_too_many_headers_are_refused_however_they_come_together(acme):
         (("--answer-timeout", "61"), "answer_timeout_s"),
         (("--answer-timeout", "nan"), "no number of seconds"),
         (("--pin", "sha256//short"), "no pinned key"),
-        (("--client-cert", "cert"), "belong together"),
+        (("--client-cert", "cert"), "give both (--client-cert, --client-key)"),
         (("--client-cert", "cert", "--client-key", "other"), "not the key of the client certificate"),
         (("--client-cert", "key", "--client-key", "key"), "holds no PEM certificate"),
         (("--client-cert", "cert", "--client-key", "cert"), "holds no PEM private key"),
