@@ -1,9 +1,10 @@
 """A process that works in children, each of which may die of what it works on.
 
 Reads lines of JSON from standard input, each ``{"do": [steps], "offset_s": …, "kills": account or null,
-"lives_s": seconds or null}``; for each it forks a child, which takes the steps (tick, deliver, examine) with
-the clock moved by the offset, over and over if it has a time to live, and prints the child's end. A life is counted in
-the child's own CPU time, so that it gets as far on a busy machine.
+"lives_s": seconds or null, "posts": POSTs or null}``; for each it forks a child, which takes the steps (tick, deliver,
+examine) with the clock moved by the offset, over and over if it has a time to live, and prints the child's end. A life
+is counted in the child's own CPU time, so that it gets as far on a busy machine, and may end before with the begin of a
+POST, so that something is in flight however quick the machine is.
 """
 
 from __future__ import annotations
@@ -54,8 +55,22 @@ def make_deadly(account: str) -> None:
     DeliveryLoop._begin, intake.decode = deadly_begin, deadly_decode
 
 
+def die_with_post(number: int) -> None:
+    """Have the process killed when it begins its POST of this number."""
+    begin, posts = DeliveryLoop._begin, itertools.count(1)
+
+    def fatal_begin(self, claimed, profile):
+        begin(self, claimed, profile)
+        if next(posts) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    DeliveryLoop._begin = fatal_begin
+
+
 def work(order: dict) -> None:
     """Take the steps."""
+    if order["posts"]:
+        die_with_post(order["posts"])
     if order["kills"]:
         make_deadly(order["kills"])
     rig = Rig(_Broker())
