@@ -20,7 +20,6 @@ from postbacks.ledger.identity import check_id
 from postbacks.logs import EventLog
 from postbacks.names import check_name
 from postbacks.queue.send_request import SendRequest
-from postbacks.queue.send_request import check_request as check_request
 from postbacks.settings import load
 from postbacks.urls import check_url
 

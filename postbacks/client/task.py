@@ -89,7 +89,8 @@ class PostbackTask(RefusingTask):
         if options or link or link_error or postback_id is not None:
             check_options(task_id=postback_id, link=link, link_error=link_error, **options)
         # The catalogue, the broker's client and the settings: loaded with the first call, as Celery loads its transport.
-        from postbacks.client.sending import check_request, send
+        from postbacks.client.sending import send
+        from postbacks.queue.send_request import check_request
 
         request = check_request(args or (), kwargs or {})
         return send(self, request, postback_id, producer=producer, shadow=shadow, **options)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from packaging.version import InvalidVersion, Version
 
 from postbacks import keys
+from postbacks.broker.client import text
 from postbacks.broker.clock import to_ms
 from postbacks.broker.errors import broker_errors
 from postbacks.version import SILENT, VERSION, version_of
@@ -60,8 +61,8 @@ def read_versions(scripts: Scripts) -> dict[str, set[str]]:
         pipe.time()
         claimers, ticks, last_tick, time = pipe.execute()
     return versions_at_work(
-        [token.decode("utf-8", "replace") for token in claimers],
-        {version.decode("utf-8", "replace"): int(float(at_ms)) for version, at_ms in ticks.items()},
+        [text(token) for token in claimers],
+        {text(version): int(float(at_ms)) for version, at_ms in ticks.items()},
         None if last_tick is None else int(float(last_tick)),
         to_ms(time) + scripts.clock_offset_ms,
     )

@@ -10,7 +10,7 @@ from typing import Final
 import redis
 
 from postbacks import keys
-from postbacks.broker.client import client
+from postbacks.broker.client import client, text
 from postbacks.errors import BrokerError
 from postbacks.flower_events import wire
 from postbacks.flower_events.events import REVOKED, TaskEvent, args_of, task_event
@@ -74,7 +74,7 @@ def _publish_one(kind: str, postback_id: str, more: TaskEvent) -> None:
             return
         # The event bears a worker's name: Flower would take the program's for one more worker.
         address = json.loads(announced)
-        account, origin, code, failures = ((field or b"").decode("utf-8", "replace") for field in fields)
+        account, origin, code, failures = (text(field or b"") for field in fields)
         args = args_of(account, origin, code)
         event = task_event(kind, time.time(), postback_id, args, int(failures or 0), **more)
         wire.publish(broker, address["exchange"], address["hostname"], [event])

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from postbacks import keys
+from postbacks.broker.client import text
 from postbacks.broker.errors import broker_errors
 from postbacks.ledger.states import DEAD
 
@@ -118,6 +119,6 @@ def _read(client: redis.Redis, ids: Sequence[str]) -> Iterator[Summary]:
     with broker_errors():
         rows = pipe.execute()
     for postback_id, row in zip(ids, rows, strict=True):
-        state, account, reason, own, stub = ((text or b"").decode("utf-8", "replace") for text in row)
+        state, account, reason, own, stub = (text(field or b"") for field in row)
         if state:
             yield Summary(postback_id, state, account, reason, own in {"1", "2"}, bool(stub))

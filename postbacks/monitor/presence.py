@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
 
+from postbacks.broker.client import text
 from postbacks.broker.fitness import takes_signs
 
 #: A sign of life: seconds after which the process counts as gone, its token, its version and its name.
@@ -67,7 +68,7 @@ def find_present(signs: Iterable[tuple[bytes, float]], now_ms: int) -> Presence:
     """
     names, last_ms = [], None
     for member, score in signs:
-        sign = _SIGN.fullmatch(member.decode("utf-8", "replace"))
+        sign = _SIGN.fullmatch(text(member))
         if sign is None or abs(score) > now_ms + _AHEAD_MAX_MS:
             continue
         last_ms = max(last_ms or 0, int(abs(score)))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from postbacks import keys
 from postbacks.broker import memory
+from postbacks.broker.client import text
 from postbacks.broker.clock import to_ms
 from postbacks.broker.errors import broker_errors
 from postbacks.broker.fitness import why_refused
@@ -332,7 +333,7 @@ def _read_record(
     raw_endpoint = fields.get(b"endpoint")
     if head is not None and head != record.id.encode():
         raw_endpoint = client.hget(keys.record(head.decode()), "endpoint")
-    endpoint = (raw_endpoint or b"").decode("utf-8", "replace")
+    endpoint = text(raw_endpoint or b"")
 
     transaction = _Transaction(client)
     _ask_for_system(transaction)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from postbacks import keys
+from postbacks.broker.client import text
 from postbacks.broker.errors import broker_errors
 from postbacks.broker.fitness import takes_signs, why_refused
 from postbacks.monitor.presence import Presence, find_present, is_tick_missing, missing
@@ -306,13 +307,13 @@ def _read_lanes(
             part.count += count
             oldest_s = (page.now_ms - oldest_ms) / 1000 if oldest_ms else 0.0
             if oldest_s > part.oldest_s:
-                part.oldest_s, part.oldest_account = oldest_s, _text(oldest_account)
+                part.oldest_s, part.oldest_account = oldest_s, text(oldest_account)
             if longest > part.longest:
-                part.longest, part.longest_account = longest, _text(longest_account)
+                part.longest, part.longest_account = longest, text(longest_account)
         for account, state, since_ms, count in page.still:
-            snapshot.still[_text(account)] = Still(_text(state), int(since_ms), count)
+            snapshot.still[text(account)] = Still(text(state), int(since_ms), count)
         for account, count in zip(page.backlogs[::2], page.backlogs[1::2], strict=True):
-            backlogs[_text(account)] = int(count)
+            backlogs[text(account)] = int(count)
     snapshot.waiting = list(waiting.values())
     largest = heapq.nlargest(
         settings.metrics_top_accounts, backlogs.items(), key=lambda item: (item[1], item[0])
@@ -324,12 +325,10 @@ def _take_first_page(snapshot: Snapshot, page: _Page) -> None:
     """Take what the first page alone has: the time, the claims, and who is down."""
     snapshot.now_ms = page.now_ms
     for token, ends_ms, claimed, in_flight in page.claims:
-        snapshot.leases[_text(token)] = int(float(ends_ms))
+        snapshot.leases[text(token)] = int(float(ends_ms))
         snapshot.claimed += claimed
         snapshot.in_flight += in_flight
-    snapshot.down = {
-        _text(account): (page.now_ms - float(since_ms)) / 1000 for account, since_ms in page.down
-    }
+    snapshot.down = {text(account): (page.now_ms - float(since_ms)) / 1000 for account, since_ms in page.down}
 
 
 def _pages(
@@ -357,7 +356,3 @@ def _pages(
         if time.monotonic() >= deadline_s:
             break
     snapshot.complete = False
-
-
-def _text(value: bytes) -> str:
-    return value.decode("utf-8", "replace")

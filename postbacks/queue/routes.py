@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from postbacks import keys
 from postbacks.accounts import find_accounts
+from postbacks.broker.client import text
 from postbacks.broker.errors import broker_errors
 from postbacks.queue import pacing
 from postbacks.urls import endpoint_of
@@ -50,7 +51,7 @@ def since_and_state(row: bytes | None) -> tuple[int, str]:
     """Read since when a row stands (ms) and its state; 0 and ``on`` where there is none."""
     if row is None:
         return 0, ON
-    since_ms, state, *_ = row.decode("utf-8", "replace").split("\n", 2)
+    since_ms, state, *_ = text(row).split("\n", 2)
     return int(since_ms), state
 
 
@@ -66,7 +67,7 @@ def row_of(account: Account | None, state: str = ON) -> str:
     if account.unreadable:
         return f"{UNREADABLE}\n\n" + 7 * "\n"
     urls = (account.url, account.mo_url, account.pass_url)
-    targets = [text for url in urls for text in ((url, endpoint_of(url)) if url else ("", ""))]
+    targets = [part for url in urls for part in ((url, endpoint_of(url)) if url else ("", ""))]
     off = f",{','.join(sorted(account.off))}," if account.off else ""
     return "\n".join((state, account.version, off, *targets, ""))
 
@@ -105,11 +106,11 @@ def publish(
     with broker_errors():
         stored: list[bytes | None] = scripts.client.hmget(keys.ROUTES, looked_up)  # type: ignore[assignment]
     changed: dict[str, str] = {}
-    for name, text in zip(looked_up, stored, strict=True):
+    for name, reply in zip(looked_up, stored, strict=True):
         account = accounts.get(name)
-        if account is None and text is None:
+        if account is None and reply is None:
             continue
-        before = "" if text is None else text.decode("utf-8", "replace").partition("\n")[2]
+        before = text(reply or b"").partition("\n")[2]
         state = ON if usable is None or usable.get(name, True) else UNUSABLE
         row = row_of(account, state)
         if row == before:

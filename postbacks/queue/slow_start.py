@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple, Self
 
+from postbacks.broker.client import text
+
 _PACKED: Final = re.compile(r"(\d+) (\d+) (\d+) ([01]) (\d+) (.*)", re.DOTALL)
 
 
@@ -30,7 +32,7 @@ class EndpointStart(NamedTuple):
     @classmethod
     def parse(cls, packed: bytes | None) -> Self | None:
         """Read an entry of ``postbacks:starts``; None where there is none, or none that the script could read."""
-        match = _PACKED.fullmatch((packed or b"").decode("utf-8", "replace"))
+        match = _PACKED.fullmatch(text(packed or b""))
         if match is None:
             return None
         since_ms, last_ms, limit, up, tried_ms, account = match.groups()
