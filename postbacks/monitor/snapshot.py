@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from postbacks import keys
+from postbacks.broker import lua
 from postbacks.broker.client import text
 from postbacks.broker.errors import broker_errors
 from postbacks.broker.fitness import takes_signs, why_refused
 from postbacks.monitor.presence import Presence, find_present, is_tick_missing, missing
-from postbacks.queue.scripts import assemble
 from postbacks.retry import countdown_ms
 
 if TYPE_CHECKING:
@@ -334,7 +334,7 @@ def _take_first_page(snapshot: Snapshot, page: _Page) -> None:
 def _pages(
     client: redis.Redis, settings: Settings, snapshot: Snapshot, deadline_s: float, clock_offset_ms: int
 ) -> Iterator[_Page]:
-    cursor, script = b"0", assemble("snapshot", "monitor")
+    cursor, script = b"0", lua.load("queue/_shared", "monitor/snapshot")
     for _ in range(PAGES_MAX):
         arguments = (
             clock_offset_ms,
