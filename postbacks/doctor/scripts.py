@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from postbacks import keys
+from postbacks.broker import lua
 from postbacks.broker.client import text
 from postbacks.broker.errors import broker_errors
-from postbacks.queue.scripts import assemble
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -81,7 +81,7 @@ class Lane:
 def _run(scripts: Scripts, name: str, arguments: Iterable[str | int], *, repair: bool) -> Any:
     """Run a script; where it repairs nothing read-only, so that a user who may only read can run it."""
     run = scripts.client.eval if repair else scripts.client.eval_ro
-    script = assemble(name, "doctor")
+    script = lua.load("queue/_shared", f"doctor/{name}")
     with broker_errors():
         return run(script.text, len(script.keys), *script.keys, scripts.clock_offset_ms, *arguments)
 

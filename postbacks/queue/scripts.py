@@ -76,11 +76,11 @@ class Call(NamedTuple):
 
 
 @cache
-def assemble(name: str, room: str = "queue") -> Script:
-    """Put a script of a room together with the parts that it needs in front of it."""
-    parts = _PARTS.get(name, ()) if room == "queue" else ()
-    paths = (*(f"queue/{part}" for part in ("_shared", *parts)), f"{room}/{name}")
-    return load(*paths, when_full=room == "queue")
+def assemble(name: str) -> Script:
+    """Put a move together with the parts that it needs in front of it."""
+    return load(
+        "queue/_shared", *(f"queue/{part}" for part in _PARTS.get(name, ())), f"queue/{name}", when_full=True
+    )
 
 
 def claim_call(
