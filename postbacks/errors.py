@@ -12,6 +12,12 @@
     ├── IdTaken               an id that another postback has
     ├── UnsupportedOption     a Celery option that postbacks cannot honour
     ├── BadInput              a file of events that cannot be read
+    ├── InvalidQuery          a search that cannot be
+    ├── HistoryError          the history cannot be used as it is
+    │   ├── HistoryOff        no history is set
+    │   ├── HistoryUnavailable  its database does not answer, is locked or full
+    │   ├── HistoryUnfit      its URL, driver or schema cannot be used
+    │   └── LeaseLost         another recorder writes by now
     ├── BadSetting            a setting with a value that cannot be
     ├── BrokerError           the broker cannot be used as it is
     │   ├── BrokerUnreachable it does not answer
@@ -85,6 +91,30 @@ class UnknownPostback(PostbacksError):
 
 class IdTaken(PostbacksError):
     """Raised when another postback has the id: another account's, another event's, or to another URL."""
+
+
+class InvalidQuery(PostbacksError):
+    """Raised when a search cannot be: a filter that nothing can have, filters that exclude each other, a foreign cursor."""
+
+
+class HistoryError(PostbacksError):
+    """Root of the errors of the history's database."""
+
+
+class HistoryOff(HistoryError):
+    """Raised when no history is set; says how to set one."""
+
+
+class HistoryUnavailable(HistoryError):
+    """Raised when the database does not answer, is locked, or has no room; the same call may do later."""
+
+
+class HistoryUnfit(HistoryError):
+    """Raised when the URL of the history, its driver or its schema cannot be used; somebody must mend it."""
+
+
+class LeaseLost(HistoryError):
+    """Raised when a transaction was given up, as another recorder writes by now."""
 
 
 class UnsupportedOption(PostbacksError):

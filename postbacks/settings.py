@@ -40,11 +40,14 @@ _PREFIX: Final = "POSTBACKS_"
 #: Variables of that prefix that are no settings: the command line reads them.
 _NO_SETTINGS: Final = frozenset({"POSTBACKS_DEBUG", "POSTBACKS_VERIFY_SECRET"})
 #: Settings that may hold a password, so that an error does not quote them.
-_SECRET: Final = frozenset({"proxy_url", "secret_key", "broker_url"})
+_SECRET: Final = frozenset({"proxy_url", "secret_key", "broker_url", "history_url"})
 
 _PROXY = re.compile(
     r"https?://(?:[\w.~%!$&'()*+,;=-]*(?::[\w.~%!$&'()*+,;=-]*)?@)?[\w.-]+(?::(\d{1,5}))?/?", re.ASCII
 )
+
+#: Databases that the history can stand in; ``history/engine.py`` reads the whole URL.
+_HISTORY_URL = re.compile(r"sqlite:///[^?]+|postgres(ql)?(\+psycopg)?://\S+", re.ASCII)
 
 #: Address of a Kubernetes Service, which stands as ``<SERVICE>_PORT`` in every pod of its namespace.
 _SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://\S+", re.ASCII | re.IGNORECASE)
@@ -240,6 +243,26 @@ class Settings(BaseModel):
         256, ge=0, le=4096, description="Bytes of a failed answer's body that the ledger keeps."
     )
 
+    # -- history ----------------------------------------------------------------------------
+    history_url: str = Field(
+        "",
+        repr=False,
+        description="Database of the history, as an SQLAlchemy URL: sqlite:///FILE or postgresql://…; empty: none.",
+    )
+    history_postbacks_days: float = Field(
+        90,
+        gt=0,
+        description="Days that the history keeps a postback after its end: state, times and business values.",
+    )
+    history_attempts_days: float = Field(
+        90, gt=0, description="Days that the history keeps attempts: each POST and what the receiver said."
+    )
+    history_documents_days: float = Field(
+        30,
+        gt=0,
+        description="Days that the history keeps documents, with which a postback can be shown and sent again.",
+    )
+
     # -- watching ---------------------------------------------------------------------------
     log: Literal["text", "json"] = Field(
         "text",
@@ -292,6 +315,16 @@ class Settings(BaseModel):
             sentinel.parse(value)
         else:
             broker_url.parse(value)
+        return value
+
+    @field_validator("history_url")
+    @classmethod
+    def _history(cls, value: str) -> str:
+        value = value.strip()
+        if value and not _HISTORY_URL.match(value):
+            raise ValueError(
+                "not sqlite:///FILE (four slashes for an absolute path) or postgresql://user:password@host/database"
+            )
         return value
 
     @field_validator("proxy_url")

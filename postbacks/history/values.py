@@ -1,0 +1,70 @@
+"""Business values: what support knows of a message, read from its document, in one spelling, as a hash to search by."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import Final
+
+#: Kind of a value -> the tags that hold one (catalogue: Codes).
+KINDS: Final = {
+    "tracking_id": ("TRACKINGID",),
+    "mms_id": ("MMSID",),
+    "number": ("FROM", "TO", "MOBILE"),
+    "email": ("EMAIL",),
+    "sub_id": ("SUBID",),
+    "serial_number": ("SERIALNUMBER",),
+}
+_KIND_OF: Final = {tag.encode(): kind for kind, tags in KINDS.items() for tag in tags}
+
+#: Documents are rendered by ``catalogue/xml.py``, an element a tag without attributes: a pattern reads them in a tenth of
+#: a parser's time. A tag inside a text cannot be met, as < is escaped there.
+_ELEMENT: Final = re.compile(rb"<(" + b"|".join(_KIND_OF) + rb")>([^<]*)</")
+#: Characters that people write into a phone number.
+_PUNCTUATION: Final = re.compile(r"[\s().\-/\u2010-\u2015\u00a0]+")
+#: Digits of a number with the country code 1, and of one without it (North American Numbering Plan).
+_NANP_DIGITS: Final = 11
+
+
+def of_document(document: bytes) -> list[tuple[str, str]]:
+    """Read the business values of a document: kind and text as it was sent, in the document's order, none twice."""
+    values: dict[tuple[str, str], None] = {}
+    for tag, text in _ELEMENT.findall(document):
+        if text:
+            values[_KIND_OF[tag], _unescaped(text)] = None
+    return list(values)
+
+
+def _unescaped(text: bytes) -> str:
+    decoded = text.decode("utf-8", "replace")
+    if "&" not in decoded:
+        return decoded
+    for escape, character in (("&lt;", "<"), ("&gt;", ">"), ("&#13;", "\r"), ("&amp;", "&")):
+        decoded = decoded.replace(escape, character)
+    return decoded
+
+
+def canonical(kind: str, text: str) -> str:
+    """Return a value in the one spelling that it is compared in.
+
+    A number keeps its digits alone, without the prefixes + and 00 and without a leading 1 of eleven digits, so that
+    +1 (555) 231-0137, 0015552310137 and 5552310137 are one. An e-mail address is compared in lower case; all others as
+    they are.
+    """
+    if kind == "email":
+        return text.strip().lower()
+    if kind != "number":
+        return text
+    digits = _PUNCTUATION.sub("", text).removeprefix("+")
+    if len(digits) > _NANP_DIGITS:
+        digits = digits.removeprefix("00")
+    return digits[1:] if len(digits) == _NANP_DIGITS and digits.startswith("1") else digits
+
+
+def hash_of(kind: str, text: str) -> int:
+    """Return the hash that a value is found by: 64 bits, signed, of its kind and its one spelling.
+
+    Two values have the same one by chance once in 10^12 searches of ten million values.
+    """
+    name = f"{kind} {canonical(kind, text)}".encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big", signed=True)
