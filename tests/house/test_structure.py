@@ -24,6 +24,7 @@ ROOMS = [
     "postbacks.doctor",
     "postbacks.monitor",
     "postbacks.ping",
+    "postbacks.history",
     "postbacks.celeryext.logs",
     "postbacks.client",
     "postbacks.app",
