@@ -22,6 +22,7 @@ OPERATOR = [
     for name in (
         "cancel",
         "drop",
+        "put_back",
         "set_pacing",
         "reap",
         "replay",

@@ -10,9 +10,7 @@ from postbacks.catalogue.successors import SUCCESSORS
 
 def test_the_page_has_the_table_of_what_is_awaited_after_which() -> None:
     rows = [
-        cells(line)
-        for line in CATALOGUE.split("## Successors")[1].splitlines()
-        if line.startswith("| ")
+        cells(line) for line in CATALOGUE.split("## Successors")[1].splitlines() if line.startswith("| ")
     ][2:]
     assert [
         [origin, code, ", ".join(awaited.codes), awaited.name, f"{awaited.within_s // 3600} h"]
