@@ -51,8 +51,14 @@ def reason_words(record: Record) -> str:
     is_flag=True,
     help="Print the XML document instead: byte for byte, on a terminal with &#x…; for what it would obey.",
 )
+@click.option(
+    "--curl",
+    "as_curl",
+    is_flag=True,
+    help="Print a command that repeats the POST instead: the same bytes, without secrets, which a comment names.",
+)
 @json_option
-def show(postback_id: str, as_xml: bool, as_json: bool) -> None:
+def show(postback_id: str, as_xml: bool, as_curl: bool, as_json: bool) -> None:
     """Show a postback's state, why it has not been sent, and every attempt.
 
     The line "why" says what an unfinished postback waits for, with figures. With --json, "why" lists the causes: name,
@@ -69,6 +75,14 @@ def show(postback_id: str, as_xml: bool, as_json: bool) -> None:
                 f"Postback {postback_id} has no document: {reason_words(with_document)}."
             )
         write_document(with_document.xml)
+        return
+    if as_curl:
+        from postbacks.accounts import find_accounts, store
+        from postbacks.cli.curl import curl_command
+
+        record = _ledger().get(postback_id)
+        account = find_accounts(store(), [record.account]).get(record.account)
+        click.echo(curl_command(record, account, load()))
         return
     explanation = explain(client(), postback_id, load())
     record = explanation.record
