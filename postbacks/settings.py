@@ -240,6 +240,14 @@ class Settings(BaseModel):
         256, ge=0, le=4096, description="Bytes of a failed answer's body that the ledger keeps."
     )
 
+    # -- history ----------------------------------------------------------------------------
+    history_feed_share: float = Field(
+        0.05,
+        gt=0,
+        le=1,
+        description="Share of the broker's memory that the feed of the history may take while no recorder reads it.",
+    )
+
     # -- watching ---------------------------------------------------------------------------
     log: Literal["text", "json"] = Field(
         "text",
