@@ -20,7 +20,7 @@ from postbacks.queue.scripts import Scripts
 from postbacks.urls import endpoint_of
 
 if TYPE_CHECKING:
-    from postbacks.history.reading import Acceptance
+    from postbacks.history.copies import Copy
     from postbacks.ledger.record import Record
 
 #: States that a postback is sent again from.
@@ -64,16 +64,15 @@ def resend(postback_id: str) -> Resent:
 
 
 def _put_back(postback_id: str) -> Record:
-    from postbacks.history import reading  # noqa: PLC0415 - the broker has nearly all that is sent again
-    from postbacks.history.engine import reader  # noqa: PLC0415
+    from postbacks.history import copies_of  # noqa: PLC0415 - the broker has nearly all that is sent again
 
     try:
-        acceptances = reading.find(reader(), postback_id).acceptances
+        known = copies_of(postback_id).copies
     except HistoryOff as error:
         raise UnknownPostback(f"The ledger has no postback {postback_id}. {error}") from None
-    if not acceptances:
+    if not known:
         raise UnknownPostback(f"Neither the ledger nor the history has a postback {postback_id}.")
-    newest = acceptances[0]
+    newest = known[0]
     record = newest.record
     _check(record)
     if newest.no_document:
@@ -92,13 +91,13 @@ def _check(record: Record) -> None:
         )
 
 
-def _row(acceptance: Acceptance) -> PutBackRow:
+def _row(copy: Copy) -> PutBackRow:
     """Return the row of a postback, with the URL that it goes to now.
 
     Raises:
         PostbacksError: it has nowhere to go now.
     """
-    record = acceptance.record
+    record = copy.record
     own_url = record.url if record.own_url else None
     account = find_accounts(store(), [record.account]).get(record.account)
     url, reason = route(account, record.origin, record.group, own_url)
@@ -116,9 +115,9 @@ def _row(acceptance: Acceptance) -> PutBackRow:
         xml=record.xml,
         created_ms=record.created_ms,
         sequence=record.sequence,
-        attempts=acceptance.begun,
+        attempts=copy.begun,
         digest=digest_of(record.account, record.xml, own_url),
-        own=acceptance.own,
+        own=copy.own,
         first_id=record.first_id,
         alone=int(record.reason == POISON),
     )

@@ -325,7 +325,9 @@ class Scripts:
             row: the postback.
             attempts: its attempts so far.
         """
-        notes = chain.from_iterable((attempt.number, attempt.to_json()) for attempt in attempts)
+        notes: Iterable[Argument] = chain.from_iterable(
+            (attempt.number, attempt.to_json()) for attempt in attempts
+        )
         return text(self.run("put_back", (schema, OVERHEAD_BYTES, *row, *notes)))
 
     def forget(self, idle_ms: int) -> tuple[int, list[str]]:

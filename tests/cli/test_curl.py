@@ -70,8 +70,8 @@ def test_secrets_are_left_out_and_named(rig):
         postback_id = send_postback.delay("acme", MO).id
         rig.tick()
         command = curl_of(postback_id)
-    for secret in ("t0psecret", "pa55", "user:", "k3y", secret):
-        assert secret not in command
+    for hidden in ("t0psecret", "pa55", "user:", "k3y", secret):
+        assert hidden not in command
     assert (
         "# Left out, as they may be secret: the user of the URL, the query of the URL (token=…&x=…), the signature "
         "(webhook-id, webhook-timestamp, webhook-signature), X-Api-Key."

@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import bindparam, text
 
-from postbacks.broker.clock import now_ms as broker_ms
+from postbacks.broker import client as broker
+from postbacks.broker.clock import now_ms
 from postbacks.broker.errors import broker_errors
 from postbacks.catalogue import EVENTS
 from postbacks.catalogue.successors import SUCCESSORS
 from postbacks.errors import BrokerError, UnknownPostback
-from postbacks.history import facts, ids, reading, schema, values
-from postbacks.history.engine import database_errors
+from postbacks.history import copies, facts, ids, schema, values
+from postbacks.history.engine import reader
+from postbacks.history.transactions import reading
 from postbacks.ledger.ledger import Ledger
 from postbacks.ledger.reasons import reason_of
 from postbacks.ledger.record import iso
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
     from postbacks.catalogue.successors import Successors
-    from postbacks.history.reading import Acceptance
+    from postbacks.history.copies import Copy
     from postbacks.ledger.record import Record
 
 #: Postbacks of a message that are told; an MMSID may have been sent to many.
@@ -83,11 +85,17 @@ class Moment(NamedTuple):
 
     def to_public_dict(self) -> dict[str, Any]:
         """Return the moment as ``postbacks story --json`` prints it."""
-        return {"at": iso(self.at_ms), "what": self.what, "code": self.code, "words": self.words, "id": self.id}
+        return {
+            "at": iso(self.at_ms),
+            "what": self.what,
+            "code": self.code,
+            "words": self.words,
+            "id": self.id,
+        }
 
 
 class Awaited(NamedTuple):
-    """What is awaited after an event, and has not come.
+    """Event that is awaited after another one, and has not come.
 
     Attributes:
         name: noun for it.
@@ -183,30 +191,37 @@ class Story(NamedTuple):
 
 
 class _Told(NamedTuple):
-    """Acceptance of a postback, with the tags of its document."""
+    """Copy of a postback, with the tags of its document."""
 
-    acceptance: Acceptance
+    copy: Copy
     tags: dict[str, str]
 
     @property
     def record(self) -> Record:
-        return self.acceptance.record
+        return self.copy.record
 
 
-def story(value: str, *, engine: Engine, client: redis.Redis, account: str | None = None) -> Story:
+def story(
+    value: str,
+    *,
+    account: str | None = None,
+    client: redis.Redis | None = None,
+    engine: Engine | None = None,
+) -> Story:
     """Tell what happened to a message.
 
     Args:
         value: a postback's id, else a TRACKINGID or an MMSID.
-        engine: of the history's database.
-        client: of the broker, which knows the states of what is not at its end.
         account: of this account alone.
+        client: of the broker that knows the states of unfinished postbacks; without it the one of the settings.
+        engine: of the history; without it the one of the settings.
 
     Raises:
         UnknownPostback: history has no such postback.
-        HistoryError: the database cannot be asked.
+        HistoryOff: no history is set.
+        HistoryError: its database cannot be used.
     """
-    with database_errors(engine), engine.connect() as connection:
+    with reading(engine or reader()) as connection:
         kind, found, more = _find(connection, value, account)
         recorded_ms = facts.number(connection, facts.RECORDED_MS)
         if not found:
@@ -216,12 +231,13 @@ def story(value: str, *, engine: Engine, client: redis.Redis, account: str | Non
                 f"until {iso(recorded_ms) or 'now nothing'}."
             )
         found, read_ms = _live(client, found)
-        now_ms = read_ms or int(time() * 1000)
+        present_ms = read_ms or int(time() * 1000)
         by_account: defaultdict[str, list[_Told]] = defaultdict(list)
         for told in found:
             by_account[told.record.account].append(told)
         messages = tuple(
-            _message(connection, name, postbacks, now_ms, more=more) for name, postbacks in sorted(by_account.items())
+            _message(connection, name, postbacks, present_ms, more=more)
+            for name, postbacks in sorted(by_account.items())
         )
     return Story(value, kind, messages, recorded_ms, read_ms)
 
@@ -239,9 +255,13 @@ def _find(connection: Connection, value: str, account: str | None) -> tuple[str,
         parameters = {"hash": values.hash_of(kind, wanted), "most": POSTBACKS_MAX + 1}
         rows = connection.execute(_BY_VALUE, parameters).scalars().all()
         # a document that is pruned cannot be looked at; two values have one hash once in 10^12 searches
-        return [told for told in _read(connection, rows) if told.tags.get(tag, wanted) == wanted and is_asked_for(told)]
+        return [
+            told
+            for told in _read(connection, rows)
+            if told.tags.get(tag, wanted) == wanted and is_asked_for(told)
+        ]
 
-    rows = connection.execute(reading.ROWS_OF_ID, {"id": ids.pack(value)}).scalars().all()
+    rows = connection.execute(copies.ROWS_OF_ID, {"id": ids.pack(value)}).scalars().all()
     of_id = [told for told in _read(connection, rows) if is_asked_for(told)]
     if of_id:
         tags = of_id[0].tags
@@ -249,21 +269,22 @@ def _find(connection: Connection, value: str, account: str | None) -> tuple[str,
         tracking_id, mms_id = tags.get("TRACKINGID", ""), tags.get("MMSID", "")
     else:
         kind, tracking_id, mms_id = "", value, value
-    found = {told.acceptance.row_id: told for told in of_id}
+    found = {told.copy.row_id: told for told in of_id}
     of_message = by_value("tracking_id", "TRACKINGID", tracking_id) if tracking_id else []
     of_content = by_value("mms_id", "MMSID", mms_id) if mms_id and not (of_id and tracking_id) else []
     kind = kind or ("tracking_id" if of_message else "mms_id")
-    found |= {told.acceptance.row_id: told for told in (*of_message, *of_content)}
+    found |= {told.copy.row_id: told for told in (*of_message, *of_content)}
     # Receipts of links have the TRACKINGID alone, and what became of the content has the MMSID alone.
     for other in _names(of_content, "TRACKINGID")[:_MESSAGES_MAX]:
-        found |= {told.acceptance.row_id: told for told in by_value("tracking_id", "TRACKINGID", other)}
+        found |= {told.copy.row_id: told for told in by_value("tracking_id", "TRACKINGID", other)}
     for other in _names(of_message, "MMSID")[:_MESSAGES_MAX]:
         found |= {
-            told.acceptance.row_id: told
+            told.copy.row_id: told
             for told in by_value("mms_id", "MMSID", other)
-            if "TRACKINGID" not in told.tags and told.record.account in {first.record.account for first in of_message}
+            if "TRACKINGID" not in told.tags
+            and told.record.account in {first.record.account for first in of_message}
         }
-    in_order = sorted(found.values(), key=lambda told: (told.record.created_ms, told.acceptance.row_id))
+    in_order = sorted(found.values(), key=lambda told: (told.record.created_ms, told.copy.row_id))
     return kind, in_order[:POSTBACKS_MAX], len(in_order) > POSTBACKS_MAX
 
 
@@ -272,36 +293,38 @@ def _names(postbacks: Iterable[_Told], tag: str) -> tuple[str, ...]:
 
 
 def _read(connection: Connection, row_ids: Sequence[int]) -> list[_Told]:
-    return [
-        _Told(acceptance, values.read_tags(acceptance.record.xml))
-        for acceptance in reading.read_rows(connection, row_ids)
-    ]
+    return [_Told(copy, values.read_tags(copy.record.xml)) for copy in copies.read_rows(connection, row_ids)]
 
 
-def _live(client: redis.Redis, postbacks: list[_Told]) -> tuple[list[_Told], int | None]:
+def _live(client: redis.Redis | None, postbacks: list[_Told]) -> tuple[list[_Told], int | None]:
     """Read from the broker the records of what is not at its end; return all, and the broker's time of the reading."""
-    is_open = [told.record.id for told in postbacks if told.acceptance.is_open]
+    is_open = [told.record.id for told in postbacks if told.copy.is_open]
     try:
+        client = client or broker.client()
         with broker_errors():
-            read_ms = broker_ms(client)
+            read_ms = now_ms(client)
         records = Ledger(client).find_many(is_open)
     except BrokerError:
         return postbacks, None
     live = []
     for told in postbacks:
-        record = records.get(told.record.id) if told.acceptance.is_open else None
+        record = records.get(told.record.id) if told.copy.is_open else None
         if record is not None and record.created_ms == told.record.created_ms:
             attempts = {attempt.number: attempt for attempt in (*told.record.attempts, *record.attempts)}
             in_order = tuple(attempts[number] for number in sorted(attempts))
-            told = told._replace(acceptance=told.acceptance._replace(record=replace(record, attempts=in_order)))
-        live.append(told)
+            copy = told.copy._replace(record=replace(record, attempts=in_order))
+            live.append(told._replace(copy=copy))
+        else:
+            live.append(told)
     return live, read_ms
 
 
 # -- what happened to them ---------------------------------------------------------------------------
 
 
-def _message(connection: Connection, account: str, postbacks: list[_Told], now_ms: int, *, more: bool) -> Message:
+def _message(
+    connection: Connection, account: str, postbacks: list[_Told], present_ms: int, *, more: bool
+) -> Message:
     numbers = dict.fromkeys(number for told in postbacks if (number := _number(told)))
     number = next(iter(numbers)) if len(numbers) == 1 else ""
     afterwards = _afterwards(connection, account, number, postbacks) if number else []
@@ -311,8 +334,8 @@ def _message(connection: Connection, account: str, postbacks: list[_Told], now_m
         mms_ids=_names(postbacks, "MMSID"),
         number=number,
         postbacks=tuple(told.record for told in postbacks),
-        moments=tuple(sorted(_moments(postbacks, now_ms), key=lambda moment: moment.at_ms)),
-        awaited=tuple(_awaited(postbacks, now_ms)),
+        moments=tuple(sorted(_moments(postbacks, present_ms), key=lambda moment: moment.at_ms)),
+        awaited=tuple(_awaited(postbacks, present_ms)),
         afterwards=tuple(_accepted(told) for told in afterwards[:AFTERWARDS_MAX]),
         more=more,
         more_afterwards=len(afterwards) > AFTERWARDS_MAX,
@@ -336,7 +359,7 @@ def _afterwards(connection: Connection, account: str, number: str, postbacks: li
             "last": until_ms // schema.HOUR_MS, "most": AFTERWARDS_MAX + len(postbacks) + 1,
         },
     ).scalars().all()  # fmt: skip
-    told_already = {told.acceptance.row_id for told in postbacks}
+    told_already = {told.copy.row_id for told in postbacks}
     others = _read(connection, [row_id for row_id in rows if row_id not in told_already])
     return [told for told in others if not told.tags or _number(told) == number]
 
@@ -355,11 +378,11 @@ def _shortened(words: str) -> str:
     return words if len(words) <= _TEXT_MAX else f"{words[: _TEXT_MAX - 1]}…"
 
 
-def _moments(postbacks: list[_Told], now_ms: int) -> Iterable[Moment]:
+def _moments(postbacks: list[_Told], present_ms: int) -> Iterable[Moment]:
     for told in postbacks:
         record = told.record
         yield _accepted(told)
-        pruned = told.acceptance.begun - len(record.attempts)
+        pruned = told.copy.begun - len(record.attempts)
         for attempt in record.attempts:
             answer = f"{attempt.status} after" if attempt.status else f"{attempt.outcome} after"
             words = f"POST {attempt.number}: {answer} {attempt.elapsed_ms} ms"
@@ -369,17 +392,17 @@ def _moments(postbacks: list[_Told], now_ms: int) -> Iterable[Moment]:
                 words += f' "{_shortened(attempt.excerpt)}"'
             yield Moment(attempt.at_ms, "post", record.code, words, record.id)
         if record.state not in FINAL_STATES:
-            yield _unfinished(record, now_ms)
+            yield _unfinished(record, present_ms)
         elif record.state != "delivered":
             reason = reason_of(record)
             words = f"{record.state}: {reason}" if reason else record.state
             yield Moment(record.ended_ms or record.created_ms, "ended", record.code, words, record.id)
         elif pruned > 0:
-            words = f"delivered; {pruned} of its {told.acceptance.begun} POSTs are pruned"
+            words = f"delivered; {pruned} of its {told.copy.begun} POSTs are pruned"
             yield Moment(record.ended_ms or record.created_ms, "ended", record.code, words, record.id)
 
 
-def _unfinished(record: Record, now_ms: int) -> Moment:
+def _unfinished(record: Record, present_ms: int) -> Moment:
     if record.next_ms is not None:
         return Moment(record.next_ms, "due", record.code, "parked; the next POST is due", record.id)
     words = {
@@ -388,10 +411,10 @@ def _unfinished(record: Record, now_ms: int) -> Moment:
         "sending": "its POST is open",
         "parked": "parked; when it is due cannot be asked",
     }.get(record.state, "its record has left the broker before its end was recorded")
-    return Moment(now_ms, "now", record.code, words, record.id)
+    return Moment(present_ms, "now", record.code, words, record.id)
 
 
-def _awaited(postbacks: list[_Told], now_ms: int) -> Iterable[Awaited]:
+def _awaited(postbacks: list[_Told], present_ms: int) -> Iterable[Awaited]:
     """Yield what is awaited after events of a message and has not come, in their order."""
     for told in postbacks:
         record = told.record
@@ -399,8 +422,10 @@ def _awaited(postbacks: list[_Told], now_ms: int) -> Iterable[Awaited]:
         if successors is None or any(_follows(told, other, successors) for other in postbacks):
             continue
         until_ms = record.created_ms + successors.within_s * 1000
-        for_ms = max(0, now_ms - record.created_ms)
-        yield Awaited(successors.name, record.code, successors.codes, record.created_ms, until_ms, for_ms, record.id)
+        for_ms = max(0, present_ms - record.created_ms)
+        yield Awaited(
+            successors.name, record.code, successors.codes, record.created_ms, until_ms, for_ms, record.id
+        )
 
 
 def _follows(told: _Told, other: _Told, successors: Successors) -> bool:

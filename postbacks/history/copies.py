@@ -1,4 +1,4 @@
-"""Whole postbacks of the history: each acceptance as the record that the ledger would have of it."""
+"""Copies of whole postbacks that the history has: each acceptance as the record that the ledger would have of it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from sqlalchemy import bindparam, text
 
 from postbacks.history import documents, facts, ids, schema
-from postbacks.history.engine import database_errors
+from postbacks.history.engine import reader
+from postbacks.history.rows import MESSAGE, XML
+from postbacks.history.transactions import reading
 from postbacks.ledger import states
 from postbacks.ledger.record import Attempt, Record
 
@@ -22,9 +24,6 @@ PAGE: Final = 500
 _STATE_NAMES: Final = {number: name for name, number in schema.STATES.items()}
 _OUTCOME_NAMES: Final = {number: name for name, number in schema.OUTCOMES.items()}
 
-#: Kinds of documents (``schema.documents``).
-_XML, _RAW = 0, 1
-
 _ROWS: Final = text(
     "SELECT p.*, a.name AS account_name, c.origin, c.code AS code_name, c.group_name, u.url AS url_text"
     " FROM postbacks p LEFT JOIN accounts a ON a.id = p.account LEFT JOIN codes c ON c.id = p.code"
@@ -33,15 +32,18 @@ _ROWS: Final = text(
 _ATTEMPTS: Final = text("SELECT * FROM attempts WHERE row_id IN :rows ORDER BY row_id, number").bindparams(
     bindparam("rows", expanding=True)
 )
-_DOCUMENTS: Final = text("SELECT * FROM documents WHERE row_id IN :rows").bindparams(bindparam("rows", expanding=True))
+_DOCUMENTS: Final = text("SELECT * FROM documents WHERE row_id IN :rows").bindparams(
+    bindparam("rows", expanding=True)
+)
 #: Rows of an id, the newest acceptance first.
 ROWS_OF_ID: Final = text(
     "SELECT p.row_id FROM hours h JOIN postbacks p ON p.hour = h.hour AND p.id = :id ORDER BY p.accepted_ms DESC"
 )
+_OLDEST_HOUR: Final = text("SELECT min(hour) FROM hours")
 
 
-class Acceptance(NamedTuple):
-    """Acceptance of a postback, as history has it.
+class Copy(NamedTuple):
+    """Copy of one acceptance of a postback.
 
     Attributes:
         record: as the ledger would have it. Its attempts are those that history still has; ``forgotten`` is a state, too.
@@ -75,37 +77,43 @@ class Acceptance(NamedTuple):
 
 
 class Recorded(NamedTuple):
-    """Acceptances of one id.
+    """Answer to what the history has of one id.
 
     Attributes:
-        acceptances: newest first.
+        copies: of its acceptances, the newest first.
         recorded_ms: until when history had read the broker's changes; None where it never has.
-        postbacks_from_ms: postbacks that ended before are pruned; None where none are.
+        since_ms: the oldest hour that history has postbacks of; None where it has none.
     """
 
-    acceptances: tuple[Acceptance, ...]
+    copies: tuple[Copy, ...]
     recorded_ms: int | None
-    postbacks_from_ms: int | None
+    since_ms: int | None
 
 
-def find(engine: Engine, postback_id: str) -> Recorded:
-    """Find what history has of an id.
+def copies_of(postback_id: str, *, engine: Engine | None = None) -> Recorded:
+    """Find what history has of an id, whole.
+
+    Args:
+        postback_id: the id.
+        engine: of the history; without it the one of the settings.
 
     Raises:
-        HistoryError: its database cannot be asked.
+        HistoryOff: no history is set.
+        HistoryError: its database cannot be used.
     """
-    with database_errors(engine), engine.connect() as connection:
+    with reading(engine or reader()) as connection:
         rows = connection.execute(ROWS_OF_ID, {"id": ids.pack(postback_id)}).scalars().all()
+        oldest_hour = connection.execute(_OLDEST_HOUR).scalar()
         return Recorded(
             read_rows(connection, rows),
             facts.number(connection, facts.RECORDED_MS),
-            facts.number(connection, facts.POSTBACKS_FROM_MS),
+            None if oldest_hour is None else oldest_hour * schema.HOUR_MS,
         )
 
 
-def read_rows(connection: Connection, row_ids: Sequence[int]) -> tuple[Acceptance, ...]:
-    """Read acceptances by their rows, in the order of ``row_ids``."""
-    acceptances: list[Acceptance] = []
+def read_rows(connection: Connection, row_ids: Sequence[int]) -> tuple[Copy, ...]:
+    """Read copies by their rows, in the order of ``row_ids``."""
+    copies: list[Copy] = []
     for first in range(0, len(row_ids), PAGE):
         page = row_ids[first : first + PAGE]
         rows = {row.row_id: row for row in connection.execute(_ROWS, {"rows": page})}
@@ -113,13 +121,15 @@ def read_rows(connection: Connection, row_ids: Sequence[int]) -> tuple[Acceptanc
         for note in connection.execute(_ATTEMPTS, {"rows": page}):
             notes.setdefault(note.row_id, []).append(note)
         packed = {row.row_id: row for row in connection.execute(_DOCUMENTS, {"rows": page})}
-        acceptances += (
-            _acceptance(rows[row_id], notes.get(row_id, ()), packed.get(row_id)) for row_id in page if row_id in rows
+        copies += (
+            _copy(rows[row_id], notes.get(row_id, ()), packed.get(row_id))
+            for row_id in page
+            if row_id in rows
         )
-    return tuple(acceptances)
+    return tuple(copies)
 
 
-def _acceptance(row: Row[Any], notes: Iterable[Row[Any]], packed: Row[Any] | None) -> Acceptance:
+def _copy(row: Row[Any], notes: Iterable[Row[Any]], packed: Row[Any] | None) -> Copy:
     kind = document = None
     fault = ""
     if packed is not None:
@@ -135,7 +145,7 @@ def _acceptance(row: Row[Any], notes: Iterable[Row[Any]], packed: Row[Any] | Non
         origin=row.origin or "",
         code=row.code_name or "",
         url=row.url_text or "",
-        xml=document if document is not None and kind == _XML else b"",
+        xml=document if document is not None and kind == XML else b"",
         created_ms=row.accepted_ms,
         sequence=row.sequence,
         reason=row.reason or "",
@@ -143,12 +153,12 @@ def _acceptance(row: Row[Any], notes: Iterable[Row[Any]], packed: Row[Any] | Non
         failures=row.failures,
         next_ms=None,
         ended_ms=row.ended_ms,
-        raw=document if kind == _RAW else None,
+        raw=document if kind == MESSAGE else None,
         first_id=row.first_id or "",
         own_url=row.own != 0,
         is_stub=row.sequence == 0 and row.state == schema.STATES[states.DEAD],
     )
-    return Acceptance(record, row.attempts, str(row.own), row.row_id, fault)
+    return Copy(record, row.attempts, str(row.own), row.row_id, fault)
 
 
 def _attempt(note: Row[Any]) -> Attempt:
