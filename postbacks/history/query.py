@@ -103,7 +103,10 @@ class Postback:
     row_id: int
 
     def to_public_dict(self) -> dict[str, Any]:
-        """Return the postback as ``postbacks list --json`` prints it; what is empty is left out."""
+        """Return the postback as ``postbacks list --json`` prints it; what is empty is left out.
+
+        Names are those of ``postbacks show --json``, but that ``attempts`` is their number.
+        """
         fields = {
             "id": self.id,
             "state": self.state,
@@ -112,7 +115,7 @@ class Postback:
             "group": self.group,
             "origin": self.origin,
             "code": self.code,
-            "accepted": iso(self.accepted_ms),
+            "created": iso(self.accepted_ms),
             "ended": iso(self.ended_ms),
             "attempts": self.attempts,
             "outcome": self.outcome,
