@@ -55,7 +55,9 @@ def _option(section: str, flag: str, metavar: str, text: str, **more: Any) -> Ca
 _OPTIONS: Final = (
     _option(_WHICH, "--account", "NAME", "Of this account."),
     _option(_WHICH, "--group", "WORD", "general, mo, mt or pass.", shell_complete=_complete),
-    _option(_WHICH, "--origin", "WORD", "SMS_MO, MMS_MT, …: see `postbacks codes`.", shell_complete=_complete),
+    _option(
+        _WHICH, "--origin", "WORD", "SMS_MO, MMS_MT, …: see `postbacks codes`.", shell_complete=_complete
+    ),
     _option(_WHICH, "--code", "WORD", "N211, N402, …", shell_complete=_complete),
     _option(
         _WHICH,
@@ -82,7 +84,6 @@ _OPTIONS: Final = (
         "TIME",
         "The latest POST took longer: 500ms, 2s.",
         callback=_duration,
-        **{"default": None},
     ),
     _option(_WHEN, "--since", "TIME", "2h, 14:00, yesterday, 2026-11-28, 2026-11-28T14:00+01:00."),
     _option(_WHEN, "--until", "TIME", "Before this time; a date's whole day."),
@@ -109,7 +110,10 @@ def history_filters(command: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(command)
     def with_query(**parameters: Any) -> None:
-        chosen = {name: parameters.pop(name) for name in (*_PLAIN, "dead", "slower_than", "since", "until", "between")}
+        chosen = {
+            name: parameters.pop(name)
+            for name in (*_PLAIN, "dead", "slower_than", "since", "until", "between")
+        }
         command(query=_query(chosen), **parameters)
 
     for option in reversed(_OPTIONS):
@@ -122,7 +126,9 @@ def _query(chosen: dict[str, Any]) -> Query:
 
     if chosen["dead"]:
         if chosen["state"] not in {None, "dead"}:
-            raise click.UsageError(f"--dead is --state dead, and --state {chosen['state']} is another: choose one.")
+            raise click.UsageError(
+                f"--dead is --state dead, and --state {chosen['state']} is another: choose one."
+            )
         chosen["state"] = "dead"
     window = _window(chosen["since"], chosen["until"], chosen["between"])
     return Query(
@@ -185,5 +191,7 @@ class _Clock:
         ahead_ms = broker_ms - time.time_ns() // 1_000_000
         if abs(ahead_ms) > _CLOCKS_DIFFER_MS:
             way = "ahead of" if ahead_ms > 0 else "behind"
-            self.words = f", by the broker's clock, which is {abs(ahead_ms) / 1000:,.0f} s {way} this machine's"
+            self.words = (
+                f", by the broker's clock, which is {abs(ahead_ms) / 1000:,.0f} s {way} this machine's"
+            )
         return broker_ms

@@ -6,7 +6,9 @@ import csv
 import sys
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final
+from functools import partial
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -28,6 +30,7 @@ from postbacks.printable import printable
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from postbacks.history.follow import Follower
     from postbacks.history.query import Count, Page, Postback, Query
 
 #: Age of what history has last read from which on somebody should look after it.
@@ -42,12 +45,10 @@ COLUMNS: Final = (
 
 #: Headings of the table.
 HEADINGS: Final = ("accepted", "id", "account", "event", "state", "attempts", "why", "ended")
+#: Least widths of the same columns in lines that come one by one.
+_WIDTHS: Final = (25, 36, 12, 13, 9, 2, 20, 14)
 
-_PRINTED: Final = "What is printed"
-
-
-def _printed(*declarations: str, **more: Any) -> Any:
-    return click.option(*declarations, cls=Option, section=_PRINTED, **more)
+_printed: Final = partial(click.option, cls=Option, section="What is printed")
 
 
 @click.command(
@@ -105,32 +106,46 @@ def list_(
     form = chosen[0] if chosen else ""
     query = replace(query, limit=limit, cursor=cursor or "")
     if count:
-        answer = ask(query, lambda source: source.count(query))
-        click.echo(answer.postbacks)
-        _say_recorded(answer, unfinished=False)
-        return
-    if follow:
-        from postbacks.cli.follow import follow as follow_postbacks
-
-        follow_postbacks(query, form)
-        return
-    source, pages = ask(query, lambda source: _begun(source, query))
-    _print_pages(source, pages, query, form)
+        source, number = ask(query, lambda source: (source, source.count(query)))
+        click.echo(number.postbacks)
+        if source.has_unfinished:
+            _say_recorded(number, unfinished=False)
+    elif follow:
+        _follow(query, form)
+    else:
+        _print_pages(*ask(query, lambda source: _begun(source, query)), form)
 
 
-def _begun(source: History | Ended, query: Query) -> tuple[History | Ended, Iterator[Page]]:
+def _follow(query: Query, form: str) -> None:
+    from postbacks.broker.client import client
+    from postbacks.cli.follow import follow
+    from postbacks.history.follow import Follower
+    from postbacks.ledger.states import FINAL_STATES
+
+    if query.cursor or query.until_ms is not None:
+        raise click.UsageError("--follow goes on from now: leave --cursor, --until and --between out.")
+    if query.state not in {None, *FINAL_STATES}:
+        raise click.UsageError(
+            f"--follow shows what comes and what ends, and {query.state} is neither: leave --state out, or ask "
+            f"for {', '.join(sorted(FINAL_STATES))}."
+        )
+
+    def begun(source: History | Ended) -> tuple[History | Ended, Follower, list[Postback]]:
+        follower = Follower(client(), query, source.pages, has_unfinished=source.has_unfinished)
+        return source, follower, follower.begin()
+
+    source, follower, latest = ask(query, begun)
+    follow(follower, latest, Printer(form, source))
+
+
+def _begun(source: History | Ended, query: Query) -> tuple[Query, History | Ended, Iterator[Page]]:
     """Read the first page of a query, whose errors come before anything is printed, and return all pages."""
     pages = source.pages(query)
-    first = next(pages, None)
-    return source, iter(()) if first is None else _chained(first, pages)
+    first = list(islice(pages, 1))
+    return query, source, chain(first, pages)
 
 
-def _chained(first: Page, pages: Iterator[Page]) -> Iterator[Page]:
-    yield first
-    yield from pages
-
-
-def _print_pages(source: History | Ended, pages: Iterator[Page], query: Query, form: str) -> None:
+def _print_pages(query: Query, source: History | Ended, pages: Iterator[Page], form: str) -> None:
     """Print pages, each when it is read, and say what was found."""
     printer = Printer(form, source)
     found, page, unfinished = 0, None, False
@@ -181,26 +196,41 @@ class Printer:
         if form == "--csv":
             self._print_csv([COLUMNS])
 
-    def print(self, postbacks: Sequence[Postback]) -> None:
-        """Print postbacks."""
-        if self._form == "--json":
-            for postback in postbacks:
-                print_json(postback.to_public_dict())
-        elif self._form == "--csv":
+    def print(self, postbacks: Iterable[Postback]) -> None:
+        """Print postbacks, each on a line of its own but in a table."""
+        if self._form:
+            self._print_data(postbacks)
+            return
+        table = make_table(*HEADINGS, right=("attempts",), whole=("id",))
+        for postback in postbacks:
+            add_row(table, *cells(postback, self._source.why(postback)))
+        if table.row_count:
+            print_table(table)
+
+    def print_lines(self, postbacks: Iterable[Postback]) -> None:
+        """Print postbacks as they come: in place of a table's rows lines whose columns keep their width."""
+        if self._form:
+            self._print_data(postbacks)
+            return
+        for postback in postbacks:
+            line = zip(cells(postback, self._source.why(postback)), _WIDTHS, strict=True)
+            click.echo(" ".join(f"{printable(text):{width}}" for text, width in line).rstrip())
+
+    def _print_data(self, postbacks: Iterable[Postback]) -> None:
+        if self._form == "--csv":
             rows = (postback.to_public_dict() for postback in postbacks)
             self._print_csv([cell(row.get(column, "")) for column in COLUMNS] for row in rows)
-        elif self._form == "-o":
-            for postback in postbacks:
+            return
+        for postback in postbacks:
+            if self._form == "--json":
+                print_json(postback.to_public_dict())
+            else:
                 click.echo(postback.id)
-        elif postbacks:
-            table = make_table(*HEADINGS, right=("attempts",), whole=("id",))
-            for postback in postbacks:
-                add_row(table, *cells(postback, self._source.why(postback)))
-            print_table(table)
 
     @staticmethod
     def _print_csv(rows: Iterable[Sequence[object]]) -> None:
         csv.writer(sys.stdout, lineterminator="\n").writerows(rows)
+        sys.stdout.flush()
 
 
 def cell(value: object) -> str:

@@ -15,16 +15,12 @@ if TYPE_CHECKING:
 
     from postbacks.history.counting import Exclusion
     from postbacks.history.query import Count, Page, Postback, Query
-    from postbacks.ledger.record import Record
-    from postbacks.ledger.search import Summary
 
 Answer = TypeVar("Answer")
 
 #: Fields of a query that the broker can answer; the history answers all.
 _OF_BROKER: Final = frozenset({"account", "state", "reason", "since_ms", "until_ms", "limit"})
-_SWITCH_ON: Final = (
-    "set POSTBACKS_HISTORY_URL (sqlite:////directory/history.db) and run `postbacks history run`; `postbacks up` does both"
-)
+_SWITCH_ON: Final = "set POSTBACKS_HISTORY_URL (sqlite:////directory/history.db) and run `postbacks history run`; `postbacks up` does both"
 #: Filters that are named where each of them alone leaves nothing, the nearest miss first.
 _EXCLUSIONS: Final = 3
 #: Records that are read at once.
@@ -32,7 +28,13 @@ _PAGE: Final = 1000
 
 
 class History:
-    """The history, with the states of unfinished postbacks as the broker has them."""
+    """The history, with the states of unfinished postbacks as the broker has them.
+
+    Attributes:
+        has_unfinished: True if it finds what has not ended, too.
+    """
+
+    has_unfinished = True
 
     def pages(self, query: Query) -> Iterator[Page]:
         """Find postbacks, newest acceptance first."""
@@ -48,17 +50,7 @@ class History:
 
     def why(self, postback: Postback) -> str:
         """Say in words why a postback was not delivered."""
-        from postbacks.accounts.routing import reason_words
-        from postbacks.transport.outcomes import OUTCOMES
-
-        if postback.state == "delivered":
-            return ""
-        if postback.reason and postback.reason not in OUTCOMES:
-            return reason_words(postback.reason, postback.origin)
-        if postback.outcome == "status":
-            return f"answered {postback.status}"
-        return OUTCOMES.get(postback.outcome, "")
-
+        return _why(postback)
 
     def why_empty(self, query: Query) -> str:
         """Say which filter leaves nothing of what the others find."""
@@ -75,13 +67,15 @@ class History:
 class Ended:
     """Postbacks that the broker has and that have ended, newest end first."""
 
+    has_unfinished = False
+
     def __init__(self) -> None:
         self._why: dict[str, str] = {}
 
     def pages(self, query: Query) -> Iterator[Page]:
         """Find postbacks; those that are done where the query names no state."""
         from postbacks.broker.client import client
-        from postbacks.history.query import Page
+        from postbacks.history.query import Page, Postback
         from postbacks.ledger.ledger import Ledger
         from postbacks.ledger.reasons import reason_of
 
@@ -92,18 +86,17 @@ class Ended:
             self._why = {
                 record.id: "" if record.state == "delivered" else reason_of(record) for record in records
             }
-            yield Page(tuple(map(postback_of, records)), "", None)
+            yield Page(tuple(map(Postback.of_record, records)), "", None)
 
     def count(self, query: Query) -> Count:
         """Count postbacks exactly."""
-        from postbacks.history.counting import Exclusion
-    from postbacks.history.query import Count
+        from postbacks.history.query import Count
 
         return Count(sum(1 for _ in self._ids(replace(query, limit=sys.maxsize))), None)
 
     def why(self, postback: Postback) -> str:
-        """Say in words why a postback of the latest page was not delivered."""
-        return self._why[postback.id]
+        """Say in words why a postback was not delivered, those of the latest page with the words of their last attempt."""
+        return self._why.get(postback.id) or _why(postback)
 
     def why_empty(self, query: Query) -> str:
         """Say what was not found."""
@@ -120,7 +113,9 @@ class Ended:
         if query.account is None and query.reason is None and query.state in {None, DEAD}:
             dead = query.state == DEAD
             latest = min(query.limit, 2**31)
-            yield from ended_ids(client(), dead=dead, since_ms=query.since_ms, until_ms=until_ms, latest=latest)
+            yield from ended_ids(
+                client(), dead=dead, since_ms=query.since_ms, until_ms=until_ms, latest=latest
+            )
             return
         for summary in find(
             client(),
@@ -132,6 +127,19 @@ class Ended:
             newest_first=True,
         ):
             yield summary.id
+
+
+def _why(postback: Postback) -> str:
+    from postbacks.accounts.routing import reason_words
+    from postbacks.transport.outcomes import OUTCOMES
+
+    if postback.state == "delivered":
+        return ""
+    if postback.reason and postback.reason not in OUTCOMES:
+        return reason_words(postback.reason, postback.origin)
+    if postback.outcome == "status":
+        return f"answered {postback.status}"
+    return OUTCOMES.get(postback.outcome, "")
 
 
 def _exclusion_words(exclusion: Exclusion, query: Query) -> str:
@@ -164,7 +172,9 @@ def _phrases(query: Query) -> dict[str, str]:
         "serial_number": "with SERIALNUMBER {}",
     }
     return {
-        name: text.format(value) for name, text in texts.items() if (value := getattr(query, name)) is not None
+        name: text.format(value)
+        for name, text in texts.items()
+        if (value := getattr(query, name)) is not None
     } | ({"time": "at that time"} if query.since_ms is not None or query.until_ms is not None else {})
 
 
@@ -180,7 +190,9 @@ def ask(query: Query, call: Callable[[History | Ended], Answer]) -> Answer:
     if not load().history_url:
         if refusal := _refusal(query):
             raise InvalidQuery(f"Without a history {refusal}: {_SWITCH_ON}.")
-        say(f"There is no history: these are postbacks that have ended, as the broker has them. For all, {_SWITCH_ON}.")
+        say(
+            f"There is no history: these are postbacks that have ended, as the broker has them. For all, {_SWITCH_ON}."
+        )
         return call(Ended())
     try:
         return call(History())
@@ -195,10 +207,10 @@ def _refusal(query: Query) -> str:
     """Say why the broker alone cannot answer a query; empty where it can."""
     from postbacks.ledger.states import FINAL_STATES, HELD, STATES
 
-    asked = [
-        field.name for field in fields(query) if getattr(query, field.name) not in {field.default, None}
-    ]
-    if others := [f"--{name.removesuffix('_ms').replace('_', '-')}" for name in asked if name not in _OF_BROKER]:
+    asked = [field.name for field in fields(query) if getattr(query, field.name) not in {field.default, None}]
+    if others := [
+        f"--{name.removesuffix('_ms').replace('_', '-')}" for name in asked if name not in _OF_BROKER
+    ]:
         verb = "chooses" if len(others) == 1 else "choose"
         return f"{' and '.join(others)} {verb} nothing, only --account, --state, --reason, --since and --until do"
     if query.state in {None, *FINAL_STATES}:
@@ -206,28 +218,3 @@ def _refusal(query: Query) -> str:
     if query.state in {*STATES, HELD, "forgotten"}:
         return f"there is no list of what is {query.state}, only of {', '.join(sorted(FINAL_STATES))}"
     return f"there is no state {query.state!r}, only {', '.join(sorted(FINAL_STATES))}"
-
-
-def postback_of(record: Record) -> Postback:
-    """Return a record as a search of the history returns it."""
-    from postbacks.history.query import Postback
-    from postbacks.urls import redacted
-
-    latest = record.attempts[-1] if record.attempts else None
-    return Postback(
-        id=record.id,
-        account=record.account,
-        group=record.group,
-        origin=record.origin,
-        code=record.code,
-        state=record.state,
-        reason=record.reason,
-        accepted_ms=record.created_ms,
-        ended_ms=record.ended_ms,
-        attempts=len(record.attempts),
-        outcome=latest.outcome if latest else "",
-        status=latest.status if latest else None,
-        elapsed_ms=latest.elapsed_ms if latest else None,
-        url=redacted(record.url) if record.url else "",
-        row_id=0,
-    )
