@@ -158,7 +158,7 @@ def _print_pages(query: Query, source: History | Ended, pages: Iterator[Page], f
         say(f"{found:,} {'postback' if found == 1 else 'postbacks'}{older}.")
     else:
         say(source.why_empty(query))
-    if page is not None:
+    if page is not None and source.has_unfinished:
         _say_recorded(page, unfinished=unfinished)
 
 

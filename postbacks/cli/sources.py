@@ -20,6 +20,7 @@ Answer = TypeVar("Answer")
 
 #: Fields of a query that the broker can answer; the history answers all.
 _OF_BROKER: Final = frozenset({"account", "state", "reason", "since_ms", "until_ms", "limit"})
+_IN_ITS_PLACE: Final = "these are postbacks that have ended, as the broker has them"
 _SWITCH_ON: Final = "set POSTBACKS_HISTORY_URL (sqlite:////directory/history.db) and run `postbacks history run`; `postbacks up` does both"
 #: Filters that are named where each of them alone leaves nothing, the nearest miss first.
 _EXCLUSIONS: Final = 3
@@ -190,17 +191,17 @@ def ask(query: Query, call: Callable[[History | Ended], Answer]) -> Answer:
     if not load().history_url:
         if refusal := _refusal(query):
             raise InvalidQuery(f"Without a history {refusal}: {_SWITCH_ON}.")
-        say(
-            f"There is no history: these are postbacks that have ended, as the broker has them. For all, {_SWITCH_ON}."
-        )
-        return call(Ended())
+        answer = call(Ended())
+        say(f"There is no history: {_IN_ITS_PLACE}. For all, {_SWITCH_ON}.")
+        return answer
     try:
         return call(History())
     except HistoryError as error:
         if _refusal(query):
             raise
-        say(f"{error} These are postbacks that have ended, as the broker has them; times are of their end.")
-        return call(Ended())
+        answer = call(Ended())
+        say(f"{error} So {_IN_ITS_PLACE}; times are of their end.")
+        return answer
 
 
 def _refusal(query: Query) -> str:
