@@ -18,14 +18,14 @@ from postbacks.history.query import Count, Page, Postback, Query
 
 if TYPE_CHECKING:
     from postbacks.history.counting import Exclusion, count, why_empty
-    from postbacks.history.search import find, pages, search
+    from postbacks.history.listing import find, pages, search
 else:
     _MODULES = {
         "Exclusion": "postbacks.history.counting",
         "count": "postbacks.history.counting",
-        "find": "postbacks.history.search",
-        "pages": "postbacks.history.search",
-        "search": "postbacks.history.search",
+        "find": "postbacks.history.listing",
+        "pages": "postbacks.history.listing",
+        "search": "postbacks.history.listing",
         "why_empty": "postbacks.history.counting",
     }
 

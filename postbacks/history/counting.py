@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from postbacks.history import live
 from postbacks.history.engine import reader
 from postbacks.history.filters import VALUE_FILTERS, resolve
+from postbacks.history.listing import recorded_ms, unfinished
 from postbacks.history.paths import Path
 from postbacks.history.query import Count, Query
-from postbacks.history.search import recorded_ms, unfinished
 from postbacks.history.transactions import reading
 
 if TYPE_CHECKING:
@@ -65,11 +66,7 @@ def _count(connection: Connection, query: Query, client: redis.Redis | None) -> 
     path = Path(connection, filters)
     if not filters.live:
         return Count(path.count(), until_ms)
-    number, read_ms = 0, None
-    for postbacks, part_ms in unfinished(connection, path, client):
-        number += len(postbacks)
-        read_ms = read_ms or part_ms
-    return Count(number, until_ms, read_ms)
+    return replace(live.count(client, filters.live, unfinished(connection, path)), recorded_ms=until_ms)
 
 
 def why_empty(
@@ -88,7 +85,9 @@ def why_empty(
         InvalidQuery, HistoryOff, HistoryError: as ``search``.
     """
     given = [
-        name for name, fields in _FILTERS.items() if any(getattr(query, field) is not None for field in fields)
+        name
+        for name, fields in _FILTERS.items()
+        if any(getattr(query, field) is not None for field in fields)
     ]
     with reading(engine or reader()) as connection:
 

@@ -124,7 +124,9 @@ def _check_values(query: Query) -> None:
                 f"{quoted(query.number)} is no phone number; give its {MIN_DIGITS} digits or more, such as +1 555 231 0137."
             )
     if query.email is not None and "@" not in query.email:
-        raise InvalidQuery(f"{quoted(query.email)} is no e-mail address; give it whole, such as ann@example.com.")
+        raise InvalidQuery(
+            f"{quoted(query.email)} is no e-mail address; give it whole, such as ann@example.com."
+        )
     if query.host is not None:
         _host(query.host)
 
@@ -138,7 +140,7 @@ def _host(host: str) -> str:
         raise InvalidQuery(
             f"{quoted(host)} is no host; give its name alone, without scheme, port and path, such as hooks.example.com."
         ) from None
-    if url.port != 80 or url.target != "/" or url.userinfo:  # noqa: PLR2004 - the default of http
+    if url.port != 80 or url.target != "/" or url.userinfo:
         raise InvalidQuery(f"{quoted(host)} is more than a host; give {url.host} alone.")
     return url.host
 
@@ -206,7 +208,9 @@ def resolve(connection: Connection, query: Query) -> Filters:
             connection, "SELECT id FROM endpoints WHERE host = :name ORDER BY id", _host(query.host)
         )
     if query.account is not None:
-        account = next(iter(_ids(connection, "SELECT id FROM accounts WHERE name = :name", query.account)), -1)
+        account = next(
+            iter(_ids(connection, "SELECT id FROM accounts WHERE name = :name", query.account)), -1
+        )
     live = query.state if query.state in LIVE_STATES else ""
     missing = {"account": account == -1, "code": codes == (), "host": endpoints == ()}
     return Filters(
@@ -246,13 +250,10 @@ def _codes(connection: Connection, query: Query) -> tuple[int, ...] | None:
     _known("code", query.code, sorted({event[1] for event in events}))
 
     def fits(origin: str, code: str, group: str) -> bool:
-        return (
-            query.origin in {None, origin} and query.code in {None, code} and query.group in {None, group}
-        )
+        return query.origin in {None, origin} and query.code in {None, code} and query.group in {None, group}
 
     if not any(fits(*event) for event in events):
         origins = sorted({event[0] for event in events if event[1] == query.code})
         other = f"origin {query.origin}" if query.origin is not None else f"group {query.group}"
         _exclude(f"code {query.code}", other, f"code {query.code} is of origin {' and '.join(origins)}")
     return tuple(row.id for row in rows if fits(row.origin, row.code, row.group_name))
-

@@ -116,7 +116,9 @@ class Path:
             self.name in {TIME, TROUBLED}
             and not filters.live
             and not filters.hashes
-            and filters.endpoints is filters.reason is filters.slower_than_ms is None
+            and filters.endpoints is None
+            and filters.reason is None
+            and filters.slower_than_ms is None
         )
 
     # -- statements --------------------------------------------------------------------------------
@@ -185,10 +187,10 @@ class Path:
         """Return the conditions on what ``counts`` has, too."""
         filters = self.filters
         conditions = [] if filters.codes is None else [f"{prefix}code IN ({_listed(filters.codes)})"]
-        for name in ("outcome", "status", "attempts", *(() if filters.live else ("state",))):
-            if getattr(filters, name) is not None:
-                conditions.append(f"{prefix}{name} = :{name}")
-        return conditions
+        names = ("outcome", "status", "attempts", *(() if filters.live else ("state",)))
+        return conditions + [
+            f"{prefix}{name} = :{name}" for name in names if getattr(filters, name) is not None
+        ]
 
     # -- reading -----------------------------------------------------------------------------------
 

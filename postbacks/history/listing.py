@@ -45,6 +45,9 @@ _ORDER: Final = "ORDER BY p.accepted_ms DESC, p.row_id DESC"
 _BY_ROW: Final = text(
     f"SELECT {_COLUMNS} FROM postbacks p {_NAMES} WHERE p.row_id IN :rows {_ORDER}"  # noqa: S608 - constants
 ).bindparams(bindparam("rows", expanding=True))
+_ACCEPTANCES: Final = text(
+    "SELECT p.id, p.accepted_ms, s.name AS state FROM postbacks p JOIN states s ON s.id = p.state WHERE p.row_id IN :rows"
+).bindparams(bindparam("rows", expanding=True))
 _BY_ID: Final = """
     SELECT p.row_id FROM hours h CROSS JOIN postbacks p {index} WHERE p.hour = h.hour AND p.id = :id"""
 
@@ -120,22 +123,22 @@ def _batches(
 ) -> Iterator[tuple[list[Postback], int | None]]:
     """Yield what a path finds, newest first, with the states that the broker has by now."""
     asked = path.filters.live
-    while True:
-        # Of the unfinished ones only those of the state that is asked for are kept, maybe few.
-        keys = path.keys(before, max(limit, live.PAGE) if asked else limit)
+    while keys := path.keys(before, limit):
         now = live.read(client, read_rows(connection, [key.row_id for key in keys]))
-        kept = [row for row in now.postbacks if row.state == asked] if asked else now.postbacks
-        yield kept, now.read_ms
-        if not asked or len(keys) < max(limit, live.PAGE):
+        yield [row for row in now.postbacks if not asked or row.state == asked], now.read_ms
+        # Of the unfinished ones only those of the state that is asked for are kept, maybe few.
+        if not asked or len(keys) < limit:
             return
+        before, limit = keys[-1], max(limit, min(2 * limit, live.PAGE))
+
+
+def unfinished(connection: Connection, path: Path) -> Iterator[list[live.Acceptance]]:
+    """Yield all that a path finds, as far as the broker is asked about it."""
+    before = None
+    while keys := path.keys(before, PAGE):
+        rows = connection.execute(_ACCEPTANCES, {"rows": [key.row_id for key in keys]})
+        yield [live.Acceptance(ids.unpack(row.id), row.accepted_ms, row.state) for row in rows]
         before = keys[-1]
-
-
-def unfinished(
-    connection: Connection, path: Path, client: redis.Redis | None
-) -> Iterator[tuple[list[Postback], int | None]]:
-    """Yield all that a path finds of a live state."""
-    return _batches(connection, path, client, None, live.PAGE)
 
 
 def read_rows(connection: Connection, row_ids: Sequence[int]) -> list[Postback]:
