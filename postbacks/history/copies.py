@@ -12,6 +12,7 @@ from postbacks.history.rows import MESSAGE, XML
 from postbacks.history.transactions import reading
 from postbacks.ledger import states
 from postbacks.ledger.record import Attempt, Record
+from postbacks.names import is_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -35,8 +36,7 @@ _ATTEMPTS: Final = text("SELECT * FROM attempts WHERE row_id IN :rows ORDER BY r
 _DOCUMENTS: Final = text("SELECT * FROM documents WHERE row_id IN :rows").bindparams(
     bindparam("rows", expanding=True)
 )
-#: Rows of an id, the newest acceptance first.
-ROWS_OF_ID: Final = text(
+_ROWS_OF_ID: Final = text(
     "SELECT p.row_id FROM hours h JOIN postbacks p ON p.hour = h.hour AND p.id = :id ORDER BY p.accepted_ms DESC"
 )
 _OLDEST_HOUR: Final = text("SELECT min(hour) FROM hours")
@@ -102,13 +102,20 @@ def copies_of(postback_id: str, *, engine: Engine | None = None) -> Recorded:
         HistoryError: its database cannot be used.
     """
     with reading(engine or reader()) as connection:
-        rows = connection.execute(ROWS_OF_ID, {"id": ids.pack(postback_id)}).scalars().all()
+        rows = rows_of(connection, postback_id)
         oldest_hour = connection.execute(_OLDEST_HOUR).scalar()
         return Recorded(
             read_rows(connection, rows),
             facts.number(connection, facts.RECORDED_MS),
             None if oldest_hour is None else oldest_hour * schema.HOUR_MS,
         )
+
+
+def rows_of(connection: Connection, postback_id: str) -> Sequence[int]:
+    """Find the rows of an id, the newest acceptance first; none of what cannot be an id."""
+    if not is_id(postback_id):
+        return ()
+    return connection.execute(_ROWS_OF_ID, {"id": ids.pack(postback_id)}).scalars().all()
 
 
 def read_rows(connection: Connection, row_ids: Sequence[int]) -> tuple[Copy, ...]:
@@ -178,12 +185,13 @@ def _latest_alone(row: Row[Any]) -> tuple[Attempt, ...]:
     """Return the latest attempt from the postback's own row, where it is the only one or the others are pruned."""
     if not row.outcome or row.sent_ms is None:
         return ()
+    is_answered = row.outcome in schema.ANSWERED  # the row has the status of an earlier answer, too
     return (
         Attempt(
             number=row.attempts,
             at_ms=row.sent_ms,
             outcome=_OUTCOME_NAMES.get(row.outcome, "unknown"),
-            status=row.status or None,
+            status=row.status if is_answered else None,
             elapsed_ms=row.elapsed_ms,
         ),
     )

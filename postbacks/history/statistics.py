@@ -45,7 +45,7 @@ _NAMES: Final = {
 }
 _COLUMNS: Final = (
     "{key}, p.state, CASE WHEN p.attempts > 1 THEN 2 ELSE p.attempts END,"
-    " CASE WHEN p.status > 0 THEN p.elapsed_ms END, count(*), min(p.accepted_ms)"
+    f" CASE WHEN p.outcome IN {schema.ANSWERED} THEN p.elapsed_ms END, count(*), min(p.accepted_ms)"
 )
 
 

@@ -20,7 +20,7 @@ from postbacks.broker.errors import broker_errors
 from postbacks.catalogue import EVENTS
 from postbacks.catalogue.successors import SUCCESSORS
 from postbacks.errors import BrokerError, UnknownPostback
-from postbacks.history import copies, facts, ids, schema, values
+from postbacks.history import copies, facts, schema, values
 from postbacks.history.engine import reader
 from postbacks.history.transactions import reading
 from postbacks.ledger.ledger import Ledger
@@ -261,7 +261,7 @@ def _find(connection: Connection, value: str, account: str | None) -> tuple[str,
             if told.tags.get(tag, wanted) == wanted and is_asked_for(told)
         ]
 
-    rows = connection.execute(copies.ROWS_OF_ID, {"id": ids.pack(value)}).scalars().all()
+    rows = copies.rows_of(connection, value)
     of_id = [told for told in _read(connection, rows) if is_asked_for(told)]
     if of_id:
         tags = of_id[0].tags
