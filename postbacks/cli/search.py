@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from postbacks.history.follow import Follower
-    from postbacks.history.query import Count, Page, Postback, Query
+    from postbacks.history.query import Page, Postback, Query
 
 #: Age of what history has last read from which on somebody should look after it.
 _BEHIND_MS: Final = 10_000

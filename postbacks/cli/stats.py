@@ -13,7 +13,6 @@ from postbacks.cli.base import Command, Option, add_row, make_table, print_json,
 from postbacks.cli.filters import history_filters
 
 if TYPE_CHECKING:
-    from rich.table import Table
     from rich.text import Text
 
     from postbacks.history.query import Query
@@ -25,6 +24,8 @@ DEFAULT_MS: Final = 24 * 3_600_000
 ROWS_MAX: Final = 50
 #: Characters of the longest bar.
 _BAR: Final = 16
+#: Headings of numbers.
+_NUMBERS: Final = ("accepted", "sent", "first", "later", "dead", "open", "other", "p50", "p95", "oldest open")
 
 
 @click.command(
@@ -56,9 +57,10 @@ _BAR: Final = 16
 def stats(query: Query, by: str, *, as_json: bool) -> None:
     """Count what became of postbacks, and how fast they were answered.
 
-    Of those accepted in the last 24 hours, or in the time that is given: POSTs begun for, delivered by the first POST,
-    delivered by a later one, dead, and still open; the median and the 95th percentile of the time to the latest answer,
-    exactly; and the oldest that is still open. Bars show delivered ones in green, dead ones in red, all others in yellow.
+    Of those accepted in the last 24 hours, or in the time that is given: how many were sent, delivered by the first
+    POST and by a later one, how many are dead and still open; median (p50) and 95th percentile (p95) of the time to the
+    latest answer; and the age of the oldest that is still open. Bars show the delivered in green, the dead in red and all
+    others in yellow.
     """
     from postbacks.cli.search import say_recorded
     from postbacks.cli.times import of_ms, shown
@@ -80,35 +82,36 @@ def stats(query: Query, by: str, *, as_json: bool) -> None:
 
 
 def _print_rows(rows: tuple[StatRow, ...], total: StatRow, by: str) -> None:
-    right = ("accepted", "sent", "at first", "later", "dead", "open", "other", "p50", "p95")
-    table = make_table(by, *right, "oldest open", "", right=right, whole=("oldest open", ""))
+    table = make_table(by, *_NUMBERS, "", right=_NUMBERS, whole=(by, *_NUMBERS, ""))
     most = max(row.postbacks for row in rows)
     shown_rows = rows[-ROWS_MAX:] if by == "hour" else rows[:ROWS_MAX]
     for row in shown_rows:
-        _add(table, row, most, by)
+        add_row(table, _key(row, by), *_numbers(row), _bar(row, most))
     if len(rows) > 1:
-        _add(table, total, most, "")
+        add_row(table, total.key, *_numbers(total), "")
     print_table(table)
     if left := len(rows) - len(shown_rows):
         say(f"{left:,} more rows are not shown: --json prints all.")
 
 
-def _add(table: Table, row: StatRow, most: int, by: str) -> None:
-    from postbacks.cli.times import of_ms, shown
-
-    key = row.key or "(none)"
+def _key(row: StatRow, by: str) -> str:
     if by == "hour":
-        key = f"{datetime.fromisoformat(row.key).astimezone():%Y-%m-%d %H:%M}"
+        return f"{datetime.fromisoformat(row.key).astimezone():%Y-%m-%d %H:%M}"
+    return row.key or "(none)"
+
+
+def _numbers(row: StatRow) -> list[str]:
+    from postbacks.doctor.broker_checks import duration
+
     counts = (row.postbacks, row.sent, row.first, row.later, row.dead, row.open, row.other)
     answers = ("" if ms is None else f"{ms:,} ms" for ms in (row.p50_ms, row.p95_ms))
-    oldest = "" if row.oldest_open_ms is None else shown(of_ms(row.oldest_open_ms // 1000 * 1000))
-    bar = _bar(row, most) if by else ""
-    add_row(table, key, *(f"{count:,}" for count in counts), *answers, oldest, bar)
+    oldest = row.oldest_open_ms
+    age = "" if oldest is None else duration(max(0, time.time_ns() // 1_000_000 - oldest) / 1000)
+    return [*(f"{count:,}" for count in counts), *answers, age]
 
 
 def _bar(row: StatRow, most: int) -> Text:
     """Draw a row's postbacks as a bar, as long as their share of the longest; whatever there are any of has a character."""
-    from rich.table import Table
     from rich.text import Text
 
     bar = Text()

@@ -109,7 +109,7 @@ def _awaited_line(awaited: Awaited, number: int) -> str:
     from postbacks.doctor.broker_checks import duration
 
     codes = " or ".join((", ".join(awaited.codes[:-1]), awaited.codes[-1]))
-    within = duration((awaited.until_ms - awaited.since_ms) / 1000)
+    within = f"{(awaited.until_ms - awaited.since_ms) // 3_600_000} h"
     if awaited.is_missing:
         words = f"no {awaited.name} ({codes}) {duration(awaited.for_ms / 1000)} after {awaited.after}, usual within {within}"
         return click.style(f"    missing       {number} {words}", fg="red")

@@ -385,7 +385,7 @@ def _moments(postbacks: list[_Told], present_ms: int) -> Iterable[Moment]:
         pruned = told.copy.begun - len(record.attempts)
         for attempt in record.attempts:
             answer = f"{attempt.status} after" if attempt.status else f"{attempt.outcome} after"
-            words = f"POST {attempt.number}: {answer} {attempt.elapsed_ms} ms"
+            words = f"POST {attempt.number}: {answer} {attempt.elapsed_ms:,} ms"
             if attempt.outcome != "delivered" and attempt.detail:
                 words += f", {attempt.detail}"
             if attempt.excerpt:

@@ -92,7 +92,7 @@ def test_every_post_of_every_postback_stands_in_time_order_with_what_the_receive
                 'delivered (delivery receipt): "Message Sent/Delivered", "Delivered to handset <ok>"',
             ),
             ("post", "N202", 'POST 1: 500 after 31 ms, answered 500; only 200 counts "oops"'),
-            ("post", "N202", "POST 2: connect_timeout after 10000 ms, no connection within 10 s"),
+            ("post", "N202", "POST 2: connect_timeout after 10,000 ms, no connection within 10 s"),
             ("ended", "N202", "dead: no connection within 10 s"),
         ]
         assert all(one.at_ms <= two.at_ms for one, two in pairwise(message.moments))
