@@ -78,7 +78,7 @@ def commit(rig: Rig, *rows: AttemptRow) -> None:
 
 
 def accept(rig: Rig) -> Iterator[set[str]]:
-    """One that waits, one with a countdown, one that is dead at once, one that is known; two, and another, under one id."""
+    """Take in one that waits, one with a countdown, one that is dead at once, one that is known; three under one id."""
     set_account("acme", url=URL)
     send_postback.apply_async(("acme", MT), task_id="known")
     rig.tick()
@@ -95,7 +95,7 @@ def accept(rig: Rig) -> Iterator[set[str]]:
 
 
 def accept_cancelled(rig: Rig) -> Iterator[set[str]]:
-    """One that was cancelled before it came."""
+    """Take in one that was cancelled before it came."""
     set_account("acme", url=URL)
     send_postback.apply_async(("acme", MT), task_id="early")
     rig.scripts.cancel("early", 60)
@@ -123,7 +123,7 @@ def claim_of_what_is_off(rig: Rig) -> Iterator[set[str]]:
 
 
 def begin(rig: Rig) -> Iterator[set[str]]:
-    """One of them was revoked while it was held."""
+    """Begin three of which one was revoked while it was held."""
     ids = held(rig)
     rig.scripts.cancel(ids[1], 60)
     yield NOTHING
@@ -172,7 +172,7 @@ def commit_again(rig: Rig) -> Iterator[set[str]]:
 
 
 def release(rig: Rig) -> Iterator[set[str]]:
-    """What waits again is not told: whoever needs the state of one that is not at its end reads its record."""
+    """Release three; not told, as the live state of what is not at its end stands in its record."""
     ids = sending(rig)
     commit(rig, *(attempt(postback_id, PARKED) for postback_id in ids))
     rig.advance(301)
@@ -251,7 +251,7 @@ def retire(rig: Rig) -> Iterator[set[str]]:
 
 
 def cancel(rig: Rig) -> Iterator[set[str]]:
-    """One that waits; not one in flight, nor one that nobody knows, nor one that has ended."""
+    """Cancel one that waits, one in flight, one that nobody knows and one that has ended."""
     ids = waiting(rig)
     claim(rig, "loop", at_most=1)
     ended = dead(rig)
@@ -274,7 +274,7 @@ def cancel_deep_in_a_lane(rig: Rig) -> Iterator[set[str]]:
 
 
 def replay(rig: Rig) -> Iterator[set[str]]:
-    """One that waits again; one that waited is left alone."""
+    """Send a dead one again, and once more while it waits."""
     ids = dead(rig)
     yield NOTHING
     assert rig.scripts.replay(ids[0]) == "waiting"
@@ -284,7 +284,7 @@ def replay(rig: Rig) -> Iterator[set[str]]:
 
 
 def replay_of_a_newer_message(rig: Rig) -> Iterator[set[str]]:
-    """It leaves the ledger, back into the queue."""
+    """Put a message back into the queue: it leaves the ledger."""
     ids = dead(rig)
     rig.client.hset(keys.record(ids[0]), mapping={"raw": "{}", "reason": f"{NEWER} of tomorrow"})
     yield NOTHING
@@ -301,7 +301,7 @@ def drop(rig: Rig) -> Iterator[set[str]]:
 
 
 def retract(rig: Rig) -> Iterator[set[str]]:
-    """What was kept under another id."""
+    """Drop what was kept under another id."""
     ids = dead(rig)
     yield NOTHING
     assert rig.scripts.retract(ids[0])
@@ -310,7 +310,7 @@ def retract(rig: Rig) -> Iterator[set[str]]:
 
 
 def retain(rig: Rig) -> Iterator[set[str]]:
-    """What has had its time in the broker is not told: its copy stays."""
+    """Drop what is past its retention: not told, as its copy stays."""
     dead(rig)
     rig.client.xtrim(keys.CHANGES, maxlen=0)
     rig.client.hdel(keys.HISTORY, "unrecorded_ms")
@@ -376,7 +376,7 @@ def test_where_the_feed_is_off_nothing_is_written(rig, case):
     [(accept, 1), (commits, 1), (postpone, 1), (retire, 1), (claims, 0), (commit_again, 0)],
 )
 def test_the_feed_costs_one_command_a_call_whether_it_is_on_or_off(rig, case, entries):
-    """None is spent on asking whether it is on, and none where nothing has changed."""
+    """Nothing is spent on asking whether it is on, nor where nothing has changed."""
     counts = []
     for is_on in (False, True):
         rig.client.flushdb()
