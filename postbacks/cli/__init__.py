@@ -33,6 +33,7 @@ COMMANDS = {
     "doctor": "doctor:doctor",
     "health": "monitor:health",
     "metrics": "monitor:metrics",
+    "history": "history:history",
 }
 
 

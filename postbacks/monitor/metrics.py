@@ -176,6 +176,9 @@ _COUNTERS: Final = (
     ("postbacks_unrouted_dropped",
      "Of them those dropped before their retention, as they took more than their share of the ledger.",
      counter_names.UNROUTED_DROPPED),
+    ("postbacks_unrecorded_dropped",
+     "Postbacks dropped for want of memory that the history, where there is one, had not recorded.",
+     counter_names.UNRECORDED_DROPPED),
     ("postbacks_stubs", "Postbacks of which no document was kept, as too many of their account wait and are dead.",
      counter_names.STUBS),
 )  # fmt: skip

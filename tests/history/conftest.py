@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 from postgres import new_database, shared_server
-from sqlalchemy import Engine
+from sqlalchemy import Engine, event
 
 from postbacks.history.engine import connect
 from postbacks.history.migrations import prepare
@@ -47,6 +47,8 @@ def history_url(request: pytest.FixtureRequest) -> str:
 def database(history_url: str) -> Iterator[Engine]:
     """Engine of a database with the history's tables, of each kind."""
     engine = connect(history_url)
+    if engine.dialect.name == "sqlite":  # what is in it is gone with the run, as PostgreSQL's
+        event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA synchronous = OFF"))
     prepare(engine)
     yield engine
     engine.dispose()
