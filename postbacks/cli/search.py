@@ -30,6 +30,8 @@ from postbacks.printable import printable
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from rich.table import Table
+
     from postbacks.history.follow import Follower
     from postbacks.history.query import Count, Page, Postback, Query
 
@@ -45,6 +47,8 @@ COLUMNS: Final = (
 
 #: Headings of the table.
 HEADINGS: Final = ("accepted", "id", "account", "event", "state", "attempts", "why", "ended")
+#: Columns of a terminal from which on a row of the table fits into one line.
+_WIDE: Final = 150
 #: Least widths of the same columns in lines that come one by one.
 _WIDTHS: Final = (25, 36, 12, 13, 9, 2, 20, 14)
 
@@ -201,11 +205,8 @@ class Printer:
         if self._form:
             self._print_data(postbacks)
             return
-        table = make_table(*HEADINGS, right=("attempts",), whole=("id",))
-        for postback in postbacks:
-            add_row(table, *cells(postback, self._source.why(postback)))
-        if table.row_count:
-            print_table(table)
+        if rows := [cells(postback, self._source.why(postback)) for postback in postbacks]:
+            print_table(_table(rows))
 
     def print_lines(self, postbacks: Iterable[Postback]) -> None:
         """Print postbacks as they come: in place of a table's rows lines whose columns keep their width."""
@@ -240,11 +241,13 @@ def cell(value: object) -> str:
 
 
 def cells(postback: Postback, why: str) -> tuple[object, ...]:
-    """Return the cells of a postback's row in a table."""
-    from postbacks.cli.times import of_ms, shown
+    """Return the cells of a postback's row, times in the machine's zone."""
+    from postbacks.cli.times import of_ms
 
-    accepted = shown(of_ms(postback.accepted_ms // 1000 * 1000))
-    ended = "" if postback.ended_ms is None else shown(of_ms(postback.ended_ms // 1000 * 1000))
+    accepted, ended = (
+        "" if ms is None else of_ms(ms).isoformat(" ", "seconds")
+        for ms in (postback.accepted_ms, postback.ended_ms)
+    )
     return (
         accepted,
         postback.id,
@@ -255,3 +258,23 @@ def cells(postback: Postback, why: str) -> tuple[object, ...]:
         why,
         ended[11:] if ended[:10] == accepted[:10] else ended,
     )
+
+
+def _table(rows: Sequence[Sequence[object]]) -> Table:
+    """Return rows as a table: a line each, or three where a terminal is too narrow for one."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console()
+    if not console.is_terminal or console.width >= _WIDE:
+        table = make_table(*HEADINGS, right=("attempts",), whole=("accepted", "id", "state"))
+        for row in rows:
+            add_row(table, *row)
+        return table
+    columns = ((0, 7, 4), (1, 6), (2, 3, 5))
+    table = make_table(*("\n".join(HEADINGS[place] for place in places) for places in columns))
+    table.columns[1].min_width = max(len(str(row[1])) for row in rows)
+    for row in rows:
+        texts = [cell if isinstance(cell, Text) else Text(printable(cell)) for cell in row]
+        add_row(table, *(Text("\n").join(texts[place] for place in places) for places in columns))
+    return table
