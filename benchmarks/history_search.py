@@ -27,9 +27,7 @@ REPEATS = 3
 def filters(engine: Engine) -> dict[str, Query]:
     """One filter each, of the frequent and of the rare kind."""
     with engine.connect() as connection:
-        newest = connection.execute(
-            text("SELECT accepted_ms FROM postbacks ORDER BY accepted_ms DESC LIMIT 1")
-        ).scalar_one()
+        newest = connection.execute(text("SELECT max(accepted_ms) FROM postbacks")).scalar_one()
     return {
         "account, largest": Query(account=account_name(0)),
         "account, middle": Query(account=account_name(60)),

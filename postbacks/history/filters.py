@@ -134,13 +134,14 @@ def _check_values(query: Query) -> None:
 def _host(host: str) -> str:
     """Return a host in the form that endpoints have it in."""
     bare = host.strip()
+    is_ipv6 = bare.count(":") > 1 and "[" not in bare and "/" not in bare
     try:
-        url = read_url(f"http://[{bare}]/" if ":" in bare and not bare.startswith("[") else f"http://{bare}/")
+        url = read_url(bare if "://" in bare else f"http://[{bare}]/" if is_ipv6 else f"http://{bare}/")
     except InvalidUrl:
         raise InvalidQuery(
             f"{quoted(host)} is no host; give its name alone, without scheme, port and path, such as hooks.example.com."
         ) from None
-    if url.port != 80 or url.target != "/" or url.userinfo:
+    if "://" in bare or url.port != 80 or url.target != "/" or url.userinfo:
         raise InvalidQuery(f"{quoted(host)} is more than a host; give {url.host} alone.")
     return url.host
 

@@ -216,15 +216,13 @@ class Path:
     def _span(self, before: Key | None) -> _Span | None:
         """Return the times between the oldest and the newest postback that the filters leave; None for none."""
         oldest, newest = (
-            self._connection.execute(
-                text(f"SELECT accepted_ms FROM postbacks ORDER BY accepted_ms {order} LIMIT 1")  # noqa: S608
-            ).scalar()
-            for order in ("ASC", "DESC")
+            self._connection.execute(text(f"SELECT {end}(accepted_ms) FROM postbacks")).scalar()  # noqa: S608
+            for end in ("min", "max")
         )
         if oldest is None or newest is None:
             return None
         since_ms = max(oldest, self.filters.since_ms or 0)
-        until_ms = min(newest + 1, *(ms for ms in (self.filters.until_ms,) if ms is not None), newest + 1)
+        until_ms = newest + 1 if self.filters.until_ms is None else min(newest + 1, self.filters.until_ms)
         if before is not None:
             until_ms = min(until_ms, before.accepted_ms + 1)
         return _Span(since_ms, until_ms) if since_ms < until_ms else None
