@@ -168,7 +168,7 @@ def _print_pages(query: Query, source: History | Ended, pages: Iterator[Page], f
 
 def _say_recorded(answer: Page | Count, *, unfinished: bool) -> None:
     """Say until when the history is recorded, and at which time states of unfinished postbacks were read."""
-    from postbacks.cli.times import of_ms, shown
+    from postbacks.cli.times import length, of_ms, shown
 
     if answer.recorded_ms is None:
         say("The history has recorded nothing yet: is `postbacks history run` running?")
@@ -176,9 +176,7 @@ def _say_recorded(answer: Page | Count, *, unfinished: bool) -> None:
     words = f"The history is recorded until {shown(of_ms(answer.recorded_ms // 1000 * 1000))}"
     behind_ms = time.time_ns() // 1_000_000 - answer.recorded_ms
     if behind_ms > _BEHIND_MS:
-        from postbacks.doctor.broker_checks import duration
-
-        words += f", {duration(behind_ms / 1000)} ago (`postbacks history status` says why)"
+        words += f", {length(behind_ms)} ago (`postbacks history status` says why)"
     if answer.read_ms is not None:
         words += f"; what is unfinished is as the broker had it at {shown(of_ms(answer.read_ms // 1000 * 1000))[11:]}"
     elif unfinished:

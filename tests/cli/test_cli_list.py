@@ -374,7 +374,7 @@ def test_an_empty_history_says_so(tmp_path, rig):
 def test_a_history_that_is_behind_says_how_far(recorded):
     recorded.record(recorded_ms=int(time.time() * 1000) - 3 * 3_600_000)
     assert re.search(
-        r"recorded until \S+ \S+, 3 h 0 min ago \(`postbacks history status` says why\)",
+        r"recorded until \S+ \S+, 3 h ago \(`postbacks history status` says why\)",
         recorded.call().stderr,
     )
     recorded.record()
