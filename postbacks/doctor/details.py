@@ -15,8 +15,8 @@ import redis
 from postbacks import keys
 from postbacks.broker.client import text
 from postbacks.broker.errors import broker_errors
+from postbacks.broker.versions import read_versions
 from postbacks.devtools.embedded_broker import CONFIG_NAME
-from postbacks.doctor.versions import read_versions
 from postbacks.queue.slow_start import EndpointStart
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def read(scripts: Scripts, *, overdue_before_ms: int, answered: Sequence[str] | 
             free_bytes=_free_bytes(client),
             clock_ahead_s=_clock_ahead_s(client),
             newest_end_ms=max((int(score) for _, score in (*done, *dead)), default=None),
-            versions=read_versions(scripts),
+            versions=read_versions(scripts.client, clock_offset_ms=scripts.clock_offset_ms),
             tasks=_tasks(client),
             unacked=_unacked(client),
             ready=_heads(client, [*trusted, *suspect]),
