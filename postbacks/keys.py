@@ -125,7 +125,7 @@ key                                   type    meaning
                                               refused:REASON, put_off:REASON, ticks, late_ticks, id_taken
                                               (``queue/counter_names.py``), stubs, dead_dropped, early_done,
                                               early_dead, asked_dropped, unrouted, unrouted_of_left,
-                                              unrouted_dropped
+                                              unrouted_dropped, unrecorded_dropped
                                               bound: names that the code has
 ``postbacks:accounts``                hash    account -> its settings as JSON
                                               bound: accounts that somebody has set, until they are removed
@@ -152,7 +152,8 @@ key                                   type    meaning
                                               recorder; token, ends_ms the recorder that holds the lease, and its
                                               end; gaps, gap_entries, gap_ms how often entries were dropped
                                               unread, how many, and when last; resync why a resync is wanted
-                                              (absent: none is); resynced_ms when one last ended
+                                              (absent: none is), unrecorded_ms from when on what has ended may
+                                              not be recorded then; resynced_ms when one last ended
                                               bound: these fields
 ``postbacks:feed-logged:{what}``      string  there while no further line is logged of a gap in the feed
                                               bound: a minute

@@ -7,5 +7,5 @@
 redis.call('HSET', HISTORY, 'resynced_ms', now)
 local r = redis.call('HMGET', HISTORY, 'resync', 'gaps')
 if tonumber(r[2] or 0) ~= tonumber(ARGV[3]) then return 0 end
-if r[1] == ARGV[2] then redis.call('HDEL', HISTORY, 'resync') end
+if r[1] == ARGV[2] then redis.call('HDEL', HISTORY, 'resync', 'unrecorded_ms') end
 return redis.call('HEXISTS', HISTORY, 'resync') == 0 and 1 or 0

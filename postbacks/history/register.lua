@@ -5,6 +5,6 @@
 -- Atomic: nothing changes between the feed's begin and the note that a resync is wanted.
 if redis.call('EXISTS', CHANGES) == 1 and redis.call('HEXISTS', HISTORY, 'on_ms') == 1 then return 0 end
 if redis.call('EXISTS', CHANGES) == 0 then redis.call('XADD', CHANGES, 'MAXLEN', 0, '*', 'ids', '') end -- an empty stream
-redis.call('HSET', HISTORY, 'on_ms', now, 'resync', 'registered')
+redis.call('HSET', HISTORY, 'on_ms', now, 'resync', 'registered', 'unrecorded_ms', 0)
 redis.call('HDEL', HISTORY, 'off_ms', 'off_reason')
 return 1

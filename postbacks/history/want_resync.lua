@@ -5,5 +5,5 @@
 -- Returns 1, or 0 where the feed is off.
 -- Atomic: no resync is wanted of a feed that is off.
 if redis.call('EXISTS', CHANGES) == 0 then return 0 end
-redis.call('HSET', HISTORY, 'resync', ARGV[2])
+redis.call('HSET', HISTORY, 'resync', ARGV[2], 'unrecorded_ms', 0)
 return 1
