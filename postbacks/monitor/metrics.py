@@ -20,7 +20,7 @@ from postbacks import keys
 from postbacks.broker.client import client_for
 from postbacks.delivery import counters
 from postbacks.errors import BrokerError
-from postbacks.history.status import OFF
+from postbacks.history.status import CATCHING_UP, OFF, ON, RESYNC
 from postbacks.logs import EventLog
 from postbacks.monitor import snapshot
 from postbacks.monitor.health import with_timeout
@@ -168,16 +168,15 @@ _GAUGES: Final[tuple[tuple[str, str, Callable[[Snapshot], float | None]], ...]] 
 #: Gauges of the history, where there is one: name, text, and value by what the broker knows of it.
 _HISTORY_GAUGES: Final[tuple[tuple[str, str, Callable[[FeedStatus], float | None]], ...]] = (
     ("postbacks_history_on", "Whether the feed of the history is on.", lambda feed: feed.state != OFF),
-    ("postbacks_history_up", "Whether a recorder works: heard of within a minute, and not waiting for its database.",
-     lambda feed: feed.recorder_works),
+    ("postbacks_history_up", "Whether a recorder works: it holds its lease, and does not wait for its database.",
+     lambda feed: feed.state in {ON, CATCHING_UP, RESYNC}),
     ("postbacks_history_lag_seconds", "Age of the oldest change that history does not have; 0 where it has all.",
      lambda feed: feed.lag_s),
-    ("postbacks_history_recorder_age_seconds", "Since a recorder gave its last sign.", lambda feed: feed.seen_age_s),
+    ("postbacks_history_recorder_age_seconds", "Since a recorder gave its last sign.",
+     lambda feed: None if feed.seen_ms is None or feed.now_ms is None else (feed.now_ms - feed.seen_ms) / 1000),
     ("postbacks_history_feed_entries", "Entries of the feed that are not recorded.", lambda feed: feed.entries),
     ("postbacks_history_feed_bytes", "Memory of the broker that the feed takes.", lambda feed: feed.bytes),
     ("postbacks_history_resync_wanted", "Whether a resync is wanted or under way.", lambda feed: bool(feed.resync)),
-    ("postbacks_history_unreadable", "Records that the recorder could not read since it started.",
-     lambda feed: feed.unreadable),
     ("postbacks_history_rows", "Postbacks in the history, as its recorder last counted them.", lambda feed: feed.rows),
     ("postbacks_history_disk_bytes", "Disk that its database takes, as its recorder last measured it.",
      lambda feed: feed.disk_bytes),
