@@ -17,13 +17,12 @@ from postbacks.broker.client import text
 from postbacks.broker.errors import broker_errors
 from postbacks.broker.versions import read_versions
 from postbacks.devtools.embedded_broker import CONFIG_NAME
-from postbacks.history.status import read as read_history
+from postbacks.history.status import Status, read_feed, read_store
 from postbacks.queue.slow_start import EndpointStart
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from postbacks.history.status import Status
     from postbacks.queue.scripts import Scripts
     from postbacks.settings import Settings
 
@@ -141,7 +140,9 @@ def read(
             unrouted=_unrouted(client),
             dead_bytes={text(account): int(size) for account, size in dead_bytes},
             answered=None if answered is None else tuple(answered),
-            history=read_history(client, settings, clock_offset_ms=scripts.clock_offset_ms),
+            history=Status(
+                feed=read_feed(client, clock_offset_ms=scripts.clock_offset_ms), store=read_store(settings)
+            ),
         )
 
 

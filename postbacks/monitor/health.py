@@ -149,9 +149,9 @@ def _faults_of_history(now: Snapshot, settings: Settings) -> tuple[str, ...]:
     """Say what is wrong with the history, as far as the broker knows: its database is not asked."""
     if now.history is None:
         return ()
-    from postbacks.history.status import faults_of_feed  # noqa: PLC0415 - most health checks do without it
+    from postbacks.history.status import StoreStatus, faults  # noqa: PLC0415 - most health checks do without it
 
-    return tuple(faults_of_feed(now.history, settings))
+    return tuple(faults(now.history, StoreStatus(), settings))
 
 
 def _explain_missing_ticks(now: Snapshot, limit_s: float) -> list[str]:

@@ -20,7 +20,7 @@ from postbacks import keys
 from postbacks.broker.client import client_for
 from postbacks.delivery import counters
 from postbacks.errors import BrokerError
-from postbacks.history.status import CATCHING_UP, OFF, ON, RESYNC
+from postbacks.history.status import CATCHING_UP, OFF, ON, RESYNC, UNKNOWN
 from postbacks.logs import EventLog
 from postbacks.monitor import snapshot
 from postbacks.monitor.health import with_timeout
@@ -266,7 +266,7 @@ def _system(now: Snapshot, settings: Settings) -> Iterator[Metric]:
     for name, text, label, totals in _LABELLED_COUNTERS:
         values = {value: now.totals.get(total, 0) for value, total in totals.items()}
         yield counter_by_label(name, text, label, values)
-    if now.history is not None:
+    if now.history is not None and now.history.state != UNKNOWN:
         yield from _history(now.history, now, settings)
     yield from attempts("postbacks", now.totals, "of all workers")
     yield gauge(

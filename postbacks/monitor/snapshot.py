@@ -274,7 +274,7 @@ def read(
     if has_history:
         from postbacks.history.status import read_feed  # noqa: PLC0415 - most health checks do without it
 
-        snapshot.history = read_feed(client, settings, clock_offset_ms=clock_offset_ms)
+        snapshot.history = read_feed(client, clock_offset_ms=clock_offset_ms)
     snapshot.queued = sum(queues)
     snapshot.ledger_bytes = max(0, int(ledger_bytes or 0))
     snapshot.totals = {name.decode(): int(count) for name, count in totals.items()}
