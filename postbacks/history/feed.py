@@ -26,6 +26,31 @@ if TYPE_CHECKING:
 REGISTERED: Final = "registered"
 #: Why a resync is wanted: entries were dropped before they were read.
 GAP: Final = "gap"
+#: Why a resync is wanted: somebody has asked for it.
+ASKED: Final = "asked"
+#: Why a resync is wanted: workers of a version were at work that publishes no changes.
+OLDER: Final = "older"
+#: Why a resync is wanted: the recorder's database has less than was read from the feed, so it is another one, or older.
+DATABASE: Final = "database"
+#: Why a resync is wanted: the recorder's database has more than the broker, which has lost its latest changes.
+BROKER: Final = "broker"
+
+#: Reason -> the same in words.
+REASONS: Final = {
+    REGISTERED: "the feed was turned on",
+    GAP: "changes were dropped before they were read",
+    "refused": "the broker refused changes",
+    ASKED: "somebody has asked for it",
+    OLDER: "workers of a version were at work that does not tell the history what it does",
+    DATABASE: "the database is another one than before, or an older copy of it",
+    BROKER: "the broker has lost its latest changes",
+}
+
+
+def place_of(entry_id: str) -> tuple[int, int]:
+    """Return the place of an entry in the stream by its id, so that two can be compared; an empty id stands before all."""
+    ms, _, number = entry_id.partition("-")
+    return int(ms or 0), int(number or 0)
 
 
 class Entry(NamedTuple):
@@ -60,6 +85,7 @@ class FeedState(NamedTuple):
         resync: why a resync is wanted; empty where none is.
         resynced_ms: when a resync has last ended.
         now_ms: the broker's clock.
+        note: what the recorder said last of itself (``status.py``), JSON; empty where none has.
     """
 
     on_ms: int | None
@@ -78,6 +104,7 @@ class FeedState(NamedTuple):
     resync: str
     resynced_ms: int | None
     now_ms: int
+    note: str = ""
 
 
 class Feed:
@@ -103,6 +130,10 @@ class Feed:
     def release(self, holder: str) -> None:
         """Give the lease back, where it is this recorder's."""
         self._run("release", holder)
+
+    def note(self, holder: str, note: str) -> bool:
+        """Note what the recorder does, or why it waits; False while another recorder holds the lease."""
+        return bool(self._run("note_recorder", holder, note))
 
     # -- on and off -----------------------------------------------------------------------------
 
@@ -206,6 +237,7 @@ class Feed:
             gaps=ms("gaps") or 0, gap_entries=ms("gap_entries") or 0, gap_ms=ms("gap_ms"),
             resync=fields.get("resync", ""), resynced_ms=ms("resynced_ms"),
             now_ms=to_ms(time_reply) + self._clock_offset_ms,
+            note=fields.get("recorder", ""),
         )  # fmt: skip
 
     def _run(self, name: str, *arguments: str | int) -> Any:

@@ -195,6 +195,9 @@ _COUNTERS: Final = (
     ("postbacks_unrouted_dropped",
      "Of them those dropped before their retention, as they took more than their share of the ledger.",
      counter_names.UNROUTED_DROPPED),
+    ("postbacks_unrecorded_dropped",
+     "Postbacks dropped for want of memory that the history, where there is one, had not recorded.",
+     counter_names.UNRECORDED_DROPPED),
     ("postbacks_stubs", "Postbacks of which no document was kept, as too many of their account wait and are dead.",
      counter_names.STUBS),
 )  # fmt: skip
@@ -301,11 +304,6 @@ def _history(feed: FeedStatus, now: Snapshot, settings: Settings) -> Iterator[Me
         int(now.max_memory_bytes * settings.history_feed_share),
     )
     yield counter("postbacks_history_gaps", "Times that entries of the feed were dropped unread.", feed.gaps)
-    yield counter(
-        "postbacks_history_unrecorded_dropped",
-        "Records that left the broker before they were recorded, as it needed their memory.",
-        now.totals.get(counter_names.UNRECORDED_DROPPED, 0),
-    )
 
 
 def _waiting(now: Snapshot) -> Iterator[Metric]:

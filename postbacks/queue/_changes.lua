@@ -8,13 +8,13 @@ local DROPPED_MAX = 20000 -- entries that one call drops, so that it does not ho
 local SLACK_MS = 1000 -- a script looks at the clock when it begins, and its entry has the time of its end
 
 -- Publishes what this script has changed (`changed`); its last command, so that nothing is published that was not done. Where
--- the broker refuses an entry (a right that is missing, another type under the key) delivery goes on: a resync finds the ids.
+-- the broker refuses an entry (a right that its user lacks) delivery goes on, and a resync is to find the ids.
 local function publish_changes()
   for first = 1, #changed, ENTRY_MAX do
     local ids = table.concat(changed, ' ', first, math.min(first + ENTRY_MAX - 1, #changed))
     local reply = redis.pcall('XADD', CHANGES, 'NOMKSTREAM', '*', 'ids', ids)
     if type(reply) == 'table' and reply.err then
-      redis.pcall('HSET', HISTORY, 'resync', 'refused', 'unrecorded_ms', 0)
+      if redis.call('EXISTS', CHANGES) == 1 then redis.call('HSET', HISTORY, 'resync', 'refused', 'unrecorded_ms', 0) end
       return
     end
   end

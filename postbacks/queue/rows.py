@@ -234,7 +234,7 @@ class Retained(NamedTuple):
 
 
 class RoomMade(NamedTuple):
-    """What a nearly full broker has dropped before its time (``make_room.lua``).
+    """Room that a nearly full broker has made by dropping things before their time (``make_room.lua``).
 
     Attributes:
         done: done postbacks.

@@ -103,7 +103,9 @@ class Model(RuleBasedStateMachine):
         self.feed = Feed(self.client)
         self.feed.register()
         self.read_through = ""
-        self.copies: dict[str, dict[bytes, bytes]] = {}  # what a recorder that reads after each step has of each id
+        self.copies: dict[
+            str, dict[bytes, bytes]
+        ] = {}  # what a recorder that reads after each step has of each id
         self.messages: list[Postback] = []  # what was published, oldest first; an id may be in it twice
         self.intake: list[Postback] = []
         self.known: dict[str, Postback] = {}  # taken in
