@@ -54,7 +54,9 @@ def nearly_full(inspection: Inspection) -> dict[str, str]:
     """Report that what is not recorded takes much of the memory that it may."""
     feed, most = inspection.details.history.feed, inspection.settings.history_feed_share
     used = feed.share / most
-    return {WHOLE: f"{feed.entries:,} entries, {used:.0%} of what they may take"} if used > NEARLY_FULL else {}
+    return (
+        {WHOLE: f"{feed.entries:,} entries, {used:.0%} of what they may take"} if used > NEARLY_FULL else {}
+    )
 
 
 def gap(inspection: Inspection) -> dict[str, str]:

@@ -121,7 +121,7 @@ def test_postgres_keeps_the_history_where_the_recorder_alone_reaches_it():
 def test_the_recorder_starts_behind_redis_and_postgres_and_may_be_many():
     """Both are healthy before it; no port or name that only one could have."""
     service = SERVICES["history"]
-    assert service["depends_on"] == dict.fromkeys(("redis", "postgres"), {"condition": "service_healthy"})
+    assert service["depends_on"] == {key: {"condition": "service_healthy"} for key in ("redis", "postgres")}
     assert "ports" not in service
     assert service["command"] == ["postbacks", "history", "run"]
     assert container("history", FILLED)["stop_s"] >= 10

@@ -14,7 +14,7 @@ from postbacks.history import schema
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "history.md").read_text()
 SCHEMA = PAGE.split("\n## Schema\n")[1].split("\n## ")[0]
-SECTIONS = {name: text for name, text in re.findall(r"\n### (\w+)\n(.*?)(?=\n### |\Z)", SCHEMA, re.DOTALL)}
+SECTIONS = dict(re.findall(r"\n### (\w+)\n(.*?)(?=\n### |\Z)", SCHEMA, re.DOTALL))
 
 
 def columns_of(section: str) -> dict[str, str]:

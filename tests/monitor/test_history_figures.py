@@ -45,13 +45,17 @@ def page() -> dict[tuple[str, ...], float]:
 def figures() -> dict[str, float]:
     """Return the history's figures by the end of their names."""
     prefix = "postbacks_history_"
-    return {name.removeprefix(prefix): value for (name, *_), value in page().items() if name.startswith(prefix)}
+    return {
+        name.removeprefix(prefix): value for (name, *_), value in page().items() if name.startswith(prefix)
+    }
 
 
 def health() -> dict[str, object]:
     """Ask ``postbacks health``; a rig ticks when it is told to, and has neither workers nor beats."""
     done = CliRunner().invoke(
-        main, ["health", "--json", "--max-tick-age", "100000", "--max-waiting-age", "100000"], prog_name="postbacks"
+        main,
+        ["health", "--json", "--max-tick-age", "100000", "--max-waiting-age", "100000"],
+        prog_name="postbacks",
     )
     assert done.exit_code == 0, done.output
     return json.loads(done.output)
@@ -114,7 +118,9 @@ def test_why_a_recorder_waits_is_told_by_health(rig):
     feed = feed_of(rig)
     feed.register()
     feed.acquire("here:1", LEASE_MS)
-    feed.note("here:1", json.dumps({"waits": "The database does not answer.", "waits_since_ms": 1795478400000}))
+    feed.note(
+        "here:1", json.dumps({"waits": "The database does not answer.", "waits_since_ms": 1795478400000})
+    )
     rig.tick()
     assert figures()["up"] == 0
     (sentence,) = health()["history"]
@@ -124,11 +130,15 @@ def test_why_a_recorder_waits_is_told_by_health(rig):
 
 def test_gaps_are_counted_and_told(rig):
     feed_of(rig).register()
-    rig.client.hset(keys.HISTORY, mapping={"resync": "gap", "gaps": 2, "gap_entries": 40, "gap_ms": 1795478400000})
+    rig.client.hset(
+        keys.HISTORY, mapping={"resync": "gap", "gaps": 2, "gap_entries": 40, "gap_ms": 1795478400000}
+    )
     rig.tick()
     seen = figures()
     assert (seen["gaps_total"], seen["resync_wanted"]) == (2, 1)
-    assert any("40 changes were dropped before they were read" in sentence for sentence in health()["history"])
+    assert any(
+        "40 changes were dropped before they were read" in sentence for sentence in health()["history"]
+    )
 
 
 def test_a_database_that_is_away_holds_up_neither_a_scrape_nor_health(rig):
