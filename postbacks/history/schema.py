@@ -90,12 +90,17 @@ endpoints: Final = Table(
     Column("host", Text, nullable=False, index=True),
 )
 
-#: URLs that postbacks went to. One that is the account's is kept without password and query.
+#: URLs that postbacks went to. An account's (``own`` 0) is kept without user, password and values of its query. A call's own
+#: (``own`` 1) is kept whole, as it is needed to send the postback again; it goes with the last postback that has it.
 urls: Final = Table(
     "urls",
     metadata,
     Column("id", Integer, primary_key=True),
-    Column("url", Text, nullable=False, unique=True),
+    Column(
+        "hash", BigInteger, nullable=False, index=True
+    ),  # of the text, which may be too long for an index of PostgreSQL
+    Column("own", SmallInteger, nullable=False),
+    Column("url", Text, nullable=False),
 )
 
 states: Final = Table(
@@ -121,28 +126,31 @@ account_endpoints: Final = Table(
     sqlite_with_rowid=False,
 )
 
-#: One row an acceptance: an id that left the broker and was accepted again has two.
+#: One row an acceptance: an id that left the broker and was accepted again has two. Long columns come first, as PostgreSQL
+#: pads between a short one and a long one.
 postbacks: Final = Table(
     "postbacks",
     metadata,
     Column("row_id", _ROW, primary_key=True),
-    Column("hour", Integer, nullable=False),
-    Column("id", LargeBinary, nullable=False),  # ids.py
     Column("accepted_ms", BigInteger, nullable=False),
+    Column("sequence", BigInteger, nullable=False),  # 0 for a stub
+    Column("sent_ms", BigInteger),  # when the latest attempt that has ended began
+    Column(
+        "ended_ms", BigInteger
+    ),  # of a forgotten one: until when history had read when it missed the record
+    Column("hour", Integer, nullable=False),
     Column("account", Integer, nullable=False),
+    Column("endpoint", Integer, nullable=False),  # 0 where it goes nowhere
+    Column("elapsed_ms", Integer, nullable=False),  # of the latest attempt that has ended
+    Column("url", Integer),
     Column("code", SmallInteger, nullable=False),
     Column("state", SmallInteger, nullable=False),
     Column("outcome", SmallInteger, nullable=False),  # of the latest attempt that has ended, 0 before
     Column("status", SmallInteger, nullable=False),  # of the latest answer, 0 where none came
-    Column("endpoint", Integer, nullable=False),  # 0 where it goes nowhere
-    Column("elapsed_ms", Integer, nullable=False),  # of the latest attempt that has ended
     Column("attempts", SmallInteger, nullable=False),  # POSTs that have begun
     Column("failures", SmallInteger, nullable=False),
-    Column("sequence", BigInteger, nullable=False),  # 0 for a stub
-    Column("sent_ms", BigInteger),  # when the latest attempt that has ended began
-    Column("ended_ms", BigInteger),
-    Column("url", Integer),
     Column("own", SmallInteger, nullable=False),  # 1: the URL came with the call, 2: and no account was known
+    Column("id", LargeBinary, nullable=False),  # ids.py
     Column("reason", Text),
     Column("first_id", Text),
 )
@@ -179,6 +187,15 @@ Index(
     sqlite_where=OPEN,
     postgresql_where=OPEN,
 )
+
+#: What becomes of one whose record has left the broker is found by its id.
+Index("postbacks_open_by_id", postbacks.c.id, sqlite_where=OPEN, postgresql_where=OPEN)
+#: What is old enough to be pruned.
+ENDED: Final = text("ended_ms IS NOT NULL")
+Index("postbacks_by_end", postbacks.c.ended_ms, sqlite_where=ENDED, postgresql_where=ENDED)
+#: A call's own URL goes when no postback has it any more.
+OWN: Final = text("own > 0")
+Index("postbacks_by_own_url", postbacks.c.url, sqlite_where=OWN, postgresql_where=OWN)
 
 #: Attempts that have ended. A postback that its only POST delivered, about whose answer no more is known, has no row here:
 #: its own row has status, elapsed_ms and sent_ms of that POST.
@@ -217,7 +234,7 @@ business_values: Final = Table(
     sqlite_with_rowid=False,
 )
 
-#: Hours in which anything was accepted: a search by value or id goes over them.
+#: Hours of which there are postbacks: a search by value or id goes over them.
 hours: Final = Table(
     "hours",
     metadata,

@@ -1,0 +1,158 @@
+"""Engines of the history's database: SQLite in a file, or PostgreSQL by psycopg 3, and their errors as sentences.
+
+A commit is on the disk before it returns (SQLite: ``synchronous=FULL``; PostgreSQL: its default), as the broker's feed is
+trimmed after it: with ``NORMAL`` a power cut could take the last commits, of which the feed has nothing any more.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, make_url
+
+from postbacks.errors import HistoryOff, HistoryUnfit
+from postbacks.history import migrations
+from postbacks.history.transactions import database_errors as database_errors
+from postbacks.history.transactions import display, reading
+from postbacks.settings import Settings, load
+
+FORM: Final = "write sqlite:////directory/history.db or postgresql://user:password@host/database"
+
+#: ms that SQLite waits for a lock, and PostgreSQL for that of a row: the recorder asks again, and says what it waits for.
+_LOCK_MS: Final = 5_000
+#: ms after which PostgreSQL ends the transaction of a process that does not go on: it would hold the lease's row.
+_IDLE_MS: Final = 30_000
+#: Seconds for a connection to PostgreSQL.
+_CONNECT_S: Final = 5
+#: Pages of the write-ahead log, 64 MB, after which they are brought into the file: pages that change often go there once.
+_CHECKPOINT_PAGES: Final = 16_000
+#: Bytes that the write-ahead log keeps on the disk once it is in the file.
+_LOG_BYTES: Final = 64 * 1024 * 1024
+#: KB of the file that a connection keeps in memory.
+_CACHE_KB: Final = 32 * 1024
+
+_POSTGRES: Final = frozenset({"postgres", "postgresql", "postgresql+psycopg"})
+
+
+def connect(url: str) -> Engine:
+    """Make the engine of a history's URL; SQLite's file is made where it is not there, for its owner alone.
+
+    Raises:
+        HistoryUnfit: the URL cannot be, its driver is not installed, or its file cannot be made.
+    """
+    return _engine(url, makes_file=True)
+
+
+def reader(settings: Settings | None = None) -> Engine:
+    """Return the engine that searches use; the same one for each call of a process.
+
+    Raises:
+        HistoryOff: no history is set.
+        HistoryUnfit: the history is not there yet, or its schema is another version's.
+        HistoryUnavailable: its database does not answer.
+    """
+    url = (settings or load()).history_url
+    if not url:
+        raise HistoryOff(
+            "No history is set: set POSTBACKS_HISTORY_URL (sqlite:////directory/history.db) and run "
+            "`postbacks history run`; `postbacks up` does both."
+        )
+    return _reader(url)
+
+
+@lru_cache(maxsize=8)
+def _reader(url: str) -> Engine:
+    engine = _engine(url, makes_file=False)
+    with reading(engine) as connection:
+        migrations.check(connection)
+    return engine
+
+
+def _engine(url: str, *, makes_file: bool) -> Engine:
+    try:
+        parts = make_url(url)
+    except exc.ArgumentError:
+        raise HistoryUnfit(f"POSTBACKS_HISTORY_URL cannot be read; {FORM}.") from None
+    if parts.drivername in _POSTGRES:
+        return _postgresql(parts.set(drivername="postgresql+psycopg"))
+    if parts.drivername != "sqlite":
+        raise HistoryUnfit(f"The history cannot stand in {parts.drivername!r}; {FORM}.")
+    return _sqlite(parts, makes_file=makes_file)
+
+
+def _postgresql(url: URL) -> Engine:
+    try:
+        import psycopg  # noqa: F401, PLC0415 - an extra brings it
+    except ImportError:
+        raise HistoryUnfit(
+            "The driver of PostgreSQL is not installed: pip install 'postbacks[postgres]'."
+        ) from None
+    if not url.database:
+        raise HistoryUnfit(f"The history {display(url)} names no database; {FORM}.")
+    try:
+        engine = create_engine(
+            url,
+            pool_pre_ping=True,
+            hide_parameters=True,
+            connect_args={"connect_timeout": _CONNECT_S} if "connect_timeout" not in url.query else {},
+        )
+    except exc.SQLAlchemyError:
+        raise HistoryUnfit(f"The history {display(url)} has options that cannot be; {FORM}.") from None
+
+    @event.listens_for(engine, "connect")
+    def bound(connection: Any, _record: object) -> None:
+        """Bound how long a connection waits, and how long others wait for it when its process stands still."""
+        autocommit, connection.autocommit = connection.autocommit, True
+        connection.execute(
+            f"SET lock_timeout = {_LOCK_MS}; SET idle_in_transaction_session_timeout = {_IDLE_MS}"
+        )
+        connection.autocommit = autocommit
+
+    return engine
+
+
+def _sqlite(url: URL, *, makes_file: bool) -> Engine:
+    if not url.database or url.database == ":memory:" or url.query:
+        raise HistoryUnfit(f"The history wants a file, without options; {FORM}.")
+    path = Path(url.database)
+    if not path.parent.is_dir():
+        raise HistoryUnfit(
+            f"The history's directory {path.parent} is not there; make it, or correct POSTBACKS_HISTORY_URL."
+        )
+    if makes_file:
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+        except OSError as error:
+            raise HistoryUnfit(
+                f"The history's file {path} cannot be made or opened: {error.strerror}."
+            ) from None
+    elif not path.exists():
+        raise HistoryUnfit(f"The history's file {path} is not there yet; `postbacks history run` makes it.")
+    engine = create_engine(
+        URL.create("sqlite", database=path.absolute().as_uri(), query={"mode": "rw", "uri": "true"}),
+        hide_parameters=True,
+        connect_args={"timeout": _LOCK_MS / 1000, "cached_statements": 256},
+    )
+
+    @event.listens_for(engine, "connect")
+    def set_up(connection: sqlite3.Connection, _record: object) -> None:
+        connection.isolation_level = None  # SQLAlchemy's BEGIN below, not sqlite3's own
+        for pragma in (
+            "journal_mode = WAL",
+            "synchronous = FULL",
+            f"wal_autocheckpoint = {_CHECKPOINT_PAGES}",
+            f"journal_size_limit = {_LOG_BYTES}",
+            f"cache_size = -{_CACHE_KB}",
+            "temp_store = MEMORY",
+        ):
+            connection.execute(f"PRAGMA {pragma}").close()
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql(connection.get_execution_options().get("sqlite_begin", "BEGIN"))
+
+    return engine

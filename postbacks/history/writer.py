@@ -1,0 +1,364 @@
+"""Writer of the history: merges records into rows, in transactions that hold only while its lease is the latest."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+from sqlalchemy import text
+
+from postbacks.errors import LeaseLost
+from postbacks.history import documents, facts, ids, schema, values
+from postbacks.history.bulk import StoredRow, bulk_of
+from postbacks.history.names import Names
+from postbacks.history.pruning import Pruner
+from postbacks.history.rows import XML, Note, Reading, UnreadableRecord, read
+from postbacks.history.schema import HOUR_MS, STATES
+from postbacks.history.transactions import writing
+from postbacks.ledger import states
+from postbacks.logs import EventLog
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from sqlalchemy import Connection, Engine
+
+    from postbacks.settings import Settings
+
+    #: Key of ``counts`` -> what a transaction adds to it.
+    Counts = dict[tuple[int, ...], int]
+
+log = EventLog(__name__)
+
+_FORGOTTEN: Final = STATES["forgotten"]
+_DELIVERED: Final = STATES[states.DELIVERED]
+#: Ids of unreadable records that were logged and are remembered for it.
+_LOGGED_MAX: Final = 10_000
+
+_LAST_ATTEMPT: Final = text(
+    "SELECT number, at_ms, outcome, status, elapsed_ms FROM attempts WHERE row_id = :row_id ORDER BY number DESC LIMIT 1"
+)
+_FORGET: Final = text("UPDATE postbacks SET state = :state, ended_ms = :ended_ms WHERE row_id = :row_id")
+
+
+class Writer:
+    """Writer that one recorder has. It writes and prunes while no other has taken the lease since.
+
+    After an error nothing of the call is written, and the same call may be made again.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._bulk = bulk_of(engine)
+        self._lock_lease = text(
+            "SELECT value FROM facts WHERE name = 'lease'"
+            + " FOR UPDATE" * (engine.dialect.name == "postgresql")
+        )
+        self._lease: int | None = None
+        self._names = Names()
+        self._last_row: int | None = None
+        self._pruner = Pruner(self._bulk, self._names)
+        self._logged: set[str] = set()
+
+    def take_lease(self) -> int:
+        """Take the lease from whoever has it; return its number."""
+        self._forget()
+        with writing(self._engine) as connection:
+            lease = int(connection.execute(self._lock_lease).scalar_one()) + 1
+            facts.put(connection, {facts.LEASE: lease})
+        self._lease = lease
+        return lease
+
+    def write(
+        self,
+        records: Sequence[tuple[str, dict[bytes, bytes]]],
+        *,
+        recorded_id: str | None = None,
+        recorded_ms: int | None = None,
+    ) -> int:
+        """Write records in one transaction: new rows, and what has changed of those that are there.
+
+        Args:
+            records: ids and hashes as they were read; an empty hash where the broker has no record (any more). Of one
+                that was not at its end, the row becomes ``forgotten``.
+            recorded_id: id of the feed's latest entry that these are of.
+            recorded_ms: time of that entry.
+
+        Returns:
+            Rows that were added or changed.
+
+        Raises:
+            LeaseLost: another recorder has taken the lease.
+            HistoryUnavailable: the database does not answer, is locked or full; nothing is written.
+        """
+        unreadable: dict[str, str] = {}
+        batches = list(_batches(records, unreadable))
+        rows = 0
+        with self._transaction() as connection:
+            for readings, gone in batches:
+                rows += self._merge(connection, readings, gone, recorded_ms)
+            noted: dict[str, int | str] = {}
+            if rows and self._last_row is not None:
+                noted[facts.LAST_ROW] = self._last_row
+            if recorded_id is not None:
+                noted[facts.RECORDED_ID] = recorded_id
+            if recorded_ms is not None:
+                noted[facts.RECORDED_MS] = recorded_ms
+            if new := unreadable.keys() - self._logged:
+                noted[facts.UNREADABLE] = (facts.number(connection, facts.UNREADABLE) or 0) + len(new)
+            if noted:
+                facts.put(connection, noted)
+        for postback_id in new:
+            log.error("history.unreadable", unreadable[postback_id], id=postback_id)
+        self._logged = (self._logged if len(self._logged) < _LOGGED_MAX else set()) | new
+        return rows
+
+    def prune(self, now_ms: int, settings: Settings, at_most: int = 2_000) -> int:
+        """Prune what ended longer ago than the settings' days, oldest first; never what is not at its end.
+
+        Returns:
+            How many postbacks were looked at and how many rows went, at most about ``at_most`` of each kind; 0 where nothing
+            is due.
+
+        Raises:
+            LeaseLost: another recorder has taken the lease.
+            HistoryUnavailable: the database does not answer, is locked or full; nothing is pruned.
+        """
+        with self._transaction() as connection:
+            return self._pruner.run(connection, now_ms, settings, at_most)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        """Open a transaction that holds only with the latest lease; what was learnt in one that failed is forgotten."""
+        try:
+            with writing(self._engine) as connection:
+                self._check_lease(connection)
+                yield connection
+        except BaseException:
+            self._forget()
+            raise
+
+    def _check_lease(self, connection: Connection) -> None:
+        lease = int(connection.execute(self._lock_lease).scalar_one())
+        if lease != self._lease:
+            raise LeaseLost(
+                f"Another recorder writes to the history by now (lease {lease}, not {self._lease}): nothing was written."
+            )
+
+    def _forget(self) -> None:
+        self._last_row = None
+        self._names.forget()
+        self._pruner.forget()
+
+    def _merge(
+        self, connection: Connection, readings: list[Reading], gone: list[bytes], recorded_ms: int | None
+    ) -> int:
+        """Merge records of different ids into their rows; return how many rows were added or changed."""
+        bulk = self._bulk
+        by_hour: dict[int, list[bytes]] = {}
+        for reading in readings:
+            by_hour.setdefault(reading.accepted_ms // HOUR_MS, []).append(reading.id)
+        stored = {
+            (row.id, row.accepted_ms): row
+            for hour, its_ids in by_hour.items()
+            for row in bulk.stored(connection, hour, its_ids)
+        }
+        counts: Counts = {}
+        # The broker has one record an id: another acceptance of it that is not at its end has left the broker.
+        read_now = {reading.id: reading.accepted_ms for reading in readings}
+        forgotten = [
+            row
+            for row in bulk.open(connection, [*read_now, *gone])
+            if read_now.get(row.id) != row.accepted_ms
+        ]
+        if forgotten:
+            self._forget_rows(connection, forgotten, recorded_ms, counts)
+        self._names.learn(connection, readings)
+        self._names.learn_hours(connection, set(by_hour))
+        new, known = [], []
+        for reading in readings:
+            row = stored.get(reading[:2])  # id and time of acceptance
+            if row is None:
+                new.append(reading)
+            else:
+                known.append((reading, row))
+        self._add(connection, new, counts)
+        self._change(connection, known, counts)
+        bulk.count(connection, counts)
+        return len(readings) + len(forgotten)
+
+    def _add(self, connection: Connection, readings: list[Reading], counts: Counts) -> None:
+        """Add the rows of acceptances that history does not have."""
+        if not readings:
+            return
+        if self._last_row is None:
+            self._last_row = facts.number(connection, facts.LAST_ROW) or 0
+        row_id = self._last_row
+        names, pruner = self._names, self._pruner
+        pruner.learn(connection)
+        rows: list[tuple[Any, ...]] = []
+        packed: list[tuple[Any, ...]] = []
+        notes: list[tuple[Any, ...]] = []
+        hashes: list[tuple[int, int, int]] = []
+        for reading in readings:
+            row_id += 1
+            hour = reading.accepted_ms // HOUR_MS
+            own, state, attempts = reading.own, reading.state, reading.attempts
+            account, code, endpoint, url = names.of(reading)
+            outcome = status = elapsed_ms = 0
+            sent_ms = None
+            if reading.notes:
+                _, sent_ms, outcome, status, elapsed_ms, *_ = reading.notes[-1]
+                if not status:
+                    status = _latest_status(reading.notes)
+                if not reading.is_plain and pruner.keeps_attempts(reading.ended_ms):
+                    notes.extend((row_id, *note) for note in reading.notes)
+            rows.append(
+                (
+                    row_id, reading.accepted_ms, reading.sequence, sent_ms, reading.ended_ms, hour, account, endpoint,
+                    elapsed_ms, url, code, state, outcome, status, attempts, reading.failures, own, reading.id,
+                    reading.reason, reading.first_id,
+                )
+            )  # fmt: skip
+            key = hour, code, state, outcome, status, attempts
+            counts[key] = counts.get(key, 0) + 1
+            if reading.document:
+                if pruner.keeps_documents(reading.ended_ms):
+                    packed.append(_packed(row_id, reading))
+                if reading.kind == XML:
+                    found = {values.hash_of(*value) for value in values.of_document(reading.document)}
+                    hashes.extend((hour, digest, row_id) for digest in found)
+        self._last_row = row_id
+        bulk = self._bulk
+        bulk.insert(connection, schema.postbacks, rows)
+        bulk.insert(connection, schema.documents, packed)
+        bulk.insert(connection, schema.attempts, notes)
+        hashes.sort()  # neighbours of the file together
+        bulk.insert(connection, schema.business_values, hashes)
+
+    def _change(self, connection: Connection, known: list[tuple[Reading, StoredRow]], counts: Counts) -> None:
+        """Bring rows to what was read of them now: the last reading says the state, attempts are merged by number."""
+        if not known:
+            return
+        names, pruner = self._names, self._pruner
+        pruner.learn(connection)
+        changes: list[tuple[Any, ...]] = []
+        notes: list[tuple[Any, ...]] = []
+        earlier: list[tuple[Any, ...]] = []
+        packed: list[tuple[Any, ...]] = []
+        for reading, row in known:
+            latest = self._latest(connection, reading, row)
+            attempts = max(reading.attempts, latest.number if latest else 0)
+            status = _latest_status(reading.notes) or row.status
+            if latest and latest.status:
+                status = latest.status
+            outcome, elapsed_ms, sent_ms = (
+                (latest.outcome, latest.elapsed_ms, latest.at_ms) if latest else (0, 0, None)
+            )
+            if (not reading.is_plain or attempts != 1) and pruner.keeps_attempts(reading.ended_ms):
+                if row.state == _DELIVERED and row.attempts == 1 and row.sent_ms is not None:
+                    # its row alone has said so until now
+                    earlier.append(
+                        (row.row_id, 1, row.sent_ms, row.outcome, row.status, row.elapsed_ms, 0, None, None)
+                    )
+                notes.extend((row.row_id, *note) for note in reading.notes)
+            if (
+                not pruner.keeps_documents(row.ended_ms)
+                and pruner.keeps_documents(reading.ended_ms)
+                and reading.document
+            ):
+                packed.append(_packed(row.row_id, reading))  # it was sent again
+            _, _, endpoint, url = names.of(reading)
+            changes.append(
+                (
+                    reading.sequence, sent_ms, reading.ended_ms, endpoint, elapsed_ms, url, reading.state, outcome, status,
+                    attempts, reading.failures, reading.own, reading.reason, row.row_id,
+                )
+            )  # fmt: skip
+            before = row.hour, row.code, row.state, row.outcome, row.status, row.attempts
+            after = row.hour, row.code, reading.state, outcome, status, attempts
+            if before != after:
+                counts[before] = counts.get(before, 0) - 1
+                counts[after] = counts.get(after, 0) + 1
+        bulk = self._bulk
+        bulk.change(connection, changes)
+        bulk.merge_attempts(connection, earlier, over=False)
+        bulk.merge_attempts(connection, notes, over=True)
+        bulk.delete(connection, schema.documents, [document[0] for document in packed])
+        bulk.insert(connection, schema.documents, packed)
+
+    @staticmethod
+    def _latest(connection: Connection, reading: Reading, row: StoredRow) -> Note | None:
+        """Find the latest attempt that has ended, of those read now and those that history has."""
+        newest = reading.notes[-1] if reading.notes else None
+        if not row.outcome or (newest and newest.number >= row.attempts):
+            return newest
+        stored = connection.execute(_LAST_ATTEMPT, {"row_id": row.row_id}).first()
+        if stored is None:  # its row alone says it, or the attempts are pruned
+            kept = Note(
+                row.attempts, row.sent_ms or 0, row.outcome, row.status, row.elapsed_ms, 0, None, None
+            )
+        else:
+            number, at_ms, outcome, status, elapsed_ms = stored
+            kept = Note(number, at_ms, outcome, status, elapsed_ms, 0, None, None)
+        return newest if newest and newest.number >= kept.number else kept
+
+    def _forget_rows(
+        self, connection: Connection, rows: list[StoredRow], recorded_ms: int | None, counts: Counts
+    ) -> None:
+        """Note that the records of rows left the broker before their end was read."""
+        if recorded_ms is None:
+            recorded_ms = facts.number(connection, facts.RECORDED_MS)
+        connection.execute(
+            _FORGET,
+            [
+                {
+                    "state": _FORGOTTEN,
+                    "ended_ms": max(recorded_ms or 0, row.accepted_ms),
+                    "row_id": row.row_id,
+                }
+                for row in rows
+            ],
+        )
+        for row in rows:
+            key = row.hour, row.code, row.state, row.outcome, row.status, row.attempts
+            counts[key] = counts.get(key, 0) - 1
+            key = row.hour, row.code, _FORGOTTEN, row.outcome, row.status, row.attempts
+            counts[key] = counts.get(key, 0) + 1
+
+
+def _batches(
+    records: Sequence[tuple[str, dict[bytes, bytes]]], unreadable: dict[str, str]
+) -> Iterator[tuple[list[Reading], list[bytes]]]:
+    """Read records, in batches in which no id stands twice: ids of records, and ids without one.
+
+    Args:
+        records: ids and hashes.
+        unreadable: gets the id of each record that cannot be read, and why.
+    """
+    readings: list[Reading] = []
+    gone: list[bytes] = []
+    seen: set[str] = set()
+    for postback_id, fields in records:
+        if postback_id in seen:
+            yield readings, gone
+            readings, gone, seen = [], [], set()
+        seen.add(postback_id)
+        try:
+            reading = read(postback_id, fields)
+        except UnreadableRecord as error:
+            unreadable[postback_id] = str(error)
+        else:
+            if reading is None:
+                gone.append(ids.pack(postback_id))
+            else:
+                readings.append(reading)
+    yield readings, gone
+
+
+def _latest_status(notes: Sequence[Note]) -> int:
+    return next((note.status for note in reversed(notes) if note.status), 0)
+
+
+def _packed(row_id: int, reading: Reading) -> tuple[int, int, int, bytes]:
+    return row_id, reading.kind, documents.PACKING, documents.pack(reading.document)
