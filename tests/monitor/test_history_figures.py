@@ -83,7 +83,7 @@ def test_without_a_history_there_are_no_figures_of_one_and_one_question_is_asked
 
 
 def test_a_feed_that_nobody_reads_is_told_and_makes_no_system_unwell(rig):
-    """Its age, entries and bytes; health says so behind its line, exit code 0."""
+    """Lag, entries and bytes are on the page; health says so behind its line, exit code 0."""
     rig.tick()
     feed_of(rig).register()
     change(rig)
