@@ -256,7 +256,7 @@ def read(
             pipe.zrange(key, 0, -1, withscores=True)
         for key in (keys.WORK_QUEUE, keys.INTAKE, *keys.QUEUE_LISTS):
             pipe.llen(key)
-        pipe.exists(keys.HISTORY)
+        pipe.hlen(keys.HISTORY)
         if memory:
             pipe.info("memory")
         (
