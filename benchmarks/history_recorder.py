@@ -13,7 +13,6 @@ import argparse
 import os
 import tempfile
 import time
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +25,7 @@ from postbacks.ledger.record import Attempt
 from postbacks.queue.rows import AttemptRow
 from postbacks.queue.scripts import Scripts
 from postbacks.settings import load
+from postbacks.version import new_loop_id
 
 if TYPE_CHECKING:
     import redis
@@ -44,10 +44,10 @@ class Deliveries:
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
         self._scripts = Scripts(client)
-        self._token = f"bench@{uuid.uuid4().hex}"
+        self._token = new_loop_id()
         self._number = 0
         for number in range(ACCOUNTS):
-            redis_accounts().set(make_account(f"a{number}", url=f"http://127.0.0.1:1/{number}"))
+            redis_accounts().set(make_account(f"a{number}", url=f"https://receiver.example/{number}"))
 
     def run(self, count: int) -> None:
         """Accept so many, then deliver them."""
@@ -55,14 +55,14 @@ class Deliveries:
         fill.accept(
             self._client,
             range(first, self._number),
-            lambda number: (f"a{number % ACCOUNTS}", f"http://127.0.0.1:1/{number % ACCOUNTS}"),
+            lambda number: (f"a{number % ACCOUNTS}", f"https://receiver.example/{number % ACCOUNTS}"),
         )
         while count:
             now_ms, begun, _, _ = self._scripts.claim(
                 self._token, 30_000, at_most=500, suspects_max=500, free=5000, held_max=0, held_per_lane=0, slow_lanes=()
             )  # fmt: skip
             rows = [
-                AttemptRow(row.id, f"{row.account}/mt", "delivered", row.number,
+                AttemptRow(row.id.decode(), row.lane.decode(), "delivered", row.number,
                  Attempt(row.number, now_ms, "delivered", 200, 12).to_json(), 0, "ok", "delivered")
                 for row in begun
             ]  # fmt: skip

@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from postbacks.history.status import Status
     from postbacks.settings import Settings
 
-#: Rows that a transaction prunes by hand, and seconds between two of them, in which a recorder writes.
-_PRUNE_ROWS: Final = 2000
-_PAUSE_S: Final = 0.05
 #: Seconds that a recorder has to end: a database that does not answer is not waited for.
 _STOP_WITHIN_S: Final = 5.0
 _UNITS: Final = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
@@ -109,10 +106,35 @@ def resync() -> None:
 def prune(yes: bool, as_json: bool) -> None:
     """Delete now what is older than the settings keep.
 
-    The recorder does so by itself. This is for after a shorter POSTBACKS_HISTORY_…_DAYS, and works with or without a
-    recorder: they take turns.
+    A recorder does so by itself, some rows after each batch. This is for a database that none writes to now: after
+    shorter POSTBACKS_HISTORY_…_DAYS, or before a copy. The file does not shrink; new rows take the room.
     """
-    raise NotImplementedError
+    from postbacks.broker.client import client
+    from postbacks.logs import EventLog, write_to_stderr
+
+    settings = _settings()
+    _check_drivers()
+    from postbacks.history.prune_now import Pruning
+
+    pruning = Pruning(client(), settings)
+    due = pruning.due()
+    if not any(due):
+        if as_json:
+            print_json({"postbacks": 0, "attempts": 0, "documents": 0})
+        say("Nothing is older than the settings keep.")
+        return
+    words = f"{due.postbacks:,} postbacks, the attempts of {due.attempts:,} and the documents of {due.documents:,}"
+    if not yes:
+        say(f"Older than the settings keep: {words}.")
+        confirm("Delete them from the history? They cannot be brought back.")
+    write_to_stderr(settings.log)
+    log = EventLog(__name__)
+    for _ in pruning.run():
+        pass
+    log.warning("history.pruned", "history was pruned by hand", **due._asdict())
+    if as_json:
+        print_json(due._asdict())
+    say(f"Deleted: {words}.")
 
 
 @history.command(cls=Command, examples=("postbacks history off",))

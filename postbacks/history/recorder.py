@@ -22,12 +22,13 @@ from postbacks.broker.clock import now_ms
 from postbacks.broker.errors import broker_errors
 from postbacks.errors import BrokerError, HistoryError, HistoryUnfit, LeaseLost
 from postbacks.history import facts
-from postbacks.history.engine import connect, database_errors, display
+from postbacks.history.engine import connect
 from postbacks.history.feed import BROKER, DATABASE, OLDER, REASONS, Feed, place_of
 from postbacks.history.migrations import prepare
 from postbacks.history.records import Records
 from postbacks.history.resync import Resync
 from postbacks.history.status import measure, older_versions, parsed_note
+from postbacks.history.transactions import database_errors, display
 from postbacks.history.writer import Writer
 from postbacks.killpoints import reach
 from postbacks.logs import EventLog

@@ -14,8 +14,8 @@ from postbacks import keys
 from postbacks.broker.client import text as decoded
 from postbacks.broker.errors import broker_errors
 from postbacks.history import ids
-from postbacks.history.engine import database_errors
 from postbacks.history.schema import OPEN, postbacks
+from postbacks.history.transactions import database_errors
 
 if TYPE_CHECKING:
     import redis

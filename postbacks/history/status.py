@@ -234,7 +234,8 @@ def read_store(settings: Settings) -> StoreStatus:
         return StoreStatus()
     try:
         from postbacks.history import facts  # noqa: PLC0415 - an extra brings SQLAlchemy
-        from postbacks.history.engine import database_errors, display, reader  # noqa: PLC0415
+        from postbacks.history.engine import reader  # noqa: PLC0415
+        from postbacks.history.transactions import database_errors, display  # noqa: PLC0415
     except ImportError:
         return StoreStatus(url="(unread)", fault=MISSING)
     url = display(settings.history_url)
@@ -269,13 +270,14 @@ def measure(engine: Engine) -> dict[str, int]:
     """Count the postbacks of a database, and measure the bytes that it takes: ``rows`` and ``disk_bytes``."""
     from sqlalchemy import func, select, text  # noqa: PLC0415
 
-    from postbacks.history.engine import database_errors  # noqa: PLC0415
     from postbacks.history.schema import counts  # noqa: PLC0415
+    from postbacks.history.transactions import database_errors  # noqa: PLC0415
 
     with database_errors(engine), engine.connect() as connection:
         rows = connection.execute(select(func.coalesce(func.sum(counts.c.postbacks), 0))).scalar_one()
         if engine.dialect.name == "sqlite":
-            path = connection.execute(text("PRAGMA database_list")).one()[2]
+            file_of = "SELECT file FROM pragma_database_list WHERE name = 'main'"
+            path = connection.execute(text(file_of)).scalar_one()
             return {"rows": int(rows), "disk_bytes": _bytes_of(path)}
         disk_bytes = connection.execute(text("SELECT pg_database_size(current_database())")).scalar_one()
     return {"rows": int(rows), "disk_bytes": int(disk_bytes)}
