@@ -13,6 +13,7 @@ from records import make_record
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ProgrammingError
+from sqlalchemy.pool import NullPool
 
 from postbacks.history import schema
 from postbacks.history.engine import connect
@@ -78,7 +79,9 @@ def test_the_page_has_every_column_of_the_view(database):
 @pytest.fixture
 def filled(database, writer):
     """History of a day: two that are delivered, one of them at the second attempt, and one that is dead."""
-    failed = Attempt(1, DAY_MS + 10, "status", 503, 40, detail="answered 503; only 200 counts", excerpt="busy")
+    failed = Attempt(
+        1, DAY_MS + 10, "status", 503, 40, detail="answered 503; only 200 counts", excerpt="busy"
+    )
     delivered = Attempt(2, DAY_MS + 300_050, "delivered", 200, 20)
     at_once = Attempt(1, DAY_MS + 10, "delivered", 200, 30)
     ended = {"accepted_ms": DAY_MS, "ended_ms": DAY_MS + 400_000}
@@ -93,22 +96,20 @@ def filled(database, writer):
     return database
 
 
-@pytest.mark.parametrize(("number", "expected"), enumerate(EXPECTED))
-def test_an_example_of_the_page_finds_what_it_says(filled, number, expected):
-    """On both databases, as it stands."""
-    assert len(EXAMPLES) == len(EXPECTED)
+def test_each_example_of_the_page_finds_what_it_says(filled):
+    """On both databases, as it stands; and ids and times of the view are for people."""
     with reading(filled) as connection:
-        found = connection.execute(text(EXAMPLES[number])).all()
-    assert [tuple(float(one) if isinstance(one, Decimal) else one for one in row) for row in found] == expected
-
-
-def test_ids_and_times_of_the_view_are_for_people(filled):
-    """A UUID, 32 digits and any other id as they were given; times of one form each."""
-    with reading(filled) as connection:
+        found = [connection.execute(text(example)).all() for example in EXAMPLES]
         rows = connection.execute(text("SELECT id, accepted FROM postbacks_readable")).all()
+    assert [[tuple(map(plain, row)) for row in of_example] for of_example in found] == EXPECTED
     assert {row[0] for row in rows} == {"order-1", "order-2", *IDS}
     (accepted,) = {str(row[1]) for row in rows}
     assert accepted.startswith("2026-11-24")
+
+
+def plain(value):
+    """Return PostgreSQL's exact numbers as SQLite has them."""
+    return float(value) if isinstance(value, Decimal) else value
 
 
 # -- who may read ----------------------------------------------------------------------------------
@@ -131,7 +132,10 @@ def guarded(postgres_url):
                 words = statement.replace("DATABASE postbacks", f"DATABASE {name}")
                 words = words.replace("FOR ROLE postbacks", "FOR ROLE CURRENT_USER")
                 connection.execute(text(words.replace(role, unique)))
-        return create_engine(owner.url.set(drivername="postgresql+psycopg", username=unique, password="another password"))
+        return create_engine(
+            owner.url.set(drivername="postgresql+psycopg", username=unique, password="another password"),
+            poolclass=NullPool,
+        )
 
     yield user
     with owner.begin() as connection:
@@ -147,7 +151,8 @@ def refused(engine: Engine, statement: str) -> bool:
         with engine.begin() as connection:
             connection.execute(text(statement))
     except ProgrammingError as error:
-        assert "permission denied" in str(error)
+        if "permission denied" not in str(error):
+            raise
         return True
     return False
 
@@ -155,11 +160,11 @@ def refused(engine: Engine, statement: str) -> bool:
 def test_the_pages_reader_may_read_everything_and_write_nothing(guarded):
     (statements,) = re.findall(r"```sql\n(CREATE ROLE.*?)```", PAGE, re.DOTALL)
     engine = guarded(statements, "postbacks_reader")
-    for name in (*schema.metadata.tables, "postbacks_readable"):
+    assert not refused(engine, "SELECT * FROM postbacks_readable")
+    for name in schema.metadata.tables:
         assert not refused(engine, f"SELECT * FROM {name}"), name
         assert refused(engine, f"DELETE FROM {name}"), name
     assert refused(engine, "CREATE TABLE mine (id integer)")
-    engine.dispose()
 
 
 def test_an_analyst_of_the_view_sees_no_document(guarded):
@@ -172,4 +177,3 @@ def test_an_analyst_of_the_view_sees_no_document(guarded):
     assert not refused(engine, "SELECT * FROM postbacks_readable")
     for name in schema.metadata.tables:
         assert refused(engine, f"SELECT * FROM {name}"), name
-    engine.dispose()
