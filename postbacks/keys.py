@@ -125,7 +125,7 @@ key                                   type    meaning
                                               refused:REASON, put_off:REASON, ticks, late_ticks, id_taken
                                               (``queue/counter_names.py``), stubs, dead_dropped, early_done,
                                               early_dead, asked_dropped, unrouted, unrouted_of_left,
-                                              unrouted_dropped
+                                              unrouted_dropped, unrecorded_dropped
                                               bound: names that the code has
 ``postbacks:accounts``                hash    account -> its settings as JSON
                                               bound: accounts that somebody has set, until they are removed
@@ -142,6 +142,22 @@ key                                   type    meaning
                                               bound: those heard of within ten minutes
 ``postbacks:beats``                   zset    beats, in the same form
                                               bound: those heard of within ten minutes
+``postbacks:changes``                 stream  the feed: ids of postbacks that have changed, an entry a script call with
+                                              the field ids, separated by spaces (``_changes.lua``); the feed is on
+                                              while the key exists
+                                              bound: ``POSTBACKS_HISTORY_FEED_SHARE`` of the memory; a week after
+                                              the last sign of a recorder it goes (``limit_changes.lua``)
+``postbacks:history``                 hash    what recorders and ticks note of the feed: on_ms since when it is on; off_ms,
+                                              off_reason since when and why it is off; seen_ms last sign of a
+                                              recorder; token, ends_ms the recorder that holds the lease, and its
+                                              end; gaps, gap_entries, gap_ms how often entries were dropped
+                                              unread, how many, and when last; resync why a resync is wanted
+                                              (absent: none is), unrecorded_ms from when on what has ended may
+                                              not be recorded then; resynced_ms when one last ended;
+                                              recorder what the latest one does (JSON, ``history/status.py``)
+                                              bound: these fields
+``postbacks:feed-logged:{what}``      string  there while no further line is logged of a gap in the feed
+                                              bound: a minute
 ``postbacks:probe``                   list    a write to it that changes nothing is refused as a postback is
                                               bound: never there
 ``postbacks:task-events``             string  where task events go (JSON); there while a worker publishes them
@@ -196,6 +212,8 @@ TICKS: Final = PREFIX + "ticks"
 URL_POLICIES: Final = PREFIX + "url-policies"
 WORKERS: Final = PREFIX + "workers"
 BEATS: Final = PREFIX + "beats"
+CHANGES: Final = PREFIX + "changes"
+HISTORY: Final = PREFIX + "history"
 PROBE: Final = PREFIX + "probe"
 TASK_EVENTS_ON: Final = PREFIX + "task-events"
 
@@ -212,6 +230,7 @@ DEAD_OF: Final = PREFIX + "dead-of:"
 STUBS_OF: Final = PREFIX + "stubs-of:"
 UNROUTED_LOGGED: Final = PREFIX + "unrouted-logged:"
 DEAD_LOGGED: Final = PREFIX + "dead-logged:"
+FEED_LOGGED: Final = PREFIX + "feed-logged:"
 
 
 def record(postback_id: str) -> str:

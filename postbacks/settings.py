@@ -262,6 +262,12 @@ class Settings(BaseModel):
         gt=0,
         description="Days that the history keeps documents, with which a postback can be shown and sent again.",
     )
+    history_feed_share: float = Field(
+        0.05,
+        gt=0,
+        le=1,
+        description="Share of the broker's memory that the feed of the history may take while no recorder reads it.",
+    )
 
     # -- watching ---------------------------------------------------------------------------
     log: Literal["text", "json"] = Field(

@@ -31,6 +31,7 @@ COMMANDS = {
     "doctor": "doctor:doctor",
     "health": "monitor:health",
     "metrics": "monitor:metrics",
+    "history": "history:history",
 }
 
 

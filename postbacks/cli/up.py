@@ -1,11 +1,13 @@
-"""``postbacks up``: broker, beat and workers in one terminal."""
+"""``postbacks up``: broker, beat, workers and recorder in one terminal."""
 
 from __future__ import annotations
 
 import re
+import shlex
 import socket
 import time
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from postbacks.devtools.embedded_broker import EmbeddedBroker
-    from postbacks.devtools.stack import CeleryProcess, LocalStack
+    from postbacks.devtools.stack import LocalStack, StackProcess
     from postbacks.settings import Settings
 
 #: Loopback and the private networks, but not link-local, where clouds serve their secrets.
@@ -60,11 +62,12 @@ _RECORD: Final = re.compile(r'\[\d{4}-\d\d-\d\d |\{"ts": ')
 )
 @json_option
 def up(port: int | None, data: Path, workers: int, dev: bool, as_json: bool) -> None:
-    """Start broker, beat and workers in this terminal.
+    """Start broker, beat, workers and a recorder of the history in this terminal.
 
     Ctrl-C lets them finish what is open, and stops them. The broker is a Valkey server on 127.0.0.1 with a password: no
     other user of this machine can use it or read its data. It writes everything to its append-only file before it
-    answers, so nothing accepted is lost, whichever process dies.
+    answers, so nothing accepted is lost, whichever process dies. The history stands in history.db beside it, or at
+    POSTBACKS_HISTORY_URL where that is set.
     """
     from postbacks.devtools.embedded_broker import EmbeddedBroker
     from postbacks.devtools.stack import LocalStack
@@ -75,14 +78,15 @@ def up(port: int | None, data: Path, workers: int, dev: bool, as_json: bool) -> 
     stop_signals()
     dev_env = _dev_environment(settings) if dev else {}
     broker = EmbeddedBroker(data, port=_free_port(port), with_password=True)
+    history_url, history_words = _history(settings, data)
     stopping = False
     try:
         say("Starting the broker, the workers and the beat …")
         with broker:
-            stack = LocalStack(broker, workers=workers, env=dev_env, log_dir=data)
+            stack = LocalStack(broker, workers=workers, env=dev_env, log_dir=data, history_url=history_url)
             try:
                 with stack:
-                    _say_ready(broker, data, workers, dev_env, as_json=as_json)
+                    _say_ready(broker, data, stack, dev_env, history_url, history_words, as_json=as_json)
                     _warn_of_disk(broker)
                     try:
                         _watch(broker, stack)
@@ -123,19 +127,41 @@ def _free_port(port: int | None) -> int:
     raise click.UsageError(f"{busy} in use: stop what listens there, or give another one with --port N.")
 
 
+def _history(settings: Settings, data: Path) -> tuple[str, str]:
+    """Return the URL of the history, empty for none, and the words that are printed of it."""
+    if find_spec("sqlalchemy") is None:
+        return "", "none: pip install 'postbacks[history]' brings what it needs"
+    if settings.history_url:
+        from postbacks.history.transactions import display
+
+        return settings.history_url, display(settings.history_url)
+    path = data.resolve() / "history.db"
+    if "?" in str(path):
+        return "", "none: a ? in the path of the data cannot stand in the URL of its database"
+    return f"sqlite:///{path}", f"{data}/history.db (SQLite), where `postbacks list` searches"
+
+
 def _say_ready(
-    broker: EmbeddedBroker, data: Path, workers: int, dev_env: dict[str, str], *, as_json: bool
+    broker: EmbeddedBroker,
+    data: Path,
+    stack: LocalStack,
+    dev_env: dict[str, str],
+    history_url: str,
+    history_words: str,
+    *,
+    as_json: bool,
 ) -> None:
     from postbacks.broker.url import redacted_broker_url
 
-    logs = [f"worker{number}.log" for number in range(1, workers + 1)] + ["beat1.log"]
+    logs = [process.log_path.name for process in (*stack.workers, *stack.beats, *stack.recorders)]
     if as_json:
         print_json(
             {
                 "broker_url": broker.url,
+                "history_url": history_url or None,
                 "data": str(data.resolve()),
                 "logs": logs,
-                "workers": workers,
+                "workers": len(stack.workers),
                 "dev": bool(dev_env),
             }
         )
@@ -143,6 +169,7 @@ def _say_ready(
     say(f"""
   broker     {redacted_broker_url(broker.url)} (its password: {data}/broker.password)
   data       {data}/ (append-only, on the disk before an answer; for you alone)
+  history    {history_words}
   logs       {", ".join(f"{data}/{log}" for log in logs)}; warnings are shown here
   receivers  {"on the internet, on this machine and in private networks" if dev_env else "on the internet only; --dev allows this machine's too"}
   resends    {_resend_words(dev_env)}
@@ -153,6 +180,8 @@ def _say_ready(
         say("In another terminal:\n")
     url = "http://127.0.0.1:8080/postbacks" if dev_env else "https://YOUR-SERVER/postbacks"
     click.echo(f"    export POSTBACKS_BROKER_URL={broker.url}")
+    if history_url:
+        click.echo(f"    export POSTBACKS_HISTORY_URL={shlex.quote(history_url)}")
     say(f"    postbacks account set acme --url {url}")
     say("    postbacks example SMS_MO N211 | postbacks send acme - --wait 10\n\nCtrl-C stops all of it.")
 
@@ -186,8 +215,9 @@ def _resend_words(dev_env: dict[str, str]) -> str:
 
 def _watch(broker: EmbeddedBroker, stack: LocalStack) -> None:
     """Show the logs' warnings until Ctrl-C, or until a process ends that should not."""
-    processes = {f"worker{number}": worker for number, worker in enumerate(stack.workers, start=1)}
-    processes |= {f"beat{number}": beat for number, beat in enumerate(stack.beats, start=1)}
+    processes = {
+        process.log_path.stem: process for process in (*stack.workers, *stack.beats, *stack.recorders)
+    }
     logs = [_WarningTail(name, process) for name, process in processes.items()]
     while True:
         for log in logs:
@@ -207,7 +237,7 @@ def _watch(broker: EmbeddedBroker, stack: LocalStack) -> None:
 class _WarningTail:
     """Tail of a log file: its warnings and errors, with the lines that belong to them."""
 
-    def __init__(self, name: str, process: CeleryProcess) -> None:
+    def __init__(self, name: str, process: StackProcess) -> None:
         self._name = name
         self._path = process.log_path
         self._offset = self._path.stat().st_size

@@ -1,9 +1,10 @@
-"""The local stack: Celery workers and beats on this machine, beside a running broker."""
+"""The local stack: Celery workers and beats, and a recorder, on this machine beside a running broker."""
 
 from __future__ import annotations
 
 import os
 import sys
+from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING, Final, Literal, Self
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 #: Seconds for workers to finish what is in flight: connection and answer may take 10 s each.
 DRAIN_S: Final = 30.0
+#: The command ``postbacks``, of this interpreter wherever its scripts are.
+_POSTBACKS: Final = "from postbacks.cli import main; main(prog_name='postbacks')"
 #: Variables that Celery's command line reads before it loads an app, beside those that begin with ``CELERY_``.
 _CELERY_VARIABLES: Final = {
     "APP",
@@ -30,31 +33,29 @@ _CELERY_VARIABLES: Final = {
 }
 
 
-class CeleryProcess(Process):
-    """A ``celery worker``, ``celery beat`` or ``celery flower``, which may be started again after its end.
+class StackProcess(Process):
+    """A process of the stack, which may be started again after its end.
 
     Args:
-        kind: the command of ``celery``.
+        name: names the process in errors.
+        command: the program and its arguments.
         env: variables over those of this process, of which those for Celery's own options are left out.
-        args: options of the command.
         log_path: the file that the output is appended to.
         cwd: the working directory; this process's when not given.
-        app: value of ``celery -A``.
     """
 
     def __init__(
         self,
-        kind: Literal["worker", "beat", "flower"],
+        name: str,
+        command: Sequence[str],
         *,
         env: Mapping[str, str],
-        args: Sequence[str] = (),
         log_path: Path,
         cwd: Path | None = None,
-        app: str = "postbacks",
     ) -> None:
-        super().__init__(f"celery {kind}")
+        super().__init__(name)
         self.log_path = log_path
-        self._command = [sys.executable, "-m", "celery", "-A", app, kind, *args]
+        self._command = list(command)
         self._env = dict(env)
         self._cwd = cwd
 
@@ -100,8 +101,48 @@ class CeleryProcess(Process):
         self.stop()
 
 
+class CeleryProcess(StackProcess):
+    """A ``celery worker``, ``celery beat`` or ``celery flower``.
+
+    Args:
+        kind: the command of ``celery``.
+        env: variables, as of any process of the stack.
+        args: options of the command.
+        log_path: the file that the output is appended to.
+        cwd: the working directory; this process's when not given.
+        app: value of ``celery -A``.
+    """
+
+    def __init__(
+        self,
+        kind: Literal["worker", "beat", "flower"],
+        *,
+        env: Mapping[str, str],
+        args: Sequence[str] = (),
+        log_path: Path,
+        cwd: Path | None = None,
+        app: str = "postbacks",
+    ) -> None:
+        command = [sys.executable, "-m", "celery", "-A", app, kind, *args]
+        super().__init__(f"celery {kind}", command, env=env, log_path=log_path, cwd=cwd)
+
+
+class RecorderProcess(StackProcess):
+    """A ``postbacks history run``.
+
+    Args:
+        env: variables, as of any process of the stack; among them ``POSTBACKS_HISTORY_URL``.
+        log_path: the file that the output is appended to.
+        cwd: the working directory; this process's when not given.
+    """
+
+    def __init__(self, *, env: Mapping[str, str], log_path: Path, cwd: Path | None = None) -> None:
+        command = [sys.executable, "-c", _POSTBACKS, "history", "run"]
+        super().__init__("The recorder", command, env=env, log_path=log_path, cwd=cwd)
+
+
 class LocalStack:
-    """Workers and beats beside a running broker.
+    """Workers and beats, and a recorder where there is a history, beside a running broker.
 
     Args:
         broker: the broker; it goes on when the stack stops.
@@ -110,9 +151,10 @@ class LocalStack:
         env: variables for all processes.
         pool: ``--pool`` of the workers.
         concurrency: ``--concurrency`` of the workers.
-        log_dir: directory of ``worker1.log``, ``beat1.log`` and so on.
+        log_dir: directory of ``worker1.log``, ``beat1.log``, ``recorder.log`` and so on.
         cwd: the working directory; this process's when not given.
         app: value of ``celery -A``.
+        history_url: database that a recorder writes to; empty for none.
     """
 
     def __init__(
@@ -127,8 +169,11 @@ class LocalStack:
         log_dir: Path,
         cwd: Path | None = None,
         app: str = "postbacks",
+        history_url: str = "",
     ) -> None:
         env = {**env, "POSTBACKS_BROKER_URL": broker.url}
+        if history_url:
+            env["POSTBACKS_HISTORY_URL"] = history_url
         self._broker = broker
         celery = partial(CeleryProcess, env=env, cwd=cwd, app=app)
         # Mingle would wait a second for other workers, and exchanges nothing that Redis does not have.
@@ -144,27 +189,32 @@ class LocalStack:
             celery("beat", args=["--loglevel=INFO"], log_path=log_dir / f"beat{n}.log")
             for n in range(1, beats + 1)
         ]
+        self.recorders = (
+            [RecorderProcess(env=env, log_path=log_dir / "recorder.log", cwd=cwd)] if history_url else []
+        )
 
     def start(self) -> None:
         """Start all processes and wait until each is ready; stop all if one is not."""
         try:
-            for process in self.workers + self.beats:
+            for process in (*self.workers, *self.beats, *self.recorders):
                 process.start()
             for worker in self.workers:
                 # A worker whose broker is gone would wait for it for ever.
                 worker.wait_for_log(" ready.", START_S, is_pointless=lambda: not self._broker.alive)
             for beat in self.beats:
                 beat.wait_for_log("beat: Starting...", START_S)
+            for recorder in self.recorders:
+                recorder.wait_for_log("history.", START_S)  # it records, or says what it waits for
         except BaseException:
             self.stop()
             raise
 
     def stop(self) -> None:
-        """Stop the beats, then drain the workers, all at once; after ``DRAIN_S`` they are killed."""
-        try:
-            drain(self.beats, DRAIN_S)
-        finally:
-            drain(self.workers, DRAIN_S)
+        """Stop the beats, drain the workers, all at once, then stop the recorder; after ``DRAIN_S`` they are killed."""
+        with ExitStack() as steps:
+            steps.callback(drain, self.recorders, DRAIN_S)
+            steps.callback(drain, self.workers, DRAIN_S)
+            steps.callback(drain, self.beats, DRAIN_S)
 
     def __enter__(self) -> Self:
         self.start()

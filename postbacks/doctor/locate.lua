@@ -75,6 +75,7 @@ local function take_back(id, account, lane)
   end
   if r[3] then return finish(id, account, 'cancelled', 'revoked', DONE) end
   redis.call('HSET', record, 'state', 'waiting')
+  changed[#changed + 1] = id
   wait(id, lane, number > 0)
 end
 
@@ -123,4 +124,5 @@ for i = 5 + extra, #ARGV, 2 do
   rows[#rows + 1] = { id, state, lane, remembered and 1 or r[5] and 2 or 0, r[4] or '0', unpack(names) }
 end
 for lane in pairs(refilled_lanes) do make_ready(lane) end
+publish_changes()
 return rows

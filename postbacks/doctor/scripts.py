@@ -81,7 +81,7 @@ class Lane:
 def _run(scripts: Scripts, name: str, arguments: Iterable[str | int], *, repair: bool) -> Any:
     """Run a script; where it repairs nothing read-only, so that a user who may only read can run it."""
     run = scripts.client.eval if repair else scripts.client.eval_ro
-    script = lua.load("queue/_shared", f"doctor/{name}")
+    script = lua.load("queue/_shared", "queue/_changes", f"doctor/{name}")
     with broker_errors():
         return run(script.text, len(script.keys), *script.keys, scripts.clock_offset_ms, *arguments)
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from postbacks.broker.client import client
-from postbacks.doctor.versions import SEALS_SINCE, is_before, read_versions
+from postbacks.broker.versions import SEALS_SINCE, is_before, read_versions
 from postbacks.errors import InvalidAccount
-from postbacks.queue.scripts import Scripts
 from postbacks.urls import endpoint_of
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ def refuse_older(harm: str) -> None:
     """
     older = [
         f"{version} {' and '.join(sorted(work))}"
-        for version, work in sorted(read_versions(Scripts(client())).items())
+        for version, work in sorted(read_versions(client()).items())
         if is_before(version, SEALS_SINCE)
     ]
     if older:

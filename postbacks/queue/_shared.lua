@@ -6,6 +6,9 @@
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000) + tonumber(ARGV[1])
 
+-- Ids of postbacks that this script has accepted, parked, ended, resent or dropped, for the history (`_changes.lua`).
+local changed = {}
+
 local GROUPS = { 'general', 'mo', 'mt', 'pass' }
 
 -- Scores of the quarantine. A postback is tried with a few others, those of lanes that answer first, and then alone.
@@ -111,6 +114,7 @@ local function finish(id, account, state, reason, index)
   redis.call('ZADD', index, now, id)
   leave_backlog(account .. '/' .. r[1], 1, tonumber(r[2] or 1))
   if index == DEAD then add_to_dead(account, id, tonumber(r[3] or 0)) end
+  changed[#changed + 1] = id
 end
 
 -- Ends an id that has come up in its lane though its postback does not wait: it was cancelled deep inside the lane.

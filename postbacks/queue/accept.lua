@@ -113,6 +113,7 @@ for at = FIRST, #ARGV, WIDTH do
     local counter = (state == 'waiting' or state == 'parked') and 'accepted:' .. group or state == 'skipped' and 'skipped'
       or state == 'dead' and result ~= -2 and 'refused:' .. (group == '' and 'unreadable' or reason)
     if counter then counts[counter] = (counts[counter] or 0) + 1 end
+    changed[#changed + 1] = id
     total_bytes = total_bytes + bytes
     if state == 'waiting' then
       local lane = account .. '/' .. group
@@ -170,4 +171,5 @@ elseif messages > 0 then
   redis.call('HDEL', INTAKE_LEASE, 'alone_deaths', 'alone') -- another one is the first now
 end
 append(lanes)
+publish_changes()
 return results

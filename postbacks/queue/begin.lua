@@ -86,4 +86,5 @@ for endpoint in pairs(endpoints) do
   local start = start_of(endpoint)
   if start and start.up == 0 and start.tried > 0 then tried[#tried + 1] = { endpoint, start.tried, start.by } end
 end
+publish_changes()
 return { now, rows, later, full_endpoints, tried, moved }

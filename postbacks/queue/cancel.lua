@@ -45,6 +45,8 @@ if state == 'waiting' then
   elseif redis.call('LLEN', lane) > tonumber(search_max) then
     if not any_older_loop() then
       redis.call('HSET', record, 'state', 'cancelled', 'reason', 'revoked', 'ended_ms', now, 'in_lane', 1)
+      changed[1] = id
+      publish_changes()
       return 'cancelled'
     end
     redis.call('LREM', lane, 1, id)
@@ -58,4 +60,5 @@ else
   return state
 end
 finish(id, r[2], 'cancelled', 'revoked', DONE)
+publish_changes()
 return 'cancelled'

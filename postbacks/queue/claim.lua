@@ -368,4 +368,5 @@ if redis.call('ZCARD', CLAIMERS) <= DUE_LOOKERS then
   again_ms = math.min(again_ms, ms_until_first(PARKED, DUE_LOOK_MS))
 end
 if cut_short then again_ms = 0 end
+publish_changes()
 return { now, begun, held, again_ms < math.huge and again_ms or -1, ended, still }

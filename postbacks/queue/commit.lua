@@ -102,6 +102,7 @@ for at = FIRST, #ARGV - 1, WIDTH do
       note_end(id, lane, units, 'dead', reason, DEAD, number, attempt)
       add_to_dead(account, id, note_failure(record, attempt))
     end
+    changed[#changed + 1] = id
     if r[4] then redis.call('HDEL', record, 'suspicion', 'alone_deaths', 'alone_lapses') end -- its process lives
     if r[3] and state ~= 'parked' then redis.call('HDEL', record, 'next_ms') end
     local counts = lanes[lane]
@@ -164,4 +165,5 @@ for lane, ids in pairs(moved) do
   make_ready(lane)
 end
 closing.finish()
+publish_changes()
 return results

@@ -45,6 +45,9 @@ EARLY_DONE: Final = "early_done"
 EARLY_DEAD: Final = "early_dead"
 ASKED_DROPPED: Final = "asked_dropped"
 
+#: Counted by ``retain.lua`` and ``make_room.lua``: of what they dropped.
+UNRECORDED_DROPPED: Final = "unrecorded_dropped"
+
 #: Counted by ``postpone.lua``.
 PUT_OFF: Final = "put_off:"
 

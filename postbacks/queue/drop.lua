@@ -13,8 +13,10 @@ for i = 4, #ARGV do
   if since and tonumber(since) <= until_ms
       and (account == '' or redis.call('HGET', RECORD .. id, 'account') == account) then
     drop(DEAD, id)
+    changed[#changed + 1] = id
     dropped = dropped + 1
   end
 end
 if dropped > 0 then redis.call('HINCRBY', TOTALS, 'asked_dropped', dropped) end
+publish_changes()
 return dropped

@@ -39,6 +39,7 @@ local function begin(id, claimed_as)
     redis.call('ZREM', QUARANTINE, id)
     redis.call('HSET', record, 'state', 'parked', 'next_ms', now + STILL_MS, 'suspicion', 'alone')
     redis.call('ZADD', PARKED, now + STILL_MS, id)
+    changed[#changed + 1] = id
     if stands_still(route, lane) then still[#still + 1] = r[4] end
     return nil
   end
@@ -81,4 +82,5 @@ end
 look_at(0)
 -- what waits for one account's room must not keep the others back: look at any part, another one each time
 if #begun == 0 and parts > 1 then look_at(1 + clock[2] % (parts - 1)) end
+publish_changes()
 return { now, begun, later, still, ended }

@@ -37,4 +37,5 @@ for lane, back in pairs(lanes) do
   make_ready(lane, nil, clocks)
 end
 if redis.call('EXISTS', claims) == 0 then redis.call('ZREM', CLAIMERS, token) end
+publish_changes()
 return #returned

@@ -21,6 +21,7 @@ for i = 5, #ARGV do
       redis.call('HSET', record, 'state', 'parked', 'next_ms', now + delay_ms, 'reason', reason)
       redis.call('ZADD', PARKED, now + delay_ms, id)
       parked = parked + 1
+      changed[#changed + 1] = id
     end
     unclaim(lane)
     closing.add(id, r[1], r[4])
@@ -31,4 +32,5 @@ end
 for lane in pairs(lanes) do make_ready(lane) end
 closing.finish()
 if parked > 0 then redis.call('HINCRBY', TOTALS, 'put_off:' .. reason, parked) end
+publish_changes()
 return unclaimed

@@ -57,6 +57,7 @@ local function quarantine(orphan)
     if orphan.quarantine_level then score = ALONE end -- it was in flight when a few died
     redis.call('HSET', record, 'state', 'waiting', 'suspicion', score == ALONE and 'alone' or 'few')
     redis.call('ZADD', QUARANTINE, score, orphan.id)
+    changed[#changed + 1] = orphan.id
     return note_unknown(orphan, 'the worker died or lost its lease before it noted the answer')
   end
   local count, most
@@ -73,6 +74,7 @@ local function quarantine(orphan)
   end
   redis.call('HSET', record, 'state', 'parked', 'next_ms', now + pause_ms)
   redis.call('ZADD', PARKED, now + pause_ms, orphan.id)
+  changed[#changed + 1] = orphan.id
 end
 
 local lanes, closing = {}, closing_posts()
@@ -96,4 +98,5 @@ local clocks = redis.call('HMGET', RING_CLOCK, 'trusted', 'suspect')
 for lane in pairs(lanes) do make_ready(lane, nil, clocks) end
 closing.finish()
 if redis.call('EXISTS', claims) == 0 then redis.call('ZREM', CLAIMERS, token) end
+publish_changes()
 return #entries / 2

@@ -18,6 +18,8 @@ if not state then return '' end
 if state == 'dead' and raw and string.sub(reason, 1, #ARGV[3]) == ARGV[3] then
   drop(DEAD, id)
   redis.call('LPUSH', QUEUE, raw)
+  changed[1] = id
+  publish_changes()
   return 'queued'
 end
 if state ~= 'dead' and state ~= 'skipped' or (group or '') == '' or r[7] then return state end -- without a group it is no postback
@@ -34,8 +36,10 @@ redis.call('HINCRBY', OPEN, lane, units)
 if reason == 'poison' then
   redis.call('HSET', record, 'suspicion', 'alone')
   redis.call('ZADD', QUARANTINE, ALONE, id)
-  return 'waiting'
+else
+  redis.call('RPUSH', LANE .. lane, id)
+  make_ready(lane)
 end
-redis.call('RPUSH', LANE .. lane, id)
-make_ready(lane)
+changed[1] = id
+publish_changes()
 return 'waiting'

@@ -51,4 +51,5 @@ end
 if ended > 0 then redis.call('HINCRBY', TOTALS, 'refused:account_removed', ended) end
 local names = {}
 for account in pairs(accounts) do names[#names + 1] = account end
+publish_changes()
 return { ended, names }

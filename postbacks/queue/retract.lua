@@ -8,4 +8,6 @@ local id = ARGV[2]
 if redis.call('EXISTS', RECORD .. id) == 0 or not redis.call('ZSCORE', DEAD, id) then return 0 end
 drop(DEAD, id)
 redis.call('HINCRBY', TOTALS, 'id_taken', -1)
+changed[1] = id
+publish_changes()
 return 1

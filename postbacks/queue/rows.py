@@ -224,8 +224,28 @@ class Retained(NamedTuple):
         dropped: records in all.
         early: account whose dead took more than their share -> how many of them.
         near: accounts whose dead have nearly filled their share.
+        unrecorded: records of them that the history has not recorded.
     """
 
     dropped: int
     early: dict[str, int]
     near: list[str]
+    unrecorded: int
+
+
+class RoomMade(NamedTuple):
+    """Room that a nearly full broker has made by dropping things before their time (``make_room.lua``).
+
+    Attributes:
+        done: done postbacks.
+        dead: dead ones.
+        accounts: whose the dead ones were.
+        entries: entries of the history's feed.
+        unrecorded: of the postbacks those that the history has not recorded.
+    """
+
+    done: int
+    dead: int
+    accounts: set[str]
+    entries: int
+    unrecorded: int

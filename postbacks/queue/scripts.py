@@ -17,7 +17,7 @@ from postbacks.broker.errors import broker_errors
 from postbacks.broker.lua import Script, load
 from postbacks.killpoints import reach
 from postbacks.ledger.record import OVERHEAD_BYTES, STUB_BYTES
-from postbacks.queue.rows import Begun, BegunRow, ClaimRow, CommittedRow, HeldRow, Retained, TakenIn
+from postbacks.queue.rows import Begun, BegunRow, ClaimRow, CommittedRow, HeldRow, Retained, RoomMade, TakenIn
 from postbacks.version import SILENT, VERSION
 
 if TYPE_CHECKING:
@@ -31,19 +31,22 @@ if TYPE_CHECKING:
 #: Parts that stand in front of a script, behind ``_shared.lua`` and in this order.
 _PACED: Final = ("_pacing", "_slow_start", "_waiting")
 _PARTS: Final[Mapping[str, tuple[str, ...]]] = {
-    "accept": ("_drop",),
-    "begin": (*_PACED, "_routes"),
-    "claim": (*_PACED, "_routes", "_priority"),
-    "commit": (*_PACED, "_routes"),
-    "drop": ("_drop",),
-    "examine": (*_PACED, "_routes"),
-    "make_room": ("_drop",),
-    "postpone": _PACED,
-    "reap": _PACED,
-    "replay": ("_drop",),
-    "retain": ("_drop",),
-    "retire": _PACED,
-    "retract": ("_drop",),
+    "accept": ("_changes", "_drop"),
+    "begin": ("_changes", *_PACED, "_routes"),
+    "cancel": ("_changes",),
+    "claim": ("_changes", *_PACED, "_routes", "_priority"),
+    "commit": ("_changes", *_PACED, "_routes"),
+    "drop": ("_changes", "_drop"),
+    "examine": ("_changes", *_PACED, "_routes"),
+    "give_back": ("_changes",),
+    "limit_changes": ("_changes",),
+    "make_room": ("_changes", "_drop"),
+    "postpone": ("_changes", *_PACED),
+    "reap": ("_changes", *_PACED),
+    "replay": ("_changes", "_drop"),
+    "retain": ("_changes", "_drop"),
+    "retire": ("_changes", *_PACED),
+    "retract": ("_changes", "_drop"),
     "set_pacing": _PACED,
     "set_routes": _PACED,
 }
@@ -347,13 +350,13 @@ class Scripts:
             *ages_ms, may_take.ledger_bytes, may_take.unrouted_bytes, at_most, may_take.dead_bytes,
             may_take.documents_bytes,
         )  # fmt: skip
-        dropped, accounts, counts, near = self.run("retain", arguments)
+        dropped, accounts, counts, near, unrecorded = self.run("retain", arguments)
         early = {text(account): count for account, count in zip(accounts, counts, strict=True)}
-        return Retained(dropped, early, [text(account) for account in near])
+        return Retained(dropped, early, [text(account) for account in near], unrecorded)
 
     def make_room(
-        self, done_bytes: int, dead_bytes: int, keep_bytes: int, at_most: int
-    ) -> tuple[int, int, set[str]]:
+        self, done_bytes: int, dead_bytes: int, keep_bytes: int, at_most: int, feed_bytes: int
+    ) -> RoomMade:
         """Drop the oldest that are done, and where they do not do dead ones, until so many bytes are free.
 
         Args:
@@ -361,12 +364,25 @@ class Scripts:
             dead_bytes: that dead ones are to free, less what the done ones have freed.
             keep_bytes: that the ledger may take all the same.
             at_most: records that are dropped.
+            feed_bytes: that the feed of the history may take all the same.
+        """
+        arguments = (done_bytes, dead_bytes, keep_bytes, at_most, feed_bytes)
+        done, dead, accounts, entries, unrecorded = self.run("make_room", arguments)
+        return RoomMade(done, dead, {text(account) for account in accounts}, entries, unrecorded)
+
+    def limit_changes(self, at_most_bytes: int, silent_max_ms: int, reason: str) -> tuple[int, bool]:
+        """Hold the feed of the history under its share, and turn it off where no recorder has been there for too long.
+
+        Args:
+            at_most_bytes: that the feed may take.
+            silent_max_ms: time without a sign of a recorder after which it is turned off.
+            reason: what is noted then.
 
         Returns:
-            How many done and dead ones were dropped, and whose the dead ones were.
+            How many entries were dropped, and whether it was turned off.
         """
-        done, dead, accounts = self.run("make_room", (done_bytes, dead_bytes, keep_bytes, at_most))
-        return done, dead, {account.decode() for account in accounts}
+        dropped, is_off = self.run("limit_changes", (at_most_bytes, silent_max_ms, reason))
+        return dropped, bool(is_off)
 
     def drop(self, until_ms: int, account: str, ids: Iterable[str]) -> int:
         """Drop those of these ids that are dead, of this account (empty: any) and given up until then; return how many."""

@@ -23,6 +23,8 @@ DONE_GO_PAST: Final = 0.90
 DEAD_GO_PAST: Final = 0.95
 #: Share of the memory that the ledger keeps all the same: where it takes no more, others fill the broker.
 LEDGER_KEEPS: Final = 0.1
+#: Part of its share that the history's feed keeps all the same, for the same reason.
+FEED_KEEPS: Final = 0.1
 #: Share of the memory from which on nothing is taken in: a message takes a third more memory as a record.
 NOTHING_IN_FROM: Final = 1.1
 #: Bytes for a broker that does not say its limit: none.
@@ -38,6 +40,7 @@ class Shares(NamedTuple):
         dead_bytes: the dead of one account.
         documents_bytes: the dead of one account, before what comes beyond its limit is kept as a stub.
         units: what each group of an account may have open, in units of ``UNIT_BYTES``.
+        feed_bytes: entries of the history's feed.
     """
 
     ledger_bytes: int
@@ -45,6 +48,7 @@ class Shares(NamedTuple):
     dead_bytes: int
     documents_bytes: int
     units: int
+    feed_bytes: int
 
 
 def shares_of(memory_bytes: int, settings: Settings) -> Shares:
@@ -58,4 +62,5 @@ def shares_of(memory_bytes: int, settings: Settings) -> Shares:
         dead_bytes,
         int(dead_bytes * DOCUMENTS_SHARE),
         max(1, min(settings.max_waiting_per_account, int(memory_bytes * settings.account_open_share / UNIT_BYTES))),
+        int(memory_bytes * settings.history_feed_share),
     )  # fmt: skip

@@ -19,7 +19,14 @@ from postbacks.logs import EventLog
 from postbacks.queue import routes
 from postbacks.queue.acceptance import first_in_a_minute
 from postbacks.queue.intake import Intake
-from postbacks.queue.shares import DEAD_GO_PAST, DONE_GO_PAST, LEDGER_KEEPS, NOTHING_IN_FROM, shares_of
+from postbacks.queue.shares import (
+    DEAD_GO_PAST,
+    DONE_GO_PAST,
+    FEED_KEEPS,
+    LEDGER_KEEPS,
+    NOTHING_IN_FROM,
+    shares_of,
+)
 from postbacks.retry import countdown_ms
 
 if TYPE_CHECKING:
@@ -47,6 +54,9 @@ IDLE_MS: Final = 86_400_000
 REAP_BATCH: Final = 100
 #: Records dropped by one script call.
 RETAIN_BATCH: Final = 250
+#: Time without a sign of a recorder after which the feed of the history is turned off, and what is noted then.
+FEED_SILENT_MAX_MS: Final = 7 * 86_400_000
+FEED_OFF_REASON: Final = "no recorder for seven days"
 #: Accounts that a line of the log names.
 ACCOUNTS_LOGGED: Final = 20
 
@@ -102,6 +112,7 @@ class Tick:
         self._retire()
         # As many as came in, however long that takes: else a flood of events that are dead at once would outrun the bound.
         dropped, _ = self._repeat(self._retain, RETAIN_BATCH, deadline_s, at_least=taken_in)
+        self._limit_changes()
         wakes, quarantined = self._waiting(taken_in + released + reaped)
         self._forget()  # last, as it reads when ticks of older versions finished
         more = more_in or more_due or more_lost
@@ -123,20 +134,24 @@ class Tick:
 
     def _make_room(self, deadline_s: float) -> int:
         """Drop what has ended, before its time, while the broker is about to refuse messages; returns how many."""
-        dropped, dropped_dead, accounts = 0, 0, set[str]()
+        dropped, dropped_dead, entries, unrecorded, accounts = 0, 0, 0, 0, set[str]()
         self._memory = memory.recent(self._scripts.client)
         while self._memory.over(DONE_GO_PAST) and time.monotonic() < deadline_s:
-            done, dead, names = self._scripts.make_room(
+            made = self._scripts.make_room(
                 self._memory.over(DONE_GO_PAST),
                 self._memory.over(DEAD_GO_PAST),
                 int(self._memory.limit * LEDGER_KEEPS),
                 RETAIN_BATCH,
+                int(shares_of(self._memory.limit, self._settings).feed_bytes * FEED_KEEPS),
             )
-            if not done + dead:
+            if not made.done + made.dead + made.entries:
                 break
-            dropped, dropped_dead = dropped + done + dead, dropped_dead + dead
-            accounts |= names
+            dropped, dropped_dead = dropped + made.done + made.dead, dropped_dead + made.dead
+            entries, unrecorded = entries + made.entries, unrecorded + made.unrecorded
+            accounts |= made.accounts
             self._memory = memory.read(self._scripts.client)
+        self._log_unread(entries)
+        self._log_unrecorded(unrecorded)
         if dropped_dead:
             log.warning(
                 "ledger.dead_dropped",
@@ -200,7 +215,37 @@ class Tick:
                 "its dead have nearly filled their share of the memory; then the oldest are gone for good",
                 account=account or None,
             )
+        self._log_unrecorded(retained.unrecorded)
         return retained.dropped
+
+    def _limit_changes(self) -> None:
+        """Hold the feed of the history under its share; turn it off after a week without a recorder."""
+        may_take = shares_of(self._memory.limit, self._settings).feed_bytes
+        entries, is_off = self._scripts.limit_changes(may_take, FEED_SILENT_MAX_MS, FEED_OFF_REASON)
+        self._log_unread(entries)
+        if is_off:
+            log.warning(
+                "feed.off",
+                "no recorder has run for seven days, so nothing more is kept for the history; `postbacks history run` begins anew",
+            )
+
+    def _log_unread(self, entries: int) -> None:
+        """Log that entries of the feed were dropped before they were read; once a minute."""
+        if entries and first_in_a_minute(self._scripts, keys.FEED_LOGGED, ["gap"]):
+            log.warning(
+                "feed.gap",
+                "the recorder is away or too slow, so the oldest entries of the feed were dropped; a resync closes the gap, from the records still there",
+                entries=entries,
+            )
+
+    def _log_unrecorded(self, postbacks: int) -> None:
+        """Log that records were dropped which the history does not have; once a minute."""
+        if postbacks and first_in_a_minute(self._scripts, keys.FEED_LOGGED, ["unrecorded"]):
+            log.warning(
+                "feed.unrecorded_dropped",
+                "the memory is short and the recorder is away or too slow, so postbacks were dropped that the history does not have",
+                postbacks=postbacks,
+            )
 
     def _waiting(self, moved: int) -> tuple[int, int]:
         """Note that the tick has finished; return how many deliver tasks there is work for, and what is in quarantine."""

@@ -47,7 +47,7 @@ def test_a_full_broker_drops_what_is_past_its_share(own_rig):
         own_rig.deliver()
     assert own_rig.client.zcard(keys.DONE) == 3
     fill(own_rig.client)
-    assert own_rig.scripts.retain(1e9, 1e9, 1e9, Shares(0, 10**12, 10**12, 10**12, 1), 100).dropped == 3
+    assert own_rig.scripts.retain(1e9, 1e9, 1e9, Shares(0, 10**12, 10**12, 10**12, 1, 0), 100).dropped == 3
     assert own_rig.client.zcard(keys.DONE) == 0
     assert own_rig.client.get(keys.LEDGER_BYTES) == b"0"
 

@@ -13,6 +13,7 @@ from postbacks import keys
 ROOT = Path(postbacks.__file__).parent
 PAGE = (ROOT.parent / "docs" / "settings.md").read_text()
 QUEUE = sorted(ROOT.glob("queue/*.lua"))
+HISTORY = [*sorted(ROOT.glob("history/*.lua")), ROOT / "queue" / "_changes.lua"]
 DOCTOR = sorted(ROOT.glob("doctor/*.lua"))
 SIGN = [ROOT / "broker" / "sign_of_life.lua"]
 SNAPSHOT = [ROOT / "monitor" / "snapshot.lua", ROOT / "queue" / "_shared.lua"]
@@ -26,6 +27,7 @@ OPERATOR = [
         "reap",
         "replay",
         "set_routes",
+        "_changes",
         "_drop",
         "_pacing",
         "_shared",
@@ -39,7 +41,7 @@ WRITES = {"hset", "hdel", "hincrby", "lpush", "rpush", "lrem", "zadd", "zrem"}
 def granted(kind: str) -> set[str]:
     """Commands that the page's lines give a kind of process."""
     lines = re.findall(rf"^    ACL SETUSER {kind} (.*)$", PAGE, re.MULTILINE)
-    return {word[1:] for line in lines for word in line.split() if word[0] == "+"}
+    return {word[1:].partition("|")[0] for line in lines for word in line.split() if word[0] == "+"}
 
 
 def called(paths: list[Path]) -> set[str]:
@@ -58,7 +60,7 @@ def called(paths: list[Path]) -> set[str]:
             called(SNAPSHOT) - WRITES - {"exists", "expire", "zrangebyscore"},
         ),  # of the moves that stand in _shared.lua
         ("doctor", (called(DOCTOR) | called(SNAPSHOT)) - WRITES - {"expire"}),
-        ("operator", called(DOCTOR) | called(OPERATOR) | called(SNAPSHOT)),
+        ("operator", called(DOCTOR) | called(OPERATOR) | called(SNAPSHOT) | called(HISTORY)),
     ],
 )
 def test_what_a_script_calls_is_allowed_to_who_runs_it(kind, commands):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from postbacks.doctor.versions import is_before, versions_at_work
+from postbacks.broker.versions import is_before, versions_at_work
 from postbacks.version import SILENT, VERSION, new_loop_id, set_worker, version_of, worker_of
 
 NOW_MS = 1_000_000

@@ -13,8 +13,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant
 from postbacks import keys
 from postbacks.devtools.embedded_broker import EmbeddedBroker
 from postbacks.doctor import audit, scripts
+from postbacks.history.feed import Feed
 from postbacks.ledger.ledger import Ledger
 from postbacks.ledger.record import OVERHEAD_BYTES
+from postbacks.ledger.states import FINAL_STATES, PARKED, SENDING, WAITING
 from postbacks.queue.scripts import Scripts
 
 LEASE_MS = 30_000
@@ -37,6 +39,8 @@ GROUPS = ("general", "mo", "mt")
 TOKENS = ("one", "two", "three")
 EXAMINERS = ("examiner", "another")
 MINUTE_MS = 60_000
+#: Fields of a record that no copy needs.
+NOT_COPIED = frozenset({b"in_lane"})
 
 
 @dataclass
@@ -96,6 +100,12 @@ class Model(RuleBasedStateMachine):
         self.client = self.broker.client()
         self.client.flushdb()
         self.scripts = Scripts(self.client)
+        self.feed = Feed(self.client)
+        self.feed.register()
+        self.read_through = ""
+        self.copies: dict[
+            str, dict[bytes, bytes]
+        ] = {}  # what a recorder that reads after each step has of each id
         self.messages: list[Postback] = []  # what was published, oldest first; an id may be in it twice
         self.intake: list[Postback] = []
         self.known: dict[str, Postback] = {}  # taken in
@@ -169,6 +179,7 @@ class Model(RuleBasedStateMachine):
         self.counts_are_right()
         self.ids_are_told_apart()
         self.lanes_that_may_be_claimed_from_are_in_turn()
+        self.the_feed_tells_what_changes()
 
     def all_in_their_places(self) -> None:
         """The doctor finds nothing, and the model agrees about every postback."""
@@ -252,3 +263,32 @@ class Model(RuleBasedStateMachine):
         assert {name: (int(fields[2]), fields[3] == "1") for name, fields in starts.items()} == (
             {"http://x:80": (self.start.limit, self.start.up)} if self.start else {}
         )
+
+    def the_feed_tells_what_changes(self) -> None:
+        """A recorder that copies what the feed names has each record that is parked or has ended as it is.
+
+        Of those that wait or are sent it knows that they are not at their end. Nothing is named that has not changed.
+        """
+        entries, _ = self.feed.read(100_000, self.read_through)
+        for entry in entries:
+            self.read_through = entry.id
+            assert len(set(entry.ids)) == len(entry.ids), entry
+        for postback_id in {postback_id for entry in entries for postback_id in entry.ids}:
+            record, before = self.record_of(postback_id), self.copies.pop(postback_id, None)
+            assert record != (before or {}), postback_id
+            if record:
+                self.copies[postback_id] = record
+        for postback_id in self.known:
+            record, copy = self.record_of(postback_id), self.copies[postback_id]
+            state = record[b"state"].decode()
+            if state in {WAITING, SENDING}:
+                assert copy[b"state"].decode() in {WAITING, SENDING, PARKED}
+                assert {name for name in copy if name.startswith(b"attempt:")} <= set(record)
+            else:
+                assert state in {PARKED, *FINAL_STATES}
+                assert copy == record
+
+    def record_of(self, postback_id: str) -> dict[bytes, bytes]:
+        """Read a record, as a recorder copies it."""
+        fields = self.client.hgetall(keys.record(postback_id))
+        return {name: value for name, value in fields.items() if name not in NOT_COPIED}

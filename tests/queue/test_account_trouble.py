@@ -360,7 +360,7 @@ def test_events_of_unknown_accounts_are_dead_kept_apart_and_logged_once_a_minute
         assert [post.postback_id for post in receiver.received] == [ids[0]]
     assert set(rig.client.zrange(keys.UNROUTED, 0, -1)) == {one.encode() for one in ids[1:]}
     each = int(rig.client.get(keys.UNROUTED_BYTES)) // 4
-    may_take = Shares(10**12, 2 * each, 10**12, 10**12, 1)
+    may_take = Shares(10**12, 2 * each, 10**12, 10**12, 1, 0)
     rig.scripts.retain(10**9, 10**9, 10**9, may_take, 100)
     assert rig.client.hget(keys.TOTALS, "unrouted_dropped") == b"2"
     assert rig.client.zcard(keys.DEAD) == 2

@@ -285,7 +285,7 @@ def test_the_ledger_gives_way_when_it_takes_more_than_its_share_of_memory(rig):
         rig.tick()
         oldest_first = [postback_id.decode() for postback_id in rig.client.zrange(keys.DONE, 0, -1)]
         used = int(rig.client.get(keys.LEDGER_BYTES))
-        may_take = Shares(used // 2, 10**12, 10**12, 10**12, 1)
+        may_take = Shares(used // 2, 10**12, 10**12, 10**12, 1, 0)
         dropped = rig.scripts.retain(10**9, 10**9, 10**9, may_take, 100).dropped
         assert 10 <= dropped <= 20
         left = {postback_id for postback_id in ids if rig.client.exists(keys.record(postback_id))}

@@ -525,7 +525,7 @@ class Moves(Model):
     def retain(self, done_days: float, dead_days: float, dead_bytes: int) -> None:
         """Old records go; never one that is still to be sent. Of an account with many dead the oldest go early."""
         day_s = RETAIN_MS / 1000
-        may_take = Shares(1 << 50, 1 << 50, dead_bytes, DOCUMENTS_BYTES, BACKLOG_MAX)
+        may_take = Shares(1 << 50, 1 << 50, dead_bytes, DOCUMENTS_BYTES, BACKLOG_MAX, 0)
         retained = self.scripts.retain(done_days * day_s, dead_days * day_s, 1e9, may_take, 1000)
         taken = {account: self.client.zscore(keys.DEAD_BYTES, account) or 0 for account in ACCOUNTS}
         assert max(taken.values()) <= dead_bytes
@@ -535,7 +535,7 @@ class Moves(Model):
     @rule(done=st.booleans(), dead=st.booleans())
     def make_room(self, done: bool, dead: bool) -> None:
         """A broker that is nearly full drops some of what has ended; never one that is still to be sent."""
-        self.scripts.make_room(done << 50, dead << 50, 0, 3)
+        self.scripts.make_room(done << 50, dead << 50, 0, 3, 0)
         self.forget_dropped()
 
     def forget_dropped(self) -> None:

@@ -65,7 +65,7 @@ def live(order: dict) -> None:
     rig.scripts.renew("nobody", 1000)
     rig.scripts.postpone("nobody", 1000, "account_unusable", ["none"])
     rig.scripts.accept_alone("nobody")
-    rig.scripts.make_room(0, 0, 0, 1)
+    rig.scripts.make_room(0, 0, 0, 1, 0)
     rig.scripts.drop(0, "", ["none"])
     rig.deliver()
     rig.close()

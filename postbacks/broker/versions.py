@@ -15,7 +15,7 @@ from postbacks.version import SILENT, VERSION, version_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from postbacks.queue.scripts import Scripts
+    import redis
 
 #: Seconds for which a tick counts as the work of its version.
 RECENT_S: Final = 60.0
@@ -51,10 +51,10 @@ def versions_at_work(
     return work
 
 
-def read_versions(scripts: Scripts) -> dict[str, set[str]]:
-    """Read the versions that work on the broker now, and their work."""
+def read_versions(client: redis.Redis, *, clock_offset_ms: int = 0) -> dict[str, set[str]]:
+    """Read the versions that work on the broker now, and their work; the offset moves the clock in tests."""
     with broker_errors():
-        pipe: Any = scripts.client.pipeline(transaction=True)
+        pipe: Any = client.pipeline(transaction=True)
         pipe.zrange(keys.CLAIMERS, 0, -1)
         pipe.hgetall(keys.TICKS)
         pipe.get(keys.LAST_TICK)
@@ -64,7 +64,7 @@ def read_versions(scripts: Scripts) -> dict[str, set[str]]:
         [text(token) for token in claimers],
         {text(version): int(float(at_ms)) for version, at_ms in ticks.items()},
         None if last_tick is None else int(float(last_tick)),
-        to_ms(time) + scripts.clock_offset_ms,
+        to_ms(time) + clock_offset_ms,
     )
 
 
