@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from postbacks.history.writer import Writer
 from postbacks.ledger import search
 from postbacks.ledger.record import Attempt
 
+ROOT = Path(__file__).parents[2]
 #: The command as it is installed.
 POSTBACKS = str(Path(sys.executable).with_name("postbacks"))
 
@@ -379,6 +381,17 @@ def test_a_history_that_is_behind_says_how_far(recorded):
     )
     recorded.record()
     assert "ago" not in recorded.call().stderr
+
+
+def test_the_commands_of_the_page_find(recorded):
+    page = (ROOT / "docs" / "history.md").read_text()
+    section = page.partition("\n## Find\n")[2].partition("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("    postbacks list ")]
+    assert len(lines) == 5
+    for line in lines:
+        shown = recorded.call(*shlex.split(line, comments=True)[2:])
+        assert (shown.exit_code, "Error" in shown.stderr) == (0, False), line
+    assert shown.stdout == "1\n"
 
 
 # -- times and clocks ------------------------------------------------------------------------------

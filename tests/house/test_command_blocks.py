@@ -92,6 +92,15 @@ def ends_with_ctrl_c(says: str) -> Check:
     return check
 
 
+def follows(machine: Machine, block: Block) -> None:
+    """Type a command that goes on with what comes, on the machine's broker, and press Ctrl-C."""
+    exports = re.findall(r"^\s*(export .*)$", machine.stayers["postbacks up"].printed, re.MULTILINE)
+    stayer = machine.start(block.text, exports="\n".join(exports))
+    stayer.wait_for("Ctrl-C ends it.")
+    assert stayer.stop() == 0
+    machine.stayers.pop(" ".join(block.text.split()[:2]))
+
+
 def is_up(machine: Machine, block: Block) -> None:
     """The machine's ``up`` was started by this very line."""
     assert block.text == UP
@@ -325,6 +334,7 @@ CHECKS: dict[str, dict[str, Check]] = {
                 "@headers.txt": "@<(echo 'X-Team: messaging')",
             }
         ),
+        "postbacks list --account acme --follow": follows,
         # No server has that name, here or anywhere.
         "postbacks ping https://acme.example/postbacks --json": types(code=1, says='"delivered": false'),
         # Only beside a worker that serves its own page, as in docker-compose.yml.
