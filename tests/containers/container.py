@@ -84,14 +84,14 @@ def main() -> None:
     socket.sethostname(job["hostname"])
     root = Path(job["root"])
     build(root, job)
+    if job["uid"] is None and "PGDATA" in job["env"]:
+        become_somebody(65534)  # before the chroot, in which the kernel makes no further one
     os.chroot(root)
     os.chdir(job["cwd"])
     if job["uid"] is not None:
         os.setgroups([])
         os.setgid(job["uid"])
         os.setuid(job["uid"])
-    elif job["name"] == "postgres":
-        become_somebody(65534)
     LIBC.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     os.execvpe(job["argv"][0], job["argv"], job["env"])
 
