@@ -1,8 +1,9 @@
 """Writer."""
 
-from records import delivered, ACCEPTED_MS
-from postbacks.history.transactions import reading
+from records import delivered
 from sqlalchemy import text
+
+from postbacks.history.transactions import reading
 
 
 def test_a(writer, database):
