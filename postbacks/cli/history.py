@@ -210,7 +210,7 @@ def _run_until_interrupted(recorder: Recorder) -> None:
     """Run a recorder in a thread, so that Ctrl-C ends it between two transactions and not within one."""
     import threading
 
-    stop = threading.Event()
+    stop, ended = threading.Event(), threading.Event()
     errors: list[BaseException] = []
 
     def run() -> None:
@@ -218,14 +218,14 @@ def _run_until_interrupted(recorder: Recorder) -> None:
             recorder.run(stop)
         except BaseException as error:  # noqa: BLE001 - raised again below
             errors.append(error)
+        ended.set()
 
-    thread = threading.Thread(target=run, name="postbacks-recorder", daemon=True)
-    thread.start()
+    threading.Thread(target=run, name="postbacks-recorder", daemon=True).start()
     try:
-        thread.join()
+        ended.wait()  # Thread.join takes a thread for ended once a signal has interrupted it
     except KeyboardInterrupt:
         stop.set()
-        thread.join(_STOP_WITHIN_S)
+        ended.wait(_STOP_WITHIN_S)
     if errors:
         raise errors[0]
 

@@ -141,7 +141,7 @@ class Recorder:
             if isinstance(error, HistoryUnfit) and not self._has_worked:
                 raise
             return self._wait_after(error)
-        if waited_s := self._trouble.end():
+        if (self.works or self._trouble.is_of_broker) and (waited_s := self._trouble.end()):
             log.info("history.resumed", "broker and database answer again", waited_s=round(waited_s, 1))
         return wait_s
 
@@ -292,10 +292,17 @@ class Recorder:
     def _idle(self, now_ms: int) -> float:
         """Note that all is recorded, and prune; return the seconds until changes are looked for again."""
         if self._is_due("idle", EVERY_S):
-            self._write([], [], recorded_id=None, recorded_ms=now_ms)
+            # A database without an id counts as one that the feed was not read into.
+            recorded_id = None if self._note["recorded_id"] else self._id_of_empty_feed()
+            self._write([], [], recorded_id=recorded_id, recorded_ms=now_ms)
         if self._is_due("prune", PRUNE_EVERY_S) and self._prune(now_ms):
             return 0.0
         return EVERY_S
+
+    def _id_of_empty_feed(self) -> str | None:
+        """Return the id of the latest entry that ever was, where none is left to read."""
+        last_id = self._feed.last_id()
+        return None if self._feed.read(1)[0] else last_id
 
     def _write(
         self,
