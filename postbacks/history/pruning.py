@@ -7,7 +7,7 @@ other, once nearly all postbacks of the hour are gone. Their disk is used again 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import text
 
@@ -15,7 +15,9 @@ from postbacks.history import facts, schema
 from postbacks.history.schema import HOUR_MS
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Table
+    from collections.abc import Sequence
+
+    from sqlalchemy import Connection
 
     from postbacks.history.bulk import Bulk
     from postbacks.history.names import Names
@@ -25,14 +27,30 @@ _DAY_MS: Final = 24 * HOUR_MS
 #: Hours behind the postbacks' that business values are pruned: most of an hour's postbacks end within it or the next.
 _VALUES_LATER_HOURS: Final = 2
 
-_ENDED: Final = text(
-    "SELECT row_id, hour, code, state, outcome, status, attempts, CASE WHEN own > 0 THEN url END, ended_ms FROM postbacks "
-    "WHERE ended_ms < :before ORDER BY ended_ms LIMIT :at_most"
+#: Where the two kinds of postbacks are found that may be pruned: those that ended within an hour of their acceptance, in its
+#: order, and the late ones in the order of their end. An hour after its acceptance the former has ended, too.
+_SOON: Final = f"accepted_ms >= :since - {HOUR_MS} AND accepted_ms < :until - {HOUR_MS} AND ended_ms <= accepted_ms + {HOUR_MS}"
+_LATE: Final = f"ended_ms >= :since AND ended_ms < :until AND {schema.LATE}"
+_SOON_STEP: Final = text(
+    f"SELECT accepted_ms + {HOUR_MS} FROM postbacks WHERE accepted_ms >= :since - {HOUR_MS} AND accepted_ms < :until - {HOUR_MS} "
+    "ORDER BY accepted_ms LIMIT 1 OFFSET :at_most"
 )
-_RANGE_END: Final = text(
-    "SELECT ended_ms FROM postbacks WHERE ended_ms >= :since AND ended_ms < :before ORDER BY ended_ms LIMIT 1 OFFSET :at_most"
+_LATE_STEP: Final = text(
+    f"SELECT ended_ms FROM postbacks WHERE {_LATE} ORDER BY ended_ms LIMIT 1 OFFSET :at_most"
 )
-_RANGE: Final = text("SELECT row_id FROM postbacks WHERE ended_ms >= :since AND ended_ms < :until")
+_COLUMNS: Final = "row_id, hour, code, state, outcome, status, attempts, CASE WHEN own > 0 THEN url END"
+_DUE: Final = text(
+    f"SELECT {_COLUMNS} FROM postbacks WHERE {_SOON} UNION ALL SELECT {_COLUMNS} FROM postbacks WHERE {_LATE}"
+)
+_PACK: Final = (
+    "SELECT (SELECT MAX(d.row_id) FROM documents d WHERE d.row_id <= p.row_id) FROM postbacks p WHERE"
+)
+_PACKS: Final = text(f"{_PACK} {_SOON} UNION {_PACK} {_LATE}")
+_DROP_PACK: Final = text(
+    "DELETE FROM documents WHERE row_id = :pack AND NOT EXISTS (SELECT 1 FROM postbacks p "
+    "WHERE p.row_id >= documents.row_id AND p.row_id < documents.row_id + documents.row_count "
+    f"AND (p.ended_ms IS NULL OR p.ended_ms >= :until OR p.accepted_ms >= :until - {HOUR_MS}))"
+)
 _HOUR_IS_USED: Final = text("SELECT 1 FROM postbacks WHERE hour = :hour LIMIT 1")
 _DROP_HOUR: Final = text("DELETE FROM hours WHERE hour = :hour")
 _DROP_URL: Final = text(
@@ -47,8 +65,18 @@ _DROP_VALUE: Final = text(
     "DELETE FROM business_values WHERE hour = :hour AND hash = :hash AND row_id = :row_id"
 )
 
+#: ms that must have gone by since the last time, so that a recorder with little to do does not ask for each batch.
+_PAUSE_MS: Final = 1_000
 #: Where the reading of business values begins: before any.
 _FIRST: Final = (-1, 0, 0)
+
+
+def due_ms(accepted_ms: int, ended_ms: int) -> int:
+    """Return the time from which the days of a postback that has ended count: its end, and not before an hour after its acceptance.
+
+    What ``facts`` says to be pruned until a time is pruned of those that are due before it.
+    """
+    return max(accepted_ms + HOUR_MS, ended_ms)
 
 
 class Pruner:
@@ -61,49 +89,81 @@ class Pruner:
 
     def forget(self) -> None:
         """Forget what was read of the database; it is read again."""
-        self._from: dict[str, int] | None = None
+        self._from: dict[str, int] = {}
         self._value = _FIRST
         self._values_until = 0
 
     def learn(self, connection: Connection) -> None:
-        """Read until when documents and attempts are pruned, where that is not known."""
-        if self._from is None:
+        """Read until when it is pruned, where that is not known."""
+        if not self._from:
             known = facts.read(connection)
-            names = facts.POSTBACKS_FROM_MS, facts.ATTEMPTS_FROM_MS, facts.DOCUMENTS_FROM_MS
+            names = facts.POSTBACKS_FROM_MS, facts.DOCUMENTS_FROM_MS, facts.ATTEMPTS_FROM_MS
             self._from = {name: int(known.get(name, 0)) for name in names}
 
-    def keeps_documents(self, ended_ms: int | None) -> bool:
-        """Tell whether the document is kept of what ended then; None for what is not at its end."""
-        assert self._from is not None
-        return ended_ms is None or ended_ms >= self._from[facts.DOCUMENTS_FROM_MS]
+    def keeps(self, fact: str, accepted_ms: int, ended_ms: int | None) -> bool:
+        """Tell whether what a fact names is kept of a postback, or pruned already: it may be recorded late."""
+        return ended_ms is None or not self._from[fact] or due_ms(accepted_ms, ended_ms) >= self._from[fact]
 
-    def keeps_attempts(self, ended_ms: int | None) -> bool:
-        """Tell whether the attempts are kept of what ended then; None for what is not at its end."""
-        assert self._from is not None
-        return ended_ms is None or ended_ms >= self._from[facts.ATTEMPTS_FROM_MS]
+    def return_to(self, connection: Connection, accepted_ms: int, ended_ms: int) -> None:
+        """Prune once more from a postback on whose row is there, and whose end was recorded late."""
+        for fact in self._from:
+            if not self.keeps(fact, accepted_ms, ended_ms):
+                self._from[fact] = due_ms(accepted_ms, ended_ms)
+                facts.put(connection, {fact: self._from[fact]})
 
     def run(self, connection: Connection, now_ms: int, settings: Settings, at_most: int) -> int:
         """Prune in a transaction; return how many rows were looked at, 0 where nothing is due."""
         self.learn(connection)
-        postbacks_before = now_ms - int(settings.history_postbacks_days * _DAY_MS)
-        pruned = self._postbacks(connection, postbacks_before, at_most)
-        for fact, table, days in (
-            (facts.DOCUMENTS_FROM_MS, schema.documents, settings.history_documents_days),
-            (facts.ATTEMPTS_FROM_MS, schema.attempts, settings.history_attempts_days),
+        looked_at = 0
+        for fact, days in (
+            (facts.DOCUMENTS_FROM_MS, settings.history_documents_days),
+            (facts.ATTEMPTS_FROM_MS, settings.history_attempts_days),
+            (facts.POSTBACKS_FROM_MS, settings.history_postbacks_days),
         ):
-            pruned += self._of_rows(connection, fact, table, now_ms - int(days * _DAY_MS), at_most)
-        until = postbacks_before // HOUR_MS - _VALUES_LATER_HOURS
-        return pruned + self._values(connection, until, 2 * at_most)
+            before = now_ms - int(min(days, settings.history_postbacks_days) * _DAY_MS)
+            if fact == facts.POSTBACKS_FROM_MS:  # packs of documents are found by the rows of postbacks
+                before = min(before, self._from[facts.DOCUMENTS_FROM_MS])
+            looked_at += self._slice(connection, fact, before, at_most)
+        return looked_at + self._values(connection, before // HOUR_MS - _VALUES_LATER_HOURS, 2 * at_most)
 
-    def _postbacks(self, connection: Connection, before: int, at_most: int) -> int:
-        rows = connection.execute(_ENDED, {"before": before, "at_most": at_most}).all()
-        if not rows:
+    def _slice(self, connection: Connection, fact: str, before: int, at_most: int) -> int:
+        """Prune what a fact names, from where it stands on; return how many rows were looked at."""
+        since = self._from[fact]
+        if before < since + _PAUSE_MS:
             return 0
+        span = {"since": since, "until": before, "at_most": at_most}
+        ends = [connection.execute(step, span).scalar() for step in (_SOON_STEP, _LATE_STEP)]
+        steps = [end for end in ends if end is not None]
+        # of one ms all at once, where even these are more
+        until = max(min([before, *steps]), since + 1)
+        rows = connection.execute(_DUE, span | {"until": until}).all()
+        self._from[fact] = until
+        if rows or steps:
+            facts.put(connection, {fact: until})
         row_ids = [row[0] for row in rows]
-        for table in (schema.postbacks, schema.documents, schema.attempts):
+        if fact == facts.DOCUMENTS_FROM_MS:
+            self._drop_packs(connection, since, until)
+        elif fact == facts.ATTEMPTS_FROM_MS:
+            self._bulk.delete(connection, schema.attempts, row_ids)
+        elif rows:
+            self._drop(connection, rows, row_ids)
+        return max(len(rows), len(steps))
+
+    @staticmethod
+    def _drop_packs(connection: Connection, since: int, until: int) -> None:
+        """Drop the packs of documents of which all postbacks are due; what waits for another one goes with that."""
+        packs = connection.execute(_PACKS, {"since": since, "until": until}).scalars().all()
+        if packs:
+            connection.execute(
+                _DROP_PACK, [{"pack": pack, "until": until} for pack in packs if pack is not None]
+            )
+
+    def _drop(self, connection: Connection, rows: Sequence[Sequence[Any]], row_ids: list[int]) -> None:
+        """Drop postbacks with all but their business values, and what only they have used."""
+        for table in (schema.postbacks, schema.attempts):
             self._bulk.delete(connection, table, row_ids)
         counts: dict[tuple[int, ...], int] = {}
-        for _, *key, _, _ in rows:
+        for _, *key, _ in rows:
             counts[tuple(key)] = counts.get(tuple(key), 0) - 1
         self._bulk.count(connection, counts)
         hours = [
@@ -117,23 +177,6 @@ class Pruner:
         for url in urls:
             connection.execute(_DROP_URL, {"url": url})
         self._names.lose(hours, urls)
-        self._note(connection, facts.POSTBACKS_FROM_MS, before if len(rows) < at_most else rows[-1][8])
-        return len(rows)
-
-    def _of_rows(self, connection: Connection, fact: str, table: Table, before: int, at_most: int) -> int:
-        """Prune what rows have in a table, of those that ended since the last time."""
-        assert self._from is not None
-        since = self._from[fact]
-        span = {"since": since, "before": before}
-        end = connection.execute(_RANGE_END, {**span, "at_most": at_most}).scalar()
-        # all of one ms at once, where even that is more than a slice
-        until = before if end is None else max(end, since + 1)
-        row_ids = connection.execute(_RANGE, {"since": since, "until": until}).scalars().all()
-        if not row_ids:
-            return 0
-        self._bulk.delete(connection, table, row_ids)
-        self._note(connection, fact, until)
-        return len(row_ids)
 
     def _values(self, connection: Connection, until: int, at_most: int) -> int:
         """Prune business values whose rows have gone, of the hours of acceptance before ``until``."""
@@ -155,9 +198,3 @@ class Pruner:
         else:
             self._value = tuple(rows[-1][:3])
         return len(orphans)
-
-    def _note(self, connection: Connection, fact: str, until: int) -> None:
-        assert self._from is not None
-        if until > self._from[fact]:
-            self._from[fact] = until
-            facts.put(connection, {fact: until})

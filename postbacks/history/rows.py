@@ -6,6 +6,7 @@ import re
 from typing import Final, NamedTuple
 
 from postbacks.history import ids
+from postbacks.history.documents import MESSAGE, XML, Document
 from postbacks.history.schema import HOUR_MS, OUTCOMES, STATES
 from postbacks.ledger import states
 from postbacks.ledger.record import Attempt
@@ -14,10 +15,6 @@ from postbacks.ledger.record import Attempt
 _SHORT_MAX: Final = 2**15 - 1
 _INT_MAX: Final = 2**31 - 1
 _MS_MAX: Final = HOUR_MS * _INT_MAX
-
-#: Kinds of documents.
-XML: Final = 0
-MESSAGE: Final = 1
 
 _STATE: Final = {name.encode(): number for name, number in STATES.items()} | {
     states.SENDING.encode(): STATES[states.WAITING]
@@ -58,7 +55,6 @@ class Reading(NamedTuple):
         attempts: POSTs begun.
         notes: attempts that have ended, by number.
         own: 0 the URL is the account's, 1 and 2 the call's own.
-        kind: of the document.
     """
 
     id: bytes
@@ -78,8 +74,7 @@ class Reading(NamedTuple):
     own: int
     reason: str | None
     first_id: str | None
-    document: bytes
-    kind: int
+    document: Document
 
     @property
     def is_plain(self) -> bool:
@@ -140,9 +135,9 @@ def _read(postback_id: str, fields: dict[bytes, bytes]) -> Reading:
     ):
         raise UnreadableRecord("a number of it is out of bounds")
     group = get(b"group", b"")
-    document, kind = get(b"xml", b""), XML
-    if not document and (raw := get(b"raw")) is not None:
-        document, kind = raw, MESSAGE
+    document = Document(XML, get(b"xml", b""))
+    if not document.content and (raw := get(b"raw")) is not None:
+        document = Document(MESSAGE, raw)
     reason, first_id = get(b"reason"), get(b"first_id")
     return Reading(
         ids.pack(postback_id),
@@ -165,7 +160,6 @@ def _read(postback_id: str, fields: dict[bytes, bytes]) -> Reading:
         text_of(reason) if reason else None,
         text_of(first_id) if first_id else None,
         document,
-        kind,
     )
 
 

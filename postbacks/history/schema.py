@@ -154,7 +154,8 @@ postbacks: Final = Table(
     Column("reason", Text),
     Column("first_id", Text),
 )
-Index("postbacks_by_id", postbacks.c.hour, postbacks.c.id, postbacks.c.accepted_ms, unique=True)
+#: An id has one row within most hours, and one an acceptance in any: the writer sees to it.
+Index("postbacks_by_id", postbacks.c.hour, postbacks.c.id)
 #: What a search filters by, so that it reads an index alone.
 _FILTERED: Final = ("code", "state", "outcome", "status", "endpoint", "elapsed_ms", "attempts")
 Index(
@@ -195,9 +196,9 @@ Index(
 
 #: What becomes of one whose record has left the broker is found by its id.
 Index("postbacks_open_by_id", postbacks.c.id, sqlite_where=OPEN, postgresql_where=OPEN)
-#: What is old enough to be pruned.
-ENDED: Final = text("ended_ms IS NOT NULL")
-Index("postbacks_by_end", postbacks.c.ended_ms, sqlite_where=ENDED, postgresql_where=ENDED)
+#: Those that ended more than an hour after their acceptance: few, and not pruned in the order of their acceptance.
+LATE: Final = text(f"ended_ms > accepted_ms + {HOUR_MS}")
+Index("postbacks_late", postbacks.c.ended_ms, sqlite_where=LATE, postgresql_where=LATE)
 #: A call's own URL goes when no postback has it any more.
 OWN: Final = text("own > 0")
 Index("postbacks_by_own_url", postbacks.c.url, sqlite_where=OWN, postgresql_where=OWN)
@@ -219,14 +220,15 @@ attempts: Final = Table(
     sqlite_with_rowid=False,
 )
 
-#: Documents as they were sent, packed (``documents.py``). ``kind``: 0 the XML, 1 a message that could not be read.
+#: Documents as they were sent, packed (``documents.py``): those of ``row_count`` rows from ``row_id`` on together, as it takes
+#: half the bytes.
 documents: Final = Table(
     "documents",
     metadata,
     Column("row_id", _ROW, primary_key=True, autoincrement=False),
-    Column("kind", SmallInteger, nullable=False),
+    Column("row_count", SmallInteger, nullable=False),
     Column("packing", SmallInteger, nullable=False),
-    Column("document", LargeBinary, nullable=False),
+    Column("pack", LargeBinary, nullable=False),
 )
 
 #: Business values of postbacks by their hash (``values.py``): phone numbers, TRACKINGIDs and the like.

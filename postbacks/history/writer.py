@@ -12,8 +12,8 @@ from postbacks.history import documents, facts, ids, schema, values
 from postbacks.history.bulk import StoredRow, bulk_of
 from postbacks.history.names import Names
 from postbacks.history.pruning import Pruner
-from postbacks.history.rows import XML, Note, Reading, UnreadableRecord, read
-from postbacks.history.schema import HOUR_MS, STATES
+from postbacks.history.rows import Note, Reading, UnreadableRecord, read
+from postbacks.history.schema import HOUR_MS, LAST_OPEN, STATES
 from postbacks.history.transactions import writing
 from postbacks.ledger import states
 from postbacks.logs import EventLog
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
+    from postbacks.history.documents import Document
     from postbacks.settings import Settings
 
     #: Key of ``counts`` -> what a transaction adds to it.
@@ -174,7 +175,6 @@ class Writer:
         if forgotten:
             self._forget_rows(connection, forgotten, recorded_ms, counts)
         self._names.learn(connection, readings)
-        self._names.learn_hours(connection, set(by_hour))
         new, known = [], []
         for reading in readings:
             row = stored.get(reading[:2])  # id and time of acceptance
@@ -197,10 +197,13 @@ class Writer:
         names, pruner = self._names, self._pruner
         pruner.learn(connection)
         rows: list[tuple[Any, ...]] = []
-        packed: list[tuple[Any, ...]] = []
+        kept: list[Document] = []
         notes: list[tuple[Any, ...]] = []
         hashes: list[tuple[int, int, int]] = []
-        for reading in readings:
+        # What has ended stands in packs of its own: a pack is pruned when all of it is due.
+        for reading in sorted(readings, key=_is_open):
+            if not pruner.keeps(facts.POSTBACKS_FROM_MS, reading.accepted_ms, reading.ended_ms):
+                continue
             row_id += 1
             hour = reading.accepted_ms // HOUR_MS
             own, state, attempts = reading.own, reading.state, reading.attempts
@@ -211,7 +214,9 @@ class Writer:
                 _, sent_ms, outcome, status, elapsed_ms, *_ = reading.notes[-1]
                 if not status:
                     status = _latest_status(reading.notes)
-                if not reading.is_plain and pruner.keeps_attempts(reading.ended_ms):
+                if not reading.is_plain and pruner.keeps(
+                    facts.ATTEMPTS_FROM_MS, reading.accepted_ms, reading.ended_ms
+                ):
                     notes.extend((row_id, *note) for note in reading.notes)
             rows.append(
                 (
@@ -222,16 +227,18 @@ class Writer:
             )  # fmt: skip
             key = hour, code, state, outcome, status, attempts
             counts[key] = counts.get(key, 0) + 1
-            if reading.document:
-                if pruner.keeps_documents(reading.ended_ms):
-                    packed.append(_packed(row_id, reading))
-                if reading.kind == XML:
-                    found = {values.hash_of(*value) for value in values.of_document(reading.document)}
-                    hashes.extend((hour, digest, row_id) for digest in found)
+            is_kept = pruner.keeps(facts.DOCUMENTS_FROM_MS, reading.accepted_ms, reading.ended_ms)
+            kept.append(reading.document if is_kept else documents.NONE)
+            kind, content = reading.document
+            if content and kind == documents.XML:
+                found = {values.hash_of(*value) for value in values.of_document(content)}
+                hashes.extend([(hour, digest, row_id) for digest in found])
+        packs = _packs(self._last_row + 1, kept)
         self._last_row = row_id
+        self._names.learn_hours(connection, {row[5] for row in rows})
         bulk = self._bulk
         bulk.insert(connection, schema.postbacks, rows)
-        bulk.insert(connection, schema.documents, packed)
+        bulk.insert(connection, schema.documents, packs)
         bulk.insert(connection, schema.attempts, notes)
         hashes.sort()  # neighbours of the file together
         bulk.insert(connection, schema.business_values, hashes)
@@ -245,7 +252,6 @@ class Writer:
         changes: list[tuple[Any, ...]] = []
         notes: list[tuple[Any, ...]] = []
         earlier: list[tuple[Any, ...]] = []
-        packed: list[tuple[Any, ...]] = []
         for reading, row in known:
             latest = self._latest(connection, reading, row)
             attempts = max(reading.attempts, latest.number if latest else 0)
@@ -255,7 +261,11 @@ class Writer:
             outcome, elapsed_ms, sent_ms = (
                 (latest.outcome, latest.elapsed_ms, latest.at_ms) if latest else (0, 0, None)
             )
-            if (not reading.is_plain or attempts != 1) and pruner.keeps_attempts(reading.ended_ms):
+            had_document = pruner.keeps(facts.DOCUMENTS_FROM_MS, row.accepted_ms, row.ended_ms)
+            if reading.ended_ms is not None and reading.ended_ms != row.ended_ms:
+                pruner.return_to(connection, row.accepted_ms, reading.ended_ms)
+            keeps_attempts = pruner.keeps(facts.ATTEMPTS_FROM_MS, row.accepted_ms, reading.ended_ms)
+            if keeps_attempts and not (reading.is_plain and attempts == 1):
                 if row.state == _DELIVERED and row.attempts == 1 and row.sent_ms is not None:
                     # its row alone has said so until now
                     earlier.append(
@@ -263,11 +273,12 @@ class Writer:
                     )
                 notes.extend((row.row_id, *note) for note in reading.notes)
             if (
-                not pruner.keeps_documents(row.ended_ms)
-                and pruner.keeps_documents(reading.ended_ms)
-                and reading.document
-            ):
-                packed.append(_packed(row.row_id, reading))  # it was sent again
+                not had_document
+                and pruner.keeps(facts.DOCUMENTS_FROM_MS, row.accepted_ms, reading.ended_ms)
+                and reading.document.content
+                and documents.read(connection, row.row_id) is None
+            ):  # it was sent again after its document was pruned
+                self._bulk.insert(connection, schema.documents, _packs(row.row_id, [reading.document]))
             _, _, endpoint, url = names.of(reading)
             changes.append(
                 (
@@ -284,8 +295,6 @@ class Writer:
         bulk.change(connection, changes)
         bulk.merge_attempts(connection, earlier, over=False)
         bulk.merge_attempts(connection, notes, over=True)
-        bulk.delete(connection, schema.documents, [document[0] for document in packed])
-        bulk.insert(connection, schema.documents, packed)
 
     @staticmethod
     def _latest(connection: Connection, reading: Reading, row: StoredRow) -> Note | None:
@@ -360,5 +369,18 @@ def _latest_status(notes: Sequence[Note]) -> int:
     return next((note.status for note in reversed(notes) if note.status), 0)
 
 
-def _packed(row_id: int, reading: Reading) -> tuple[int, int, int, bytes]:
-    return row_id, reading.kind, documents.PACKING, documents.pack(reading.document)
+def _is_open(reading: Reading) -> bool:
+    return reading.state <= LAST_OPEN
+
+
+def _packs(row_id: int, kept: list[Document]) -> list[tuple[int, int, int, bytes]]:
+    """Pack the documents of neighbouring rows, the first of which is ``row_id``, into rows of ``documents``."""
+    packs: list[tuple[int, int, int, bytes]] = []
+    first, size = 0, 0
+    for at, document in enumerate(kept, start=1):
+        size += len(document.content)
+        if at == len(kept) or at - first == documents.ROWS_MAX or size >= documents.FULL_BYTES:
+            if size:
+                packs.append((row_id + first, at - first, documents.PACKING, documents.pack(kept[first:at])))
+            first, size = at, 0
+    return packs

@@ -78,6 +78,8 @@ def container(name: str, env: Mapping[str, str]) -> dict[str, Any]:
     service = interpolated(RAW["services"][name], env)
     ours = name in OURS
     variables_: dict[str, str] = image_env() if ours else {"PATH": f"/opt/{name}/bin:/usr/bin:/bin"}
+    if name == "postgres":  # ENV of its image
+        variables_["PGDATA"] = "/var/lib/postgresql/18/docker"
     if "env_file" in service:
         assert service["env_file"] == [{"path": ".env", "required": False}]
         variables_ |= env

@@ -14,8 +14,8 @@ from postbacks.urls import endpoint_of
 ACCEPTED_MS = 1_780_000_200_000
 
 
-def make_document(tracking_id: str = "track-1", to: str = "15552310137", **tags: str) -> bytes:
-    """Render a delivery receipt."""
+def make_document(tracking_id: str = "track-1", to: str = "15552310137", **tags: str | None) -> bytes:
+    """Render a delivery receipt, with further tags; one that is None is left out."""
     event = {
         "ORIGIN": "SMS_MT",
         "CODE": "N202",
@@ -26,7 +26,7 @@ def make_document(tracking_id: str = "track-1", to: str = "15552310137", **tags:
         "SPID": "0032",
         "TIMESTAMP": "2026-05-28T20:30:00+00:00",
     }
-    return render(parse_event(event | tags))
+    return render(parse_event({tag: value for tag, value in (event | tags).items() if value is not None}))
 
 
 def make_record(
