@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections import Counter, deque
 from itertools import accumulate
+from operator import itemgetter
 
 from sqlalchemy import Connection, Engine, text
 
@@ -86,8 +87,8 @@ class Rows:
                 (number, f"https://{host}:443", host) for number, host in enumerate(known, start=1)
             ],
             "urls": [
-                (number + 1, f"https://{host}/postbacks/{account_name(number)}")
-                for number, host in enumerate(hosts)
+                (number, number, 0, f"https://{host}/postbacks/{account_name(number - 1)}")
+                for number, host in enumerate(hosts, start=1)
             ],
             "states": [(number, name) for name, number in _STATES.items()],
             "outcomes": [(number, name) for name, number in schema.OUTCOMES.items()],
@@ -125,34 +126,31 @@ class Rows:
             sent_ms = accepted_ms + 400 + max(0, posts - 1) * 300_000 if outcome else None
             is_open = _STATES[state] <= schema.LAST_OPEN
             ended_ms = None if is_open else (sent_ms or accepted_ms) + elapsed_ms
-            names = (
-                event + 1,
-                _STATES[state],
-                _OUTCOMES[outcome],
-                status,
-            )
             postbacks.append(
-                (
-                    row_id,
-                    hour,
-                    b"\x01" + random_.randbytes(16),
-                    accepted_ms,
-                    account + 1,
-                    *names,
-                    self.endpoint_of[account],
-                    elapsed_ms,
-                    posts,
-                    posts - 1 if posts > 1 else 0,
-                    number + 1,
-                    sent_ms,
-                    ended_ms,
-                    account + 1,
-                    0,
-                    reason,
-                    None,
-                )
+                {
+                    "row_id": row_id,
+                    "hour": hour,
+                    "id": b"\x01" + random_.randbytes(16),
+                    "accepted_ms": accepted_ms,
+                    "account": account + 1,
+                    "code": event + 1,
+                    "state": _STATES[state],
+                    "outcome": _OUTCOMES[outcome],
+                    "status": status,
+                    "endpoint": self.endpoint_of[account],
+                    "elapsed_ms": elapsed_ms,
+                    "attempts": posts,
+                    "failures": posts - 1 if posts > 1 else 0,
+                    "sequence": number + 1,
+                    "sent_ms": sent_ms,
+                    "ended_ms": ended_ms,
+                    "url": account + 1,
+                    "own": 0,
+                    "reason": reason,
+                    "first_id": None,
+                }
             )
-            self.counts[hour, *names, posts] += 1
+            self.counts[hour, event + 1, _STATES[state], _OUTCOMES[outcome], status, posts] += 1
             self.hours.add(hour)
             values += (
                 (hour, hash_of(kind, value), row_id)
@@ -214,7 +212,9 @@ def fill(engine: Engine, rows: Rows) -> None:
             connection.execute(text(f"DELETE FROM {name}"))
             _insert(connection, name, names)
         for postbacks, values, attempts in rows.batches():
-            _insert(connection, "postbacks", postbacks)
+            columns = [column.name for column in schema.postbacks.columns]
+            in_order = itemgetter(*columns)
+            _insert(connection, "postbacks", [in_order(row) for row in postbacks])
             _insert(connection, "business_values", sorted(values))
             _insert(connection, "attempts", attempts)
         _insert(connection, "hours", [(hour,) for hour in sorted(rows.hours)])

@@ -25,7 +25,7 @@ REPEATS = 3
 
 
 def filters(engine: Engine) -> dict[str, Query]:
-    """One filter each, of the frequent and of the rare kind."""
+    """Name queries of one filter each, of the frequent and of the rare kind."""
     with engine.connect() as connection:
         newest = connection.execute(text("SELECT max(accepted_ms) FROM postbacks")).scalar_one()
     return {

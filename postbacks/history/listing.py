@@ -17,6 +17,7 @@ from postbacks.history.filters import resolve
 from postbacks.history.paths import Key, Path
 from postbacks.history.query import Page, Postback
 from postbacks.history.transactions import reading
+from postbacks.urls import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -37,13 +38,13 @@ _NOT_IN_DIGEST: Final = ("limit", "cursor", "since_ms", "until_ms")
 
 _COLUMNS: Final = """
     p.row_id, p.id, p.accepted_ms, p.ended_ms, p.attempts, p.status, p.elapsed_ms, p.reason,
-    a.name AS account, c.group_name, c.origin, c.code, s.name AS state, o.name AS outcome, u.url"""
+    a.name AS account, c.group_name, c.origin, c.code, s.name AS state, o.name AS outcome, u.url, p.own"""
 _NAMES: Final = """
     JOIN accounts a ON a.id = p.account JOIN codes c ON c.id = p.code JOIN states s ON s.id = p.state
     LEFT JOIN outcomes o ON o.id = p.outcome LEFT JOIN urls u ON u.id = p.url"""
 _ORDER: Final = "ORDER BY p.accepted_ms DESC, p.row_id DESC"
 _BY_ROW: Final = text(
-    f"SELECT {_COLUMNS} FROM postbacks p {_NAMES} WHERE p.row_id IN :rows {_ORDER}"  # noqa: S608 - constants
+    f"SELECT {_COLUMNS} FROM postbacks p {_NAMES} WHERE p.row_id IN :rows {_ORDER}"
 ).bindparams(bindparam("rows", expanding=True))
 _ACCEPTANCES: Final = text(
     "SELECT p.id, p.accepted_ms, s.name AS state FROM postbacks p JOIN states s ON s.id = p.state WHERE p.row_id IN :rows"
@@ -165,7 +166,8 @@ def _postback(row: Row[Any]) -> Postback:
         outcome=row.outcome or "",
         status=row.status or None,
         elapsed_ms=row.elapsed_ms if row.outcome else None,
-        url=row.url or "",
+        # A call's own URL is kept whole, as it is sent to again.
+        url=redacted(row.url) if row.url and row.own else row.url or "",
         row_id=row.row_id,
     )
 

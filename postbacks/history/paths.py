@@ -145,7 +145,7 @@ class Path:
             if self._is_sqlite:
                 source += f" INDEXED BY {_INDEX[self.name]}"
         # Names and conditions are this module's; what people give travels as parameters.
-        statement = f"SELECT {columns} FROM {source} WHERE {' AND '.join(conditions)} {tail}"  # noqa: S608
+        statement = f"SELECT {columns} FROM {source} WHERE {' AND '.join(conditions)} {tail}"
         return text(statement), parameters
 
     def _parameters(self) -> dict[str, Any]:
@@ -162,7 +162,7 @@ class Path:
             conditions.append("p.account = :account")
         elif self.name == HOST:
             conditions.append(
-                "p.account IN (SELECT account FROM account_endpoints "  # noqa: S608 - numbers
+                "p.account IN (SELECT account FROM account_endpoints "
                 f"WHERE endpoint IN ({_listed(filters.endpoints or ())}))"
             )
         if filters.endpoints is not None:
@@ -178,7 +178,7 @@ class Path:
         # The first leads its path.
         for number in range(1 if self.name == VALUE else 0, len(filters.hashes)):
             conditions.append(
-                "EXISTS (SELECT 1 FROM business_values w "  # noqa: S608 - a number
+                "EXISTS (SELECT 1 FROM business_values w "
                 f"WHERE w.hour = p.hour AND w.hash = :hash{number} AND w.row_id = p.row_id)"
             )
         return conditions
@@ -216,7 +216,7 @@ class Path:
     def _span(self, before: Key | None) -> _Span | None:
         """Return the times between the oldest and the newest postback that the filters leave; None for none."""
         oldest, newest = (
-            self._connection.execute(text(f"SELECT {end}(accepted_ms) FROM postbacks")).scalar()  # noqa: S608
+            self._connection.execute(text(f"SELECT {end}(accepted_ms) FROM postbacks")).scalar()
             for end in ("min", "max")
         )
         if oldest is None or newest is None:
@@ -244,7 +244,7 @@ class Path:
     def _narrowed(self, span: _Span) -> Iterator[_Span]:
         """Leave out the hours of a span in which ``counts`` has none."""
         conditions = " AND ".join(["hour >= :first_hour", "hour <= :last_hour", *self._counted_conditions()])
-        hours = text(f"SELECT DISTINCT hour FROM counts WHERE {conditions} ORDER BY hour DESC")  # noqa: S608
+        hours = text(f"SELECT DISTINCT hour FROM counts WHERE {conditions} ORDER BY hour DESC")
         limits = {"first_hour": span.since_ms // HOUR_MS, "last_hour": (span.until_ms - 1) // HOUR_MS}
         for first, last in _runs(self._connection.execute(hours, self._parameters() | limits).scalars()):
             yield _Span(max(span.since_ms, first * HOUR_MS), min(span.until_ms, (last + 1) * HOUR_MS))
@@ -285,7 +285,7 @@ class Path:
             )
         else:
             conditions = ["hour >= :first_hour", "hour < :last_hour", *self._counted_conditions()]
-            statement = f"SELECT coalesce(sum(postbacks), 0) FROM counts WHERE {' AND '.join(conditions)}"  # noqa: S608
+            statement = f"SELECT coalesce(sum(postbacks), 0) FROM counts WHERE {' AND '.join(conditions)}"
         return int(self._connection.execute(text(statement), self._parameters() | limits).scalar_one())
 
     def _count_rows(self, span: _Span) -> int:

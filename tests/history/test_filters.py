@@ -91,5 +91,7 @@ def test_pages_bring_as_many_as_the_limit_says_a_few_at_a_time(history, monkeypa
     monkeypatch.setattr("postbacks.history.listing.PAGE", 8)
     read = list(pages(Query(limit=30), engine=history))
     assert [len(page.postbacks) for page in read] == [8, 8, 8, 6]
-    assert [p for page in read for p in page.postbacks] == list(search(Query(limit=30), engine=history).postbacks)
+    assert [p for page in read for p in page.postbacks] == list(
+        search(Query(limit=30), engine=history).postbacks
+    )
     assert len([p for page in pages(Query(limit=1000), engine=history) for p in page.postbacks]) == 100
