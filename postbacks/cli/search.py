@@ -113,7 +113,7 @@ def list_(
         source, number = ask(query, lambda source: (source, source.count(query)))
         click.echo(number.postbacks)
         if source.has_unfinished:
-            _say_recorded(number, unfinished=False)
+            _say_recorded(number, unfinished=_broker_is_missed(query, number))
     elif follow:
         _follow(query, form)
     else:
@@ -163,7 +163,26 @@ def _print_pages(query: Query, source: History | Ended, pages: Iterator[Page], f
     else:
         say(source.why_empty(query))
     if page is not None and source.has_unfinished:
-        _say_recorded(page, unfinished=unfinished)
+        _say_recorded(page, unfinished=unfinished or _broker_is_missed(query, page))
+
+
+def _broker_is_missed(query: Query, answer: Page | Count) -> bool:
+    """Tell whether a state that the broker alone knows was asked for, and the broker does not answer."""
+    from postbacks.broker.client import client
+    from postbacks.broker.clock import now_ms
+    from postbacks.broker.errors import broker_errors
+    from postbacks.errors import BrokerError
+    from postbacks.history.filters import LIVE_STATES
+
+    # Nothing was read in the broker where the history has nothing that is not at its end, either.
+    if query.state not in LIVE_STATES or answer.read_ms is not None:
+        return False
+    try:
+        with broker_errors():
+            now_ms(client())
+    except BrokerError:
+        return True
+    return False
 
 
 def _say_recorded(answer: Page | Count, *, unfinished: bool) -> None:

@@ -414,7 +414,12 @@ def test_without_the_broker_the_history_answers_and_says_what_it_could_not_ask(r
         shown = recorded.call("--since", "3h", "-o", "id")
     assert ids(shown) == list(reversed(RECORDS))
     assert " on, by this machine's clock: the broker does not answer.\n" in shown.stderr
-    assert "; the broker does not answer, and what is unfinished may have ended since." in shown.stderr
+    missed = "; the broker does not answer, and what is unfinished may have ended since."
+    assert missed in shown.stderr
+    with dead_port() as port, environment(POSTBACKS_BROKER_URL=f"redis://127.0.0.1:{port}/0"):
+        held = recorded.call("--state", "held", "--count")
+    assert (held.stdout, missed in held.stderr) == ("0\n", True)
+    assert missed not in recorded.call("--state", "held", "--count").stderr
 
 
 def test_a_history_that_cannot_be_used_leaves_the_broker(ended, tmp_path):
