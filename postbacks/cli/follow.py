@@ -26,8 +26,8 @@ def follow(follower: Follower, latest: Sequence[Postback], printer: Printer) -> 
     """Print the latest postbacks, and then what comes and what ends."""
     stop_signals()
     try:
-        printer.print_lines(latest)
         say("Ctrl-C ends it.")
+        printer.print_lines(latest)
         trouble = ""
         while not _reader_is_gone():
             sleep(_POLL_S)

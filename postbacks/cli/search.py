@@ -30,6 +30,8 @@ from postbacks.printable import printable
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from rich.table import Table
+
     from postbacks.history.follow import Follower
     from postbacks.history.query import Page, Postback, Query
 
@@ -45,6 +47,8 @@ COLUMNS: Final = (
 
 #: Headings of the table.
 HEADINGS: Final = ("accepted", "id", "account", "event", "state", "attempts", "why", "ended")
+#: Columns of a terminal from which on a row of the table fits into one line.
+_WIDE: Final = 150
 #: Least widths of the same columns in lines that come one by one.
 _WIDTHS: Final = (25, 36, 12, 13, 9, 2, 20, 14)
 
@@ -109,7 +113,7 @@ def list_(
         source, number = ask(query, lambda source: (source, source.count(query)))
         click.echo(number.postbacks)
         if source.has_unfinished:
-            say_recorded(number.recorded_ms, number.read_ms)
+            say_recorded(number.recorded_ms, number.read_ms, unfinished=_broker_is_missed(query, number))
     elif follow:
         _follow(query, form)
     else:
@@ -159,12 +163,32 @@ def _print_pages(query: Query, source: History | Ended, pages: Iterator[Page], f
     else:
         say(source.why_empty(query))
     if page is not None and source.has_unfinished:
-        say_recorded(page.recorded_ms, page.read_ms, unfinished=unfinished)
+        missed = unfinished or _broker_is_missed(query, page)
+        say_recorded(page.recorded_ms, page.read_ms, unfinished=missed)
+
+
+def _broker_is_missed(query: Query, answer: Page | Count) -> bool:
+    """Tell whether a state that the broker alone knows was asked for, and the broker does not answer."""
+    from postbacks.broker.client import client
+    from postbacks.broker.clock import now_ms
+    from postbacks.broker.errors import broker_errors
+    from postbacks.errors import BrokerError
+    from postbacks.history.filters import LIVE_STATES
+
+    # Nothing was read in the broker where the history has nothing that is not at its end, either.
+    if query.state not in LIVE_STATES or answer.read_ms is not None:
+        return False
+    try:
+        with broker_errors():
+            now_ms(client())
+    except BrokerError:
+        return True
+    return False
 
 
 def say_recorded(recorded_ms: int | None, read_ms: int | None = None, *, unfinished: bool = False) -> None:
     """Say until when the history is recorded, and at which time states of unfinished postbacks were read."""
-    from postbacks.cli.times import of_ms, shown
+    from postbacks.cli.times import length, of_ms, shown
 
     if recorded_ms is None:
         say("The history has recorded nothing yet: is `postbacks history run` running?")
@@ -172,9 +196,7 @@ def say_recorded(recorded_ms: int | None, read_ms: int | None = None, *, unfinis
     words = f"The history is recorded until {shown(of_ms(recorded_ms // 1000 * 1000))}"
     behind_ms = time.time_ns() // 1_000_000 - recorded_ms
     if behind_ms > _BEHIND_MS:
-        from postbacks.doctor.broker_checks import duration
-
-        words += f", {duration(behind_ms / 1000)} ago (`postbacks history status` says why)"
+        words += f", {length(behind_ms)} ago (`postbacks history status` says why)"
     if read_ms is not None:
         words += (
             f"; what is unfinished is as the broker had it at {shown(of_ms(read_ms // 1000 * 1000))[11:]}"
@@ -203,11 +225,8 @@ class Printer:
         if self._form:
             self._print_data(postbacks)
             return
-        table = make_table(*HEADINGS, right=("attempts",), whole=("id",))
-        for postback in postbacks:
-            add_row(table, *cells(postback, self._source.why(postback)))
-        if table.row_count:
-            print_table(table)
+        if rows := [cells(postback, self._source.why(postback)) for postback in postbacks]:
+            print_table(_table(rows))
 
     def print_lines(self, postbacks: Iterable[Postback]) -> None:
         """Print postbacks as they come: in place of a table's rows lines whose columns keep their width."""
@@ -242,11 +261,13 @@ def cell(value: object) -> str:
 
 
 def cells(postback: Postback, why: str) -> tuple[object, ...]:
-    """Return the cells of a postback's row in a table."""
-    from postbacks.cli.times import of_ms, shown
+    """Return the cells of a postback's row, times in the machine's zone."""
+    from postbacks.cli.times import of_ms
 
-    accepted = shown(of_ms(postback.accepted_ms // 1000 * 1000))
-    ended = "" if postback.ended_ms is None else shown(of_ms(postback.ended_ms // 1000 * 1000))
+    accepted, ended = (
+        "" if ms is None else of_ms(ms).isoformat(" ", "seconds")
+        for ms in (postback.accepted_ms, postback.ended_ms)
+    )
     return (
         accepted,
         postback.id,
@@ -257,3 +278,23 @@ def cells(postback: Postback, why: str) -> tuple[object, ...]:
         why,
         ended[11:] if ended[:10] == accepted[:10] else ended,
     )
+
+
+def _table(rows: Sequence[Sequence[object]]) -> Table:
+    """Return rows as a table: a line each, or three where a terminal is too narrow for one."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console()
+    if not console.is_terminal or console.width >= _WIDE:
+        table = make_table(*HEADINGS, right=("attempts",), whole=("accepted", "id", "state"))
+        for row in rows:
+            add_row(table, *row)
+        return table
+    columns = ((0, 7, 4), (1, 6), (2, 3, 5))
+    table = make_table(*("\n".join(HEADINGS[place] for place in places) for places in columns))
+    table.columns[1].min_width = max(len(str(row[1])) for row in rows)
+    for row in rows:
+        texts = [cell if isinstance(cell, Text) else Text(printable(cell)) for cell in row]
+        add_row(table, *(Text("\n").join(texts[place] for place in places) for places in columns))
+    return table

@@ -101,12 +101,12 @@ def _key(row: StatRow, by: str) -> str:
 
 
 def _numbers(row: StatRow) -> list[str]:
-    from postbacks.doctor.broker_checks import duration
+    from postbacks.cli.times import length
 
     counts = (row.postbacks, row.sent, row.first, row.later, row.dead, row.open, row.other)
     answers = ("" if ms is None else f"{ms:,} ms" for ms in (row.p50_ms, row.p95_ms))
     oldest = row.oldest_open_ms
-    age = "" if oldest is None else duration(max(0, time.time_ns() // 1_000_000 - oldest) / 1000)
+    age = "" if oldest is None else length(max(0, time.time_ns() // 1_000_000 - oldest))
     return [*(f"{count:,}" for count in counts), *answers, age]
 
 

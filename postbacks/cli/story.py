@@ -106,12 +106,12 @@ def _print_moments(moments: Iterable[Moment], numbers: dict[str, int]) -> None:
 
 
 def _awaited_line(awaited: Awaited, number: int) -> str:
-    from postbacks.doctor.broker_checks import duration
+    from postbacks.cli.times import length
 
     codes = " or ".join((", ".join(awaited.codes[:-1]), awaited.codes[-1]))
-    within = f"{(awaited.until_ms - awaited.since_ms) // 3_600_000} h"
+    within = length(awaited.until_ms - awaited.since_ms)
     if awaited.is_missing:
-        words = f"no {awaited.name} ({codes}) {duration(awaited.for_ms / 1000)} after {awaited.after}, usual within {within}"
+        words = f"no {awaited.name} ({codes}) {length(awaited.for_ms)} after {awaited.after}, usual within {within}"
         return click.style(f"    missing       {number} {words}", fg="red")
     return (
         f"    awaited       {number} a {awaited.name} ({codes}), usual within {within} after {awaited.after}"

@@ -86,6 +86,13 @@ def shown(moment: datetime) -> str:
     return moment.isoformat(" ", "milliseconds" if moment.microsecond else "seconds")
 
 
+def length(ms: int) -> str:
+    """Return a length of time for people, in the largest unit of which there are two."""
+    units = {"days": 86_400_000, "h": 3_600_000, "min": 60_000}
+    unit, unit_ms = next(((unit, size) for unit, size in units.items() if ms >= 2 * size), ("s", 1000))
+    return f"{ms // unit_ms} {unit}"
+
+
 def duration_ms(text: str) -> int:
     """Parse a length of time: 500ms, 2s, 1.5s, 30m, 2h, 1d or 1w.
 

@@ -17,12 +17,14 @@ from postbacks.broker.client import text
 from postbacks.broker.errors import broker_errors
 from postbacks.broker.versions import read_versions
 from postbacks.devtools.embedded_broker import CONFIG_NAME
+from postbacks.history.status import Status, read_feed, read_store
 from postbacks.queue.slow_start import EndpointStart
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from postbacks.queue.scripts import Scripts
+    from postbacks.settings import Settings
 
 #: Messages of a queue, endpoints, and postbacks in quarantine that are read.
 SAMPLE: Final = 200
@@ -74,6 +76,7 @@ class Details:
         unrouted: account that events came for and that was not known, or had no URL -> those events.
         dead_bytes: the accounts whose dead take the most memory -> bytes.
         answered: names of the workers that answered a ping; None where they were not asked.
+        history: what broker and database know of the history.
     """
 
     info: Mapping[str, Any]
@@ -92,13 +95,17 @@ class Details:
     unrouted: Mapping[str, Unrouted]
     dead_bytes: Mapping[str, int]
     answered: tuple[str, ...] | None
+    history: Status
 
 
-def read(scripts: Scripts, *, overdue_before_ms: int, answered: Sequence[str] | None = None) -> Details:
+def read(
+    scripts: Scripts, settings: Settings, *, overdue_before_ms: int, answered: Sequence[str] | None = None
+) -> Details:
     """Read the details of the system as it is now.
 
     Args:
         scripts: the broker's.
+        settings: the history's database.
         overdue_before_ms: when a countdown has ended that counts as overdue.
         answered: names of the workers that answered a ping; None where they were not asked.
 
@@ -133,6 +140,9 @@ def read(scripts: Scripts, *, overdue_before_ms: int, answered: Sequence[str] | 
             unrouted=_unrouted(client),
             dead_bytes={text(account): int(size) for account, size in dead_bytes},
             answered=None if answered is None else tuple(answered),
+            history=Status(
+                feed=read_feed(client, clock_offset_ms=scripts.clock_offset_ms), store=read_store(settings)
+            ),
         )
 
 

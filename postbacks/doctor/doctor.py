@@ -181,7 +181,7 @@ class Doctor:
         overdue_before_ms = now.now_ms - int(DUE_SLACK_S * 1000)
         return Inspection(
             now,
-            details.read(scripts, overdue_before_ms=overdue_before_ms, answered=answered),
+            details.read(scripts, settings, overdue_before_ms=overdue_before_ms, answered=answered),
             audit.run(scripts, self._within_s) if suspicions is None else audit.recheck(scripts, suspicions),
             settings,
         )

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
 
 from postbacks.broker import sentinel
-from postbacks.doctor import account_checks, audit, broker_checks, process_checks
+from postbacks.doctor import account_checks, audit, broker_checks, history_checks, process_checks
 from postbacks.doctor.broker_checks import WHOLE, duration
 from postbacks.ledger.record import SCHEMA
 
@@ -420,6 +420,50 @@ CHECKS: Final = (
         "Postbacks were given up",
         "`postbacks list --dead` shows them, `postbacks resend ID` sends one again.",
         _dead,
+    ),
+    # -- the history -----------------------------------------------------------------------
+    Check(
+        "history-off", "note", "with `POSTBACKS_HISTORY_URL`: whether the feed of the history is on",
+        "A history is set and nothing is recorded",
+        "Start a recorder, which turns it on: `postbacks history run`.",
+        history_checks.is_off,
+    ),
+    Check(
+        "history-recorder", "wrong", "where that feed is on: whether a recorder gives signs of life",
+        "Nothing is recorded, and the feed keeps what changes only while it has room",
+        "Start a recorder (`postbacks history run`), or end the feed (`postbacks history off`). Delivery needs neither.",
+        history_checks.no_recorder,
+    ),
+    Check(
+        "history-behind", "wrong", "whether the recorder can go on, and is at most a minute behind",
+        "The recorder does not keep up",
+        "Mend what it waits for; it goes on by itself. Where it waits for nothing, its disk or its core is too slow.",
+        history_checks.behind,
+    ),
+    Check(
+        "history-feed", "wrong", "what is not recorded: under half of `POSTBACKS_HISTORY_FEED_SHARE`",
+        "The feed fills up; when it is full, changes are dropped that the history does not have",
+        "See `history-recorder` and `history-behind`; docs/reliability.md#the-historys-feed-fills-up.",
+        history_checks.nearly_full,
+    ),
+    Check(
+        "history-gap", "wrong", "whether a resync has closed the gap after changes were dropped unread",
+        "The history has a gap",
+        "A recorder closes it by itself, from the records that are still there; `postbacks history status` says how far "
+        "it is.",
+        history_checks.gap,
+    ),
+    Check(
+        "history-older", "note", "where that feed is on: versions at work that write none",
+        "Workers tell the history nothing of what they do",
+        "Replace them; a resync then records what the broker still has.",
+        history_checks.older,
+    ),
+    Check(
+        "history-database", "wrong", "with `POSTBACKS_HISTORY_URL`: whether its database can be read, and has our schema",
+        "Whoever searches from here finds nothing",
+        "Do what the sentence says. Nothing of delivery needs that database.",
+        history_checks.database,
     ),
     # -- Celery ----------------------------------------------------------------------------
     Check(

@@ -187,7 +187,7 @@ class Status:
 def read(client: redis.Redis, settings: Settings) -> Status:
     """Read the whole status; what cannot be asked says so in its part."""
     feed, store = read_feed(client), read_store(settings)
-    return Status(feed=feed, store=store, faults=tuple(_faults(feed, store, settings)))
+    return Status(feed=feed, store=store, faults=tuple(faults(feed, store, settings)))
 
 
 def read_feed(client: redis.Redis, *, clock_offset_ms: int = 0) -> FeedStatus:
@@ -332,7 +332,7 @@ def _state(state: FeedState, *, goes_on: bool, resyncs: bool, lag_s: float | Non
     return CATCHING_UP if (lag_s or 0) > CATCHING_UP_FROM_S else ON
 
 
-def _faults(feed: FeedStatus, store: StoreStatus, settings: Settings) -> Iterator[str]:
+def faults(feed: FeedStatus, store: StoreStatus, settings: Settings) -> Iterator[str]:
     """Yield what is wrong, a sentence each with what to do."""
     if feed.fault:
         yield feed.fault

@@ -37,6 +37,7 @@ class Health:
         claimers: delivering loops whose lease stands.
         faults: sentences on what is wrong.
         down: accounts that are down, those first that have been for the longest, with their seconds.
+        history: sentences on what is wrong with the history. Delivery does not need it, so it makes no system unwell.
     """
 
     ok: bool
@@ -52,6 +53,7 @@ class Health:
     claimers: int | None = None
     faults: tuple[str, ...] = ()
     down: tuple[tuple[str, float], ...] = ()
+    history: tuple[str, ...] = ()
 
     @property
     def line(self) -> str:
@@ -59,8 +61,9 @@ class Health:
         if not self.ok:
             return "not well: " + " ".join(self.faults)
         words = f"well: the last tick finished {self.tick_age_s or 0:.1f} s ago, {self._waiting_words}"
-        down = ", ".join(f"{account} {down_s / 3600:.1f} h" for account, down_s in self.down)
-        return f"{words}; every attempt has failed: {down}" if down else words
+        if down := ", ".join(f"{account} {down_s / 3600:.1f} h" for account, down_s in self.down):
+            words += f"; every attempt has failed: {down}"
+        return f"{words}; history: {' '.join(self.history)}" if self.history else words
 
     @property
     def _waiting_words(self) -> str:
@@ -89,6 +92,7 @@ class Health:
             "longest_failing_lane": self.longest_failing_lane or None,
             "claimers": self.claimers,
             "down": {account: round(down_s) for account, down_s in self.down},
+            "history": list(self.history),
             "faults": list(self.faults),
         }
 
@@ -137,7 +141,17 @@ def judge(
         claimers=now.loops,
         faults=tuple(faults),
         down=tuple(now.down.items())[: settings.metrics_top_accounts],
+        history=_faults_of_history(now, settings),
     )
+
+
+def _faults_of_history(now: Snapshot, settings: Settings) -> tuple[str, ...]:
+    """Say what is wrong with the history, as far as the broker knows: its database is not asked."""
+    if now.history is None:
+        return ()
+    from postbacks.history.status import StoreStatus, faults  # noqa: PLC0415 - most health checks do without it
+
+    return tuple(faults(now.history, StoreStatus(), settings))
 
 
 def _explain_missing_ticks(now: Snapshot, limit_s: float) -> list[str]:

@@ -20,6 +20,7 @@ from postbacks import keys
 from postbacks.broker.client import client_for
 from postbacks.delivery import counters
 from postbacks.errors import BrokerError
+from postbacks.history.status import CATCHING_UP, OFF, ON, RESYNC, UNKNOWN
 from postbacks.logs import EventLog
 from postbacks.monitor import snapshot
 from postbacks.monitor.health import with_timeout
@@ -29,6 +30,7 @@ from postbacks.transport.outcomes import OUTCOMES
 from postbacks.version import VERSION
 
 if TYPE_CHECKING:
+    from postbacks.history.status import FeedStatus
     from postbacks.monitor.snapshot import Snapshot
     from postbacks.settings import Settings
 
@@ -163,6 +165,23 @@ _GAUGES: Final[tuple[tuple[str, str, Callable[[Snapshot], float | None]], ...]] 
     ("postbacks_scrape_seconds", "That the reading took.", lambda now: now.took_s),
 )  # fmt: skip
 
+#: Gauges of the history, where there is one: name, text, and value by what the broker knows of it.
+_HISTORY_GAUGES: Final[tuple[tuple[str, str, Callable[[FeedStatus], float | None]], ...]] = (
+    ("postbacks_history_on", "Whether the feed of the history is on.", lambda feed: feed.state != OFF),
+    ("postbacks_history_up", "Whether a recorder works: it holds its lease, and does not wait for its database.",
+     lambda feed: feed.state in {ON, CATCHING_UP, RESYNC}),
+    ("postbacks_history_lag_seconds", "Age of the oldest change that history does not have; 0 where it has all.",
+     lambda feed: feed.lag_s),
+    ("postbacks_history_recorder_age_seconds", "Since a recorder gave its last sign.",
+     lambda feed: None if feed.seen_ms is None or feed.now_ms is None else (feed.now_ms - feed.seen_ms) / 1000),
+    ("postbacks_history_feed_entries", "Entries of the feed that are not recorded.", lambda feed: feed.entries),
+    ("postbacks_history_feed_bytes", "Memory of the broker that the feed takes.", lambda feed: feed.bytes),
+    ("postbacks_history_resync_wanted", "Whether a resync is wanted or under way.", lambda feed: bool(feed.resync)),
+    ("postbacks_history_rows", "Postbacks in the history, as its recorder last counted them.", lambda feed: feed.rows),
+    ("postbacks_history_disk_bytes", "Disk that its database takes, as its recorder last measured it.",
+     lambda feed: feed.disk_bytes),
+)  # fmt: skip
+
 #: Counters without labels: name, text, and name in the totals.
 _COUNTERS: Final = (
     ("postbacks_ticks", "Ticks that finished.", counter_names.TICKS),
@@ -250,6 +269,8 @@ def _system(now: Snapshot, settings: Settings) -> Iterator[Metric]:
     for name, text, label, totals in _LABELLED_COUNTERS:
         values = {value: now.totals.get(total, 0) for value, total in totals.items()}
         yield counter_by_label(name, text, label, values)
+    if now.history is not None and now.history.state != UNKNOWN:
+        yield from _history(now.history, now, settings)
     yield from attempts("postbacks", now.totals, "of all workers")
     yield gauge(
         "postbacks_ledger_limit_bytes",
@@ -271,6 +292,18 @@ def _system(now: Snapshot, settings: Settings) -> Iterator[Metric]:
             for account, down_s in list(now.down.items())[: settings.metrics_top_accounts]
         },
     )
+
+
+def _history(feed: FeedStatus, now: Snapshot, settings: Settings) -> Iterator[Metric]:
+    """Yield what the broker knows of the history; its database is not asked, so that none can hold a scrape up."""
+    for name, text, value_of in _HISTORY_GAUGES:
+        yield gauge(name, text, value_of(feed))
+    yield gauge(
+        "postbacks_history_feed_limit_bytes",
+        "Past which its oldest entries are dropped unread.",
+        int(now.max_memory_bytes * settings.history_feed_share),
+    )
+    yield counter("postbacks_history_gaps", "Times that entries of the feed were dropped unread.", feed.gaps)
 
 
 def _waiting(now: Snapshot) -> Iterator[Metric]:

@@ -25,6 +25,7 @@ from postbacks.retry import countdown_ms
 if TYPE_CHECKING:
     import redis
 
+    from postbacks.history.status import FeedStatus
     from postbacks.settings import Settings
 
 #: Seconds of nothing but failed attempts in one of its lanes after which an account is down.
@@ -119,6 +120,7 @@ class Snapshot:
         used_memory_bytes: of the broker.
         max_memory_bytes: of the broker; the machine's where it has no limit.
         ledger_bytes: memory that records take, estimated.
+        history: feed and recorder of the history; None where none was ever turned on.
     """
 
     now_ms: int = 0
@@ -149,6 +151,7 @@ class Snapshot:
     used_memory_bytes: int = 0
     max_memory_bytes: int = 0
     ledger_bytes: int = 0
+    history: FeedStatus | None = None
 
     @property
     def tick_age_s(self) -> float | None:
@@ -253,6 +256,7 @@ def read(
             pipe.zrange(key, 0, -1, withscores=True)
         for key in (keys.WORK_QUEUE, keys.INTAKE, *keys.QUEUE_LISTS):
             pipe.llen(key)
+        pipe.hlen(keys.HISTORY)
         if memory:
             pipe.info("memory")
         (
@@ -264,8 +268,13 @@ def read(
             info = queues.pop()
             snapshot.used_memory_bytes = int(info.get("used_memory") or 0)
             snapshot.max_memory_bytes = int(info.get("maxmemory") or info.get("total_system_memory") or 0)
+        has_history = bool(queues.pop())
         _read_lanes(client, settings, snapshot, began_s + within_s, clock_offset_ms)
         snapshot.refusal = why_refused(client)
+    if has_history:
+        from postbacks.history.status import read_feed  # noqa: PLC0415 - most health checks do without it
+
+        snapshot.history = read_feed(client, clock_offset_ms=clock_offset_ms)
     snapshot.queued = sum(queues)
     snapshot.ledger_bytes = max(0, int(ledger_bytes or 0))
     snapshot.totals = {name.decode(): int(count) for name, count in totals.items()}

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postbacks.cli.times import Window, duration_ms, of_ms, to_ms, window
+from postbacks.cli.times import Window, duration_ms, length, of_ms, to_ms, window
 from postbacks.errors import InvalidQuery
 
 NOW = datetime(2026, 11, 28, 14, 30, 12, 345_000, tzinfo=UTC)
@@ -174,3 +174,10 @@ def test_a_length_of_time_is_read(text, ms):
 def test_what_is_no_length_of_time_is_refused_with_examples(text):
     with pytest.raises(InvalidQuery, match="is no length of time: try 500ms, 2s"):
         duration_ms(text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(10, "10 s"), (119, "119 s"), (120, "2 min"), (7199, "119 min"), (7200, "2 h"), (200_000, "2 days")]
+)  # fmt: skip
+def test_a_length_of_time_is_said_in_one_unit(seconds, words):
+    assert length(seconds * 1000) == words

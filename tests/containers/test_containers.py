@@ -91,6 +91,18 @@ def check_the_metrics_are_served_and_their_health_check_passes(seen):
     assert float(delivered) >= seen["share"]["sent"]
 
 
+def check_the_history_is_recorded_and_another_recorder_goes_on(seen):
+    """Every postback that was sent, in PostgreSQL; the health check passes; a worker's container knows no database."""
+    history = seen["history"]
+    assert history["before"] == history["sent"]
+    assert history["stopped"]["code"] == 0
+    assert history["after"] == history["before"] + history["more"]
+    assert history["holder"].startswith("history-2:")
+    assert history["check"]["code"] == 0, history["check"]
+    assert seen["metrics"]["history"] == ["1.0"]
+    assert json.loads(history["in a worker"]["out"])["database"] is None
+
+
 def check_the_health_check_says_whether_the_system_is_well(seen):
     """0 while all run; 1 and one line once all have stopped."""
     assert seen["well"]["code"] == 0, seen["well"]
@@ -109,7 +121,8 @@ def check_each_ends_at_a_sigterm_within_its_grace_and_has_written_no_trace(seen)
     assert {name: one["code"] for name, one in seen["stopped"].items()} == dict.fromkeys(seen["stopped"], 0)
     for name, log in seen["logs"].items():
         assert not re.search("Traceback|settings.unknown|broker.unsafe|DuplicateNodename", log), log
-        assert name.startswith(("worker", "beat", "flower", "redis", "metrics"))
+        assert name.startswith(("worker", "beat", "flower", "redis", "metrics", "history", "postgres"))
+        assert not re.search("elephantine|correcthorse", log), name
     workers = [
         name for name in seen["logs"] if name.startswith("worker")
     ]  # one was killed, whichever held most
@@ -118,7 +131,7 @@ def check_each_ends_at_a_sigterm_within_its_grace_and_has_written_no_trace(seen)
 
 
 def test_every_command_of_the_compose_file_does_its_work_confined_like_a_container():
-    """The play runs once, as it starts ten processes; every function above judges what it saw."""
+    """The play runs once, as it starts fourteen processes; every function above judges what it saw."""
     seen = play()
     check_redis_keeps_everything_evicts_nothing_and_shows_its_password_to_nobody(seen)
     check_every_process_is_another_user_without_rights_and_can_write_to_its_tmp_alone(seen)
@@ -126,6 +139,7 @@ def test_every_command_of_the_compose_file_does_its_work_confined_like_a_contain
     check_what_a_killed_worker_held_is_delivered_by_the_others(seen)
     check_flower_asks_for_its_password_and_its_health_check_passes(seen)
     check_the_metrics_are_served_and_their_health_check_passes(seen)
+    check_the_history_is_recorded_and_another_recorder_goes_on(seen)
     check_the_health_check_says_whether_the_system_is_well(seen)
     check_a_command_can_be_run_in_a_workers_container(seen)
     check_each_ends_at_a_sigterm_within_its_grace_and_has_written_no_trace(seen)

@@ -12,15 +12,20 @@ import pytest
 from click.testing import CliRunner
 from events import MT
 from helpers import environment, eventually, running, set_account
+from postbacks.history.engine import connect
+from postbacks.history.migrations import prepare
 
 from postbacks import keys, send_postback, send_postbacks
 from postbacks.cli import main
 from postbacks.devtools.embedded_broker import EmbeddedBroker
 from postbacks.devtools.receiver import Answer, Receiver, dead_port
-from postbacks.doctor import CHECKS, Doctor, audit
+from postbacks.doctor import CHECKS, Doctor, audit, history_checks
 from postbacks.doctor import doctor as rounds
+from postbacks.history import facts
+from postbacks.history.feed import Feed
 from postbacks.ledger.record import SCHEMA
 from postbacks.monitor import snapshot
+from postbacks.settings import load
 
 LANE = "acme/mt"
 FIXABLE = {check.name for check in CHECKS if check.fix}
@@ -255,6 +260,40 @@ def keep_unacked(ward):
     ward.client.hset("unacked", "tag-1", json.dumps([json.loads(message("postbacks.deliver")), "", ""]))
 
 
+def turn_feed_on(ward, **fields):
+    """Turn the feed on, and write what recorders and ticks note of it."""
+    Feed(ward.client).register()
+    ward.client.hset(keys.HISTORY, mapping={"resync": "", **fields})
+
+
+def no_recorder(ward):
+    hours_ago_ms = (ward.client.time()[0] - 7_200) * 1000
+    turn_feed_on(ward, on_ms=hours_ago_ms, seen_ms=hours_ago_ms)
+
+
+def recorder_waits(ward):
+    turn_feed_on(ward)
+    feed = Feed(ward.client)
+    feed.acquire("here:1", 10_000)
+    feed.note("here:1", json.dumps({"waits": "The database does not answer.", "waits_since_ms": 1}))
+
+
+def recorder_lags(ward):
+    turn_feed_on(ward)
+    Feed(ward.client).acquire("here:1", 10_000)
+    ward.client.delete(keys.CHANGES)  # a stream takes no entry older than its newest
+    ward.client.xadd(keys.CHANGES, {"ids": ward.waiting[0]}, id="1-1")
+
+
+def feed_has_gap(ward):
+    turn_feed_on(ward, resync="gap", gaps=1, gap_entries=5, gap_ms=1795478400000)
+
+
+def feed_unheard(ward):
+    turn_feed_on(ward)
+    ward.client.zadd(keys.CLAIMERS, {"a-loop-of-0.1.0": (ward.client.time()[0] + 30) * 1000})
+
+
 #: Damage, the check that finds it, words that must be said.
 DAMAGE = [
     (lose_waiting, audit.NO_PLACE, "its record says waiting in acme/mt, it stands nowhere"),
@@ -296,6 +335,11 @@ DAMAGE = [
     (ours_in_celerys, "foreign-messages", "1 of postbacks.send_postback in celery"),
     (pile, "work-queue", "101 in postbacks.work"),
     (keep_unacked, "unacked", "postbacks.deliver (tag-1)"),
+    (no_recorder, "history-recorder", "none has been heard of for 2 h"),
+    (recorder_waits, "history-behind", "it waits: The database does not answer."),
+    (recorder_lags, "history-behind", "behind"),
+    (feed_has_gap, "history-gap", "5 entries, the last at 2026-11-24T00:00:00"),
+    (feed_unheard, "history-older", "0.1.0"),
 ]
 
 
@@ -545,6 +589,45 @@ def test_a_broker_that_is_down_is_2_and_one_sentence(args):
 
 def test_wrong_use_is_2():
     assert call("--within", "nan").exit_code == 2
+
+
+# -- the history ----------------------------------------------------------------------------------
+
+
+def test_a_feed_that_has_used_much_of_its_memory_is_wrong(ward, monkeypatch):
+    turn_feed_on(ward)
+    Feed(ward.client).acquire("here:1", 10_000)
+    monkeypatch.setattr(history_checks, "NEARLY_FULL", 0.0)
+    assert "of what they may take" in doctor_of(ward.rig).examine().findings("history-feed")[""]
+
+
+def test_a_history_that_is_set_and_off_is_worth_a_word(ward, tmp_path):
+    """And that its database cannot be read from here is wrong: nobody has made it."""
+    with environment(POSTBACKS_HISTORY_URL=f"sqlite:///{tmp_path}/history.db"):
+        ward.rig.settings = load()
+        report = doctor_of(ward.rig).examine()
+        assert report.findings("history-off") == {"": "no recorder has ever turned it on"}
+        assert "is not there yet" in report.findings("history-database")[""]
+        turn_feed_on(ward)
+        Feed(ward.client).turn_off("asked")
+        words = doctor_of(ward.rig).examine().findings("history-off")[""]
+        assert re.fullmatch(r"since \S+Z, asked", words)
+
+
+def test_a_history_of_a_newer_schema_is_wrong_and_its_password_is_not_shown(ward, tmp_path):
+    engine = connect(f"sqlite:///{tmp_path}/history.db")
+    prepare(engine)
+    with environment(POSTBACKS_HISTORY_URL=f"sqlite:///{tmp_path}/history.db"):
+        ward.rig.settings = load()
+        assert doctor_of(ward.rig).examine().findings("history-database") == {}
+        with engine.begin() as connection:
+            facts.put(connection, {facts.SCHEMA: 99})
+        engine.dispose()
+    with environment(POSTBACKS_HISTORY_URL="postgresql://postbacks:hunter2@127.0.0.1:1/postbacks"):
+        ward.rig.settings = load()
+        words = doctor_of(ward.rig).examine().findings("history-database")[""]
+        assert "127.0.0.1" in words
+        assert "hunter2" not in words
 
 
 # -- the table ------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import itertools
 import re
 import shlex
 import shutil
@@ -89,6 +90,15 @@ def ends_with_ctrl_c(says: str) -> Check:
         machine.stayers.pop(" ".join(block.text.split()[:2]))
 
     return check
+
+
+def follows(machine: Machine, block: Block) -> None:
+    """Type a command that goes on with what comes, on the machine's broker, and press Ctrl-C."""
+    exports = re.findall(r"^\s*(export .*)$", machine.stayers["postbacks up"].printed, re.MULTILINE)
+    stayer = machine.start(block.text, exports="\n".join(exports))
+    stayer.wait_for("Ctrl-C ends it.")
+    assert stayer.stop() == 0
+    machine.stayers.pop(" ".join(block.text.split()[:2]))
 
 
 def is_up(machine: Machine, block: Block) -> None:
@@ -186,6 +196,13 @@ def composes(machine: Machine, block: Block) -> None:
                 assert set(options) <= {"-d", "--build", "--wait", "--scale", "worker=4"}
             case ["docker", "compose", "stop", service]:
                 assert service in COMPOSE
+            case ["docker", "compose", "exec", "history", "postbacks", *words]:
+                # It has a database that the machine has not; tests/containers runs commands there.
+                names = itertools.takewhile(str.isidentifier, words)
+                done = machine.type(shlex.join(["postbacks", *names, "--help"]))
+                assert done.returncode == 0, done.stderr
+            case ["docker", "compose", "exec", "postgres", program, *_]:
+                assert program == "psql"
             case ["docker", "compose", "exec", service, "postbacks", *_]:
                 assert service in COMPOSE
                 done = machine.type(line.partition(service)[2])
@@ -266,6 +283,7 @@ CHECKS: dict[str, dict[str, Check]] = {
     "docs/operating.md": {
         "applications                                                            customers' servers": is_no_command,
         "cp .env.example .env": composes,
+        "docker compose exec history postbacks history status": composes,
         "# /etc/systemd/system/postbacks-worker@.service": is_our_unit,
         "docker compose up -d --scale worker=4": composes,
         "postbacks drop --dead --account acme --older 7d --dry-run": types(says="No such postback is dead."),
@@ -319,6 +337,7 @@ CHECKS: dict[str, dict[str, Check]] = {
                 "@headers.txt": "@<(echo 'X-Team: messaging')",
             }
         ),
+        "postbacks list --account acme --follow": follows,
         # No server has that name, here or anywhere.
         "postbacks ping https://acme.example/postbacks --json": types(code=1, says='"delivered": false'),
         "POSTBACKS_HISTORY_URL=sqlite:///history.db postbacks history run": elsewhere(

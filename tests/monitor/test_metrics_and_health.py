@@ -28,6 +28,7 @@ from postbacks.cli import main
 from postbacks.devtools.embedded_broker import EmbeddedBroker
 from postbacks.devtools.receiver import Answer, Receiver, dead_port
 from postbacks.errors import NotReplicated
+from postbacks.history.feed import Feed
 from postbacks.monitor import snapshot
 from postbacks.monitor.health import judge
 from postbacks.monitor.metrics import SystemCollector
@@ -99,6 +100,9 @@ def watch(form: str, broker: EmbeddedBroker, tmp_path: Path) -> Watched:
         broker.client() as client,
         Receiver(lambda p: Answer(500 if p.path.startswith("/bad") else 200)) as receiver,
     ):
+        feed = Feed(client)
+        feed.register()
+        feed.acquire("a recorder", 600_000)
         set_account("acme", url=receiver.url("/good"))
         bad = receiver.url("/bad").replace("://", f"://user:{SECRETS[1]}@") + f"?key={SECRETS[2]}"
         set_account("bad", url=bad)
@@ -113,6 +117,7 @@ def watch(form: str, broker: EmbeddedBroker, tmp_path: Path) -> Watched:
                 assert samples(page(port, "/metrics")[1])["postbacks_worker_open_files",] < 400
             ticks = int(client.hget("postbacks:totals", "ticks"))
             eventually(lambda: int(client.hget("postbacks:totals", "ticks")) >= ticks + 2, what="two ticks")
+            feed.trim(feed.last_id())  # as if it were recorded
             pages = pages_of_the_command(form)
             own = page(port, "/metrics")[1]
             pages["own /healthz"], pages["own /readyz"] = page(port, "/healthz"), page(port, "/readyz")

@@ -25,6 +25,7 @@ from postbacks.delivery.profiles import Profiles
 from postbacks.devtools.receiver import Answer, Receiver, dead_port
 from postbacks.doctor import Doctor
 from postbacks.errors import AccountsUnavailable
+from postbacks.history.feed import Feed
 from postbacks.monitor import health, snapshot
 from postbacks.monitor.metrics import SystemCollector
 from postbacks.monitor.worker_collector import WorkerCollector
@@ -368,6 +369,10 @@ def test_lanes_that_nobody_sends_to_any_more_are_forgotten(rig, receiver):
 def test_each_query_of_the_dashboard_and_of_the_alerts_finds_series(rig, page, receiver):
     """By name, label and value: a reason, an outcome or a bucket that is misspelt would be a line at nought for ever."""
     set_account("tiny", url=receiver.url("/bad"))
+    feed = Feed(rig.client)
+    feed.register()
+    feed.acquire("a recorder", 10_000)
+    feed.note("a recorder", json.dumps({"rows": 1, "disk_bytes": 4096}))
     send_postbacks("tiny", [EVENT])
     rig.tick()
     rig.deliver()
