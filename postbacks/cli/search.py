@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from postbacks.history.follow import Follower
-    from postbacks.history.query import Page, Postback, Query
+    from postbacks.history.query import Count, Page, Postback, Query
 
 #: Age of what history has last read from which on somebody should look after it.
 _BEHIND_MS: Final = 10_000
