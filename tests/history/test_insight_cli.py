@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -118,3 +120,13 @@ def test_stats_take_the_filters_of_list(call):
     assert "No postback was accepted in this time that fits." in nothing.stderr
     wrong = call("stats", "--by", "weekday")
     assert (wrong.exit_code, "'account', 'code', 'host', 'hour'" in wrong.stderr) == (2, True)
+
+
+def test_the_commands_of_the_page_answer(call):
+    page = (Path(__file__).parents[2] / "docs" / "history.md").read_text()
+    sections = page.partition("\n## The story of a message\n")[2].partition("\n## What has left the broker\n")[0]
+    lines = [line for line in sections.splitlines() if line.startswith("    postbacks ")]
+    assert len(lines) == 5
+    for line in lines:
+        answer = call(*shlex.split(line.replace("4711", "T1"), comments=True)[1:])
+        assert (answer.exit_code, "Error" in answer.stderr) == (0, False), line
