@@ -25,6 +25,7 @@ from postbacks.cli.base import (
 from postbacks.cli.filters import history_filters
 from postbacks.cli.sources import Ended, History, ask
 from postbacks.history.query import LIMIT_MAX
+from postbacks.ledger.states import FINAL_STATES
 from postbacks.printable import printable
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def list_(
         source, number = ask(query, lambda source: (source, source.count(query)))
         click.echo(number.postbacks)
         if source.has_unfinished:
-            say_recorded(number.recorded_ms, number.read_ms, unfinished=_broker_is_missed(query, number))
+            _say_recorded(query, number, has_unfinished=query.state not in {None, *FINAL_STATES})
     elif follow:
         _follow(query, form)
     else:
@@ -124,7 +125,6 @@ def _follow(query: Query, form: str) -> None:
     from postbacks.broker.client import client
     from postbacks.cli.follow import follow
     from postbacks.history.follow import Follower
-    from postbacks.ledger.states import FINAL_STATES
 
     if query.cursor or query.until_ms is not None:
         raise click.UsageError("--follow goes on from now: leave --cursor, --until and --between out.")
@@ -163,30 +163,16 @@ def _print_pages(query: Query, source: History | Ended, pages: Iterator[Page], f
     else:
         say(source.why_empty(query))
     if page is not None and source.has_unfinished:
-        missed = unfinished or _broker_is_missed(query, page)
-        say_recorded(page.recorded_ms, page.read_ms, unfinished=missed)
+        _say_recorded(query, page, has_unfinished=unfinished or query.state not in {None, *FINAL_STATES})
 
 
-def _broker_is_missed(query: Query, answer: Page | Count) -> bool:
-    """Tell whether a state that the broker alone knows was asked for, and the broker does not answer."""
-    from postbacks.broker.client import client
-    from postbacks.broker.clock import now_ms
-    from postbacks.broker.errors import broker_errors
-    from postbacks.errors import BrokerError
-    from postbacks.history.filters import LIVE_STATES
-
-    # Nothing was read in the broker where the history has nothing that is not at its end, either.
-    if query.state not in LIVE_STATES or answer.read_ms is not None:
-        return False
-    try:
-        with broker_errors():
-            now_ms(client())
-    except BrokerError:
-        return True
-    return False
+def _say_recorded(query: Query, answer: Page | Count, *, has_unfinished: bool) -> None:
+    say_recorded(answer.recorded_ms, answer.read_ms or _asked_ms(query), has_unfinished=has_unfinished)
 
 
-def say_recorded(recorded_ms: int | None, read_ms: int | None = None, *, unfinished: bool = False) -> None:
+def say_recorded(
+    recorded_ms: int | None, read_ms: int | None = None, *, has_unfinished: bool = False
+) -> None:
     """Say until when the history is recorded, and at which time states of unfinished postbacks were read."""
     from postbacks.cli.times import length, of_ms, shown
 
@@ -201,9 +187,29 @@ def say_recorded(recorded_ms: int | None, read_ms: int | None = None, *, unfinis
         words += (
             f"; what is unfinished is as the broker had it at {shown(of_ms(read_ms // 1000 * 1000))[11:]}"
         )
-    elif unfinished:
+    elif has_unfinished:
         words += "; the broker does not answer, and what is unfinished may have ended since"
     say(f"{words}.")
+
+
+def _asked_ms(query: Query) -> int | None:
+    """Return the broker's time where a state was asked for that it alone knows; None where it does not answer.
+
+    A search that met nothing unfinished in the history has asked the broker nothing.
+    """
+    from postbacks.broker.client import client
+    from postbacks.broker.clock import now_ms
+    from postbacks.broker.errors import broker_errors
+    from postbacks.errors import BrokerError
+    from postbacks.history.filters import LIVE_STATES
+
+    if query.state not in LIVE_STATES:
+        return None
+    try:
+        with broker_errors():
+            return now_ms(client())
+    except BrokerError:
+        return None
 
 
 class Printer:

@@ -94,8 +94,7 @@ def ends_with_ctrl_c(says: str) -> Check:
 
 def follows(machine: Machine, block: Block) -> None:
     """Type a command that goes on with what comes, on the machine's broker, and press Ctrl-C."""
-    exports = re.findall(r"^\s*(export .*)$", machine.stayers["postbacks up"].printed, re.MULTILINE)
-    stayer = machine.start(block.text, exports="\n".join(exports))
+    stayer = machine.start(block.text, exports=exports_of(machine))
     stayer.wait_for("Ctrl-C ends it.")
     assert stayer.stop() == 0
     machine.stayers.pop(" ".join(block.text.split()[:2]))
@@ -159,11 +158,15 @@ def is_printed(machine: Machine, block: Block) -> None:
     assert without_clock(block.text) in without_clock(machine.stayers[RECEIVE].printed)
 
 
+def exports_of(machine: Machine) -> str:
+    """Return the lines that ``up`` has printed for other terminals: of its broker and of its history."""
+    exports = re.findall(r"^\s*(export .*)$", machine.stayers["postbacks up"].printed, re.MULTILINE)
+    return "\n".join(exports)
+
+
 def serves(machine: Machine, block: Block) -> None:
     """Type each line, a process that stays, into a terminal of its own; stop all as a service manager does."""
-    exports = "\n".join(
-        re.findall(r"^\s*(export .*)$", machine.stayers["postbacks up"].printed, re.MULTILINE)
-    )
+    exports = exports_of(machine)
     ready = {"worker": " ready.", "beat": "beat: Starting...", "flower": "Connected to redis"}
     started = {}
     for line in block.text.splitlines():
