@@ -124,7 +124,9 @@ def test_stats_take_the_filters_of_list(call):
 
 def test_the_commands_of_the_page_answer(call):
     page = (Path(__file__).parents[2] / "docs" / "history.md").read_text()
-    sections = page.partition("\n## The story of a message\n")[2].partition("\n## What has left the broker\n")[0]
+    sections = page.partition("\n## The story of a message\n")[2].partition(
+        "\n## What has left the broker\n"
+    )[0]
     lines = [line for line in sections.splitlines() if line.startswith("    postbacks ")]
     assert len(lines) == 5
     for line in lines:
