@@ -17,7 +17,7 @@ from postbacks.broker.client import text
 from postbacks.broker.errors import broker_errors
 from postbacks.broker.versions import read_versions
 from postbacks.devtools.embedded_broker import CONFIG_NAME
-from postbacks.history.status import Status, read_feed, read_store
+from postbacks.history.status import StoreStatus, read_store
 from postbacks.queue.slow_start import EndpointStart
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Details:
         unrouted: account that events came for and that was not known, or had no URL -> those events.
         dead_bytes: the accounts whose dead take the most memory -> bytes.
         answered: names of the workers that answered a ping; None where they were not asked.
-        history: what broker and database know of the history.
+        history: database of the history, as far as one is set here.
     """
 
     info: Mapping[str, Any]
@@ -95,7 +95,7 @@ class Details:
     unrouted: Mapping[str, Unrouted]
     dead_bytes: Mapping[str, int]
     answered: tuple[str, ...] | None
-    history: Status
+    history: StoreStatus
 
 
 def read(
@@ -140,9 +140,7 @@ def read(
             unrouted=_unrouted(client),
             dead_bytes={text(account): int(size) for account, size in dead_bytes},
             answered=None if answered is None else tuple(answered),
-            history=Status(
-                feed=read_feed(client, clock_offset_ms=scripts.clock_offset_ms), store=read_store(settings)
-            ),
+            history=read_store(settings),
         )
 
 
