@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 REGISTERED: Final = "registered"
 #: Why a resync is wanted: entries were dropped before they were read.
 GAP: Final = "gap"
+#: Nodes of the stream that its size is reckoned from; ``_changes.lua`` has the same number.
+NODES_SAMPLED: Final = 1000
 
 
 class Entry(NamedTuple):
@@ -188,7 +190,7 @@ class Feed:
             pipe = self._client.pipeline(transaction=False)
             pipe.hgetall(keys.HISTORY)
             pipe.xlen(keys.CHANGES)
-            pipe.memory_usage(keys.CHANGES)
+            pipe.memory_usage(keys.CHANGES, samples=NODES_SAMPLED)
             pipe.xrange(keys.CHANGES, count=1)
             pipe.xrevrange(keys.CHANGES, count=1)
             pipe.time()
