@@ -35,6 +35,8 @@ DATABASE: Final = "database"
 #: Why a resync is wanted: the recorder's database has more than the broker, which has lost its latest changes.
 BROKER: Final = "broker"
 
+#: Nodes of the stream that its size is reckoned from; ``_changes.lua`` has the same number.
+NODES_SAMPLED: Final = 1000
 #: Reason -> the same in words.
 REASONS: Final = {
     REGISTERED: "the feed was turned on",
@@ -219,7 +221,7 @@ class Feed:
             pipe = self._client.pipeline(transaction=False)
             pipe.hgetall(keys.HISTORY)
             pipe.xlen(keys.CHANGES)
-            pipe.memory_usage(keys.CHANGES)
+            pipe.memory_usage(keys.CHANGES, samples=NODES_SAMPLED)
             pipe.xrange(keys.CHANGES, count=1)
             pipe.xrevrange(keys.CHANGES, count=1)
             pipe.time()
