@@ -18,7 +18,7 @@ COMMANDS = {
     "send": "send:send",
     "render": "send:render",
     "show": "ledger:show",
-    "list": "ledger:list_",
+    "list": "search:list_",
     "resend": "resend:resend",
     "cancel": "ledger:cancel",
     "drop": "drop:drop",

@@ -1,4 +1,4 @@
-"""``postbacks show``, ``list`` and ``cancel``: look at postbacks, and cancel one."""
+"""``postbacks show`` and ``cancel``: look at a postback, and cancel it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from postbacks.cli.base import (
     print_json,
     print_table,
     say,
-    state_text,
 )
 from postbacks.printable import document_text, printable
 
@@ -176,44 +175,6 @@ def _attempt_cells(attempt: dict[str, Any]) -> tuple[object, ...]:
         f"{attempt['elapsed_ms']} ms",
         words.strip(),
     )
-
-
-@click.command("list", cls=Command, examples=("postbacks list", "postbacks list --dead --limit 50 --json"))
-@click.option("--dead", is_flag=True, help="List dead postbacks instead of those that are done.")
-@click.option("--limit", default=20, show_default=True, type=click.IntRange(min=1), help="Most rows.")
-@json_option
-def list_(dead: bool, limit: int, as_json: bool) -> None:
-    """List the latest postbacks that have ended, the newest first.
-
-    These are the postbacks that are done (delivered, skipped, cancelled) or, with --dead, the dead ones.
-    """
-    from postbacks.ledger.record import iso
-
-    records = _ledger().ended(dead=dead, at_most=limit)
-    if as_json:
-        for record in records:
-            print_json(record.to_public_dict() | {"ended": iso(record.ended_ms)})
-        return
-    if not records:
-        say(f"No postback is {'dead' if dead else 'done'}.")
-        return
-    table = make_table(
-        "ended", "id", "account", "event", "state", "attempts", "why", right=("attempts",), whole=("id",)
-    )
-    for record in records:
-        why = "" if record.state == "delivered" else reason_words(record)
-        event = f"{record.origin} {record.code}".strip()
-        add_row(
-            table,
-            iso(record.ended_ms),
-            record.id,
-            record.account,
-            event,
-            state_text(record.state),
-            len(record.attempts),
-            why,
-        )
-    print_table(table)
 
 
 @click.command(cls=Command, examples=("postbacks cancel 7c0e1f3a-…",))

@@ -1,4 +1,63 @@
 """History: a copy of what the broker's ledger knows, in a real database, for whoever searches.
 
 Nothing on the way of delivery reads it or waits for it.
+
+::
+
+    from postbacks.history import Query, count, search
+
+    page = search(Query(account="acme", state="dead", limit=100))
+    for postback in page.postbacks:
+        print(postback.id, postback.reason)
 """
+
+from typing import TYPE_CHECKING, Any
+
+from postbacks.errors import HistoryUnfit
+from postbacks.history.query import Count, Page, Postback, Query
+
+if TYPE_CHECKING:
+    from postbacks.history.counting import Exclusion, count, why_empty
+    from postbacks.history.listing import find, pages, search
+else:
+    _MODULES = {
+        "Exclusion": "postbacks.history.counting",
+        "count": "postbacks.history.counting",
+        "find": "postbacks.history.listing",
+        "pages": "postbacks.history.listing",
+        "search": "postbacks.history.listing",
+        "why_empty": "postbacks.history.counting",
+    }
+
+    # Hidden from type checkers, to which every misspelt name would be Any.
+    def __getattr__(name: str) -> Any:
+        """Load what needs SQLAlchemy when it is first used: processes that deliver live without it."""
+        from importlib import import_module  # noqa: PLC0415 - that is the point
+
+        if name not in _MODULES:
+            raise AttributeError(f"module 'postbacks.history' has no attribute {name!r}")
+        try:
+            return getattr(import_module(_MODULES[name]), name)
+        except ModuleNotFoundError as error:
+            if error.name != "sqlalchemy":
+                raise
+            raise HistoryUnfit("The history wants SQLAlchemy: pip install 'postbacks[history]'.") from None
+
+
+# Literal, as checkers read it.
+__all__ = [
+    "Count",
+    "Exclusion",
+    "Page",
+    "Postback",
+    "Query",
+    "count",
+    "find",
+    "pages",
+    "search",
+    "why_empty",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__

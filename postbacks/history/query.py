@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from postbacks.ledger.record import iso
+from postbacks.urls import redacted
+
+if TYPE_CHECKING:
+    from postbacks.ledger.record import Record
 
 #: Postbacks that a page has at most.
 LIMIT_MAX: Final = 100_000
@@ -83,7 +87,7 @@ class Postback:
         status: HTTP status of the latest answer; None for none.
         elapsed_ms: duration of the latest attempt that has ended; None for none.
         url: where it went, without password.
-        row_id: its row in the database.
+        row_id: its row in the database; 0 of one that the broker alone was asked for.
     """
 
     id: str
@@ -102,8 +106,33 @@ class Postback:
     url: str
     row_id: int
 
+    @classmethod
+    def of_record(cls, record: Record) -> Postback:
+        """Return a record of the broker as a search returns it."""
+        latest = record.attempts[-1] if record.attempts else None
+        return cls(
+            id=record.id,
+            account=record.account,
+            group=record.group,
+            origin=record.origin,
+            code=record.code,
+            state=record.state,
+            reason=record.reason,
+            accepted_ms=record.created_ms,
+            ended_ms=record.ended_ms,
+            attempts=len(record.attempts),
+            outcome=latest.outcome if latest else "",
+            status=latest.status if latest else None,
+            elapsed_ms=latest.elapsed_ms if latest else None,
+            url=redacted(record.url) if record.url else "",
+            row_id=0,
+        )
+
     def to_public_dict(self) -> dict[str, Any]:
-        """Return the postback as ``postbacks list --json`` prints it; what is empty is left out."""
+        """Return the postback as ``postbacks list --json`` prints it; what is empty is left out.
+
+        Names are those of ``postbacks show --json``, but that ``attempts`` is their number.
+        """
         fields = {
             "id": self.id,
             "state": self.state,
@@ -112,7 +141,7 @@ class Postback:
             "group": self.group,
             "origin": self.origin,
             "code": self.code,
-            "accepted": iso(self.accepted_ms),
+            "created": iso(self.accepted_ms),
             "ended": iso(self.ended_ms),
             "attempts": self.attempts,
             "outcome": self.outcome,

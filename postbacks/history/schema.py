@@ -170,13 +170,18 @@ Index(
     postbacks.c.account,
     *(postbacks.c[name] for name in _FILTERED),
 )
-#: Those that were not delivered by their first POST: few among many, and what people look for.
-TROUBLED: Final = text(f"NOT (state = {STATES[ledger_states.DELIVERED]} AND attempts = 1)")
+#: Duration from which on an answer is slow.
+SLOW_MS: Final = 1000
+#: Those that were not delivered by their first POST, or slowly: few among many, and what people look for.
+TROUBLED: Final = text(
+    f"NOT (state = {STATES[ledger_states.DELIVERED]} AND attempts = 1 AND elapsed_ms < {SLOW_MS})"
+)
 Index(
     "postbacks_troubled",
     postbacks.c.accepted_ms,
     postbacks.c.account,
     *(postbacks.c[name] for name in _FILTERED),
+    postbacks.c.reason,
     sqlite_where=TROUBLED,
     postgresql_where=TROUBLED,
 )

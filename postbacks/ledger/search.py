@@ -49,6 +49,7 @@ def find(
     reason: str | None = None,
     since_ms: float | None = None,
     until_ms: float | None = None,
+    newest_first: bool = False,
 ) -> Iterator[Summary]:
     """Find postbacks that have ended, in the order in which they ended; read each page when the caller asks for it.
 
@@ -59,12 +60,14 @@ def find(
         reason: only those that were not delivered for this reason.
         since_ms: only those that ended then or later, on the broker's clock.
         until_ms: only those that ended then or earlier.
+        newest_first: the other way round.
 
     Raises:
         BrokerError: the broker cannot be used.
     """
     is_dead = state == DEAD
-    for ids in pages(ended_ids(client, dead=is_dead, since_ms=since_ms, until_ms=until_ms)):
+    ended = ended_ids(client, dead=is_dead, since_ms=since_ms, until_ms=until_ms)
+    for ids in pages(ended[::-1] if newest_first else ended):
         for summary in _read(client, ids):
             if (
                 (is_dead or state in {None, summary.state})

@@ -92,6 +92,14 @@ def ends_with_ctrl_c(says: str) -> Check:
     return check
 
 
+def follows(machine: Machine, block: Block) -> None:
+    """Type a command that goes on with what comes, on the machine's broker, and press Ctrl-C."""
+    stayer = machine.start(block.text, exports=exports_of(machine))
+    stayer.wait_for("Ctrl-C ends it.")
+    assert stayer.stop() == 0
+    machine.stayers.pop(" ".join(block.text.split()[:2]))
+
+
 def is_up(machine: Machine, block: Block) -> None:
     """The machine's ``up`` was started by this very line."""
     assert block.text == UP
@@ -150,16 +158,22 @@ def is_printed(machine: Machine, block: Block) -> None:
     assert without_clock(block.text) in without_clock(machine.stayers[RECEIVE].printed)
 
 
+def exports_of(machine: Machine) -> str:
+    """Return the lines that ``up`` has printed for other terminals: of its broker and of its history."""
+    exports = re.findall(r"^\s*(export .*)$", machine.stayers["postbacks up"].printed, re.MULTILINE)
+    return "\n".join(exports)
+
+
 def serves(machine: Machine, block: Block) -> None:
     """Type each line, a process that stays, into a terminal of its own; stop all as a service manager does."""
-    (export,) = re.findall(r"^\s*(export .*)$", machine.stayers["postbacks up"].printed, re.MULTILINE)
+    exports = exports_of(machine)
     ready = {"worker": " ready.", "beat": "beat: Starting...", "flower": "Connected to redis"}
     started = {}
     for line in block.text.splitlines():
         kind = line.split()[3]
         # Several celery commands stay at a time: each is known by its kind.
         machine.stayers.pop("celery -A", None)
-        started[kind] = machine.start(line, exports=export)
+        started[kind] = machine.start(line, exports=exports)
     machine.stayers.pop("celery -A")
     try:
         assert started.keys() == ready.keys()
@@ -325,6 +339,7 @@ CHECKS: dict[str, dict[str, Check]] = {
                 "@headers.txt": "@<(echo 'X-Team: messaging')",
             }
         ),
+        "postbacks list --account acme --follow": follows,
         # No server has that name, here or anywhere.
         "postbacks ping https://acme.example/postbacks --json": types(code=1, says='"delivered": false'),
         # Only beside a worker that serves its own page, as in docker-compose.yml.
@@ -366,7 +381,10 @@ def printed_without_dev() -> str:
     """Return the output of ``postbacks up`` without ``--dev``, of a broker like the machine's."""
     broker = SimpleNamespace(url=EXPORT.partition("=")[2])
     say_ready = importlib.import_module("postbacks.cli.up")._say_ready
-    command = click.Command("up", callback=lambda: say_ready(broker, Path("data"), 1, {}, as_json=False))
+    stack = SimpleNamespace(workers=[], beats=[], recorders=[])
+    command = click.Command(
+        "up", callback=lambda: say_ready(broker, Path("data"), stack, {}, "", "none", as_json=False)
+    )
     return CliRunner().invoke(command).output
 
 

@@ -1,0 +1,297 @@
+"""``postbacks list``: find postbacks in the history, or among those that the broker alone has."""
+
+from __future__ import annotations
+
+import csv
+import sys
+import time
+from dataclasses import replace
+from functools import partial
+from itertools import chain, islice
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from postbacks.cli.base import (
+    Command,
+    Option,
+    add_row,
+    make_table,
+    print_json,
+    print_table,
+    say,
+    state_text,
+)
+from postbacks.cli.filters import history_filters
+from postbacks.cli.sources import Ended, History, ask
+from postbacks.history.query import LIMIT_MAX
+from postbacks.printable import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from rich.table import Table
+
+    from postbacks.history.follow import Follower
+    from postbacks.history.query import Count, Page, Postback, Query
+
+#: Age of what history has last read from which on somebody should look after it.
+_BEHIND_MS: Final = 10_000
+#: Begins of cells that a spreadsheet takes for a formula.
+_FORMULA: Final = ("=", "+", "-", "@")
+#: Columns of ``--csv``: the names of ``--json``.
+COLUMNS: Final = (
+    "id", "state", "reason", "account", "group", "origin", "code", "created", "ended", "attempts", "outcome", "status",
+    "elapsed_ms", "url",
+)  # fmt: skip
+
+#: Headings of the table.
+HEADINGS: Final = ("accepted", "id", "account", "event", "state", "attempts", "why", "ended")
+#: Columns of a terminal from which on a row of the table fits into one line.
+_WIDE: Final = 150
+#: Least widths of the same columns in lines that come one by one.
+_WIDTHS: Final = (25, 36, 12, 13, 9, 2, 20, 14)
+
+_printed: Final = partial(click.option, cls=Option, section="What is printed")
+
+
+@click.command(
+    "list",
+    cls=Command,
+    examples=(
+        "postbacks list --account acme --since 2h",
+        "postbacks list --number '+1 555 231 0137'",
+        "postbacks list --dead --code N202 --between 14:00 15:00",
+        "postbacks list --state parked --count",
+        "postbacks list --dead --limit 50 --json",
+        "postbacks list --account acme --follow",
+    ),
+)
+@history_filters
+@_printed(
+    "--limit",
+    default=20,
+    show_default=True,
+    type=click.IntRange(1, LIMIT_MAX),
+    metavar="N",
+    help="At most so many, up to 100,000.",
+)
+@_printed("--cursor", metavar="TEXT", help="Go on behind a page: stderr says the cursor of the next one.")
+@_printed("--count", is_flag=True, help="Print their exact number alone.")
+@_printed("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+@_printed("--csv", "as_csv", is_flag=True, help="Print comma-separated values with a header line.")
+@_printed("-o", "output", type=click.Choice(["id"]), metavar="id", help="Print ids alone, one a line.")
+@_printed("--follow", is_flag=True, help="Go on with what comes and what ends, until Ctrl-C.")
+def list_(
+    query: Query,
+    *,
+    limit: int,
+    cursor: str | None,
+    count: bool,
+    as_json: bool,
+    as_csv: bool,
+    output: str | None,
+    follow: bool,
+) -> None:
+    """List postbacks, the newest first.
+
+    All options that choose must fit. Only data goes to stdout; stderr says how many were found, how the next page is
+    reached, and until when the history is recorded: about 3 s ago at most.
+
+    Without a history (POSTBACKS_HISTORY_URL) the broker's list of postbacks that have ended is searched, by --account,
+    --state, --reason and the time of the end: those that are done (delivered, skipped, cancelled), or the dead with --dead.
+    """
+    forms = {"--json": as_json, "--csv": as_csv, "-o": output, "--count": count}
+    chosen = [flag for flag, given in forms.items() if given]
+    if len(chosen) > 1:
+        raise click.UsageError(f"{' and '.join(chosen)} are different forms of one answer: choose one.")
+    if count and (follow or cursor):
+        raise click.UsageError("--count is of all that fit at this moment: leave --follow and --cursor out.")
+    form = chosen[0] if chosen else ""
+    query = replace(query, limit=limit, cursor=cursor or "")
+    if count:
+        source, number = ask(query, lambda source: (source, source.count(query)))
+        click.echo(number.postbacks)
+        if source.has_unfinished:
+            _say_recorded(number, unfinished=_broker_is_missed(query, number))
+    elif follow:
+        _follow(query, form)
+    else:
+        _print_pages(*ask(query, lambda source: _begun(source, query)), form)
+
+
+def _follow(query: Query, form: str) -> None:
+    from postbacks.broker.client import client
+    from postbacks.cli.follow import follow
+    from postbacks.history.follow import Follower
+    from postbacks.ledger.states import FINAL_STATES
+
+    if query.cursor or query.until_ms is not None:
+        raise click.UsageError("--follow goes on from now: leave --cursor, --until and --between out.")
+    if query.state not in {None, *FINAL_STATES}:
+        raise click.UsageError(
+            f"--follow shows what comes and what ends, and {query.state} is neither: leave --state out, or ask "
+            f"for {', '.join(sorted(FINAL_STATES))}."
+        )
+
+    def begun(source: History | Ended) -> tuple[History | Ended, Follower, list[Postback]]:
+        follower = Follower(client(), query, source.pages, has_unfinished=source.has_unfinished)
+        return source, follower, follower.begin()
+
+    source, follower, latest = ask(query, begun)
+    follow(follower, latest, Printer(form, source))
+
+
+def _begun(source: History | Ended, query: Query) -> tuple[Query, History | Ended, Iterator[Page]]:
+    """Read the first page of a query, whose errors come before anything is printed, and return all pages."""
+    pages = source.pages(query)
+    first = list(islice(pages, 1))
+    return query, source, chain(first, pages)
+
+
+def _print_pages(query: Query, source: History | Ended, pages: Iterator[Page], form: str) -> None:
+    """Print pages, each when it is read, and say what was found."""
+    printer = Printer(form, source)
+    found, page, unfinished = 0, None, False
+    for page in pages:
+        printer.print(page.postbacks)
+        found += len(page.postbacks)
+        unfinished = unfinished or any(postback.ended_ms is None for postback in page.postbacks)
+    if found:
+        older = f"; for older ones add --cursor {page.next}" if page and page.next else ""
+        say(f"{found:,} {'postback' if found == 1 else 'postbacks'}{older}.")
+    else:
+        say(source.why_empty(query))
+    if page is not None and source.has_unfinished:
+        _say_recorded(page, unfinished=unfinished or _broker_is_missed(query, page))
+
+
+def _broker_is_missed(query: Query, answer: Page | Count) -> bool:
+    """Tell whether a state that the broker alone knows was asked for, and the broker does not answer."""
+    from postbacks.broker.client import client
+    from postbacks.broker.clock import now_ms
+    from postbacks.broker.errors import broker_errors
+    from postbacks.errors import BrokerError
+    from postbacks.history.filters import LIVE_STATES
+
+    # Nothing was read in the broker where the history has nothing that is not at its end, either.
+    if query.state not in LIVE_STATES or answer.read_ms is not None:
+        return False
+    try:
+        with broker_errors():
+            now_ms(client())
+    except BrokerError:
+        return True
+    return False
+
+
+def _say_recorded(answer: Page | Count, *, unfinished: bool) -> None:
+    """Say until when the history is recorded, and at which time states of unfinished postbacks were read."""
+    from postbacks.cli.times import length, of_ms, shown
+
+    if answer.recorded_ms is None:
+        say("The history has recorded nothing yet: is `postbacks history run` running?")
+        return
+    words = f"The history is recorded until {shown(of_ms(answer.recorded_ms // 1000 * 1000))}"
+    behind_ms = time.time_ns() // 1_000_000 - answer.recorded_ms
+    if behind_ms > _BEHIND_MS:
+        words += f", {length(behind_ms)} ago (`postbacks history status` says why)"
+    if answer.read_ms is not None:
+        words += f"; what is unfinished is as the broker had it at {shown(of_ms(answer.read_ms // 1000 * 1000))[11:]}"
+    elif unfinished:
+        words += "; the broker does not answer, and what is unfinished may have ended since"
+    say(f"{words}.")
+
+
+class Printer:
+    """Printer of postbacks in the form that was asked for; nothing of a page stays in memory.
+
+    Args:
+        form: ``--json``, ``--csv`` or ``-o``; empty for a table.
+        source: of what is printed.
+    """
+
+    def __init__(self, form: str, source: History | Ended) -> None:
+        self._form = form
+        self._source = source
+        if form == "--csv":
+            self._print_csv([COLUMNS])
+
+    def print(self, postbacks: Iterable[Postback]) -> None:
+        """Print postbacks, each on a line of its own but in a table."""
+        if self._form:
+            self._print_data(postbacks)
+            return
+        if rows := [cells(postback, self._source.why(postback)) for postback in postbacks]:
+            print_table(_table(rows))
+
+    def print_lines(self, postbacks: Iterable[Postback]) -> None:
+        """Print postbacks as they come: in place of a table's rows lines whose columns keep their width."""
+        if self._form:
+            self._print_data(postbacks)
+            return
+        for postback in postbacks:
+            line = zip(cells(postback, self._source.why(postback)), _WIDTHS, strict=True)
+            click.echo(" ".join(f"{printable(text):{width}}" for text, width in line).rstrip())
+
+    def _print_data(self, postbacks: Iterable[Postback]) -> None:
+        if self._form == "--csv":
+            rows = (postback.to_public_dict() for postback in postbacks)
+            self._print_csv([cell(row.get(column, "")) for column in COLUMNS] for row in rows)
+            return
+        for postback in postbacks:
+            if self._form == "--json":
+                print_json(postback.to_public_dict())
+            else:
+                click.echo(postback.id)
+
+    @staticmethod
+    def _print_csv(rows: Iterable[Sequence[object]]) -> None:
+        csv.writer(sys.stdout, lineterminator="\n").writerows(rows)
+        sys.stdout.flush()
+
+
+def cell(value: object) -> str:
+    """Return a value as a cell of CSV: printable, and no formula to a spreadsheet."""
+    text = printable(value)
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def cells(postback: Postback, why: str) -> tuple[object, ...]:
+    """Return the cells of a postback's row, times in the machine's zone."""
+    from postbacks.cli.times import of_ms
+
+    accepted, ended = (
+        "" if ms is None else of_ms(ms).isoformat(" ", "seconds")
+        for ms in (postback.accepted_ms, postback.ended_ms)
+    )
+    return (
+        accepted,
+        postback.id,
+        postback.account,
+        f"{postback.origin} {postback.code}".strip(),
+        state_text(postback.state),
+        postback.attempts,
+        why,
+        ended[11:] if ended[:10] == accepted[:10] else ended,
+    )
+
+
+def _table(rows: Sequence[Sequence[object]]) -> Table:
+    """Return rows as a table: a line each, or three where a terminal is too narrow for one."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console()
+    if not console.is_terminal or console.width >= _WIDE:
+        table = make_table(*HEADINGS, right=("attempts",), whole=("accepted", "id", "state"))
+        for row in rows:
+            add_row(table, *row)
+        return table
+    columns = ((0, 7, 4), (1, 6), (2, 3, 5))
+    table = make_table(*("\n".join(HEADINGS[place] for place in places) for places in columns))
+    table.columns[1].min_width = max(len(str(row[1])) for row in rows)
+    for row in rows:
+        texts = [cell if isinstance(cell, Text) else Text(printable(cell)) for cell in row]
+        add_row(table, *(Text("\n").join(texts[place] for place in places) for places in columns))
+    return table

@@ -1,0 +1,221 @@
+"""Sources of ``postbacks list``: the history, or what the broker alone has, which is those that have ended."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import fields, replace
+from itertools import islice
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from postbacks.cli.base import say
+from postbacks.errors import HistoryError, InvalidQuery
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from postbacks.history.counting import Exclusion
+    from postbacks.history.query import Count, Page, Postback, Query
+
+Answer = TypeVar("Answer")
+
+#: Fields of a query that the broker can answer; the history answers all.
+_OF_BROKER: Final = frozenset({"account", "state", "reason", "since_ms", "until_ms", "limit"})
+_IN_ITS_PLACE: Final = "these are postbacks that have ended, as the broker has them"
+_SWITCH_ON: Final = "set POSTBACKS_HISTORY_URL (sqlite:////directory/history.db) and run `postbacks history run`; `postbacks up` does both"
+#: Filters that are named where each of them alone leaves nothing, the nearest miss first.
+_EXCLUSIONS: Final = 3
+#: Records that are read at once.
+_PAGE: Final = 1000
+
+
+class History:
+    """The history, with the states of unfinished postbacks as the broker has them.
+
+    Attributes:
+        has_unfinished: True if it finds what has not ended, too.
+    """
+
+    has_unfinished = True
+
+    def pages(self, query: Query) -> Iterator[Page]:
+        """Find postbacks, newest acceptance first."""
+        from postbacks import history
+
+        return history.pages(query)
+
+    def count(self, query: Query) -> Count:
+        """Count postbacks exactly."""
+        from postbacks import history
+
+        return history.count(query)
+
+    def why(self, postback: Postback) -> str:
+        """Say in words why a postback was not delivered."""
+        return _why(postback)
+
+    def why_empty(self, query: Query) -> str:
+        """Say which filter leaves nothing of what the others find."""
+        from postbacks import history
+
+        if query.cursor:
+            return "There is nothing behind this page."
+        exclusions = [exclusion for exclusion in history.why_empty(query) if exclusion.postbacks]
+        if not exclusions:
+            return "The history has no postback."
+        return f"{'; '.join(_exclusion_words(exclusion, query) for exclusion in exclusions[:_EXCLUSIONS])}."
+
+
+class Ended:
+    """Postbacks that the broker has and that have ended, newest end first."""
+
+    has_unfinished = False
+
+    def __init__(self) -> None:
+        self._why: dict[str, str] = {}
+
+    def pages(self, query: Query) -> Iterator[Page]:
+        """Find postbacks; those that are done where the query names no state."""
+        from postbacks.broker.client import client
+        from postbacks.history.query import Page, Postback
+        from postbacks.ledger.ledger import Ledger
+        from postbacks.ledger.reasons import reason_of
+
+        ledger = Ledger(client())
+        ids = islice(self._ids(query), query.limit)
+        while part := list(islice(ids, _PAGE)):
+            records = [record for record in ledger.find_many(part).values() if record is not None]
+            self._why = {
+                record.id: "" if record.state == "delivered" else reason_of(record) for record in records
+            }
+            yield Page(tuple(map(Postback.of_record, records)), "", None)
+
+    def count(self, query: Query) -> Count:
+        """Count postbacks exactly."""
+        from postbacks.history.query import Count
+
+        return Count(sum(1 for _ in self._ids(replace(query, limit=sys.maxsize))), None)
+
+    def why(self, postback: Postback) -> str:
+        """Say in words why a postback was not delivered, those of the latest page with the words of their last attempt."""
+        return self._why.get(postback.id) or _why(postback)
+
+    def why_empty(self, query: Query) -> str:
+        """Say what was not found."""
+        state = query.state or "done"
+        others = _phrases(replace(query, state=None))
+        return " ".join(["No postback", *others.values(), f"is {state}."])
+
+    def _ids(self, query: Query) -> Iterator[str]:
+        from postbacks.broker.client import client
+        from postbacks.ledger.search import ended_ids, find
+        from postbacks.ledger.states import DEAD
+
+        until_ms = None if query.until_ms is None else query.until_ms - 1
+        if query.account is None and query.reason is None and query.state in {None, DEAD}:
+            dead = query.state == DEAD
+            latest = min(query.limit, 2**31)
+            yield from ended_ids(
+                client(), dead=dead, since_ms=query.since_ms, until_ms=until_ms, latest=latest
+            )
+            return
+        for summary in find(
+            client(),
+            state=query.state,
+            account=query.account,
+            reason=query.reason,
+            since_ms=query.since_ms,
+            until_ms=until_ms,
+            newest_first=True,
+        ):
+            yield summary.id
+
+
+def _why(postback: Postback) -> str:
+    from postbacks.accounts.routing import reason_words
+    from postbacks.transport.outcomes import OUTCOMES
+
+    if postback.state == "delivered":
+        return ""
+    if postback.reason and postback.reason not in OUTCOMES:
+        return reason_words(postback.reason, postback.origin)
+    if postback.outcome == "status":
+        return f"answered {postback.status}"
+    return OUTCOMES.get(postback.outcome, "")
+
+
+def _exclusion_words(exclusion: Exclusion, query: Query) -> str:
+    """Say how many postbacks the other filters find, and which one leaves none: "312 dead of acme, none of N202"."""
+    others = _phrases(exclusion.others)
+    state = others.pop("state", "postback" if exclusion.postbacks == 1 else "postbacks")
+    words = " ".join([f"{exclusion.postbacks:,}", state, *others.values()])
+    return f"{words}, none {_phrases(query)[exclusion.filter]}"
+
+
+def _phrases(query: Query) -> dict[str, str]:
+    """Return each filter of a query in words that follow "postbacks"."""
+    texts = {
+        "state": "{}",
+        "account": "of {}",
+        "group": "of group {}",
+        "origin": "of {}",
+        "code": "of {}",
+        "reason": "with reason {}",
+        "outcome": "with outcome {}",
+        "status": "answered {}",
+        "host": "to {}",
+        "attempts": "with {} attempts",
+        "slower_than_ms": "slower than {} ms",
+        "tracking_id": "with TRACKINGID {}",
+        "mms_id": "with MMSID {}",
+        "number": "with number {}",
+        "email": "with e-mail address {}",
+        "sub_id": "with SUBID {}",
+        "serial_number": "with SERIALNUMBER {}",
+    }
+    return {
+        name: text.format(value)
+        for name, text in texts.items()
+        if (value := getattr(query, name)) is not None
+    } | ({"time": "at that time"} if query.since_ms is not None or query.until_ms is not None else {})
+
+
+def ask(query: Query, call: Callable[[History | Ended], Answer]) -> Answer:
+    """Ask the history, or the broker alone where the history cannot answer and the broker can; say which on stderr.
+
+    Raises:
+        InvalidQuery: there is no history, and the broker cannot answer such a query.
+        HistoryError: the history cannot be used, and the broker cannot answer such a query.
+    """
+    from postbacks.settings import load
+
+    if not load().history_url:
+        if refusal := _refusal(query):
+            raise InvalidQuery(f"Without a history {refusal}: {_SWITCH_ON}.")
+        answer = call(Ended())
+        say(f"There is no history: {_IN_ITS_PLACE}. For all, {_SWITCH_ON}.")
+        return answer
+    try:
+        return call(History())
+    except HistoryError as error:
+        if _refusal(query):
+            raise
+        answer = call(Ended())
+        say(f"{error} So {_IN_ITS_PLACE}; times are of their end.")
+        return answer
+
+
+def _refusal(query: Query) -> str:
+    """Say why the broker alone cannot answer a query; empty where it can."""
+    from postbacks.ledger.states import FINAL_STATES, HELD, STATES
+
+    asked = [field.name for field in fields(query) if getattr(query, field.name) not in {field.default, None}]
+    if others := [
+        f"--{name.removesuffix('_ms').replace('_', '-')}" for name in asked if name not in _OF_BROKER
+    ]:
+        verb = "chooses" if len(others) == 1 else "choose"
+        return f"{' and '.join(others)} {verb} nothing, only --account, --state, --reason, --since and --until do"
+    if query.state in {None, *FINAL_STATES}:
+        return ""
+    if query.state in {*STATES, HELD, "forgotten"}:
+        return f"there is no list of what is {query.state}, only of {', '.join(sorted(FINAL_STATES))}"
+    return f"there is no state {query.state!r}, only {', '.join(sorted(FINAL_STATES))}"
