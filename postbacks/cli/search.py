@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from postbacks.history.follow import Follower
-    from postbacks.history.query import Count, Page, Postback, Query
+    from postbacks.history.query import Page, Postback, Query
 
 #: Age of what history has last read from which on somebody should look after it.
 _BEHIND_MS: Final = 10_000
@@ -113,7 +113,7 @@ def list_(
         source, number = ask(query, lambda source: (source, source.count(query)))
         click.echo(number.postbacks)
         if source.has_unfinished:
-            _say_recorded(number, unfinished=_broker_is_missed(query, number))
+            say_recorded(number.recorded_ms, number.read_ms, unfinished=_broker_is_missed(query, number))
     elif follow:
         _follow(query, form)
     else:
@@ -163,7 +163,8 @@ def _print_pages(query: Query, source: History | Ended, pages: Iterator[Page], f
     else:
         say(source.why_empty(query))
     if page is not None and source.has_unfinished:
-        _say_recorded(page, unfinished=unfinished or _broker_is_missed(query, page))
+        missed = unfinished or _broker_is_missed(query, page)
+        say_recorded(page.recorded_ms, page.read_ms, unfinished=missed)
 
 
 def _broker_is_missed(query: Query, answer: Page | Count) -> bool:
@@ -185,19 +186,21 @@ def _broker_is_missed(query: Query, answer: Page | Count) -> bool:
     return False
 
 
-def _say_recorded(answer: Page | Count, *, unfinished: bool) -> None:
+def say_recorded(recorded_ms: int | None, read_ms: int | None = None, *, unfinished: bool = False) -> None:
     """Say until when the history is recorded, and at which time states of unfinished postbacks were read."""
     from postbacks.cli.times import length, of_ms, shown
 
-    if answer.recorded_ms is None:
+    if recorded_ms is None:
         say("The history has recorded nothing yet: is `postbacks history run` running?")
         return
-    words = f"The history is recorded until {shown(of_ms(answer.recorded_ms // 1000 * 1000))}"
-    behind_ms = time.time_ns() // 1_000_000 - answer.recorded_ms
+    words = f"The history is recorded until {shown(of_ms(recorded_ms // 1000 * 1000))}"
+    behind_ms = time.time_ns() // 1_000_000 - recorded_ms
     if behind_ms > _BEHIND_MS:
         words += f", {length(behind_ms)} ago (`postbacks history status` says why)"
-    if answer.read_ms is not None:
-        words += f"; what is unfinished is as the broker had it at {shown(of_ms(answer.read_ms // 1000 * 1000))[11:]}"
+    if read_ms is not None:
+        words += (
+            f"; what is unfinished is as the broker had it at {shown(of_ms(read_ms // 1000 * 1000))[11:]}"
+        )
     elif unfinished:
         words += "; the broker does not answer, and what is unfinished may have ended since"
     say(f"{words}.")

@@ -23,6 +23,7 @@ OPERATOR = [
     for name in (
         "cancel",
         "drop",
+        "put_back",
         "set_pacing",
         "reap",
         "replay",
