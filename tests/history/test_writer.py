@@ -331,7 +331,7 @@ _example = count()
 
 
 @given(st.data())
-@settings(PROPERTY, max_examples=60)
+@settings(PROPERTY, max_examples=40)
 def _test_any_order(database: Engine, data: st.DataObject) -> None:
     writer = Writer(database)
     writer.take_lease()
