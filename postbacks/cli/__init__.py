@@ -19,6 +19,8 @@ COMMANDS = {
     "render": "send:render",
     "show": "ledger:show",
     "list": "search:list_",
+    "story": "story:story",
+    "stats": "stats:stats",
     "resend": "resend:resend",
     "cancel": "ledger:cancel",
     "drop": "drop:drop",

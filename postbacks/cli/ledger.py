@@ -20,12 +20,10 @@ from postbacks.cli.base import (
 from postbacks.printable import document_text, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from postbacks.errors import UnknownPostback
+    from postbacks.history.copies import Copy
     from postbacks.ledger.ledger import Claim, Ledger
     from postbacks.ledger.record import Record
-    from postbacks.monitor.causes import Cause, Explanation
+    from postbacks.operate.lookup import Found
 
 
 def _ledger() -> Ledger:
@@ -50,54 +48,76 @@ def reason_words(record: Record) -> str:
     is_flag=True,
     help="Print the XML document instead: byte for byte, on a terminal with &#x…; for what it would obey.",
 )
+@click.option(
+    "--curl",
+    "as_curl",
+    is_flag=True,
+    help="Print a command that repeats the POST instead: the same bytes, without secrets, which a comment names.",
+)
 @json_option
-def show(postback_id: str, as_xml: bool, as_json: bool) -> None:
+def show(postback_id: str, as_xml: bool, as_curl: bool, as_json: bool) -> None:
     """Show a postback's state, why it has not been sent, and every attempt.
 
-    The line "why" says what an unfinished postback waits for, with figures. With --json, "why" lists the causes: name,
-    sentence and figures of each.
+    One that has left the broker is shown from the history. The line "why" says what an unfinished postback waits for, with
+    figures. With --json, "why" lists the causes: name, sentence and figures of each.
     """
-    from postbacks.broker.client import client
-    from postbacks.monitor.causes import explain
+    from postbacks.errors import UnknownPostback
+    from postbacks.operate.lookup import look_up
     from postbacks.settings import load
 
-    if as_xml:
-        with_document = _ledger().get(postback_id)
-        if with_document.is_stub:
-            raise click.ClickException(
-                f"Postback {postback_id} has no document: {reason_words(with_document)}."
-            )
-        write_document(with_document.xml)
-        return
-    explanation = explain(client(), postback_id, load())
-    record = explanation.record
+    if as_xml + as_curl + as_json > 1:
+        raise click.UsageError("--xml, --curl and --json exclude each other: give one of them.")
+    found = look_up(postback_id, load())
+    if found.trouble:
+        say(f"{found.trouble} What follows is the history's.")
+    record = found.record
     if as_json:
-        fields = {"id": postback_id, "state": None} if record is None else record.to_public_dict()
-        claim = explanation.claim.to_public_dict() if explanation.claim else None
-        print_json(fields | {"claim": claim, "why": [cause.to_public_dict() for cause in explanation.causes]})
+        print_json(_public_dict(postback_id, found))
     if record is None:
-        raise _unknown(postback_id, explanation)
-    if not as_json:
-        _print_record(record, explanation.claim, explanation.causes)
+        raise UnknownPostback(found.unknown)
+    if as_xml or as_curl:
+        words = found.copy.no_document if found.copy else "" if record.xml else reason_words(record)
+        if words:
+            raise click.ClickException(f"Postback {record.id} has no document: {words}.")
+    if as_xml:
+        write_document(record.xml)
+    elif as_curl:
+        click.echo(_curl_command(record, broker_is_away=bool(found.trouble)))
+    elif not as_json:
+        _print_found(record, found)
 
 
-def _unknown(postback_id: str, explanation: Explanation) -> UnknownPostback:
-    """Say of an id that the ledger does not have what is known: its message, or how many were looked at for it."""
-    from postbacks.errors import UnknownPostback
+def _curl_command(record: Record, *, broker_is_away: bool) -> str:
+    from postbacks.accounts import find_accounts, store
+    from postbacks.cli.curl import curl_command
+    from postbacks.errors import BrokerError
+    from postbacks.settings import load
 
-    clauses = [cause.sentence for cause in explanation.causes]
-    looked_at, messages = explanation.looked_at
-    if {cause.name for cause in explanation.causes} & {"in_queue", "in_intake"}:
-        words = "it is not taken in yet"
-    else:
-        words = (
-            "it is not taken in yet (is a worker running?), was dropped after its retention, or never existed"
-        )
-        if messages:
-            clauses.insert(
-                0, f"{messages:,} messages wait to be taken in, and it is none of the {looked_at:,} looked at"
-            )
-    return UnknownPostback(f"The ledger has no postback {postback_id}: {'; '.join([words, *clauses])}.")
+    try:
+        account = find_accounts(store(), [record.account]).get(record.account)
+    except BrokerError:
+        if not broker_is_away:
+            raise
+        account = None
+    return curl_command(record, account, load())
+
+
+def _public_dict(postback_id: str, found: Found) -> dict[str, Any]:
+    """Return a postback as ``--json`` prints it, with where it was found and the other acceptances of its id."""
+    from postbacks.ledger.record import iso
+
+    record, explanation = found.record, found.explanation
+    claim = explanation.claim.to_public_dict() if explanation and explanation.claim else None
+    causes = explanation.causes if explanation else ()
+    others = [{"accepted": iso(copy.record.created_ms), "state": copy.record.state} for copy in found.others]
+    fields = {"id": postback_id, "state": None} if record is None else record.to_public_dict()
+    return fields | {
+        "claim": claim,
+        "why": [cause.to_public_dict() for cause in causes],
+        "source": "history" if found.copy else "broker" if record else None,
+        "recorded_until": iso(found.recorded_ms),
+        "other_acceptances": others,
+    }
 
 
 def write_document(document: bytes) -> None:
@@ -114,10 +134,13 @@ def write_document(document: bytes) -> None:
 _SAID_OF_CLAIM: Final = frozenset({"open", "held", "lease_over"})
 
 
-def _print_record(record: Record, claim: Claim | None, causes: Sequence[Cause]) -> None:
+def _print_found(record: Record, found: Found) -> None:
+    copy, explanation = found.copy, found.explanation
     fields = record.to_public_dict()
     ended = record.state in {"dead", "skipped", "cancelled"}
     reason = reason_words(record) if ended else ""
+    claim = explanation.claim if explanation else None
+    causes = explanation.causes if explanation else ()
     lines = {
         "postback": record.id,
         "state": click.style(printable(record.state), bold=True) + (f": {reason}" if reason else ""),
@@ -132,6 +155,10 @@ def _print_record(record: Record, claim: Claim | None, causes: Sequence[Cause]) 
         "accepted": fields["created"],
         "next attempt": fields["next_at"] or "",
         "open" if claim and claim.attempt else "held": _claim_words(claim) if claim else "",
+        "found in": _words_of_copy(copy, found.recorded_ms) if copy else "",
+        "also accepted": ", ".join(
+            f"{copy.record.to_public_dict()['created']} ({copy.record.state})" for copy in found.others
+        ),
     }
     for label, value in lines.items():
         if value:
@@ -143,6 +170,17 @@ def _print_record(record: Record, claim: Claim | None, causes: Sequence[Cause]) 
     for attempt in fields["attempts"]:
         add_row(table, *_attempt_cells(attempt))
     print_table(table)
+
+
+def _words_of_copy(copy: Copy, recorded_ms: int | None) -> str:
+    """Say that a postback comes from the history, and what of it has been pruned there."""
+    from postbacks.ledger.record import iso
+
+    words = f"history, recorded until {iso(recorded_ms) or 'no time that is known'}"
+    pruned = copy.begun - len(copy.record.attempts)
+    if pruned > 0 and not copy.is_open:
+        words += f"; {pruned} of its {copy.begun} attempts are pruned"
+    return f"{words}; {copy.no_document}" if copy.no_document else words
 
 
 def _claim_words(claim: Claim) -> str:

@@ -17,7 +17,6 @@ from postbacks.cli.base import (
     say,
     show_counts,
 )
-from postbacks.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -64,7 +63,8 @@ def resend(
 ) -> None:
     """Send dead or skipped postbacks again.
 
-    Give the ID of a dead or skipped postback, or --all-dead. Each is sent with the same id and bytes to its account's
+    Give the ID of a dead or skipped postback, or --all-dead. One that has left the broker is put back from the history,
+    by its ID. Each is sent with the same id and bytes to its account's
     present URL, and may be resent five times more. Its attempts so far stay in the ledger. Many of them queue behind
     those that wait already, within each account's limits.
 
@@ -83,27 +83,13 @@ def resend(
 
 
 def _resend_one(postback_id: str, *, as_json: bool) -> None:
-    from postbacks.broker.client import client
-    from postbacks.cli.ledger import reason_words
-    from postbacks.ledger.ledger import Ledger
-    from postbacks.queue.actions import resend as send_again
+    from postbacks.operate.resend import resend as send_again
 
-    record = Ledger(client()).get(postback_id)
-    if record.state not in {"dead", "skipped"}:
-        raise click.ClickException(
-            f"Postback {record.id} is {record.state}; only a dead or skipped one can be sent again."
-        )
-    if record.is_stub:
-        raise click.ClickException(f"Postback {record.id} has nothing to send: {reason_words(record)}.")
-    if not record.own_url and record.account and not _known([record.account]):
-        raise click.ClickException(
-            f"Postback {record.id} has nowhere to go: account {printable(record.account)} is not known; set it first."
-        )
-    if send_again(record.id) in {"dead", "skipped"}:
-        raise click.ClickException(f"Postback {record.id} has nothing to send: {reason_words(record)}.")
+    resent = send_again(postback_id)
     if as_json:
         print_json({"sent_again": 1, "left": 0})
-    say(f"Postback {record.id} waits to be sent again.")
+    words = ", from the history: the broker did not have it any more" if resent.from_history else ""
+    say(f"Postback {resent.record.id} waits to be sent again{words}.")
 
 
 def _resend_all(

@@ -17,15 +17,24 @@ from postbacks.errors import HistoryUnfit
 from postbacks.history.query import Count, Page, Postback, Query
 
 if TYPE_CHECKING:
+    from postbacks.history.copies import copies_of
     from postbacks.history.counting import Exclusion, count, why_empty
     from postbacks.history.listing import find, pages, search
+    from postbacks.history.statistics import StatRow, Stats, stats
+    from postbacks.history.timeline import Story, story
 else:
     _MODULES = {
         "Exclusion": "postbacks.history.counting",
+        "StatRow": "postbacks.history.statistics",
+        "Stats": "postbacks.history.statistics",
+        "Story": "postbacks.history.timeline",
+        "copies_of": "postbacks.history.copies",
         "count": "postbacks.history.counting",
         "find": "postbacks.history.listing",
         "pages": "postbacks.history.listing",
         "search": "postbacks.history.listing",
+        "stats": "postbacks.history.statistics",
+        "story": "postbacks.history.timeline",
         "why_empty": "postbacks.history.counting",
     }
 
@@ -51,10 +60,16 @@ __all__ = [
     "Page",
     "Postback",
     "Query",
+    "StatRow",
+    "Stats",
+    "Story",
+    "copies_of",
     "count",
     "find",
     "pages",
     "search",
+    "stats",
+    "story",
     "why_empty",
 ]
 

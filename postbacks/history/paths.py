@@ -18,7 +18,7 @@ from postbacks.ledger import states
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from sqlalchemy import Connection, TextClause
+    from sqlalchemy import Connection, Row, TextClause
 
     from postbacks.history.filters import Filters
 
@@ -287,6 +287,18 @@ class Path:
             conditions = ["hour >= :first_hour", "hour < :last_hour", *self._counted_conditions()]
             statement = f"SELECT coalesce(sum(postbacks), 0) FROM counts WHERE {' AND '.join(conditions)}"
         return int(self._connection.execute(text(statement), self._parameters() | limits).scalar_one())
+
+    def groups(self, columns: str, group_by: str) -> Iterator[Row[Any]]:
+        """Read aggregates of what the filters find.
+
+        Args:
+            columns: of the statement; ``p`` is a postback.
+            group_by: of the statement.
+        """
+        span = self._span(None)
+        if span is not None:
+            statement, parameters = self._statement(columns, span, f"GROUP BY {group_by}")
+            yield from self._connection.execute(statement, parameters)
 
     def _count_rows(self, span: _Span) -> int:
         statement, parameters = self._statement("count(*)", span)

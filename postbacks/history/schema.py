@@ -48,6 +48,8 @@ LAST_OPEN: Final = STATES[ledger_states.PARKED]
 
 #: Outcome of an attempt -> its number; 0 stands for none.
 OUTCOMES: Final = {name: number for number, name in enumerate(OUTCOME_WORDS, start=1)}
+#: Outcomes of attempts that were answered.
+ANSWERED: Final = (OUTCOMES["delivered"], OUTCOMES["status"])
 
 metadata: Final = MetaData()
 

@@ -20,6 +20,8 @@ _KIND_OF: Final = {tag.encode(): kind for kind, tags in KINDS.items() for tag in
 #: Documents are rendered by ``catalogue/xml.py``, an element a tag without attributes: a pattern reads them in a tenth of
 #: a parser's time. A tag inside a text cannot be met, as < is escaped there.
 _ELEMENT: Final = re.compile(rb"<(" + b"|".join(_KIND_OF) + rb")>([^<]*)</")
+#: Any element that has text alone.
+_TEXT_ELEMENT: Final = re.compile(rb"<([A-Z_]+)>([^<]*)</")
 #: Characters that people write into a phone number.
 _PUNCTUATION: Final = re.compile(r"[\s().\-/\u2010-\u2015\u00a0]+")
 #: Digits of a number with the country code 1, and of one without it (North American Numbering Plan).
@@ -33,6 +35,11 @@ def of_document(document: bytes) -> list[tuple[str, str]]:
         if text:
             values[_KIND_OF[tag], _unescaped(text)] = None
     return list(values)
+
+
+def read_tags(document: bytes) -> dict[str, str]:
+    """Read the tags of a document that have text, as it was sent."""
+    return {tag.decode(): _unescaped(text) for tag, text in _TEXT_ELEMENT.findall(document)}
 
 
 def _unescaped(text: bytes) -> str:
@@ -55,7 +62,7 @@ def canonical(kind: str, text: str) -> str:
         return text.strip().lower()
     if kind != "number":
         return text
-    digits = _PUNCTUATION.sub("", text).removeprefix("+")
+    digits = text if text.isdecimal() else _PUNCTUATION.sub("", text).removeprefix("+")
     if len(digits) > _NANP_DIGITS:
         digits = digits.removeprefix("00")
     return digits[1:] if len(digits) == _NANP_DIGITS and digits.startswith("1") else digits

@@ -108,9 +108,10 @@ end
 -- Ends a postback; `index` is DONE or DEAD.
 local function finish(id, account, state, reason, index)
   local record = RECORD .. id
-  local r = redis.call('HMGET', record, 'group', 'units', 'bytes')
+  local r = redis.call('HMGET', record, 'group', 'units', 'bytes', 'next_ms', 'suspicion')
   redis.call('HSET', record, 'state', state, 'reason', reason, 'ended_ms', now)
-  redis.call('HDEL', record, 'next_ms', 'suspicion', 'alone_deaths', 'alone_lapses')
+  if r[4] then redis.call('HDEL', record, 'next_ms') end
+  if r[5] then redis.call('HDEL', record, 'suspicion', 'alone_deaths', 'alone_lapses') end
   redis.call('ZADD', index, now, id)
   leave_backlog(account .. '/' .. r[1], 1, tonumber(r[2] or 1))
   if index == DEAD then add_to_dead(account, id, tonumber(r[3] or 0)) end

@@ -95,16 +95,15 @@ for at = FIRST, #ARGV, WIDTH do
       end
     end
     if result == -3 then
-      redis.call('HSET', record, 'schema', schema, 'state', state, 'account', account, 'group', group,
-        'origin', origin, 'code', code, 'created_ms', now, 'attempts', 0, 'failures', 0, 'bytes', bytes,
-        'digest', digest, 'stub', 1)
+      redis.call('HSET', record, 'state', state, 'attempts', 0, 'failures', 0, 'account', account, 'group', group,
+        'bytes', bytes, 'origin', origin, 'code', code, 'created_ms', now, 'digest', digest, 'stub', 1, 'schema', schema)
     else
       local sequence = number_of(sequences, SEQUENCE, account)
       sequence.now = math.max(sequence.now + 1, now) -- so no number is given twice, even if the broker is restored from older data
-      redis.call('HSET', record, 'schema', schema, 'state', state, 'account', account, 'group', group,
-        'origin', origin, 'code', code, 'url', url, 'endpoint', endpoint, 'xml', xml, 'created_ms', now,
-        'sequence', sequence.now, 'attempts', 0, 'failures', 0, 'bytes', bytes, 'digest', digest,
-        'own', own)
+      -- a listpack is searched from its first field on: those that are read and written most come first
+      redis.call('HSET', record, 'state', state, 'attempts', 0, 'failures', 0, 'account', account, 'group', group,
+        'bytes', bytes, 'origin', origin, 'code', code, 'url', url, 'endpoint', endpoint, 'own', own,
+        'created_ms', now, 'sequence', sequence.now, 'digest', digest, 'schema', schema, 'xml', xml)
       if units > 1 then redis.call('HSET', record, 'units', units) end
     end
     if first_id then redis.call('HSET', record, 'first_id', first_id) end

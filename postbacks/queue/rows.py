@@ -41,6 +41,44 @@ class AcceptRow(NamedTuple):
     own: str
 
 
+class PutBackRow(NamedTuple):
+    """A postback that has left the broker, as ``put_back.lua`` takes it.
+
+    Attributes:
+        id: its id.
+        account: the account's name.
+        group: group of its lane.
+        origin: of the event.
+        code: of the event.
+        url: where it goes now.
+        endpoint: scheme, host and port of the URL.
+        xml: the document.
+        created_ms: time of acceptance.
+        sequence: its number in its account.
+        attempts: POSTs begun.
+        digest: as in ``AcceptRow``.
+        own: as in ``AcceptRow``.
+        first_id: id that it came with; empty where that is its own.
+        alone: 1 to try it alone, as it has killed processes.
+    """
+
+    id: str
+    account: str
+    group: str
+    origin: str
+    code: str
+    url: str
+    endpoint: str
+    xml: bytes
+    created_ms: int
+    sequence: int
+    attempts: int
+    digest: bytes
+    own: str
+    first_id: str
+    alone: int
+
+
 class AttemptRow(NamedTuple):
     """An attempt that has ended, as ``commit.lua`` takes it.
 

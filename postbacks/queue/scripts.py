@@ -16,7 +16,7 @@ from postbacks.broker.client import text
 from postbacks.broker.errors import broker_errors
 from postbacks.broker.lua import Script, load
 from postbacks.killpoints import reach
-from postbacks.ledger.record import OVERHEAD_BYTES, STUB_BYTES
+from postbacks.ledger.footprint import OVERHEAD_BYTES, STUB_BYTES
 from postbacks.queue.rows import Begun, BegunRow, ClaimRow, CommittedRow, HeldRow, Retained, RoomMade, TakenIn
 from postbacks.version import SILENT, VERSION
 
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
     import redis
 
-    from postbacks.queue.rows import AcceptRow, AttemptRow
+    from postbacks.ledger.record import Attempt
+    from postbacks.queue.rows import AcceptRow, AttemptRow, PutBackRow
     from postbacks.queue.shares import Shares
 
 #: Parts that stand in front of a script, behind ``_shared.lua`` and in this order.
@@ -42,6 +43,7 @@ _PARTS: Final[Mapping[str, tuple[str, ...]]] = {
     "limit_changes": ("_changes",),
     "make_room": ("_changes", "_drop"),
     "postpone": ("_changes", *_PACED),
+    "put_back": ("_changes",),
     "reap": ("_changes", *_PACED),
     "replay": ("_changes", "_drop"),
     "retain": ("_changes", "_drop"),
@@ -191,6 +193,7 @@ class Scripts:
         documents_bytes_max: int,
         messages: int,
         rows: Iterable[AcceptRow],
+        overhead_bytes: int = OVERHEAD_BYTES,
     ) -> list[int] | None:
         """Turn the first messages of the intake into records; None if the lease was lost.
 
@@ -201,11 +204,12 @@ class Scripts:
             documents_bytes_max: ``Shares.documents_bytes``.
             messages: how many of the intake these are.
             rows: the postbacks that these are.
+            overhead_bytes: what a record takes beside its texts (``ledger/footprint.py``).
 
         Returns:
             A number a postback, by its name in ``ledger/states.py``.
         """
-        sizes = (OVERHEAD_BYTES, STUB_BYTES, documents_bytes_max)
+        sizes = (overhead_bytes, STUB_BYTES, documents_bytes_max)
         reply: list[int] | None = self.run(
             "accept", (token, schema, units_max, *sizes, messages, *chain.from_iterable(rows))
         )
@@ -314,6 +318,19 @@ class Scripts:
         from postbacks.queue.message import NEWER  # noqa: PLC0415 - a health check does without the catalogue
 
         return text(self.run("replay", (postback_id, NEWER)))
+
+    def put_back(self, schema: int, row: PutBackRow, attempts: Iterable[Attempt]) -> str:
+        """Send a postback again whose record has left the broker; return the state afterwards of what has its id.
+
+        Args:
+            schema: version of the layout of records.
+            row: the postback.
+            attempts: its attempts so far.
+        """
+        notes: Iterable[Argument] = chain.from_iterable(
+            (attempt.number, attempt.to_json()) for attempt in attempts
+        )
+        return text(self.run("put_back", (schema, OVERHEAD_BYTES, *row, *notes)))
 
     def forget(self, idle_ms: int) -> tuple[int, list[str]]:
         """Drop the latest numbers of some accounts that have been idle for so long.

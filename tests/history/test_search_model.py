@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import uuid
 from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from records import make_record
@@ -13,7 +15,7 @@ from sqlalchemy import text
 from postbacks.broker.client import client_for
 from postbacks.catalogue import EVENTS
 from postbacks.errors import InvalidQuery
-from postbacks.history import Query, count, find, schema, search, why_empty
+from postbacks.history import Query, count, find, paths, schema, search, why_empty
 from postbacks.history.filters import VALUE_FILTERS
 from postbacks.history.schema import HOUR_MS
 from postbacks.history.values import KINDS, canonical
@@ -53,14 +55,15 @@ class Ending:
 
 def endings() -> st.SearchStrategy[Ending]:
     """Draw an ending as the ledger writes it."""
-    slow = st.sampled_from([0, 5, 900, 999, 1000, 1001, 3000])
+    slow = st.sampled_from([0, 900, 999, 1000, 3000])
     delivered = slow.map(lambda ms: ("delivered", 200, ms))
     failed = st.tuples(st.just("status"), st.sampled_from([404, 503]), slow) | st.tuples(
         st.sampled_from(["connect_timeout", "dns"]), st.none(), slow
     )
     some_failed = st.lists(failed, min_size=1, max_size=3)
+    at_first = delivered.map(lambda post: Ending("delivered", posts=(post,)))
     return st.one_of(
-        delivered.map(lambda post: Ending("delivered", posts=(post,))),
+        *([at_first] * 5),
         st.tuples(some_failed, delivered).map(lambda way: Ending("delivered", posts=(*way[0], way[1]))),
         some_failed.map(lambda posts: Ending("dead", posts[-1][0], tuple(posts))),
         st.sampled_from(["no_url", "backlog_full"]).map(lambda reason: Ending("dead", reason)),
@@ -185,11 +188,48 @@ ASKED = {
 }
 
 
+def asks_for(postback: Sent, name: str) -> list:
+    """Values of a filter that a postback passes."""
+    origin, code = postback.event
+    posts = postback.ending.posts
+    of_it = {
+        "account": [postback.account],
+        "group": [EVENTS[postback.event].group],
+        "origin": [origin],
+        "code": [code],
+        "state": [postback.ending.state],
+        "outcome": [posts[-1][0]] if posts else [],
+        "status": [posts[-1][1]] if posts and posts[-1][1] else [],
+        "host": [postback.host],
+        "reason": [postback.ending.reason] if postback.ending.reason else [],
+        "attempts": [len(posts)],
+        "slower_than_ms": [posts[-1][2] - 1] if posts and posts[-1][2] else [],
+        "since_ms": [postback.accepted_ms],
+        "until_ms": [postback.accepted_ms + 1],
+    }
+    return of_it[name] if name in of_it else list(postback.values.get(name, ()))
+
+
 @st.composite
-def queries(draw: st.DrawFn) -> Query:
-    """Draw up to four filters."""
-    names = draw(st.lists(st.sampled_from(sorted(ASKED)), max_size=4, unique=True))
-    return Query(**{name: draw(st.sampled_from(ASKED[name])) for name in names})
+def histories(draw: st.DrawFn) -> tuple[list[Sent], list[Query], int]:
+    """Draw postbacks, and queries of up to four filters; most ask for what one of the postbacks has.
+
+    The last number says how many postbacks a value has that is common, and looked for on other paths.
+    """
+    sent = draw(st.lists(postbacks, max_size=40, unique_by=lambda postback: postback.id))
+    asked = []
+    for _ in range(draw(st.integers(8, 14))):
+        names = draw(st.lists(st.sampled_from(sorted(ASKED)), max_size=4, unique=True))
+        target = draw(st.sampled_from(sent)) if sent else None
+        values = {}
+        for name in names:
+            of_it = asks_for(target, name) if target is not None else []
+            if of_it and draw(st.integers(0, 4)):
+                values[name] = draw(st.sampled_from(of_it))
+            elif not of_it or draw(st.booleans()):
+                values[name] = draw(st.sampled_from(ASKED[name]))
+        asked.append(Query(**values))
+    return sent, asked, draw(st.sampled_from([1, 1000]))
 
 
 def write(engine, sent: list[Sent]) -> None:
@@ -209,7 +249,7 @@ def write(engine, sent: list[Sent]) -> None:
 def walk(engine, query: Query) -> list[str]:
     """Read all pages of a query, three postbacks each; check their order."""
     found, query = [], replace(query, limit=3)
-    while True:
+    for _ in range(20):  # more than there are
         page = search(query, client=AWAY, engine=engine)
         found += page.postbacks
         assert len(page.postbacks) == 3 or not page.next
@@ -263,11 +303,10 @@ def blamed(sent: list[Sent], query: Query) -> list[tuple[str, int]]:
         HealthCheck.data_too_large,
     ],
 )
-@given(
-    sent=st.lists(postbacks, max_size=40, unique_by=lambda postback: postback.id),
-    asked=st.lists(queries(), min_size=10, max_size=20),
-)
-def test_search_count_and_why_empty_say_what_a_plain_filter_says(database, sent, asked):
+@given(case=histories())
+def test_search_count_and_why_empty_say_what_a_plain_filter_says(database, monkeypatch, case):
+    sent, asked, common = case
+    monkeypatch.setattr(paths, "_COMMON", common)
     write(database, sent)
     for query in asked:
         plain = [postback for postback in sent if postback.passes(query)]
@@ -291,3 +330,33 @@ def test_search_count_and_why_empty_say_what_a_plain_filter_says(database, sent,
     for postback in sent[:3]:
         (found_by_id,) = find(postback.id, client=AWAY, engine=database)
         assert (found_by_id.account, found_by_id.accepted_ms) == (postback.account, postback.accepted_ms)
+
+
+def delivered_in(ms: int) -> Ending:
+    """End a postback by its first POST."""
+    return Ending("delivered", posts=(("delivered", 200, ms),))
+
+
+@pytest.mark.parametrize(("slower_than_ms", "number"), [(998, 3), (999, 2), (1000, 1), (1001, 0)])
+def test_where_slowness_begins_no_postback_is_lost(database, slower_than_ms, number):
+    """From there on a search reads the index of what is troubled, below it that of all."""
+    write(database, [sent_with(delivered_in(schema.SLOW_MS + ms)) for ms in (-1, 0, 1)])
+    query = Query(slower_than_ms=slower_than_ms)
+    assert count(query, client=AWAY, engine=database).postbacks == number
+    assert len(walk(database, query)) == number
+
+
+def test_a_common_value_is_looked_for_among_the_troubled(database, monkeypatch):
+    monkeypatch.setattr(paths, "_COMMON", 1)
+    dead = Ending("dead", "no_url")
+    short_code, other = {"number": ("86717",)}, {"number": ("86718",)}
+    sent = [sent_with(dead, short_code), sent_with(dead, other), sent_with(delivered_in(5), short_code)]
+    write(database, sent)
+    query = Query(number="86717", state="dead")
+    assert walk(database, query) == [sent[0].id]
+    assert count(query, client=AWAY, engine=database).postbacks == 1
+
+
+def sent_with(ending: Ending, values: dict[str, tuple[str, ...]] | None = None) -> Sent:
+    """Make a postback of an ending."""
+    return Sent(str(uuid.uuid4()), "acme", CODES[0], HOSTS[0], ending, BEGIN_MS, values or {})

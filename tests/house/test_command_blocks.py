@@ -238,6 +238,7 @@ def is_no_command(machine: Machine, block: Block) -> None:
 
 UP = "postbacks up --dev"
 DEMO = "tests/cli/test_cli_processes.py::test_the_demo_ends_well_whatever_the_environment_says_and_leaves_nothing_behind"
+HISTORY_RUN = "tests/history/test_history_command.py::test_a_signal_ends_a_recorder_in_order"
 VERIFY = "tests/signatures/test_verify.py::test_verify_finds_a_request_ours_in_every_form_that_it_comes_in"
 RECEIVING = "tests/house/test_receiving_page.py::"
 EXAMPLES_OF_RECEIVING = elsewhere(
@@ -342,6 +343,13 @@ CHECKS: dict[str, dict[str, Check]] = {
         "postbacks list --account acme --follow": follows,
         # No server has that name, here or anywhere.
         "postbacks ping https://acme.example/postbacks --json": types(code=1, says='"delivered": false'),
+        "POSTBACKS_HISTORY_URL=sqlite:///history.db postbacks history run": elsewhere(
+            "tried at length", HISTORY_RUN
+        ),
+        "postbacks history run": elsewhere("tried at length", HISTORY_RUN),
+        "postbacks history status": types(says="on, recorder "),
+        # The recorder of `up` would turn the feed on again.
+        "postbacks history off": types(code=1, says="stop it first"),
         # Only beside a worker that serves its own page, as in docker-compose.yml.
         "postbacks health --worker": types(code=2, says="POSTBACKS_METRICS_PORT"),
         "postbacks render - < event.json | xmllint --format -": types(

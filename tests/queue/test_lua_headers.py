@@ -18,6 +18,7 @@ from postbacks.queue.rows import (
     CommittedRow,
     EndedRow,
     HeldRow,
+    PutBackRow,
 )
 
 SCRIPTS = sorted(path.name[:-4] for path in files("postbacks.queue").iterdir() if path.name.endswith(".lua"))
@@ -39,8 +40,7 @@ def test_a_script_uses_the_arguments_that_its_header_names_and_no_others(name):
     named = set(re.findall(r"ARGV\[(\d+)", header))
     used = set(re.findall(r"ARGV\[(\d+)\]", body))
     open_ended = re.findall(r"ARGV\[(\d+)\.\.\]", header)
-    if open_ended:  # walked by a loop that starts there
-        first = open_ended[0]
+    for first in open_ended:  # walked by a loop that starts there
         assert re.search(rf"(?:= |WIDTH, FIRST = \d+, ){first}\b|#ARGV, {first}, -1", body), (name, first)
         used.add(first)
     assert named == used
@@ -94,12 +94,14 @@ def test_a_body_names_no_key_of_its_own(name):
     assert "postbacks:" not in body
 
 
-@pytest.mark.parametrize(("name", "row"), [("accept", AcceptRow), ("commit", AttemptRow)])
+@pytest.mark.parametrize(
+    ("name", "row"), [("accept", AcceptRow), ("commit", AttemptRow), ("put_back", PutBackRow)]
+)
 def test_a_row_has_the_fields_that_the_header_of_its_script_lists(name, row):
     """In the order of the header, as many as the script walks by."""
     header, body = header_and_body(name)
     listed = re.search(
-        rf"an? {row.__name__} each \(rows\.py\): ((?:.|\n--   )+?)\n-- (?:ARGV|Returns)", header
+        rf"an? {row.__name__}(?: each)? \(rows\.py\): ((?:.|\n--   )+?)\n-- (?:ARGV|Returns)", header
     )[1]
     fields = re.sub(r"\([^)]*\)|--", "", listed).split(",")
     assert row._fields == tuple(field.strip() for field in fields)
@@ -124,11 +126,12 @@ def test_a_row_that_a_script_returns_has_the_fields_that_its_header_lists(name, 
     assert re.findall(r"\w+", text) == list(row._fields)
 
 
-def test_accept_unpacks_the_fields_of_its_row_in_their_order():
+@pytest.mark.parametrize(("name", "row"), [("accept", AcceptRow), ("put_back", PutBackRow)])
+def test_a_script_unpacks_the_fields_of_its_row_in_their_order(name, row):
     """Each local of the script bears the name of the field that it holds."""
-    _, body = header_and_body("accept")
-    unpacked = re.search(r"local ([\w, ]+) =\s+unpack\(ARGV, at, at \+ WIDTH - 1\)", body).group(1)
-    assert re.findall(r"\w+", unpacked) == list(AcceptRow._fields)
+    _, body = header_and_body(name)
+    unpacked = re.search(r"local ([\w, ]+) =\s+unpack\(ARGV, \w+, \w+ \+ WIDTH - 1\)", body).group(1)
+    assert re.findall(r"\w+", unpacked) == list(row._fields)
 
 
 def test_every_counter_of_a_script_has_a_name_that_the_metrics_know():

@@ -43,10 +43,12 @@ from postbacks import keys
 from postbacks.accounts import Account
 from postbacks.devtools.embedded_broker import EmbeddedBroker
 from postbacks.ledger.digest import fresh_id
-from postbacks.ledger.record import SCHEMA, STUB_BYTES
+from postbacks.ledger.footprint import STUB_BYTES
+from postbacks.ledger.ledger import Ledger
+from postbacks.ledger.record import SCHEMA
 from postbacks.ledger.states import ACCEPTED, BACKLOG_FULL, ID_TAKEN, KNOWN, REVOKED, STUB
 from postbacks.queue.routes import row_of
-from postbacks.queue.rows import AcceptRow, AttemptRow, ClaimRow, EndedRow, HeldRow
+from postbacks.queue.rows import AcceptRow, AttemptRow, ClaimRow, EndedRow, HeldRow, PutBackRow
 from postbacks.queue.scripts import ALONE_DEATHS_MAX, ALONE_LAPSES_MAX, FEW, claim_call
 from postbacks.queue.shares import Shares
 
@@ -685,6 +687,25 @@ class Moves(Model):
             data.draw(st.sampled_from(sorted(postback.id for postback in self.of("dead"))), "dead")
         ]
         assert self.scripts.replay(postback.id) == "waiting"
+        postback.place, postback.failures = "waiting", 0
+        if postback.poison:
+            postback.place, postback.suspicion, postback.poison = "quarantine", "alone", False
+
+    @precondition(lambda self: any(not postback.stub for postback in self.of("dead")))
+    @rule(data=st.data())
+    def put_back(self, data: st.DataObject) -> None:
+        """A dead one leaves the ledger and is sent again from a copy; while it is there its copy changes nothing."""
+        whole = sorted(postback.id for postback in self.of("dead") if not postback.stub)
+        postback = self.known[data.draw(st.sampled_from(whole), "dead")]
+        record = Ledger(self.client).get(postback.id)
+        row = PutBackRow(
+            postback.id, postback.account, postback.group, record.origin, record.code, record.url, "http://x:80",
+            record.xml, record.created_ms, record.sequence, postback.attempts, record.digest, "0", record.first_id,
+            int(postback.poison),
+        )  # fmt: skip
+        assert self.scripts.put_back(SCHEMA, row, record.attempts) == "dead"
+        assert self.scripts.drop(self.epoch_ms(self.now), "", [postback.id]) == 1
+        assert self.scripts.put_back(SCHEMA, row, record.attempts) == "waiting"
         postback.place, postback.failures = "waiting", 0
         if postback.poison:
             postback.place, postback.suspicion, postback.poison = "quarantine", "alone", False

@@ -1,0 +1,123 @@
+"""Resend of one postback by its id, from the broker or, where its record has left it, from the history."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from postbacks.accounts import find_accounts, store
+from postbacks.accounts.routing import POISON, reason_words, route
+from postbacks.broker.client import client
+from postbacks.errors import HistoryOff, PostbacksError, UnknownPostback
+from postbacks.flower_events.client_side import resent
+from postbacks.ledger import states
+from postbacks.ledger.digest import digest_of
+from postbacks.ledger.ledger import Ledger
+from postbacks.ledger.reasons import reason_of
+from postbacks.ledger.record import SCHEMA
+from postbacks.queue import actions
+from postbacks.queue.rows import PutBackRow
+from postbacks.queue.scripts import Scripts
+from postbacks.urls import endpoint_of
+
+if TYPE_CHECKING:
+    from postbacks.history.copies import Copy
+    from postbacks.ledger.record import Record
+
+#: States that a postback is sent again from.
+RESENT_FROM = frozenset({states.DEAD, states.SKIPPED})
+
+
+class Resent(NamedTuple):
+    """Postback that waits to be sent again.
+
+    Attributes:
+        record: as it was before.
+        from_history: True where the broker had lost it, and its bytes come from the history.
+    """
+
+    record: Record
+    from_history: bool
+
+
+def resend(postback_id: str) -> Resent:
+    """Send a dead or skipped postback again, the same bytes.
+
+    Raises:
+        UnknownPostback: neither the ledger nor the history has it.
+        PostbacksError: it is not dead or skipped, has nothing to send, or nowhere to go.
+        HistoryError: the broker does not have it, and the history cannot be asked.
+        BrokerError: the broker cannot be used.
+    """
+    record = Ledger(client()).find(postback_id)
+    if record is None:
+        return Resent(_put_back(postback_id), from_history=True)
+    _check(record)
+    if record.is_stub:
+        raise PostbacksError(f"Postback {record.id} has nothing to send: {reason_of(record)}.")
+    if not record.own_url and record.account and not find_accounts(store(), [record.account]):
+        raise PostbacksError(
+            f"Postback {record.id} has nowhere to go: account {record.account} is not known; set it first."
+        )
+    if actions.resend(record.id) in RESENT_FROM:
+        raise PostbacksError(f"Postback {record.id} has nothing to send: {reason_of(record)}.")
+    return Resent(record, from_history=False)
+
+
+def _put_back(postback_id: str) -> Record:
+    from postbacks.history import copies_of  # noqa: PLC0415 - the broker has nearly all that is sent again
+
+    try:
+        known = copies_of(postback_id).copies
+    except HistoryOff as error:
+        raise UnknownPostback(f"The ledger has no postback {postback_id}. {error}") from None
+    if not known:
+        raise UnknownPostback(f"Neither the ledger nor the history has a postback {postback_id}.")
+    newest = known[0]
+    record = newest.record
+    _check(record)
+    if newest.no_document:
+        raise PostbacksError(f"Postback {record.id} has nothing to send: {newest.no_document}.")
+    state = Scripts(client()).put_back(SCHEMA, _row(newest), record.attempts)
+    if state != states.WAITING:
+        raise PostbacksError(f"Postback {record.id} is {state} already.")
+    resent(record.id)
+    return record
+
+
+def _check(record: Record) -> None:
+    if record.state not in RESENT_FROM:
+        raise PostbacksError(
+            f"Postback {record.id} is {record.state}; only a dead or skipped one can be sent again."
+        )
+
+
+def _row(copy: Copy) -> PutBackRow:
+    """Return the row of a postback, with the URL that it goes to now.
+
+    Raises:
+        PostbacksError: it has nowhere to go now.
+    """
+    record = copy.record
+    own_url = record.url if record.own_url else None
+    account = find_accounts(store(), [record.account]).get(record.account)
+    url, reason = route(account, record.origin, record.group, own_url)
+    if url is None:
+        words = reason_words(reason, record.origin, f"account {record.account}")
+        raise PostbacksError(f"Postback {record.id} has nowhere to go: {words}; set the account first.")
+    return PutBackRow(
+        id=record.id,
+        account=record.account,
+        group=record.group,
+        origin=record.origin,
+        code=record.code,
+        url=url,
+        endpoint=endpoint_of(url),
+        xml=record.xml,
+        created_ms=record.created_ms,
+        sequence=record.sequence,
+        attempts=copy.begun,
+        digest=digest_of(record.account, record.xml, own_url),
+        own=copy.own,
+        first_id=record.first_id,
+        alone=int(record.reason == POISON),
+    )

@@ -1,0 +1,120 @@
+"""``postbacks story`` and ``postbacks stats`` on a terminal and as JSON."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+from helpers import environment
+from test_timeline import BEGIN_MS, HOUR_MS, MINUTE_MS, NUMBER, happened, sms
+
+from postbacks.cli import main
+from postbacks.history.engine import reader
+from postbacks.ledger.record import Attempt, iso
+
+
+@pytest.fixture
+def call(writer, history_url, broker, monkeypatch):
+    monkeypatch.setenv("TZ", "UTC")
+    refused = (
+        Attempt(
+            1, BEGIN_MS + MINUTE_MS + 20, "status", 500, 31, "answered 500; only 200 counts", "oops \x1b[31m"
+        ),
+        Attempt(2, BEGIN_MS + 6 * MINUTE_MS, "connect_timeout", None, 10_000, "no connection within 10 s"),
+    )
+    writer.write(
+        [
+            sms("submitted", "N201", 0),
+            sms("receipt", "N202", MINUTE_MS, account="beta", state="dead", attempts=refused),
+            happened("stop", ("SMS_MO", "N211"), 2 * MINUTE_MS, FROM=NUMBER, TEXT="STOP \x1b[2J"),
+            sms("open", "N201", HOUR_MS, tracking_id="T5", state="parked", attempts=refused[:1]),
+        ],
+        recorded_ms=BEGIN_MS,
+    )
+    with environment(POSTBACKS_HISTORY_URL=history_url):
+        yield lambda *args: CliRunner().invoke(main, args, prog_name="postbacks")
+        reader().dispose()
+
+
+def test_story_reads_as_a_timeline_and_names_what_is_missing(call):
+    shown = call("story", "T1")
+    assert shown.exit_code == 0, shown.output
+    acme, beta = shown.stdout.split("\n\nAccount beta")
+    lines = [line.split(maxsplit=1)[-1] if line.startswith("    ") else line for line in acme.splitlines()]
+    assert lines[0] == f"Account acme, TRACKINGID T1, number {NUMBER}"
+    assert lines[1] == "  1  SMS_MT N201   delivered submitted"
+    assert '1 N201  submitted to the carrier: "Message Sent"' in lines
+    assert "1 N201    POST 1: 200 after 15 ms" in lines
+    assert "1 no receipt (N202 or E202) 5 h 0 min after N201, usual within 2 h" in lines
+    assert "Afterwards from 15552310137, which may be about something else" in lines
+    assert lines[-1] == r'N211  an SMS was received: "STOP \ufffd[2J"' or "STOP" in lines[-1]
+    assert r'answered 500; only 200 counts "oops \x1b[31m"' in beta
+    assert "dead: no connection within 10 s" in beta
+    assert "\x1b" not in shown.output
+    assert "2 accounts have it (acme, beta): --account NAME tells of one." in shown.stderr
+    assert "The history is recorded until" in shown.stderr
+
+
+def test_story_as_json_is_a_line_an_account(call):
+    lines = [json.loads(line) for line in call("story", "T1", "--json").stdout.splitlines()]
+    assert [line["account"] for line in lines] == ["acme", "beta"]
+    assert [moment["what"] for moment in lines[0]["moments"]] == ["accepted", "post"]
+    assert lines[0]["awaited"][0] | {"until": None} == {
+        "name": "receipt", "after": "N201", "codes": ["N202", "E202"], "since": iso(BEGIN_MS), "until": None,
+        "missing": True, "id": "submitted",
+    }  # fmt: skip
+    assert lines[1]["postbacks"][0]["attempts"][0]["status"] == 500
+    (one,) = call("story", "T1", "--account", "beta", "--json").stdout.splitlines()
+    assert json.loads(one) == lines[1]
+
+
+def test_an_unknown_value_is_one_sentence(call):
+    unknown = call("story", "nope\x1b")
+    assert (unknown.exit_code, unknown.stdout, unknown.stderr.count("\n")) == (1, "", 1)
+    assert unknown.stderr.startswith("Error: The history has no postback with the id, TRACKINGID or MMSID ")
+    with environment(POSTBACKS_HISTORY_URL=""):
+        for command in (("story", "T1"), ("stats",)):
+            off = call(*command)
+            assert (off.exit_code, "No history is set" in off.stderr) == (2, True)
+
+
+def test_stats_say_their_span_and_count_by_each_key(call):
+    shown = call("stats")
+    assert shown.exit_code == 0, shown.output
+    heading, _, *rows = shown.stdout.splitlines()
+    assert heading.split() == [
+        "account", "accepted", "sent", "first", "later", "dead", "open", "other", "p50", "p95", "oldest", "open",
+    ]  # fmt: skip
+    assert [row.split()[:8] for row in rows] == [
+        ["acme", "3", "3", "2", "0", "0", "1", "0"],
+        ["beta", "1", "1", "0", "0", "1", "0", "0"],
+        ["total", "4", "4", "2", "0", "1", "1", "0"],
+    ]
+    assert rows[0].split()[8:12] == ["15", "ms", "31", "ms"]
+    assert "4 h 0 min" in rows[0]
+    assert "Accepted from " in shown.stderr
+    assert "24 hours, as no --since is given." in shown.stderr
+    by_code = [json.loads(line) for line in call("stats", "--by", "code", "--json").stdout.splitlines()]
+    assert {row["key"]: row["postbacks"] for row in by_code} == {
+        "SMS_MT N201": 2,
+        "SMS_MT N202": 1,
+        "SMS_MO N211": 1,
+    }
+    assert next(row for row in by_code if row["key"] == "SMS_MT N201")["oldest_undelivered"] == iso(
+        BEGIN_MS + HOUR_MS
+    )
+    hours = [json.loads(line)["key"] for line in call("stats", "--by", "hour", "--json").stdout.splitlines()]
+    assert hours == sorted(iso(ms // HOUR_MS * HOUR_MS) for ms in (BEGIN_MS, BEGIN_MS + HOUR_MS))
+
+
+def test_stats_take_the_filters_of_list(call):
+    (row,) = call(
+        "stats", "--by", "host", "--code", "N202", "--account", "beta", "--since", "1d", "--json"
+    ).stdout.splitlines()
+    assert json.loads(row)["dead"] == 1
+    nothing = call("stats", "--account", "nobody", "--json")
+    assert (nothing.exit_code, nothing.stdout) == (0, "")
+    assert "No postback was accepted in this time that fits." in nothing.stderr
+    wrong = call("stats", "--by", "weekday")
+    assert (wrong.exit_code, "'account', 'code', 'host', 'hour'" in wrong.stderr) == (2, True)
