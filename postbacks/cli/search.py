@@ -25,6 +25,7 @@ from postbacks.cli.base import (
 from postbacks.cli.filters import history_filters
 from postbacks.cli.sources import Ended, History, ask
 from postbacks.history.query import LIMIT_MAX
+from postbacks.ledger.states import FINAL_STATES
 from postbacks.printable import printable
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from postbacks.history.follow import Follower
-    from postbacks.history.query import Page, Postback, Query
+    from postbacks.history.query import Count, Page, Postback, Query
 
 #: Age of what history has last read from which on somebody should look after it.
 _BEHIND_MS: Final = 10_000
@@ -113,7 +114,7 @@ def list_(
         source, number = ask(query, lambda source: (source, source.count(query)))
         click.echo(number.postbacks)
         if source.has_unfinished:
-            say_recorded(number.recorded_ms, number.read_ms, unfinished=_broker_is_missed(query, number))
+            _say_recorded_of(query, number, unfinished=False)
     elif follow:
         _follow(query, form)
     else:
@@ -124,7 +125,6 @@ def _follow(query: Query, form: str) -> None:
     from postbacks.broker.client import client
     from postbacks.cli.follow import follow
     from postbacks.history.follow import Follower
-    from postbacks.ledger.states import FINAL_STATES
 
     if query.cursor or query.until_ms is not None:
         raise click.UsageError("--follow goes on from now: leave --cursor, --until and --between out.")
@@ -163,27 +163,37 @@ def _print_pages(query: Query, source: History | Ended, pages: Iterator[Page], f
     else:
         say(source.why_empty(query))
     if page is not None and source.has_unfinished:
-        missed = unfinished or _broker_is_missed(query, page)
-        say_recorded(page.recorded_ms, page.read_ms, unfinished=missed)
+        _say_recorded_of(query, page, unfinished=unfinished)
 
 
-def _broker_is_missed(query: Query, answer: Page | Count) -> bool:
-    """Tell whether a state that the broker alone knows was asked for, and the broker does not answer."""
+def _say_recorded_of(query: Query, answer: Page | Count, *, unfinished: bool) -> None:
+    """Say until when the history is recorded; a state that the broker alone knows is always one of it."""
+    read_ms = answer.read_ms or _asked_ms(query)
+    say_recorded(
+        answer.recorded_ms,
+        read_ms,
+        unfinished=unfinished or query.state not in {None, *FINAL_STATES, "forgotten"},
+    )
+
+
+def _asked_ms(query: Query) -> int | None:
+    """Return the broker's time where a state was asked for that it alone knows; None where it does not answer.
+
+    A search that met nothing unfinished in the history has asked the broker nothing.
+    """
     from postbacks.broker.client import client
     from postbacks.broker.clock import now_ms
     from postbacks.broker.errors import broker_errors
     from postbacks.errors import BrokerError
     from postbacks.history.filters import LIVE_STATES
 
-    # Nothing was read in the broker where the history has nothing that is not at its end, either.
-    if query.state not in LIVE_STATES or answer.read_ms is not None:
-        return False
+    if query.state not in LIVE_STATES:
+        return None
     try:
         with broker_errors():
-            now_ms(client())
+            return now_ms(client())
     except BrokerError:
-        return True
-    return False
+        return None
 
 
 def say_recorded(recorded_ms: int | None, read_ms: int | None = None, *, unfinished: bool = False) -> None:

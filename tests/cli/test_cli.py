@@ -87,6 +87,8 @@ def test_shell_completion_gives_a_script(shell):
         ("postbacks schema SMS_", "SMS_MO"),
         ("postbacks example SMS_MO N", "N211"),
         ("postbacks send --w", "--wait"),
+        ("postbacks list --state p", "parked"),
+        ("postbacks list --code N21", "N211"),
     ],
 )
 def test_shell_completion_completes_commands_options_and_codes(line, wanted):

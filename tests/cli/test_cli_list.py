@@ -419,7 +419,10 @@ def test_without_the_broker_the_history_answers_and_says_what_it_could_not_ask(r
     with dead_port() as port, environment(POSTBACKS_BROKER_URL=f"redis://127.0.0.1:{port}/0"):
         held = recorded.call("--state", "held", "--count")
     assert (held.stdout, missed in held.stderr) == ("0\n", True)
-    assert missed not in recorded.call("--state", "held", "--count").stderr
+    assert (
+        "; what is unfinished is as the broker had it at "
+        in recorded.call("--state", "held", "--count").stderr
+    )
 
 
 def test_a_history_that_cannot_be_used_leaves_the_broker(ended, tmp_path):
@@ -657,3 +660,35 @@ def test_what_cannot_be_is_refused_in_a_sentence(rig, args, sentence):
     shown = call(*args)
     assert (shown.exit_code, shown.stdout) == (2, "")
     assert f"Error: {sentence}" in shown.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (("--state", "deadd"), "There is no state 'deadd'. Did you mean dead?"),
+        (("--code", "N2022"), "There is no code 'N2022'. Did you mean N202?"),
+        (("--origin", "sms_mo"), "There is no origin 'sms_mo'. Did you mean SMS_MO?"),
+        (
+            ("--number", "call me"),
+            "'call me' is no phone number; give its 3 digits or more, such as +1 555 231 0137.",
+        ),
+        (("--email", "ann"), "'ann' is no e-mail address; give it whole, such as ann@example.com."),
+        (
+            ("--host", "https://a.example/in"),
+            "'https://a.example/in' is more than a host; give a.example alone.",
+        ),
+        (("--status", "99"), "99 is no HTTP status; give one from 100 to 599."),
+        (("--account", "no name"), "'no name' is no account name: 1 to 128 letters, digits and"),
+        (("--group", "mo", "--origin", "SMS_MT"), "No postback has group mo and origin SMS_MT: "),
+        (
+            ("--dead", "--outcome", "delivered", "--count"),
+            "No postback has state dead and outcome delivered: ",
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_no_postback_has_is_refused_in_one_sentence(recorded, args, sentence):
+    shown = recorded.call(*args)
+    assert (shown.exit_code, shown.stdout) == (2, "")
+    assert shown.stderr.startswith(f"Error: {sentence}")
+    assert shown.stderr.count("\n") == 1
