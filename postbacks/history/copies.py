@@ -8,7 +8,6 @@ from sqlalchemy import bindparam, text
 
 from postbacks.history import documents, facts, ids, schema
 from postbacks.history.engine import reader
-from postbacks.history.rows import MESSAGE, XML
 from postbacks.history.transactions import reading
 from postbacks.ledger import states
 from postbacks.ledger.record import Attempt, Record
@@ -31,9 +30,6 @@ _ROWS: Final = text(
     " LEFT JOIN urls u ON u.id = p.url WHERE p.row_id IN :rows"
 ).bindparams(bindparam("rows", expanding=True))
 _ATTEMPTS: Final = text("SELECT * FROM attempts WHERE row_id IN :rows ORDER BY row_id, number").bindparams(
-    bindparam("rows", expanding=True)
-)
-_DOCUMENTS: Final = text("SELECT * FROM documents WHERE row_id IN :rows").bindparams(
     bindparam("rows", expanding=True)
 )
 #: Hours are walked in this order by both databases; SQLite's planner would read a whole index without the name of its own.
@@ -131,23 +127,18 @@ def read_rows(connection: Connection, row_ids: Sequence[int]) -> tuple[Copy, ...
         notes: dict[int, list[Row[Any]]] = {}
         for note in connection.execute(_ATTEMPTS, {"rows": page}):
             notes.setdefault(note.row_id, []).append(note)
-        packed = {row.row_id: row for row in connection.execute(_DOCUMENTS, {"rows": page})}
         copies += (
-            _copy(rows[row_id], notes.get(row_id, ()), packed.get(row_id))
-            for row_id in page
-            if row_id in rows
+            _copy(connection, rows[row_id], notes.get(row_id, ())) for row_id in page if row_id in rows
         )
     return tuple(copies)
 
 
-def _copy(row: Row[Any], notes: Iterable[Row[Any]], packed: Row[Any] | None) -> Copy:
-    kind = document = None
-    fault = ""
-    if packed is not None:
-        try:
-            kind, document = packed.kind, documents.unpack(packed.packing, packed.document)
-        except ValueError as error:
-            fault = str(error)
+def _copy(connection: Connection, row: Row[Any], notes: Iterable[Row[Any]]) -> Copy:
+    document, fault = documents.NONE, ""
+    try:
+        document = documents.read(connection, row.row_id) or document
+    except ValueError as error:
+        fault = str(error)
     record = Record(
         id=ids.unpack(row.id),
         state=_STATE_NAMES[row.state],
@@ -156,7 +147,7 @@ def _copy(row: Row[Any], notes: Iterable[Row[Any]], packed: Row[Any] | None) -> 
         origin=row.origin or "",
         code=row.code_name or "",
         url=row.url_text or "",
-        xml=document if document is not None and kind == XML else b"",
+        xml=document.content if document.kind == documents.XML else b"",
         created_ms=row.accepted_ms,
         sequence=row.sequence,
         reason=row.reason or "",
@@ -164,7 +155,7 @@ def _copy(row: Row[Any], notes: Iterable[Row[Any]], packed: Row[Any] | None) -> 
         failures=row.failures,
         next_ms=None,
         ended_ms=row.ended_ms,
-        raw=document if kind == MESSAGE else None,
+        raw=document.content if document.kind == documents.MESSAGE else None,
         first_id=row.first_id or "",
         own_url=row.own != 0,
         is_stub=row.sequence == 0 and row.state == schema.STATES[states.DEAD],

@@ -73,6 +73,13 @@ def database(request: pytest.FixtureRequest) -> Iterator[Engine]:
 
 
 @pytest.fixture
+def database_url(request: pytest.FixtureRequest, database: Engine) -> str:
+    """URL of the database, as the settings name it."""
+    is_sqlite = database.dialect.name == "sqlite"
+    return request.getfixturevalue("sqlite_url" if is_sqlite else "prepared_postgres")
+
+
+@pytest.fixture
 def writer(database: Engine) -> Writer:
     """Writer that has the lease."""
     writer = Writer(database)

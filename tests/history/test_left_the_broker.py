@@ -52,10 +52,10 @@ class World:
 
 
 @pytest.fixture
-def world(rig, writer, database, history_url):
+def world(rig, writer, database, database_url):
     verdict = [500]
     with (
-        environment(POSTBACKS_MAX_RESENDS="1", POSTBACKS_HISTORY_URL=history_url),
+        environment(POSTBACKS_MAX_RESENDS="1", POSTBACKS_HISTORY_URL=database_url),
         Receiver(lambda _: Answer(verdict[0], b"oops")) as receiver,
     ):
         rig.settings = load()

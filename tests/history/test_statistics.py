@@ -112,7 +112,7 @@ def test_statistics_are_what_a_plain_count_says_by_each_key_and_with_each_filter
             assert found.recorded_ms == ACCEPTED_MS + 7
 
 
-@pytest.mark.parametrize("history_url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 def test_statistics_read_the_covering_index_alone(known, database):
     plans = []
 

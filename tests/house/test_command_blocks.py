@@ -331,6 +331,10 @@ CHECKS: dict[str, dict[str, Check]] = {
         f"postbacks resend {ID}": types(
             fill={ID: "order-17"}, code=1, says="only a dead or skipped one can be sent again"
         ),
+        # Nobody has sent such a message; tests/history/test_insight_cli.py has those that are told.
+        "postbacks story 4711": types(code=1, says="TRACKINGID or MMSID '4711'"),
+        f"postbacks story {ID}": types(fill={ID: "order-18"}, code=1, says="TRACKINGID or MMSID 'order-18'"),
+        "postbacks story 4711 --account acme --json": types(code=1, says="no postback of account acme"),
         # Nobody is there to be asked.
         "postbacks account remove acme": types(code=2, says="say --yes"),
         f"postbacks cancel {ID}": types(fill={ID: "order-17"}, code=1, says="delivered"),
