@@ -164,6 +164,8 @@ def test_of_two_recorders_one_works_and_the_other_follows_at_once(rig, sqlite_ur
     dead()
     rig.tick()
     first.close()
+    second.turn()
+    assert second.works
     settle(second, rig.client)
     assert second.written == 1
     second.close()

@@ -221,8 +221,9 @@ def test_an_emptied_broker_turns_the_feed_on_anew(rig, sqlite_url, reasons):
     recorder.close()
 
 
-def test_workers_of_an_older_version_are_followed_by_a_resync(rig, receiver, sqlite_url, reasons):
-    """They tell the feed nothing. Status says so while they are at work, also to a recorder that has started anew."""
+@pytest.mark.parametrize("starts_anew", [False, True])
+def test_workers_of_an_older_version_are_followed_by_a_resync(rig, sqlite_url, reasons, starts_anew):
+    """They tell the feed nothing, which status says; a recorder that was away when they ended knows of them."""
     recorder = make_recorder(rig.client, sqlite_url)
     settle(recorder, rig.client)
     (postback_id,) = waiting(rig, 1)
@@ -233,13 +234,14 @@ def test_workers_of_an_older_version_are_followed_by_a_resync(rig, receiver, sql
     status = status_of(rig.client, sqlite_url)
     assert status.feed.older == ("0.1.0",)
     assert any("Workers of version 0.1.0 are at work" in fault for fault in status.faults)
-    recorder.close()
     ended_ms = rig.client.hget(keys.record(postback_id), "created_ms")
     # as one of them may do
     rig.client.hset(keys.record(postback_id), mapping={"state": "dead", "ended_ms": ended_ms})
-    recorder = make_recorder(rig.client, sqlite_url)
     settle(recorder, rig.client)
     assert rows(sqlite_url) == [(postback_id, "waiting", 0)]
+    if starts_anew:
+        recorder.close()
+        recorder = make_recorder(rig.client, sqlite_url)
     rig.client.zrem(keys.CLAIMERS, silent)
     recorder.turn()
     settle(recorder, rig.client)
