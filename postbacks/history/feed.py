@@ -242,7 +242,7 @@ class Feed:
 
     def _run(self, name: str, *arguments: str | int) -> Any:
         """Run a script of this room; a full broker runs it as well."""
-        script = lua.load("queue/_shared", "queue/_changes", f"history/{name}", when_full=True)
+        script = lua.load("history/_clock", "queue/_changes", f"history/{name}", when_full=True)
         with broker_errors():
             return self._client.eval(
                 script.text, len(script.keys), *script.keys, self._clock_offset_ms, *arguments

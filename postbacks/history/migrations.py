@@ -14,6 +14,8 @@ from postbacks.history.transactions import display, writing
 #: Version -> the step that makes the one after it of it. Each is one statement or a few, in one transaction.
 _STEPS: Final[Mapping[int, Callable[[Connection], None]]] = {}
 
+#: Facts of a history with nothing in it, beside its schema.
+FIRST_FACTS: Final[dict[str, int | str]] = {facts.LEASE: 0, facts.LAST_ROW: 0}
 #: Name of the lock that lets one process at a time make the tables on PostgreSQL; SQLite locks its file.
 _LOCK: Final = 7_264_011_516
 
@@ -39,7 +41,7 @@ def prepare(engine: Engine) -> None:
             _STEPS[step](connection)
         _name_numbers(connection)
         if version is None:
-            facts.put(connection, {facts.LEASE: 0, facts.LAST_ROW: 0})
+            facts.put(connection, FIRST_FACTS)
         if version != schema.VERSION:
             facts.put(connection, {facts.SCHEMA: schema.VERSION})
 

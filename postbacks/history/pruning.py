@@ -67,16 +67,19 @@ _DROP_VALUE: Final = text(
 
 #: ms that must have gone by since the last time, so that a recorder with little to do does not ask for each batch.
 _PAUSE_MS: Final = 1_000
+#: Time after all others.
+NEVER: Final = 2**62
 #: Where the reading of business values begins: before any.
 _FIRST: Final = (-1, 0, 0)
 
 
-def due_ms(accepted_ms: int, ended_ms: int) -> int:
-    """Return the time from which the days of a postback that has ended count: its end, and not before an hour after its acceptance.
+def due_ms(accepted_ms: int, ended_ms: int | None) -> int:
+    """Return the time from which the days of a postback count: its end, but not before an hour after its acceptance.
 
-    What ``facts`` says to be pruned until a time is pruned of those that are due before it.
+    What ``facts`` says to be pruned until a time is pruned of those that are due before it. One that is not at its end is due
+    ``NEVER``.
     """
-    return max(accepted_ms + HOUR_MS, ended_ms)
+    return NEVER if ended_ms is None else max(accepted_ms + HOUR_MS, ended_ms)
 
 
 class Pruner:
@@ -100,16 +103,16 @@ class Pruner:
             names = facts.POSTBACKS_FROM_MS, facts.DOCUMENTS_FROM_MS, facts.ATTEMPTS_FROM_MS
             self._from = {name: int(known.get(name, 0)) for name in names}
 
-    def keeps(self, fact: str, accepted_ms: int, ended_ms: int | None) -> bool:
-        """Tell whether what a fact names is kept of a postback, or pruned already: it may be recorded late."""
-        return ended_ms is None or not self._from[fact] or due_ms(accepted_ms, ended_ms) >= self._from[fact]
+    def keeps(self, fact: str, due_ms: int) -> bool:
+        """Tell whether what a fact names is kept of a postback that is due then; it may be recorded when that is pruned."""
+        return due_ms >= self._from[fact]
 
-    def return_to(self, connection: Connection, accepted_ms: int, ended_ms: int) -> None:
-        """Prune once more from a postback on whose row is there, and whose end was recorded late."""
+    def return_to(self, connection: Connection, due_ms: int) -> None:
+        """Prune once more from then on: the end of a postback whose row is there was recorded late."""
         for fact in self._from:
-            if not self.keeps(fact, accepted_ms, ended_ms):
-                self._from[fact] = due_ms(accepted_ms, ended_ms)
-                facts.put(connection, {fact: self._from[fact]})
+            if not self.keeps(fact, due_ms):
+                self._from[fact] = due_ms
+                facts.put(connection, {fact: due_ms})
 
     def run(self, connection: Connection, now_ms: int, settings: Settings, at_most: int) -> int:
         """Prune in a transaction; return how many rows were looked at, 0 where nothing is due."""

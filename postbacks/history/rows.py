@@ -173,7 +173,7 @@ def _note(value: bytes, number: int) -> Note:
     if plain := _PLAIN_NOTE.fullmatch(value):
         _, at_ms, status, elapsed_ms = plain.groups()
         return Note(number, int(at_ms), _DELIVERED_OUTCOME, int(status), int(elapsed_ms or 0), 0, None, None)
-    attempt = Attempt.from_json(value)
+    attempt = Attempt.from_json(value.decode("utf-8", "replace"))
     at_ms, status, elapsed_ms = int(attempt.at_ms), int(attempt.status or 0), int(attempt.elapsed_ms)
     if not (0 <= at_ms < _MS_MAX and 0 <= status <= _SHORT_MAX and 0 < number <= _SHORT_MAX):
         raise UnreadableRecord(f"a number of its attempt {number} is out of bounds")

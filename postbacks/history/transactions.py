@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -38,6 +39,7 @@ _STATES: Final = (
     ("40", HistoryUnavailable, "gave the transaction up, as another one was in its way; try again"),
     ("25P03", HistoryUnavailable, "ended the transaction, as it stood still for too long; try again"),
     ("25006", HistoryUnfit, "is read-only (a standby?); name its primary in POSTBACKS_HISTORY_URL"),
+    ("58", HistoryUnavailable, "cannot be read or written on its server's disk; see the server's log"),
     ("28", HistoryUnfit, "refused the user or the password in POSTBACKS_HISTORY_URL"),
     ("3D000", HistoryUnfit, "does not exist; make it (createdb), or correct POSTBACKS_HISTORY_URL"),
     ("42501", HistoryUnfit, "does not let this user do so; let the user own the database"),
@@ -85,7 +87,7 @@ def display(url: URL | str) -> str:
         return "(unreadable URL)"
     if parts.database and parts.database.startswith("file://"):  # as engine.py gives it to SQLite
         parts = parts.set(database=unquote(urlsplit(parts.database).path))
-    return parts.set(password=None, query={}).render_as_string()
+    return parts._replace(password=None).set(query={}).render_as_string()
 
 
 @contextmanager
@@ -101,18 +103,24 @@ def database_errors(engine: Engine | None = None) -> Iterator[None]:
     """
     try:
         yield
-    except exc.SQLAlchemyError as error:
+    except _database_errors() as error:
         raise _explained(
             error, f"The history {display(engine.url if engine else load().history_url)}"
         ) from None
 
 
-def _explained(error: exc.SQLAlchemyError, history: str) -> HistoryError:
+def _database_errors() -> tuple[type[Exception], ...]:
+    """Return what may be raised: SQLAlchemy's errors, and psycopg's own of a COPY, where it is loaded."""
+    psycopg = sys.modules.get("psycopg")
+    return (exc.SQLAlchemyError, *([psycopg.Error] if psycopg else []))
+
+
+def _explained(error: Exception, history: str) -> HistoryError:
     if isinstance(error, exc.TimeoutError):
         return HistoryUnavailable(
             f"{history} has no connection left for this process; try again in a moment."
         )
-    cause = error.orig if isinstance(error, exc.DBAPIError) else None
+    cause = getattr(error, "orig", None) if isinstance(error, exc.SQLAlchemyError) else error
     if isinstance(cause, sqlite3.Error):
         name = getattr(cause, "sqlite_errorname", "")
         for mark, kind, words in _SQLITE:
@@ -130,7 +138,7 @@ def _explained(error: exc.SQLAlchemyError, history: str) -> HistoryError:
         for mark, kind, words in _STATES:
             if state.startswith(mark):
                 return kind(f"{history} {words}.")
-        if isinstance(error, exc.OperationalError | exc.InterfaceError):
+        if {kind.__name__ for kind in type(cause).__mro__} & {"OperationalError", "InterfaceError"}:
             return HistoryUnavailable(
                 f"{history} does not answer; start it, or correct POSTBACKS_HISTORY_URL."
             )

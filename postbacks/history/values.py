@@ -55,7 +55,7 @@ def canonical(kind: str, text: str) -> str:
         return text.strip().lower()
     if kind != "number":
         return text
-    digits = _PUNCTUATION.sub("", text).removeprefix("+")
+    digits = text if text.isdecimal() else _PUNCTUATION.sub("", text).removeprefix("+")
     if len(digits) > _NANP_DIGITS:
         digits = digits.removeprefix("00")
     return digits[1:] if len(digits) == _NANP_DIGITS and digits.startswith("1") else digits

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import text
@@ -11,9 +12,9 @@ from postbacks.errors import LeaseLost
 from postbacks.history import documents, facts, ids, schema, values
 from postbacks.history.bulk import StoredRow, bulk_of
 from postbacks.history.names import Names
-from postbacks.history.pruning import Pruner
+from postbacks.history.pruning import NEVER, Pruner, due_ms
 from postbacks.history.rows import Note, Reading, UnreadableRecord, read
-from postbacks.history.schema import HOUR_MS, LAST_OPEN, STATES
+from postbacks.history.schema import HOUR_MS, STATES
 from postbacks.history.transactions import writing
 from postbacks.ledger import states
 from postbacks.logs import EventLog
@@ -33,6 +34,8 @@ log = EventLog(__name__)
 
 _FORGOTTEN: Final = STATES["forgotten"]
 _DELIVERED: Final = STATES[states.DELIVERED]
+#: ms that the first and the last postback of a pack of documents may be due apart.
+_PACK_MS: Final = 24 * HOUR_MS
 #: Ids of unreadable records that were logged and are remembered for it.
 _LOGGED_MAX: Final = 10_000
 
@@ -197,12 +200,13 @@ class Writer:
         names, pruner = self._names, self._pruner
         pruner.learn(connection)
         rows: list[tuple[Any, ...]] = []
-        kept: list[Document] = []
+        kept: list[tuple[int, Document]] = []
         notes: list[tuple[Any, ...]] = []
         hashes: list[tuple[int, int, int]] = []
-        # What has ended stands in packs of its own: a pack is pruned when all of it is due.
-        for reading in sorted(readings, key=_is_open):
-            if not pruner.keeps(facts.POSTBACKS_FROM_MS, reading.accepted_ms, reading.ended_ms):
+        # A pack of documents is pruned when all of it is due, so what is due together stands together.
+        due = [(due_ms(reading.accepted_ms, reading.ended_ms), reading) for reading in readings]
+        for due_at, reading in sorted(due, key=itemgetter(0)):
+            if not pruner.keeps(facts.POSTBACKS_FROM_MS, due_at):
                 continue
             row_id += 1
             hour = reading.accepted_ms // HOUR_MS
@@ -214,9 +218,7 @@ class Writer:
                 _, sent_ms, outcome, status, elapsed_ms, *_ = reading.notes[-1]
                 if not status:
                     status = _latest_status(reading.notes)
-                if not reading.is_plain and pruner.keeps(
-                    facts.ATTEMPTS_FROM_MS, reading.accepted_ms, reading.ended_ms
-                ):
+                if not reading.is_plain and pruner.keeps(facts.ATTEMPTS_FROM_MS, due_at):
                     notes.extend((row_id, *note) for note in reading.notes)
             rows.append(
                 (
@@ -227,8 +229,8 @@ class Writer:
             )  # fmt: skip
             key = hour, code, state, outcome, status, attempts
             counts[key] = counts.get(key, 0) + 1
-            is_kept = pruner.keeps(facts.DOCUMENTS_FROM_MS, reading.accepted_ms, reading.ended_ms)
-            kept.append(reading.document if is_kept else documents.NONE)
+            is_kept = pruner.keeps(facts.DOCUMENTS_FROM_MS, due_at)
+            kept.append((due_at, reading.document if is_kept else documents.NONE))
             kind, content = reading.document
             if content and kind == documents.XML:
                 found = {values.hash_of(*value) for value in values.of_document(content)}
@@ -261,10 +263,13 @@ class Writer:
             outcome, elapsed_ms, sent_ms = (
                 (latest.outcome, latest.elapsed_ms, latest.at_ms) if latest else (0, 0, None)
             )
-            had_document = pruner.keeps(facts.DOCUMENTS_FROM_MS, row.accepted_ms, row.ended_ms)
-            if reading.ended_ms is not None and reading.ended_ms != row.ended_ms:
-                pruner.return_to(connection, row.accepted_ms, reading.ended_ms)
-            keeps_attempts = pruner.keeps(facts.ATTEMPTS_FROM_MS, row.accepted_ms, reading.ended_ms)
+            due_before, due_at = (
+                due_ms(row.accepted_ms, ended_ms) for ended_ms in (row.ended_ms, reading.ended_ms)
+            )
+            had_document = pruner.keeps(facts.DOCUMENTS_FROM_MS, due_before)
+            if due_at != due_before:
+                pruner.return_to(connection, due_at)
+            keeps_attempts = pruner.keeps(facts.ATTEMPTS_FROM_MS, due_at)
             if keeps_attempts and not (reading.is_plain and attempts == 1):
                 if row.state == _DELIVERED and row.attempts == 1 and row.sent_ms is not None:
                     # its row alone has said so until now
@@ -274,11 +279,11 @@ class Writer:
                 notes.extend((row.row_id, *note) for note in reading.notes)
             if (
                 not had_document
-                and pruner.keeps(facts.DOCUMENTS_FROM_MS, row.accepted_ms, reading.ended_ms)
+                and pruner.keeps(facts.DOCUMENTS_FROM_MS, due_at)
                 and reading.document.content
                 and documents.read(connection, row.row_id) is None
             ):  # it was sent again after its document was pruned
-                self._bulk.insert(connection, schema.documents, _packs(row.row_id, [reading.document]))
+                self._bulk.insert(connection, schema.documents, _packs(row.row_id, [(0, reading.document)]))
             _, _, endpoint, url = names.of(reading)
             changes.append(
                 (
@@ -369,18 +374,28 @@ def _latest_status(notes: Sequence[Note]) -> int:
     return next((note.status for note in reversed(notes) if note.status), 0)
 
 
-def _is_open(reading: Reading) -> bool:
-    return reading.state <= LAST_OPEN
+def _packs(row_id: int, kept: list[tuple[int, Document]]) -> list[tuple[int, int, int, bytes]]:
+    """Pack the documents of neighbouring rows into rows of ``documents``.
 
-
-def _packs(row_id: int, kept: list[Document]) -> list[tuple[int, int, int, bytes]]:
-    """Pack the documents of neighbouring rows, the first of which is ``row_id``, into rows of ``documents``."""
+    Args:
+        row_id: of the first of them.
+        kept: when each is due, in this order, and its document.
+    """
     packs: list[tuple[int, int, int, bytes]] = []
-    first, size = 0, 0
-    for at, document in enumerate(kept, start=1):
-        size += len(document.content)
-        if at == len(kept) or at - first == documents.ROWS_MAX or size >= documents.FULL_BYTES:
+    pack: list[Document] = []
+    size = first_due_at = 0
+    for due_at, document in [*kept, (2 * NEVER, documents.NONE)]:
+        if pack and (
+            len(pack) == documents.ROWS_MAX
+            or size >= documents.FULL_BYTES
+            or due_at > first_due_at + _PACK_MS
+        ):
             if size:
-                packs.append((row_id + first, at - first, documents.PACKING, documents.pack(kept[first:at])))
-            first, size = at, 0
+                packs.append((row_id, len(pack), documents.PACKING, documents.pack(pack)))
+            row_id += len(pack)
+            pack, size = [], 0
+        if not pack:
+            first_due_at = due_at
+        pack.append(document)
+        size += len(document.content)
     return packs

@@ -222,6 +222,23 @@ def test_up_dev_resends_after_5_s_unless_the_environment_says_when(variables, co
     )  # the suite's and ours
 
 
+def test_up_without_sqlalchemy_has_no_history_and_says_how_to_get_one(monkeypatch, tmp_path):
+    """It goes on all the same."""
+    up = importlib.import_module("postbacks.cli.up")
+    assert up._history(load(), tmp_path)[0] == f"sqlite:///{tmp_path}/history.db"
+    with environment(POSTBACKS_HISTORY_URL="postgresql://user:secret@db/postbacks"):
+        assert up._history(load(), tmp_path) == (
+            "postgresql://user:secret@db/postbacks",
+            "postgresql://user:***@db/postbacks",
+        )
+    assert up._history(load(), tmp_path / "what?")[0] == ""
+    monkeypatch.setattr(up, "find_spec", lambda _: None)
+    assert up._history(load(), tmp_path) == (
+        "",
+        "none: pip install 'postbacks[history]' brings what it needs",
+    )
+
+
 def test_a_bad_setting_names_the_variable():
     done = _run("list", env={"POSTBACKS_MAX_RESENDS": "five"})
     assert done.returncode == 2

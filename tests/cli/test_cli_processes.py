@@ -7,12 +7,13 @@ import os
 import re
 import selectors
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -117,8 +118,16 @@ def test_up_serves_from_an_empty_directory_and_ctrl_c_leaves_no_process_behind(t
     config = (data / "broker.conf").read_text()
     for line in ('appendonly "yes"', 'appendfsync "always"', 'maxmemory-policy "noeviction"'):
         assert line in config
-    assert {"worker1.log", "beat1.log", "broker.log"} <= {path.name for path in data.iterdir()}
+    assert {"worker1.log", "beat1.log", "recorder.log", "broker.log"} <= {
+        path.name for path in data.iterdir()
+    }
     assert open_to_others(data) == []
+    # the recorder ends last, and copies what has gathered
+    assert said["history_url"] == f"sqlite:///{data}/history.db"
+    with closing(sqlite3.connect(data / "history.db")) as database:
+        assert database.execute("SELECT account, state FROM postbacks_readable").fetchall() == [
+            ("acme", "delivered")
+        ]
 
 
 def open_to_others(directory: Path) -> list[str]:
@@ -130,6 +139,8 @@ def test_up_says_what_to_type_next_and_ends_all_when_a_worker_dies(tmp_path):
     with started("up", "--port", str(free_port()), "--data", "here", "--dev", cwd=tmp_path) as up:
         export = r" +export POSTBACKS_BROKER_URL=redis://:[0-9a-f]{48}@127\.0\.0\.1:\d+/0\n"
         assert re.fullmatch(export, line_of(up.stdout))
+        history = f" +export POSTBACKS_HISTORY_URL=sqlite:///{re.escape(str(tmp_path))}/here/history.db\n"
+        assert re.fullmatch(history, line_of(up.stdout))
         pids = descendants(up.pid)
         listed = subprocess.run(
             ["ps", "-A", "-o", "pid=,args="], capture_output=True, text=True, check=True

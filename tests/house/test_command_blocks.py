@@ -152,14 +152,16 @@ def is_printed(machine: Machine, block: Block) -> None:
 
 def serves(machine: Machine, block: Block) -> None:
     """Type each line, a process that stays, into a terminal of its own; stop all as a service manager does."""
-    (export,) = re.findall(r"^\s*(export .*)$", machine.stayers["postbacks up"].printed, re.MULTILINE)
+    exports = "\n".join(
+        re.findall(r"^\s*(export .*)$", machine.stayers["postbacks up"].printed, re.MULTILINE)
+    )
     ready = {"worker": " ready.", "beat": "beat: Starting...", "flower": "Connected to redis"}
     started = {}
     for line in block.text.splitlines():
         kind = line.split()[3]
         # Several celery commands stay at a time: each is known by its kind.
         machine.stayers.pop("celery -A", None)
-        started[kind] = machine.start(line, exports=export)
+        started[kind] = machine.start(line, exports=exports)
     machine.stayers.pop("celery -A")
     try:
         assert started.keys() == ready.keys()
@@ -224,6 +226,7 @@ def is_no_command(machine: Machine, block: Block) -> None:
 
 UP = "postbacks up --dev"
 DEMO = "tests/cli/test_cli_processes.py::test_the_demo_ends_well_whatever_the_environment_says_and_leaves_nothing_behind"
+HISTORY_RUN = "tests/history/test_history_command.py::test_a_signal_ends_a_recorder_in_order"
 VERIFY = "tests/signatures/test_verify.py::test_verify_finds_a_request_ours_in_every_form_that_it_comes_in"
 RECEIVING = "tests/house/test_receiving_page.py::"
 EXAMPLES_OF_RECEIVING = elsewhere(
@@ -327,6 +330,13 @@ CHECKS: dict[str, dict[str, Check]] = {
         ),
         # No server has that name, here or anywhere.
         "postbacks ping https://acme.example/postbacks --json": types(code=1, says='"delivered": false'),
+        "POSTBACKS_HISTORY_URL=sqlite:///history.db postbacks history run": elsewhere(
+            "tried at length", HISTORY_RUN
+        ),
+        "postbacks history run": elsewhere("tried at length", HISTORY_RUN),
+        "postbacks history status": types(says="on, recorder "),
+        # The recorder of `up` would turn the feed on again.
+        "postbacks history off": types(code=1, says="stop it first"),
         # Only beside a worker that serves its own page, as in docker-compose.yml.
         "postbacks health --worker": types(code=2, says="POSTBACKS_METRICS_PORT"),
         "postbacks render - < event.json | xmllint --format -": types(
@@ -366,7 +376,10 @@ def printed_without_dev() -> str:
     """Return the output of ``postbacks up`` without ``--dev``, of a broker like the machine's."""
     broker = SimpleNamespace(url=EXPORT.partition("=")[2])
     say_ready = importlib.import_module("postbacks.cli.up")._say_ready
-    command = click.Command("up", callback=lambda: say_ready(broker, Path("data"), 1, {}, as_json=False))
+    stack = SimpleNamespace(workers=[], beats=[], recorders=[])
+    command = click.Command(
+        "up", callback=lambda: say_ready(broker, Path("data"), stack, {}, "", "none", as_json=False)
+    )
     return CliRunner().invoke(command).output
 
 
