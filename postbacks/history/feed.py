@@ -45,6 +45,8 @@ REASONS: Final = {
     DATABASE: "the database is another one than before, or an older copy of it",
     BROKER: "the broker has lost its latest changes",
 }
+#: Nodes of the stream that its size is reckoned from; ``_changes.lua`` has the same number.
+NODES_SAMPLED: Final = 1000
 
 
 def place_of(entry_id: str) -> tuple[int, int]:
@@ -219,7 +221,7 @@ class Feed:
             pipe = self._client.pipeline(transaction=False)
             pipe.hgetall(keys.HISTORY)
             pipe.xlen(keys.CHANGES)
-            pipe.memory_usage(keys.CHANGES)
+            pipe.memory_usage(keys.CHANGES, samples=NODES_SAMPLED)
             pipe.xrange(keys.CHANGES, count=1)
             pipe.xrevrange(keys.CHANGES, count=1)
             pipe.time()

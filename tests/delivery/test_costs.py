@@ -120,13 +120,20 @@ def test_a_postback_costs_the_broker_few_bytes(costs):
 def test_a_tick_with_nothing_to_do_asks_the_broker_little(costs):
     """Lua calls and commands of an idle tick."""
     assert costs["idle"]["evalsha"] <= 8
-    assert costs["idle"]["commands"] <= 50
+    assert costs["idle"]["commands"] <= 51  # the last one asks whether the history has a feed
 
 
 def test_messages_are_taken_in_and_answers_noted_in_batches(costs):
     """Lua calls for a thousand postbacks: full batches; how many notes go together depends on the answers' haste."""
     assert costs["tick"]["evalsha"] <= 14
     assert costs["deliver"]["evalsha"] <= 150
+
+
+def test_the_feed_of_the_history_costs_a_command_a_batch(costs):
+    """Entries: one of the intake, one of each batch of notes; none where nothing changes."""
+    assert costs["tick"]["xadd"] <= 6
+    assert costs["deliver"]["xadd"] <= costs["deliver"]["evalsha"]
+    assert costs["idle"]["xadd"] == 0
 
 
 def test_a_postback_costs_few_python_calls(costs):

@@ -62,7 +62,7 @@ def working(rig: Rig) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_recorder_in_order(rig, sqlite_url, number):
-    """What has gathered is copied, the lease is given back, and its exit code is 0."""
+    """The recorder copies what has gathered, the lease is given back, and its exit code is 0."""
     process = subprocess.Popen(
         [POSTBACKS, "history", "run"],
         env={**os.environ, "POSTBACKS_HISTORY_URL": sqlite_url}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -156,7 +156,7 @@ def test_status_without_a_recorder_is_a_fault_that_says_what_to_do(rig, history)
 
 
 def test_status_where_broker_or_database_is_away_says_the_rest(rig, history):
-    """What is in the database is told without the broker, and the other way round."""
+    """The database is told of without the broker, and the other way round."""
     with environment(POSTBACKS_BROKER_URL="redis://127.0.0.1:1/0"):
         result = run("status")
     assert result.exit_code == 1
@@ -230,7 +230,7 @@ def test_prune_says_what_goes_asks_and_deletes_it(rig, history, monkeypatch):
 
 
 def test_prune_leaves_a_recorders_database_to_the_recorder(rig, history):
-    """It prunes by itself, with its own settings."""
+    """A recorder prunes by itself, with its own settings."""
     dead(rig, 1)
     recorder = make_recorder(rig.client, history, clock_offset_ms=2000)
     settle(recorder, rig.client)
