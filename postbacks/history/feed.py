@@ -47,8 +47,6 @@ REASONS: Final = {
     DATABASE: "the database is another one than before, or an older copy of it",
     BROKER: "the broker has lost its latest changes",
 }
-#: Nodes of the stream that its size is reckoned from; ``_changes.lua`` has the same number.
-NODES_SAMPLED: Final = 1000
 
 
 def place_of(entry_id: str) -> tuple[int, int]:

@@ -29,8 +29,7 @@ from postbacks.devtools.receiver import Answer, Receiver
 from postbacks.devtools.stack import CeleryProcess
 from postbacks.doctor.table import CHECKS
 from postbacks.errors import BrokerUnfit
-from postbacks.history.feed import GAP, Feed
-from postbacks.history.recorder import Recorder
+from postbacks.history.feed import Feed
 from postbacks.monitor import snapshot
 from postbacks.queue.scripts import Scripts
 from postbacks.queue.tick import Tick
@@ -242,26 +241,6 @@ def test_a_scrape_that_lacks_any_of_its_rights_is_told_which_and_who_it_is(guard
             assert right in {"+multi", "+exec", "+xlen", "+xrange", "+xrevrange", "+memory|usage"}
             refused = now.history.fault
     names(refused, "metrics", right)
-
-
-def test_a_recorder_needs_no_more_than_its_rights(guarded, tmp_path):
-    """Run a recorder as its user: the feed on, records, a resync, the lease back; ACL LOG stays empty."""
-    broker, client = guarded
-    with environment(
-        POSTBACKS_BROKER_URL=url_of(broker, "recorder"),
-        POSTBACKS_HISTORY_URL=f"sqlite:///{tmp_path}/history.db",
-    ):
-        recorder = Recorder(client_for(url_of(broker, "recorder"), 5.0), load())
-        recorder.turn()
-        with environment(POSTBACKS_BROKER_URL=broker.url):
-            set_account("acme", url="http://127.0.0.1:8080/")
-            send_postbacks("acme", [EVENT] * 3)
-            Tick(Scripts(client), store(), load()).run()
-        eventually(lambda: recorder.turn() and recorder.written >= 3, 20, "three records in the history")
-        Feed(client).want_resync(GAP)
-        eventually(lambda: recorder.turn() and not Feed(client).state().resync, 20, "the end of a resync")
-        recorder.close()
-    assert denials(client) == []
 
 
 def worker(broker: EmbeddedBroker, folder: Path, **more: str) -> CeleryProcess:
