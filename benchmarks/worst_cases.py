@@ -14,7 +14,8 @@ from postbacks import keys
 from postbacks.devtools.embedded_broker import EmbeddedBroker
 from postbacks.doctor import scripts as doctor_scripts
 from postbacks.doctor.records import fields as record_fields
-from postbacks.ledger.record import OVERHEAD_BYTES, SCHEMA, Attempt
+from postbacks.ledger.footprint import OVERHEAD_BYTES
+from postbacks.ledger.record import SCHEMA, Attempt
 from postbacks.monitor import snapshot
 from postbacks.queue.intake import MAX_BATCH
 from postbacks.queue.rows import AcceptRow, AttemptRow

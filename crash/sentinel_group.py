@@ -18,6 +18,7 @@ from typing import Any, Final, Self
 
 import redis
 
+from postbacks.broker.fitness import LISTPACK_SETTINGS
 from postbacks.devtools.embedded_broker import PORTS
 from postbacks.devtools.process import Process
 from postbacks.devtools.valkey import server_binary
@@ -101,6 +102,7 @@ class SentinelGroup:
         data = [
             "appendonly yes", "appendfsync always", 'save ""', "maxmemory-policy noeviction",
             f'masterauth "{PASSWORD}"', "repl-diskless-sync-delay 0",
+            *(f"{name} {value}" for name, value in LISTPACK_SETTINGS.items()),
         ]  # fmt: skip
         first = Server([server], folder, data, PASSWORD, "server1")
         follow = [*data, f"replicaof 127.0.0.1 {first.port}"]

@@ -22,6 +22,14 @@ if TYPE_CHECKING:
 #: LPOP and RPOP with a count came with 6.2, ZADD's and HRANDFIELD's forms we use with 7.0.
 MIN_REDIS: Final = (7, 0)
 MIN_VALKEY: Final = (8, 0)
+#: Settings with which the broker keeps a record as a listpack, which takes half the memory of a hash table. A value may be
+#: a document; a record has up to some 30 fields. Larger hashes (claims, accounts) are searched faster as tables.
+LISTPACK_SETTINGS: Final = {"hash-max-listpack-value": 4096, "hash-max-listpack-entries": 64}
+#: Values of these settings that do as well, measured.
+LISTPACK_RANGES: Final = {
+    "hash-max-listpack-value": range(4096, 1 << 31),
+    "hash-max-listpack-entries": range(32, 129),
+}
 
 
 # -- one rule each, on what INFO says -----------------------------------------------------------------

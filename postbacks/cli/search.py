@@ -114,7 +114,7 @@ def list_(
         source, number = ask(query, lambda source: (source, source.count(query)))
         click.echo(number.postbacks)
         if source.has_unfinished:
-            _say_recorded(query, number, has_unfinished=query.state not in {None, *FINAL_STATES})
+            _say_recorded_of(query, number, unfinished=False)
     elif follow:
         _follow(query, form)
     else:
@@ -163,33 +163,17 @@ def _print_pages(query: Query, source: History | Ended, pages: Iterator[Page], f
     else:
         say(source.why_empty(query))
     if page is not None and source.has_unfinished:
-        _say_recorded(query, page, has_unfinished=unfinished or query.state not in {None, *FINAL_STATES})
+        _say_recorded_of(query, page, unfinished=unfinished)
 
 
-def _say_recorded(query: Query, answer: Page | Count, *, has_unfinished: bool) -> None:
-    say_recorded(answer.recorded_ms, answer.read_ms or _asked_ms(query), has_unfinished=has_unfinished)
-
-
-def say_recorded(
-    recorded_ms: int | None, read_ms: int | None = None, *, has_unfinished: bool = False
-) -> None:
-    """Say until when the history is recorded, and at which time states of unfinished postbacks were read."""
-    from postbacks.cli.times import length, of_ms, shown
-
-    if recorded_ms is None:
-        say("The history has recorded nothing yet: is `postbacks history run` running?")
-        return
-    words = f"The history is recorded until {shown(of_ms(recorded_ms // 1000 * 1000))}"
-    behind_ms = time.time_ns() // 1_000_000 - recorded_ms
-    if behind_ms > _BEHIND_MS:
-        words += f", {length(behind_ms)} ago (`postbacks history status` says why)"
-    if read_ms is not None:
-        words += (
-            f"; what is unfinished is as the broker had it at {shown(of_ms(read_ms // 1000 * 1000))[11:]}"
-        )
-    elif has_unfinished:
-        words += "; the broker does not answer, and what is unfinished may have ended since"
-    say(f"{words}.")
+def _say_recorded_of(query: Query, answer: Page | Count, *, unfinished: bool) -> None:
+    """Say until when the history is recorded; a state that the broker alone knows is always one of it."""
+    read_ms = answer.read_ms or _asked_ms(query)
+    say_recorded(
+        answer.recorded_ms,
+        read_ms,
+        unfinished=unfinished or query.state not in {None, *FINAL_STATES, "forgotten"},
+    )
 
 
 def _asked_ms(query: Query) -> int | None:
@@ -210,6 +194,26 @@ def _asked_ms(query: Query) -> int | None:
             return now_ms(client())
     except BrokerError:
         return None
+
+
+def say_recorded(recorded_ms: int | None, read_ms: int | None = None, *, unfinished: bool = False) -> None:
+    """Say until when the history is recorded, and at which time states of unfinished postbacks were read."""
+    from postbacks.cli.times import length, of_ms, shown
+
+    if recorded_ms is None:
+        say("The history has recorded nothing yet: is `postbacks history run` running?")
+        return
+    words = f"The history is recorded until {shown(of_ms(recorded_ms // 1000 * 1000))}"
+    behind_ms = time.time_ns() // 1_000_000 - recorded_ms
+    if behind_ms > _BEHIND_MS:
+        words += f", {length(behind_ms)} ago (`postbacks history status` says why)"
+    if read_ms is not None:
+        words += (
+            f"; what is unfinished is as the broker had it at {shown(of_ms(read_ms // 1000 * 1000))[11:]}"
+        )
+    elif unfinished:
+        words += "; the broker does not answer, and what is unfinished may have ended since"
+    say(f"{words}.")
 
 
 class Printer:

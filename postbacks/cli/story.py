@@ -56,7 +56,7 @@ def story(value: str, account: str | None, as_json: bool) -> None:
     unfinished = any(
         record.state not in FINAL_STATES for message in told.messages for record in message.postbacks
     )
-    say_recorded(told.recorded_ms, told.read_ms if unfinished else None, has_unfinished=unfinished)
+    say_recorded(told.recorded_ms, told.read_ms if unfinished else None, unfinished=unfinished)
 
 
 def _print_message(message: Message) -> None:

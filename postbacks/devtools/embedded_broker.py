@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 import redis
 
+from postbacks.broker.fitness import LISTPACK_SETTINGS
 from postbacks.devtools.process import START_S, Process, drain, open_private, wait_until
 from postbacks.devtools.valkey import server_binary, server_environment
 from postbacks.errors import BrokerError
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 #: Ports to choose from. They lie below those of outgoing connections, of which one could take a dead broker's port, or
 #: connect to itself there.
 PORTS: Final = range(20_000, 32_768)
-#: Settings that "accepted means kept" needs, and that keep other machines out.
+#: Settings that "accepted means kept" needs, that keep other machines out, and that keep records small.
 _BROKER_CONFIG: Final = {
     "bind": "127.0.0.1",
     "protected-mode": "yes",
@@ -36,6 +37,7 @@ _BROKER_CONFIG: Final = {
     "save": "",  # no snapshots: the append-only file has everything
     # Postbacks come and go. Rewriting the file from 64 MB on (the server's default) would be wasted work.
     "auto-aof-rewrite-min-size": "256mb",
+    **{name: str(value) for name, value in LISTPACK_SETTINGS.items()},
 }
 #: Files in a broker's data directory, of the broker and of the processes beside it.
 _DATA_FILES: Final = ("broker.*", "worker*.log", "beat*.log", "*.rdb", "appendonlydir", "appendonlydir/*")

@@ -73,6 +73,18 @@ def fsync(inspection: Inspection) -> dict[str, str]:
     return {WHOLE: f"appendfsync is {policy}" if policy else "the broker does not tell appendfsync"}
 
 
+def records(inspection: Inspection) -> dict[str, str]:
+    """Report settings by which the broker keeps records as hash tables, or large other hashes as listpacks."""
+    findings = {}
+    for name, values in fitness.LISTPACK_RANGES.items():
+        value = inspection.details.listpack.get(name)
+        if value is None:
+            findings[name] = f"the broker does not tell {name}"
+        elif value not in values:
+            findings[name] = f"{name} is {value}"
+    return findings
+
+
 def disk(inspection: Inspection) -> dict[str, str]:
     """Report writes to disk that failed."""
     writes = {

@@ -15,9 +15,10 @@ import redis
 from postbacks import keys
 from postbacks.broker.client import text
 from postbacks.broker.errors import broker_errors
+from postbacks.broker.fitness import LISTPACK_SETTINGS
 from postbacks.broker.versions import read_versions
 from postbacks.devtools.embedded_broker import CONFIG_NAME
-from postbacks.history.status import Status, read_feed, read_store
+from postbacks.history.status import StoreStatus, read_store
 from postbacks.queue.slow_start import EndpointStart
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ class Details:
         info: the broker's INFO.
         database: number of the database that is examined.
         fsync: the broker's appendfsync; None where it does not tell.
+        listpack: the broker's ``hash-max-listpack-…`` settings; those that it does not tell are not in it.
         free_bytes: free on the disk of the broker's data, where that is an embedded broker of this machine; else None.
         clock_ahead_s: seconds that this machine's clock is ahead of the broker's.
         newest_end_ms: the latest time at which a postback's end was noted; None where none has ended.
@@ -76,12 +78,13 @@ class Details:
         unrouted: account that events came for and that was not known, or had no URL -> those events.
         dead_bytes: the accounts whose dead take the most memory -> bytes.
         answered: names of the workers that answered a ping; None where they were not asked.
-        history: what broker and database know of the history.
+        history: database of the history, as far as one is set here.
     """
 
     info: Mapping[str, Any]
     database: int
     fsync: str | None
+    listpack: Mapping[str, int]
     free_bytes: int | None
     clock_ahead_s: float
     newest_end_ms: int | None
@@ -95,7 +98,7 @@ class Details:
     unrouted: Mapping[str, Unrouted]
     dead_bytes: Mapping[str, int]
     answered: tuple[str, ...] | None
-    history: Status
+    history: StoreStatus
 
 
 def read(
@@ -127,6 +130,7 @@ def read(
             info=client.info("everything"),
             database=int(client.connection_pool.connection_kwargs.get("db") or 0),
             fsync=_broker_setting(client, "appendfsync"),
+            listpack=_listpack_settings(client),
             free_bytes=_free_bytes(client),
             clock_ahead_s=_clock_ahead_s(client),
             newest_end_ms=max((int(score) for _, score in (*done, *dead)), default=None),
@@ -140,9 +144,7 @@ def read(
             unrouted=_unrouted(client),
             dead_bytes={text(account): int(size) for account, size in dead_bytes},
             answered=None if answered is None else tuple(answered),
-            history=Status(
-                feed=read_feed(client, clock_offset_ms=scripts.clock_offset_ms), store=read_store(settings)
-            ),
+            history=read_store(settings),
         )
 
 
@@ -158,6 +160,11 @@ def _broker_setting(client: Any, name: str) -> str | None:
         return client.config_get(name).get(name) or None
     except redis.ResponseError:  # a hosted broker may keep CONFIG to itself
         return None
+
+
+def _listpack_settings(client: Any) -> dict[str, int]:
+    told = {name: _broker_setting(client, name) for name in LISTPACK_SETTINGS}
+    return {name: int(value) for name, value in told.items() if value is not None}
 
 
 def _free_bytes(client: Any) -> int | None:

@@ -144,6 +144,13 @@ CHECKS: Final = (
         broker_checks.fsync,
     ),
     Check(
+        "records", "note", "`hash-max-listpack-value`: 4096 or more; `hash-max-listpack-entries`: 32 to 128",
+        "Records take more memory, or work on them more CPU, than they need",
+        "CONFIG SET hash-max-listpack-value 4096, CONFIG SET hash-max-listpack-entries 64, and write both into its "
+        "configuration. Records that are there already shrink when the broker is started again.",
+        broker_checks.records,
+    ),
+    Check(
         "disk", "wrong", "whether the last write, rewrite and snapshot went to the disk",
         "The broker cannot write to its disk; it soon refuses, or refuses already, every postback",
         "Make room on the broker's disk (df -h) and see its log for the reason.",

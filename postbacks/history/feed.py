@@ -35,6 +35,8 @@ DATABASE: Final = "database"
 #: Why a resync is wanted: the recorder's database has more than the broker, which has lost its latest changes.
 BROKER: Final = "broker"
 
+#: Nodes of the stream that its size is reckoned from; ``_changes.lua`` has the same number.
+NODES_SAMPLED: Final = 1000
 #: Reason -> the same in words.
 REASONS: Final = {
     REGISTERED: "the feed was turned on",
@@ -219,7 +221,7 @@ class Feed:
             pipe = self._client.pipeline(transaction=False)
             pipe.hgetall(keys.HISTORY)
             pipe.xlen(keys.CHANGES)
-            pipe.memory_usage(keys.CHANGES)
+            pipe.memory_usage(keys.CHANGES, samples=NODES_SAMPLED)
             pipe.xrange(keys.CHANGES, count=1)
             pipe.xrevrange(keys.CHANGES, count=1)
             pipe.time()
@@ -242,7 +244,7 @@ class Feed:
 
     def _run(self, name: str, *arguments: str | int) -> Any:
         """Run a script of this room; a full broker runs it as well."""
-        script = lua.load("queue/_shared", "queue/_changes", f"history/{name}", when_full=True)
+        script = lua.load("history/_clock", "queue/_changes", f"history/{name}", when_full=True)
         with broker_errors():
             return self._client.eval(
                 script.text, len(script.keys), *script.keys, self._clock_offset_ms, *arguments

@@ -40,11 +40,6 @@ from postbacks.urls import redacted
 
 #: Version of the layout of records; every record carries it.
 SCHEMA: Final = 1
-#: Bytes that a record and its entry in an index take in the broker beside its XML, URL and raw message: MEMORY USAGE
-#: of a delivered one on Valkey 9.1 (tests/queue/test_lua_scripts.py compares).
-OVERHEAD_BYTES: Final = 1100
-#: Bytes that a stub takes, all in all.
-STUB_BYTES: Final = 600
 #: Characters of a reason that a record keeps: it may quote what somebody sent.
 MAX_REASON: Final = 2000
 #: Characters of an attempt's detail that a record keeps.

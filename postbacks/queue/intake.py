@@ -19,6 +19,7 @@ from postbacks.flower_events import events as task_events
 from postbacks.flower_events.publisher import publisher
 from postbacks.killpoints import reach
 from postbacks.ledger.digest import digest_of, raw_digest
+from postbacks.ledger.footprint import overhead_of_records
 from postbacks.ledger.record import MAX_REASON, SCHEMA, shortened
 from postbacks.ledger.states import DEAD, WAITING
 from postbacks.logs import EventLog, unquoted
@@ -156,8 +157,9 @@ class Intake:
     def _accept(self, token: str, messages: int, rows: list[AcceptRow]) -> bool:
         """Have rows accepted and log what came of them; False where the intake's lease was lost."""
         may_take = shares_of(memory.limit_of(self._scripts.client), self._settings)
+        overhead_bytes = overhead_of_records(self._scripts.client)
         results = self._scripts.accept(
-            token, SCHEMA, may_take.units, may_take.documents_bytes, messages, rows
+            token, SCHEMA, may_take.units, may_take.documents_bytes, messages, rows, overhead_bytes
         )
         if results is None:
             log.warning("intake.lease_lost", "the next tick takes these messages in", token=token)

@@ -16,7 +16,7 @@ from postbacks.broker.client import text
 from postbacks.broker.errors import broker_errors
 from postbacks.broker.lua import Script, load
 from postbacks.killpoints import reach
-from postbacks.ledger.record import OVERHEAD_BYTES, STUB_BYTES
+from postbacks.ledger.footprint import OVERHEAD_BYTES, STUB_BYTES
 from postbacks.queue.rows import Begun, BegunRow, ClaimRow, CommittedRow, HeldRow, Retained, RoomMade, TakenIn
 from postbacks.version import SILENT, VERSION
 
@@ -193,6 +193,7 @@ class Scripts:
         documents_bytes_max: int,
         messages: int,
         rows: Iterable[AcceptRow],
+        overhead_bytes: int = OVERHEAD_BYTES,
     ) -> list[int] | None:
         """Turn the first messages of the intake into records; None if the lease was lost.
 
@@ -203,11 +204,12 @@ class Scripts:
             documents_bytes_max: ``Shares.documents_bytes``.
             messages: how many of the intake these are.
             rows: the postbacks that these are.
+            overhead_bytes: what a record takes beside its texts (``ledger/footprint.py``).
 
         Returns:
             A number a postback, by its name in ``ledger/states.py``.
         """
-        sizes = (OVERHEAD_BYTES, STUB_BYTES, documents_bytes_max)
+        sizes = (overhead_bytes, STUB_BYTES, documents_bytes_max)
         reply: list[int] | None = self.run(
             "accept", (token, schema, units_max, *sizes, messages, *chain.from_iterable(rows))
         )

@@ -112,7 +112,6 @@ class Tick:
         self._retire()
         # As many as came in, however long that takes: else a flood of events that are dead at once would outrun the bound.
         dropped, _ = self._repeat(self._retain, RETAIN_BATCH, deadline_s, at_least=taken_in)
-        self._limit_changes()
         wakes, quarantined = self._waiting(taken_in + released + reaped)
         self._forget()  # last, as it reads when ticks of older versions finished
         more = more_in or more_due or more_lost
@@ -248,7 +247,11 @@ class Tick:
             )
 
     def _waiting(self, moved: int) -> tuple[int, int]:
-        """Note that the tick has finished; return how many deliver tasks there is work for, and what is in quarantine."""
+        """Limit the feed where there is one, and note that the tick has finished.
+
+        Returns:
+            How many deliver tasks there is work for, and what is in quarantine.
+        """
         client = self._scripts.client
         with broker_errors():
             pipe = client.pipeline(transaction=False)
@@ -259,10 +262,13 @@ class Tick:
             pipe.zrange(keys.PARKED, 0, 0, withscores=True)
             pipe.time()
             pipe.zrange(keys.CLAIMERS, 0, -1)
-            trusted, suspect, quarantined, delayed, parked, time_reply, tokens = pipe.execute()
+            pipe.exists(keys.CHANGES)
+            trusted, suspect, quarantined, delayed, parked, time_reply, tokens, has_feed = pipe.execute()
             for token in tokens:
                 pipe.hlen(keys.claims(token.decode()))
             moved += sum(pipe.execute())
+        if has_feed:
+            self._limit_changes()
         self._scripts.note_tick()
         now_ms = to_ms(time_reply) + self._scripts.clock_offset_ms
         # What may go on before the next tick needs a loop that looks in time: what waits for its rate or for room, and what

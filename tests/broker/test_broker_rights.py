@@ -17,6 +17,7 @@ import redis
 from click.testing import CliRunner
 from events import examples
 from helpers import BASE_ENV, ended, environment, eventually, free_port, set_account
+from recording import make_recorder, no_waiting, rows, settle
 
 from postbacks import keys, send_postback, send_postbacks
 from postbacks.accounts import store
@@ -28,8 +29,7 @@ from postbacks.devtools.receiver import Answer, Receiver
 from postbacks.devtools.stack import CeleryProcess
 from postbacks.doctor.table import CHECKS
 from postbacks.errors import BrokerUnfit
-from postbacks.history.feed import GAP, Feed
-from postbacks.history.recorder import Recorder
+from postbacks.history.feed import Feed
 from postbacks.monitor import snapshot
 from postbacks.queue.scripts import Scripts
 from postbacks.queue.tick import Tick
@@ -243,26 +243,6 @@ def test_a_scrape_that_lacks_any_of_its_rights_is_told_which_and_who_it_is(guard
     names(refused, "metrics", right)
 
 
-def test_a_recorder_needs_no_more_than_its_rights(guarded, tmp_path):
-    """Run a recorder as its user: the feed on, records, a resync, the lease back; ACL LOG stays empty."""
-    broker, client = guarded
-    with environment(
-        POSTBACKS_BROKER_URL=url_of(broker, "recorder"),
-        POSTBACKS_HISTORY_URL=f"sqlite:///{tmp_path}/history.db",
-    ):
-        recorder = Recorder(client_for(url_of(broker, "recorder"), 5.0), load())
-        recorder.turn()
-        with environment(POSTBACKS_BROKER_URL=broker.url):
-            set_account("acme", url="http://127.0.0.1:8080/")
-            send_postbacks("acme", [EVENT] * 3)
-            Tick(Scripts(client), store(), load()).run()
-        eventually(lambda: recorder.turn() and recorder.written >= 3, 20, "three records in the history")
-        Feed(client).want_resync(GAP)
-        eventually(lambda: recorder.turn() and not Feed(client).state().resync, 20, "the end of a resync")
-        recorder.close()
-    assert denials(client) == []
-
-
 def worker(broker: EmbeddedBroker, folder: Path, **more: str) -> CeleryProcess:
     """A worker as its own user; not started."""
     env = {**BASE_ENV, **more, "POSTBACKS_BROKER_URL": url_of(broker, "worker")}
@@ -318,3 +298,23 @@ def test_a_worker_that_kombu_gives_up_ends_with_the_sentence_and_no_traceback(gu
             in process.log()
         )
         assert "Traceback" not in process.log()
+
+
+def test_a_recorder_records_and_resyncs_with_the_rights_of_the_page(guarded, tmp_path, monkeypatch):
+    """And cannot write a record; ACL LOG stays empty until it tries."""
+    no_waiting(monkeypatch)
+    broker, client = guarded
+    url = f"sqlite:///{tmp_path}/history.db"
+    ids = ["one", "two"]
+    as_recorder = client_for(url_of(broker, "recorder"), 5)
+    recorder = make_recorder(as_recorder, url)
+    for postback_id in ids:
+        client.hset(keys.record(postback_id), mapping={"schema": 1, "state": "waiting", "created_ms": 1000})
+        settle(recorder, as_recorder)  # the first by the resync, the second by the feed
+        client.xadd(keys.CHANGES, {"ids": "two"})
+    settle(recorder, as_recorder)
+    recorder.close()
+    assert [row[0] for row in rows(url)] == ids
+    assert denials(client) == []
+    with pytest.raises(redis.exceptions.NoPermissionError):
+        as_recorder.hset(keys.record("one"), "state", "delivered")

@@ -61,6 +61,7 @@ def called(paths: list[Path]) -> set[str]:
             called(SNAPSHOT) - WRITES - {"exists", "expire", "zrangebyscore"},
         ),  # of the moves that stand in _shared.lua
         ("doctor", (called(DOCTOR) | called(SNAPSHOT)) - WRITES - {"expire"}),
+        ("recorder", called(HISTORY)),
         ("operator", called(DOCTOR) | called(OPERATOR) | called(SNAPSHOT) | called(HISTORY)),
     ],
 )

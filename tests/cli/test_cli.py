@@ -225,7 +225,7 @@ def test_up_dev_resends_after_5_s_unless_the_environment_says_when(variables, co
 
 
 def test_up_without_sqlalchemy_has_no_history_and_says_how_to_get_one(monkeypatch, tmp_path):
-    """It goes on all the same."""
+    """The command goes on all the same."""
     up = importlib.import_module("postbacks.cli.up")
     assert up._history(load(), tmp_path)[0] == f"sqlite:///{tmp_path}/history.db"
     with environment(POSTBACKS_HISTORY_URL="postgresql://user:secret@db/postbacks"):

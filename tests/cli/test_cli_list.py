@@ -673,7 +673,10 @@ def test_what_cannot_be_is_refused_in_a_sentence(rig, args, sentence):
             "'call me' is no phone number; give its 3 digits or more, such as +1 555 231 0137.",
         ),
         (("--email", "ann"), "'ann' is no e-mail address; give it whole, such as ann@example.com."),
-        (("--host", "https://a.example/in"), "'https://a.example/in' is no host; give its name alone"),
+        (
+            ("--host", "https://a.example/in"),
+            "'https://a.example/in' is more than a host; give a.example alone.",
+        ),
         (("--status", "99"), "99 is no HTTP status; give one from 100 to 599."),
         (("--account", "no name"), "'no name' is no account name: 1 to 128 letters, digits and"),
         (("--group", "mo", "--origin", "SMS_MT"), "No postback has group mo and origin SMS_MT: "),

@@ -31,6 +31,7 @@ from events import EVENT
 from helpers import eventually, places
 
 from postbacks import keys
+from postbacks.broker.fitness import LISTPACK_SETTINGS
 from postbacks.devtools.receiver import Answer, Receiver
 from postbacks.devtools.valkey import server_binary
 from postbacks.history.feed import Feed
@@ -263,7 +264,10 @@ def main() -> dict[str, Any]:
     seen["redis"] = {
         "config": {
             name: client.config_get(name)[name]
-            for name in ("appendonly", "appendfsync", "maxmemory-policy", "save", "maxmemory")
+            for name in (
+                *("appendonly", "appendfsync", "maxmemory-policy", "save", "maxmemory"),
+                *LISTPACK_SETTINGS,
+            )
         },
         "cmdline": Path(f"/proc/{server.process.pid}/cmdline").read_bytes().decode(),
     }

@@ -87,14 +87,16 @@ def test_workers_can_be_many_and_have_the_time_to_finish_and_beats_are_two():
 
 
 def test_redis_keeps_what_it_accepted_and_asks_for_a_password():
-    """Redis has its data on a volume and a version that will do; the password reaches the health check by the
-    environment.
+    """Redis has its data on a volume, a version that will do, and small records; the password reaches the health check
+    by the environment.
     """
     service = SERVICES["redis"]
     assert "redis-data:/data" in service["volumes"]
     assert "redis-data" in RAW["volumes"]
     assert int(re.fullmatch(r"redis:(\d+)-alpine", service["image"])[1]) >= fitness.MIN_REDIS[0]
     filled = container("redis", FILLED)
+    for name, value in fitness.LISTPACK_SETTINGS.items():
+        assert f"--{name} {value}" in " ".join(filled["argv"])
     assert filled["argv"][-2:] == ["--requirepass", "secret1"]
     assert filled["env"]["REDISCLI_AUTH"] == "secret1"
     assert "secret1" not in " ".join(filled["healthcheck"])

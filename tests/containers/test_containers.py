@@ -42,6 +42,8 @@ def check_redis_keeps_everything_evicts_nothing_and_shows_its_password_to_nobody
         "save": "",
         "maxmemory": str(1024**3),
         "maxmemory-policy": "noeviction",
+        "hash-max-listpack-value": "4096",
+        "hash-max-listpack-entries": "64",
     }
     assert "correcthorse" not in seen["redis"]["cmdline"]
     assert seen["redis"]["refuses without password"]

@@ -17,7 +17,7 @@ import pytest
 from helpers import Rig, set_account
 
 from benchmarks import worst_cases
-from postbacks import send_postbacks
+from postbacks import keys, send_postbacks
 from postbacks.devtools.embedded_broker import EmbeddedBroker
 from postbacks.devtools.receiver import Receiver
 
@@ -99,6 +99,12 @@ def costs(suites_broker) -> dict[str, Counts]:
                 with counted(rig, calls=calls) as found[f"{name}+calls" if calls else name]:
                     run()
         assert receiver.count == ACCOUNTS * 15 + 2 * COUNT
+    found["record"] = Counts(
+        bytes=sum(
+            rig.client.memory_usage(keys.record(postback_id.decode()), samples=0)
+            for postback_id in rig.client.zrange(keys.DONE, -COUNT, -1)
+        )
+    )
     rig.close()
     return found
 
@@ -117,16 +123,28 @@ def test_a_postback_costs_the_broker_few_bytes(costs):
     assert sum(phase.each("out_bytes") for phase in way) <= 2_700
 
 
+def test_a_record_takes_few_bytes_of_the_brokers_memory(costs):
+    """MEMORY USAGE of a delivery receipt that was delivered, its XML included; as a hash table it takes 1,500."""
+    assert costs["record"].each("bytes") <= 1_000
+
+
 def test_a_tick_with_nothing_to_do_asks_the_broker_little(costs):
     """Lua calls and commands of an idle tick."""
     assert costs["idle"]["evalsha"] <= 8
-    assert costs["idle"]["commands"] <= 50
+    assert costs["idle"]["commands"] <= 51  # the last one asks whether the history has a feed
 
 
 def test_messages_are_taken_in_and_answers_noted_in_batches(costs):
     """Lua calls for a thousand postbacks: full batches; how many notes go together depends on the answers' haste."""
     assert costs["tick"]["evalsha"] <= 14
     assert costs["deliver"]["evalsha"] <= 150
+
+
+def test_the_feed_of_the_history_costs_a_command_a_batch(costs):
+    """Entries: one of the intake, one of each batch of notes; none where nothing changes."""
+    assert costs["tick"]["xadd"] <= 6
+    assert costs["deliver"]["xadd"] <= costs["deliver"]["evalsha"]
+    assert costs["idle"]["xadd"] == 0
 
 
 def test_a_postback_costs_few_python_calls(costs):

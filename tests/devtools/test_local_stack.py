@@ -124,6 +124,8 @@ def test_the_broker_is_fit_for_postbacks(broker):
         "save": "",
         "bind": "127.0.0.1",
         "protected-mode": "yes",
+        "hash-max-listpack-value": "4096",
+        "hash-max-listpack-entries": "64",
     }
     with broker.client() as client:
         assert {name: client.config_get(name)[name] for name in wanted} == wanted

@@ -470,6 +470,8 @@ def test_a_long_lane_is_read_to_its_end(rig):
         ({"appendfsync": "no"}, "wrong", "append-only", "appendfsync is no"),
         ({"appendfsync": "everysec"}, "note", "fsync", "appendfsync is everysec"),
         ({"maxmemory-policy": "allkeys-lru"}, "wrong", "eviction", "maxmemory-policy is allkeys-lru"),
+        ({"hash-max-listpack-value": "64"}, "note", "records", "hash-max-listpack-value is 64"),
+        ({"hash-max-listpack-entries": "512"}, "note", "records", "hash-max-listpack-entries is 512"),
         ({"maxmemory": "1100000"}, "wrong", "memory", "(maxmemory) are used"),
     ],
 )
@@ -479,6 +481,20 @@ def test_what_is_wrong_with_a_broker_is_named(config, level, name, words):
     (found,) = [line for line in lines if line["check"] == name]
     assert found["level"] == level
     assert words in found["says"]
+
+
+def test_a_broker_that_keeps_its_configuration_to_itself_is_said_to_do_so():
+    """Hosted ones forbid CONFIG: the checks that ask by it note that they cannot see."""
+    with EmbeddedBroker() as broker:
+        with broker.client() as client:
+            client.execute_command(
+                "ACL", "SETUSER", "hosted", "on", ">secret", "~*", "&*", "+@all", "-config"
+            )
+        shown = call("--json", url=f"redis://hosted:secret@127.0.0.1:{broker.port}/0")
+    lines = [json.loads(line) for line in shown.stdout.splitlines()]
+    says = {line["check"]: line["says"] for line in lines if line["level"] == "note"}
+    assert "the broker does not tell appendfsync" in says["fsync"]
+    assert "the broker does not tell hash-max-listpack-value" in says["records"]
 
 
 def test_a_replica_is_told_from_a_primary(broker):

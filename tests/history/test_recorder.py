@@ -164,6 +164,8 @@ def test_of_two_recorders_one_works_and_the_other_follows_at_once(rig, sqlite_ur
     dead()
     rig.tick()
     first.close()
+    second.turn()
+    assert second.works
     settle(second, rig.client)
     assert second.written == 1
     second.close()
@@ -274,7 +276,7 @@ def test_a_recorder_that_was_away_catches_up(rig, receiver, history_url, quick):
 
 
 def test_a_broker_that_is_away_is_waited_for(own_broker, sqlite_url, quick, caplog):
-    """It says why once, and goes on by itself."""
+    """The recorder says why once, and goes on by itself."""
     caplog.set_level("INFO")
     with own_broker.client() as client:
         recorder = make_recorder(client, sqlite_url)
@@ -373,7 +375,7 @@ def test_a_database_that_cannot_be_used_ends_a_recorder_that_never_worked(rig, t
 
 
 def test_deliveries_do_not_wait_for_a_recorder_that_fails(rig, receiver, sqlite_url, quick):
-    """Its database fails, and keeps failing: what is sent meanwhile is delivered."""
+    """The database fails, and keeps failing: what is sent meanwhile is delivered."""
     recorder = make_recorder(rig.client, sqlite_url)
     settle(recorder, rig.client)
 

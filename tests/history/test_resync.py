@@ -88,7 +88,7 @@ def test_a_gap_is_told_and_closed_by_a_resync(rig, sqlite_url, reasons):
 
 
 def test_a_row_whose_record_left_the_broker_in_a_gap_is_forgotten(rig, history_url):
-    """Its end is not known; one that is still there, and one that has ended, stay as they are."""
+    """The end of the one is not known; another that is still there, and one that has ended, stay as they are."""
     gone, stays = waiting(rig, 2)
     (ended,) = dead(rig, 1)
     recorder = make_recorder(rig.client, history_url)
@@ -131,7 +131,7 @@ def test_changes_are_recorded_while_a_resync_goes_on(rig, sqlite_url):
 
 
 def test_a_recorder_that_starts_anew_begins_the_resync_again(rig, sqlite_url, reasons):
-    """Where it was is not remembered."""
+    """The place where it was is not remembered."""
     dead(rig, 30)
     first = make_recorder(rig.client, sqlite_url)
     eventually(lambda: first.turn() is not None and len(rows(sqlite_url)) > 1, 10, "a first page")
@@ -144,7 +144,7 @@ def test_a_recorder_that_starts_anew_begins_the_resync_again(rig, sqlite_url, re
 
 
 def test_a_gap_during_a_resync_wants_another_one(rig, sqlite_url, reasons):
-    """What was dropped may be of records that it had read already."""
+    """Entries that were dropped may be of records that it had read already."""
     dead(rig, 30)
     recorder = make_recorder(rig.client, sqlite_url)
     eventually(lambda: recorder.turn() is not None and recorder._resync is not None, 10, "its begin")
@@ -190,7 +190,7 @@ def test_a_recorder_that_starts_anew_on_its_own_database_wants_none(rig, sqlite_
 
 
 def test_a_broker_that_has_lost_changes_wants_a_resync(rig, sqlite_url, reasons):
-    """It was brought back from a copy: what history has later than that may never have been."""
+    """The broker was brought back from a copy: what history has later than that may never have been."""
     recorder = make_recorder(rig.client, sqlite_url)
     settle(recorder, rig.client)
     copy = rig.client.dump(keys.CHANGES), rig.client.dump(keys.HISTORY)
@@ -221,8 +221,9 @@ def test_an_emptied_broker_turns_the_feed_on_anew(rig, sqlite_url, reasons):
     recorder.close()
 
 
-def test_workers_of_an_older_version_are_followed_by_a_resync(rig, receiver, sqlite_url, reasons):
-    """They tell the feed nothing. Status says so while they are at work, also to a recorder that has started anew."""
+@pytest.mark.parametrize("starts_anew", [False, True])
+def test_workers_of_an_older_version_are_followed_by_a_resync(rig, sqlite_url, reasons, starts_anew):
+    """They tell the feed nothing, which status says; a recorder that was away when they ended knows of them."""
     recorder = make_recorder(rig.client, sqlite_url)
     settle(recorder, rig.client)
     (postback_id,) = waiting(rig, 1)
@@ -233,13 +234,14 @@ def test_workers_of_an_older_version_are_followed_by_a_resync(rig, receiver, sql
     status = status_of(rig.client, sqlite_url)
     assert status.feed.older == ("0.1.0",)
     assert any("Workers of version 0.1.0 are at work" in fault for fault in status.faults)
-    recorder.close()
     ended_ms = rig.client.hget(keys.record(postback_id), "created_ms")
     # as one of them may do
     rig.client.hset(keys.record(postback_id), mapping={"state": "dead", "ended_ms": ended_ms})
-    recorder = make_recorder(rig.client, sqlite_url)
     settle(recorder, rig.client)
     assert rows(sqlite_url) == [(postback_id, "waiting", 0)]
+    if starts_anew:
+        recorder.close()
+        recorder = make_recorder(rig.client, sqlite_url)
     rig.client.zrem(keys.CLAIMERS, silent)
     recorder.turn()
     settle(recorder, rig.client)

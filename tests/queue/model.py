@@ -14,8 +14,8 @@ from postbacks import keys
 from postbacks.devtools.embedded_broker import EmbeddedBroker
 from postbacks.doctor import audit, scripts
 from postbacks.history.feed import Feed
+from postbacks.ledger.footprint import OVERHEAD_BYTES, STUB_BYTES
 from postbacks.ledger.ledger import Ledger
-from postbacks.ledger.record import OVERHEAD_BYTES
 from postbacks.ledger.states import FINAL_STATES, PARKED, SENDING, WAITING
 from postbacks.queue.scripts import Scripts
 
@@ -30,9 +30,9 @@ STILL_MS = 30_000
 #: What each record takes that was accepted here, before its attempts.
 RECORD_BYTES = OVERHEAD_BYTES + len("<xml/>") + len("http://x/")
 #: Bytes of an account's dead beyond which the document of what has no room is not kept: three records.
-DOCUMENTS_BYTES = 3400
-#: Bytes that an account's dead may take when its oldest go.
-DEAD_BYTES = 4600
+DOCUMENTS_BYTES = 3 * RECORD_BYTES + 50
+#: Bytes that an account's dead may take when its oldest go: these, and two stubs.
+DEAD_BYTES = DOCUMENTS_BYTES + 2 * STUB_BYTES
 
 ACCOUNTS = ("a", "b")
 GROUPS = ("general", "mo", "mt")

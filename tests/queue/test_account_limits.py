@@ -20,7 +20,7 @@ from postbacks.cli import main
 from postbacks.devtools.receiver import Answer, Receiver
 from postbacks.doctor import Doctor
 from postbacks.errors import IdTaken
-from postbacks.ledger.record import STUB_BYTES
+from postbacks.ledger.footprint import STUB_BYTES
 from postbacks.queue import shares, tick
 from postbacks.queue.scripts import assemble
 
@@ -98,7 +98,7 @@ def test_a_parked_postback_counts_by_what_its_record_takes_by_now(rig):
     """Failed attempts make a record larger; what it counts goes with it at its end, and comes back with a resend
     by hand.
     """
-    with Receiver(lambda _: Answer(500, body=b"x" * 256)) as receiver:
+    with Receiver(lambda _: Answer(500, body=b"x" * 128)) as receiver:
         set_account("acme", url=receiver.url())
         (postback_id,) = send_postbacks("acme", [MT])
         rig.tick()
@@ -256,7 +256,7 @@ def test_a_tick_that_has_no_time_left_drops_as_many_as_it_took_in(rig, monkeypat
 
 def test_dead_that_the_version_before_has_dropped_leave_their_account_as_its_share_is_looked_at(rig):
     """0.1.0 knows no indexes of an account; what stands there alone would make the others go too early."""
-    with limits(rig, maxmemory=100 * MIB, max_waiting_per_account="1", account_dead_share="0.0006"):
+    with limits(rig, maxmemory=100 * MIB, max_waiting_per_account="1", account_dead_share="0.00075"):
         may_take = shares.shares_of(memory.read(rig.client).limit, rig.settings)
         set_account("acme", url=NOBODY_ANSWERS)
         ids = send_postbacks("acme", [MT | {"TRACKINGID": str(number)} for number in range(11)])

@@ -334,9 +334,9 @@ def test_large_messages_are_accepted_in_portions_so_that_no_script_holds_the_bro
     portions: list[int] = []
     accept = Scripts.accept
 
-    def counting(self, token, schema, backlog_max, overhead_bytes, messages, rows):
+    def counting(self, token, schema, units_max, documents_bytes_max, messages, *more):
         portions.append(messages)
-        return accept(self, token, schema, backlog_max, overhead_bytes, messages, rows)
+        return accept(self, token, schema, units_max, documents_bytes_max, messages, *more)
 
     monkeypatch.setattr(Scripts, "accept", counting)
     while rig.tick().more:

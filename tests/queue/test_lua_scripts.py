@@ -294,18 +294,6 @@ def test_the_ledger_gives_way_when_it_takes_more_than_its_share_of_memory(rig):
         check_places(rig.client)
 
 
-def test_the_estimate_of_a_records_memory_is_near_the_fact(rig):
-    """OVERHEAD_BYTES against MEMORY USAGE of a delivered record: within a quarter."""
-    with Receiver() as receiver:
-        set_account("acme", url=receiver.url())
-        result = send_postback.delay("acme", MT)
-        rig.tick()
-        rig.deliver()
-        fact = rig.client.memory_usage(keys.record(result.id), samples=0)
-        estimate = int(rig.client.hget(keys.record(result.id), "bytes"))
-        assert 0.75 * fact < estimate < 1.25 * fact
-
-
 def shares(rig: Rig, rounds: int, **limits: object) -> Counter[bytes]:
     """Return what each lane gets of a worker with room for four, whose POSTs succeed at once."""
     got: Counter[bytes] = Counter()

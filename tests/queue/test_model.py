@@ -43,8 +43,9 @@ from postbacks import keys
 from postbacks.accounts import Account
 from postbacks.devtools.embedded_broker import EmbeddedBroker
 from postbacks.ledger.digest import fresh_id
+from postbacks.ledger.footprint import STUB_BYTES
 from postbacks.ledger.ledger import Ledger
-from postbacks.ledger.record import SCHEMA, STUB_BYTES
+from postbacks.ledger.record import SCHEMA
 from postbacks.ledger.states import ACCEPTED, BACKLOG_FULL, ID_TAKEN, KNOWN, REVOKED, STUB
 from postbacks.queue.routes import row_of
 from postbacks.queue.rows import AcceptRow, AttemptRow, ClaimRow, EndedRow, HeldRow, PutBackRow

@@ -66,6 +66,7 @@ def live(order: dict) -> None:
     rig.scripts.postpone("nobody", 1000, "account_unusable", ["none"])
     rig.scripts.accept_alone("nobody")
     rig.scripts.make_room(0, 0, 0, 1, 0)
+    rig.scripts.limit_changes(1, 1, "none")
     rig.scripts.drop(0, "", ["none"])
     rig.deliver()
     rig.close()
