@@ -1,4 +1,4 @@
-"""What records are counted with, against what they take in the broker, on brokers with our settings and without."""
+"""Estimates of a record's memory against what it takes in the broker, with our settings and without."""
 
 from __future__ import annotations
 
