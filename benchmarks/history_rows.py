@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Engine, text
 from postbacks.catalogue import table
 from postbacks.history import schema
 from postbacks.history.schema import HOUR_MS
+from postbacks.history.slots import first_of_hour
 from postbacks.history.values import hash_of
 
 ACCOUNTS = 200
@@ -66,7 +67,7 @@ class Rows:
         )
         self.troubles = list(accumulate(share for *_, share in _TROUBLES))
         self.counts: Counter[tuple[int, ...]] = Counter()
-        self.hours: set[int] = set()
+        self.slots: Counter[int] = Counter()
         self.submitted: deque[tuple[int, str, str]] = deque()
 
     def names(self) -> dict[str, list[tuple]]:
@@ -116,7 +117,7 @@ class Rows:
             elif (row.origin, row.code) == ("SMS_MT", "N202") and len(self.submitted) > 50:
                 account, tracking, subscriber = self.submitted.popleft()  # noqa: PLW2901
             accepted_ms = BEGIN_MS + self.span_ms * number // self.number
-            row_id, hour = number + 1, accepted_ms // HOUR_MS
+            row_id, hour, slot = number + 1, accepted_ms // HOUR_MS, first_of_hour(accepted_ms)
             state, outcome, status, posts, reason, _ = (
                 trouble if random_.random() < 0.03 else ("delivered", "delivered", 200, 1, None, 0)
             )
@@ -129,7 +130,7 @@ class Rows:
             postbacks.append(
                 {
                     "row_id": row_id,
-                    "hour": hour,
+                    "slot": slot,
                     "id": b"\x01" + random_.randbytes(16),
                     "accepted_ms": accepted_ms,
                     "account": account + 1,
@@ -151,9 +152,9 @@ class Rows:
                 }
             )
             self.counts[hour, event + 1, _STATES[state], _OUTCOMES[outcome], status, posts] += 1
-            self.hours.add(hour)
+            self.slots[slot] += 1
             values += (
-                (hour, hash_of(kind, value), row_id)
+                (slot, hash_of(kind, value), row_id)
                 for kind, value in values_of(row, account, tracking, subscriber)
             )
             if posts > 1:
@@ -217,7 +218,7 @@ def fill(engine: Engine, rows: Rows) -> None:
             _insert(connection, "postbacks", [in_order(row) for row in postbacks])
             _insert(connection, "business_values", sorted(values))
             _insert(connection, "attempts", attempts)
-        _insert(connection, "hours", [(hour,) for hour in sorted(rows.hours)])
+        _insert(connection, "slots", sorted(rows.slots.items()))
         _insert(connection, "counts", sorted((*key, number) for key, number in rows.counts.items()))
         for index in is_ours:
             index.create(connection)

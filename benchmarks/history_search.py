@@ -125,7 +125,7 @@ def main() -> None:
     engine = connect(url)
     prepare(engine)
     with engine.connect() as connection:
-        is_empty = connection.execute(text("SELECT count(*) FROM hours")).scalar_one() == 0
+        is_empty = connection.execute(text("SELECT count(*) FROM slots")).scalar_one() == 0
     if is_empty:
         begun = time.perf_counter()
         fill(engine, Rows(number))

@@ -3,9 +3,10 @@
     python -m benchmarks.history_store [--old 1000000] [--batches 500] [--url postgresql://…]
 
 Records stand in memory as the recorder reads them: delivery receipts of 410 bytes with two business values, delivered by
-their first POST. ``--old`` of them are written as 100 days old. Then fresh batches of 1,000 are written, half of them with
-a pruning after each, while another connection counts an account's dead and finds a number every 20 ms. By default the
-database is an SQLite file in a folder of its own; a database of ``--url`` is to be empty.
+their first POST. ``--old`` of them are written as 100 days old, 1,000 accepted a second: the first and the last 20,000 show
+how the cost grows within an hour. Then fresh batches of 1,000 are written, half of them with a pruning after each, while
+another connection counts an account's dead and finds a number every 20 ms. By default the database is an SQLite file in a
+folder of its own; a database of ``--url`` is to be empty.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from postbacks.history import values
 from postbacks.history.engine import connect
 from postbacks.history.migrations import prepare
 from postbacks.history.schema import HOUR_MS, STATES
+from postbacks.history.slots import first_of_hour
 from postbacks.history.transactions import reading
 from postbacks.history.writer import Writer
 from postbacks.ledger.record import Attempt
@@ -41,11 +43,13 @@ DAY_MS = 24 * HOUR_MS
 NOW_MS = 1_780_000_000_000
 #: Postbacks a second of which the times of acceptance tell.
 RATE = 1_000
+#: Batches at the begin and at the end of the old ones that are told apart.
+EDGE = 20
 
 _COUNT = text(
     f"SELECT count(*) FROM postbacks WHERE account = 7 AND accepted_ms > :since AND state = {STATES['dead']}"
 )
-_FIND = text("SELECT row_id FROM business_values WHERE hour = :hour AND hash = :hash")
+_FIND = text("SELECT row_id FROM business_values WHERE slot = :slot AND hash = :hash")
 
 
 def record(chance: random.Random, accepted_ms: int) -> tuple[str, dict[bytes, bytes]]:
@@ -78,7 +82,7 @@ class Searches(threading.Thread):
         self._stopped = threading.Event()
 
     def run(self) -> None:
-        wanted = {"hour": NOW_MS // HOUR_MS, "hash": values.hash_of("number", "15550000001")}
+        wanted = {"slot": first_of_hour(NOW_MS), "hash": values.hash_of("number", "15550000001")}
         while not self._stopped.wait(0.02):
             began = time.perf_counter()
             with reading(self._engine) as connection:
@@ -146,13 +150,23 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=500)
     parser.add_argument("--url")
     options = parser.parse_args()
+    if options.old < 3 * EDGE * BATCH:
+        parser.error(f"--old is to be {3 * EDGE * BATCH:,} at least")
     with tempfile.TemporaryDirectory(prefix="postbacks-history-") as folder:
         engine = connect(options.url or f"sqlite:///{folder}/history.db")
         prepare(engine)
         writer = Writer(engine)
         writer.take_lease()
         chance = random.Random(1)
-        old = write(writer, chance, options.old // BATCH, NOW_MS - 100 * DAY_MS)
+        batches, at_ms = options.old // BATCH, (NOW_MS - 100 * DAY_MS) // HOUR_MS * HOUR_MS
+        parts = []
+        for number in (EDGE, batches - 2 * EDGE, EDGE):
+            parts.append(write(writer, chance, number, at_ms))
+            at_ms += number * BATCH * 1000 // RATE
+        whole = {
+            name: (EDGE * (parts[0][name] + parts[2][name]) + (batches - 2 * EDGE) * parts[1][name]) / batches
+            for name in parts[0]
+        }
         if engine.dialect.name == "sqlite":
             with engine.connect() as connection:
                 driver: Any = connection.connection.driver_connection
@@ -162,9 +176,13 @@ def main() -> None:
             with reading(engine) as connection:
                 disk = connection.execute(text("SELECT pg_database_size(current_database())")).scalar_one()
         print(
-            f"{options.old:,} postbacks: {old['us']:.1f} us of our CPU, {disk / options.old:.0f} bytes of disk, "
-            f"{old['written']:,.0f} bytes written by our process each"
+            f"{options.old:,} postbacks: {whole['us']:.1f} us of our CPU, {disk / options.old:.0f} bytes of disk, "
+            f"{whole['written']:,.0f} bytes written by our process each"
         )
+        for name, part in (("first", parts[0]), ("last", parts[2])):
+            print(
+                f"the {name} {EDGE * BATCH:,}: {part['us']:.1f} us, {part['written']:,.0f} bytes written each"
+            )
         prune(engine, writer, chance, options.batches)
         engine.dispose()
 

@@ -36,14 +36,13 @@ COUNTED: Final = ("hour", "code", "state", "outcome", "status", "attempts")
 #: Ids that one statement of SQLite names at most; it takes 32,766 in all.
 _IDS_MAX: Final = 10_000
 
-_STORED: Final = "SELECT row_id, hour, id, accepted_ms, code, state, outcome, status, attempts, elapsed_ms, sent_ms, ended_ms FROM postbacks"
+_STORED: Final = "SELECT row_id, id, accepted_ms, code, state, outcome, status, attempts, elapsed_ms, sent_ms, ended_ms FROM postbacks"
 
 
 class StoredRow(NamedTuple):
     """Row of ``postbacks`` as it stands, as far as a merge needs it."""
 
     row_id: int
-    hour: int
     id: bytes
     accepted_ms: int
     code: int
@@ -75,9 +74,9 @@ class SqliteBulk:
         columns = ", ".join(f"{name} = ?" for name in CHANGING)
         self._many(connection, f"UPDATE postbacks SET {columns} WHERE row_id = ?", rows)
 
-    def stored(self, connection: Connection, hour: int, ids: Sequence[bytes]) -> list[StoredRow]:
-        """Find the rows of ids that were accepted within an hour."""
-        return self._found(connection, f"{_STORED} WHERE hour = ? AND id IN", (hour,), ids)
+    def stored(self, connection: Connection, slot: int, ids: Sequence[bytes]) -> list[StoredRow]:
+        """Find the rows of ids that were accepted within a slot."""
+        return self._found(connection, f"{_STORED} WHERE slot = ? AND id IN", (slot,), ids)
 
     def open(self, connection: Connection, ids: Sequence[bytes]) -> list[StoredRow]:
         """Find the rows of ids that are not at their end."""
@@ -161,10 +160,10 @@ class PostgresBulk:
             rows,
         )
 
-    def stored(self, connection: Connection, hour: int, ids: Sequence[bytes]) -> list[StoredRow]:
-        """Find the rows of ids that were accepted within an hour."""
+    def stored(self, connection: Connection, slot: int, ids: Sequence[bytes]) -> list[StoredRow]:
+        """Find the rows of ids that were accepted within a slot."""
         answer = connection.exec_driver_sql(
-            f"{_STORED} WHERE hour = %s AND id = ANY(%s::bytea[])", (hour, list(ids))
+            f"{_STORED} WHERE slot = %s AND id = ANY(%s::bytea[])", (slot, list(ids))
         )
         return [StoredRow(*row) for row in answer]
 

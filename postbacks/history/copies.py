@@ -32,12 +32,12 @@ _ROWS: Final = text(
 _ATTEMPTS: Final = text("SELECT * FROM attempts WHERE row_id IN :rows ORDER BY row_id, number").bindparams(
     bindparam("rows", expanding=True)
 )
-#: Hours are walked in this order by both databases; SQLite's planner would read a whole index without the name of its own.
+#: Slots are walked in this order by both databases; SQLite's planner would read a whole index without the name of its own.
 _ROWS_OF_ID: Final = (
-    "SELECT p.row_id FROM hours h CROSS JOIN postbacks p {index} WHERE p.hour = h.hour AND p.id = :id"
+    "SELECT p.row_id FROM slots s CROSS JOIN postbacks p {index} WHERE p.slot = s.slot AND p.id = :id"
     " ORDER BY p.accepted_ms DESC"
 )
-_OLDEST_HOUR: Final = text("SELECT min(hour) FROM hours")
+_OLDEST_SLOT: Final = text("SELECT min(slot) FROM slots")
 
 
 class Copy(NamedTuple):
@@ -80,7 +80,7 @@ class Recorded(NamedTuple):
     Attributes:
         copies: of its acceptances, the newest first.
         recorded_ms: until when history had read the broker's changes; None where it never has.
-        since_ms: the oldest hour that history has postbacks of; None where it has none.
+        since_ms: begin of the oldest slot that history has postbacks of; None where it has none.
     """
 
     copies: tuple[Copy, ...]
@@ -101,11 +101,11 @@ def copies_of(postback_id: str, *, engine: Engine | None = None) -> Recorded:
     """
     with reading(engine or reader()) as connection:
         rows = rows_of(connection, postback_id)
-        oldest_hour = connection.execute(_OLDEST_HOUR).scalar()
+        oldest_slot = connection.execute(_OLDEST_SLOT).scalar()
         return Recorded(
             read_rows(connection, rows),
             facts.number(connection, facts.RECORDED_MS),
-            None if oldest_hour is None else oldest_hour * schema.HOUR_MS,
+            None if oldest_slot is None else oldest_slot * schema.SLOT_MS,
         )
 
 

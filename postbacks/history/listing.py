@@ -50,7 +50,7 @@ _ACCEPTANCES: Final = text(
     "SELECT p.id, p.accepted_ms, s.name AS state FROM postbacks p JOIN states s ON s.id = p.state WHERE p.row_id IN :rows"
 ).bindparams(bindparam("rows", expanding=True))
 _BY_ID: Final = """
-    SELECT p.row_id FROM hours h CROSS JOIN postbacks p {index} WHERE p.hour = h.hour AND p.id = :id"""
+    SELECT p.row_id FROM slots s CROSS JOIN postbacks p {index} WHERE p.slot = s.slot AND p.id = :id"""
 
 
 def search(query: Query, *, client: redis.Redis | None = None, engine: Engine | None = None) -> Page:

@@ -35,7 +35,6 @@ _ADD_URL: Final = text("INSERT INTO urls (hash, own, url) VALUES (:hash, :own, :
 _ADD_PAIR: Final = text(
     "INSERT INTO account_endpoints (endpoint, account) VALUES (:endpoint, :account) ON CONFLICT DO NOTHING"
 )
-_ADD_HOUR: Final = text("INSERT INTO hours (hour) VALUES (:hour) ON CONFLICT DO NOTHING")
 
 
 class Names:
@@ -58,7 +57,6 @@ class Names:
         self.endpoints: dict[bytes, int] = {b"": 0}
         self.urls: dict[tuple[bool, bytes], int | None] = {(False, b""): None, (True, b""): None}
         self._pairs: set[tuple[int, int]] = set()
-        self._hours: set[int] = set()
 
     def learn(self, connection: Connection, readings: Iterable[Reading]) -> None:
         """Read or give the numbers of all names of these records."""
@@ -96,15 +94,8 @@ class Names:
             self.urls[reading.own > 0, reading.url],
         )
 
-    def learn_hours(self, connection: Connection, hours: set[int]) -> None:
-        """Write the hours that are not written yet."""
-        if new := hours - self._hours:
-            connection.execute(_ADD_HOUR, [{"hour": hour} for hour in new])
-            self._hours |= new
-
-    def lose(self, hours: Iterable[int], urls: Collection[int]) -> None:
-        """Forget hours and URLs that were pruned."""
-        self._hours.difference_update(hours)
+    def lose(self, urls: Collection[int]) -> None:
+        """Forget URLs that were pruned."""
         if urls:
             self.urls = {key: number for key, number in self.urls.items() if number not in urls}
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from sqlalchemy import text
 
 from postbacks.history import schema
-from postbacks.history.schema import HOUR_MS
+from postbacks.history.schema import HOUR_MS, SLOT_MS
+from postbacks.history.slots import first_of_hour
 from postbacks.ledger import states
 
 if TYPE_CHECKING:
@@ -101,8 +102,8 @@ class Path:
 
     def _is_common(self, value: int) -> bool:
         count = text(
-            "SELECT count(*) FROM (SELECT 1 FROM hours h CROSS JOIN business_values v "
-            "WHERE v.hour = h.hour AND v.hash = :hash LIMIT :most) postbacks_of_value"
+            "SELECT count(*) FROM (SELECT 1 FROM slots s CROSS JOIN business_values v "
+            "WHERE v.slot = s.slot AND v.hash = :hash LIMIT :most) postbacks_of_value"
         )
         return bool(self._connection.execute(count, {"hash": value, "most": _COMMON}).scalar_one() == _COMMON)
 
@@ -126,17 +127,17 @@ class Path:
         parameters = self._parameters() | {"since_ms": span.since_ms, "until_ms": span.until_ms}
         conditions = ["p.accepted_ms >= :since_ms", "p.accepted_ms < :until_ms", *self._conditions()]
         if self.name == VALUE:
-            source = "hours h CROSS JOIN business_values v CROSS JOIN postbacks p"
+            source = "slots s CROSS JOIN business_values v CROSS JOIN postbacks p"
             conditions += [
-                "h.hour >= :first_hour",
-                "h.hour <= :last_hour",
-                "v.hour = h.hour",
+                "s.slot >= :first_slot",
+                "s.slot <= :last_slot",
+                "v.slot = s.slot",
                 "v.hash = :hash0",
                 "p.row_id = v.row_id",
             ]
             parameters |= {
-                "first_hour": span.since_ms // HOUR_MS,
-                "last_hour": (span.until_ms - 1) // HOUR_MS,
+                "first_slot": first_of_hour(span.since_ms),
+                "last_slot": (span.until_ms - 1) // SLOT_MS,
             }
         else:
             source = "postbacks p"
@@ -179,7 +180,7 @@ class Path:
         for number in range(1 if self.name == VALUE else 0, len(filters.hashes)):
             conditions.append(
                 "EXISTS (SELECT 1 FROM business_values w "
-                f"WHERE w.hour = p.hour AND w.hash = :hash{number} AND w.row_id = p.row_id)"
+                f"WHERE w.slot = p.slot AND w.hash = :hash{number} AND w.row_id = p.row_id)"
             )
         return conditions
 
@@ -277,13 +278,17 @@ class Path:
         return (first, last) if first < last else None
 
     def _count_hours(self, first: int, last: int) -> int:
-        limits = {"first_hour": first, "last_hour": last}
         if self.name == VALUE:
+            limits = {
+                "first_slot": first_of_hour(first * HOUR_MS),
+                "until_slot": first_of_hour(last * HOUR_MS),
+            }
             statement = (
-                "SELECT count(*) FROM hours h CROSS JOIN business_values v "
-                "WHERE h.hour >= :first_hour AND h.hour < :last_hour AND v.hour = h.hour AND v.hash = :hash0"
+                "SELECT count(*) FROM slots s CROSS JOIN business_values v "
+                "WHERE s.slot >= :first_slot AND s.slot < :until_slot AND v.slot = s.slot AND v.hash = :hash0"
             )
         else:
+            limits = {"first_hour": first, "last_hour": last}
             conditions = ["hour >= :first_hour", "hour < :last_hour", *self._counted_conditions()]
             statement = f"SELECT coalesce(sum(postbacks), 0) FROM counts WHERE {' AND '.join(conditions)}"
         return int(self._connection.execute(text(statement), self._parameters() | limits).scalar_one())

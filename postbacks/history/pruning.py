@@ -1,8 +1,8 @@
 """Pruning: what ended longer ago than the settings' days goes, oldest end first, a few thousand rows at a time.
 
 The one writer prunes after a batch: a second process that prunes would hold SQLite's log open, and wait for the lease's row
-on PostgreSQL. Business values have no index by row: they are read through in their own order, an hour of acceptance after the
-other, once nearly all postbacks of the hour are gone. Their disk is used again by new rows; neither file shrinks.
+on PostgreSQL. Business values have no index by row: they are read through in their own order, a slot of acceptance after the
+other, once nearly all postbacks of its hour are gone. Their disk is used again by new rows; neither file shrinks.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from sqlalchemy import text
 
 from postbacks.history import facts, schema
 from postbacks.history.schema import HOUR_MS
+from postbacks.history.slots import first_of_hour, hour_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,11 +22,12 @@ if TYPE_CHECKING:
 
     from postbacks.history.bulk import Bulk
     from postbacks.history.names import Names
+    from postbacks.history.slots import Slots
     from postbacks.settings import Settings
 
 _DAY_MS: Final = 24 * HOUR_MS
-#: Hours behind the postbacks' that business values are pruned: most of an hour's postbacks end within it or the next.
-_VALUES_LATER_HOURS: Final = 2
+#: Time behind the postbacks' that business values are pruned: most of an hour's postbacks end within it or the next.
+_VALUES_LATER_MS: Final = 2 * HOUR_MS
 
 #: Where the two kinds of postbacks are found that may be pruned: those that ended within an hour of their acceptance, in its
 #: order, and the late ones in the order of their end. An hour after its acceptance the former has ended, too.
@@ -38,7 +40,7 @@ _SOON_STEP: Final = text(
 _LATE_STEP: Final = text(
     f"SELECT ended_ms FROM postbacks WHERE {_LATE} ORDER BY ended_ms LIMIT 1 OFFSET :at_most"
 )
-_COLUMNS: Final = "row_id, hour, code, state, outcome, status, attempts, CASE WHEN own > 0 THEN url END"
+_COLUMNS: Final = "row_id, slot, code, state, outcome, status, attempts, CASE WHEN own > 0 THEN url END"
 _DUE: Final = text(
     f"SELECT {_COLUMNS} FROM postbacks WHERE {_SOON} UNION ALL SELECT {_COLUMNS} FROM postbacks WHERE {_LATE}"
 )
@@ -54,18 +56,16 @@ _DROP_PACK: Final = text(
     "WHERE p.row_id >= documents.row_id AND p.row_id < documents.row_id + documents.row_count "
     f"AND (p.ended_ms IS NULL OR p.ended_ms >= :until OR p.accepted_ms >= :until - {HOUR_MS}))"
 )
-_HOUR_IS_USED: Final = text("SELECT 1 FROM postbacks WHERE hour = :hour LIMIT 1")
-_DROP_HOUR: Final = text("DELETE FROM hours WHERE hour = :hour")
 _DROP_URL: Final = text(
     "DELETE FROM urls WHERE id = :url AND NOT EXISTS (SELECT 1 FROM postbacks WHERE url = :url AND own > 0)"
 )
 _VALUES: Final = text(
-    "SELECT v.hour, v.hash, v.row_id, p.row_id IS NULL FROM business_values v LEFT JOIN postbacks p ON p.row_id = v.row_id "
-    "WHERE (v.hour, v.hash, v.row_id) > (:hour, :hash, :row_id) AND v.hour < :until "
-    "ORDER BY v.hour, v.hash, v.row_id LIMIT :at_most"
+    "SELECT v.slot, v.hash, v.row_id, p.row_id IS NULL FROM business_values v LEFT JOIN postbacks p ON p.row_id = v.row_id "
+    "WHERE (v.slot, v.hash, v.row_id) > (:slot, :hash, :row_id) AND v.slot < :until "
+    "ORDER BY v.slot, v.hash, v.row_id LIMIT :at_most"
 )
 _DROP_VALUE: Final = text(
-    "DELETE FROM business_values WHERE hour = :hour AND hash = :hash AND row_id = :row_id"
+    "DELETE FROM business_values WHERE slot = :slot AND hash = :hash AND row_id = :row_id"
 )
 
 #: ms that must have gone by since the last time, so that a recorder with little to do does not ask for each batch.
@@ -125,9 +125,10 @@ def _ends(now_ms: int, settings: Settings) -> list[tuple[str, int]]:
 class Pruner:
     """Pruning of one writer. What it knows holds while its transactions do: after one that failed, ``forget`` it."""
 
-    def __init__(self, bulk: Bulk, names: Names) -> None:
+    def __init__(self, bulk: Bulk, names: Names, slots: Slots) -> None:
         self._bulk = bulk
         self._names = names
+        self._slots = slots
         self.forget()
 
     def forget(self) -> None:
@@ -164,8 +165,8 @@ class Pruner:
                 min(until, self._from[facts.DOCUMENTS_FROM_MS]) if fact == facts.POSTBACKS_FROM_MS else until
             )
             looked_at += self._slice(connection, fact, before, at_most)
-        hour = self._from[facts.POSTBACKS_FROM_MS] // HOUR_MS
-        return looked_at + self._values(connection, hour - _VALUES_LATER_HOURS, 2 * at_most)
+        until = first_of_hour(self._from[facts.POSTBACKS_FROM_MS] - _VALUES_LATER_MS)
+        return looked_at + self._values(connection, until, 2 * at_most)
 
     def _slice(self, connection: Connection, fact: str, before: int, at_most: int) -> int:
         """Prune what a fact names, from where it stands on; return how many rows were looked at."""
@@ -204,32 +205,29 @@ class Pruner:
         for table in (schema.postbacks, schema.attempts):
             self._bulk.delete(connection, table, row_ids)
         counts: dict[tuple[int, ...], int] = {}
-        for _, *key, _ in rows:
-            counts[tuple(key)] = counts.get(tuple(key), 0) - 1
+        slots: dict[int, int] = {}
+        for _, slot, *kind, _ in rows:
+            key = hour_of(slot), *kind
+            counts[key] = counts.get(key, 0) - 1
+            slots[slot] = slots.get(slot, 0) - 1
         self._bulk.count(connection, counts)
-        hours = [
-            hour
-            for hour in {row[1] for row in rows}
-            if not connection.execute(_HOUR_IS_USED, {"hour": hour}).first()
-        ]
+        self._slots.count(connection, slots)
         urls = {row[7] for row in rows} - {None}
-        for hour in hours:
-            connection.execute(_DROP_HOUR, {"hour": hour})
         for url in urls:
             connection.execute(_DROP_URL, {"url": url})
-        self._names.lose(hours, urls)
+        self._names.lose(urls)
 
     def _values(self, connection: Connection, until: int, at_most: int) -> int:
-        """Prune business values whose rows have gone, of the hours of acceptance before ``until``."""
+        """Prune business values whose rows have gone, of the slots before ``until``."""
         if until <= self._values_until:
             return 0
-        hour, digest, row_id = self._value
+        slot, digest, row_id = self._value
         rows = connection.execute(
-            _VALUES, {"hour": hour, "hash": digest, "row_id": row_id, "until": until, "at_most": at_most}
+            _VALUES, {"slot": slot, "hash": digest, "row_id": row_id, "until": until, "at_most": at_most}
         ).all()
         orphans = [
-            {"hour": hour, "hash": digest, "row_id": row_id}
-            for hour, digest, row_id, is_gone in rows
+            {"slot": slot, "hash": digest, "row_id": row_id}
+            for slot, digest, row_id, is_gone in rows
             if is_gone
         ]
         if orphans:

@@ -7,14 +7,14 @@ from typing import Final, NamedTuple
 
 from postbacks.history import ids
 from postbacks.history.documents import MESSAGE, XML, Document
-from postbacks.history.schema import HOUR_MS, OUTCOMES, STATES
+from postbacks.history.schema import OUTCOMES, SLOT_MS, STATES
 from postbacks.ledger import states
 from postbacks.ledger.record import Attempt
 
 #: Highest numbers that the columns hold.
 _SHORT_MAX: Final = 2**15 - 1
 _INT_MAX: Final = 2**31 - 1
-_MS_MAX: Final = HOUR_MS * _INT_MAX
+_MS_MAX: Final = SLOT_MS * _INT_MAX
 
 _STATE: Final = {name.encode(): number for name, number in STATES.items()} | {
     states.SENDING.encode(): STATES[states.WAITING]

@@ -1,7 +1,7 @@
 """Schema of the history: tables, indexes and their version. An interface: docs/history.md describes it.
 
-Times are milliseconds since the epoch on the broker's clock; ``hour`` is one divided by ``HOUR_MS``. Small numbers stand for
-names that repeat (accounts, endpoints, events, states, outcomes): a row with them takes a third of the bytes.
+Times are milliseconds since the epoch on the broker's clock; ``hour`` is one divided by ``HOUR_MS``, ``slot`` one divided by
+``SLOT_MS`` (``slots.py``). Small numbers stand for names that repeat (accounts, endpoints, events, states, outcomes): a row with them takes a third of the bytes.
 
 Indexes are led by time or by an account, so that new rows are written at few places of the file: an index spread over the
 whole file, by id alone or by hash alone, costs three times the CPU a row and 131 KB of writing (measured, 10 million rows).
@@ -31,6 +31,8 @@ from postbacks.transport.outcomes import OUTCOMES as OUTCOME_WORDS
 VERSION: Final = 1
 
 HOUR_MS: Final = 3_600_000
+#: Unit of the numbers of slots: 32 bits last for centuries. An hour has a whole number of them.
+SLOT_MS: Final = 10_000
 
 #: State -> its number. A postback that is sent or held counts as waiting here: its record in the broker says more.
 STATES: Final = {
@@ -140,7 +142,7 @@ postbacks: Final = Table(
     Column(
         "ended_ms", BigInteger
     ),  # of a forgotten one: until when history had read when it missed the record
-    Column("hour", Integer, nullable=False),
+    Column("slot", Integer, nullable=False),
     Column("account", Integer, nullable=False),
     Column("endpoint", Integer, nullable=False),  # 0 where it goes nowhere
     Column("elapsed_ms", Integer, nullable=False),  # of the latest attempt that has ended
@@ -156,8 +158,8 @@ postbacks: Final = Table(
     Column("reason", Text),
     Column("first_id", Text),
 )
-#: An id has one row within most hours, and one an acceptance in any: the writer sees to it.
-Index("postbacks_by_id", postbacks.c.hour, postbacks.c.id)
+#: An id has one row within most slots, and one an acceptance in any: the writer sees to it.
+Index("postbacks_by_id", postbacks.c.slot, postbacks.c.id)
 #: What a search filters by, so that it reads an index alone.
 _FILTERED: Final = ("code", "state", "outcome", "status", "endpoint", "elapsed_ms", "attempts")
 Index(
@@ -237,17 +239,18 @@ documents: Final = Table(
 business_values: Final = Table(
     "business_values",
     metadata,
-    Column("hour", Integer, primary_key=True, autoincrement=False),
+    Column("slot", Integer, primary_key=True, autoincrement=False),
     Column("hash", BigInteger, primary_key=True, autoincrement=False),
     Column("row_id", _ROW, primary_key=True, autoincrement=False),
     sqlite_with_rowid=False,
 )
 
-#: Hours of which there are postbacks: a search by value or id goes over them.
-hours: Final = Table(
-    "hours",
+#: Slots of which there are postbacks: a search by value or id goes over them.
+slots: Final = Table(
+    "slots",
     metadata,
-    Column("hour", Integer, primary_key=True, autoincrement=False),
+    Column("slot", Integer, primary_key=True, autoincrement=False),
+    Column("postbacks", BigInteger, nullable=False),
 )
 
 #: Counts of postbacks, changed in the transaction that changes their rows: counts without an account read it alone.

@@ -22,6 +22,7 @@ from postbacks.catalogue.successors import SUCCESSORS
 from postbacks.errors import BrokerError, UnknownPostback
 from postbacks.history import copies, facts, schema, values
 from postbacks.history.engine import reader
+from postbacks.history.slots import first_of_hour
 from postbacks.history.transactions import reading
 from postbacks.ledger.ledger import Ledger
 from postbacks.ledger.reasons import reason_of
@@ -55,12 +56,12 @@ _TELLING: Final = ("TEXT", "STATUS", "STATUSDETAILS", "SOURCE")
 _TEXT_MAX: Final = 60
 
 _BY_VALUE: Final = text(
-    "SELECT p.row_id FROM hours h CROSS JOIN business_values v CROSS JOIN postbacks p"
-    " WHERE v.hour = h.hour AND v.hash = :hash AND p.row_id = v.row_id ORDER BY p.accepted_ms, p.row_id LIMIT :most"
+    "SELECT p.row_id FROM slots s CROSS JOIN business_values v CROSS JOIN postbacks p"
+    " WHERE v.slot = s.slot AND v.hash = :hash AND p.row_id = v.row_id ORDER BY p.accepted_ms, p.row_id LIMIT :most"
 )
 _AFTERWARDS: Final = text(
-    "SELECT p.row_id FROM hours h CROSS JOIN business_values v CROSS JOIN postbacks p JOIN codes c ON c.id = p.code"
-    " WHERE h.hour BETWEEN :first AND :last AND v.hour = h.hour AND v.hash = :hash AND p.row_id = v.row_id"
+    "SELECT p.row_id FROM slots s CROSS JOIN business_values v CROSS JOIN postbacks p JOIN codes c ON c.id = p.code"
+    " WHERE s.slot BETWEEN :first AND :last AND v.slot = s.slot AND v.hash = :hash AND p.row_id = v.row_id"
     " AND p.accepted_ms BETWEEN :since AND :until AND p.account = (SELECT id FROM accounts WHERE name = :account)"
     " AND c.origin IN :origins ORDER BY p.accepted_ms, p.row_id LIMIT :most"
 ).bindparams(bindparam("origins", expanding=True))
@@ -355,8 +356,8 @@ def _afterwards(connection: Connection, account: str, number: str, postbacks: li
         _AFTERWARDS,
         {
             "hash": values.hash_of("number", number), "account": account, "origins": _ORIGINS_OF_PHONES,
-            "since": since_ms, "until": until_ms, "first": since_ms // schema.HOUR_MS,
-            "last": until_ms // schema.HOUR_MS, "most": AFTERWARDS_MAX + len(postbacks) + 1,
+            "since": since_ms, "until": until_ms, "first": first_of_hour(since_ms),
+            "last": until_ms // schema.SLOT_MS, "most": AFTERWARDS_MAX + len(postbacks) + 1,
         },
     ).scalars().all()  # fmt: skip
     told_already = {told.copy.row_id for told in postbacks}

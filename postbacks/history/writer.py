@@ -15,6 +15,7 @@ from postbacks.history.names import Names
 from postbacks.history.pruning import NEVER, Pruner, due_ms
 from postbacks.history.rows import Note, Reading, UnreadableRecord, read
 from postbacks.history.schema import HOUR_MS, STATES
+from postbacks.history.slots import FULL, Slots
 from postbacks.history.transactions import writing
 from postbacks.ledger import states
 from postbacks.logs import EventLog
@@ -49,9 +50,13 @@ class Writer:
     """Writer that one recorder has. It writes and prunes while no other has taken the lease since.
 
     After an error nothing of the call is written, and the same call may be made again.
+
+    Args:
+        engine: of the history.
+        slot_rows: rows from which on a slot is full.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, slot_rows: int = FULL) -> None:
         self._engine = engine
         self._bulk = bulk_of(engine)
         self._lock_lease = text(
@@ -61,7 +66,8 @@ class Writer:
         self._lease: int | None = None
         self._names = Names()
         self._last_row: int | None = None
-        self._pruner = Pruner(self._bulk, self._names)
+        self._slots = Slots(slot_rows)
+        self._pruner = Pruner(self._bulk, self._names, self._slots)
         self._logged: set[str] = set()
 
     def take_lease(self) -> int:
@@ -152,6 +158,7 @@ class Writer:
     def _forget(self) -> None:
         self._last_row = None
         self._names.forget()
+        self._slots.forget()
         self._pruner.forget()
 
     def _merge(
@@ -159,13 +166,13 @@ class Writer:
     ) -> int:
         """Merge records of different ids into their rows; return how many rows were added or changed."""
         bulk = self._bulk
-        by_hour: dict[int, list[bytes]] = {}
+        by_slot: dict[int, list[bytes]] = {}
         for reading in readings:
-            by_hour.setdefault(reading.accepted_ms // HOUR_MS, []).append(reading.id)
+            by_slot.setdefault(self._slots.of(connection, reading.accepted_ms), []).append(reading.id)
         stored = {
             (row.id, row.accepted_ms): row
-            for hour, its_ids in by_hour.items()
-            for row in bulk.stored(connection, hour, its_ids)
+            for slot, its_ids in by_slot.items()
+            for row in bulk.stored(connection, slot, its_ids)
         }
         counts: Counts = {}
         # The broker has one record an id: another acceptance of it that is not at its end has left the broker.
@@ -197,8 +204,10 @@ class Writer:
         if self._last_row is None:
             self._last_row = facts.number(connection, facts.LAST_ROW) or 0
         row_id = self._last_row
-        names, pruner = self._names, self._pruner
+        names, slots, pruner = self._names, self._slots, self._pruner
         pruner.learn(connection)
+        slots.open(connection, [reading.accepted_ms for reading in readings])
+        rows_of_slots: dict[int, int] = {}
         rows: list[tuple[Any, ...]] = []
         kept: list[tuple[int, Document]] = []
         notes: list[tuple[Any, ...]] = []
@@ -209,7 +218,8 @@ class Writer:
             if not pruner.keeps(facts.POSTBACKS_FROM_MS, due_at):
                 continue
             row_id += 1
-            hour = reading.accepted_ms // HOUR_MS
+            slot = slots.of(connection, reading.accepted_ms)
+            rows_of_slots[slot] = rows_of_slots.get(slot, 0) + 1
             own, state, attempts = reading.own, reading.state, reading.attempts
             account, code, endpoint, url = names.of(reading)
             outcome = status = elapsed_ms = 0
@@ -222,22 +232,22 @@ class Writer:
                     notes.extend((row_id, *note) for note in reading.notes)
             rows.append(
                 (
-                    row_id, reading.accepted_ms, reading.sequence, sent_ms, reading.ended_ms, hour, account, endpoint,
+                    row_id, reading.accepted_ms, reading.sequence, sent_ms, reading.ended_ms, slot, account, endpoint,
                     elapsed_ms, url, code, state, outcome, status, attempts, reading.failures, own, reading.id,
                     reading.reason, reading.first_id,
                 )
             )  # fmt: skip
-            key = hour, code, state, outcome, status, attempts
+            key = reading.accepted_ms // HOUR_MS, code, state, outcome, status, attempts
             counts[key] = counts.get(key, 0) + 1
             is_kept = pruner.keeps(facts.DOCUMENTS_FROM_MS, due_at)
             kept.append((due_at, reading.document if is_kept else documents.NONE))
             kind, content = reading.document
             if content and kind == documents.XML:
                 found = {values.hash_of(*value) for value in values.of_document(content)}
-                hashes.extend([(hour, digest, row_id) for digest in found])
+                hashes.extend([(slot, digest, row_id) for digest in found])
         packs = _packs(self._last_row + 1, kept)
         self._last_row = row_id
-        self._names.learn_hours(connection, {row[5] for row in rows})
+        slots.count(connection, rows_of_slots)
         bulk = self._bulk
         bulk.insert(connection, schema.postbacks, rows)
         bulk.insert(connection, schema.documents, packs)
@@ -291,8 +301,9 @@ class Writer:
                     attempts, reading.failures, reading.own, reading.reason, row.row_id,
                 )
             )  # fmt: skip
-            before = row.hour, row.code, row.state, row.outcome, row.status, row.attempts
-            after = row.hour, row.code, reading.state, outcome, status, attempts
+            hour = row.accepted_ms // HOUR_MS
+            before = hour, row.code, row.state, row.outcome, row.status, row.attempts
+            after = hour, row.code, reading.state, outcome, status, attempts
             if before != after:
                 counts[before] = counts.get(before, 0) - 1
                 counts[after] = counts.get(after, 0) + 1
@@ -335,9 +346,10 @@ class Writer:
             ],
         )
         for row in rows:
-            key = row.hour, row.code, row.state, row.outcome, row.status, row.attempts
+            hour = row.accepted_ms // HOUR_MS
+            key = hour, row.code, row.state, row.outcome, row.status, row.attempts
             counts[key] = counts.get(key, 0) - 1
-            key = row.hour, row.code, _FORGOTTEN, row.outcome, row.status, row.attempts
+            key = hour, row.code, _FORGOTTEN, row.outcome, row.status, row.attempts
             counts[key] = counts.get(key, 0) + 1
 
 

@@ -18,7 +18,7 @@ from postbacks.history.migrations import prepare
 
 #: No broker answers there.
 AWAY = client_for("redis://127.0.0.1:1/0", 1.0)
-#: Tables that grow with the traffic, by the names that statements give them; `hours` has a row an hour.
+#: Tables that grow with the traffic, by the names that statements give them; `slots` has a row for many.
 GROWING = re.compile(r"\b(p|v|w|counts|postbacks|business_values)\b")
 
 
@@ -103,7 +103,7 @@ def test_a_count_without_account_reads_counts_and_no_postbacks(history, plans):
     assert not any(re.search(r"\bp\b", step) for step in steps)
 
 
-def test_an_id_is_found_by_the_hours(history, plans):
+def test_an_id_is_found_by_the_slots(history, plans):
     (newest,) = search(Query(limit=1), client=AWAY, engine=history).postbacks
     plans()
     assert find(newest.id, client=AWAY, engine=history) == [newest]

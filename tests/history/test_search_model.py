@@ -238,7 +238,7 @@ def write(engine, sent: list[Sent]) -> None:
         for table in schema.metadata.tables.values():
             if table.name not in {"facts", "states", "outcomes"}:
                 connection.execute(text(f"DELETE FROM {table.name}"))
-    writer = Writer(engine)
+    writer = Writer(engine, slot_rows=2)
     writer.take_lease()
     before_its_end = [replace(postback, ending=Ending("waiting")).record() for postback in sent[::3]]
     writer.write(before_its_end)

@@ -14,6 +14,7 @@ from strategies import PROPERTY
 
 from postbacks.errors import HistoryUnavailable, LeaseLost
 from postbacks.history import documents, facts, ids, schema, values
+from postbacks.history.slots import first_of_hour
 from postbacks.history.transactions import reading
 from postbacks.history.writer import Writer
 from postbacks.ledger.record import Attempt
@@ -66,16 +67,22 @@ def scalar(database: Engine, statement: str):
 
 
 def assert_counts_are_exact(database: Engine) -> None:
-    """``counts`` is what one counts in the rows, and ``hours`` are theirs."""
-    keys = "hour, code, state, outcome, status, attempts"
+    """``counts`` is what one counts in the rows, and so is ``slots``."""
+    kind = "code, state, outcome, status, attempts"
+    keys = f"hour, {kind}"
     with reading(database) as connection:
         counted = connection.execute(text(f"SELECT {keys}, postbacks FROM counts ORDER BY {keys}")).all()
         grouped = connection.execute(
-            text(f"SELECT {keys}, count(*) FROM postbacks GROUP BY {keys} ORDER BY {keys}")
+            text(
+                f"SELECT accepted_ms / {schema.HOUR_MS} AS hour, {kind}, count(*) FROM postbacks GROUP BY {keys} ORDER BY {keys}"
+            )
         ).all()
-        hours = connection.execute(text("SELECT hour FROM hours ORDER BY hour")).scalars().all()
+        slots = connection.execute(text("SELECT slot, postbacks FROM slots ORDER BY slot")).all()
+        of_rows = connection.execute(
+            text("SELECT slot, count(*) FROM postbacks GROUP BY slot ORDER BY slot")
+        ).all()
     assert [tuple(row) for row in counted] == [tuple(row) for row in grouped]
-    assert hours == sorted({row[0] for row in grouped})
+    assert slots == of_rows
 
 
 # -- a row --------------------------------------------------------------------------------------
@@ -189,10 +196,10 @@ def test_business_values_are_found_by_their_hash(writer, database):
     record = delivered("x", document=make_document("track-7", "15552310137", FROM="5552310137"))
     writer.write([record])
     with reading(database) as connection:
-        found = connection.execute(text("SELECT hour, hash FROM business_values")).all()
-    hour = ACCEPTED_MS // schema.HOUR_MS
+        found = connection.execute(text("SELECT slot, hash FROM business_values")).all()
+    slot = first_of_hour(ACCEPTED_MS)
     wanted = {values.hash_of("tracking_id", "track-7"), values.hash_of("number", "+1 555 231 0137")}
-    assert {tuple(row) for row in found} == {(hour, digest) for digest in wanted}
+    assert {tuple(row) for row in found} == {(slot, digest) for digest in wanted}
 
 
 # -- successive readings ------------------------------------------------------------------------
@@ -229,7 +236,7 @@ def test_an_attempt_stays_when_the_broker_was_restored_from_older_data(writer, d
 
 
 def test_an_id_has_a_row_an_acceptance(writer, database):
-    """In the same hour or another."""
+    """In the same slot or another."""
     for accepted_ms in (ACCEPTED_MS, ACCEPTED_MS + 1, ACCEPTED_MS + schema.HOUR_MS):
         writer.write([delivered("x", accepted_ms=accepted_ms)])
     writer.write([delivered("x", accepted_ms=ACCEPTED_MS + 1)])
@@ -333,12 +340,12 @@ _example = count()
 @given(st.data())
 @settings(PROPERTY, max_examples=40)
 def _test_any_order(database: Engine, data: st.DataObject) -> None:
-    writer = Writer(database)
+    writer = Writer(database, slot_rows=data.draw(st.sampled_from([1, 3])))
     writer.take_lease()
     example = next(_example)
     records = []
     for number, attempts in enumerate(data.draw(st.lists(versions, min_size=1, max_size=4))):
-        accepted_ms = ACCEPTED_MS + number * data.draw(st.sampled_from([1, schema.HOUR_MS]))
+        accepted_ms = ACCEPTED_MS + number * data.draw(st.sampled_from([1, schema.SLOT_MS, schema.HOUR_MS]))
         records.append(lives(attempts, f"{example}-{number}", accepted_ms, f"account-{example}"))
     reads = data.draw(st.lists(st.sampled_from([record for life in records for record in life]), max_size=12))
     last: dict[str, dict[bytes, bytes]] = {}
