@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from crash.account_states import AccountStates
 from crash.broker import on_the_way, read_held
 from crash.comparison import Comparison, compare
-from crash.history import History
 from crash.notes import read_notes
 from crash.plan import kills
 from crash.receive import read_posts
@@ -114,7 +114,7 @@ def run(name: str, load: Load, make_world: MakeWorld, folder: Path) -> Column:
         with world.client(30) as client:
             held = read_held(client)
         posts = read_posts(folder / "posts")
-        history = History(world.changes, read_notes(folder / "changes"))
+        states = AccountStates(world.changes, read_notes(folder / "changes"))
         accepted = {postback_id: float(at) for _, postback_id, at in read_notes(folder / "accepted")}
         return Column(
             name=name,
@@ -123,8 +123,8 @@ def run(name: str, load: Load, make_world: MakeWorld, folder: Path) -> Column:
                 posts,
                 held,
                 unsynced_deaths=world.unsynced_deaths(),
-                explains=history.explains,
-                astray=history.astray(posts, held.entries, exact=world.exact),
+                explains=states.explains,
+                astray=states.astray(posts, held.entries, exact=world.exact),
             ),
             may_lose=world.may_lose,
             unsynced_label=world.unsynced_label,
@@ -135,7 +135,7 @@ def run(name: str, load: Load, make_world: MakeWorld, folder: Path) -> Column:
             took_s=(load.seconds, drained_s),
             left=left,
             unfinished=not is_sent,
-            changed=history.made,
+            changed=states.made,
         )
 
 
