@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from crash.account_states import AccountStates
-from crash.broker import on_the_way, read_held
+from crash.broker import read_held
 from crash.comparison import Comparison, compare
+from crash.history_comparison import HistoryComparison
 from crash.notes import read_notes
 from crash.plan import kills
 from crash.receive import read_posts
@@ -55,6 +56,7 @@ class Column:
         left: what was still on its way at the deadline.
         unfinished: the producer, or who changes the accounts, did not come to the end in time.
         changed: changes of accounts.
+        history: comparison of the ledger with the history, where one was recorded.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Column:
     left: Mapping[str, int]
     unfinished: bool
     changed: int
+    history: HistoryComparison | None
 
     @property
     def done(self) -> Counter[str]:
@@ -94,6 +97,8 @@ class Column:
     def violations(self) -> list[str]:
         """Say in sentences what breaks the promise; empty when it holds."""
         sentences = self.comparison.violations(may_lose=self.may_lose)
+        if self.history is not None:
+            sentences += self.history.violations()
         if self.unfinished:
             sentences.append("not all postbacks were accepted, or not all changes of accounts made, in time")
         if self.left:
@@ -113,6 +118,7 @@ def run(name: str, load: Load, make_world: MakeWorld, folder: Path) -> Column:
         print(f"{name}: drained in {drained_s:.1f} s; left: {left or 'nothing'}. Comparing …", flush=True)
         with world.client(30) as client:
             held = read_held(client)
+            history = world.compare_history(client)
         posts = read_posts(folder / "posts")
         states = AccountStates(world.changes, read_notes(folder / "changes"))
         accepted = {postback_id: float(at) for _, postback_id, at in read_notes(folder / "accepted")}
@@ -136,6 +142,7 @@ def run(name: str, load: Load, make_world: MakeWorld, folder: Path) -> Column:
             left=left,
             unfinished=not is_sent,
             changed=states.made,
+            history=history,
         )
 
 
@@ -148,7 +155,7 @@ def _drain(world: World) -> tuple[float, dict[str, int]]:
         while time.time() < began_s + world.load.drain_s:
             world.turn()
             with suppress(BrokerError):
-                left = on_the_way(client)
+                left = world.on_the_way(client)
                 if left:
                     empty_since_s = None
                 else:

@@ -11,9 +11,11 @@ from typing import ClassVar, Final, NamedTuple
 
 import redis
 
+from crash import broker
 from crash.customers import Change
+from crash.history_comparison import HistoryComparison
 from crash.processes import PythonProcess, workers_and_beats
-from postbacks.devtools.stack import CeleryProcess
+from postbacks.devtools.stack import StackProcess
 
 #: Seconds that a silent worker keeps its claims here; 30 in earnest.
 LEASE_S: Final = 3.0
@@ -85,12 +87,12 @@ class World(ABC):
         self.began_s = time.time() + PRODUCER_START_S
         self.end_s = self.began_s + load.seconds
         self.senders = [self._start_module("producer", load.seed, load.postbacks, load.seconds, self.began_s)]
-        self.supervised: list[CeleryProcess | PythonProcess] = [*self.workers, *self.beats, *self.senders]
+        self.supervised: list[StackProcess | PythonProcess] = [*self.workers, *self.beats, *self.senders]
         self.restart_at: dict[int, float] = {}
         self.done: list[FaultDone] = []
         self.ended_themselves: list[str] = []
 
-    def _start(self, process: CeleryProcess | PythonProcess) -> None:
+    def _start(self, process: StackProcess | PythonProcess) -> None:
         self._stack.callback(process.kill, group=True)
         process.start()
 
@@ -146,6 +148,18 @@ class World(ABC):
 
     def mend(self) -> None:  # noqa: B027 - a world that breaks nothing for good has nothing to mend
         """Mend what no process could by itself, before the world drains."""
+
+    def on_the_way(self, client: redis.Redis) -> dict[str, int]:
+        """Count what has not come to its end, by place; empty when all has.
+
+        Raises:
+            BrokerError: the broker cannot be asked.
+        """
+        return broker.on_the_way(client)
+
+    def compare_history(self, client: redis.Redis) -> HistoryComparison | None:  # noqa: ARG002
+        """Compare the ledger with the history, where one was recorded; nothing else is running any more."""
+        return None
 
     @abstractmethod
     def client(self, timeout_s: float) -> redis.Redis:
