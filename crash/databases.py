@@ -6,11 +6,11 @@ import shutil
 import sqlite3
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import psycopg
 
-from crash.plan import HISTORY_KINDS
+from crash.plan import HISTORY_KINDS, Kinds
 from tests.postgres import PostgresServer
 
 #: ms that a lock is waited for that a run wants for itself.
@@ -24,21 +24,18 @@ class Database(ABC):
         folder: where its file or its log is in the end.
 
     Attributes:
+        kinds: of faults that can be done to the recorders and to it.
         url: ``POSTBACKS_HISTORY_URL``.
         is_up: False from its death until it is started again.
     """
 
+    kinds: ClassVar[Kinds] = HISTORY_KINDS
     url: str
     is_up = True
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._locker: Any = None
-
-    @property
-    def kinds(self) -> dict[str, tuple[int, float, float]]:
-        """Kinds of faults that can be done to recorders and this database."""
-        return HISTORY_KINDS
 
     def lock(self) -> bool:
         """Lock it for all who write, until ``unlock``; False where that cannot be done now."""
@@ -70,17 +67,14 @@ class Database(ABC):
 
 
 class SqliteDatabase(Database):
-    """File; its recorder is all that could be killed."""
+    """File, of which no process could be killed but the recorder."""
+
+    kinds = {kind: numbers for kind, numbers in HISTORY_KINDS.items() if kind != "database killed"}  # noqa: RUF012
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self._path = folder / "history.db"
         self.url = f"sqlite:///{self._path.absolute()}"
-
-    @property
-    def kinds(self) -> dict[str, tuple[int, float, float]]:
-        """Kinds of faults without the death of a database."""
-        return {kind: numbers for kind, numbers in HISTORY_KINDS.items() if kind != "database killed"}
 
     def _lock(self) -> Any:
         connection = sqlite3.connect(

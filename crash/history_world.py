@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import redis
 from sqlalchemy import Connection, text
@@ -38,27 +39,28 @@ class HistoryWorld(PlannedWorld):
         load: of the run.
         folder: where all files are.
         stack: gets what is to be undone.
+        options: as of ``PlannedWorld``.
     """
 
-    def __init__(self, database: type[Database], load: Load, folder: Path, stack: ExitStack) -> None:
+    def __init__(
+        self, database: type[Database], load: Load, folder: Path, stack: ExitStack, **options: Any
+    ) -> None:
+        self._point = folder / "recorder.point"
         self._database = database(folder)
         stack.callback(self._database.remove)
-        self.kinds = KINDS | self._database.kinds
-        super().__init__("always", load, folder, stack)
-        self._point = folder / "recorder.point"
-        self.recorders = [
+        super().__init__("always", load, folder, stack, kinds=KINDS | database.kinds, **options)
+
+    def _make_recorders(self) -> list[StackProcess]:
+        return [
             StackProcess(
                 "The recorder",
                 [sys.executable, "-m", "crash.record", str(self._point)],
                 env={**self._env, "POSTBACKS_HISTORY_URL": self._database.url},
-                log_path=folder / f"recorder{number}.log",
+                log_path=self.folder / f"recorder{number}.log",
                 cwd=Path(__file__).parents[1],
             )
             for number in (1, 2)
         ]
-        for recorder in self.recorders:
-            self._start(recorder)
-            self.supervised.append(recorder)
 
     def on_the_way(self, client: redis.Redis) -> dict[str, int]:
         """Count what is not at its end or not recorded yet."""
@@ -69,12 +71,6 @@ class HistoryWorld(PlannedWorld):
             "feed off": int(feed.on_ms is None),
         }
         return super().on_the_way(client) | {place: count for place, count in unrecorded.items() if count}
-
-    def stop_processes(self) -> None:
-        """Stop the recorders last."""
-        super().stop_processes()
-        for recorder in self.recorders:
-            recorder.stop()
 
     # -- faults -----------------------------------------------------------------------------
 
@@ -110,7 +106,7 @@ class HistoryWorld(PlannedWorld):
 
     def _kill_all(self, fault: Fault) -> bool:
         is_done = super()._kill_all(fault)
-        if is_done and "database killed" in self.kinds:
+        if is_done and "database killed" in self._database.kinds:
             self._kill_database(fault)
         return is_done
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 #: Kinds of faults: how often each comes, relative to the others, and how long it lasts (s).
-Kinds = Mapping[str, tuple[int, float, float]]
+Kinds = dict[str, tuple[int, float, float]]
 
-KINDS: Final[dict[str, tuple[int, float, float]]] = {
+KINDS: Final[Kinds] = {
     "worker killed": (6, 0.2, 1.0),
     "beat killed": (2, 0.2, 1.0),
     "producer killed": (2, 0.2, 1.0),
@@ -24,7 +23,7 @@ KINDS: Final[dict[str, tuple[int, float, float]]] = {
     "connections half-open": (1, 0.0, 0.0),
 }
 #: Beside those where a history is recorded.
-HISTORY_KINDS: Final[dict[str, tuple[int, float, float]]] = {
+HISTORY_KINDS: Final[Kinds] = {
     "recorder killed": (4, 0.2, 1.0),
     "recorder killed in a batch": (4, 0.2, 1.0),
     "recorder paused": (4, 1.3, 2.0),  # leases long

@@ -34,13 +34,32 @@ POWER_CUT_S: Final = 1.0
 
 
 class PlannedWorld(World):
-    """Two workers and two beats beside a broker of one ``appendfsync``, with customers whose accounts change."""
+    """Two workers and two beats beside a broker of one ``appendfsync``, with customers whose accounts change.
+
+    Args:
+        fsync: of the broker.
+        load: of the run.
+        folder: where all files are.
+        stack: gets what is to be undone.
+        kinds: of faults.
+        only: beginnings of the names of those that are done.
+        pairs: workers, and beats.
+    """
 
     unsynced_label = "  in the broker's unwritten tail"
-    #: Kinds of faults that are done.
-    kinds: Kinds = KINDS
 
-    def __init__(self, fsync: Fsync, load: Load, folder: Path, stack: ExitStack) -> None:
+    def __init__(
+        self,
+        fsync: Fsync,
+        load: Load,
+        folder: Path,
+        stack: ExitStack,
+        *,
+        kinds: Kinds = KINDS,
+        only: tuple[str, ...] = ("",),
+        pairs: int = 2,
+    ) -> None:
+        self._kinds = {kind: numbers for kind, numbers in kinds.items() if kind.startswith(only)}
         self._fsync = fsync
         self.may_lose = fsync == "everysec"
         self.exact = not self.may_lose
@@ -52,7 +71,7 @@ class PlannedWorld(World):
         self.proxy = Proxy(self.broker.port, load.seed)
         self.proxy.start()
         stack.callback(self.proxy.stop)
-        super().__init__(load, folder, stack, {"POSTBACKS_BROKER_URL": self.proxy.url}, pairs=2)
+        super().__init__(load, folder, stack, {"POSTBACKS_BROKER_URL": self.proxy.url}, pairs=pairs)
         customers = self._start_module("customers", load.seconds, self.began_s)
         self.senders.append(customers)
         self.supervised.append(customers)
@@ -79,7 +98,7 @@ class PlannedWorld(World):
 
     def do_faults(self) -> None:
         """Do the faults of the plan."""
-        for fault in make_plan(self.load.seed, self.load.seconds, LEASE_S, self.kinds):
+        for fault in make_plan(self.load.seed, self.load.seconds, LEASE_S, self._kinds):
             self._later(self.began_s + fault.at_s, partial(self._do, fault))
         self.turn_until(lambda: time.time() > self.end_s and not self._due, self.end_s + FAULTS_OVER_S)
 
@@ -111,13 +130,13 @@ class PlannedWorld(World):
     def _acts(self, fault: Fault) -> dict[str, Callable[[], bool]]:
         """Return what does a fault, by its kind; each returns False where it cannot be done now."""
         return {
-            "worker killed": lambda: self._kill(self.workers[fault.target], fault),
-            "beat killed": lambda: self._kill(self.beats[fault.target], fault),
+            "worker killed": lambda: self._kill(self.workers[fault.target % len(self.workers)], fault),
+            "beat killed": lambda: self._kill(self.beats[fault.target % len(self.beats)], fault),
             "producer killed": lambda: self._kill(self.senders[fault.target], fault),
             "broker killed": lambda: self._kill_broker(fault, cut_tail=False),
             "power cut": lambda: self._kill_broker(fault, cut_tail=self.may_lose),
             "all killed": lambda: self._kill_all(fault),
-            "worker paused": lambda: self._pause(self.workers[fault.target], fault),
+            "worker paused": lambda: self._pause(self.workers[fault.target % len(self.workers)], fault),
             "broker restarted": self._restart_broker,
             "connections cut": lambda: self.proxy.cut(fault.share),
             "connections delayed": lambda: self._delay(fault),

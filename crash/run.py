@@ -22,7 +22,7 @@ from crash.world import Load, World
 from postbacks.errors import BrokerError
 
 #: Seconds after the load's end within which all must be accepted.
-ACCEPTED_WITHIN_S: Final = 60.0
+ACCEPTED_WITHIN_S: Final = 180.0
 #: Seconds that the broker must have held nothing for it to count as drained.
 QUIET_S: Final = 1.5
 
