@@ -165,7 +165,7 @@ def test_whatever_dies_while_postbacks_are_recorded_history_says_what_the_ledger
     ledger = crash(tmp_path, "--world", "history", "--database", "postgresql", *load, *only)
     assert set(ledger["faults"]) == {kind for kind in KINDS | HISTORY_KINDS if kind.startswith(names)}
     history = ledger["history"]
-    assert history["rows"] == ledger["accepted"] == 600
+    assert history["rows"] >= ledger["accepted"] == 600  # a call that raised may have arrived
     assert [history[name] for name in ("missing", "wrong", "double", "miscounted")] == [[], {}, [], {}]
 
 
