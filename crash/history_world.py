@@ -6,29 +6,24 @@ import os
 import signal
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import redis
-from sqlalchemy import Connection, text
 
 from crash.databases import Database
-from crash.history_comparison import HistoryComparison, Told, compare_history, told_by
+from crash.history_comparison import HistoryComparison
+from crash.history_reading import compare_all, read_ledger
 from crash.plan import KINDS, Fault
 from crash.planned_world import PlannedWorld
 from crash.record import POINTS
 from crash.world import Load
-from postbacks import keys
 from postbacks.devtools.stack import StackProcess
 from postbacks.errors import BrokerError
-from postbacks.history.bulk import COUNTED
-from postbacks.history.copies import read_rows
 from postbacks.history.engine import connect
 from postbacks.history.feed import Feed
-from postbacks.ledger.record import Record
 
 
 class HistoryWorld(PlannedWorld):
@@ -129,40 +124,6 @@ class HistoryWorld(PlannedWorld):
         """Compare all that the ledger has with all that the history has."""
         engine = connect(self._database.url)
         try:
-            with engine.connect() as connection:
-                row_ids = (
-                    connection.execute(text("SELECT row_id FROM postbacks ORDER BY row_id")).scalars().all()
-                )
-                rows = [
-                    (copy.record.id, told_by(copy.record, copy.begun, copy.own))
-                    for copy in read_rows(connection, row_ids)
-                ]
-                return compare_history(
-                    read_ledger(client),
-                    rows,
-                    _counts(connection, "postbacks FROM counts"),
-                    _counts(connection, f"count(*) FROM postbacks GROUP BY {', '.join(COUNTED)}"),
-                )
+            return compare_all(read_ledger(client), engine)
         finally:
             engine.dispose()
-
-
-def read_ledger(client: redis.Redis) -> dict[str, Told]:
-    """Read what all records of the broker tell."""
-    ledger = {}
-    for key in client.scan_iter(f"{keys.RECORD}*", 1000):
-        postback_id = key.decode().removeprefix(keys.RECORD)
-        fields = client.hgetall(key)
-        record = Record.from_hash(postback_id, fields)
-        ledger[postback_id] = told_by(
-            record, int(fields.get(b"attempts", 0)), fields.get(b"own", b"0").decode()
-        )
-    return ledger
-
-
-def _counts(connection: Connection, rest: str) -> dict[str, int]:
-    """Read numbers of postbacks by the key of ``counts``, in words."""
-    counts: Counter[str] = Counter()
-    for *key, number in connection.execute(text(f"SELECT {', '.join(COUNTED)}, {rest}")):
-        counts[" ".join(f"{name} {value}" for name, value in zip(COUNTED, key, strict=True))] += number
-    return dict(counts)
