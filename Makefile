@@ -46,7 +46,7 @@ flower-picture: $(VENV)/ready ## Draw docs/flower.png anew: Flower's task list i
 	@$(BIN)/python benchmarks/flower_picture.py docs/flower.png
 
 .PHONY: crash
-crash: $(VENV)/ready ## Kill anything at any moment, count every postback afterwards (ten minutes; ARGS="--seed 7", SENTINEL_ARGS)
+crash: $(VENV)/ready ## Kill anything at any moment, count every postback afterwards (fifteen minutes; ARGS="--seed 7", SENTINEL_ARGS)
 	@$(BIN)/python -m crash $(ARGS); columns=$$?; echo; \
 	$(BIN)/python -m crash.sentinel $(SENTINEL_ARGS); sentinels=$$?; exit $$((columns | sentinels))
 

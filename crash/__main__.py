@@ -6,17 +6,46 @@ import sys
 from functools import partial
 
 from crash.command import make_parser, run_columns
+from crash.databases import DATABASES
+from crash.history_world import HistoryWorld
+from crash.plan import KINDS, Kinds
 from crash.planned_world import Fsync, PlannedWorld
+from crash.run import MakeWorld
 from crash.world import Load
 
 
 def main() -> int:
     """Run the columns, print the table."""
     parser = make_parser("make crash", __doc__, Load(0, 150, 20_000, 90))
-    parser.add_argument("--fsync", choices=("always", "everysec", "both"), default="both")
+    parser.add_argument(
+        "--world", choices=("broker", "history", "both"), default="both", help="of columns (default: both)"
+    )
+    parser.add_argument(
+        "--fsync", choices=("always", "everysec", "both"), default="both", help="of world broker"
+    )
+    parser.add_argument("--database", choices=(*DATABASES, "both"), default="both", help="of world history")
+    parser.add_argument(
+        "--only",
+        action="append",
+        metavar="NAME",
+        help="faults whose name begins so (recorder); again for more",
+    )
+    parser.add_argument("--pairs", type=int, default=2, help="workers, and beats (default: 2)")
     args = parser.parse_args()
-    modes: tuple[Fsync, ...] = ("always", "everysec") if args.fsync == "both" else (args.fsync,)
-    return run_columns(args, {mode: partial(PlannedWorld, mode) for mode in modes})
+    only = tuple(args.only or ("",))
+    options = {"only": only, "pairs": args.pairs}
+    columns: dict[str, tuple[Kinds, MakeWorld]] = {}
+    if args.world != "history":
+        modes: tuple[Fsync, ...] = ("always", "everysec") if args.fsync == "both" else (args.fsync,)
+        columns |= {mode: (KINDS, partial(PlannedWorld, mode, **options)) for mode in modes}
+    if args.world != "broker":
+        for name in DATABASES if args.database == "both" else (args.database,):
+            database = DATABASES[name]
+            columns[f"history-{name}"] = KINDS | database.kinds, partial(HistoryWorld, database, **options)
+    for name, (kinds, _) in columns.items():
+        if not any(kind.startswith(only) for kind in kinds):
+            parser.error(f"no fault of column {name} begins so; it has {', '.join(kinds)}")
+    return run_columns(args, {name: make_world for name, (_, make_world) in columns.items()})
 
 
 if __name__ == "__main__":

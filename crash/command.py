@@ -7,14 +7,15 @@ import json
 import random
 import statistics
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from crash.comparison import FORGOTTEN, NO_ANSWER, NO_REASON, SHOWN, UNKNOWN
-from crash.plan import KINDS
+from crash.history_comparison import HistoryComparison
+from crash.plan import HISTORY_KINDS, KINDS
 from crash.run import Column, MakeWorld, run
 from crash.world import SETTINGS, Load
 
@@ -80,54 +81,72 @@ def _print(columns: Sequence[Column]) -> None:
         print(f"{label:44}" + "".join(f"{cell:>{width}}" for cell in cells))
 
 
+def _row(label: str, values: Sequence[object]) -> tuple[str, list[str]]:
+    return label, [f"{value:,}" if isinstance(value, int) else str(value) for value in values]
+
+
 def _rows(columns: Sequence[Column]) -> list[tuple[str, list[str]]]:
     compared = [column.comparison for column in columns]
 
-    def row(label: str, values: Sequence[object]) -> tuple[str, list[str]]:
-        return label, [f"{value:,}" if isinstance(value, int) else str(value) for value in values]
-
     elected = any(effect.elected_s is not None for column in columns for effect in column.effects)
     done = dict.fromkeys(effect.kind for column in columns for effect in column.effects)
-    kinds = [*(kind for kind in KINDS if kind in done), *(kind for kind in done if kind not in KINDS)]
+    planned = KINDS | HISTORY_KINDS
+    kinds = [*(kind for kind in planned if kind in done), *(kind for kind in done if kind not in planned)]
     return [
-        row("accepted", [lists.accepted for lists in compared]),
-        row("  calls that raised", [column.raised for column in columns]),
-        row("delivered (200 at the receiver)", [lists.delivered for lists in compared]),
-        row("dead, with their story", [lists.dead for lists in compared]),
-        row("skipped, their origin was off", [lists.skipped for lists in compared]),
-        row("ended for no reason that was made", [len(lists.unexplained) for lists in compared]),
-        row("LOST", [_lost(column) for column in columns]),
-        row(
+        _row("accepted", [lists.accepted for lists in compared]),
+        _row("  calls that raised", [column.raised for column in columns]),
+        _row("delivered (200 at the receiver)", [lists.delivered for lists in compared]),
+        _row("dead, with their story", [lists.dead for lists in compared]),
+        _row("skipped, their origin was off", [lists.skipped for lists in compared]),
+        _row("ended for no reason that was made", [len(lists.unexplained) for lists in compared]),
+        _row("LOST", [_lost(column) for column in columns]),
+        _row(
             columns[0].unsynced_label,
             [len(column.comparison.unsynced) if column.may_lose else "-" for column in columns],
         ),
-        row("stuck", [len(lists.stuck) for lists in compared]),
-        row("in no place or in two", [len(lists.misplaced) for lists in compared]),
-        row("counters off", [len(lists.leaks) for lists in compared]),
-        row("delivered, unknown to the ledger", [len(lists.unknown_to_ledger) for lists in compared]),
-        row("POSTs astray (host, key, signature, time)", [_count(lists.astray) for lists in compared]),
-        row("set aside as poison", [len(lists.poison) for lists in compared]),
-        row("sent twice, same id", [len(set().union(*lists.twice.values())) for lists in compared]),
+        _row("stuck", [len(lists.stuck) for lists in compared]),
+        _row("in no place or in two", [len(lists.misplaced) for lists in compared]),
+        _row("counters off", [len(lists.leaks) for lists in compared]),
+        _row("delivered, unknown to the ledger", [len(lists.unknown_to_ledger) for lists in compared]),
+        _row("POSTs astray (host, key, signature, time)", [_count(lists.astray) for lists in compared]),
+        _row("set aside as poison", [len(lists.poison) for lists in compared]),
+        _row("sent twice, same id", [len(set().union(*lists.twice.values())) for lists in compared]),
         *(
-            row(f"  {reason}", [len(lists.twice.get(reason, [])) for lists in compared])
+            _row(f"  {reason}", [len(lists.twice.get(reason, [])) for lists in compared])
             for reason in (UNKNOWN, NO_ANSWER, FORGOTTEN, NO_REASON)
         ),
-        row("arrived though not accepted", [lists.arrived_unaccepted for lists in compared]),
-        row("processes that ended by themselves", [len(column.ended_themselves) for column in columns]),
-        row("POSTs", [column.posts for column in columns]),
-        row("load + draining", [f"{column.took_s[0]:.0f} + {column.took_s[1]:.0f} s" for column in columns]),
-        row("changes of accounts", [column.changed for column in columns]),
-        row("kills", [column.kills for column in columns]),
-        row(
+        _row("arrived though not accepted", [lists.arrived_unaccepted for lists in compared]),
+        *(_history_rows(columns) if any(column.history for column in columns) else ()),
+        _row("processes that ended by themselves", [len(column.ended_themselves) for column in columns]),
+        _row("POSTs", [column.posts for column in columns]),
+        _row("load + draining", [f"{column.took_s[0]:.0f} + {column.took_s[1]:.0f} s" for column in columns]),
+        _row("changes of accounts", [column.changed for column in columns]),
+        _row("kills", [column.kills for column in columns]),
+        _row(
             "then: new primary, next call accepted, next POST after"
             if elected
             else "then: next POST after (p50, max)",
             ["" for _ in columns],
         ),
         *(
-            row(f"  {kind}", [(_election if elected else _silence)(column, kind) for column in columns])
+            _row(f"  {kind}", [(_election if elected else _silence)(column, kind) for column in columns])
             for kind in kinds
         ),
+    ]
+
+
+def _history_rows(columns: Sequence[Column]) -> list[tuple[str, list[str]]]:
+    """Return the rows of those columns that have a history."""
+
+    def of_each(count: Callable[[HistoryComparison], int]) -> list[object]:
+        return ["-" if column.history is None else count(column.history) for column in columns]
+
+    return [
+        _row("history: rows", of_each(lambda history: history.rows)),
+        _row("history: missing", of_each(lambda history: len(history.missing))),
+        _row("history: wrong", of_each(lambda history: len(history.wrong))),
+        _row("history: double", of_each(lambda history: len(history.double))),
+        _row("history: counts off", of_each(lambda history: len(history.miscounted))),
     ]
 
 
@@ -166,6 +185,7 @@ def _as_json(load: Load, columns: Sequence[Column]) -> dict[str, Any]:
                 **asdict(column.comparison),
                 "twice": {reason: len(ids) for reason, ids in column.comparison.twice.items()},
                 "twice_without_reason": column.comparison.twice.get(NO_REASON, []),
+                "history": column.history and asdict(column.history),
                 "raised": column.raised,
                 "changed": column.changed,
                 "ended_themselves": column.ended_themselves,

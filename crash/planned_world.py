@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 import os
-import signal
 import time
 from collections import deque
 from collections.abc import Callable
@@ -16,12 +15,12 @@ from typing import Final, Literal
 import redis
 
 from crash.customers import changes
-from crash.plan import Fault, make_plan
+from crash.plan import KINDS, Fault, Kinds, make_plan
 from crash.processes import PythonProcess
 from crash.proxy import Proxy
 from crash.world import LEASE_S, FaultDone, Load, World
 from postbacks.devtools.embedded_broker import EmbeddedBroker
-from postbacks.devtools.stack import CeleryProcess
+from postbacks.devtools.stack import StackProcess
 
 Fsync = Literal["always", "everysec"]
 
@@ -35,11 +34,32 @@ POWER_CUT_S: Final = 1.0
 
 
 class PlannedWorld(World):
-    """Two workers and two beats beside a broker of one ``appendfsync``, with customers whose accounts change."""
+    """Two workers and two beats beside a broker of one ``appendfsync``, with customers whose accounts change.
+
+    Args:
+        fsync: of the broker.
+        load: of the run.
+        folder: where all files are.
+        stack: gets what is to be undone.
+        kinds: of faults.
+        only: beginnings of the names of those that are done.
+        pairs: workers, and beats.
+    """
 
     unsynced_label = "  in the broker's unwritten tail"
 
-    def __init__(self, fsync: Fsync, load: Load, folder: Path, stack: ExitStack) -> None:
+    def __init__(
+        self,
+        fsync: Fsync,
+        load: Load,
+        folder: Path,
+        stack: ExitStack,
+        *,
+        kinds: Kinds = KINDS,
+        only: tuple[str, ...] = ("",),
+        pairs: int = 2,
+    ) -> None:
+        self._kinds = {kind: numbers for kind, numbers in kinds.items() if kind.startswith(only)}
         self._fsync = fsync
         self.may_lose = fsync == "everysec"
         self.exact = not self.may_lose
@@ -51,7 +71,7 @@ class PlannedWorld(World):
         self.proxy = Proxy(self.broker.port, load.seed)
         self.proxy.start()
         stack.callback(self.proxy.stop)
-        super().__init__(load, folder, stack, {"POSTBACKS_BROKER_URL": self.proxy.url}, pairs=2)
+        super().__init__(load, folder, stack, {"POSTBACKS_BROKER_URL": self.proxy.url}, pairs=pairs)
         customers = self._start_module("customers", load.seconds, self.began_s)
         self.senders.append(customers)
         self.supervised.append(customers)
@@ -78,7 +98,7 @@ class PlannedWorld(World):
 
     def do_faults(self) -> None:
         """Do the faults of the plan."""
-        for fault in make_plan(self.load.seed, self.load.seconds, LEASE_S):
+        for fault in make_plan(self.load.seed, self.load.seconds, LEASE_S, self._kinds):
             self._later(self.began_s + fault.at_s, partial(self._do, fault))
         self.turn_until(lambda: time.time() > self.end_s and not self._due, self.end_s + FAULTS_OVER_S)
 
@@ -100,27 +120,30 @@ class PlannedWorld(World):
     def _do(self, fault: Fault) -> None:
         """Do a fault and plan its end. A process that is down cannot be killed: that is tried again later."""
         kind, now_s = fault.kind, time.time()
-        acts: dict[str, Callable[[], bool]] = {
-            "worker killed": lambda: self._kill(self.workers[fault.target], fault),
-            "beat killed": lambda: self._kill(self.beats[fault.target], fault),
-            "producer killed": lambda: self._kill(self.senders[fault.target], fault),
-            "broker killed": lambda: self._kill_broker(fault, cut_tail=False),
-            "power cut": lambda: self._kill_broker(fault, cut_tail=self.may_lose),
-            "all killed": lambda: self._kill_all(fault),
-            "worker paused": lambda: self._pause(fault),
-            "broker restarted": self._restart_broker,
-            "connections cut": lambda: self.proxy.cut(fault.share),
-            "connections delayed": lambda: self._delay(fault),
-            "connections half-open": lambda: self.proxy.leave_half_open(fault.share),
-        }
-        if acts[kind]():
+        if self._acts(fault)[kind]():
             self.done.append(FaultDone(kind, now_s))
         elif now_s < self.end_s + TRY_UNTIL_S and not (
             kind == "producer killed" and self.senders[0].finished
         ):
             self._later(now_s + TRY_AGAIN_S, partial(self._do, fault))
 
-    def _kill(self, process: CeleryProcess | PythonProcess, fault: Fault) -> bool:
+    def _acts(self, fault: Fault) -> dict[str, Callable[[], bool]]:
+        """Return what does a fault, by its kind; each returns False where it cannot be done now."""
+        return {
+            "worker killed": lambda: self._kill(self.workers[fault.target % len(self.workers)], fault),
+            "beat killed": lambda: self._kill(self.beats[fault.target % len(self.beats)], fault),
+            "producer killed": lambda: self._kill(self.senders[fault.target], fault),
+            "broker killed": lambda: self._kill_broker(fault, cut_tail=False),
+            "power cut": lambda: self._kill_broker(fault, cut_tail=self.may_lose),
+            "all killed": lambda: self._kill_all(fault),
+            "worker paused": lambda: self._pause(self.workers[fault.target % len(self.workers)], fault),
+            "broker restarted": self._restart_broker,
+            "connections cut": lambda: self.proxy.cut(fault.share),
+            "connections delayed": lambda: self._delay(fault),
+            "connections half-open": lambda: self.proxy.leave_half_open(fault.share),
+        }
+
+    def _kill(self, process: StackProcess | PythonProcess, fault: Fault) -> bool:
         if not process.alive:
             return False
         number = self.supervised.index(process)
@@ -154,17 +177,17 @@ class PlannedWorld(World):
         killed = [self._kill(process, fault) for process in self.supervised]
         return self._kill_broker(fault, cut_tail=self.may_lose) and any(killed)
 
-    def _pause(self, fault: Fault) -> bool:
-        number, worker = fault.target, self.workers[fault.target]
-        if number in self._paused or not worker.alive:
+    def _pause(self, process: StackProcess | PythonProcess, fault: Fault) -> bool:
+        number = self.supervised.index(process)
+        if number in self._paused or not process.alive:
             return False
         self._paused.add(number)
-        pid = worker.pid
-        os.kill(pid, signal.SIGSTOP)
+        pid = process.pid
+        process.pause()
 
         def resume() -> None:
-            if number in self._paused and worker.alive and worker.pid == pid:
-                os.kill(pid, signal.SIGCONT)
+            if number in self._paused and process.alive and process.pid == pid:
+                process.resume()
             self._paused.discard(number)
 
         self._later(time.time() + fault.hold_s, resume)

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from crash.broker import on_the_way, read_held
+from crash.account_states import AccountStates
+from crash.broker import read_held
 from crash.comparison import Comparison, compare
-from crash.history import History
+from crash.history_comparison import HistoryComparison
 from crash.notes import read_notes
 from crash.plan import kills
 from crash.receive import read_posts
@@ -21,7 +22,7 @@ from crash.world import Load, World
 from postbacks.errors import BrokerError
 
 #: Seconds after the load's end within which all must be accepted.
-ACCEPTED_WITHIN_S: Final = 60.0
+ACCEPTED_WITHIN_S: Final = 180.0
 #: Seconds that the broker must have held nothing for it to count as drained.
 QUIET_S: Final = 1.5
 
@@ -55,6 +56,7 @@ class Column:
         left: what was still on its way at the deadline.
         unfinished: the producer, or who changes the accounts, did not come to the end in time.
         changed: changes of accounts.
+        history: comparison of the ledger with the history, where one was recorded.
     """
 
     name: str
@@ -69,6 +71,7 @@ class Column:
     left: Mapping[str, int]
     unfinished: bool
     changed: int
+    history: HistoryComparison | None
 
     @property
     def done(self) -> Counter[str]:
@@ -94,6 +97,8 @@ class Column:
     def violations(self) -> list[str]:
         """Say in sentences what breaks the promise; empty when it holds."""
         sentences = self.comparison.violations(may_lose=self.may_lose)
+        if self.history is not None:
+            sentences += self.history.violations()
         if self.unfinished:
             sentences.append("not all postbacks were accepted, or not all changes of accounts made, in time")
         if self.left:
@@ -113,8 +118,9 @@ def run(name: str, load: Load, make_world: MakeWorld, folder: Path) -> Column:
         print(f"{name}: drained in {drained_s:.1f} s; left: {left or 'nothing'}. Comparing …", flush=True)
         with world.client(30) as client:
             held = read_held(client)
+            history = world.compare_history(client)
         posts = read_posts(folder / "posts")
-        history = History(world.changes, read_notes(folder / "changes"))
+        states = AccountStates(world.changes, read_notes(folder / "changes"))
         accepted = {postback_id: float(at) for _, postback_id, at in read_notes(folder / "accepted")}
         return Column(
             name=name,
@@ -123,8 +129,8 @@ def run(name: str, load: Load, make_world: MakeWorld, folder: Path) -> Column:
                 posts,
                 held,
                 unsynced_deaths=world.unsynced_deaths(),
-                explains=history.explains,
-                astray=history.astray(posts, held.entries, exact=world.exact),
+                explains=states.explains,
+                astray=states.astray(posts, held.entries, exact=world.exact),
             ),
             may_lose=world.may_lose,
             unsynced_label=world.unsynced_label,
@@ -135,7 +141,8 @@ def run(name: str, load: Load, make_world: MakeWorld, folder: Path) -> Column:
             took_s=(load.seconds, drained_s),
             left=left,
             unfinished=not is_sent,
-            changed=history.made,
+            changed=states.made,
+            history=history,
         )
 
 
@@ -148,7 +155,7 @@ def _drain(world: World) -> tuple[float, dict[str, int]]:
         while time.time() < began_s + world.load.drain_s:
             world.turn()
             with suppress(BrokerError):
-                left = on_the_way(client)
+                left = world.on_the_way(client)
                 if left:
                     empty_since_s = None
                 else:

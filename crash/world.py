@@ -11,9 +11,12 @@ from typing import ClassVar, Final, NamedTuple
 
 import redis
 
+from crash import broker
 from crash.customers import Change
+from crash.history_comparison import HistoryComparison
 from crash.processes import PythonProcess, workers_and_beats
-from postbacks.devtools.stack import CeleryProcess
+from postbacks.devtools.process import drain
+from postbacks.devtools.stack import StackProcess
 
 #: Seconds that a silent worker keeps its claims here; 30 in earnest.
 LEASE_S: Final = 3.0
@@ -30,6 +33,8 @@ SETTINGS: Final = {
 RESTART_S: Final = 0.3
 #: Seconds that a process may take to start.
 START_WITHIN_S: Final = 60.0
+#: Seconds that processes may take to stop.
+STOP_WITHIN_S: Final = 30.0
 #: Seconds until the producer has started.
 PRODUCER_START_S: Final = 2.0
 
@@ -77,20 +82,32 @@ class World(ABC):
         receiver = PythonProcess(
             "crash.receive", [str(folder / "posts")], env={}, log_path=folder / "receiver.log"
         )
-        for process in (receiver, *self.workers, *self.beats):
+        self.recorders = self._make_recorders()
+        for process in (receiver, *self.workers, *self.beats, *self.recorders):
             self._start(process)
         self._urls = receiver.wait_for_line(START_WITHIN_S)
         for worker in self.workers:  # on a slow machine the first faults would hit nothing
             worker.wait_for_log(" ready.", START_WITHIN_S)
+        for recorder in self.recorders:
+            recorder.wait_for_log("history.", START_WITHIN_S)
         self.began_s = time.time() + PRODUCER_START_S
         self.end_s = self.began_s + load.seconds
         self.senders = [self._start_module("producer", load.seed, load.postbacks, load.seconds, self.began_s)]
-        self.supervised: list[CeleryProcess | PythonProcess] = [*self.workers, *self.beats, *self.senders]
+        self.supervised: list[StackProcess | PythonProcess] = [
+            *self.workers,
+            *self.beats,
+            *self.senders,
+            *self.recorders,
+        ]
         self.restart_at: dict[int, float] = {}
         self.done: list[FaultDone] = []
         self.ended_themselves: list[str] = []
 
-    def _start(self, process: CeleryProcess | PythonProcess) -> None:
+    def _make_recorders(self) -> list[StackProcess]:
+        """Make the recorders of a history, not yet started; none where there is no history."""
+        return []
+
+    def _start(self, process: StackProcess | PythonProcess) -> None:
         self._stack.callback(process.kill, group=True)
         process.start()
 
@@ -132,13 +149,9 @@ class World(ABC):
             self.turn()
 
     def stop_processes(self) -> None:
-        """Stop beats and workers."""
-        for process in (*self.beats, *self.workers):
-            process.terminate()
-        for process in (*self.beats, *self.workers):
-            with suppress(TimeoutError):
-                process.wait(30)
-            process.kill(group=True)
+        """Stop beats and workers, then the recorders."""
+        drain([*self.beats, *self.workers], STOP_WITHIN_S)
+        drain(self.recorders, STOP_WITHIN_S)
 
     @abstractmethod
     def do_faults(self) -> None:
@@ -146,6 +159,18 @@ class World(ABC):
 
     def mend(self) -> None:  # noqa: B027 - a world that breaks nothing for good has nothing to mend
         """Mend what no process could by itself, before the world drains."""
+
+    def on_the_way(self, client: redis.Redis) -> dict[str, int]:
+        """Count what has not come to its end, by place; empty when all has.
+
+        Raises:
+            BrokerError: the broker cannot be asked.
+        """
+        return broker.on_the_way(client)
+
+    def compare_history(self, client: redis.Redis) -> HistoryComparison | None:  # noqa: ARG002
+        """Compare the ledger with the history, where one was recorded; nothing else is running any more."""
+        return None
 
     @abstractmethod
     def client(self, timeout_s: float) -> redis.Redis:

@@ -76,7 +76,8 @@ class PostgresServer:
     def start(self) -> None:
         """Start it, on the port that it had before."""
         known_port = self.port
-        for self.port in [known_port] if known_port else random.sample(PORTS, 20):
+        # sessions of a server that was killed may hold its memory for a moment
+        for self.port in [known_port] * 50 if known_port else random.sample(PORTS, 20):
             options = [part for name, value in self._config.items() for part in ("-c", f"{name}={value}")]
             with (self.directory / "log").open("ab") as log:
                 self._process = subprocess.Popen(
@@ -85,6 +86,7 @@ class PostgresServer:
                 )  # fmt: skip
             if self._answers():
                 return
+            time.sleep(0.1)
         raise AssertionError(f"PostgreSQL did not start: {(self.directory / 'log').read_text()[-2000:]}")
 
     def stop(self) -> None:
@@ -96,6 +98,13 @@ class PostgresServer:
             except subprocess.TimeoutExpired:
                 self._process.send_signal(signal.SIGQUIT)
                 self._process.wait(20)
+        self._process = None
+
+    def kill(self) -> None:
+        """Kill it (SIGKILL); its sessions notice, and end in the midst of what they do."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
         self._process = None
 
     def remove(self) -> None:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import pytest
 from standardwebhooks import Webhook
 
+from crash.account_states import STALE, AccountStates
 from crash.comparison import (
     FORGOTTEN,
     NO_ANSWER,
@@ -24,7 +25,6 @@ from crash.comparison import (
     compare,
 )
 from crash.customers import CHANGED, KEY, Change, changes, host_of, key_of, secret_of
-from crash.history import STALE, History
 from crash.plan import KINDS, MIN_KILLS, kills, make_plan
 from crash.receive import Judge
 from postbacks.devtools.receiver import Received
@@ -185,7 +185,7 @@ def test_one_that_was_delivered_and_is_unknown_to_the_ledger_is_reported():
 CHANGES = [
     Change("acme", "on", 1), Change("acme", "gone", 1), Change("acme", "on", 2), Change("acme", "off", 2),
 ]  # fmt: skip
-HISTORY = History(
+STATES = AccountStates(
     CHANGES,
     [(str(n), what, str(20 * (n + 1) + (what == "done"))) for n in range(4) for what in ("begun", "done")],
 )
@@ -209,9 +209,9 @@ def test_an_end_without_a_delivery_is_explained_by_what_was_done_to_its_account(
 ):
     """Or it is reported."""
     entry = Entry(state, {}, reason, "acme", ended_s)
-    assert HISTORY.explains(entry) == explained
+    assert STATES.explains(entry) == explained
     held = Held({"a": entry}, {"a": ["dead" if state == "dead" else "done"]}, {})
-    ledger = compare({"a": 1.0}, [], held, explains=HISTORY.explains)
+    ledger = compare({"a": 1.0}, [], held, explains=STATES.explains)
     assert (ledger.dead + ledger.skipped, bool(ledger.violations(may_lose=True))) == (1, not explained)
 
 
@@ -224,14 +224,14 @@ def test_a_post_with_what_its_account_had_before_or_has_no_more_is_reported(bega
     """While a change is being made either is right; of a removed account none is."""
     entries = {"a": Entry("delivered", {1: "delivered"}, "", "acme", 99, {1: began_s}, "0")}
     posts = [Post("a", 1, began_s, "200", "acme", generation)]
-    assert HISTORY.astray(posts, entries, exact=True) == ({} if right else {STALE: ["a"]})
+    assert STATES.astray(posts, entries, exact=True) == ({} if right else {STALE: ["a"]})
 
 
 @pytest.mark.parametrize("own", ["0", "1", "2"])
 def test_an_unsigned_post_is_reported_unless_its_account_was_never_known(own):
     """A call's own URL needs no account."""
     posts = [Post("a", 1, 1.0, "200", "acme", -1, UNSIGNED)]
-    astray = HISTORY.astray(posts, {"a": Entry("delivered", {}, own=own)}, exact=False)
+    astray = STATES.astray(posts, {"a": Entry("delivered", {}, own=own)}, exact=False)
     assert astray == ({} if own == "2" else {UNSIGNED: ["a"]})
 
 

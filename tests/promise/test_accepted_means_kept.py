@@ -9,13 +9,14 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from events import EVENT
 from helpers import BASE_ENV, ended, environment, running, set_account
 from kombu.exceptions import OperationalError
 
-from crash.plan import KINDS
+from crash.plan import HISTORY_KINDS, KINDS
 from postbacks import send_postbacks
 from postbacks.devtools.receiver import Answer, Receiver
 from postbacks.ledger.record import Attempt
@@ -122,12 +123,11 @@ def test_a_worker_stops_in_time_though_its_receivers_never_answer(broker, tmp_pa
     assert record.failures == 0
 
 
-def test_whatever_dies_while_a_thousand_postbacks_travel_none_is_lost_and_none_is_stuck(tmp_path):
-    """Every kind of fault once, within twelve seconds of load; always on the same plan."""
+def crash(tmp_path: Path, *options: str) -> dict[str, Any]:
+    """Run one column of ``python -m crash``, always on the same plan; return what came of it."""
     out = tmp_path / "ledger.json"
-    command = [sys.executable, "-m", "crash", "--seed", "11", "--fsync", "always", "--seconds", "14"]
     done = subprocess.run(
-        [*command, "--postbacks", "1000", "--drain", "25", "--json", str(out)],
+        [sys.executable, "-m", "crash", "--seed", "11", "--json", str(out), *options],
         cwd=ROOT,
         env={name: value for name, value in os.environ.items() if not name.startswith("POSTBACKS_")},
         capture_output=True,
@@ -136,7 +136,16 @@ def test_whatever_dies_while_a_thousand_postbacks_travel_none_is_lost_and_none_i
         check=False,
     )
     print(done.stdout, done.stderr)
-    ledger = json.loads(out.read_text())["columns"]["always"]
+    (ledger,) = json.loads(out.read_text())["columns"].values()
+    assert ledger["broken"] == []
+    assert done.returncode == 0
+    return ledger
+
+
+def test_whatever_dies_while_a_thousand_postbacks_travel_none_is_lost_and_none_is_stuck(tmp_path):
+    """Every kind of fault once, within twelve seconds of load."""
+    load = ["--seconds", "14", "--postbacks", "1000", "--drain", "25"]
+    ledger = crash(tmp_path, "--world", "broker", "--fsync", "always", *load)
     assert ledger["lost"] == []
     assert ledger["stuck"] == []
     assert ledger["accepted"] == 1000
@@ -146,8 +155,18 @@ def test_whatever_dies_while_a_thousand_postbacks_travel_none_is_lost_and_none_i
         "accounts were removed and switched off"
     )
     assert set(ledger["faults"]) == set(KINDS)
-    assert ledger["broken"] == []
-    assert done.returncode == 0
+
+
+def test_whatever_dies_while_postbacks_are_recorded_history_says_what_the_ledger_says(tmp_path):
+    """Two recorders, a real PostgreSQL and the broker are killed, frozen and locked; each kind of fault once."""
+    names = ("recorder", "database", "broker")
+    load = ["--seconds", "8", "--postbacks", "600", "--drain", "60", "--pairs", "1"]
+    only = [option for name in names for option in ("--only", name)]
+    ledger = crash(tmp_path, "--world", "history", "--database", "postgresql", *load, *only)
+    assert set(ledger["faults"]) == {kind for kind in KINDS | HISTORY_KINDS if kind.startswith(names)}
+    history = ledger["history"]
+    assert history["rows"] >= ledger["accepted"] == 600  # a call that raised may have arrived
+    assert [history[name] for name in ("missing", "wrong", "double", "miscounted")] == [[], {}, [], {}]
 
 
 def test_an_answer_to_an_attempt_that_is_unknown_already_is_not_taken_for_the_next_one(rig):

@@ -36,8 +36,8 @@ class _Stay(NamedTuple):
     until_s: float
 
 
-class History:
-    """Changes made to the accounts.
+class AccountStates:
+    """States that accounts were in, by the changes that were made to them.
 
     Args:
         changes: all that were planned.
