@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, text
 
@@ -10,8 +10,12 @@ from crash.history_comparison import HistoryComparison, Told, compare_history, t
 from postbacks import keys
 from postbacks.history.bulk import COUNTED
 from postbacks.history.copies import read_rows
+from postbacks.history.schema import HOUR_MS
 from postbacks.history.transactions import reading
 from postbacks.ledger.record import Record
+
+#: The rows of ``postbacks`` with their hours, by which ``counts`` counts.
+_WITH_HOUR: Final = f"(SELECT *, accepted_ms / {HOUR_MS} AS hour FROM postbacks) AS timed"  # noqa: S608 - a number of our own
 
 
 def compare_all(ledger: dict[str, Told], engine: Engine) -> HistoryComparison:
@@ -23,7 +27,7 @@ def compare_all(ledger: dict[str, Told], engine: Engine) -> HistoryComparison:
             ledger,
             [(copy.record.id, told_by(copy.record, copy.begun, copy.own)) for copy in copies],
             _counts(connection, "postbacks FROM counts"),
-            _counts(connection, f"count(*) FROM postbacks GROUP BY {', '.join(COUNTED)}"),
+            _counts(connection, f"count(*) FROM {_WITH_HOUR} GROUP BY {', '.join(COUNTED)}"),
         )
 
 
