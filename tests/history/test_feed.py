@@ -284,6 +284,15 @@ def test_while_a_resync_is_wanted_nothing_that_it_could_find_is_past_its_retenti
     assert retain(rig, 60) == (3, 0)
 
 
+def test_what_ends_after_the_clock_was_put_back_counts_as_not_recorded(rig, feed):
+    """Its entries have times of before, so that its own time is earlier than theirs."""
+    feed.register()
+    feed.note_resynced(REGISTERED, 0)
+    rig.advance(-3600)
+    dead(rig, 3)
+    assert retain(rig, 10**6, unrouted_bytes=1) == (3, 3)
+
+
 def test_where_the_feed_is_off_or_its_stream_was_deleted_retention_is_as_ever(rig, feed):
     """Also where a resync was wanted."""
     dead(rig, 3)
