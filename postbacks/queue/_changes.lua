@@ -68,6 +68,6 @@ end
 local function turn_feed_off(reason)
   if redis.pcall('UNLINK', CHANGES) ~= 1 then return 0 end
   redis.call('HSET', HISTORY, 'off_ms', now, 'off_reason', reason)
-  redis.call('HDEL', HISTORY, 'on_ms', 'resync', 'unrecorded_ms')
+  redis.call('HDEL', HISTORY, 'on_ms', 'resync', 'again', 'unrecorded_ms')
   return 1
 end

@@ -130,18 +130,20 @@ def test_a_feed_whose_stream_was_deleted_is_off(rig, feed):
 
 
 @pytest.mark.parametrize(
-    ("wanted_meanwhile", "gaps", "left"), [("", 0, ""), ("older workers", 0, "older workers"), (GAP, 1, GAP)]
+    ("wanted_meanwhile", "gaps", "left"),
+    [("", 0, ""), ("older workers", 0, "older workers"), (REGISTERED, 0, REGISTERED), (GAP, 1, GAP)],
 )
 def test_a_resync_answers_the_reason_that_it_began_for(rig, feed, wanted_meanwhile, gaps, left):
-    """Another reason, or a gap, that came up meanwhile wants another resync."""
+    """What came up meanwhile wants another resync, the same reason, too."""
     feed.register()
+    assert feed.begin_resync() == (REGISTERED, 0)
     if wanted_meanwhile:
         feed.want_resync(wanted_meanwhile)
         rig.client.hset(keys.HISTORY, "gaps", gaps)
     feed.note_resynced(REGISTERED, 0)
     assert feed.state().resync == left
     assert feed.state().resynced_ms is not None
-    feed.note_resynced(left, gaps)
+    feed.note_resynced(*feed.begin_resync())
     assert feed.state().resync == ""
 
 
@@ -340,7 +342,7 @@ def test_on_a_full_broker_a_recorder_works(own_broker):
         (entry,) = feed.read(10)[0]
         feed.trim(entry.id)
         feed.want_resync("asked for")
-        feed.note_resynced("asked for", 0)
+        feed.note_resynced(*feed.begin_resync())
         feed.release("recorder")
         assert (feed.state().length, feed.state().resync) == (0, "")
         assert feed.turn_off("asked for")
