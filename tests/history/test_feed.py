@@ -134,7 +134,7 @@ def test_a_feed_whose_stream_was_deleted_is_off(rig, feed):
     [("", 0, ""), ("older workers", 0, "older workers"), (REGISTERED, 0, REGISTERED), (GAP, 1, GAP)],
 )
 def test_a_resync_answers_the_reason_that_it_began_for(rig, feed, wanted_meanwhile, gaps, left):
-    """What came up meanwhile wants another resync, the same reason, too."""
+    """A reason that came up meanwhile wants another resync, the same one, too."""
     feed.register()
     assert feed.begin_resync() == (REGISTERED, 0)
     if wanted_meanwhile:
@@ -287,7 +287,7 @@ def test_while_a_resync_is_wanted_nothing_that_it_could_find_is_past_its_retenti
 
 
 def test_what_ends_after_the_clock_was_put_back_counts_as_not_recorded(rig, feed):
-    """Its entries have times of before, so that its own time is earlier than theirs."""
+    """The entries have times of before, later than its own."""
     feed.register()
     feed.note_resynced(REGISTERED, 0)
     rig.advance(-3600)
