@@ -153,7 +153,9 @@ key                                   type    meaning
                                               end; gaps, gap_entries, gap_ms how often entries were dropped
                                               unread, how many, and when last; resync why a resync is wanted
                                               (absent: none is), unrecorded_ms from when on what has ended may
-                                              not be recorded then; resynced_ms when one last ended;
+                                              not be recorded then, again that another one is wanted than that
+                                              under way; resynced_ms when one last ended; trimmed_id the latest entry
+                                              that was recorded; silent that the feed ended by itself;
                                               recorder what the latest one does (JSON, ``history/status.py``)
                                               bound: these fields
 ``postbacks:feed-logged:{what}``      string  there while no further line is logged of a gap in the feed

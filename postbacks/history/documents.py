@@ -128,9 +128,12 @@ def unpack(packing: int, row_count: int, packed: bytes) -> list[Document]:
     if not decompressor.eof:
         raise ValueError("the packed documents are cut off")
     at, heads = 0, []
-    for _ in range(row_count):
-        number, at = _read_varint(plain, at)
-        heads.append(number)
+    try:
+        for _ in range(row_count):
+            number, at = _read_varint(plain, at)
+            heads.append(number)
+    except IndexError:
+        raise ValueError("the packed documents are cut off") from None
     documents = []
     for number in heads:
         documents.append(Document(number & 1, plain[at : at + (number >> 1)]))

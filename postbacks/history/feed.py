@@ -35,6 +35,8 @@ OLDER: Final = "older"
 DATABASE: Final = "database"
 #: Why a resync is wanted: the recorder's database has more than the broker, which has lost its latest changes.
 BROKER: Final = "broker"
+#: Why a resync is wanted: the broker is another process than before, which may lack the latest changes.
+RESTARTED: Final = "restarted"
 
 #: Nodes of the stream that its size is reckoned from; ``_changes.lua`` has the same number.
 NODES_SAMPLED: Final = 1000
@@ -47,6 +49,7 @@ REASONS: Final = {
     OLDER: "workers of a version were at work that does not tell the history what it does",
     DATABASE: "the database is another one than before, or an older copy of it",
     BROKER: "the broker has lost its latest changes",
+    RESTARTED: "the broker was restarted, or another one took over, and may have lost its latest changes",
 }
 
 
@@ -88,6 +91,7 @@ class FeedState(NamedTuple):
         resync: why a resync is wanted; empty where none is.
         resynced_ms: when a resync has last ended.
         now_ms: the broker's clock.
+        trimmed_id: the latest entry that was recorded and dropped; empty where none was.
         note: what the recorder said last of itself (``status.py``), JSON; empty where none has.
     """
 
@@ -107,6 +111,7 @@ class FeedState(NamedTuple):
     resync: str
     resynced_ms: int | None
     now_ms: int
+    trimmed_id: str = ""
     note: str = ""
 
 
@@ -147,7 +152,8 @@ class Feed:
             although_off: also where somebody has turned it off.
 
         Raises:
-            HistoryOff: somebody has turned it off.
+            HistoryOff: somebody has turned it off. One that ended by itself is turned on all the same: the recorder was frozen,
+                or the broker's clock has jumped.
         """
         turned_on = self._run("register", int(although_off))
         if turned_on < 0:
@@ -198,8 +204,7 @@ class Feed:
     def trim(self, through: str) -> None:
         """Drop the entries up to this one, as they are recorded."""
         ms, _, number = through.partition("-")
-        with broker_errors():
-            self._client.xtrim(keys.CHANGES, minid=f"{ms}-{int(number) + 1}", approximate=False)
+        self._run("trim", f"{ms}-{int(number) + 1}", through)
 
     def last_id(self) -> str:
         """Return the id of the newest entry that ever was; ``0-0`` where there was none."""
@@ -214,11 +219,16 @@ class Feed:
     # -- resyncs --------------------------------------------------------------------------------
 
     def want_resync(self, reason: str) -> None:
-        """Note that a resync is wanted, where the feed is on."""
+        """Note that a resync is wanted, where the feed is on: another one, where one is under way."""
         self._run("want_resync", reason)
 
+    def begin_resync(self) -> tuple[str, int]:
+        """Note that a resync begins; return why it is wanted, empty where none is, and ``FeedState.gaps``."""
+        reason, gaps = self._run("begin_resync")
+        return text(reason), gaps
+
     def note_resynced(self, reason: str, gaps: int) -> None:
-        """Note that a resync has ended, which answers this reason unless entries were dropped since it began.
+        """Note that a resync has ended, which answers this reason unless another one is wanted since it began.
 
         Args:
             reason: why it was wanted when it began.
@@ -252,7 +262,7 @@ class Feed:
             gaps=ms("gaps") or 0, gap_entries=ms("gap_entries") or 0, gap_ms=ms("gap_ms"),
             resync=fields.get("resync", ""), resynced_ms=ms("resynced_ms"),
             now_ms=to_ms(time_reply) + self._clock_offset_ms,
-            note=fields.get("recorder", ""),
+            trimmed_id=fields.get("trimmed_id", ""), note=fields.get("recorder", ""),
         )  # fmt: skip
 
     def _run(self, name: str, *arguments: str | int) -> Any:

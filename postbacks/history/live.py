@@ -75,8 +75,7 @@ def read(client: redis.Redis | None, postbacks: Sequence[Postback]) -> Reading:
     for number, record in zip(more, records_by_hand, strict=True):
         records[number] = record
     now = {
-        postback.row_id: _as_of_record(postback, record)
-        for postback, record in zip(unfinished, records, strict=True)
+        postback.row_id: _now(postback, record) for postback, record in zip(unfinished, records, strict=True)
     }
     return Reading([now.get(postback.row_id, postback) for postback in postbacks], read_ms)
 
@@ -143,16 +142,25 @@ def _read_fields(
 
 def _is_of(record: Mapping[str, bytes], accepted_ms: int) -> bool:
     """Tell whether a record is of an acceptance: its id may stand for a later one by now, or for none."""
-    return "state" in record and int(record.get("created_ms", -1)) == accepted_ms
+    return "state" in record and record.get("created_ms") == b"%d" % accepted_ms
 
 
 def _attempts(record: Mapping[str, bytes]) -> int:
-    return int(record.get("attempts", 0))
+    attempts = record.get("attempts", b"")
+    return int(attempts) if attempts.isdigit() else 0
 
 
 def _state_of(record: Mapping[str, bytes]) -> str:
     noted = {int(name.partition(":")[2]) for name in record if name.startswith("attempt:")}
     return states.reported(text(record["state"]), _attempts(record), noted)
+
+
+def _now(postback: Postback, record: Mapping[str, bytes]) -> Postback:
+    """Return a postback as its record says; as it was given where that cannot be read."""
+    try:
+        return _as_of_record(postback, record)
+    except (ValueError, TypeError, OverflowError):
+        return postback
 
 
 def _as_of_record(postback: Postback, record: Mapping[str, bytes]) -> Postback:

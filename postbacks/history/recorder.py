@@ -23,7 +23,7 @@ from postbacks.broker.errors import broker_errors
 from postbacks.errors import BrokerError, HistoryError, HistoryOff, HistoryUnfit, LeaseLost
 from postbacks.history import facts
 from postbacks.history.engine import connect
-from postbacks.history.feed import BROKER, DATABASE, OLDER, REASONS, Feed, place_of
+from postbacks.history.feed import BROKER, DATABASE, OLDER, REASONS, RESTARTED, Feed, place_of
 from postbacks.history.migrations import prepare
 from postbacks.history.records import Records
 from postbacks.history.resync import Resync
@@ -200,27 +200,48 @@ class Recorder:
         self._stands_by = False
         self._renewed_s = now_s
         if self.works:
-            self._turn_feed_on()  # somebody may have emptied the broker
+            if self._turn_feed_on():  # somebody has emptied the broker
+                self._resync = None
+            self._look_for_restart()
         return True
+
+    def _look_for_restart(self) -> None:
+        """Want a resync where the broker is another process than before: what it has lost comes in no entry.
+
+        The ids of its entries do not always say so: new ones may have come before this recorder has reached it.
+        """
+        with broker_errors():
+            run_id = self._client.info("server")["run_id"]
+        before = self._note.get("broker")
+        if before == run_id:
+            return
+        if before:
+            self._feed.want_resync(RESTARTED)
+            self._next_s.pop("resync", None)
+        self._note["broker"] = run_id
+        self._tell()
 
     def _begin(self) -> None:
         """Begin to write: take the number in the database, turn the feed on, and see what the feed cannot tell."""
         state = self._feed.state()
         note = parsed_note(state.note)
         self._older = tuple(note.get("older", ()))
-        self._note = {"recorded_id": note.get("recorded_id", "")}
+        self._note = {"recorded_id": note.get("recorded_id", ""), "broker": note.get("broker", "")}
         prepare(self._engine)
         self._writer.take_lease()
         self._covered = Covered()
         with database_errors(self._engine), self._engine.connect() as connection:
             recorded_id = facts.get(connection, facts.RECORDED_ID) or ""
-        if not self._turn_feed_on():
-            if place_of(recorded_id) > place_of(self._feed.last_id()):
-                self._feed.want_resync(BROKER)
-            elif not recorded_id or place_of(recorded_id) < place_of(self._note["recorded_id"]):
-                self._feed.want_resync(DATABASE)
+        read_id = max(state.trimmed_id, self._note["recorded_id"], key=place_of)
+        if self._turn_feed_on():
+            self._note["broker"] = ""
+        elif place_of(recorded_id) > place_of(self._feed.last_id()):
+            self._feed.want_resync(BROKER)
+        elif not recorded_id or place_of(recorded_id) < place_of(read_id):
+            self._feed.want_resync(DATABASE)
         self._note["recorded_id"] = recorded_id
         self._next_s.clear()
+        self._look_for_restart()
         self.works = self._has_worked = True
         log.info(
             "history.recording",
@@ -350,13 +371,13 @@ class Recorder:
         """Begin the resync that is wanted, where none is under way; looked at every second."""
         if self._resync is not None or not self._is_due("resync", EVERY_S):
             return
-        state = self._feed.state()
-        if state.resync:
-            self._resync = Resync(self._client, self._engine, state.resync, state.gaps)
+        reason, gaps = self._feed.begin_resync()
+        if reason:
+            self._resync = Resync(self._client, self._engine, reason, gaps)
             log.info(
                 "history.resync_started",
                 "all records of the broker are read",
-                why=REASONS.get(state.resync, state.resync),
+                why=REASONS.get(reason, reason),
             )
 
     def _go_on_with_resync(self, resync: Resync) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+
+from redis.exceptions import ResponseError
 
 from postbacks import keys
 from postbacks.broker.client import text
@@ -29,7 +31,8 @@ class Records:
     def read(self, postback_ids: Sequence[str]) -> tuple[list[dict[bytes, bytes]], str]:
         """Read the hashes of these ids in order, and the feed's newest entry just before.
 
-        What an entry up to that one tells stands in the hashes. An empty hash stands for an id without a record.
+        What an entry up to that one tells stands in the hashes. An empty hash stands for an id without a record, and one that
+        cannot be read for a key that is no hash.
 
         Returns:
             The hashes, and the id of the entry; empty where the feed has none.
@@ -38,7 +41,7 @@ class Records:
             connection: Any = self._client.connection_pool.get_connection()
             try:
                 connection.send_packed_command([_commands(postback_ids)])
-                newest, *replies = [connection.read_response() for _ in range(len(postback_ids) + 1)]
+                newest, *replies = [_reply(connection) for _ in range(len(postback_ids) + 1)]
             except BaseException:
                 connection.disconnect()  # replies may still be on their way
                 raise
@@ -46,6 +49,19 @@ class Records:
                 self._client.connection_pool.release(connection)
         hashes = [_hash(reply) for reply in replies]
         return hashes, text(newest[0][0]) if newest else ""
+
+
+#: Hash of a record that cannot be read (``rows.py``).
+_NO_HASH: Final = {b"schema": b""}
+
+
+def _reply(connection: Any) -> Any:
+    try:
+        return connection.read_response()
+    except ResponseError as error:
+        if not str(error).startswith("WRONGTYPE"):
+            raise
+        return _NO_HASH
 
 
 def _commands(postback_ids: Sequence[str]) -> bytes:

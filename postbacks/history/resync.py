@@ -16,6 +16,7 @@ from postbacks.broker.errors import broker_errors
 from postbacks.history import ids
 from postbacks.history.schema import OPEN, postbacks
 from postbacks.history.transactions import database_errors
+from postbacks.names import is_id
 
 if TYPE_CHECKING:
     import redis
@@ -58,7 +59,8 @@ class Resync:
             self._cursor, names = reply
             self._scanned = self._cursor == 0
             self.records += len(names)
-            return [decoded(name).removeprefix(keys.RECORD) for name in names]
+            # what somebody has put there by hand is no record
+            return list(filter(is_id, (decoded(name).removeprefix(keys.RECORD) for name in names)))
         return self._forgotten(self._open_rows())
 
     def _open_rows(self) -> list[tuple[str, int]]:
@@ -80,9 +82,9 @@ class Resync:
         for postback_id, _ in rows:
             pipe.hget(keys.record(postback_id), "created_ms")
         with broker_errors():
-            created = pipe.execute()
+            created = pipe.execute(raise_on_error=False)
         return [
             postback_id
             for (postback_id, accepted_ms), created_ms in zip(rows, created, strict=True)
-            if created_ms is None or int(float(created_ms)) != accepted_ms
+            if isinstance(created_ms, Exception) or created_ms != b"%d" % accepted_ms
         ]

@@ -15,6 +15,8 @@ from postbacks.ledger.record import Attempt
 _SHORT_MAX: Final = 2**15 - 1
 _INT_MAX: Final = 2**31 - 1
 _MS_MAX: Final = SLOT_MS * _INT_MAX
+#: Bytes of a reason that are kept: an index of PostgreSQL has it, whose entries take 2,704.
+_REASON_MAX: Final = 2000
 
 _STATE: Final = {name.encode(): number for name, number in STATES.items()} | {
     states.SENDING.encode(): STATES[states.WAITING]
@@ -115,6 +117,8 @@ def _read(postback_id: str, fields: dict[bytes, bytes]) -> Reading:
     attempts = int(get(b"attempts", 0))
     failures = int(get(b"failures", 0))
     sequence = int(get(b"sequence", 0))
+    # 0.1.0 wrote no `own`: a URL with its password is kept only where it is known to be the call's
+    own = int(get(b"own", 0))
     ended_ms = None
     if (ended := get(b"ended_ms")) is not None:
         ended_ms = int(ended) if ended.isdigit() else int(float(ended))
@@ -132,6 +136,7 @@ def _read(postback_id: str, fields: dict[bytes, bytes]) -> Reading:
         and 0 <= attempts <= _SHORT_MAX
         and 0 <= failures <= _SHORT_MAX
         and (ended_ms is None or 0 <= ended_ms < _MS_MAX)
+        and 0 <= own <= _SHORT_MAX
     ):
         raise UnreadableRecord("a number of it is out of bounds")
     group = get(b"group", b"")
@@ -155,9 +160,8 @@ def _read(postback_id: str, fields: dict[bytes, bytes]) -> Reading:
         attempts,
         notes,
         failures,
-        # 0.1.0 wrote no `own`: a URL with its password is kept only where it is known to be the call's
-        int(get(b"own", 0)),
-        text_of(reason) if reason else None,
+        own,
+        _shortened(reason) if reason else None,
         text_of(first_id) if first_id else None,
         document,
     )
@@ -167,6 +171,11 @@ def text_of(value: bytes) -> str:
     """Return a text as both databases take it: PostgreSQL refuses NUL."""
     text = value.decode("utf-8", "replace")
     return text.replace("\0", "\ufffd") if "\0" in text else text
+
+
+def _shortened(reason: bytes) -> str:
+    text = text_of(reason)
+    return text.encode()[:_REASON_MAX].decode(errors="ignore")
 
 
 def _note(value: bytes, number: int) -> Note:

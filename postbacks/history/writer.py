@@ -280,7 +280,10 @@ class Writer:
             if due_at != due_before:
                 pruner.return_to(connection, due_at)
             keeps_attempts = pruner.keeps(facts.ATTEMPTS_FROM_MS, due_at)
-            if keeps_attempts and not (reading.is_plain and attempts == 1):
+            is_alone = reading.is_plain and attempts == 1
+            # a broker that was restored has begun the same attempt once more: its row says it, and what is kept of the former goes
+            is_other = is_alone and row.outcome and row.sent_ms != reading.notes[-1].at_ms
+            if keeps_attempts and (is_other or not is_alone):
                 if row.state == _DELIVERED and row.attempts == 1 and row.sent_ms is not None:
                     # its row alone has said so until now
                     earlier.append(

@@ -12,6 +12,10 @@ if redis.call('EXISTS', CHANGES) == 0 then return { 0, 0 } end
 local r = redis.call('HMGET', HISTORY, 'on_ms', 'seen_ms')
 if not r[1] then redis.call('HSET', HISTORY, 'on_ms', now, 'resync', 'registered', 'unrecorded_ms', 0) end
 local seen_ms = math.max(tonumber(r[1] or now), tonumber(r[2] or 0))
-if now - seen_ms >= silent_max_ms then return { 0, turn_feed_off(reason) } end
+if now - seen_ms >= silent_max_ms then
+  local is_off = turn_feed_off(reason)
+  if is_off == 1 then redis.call('HSET', HISTORY, 'silent', 1) end
+  return { 0, is_off }
+end
 local bytes = feed_bytes()
 return { bytes > most and shrink_feed(bytes - 0.9 * most, 0) or 0, 0 }

@@ -58,3 +58,5 @@ def test_what_cannot_be_unpacked_is_told():
         documents.unpack(1, 1, b"\xff" + packed)
     with pytest.raises(ValueError, match="cut off"):
         documents.unpack(1, 1, packed[:-8])
+    with pytest.raises(ValueError, match="cut off"):
+        documents.unpack(1, 2000, packed)

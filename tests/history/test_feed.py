@@ -130,18 +130,20 @@ def test_a_feed_whose_stream_was_deleted_is_off(rig, feed):
 
 
 @pytest.mark.parametrize(
-    ("wanted_meanwhile", "gaps", "left"), [("", 0, ""), ("older workers", 0, "older workers"), (GAP, 1, GAP)]
+    ("wanted_meanwhile", "gaps", "left"),
+    [("", 0, ""), ("older workers", 0, "older workers"), (REGISTERED, 0, REGISTERED), (GAP, 1, GAP)],
 )
 def test_a_resync_answers_the_reason_that_it_began_for(rig, feed, wanted_meanwhile, gaps, left):
-    """Another reason, or a gap, that came up meanwhile wants another resync."""
+    """A reason that came up meanwhile wants another resync, the same one, too."""
     feed.register()
+    assert feed.begin_resync() == (REGISTERED, 0)
     if wanted_meanwhile:
         feed.want_resync(wanted_meanwhile)
         rig.client.hset(keys.HISTORY, "gaps", gaps)
     feed.note_resynced(REGISTERED, 0)
     assert feed.state().resync == left
     assert feed.state().resynced_ms is not None
-    feed.note_resynced(left, gaps)
+    feed.note_resynced(*feed.begin_resync())
     assert feed.state().resync == ""
 
 
@@ -284,6 +286,15 @@ def test_while_a_resync_is_wanted_nothing_that_it_could_find_is_past_its_retenti
     assert retain(rig, 60) == (3, 0)
 
 
+def test_what_ends_after_the_clock_was_put_back_counts_as_not_recorded(rig, feed):
+    """The entries have times of before, later than its own."""
+    feed.register()
+    feed.note_resynced(REGISTERED, 0)
+    rig.advance(-3600)
+    dead(rig, 3)
+    assert retain(rig, 10**6, unrouted_bytes=1) == (3, 3)
+
+
 def test_where_the_feed_is_off_or_its_stream_was_deleted_retention_is_as_ever(rig, feed):
     """Also where a resync was wanted."""
     dead(rig, 3)
@@ -331,7 +342,7 @@ def test_on_a_full_broker_a_recorder_works(own_broker):
         (entry,) = feed.read(10)[0]
         feed.trim(entry.id)
         feed.want_resync("asked for")
-        feed.note_resynced("asked for", 0)
+        feed.note_resynced(*feed.begin_resync())
         feed.release("recorder")
         assert (feed.state().length, feed.state().resync) == (0, "")
         assert feed.turn_off("asked for")

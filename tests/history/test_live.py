@@ -101,6 +101,19 @@ def test_what_has_left_the_broker_stays_as_history_has_it(rig, history, ids):
     assert count(Query(state="waiting"), client=rig.client, engine=history).postbacks == 2
 
 
+@pytest.mark.parametrize(
+    "fields", [{"created_ms": "soon"}, {"attempts": "two"}, {"attempt:1": "{"}, {"ended_ms": "inf"}]
+)
+def test_a_record_that_cannot_be_read_hides_no_other(rig, history, ids, fields):
+    """Damaged by hand: the postback stays as history has it, or shows what can be read."""
+    rig.client.hset(keys.record(ids["delivered"]), mapping=fields)
+    page = search(Query(), client=rig.client, engine=history)
+    states = {postback.id: postback.state for postback in page.postbacks}
+    assert (len(states), states[ids["parked"]]) == (6, "parked")
+    assert states[ids["delivered"]] in {"waiting", "delivered"}
+    assert count(Query(state="held"), client=rig.client, engine=history).postbacks == 1
+
+
 def test_a_record_of_a_later_acceptance_is_not_the_rows(rig, history, ids):
     rig.client.hset(keys.record(ids["parked"]), "created_ms", 1)
     (postback,) = find(ids["parked"], client=rig.client, engine=history)

@@ -23,6 +23,7 @@ from postbacks.history.engine import connect
 from postbacks.history.feed import Feed
 from postbacks.history.recorder import Covered
 from postbacks.history.status import ON, WAITING, read_feed
+from postbacks.queue.tick import FEED_OFF_REASON, FEED_SILENT_MAX_MS
 
 
 @pytest.fixture
@@ -403,6 +404,25 @@ def test_a_record_that_cannot_be_read_is_counted_and_holds_nothing_up(rig, recei
     status = status_of(rig.client, sqlite_url)
     assert status.store.unreadable == 1
     assert any("1 records could not be read" in fault for fault in status.faults)
+    recorder.close()
+
+
+def test_a_recorder_that_was_silent_for_a_week_turns_the_feed_on_again(rig, sqlite_url, quick):
+    """Frozen, or the broker's clock has jumped; a feed that somebody has turned off stays off."""
+    feed = Feed(rig.client)
+    recorder = make_recorder(rig.client, sqlite_url)
+    settle(recorder, rig.client)
+    rig.advance(FEED_SILENT_MAX_MS / 1000 + 60)
+    dead(2)
+    rig.tick()
+    assert feed.state().off_reason == FEED_OFF_REASON
+    settle(recorder, rig.client)
+    assert feed.state().on_ms is not None
+    assert rows(sqlite_url) == ledger_rows(rig.client)
+    feed.turn_off("by hand")
+    for _ in range(20):
+        recorder.turn()
+    assert feed.state().on_ms is None
     recorder.close()
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 
 import pytest
+import redis
 from events import MT
 from helpers import Rig, eventually, set_account
 from recording import ledger_rows, make_recorder, no_waiting, rows, settle, status_of
 
 from postbacks import keys, send_postbacks
+from postbacks.history import facts
 from postbacks.history import resync as resync_module
 from postbacks.history.engine import connect
 from postbacks.history.feed import ASKED, DATABASE, GAP, OLDER, REGISTERED, Feed
 from postbacks.history.status import RESYNC, read_feed
+from postbacks.queue.scripts import Scripts
 
 
 @pytest.fixture(autouse=True)
@@ -218,6 +222,107 @@ def test_an_emptied_broker_turns_the_feed_on_anew(rig, sqlite_url, reasons):
     settle(recorder, rig.client)
     assert rows(sqlite_url) == ledger_rows(rig.client)
     assert reasons() == ["the feed was turned on"] * 2
+    recorder.close()
+
+
+@pytest.mark.parametrize("starts_anew", [False, True])
+def test_another_process_of_the_broker_wants_a_resync(rig, sqlite_url, reasons, starts_anew):
+    """Brought back from a copy, with changes since then: the latest id is no older than what is recorded."""
+    recorder = make_recorder(rig.client, sqlite_url)
+    settle(recorder, rig.client)
+    lost, *_ = waiting(rig, 3)
+    settle(recorder, rig.client)
+    note = json.loads(rig.client.hget(keys.HISTORY, "recorder"))
+    assert note["broker"] == rig.client.info("server")["run_id"]
+    rig.client.delete(keys.record(lost))
+    waiting(rig, 1)
+    if starts_anew:
+        recorder.close()
+        rig.client.hset(keys.HISTORY, "recorder", json.dumps(note | {"broker": "that before"}))
+        recorder = make_recorder(rig.client, sqlite_url)
+    else:
+        recorder._note["broker"] = "that before"
+    eventually(lambda: recorder.turn() is not None and len(reasons()) == 2, 10, "a resync")
+    settle(recorder, rig.client)
+    assert [row for row in rows(sqlite_url) if row[0] == lost] == [(lost, "forgotten", 0)]
+    assert len(rows(sqlite_url)) == 4
+    assert reasons()[-1].startswith("the broker was restarted")
+    recorder.close()
+
+
+def test_a_database_that_has_lost_its_latest_transactions_wants_a_resync(rig, sqlite_url, reasons):
+    """As after a power cut: the recorder had no time to note in the broker how far it was."""
+    recorder = make_recorder(rig.client, sqlite_url)
+    dead(rig, 1)
+    settle(recorder, rig.client)
+    engine = connect(sqlite_url)
+    with engine.connect() as connection:
+        before = facts.get(connection, facts.RECORDED_ID)
+    note = rig.client.hget(keys.HISTORY, "recorder")
+    dead(rig, 1)
+    settle(recorder, rig.client)
+    recorder.close()
+    rig.client.hset(keys.HISTORY, "recorder", note)
+    with engine.begin() as connection:
+        facts.put(connection, {facts.RECORDED_ID: before})
+        connection.exec_driver_sql("UPDATE postbacks SET state = 0 WHERE row_id = 2")
+    engine.dispose()
+    recorder = make_recorder(rig.client, sqlite_url)
+    settle(recorder, rig.client)
+    assert rows(sqlite_url) == ledger_rows(rig.client)
+    assert reasons()[-1] == "the database is another one than before, or an older copy of it"
+    recorder.close()
+
+
+def test_a_change_that_is_refused_during_a_resync_wants_another_one(rig, sqlite_url, reasons):
+    """For the same reason: the resync under way may have read its record before."""
+    recorder = make_recorder(rig.client, sqlite_url)
+    ids = waiting(rig, 7)
+    settle(recorder, rig.client)
+    rules = {"keys": ["*"], "categories": ["+@all"], "commands": ["-xadd"]}
+    rig.client.acl_setuser("former", enabled=True, passwords=["+secret"], **rules)
+    address = rig.client.connection_pool.connection_kwargs
+    with redis.Redis(address["host"], address["port"], username="former", password="secret") as client:
+        moves = Scripts(client)
+        moves.cancel(ids[0], 60)
+        eventually(lambda: recorder.turn() is not None and recorder._resync, 10, "a resync")
+        eventually(lambda: recorder.turn() is not None and recorder._resync._scanned, 10, "all records read")
+        moves.cancel(ids[1], 60)
+        settle(recorder, rig.client)
+    rig.client.acl_deluser("former")
+    assert rows(sqlite_url) == ledger_rows(rig.client)
+    assert len(reasons()) == 3
+    recorder.close()
+
+
+def test_a_broker_that_is_emptied_during_a_resync_is_read_again(rig, sqlite_url, reasons):
+    """Whatever the resync has behind it."""
+    recorder = make_recorder(rig.client, sqlite_url)
+    settle(recorder, rig.client)
+    waiting(rig, 10)
+    settle(recorder, rig.client)
+    Feed(rig.client).want_resync(REGISTERED)
+    eventually(lambda: recorder.turn() is not None and recorder._resync, 10, "a resync")
+    eventually(lambda: recorder.turn() is not None and recorder._resync._last_row, 10, "a page of open rows")
+    rig.client.flushdb()
+    settle(recorder, rig.client)
+    assert {state for _, state, _ in rows(sqlite_url)} == {"forgotten"}
+    recorder.close()
+
+
+def test_a_resync_goes_on_over_what_is_no_record(rig, sqlite_url):
+    """Keys that somebody has made by hand, and a record that was damaged after it was recorded."""
+    recorder = make_recorder(rig.client, sqlite_url)
+    ids = waiting(rig, 4)
+    settle(recorder, rig.client)
+    rig.client.set(keys.record("text"), "x")
+    rig.client.hset(keys.RECORD.encode() + b"\xff\xc3\xa9", "schema", "1")
+    rig.client.hset(keys.record(ids[0]), "created_ms", "soon")
+    rig.client.hset(keys.record(ids[1]), mapping={"state": "cancelled", "ended_ms": 1_780_000_000_000})
+    Feed(rig.client).want_resync(ASKED)
+    settle(recorder, rig.client)
+    states = {postback_id: state for postback_id, state, _ in rows(sqlite_url)}
+    assert states == dict.fromkeys(ids, "waiting") | {ids[1]: "cancelled"}
     recorder.close()
 
 

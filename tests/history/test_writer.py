@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 from itertools import count
 
 import pytest
@@ -14,6 +15,7 @@ from strategies import PROPERTY
 
 from postbacks.errors import HistoryUnavailable, LeaseLost
 from postbacks.history import documents, facts, ids, schema, values
+from postbacks.history.copies import copies_of
 from postbacks.history.slots import first_of_hour
 from postbacks.history.transactions import reading
 from postbacks.history.writer import Writer
@@ -235,6 +237,27 @@ def test_an_attempt_stays_when_the_broker_was_restored_from_older_data(writer, d
     assert_counts_are_exact(database)
 
 
+def test_an_attempt_that_a_restored_broker_made_again_is_told_as_it_was_made_last(writer, database):
+    """As the ledger has it: the same number stands for one attempt."""
+    postback_id, fields = delivered()
+    again = Attempt(1, ACCEPTED_MS + 9000, "delivered", 200, 77)
+    anew = make_record(postback_id, state="delivered", attempts=(again,), ended_ms=ACCEPTED_MS + 9100)
+    for record in [(postback_id, fields), make_record(postback_id), anew, anew]:
+        writer.write([record])
+        assert_counts_are_exact(database)
+    (copy,) = copies_of(postback_id, engine=database).copies
+    assert copy.record.attempts == (again,)
+
+
+def test_a_reason_longer_than_an_index_takes_is_kept_as_far_as_it_does(writer, database):
+    """Characters of three bytes that nothing packs, as a stranger's message may bring them."""
+    characters = random.Random(1).choices(range(0x4E00, 0x9FFF), k=2000)
+    reason = "".join(map(chr, characters))
+    postback_id, fields = make_record(state="dead", group="", ended_ms=ACCEPTED_MS + 1, reason=reason)
+    writer.write([(postback_id, fields)])
+    assert row_of(database, postback_id).reason == reason[:666]
+
+
 def test_an_id_has_a_row_an_acceptance(writer, database):
     """In the same slot or another."""
     for accepted_ms in (ACCEPTED_MS, ACCEPTED_MS + 1, ACCEPTED_MS + schema.HOUR_MS):
@@ -398,6 +421,7 @@ BROKEN = [
     ("ended_ms", "inf"),
     ("sequence", "1e99"),
     ("own", "?"),
+    ("own", "99999"),
     ("attempt:1", "{"),
     ("attempt:1", "[]"),
     ("attempt:1", '{"number": 1}'),
