@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -108,6 +109,25 @@ def test_stats_say_their_span_and_count_by_each_key(call):
     )
     hours = [json.loads(line)["key"] for line in call("stats", "--by", "hour", "--json").stdout.splitlines()]
     assert hours == sorted(iso(ms // HOUR_MS * HOUR_MS) for ms in (BEGIN_MS, BEGIN_MS + HOUR_MS))
+
+
+@pytest.mark.parametrize("columns", ["40", "80", "160"])
+def test_no_figure_is_cut_on_a_narrow_terminal(call, columns):
+    with environment(COLUMNS=columns, FORCE_COLOR="1"):
+        shown = call("stats")
+    assert shown.exit_code == 0, shown.output
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", shown.stdout).splitlines()
+    figures = ["acme", "3", "3", "2", "0", "0", "1", "0", "15 ms", "31 ms", "4 h"]
+    if columns == "80":  # two figures above each other
+        assert max(map(len, lines)) <= 80
+        begin = next(number for number, line in enumerate(lines) if line.startswith("acme"))
+        first, second = (re.split(r" {3,}", line.rstrip()) for line in lines[begin : begin + 2])
+        assert first == ["acme", "3", "2", "0", "1", "15 ms"]
+        assert second[1:] == ["3", "0", "0", "4 h", "31 ms"]
+    else:
+        row = next(line for line in lines if line.startswith("acme"))
+        assert re.split(r" {3,}", row.rstrip())[: len(figures)] == figures
+    assert all(word in shown.stdout for word in ("accepted", "later", "other", "oldest open", "total"))
 
 
 def test_stats_take_the_filters_of_list(call):
