@@ -122,7 +122,8 @@ def _fitted(table: Table) -> Table:
 
 def _key(row: StatRow, by: str) -> str:
     if by == "hour":
-        return f"{datetime.fromisoformat(row.key).astimezone():%Y-%m-%d %H:%M}"
+        # With its offset: where clocks are put back, an hour comes twice.
+        return datetime.fromisoformat(row.key).astimezone().isoformat(" ", "minutes")
     return row.key or "(none)"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,11 @@ from helpers import environment
 from test_timeline import BEGIN_MS, HOUR_MS, MINUTE_MS, NUMBER, happened, sms
 
 from postbacks.cli import main
+from postbacks.cli.stats import _key
+from postbacks.cli.story import _print_moments
 from postbacks.history.engine import reader
+from postbacks.history.statistics import StatRow
+from postbacks.history.timeline import Moment
 from postbacks.ledger.record import Attempt, iso
 
 
@@ -70,6 +75,48 @@ def test_story_as_json_is_a_line_an_account(call):
     assert lines[1]["postbacks"][0]["attempts"][0]["status"] == 500
     (one,) = call("story", "T1", "--account", "beta", "--json").stdout.splitlines()
     assert json.loads(one) == lines[1]
+
+
+def test_an_id_of_two_acceptances_has_a_number_for_each(call, writer):
+    writer.write([sms("twice", "N201", 0, tracking_id="T8")])
+    writer.write([sms("twice", "N201", 2 * HOUR_MS, tracking_id="T8")])
+    lines = [line.split() for line in call("story", "twice").stdout.splitlines()]
+    assert [(line[1], line[3]) for line in lines if line[2:3] == ["N201"] and line[0].count(":") == 2] == [
+        ("1", "submitted"), ("1", "POST"), ("2", "submitted"), ("2", "POST"),
+    ]  # fmt: skip
+    assert [line[1] for line in lines if line[:1] == ["missing"]] == ["1", "2"]
+    (story,) = map(json.loads, call("story", "twice", "--json").stdout.splitlines())
+    assert {moment["created"] for moment in story["moments"]} == {iso(BEGIN_MS), iso(BEGIN_MS + 2 * HOUR_MS)}
+
+
+@pytest.fixture
+def new_york(monkeypatch):
+    """The machine stands in New York, where clocks are put back on 2026-11-01 at 06:00 UTC."""
+    with environment(TZ="America/New_York"):
+        time.tzset()
+        yield
+    time.tzset()
+
+
+def test_times_say_their_offset_where_clocks_are_put_back(new_york, capsys):
+    back_ms = 1_793_512_800_000
+    moments = [
+        Moment(ms, "post", "N201", "POST", "a", back_ms)
+        for ms in (back_ms - HOUR_MS // 2, back_ms + HOUR_MS // 2)
+    ]
+    _print_moments(moments, {}, "-04:00")
+    assert capsys.readouterr().out.splitlines() == [
+        "  2026-11-01",
+        "    01:30:00.000  N201    POST",
+        "  2026-11-01 (times in -05:00)",
+        "    01:30:00.000  N201    POST",
+    ]
+    figures = {"postbacks": 1, "sent": 1, "first": 1, "later": 0, "dead": 0, "open": 0, "other": 0}
+    hours = [
+        _key(StatRow(key=iso(ms) or "", **figures, p50_ms=5, p95_ms=5, oldest_open_ms=None), "hour")
+        for ms in (back_ms - HOUR_MS, back_ms)
+    ]
+    assert hours == ["2026-11-01 01:00-04:00", "2026-11-01 01:00-05:00"]
 
 
 def test_an_unknown_value_is_one_sentence(call):
