@@ -316,12 +316,49 @@ def add_row(table: Table, *cells: object) -> None:
     table.add_row(*(cell if isinstance(cell, Text) else Text(printable(cell)) for cell in cells))
 
 
+def stack_columns(table: Table, stacks: Sequence[Sequence[int]]) -> Table:
+    """Return a table whose columns stand above each other, for a terminal that is too narrow for it.
+
+    Args:
+        table: each row of which becomes one of several lines.
+        stacks: the columns that stand above each other, by their places in the table.
+    """
+    from rich.text import Text
+
+    columns = [[column.header, *column.cells] for column in table.columns]
+    rows = [
+        [Text("\n").join(Text.assemble(row[place]) for place in places) for places in stacks]
+        for row in zip(*columns, strict=True)
+    ]
+    stacked = make_table(*("" for _ in stacks))
+    for column, header, places in zip(stacked.columns, rows[0], stacks, strict=True):
+        column.header = header
+        column.no_wrap = any(table.columns[place].no_wrap for place in places)
+        column.justify = table.columns[places[0]].justify
+    for cells in rows[1:]:
+        stacked.add_row(*cells)
+    return stacked
+
+
+def is_cut(table: Table, width: int, *, is_any: bool = False) -> bool:
+    """Tell whether a width is too small for the columns that must not be broken, or for any column."""
+    from rich.cells import cell_len
+
+    widths = (
+        max(cell_len(line) for cell in (column.header, *column.cells) for line in str(cell).split("\n"))
+        if column.no_wrap or is_any
+        else 1
+        for column in table.columns
+    )
+    return sum(widths) + 3 * (len(table.columns) - 1) > width
+
+
 def print_table(table: Table) -> None:
-    """Print a table to stdout: fitted into a terminal, or one line a row where stdout is none."""
+    """Print a table to stdout: fitted into a terminal, or one line a row where stdout is none or would cut a figure or an id."""
     from rich.console import Console
 
     console = Console()
-    if console.is_terminal:
+    if console.is_terminal and not is_cut(table, console.width):
         console.print(table)
         return
     for line in _lines(table, console.width // 2):

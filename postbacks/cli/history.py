@@ -244,6 +244,8 @@ def _lines(now: Status) -> list[tuple[str, str]]:
         lines.append(("resync", _resync_words(now)))
     if store.url:
         lines.append(("database", store.url))
+    elif feed.state != OFF:
+        lines.append(("database", "not set here (POSTBACKS_HISTORY_URL), so that nothing can be searched"))
     if store.rows is not None:
         lines.append(("holds", f"{store.rows:,} postbacks, {_size(store.disk_bytes or 0)} on disk"))
     if store.postbacks_from_ms is not None:

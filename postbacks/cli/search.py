@@ -16,10 +16,12 @@ from postbacks.cli.base import (
     Command,
     Option,
     add_row,
+    is_cut,
     make_table,
     print_json,
     print_table,
     say,
+    stack_columns,
     state_text,
 )
 from postbacks.cli.filters import history_filters
@@ -293,18 +295,12 @@ def cells(postback: Postback, why: str) -> tuple[object, ...]:
 def _table(rows: Sequence[Sequence[object]]) -> Table:
     """Return rows as a table: a line each, or three where a terminal is too narrow for one."""
     from rich.console import Console
-    from rich.text import Text
 
+    table = make_table(*HEADINGS, right=("attempts",), whole=("accepted", "id", "state"))
+    for row in rows:
+        add_row(table, *row)
     console = Console()
     if not console.is_terminal or console.width >= _WIDE:
-        table = make_table(*HEADINGS, right=("attempts",), whole=("accepted", "id", "state"))
-        for row in rows:
-            add_row(table, *row)
         return table
-    columns = ((0, 7, 4), (1, 6), (2, 3, 5))
-    table = make_table(*("\n".join(HEADINGS[place] for place in places) for places in columns))
-    table.columns[1].min_width = max(len(str(row[1])) for row in rows)
-    for row in rows:
-        texts = [cell if isinstance(cell, Text) else Text(printable(cell)) for cell in row]
-        add_row(table, *(Text("\n").join(texts[place] for place in places) for places in columns))
-    return table
+    stacked = stack_columns(table, ((0, 7, 4), (1, 6), (2, 3, 5)))
+    return table if is_cut(stacked, console.width) else stacked

@@ -9,10 +9,21 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from postbacks.cli.base import Command, Option, add_row, make_table, print_json, print_table, say
+from postbacks.cli.base import (
+    Command,
+    Option,
+    add_row,
+    is_cut,
+    make_table,
+    print_json,
+    print_table,
+    say,
+    stack_columns,
+)
 from postbacks.cli.filters import history_filters
 
 if TYPE_CHECKING:
+    from rich.table import Table
     from rich.text import Text
 
     from postbacks.history.query import Query
@@ -26,6 +37,9 @@ ROWS_MAX: Final = 50
 _BAR: Final = 16
 #: Headings of numbers.
 _NUMBERS: Final = ("accepted", "sent", "first", "later", "dead", "open", "other", "p50", "p95", "oldest open")
+
+#: Columns that stand above each other in a narrow terminal: the bar is the last one.
+_STACKS: Final = ((0, 11), (1, 2), (3, 4), (5, 7), (6, 10), (8, 9))
 
 
 @click.command(
@@ -89,14 +103,27 @@ def _print_rows(rows: tuple[StatRow, ...], total: StatRow, by: str) -> None:
         add_row(table, _key(row, by), *_numbers(row), _bar(row, most))
     if len(rows) > 1:
         add_row(table, total.key, *_numbers(total), "")
-    print_table(table)
+    print_table(_fitted(table))
     if left := len(rows) - len(shown_rows):
         say(f"{left:,} more rows are not shown: --json prints all.")
 
 
+def _fitted(table: Table) -> Table:
+    """Return a table that a terminal has room for: its figures in pairs, a key and its bar, where one line is too long."""
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal or not is_cut(table, console.width, is_any=True):
+        return table
+    stacked = stack_columns(table, _STACKS)
+    stacked.columns[0].no_wrap = False
+    return table if is_cut(stacked, console.width) else stacked
+
+
 def _key(row: StatRow, by: str) -> str:
     if by == "hour":
-        return f"{datetime.fromisoformat(row.key).astimezone():%Y-%m-%d %H:%M}"
+        # With its offset: where clocks are put back, an hour comes twice.
+        return datetime.fromisoformat(row.key).astimezone().isoformat(" ", "minutes")
     return row.key or "(none)"
 
 

@@ -68,7 +68,9 @@ def _print_message(message: Message) -> None:
         names.append(f"number {message.number}")
     title = ", ".join([f"Account {message.account}" if message.account else "No account", *names])
     click.echo(click.style(printable(title), bold=True))
-    numbers = {record.id: number for number, record in enumerate(message.postbacks, start=1)}
+    numbers = {
+        (record.id, record.created_ms): number for number, record in enumerate(message.postbacks, start=1)
+    }
     for number, record in enumerate(message.postbacks, start=1):
         event = f"{record.origin} {record.code}".strip()
         click.echo(f"  {number}  {printable(f'{event:<13} {record.state:<9} {record.id}')}")
@@ -76,28 +78,31 @@ def _print_message(message: Message) -> None:
         click.echo("  … and more, which are not shown: give a TRACKINGID.")
     zone = of_ms(message.moments[0].at_ms).isoformat()[-6:]
     click.echo(f"\nWhat happened (times in {zone})")
-    _print_moments(message.moments, numbers)
+    _print_moments(message.moments, numbers, zone)
     for awaited in message.awaited:
-        click.echo(_awaited_line(awaited, numbers[awaited.id]))
+        click.echo(_awaited_line(awaited, numbers[awaited.id, awaited.since_ms]))
     if message.afterwards:
         click.echo(f"\nAfterwards from {printable(message.number)}, which may be about something else")
-        _print_moments(message.afterwards, {})
+        _print_moments(message.afterwards, {}, zone)
         if message.more_afterwards:
             click.echo("  … and more, which are not shown: see postbacks list --number.")
 
 
-def _print_moments(moments: Iterable[Moment], numbers: dict[str, int]) -> None:
-    """Print moments, a line each, under the days on which they were."""
+def _print_moments(moments: Iterable[Moment], numbers: dict[tuple[str, int], int], zone: str) -> None:
+    """Print moments, a line each, under the days on which they were; clocks that are put back or forward begin one anew."""
     from postbacks.cli.times import of_ms
 
     day = ""
     for moment in moments:
         at = of_ms(moment.at_ms)
-        if f"{at:%Y-%m-%d}" != day:
-            day = f"{at:%Y-%m-%d}"
+        offset = at.isoformat()[-6:]
+        heading = f"{at:%Y-%m-%d}" if offset == zone else f"{at:%Y-%m-%d} (times in {offset})"
+        if heading != day:
+            day = heading
             click.echo(f"  {day}")
         is_event = moment.what == "accepted"
-        name = f"{numbers[moment.id]} " if moment.id in numbers else ""
+        number = numbers.get((moment.id, moment.created_ms))
+        name = f"{number} " if number else ""
         code = click.style(f"{moment.code or '?':<5}", bold=is_event)
         words = click.style(
             ("" if is_event else "  ") + printable(moment.words), fg=_COLOURS.get(moment.what)

@@ -124,6 +124,11 @@ def window(since: str | None, until: str | None, now_ms: Callable[[], int]) -> W
     """
     begin, typed = (None, None) if since is None else _resolve(since, now_ms, is_end=False)
     end = None if until is None else _resolve(until, now_ms, is_end=True, begin=typed, after=begin)[0]
+    for typed_text, moment in ((since, begin), (until, end)):
+        if moment is not None and to_ms(moment) < 0:
+            raise InvalidQuery(
+                f"{quoted(typed_text)} lies before 1970, and so before any postback: try {_EXAMPLES}."
+            )
     if begin is not None and end is not None and begin >= end:
         raise InvalidQuery(
             f"No time lies between {shown(begin)} and {shown(end)}: name the earlier one first, as in --between 14:00 15:00."

@@ -76,6 +76,7 @@ class Moment(NamedTuple):
         code: of the event.
         words: what happened.
         id: of the postback.
+        created_ms: when the postback was accepted: an id may have several acceptances.
     """
 
     at_ms: int
@@ -83,6 +84,7 @@ class Moment(NamedTuple):
     code: str
     words: str
     id: str
+    created_ms: int
 
     def to_public_dict(self) -> dict[str, Any]:
         """Return the moment as ``postbacks story --json`` prints it."""
@@ -92,6 +94,7 @@ class Moment(NamedTuple):
             "code": self.code,
             "words": self.words,
             "id": self.id,
+            "created": iso(self.created_ms),
         }
 
 
@@ -372,7 +375,11 @@ def _accepted(told: _Told) -> Moment:
     telling = [f'"{_shortened(told.tags[tag])}"' for tag in _TELLING if told.tags.get(tag)]
     if telling:
         words += f": {', '.join(telling)}"
-    return Moment(record.created_ms, "accepted", record.code, words, record.id)
+    return _moment(record, record.created_ms, "accepted", words)
+
+
+def _moment(record: Record, at_ms: int, what: str, words: str) -> Moment:
+    return Moment(at_ms, what, record.code, words, record.id, record.created_ms)
 
 
 def _shortened(words: str) -> str:
@@ -391,28 +398,28 @@ def _moments(postbacks: list[_Told], present_ms: int) -> Iterable[Moment]:
                 words += f", {attempt.detail}"
             if attempt.excerpt:
                 words += f' "{_shortened(attempt.excerpt)}"'
-            yield Moment(attempt.at_ms, "post", record.code, words, record.id)
+            yield _moment(record, attempt.at_ms, "post", words)
         if record.state not in FINAL_STATES:
             yield _unfinished(record, present_ms)
         elif record.state != "delivered":
             reason = reason_of(record)
             words = f"{record.state}: {reason}" if reason else record.state
-            yield Moment(record.ended_ms or record.created_ms, "ended", record.code, words, record.id)
+            yield _moment(record, record.ended_ms or record.created_ms, "ended", words)
         elif pruned > 0:
             words = f"delivered; {pruned} of its {told.copy.begun} POSTs are pruned"
-            yield Moment(record.ended_ms or record.created_ms, "ended", record.code, words, record.id)
+            yield _moment(record, record.ended_ms or record.created_ms, "ended", words)
 
 
 def _unfinished(record: Record, present_ms: int) -> Moment:
     if record.next_ms is not None:
-        return Moment(record.next_ms, "due", record.code, "parked; the next POST is due", record.id)
+        return _moment(record, record.next_ms, "due", "parked; the next POST is due")
     words = {
         "waiting": "waits for its POST",
         "held": "waits for its POST",
         "sending": "its POST is open",
         "parked": "parked; when it is due cannot be asked",
     }.get(record.state, "its record has left the broker before its end was recorded")
-    return Moment(present_ms, "now", record.code, words, record.id)
+    return _moment(record, present_ms, "now", words)
 
 
 def _awaited(postbacks: list[_Told], present_ms: int) -> Iterable[Awaited]:

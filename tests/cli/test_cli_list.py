@@ -285,7 +285,7 @@ def test_a_row_of_the_history_says_why_in_words(recorded):
     assert lines["waiting"].rstrip().endswith(" 0")
 
 
-@pytest.mark.parametrize("columns", ["80", "100", "160"])
+@pytest.mark.parametrize("columns", ["40", "80", "100", "160"])
 def test_a_terminal_shows_ids_and_states_whole(recorded, columns):
     long_id = "0b563713-b4a8-42e3-9cac-44a3a6fc8d0a"
     recorded.record(make_record(long_id, state="skipped", reason="origin_off", accepted_ms=HOUR_MS + 99_000, url="",
@@ -295,7 +295,8 @@ def test_a_terminal_shows_ids_and_states_whole(recorded, columns):
     assert long_id in shown
     assert re.search(r"\bskipped\b", shown)
     assert re.search(r"\bparked\b", shown)
-    assert max(map(len, shown.splitlines())) <= int(columns)
+    # Where an id alone is wider, each postback is one line that the terminal breaks.
+    assert columns == "40" or max(map(len, shown.splitlines())) <= int(columns)
 
 
 def test_a_page_leads_to_the_next_until_all_are_seen(recorded):

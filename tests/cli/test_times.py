@@ -122,6 +122,14 @@ def test_what_is_no_time_is_refused_with_examples(text):
     assert len(str(refused.value)) < 250
 
 
+@pytest.mark.parametrize(("since", "until"), [("1969-12-31", None), (None, "0001-01-01")])
+def test_a_time_before_1970_is_refused_by_its_own_text(since, until):
+    with pytest.raises(
+        InvalidQuery, match=rf"^'{since or until}' lies before 1970, and so before any postback: try 2h"
+    ):
+        read(since, until)
+
+
 def test_a_zone_that_the_machine_does_not_have_is_named():
     with pytest.raises(InvalidQuery, match=r"'Europe/Atlantis' is no time zone .* try Europe/Berlin, UTC or"):
         read("14:00 Europe/Atlantis")

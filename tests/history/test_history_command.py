@@ -148,6 +148,11 @@ def test_status_says_how_far_back_one_can_see_and_how_much_it_takes(rig, history
     assert (told["ok"], told["state"], told["rows"], told["lag_s"]) == (True, "on", 3, 0.0)
     assert told["disk_bytes"] > 10_000
     assert told["postbacks_from"] <= told["recorded"]
+    with environment(POSTBACKS_HISTORY_URL=""):
+        assert (
+            "database   not set here (POSTBACKS_HISTORY_URL), so that nothing can be searched"
+            in run("status").output
+        )
     assert told["faults"] == []
     recorder.close()
 

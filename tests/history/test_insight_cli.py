@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,11 @@ from helpers import environment
 from test_timeline import BEGIN_MS, HOUR_MS, MINUTE_MS, NUMBER, happened, sms
 
 from postbacks.cli import main
+from postbacks.cli.stats import _key
+from postbacks.cli.story import _print_moments
 from postbacks.history.engine import reader
+from postbacks.history.statistics import StatRow
+from postbacks.history.timeline import Moment
 from postbacks.ledger.record import Attempt, iso
 
 
@@ -71,6 +77,48 @@ def test_story_as_json_is_a_line_an_account(call):
     assert json.loads(one) == lines[1]
 
 
+def test_an_id_of_two_acceptances_has_a_number_for_each(call, writer):
+    writer.write([sms("twice", "N201", 0, tracking_id="T8")])
+    writer.write([sms("twice", "N201", 2 * HOUR_MS, tracking_id="T8")])
+    lines = [line.split() for line in call("story", "twice").stdout.splitlines()]
+    assert [(line[1], line[3]) for line in lines if line[2:3] == ["N201"] and line[0].count(":") == 2] == [
+        ("1", "submitted"), ("1", "POST"), ("2", "submitted"), ("2", "POST"),
+    ]  # fmt: skip
+    assert [line[1] for line in lines if line[:1] == ["missing"]] == ["1", "2"]
+    (story,) = map(json.loads, call("story", "twice", "--json").stdout.splitlines())
+    assert {moment["created"] for moment in story["moments"]} == {iso(BEGIN_MS), iso(BEGIN_MS + 2 * HOUR_MS)}
+
+
+@pytest.fixture
+def new_york(monkeypatch):
+    """The machine stands in New York, where clocks are put back on 2026-11-01 at 06:00 UTC."""
+    with environment(TZ="America/New_York"):
+        time.tzset()
+        yield
+    time.tzset()
+
+
+def test_times_say_their_offset_where_clocks_are_put_back(new_york, capsys):
+    back_ms = 1_793_512_800_000
+    moments = [
+        Moment(ms, "post", "N201", "POST", "a", back_ms)
+        for ms in (back_ms - HOUR_MS // 2, back_ms + HOUR_MS // 2)
+    ]
+    _print_moments(moments, {}, "-04:00")
+    assert capsys.readouterr().out.splitlines() == [
+        "  2026-11-01",
+        "    01:30:00.000  N201    POST",
+        "  2026-11-01 (times in -05:00)",
+        "    01:30:00.000  N201    POST",
+    ]
+    figures = {"postbacks": 1, "sent": 1, "first": 1, "later": 0, "dead": 0, "open": 0, "other": 0}
+    hours = [
+        _key(StatRow(key=iso(ms) or "", **figures, p50_ms=5, p95_ms=5, oldest_open_ms=None), "hour")
+        for ms in (back_ms - HOUR_MS, back_ms)
+    ]
+    assert hours == ["2026-11-01 01:00-04:00", "2026-11-01 01:00-05:00"]
+
+
 def test_an_unknown_value_is_one_sentence(call):
     unknown = call("story", "nope\x1b")
     assert (unknown.exit_code, unknown.stdout, unknown.stderr.count("\n")) == (1, "", 1)
@@ -108,6 +156,25 @@ def test_stats_say_their_span_and_count_by_each_key(call):
     )
     hours = [json.loads(line)["key"] for line in call("stats", "--by", "hour", "--json").stdout.splitlines()]
     assert hours == sorted(iso(ms // HOUR_MS * HOUR_MS) for ms in (BEGIN_MS, BEGIN_MS + HOUR_MS))
+
+
+@pytest.mark.parametrize("columns", ["40", "80", "160"])
+def test_no_figure_is_cut_on_a_narrow_terminal(call, columns):
+    with environment(COLUMNS=columns, FORCE_COLOR="1"):
+        shown = call("stats")
+    assert shown.exit_code == 0, shown.output
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", shown.stdout).splitlines()
+    figures = ["acme", "3", "3", "2", "0", "0", "1", "0", "15 ms", "31 ms", "4 h"]
+    if columns == "80":  # two figures above each other
+        assert max(map(len, lines)) <= 80
+        begin = next(number for number, line in enumerate(lines) if line.startswith("acme"))
+        first, second = (re.split(r" {3,}", line.rstrip()) for line in lines[begin : begin + 2])
+        assert first == ["acme", "3", "2", "0", "1", "15 ms"]
+        assert second[1:] == ["3", "0", "0", "4 h", "31 ms"]
+    else:
+        row = next(line for line in lines if line.startswith("acme"))
+        assert re.split(r" {3,}", row.rstrip())[: len(figures)] == figures
+    assert all(word in shown.stdout for word in ("accepted", "later", "other", "oldest open", "total"))
 
 
 def test_stats_take_the_filters_of_list(call):
