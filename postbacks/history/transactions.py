@@ -80,14 +80,15 @@ def reading(engine: Engine) -> Iterator[Connection]:
 
 
 def display(url: URL | str) -> str:
-    """Return a history's URL as people may see it: without password and options."""
+    """Return a history's URL as people may see it, and write it: without password, options and driver."""
     try:
         parts = make_url(url)
     except exc.ArgumentError:
         return "(unreadable URL)"
     if parts.database and parts.database.startswith("file://"):  # as engine.py gives it to SQLite
         parts = parts.set(database=unquote(urlsplit(parts.database).path))
-    return parts._replace(password=None).set(query={}).render_as_string()
+    name = parts.drivername.partition("+")[0]
+    return parts._replace(password=None, drivername=name).set(query={}).render_as_string()
 
 
 @contextmanager

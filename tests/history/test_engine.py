@@ -43,7 +43,7 @@ def test_a_url_that_cannot_be_is_refused(url, words):
 def test_the_password_and_the_options_of_a_url_are_not_shown():
     """An option may hold a password, too."""
     shown = display("postgresql+psycopg://u:secret@db:5433/history?password=secret&sslmode=require")
-    assert shown == "postgresql+psycopg://u@db:5433/history"
+    assert shown == "postgresql://u@db:5433/history"
     assert display("::") == "(unreadable URL)"
 
 
@@ -262,7 +262,7 @@ def test_what_postgresql_refuses_is_told(postgres):
     assert "does not exist; make it (createdb)" in told(connect(server + "/nowhere"))
     away = told(connect("postgresql://u:secret@127.0.0.1:1/history"))
     assert away == (
-        "HistoryUnavailable: The history postgresql+psycopg://u@127.0.0.1:1/history does not answer; start it, or correct "
+        "HistoryUnavailable: The history postgresql://u@127.0.0.1:1/history does not answer; start it, or correct "
         "POSTBACKS_HISTORY_URL."
     )
 
