@@ -158,6 +158,9 @@ class Pruner:
     def run(self, connection: Connection, now_ms: int, settings: Settings, at_most: int) -> int:
         """Prune in a transaction; return how many rows were looked at, 0 where nothing is due."""
         self.learn(connection)
+        # Where even now is pruned, the clock was ahead: what ends now would not be recorded until it is there again.
+        if max(self._from.values()) > now_ms:
+            self.return_to(connection, now_ms)
         looked_at = 0
         for fact, until in _ends(now_ms, settings):
             # packs of documents are found by the rows of their postbacks, so these go last
@@ -195,10 +198,9 @@ class Pruner:
     def _drop_packs(connection: Connection, since: int, until: int) -> None:
         """Drop the packs of documents of which all postbacks are due; what waits for another one goes with that."""
         packs = connection.execute(_PACKS, {"since": since, "until": until}).scalars().all()
-        if packs:
-            connection.execute(
-                _DROP_PACK, [{"pack": pack, "until": until} for pack in packs if pack is not None]
-            )
+        found = [{"pack": pack, "until": until} for pack in packs if pack is not None]
+        if found:  # none is where no row before has a document
+            connection.execute(_DROP_PACK, found)
 
     def _drop(self, connection: Connection, rows: Sequence[Sequence[Any]], row_ids: list[int]) -> None:
         """Drop postbacks with all but their business values, and what only they have used."""

@@ -337,6 +337,10 @@ class Writer:
         """Note that the records of rows left the broker before their end was read."""
         if recorded_ms is None:
             recorded_ms = facts.number(connection, facts.RECORDED_MS)
+        self._pruner.learn(connection)
+        self._pruner.return_to(
+            connection, min(due_ms(row.accepted_ms, max(recorded_ms or 0, row.accepted_ms)) for row in rows)
+        )
         connection.execute(
             _FORGET,
             [
@@ -404,6 +408,9 @@ def _packs(row_id: int, kept: list[tuple[int, Document]]) -> list[tuple[int, int
             len(pack) == documents.ROWS_MAX
             or size >= documents.FULL_BYTES
             or due_at > first_due_at + _PACK_MS
+            or (
+                document.content and not size
+            )  # those before have none any more, and may get one of their own again
         ):
             if size:
                 packs.append((row_id, len(pack), documents.PACKING, documents.pack(pack)))

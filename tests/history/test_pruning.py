@@ -173,6 +173,33 @@ def test_an_old_postback_that_is_recorded_late_is_pruned_as_well(writer, databas
     assert_counts_are_exact(database)
 
 
+def test_after_the_clock_was_ahead_all_is_recorded_and_pruned_as_ever(writer, database):
+    """Gone is what was pruned meanwhile, and nothing more."""
+    writer.write([make_record("open"), delivered("first")])
+    prune_all(writer, ACCEPTED_MS + 30 * DAY_MS)
+    assert [ids.unpack(row.packed) for row in rows_of(database)] == ["open"]
+    now_ms = ACCEPTED_MS + 60_000
+    prune_all(writer, now_ms)
+    writer.write([delivered("second", accepted_ms=now_ms + 1), ("open", {})], recorded_ms=now_ms + 100)
+    states = {ids.unpack(row.packed): row.state for row in rows_of(database)}
+    assert states == {"open": "forgotten", "second": "delivered"}
+    assert document_of(database, "second") is not None
+    prune_all(writer, now_ms + 30 * DAY_MS)
+    assert rows_of(database) == []
+    assert_counts_are_exact(database)
+
+
+def test_what_is_forgotten_of_a_time_that_is_pruned_goes_as_well(writer, database):
+    """The recorder was behind, or the clock was put back."""
+    writer.write([make_record("open")])
+    prune_all(writer, ACCEPTED_MS + 30 * DAY_MS)
+    writer.write([("open", {})], recorded_ms=ACCEPTED_MS + 1000)
+    assert row_of(database, "open").state == "forgotten"
+    prune_all(writer, ACCEPTED_MS + 30 * DAY_MS)
+    assert rows_of(database) == []
+    assert_counts_are_exact(database)
+
+
 def test_what_is_sent_again_after_its_document_went_gets_it_back(writer, database):
     """The record in the broker still has the document."""
     dead = {"state": "dead", "attempts": (FAILED,), "reason": "status"}
@@ -190,6 +217,27 @@ def test_what_is_sent_again_after_its_document_went_gets_it_back(writer, databas
     assert scalar(database, "SELECT count(*) FROM attempts") == 1
     prune_all(writer, now_ms + 30 * DAY_MS)
     assert document_of(database, "x") is not None
+
+
+def test_a_history_that_begins_without_a_document_is_pruned(writer, database):
+    """With a stub."""
+    writer.write([make_record("stub", state="dead", document=b"", stub="1", ended_ms=ACCEPTED_MS + 1)])
+    prune_all(writer, ACCEPTED_MS + 30 * DAY_MS)
+    assert rows_of(database) == []
+
+
+def test_what_is_sent_again_gets_a_document_beside_its_neighbours(writer, database):
+    """Recorded late, after the documents of that time were pruned, in one batch with those whose documents are kept."""
+    dead = {"state": "dead", "attempts": (FAILED,), "reason": "status"}
+    old = [make_record(name, ended_ms=ACCEPTED_MS + 1000, **dead) for name in "ab"]
+    new = [make_record(name, ended_ms=ACCEPTED_MS + 2 * HOUR_MS, **dead) for name in "cd"]
+    writer.write([make_record("open"), delivered()])
+    prune_all(writer, ACCEPTED_MS + 2 * DAY_MS + HOUR_MS + HOUR_MS // 2)
+    writer.write(old + new)
+    assert [bool(document_of(database, name)) for name in "abcd"] == [False, False, True, True]
+    for name in "ba":
+        writer.write([make_record(name, attempts=(FAILED,))])
+    assert all(document_of(database, name).content == make_document(name) for name in "abcd")
 
 
 def test_a_call_that_failed_is_made_again(writer, database, monkeypatch):
@@ -228,3 +276,52 @@ def test_a_number_is_given_once(writer, database):
             {"hash": values.hash_of("tracking_id", "gone")},
         ).all()
     assert found == []
+
+
+def any_record(draw: random.Random, postback_id: str, now_ms: int):
+    """A record in any state, accepted at any time, as a recorder may read it; an empty hash for one that has gone."""
+    accepted_ms = draw.choice([now_ms, now_ms - 1, now_ms - HOUR_MS, now_ms - 12 * DAY_MS, ACCEPTED_MS])
+    made = {
+        "accepted_ms": accepted_ms,
+        "url": f"https://host-{draw.randrange(3)}.example/?a={draw.randrange(3)}",
+    }
+    kind = draw.choice(["gone", "waiting", "delivered", "failed", "skipped"])
+    if kind == "gone":
+        return postback_id, {}
+    if kind == "waiting":
+        return make_record(postback_id, begun=draw.randrange(3), **made)
+    if kind == "delivered":
+        return delivered(postback_id, ended_ms=draw.choice([accepted_ms + 80, now_ms]), **made)
+    if kind == "skipped":
+        return make_record(postback_id, state="skipped", ended_ms=accepted_ms, own="1", **made)
+    notes = tuple(
+        Attempt(number, accepted_ms + number, draw.choice(["status", "refused"]), draw.choice([None, 500]), 5)
+        for number in range(1, draw.randrange(2, 5))
+    )
+    state = draw.choice(["dead", "parked", "cancelled"])
+    return make_record(
+        postback_id, state=state, attempts=notes, ended_ms=None if state == "parked" else now_ms, **made
+    )
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_is_read_and_pruned_in_any_order_all_stays_exact_and_goes(writer, database, seed):
+    """Clocks that are put back included: nothing is refused, nothing refers to what has gone, nothing old stays."""
+    draw = random.Random(seed)
+    latest_ms = ACCEPTED_MS
+    for _ in range(4):
+        now_ms = ACCEPTED_MS
+        for _ in range(20):
+            now_ms += draw.choice([1, 1000, HOUR_MS, 6 * HOUR_MS, 3 * DAY_MS])
+            names = [draw.choice("abcdefgh") for _ in range(draw.randrange(1, 6))]
+            writer.write([any_record(draw, name, now_ms) for name in names], recorded_ms=now_ms)
+            if draw.random() < 0.4:
+                writer.prune(now_ms, SETTINGS, draw.choice([1, 3, 2000]))
+            assert_counts_are_exact(database)
+        latest_ms = max(latest_ms, now_ms)
+    prune_all(writer, latest_ms + 20 * DAY_MS)
+    assert scalar(database, "SELECT count(*) FROM postbacks WHERE state > 1") == 0
+    orphans = "SELECT count(*) FROM attempts WHERE row_id NOT IN (SELECT row_id FROM postbacks)"
+    assert scalar(database, orphans) == 0
+    assert scalar(database, "SELECT count(*) FROM postbacks WHERE url NOT IN (SELECT id FROM urls)") == 0
+    assert_counts_are_exact(database)
