@@ -359,8 +359,12 @@ class Recorder:
         self._note |= {name: value for name, value in said.items() if value is not None}
 
     def _prune(self, now_ms: int) -> int:
-        """Prune some rows; where there were any, more are pruned after the next batch."""
-        pruned = self._writer.prune(now_ms, self._settings, PRUNE_ROWS)
+        """Prune some rows; where there were any, more are pruned after the next batch.
+
+        The earlier of the broker's clock and this machine's decides: one that is wrong by months must not prune all.
+        """
+        own_ms = time.time_ns() // 1_000_000 + self._clock_offset_ms
+        pruned = self._writer.prune(min(now_ms, own_ms), self._settings, PRUNE_ROWS)
         if pruned:
             self._next_s.pop("prune")
         return pruned

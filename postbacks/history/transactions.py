@@ -43,6 +43,7 @@ _STATES: Final = (
     ("28", HistoryUnfit, "refused the user or the password in POSTBACKS_HISTORY_URL"),
     ("3D000", HistoryUnfit, "does not exist; make it (createdb), or correct POSTBACKS_HISTORY_URL"),
     ("42501", HistoryUnfit, "does not let this user do so; let the user own the database"),
+    ("54", HistoryUnfit, "refuses a value, as it is too large"),
     ("XX001", HistoryUnfit, "is damaged; restore it, or begin with an empty one"),
 )
 #: Words of libpq, whose errors of a connection have no SQLSTATE.

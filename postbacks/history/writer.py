@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import text
 
-from postbacks.errors import LeaseLost
+from postbacks.errors import HistoryUnfit, LeaseLost
 from postbacks.history import documents, facts, ids, schema, values
 from postbacks.history.bulk import StoredRow, bulk_of
 from postbacks.history.names import Names
@@ -88,6 +88,9 @@ class Writer:
     ) -> int:
         """Write records in one transaction: new rows, and what has changed of those that are there.
 
+        Where the database refuses one of them, each is written by itself, and those that it refuses are left out like
+        unreadable ones: one record must not keep all behind it out of the history.
+
         Args:
             records: ids and hashes as they were read; an empty hash where the broker has no record (any more). Of one
                 that was not at its end, the row becomes ``forgotten``.
@@ -100,8 +103,30 @@ class Writer:
         Raises:
             LeaseLost: another recorder has taken the lease.
             HistoryUnavailable: the database does not answer, is locked or full; nothing is written.
+            HistoryUnfit: the database refuses whatever is written.
         """
-        unreadable: dict[str, str] = {}
+        try:
+            return self._write(records, {}, recorded_id, recorded_ms)
+        except HistoryUnfit:
+            if not records:
+                raise
+        rows, refused = 0, {}
+        for record in records:
+            try:
+                rows += self._write([record], {}, None, recorded_ms)
+            except HistoryUnfit as error:
+                refused[record[0]] = f"the database refuses its record: {error}"
+        return rows + self._write(
+            [], refused, recorded_id, recorded_ms
+        )  # raises where it refuses this as well
+
+    def _write(
+        self,
+        records: Sequence[tuple[str, dict[bytes, bytes]]],
+        unreadable: dict[str, str],
+        recorded_id: str | None,
+        recorded_ms: int | None,
+    ) -> int:
         batches = list(_batches(records, unreadable))
         rows = 0
         with self._transaction() as connection:

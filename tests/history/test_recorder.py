@@ -104,6 +104,26 @@ def test_a_clock_that_jumps_holds_nothing_up(rig, sqlite_url, monkeypatch, jump_
     before.close()
 
 
+def test_a_brokers_clock_that_is_ahead_by_years_prunes_nothing(rig, sqlite_url, quick, monkeypatch):
+    """The earlier of both clocks decides what is old."""
+    recorder = make_recorder(rig.client, sqlite_url)
+    dead(2)
+    rig.tick()
+    settle(recorder, rig.client)
+    read = recorder_module.Feed.read
+    years_ms = 10 * 365 * 86_400_000
+
+    def read_ahead(feed: Feed, *arguments: object) -> tuple[list[object], int]:
+        entries, now_ms = read(feed, *arguments)
+        return entries, now_ms + years_ms
+
+    monkeypatch.setattr(recorder_module.Feed, "read", read_ahead)
+    for _ in range(3):
+        recorder.turn()
+    assert len(rows(sqlite_url)) == 2
+    recorder.close()
+
+
 def test_it_is_at_most_three_seconds_behind(rig, receiver, sqlite_url):
     """Steadily, a postback every 20 ms; with the times that it has in production."""
     recorder = make_recorder(rig.client, sqlite_url)

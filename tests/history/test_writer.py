@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import count
 
 import pytest
@@ -446,6 +448,43 @@ def test_a_record_that_cannot_be_read_stops_no_other(writer, database, caplog):
     assert {row_of(database, postback_id).state for postback_id, _ in broken} == {"waiting"}
     assert scalar(database, "SELECT value FROM facts WHERE name = 'unreadable'") == str(len(BROKEN))
     assert sorted(record.fields["id"] for record in caplog.records) == sorted(name for name, _ in broken)
+
+
+@contextmanager
+def refusing(database: Engine, sequence: int) -> Iterator[None]:
+    """Let the database refuse rows with this sequence."""
+    is_sqlite = database.dialect.name == "sqlite"
+    refuse, allow = (
+        (
+            "CREATE TRIGGER refuse BEFORE INSERT ON postbacks WHEN NEW.sequence = :number BEGIN SELECT RAISE(ABORT, 'no'); END",
+            "DROP TRIGGER refuse",
+        )
+        if is_sqlite
+        else (
+            "ALTER TABLE postbacks ADD CONSTRAINT refuse CHECK (sequence <> :number)",
+            "ALTER TABLE postbacks DROP CONSTRAINT refuse",
+        )
+    )
+    with database.begin() as connection:
+        connection.execute(text(refuse.replace(":number", str(sequence))))
+    yield
+    with database.begin() as connection:
+        connection.execute(text(allow))
+
+
+def test_a_record_that_the_database_refuses_stops_no_other(writer, database, caplog):
+    """Each of its batch is written by itself then; the refused one is counted, logged, and recorded when it is read again."""
+    refused, other = delivered("refused", sequence=666), delivered("other")
+    with refusing(database, 666), caplog.at_level(logging.ERROR):
+        assert writer.write([other, refused], recorded_id="7-0", recorded_ms=7) == 1
+        assert_counts_are_exact(database)
+    assert [ids.unpack(row.packed) for row in rows_of(database)] == ["other"]
+    assert scalar(database, "SELECT value FROM facts WHERE name = 'recorded_id'") == "7-0"
+    assert scalar(database, "SELECT value FROM facts WHERE name = 'unreadable'") == "1"
+    (line,) = caplog.records
+    assert (line.fields["id"], "the database refuses its record" in line.getMessage()) == ("refused", True)
+    assert writer.write([refused]) == 1
+    assert_counts_are_exact(database)
 
 
 # -- failures -----------------------------------------------------------------------------------
