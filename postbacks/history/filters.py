@@ -39,6 +39,10 @@ _STATUSES: Final = range(100, 600)
 #: Integers that both databases take.
 _INTEGERS: Final = range(2**63)
 
+_ACCOUNT: Final = "SELECT id FROM accounts WHERE name = :name"
+_ENDPOINTS: Final = "SELECT id FROM endpoints WHERE host = :host"
+_OF_ACCOUNT: Final = " AND id IN (SELECT endpoint FROM account_endpoints WHERE account = :account)"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filters:
@@ -204,14 +208,11 @@ def resolve(connection: Connection, query: Query) -> Filters:
     check(query)
     codes = _codes(connection, query)
     endpoints = account = None
-    if query.host is not None:
-        endpoints = _ids(
-            connection, "SELECT id FROM endpoints WHERE host = :name ORDER BY id", _host(query.host)
-        )
     if query.account is not None:
-        account = next(
-            iter(_ids(connection, "SELECT id FROM accounts WHERE name = :name", query.account)), -1
-        )
+        account = next(iter(_ids(connection, _ACCOUNT, name=query.account)), -1)
+    if query.host is not None:
+        of_account = "" if account is None else _OF_ACCOUNT
+        endpoints = _ids(connection, _ENDPOINTS + of_account, host=_host(query.host), account=account)
     live = query.state if query.state in LIVE_STATES else ""
     missing = {"account": account == -1, "code": codes == (), "host": endpoints == ()}
     return Filters(
@@ -236,8 +237,8 @@ def resolve(connection: Connection, query: Query) -> Filters:
     )
 
 
-def _ids(connection: Connection, statement: str, name: str) -> tuple[int, ...]:
-    return tuple(connection.execute(text(statement), {"name": name}).scalars())
+def _ids(connection: Connection, statement: str, **parameters: object) -> tuple[int, ...]:
+    return tuple(connection.execute(text(statement), parameters).scalars())
 
 
 def _codes(connection: Connection, query: Query) -> tuple[int, ...] | None:

@@ -83,10 +83,8 @@ class Path:
             return VALUE
         if filters.account is not None and filters.reason is None:
             return OPEN if filters.live else ACCOUNT
-        if is_troubled:
+        if is_troubled:  # as all that have a reason are
             return TROUBLED
-        if filters.account is not None:
-            return ACCOUNT
         return TIME if filters.endpoints is None else HOST
 
     def _is_troubled(self) -> bool:
@@ -157,7 +155,7 @@ class Path:
     def _conditions(self) -> list[str]:
         """Return the conditions on a postback, beside its time of acceptance."""
         filters = self.filters
-        conditions = self._counted_conditions("p.")
+        conditions = []
         if filters.account is not None:
             conditions.append("p.account = :account")
         elif self.name == HOST:
@@ -165,14 +163,16 @@ class Path:
                 "p.account IN (SELECT account FROM account_endpoints "
                 f"WHERE endpoint IN ({_listed(filters.endpoints or ())}))"
             )
+        # SQLite compares in this order: the cheap ones first.
+        if filters.slower_than_ms is not None:
+            conditions.append("p.elapsed_ms > :slower_than_ms")
+        conditions += self._counted_conditions("p.")
         if filters.endpoints is not None:
             conditions.append(f"p.endpoint IN ({_listed(filters.endpoints)})")
         if filters.live:
             conditions.append(f"p.{schema.OPEN.text}")
         if filters.reason is not None:
             conditions.append("p.reason = :reason")
-        if filters.slower_than_ms is not None:
-            conditions.append("p.elapsed_ms > :slower_than_ms")
         if self.name == TROUBLED:
             conditions.append(schema.TROUBLED.text)
         # The first leads its path.
@@ -186,11 +186,11 @@ class Path:
     def _counted_conditions(self, prefix: str = "") -> list[str]:
         """Return the conditions on what ``counts`` has, too."""
         filters = self.filters
-        conditions = [] if filters.codes is None else [f"{prefix}code IN ({_listed(filters.codes)})"]
         names = ("outcome", "status", "attempts", *(() if filters.live else ("state",)))
-        return conditions + [
-            f"{prefix}{name} = :{name}" for name in names if getattr(filters, name) is not None
-        ]
+        conditions = [f"{prefix}{name} = :{name}" for name in names if getattr(filters, name) is not None]
+        if filters.codes is not None:
+            conditions.append(f"{prefix}code IN ({_listed(filters.codes)})")
+        return conditions
 
     # -- reading -----------------------------------------------------------------------------------
 

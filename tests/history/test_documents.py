@@ -39,7 +39,7 @@ def test_a_receipt_takes_a_few_bytes():
 
 
 def test_packing_1_is_frozen():
-    """What was packed by it is read for ever: change neither dictionary nor layout, add a packing."""
+    """Change neither dictionary nor layout, as its packs are read for ever: add a packing."""
     digest = hashlib.sha256(documents._DICTIONARY).hexdigest()
     assert digest == "4c3289bfa63d8c0259218ac8662070eafded332d7c02be86890ce67ef980f360"
     packed = bytes.fromhex(

@@ -167,7 +167,7 @@ def test_an_older_schema_is_brought_forward(database, monkeypatch):
 
 
 def test_a_database_of_somebody_else_is_left_alone(history_url):
-    """Its tables may have our tables' names."""
+    """A table of another program may have one of our names."""
     engine = connect(history_url)
     with engine.begin() as connection:
         connection.execute(text("CREATE TABLE accounts (id INTEGER)"))
@@ -198,7 +198,7 @@ def test_people_read_the_view(writer, database):
 
 
 def told(engine) -> str:
-    """What an error of a reading says, with its class."""
+    """Read, and return what the error says, with its class."""
     with pytest.raises(HistoryError) as error, reading(engine) as connection:
         connection.execute(text("SELECT * FROM facts"))
     engine.dispose()
@@ -268,7 +268,7 @@ def test_what_postgresql_refuses_is_told(postgres):
 
 
 def test_a_standby_is_told(prepared_postgres):
-    """Its sessions are read-only."""
+    """Sessions of a standby are read-only."""
     engine = connect(prepared_postgres + "?options=-c%20default_transaction_read_only%3Don")
     with pytest.raises(HistoryUnfit, match="is read-only"):
         Writer(engine).take_lease()

@@ -61,6 +61,7 @@ def test_no_pair_of_filters_scans_a_table_that_grows(history, plans):
     singles = filters(history)
     pairs = [joined(*pair) for pair in combinations(singles.values(), 2)]
     queries = [query for query in [*singles.values(), *pairs] if query is not None]
+    read = 0
     for query in queries:
         try:
             search(query, client=AWAY, engine=history)
@@ -68,8 +69,9 @@ def test_no_pair_of_filters_scans_a_table_that_grows(history, plans):
         except InvalidQuery:
             continue  # they exclude each other
         steps = [step for step in plans() if GROWING.search(step)]
-        assert steps, query
+        read += len(steps)  # none of an account that has nothing at a host
         assert [step for step in steps if not step.startswith("SEARCH") and "LIMIT" not in step] == [], query
+    assert read > len(queries)
 
 
 @pytest.mark.parametrize(

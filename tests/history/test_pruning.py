@@ -152,7 +152,7 @@ def test_slices_add_up(writer, database):
 
 
 def test_a_document_waits_for_its_pack_alone(writer, database):
-    """What is read in any order stands in packs of what is due within a day."""
+    """Records read in any order stand in packs of those that are due within a day."""
     records = [delivered(f"p-{number}", accepted_ms=ACCEPTED_MS + number * 60_000) for number in range(32)]
     writer.write(records)
     prune_all(writer, ACCEPTED_MS + 16 * 60_000 + HOUR_MS + 2 * DAY_MS)
@@ -174,7 +174,7 @@ def test_an_old_postback_that_is_recorded_late_is_pruned_as_well(writer, databas
 
 
 def test_what_is_sent_again_after_its_document_went_gets_it_back(writer, database):
-    """Its record in the broker still has it."""
+    """The record in the broker still has the document."""
     dead = {"state": "dead", "attempts": (FAILED,), "reason": "status"}
     writer.write([make_record("x", ended_ms=ACCEPTED_MS + 1000, **dead), delivered("y")])
     now_ms = ACCEPTED_MS + 6 * DAY_MS

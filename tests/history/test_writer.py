@@ -82,7 +82,7 @@ def assert_counts_are_exact(database: Engine) -> None:
 
 
 def test_a_success_is_one_row_without_an_attempt_of_its_own(writer, database):
-    """Its own row has time, status and duration of the POST."""
+    """The row has time, status and duration of the POST."""
     postback_id, fields = delivered(url="https://u:secret@Hooks.acme.example/p?key=secret#f")
     assert writer.write([(postback_id, fields)], recorded_id="5-0", recorded_ms=77) == 1
     row = row_of(database, postback_id)
@@ -103,7 +103,7 @@ def test_a_success_is_one_row_without_an_attempt_of_its_own(writer, database):
 
 
 def test_a_calls_own_url_is_kept_whole(writer, database):
-    """It is needed to send the postback again."""
+    """To send the postback again needs it."""
     url = "https://u:p@cb.example/x?token=1"
     writer.write([delivered("own", url=url, own="1"), delivered("account", url=url)])
     assert row_of(database, "own").url == url
@@ -139,14 +139,14 @@ def test_failures_are_attempts(writer, database):
 
 @pytest.mark.parametrize("state", ["waiting", "sending"])
 def test_what_is_sent_or_held_waits(writer, database, state):
-    """Its record in the broker says more."""
+    """The record in the broker says more."""
     writer.write([make_record("x", state=state, begun=1)])
     row = row_of(database, "x")
     assert (row.state, row.attempts, row.outcome, row.sent_ms) == ("waiting", 1, None, None)
 
 
 def test_a_message_that_could_not_be_read_is_kept_as_it_came(writer, database):
-    """It names no event that anybody could search for, and has no URL."""
+    """The row names no event that anybody could search for, and no URL."""
     raw = b'{"not": "a postback\x00\xff"}'
     record = make_record(
         "bad", state="dead", account="", group="", origin="x\x00", code="y", url="", document=b"", raw=raw,
@@ -275,7 +275,7 @@ def test_an_earlier_acceptance_that_was_open_is_forgotten(writer, database):
 
 
 def test_a_postback_that_goes_elsewhere_by_now_says_so(writer, database):
-    """Its account has another URL; both endpoints are the account's."""
+    """The account has another URL; both endpoints are the account's."""
     writer.write([make_record("x")])
     writer.write([delivered("x", url="https://new.acme.example/")])
     assert row_of(database, "x").host == "new.acme.example"
@@ -401,7 +401,7 @@ BROKEN = [
 
 
 def test_a_record_that_cannot_be_read_stops_no_other(writer, database, caplog):
-    """It is counted and logged once; its row stays as it is."""
+    """Count and log it once; its row stays as it is."""
     broken = []
     for number, (name, value) in enumerate(BROKEN):
         postback_id, fields = make_record(f"bad-{number}", begun=1)
@@ -439,7 +439,7 @@ def test_only_the_latest_lease_writes(database):
 
 
 class StopError(Exception):
-    """What a test raises inside a transaction."""
+    """Error that a test raises inside a transaction."""
 
 
 def test_what_a_failed_transaction_gave_out_is_not_used(writer, database, monkeypatch):
