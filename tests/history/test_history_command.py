@@ -52,6 +52,14 @@ def dead(rig: Rig, count: int) -> list[str]:
     return ids
 
 
+def old(rig: Rig, count: int) -> None:
+    """Let postbacks end that were accepted two hours ago."""
+    for postback_id in dead(rig, count):
+        for field in ("created_ms", "ended_ms"):
+            key = keys.record(postback_id)
+            rig.client.hset(key, field, int(rig.client.hget(key, field)) - 7_200_000)
+
+
 def working(rig: Rig) -> None:
     """Let a recorder hold the lease."""
     assert Feed(rig.client).acquire("host:1:abc", 10_000)
@@ -204,9 +212,9 @@ def test_a_resync_of_a_feed_that_is_off_says_what_turns_it_on(rig):
 # -- prune ------------------------------------------------------------------------------------------
 
 
-def test_prune_says_what_goes_asks_and_deletes_it(rig, history, monkeypatch):
+def test_prune_says_what_goes_asks_and_deletes_it(rig, history):
     """By the settings of this process; nothing goes without a yes."""
-    dead(rig, 3)
+    old(rig, 3)
     recorder = make_recorder(rig.client, history, clock_offset_ms=2000)
     settle(recorder, rig.client)
     recorder.close()
@@ -231,7 +239,7 @@ def test_prune_says_what_goes_asks_and_deletes_it(rig, history, monkeypatch):
 
 def test_prune_leaves_a_recorders_database_to_the_recorder(rig, history):
     """A recorder prunes by itself, with its own settings."""
-    dead(rig, 1)
+    old(rig, 1)
     recorder = make_recorder(rig.client, history, clock_offset_ms=2000)
     settle(recorder, rig.client)
     with environment(POSTBACKS_HISTORY_POSTBACKS_DAYS="0.0000001"):
