@@ -1,7 +1,7 @@
 """Rows of a history as a month of an operator makes them, written in bulk: the same ones for the same number.
 
 200 accounts of very different size; every event of the catalogue; 97% delivered by their first POST. A receipt of what was
-submitted has its TRACKINGID and its number.
+submitted has its TRACKINGID and its number. Each has its document, packed as the recorder packs it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from operator import itemgetter
 from sqlalchemy import Connection, Engine, text
 
 from postbacks.catalogue import table
-from postbacks.history import schema
+from postbacks.history import documents, schema
+from postbacks.history.documents import Document
 from postbacks.history.schema import HOUR_MS
 from postbacks.history.values import hash_of
 
@@ -49,6 +50,26 @@ _TROUBLES = (
     ("waiting", "", 0, 0, None, 1),
 )
 _STATES, _OUTCOMES = schema.STATES, schema.OUTCOMES | {"": 0}
+#: Tags with a business value, by group; others by their origin. Names in brackets stand for what is another's in each.
+_VALUES = {
+    "mt": {"MMSID": "MMS%(tracking)b", "TRACKINGID": "%(tracking)b", "TO": "%(subscriber)b"},
+    "mo": {"FROM": "%(subscriber)b", "TO": "%(short_code)b"},
+    "pass": {"SERIALNUMBER": "SN%(tracking)b"},
+    "EMAIL_SUB": {"EMAIL": "%(subscriber)b@mail.example"},
+    "general": {"MOBILE": "%(subscriber)b", "SUBID": "SUB%(tracking)b"},
+}
+#: Other tags that documents have.
+_TEXTS = {
+    "STATUS": "Message Sent/Delivered",
+    "FROM_MASK": "ACME",
+    "SPID": "0032",
+    "TIMESTAMP": "2026-06-01T09:30:00+00:00",
+    "AGGREGATORID": "%(subscriber)b7",
+    "STATUSDETAILS": "Delivered to handset, message accepted by the carrier",
+    "TEXT": "Yes, please call me back after six",
+    "RECEIVED": "2026-06-01T09:30:00+00:00",
+    "CAMPAIGNID": "31277",
+}
 
 
 class Rows:
@@ -58,6 +79,7 @@ class Rows:
         self.number = number
         self.span_ms = days * 24 * HOUR_MS
         self.events = table()
+        self.templates = [template_of(row) for row in self.events]
         self.random = random.Random(seed)
         # The largest account has a seventh of all, the smallest a few in a hundred thousand.
         self.sizes = list(accumulate(1 / (rank + 1) ** 1.05 for rank in range(ACCOUNTS)))
@@ -98,12 +120,12 @@ class Rows:
         }
 
     def batches(self):
-        """Yield rows of ``postbacks``, of ``business_values`` and of ``attempts``, a batch at a time."""
+        """Yield rows of ``postbacks``, ``business_values``, ``attempts`` and ``documents``, a batch at a time."""
         for first in range(0, self.number, BATCH):
             yield self._batch(range(first, min(first + BATCH, self.number)))
 
     def _batch(self, numbers: range):
-        postbacks, values, attempts = [], [], []
+        postbacks, values, attempts, contents = [], [], [], []
         random_, count = self.random, len(numbers)
         accounts = random_.choices(range(ACCOUNTS), cum_weights=self.sizes, k=count)
         events = random_.choices(range(len(self.events)), cum_weights=self.shares, k=count)
@@ -156,6 +178,12 @@ class Rows:
                 (hour, hash_of(kind, value), row_id)
                 for kind, value in values_of(row, account, tracking, subscriber)
             )
+            words = {
+                b"tracking": tracking.encode(),
+                b"subscriber": subscriber.encode(),
+                b"short_code": short_code(account).encode(),
+            }
+            contents.append(Document(documents.XML, self.templates[event] % words))
             if posts > 1:
                 attempts += (
                     (
@@ -171,7 +199,12 @@ class Rows:
                     )
                     for attempt in range(1, posts + 1)
                 )
-        return postbacks, values, attempts
+        packs = [
+            (numbers[first] + 1, len(some), documents.PACKING, documents.pack(some))
+            for first in range(0, count, documents.ROWS_MAX)
+            for some in [contents[first : first + documents.ROWS_MAX]]
+        ]
+        return postbacks, values, attempts, packs
 
 
 def account_name(number: int) -> str:
@@ -182,6 +215,17 @@ def account_name(number: int) -> str:
 def short_code(account: int) -> str:
     """Short code of an account."""
     return str(80_000 + account)
+
+
+def template_of(row) -> bytes:
+    """Document of an event, with places for what is another's in each."""
+    places = _VALUES.get(row.origin) or _VALUES[row.group]
+    if "MMSID" in row.tags:
+        places = {tag: place for tag, place in places.items() if tag != "TRACKINGID"}
+    texts = {"ORIGIN": row.origin, "CODE": row.code} | _TEXTS | places
+    tags = ["ORIGIN", "CODE", *(tag.rstrip("?+") for tag in row.tags)]
+    elements = "".join(f"<{tag}>{texts[tag]}</{tag}>" for tag in tags if tag in texts)
+    return f"<?xml version='1.0' encoding='UTF-8'?>\n<POSTBACK>{elements}</POSTBACK>".encode()
 
 
 def values_of(row, account: int, tracking: str, subscriber: str):
@@ -211,12 +255,13 @@ def fill(engine: Engine, rows: Rows) -> None:
         for name, names in rows.names().items():
             connection.execute(text(f"DELETE FROM {name}"))
             _insert(connection, name, names)
-        for postbacks, values, attempts in rows.batches():
+        for postbacks, values, attempts, packs in rows.batches():
             columns = [column.name for column in schema.postbacks.columns]
             in_order = itemgetter(*columns)
             _insert(connection, "postbacks", [in_order(row) for row in postbacks])
             _insert(connection, "business_values", sorted(values))
             _insert(connection, "attempts", attempts)
+            _insert(connection, "documents", packs)
         _insert(connection, "hours", [(hour,) for hour in sorted(rows.hours)])
         _insert(connection, "counts", sorted((*key, number) for key, number in rows.counts.items()))
         for index in is_ours:
