@@ -142,7 +142,8 @@ def prune(yes: bool, as_json: bool) -> None:
 def off(yes: bool) -> None:
     """End the feed: nothing is recorded any more, and the broker keeps no changes.
 
-    The database stays, and can be searched. `postbacks history run` turns the feed on again, with a resync.
+    The database stays, and can be searched. A recorder that runs stands still; one that is started anew turns the
+    feed on again, with a resync.
     """
     from postbacks.logs import EventLog, write_to_stderr
     from postbacks.settings import load
@@ -152,15 +153,12 @@ def off(yes: bool) -> None:
     if state.on_ms is None:
         say("The feed is off already.")
         return
-    if _has_recorder(feed):
-        raise click.ClickException(
-            f"A recorder works ({state.holder}), and would turn the feed on again: stop it first. A recorder that was killed "
-            "counts as gone after 10 s."
-        )
     say(
         f"The feed ends, with {state.length:,} changes that are not recorded. The database stays as it is; what happens from "
         "now on is not in it, but for what a resync finds in the broker when a recorder runs again."
     )
+    if _has_recorder(feed):
+        say(f"The recorder {state.holder} stands still then, until one is started anew.")
     if not yes:
         confirm("End the feed?")
     if feed.turn_off("asked"):

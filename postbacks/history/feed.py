@@ -18,6 +18,7 @@ from postbacks.broker import lua
 from postbacks.broker.client import text
 from postbacks.broker.clock import to_ms
 from postbacks.broker.errors import broker_errors
+from postbacks.errors import HistoryOff
 
 if TYPE_CHECKING:
     import redis
@@ -139,9 +140,21 @@ class Feed:
 
     # -- on and off -----------------------------------------------------------------------------
 
-    def register(self) -> bool:
-        """Turn the feed on; True where it was off: then a resync is wanted (``REGISTERED``)."""
-        return bool(self._run("register"))
+    def register(self, *, although_off: bool = True) -> bool:
+        """Turn the feed on; True where it was off: then a resync is wanted (``REGISTERED``).
+
+        Args:
+            although_off: also where somebody has turned it off.
+
+        Raises:
+            HistoryOff: somebody has turned it off.
+        """
+        turned_on = self._run("register", int(although_off))
+        if turned_on < 0:
+            raise HistoryOff(
+                "The feed was turned off; `postbacks history run`, started anew, turns it on again."
+            )
+        return bool(turned_on)
 
     def turn_off(self, reason: str) -> bool:
         """Turn the feed off and drop its entries; False where it was off."""

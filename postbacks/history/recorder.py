@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from postbacks.broker.clock import now_ms
 from postbacks.broker.errors import broker_errors
-from postbacks.errors import BrokerError, HistoryError, HistoryUnfit, LeaseLost
+from postbacks.errors import BrokerError, HistoryError, HistoryOff, HistoryUnfit, LeaseLost
 from postbacks.history import facts
 from postbacks.history.engine import connect
 from postbacks.history.feed import BROKER, DATABASE, OLDER, REASONS, Feed, place_of
@@ -107,6 +107,8 @@ class Recorder:
         self._note: dict[str, Any] = {}
         self._has_worked = False
         self._stands_by = False
+        self._was_started = True
+        self._is_off = False
         self._renewed_s = -math.inf
         self._first_seen = ("", 0.0)
         self._next_s: dict[str, float] = {}
@@ -136,6 +138,9 @@ class Recorder:
             wait_s = self._turn()
         except LeaseLost as error:
             self._stop_working(f"{error}")
+            return EVERY_S
+        except HistoryOff as error:
+            self._stand_still(f"{error}")
             return EVERY_S
         except (BrokerError, HistoryError) as error:
             if isinstance(error, HistoryUnfit) and not self._has_worked:
@@ -190,6 +195,7 @@ class Recorder:
             if not self._stands_by:
                 log.info("history.standby", "another recorder works; this one waits for its end")
             self._stands_by = True
+            self._was_started = False  # the feed is on, or was turned off since
             return False
         self._stands_by = False
         self._renewed_s = now_s
@@ -225,7 +231,9 @@ class Recorder:
 
     def _turn_feed_on(self) -> bool:
         """Turn the feed on where it is off; return True if it was."""
-        if not self._feed.register():
+        turned_on = self._feed.register(although_off=self._was_started)
+        self._was_started = self._is_off = False
+        if not turned_on:
             return False
         log.info(
             "history.feed_on", "the moves tell from now on what changes; a resync brings what the broker has"
@@ -236,6 +244,14 @@ class Recorder:
         self.works = False
         self._resync = None
         log.warning("history.lease_lost", why, holder=self.holder)
+
+    def _stand_still(self, why: str) -> None:
+        """Wait, with the lease, for somebody to start a recorder anew: its feed was turned off."""
+        self.works = False
+        self._resync = None
+        if not self._is_off:
+            log.warning("history.off", why, holder=self.holder)
+        self._is_off = True
 
     def _wait_after(self, error: BrokerError | HistoryError) -> float:
         """Log why it cannot go on, give the lease back for a recorder that can, and return the seconds to wait."""

@@ -27,10 +27,10 @@ for first = 1, #ids, 1000 do
   for i, value in ipairs(values) do claimed_as[ids[first + i - 1]] = value end
 end
 
--- Ends a postback as `finish` does; index and backlog are written once for all of the batch.
+-- Ends a postback as `finish` does; index and backlog are written once for all of the batch. A delivered one has no reason.
 local function note_end(id, lane, units, state, reason, index, number, attempt)
-  redis.call('HSET', RECORD .. id, 'attempts', number, 'attempt:' .. number, attempt,
-    'state', state, 'reason', reason, 'ended_ms', now)
+  redis.call('HSET', RECORD .. id, 'attempts', number, 'attempt:' .. number, attempt, 'state', state, 'ended_ms', now)
+  if reason then redis.call('HSET', RECORD .. id, 'reason', reason) end
   local entries = ended[index]
   entries[#entries + 1] = now
   entries[#entries + 1] = id
@@ -84,7 +84,7 @@ for at = FIRST, #ARGV - 1, WIDTH do
     claimed_as[id] = nil
     settled[#settled + 1] = id
     if verdict == 'delivered' then
-      note_end(id, lane, units, state, '', DONE, number, attempt)
+      note_end(id, lane, units, state, nil, DONE, number, attempt)
     elseif r[2] then
       note_failure(record, attempt)
       state = 'cancelled'
@@ -96,13 +96,14 @@ for at = FIRST, #ARGV - 1, WIDTH do
       if reason == 'connect_timeout' then next_ms = math.ceil(next_ms / 1000) * 1000 end
       redis.call('HSET', record, 'attempts', number, 'attempt:' .. number, attempt, 'state', 'parked',
         'next_ms', next_ms)
-      if r[5] then redis.call('HDEL', record, 'reason') end -- of a postponement; from now on the attempt says why
       redis.call('ZADD', PARKED, next_ms, id)
     else
       note_end(id, lane, units, 'dead', reason, DEAD, number, attempt)
       add_to_dead(account, id, note_failure(record, attempt))
     end
     changed[#changed + 1] = id
+    -- of a postponement; from now on the attempt says why
+    if r[5] and (state == 'parked' or state == 'delivered') then redis.call('HDEL', record, 'reason') end
     if r[4] then redis.call('HDEL', record, 'suspicion', 'alone_deaths', 'alone_lapses') end -- its process lives
     if r[3] and state ~= 'parked' then redis.call('HDEL', record, 'next_ms') end
     local counts = lanes[lane]

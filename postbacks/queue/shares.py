@@ -25,7 +25,8 @@ DEAD_GO_PAST: Final = 0.95
 LEDGER_KEEPS: Final = 0.1
 #: Part of its share that the history's feed keeps all the same, for the same reason.
 FEED_KEEPS: Final = 0.1
-#: Share of the memory from which on nothing is taken in: a message takes a third more memory as a record.
+#: Share of the memory from which on nothing is taken in: a message takes a third more memory as a record that is a hash
+#: table.
 NOTHING_IN_FROM: Final = 1.1
 #: Bytes for a broker that does not say its limit: none.
 _UNLIMITED: Final = 1 << 53  # Lua's numbers are exact up to here

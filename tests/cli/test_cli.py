@@ -231,7 +231,7 @@ def test_up_without_sqlalchemy_has_no_history_and_says_how_to_get_one(monkeypatc
     with environment(POSTBACKS_HISTORY_URL="postgresql://user:secret@db/postbacks"):
         assert up._history(load(), tmp_path) == (
             "postgresql://user:secret@db/postbacks",
-            "postgresql://user:***@db/postbacks",
+            "postgresql://user@db/postbacks",
         )
     assert up._history(load(), tmp_path / "what?")[0] == ""
     monkeypatch.setattr(up, "find_spec", lambda _: None)

@@ -155,7 +155,7 @@ def test_the_present_is_asked_for_only_where_a_time_depends_on_it():
 
 @given(st.integers(0, 4_000_000_000_000), st.sampled_from(["Europe/Berlin", "America/Sao_Paulo", "UTC", ""]))
 def test_a_moment_as_it_is_shown_is_read_as_the_same(ms, zone):
-    """What was echoed can be typed again: the command for a next page does so."""
+    """Type again what was echoed, as the command for a next page does."""
     from zoneinfo import ZoneInfo
 
     text = of_ms(ms, ZoneInfo(zone) if zone else None).isoformat(timespec="milliseconds")

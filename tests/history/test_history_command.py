@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner
 from events import MT
 from helpers import Rig, environment, eventually
-from recording import end_lease, ledger_rows, make_recorder, no_waiting, rows, settle
+from recording import ledger_rows, make_recorder, no_waiting, rows, settle
 
 from postbacks import keys, send_postbacks
 from postbacks.cli import main
@@ -273,10 +273,26 @@ def test_off_says_what_it_does_asks_and_ends_the_feed(rig, history):
     recorder.close()
 
 
-def test_off_is_refused_while_a_recorder_would_turn_it_on_again(rig, history):
-    working(rig)
+def test_off_lets_a_recorder_stand_still_until_one_is_started_anew(rig, history, monkeypatch):
+    """Neither it nor one that stood by turns the feed on again; a new one does."""
+    no_waiting(monkeypatch)
+    recorder, standby = (make_recorder(rig.client, history, clock_offset_ms=2000) for _ in range(2))
+    settle(recorder, rig.client)
+    standby.turn()
     result = run("off", "--yes")
-    assert result.exit_code == 1
-    assert "A recorder works (host:1:abc), and would turn the feed on again: stop it first." in result.output
-    end_lease(rig.client)
-    assert run("off", "--yes").exit_code == 0
+    assert result.exit_code == 0
+    assert f"The recorder {recorder.holder} stands still then, until one is started anew." in result.output
+    dead(rig, 1)
+    for _ in range(3):
+        recorder.turn()
+    assert not recorder.works
+    recorder.close()
+    for _ in range(3):
+        standby.turn()
+    assert not standby.works
+    assert not rig.client.exists(keys.CHANGES)
+    standby.close()
+    anew = make_recorder(rig.client, history, clock_offset_ms=2000)
+    settle(anew, rig.client)
+    assert rows(history) == ledger_rows(rig.client)
+    anew.close()

@@ -353,7 +353,7 @@ CHECKS: dict[str, dict[str, Check]] = {
         "postbacks history run": elsewhere("tried at length", HISTORY_RUN),
         "postbacks history status": types(says="on, recorder "),
         # The recorder of `up` would turn the feed on again.
-        "postbacks history off": types(code=1, says="stop it first"),
+        "postbacks history off": types(code=2, says="say --yes"),
         # Only beside a worker that serves its own page, as in docker-compose.yml.
         "postbacks health --worker": types(code=2, says="POSTBACKS_METRICS_PORT"),
         "postbacks render - < event.json | xmllint --format -": types(

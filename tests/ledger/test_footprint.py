@@ -1,4 +1,4 @@
-"""What records are counted with, against what they take in the broker, on brokers with our settings and without."""
+"""Compare what records are counted with and what they take, on brokers with our settings and without."""
 
 from __future__ import annotations
 

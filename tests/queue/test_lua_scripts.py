@@ -12,6 +12,7 @@ from helpers import Rig, check_places, claim, environment, set_account
 from benchmarks import fill
 from postbacks import accounts, keys, send_postback, send_postbacks
 from postbacks.devtools.receiver import Answer, Receiver, dead_port
+from postbacks.queue.rows import AttemptRow
 from postbacks.queue.shares import Shares
 from postbacks.queue.tick import Tick
 
@@ -292,6 +293,33 @@ def test_the_ledger_gives_way_when_it_takes_more_than_its_share_of_memory(rig):
         assert left == set(oldest_first[dropped:])
         assert rig.record(waits.id).state == "waiting"
         check_places(rig.client)
+
+
+def test_a_record_has_what_is_read_most_in_front_and_its_xml_behind(rig):
+    """A listpack keeps the order in which fields were written, and is searched from the first on."""
+    set_account("acme", url="http://127.0.0.1:9999/")
+    (postback_id,) = send_postbacks("acme", [MT])
+    rig.tick()
+    assert rig.client.object("encoding", keys.record(postback_id)) == b"listpack"
+    fields = list(rig.client.hgetall(keys.record(postback_id)))
+    assert fields[:5] == [b"state", b"attempts", b"failures", b"account", b"group"]
+    assert fields[-1] == b"xml"
+
+
+def test_a_delivered_postback_has_no_reason_though_it_was_put_off_before(rig):
+    """A reason of a postponement goes with its end; an empty one is not written."""
+    set_account("acme", url="http://127.0.0.1:9999/")
+    (postback_id,) = send_postbacks("acme", [MT])
+    rig.tick()
+    claim(rig, "one")
+    assert rig.scripts.postpone("one", 1_000, "unusable", [postback_id]) == 1
+    assert rig.record(postback_id).reason == "unusable"
+    rig.advance(2)
+    (row,) = claim(rig, "one")[1]
+    note = AttemptRow(postback_id, row.lane.decode(), "delivered", row.number, '{"number": 1}', 0, "ok", "")
+    rig.scripts.commit("one", 30_000, 10, 60, [note])
+    assert rig.client.hmget(keys.record(postback_id), "state", "reason") == [b"delivered", None]
+    check_places(rig.client)
 
 
 def shares(rig: Rig, rounds: int, **limits: object) -> Counter[bytes]:
