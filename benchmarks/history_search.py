@@ -70,7 +70,7 @@ class Pair(NamedTuple):
 
     @property
     def slower_s(self) -> float:
-        """What the slower one of both takes."""
+        """Time of the slower one of both."""
         return max(self.list_s, self.count_s)
 
 
