@@ -267,7 +267,7 @@ def _rows(
         made.append(
             Row(
                 f"history: CPU of the whole command beyond `python -c pass`, two filters, {where}",
-                "",
+                "stated",
                 ", ".join(f"`postbacks {name}` {spent_s:.2f} s" for name, spent_s in commands.items()),
                 None,
                 {"commands_s": commands},
