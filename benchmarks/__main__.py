@@ -16,6 +16,7 @@ def themes() -> dict[str, Scenario]:
     from benchmarks import (
         callers,
         drain,
+        history,
         idle,
         million,
         newcomers,
@@ -30,7 +31,7 @@ def themes() -> dict[str, Scenario]:
         "drain": drain.run, "callers": callers.run, "steady": steady.run, "waiting": waiting.run,
         "newcomers": newcomers.run,
         "idle": idle.run, "scaling": scaling.run, "parked": parked.run, "million": million.run,
-        "worst-cases": worst_cases.run,
+        "worst-cases": worst_cases.run, "history": history.run,
     }  # fmt: skip
 
 

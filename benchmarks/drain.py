@@ -25,14 +25,15 @@ WORKERS = 1
 WAIT_S = 240
 
 
-def ours(bench: Bench, count: int) -> dict[str, Any]:
-    """The whole way from Celery's queue to the note of the answer: take-in, lanes, POSTs, ledger."""
+def ours(bench: Bench, count: int, *, history_url: str = "") -> dict[str, Any]:
+    """The whole way from Celery's queue to the note of the answer: take-in, lanes, POSTs, ledger; with a history to its row."""
     with EmbeddedBroker() as broker, Receiver(count) as receiver, environment(broker.url) as env:
         client = broker.client()
         names = [f"a{number}" for number in range(ACCOUNTS)]
         fill.set_accounts(names, receiver.url)
         messages = fill.Messages(client)
-        with Ours(broker, env, bench.folder, workers=WORKERS) as system:
+        with Ours(broker, env, bench.folder, workers=WORKERS, history_url=history_url) as system:
+            until(lambda: not client.hexists(keys.HISTORY, "resync"), WAIT_S, "the first resync")
             system.hold()
             messages.push(range(count), lambda number: names[number % ACCOUNTS])
             assert client.llen(keys.QUEUE) == count
@@ -43,6 +44,11 @@ def ours(bench: Bench, count: int) -> dict[str, Any]:
             stats = receiver.wait_for(count, WAIT_S)
             until(lambda: client.zcard(keys.DONE) == count, WAIT_S, "the notes of all answers")
             after = system.cpu()
+            if history_url:
+                until(lambda: not client.xlen(keys.CHANGES), WAIT_S, "the recorder")
+                after |= {
+                    kind: spent_s for kind, spent_s in system.cpu().items() if kind in {"broker", "recorder"}
+                }
             calls = commands(client)
             in_bytes = client.info("stats")["total_net_input_bytes"] - in_before
         receiver.check(range(count))

@@ -1,26 +1,30 @@
 """The recorder of the history: CPU a postback, the rate that it keeps up with, what it writes, and how far behind it is.
 
-    python -m benchmarks.history_recorder [--count 100000] [--seconds 20] [--url postgresql://…]
-
 Postbacks are accepted and delivered by the moves themselves, without POSTs: the recorder sees the same records and the
-same feed. By default it writes to an SQLite file in a folder of its own. To measure the lag, a process of the recorder's
-own runs while 1,000 postbacks a second are accepted and delivered in this one.
+same feed.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sqlalchemy import text
+
 from benchmarks import fill
-from benchmarks.machine import exact_cpu_s, percentile
+from benchmarks.history_search import postgres
+from benchmarks.machine import exact_cpu_s, percentile, written_bytes
+from benchmarks.scenario import Bench, Row, environment, until
+from postbacks import keys
 from postbacks.accounts import make_account, redis_accounts
 from postbacks.devtools.embedded_broker import EmbeddedBroker
 from postbacks.devtools.stack import RecorderProcess
+from postbacks.history import recorder as recorder_module
+from postbacks.history.engine import connect
+from postbacks.history.recorder import Recorder
+from postbacks.history.status import read_feed
 from postbacks.ledger.record import Attempt
 from postbacks.queue.rows import AttemptRow
 from postbacks.queue.scripts import Scripts
@@ -31,7 +35,11 @@ if TYPE_CHECKING:
     import redis
 
 ACCOUNTS = 200
+#: Postbacks a second of the steady load.
 RATE = 1000
+#: Seconds of it that are not looked at.
+SETTLE_S = 3
+CPU_TARGET_US, RATE_TARGET_PER_S, LAG_TARGET_S = 60, 8_000, 3
 
 
 class Deliveries:
@@ -71,83 +79,128 @@ class Deliveries:
             count -= len(rows)
 
 
-def catch_up(broker: EmbeddedBroker, deliveries: Deliveries, count: int) -> None:
+def catch_up(url: str, count: int) -> dict[str, float]:
     """Measure a recorder in this process that finds a feed of so many postbacks."""
-    from postbacks.history import recorder as module
+    with (
+        EmbeddedBroker() as broker,
+        environment(broker.url, POSTBACKS_HISTORY_URL=url),
+        broker.client() as client,
+    ):
+        recorder = Recorder(client, load())
+        gather_s, recorder_module.GATHER_S = recorder_module.GATHER_S, 0
+        try:
+            while recorder.turn() < 0.5 or client.hexists(keys.HISTORY, "resync"):
+                pass
+            Deliveries(client).run(count)
+            feed_bytes = client.memory_usage(keys.CHANGES, samples=0)
+            written = _wal_bytes(url)
+            broker_s, cpu_s, began_s = exact_cpu_s(broker.pid), time.process_time(), time.monotonic()
+            before = recorder.written
+            while recorder.written - before < count or client.xlen(keys.CHANGES):
+                recorder.turn()
+            took_s = time.monotonic() - began_s
+            return {
+                "cpu_us": (time.process_time() - cpu_s) / count * 1e6,
+                "broker_us": (exact_cpu_s(broker.pid) - broker_s) / count * 1e6,
+                "per_s": count / took_s,
+                "written_bytes": (_wal_bytes(url) - written) / count,
+                "feed_bytes": feed_bytes / count,
+            }
+        finally:
+            recorder_module.GATHER_S = gather_s
+            recorder.close()
 
-    module.GATHER_S = 0
-    with broker.client() as client:
-        recorder = module.Recorder(client, load())
-        while recorder.turn() < 0.5 or client.hexists("postbacks:history", "resync"):
-            pass
-        deliveries.run(count)
-        state = recorder._feed.state()  # noqa: SLF001 - the size of what the recorder finds
-        print(f"feed: {state.length:,} entries, {state.bytes / count:.0f} bytes a postback")
-        written, cpu, wall, io = recorder.written, time.process_time(), time.monotonic(), disk_bytes()
-        while recorder.written - written < count or client.xlen("postbacks:changes"):
-            recorder.turn()
-        cpu, wall, io = time.process_time() - cpu, time.monotonic() - wall, disk_bytes() - io
-        written = recorder.written - written
-        recorder.close()
-    print(f"CPU: {cpu / count * 1e6:.1f} us a postback ({count:,}, of which {written:,} were written)")
-    print(f"rate: {count / wall:,.0f} postbacks/s; by its CPU alone {count / cpu:,.0f}/s")
-    print(f"written to disk: {io / count:,.0f} bytes a postback")
+
+def _wal_bytes(url: str) -> int:
+    """Bytes that went to the disk: of SQLite what this process wrote, of PostgreSQL its write-ahead log."""
+    if url.startswith("sqlite"):
+        return written_bytes()
+    engine = connect(url)
+    with engine.connect() as connection:
+        found = connection.execute(text("SELECT pg_current_wal_lsn() - '0/0'")).scalar_one()
+    engine.dispose()
+    return int(found)
 
 
-def disk_bytes() -> int:
-    """Bytes that this process has written to a disk."""
-    return int(Path("/proc/self/io").read_text().split("\nwrite_bytes: ")[1].split()[0])
-
-
-def lag(broker: EmbeddedBroker, deliveries: Deliveries, folder: Path, seconds: float) -> None:
-    """Measure how old the oldest change is that is not recorded, every 20 ms, at a steady rate."""
-    from postbacks.history.status import read_feed
-
+def lag(folder: Path, seconds: float) -> dict[str, float]:
+    """Measure how old the oldest change is that is not recorded, every 20 ms, at a steady rate; the recorder is a process."""
     lags: list[float] = []
     with (
+        EmbeddedBroker() as broker,
+        environment(broker.url, POSTBACKS_HISTORY_URL=f"sqlite:///{folder}/lag.db"),
         broker.client() as client,
         RecorderProcess(env=os.environ, log_path=folder / "recorder.log") as recorder,
     ):
         recorder.wait_for_log("history.recording", 30)
+        deliveries = Deliveries(client)
+        until(lambda: not client.hexists(keys.HISTORY, "resync"), 30, "the first resync")
         began_s = sampled_s = time.monotonic()
-        cpu, sent = 0.0, 0
+        cpu_s, sent, first = 0.0, 0, 0
         while time.monotonic() < began_s + seconds:
             now_s = time.monotonic()
             due = int((now_s - began_s) * RATE) - sent
             if due >= RATE // 20:
                 deliveries.run(due)
                 sent += due
-            if now_s - began_s > 3 and now_s - sampled_s > 0.02:
-                cpu = cpu or exact_cpu_s(recorder.pid)
+            if now_s - began_s > SETTLE_S and now_s - sampled_s > 0.02:
+                if not cpu_s:
+                    cpu_s, first = exact_cpu_s(recorder.pid), sent
                 lags.append(read_feed(client).lag_s or 0.0)
                 sampled_s = now_s
             time.sleep(0.005)
-        cpu = exact_cpu_s(recorder.pid) - cpu
-    print(
-        f"lag at {sent / seconds:,.0f}/s: median {percentile(lags, 0.5):.2f} s, p99 {percentile(lags, 0.99):.2f} s, "
-        f"at most {max(lags):.2f} s ({len(lags):,} looks); CPU {cpu / (seconds - 3) / RATE * 1e6:.1f} us a postback"
+        cpu_s = exact_cpu_s(recorder.pid) - cpu_s
+    return {
+        "p50_s": percentile(lags, 0.5),
+        "p99_s": percentile(lags, 0.99),
+        "worst_s": max(lags),
+        "looks": len(lags),
+        "per_s": sent / seconds,
+        "cpu_us": cpu_s / (sent - first) * 1e6,
+    }
+
+
+def rows(bench: Bench) -> list[Row]:
+    """A recorder that catches up, on both databases, then one that keeps up."""
+    count, seconds = (10_000, SETTLE_S + 3) if bench.quick else (100_000, SETTLE_S + 20)
+    found = {"SQLite": catch_up(f"sqlite:///{bench.folder}/recorder.db", count)}
+    with postgres() as server:
+        found["PostgreSQL"] = catch_up(server.url, count)
+    late = lag(bench.folder, seconds)
+    bench.say(f"recorder: {found}, lag: {late}")
+    made = [
+        row
+        for database, one in found.items()
+        for row in (
+            Row(
+                f"history: recorder's CPU a postback, reading the broker included, {database}",
+                f"at most {CPU_TARGET_US} µs",
+                f"{one['cpu_us']:.0f} µs ({count:,} delivered in its absence; the broker's CPU for it "
+                f"{one['broker_us']:.1f} µs)",
+                one["cpu_us"] <= CPU_TARGET_US,
+                {"database": database, **one},
+            ),
+            Row(
+                f"history: rate of one recorder, {database}",
+                f"at least {RATE_TARGET_PER_S:,}/s",
+                f"{one['per_s']:,.0f}/s; by its CPU alone {1e6 / one['cpu_us']:,.0f}/s",
+                one["per_s"] >= RATE_TARGET_PER_S,
+            ),
+            Row(
+                f"history: bytes written to disk a postback, {database}",
+                "stated",
+                f"{one['written_bytes']:,.0f}{' of write-ahead log' if database == 'PostgreSQL' else ''}",
+                None,
+            ),
+        )
+    ]
+    made.append(
+        Row(
+            f"history: age of the oldest change that is not recorded, at {late['per_s']:,.0f}/s steady",
+            f"p99 at most {LAG_TARGET_S} s",
+            f"p50 {late['p50_s']:.2f} s, p99 {late['p99_s']:.2f} s, at most {late['worst_s']:.2f} s "
+            f"({late['looks']:,} looks; recorder's CPU {late['cpu_us']:.0f} µs a postback)",
+            late["p99_s"] <= LAG_TARGET_S,
+            late,
+        )
     )
-
-
-def main() -> None:
-    """Run both parts."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--count", type=int, default=100_000)
-    parser.add_argument("--seconds", type=float, default=20)
-    parser.add_argument(
-        "--url", default="", help="database; an SQLite file in a folder of its own where not given"
-    )
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name, EmbeddedBroker() as broker:
-        os.environ["POSTBACKS_BROKER_URL"] = broker.url
-        os.environ["POSTBACKS_HISTORY_URL"] = given.url or f"sqlite:///{name}/history.db"
-        with broker.client() as client:
-            deliveries = Deliveries(client)
-            catch_up(broker, deliveries, given.count)
-            lag(broker, deliveries, Path(name), given.seconds)
-
-
-if __name__ == "__main__":
-    main()
+    return made

@@ -1,7 +1,7 @@
 """Rows of a history as a month of an operator makes them, written in bulk: the same ones for the same number.
 
 200 accounts of very different size; every event of the catalogue; 97% delivered by their first POST. A receipt of what was
-submitted has its TRACKINGID and its number.
+submitted has its TRACKINGID and its number. Each has its document, packed as the recorder packs it.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from operator import itemgetter
 from sqlalchemy import Connection, Engine, text
 
 from postbacks.catalogue import table
-from postbacks.history import schema
-from postbacks.history.schema import HOUR_MS
+from postbacks.history import documents, schema
+from postbacks.history.documents import Document
+from postbacks.history.schema import HOUR_MS, SLOT_MS
 from postbacks.history.slots import first_of_hour
 from postbacks.history.values import hash_of
 
@@ -50,6 +51,26 @@ _TROUBLES = (
     ("waiting", "", 0, 0, None, 1),
 )
 _STATES, _OUTCOMES = schema.STATES, schema.OUTCOMES | {"": 0}
+#: Tags with a business value, by group; others by their origin. Names in brackets stand for what is another's in each.
+_VALUES = {
+    "mt": {"MMSID": "MMS%(tracking)b", "TRACKINGID": "%(tracking)b", "TO": "%(subscriber)b"},
+    "mo": {"FROM": "%(subscriber)b", "TO": "%(short_code)b"},
+    "pass": {"SERIALNUMBER": "SN%(tracking)b"},
+    "EMAIL_SUB": {"EMAIL": "%(subscriber)b@mail.example"},
+    "general": {"MOBILE": "%(subscriber)b", "SUBID": "SUB%(tracking)b"},
+}
+#: Other tags that documents have.
+_TEXTS = {
+    "STATUS": "Message Sent/Delivered",
+    "FROM_MASK": "ACME",
+    "SPID": "0032",
+    "TIMESTAMP": "2026-06-01T09:30:00+00:00",
+    "AGGREGATORID": "%(subscriber)b7",
+    "STATUSDETAILS": "Delivered to handset, message accepted by the carrier",
+    "TEXT": "Yes, please call me back after six",
+    "RECEIVED": "2026-06-01T09:30:00+00:00",
+    "CAMPAIGNID": "31277",
+}
 
 
 class Rows:
@@ -59,6 +80,7 @@ class Rows:
         self.number = number
         self.span_ms = days * 24 * HOUR_MS
         self.events = table()
+        self.templates = [template_of(row) for row in self.events]
         self.random = random.Random(seed)
         # The largest account has a seventh of all, the smallest a few in a hundred thousand.
         self.sizes = list(accumulate(1 / (rank + 1) ** 1.05 for rank in range(ACCOUNTS)))
@@ -99,12 +121,12 @@ class Rows:
         }
 
     def batches(self):
-        """Yield rows of ``postbacks``, of ``business_values`` and of ``attempts``, a batch at a time."""
+        """Yield rows of ``postbacks``, ``business_values``, ``attempts`` and ``documents``, a batch at a time."""
         for first in range(0, self.number, BATCH):
             yield self._batch(range(first, min(first + BATCH, self.number)))
 
     def _batch(self, numbers: range):
-        postbacks, values, attempts = [], [], []
+        postbacks, values, attempts, contents = [], [], [], []
         random_, count = self.random, len(numbers)
         accounts = random_.choices(range(ACCOUNTS), cum_weights=self.sizes, k=count)
         events = random_.choices(range(len(self.events)), cum_weights=self.shares, k=count)
@@ -157,6 +179,12 @@ class Rows:
                 (slot, hash_of(kind, value), row_id)
                 for kind, value in values_of(row, account, tracking, subscriber)
             )
+            words = {
+                b"tracking": tracking.encode(),
+                b"subscriber": subscriber.encode(),
+                b"short_code": short_code(account).encode(),
+            }
+            contents.append(Document(documents.XML, self.templates[event] % words))
             if posts > 1:
                 attempts += (
                     (
@@ -172,7 +200,12 @@ class Rows:
                     )
                     for attempt in range(1, posts + 1)
                 )
-        return postbacks, values, attempts
+        packs = [
+            (numbers[first] + 1, len(some), documents.PACKING, documents.pack(some))
+            for first in range(0, count, documents.ROWS_MAX)
+            for some in [contents[first : first + documents.ROWS_MAX]]
+        ]
+        return postbacks, values, attempts, packs
 
 
 def account_name(number: int) -> str:
@@ -183,6 +216,17 @@ def account_name(number: int) -> str:
 def short_code(account: int) -> str:
     """Short code of an account."""
     return str(80_000 + account)
+
+
+def template_of(row) -> bytes:
+    """Document of an event, with places for what is another's in each."""
+    places = _VALUES.get(row.origin) or _VALUES[row.group]
+    if "MMSID" in row.tags:
+        places = {tag: place for tag, place in places.items() if tag != "TRACKINGID"}
+    texts = {"ORIGIN": row.origin, "CODE": row.code} | _TEXTS | places
+    tags = ["ORIGIN", "CODE", *(tag.rstrip("?+") for tag in row.tags)]
+    elements = "".join(f"<{tag}>{texts[tag]}</{tag}>" for tag in tags if tag in texts)
+    return f"<?xml version='1.0' encoding='UTF-8'?>\n<POSTBACK>{elements}</POSTBACK>".encode()
 
 
 def values_of(row, account: int, tracking: str, subscriber: str):
@@ -202,8 +246,15 @@ def values_of(row, account: int, tracking: str, subscriber: str):
         yield "sub_id", "SUB" + tracking
 
 
-def fill(engine: Engine, rows: Rows) -> None:
-    """Write rows into an empty database; indexes are made behind them, as that takes a third of the time."""
+def fill(engine: Engine, rows: Rows, *, copies: int = 1) -> None:
+    """Write rows into an empty database; indexes are made behind them, as that takes a third of the time.
+
+    Args:
+        engine: of the database.
+        rows: the rows, which span whole hours.
+        copies: times that they are written, each behind the one before: with other ids and business values, of which short
+            codes alone stay. The database makes copies in a tenth of the time.
+    """
     indexes = [index for table_ in schema.metadata.tables.values() for index in table_.indexes]
     is_ours = [index for index in indexes if index.table is schema.postbacks]
     with engine.begin() as connection:
@@ -212,19 +263,52 @@ def fill(engine: Engine, rows: Rows) -> None:
         for name, names in rows.names().items():
             connection.execute(text(f"DELETE FROM {name}"))
             _insert(connection, name, names)
-        for postbacks, values, attempts in rows.batches():
+        for postbacks, values, attempts, packs in rows.batches():
             columns = [column.name for column in schema.postbacks.columns]
             in_order = itemgetter(*columns)
             _insert(connection, "postbacks", [in_order(row) for row in postbacks])
             _insert(connection, "business_values", sorted(values))
             _insert(connection, "attempts", attempts)
+            _insert(connection, "documents", packs)
         _insert(connection, "slots", sorted(rows.slots.items()))
         _insert(connection, "counts", sorted((*key, number) for key, number in rows.counts.items()))
+        for number in range(1, copies):
+            _copy(connection, rows, number)
         for index in is_ours:
             index.create(connection)
     if engine.dialect.name == "postgresql":
         with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(text("VACUUM ANALYZE"))
+
+
+def _copy(connection: Connection, rows: Rows, number: int) -> None:
+    """Write all rows once more, so many spans later."""
+    is_postgres = connection.dialect.name == "postgresql"
+    random_id = (
+        "'\\x01'::bytea || uuid_send(gen_random_uuid())"
+        if is_postgres
+        else "CAST(x'01' || randomblob(16) AS BLOB)"
+    )
+    codes = ", ".join(str(hash_of("number", short_code(account))) for account in range(ACCOUNTS))
+    later_ms, later_rows = number * rows.span_ms, number * rows.number
+    changes = {
+        "row_id": f"row_id + {later_rows}",
+        "sequence": f"sequence + {later_rows}",
+        "hour": f"hour + {later_ms // HOUR_MS}",
+        "slot": f"slot + {later_ms // SLOT_MS}",
+        "id": random_id,
+        "hash": f"CASE WHEN hash IN ({codes}) THEN hash ELSE hash + {number} END",
+    } | {name: f"{name} + {later_ms}" for name in ("accepted_ms", "sent_ms", "ended_ms", "at_ms")}
+    for name in ("postbacks", "business_values", "attempts", "documents", "slots", "counts"):
+        table_ = schema.metadata.tables[name]
+        columns = ", ".join(changes.get(column.name, column.name) for column in table_.columns)
+        end_ms = BEGIN_MS + rows.span_ms
+        last = {"row_id": rows.number, "slot": first_of_hour(end_ms) - 1, "hour": end_ms // HOUR_MS - 1}
+        key = {"slots": "slot", "business_values": "slot", "counts": "hour"}.get(name, "row_id")
+        order = ", ".join(column.name for column in table_.primary_key)
+        connection.exec_driver_sql(
+            f"INSERT INTO {name} SELECT {columns} FROM {name} WHERE {key} <= {last[key]} ORDER BY {order}"
+        )
 
 
 def _insert(connection: Connection, name: str, rows: list[tuple]) -> None:

@@ -1,19 +1,13 @@
-"""The history's store: CPU, disk and writing a postback, and what pruning does to writer and search.
-
-    python -m benchmarks.history_store [--old 1000000] [--batches 500] [--url postgresql://…]
+"""The history's store: disk and CPU a postback, and what pruning does to writer and search.
 
 Records stand in memory as the recorder reads them: delivery receipts of 410 bytes with two business values, delivered by
-their first POST. ``--old`` of them are written as 100 days old, 1,000 accepted a second: the first and the last 20,000 show
-how the cost grows within an hour. Then fresh batches of 1,000 are written, half of them with a pruning after each, while
-another connection counts an account's dead and finds a number every 20 ms. By default the database is an SQLite file in a
-folder of its own; a database of ``--url`` is to be empty.
+their first POST. Old ones are written as 100 days old. Then fresh batches of 1,000 are written, first without a pruning and
+then with one after each, while another connection counts an account's dead and finds a number every 20 ms.
 """
 
 from __future__ import annotations
 
-import argparse
 import random
-import tempfile
 import threading
 import time
 import uuid
@@ -22,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
-from benchmarks.machine import percentile
+from benchmarks.history_search import postgres
+from benchmarks.machine import percentile, written_bytes
+from benchmarks.scenario import Bench, Row
 from postbacks.catalogue import parse_event
 from postbacks.catalogue.xml import render
 from postbacks.history import values
@@ -43,9 +39,18 @@ DAY_MS = 24 * HOUR_MS
 NOW_MS = 1_780_000_000_000
 #: Postbacks a second of which the times of acceptance tell.
 RATE = 1_000
-#: Batches at the begin and at the end of the old ones that are told apart.
-EDGE = 20
+#: Bytes of disk a postback at most.
+DISK_TARGETS = {"SQLite": 300, "PostgreSQL": 600}
 
+_TRACKING_ID, _NUMBER = "00000000-0000-0000-0000-000000000000", "15550000000"
+_DOCUMENT = render(
+    parse_event({
+        "ORIGIN": "SMS_MT", "CODE": "N202", "STATUS": "Message Sent/Delivered", "FROM_MASK": "ACME",
+        "TO": _NUMBER, "TRACKINGID": _TRACKING_ID,
+        "SPID": "0032", "TIMESTAMP": "2026-05-28T20:30:00+00:00", "AGGREGATORID": "AG-0000000000",
+        "STATUSDETAILS": "Delivered to handset, message accepted by the carrier",
+    })
+)  # fmt: skip
 _COUNT = text(
     f"SELECT count(*) FROM postbacks WHERE account = 7 AND accepted_ms > :since AND state = {STATES['dead']}"
 )
@@ -55,14 +60,11 @@ _FIND = text("SELECT row_id FROM business_values WHERE slot = :slot AND hash = :
 def record(chance: random.Random, accepted_ms: int) -> tuple[str, dict[bytes, bytes]]:
     """Make the record of a delivered receipt."""
     number = chance.randrange(200)
-    document = render(
-        parse_event({
-            "ORIGIN": "SMS_MT", "CODE": "N202", "STATUS": "Message Sent/Delivered", "FROM_MASK": "ACME",
-            "TO": f"1555{chance.randrange(10**7):07}", "TRACKINGID": str(uuid.UUID(int=chance.getrandbits(128))),
-            "SPID": "0032", "TIMESTAMP": "2026-05-28T20:30:00+00:00", "AGGREGATORID": str(chance.getrandbits(34)),
-            "STATUSDETAILS": "Delivered to handset, message accepted by the carrier",
-        })
-    )  # fmt: skip
+    document = (
+        _DOCUMENT.replace(_TRACKING_ID.encode(), str(uuid.UUID(int=chance.getrandbits(128))).encode())
+        .replace(_NUMBER.encode(), b"1555%07d" % chance.randrange(10**7))
+        .replace(b"AG-0000000000", b"%013d" % chance.getrandbits(34))
+    )
     note = Attempt(1, accepted_ms + 40, "delivered", 200, 35).to_json().encode()
     return str(uuid.UUID(int=chance.getrandbits(128))), {
         b"schema": b"1", b"state": b"delivered", b"account": b"a%d" % number, b"group": b"mt", b"origin": b"SMS_MT",
@@ -95,33 +97,53 @@ class Searches(threading.Thread):
         self.join()
 
 
-def written_bytes() -> int:
-    """Return the bytes that this process has had written to disks."""
-    counters = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
-    return int(counters["write_bytes"])
-
-
-def write(writer: Writer, chance: random.Random, batches: int, first_ms: int) -> dict[str, Any]:
-    """Write batches; return CPU and bytes a postback."""
-    cpu_s, bytes_before = 0.0, written_bytes()
+def write(writer: Writer, chance: random.Random, batches: int, first_ms: int) -> float:
+    """Write batches; return microseconds of CPU a postback."""
+    cpu_s = 0.0
     for number in range(batches):
         at_ms = first_ms + number * BATCH * 1000 // RATE
         records = [record(chance, at_ms + i * 1000 // RATE) for i in range(BATCH)]
         began = time.process_time()
         writer.write(records, recorded_id=f"{at_ms}-0", recorded_ms=at_ms)
         cpu_s += time.process_time() - began
-    count = batches * BATCH
-    return {"us": cpu_s / count * 1e6, "written": (written_bytes() - bytes_before) / count}
+    return cpu_s / (batches * BATCH) * 1e6
 
 
-def prune(engine: Engine, writer: Writer, chance: random.Random, batches: int) -> None:
-    """Write fresh batches, without pruning and with it, and print what each does to the other and to searches."""
-    at_ms = NOW_MS
+def disk_bytes(engine: Engine) -> int:
+    """Bytes that the database takes, its write-ahead log apart."""
+    if engine.dialect.name == "sqlite":
+        with engine.connect() as connection:
+            driver: Any = connection.connection.driver_connection
+            driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
+        return Path(str(engine.url.database).removeprefix("file://")).stat().st_size
+    with reading(engine) as connection:
+        return int(connection.execute(text("SELECT pg_database_size(current_database())")).scalar_one())
+
+
+def filled(url: str, count: int) -> tuple[Engine, Writer, dict[str, float]]:
+    """Write so many old postbacks into an empty database."""
+    engine = connect(url)
+    prepare(engine)
+    writer = Writer(engine)
+    writer.take_lease()
+    empty, written = disk_bytes(engine), written_bytes()
+    cpu_us = write(writer, random.Random(1), count // BATCH, NOW_MS - 100 * DAY_MS)
+    return engine, writer, {
+        "cpu_us": cpu_us,
+        "written_bytes": (written_bytes() - written) / count,
+        "disk_bytes": (disk_bytes(engine) - empty) / count,
+    }  # fmt: skip
+
+
+def prune(engine: Engine, writer: Writer, quiet_batches: int) -> dict[str, dict[str, float]]:
+    """Write fresh batches, without pruning and then with it until nothing is left to prune."""
+    chance, at_ms = random.Random(2), NOW_MS
+    found: dict[str, dict[str, float]] = {}
     for prunes in (False, True):
         searches = Searches(engine)
         searches.start()
-        writes_ms, cpu_s, pruned = [], 0.0, 0
-        for _ in range(batches // 2):
+        writes_ms, cpu_s, pruned, began_s, wrote_at_ms = [], 0.0, 0, time.monotonic(), at_ms
+        while True:
             records = [record(chance, at_ms + i) for i in range(BATCH)]
             at_ms += BATCH
             began = time.perf_counter()
@@ -129,63 +151,60 @@ def prune(engine: Engine, writer: Writer, chance: random.Random, batches: int) -
             writes_ms.append((time.perf_counter() - began) * 1000)
             if prunes:
                 began = time.process_time()
-                pruned += writer.prune(at_ms, Settings())
+                looked_at = writer.prune(wrote_at_ms, Settings())
                 cpu_s += time.process_time() - began
+                pruned += looked_at
+            if not looked_at if prunes else len(writes_ms) >= quiet_batches:
+                break
         searches.stop()
-        print(
-            f"{'with' if prunes else 'without'} pruning: a batch p50 {percentile(writes_ms, 0.5):.0f} p99 "
-            f"{percentile(writes_ms, 0.99):.0f} ms; a search p50 {percentile(searches.times_ms, 0.5):.1f} p99 "
-            f"{percentile(searches.times_ms, 0.99):.1f} ms"
-        )
-        if pruned:
-            print(f"pruning: {cpu_s / pruned * 1e6:.1f} us of our CPU a row looked at, {pruned:,} rows")
+        found["with" if prunes else "without"] = {
+            "write_p50_ms": percentile(writes_ms, 0.5), "write_p99_ms": percentile(writes_ms, 0.99),
+            "search_p50_ms": percentile(searches.times_ms, 0.5), "search_p99_ms": percentile(searches.times_ms, 0.99),
+            "took_s": time.monotonic() - began_s, "cpu_s": cpu_s, "looked_at": pruned, "batches": len(writes_ms),
+        }  # fmt: skip
+    return found
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--old", type=int, default=1_000_000)
-    parser.add_argument("--batches", type=int, default=500)
-    parser.add_argument("--url")
-    options = parser.parse_args()
-    if options.old < 3 * EDGE * BATCH:
-        parser.error(f"--old is to be {3 * EDGE * BATCH:,} at least")
-    with tempfile.TemporaryDirectory(prefix="postbacks-history-") as folder:
-        engine = connect(options.url or f"sqlite:///{folder}/history.db")
-        prepare(engine)
-        writer = Writer(engine)
-        writer.take_lease()
-        chance = random.Random(1)
-        batches, at_ms = options.old // BATCH, (NOW_MS - 100 * DAY_MS) // HOUR_MS * HOUR_MS
-        parts = []
-        for number in (EDGE, batches - 2 * EDGE, EDGE):
-            parts.append(write(writer, chance, number, at_ms))
-            at_ms += number * BATCH * 1000 // RATE
-        whole = {
-            name: (EDGE * (parts[0][name] + parts[2][name]) + (batches - 2 * EDGE) * parts[1][name]) / batches
-            for name in parts[0]
-        }
-        if engine.dialect.name == "sqlite":
-            with engine.connect() as connection:
-                driver: Any = connection.connection.driver_connection
-                driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").close()
-            disk = Path(folder, "history.db").stat().st_size
-        else:
-            with reading(engine) as connection:
-                disk = connection.execute(text("SELECT pg_database_size(current_database())")).scalar_one()
-        print(
-            f"{options.old:,} postbacks: {whole['us']:.1f} us of our CPU, {disk / options.old:.0f} bytes of disk, "
-            f"{whole['written']:,.0f} bytes written by our process each"
+def rows(bench: Bench) -> list[Row]:
+    """Disk of both databases; pruning of SQLite, where writer and searches share a file."""
+    old, few, quiet = (20_000, 20_000, 20) if bench.quick else (1_000_000, 200_000, 200)
+    engine, writer, sqlite = filled(f"sqlite:///{bench.folder}/store.db", old)
+    bench.say(f"SQLite, {old:,}: {sqlite}")
+    made = [_disk("SQLite", old, sqlite)]
+    pruning = prune(engine, writer, quiet)
+    with engine.connect() as connection:
+        left = connection.execute(
+            text("SELECT count(*) FROM postbacks WHERE accepted_ms < :now"), {"now": NOW_MS}
         )
-        for name, part in (("first", parts[0]), ("last", parts[2])):
-            print(
-                f"the {name} {EDGE * BATCH:,}: {part['us']:.1f} us, {part['written']:,.0f} bytes written each"
-            )
-        prune(engine, writer, chance, options.batches)
+        assert left.scalar_one() == 0, "not all that is old was pruned"
+    engine.dispose()
+    bench.say(f"pruning: {pruning}")
+    with postgres() as server:
+        engine, _, found = filled(server.url, few)
         engine.dispose()
+    bench.say(f"PostgreSQL, {few:,}: {found}")
+    return [*made, _disk("PostgreSQL", few, found), _pruned(old, pruning)]
 
 
-if __name__ == "__main__":
-    main()
+def _disk(database: str, count: int, found: dict[str, float]) -> Row:
+    return Row(
+        f"history: disk a postback, document and two business values included, {database}",
+        f"at most {DISK_TARGETS[database]} bytes",
+        f"{found['disk_bytes']:.0f} bytes ({count:,} receipts; the writer's CPU {found['cpu_us']:.0f} µs each)",
+        found["disk_bytes"] <= DISK_TARGETS[database],
+        found,
+    )
+
+
+def _pruned(count: int, found: dict[str, dict[str, float]]) -> Row:
+    beside, quiet = found["with"], found["without"]
+    return Row(
+        f"history: pruning {count:,} postbacks while others are written and searched, SQLite",
+        "stated",
+        f"{1e6 * beside['cpu_s'] / count:.1f} µs of CPU each; a batch of {BATCH:,} is written in "
+        f"{beside['write_p50_ms']:.0f} ms, p99 {beside['write_p99_ms']:.0f} ms (without pruning "
+        f"{quiet['write_p50_ms']:.0f} and {quiet['write_p99_ms']:.0f} ms); a search takes {beside['search_p50_ms']:.1f} ms, "
+        f"p99 {beside['search_p99_ms']:.1f} ms (without {quiet['search_p50_ms']:.1f} and {quiet['search_p99_ms']:.1f} ms)",
+        None,
+        found,
+    )

@@ -53,6 +53,11 @@ def exact_cpu_s(pid: int) -> float:
     )
 
 
+def written_bytes() -> int:
+    """Bytes that this process has had written to disks."""
+    return int(Path("/proc/self/io").read_text().split("\nwrite_bytes: ")[1].split()[0])
+
+
 def resident_bytes(pids: Iterable[int]) -> int:
     """Memory that these processes and their descendants hold."""
     return sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE for pid in tree(pids))

@@ -63,6 +63,37 @@ _METHOD = """
   doctor's look for ids are the mean of several calls.
 * **A million**: the microseconds that the broker itself reports for its scripts (`INFO commandstats`), on two brokers
   in turn.
+* **History: search**: rows as a month makes them (`benchmarks/history_rows.py`): 200 accounts of very different size,
+  all events, 97% delivered at once, each with its document. Each of 31 filters is measured alone and with each other
+  one, as a page of 20 and as a count, by `postbacks.history` in a process that has imported it. The figure is the CPU of
+  that process, the least of three calls, with the pages of the file in memory. A whole command takes its start and
+  imports besides, which is a row of its own.
+* **History: recorder**: postbacks are accepted and delivered by the moves themselves, without POSTs. First a recorder
+  finds them all in the feed. Then one keeps up with 1,000/s, and the age of the oldest change that it has not recorded
+  is looked at 50 times a second. Bytes written are those of the process (`/proc/self/io`), of PostgreSQL those of its
+  write-ahead log.
+* **History: delivery beside it**: the drain of this page with a recorder and without, in turns. The broker's CPU is read
+  when all is recorded, so the recorder's reading is in it; the worker's when all is delivered.
+* **History: disk and pruning**: receipts of 410 bytes with two business values, as the recorder's writer writes them. Old
+  ones are pruned while others are written, a slice after each batch of 1,000, and another connection searches every
+  20 ms.
+"""
+
+#: Searches that users of peers complain of, each with its source.
+_PEERS = """
+## What users of peers report
+
+Lists and searches over the tables that a queue works on. What they report is from other machines, and says nothing of
+what these projects do today.
+
+| what | reported |
+| --- | --- |
+| GoodJob (PostgreSQL), dashboard of an application with many jobs | 45 s ([#1366](https://github.com/bensheldon/good_job/issues/1366)) |
+| GoodJob, dashboard with 700,000 jobs, 3.5 million before | does not load ([#1532](https://github.com/bensheldon/good_job/issues/1532)) |
+| Oban Web (PostgreSQL), list of jobs by state, more than 5 million | the query times out ([#1140](https://github.com/oban-bg/oban/issues/1140)) |
+| Solid Queue Dashboard (MySQL), first page with 2.5 million jobs | more than 5 minutes ([#2](https://github.com/akodkod/solid-queue-dashboard/issues/2)) |
+| Outpost (PostgreSQL), latest attempt of an event while the disk is busy | 40 s and more ([#1064](https://github.com/hookdeck/outpost/pull/1064)) |
+| Svix (PostgreSQL), attempts of an endpoint | "very slow", no index fits ([#2183](https://github.com/svix/svix-webhooks/issues/2183)) |
 """
 
 
@@ -107,7 +138,7 @@ def write(folder: Path, rows: Sequence[Row], machine: dict[str, Any], *, command
         )
         _plot(plots / "rate.svg", "postbacks a second", {n: c["per_s"] for n, c in contenders.items()})
         text += "\n![CPU a postback](benchmarks/cpu.svg)\n![postbacks a second](benchmarks/rate.svg)\n"
-    (folder / "benchmarks.md").write_text(text + worst_cases(rows) + _METHOD)
+    (folder / "benchmarks.md").write_text(text + worst_cases(rows) + _PEERS + _METHOD)
 
 
 def worst_cases(rows: Sequence[Row]) -> str:

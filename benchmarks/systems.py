@@ -19,14 +19,20 @@ from postbacks.devtools.stack import CeleryProcess, LocalStack
 
 
 class Ours(LocalStack):
-    """postbacks: worker and beat, as ``postbacks up`` starts them."""
+    """postbacks: worker and beat, and a recorder where there is a history, as ``postbacks up`` starts them."""
 
     def __init__(
-        self, broker: EmbeddedBroker, env: Mapping[str, str], folder: Path, *, workers: int = 1
+        self,
+        broker: EmbeddedBroker,
+        env: Mapping[str, str],
+        folder: Path,
+        *,
+        workers: int = 1,
+        history_url: str = "",
     ) -> None:
         logs = folder / f"postbacks-{time.monotonic_ns()}"
         logs.mkdir()
-        super().__init__(broker, env=env, log_dir=logs, workers=workers)
+        super().__init__(broker, env=env, log_dir=logs, workers=workers, history_url=history_url)
         self.broker = broker
 
     def hold(self) -> None:
@@ -41,15 +47,15 @@ class Ours(LocalStack):
 
     def cpu(self) -> dict[str, float]:
         """CPU seconds so far of each kind of process."""
-        return {
-            "worker": cpu_s(worker.pid for worker in self.workers),
-            "beat": cpu_s(beat.pid for beat in self.beats),
-            "broker": cpu_s([self.broker.pid]),
+        kinds = {"worker": self.workers, "beat": self.beats, "recorder": self.recorders}
+        pids = {
+            kind: [process.pid for process in processes] for kind, processes in kinds.items() if processes
         }
+        return {kind: cpu_s(some) for kind, some in (pids | {"broker": [self.broker.pid]}).items()}
 
     def abandon(self) -> None:
         """End at once, whatever is left to do."""
-        for process in (*self.beats, *self.workers):
+        for process in (*self.beats, *self.workers, *self.recorders):
             process.kill(group=True)
 
 

@@ -73,6 +73,12 @@ class PostgresServer:
         """URL of its first database."""
         return f"postgresql://postgres:{self._password}@127.0.0.1:{self.port}/postgres"
 
+    @property
+    def pid(self) -> int:
+        """Process id of the server; those of its connections are its children."""
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> None:
         """Start it, on the port that it had before."""
         known_port = self.port

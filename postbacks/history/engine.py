@@ -26,6 +26,8 @@ FORM: Final = "write sqlite:////directory/history.db or postgresql://user:passwo
 _LOCK_MS: Final = 5_000
 #: ms after which PostgreSQL ends the transaction of a process that does not go on: it would hold the lease's row.
 _IDLE_MS: Final = 30_000
+#: Price of a page that PostgreSQL reads out of order, beside one that it reads in order: that of a disk without moving parts.
+_RANDOM_PAGE_COST: Final = 1.1
 #: Seconds for a connection to PostgreSQL.
 _CONNECT_S: Final = 5
 #: Pages of the write-ahead log, 64 MB, after which they are brought into the file: pages that change often go there once.
@@ -104,11 +106,16 @@ def _postgresql(url: URL) -> Engine:
         raise HistoryUnfit(f"The history {display(url)} has options that cannot be; {FORM}.") from None
 
     @event.listens_for(engine, "connect")
-    def bound(connection: Any, _record: object) -> None:
-        """Bound how long a connection waits, and how long others wait for it when its process stands still."""
+    def set_up(connection: Any, _record: object) -> None:
+        """Bound how long a connection waits, and how long others wait for it when its process stands still.
+
+        The default price of a page read out of order is that of a disk that turns. With it the planner reads all of
+        ``postbacks`` where a number has 2% of them: three times as long (measured, 10 million rows).
+        """
         autocommit, connection.autocommit = connection.autocommit, True
         connection.execute(
-            f"SET lock_timeout = {_LOCK_MS}; SET idle_in_transaction_session_timeout = {_IDLE_MS}"
+            f"SET lock_timeout = {_LOCK_MS}; SET idle_in_transaction_session_timeout = {_IDLE_MS}; "
+            f"SET random_page_cost = {_RANDOM_PAGE_COST}"
         )
         connection.autocommit = autocommit
 

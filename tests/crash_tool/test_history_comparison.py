@@ -29,7 +29,7 @@ def compared(
 
 
 def test_lists_that_agree_show_no_difference():
-    """One row, the same of all."""
+    """Counts of a row, the same for all."""
     history = compared(("a", RIGHT))
     assert (history.rows, history.violations()) == (1, [])
 

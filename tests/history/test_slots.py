@@ -114,7 +114,7 @@ def test_a_slot_begins_behind_all_that_is_recorded(writer, database):
 
 
 def test_a_slot_goes_with_its_last_row_and_its_values_with_it(writer, database):
-    """What is accepted at such a time afterwards goes to the slot before it."""
+    """A postback that is accepted at such a time afterwards goes to the slot before it."""
     times = {f"x-{number}": HOUR_BEGIN_MS + number * 1000 for number in range(200)}
     write(writer, [accepted_at(*each) for each in times.items()])
     assert len(beginnings(database)) > 5
