@@ -331,6 +331,8 @@ CHECKS: dict[str, dict[str, Check]] = {
         f"postbacks resend {ID}": types(
             fill={ID: "order-17"}, code=1, says="only a dead or skipped one can be sent again"
         ),
+        # A call of another example, which goes to a name that nobody has, may have died by now: it would be asked about.
+        "postbacks resend --all-dead --account acme": types(fill={"--account acme": "--account acme --yes"}),
         # Nobody has sent such a message; tests/history/test_insight_cli.py has those that are told.
         "postbacks story 4711": types(code=1, says="TRACKINGID or MMSID '4711'"),
         f"postbacks story {ID}": types(fill={ID: "order-18"}, code=1, says="TRACKINGID or MMSID 'order-18'"),
