@@ -26,7 +26,7 @@ WAIT_S = 240
 
 
 def ours(bench: Bench, count: int, *, history_url: str = "") -> dict[str, Any]:
-    """The whole way from Celery's queue to the note of the answer: take-in, lanes, POSTs, ledger; with a history to its row."""
+    """The whole way from Celery's queue to the note of the answer: take-in, lanes, POSTs, ledger; with a history the feed."""
     with EmbeddedBroker() as broker, Receiver(count) as receiver, environment(broker.url) as env:
         client = broker.client()
         names = [f"a{number}" for number in range(ACCOUNTS)]
@@ -44,13 +44,12 @@ def ours(bench: Bench, count: int, *, history_url: str = "") -> dict[str, Any]:
             stats = receiver.wait_for(count, WAIT_S)
             until(lambda: client.zcard(keys.DONE) == count, WAIT_S, "the notes of all answers")
             after = system.cpu()
-            if history_url:
-                until(lambda: not client.xlen(keys.CHANGES), WAIT_S, "the recorder")
-                after |= {
-                    kind: spent_s for kind, spent_s in system.cpu().items() if kind in {"broker", "recorder"}
-                }
             calls = commands(client)
             in_bytes = client.info("stats")["total_net_input_bytes"] - in_before
+            assert bool(history_url) == bool(client.xlen(keys.CHANGES)), (
+                "the feed is on where there is a history"
+            )
+            system.let_record()
         receiver.check(range(count))
         spent = {name: calls[name][1] - calls_before.get(name, (0, 0))[1] for name in calls}
         return _result(count, before, after, began_s, stats, receiver.cpu_s() - receiver_before_s) | {

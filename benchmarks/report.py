@@ -72,8 +72,8 @@ _METHOD = """
   finds them all in the feed. Then one keeps up with 1,000/s, and the age of the oldest change that it has not recorded
   is looked at 50 times a second. Bytes written are those of the process (`/proc/self/io`), of PostgreSQL those of its
   write-ahead log.
-* **History: delivery beside it**: the drain of this page with a recorder and without, in turns. The broker's CPU is read
-  when all is recorded, so the recorder's reading is in it; the worker's when all is delivered.
+* **History: delivery beside it**: the drain of this page with the feed on and off, in turns. The recorder that has
+  turned it on is held meanwhile: what its reading costs the broker is in its own row, and named beside the ratio.
 * **History: disk and pruning**: receipts of 410 bytes with two business values, as the recorder's writer writes them. Old
   ones are pruned while others are written, a slice after each batch of 1,000, and another connection searches every
   20 ms.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,8 +66,8 @@ class Bench:
         print(f"  {time.strftime('%H:%M:%S')} {text}", flush=True)
 
 
-#: Measures one theme.
-Scenario = Callable[[Bench], list[Row]]
+#: Measures one theme. What it has yielded stays where the rest fails.
+Scenario = Callable[[Bench], Iterable[Row]]
 
 
 @contextmanager

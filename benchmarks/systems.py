@@ -36,14 +36,20 @@ class Ours(LocalStack):
         self.broker = broker
 
     def hold(self) -> None:
-        """Nothing is taken in without a beat."""
-        for beat in self.beats:
-            os.kill(beat.pid, signal.SIGSTOP)
+        """Nothing is taken in without a beat, and nothing recorded without a recorder."""
+        for process in (*self.beats, *self.recorders):
+            os.kill(process.pid, signal.SIGSTOP)
+        time.sleep(0.5)  # the last tick ends
 
     def let_go(self) -> None:
-        """Go on."""
+        """Go on; nothing is recorded yet."""
         for beat in self.beats:
             os.kill(beat.pid, signal.SIGCONT)
+
+    def let_record(self) -> None:
+        """Go on recording."""
+        for recorder in self.recorders:
+            os.kill(recorder.pid, signal.SIGCONT)
 
     def cpu(self) -> dict[str, float]:
         """CPU seconds so far of each kind of process."""
