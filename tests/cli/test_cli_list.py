@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import pytest
@@ -197,6 +198,7 @@ class Recorded:
         self.url = f"sqlite:///{folder}/history.db"
         self._client = client
         engine = connect(self.url)
+        weakref.finalize(self, engine.dispose)  # as the end of a recorder's process would
         migrations.prepare(engine)
         self._writer = Writer(engine)
         self._writer.take_lease()

@@ -31,6 +31,7 @@ def test_the_example_of_the_page_runs_as_it_stands(tmp_path, broker, capsys):
         exec(example.replace('"acme"', f'"{account_name(0)}"').replace("N201", "N811"), {})
     printed = capsys.readouterr().out
     dead = count(Query(account=account_name(0), state="dead"), engine=engine).postbacks
+    engine.dispose()
     assert dead > 0
     assert printed.startswith(f"{dead}\n")
     assert printed.count("'state': 'dead'") == dead
