@@ -190,7 +190,9 @@ def _disk(database: str, count: int, found: dict[str, float]) -> Row:
     return Row(
         f"history: disk a postback, document and two business values included, {database}",
         f"at most {DISK_TARGETS[database]} bytes",
-        f"{found['disk_bytes']:.0f} bytes ({count:,} receipts; the writer's CPU {found['cpu_us']:.0f} µs each)",
+        f"{found['disk_bytes']:.0f} bytes ({count:,} receipts within {count // RATE // 60 + 1} minutes; the writer's CPU "
+        f"{found['cpu_us']:.0f} µs each"
+        + (f"; {found['written_bytes']:,.0f} bytes written)" if database == "SQLite" else ")"),
         found["disk_bytes"] <= DISK_TARGETS[database],
         found,
     )
