@@ -49,10 +49,12 @@ def run() -> None:
     settings = _settings()
     _check_drivers()
     from postbacks.history.recorder import Recorder
+    from postbacks.operate.duties import Duties, duties_of
 
     recorder = Recorder(client(), settings)
     write_to_stderr(settings.log)
-    _run_until_interrupted(recorder)
+    with Duties(recorder, duties_of(recorder, client(), settings)):
+        _run_until_interrupted(recorder)
 
 
 @history.command(cls=Command, examples=("postbacks history status", "postbacks history status --json"))

@@ -15,7 +15,7 @@ import os
 import socket
 import time
 import uuid
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from postbacks.broker.clock import now_ms
@@ -28,16 +28,17 @@ from postbacks.history.migrations import prepare
 from postbacks.history.records import Records
 from postbacks.history.resync import Resync
 from postbacks.history.status import measure, older_versions, parsed_note
-from postbacks.history.transactions import database_errors, display
+from postbacks.history.transactions import database_errors, display, writing
 from postbacks.history.writer import Writer
 from postbacks.killpoints import reach
 from postbacks.logs import EventLog
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import redis
+    from sqlalchemy import Connection, Engine
 
     from postbacks.history.feed import Entry
     from postbacks.settings import Settings
@@ -159,6 +160,27 @@ class Recorder:
         self._engine.dispose()
         if worked:
             log.info("history.stopped", "the lease is given back", holder=self.holder)
+
+    @property
+    def engine(self) -> Engine:
+        """The database, for whoever works beside the recorder in its process."""
+        return self._engine
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """Open a transaction beside the recorder's own, in any thread; it holds only while this recorder works.
+
+        The recorder waits for its end: it must be short.
+
+        Raises:
+            LeaseLost: another recorder works, or none does yet.
+            HistoryUnavailable: the database does not answer, is locked or full; nothing is written.
+        """
+        if not self.works:
+            raise LeaseLost("This recorder does not work now: nothing was written.")
+        with writing(self._engine) as connection:
+            self._writer.check_lease(connection)
+            yield connection
 
     def _turn(self) -> float:
         if not self._holds_lease():

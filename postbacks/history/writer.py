@@ -167,13 +167,18 @@ class Writer:
         """Open a transaction that holds only with the latest lease; what was learnt in one that failed is forgotten."""
         try:
             with writing(self._engine) as connection:
-                self._check_lease(connection)
+                self.check_lease(connection)
                 yield connection
         except BaseException:
             self._forget()
             raise
 
-    def _check_lease(self, connection: Connection) -> None:
+    def check_lease(self, connection: Connection) -> None:
+        """Check, within a transaction, that no other recorder has taken the lease; none can until it ends.
+
+        Raises:
+            LeaseLost: another recorder has taken it.
+        """
         lease = int(connection.execute(self._lock_lease).scalar_one())
         if lease != self._lease:
             raise LeaseLost(
