@@ -233,7 +233,8 @@ def test_an_entry_is_printable_and_bounded(rig):
     )
     ((_, entry),) = waiting_journal.waiting(rig.client, 10)
     assert entry.by == r"ann\r\nroot"
-    assert entry.subject.startswith(r"a\x1b[2Jb\n") and len(entry.subject) == 300
+    assert entry.subject.startswith(r"a\x1b[2Jb\n")
+    assert len(entry.subject) == 300
     assert len(entry.why) == 1000
     assert entry.details["a\\n"] == {"b": ["\\x9b", 1, None, True]}
     assert entry.details["url"] == "z" * 300
