@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from postbacks.accounts import redis_accounts
 from postbacks.accounts.difference import difference
 from postbacks.accounts.edit import apply, check_change
-from postbacks.accounts.secrets import encrypt, new_secret
+from postbacks.accounts.secrets import check_secret, encrypt, new_secret
 from postbacks.accounts.url_policy import check_urls, worker_policies
 from postbacks.broker.client import client
 from postbacks.broker.fitness import check
@@ -20,10 +20,11 @@ from postbacks.queue.scripts import Scripts
 from postbacks.settings import load
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from postbacks.accounts import Account
     from postbacks.accounts.edit import AccountChange
+    from postbacks.settings import Settings
 
 
 class SavedAccount(NamedTuple):
@@ -63,21 +64,15 @@ def set_account(change: AccountChange, *, by: str | None = None, why: str = "") 
         BadSetting: there is no key to encrypt a secret with.
         BrokerError: the broker cannot be used.
     """
-    check_change(change)
-    if change.authorization:
-        refuse_older("would send without the header Authorization")
-    if change.client_key is not None:
-        refuse_older("would not open the client key: the account's postbacks would wait")
-    broker_warnings, policies = check(), worker_policies()
+    broker_warnings = _check(change)
+    policies = worker_policies()
     before: Account | None = None
     url_warnings: list[str] = []
 
     def edit(stored: Account | None, _now_ms: int) -> Account:
         nonlocal before, url_warnings
-        before, after = stored, apply(stored, change)
-        if stored is not None and not stored.unreadable:
-            refuse_move_beside_older(stored, after)
-        url_warnings = check_urls(after.urls(), policies)
+        before = stored
+        after, url_warnings = _changed(stored, change, policies)
         return after
 
     after = redis_accounts().change(check_name(change.account), edit)
@@ -88,14 +83,48 @@ def set_account(change: AccountChange, *, by: str | None = None, why: str = "") 
     return SavedAccount(before, after, [*broker_warnings, *url_warnings])
 
 
+def preview(change: AccountChange, stored: Account | None) -> SavedAccount:
+    """Return what ``set_account`` would make of a stored account, and store nothing.
+
+    Raises:
+        InvalidAccount, BadSetting, BrokerError: as ``set_account``.
+    """
+    broker_warnings = _check(change)
+    if stored is not None:
+        stored.check_known()
+    after, url_warnings = _changed(stored, change, worker_policies())
+    return SavedAccount(stored, after, [*broker_warnings, *url_warnings])
+
+
+def _check(change: AccountChange) -> list[str]:
+    """Check a change by itself, and against the workers; return warnings about the broker."""
+    check_change(change)
+    if change.authorization:
+        refuse_older("would send without the header Authorization")
+    if change.client_key is not None:
+        refuse_older("would not open the client key: the account's postbacks would wait")
+    return check()
+
+
+def _changed(
+    stored: Account | None, change: AccountChange, policies: Sequence[Settings]
+) -> tuple[Account, list[str]]:
+    """Return the account that a change makes of another, and warnings about its URLs."""
+    after = apply(stored, change)
+    if stored is not None and not stored.unreadable:
+        refuse_move_beside_older(stored, after)
+    return after, check_urls(after.urls(), policies)
+
+
 def rotate_secret(
-    name: str, overlap_s: float, *, by: str | None = None, why: str = ""
+    name: str, overlap_s: float, *, secret: str = "", by: str | None = None, why: str = ""
 ) -> tuple[Account, str]:
     """Give an account a new signing secret; return the account, and the secret in clear text.
 
     Args:
         name: the account's name.
         overlap_s: seconds for which the secrets before it go on signing.
+        secret: the secret; empty for a new one.
         by: who does it, for the journal; None for the user of this process.
         why: the reason, for the journal.
 
@@ -105,7 +134,7 @@ def rotate_secret(
         BadSetting: there is no key to encrypt the secret with.
         BrokerError: the broker cannot be used.
     """
-    secret = new_secret()
+    secret = check_secret(secret) if secret else new_secret()
     sealed = encrypt(secret, name, "secret")
     refuse_older("would not open the secret: the account's postbacks would wait")
 

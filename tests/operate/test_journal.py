@@ -93,7 +93,7 @@ def test_entries_are_filtered_in_the_broker_as_in_the_database(rig, recorder):
 
 
 def test_a_recorder_that_dies_before_it_drops_an_entry_writes_it_once(rig, recorder, monkeypatch):
-    """What is read a second time stands there already."""
+    """An entry that is read a second time stands there already."""
     journal.write("account.set", "acme")
     with monkeypatch.context() as patch:
         patch.setattr(waiting_journal, "drop", lambda *_: None)
@@ -127,7 +127,7 @@ def test_what_waits_when_the_feed_ends_is_recorded_by_the_next_recorder(rig, rec
 
 
 def test_an_entry_that_cannot_be_read_keeps_none_behind_it_back(rig, recorder):
-    """It is somebody's, and becomes an entry that says so; fields of a newer version are left out."""
+    """Somebody wrote it, and it becomes an entry that says so; fields of a newer version are left out."""
     for written in ("no JSON", "[]", '{"id": "1", "by": 7, "action": "x"}', '{"id": "1"}'):
         rig.client.xadd(keys.JOURNAL, {"at_ms": 5, "entry": written})
     rig.client.xadd(keys.JOURNAL, {"at_ms": 5, "entry": '{"id": "2", "by": "ann", "action": "x", "new": 1}'})
@@ -200,7 +200,7 @@ def test_more_than_the_broker_keeps_is_logged_by_whoever_writes_it(rig, caplog, 
 
 
 def test_a_broker_that_does_not_answer_fails_nothing(caplog):
-    """What was done is done: the log has it."""
+    """An action that is done stays done: the log has it."""
     with environment(POSTBACKS_BROKER_URL="redis://127.0.0.1:1/0"):
         assert not journal.write("account.set", "acme")
     (record,) = [record for record in caplog.records if record.levelno == logging.WARNING]
@@ -209,7 +209,7 @@ def test_a_broker_that_does_not_answer_fails_nothing(caplog):
 
 
 def test_a_full_broker_takes_entries(rig):
-    """Its operator acts, and is to be found in the journal."""
+    """An operator acts then, and is to be found in the journal."""
     rig.client.config_set("maxmemory", 1)
     try:
         journal.write("drop", "dead", details={"postbacks": 3})
@@ -264,7 +264,7 @@ def test_without_the_variable_the_user_is_the_systems_or_a_number(monkeypatch):
 
 
 def test_an_entry_is_about_the_account_that_it_names(rig):
-    """Where its subject is none: the postback's or the job's."""
+    """A postback's or a job's stands in the details."""
     assert rows.account_of(Entry("1", 0, "ann", "account.set", "acme")) == "acme"
     assert rows.account_of(Entry("1", 0, "ann", "resend", "order-1")) == ""
     assert rows.account_of(Entry("1", 0, "ann", "resend", "order-1", details={"account": "acme"})) == "acme"
