@@ -93,7 +93,7 @@ def parse(account: str, stored: bytes, ends_ms: float | None) -> Pause:
     since_ms, _, words = text(stored).partition(" ")
     said = json.loads(words)
     until_ms = int(ends_ms) if ends_ms is not None and isfinite(ends_ms) else None
-    return Pause(account, int(since_ms), until_ms, said["reason"], said["by"])
+    return Pause(account, int(since_ms), until_ms, said.get("reason", ""), said.get("by", ""))
 
 
 def read(client: redis.Redis, accounts: Sequence[str] | None = None) -> dict[str, Pause]:
