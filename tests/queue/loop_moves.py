@@ -52,13 +52,13 @@ class LoopMoves(TickMoves):
         parked = self.client.exists(keys.PARKED) and self.client.zcard(keys.CLAIMERS) <= 2
         assert (next_due_ms >= 0) == bool(self.client.exists(keys.DELAYED) or parked)
         assert self.released(due, begun, held, ended) == len(due)
-        assert {account.decode() for account in still} <= set(self.gone)
+        assert {account.decode() for account in still} <= set(self.gone) - self.in_force()
         for row in ended:
             postback = self.known[row.id.decode()]
             assert (postback.place, postback.account in self.off, row.state) == ("waiting", True, b"skipped")
             postback.place = "skipped"
         sent = {self.known[row.id.decode()].account for row in (*begun, *held)}
-        assert not sent & (self.off | set(self.gone))
+        assert not sent & (self.off | set(self.gone) | self.in_force())
         self.leases[token] = self.now + LEASE_MS
         self.seen_to_die.discard(token)
         assert len(begun) <= at_most
@@ -99,14 +99,17 @@ class LoopMoves(TickMoves):
         self.leases[token] = self.now + LEASE_MS
         self.seen_to_die.discard(token)
         chosen = [self.known[row.id.decode()] for row in rows]
-        assert not {postback.account for postback in chosen} & (self.off | set(self.gone))
+        assert not {postback.account for postback in chosen} & (self.off | set(self.gone) | self.in_force())
         for postback in self.of("quarantine"):
             state = self.client.hget(keys.record(postback.id), "state")
             if state == b"skipped":
                 assert postback.account in self.off
                 postback.place = "skipped"
             elif state == b"parked":
-                assert self.now - self.gone[postback.account] < KEEP_MS
+                gone_ms = self.gone.get(postback.account)
+                assert (
+                    postback.account in self.in_force() if gone_ms is None else self.now - gone_ms < KEEP_MS
+                )
                 postback.place, postback.suspicion, postback.due_ms = "parked", "alone", self.now + STILL_MS
             elif state == b"dead":
                 assert self.now - self.gone[postback.account] >= KEEP_MS
@@ -175,7 +178,8 @@ class LoopMoves(TickMoves):
         ids = data.draw(self.some(self.of("held", "claimed")), "ids")
         _, rows, later, full, _, moved = self.scripts.begin(token, ids, self.endpoint_max, known_ms)
         waiting = [raw.decode() for raw in (*later, *moved)]
-        assert {self.known[raw.decode()].account for raw in moved} <= self.off | set(self.gone)
+        moved_of = {self.known[raw.decode()].account for raw in moved}
+        assert moved_of <= self.off | set(self.gone) | self.in_force()
         assert {self.known[postback_id].place for postback_id in waiting} <= {"held"}
         assert not later or full or self.pacing
         assert not full or self.endpoint_max or self.known_start().limit
@@ -192,6 +196,7 @@ class LoopMoves(TickMoves):
                 postback.place, postback.attempts = "claimed", postback.attempts + 1
                 self.notes.append((token, postback.id, postback.lane, postback.attempts))
             assert (row.number, int(row.failures)) == (postback.attempts, postback.failures)
+        assert not {postback.account for postback in began} & self.in_force()
         self.has_passed(began)
 
     @precondition(lambda self: self.notes)

@@ -17,6 +17,7 @@ from postbacks.history.feed import Feed
 from postbacks.ledger.footprint import OVERHEAD_BYTES, STUB_BYTES
 from postbacks.ledger.record import Record
 from postbacks.ledger.states import FINAL_STATES, PARKED, SENDING, WAITING
+from postbacks.queue import pauses
 from postbacks.queue.scripts import Scripts
 
 LEASE_MS = 30_000
@@ -117,6 +118,7 @@ class Model(RuleBasedStateMachine):
         self.off: set[str] = set()
         self.gone: dict[str, int] = {}
         self.retires: dict[str, int] = {}  # account: when what waits for it ends
+        self.paused: dict[str, int | None] = {}  # account: when its pause ends, None for no end
         self.leases: dict[str, int] = {}  # offset at which a loop's lease ends
         self.intake_lease: tuple[str, int] = ("", 0)
         self.intake_deaths = self.intake_alone_deaths = 0
@@ -134,6 +136,10 @@ class Model(RuleBasedStateMachine):
     @property
     def now(self) -> int:
         return self.scripts.clock_offset_ms
+
+    def in_force(self) -> set[str]:
+        """Accounts of which nothing may begin: their pause has not ended."""
+        return {account for account, ends in self.paused.items() if ends is None or ends > self.now}
 
     def of(self, *places: str) -> list[Postback]:
         return [postback for postback in self.known.values() if postback.place in places]
@@ -186,6 +192,7 @@ class Model(RuleBasedStateMachine):
         self.all_in_their_places()
         self.attempts_are_counted_right()
         self.counts_are_right()
+        self.pauses_are_told()
         self.ids_are_told_apart()
         self.lanes_that_may_be_claimed_from_are_in_turn()
         self.the_feed_tells_what_changes()
@@ -238,6 +245,16 @@ class Model(RuleBasedStateMachine):
             assert {attempt.number: attempt.outcome for attempt in record.attempts} == postback.noted
             missing = set(range(1, begun + 1)) - set(postback.noted)
             assert missing == ({begun} if postback.place == "claimed" else set()), postback
+
+    def pauses_are_told(self) -> None:
+        """Whoever asks is told who is paused, until when, and how many wait."""
+        told = pauses.read(self.client)
+        assert told.keys() == self.paused.keys()
+        for account, pause in told.items():
+            assert (pause.until_ms is None) == (self.paused[account] is None)
+            assert pause.waiting == sum(
+                postback.account == account for postback in self.of("waiting", "left")
+            )
 
     def ids_are_told_apart(self) -> None:
         """A postback that came under a taken id names it, and is counted."""

@@ -18,6 +18,8 @@ from postbacks.accounts import Account
 from postbacks.devtools.embedded_broker import EmbeddedBroker
 from postbacks.ledger.ledger import Ledger
 from postbacks.ledger.record import SCHEMA
+from postbacks.queue import pauses
+from postbacks.queue.pauses import details
 from postbacks.queue.routes import row_of
 from postbacks.queue.rows import PutBackRow
 
@@ -68,6 +70,34 @@ class Moves(LoopMoves):
                 self.retires[account] = self.now + STILL_MS
             else:
                 del self.gone[account], self.retires[account]
+                self.paused.pop(account, None)
+
+    @rule(
+        account=st.sampled_from(ACCOUNTS), ms=st.none() | moments, reason=st.sampled_from(("", "they move"))
+    )
+    def pause(self, account: str, ms: int | None, reason: str) -> None:
+        """An account is paused, or its pause gets another end and reason."""
+        if not self.client.hexists(keys.ROUTES, account):
+            assert self.scripts.pause(account, None, details(reason, "ann")) is None
+            self.account_changes(account, "on")
+        ends_ms = None if ms is None else self.epoch_ms(self.now + ms)
+        assert self.scripts.pause(account, ends_ms, details(reason, "ann"))
+        self.paused[account] = None if ms is None else self.now + ms
+        assert pauses.read(self.client, [account])[account].reason == reason
+
+    @rule(account=st.sampled_from(ACCOUNTS))
+    def resume(self, account: str) -> None:
+        """An account goes on."""
+        assert self.scripts.resume(account) == ([account] if account in self.paused else [])
+        self.paused.pop(account, None)
+
+    @rule()
+    def end_pauses(self) -> None:
+        """A tick ends the pauses whose time has come."""
+        over = set(self.paused) - self.in_force()
+        assert set(self.scripts.resume()) == over
+        for account in over:
+            del self.paused[account]
 
     # -- people ---------------------------------------------------------------------------------
 
