@@ -9,7 +9,7 @@ import click
 
 from postbacks.cli import arguments
 from postbacks.cli.base import Command, confirm, json_option, print_json, say, why_option
-from postbacks.cli.secrets import account
+from postbacks.cli.pauses import account
 from postbacks.printable import printable
 
 if TYPE_CHECKING:
