@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from postbacks.accounts.account import Account
 from postbacks.urls import redacted
-
-if TYPE_CHECKING:
-    from postbacks.accounts.account import Account
 
 #: Stands for a value that is not shown, and for another one in its place.
 SET: Final = "set"
@@ -49,6 +47,8 @@ def _fields(account: Account | None) -> dict[str, tuple[Any, Any]]:
     for name in _PLAIN:
         value = getattr(account, name)
         fields[name] = (value, value)
+    if account.weight == Account.model_fields["weight"].default:
+        del fields["weight"]
     fields |= {f"headers.{name}": (value, SET) for name, value in sorted(account.headers.items())}
     for name in _HIDDEN:
         value = getattr(account, name)

@@ -86,26 +86,30 @@ def _public(entry: Entry) -> dict[str, Any]:
 
 
 def details_words(details: dict[str, Any]) -> str:
-    """Return details in words: ``rate - -> 50/s, overlap_s 3600``."""
-    changed = details.get("changed")
-    words = [
-        f"{name} {_word(value)}" for name, value in details.items() if name != "changed" and value is not None
-    ]
-    if isinstance(changed, dict):
-        words += [change_words(name, *values) for name, values in changed.items()]
+    """Return details in words: ``account acme, rate 20/s -> 50/s``."""
+    words = []
+    for name, value in details.items():
+        if name == "changed" and isinstance(value, dict):
+            of_new = details.get("new") is True
+            words += [
+                f"{of_it} {_word(new)}" if of_new else change_words(of_it, old, new)
+                for of_it, (old, new) in value.items()
+            ]
+        elif value is True:
+            words.append(name)
+        elif value is not None:
+            words.append(f"{name} {_word(value)}")
     return ", ".join(words)
 
 
 def change_words(name: str, old: Any, new: Any) -> str:
-    """Return a change of a field in words."""
+    """Return the change of a field in words."""
     return f"{name} {_word(old)} -> {_word(new)}"
 
 
 def _word(value: Any) -> str:
-    if value is None or value == []:
-        return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
+    if value is None:
+        return "none"
     if isinstance(value, list):
         return " ".join(map(str, value))
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -78,7 +78,7 @@ def set_account(change: AccountChange, *, by: str | None = None, why: str = "") 
     after = redis_accounts().change(check_name(change.account), edit)
     publish(after.name, after)
     changed = {name: list(values) for name, values in difference(before, after).items()}
-    made = {"made": True} if before is None else {"unreadable before": True} if before.unreadable else {}
+    made = {"new": True} if before is None else {"unreadable before": True} if before.unreadable else {}
     journal.write("account.set", after.name, why=why, details={**made, "changed": changed}, by=by)
     return SavedAccount(before, after, [*broker_warnings, *url_warnings])
 

@@ -185,7 +185,7 @@ class Reader:
                 self._fault(key, at, f"{quoted(name)} stands twice, first in line {first}: leave one of them")
             elif known is not None and name not in known:
                 near = difflib.get_close_matches(name, known, 1)
-                hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(known)}"
+                hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
                 self._fault(key, at, f"{quoted(name)} is unknown: {hint}")
             else:
                 pairs[name] = (key, value)

@@ -24,15 +24,30 @@ _HEAD: Final = """\
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writer of YAML that writes a text of several lines, such as a certificate, as a block."""
+    """Writer of YAML as a person would write it: a certificate as a block, lists and references on one line."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Write a value again where it comes again."""
+        del data
+        return True
 
     def represent_text(self, text: str) -> yaml.ScalarNode:
         """Represent a text."""
         style = "|" if "\n" in text else None
         return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
+    def represent_fields(self, fields: dict[str, Any]) -> yaml.MappingNode:
+        """Represent a mapping."""
+        return self.represent_mapping("tag:yaml.org,2002:map", fields.items(), flow_style=KEEP in fields)
+
+    def represent_values(self, values: list[str]) -> yaml.SequenceNode:
+        """Represent a list."""
+        return self.represent_sequence("tag:yaml.org,2002:seq", values, flow_style=True)
+
 
 _Dumper.add_representer(str, _Dumper.represent_text)
+_Dumper.add_representer(dict, _Dumper.represent_fields)
+_Dumper.add_representer(list, _Dumper.represent_values)
 
 
 def export(accounts: Iterable[Account] | None = None) -> str:
