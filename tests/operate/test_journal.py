@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import getpass
+import json
 import logging
 
 import pytest
-from helpers import environment
+from click.testing import CliRunner
+from events import MT
+from helpers import environment, set_account
 from recording import make_recorder, no_waiting, settle
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from postbacks import keys
+from postbacks import keys, send_postbacks
+from postbacks.accounts.secrets import new_key
+from postbacks.cli import main
 from postbacks.history import journal as rows
 from postbacks.history.engine import reader
 from postbacks.history.feed import Feed
@@ -268,3 +273,80 @@ def test_an_entry_is_about_the_account_that_it_names(rig):
     assert rows.account_of(Entry("1", 0, "ann", "account.set", "acme")) == "acme"
     assert rows.account_of(Entry("1", 0, "ann", "resend", "order-1")) == ""
     assert rows.account_of(Entry("1", 0, "ann", "resend", "order-1", details={"account": "acme"})) == "acme"
+
+
+# -- the command -----------------------------------------------------------------------------------
+
+
+def call(*args: str):
+    return CliRunner().invoke(main, args)
+
+
+def test_the_command_shows_what_other_commands_have_written(rig, recorder):
+    """Who, what, why and each field that has changed; nothing of a password."""
+    with environment(POSTBACKS_USER="ann", POSTBACKS_SECRET_KEY=new_key()):
+        for args in (
+            ("account", "set", "acme", "--url", "https://u:word@acme.example/?k=word", "--why", "ticket 812"),
+            ("account", "set", "acme", "--rate", "50/s", "--header", "X-Key: word"),
+            ("account", "secret", "rotate", "acme", "--overlap", "1h"),
+            ("account", "secret", "reseal", "--why", "a new key"),
+            ("account", "secret", "remove", "acme"),
+            ("history", "resync", "--why", "to be sure"),
+            ("account", "remove", "acme", "--yes", "--why", "they left"),
+        ):
+            shown = call(*args)
+            assert shown.exit_code == 0, shown.output
+            assert "journal" not in shown.stderr
+    shown = call("journal")
+    assert shown.exit_code == 0
+    rows = [line.split("   ")[1:] for line in shown.stdout.splitlines()[2:]]
+    assert [[cell.strip() for cell in row if cell.strip()] for row in rows] == [
+        ["ann", "account.remove", "acme", "url https://acme.example/?k=… -> none, rate 50/s -> none, headers.X-Key set -> none", "they left"],
+        ["ann", "history.resync", "to be sure"],
+        ["ann", "secret.remove", "acme"],
+        ["ann", "secret.reseal", "accounts 1", "a new key"],
+        ["ann", "secret.rotate", "acme", "overlap_s 3600"],
+        ["ann", "account.set", "acme", "rate none -> 50/s, headers.X-Key none -> set"],
+        ["ann", "account.set", "acme", "new, url https://acme.example/?k=…", "ticket 812"],
+    ]  # fmt: skip
+    assert "word" not in shown.stdout
+    (line,) = call("journal", "--action", "history", "--json").stdout.splitlines()
+    entry = json.loads(line)
+    assert (entry["by"], entry["action"], entry["why"]) == ("ann", "history.resync", "to be sure")
+    assert entry["at"].endswith("Z")
+    assert call("journal", "--by", "nobody").stderr == "The journal has no such entry.\n"
+    assert "These are the newest 2;" in call("journal", "--limit", "2").stderr
+    assert call("journal", "--since", "soon").exit_code == 2
+
+
+def test_resends_drops_and_repairs_are_written(rig, monkeypatch):
+    """Each by its own word; without a recorder the command says so, once."""
+    set_account("acme", url="http://127.0.0.1:9/")
+    (first, second) = send_postbacks("acme", [MT] * 2)
+    rig.tick()
+    for postback_id in (first, second):
+        rig.scripts.cancel(postback_id, 60)
+        rig.client.hset(keys.record(postback_id), "state", "dead")
+        rig.client.zadd(keys.DEAD, {postback_id: 1})
+        rig.client.zrem(keys.DONE, postback_id)
+    shown = call("resend", first)
+    assert shown.stderr.count("(journal: written to the workers' log alone, as no recorder works)") == 1
+    assert call("drop", "--dead", "--account", "acme", "--yes", "--why", "asked for").exit_code == 0
+    monkeypatch.setattr("postbacks.doctor.doctor.PAUSE_S", 0.0)
+    rig.client.zadd(keys.DEAD, {"nobody-has-it": 1})
+    repaired = call("doctor", "--fix")
+    entries = [entry for _, entry in waiting_journal.waiting(rig.client, 10)]
+    assert ("resend", first, {"account": "acme", "was": "dead"}) in [
+        (entry.action, entry.subject, entry.details) for entry in entries
+    ]
+    (drop,) = [entry for entry in entries if entry.action == "drop"]
+    assert (drop.subject, drop.why, drop.details["postbacks"]) == ("acme", "asked for", 1)
+    repairs = [entry for entry in entries if entry.action == "doctor.fix"]
+    assert len(repairs) == repaired.stdout.count("FIXED") > 0
+    assert all(repair.details["did"] for repair in repairs)
+
+
+def test_without_a_history_there_is_no_journal_to_show(broker):
+    shown = call("journal")
+    assert shown.exit_code == 2
+    assert "No history is set" in shown.stderr

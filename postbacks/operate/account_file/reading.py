@@ -157,7 +157,7 @@ class Reader:
                 Fault(
                     line,
                     "",
-                    f"it has a character that YAML does not allow, U+{ord(str(error.character)):04X}",
+                    f"it has a character that YAML does not allow, U+{int(error.character):04X}",
                 )
             )
         except RecursionError:
