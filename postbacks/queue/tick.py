@@ -264,7 +264,7 @@ class Tick:
             )
 
     def _waiting(self, moved: int) -> tuple[int, int]:
-        """Limit the feed where there is one, and note that the tick has finished.
+        """Limit the feed, or log the journal where there is none, and note that the tick has finished.
 
         Returns:
             How many deliver tasks there is work for, and what is in quarantine.
