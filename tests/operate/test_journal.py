@@ -7,6 +7,7 @@ import json
 import logging
 
 import pytest
+import redis
 from click.testing import CliRunner
 from events import MT
 from helpers import environment, set_account
@@ -15,6 +16,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
 from postbacks import keys, send_postbacks
+from postbacks.accounts import store
 from postbacks.accounts.secrets import new_key
 from postbacks.cli import main
 from postbacks.cli.journal import details_words
@@ -26,6 +28,8 @@ from postbacks.history.transactions import reading
 from postbacks.ledger import journal as waiting_journal
 from postbacks.ledger.journal import Entry
 from postbacks.operate import identity, journal
+from postbacks.queue.scripts import Scripts
+from postbacks.queue.tick import Tick
 from postbacks.settings import load
 
 pytest_plugins = ["history.conftest"]
@@ -187,6 +191,19 @@ def test_without_a_recorder_a_tick_writes_an_entry_to_the_log(rig, caplog):
     assert rig.client.xlen(keys.JOURNAL) == 0
 
 
+def test_a_tick_without_the_right_to_read_entries_does_all_else(rig):
+    """Rights of the version before."""
+    journal.write("account.set", "acme")
+    rig.client.acl_setuser(
+        "former", enabled=True, passwords=["+secret"], keys=["*"], categories=["+@all"], commands=["-xrange"]
+    )
+    address = rig.client.connection_pool.connection_kwargs
+    with redis.Redis(address["host"], address["port"], username="former", password="secret") as client:
+        Tick(Scripts(client), store(), load()).run()
+    rig.client.acl_deluser("former")
+    assert rig.client.xlen(keys.JOURNAL) == 1
+
+
 def test_a_tick_leaves_to_the_recorder_what_is_the_recorders(rig, recorder):
     """Also to one that is away: the feed waits for it for a week."""
     recorder.close()
@@ -290,7 +307,7 @@ def call(*args: str):
 
 
 def test_the_command_shows_what_other_commands_have_written(rig, recorder):
-    """Who, what, why and each field that has changed; nothing of a password."""
+    """User, action, reason and each field that has changed; nothing of a password."""
     with environment(POSTBACKS_USER="ann", POSTBACKS_SECRET_KEY=new_key()):
         for args in (
             ("account", "set", "acme", "--url", "https://u:word@acme.example/?k=word", "--why", "ticket 812"),
