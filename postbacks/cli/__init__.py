@@ -14,7 +14,7 @@ from postbacks.cli.base import Main
 COMMANDS = {
     "demo": "demo:demo",
     "up": "up:up",
-    "account": "secrets:account",
+    "account": "account_file:account",
     "send": "send:send",
     "render": "send:render",
     "show": "ledger:show",
@@ -24,6 +24,7 @@ COMMANDS = {
     "resend": "resend:resend",
     "cancel": "ledger:cancel",
     "drop": "drop:drop",
+    "journal": "journal:journal",
     "codes": "catalogue:codes",
     "example": "catalogue:example",
     "schema": "catalogue:schema",

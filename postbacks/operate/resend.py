@@ -14,6 +14,7 @@ from postbacks.ledger.digest import digest_of
 from postbacks.ledger.ledger import Ledger
 from postbacks.ledger.reasons import reason_of
 from postbacks.ledger.record import SCHEMA
+from postbacks.operate import journal
 from postbacks.queue import actions
 from postbacks.queue.rows import PutBackRow
 from postbacks.queue.scripts import Scripts
@@ -39,8 +40,13 @@ class Resent(NamedTuple):
     from_history: bool
 
 
-def resend(postback_id: str) -> Resent:
+def resend(postback_id: str, *, by: str | None = None, why: str = "") -> Resent:
     """Send a dead or skipped postback again, the same bytes.
+
+    Args:
+        postback_id: its id.
+        by: who does it, for the journal; None for the user of this process.
+        why: the reason, for the journal.
 
     Raises:
         UnknownPostback: neither the ledger nor the history has it.
@@ -50,7 +56,9 @@ def resend(postback_id: str) -> Resent:
     """
     record = Ledger(client()).find(postback_id)
     if record is None:
-        return Resent(_put_back(postback_id), from_history=True)
+        record = _put_back(postback_id)
+        _note(record, by, why)
+        return Resent(record, from_history=True)
     _check(record)
     if record.is_stub:
         raise PostbacksError(f"Postback {record.id} has nothing to send: {reason_of(record)}.")
@@ -60,7 +68,13 @@ def resend(postback_id: str) -> Resent:
         )
     if actions.resend(record.id) in RESENT_FROM:
         raise PostbacksError(f"Postback {record.id} has nothing to send: {reason_of(record)}.")
+    _note(record, by, why)
     return Resent(record, from_history=False)
+
+
+def _note(record: Record, by: str | None, why: str) -> None:
+    details = {"account": record.account, "was": record.state}
+    journal.write("resend", record.id, why=why, details=details, by=by)
 
 
 def _put_back(postback_id: str) -> Record:
