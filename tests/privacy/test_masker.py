@@ -94,6 +94,7 @@ def test_an_answer_that_repeats_what_was_sent_is_masked():
         )
         assert "I am" not in shown
     assert MASK.answer("db pool exhausted", document) == "db pool exhausted"
+    assert MASK.answer("bad: <TEXT>I am Ann, and") == "bad: <TEXT>16 characters"
 
 
 def test_every_tag_of_the_catalogue_has_a_kind():
