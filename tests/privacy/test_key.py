@@ -25,7 +25,7 @@ def test_the_key_is_made_at_its_first_use_and_stays(rig):
 
 
 def test_a_key_that_is_set_needs_no_broker(rig):
-    """It outlives the broker."""
+    """Suffixes then outlive the broker."""
     away = client_for("redis://127.0.0.1:1/0", 1.0)
     with environment(POSTBACKS_PRIVACY_KEY="a key of sixteen"):
         assert masker(away).number(NUMBER) == masker().number(NUMBER)

@@ -87,6 +87,7 @@ def test_an_answer_that_repeats_what_was_sent_is_masked():
         document.decode()[:150],
         'bad text "I am <Ann> & I live here"',
         "bad: I am <Ann> & I liv",
+        "text=I+am+%3CAnn%3E+%26+I+live+here&to=15552312102",
     ):
         shown = MASK.answer(answer, document)
         assert not {"Ann", "15552312102"} & set(
@@ -94,7 +95,7 @@ def test_an_answer_that_repeats_what_was_sent_is_masked():
         )
         assert "I am" not in shown
     assert MASK.answer("db pool exhausted", document) == "db pool exhausted"
-    assert MASK.answer("bad: <TEXT>I am Ann, and") == "bad: <TEXT>16 characters"
+    assert MASK.answer("bad: <TEXT>I am Ann, and") == "bad: <TEXT>13 characters"
 
 
 def test_every_tag_of_the_catalogue_has_a_kind():

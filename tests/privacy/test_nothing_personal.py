@@ -72,7 +72,7 @@ class Log(logging.Handler):
 
 
 class World:
-    """What was sent and refused, and all that was logged and published of it."""
+    """Postbacks that were sent and refused, and all that was logged and published of them."""
 
     def __init__(self, rig: Rig, ids: list[str], refused: str, log: Log, wire: Wire) -> None:
         self.rig, self.ids, self.refused = rig, ids, refused
@@ -154,8 +154,10 @@ def test_nothing_personal_is_shown_logged_or_published(world):
     assert len(dead) == len(world.ids) // 2 + 1
     tracking_ids = [str(event["TRACKINGID"]) for event in events() if "TRACKINGID" in event]
     commands = [
-        *(("show", postback_id, *form) for postback_id in (*world.ids, world.refused) for form in ((), ("--json",))),
-        *(("story", value, *form) for value in (*tracking_ids, world.ids[0]) for form in ((), ("--json",))),
+        *(("show", postback_id) for postback_id in (*sorted(dead), world.ids[0], world.refused)),
+        *(("show", postback_id, "--json") for postback_id in (*world.ids[::7], world.ids[-1], world.refused)),
+        *(("story", value) for value in (*tracking_ids, world.ids[0])),
+        *(("story", value, "--json") for value in (*tracking_ids[::5], world.ids[-1])),
         *(("list", "--limit", "200", *form) for form in ((), ("--json",), ("--csv",), ("--dead",), ("--dead", "--json"))),
         ("stats",), ("stats", "--by", "host", "--json"), ("health", "--json"), ("doctor",), ("doctor", "--json"),
         ("history", "status"), ("history", "status", "--json"), ("account", "list"), ("account", "show", "bad"),
@@ -176,7 +178,7 @@ def test_nothing_personal_is_shown_logged_or_published(world):
         if MARKS.search(result.output)
     } == {}
     reveal = ("--reveal", "--why", "to see that there is something to mask")
-    assert all("734-0997" in call("show", one, "--json", *reveal).stdout for one in dead)
+    assert all("734-0997" in call("show", one, "--json", *reveal).stdout for one in [*dead][:3])
     assert any("postback.dead account=bad" in line for line in world.log.lines)
     assert any("intake.unreadable" in line for line in world.log.lines)
     assert [line for line in world.log.lines if MARKS.search(line)] == []
@@ -195,7 +197,7 @@ def test_two_rows_of_one_person_have_one_suffix(world):
 
 
 def test_to_reveal_wants_a_reason_and_is_written_to_the_journal(world):
-    """What is revealed, why and by whom; nothing is written where nothing is found."""
+    """An entry says who has revealed which one, and why; nothing is written where nothing is found."""
     postback_id = world.ids[0]
     for form in ("--xml", "--curl"):
         refused = call("show", postback_id, form)
