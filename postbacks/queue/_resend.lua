@@ -67,7 +67,8 @@ end
 -- (rows.py), `notes` the numbers of its attempts and the attempts as JSON, in turn. Returns the state afterwards of what has its
 -- id; where the broker has a record of it, nothing is changed.
 local function send_copy(row, notes, schema, overhead, note)
-  local id, account, group, origin, code, url, endpoint, xml, created_ms, sequence, attempts, digest, own, first_id, alone =
+  local id, account, group, origin, code, url, endpoint, xml, created_ms, sequence, attempts, digest, own, first_id, alone,
+    opt_out =
     unpack(row)
   local record = RECORD .. id
   local state = redis.call('HGET', record, 'state')
@@ -80,6 +81,7 @@ local function send_copy(row, notes, schema, overhead, note)
   redis.call('HSET', record, 'state', 'waiting', 'attempts', attempts, 'failures', 0, 'account', account, 'group', group,
     'bytes', bytes, 'origin', origin, 'code', code, 'url', url, 'endpoint', endpoint, 'own', own, 'created_ms', created_ms,
     'sequence', sequence, 'digest', digest, 'schema', schema, 'xml', xml)
+  if opt_out == '1' then redis.call('HSET', record, 'opt_out', 1) end
   if first_id ~= '' then redis.call('HSET', record, 'first_id', first_id) end
   call_many('HSET', record, fields)
   redis.call('INCRBY', LEDGER_BYTES, bytes)

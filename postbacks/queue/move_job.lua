@@ -60,8 +60,8 @@ local function resend_one(id, at, count, is_here, r)
     if state ~= 'waiting' then return 'no_document' end
   else
     local notes = {}
-    for i = at + 15, at + count - 1 do notes[#notes + 1] = ARGV[i] end
-    state, attempts = send_copy({ unpack(ARGV, at, at + 14) }, notes, schema, overhead, note), ARGV[at + 10]
+    for i = at + 16, at + count - 1 do notes[#notes + 1] = ARGV[i] end
+    state, attempts = send_copy({ unpack(ARGV, at, at + 15) }, notes, schema, overhead, note), ARGV[at + 10]
     if state ~= 'waiting' then return 'changed' end -- its id is remembered as cancelled
   end
   redis.call('HSET', job_open, id, attempts .. ' ' .. account)
