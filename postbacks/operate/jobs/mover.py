@@ -119,7 +119,7 @@ class Mover:
         clock_offset_ms: added to the broker's clock, so that tests can move time.
     """
 
-    name: Final = "jobs"
+    name = "jobs"
 
     def __init__(
         self, recorder: Recorder, client: redis.Redis, settings: Settings, *, clock_offset_ms: int = 0
@@ -207,6 +207,12 @@ class Mover:
                     return False
             active = self._active[job.id] = Active(self._client, job)
         active.job = job
+        if paused := active.paused_parts():  # somebody may have let them go on
+            with broker_errors():
+                packed: Any = self._client.hmget(keys.JOB_PARTS + job.id, paused)
+            active.parts |= {
+                name: json.loads(part) for name, part in zip(paused, packed, strict=True) if part
+            }
         if job.waiting:
             self._watch(active)
         if job.state != RUNNING:
