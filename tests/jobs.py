@@ -8,7 +8,7 @@ from events import MT
 from helpers import Rig, check_places, set_account
 from recording import make_recorder, settle
 
-from postbacks import keys, send_postback, settings
+from postbacks import keys, send_postback, send_postbacks, settings
 from postbacks.devtools.receiver import Receiver
 from postbacks.doctor import audit
 from postbacks.operate.jobs.job import ASKED, RUNNING, Job
@@ -28,6 +28,7 @@ class World:
         self.rig, self.client, self.receiver = rig, rig.client, receiver
         self.settings = rig.settings = settings.load()
         self.answers: dict[str, int] = {}
+        self._seen = 0
         self.recorder = make_recorder(rig.client, url)
         self.record()
         self.mover = Mover(self.recorder, rig.client, self.settings)
@@ -61,7 +62,7 @@ class World:
 
     def unrouted(self, account: str, count: int) -> list[str]:
         """Let postbacks die without a POST, as nobody knows their account; then set it."""
-        postback_ids = [send_postback.delay(account, MT | {"TRACKINGID": str(n)}).id for n in range(count)]
+        postback_ids = send_postbacks(account, [MT | {"TRACKINGID": str(n)} for n in range(count)])
         self.rig.tick()
         self.record()
         self.account(account)
@@ -103,8 +104,13 @@ class World:
         raise AssertionError(f"the job goes on: {read(job.id)}")
 
     def posts(self, account: str) -> list[str]:
-        """Ids that were POSTed to an account, in order."""
-        return [post.postback_id for post in self.receiver.received if post.path == f"/{account}"]
+        """Ids that were POSTed to an account since ``forget_posts``, in order."""
+        posts = self.receiver.received[self._seen :]
+        return [post.postback_id for post in posts if post.path == f"/{account}"]
+
+    def forget_posts(self) -> None:
+        """Let ``posts`` begin here."""
+        self._seen = len(self.receiver.received)
 
     def check(self) -> None:
         """Check that each postback has one place, and that the doctor finds nothing wrong."""
