@@ -100,6 +100,16 @@ _PLAIN: Final = (
     "account", "group", "origin", "code", "state", "reason", "outcome", "status", "host", "attempts", "tracking_id", "mms_id",
     "number", "email", "sub_id", "serial_number",
 )  # fmt: skip
+_NEVER_EMPTY: Final = (
+    "reason",
+    "host",
+    "tracking_id",
+    "mms_id",
+    "number",
+    "email",
+    "sub_id",
+    "serial_number",
+)
 
 
 def history_filters(command: Callable[..., None]) -> Callable[..., None]:
@@ -130,6 +140,11 @@ def _query(chosen: dict[str, Any]) -> Query:
                 f"--dead is --state dead, and --state {chosen['state']} is another: choose one."
             )
         chosen["state"] = "dead"
+    for name in _NEVER_EMPTY:
+        if chosen[name] == "":
+            raise click.UsageError(
+                f"An empty {flag_of(name)} is in no postback; give its text, or leave the option out."
+            )
     window = _window(chosen["since"], chosen["until"], chosen["between"])
     return Query(
         **{name: chosen[name] for name in _PLAIN},
@@ -137,6 +152,11 @@ def _query(chosen: dict[str, Any]) -> Query:
         since_ms=window.since_ms,
         until_ms=window.until_ms,
     )
+
+
+def flag_of(name: str) -> str:
+    """Return the option of a field of ``Query``."""
+    return f"--{name.removesuffix('_ms').replace('_', '-')}"
 
 
 def _window(since: str | None, until: str | None, between: tuple[str, str] | None) -> Window:

@@ -90,6 +90,8 @@ def _resend_one(postback_id: str, *, as_json: bool) -> None:
         print_json({"sent_again": 1, "left": 0})
     words = ", from the history: the broker did not have it any more" if resent.from_history else ""
     say(f"Postback {resent.record.id} waits to be sent again{words}.")
+    if resent.doubt:
+        say(resent.doubt)
 
 
 def _resend_all(

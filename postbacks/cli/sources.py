@@ -8,6 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from postbacks.cli.base import say
+from postbacks.cli.filters import flag_of
 from postbacks.errors import HistoryError, InvalidQuery
 
 if TYPE_CHECKING:
@@ -209,9 +210,7 @@ def _refusal(query: Query) -> str:
     from postbacks.ledger.states import FINAL_STATES, HELD, STATES
 
     asked = [field.name for field in fields(query) if getattr(query, field.name) not in {field.default, None}]
-    if others := [
-        f"--{name.removesuffix('_ms').replace('_', '-')}" for name in asked if name not in _OF_BROKER
-    ]:
+    if others := [flag_of(name) for name in asked if name not in _OF_BROKER]:
         verb = "chooses" if len(others) == 1 else "choose"
         return f"{' and '.join(others)} {verb} nothing, only --account, --state, --reason, --since and --until do"
     if query.state in {None, *FINAL_STATES}:
