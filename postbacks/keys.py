@@ -46,6 +46,11 @@ key                                   type    meaning
                                               bound: accounts of the store; a tick looks two old rows up, and
                                               one that is gone goes when nothing of it is open
                                               (``retire.lua``)
+``postbacks:paused``                  zset    accounts that are paused; score is when the pause ends, infinite without an end
+                                              bound: accounts of the store
+``postbacks:pauses``                  hash    account -> since when it is paused (ms), a space, and the reason and who paused it
+                                              as JSON (``queue/pauses.py``)
+                                              bound: as ``postbacks:paused``
 ``postbacks:gone``                    zset    accounts that are gone; score is when what waits for them ends
                                               bound: as ``postbacks:routes``
 ``postbacks:rates``                   hash    account -> us of the broker's clock at which its next POST counts
@@ -158,8 +163,24 @@ key                                   type    meaning
                                               that was recorded; silent that the feed ended by itself;
                                               recorder what the latest one does (JSON, ``history/status.py``)
                                               bound: these fields
+``postbacks:journal``                 stream  the journal's entries until a recorder has copied them, or, where the feed is off, a
+                                              tick has logged them: at_ms, entry (JSON, ``ledger/journal.py``)
+                                              bound: 10,000 of 5 KB; what comes beyond them is logged alone
 ``postbacks:feed-logged:{what}``      string  there while no further line is logged of a gap in the feed
                                               bound: a minute
+``postbacks:jobs``                    zset    ids of resend and cancel jobs (``operate/jobs/``); score is when they were asked for
+                                              bound: those that have not ended, and the latest hundred of a month
+``postbacks:job:{job}``               hash    a job: kind, by, why, query (filters as JSON), ids (how many were given one by one),
+                                              from (states that it moves from), interval_us between two moves (absent:
+                                              no rate), next_us of the next, asked_ms, state, paused_by, note, total,
+                                              frozen_ms, ended_ms, and its counts (``_job.lua``)
+                                              bound: as ``postbacks:jobs``
+``postbacks:job-ids:{job}``           list    ids that it was given one by one
+                                              bound: until they are frozen
+``postbacks:job-parts:{job}``         hash    account -> its part of the job, its cursor among it (JSON, ``_job.lua``)
+                                              bound: accounts of its set; as ``postbacks:jobs``
+``postbacks:job-open:{job}``          hash    id that it has moved and that is not answered -> attempts before, account
+                                              bound: 10,000
 ``postbacks:probe``                   list    a write to it that changes nothing is refused as a postback is
                                               bound: never there
 ``postbacks:task-events``             string  where task events go (JSON); there while a worker publishes them
@@ -192,6 +213,8 @@ FAILING: Final = PREFIX + "failing"
 PACING: Final = PREFIX + "pacing"
 ROUTES: Final = PREFIX + "routes"
 GONE: Final = PREFIX + "gone"
+PAUSED: Final = PREFIX + "paused"
+PAUSES: Final = PREFIX + "pauses"
 RATES: Final = PREFIX + "rates"
 DELAYED: Final = PREFIX + "aside"
 ENDPOINTS: Final = PREFIX + "endpoints"
@@ -216,6 +239,8 @@ WORKERS: Final = PREFIX + "workers"
 BEATS: Final = PREFIX + "beats"
 CHANGES: Final = PREFIX + "changes"
 HISTORY: Final = PREFIX + "history"
+JOBS: Final = PREFIX + "jobs"
+JOURNAL: Final = PREFIX + "journal"
 PROBE: Final = PREFIX + "probe"
 TASK_EVENTS_ON: Final = PREFIX + "task-events"
 
@@ -233,6 +258,10 @@ STUBS_OF: Final = PREFIX + "stubs-of:"
 UNROUTED_LOGGED: Final = PREFIX + "unrouted-logged:"
 DEAD_LOGGED: Final = PREFIX + "dead-logged:"
 FEED_LOGGED: Final = PREFIX + "feed-logged:"
+JOB: Final = PREFIX + "job:"
+JOB_IDS: Final = PREFIX + "job-ids:"
+JOB_PARTS: Final = PREFIX + "job-parts:"
+JOB_OPEN: Final = PREFIX + "job-open:"
 
 
 def record(postback_id: str) -> str:

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from postbacks.operate.jobs.requests import stop as stop_job
     from postbacks.operate.jobs.status import all_jobs
     from postbacks.operate.jobs.status import read as read_job
+    from postbacks.operate.pauses import Pause
+    from postbacks.operate.pauses import pause as pause_account
+    from postbacks.operate.pauses import paused as paused_accounts
+    from postbacks.operate.pauses import resume as resume_account
     from postbacks.operate.resend import resend as resend_one
 else:
     #: Name -> its module, and its name there.
@@ -31,13 +35,17 @@ else:
         "DeadSelection": ("postbacks.operate.direct", "DeadSelection"),
         "Job": ("postbacks.operate.jobs.job", "Job"),
         "Part": ("postbacks.operate.jobs.job", "Part"),
+        "Pause": ("postbacks.operate.pauses", "Pause"),
         "Preview": ("postbacks.operate.jobs.job", "Preview"),
         "all_jobs": ("postbacks.operate.jobs.status", "all_jobs"),
+        "pause_account": ("postbacks.operate.pauses", "pause"),
         "pause_job": ("postbacks.operate.jobs.requests", "pause"),
+        "paused_accounts": ("postbacks.operate.pauses", "paused"),
         "preview_job": ("postbacks.operate.jobs.preview", "preview"),
         "read_job": ("postbacks.operate.jobs.status", "read"),
         "resend_dead": ("postbacks.operate.direct", "resend_dead"),
         "resend_one": ("postbacks.operate.resend", "resend"),
+        "resume_account": ("postbacks.operate.pauses", "resume"),
         "resume_job": ("postbacks.operate.jobs.requests", "resume"),
         "select_dead": ("postbacks.operate.direct", "select_dead"),
         "start_cancel": ("postbacks.operate.jobs.requests", "start_cancel"),
@@ -62,13 +70,17 @@ __all__ = [
     "DeadSelection",
     "Job",
     "Part",
+    "Pause",
     "Preview",
     "all_jobs",
+    "pause_account",
     "pause_job",
+    "paused_accounts",
     "preview_job",
     "read_job",
     "resend_dead",
     "resend_one",
+    "resume_account",
     "resume_job",
     "select_dead",
     "start_cancel",
