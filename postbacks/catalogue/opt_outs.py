@@ -40,7 +40,8 @@ def is_opt_out(origin: str, code: str, document: bytes, words: frozenset[str]) -
     """
     if origin in _MESSAGES:
         return any(
-            len(text) <= _BYTES_MAX and normalised(_ESCAPES.sub(" ", text.decode("utf-8", "replace"))) in words
+            len(text) <= _BYTES_MAX
+            and normalised(_ESCAPES.sub(" ", text.decode("utf-8", "replace"))) in words
             for text in _WORDS_OF_MESSAGE.findall(document)
         )
     return (origin, code) in _BY_CODE
@@ -55,4 +56,3 @@ def words_of(more: tuple[str, ...]) -> frozenset[str]:
 def normalised(text: str) -> str:
     """Return the letters and digits of a text in the one spelling that it is compared in: STOP, "s.t.o.p !" and STOP in wide letters are one."""
     return _SIGNS.sub("", unicodedata.normalize("NFKC", text).casefold())
-

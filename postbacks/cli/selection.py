@@ -44,7 +44,9 @@ def _ids(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) ->
     if "-" in values:
         if len(values) > 1:
             raise click.UsageError("- stands for ids on standard input, one a line: give it alone.")
-        stdin = getattr(sys.stdin, "buffer", None)  # None in a program that was started without standard input
+        stdin = getattr(
+            sys.stdin, "buffer", None
+        )  # None in a program that was started without standard input
         lines = [] if stdin is None else stdin.read().decode("utf-8", "backslashreplace").splitlines()
         values = tuple(filter(None, map(str.strip, lines)))
         if not values:
@@ -110,12 +112,16 @@ def begin_job(
     as_json: bool,
 ) -> None:
     """Say what a job would do, ask, begin it, and follow it where somebody looks."""
+    from postbacks.broker.client import client
     from postbacks.cli.progress import follow_started
+    from postbacks.history.status import doubt
     from postbacks.operate.jobs.preview import preview
     from postbacks.operate.jobs.requests import start
 
     shown = preview(kind, query, ids=ids)
-    if dry_run or not yes:
+    if words := doubt(client()):
+        say(words)
+    if dry_run or not yes or not shown.total:
         say_preview(shown, query, as_json=as_json)
     if dry_run:
         if as_json:
@@ -124,8 +130,6 @@ def begin_job(
         say(f"{shown.total:,} {'postback' if shown.total == 1 else 'postbacks'} would be {verb}.")
         return
     if not shown.total:
-        if yes:  # it was not said yet
-            say_preview(shown, query, as_json=as_json)
         if as_json:
             print_json(public_preview(shown))
         return
@@ -136,8 +140,6 @@ def begin_job(
 
 def say_preview(preview: Preview, query: Query | None, *, as_json: bool) -> None:
     """Say how many a job would move, of whom and which; or why there is none."""
-    from postbacks.cli.search import say_recorded
-
     if preview.unknown:
         say(f"{preview.unknown:,} of the ids are known neither to the broker nor to the history.")
     if not preview.total:
@@ -147,8 +149,6 @@ def say_preview(preview: Preview, query: Query | None, *, as_json: bool) -> None
         _say_sample(preview)
     if preview.names_known:
         say("Receivers may drop those that were delivered before: each keeps its Postback-Id.")
-    if preview.recorded_ms is not None:
-        say_recorded(preview.recorded_ms)
 
 
 def _say_sample(preview: Preview) -> None:

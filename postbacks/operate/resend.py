@@ -52,7 +52,9 @@ def resend(postback_id: str) -> Resent:
     """
     record = Ledger(client()).find(postback_id)
     if record is None:
-        return Resent(_put_back(postback_id), from_history=True, doubt=_doubt())
+        from postbacks.history import status  # noqa: PLC0415 - the broker has nearly all that is sent again
+
+        return Resent(_put_back(postback_id), from_history=True, doubt=status.doubt(client()))
     _check(record)
     if record.is_stub:
         raise PostbacksError(f"Postback {record.id} has nothing to send: {reason_of(record)}.")
@@ -84,23 +86,6 @@ def _put_back(postback_id: str) -> Record:
         raise PostbacksError(f"Postback {record.id} is {state} already.")
     resent(record.id)
     return record
-
-
-def _doubt() -> str:
-    """Say why the history may not know the latest of a postback that has left the broker; empty where it does."""
-    from postbacks.history import status  # noqa: PLC0415 - the broker has nearly all that is sent again
-    from postbacks.history.feed import REASONS  # noqa: PLC0415 - the same
-
-    feed = status.read_feed(client())
-    if feed.resync:
-        why = f"a resync is due ({REASONS.get(feed.resync, feed.resync)})"
-    elif feed.state == status.OFF:
-        why = "its feed is off"
-    elif (feed.lag_s or 0) > status.CATCHING_UP_FROM_S:
-        why = f"it is {feed.lag_s:,.0f} s behind"
-    else:
-        return ""
-    return f"The history may not know its latest: {why}; `postbacks history status` says more."
 
 
 def _check(record: Record) -> None:

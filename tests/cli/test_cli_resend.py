@@ -241,9 +241,7 @@ def test_several_ids_are_sent_again_with_a_sentence_each_from_the_arguments_or_s
     many = "\n".join([f"nobody-{number}" for number in range(30)] + ["acme-mo-refused"])
     summed = CliRunner().invoke(main, ["resend", "-"], input=many)
     assert summed.stderr.count("\n") == 22  # 20 sentences, and two of all
-    assert summed.stderr.endswith(
-        "1 postbacks wait to be sent again.\nError: 30 of 31 are not sent again.\n"
-    )
+    assert summed.stderr.endswith("1 postbacks wait to be sent again.\nError: 30 of 31 are not sent again.\n")
 
 
 def test_several_ids_are_cancelled_with_a_sentence_each(rig):
