@@ -84,7 +84,7 @@ def _table_of_jobs(known: list[Job]) -> Table:
     return stack_columns(table, ((0, 1, 2), (3, 4, 11), (5, 6, 10), (7, 8, 9)))
 
 
-@click.group("job", cls=Group, examples=("postbacks job show 7c0e", "postbacks job stop 7c0e"))
+@click.group("job", cls=Group, examples=("postbacks job show 7c0e1f3a", "postbacks job stop 7c0e1f3a"))
 def job() -> None:
     """Look at one job, or pause, resume or stop it.
 
@@ -92,7 +92,7 @@ def job() -> None:
     """
 
 
-@job.command(cls=Command, examples=("postbacks job show 7c0e", "postbacks job show 7c0e --json"))
+@job.command(cls=Command, examples=("postbacks job show 7c0e1f3a", "postbacks job show 7c0e1f3a --json"))
 @click.argument("job_id", metavar="ID")
 @json_option
 def show(job_id: str, as_json: bool) -> None:
@@ -205,7 +205,7 @@ def _change(name: str, help_text: str, words: str) -> None:
 
     change.__doc__ = help_text
     argument: Callable[..., Any] = click.argument("job_id", metavar="ID")
-    job.command(name, cls=Command, examples=(f"postbacks job {name} 7c0e",))(argument(change))
+    job.command(name, cls=Command, examples=(f"postbacks job {name} 7c0e1f3a",))(argument(change))
 
 
 _change(

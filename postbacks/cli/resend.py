@@ -125,9 +125,11 @@ def _resend_all_dead(
     query: Query, *, dry_run: bool, yes: bool, wait: bool, rate: float | None, why: str, as_json: bool
 ) -> None:
     """Send what the broker has of the dead again: as a job where there is a history, else at once."""
+    from postbacks.broker.client import client
     from postbacks.cli.progress import follow_started
     from postbacks.operate.direct import resend_dead, select_dead
     from postbacks.operate.jobs.requests import start
+    from postbacks.operate.jobs.status import feed_is_on
     from postbacks.settings import load
 
     dead = select_dead(account=query.account, reason=query.reason, since_s=_age_s(query.since_ms))
@@ -142,7 +144,7 @@ def _resend_all_dead(
         return
     if count and not yes:
         ask_for("resend", count)
-    if count and load().history_url:
+    if count and load().history_url and feed_is_on(client()):
         job = start("resend", ids=dead.ids, rate=rate, why=why)
         follow_started(job, wait=wait, as_json=as_json)
         return

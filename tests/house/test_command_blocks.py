@@ -342,13 +342,13 @@ CHECKS: dict[str, dict[str, Check]] = {
         ),
         # Nobody has such a job; tests/cli/test_cli_jobs.py has those that are moved.
         **{
-            line: types(code=1, says="no job 7c0e")
+            line: types(code=1, says="There is no job")
             for line in (
-                "postbacks job show 7c0e",
-                "postbacks job show 7c0e --json",
-                "postbacks job pause 7c0e",
-                "postbacks job resume 7c0e",
-                "postbacks job stop 7c0e",
+                "postbacks job show 7c0e1f3a",
+                "postbacks job show 7c0e1f3a --json",
+                "postbacks job pause 7c0e1f3a",
+                "postbacks job resume 7c0e1f3a",
+                "postbacks job stop 7c0e1f3a",
             )
         },
         # Nobody has sent such a message; tests/history/test_insight_cli.py has those that are told.
