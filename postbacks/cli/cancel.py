@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -16,6 +16,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from postbacks.history.query import Query
+
+#: State of a postback after its cancel -> the sentence that says so.
+_WORDS: Final = {
+    "cancelled": "Postback {} is cancelled.",
+    "held": "Postback {} is held by a worker, which does not send it any more.",
+    "remembered": "The ledger has no postback {} yet; it is not sent should it be taken in within a day.",
+    "sending": "Postback {} is being sent at this moment; should that fail, it is not sent again.",
+}
 
 
 @click.command(
@@ -47,7 +55,7 @@ def cancel(ids: tuple[str, ...], query: Query, *, as_json: bool, **job: Any) -> 
             raise click.UsageError("Give ids, or options that choose, not both; --state alone goes with ids.")
         is_plain = query.state is None and not job["dry_run"] and not job["rate"]
         if is_plain and (len(ids) <= FEW or not load().history_url):
-            _cancel_each(ids, as_json=as_json)
+            _cancel_each(ids, why=job["why"], as_json=as_json)
             return
     elif not filters:
         raise click.UsageError(
@@ -58,42 +66,23 @@ def cancel(ids: tuple[str, ...], query: Query, *, as_json: bool, **job: Any) -> 
     begin_job("cancel", query, ids, as_json=as_json, **job)
 
 
-def _cancel_each(ids: Sequence[str], *, as_json: bool) -> None:
+def _cancel_each(ids: Sequence[str], *, why: str, as_json: bool) -> None:
     """Cancel postbacks at once, by their ids; say of each what became of it where they are few."""
-    cancelled = 0
-    for number, postback_id in enumerate(ids):
-        sentence, is_cancelled = _cancel(postback_id)
-        cancelled += is_cancelled
-        if len(ids) == 1 and not is_cancelled and not as_json:
+    from postbacks.operate.cancel import NOT_SENT
+    from postbacks.operate.cancel import cancel as cancel_one
+
+    left = 0
+    for postback_id in ids:
+        state = cancel_one(postback_id, why=why)
+        sentence = _WORDS.get(state, f"Postback {{}} is {state} already.").format(postback_id)
+        left += state not in NOT_SENT
+        if len(ids) == 1 and left and not as_json:
             raise click.ClickException(sentence)
-        if number - cancelled < FEW and (len(ids) <= FEW or not is_cancelled):
+        if len(ids) <= FEW or (state not in NOT_SENT and left <= FEW):
             say(sentence)
     if as_json:
-        print_json({"cancelled": cancelled, "left": len(ids) - cancelled})
+        print_json({"cancelled": len(ids) - left, "left": left})
     if len(ids) > FEW:
-        say(f"{cancelled:,} postbacks are cancelled.")
-    if cancelled < len(ids):
-        raise click.ClickException(f"{len(ids) - cancelled:,} of {len(ids):,} are not cancelled.")
-
-
-def _cancel(postback_id: str) -> tuple[str, bool]:
-    """Cancel one postback; return what became of it as a sentence, and whether it is not sent any more."""
-    from postbacks.broker.client import client
-    from postbacks.ledger import states
-    from postbacks.ledger.ledger import Ledger
-    from postbacks.queue.actions import cancel as cancel_postback
-
-    ledger = Ledger(client())
-    record = ledger.find(postback_id)
-    state = cancel_postback(postback_id)
-    if record is None:
-        words = "it is not sent should it be taken in within a day"
-        return f"The ledger has no postback {postback_id} yet; {words}.", True
-    if state == states.CANCELLED:
-        return f"Postback {postback_id} is cancelled.", True
-    if state == states.SENDING and ledger.get(postback_id).state == states.HELD:
-        return f"Postback {postback_id} is held by a worker, which does not send it any more.", True
-    if state == states.SENDING:
-        words = "is being sent at this moment; should that fail, it is not sent again"
-        return f"Postback {postback_id} {words}.", False
-    return f"Postback {postback_id} is {state} already.", False
+        say(f"{len(ids) - left:,} postbacks are cancelled.")
+    if left:
+        raise click.ClickException(f"{left:,} of {len(ids):,} are not cancelled.")

@@ -149,13 +149,14 @@ def _print_found(record: Record, found: Found) -> None:
         "next attempt": fields["next_at"] or "",
         "open" if claim and claim.attempt else "held": _claim_words(claim) if claim else "",
         "found in": _words_of_copy(copy, found.recorded_ms) if copy else "",
+        "sent again": f"\n{'':14}".join(map(_resend_words, fields.get("resends", ()))),
         "also accepted": ", ".join(
             f"{copy.record.to_public_dict()['created']} ({copy.record.state})" for copy in found.others
         ),
     }
     for label, value in lines.items():
         if value:
-            click.echo(f"{label:14}{value if label in {'state', 'why'} else printable(value)}")
+            click.echo(f"{label:14}{value if label in {'state', 'why', 'sent again'} else printable(value)}")
     if not record.attempts:
         return
     click.echo()
@@ -174,6 +175,14 @@ def _words_of_copy(copy: Copy, recorded_ms: int | None) -> str:
     if pruned > 0 and not copy.is_open:
         words += f"; {pruned} of its {copy.begun} attempts are pruned"
     return f"{words}; {copy.no_document}" if copy.no_document else words
+
+
+def _resend_words(resend: dict[str, Any]) -> str:
+    """Say who sent a postback again, and by which job."""
+    words = (
+        f"{resend['at']} by {printable(resend['by'] or 'somebody')}, after {resend['after_attempts']} POSTs"
+    )
+    return f"{words}, job {resend['job']}" if resend["job"] else words
 
 
 def _claim_words(claim: Claim) -> str:

@@ -67,7 +67,7 @@ def resend(ids: tuple[str, ...], query: Query, *, all_dead: bool, as_json: bool,
             raise click.UsageError("Give ids, or options that choose, not both; --state alone goes with ids.")
         is_plain = query.state in {None, "dead", "skipped"} and not job["dry_run"] and not job["rate"]
         if is_plain and (len(ids) <= FEW or not load().history_url):
-            _resend_each(ids, as_json=as_json)
+            _resend_each(ids, why=job["why"], as_json=as_json)
             return
         begin_job("resend", query, ids, as_json=as_json, **job)
     elif all_dead:
@@ -91,7 +91,7 @@ def resend(ids: tuple[str, ...], query: Query, *, all_dead: bool, as_json: bool,
         )
 
 
-def _resend_each(ids: Sequence[str], *, as_json: bool) -> None:
+def _resend_each(ids: Sequence[str], *, why: str, as_json: bool) -> None:
     """Send postbacks again at once, by their ids; say of each what became of it where they are few."""
     from postbacks.errors import PostbacksError, UnknownPostback
     from postbacks.operate.resend import resend as send_again
@@ -99,7 +99,7 @@ def _resend_each(ids: Sequence[str], *, as_json: bool) -> None:
     refused = 0
     for postback_id in ids:
         try:
-            resent = send_again(postback_id)
+            resent = send_again(postback_id, why=why)
         except PostbacksError as error:
             # A broker or a history that cannot be used is none for the next id either.
             if len(ids) == 1 or type(error) not in {PostbacksError, UnknownPostback}:

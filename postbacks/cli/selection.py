@@ -140,8 +140,11 @@ def begin_job(
 
 def say_preview(preview: Preview, query: Query | None, *, as_json: bool) -> None:
     """Say how many a job would move, of whom and which; or why there is none."""
+    from postbacks.operate.jobs.job import MOVED_FROM
+
     if preview.unknown:
-        say(f"{preview.unknown:,} of the ids are known neither to the broker nor to the history.")
+        states = " or ".join(MOVED_FROM[preview.kind])
+        say(f"{preview.unknown:,} of the ids are left out: nobody knows them, or they are not {states}.")
     if not preview.total:
         say(_why_none(preview.kind, query))
     elif not as_json:

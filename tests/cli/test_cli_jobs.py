@@ -39,9 +39,7 @@ class World:
         self.rig, self.receiver, self.status = rig, receiver, status
         self.recorder = make_recorder(rig.client, load().history_url)
         self.recorder.turn()
-        (self.mover,) = (
-            duty for duty in duties_of(self.recorder, client(), load()) if duty.name == "jobs"
-        )
+        (self.mover,) = (duty for duty in duties_of(self.recorder, client(), load()) if duty.name == "jobs")
 
     def turn(self) -> None:
         """Do what is to be done now."""
@@ -123,10 +121,14 @@ class Terminal:
 
     def __init__(self, *args: str) -> None:
         self._ours, theirs = pty.openpty()
-        command = [sys.executable, "-c", "from postbacks.cli import main; main(prog_name='postbacks')", *args]
+        # It takes the terminal as its own, so that Ctrl-C reaches it.
+        program = (
+            "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+            "from postbacks.cli import main; main(prog_name='postbacks')"
+        )
+        command = [sys.executable, "-c", program, *args]
         self._process = subprocess.Popen(
             command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
-            preexec_fn=lambda: __import__("fcntl").ioctl(0, __import__("termios").TIOCSCTTY, 0),
             env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
         )  # fmt: skip
         os.close(theirs)
@@ -310,7 +312,7 @@ def test_a_part_whose_receiver_fails_pauses_and_goes_on_when_it_is_asked(world):
         assert call("job", "resume", job_id).stderr == f"Job {job_id} goes on with 10.\n"
         eventually(lambda: shown(job_id)["ended"], 30, "its end")
     lines = call("job", "show", job_id).stdout.splitlines()
-    assert f"outcome      60 of 60 postbacks put back: 10 delivered, 50 failed." in lines
+    assert "outcome      60 of 60 postbacks put back: 10 delivered, 50 failed." in lines
     again = call("job", "stop", job_id)
     assert (again.exit_code, f"Job {job_id} is ended" in again.stderr) == (1, True)
 
