@@ -1,4 +1,4 @@
-"""``postbacks show`` and ``cancel``: look at a postback, and cancel it."""
+"""``postbacks show``: look at a postback."""
 
 from __future__ import annotations
 
@@ -21,16 +21,9 @@ from postbacks.printable import document_text, printable
 
 if TYPE_CHECKING:
     from postbacks.history.copies import Copy
-    from postbacks.ledger.ledger import Claim, Ledger
+    from postbacks.ledger.ledger import Claim
     from postbacks.ledger.record import Record
     from postbacks.operate.lookup import Found
-
-
-def _ledger() -> Ledger:
-    from postbacks.broker.client import client
-    from postbacks.ledger.ledger import Ledger
-
-    return Ledger(client())
 
 
 def reason_words(record: Record) -> str:
@@ -222,28 +215,3 @@ def _attempt_cells(attempt: dict[str, Any]) -> tuple[object, ...]:
         f"{attempt['elapsed_ms']} ms",
         words.strip(),
     )
-
-
-@click.command(cls=Command, examples=("postbacks cancel 7c0e1f3a-…",))
-@click.argument("postback_id", metavar="ID", callback=check_id)
-def cancel(postback_id: str) -> None:
-    """Cancel a postback that waits or is parked."""
-    from postbacks.ledger import states
-    from postbacks.queue.actions import cancel as cancel_postback
-
-    record = _ledger().find(postback_id)
-    state = cancel_postback(postback_id)
-    if record is None:
-        say(
-            f"The ledger has no postback {postback_id} yet; it is not sent should it be taken in within a day."
-        )
-    elif state == "cancelled":
-        say(f"Postback {postback_id} is cancelled.")
-    elif state == states.SENDING and _ledger().get(postback_id).state == states.HELD:
-        say(f"Postback {postback_id} is held by a worker, which does not send it any more.")
-    elif state == states.SENDING:
-        raise click.ClickException(
-            f"Postback {postback_id} is being sent at this moment; should that fail, it is not sent again."
-        )
-    else:
-        raise click.ClickException(f"Postback {postback_id} is {state} already.")

@@ -36,10 +36,12 @@ class Resent(NamedTuple):
     Attributes:
         record: as it was before.
         from_history: True where the broker had lost it, and its bytes come from the history.
+        doubt: why the history may not know what became of it last, a sentence; empty where it knows.
     """
 
     record: Record
     from_history: bool
+    doubt: str = ""
 
 
 def resend(postback_id: str, *, by: str | None = None, why: str = "") -> Resent:
@@ -59,9 +61,11 @@ def resend(postback_id: str, *, by: str | None = None, why: str = "") -> Resent:
     who = by or current_user()
     record = Ledger(client()).find(postback_id)
     if record is None:
+        from postbacks.history import status  # noqa: PLC0415 - the broker has nearly all that is sent again
+
         resent_record = _put_back(postback_id, who)
         journal.write("resend", postback_id, why=why, by=who)
-        return Resent(resent_record, from_history=True)
+        return Resent(resent_record, from_history=True, doubt=status.doubt(client()))
     _check(record)
     if record.is_stub:
         raise PostbacksError(f"Postback {record.id} has nothing to send: {reason_of(record)}.")
