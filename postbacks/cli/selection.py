@@ -122,6 +122,8 @@ def begin_job(
     shown = preview(kind, filters, ids=ids)
     if words := doubt(client()):
         say(words)
+    if shown.total and shown.names_known:
+        say("Receivers may drop an id that they know, and each postback keeps its own.")
     if dry_run or not yes or not shown.total:
         say_preview(shown, None if ids else query, has_sample=dry_run, as_json=as_json)
     if dry_run:
@@ -155,8 +157,6 @@ def say_preview(preview: Preview, query: Query | None, *, has_sample: bool, as_j
         show_counts(Counter(preview.accounts), as_json=False)
         if has_sample:
             _say_sample(preview)
-    if preview.names_known:
-        say("Receivers may drop those that were delivered before: each keeps its Postback-Id.")
 
 
 def _say_sample(preview: Preview) -> None:
