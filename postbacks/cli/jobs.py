@@ -16,6 +16,7 @@ from postbacks.cli.base import (
     print_table,
     say,
     stack_columns,
+    why_option,
 )
 from postbacks.printable import printable
 
@@ -31,8 +32,6 @@ _PARTS_SHOWN: Final = 20
 
 #: Columns of a terminal from which on a row of the table of jobs fits into one line.
 _WIDE: Final = 150
-
-_why = click.option("--why", default="", metavar="TEXT", help="For the journal.")
 
 
 @click.command(cls=Command, examples=("postbacks jobs", "postbacks jobs --json"))
@@ -201,7 +200,7 @@ def _change(name: str, help_text: str, words: str) -> None:
         words: what is said afterwards, with the job's fields.
     """
 
-    @_why
+    @why_option
     @json_option
     def change(job_id: str, *, why: str, as_json: bool) -> None:
         from postbacks.operate.jobs import requests
