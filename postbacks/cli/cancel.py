@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _WORDS: Final = {
     "cancelled": "Postback {} is cancelled.",
     "held": "Postback {} is held by a worker, which does not send it any more.",
-    "remembered": "The ledger has no postback {} yet; it is not sent should it be taken in within a day.",
+    "remembered": "The ledger has no postback {} yet; it is not sent should it come.",
     "sending": "Postback {} is being sent at this moment; should that fail, it is not sent again.",
 }
 
