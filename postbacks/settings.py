@@ -373,7 +373,9 @@ class Settings(BaseModel):
             return value
         words = tuple(filter(None, map(str.strip, value.split(","))))
         if bad := [word for word in words if not any(map(str.isalnum, word))]:
-            raise ValueError(f"{bad[0]!r} has no letter and no digit, so that any message of such signs would be one")
+            raise ValueError(
+                f"{bad[0]!r} has no letter and no digit, so that any message of such signs would be one"
+            )
         return words
 
     @field_validator("group_weights")

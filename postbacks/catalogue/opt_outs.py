@@ -25,8 +25,9 @@ _WORDS_OF_MESSAGE: Final = re.compile(rb"<(?:TEXT|KEYWORD|SUBJECT)>([^<]*)</")
 _ESCAPES: Final = re.compile(r"&(?:amp|lt|gt|#13);")
 #: All but letters and digits.
 _SIGNS: Final = re.compile(r"[\W_]+")
-#: Bytes of a text from which on it is none of the words, whatever stands around it: so that 64 KiB cost nothing.
-_BYTES_MAX: Final = 400
+#: Bytes of a text, those of one SMS, past which it is none of the words whatever signs stand around it: so that long ones cost
+#: nothing.
+_BYTES_MAX: Final = 160
 
 
 def is_opt_out(origin: str, code: str, document: bytes, words: frozenset[str]) -> bool:
@@ -40,8 +41,9 @@ def is_opt_out(origin: str, code: str, document: bytes, words: frozenset[str]) -
     """
     if origin in _MESSAGES:
         return any(
-            len(text) <= _BYTES_MAX and normalised(_ESCAPES.sub(" ", text.decode("utf-8", "replace"))) in words
-            for text in _WORDS_OF_MESSAGE.findall(document)
+            len(text) <= _BYTES_MAX
+            and normalised(_ESCAPES.sub(" ", text.decode("utf-8", "replace"))) in words
+            for text in map(bytes.strip, _WORDS_OF_MESSAGE.findall(document))
         )
     return (origin, code) in _BY_CODE
 
@@ -55,4 +57,3 @@ def words_of(more: tuple[str, ...]) -> frozenset[str]:
 def normalised(text: str) -> str:
     """Return the letters and digits of a text in the one spelling that it is compared in: STOP, "s.t.o.p !" and STOP in wide letters are one."""
     return _SIGNS.sub("", unicodedata.normalize("NFKC", text).casefold())
-

@@ -143,7 +143,9 @@ class Intake:
                 rows.append(_rejected_row(message, request, raw))
                 continue
             try:
-                rows.append(_accepted_row(message, request, accounts.get(request.account), now, self._opt_out_words))
+                rows.append(
+                    _accepted_row(message, request, accounts.get(request.account), now, self._opt_out_words)
+                )
             except Exception as error:
                 log.exception("intake.failed", account=request.account, id=message.id)
                 fault = PostbacksError(f"it could not be accepted: {error!r}")

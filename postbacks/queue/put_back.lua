@@ -11,8 +11,7 @@
 -- Atomic: its record and its place come together.
 local schema, overhead = ARGV[2], tonumber(ARGV[3])
 local WIDTH, FIRST = 16, 4
-local id, account, group, origin, code, url, endpoint, xml, created_ms, sequence, attempts, digest, own, first_id, alone,
-  opt_out =
+local id, account, group, origin, code, url, endpoint, xml, created_ms, sequence, attempts, digest, own, first_id, alone, opt_out =
   unpack(ARGV, FIRST, FIRST + WIDTH - 1)
 local record, lane = RECORD .. id, account .. '/' .. group
 local state = redis.call('HGET', record, 'state')
