@@ -122,7 +122,7 @@ def judge(
     limit_s = settings.health_tick_age_s if tick_age_s is None else tick_age_s
     faults = [now.refusal] if now.refusal else []
     if now.tick_missing_for(limit_s):
-        faults += _explain_missing_ticks(now, limit_s)
+        faults += explain_missing_ticks(now, limit_s)
     limit_s = settings.health_waiting_age_s if waiting_age_s is None else waiting_age_s
     if now.oldest_waiting_s > limit_s:
         age = f"A postback has waited for {now.oldest_waiting_s:.0f} s (limit {limit_s:g} s)"
@@ -154,7 +154,7 @@ def _faults_of_history(now: Snapshot, settings: Settings) -> tuple[str, ...]:
     return tuple(faults(now.history, StoreStatus(), settings))
 
 
-def _explain_missing_ticks(now: Snapshot, limit_s: float) -> list[str]:
+def explain_missing_ticks(now: Snapshot, limit_s: float) -> list[str]:
     """Say since when ticks are missing, and which process is; a sentence each."""
     age = (
         "No tick has ever finished"
