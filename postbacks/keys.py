@@ -46,6 +46,11 @@ key                                   type    meaning
                                               bound: accounts of the store; a tick looks two old rows up, and
                                               one that is gone goes when nothing of it is open
                                               (``retire.lua``)
+``postbacks:paused``                  zset    accounts that are paused; score is when the pause ends, infinite without an end
+                                              bound: accounts of the store
+``postbacks:pauses``                  hash    account -> since when it is paused (ms), a space, and the reason and who paused it
+                                              as JSON (``queue/pauses.py``)
+                                              bound: as ``postbacks:paused``
 ``postbacks:gone``                    zset    accounts that are gone; score is when what waits for them ends
                                               bound: as ``postbacks:routes``
 ``postbacks:rates``                   hash    account -> us of the broker's clock at which its next POST counts
@@ -159,6 +164,9 @@ key                                   type    meaning
                                               that was recorded; silent that the feed ended by itself;
                                               recorder what the latest one does (JSON, ``history/status.py``)
                                               bound: these fields
+``postbacks:journal``                 stream  the journal's entries until a recorder has copied them, or, where the feed is off, a
+                                              tick has logged them: at_ms, entry (JSON, ``ledger/journal.py``)
+                                              bound: 10,000 of 5 KB; what comes beyond them is logged alone
 ``postbacks:feed-logged:{what}``      string  there while no further line is logged of a gap in the feed
                                               bound: a minute
 ``postbacks:probe``                   list    a write to it that changes nothing is refused as a postback is
@@ -193,6 +201,8 @@ FAILING: Final = PREFIX + "failing"
 PACING: Final = PREFIX + "pacing"
 ROUTES: Final = PREFIX + "routes"
 GONE: Final = PREFIX + "gone"
+PAUSED: Final = PREFIX + "paused"
+PAUSES: Final = PREFIX + "pauses"
 RATES: Final = PREFIX + "rates"
 DELAYED: Final = PREFIX + "aside"
 ENDPOINTS: Final = PREFIX + "endpoints"
@@ -217,6 +227,7 @@ WORKERS: Final = PREFIX + "workers"
 BEATS: Final = PREFIX + "beats"
 CHANGES: Final = PREFIX + "changes"
 HISTORY: Final = PREFIX + "history"
+JOURNAL: Final = PREFIX + "journal"
 PROBE: Final = PREFIX + "probe"
 TASK_EVENTS_ON: Final = PREFIX + "task-events"
 

@@ -1,0 +1,99 @@
+"""Journal on its way: who did what, when and why, as it waits in the broker.
+
+An entry waits in a stream of its own beside the feed of the history. The recorder copies it to the database; where the feed is
+off a tick writes it to the log. The feed itself drops its oldest entries where it is too long, as a resync finds those
+postbacks again; an entry of the journal is nowhere else.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from postbacks import keys
+from postbacks.broker import lua
+from postbacks.broker.client import text
+from postbacks.broker.errors import broker_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import redis
+
+#: Entries that may wait: about 5 MB, 50 MB at the very most.
+MAX_WAITING: Final = 10_000
+#: Replies of ``append``: a recorder comes for the entry, none does, or too many wait.
+RECORDED, LOGGED, REFUSED = 1, 0, -1
+
+
+class Entry(NamedTuple):
+    """Entry of the journal. Its texts are printable.
+
+    Attributes:
+        id: its own, by which it is known where it is read twice.
+        at_ms: the broker's clock when it was written; 0 before.
+        by: who did it.
+        action: what was done, a word such as ``account.set``.
+        subject: what it was done to; may be empty.
+        why: the reason that was given; may be empty.
+        details: what else is known, no secret among it.
+    """
+
+    id: str
+    at_ms: int
+    by: str
+    action: str
+    subject: str = ""
+    why: str = ""
+    details: dict[str, Any] = {}  # noqa: RUF012 - nobody changes it
+
+    def to_log(self) -> dict[str, str | None]:
+        """Return the fields of the log event ``journal.entry``."""
+        details = json.dumps(self.details, ensure_ascii=False) if self.details else None
+        return {
+            "by": self.by,
+            "action": self.action,
+            "subject": self.subject or None,
+            "why": self.why or None,
+            "details": details,
+            "entry": self.id,
+        }
+
+
+def append(client: redis.Redis, entry: Entry) -> int:
+    """Add an entry; return ``RECORDED``, ``LOGGED`` or ``REFUSED``. A full broker takes it too.
+
+    Raises:
+        BrokerError: the broker cannot be used.
+    """
+    script = lua.load("history/_clock", "ledger/journal", when_full=True)
+    fields = {name: value for name, value in entry._asdict().items() if name != "at_ms" and value}
+    with broker_errors():
+        return int(
+            client.eval(script.text, len(script.keys), *script.keys, 0, json.dumps(fields), MAX_WAITING)
+        )
+
+
+def waiting(client: redis.Redis, at_most: int) -> list[tuple[str, Entry]]:
+    """Read the oldest entries that wait, each with its id in the stream.
+
+    Raises:
+        BrokerError: the broker cannot be used.
+    """
+    with broker_errors():
+        rows: Any = client.xrange(keys.JOURNAL, count=at_most)
+    return [(text(place), _entry(fields)) for place, fields in rows]
+
+
+def drop(client: redis.Redis, places: Sequence[str]) -> None:
+    """Drop entries by their ids in the stream, as they are copied.
+
+    Raises:
+        BrokerError: the broker cannot be used.
+    """
+    with broker_errors():
+        client.xdel(keys.JOURNAL, *places)
+
+
+def _entry(fields: dict[bytes, bytes]) -> Entry:
+    return Entry(at_ms=int(fields[b"at_ms"]), **json.loads(fields[b"entry"]))
