@@ -169,6 +169,8 @@ key                                   type    meaning
                                               bound: 10,000 of 5 KB; what comes beyond them is logged alone
 ``postbacks:feed-logged:{what}``      string  there while no further line is logged of a gap in the feed
                                               bound: a minute
+``postbacks:privacy-key``             string  key of the suffixes with which numbers are masked (``privacy/key.py``)
+                                              bound: one key
 ``postbacks:probe``                   list    a write to it that changes nothing is refused as a postback is
                                               bound: never there
 ``postbacks:task-events``             string  where task events go (JSON); there while a worker publishes them
@@ -227,6 +229,7 @@ WORKERS: Final = PREFIX + "workers"
 BEATS: Final = PREFIX + "beats"
 CHANGES: Final = PREFIX + "changes"
 HISTORY: Final = PREFIX + "history"
+PRIVACY_KEY: Final = PREFIX + "privacy-key"
 JOURNAL: Final = PREFIX + "journal"
 PROBE: Final = PREFIX + "probe"
 TASK_EVENTS_ON: Final = PREFIX + "task-events"
