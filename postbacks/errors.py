@@ -14,6 +14,7 @@
     ├── UnsupportedOption     a Celery option that postbacks cannot honour
     ├── BadInput              a file of events that cannot be read
     ├── InvalidQuery          a search that cannot be
+    ├── RevealRefused         what is personal was to be shown without a reason
     ├── HistoryError          the history cannot be used as it is
     │   ├── HistoryOff        no history is set
     │   ├── HistoryUnavailable  its database does not answer, is locked or full
@@ -100,6 +101,10 @@ class IdTaken(PostbacksError):
 
 class InvalidQuery(PostbacksError):
     """Raised when a search cannot be: a filter that nothing can have, filters that exclude each other, a foreign cursor."""
+
+
+class RevealRefused(PostbacksError):
+    """Raised when what is personal is to be shown and no reason is given."""
 
 
 class HistoryError(PostbacksError):

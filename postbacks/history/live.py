@@ -14,6 +14,7 @@ from postbacks.errors import BrokerError
 from postbacks.history.query import Count
 from postbacks.ledger import states
 from postbacks.ledger.record import Attempt
+from postbacks.privacy.masker import KEYLESS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -171,7 +172,7 @@ def _as_of_record(postback: Postback, record: Mapping[str, bytes]) -> Postback:
     return replace(
         postback,
         state=_state_of(record),
-        reason=text(record.get("reason", b"")),
+        reason=KEYLESS.reason(text(record.get("reason", b""))),
         ended_ms=int(float(record["ended_ms"])) if "ended_ms" in record else None,
         attempts=_attempts(record),
         outcome=latest.outcome if latest else postback.outcome,

@@ -31,13 +31,16 @@ POST that has ended, the *note* of that attempt.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 
 from postbacks.urls import redacted
+
+if TYPE_CHECKING:
+    from postbacks.privacy import Masker
 
 #: Version of the layout of records; every record carries it.
 SCHEMA: Final = 1
@@ -112,6 +115,12 @@ class Attempt(NamedTuple):
         """Build an attempt from its note; fields of a newer version are left out."""
         data = json.loads(text)
         return cls(**{name: data[name] for name in cls._fields if name in data})
+
+    def masked(self, mask: Masker, document: bytes) -> Attempt:
+        """Return the attempt without what is personal; the receiver may have repeated the document that it got."""
+        if not (self.detail or self.excerpt):
+            return self
+        return self._replace(detail=mask.words(self.detail), excerpt=mask.answer(self.excerpt, document))
 
     def to_public_dict(self) -> dict[str, Any]:
         """Return the attempt as ``postbacks show --json`` prints it."""
@@ -211,6 +220,17 @@ class Record:
     def ended_by_attempt(self) -> bool:
         """True where the last attempt is why the postback has ended, and nothing that came after it (an origin switched off)."""
         return bool(self.attempts) and self.reason in {"", "poison", self.attempts[-1].outcome}
+
+    def masked(self, mask: Masker) -> Record:
+        """Return the record without what is personal, for people to look at: it cannot be sent."""
+        return replace(
+            self,
+            url=mask.url(self.url, is_own=self.own_url) if self.url else "",
+            xml=mask.document(self.xml).encode(),
+            reason=mask.reason(self.reason),
+            attempts=tuple(attempt.masked(mask, self.xml) for attempt in self.attempts),
+            raw=None if self.raw is None else b"",
+        )
 
     def to_public_dict(self) -> dict[str, Any]:
         """Return the record as ``postbacks show --json`` prints it: no password of a URL, no raw message."""

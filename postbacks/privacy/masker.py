@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 from xml.sax.saxutils import escape, unescape
 
+from postbacks.logs import unquoted
 from postbacks.privacy import tags
 from postbacks.privacy.spelling import canonical
+from postbacks.urls import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,16 +34,19 @@ _PERSONAL: Final = re.compile(
     r"(?P<kept>\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b"
     r"|\b\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?)?(?!\d)"
     r"|(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\d.]))"
-    r"|(?P<email>[^\s@<>()\[\]{}\"',;:=&?/]{1,64}(?:@|%40|&#64;|&#x40;)[\w-]+(?:\.[\w-]+)*)"
+    r"|(?P<email>[^\s@…<>()\[\]{}\"',;:=&?/]{1,64}(?:@|%40|&#64;|&#x40;)[\w-]+(?:\.[\w-]+)*)"
     r"|(?P<number>\+?(?:(?<![\w-])\(?\d(?:[ \t\u00a0().\-/\u2010-\u2015]{0,3}\d){6,}(?![\w-])|\d{7,}))",
     re.IGNORECASE,
 )
 #: Element of a document that has text alone; in a piece of one, its end may be cut off.
 _ELEMENT: Final = re.compile(r"<(?P<tag>[A-Z_]+)>(?P<text>[^<]*)(?P<end></(?P=tag)>|\Z)")
+#: Reasons that quote values of an event (``errors.py``, ``queue/intake.py``).
+_QUOTES_EVENT: Final = re.compile(r"is not in the catalogue's form|it could not be (read|accepted)")
 _ESCAPES: Final = {"\r": "&#13;"}
 _UNESCAPES: Final = {"&#13;": "\r"}
 #: Characters of a personal value from which on it is looked for in an answer.
 _ECHO_MIN: Final = 4
+_KINDS: Final = frozenset(tags.KIND_OF.values())
 
 
 class Masker:
@@ -98,6 +103,15 @@ class Masker:
         """
         return _PERSONAL.sub(self._masked, text)
 
+    def url(self, url: str, *, is_own: bool) -> str:
+        """Mask a URL as it is shown; the path of one that came with a call may name a person."""
+        shown = redacted(url)
+        return self.words(shown) if is_own else shown
+
+    def reason(self, reason: str) -> str:
+        """Mask why a postback was not delivered: of an event that the catalogue refuses, its values are quoted there."""
+        return self.words(unquoted(reason) if _QUOTES_EVENT.search(reason) else reason)
+
     def answer(self, text: str, document: bytes = b"") -> str:
         """Mask a receiver's answer, which may repeat the document, or values of it.
 
@@ -106,7 +120,7 @@ class Masker:
             document: what was sent to it.
         """
         text = _ELEMENT.sub(self._masked_element, text)
-        for tag, value in self._values(document):
+        for tag, value in elements(document):
             if len(value) >= _ECHO_MIN and tags.kind_of(tag) in {tags.TEXT, tags.REFERENCE, tags.FILE}:
                 masked = self.value(tag, value)
                 for spelling in {value, escape(value, _ESCAPES)}:
@@ -160,13 +174,15 @@ class Masker:
         value = self.value(tag, unescape(match["text"], _UNESCAPES))
         return f"<{tag}>{escape(value, _ESCAPES)}{match['end']}"
 
-    @staticmethod
-    def _values(document: bytes) -> Iterable[tuple[str, str]]:
-        for match in _ELEMENT.finditer(document.decode("utf-8", "replace")):
-            yield match["tag"], unescape(match["text"], _UNESCAPES)
+
+#: Masker for what is read without the key: its masks have no suffix.
+KEYLESS: Final = Masker(None)
 
 
-_KINDS: Final = frozenset({*tags.KIND_OF.values()})
+def elements(document: bytes) -> Iterable[tuple[str, str]]:
+    """Yield the tags of a document that have text, with it."""
+    for match in _ELEMENT.finditer(document.decode("utf-8", "replace")):
+        yield match["tag"], unescape(match["text"], _UNESCAPES)
 
 
 def _is_ipv4(text: str) -> bool:
