@@ -51,7 +51,7 @@ local function resend_one(id, at, count, is_here, r)
     if part.waiting >= math.max(first, part.answered) then return nil, 'first' end
     if waiting_of_job >= waiting_max then return nil, 'waiting' end
     local open = tonumber(redis.call('HGET', OPEN, account .. '/' .. group) or 0)
-    if open + units_in(bytes + #note) > units_max then return nil, 'room' end
+    if open > 0 and open + units_in(bytes + #note) > units_max then return nil, 'room' end
   end
   local state, attempts
   if is_here then

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from postbacks.ledger import states
@@ -47,6 +47,9 @@ MAY_NAME: Final[Mapping[str, tuple[str, ...]]] = {
     RESEND: (states.DEAD, states.SKIPPED, states.DELIVERED, states.CANCELLED),
     CANCEL: MOVED_FROM[CANCEL],
 }
+
+#: Fields of a query that choose no postbacks.
+_NO_FILTERS: Final = frozenset({"limit", "cursor"})
 
 #: Postbacks of an account that go first; more go only as these are answered. So many that fail in a row pause its part.
 FIRST: Final = 50
@@ -240,10 +243,8 @@ class Preview:
 
 def filters_of(query: Query) -> dict[str, Any]:
     """Return the filters of a query that are given, by the names of its fields."""
-    from dataclasses import asdict  # noqa: PLC0415
-
     return {
         name: value
         for name, value in asdict(query).items()
-        if value not in {None, False, ""} and name not in {"limit", "cursor"}
+        if name not in _NO_FILTERS and value is not None and value is not False and value != ""
     }
