@@ -159,6 +159,7 @@ def _copy(connection: Connection, row: Row[Any], notes: Iterable[Row[Any]]) -> C
         first_id=row.first_id or "",
         own_url=row.own != 0,
         is_stub=row.sequence == 0 and row.state == schema.STATES[states.DEAD],
+        is_opt_out=bool(row.opt_out),
     )
     return Copy(record, row.attempts, str(row.own), row.row_id, fault)
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from postbacks.broker.clock import now_ms
 from postbacks.broker.errors import broker_errors
+from postbacks.catalogue.opt_outs import words_of
 from postbacks.errors import BrokerError, HistoryError, HistoryOff, HistoryUnfit, LeaseLost
 from postbacks.history import facts
 from postbacks.history.engine import connect
@@ -100,7 +101,7 @@ class Recorder:
         self._feed = Feed(client, clock_offset_ms=clock_offset_ms)
         self._records = Records(client)
         self._engine = connect(settings.history_url)
-        self._writer = Writer(self._engine)
+        self._writer = Writer(self._engine, opt_out_words=words_of(settings.opt_out_words))
         self._covered = Covered()
         self._trouble = Trouble()
         self._resync: Resync | None = None

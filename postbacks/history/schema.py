@@ -154,6 +154,7 @@ postbacks: Final = Table(
     Column("attempts", SmallInteger, nullable=False),  # POSTs that have begun
     Column("failures", SmallInteger, nullable=False),
     Column("own", SmallInteger, nullable=False),  # 1: the URL came with the call, 2: and no account was known
+    Column("opt_out", SmallInteger, nullable=False),  # 1: an opt-out (catalogue/opt_outs.py)
     Column("id", LargeBinary, nullable=False),  # ids.py
     Column("reason", Text),
     Column("first_id", Text),
@@ -196,6 +197,27 @@ Index(
     postbacks.c.accepted_ms,
     sqlite_where=OPEN,
     postgresql_where=OPEN,
+)
+
+#: Opt-outs, and those of them that are not delivered: few among many.
+OPT_OUT: Final = text("opt_out = 1")
+UNDELIVERED: Final = text(f"state <> {STATES[ledger_states.DELIVERED]}")
+Index(
+    "postbacks_opt_outs",
+    postbacks.c.accepted_ms,
+    postbacks.c.account,
+    *(postbacks.c[name] for name in _FILTERED),
+    sqlite_where=OPT_OUT,
+    postgresql_where=OPT_OUT,
+)
+_UNDELIVERED_OPT_OUT: Final = text(f"{OPT_OUT} AND {UNDELIVERED}")
+Index(
+    "postbacks_opt_outs_undelivered",
+    postbacks.c.accepted_ms,
+    postbacks.c.account,
+    *(postbacks.c[name] for name in _FILTERED),
+    sqlite_where=_UNDELIVERED_OPT_OUT,
+    postgresql_where=_UNDELIVERED_OPT_OUT,
 )
 
 #: What becomes of one whose record has left the broker is found by its id.

@@ -20,6 +20,7 @@ POST that has ended, the *note* of that attempt.
 ``raw``                     message as it came, of what is no postback
 ``first_id``                id that it came with, which another postback has
 ``stub``                    of a dead one whose document was not kept
+``opt_out``                 of an opt-out (``catalogue/opt_outs.py``); what version 0.1.0 accepted has none
 ``units``                   what it counts against its account's limit, where that is more than one
 ``suspicion``               in the quarantine ``few`` or ``alone``; ``alone_deaths`` and ``alone_lapses`` count what came
                             of it there (``queue/reap.lua``)
@@ -142,6 +143,7 @@ class Record:
         first_id: id that it came with, where that is another postback's.
         own_url: its URL came with the call.
         is_stub: its document was not kept, as its account's dead took too much.
+        is_opt_out: by it a person takes back a consent; False in a record of version 0.1.0.
     """
 
     id: str
@@ -164,6 +166,7 @@ class Record:
     first_id: str = ""
     own_url: bool = False
     is_stub: bool = False
+    is_opt_out: bool = False
 
     @classmethod
     def from_hash(cls, postback_id: str, fields: dict[bytes, bytes]) -> Record:
@@ -201,6 +204,7 @@ class Record:
             first_id=text.get("first_id", ""),
             own_url=text.get("own", "0") != "0",
             is_stub="stub" in text,
+            is_opt_out="opt_out" in text,
         )
 
     @property
@@ -216,6 +220,7 @@ class Record:
             "group": self.group,
             "origin": self.origin,
             "code": self.code,
+            "opt_out": self.is_opt_out,
             "url": redacted(self.url) if self.url else None,
             "state": self.state,
             "reason": self.reason or None,

@@ -120,4 +120,5 @@ def _row(copy: Copy) -> PutBackRow:
         own=copy.own,
         first_id=record.first_id,
         alone=int(record.reason == POISON),
+        opt_out="1" if record.is_opt_out else "",
     )

@@ -23,6 +23,7 @@ class AcceptRow(NamedTuple):
         due_ms: ms since the epoch, of a caller's eta or countdown; empty for at once.
         digest: what makes it the same postback (``ledger/digest.py``).
         own: ``0`` its URL is the account's, ``1`` it is the call's own, ``2`` it is and the account is not known.
+        opt_out: ``1`` for an opt-out, else empty.
     """
 
     id: str
@@ -39,6 +40,7 @@ class AcceptRow(NamedTuple):
     due_ms: int | str
     digest: bytes
     own: str
+    opt_out: str = ""
 
 
 class PutBackRow(NamedTuple):
@@ -60,6 +62,7 @@ class PutBackRow(NamedTuple):
         own: as in ``AcceptRow``.
         first_id: id that it came with; empty where that is its own.
         alone: 1 to try it alone, as it has killed processes.
+        opt_out: as in ``AcceptRow``.
     """
 
     id: str
@@ -77,6 +80,7 @@ class PutBackRow(NamedTuple):
     own: str
     first_id: str
     alone: int
+    opt_out: str = ""
 
 
 class AttemptRow(NamedTuple):
