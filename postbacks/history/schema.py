@@ -310,6 +310,7 @@ incidents: Final = Table(
     # what stands, as it was last looked up
     Column("since_ms", BigInteger),
     Column("size", BigInteger, nullable=False),
+    Column("title", Text, nullable=False),
     Column("sentence", Text, nullable=False),
     Column("advice", Text, nullable=False),
     Column("accounts", Text, nullable=False),

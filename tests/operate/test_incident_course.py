@@ -46,7 +46,10 @@ TABLE = {
         [(0, OPENED), (HOUR + 5 * MIN - EVERY_S, RECOVERED)],
     ),
     "an open one goes on while little stands": ([(MIN, BAD), (HOUR, MILD)], [(0, OPENED)]),
-    "one that fails now and then stays open": ([(MIN, BAD), *[(MIN, GOOD), (EVERY_S, MILD)] * 60], [(0, OPENED)]),
+    "one that fails now and then stays open": (
+        [(MIN, BAD), *[(MIN, GOOD), (EVERY_S, MILD)] * 60],
+        [(0, OPENED)],
+    ),
     "ten times as many wait": ([(11 * MIN, BAD), (HOUR, Seen(size=50))], [(0, OPENED), (11 * MIN, GREW)]),
     "nine times as many do": ([(11 * MIN, BAD), (HOUR, Seen(size=49))], [(0, OPENED)]),
     "growth within ten minutes waits": ([(MIN, BAD), (HOUR, Seen(size=50))], [(0, OPENED), (10 * MIN, GREW)]),

@@ -28,7 +28,9 @@ class Condition:
     Attributes:
         kind: noun that the source has its conditions by: ``endpoint``, ``ticks``, ``paused``. A key begins with it.
         subject: what it is about, as people know it: an endpoint, the name of an account; empty for the system as a whole.
-        sentence: what stands and why, with figures, for people; no number, text or e-mail of a person, no password.
+        title: what is wrong, in a few words without figures: "ticks are late".
+        sentence: what stands and why, a clause or several with figures, without a full stop; no number, text or e-mail of a
+            person, and no password.
         advice: what to do, a sentence or two.
         opens: True where it is bad enough for an incident of its own.
         size: number by which it grows: postbacks that wait, seconds.
@@ -42,6 +44,7 @@ class Condition:
 
     kind: str
     subject: str = ""
+    title: str
     sentence: str
     advice: str
     opens: bool = True

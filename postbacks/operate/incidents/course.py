@@ -117,7 +117,11 @@ def advance(course: Course | None, seen: Seen | None, now_ms: int) -> tuple[Cour
     if not _has_grown(course, seen, now_ms):
         return course, NOTHING
     grown = replace(
-        course, told_ms=now_ms, grew_ms=now_ms, told_size=seen.size, told_level=max(course.told_level, seen.level)
+        course,
+        told_ms=now_ms,
+        grew_ms=now_ms,
+        told_size=seen.size,
+        told_level=max(course.told_level, seen.level),
     )
     return grown, GREW
 
@@ -127,7 +131,9 @@ def comes_back(ended_ms: int, now_ms: int) -> bool:
     return now_ms - ended_ms < COMES_BACK_WITHIN_MS
 
 
-def _look_at_ended(course: Course, ended_ms: int, seen: Seen | None, now_ms: int) -> tuple[Course | None, str]:
+def _look_at_ended(
+    course: Course, ended_ms: int, seen: Seen | None, now_ms: int
+) -> tuple[Course | None, str]:
     if not comes_back(ended_ms, now_ms):
         return advance(None, seen, now_ms)
     if seen is None or not seen.opens:

@@ -20,16 +20,20 @@ from postbacks.broker.client import text
 from postbacks.broker.errors import broker_errors
 from postbacks.history import schema
 from postbacks.history.transactions import reading
+from postbacks.ledger import states
 from postbacks.ledger.record import iso
 from postbacks.operate.incidents import words
 from postbacks.operate.incidents.conditions import Condition, Incomplete
 from postbacks.ping.diagnose import advise
+from postbacks.queue import pauses, routes
 from postbacks.retry import countdown_ms
+from postbacks.urls import read_url
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from postbacks.operate.incidents.conditions import Look
+    from postbacks.operate.incidents.store import Incident
 
 KIND: Final = "endpoint"
 #: Seconds for which every attempt must have failed, so that an endpoint that fails now and then is none of these.
@@ -40,6 +44,8 @@ PAGES_MAX: Final = 100
 #: Accounts that are named and looked up, and rows of each.
 ACCOUNTS_MAX: Final = 20
 ROWS_MAX: Final = 200
+#: Dead ones that are counted at an incident's end.
+DEAD_MAX: Final = 100_000
 _DELIVERED: Final = schema.OUTCOMES["delivered"]
 _OUTCOME_NAMES: Final = {number: name for name, number in schema.OUTCOMES.items()}
 
@@ -133,6 +139,7 @@ def _condition(look: Look, name: str, endpoint: _Endpoint) -> Condition:
     plain = Condition(
         kind=KIND,
         subject=name,
+        title=f"{name} fails",
         sentence="",
         advice="",
         opens=opens,
@@ -151,7 +158,9 @@ def _condition(look: Look, name: str, endpoint: _Endpoint) -> Condition:
             "first_dies": None,
         },
     )
-    return replace(_explained(look, plain, Failure()), refine=lambda: _explained(look, plain, _ask(look, plain)))
+    return replace(
+        _explained(look, plain, Failure()), refine=lambda: _explained(look, plain, _ask(look, plain))
+    )
 
 
 def _explained(look: Look, condition: Condition, failure: Failure) -> Condition:
@@ -159,7 +168,9 @@ def _explained(look: Look, condition: Condition, failure: Failure) -> Condition:
     figures, now_ms = dict(condition.figures), look.now_ms
     since = words.moment(condition.since_ms or now_ms, now_ms)
     why = words.cause(failure.outcome, failure.status, failure.detail)
-    clauses = [f"{why}; every attempt has failed since {since}" if why else f"every attempt has failed since {since}"]
+    clauses = [
+        f"{why}; every attempt has failed since {since}" if why else f"every attempt has failed since {since}"
+    ]
     if figures["accounts"] > 1:
         clauses.append(f"accounts {words.names(condition.accounts, figures['accounts'])}")
     about = "" if figures["waiting_is_exact"] else "up to "
@@ -173,11 +184,15 @@ def _explained(look: Look, condition: Condition, failure: Failure) -> Condition:
         clauses.append(f"the first dies at {words.moment(max(failure.first_dies_ms, now_ms), now_ms)}")
         figures["first_dies"] = iso(failure.first_dies_ms)
     figures |= {"outcome": failure.outcome or None, "status": failure.status or None}
-    return replace(condition, sentence="; ".join(clauses), advice=_advice(condition, failure), figures=figures)
+    return replace(
+        condition, sentence="; ".join(clauses), advice=_advice(condition, failure), figures=figures
+    )
 
 
 def _advice(condition: Condition, failure: Failure) -> str:
-    todo = advise(failure.outcome, failure.status, failure.detail.partition(" (")[0]) if failure.outcome else ""
+    todo = (
+        advise(failure.outcome, failure.status, failure.detail.partition(" (")[0]) if failure.outcome else ""
+    )
     account = condition.accounts[0]
     trial = f"`postbacks ping {account}` tries it and says more; meanwhile nothing is lost, and `postbacks account pause {account}` keeps what waits from dying."
     return f"{todo} {trial}".strip()
@@ -190,7 +205,8 @@ def _ask(look: Look, condition: Condition) -> Failure:
             return Failure()
         (outcome, status), _ = Counter((row.outcome, row.status) for row in rows).most_common(1)[0]
         latest = max(
-            (row for row in rows if (row.outcome, row.status) == (outcome, status)), key=lambda row: row.sent_ms or 0
+            (row for row in rows if (row.outcome, row.status) == (outcome, status)),
+            key=lambda row: row.sent_ms or 0,
         )
         attempts = schema.attempts.c
         detail = connection.execute(
@@ -212,7 +228,13 @@ def _rows(connection: Connection, condition: Condition) -> list[Any]:
     """Read the oldest that are open of each account, and where none has failed the newest of all."""
     columns = schema.postbacks.c
     wanted = select(
-        columns.row_id, columns.state, columns.outcome, columns.status, columns.failures, columns.sent_ms, columns.endpoint
+        columns.row_id,
+        columns.state,
+        columns.outcome,
+        columns.status,
+        columns.failures,
+        columns.sent_ms,
+        columns.endpoint,
     )
     endpoint = connection.execute(
         select(schema.endpoints.c.id).where(schema.endpoints.c.endpoint == condition.subject)
@@ -256,42 +278,51 @@ class Ending(NamedTuple):
     figures: dict[str, Any] = {}  # noqa: RUF012 - never changed
 
 
-def ending(look: Look, subject: str, accounts: tuple[str, ...], since_ms: int, total: int) -> Ending:
-    """Say how a failing endpoint's incident has ended, and how what died of it is sent again.
-
-    Args:
-        look: the means to look.
-        subject: the endpoint.
-        accounts: those that failed, the first of many.
-        since_ms: since when it failed.
-        total: how many accounts failed.
-    """
-    now_ms = look.now_ms
-    after = f"after {words.duration(now_ms - since_ms)}"
-    dead = _dead_since(look, accounts, since_ms)
+def ending(look: Look, incident: Incident) -> Ending:
+    """Say how the incident of a failing endpoint has ended, and how what died of it is sent again."""
+    accounts = incident.accounts
+    since_ms = incident.since_ms or incident.course.opened_ms
+    lasted = f"after {words.duration(look.now_ms - incident.course.quiet_ms - since_ms)}"
     if _any_is_well(look, accounts):
-        sentence = f"answers 200 again, {after}"
-    elif still := _why_still(look, accounts):
-        sentence = f"nothing is tried there any more, {after} of failures: account {accounts[0]} {still}"
+        sentence = f"it answers 200 again, {lasted}"
+    elif why := _why_still(look, accounts[0]):
+        sentence = f"nothing is tried there any more, {lasted} of failures: account {accounts[0]} {why}"
     else:
-        sentence = f"nothing is sent there any more, {after} of failures"
+        sentence = f"nothing is sent there any more, {lasted} of failures"
+    is_one = int(incident.figures.get("accounts", 1)) == 1
+    dead, first_ms = _dead(look, incident, since_ms, of_account=is_one)
     if not dead:
         return Ending(f"{sentence}; none died", figures={"dead": 0})
-    begin_ms = _first_accepted_ms(look, subject, accounts, since_ms)
-    who = f"--account {accounts[0]}" if total == 1 else f"--host {_host(subject)}"
-    between = f"{words.iso_second(begin_ms)} {words.iso_second(now_ms, up=True)}"
-    resend = f"postbacks resend {who} --state dead --between {between}"
-    died = f"{dead:,} died" + (f" (of {len(accounts)} of its {total:,} accounts alone)" if total > len(accounts) else "")
-    return Ending(f"{sentence}; {died}", "Send again what died:", resend, {"dead": dead})
+    whose = f"--account {accounts[0]}" if is_one else f"--host {read_url(incident.subject).host}"
+    between = f"{words.iso_second(first_ms)} {words.iso_second(look.now_ms, up=True)}"
+    more = "more than " * (dead > DEAD_MAX)
+    return Ending(
+        f"{sentence}; {more}{min(dead, DEAD_MAX):,} died",
+        "Send again what died with the command of `resend`.",
+        f"postbacks resend {whose} --state dead --between {between}",
+        {"dead": dead},
+    )
 
 
-def _dead_since(look: Look, accounts: tuple[str, ...], since_ms: int) -> int:
-    with broker_errors():
-        pipe = look.client.pipeline(transaction=False)
-        for account in accounts:
-            pipe.zcount(keys.DEAD_OF + account, since_ms, "+inf")
-            pipe.zcount(keys.STUBS_OF + account, since_ms, "+inf")
-        return sum(pipe.execute())
+def _dead(look: Look, incident: Incident, since_ms: int, *, of_account: bool) -> tuple[int, int]:
+    """Count what died since an endpoint failed, and find when the first of it was accepted: that may be earlier."""
+    columns, life_ms = schema.postbacks.c, (look.settings.max_resends + 1) * countdown_ms(look.settings)
+    names, of = (schema.accounts, incident.accounts[0]) if of_account else (schema.endpoints, incident.subject)
+    name, number = (names.c.name, columns.account) if of_account else (names.c.endpoint, columns.endpoint)
+    died = (
+        select(columns.accepted_ms)
+        .where(schema.TROUBLED)
+        .where(columns.accepted_ms.between(since_ms - life_ms, look.now_ms))
+        .where(number == select(names.c.id).where(name == of).scalar_subquery())
+        .where(columns.state == schema.STATES[states.DEAD])
+        .where(columns.ended_ms >= since_ms)
+        .order_by(columns.accepted_ms)
+        .limit(DEAD_MAX + 1)
+        .subquery()
+    )
+    with reading(look.engine) as connection:
+        dead, first_ms = connection.execute(select(func.count(), func.min(died.c.accepted_ms))).one()
+    return int(dead), since_ms if first_ms is None else int(first_ms)
 
 
 def _any_is_well(look: Look, accounts: tuple[str, ...]) -> bool:
@@ -303,38 +334,11 @@ def _any_is_well(look: Look, accounts: tuple[str, ...]) -> bool:
         return b"0" in pipe.execute()
 
 
-def _why_still(look: Look, accounts: tuple[str, ...]) -> str:
-    from postbacks.queue.routes import STILL_WORDS, since_and_state  # noqa: PLC0415
-
+def _why_still(look: Look, account: str) -> str:
+    """Say why an account stands still; empty where it does not."""
+    if account in pauses.read(look.client, [account]):
+        return "is paused"
     with broker_errors():
-        _, state = since_and_state(look.client.hget(keys.ROUTES, accounts[0]))  # type: ignore[arg-type]
-    return STILL_WORDS.get(state, "")
+        _, state = routes.since_and_state(look.client.hget(keys.ROUTES, account))  # type: ignore[arg-type]
+    return routes.STILL_WORDS.get(state, "")
 
-
-def _first_accepted_ms(look: Look, subject: str, accounts: tuple[str, ...], since_ms: int) -> int:
-    """Return when the first was accepted of those that died since then: it may have failed before all did."""
-    columns, earliest_ms = schema.postbacks.c, since_ms - _life_ms(look)
-    query = (
-        select(func.min(columns.accepted_ms))
-        .where(columns.account == select(schema.accounts.c.id).where(schema.accounts.c.name == accounts[0]).scalar_subquery())
-        .where(columns.accepted_ms.between(earliest_ms, since_ms))
-        .where(columns.state == schema.STATES["dead"])
-        .where(columns.endpoint == select(schema.endpoints.c.id).where(schema.endpoints.c.endpoint == subject).scalar_subquery())
-        .where(columns.ended_ms >= since_ms)
-    )
-    with reading(look.engine) as connection:
-        first_ms = [
-            connection.execute(query).scalar()
-        ]
-    return min((ms for ms in first_ms if ms is not None), default=since_ms)
-
-
-def _life_ms(look: Look) -> int:
-    """Return the time from a postback's first failure to its last, where nothing delays it."""
-    return (look.settings.max_resends + 1) * countdown_ms(look.settings)
-
-
-def _host(endpoint: str) -> str:
-    from postbacks.urls import read_url  # noqa: PLC0415
-
-    return read_url(endpoint).host

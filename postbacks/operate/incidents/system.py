@@ -16,7 +16,6 @@ from postbacks.ledger.record import iso
 from postbacks.monitor.health import explain_missing_ticks
 from postbacks.monitor.presence import find_present
 from postbacks.monitor.snapshot import Snapshot
-from postbacks.operate.incidents import words
 from postbacks.operate.incidents.conditions import Condition, Incomplete
 from postbacks.queue.shares import shares_of
 
@@ -51,12 +50,15 @@ def late_ticks(look: Look) -> Iterator[Condition]:
         beats=find_present(beats, look.now_ms),
         refusal=why_refused(look.client),
     )
-    if now.last_tick_ms is None or not now.tick_missing_for(limit_s):  # a system that has never run is none that fails
+    if now.last_tick_ms is None or not now.tick_missing_for(
+        limit_s
+    ):  # a system that has never run is none that fails
         return
     age_s = int(now.tick_age_s or 0)
     yield Condition(
         kind="ticks",
-        sentence=" ".join([*explain_missing_ticks(now, limit_s), now.refusal]).strip(),
+        title="ticks are late",
+        sentence=" ".join([*explain_missing_ticks(now, limit_s), now.refusal]).strip().rstrip("."),
         advice="Nothing is taken in and nothing is sent again until ticks come: start what is missing; `postbacks doctor` says more.",
         opens=age_s >= LATE_TIMES * limit_s,
         size=age_s,
@@ -77,6 +79,7 @@ def broker_memory(look: Look) -> Iterator[Condition]:
     full = used.share >= MEMORY_NEARLY_FULL
     yield Condition(
         kind="memory",
+        title="the broker's memory fills up",
         sentence=f"the broker uses {used.share:.0%} of its memory"
         + ("; from 98% on it refuses postbacks, and `.delay()` raises" if full else ""),
         advice=(
@@ -98,6 +101,7 @@ def history_behind(look: Look) -> Iterator[Condition]:
     sentences = [sentence.rstrip(".") for sentence in faults(feed, StoreStatus(), look.settings)]
     yield Condition(
         kind="history",
+        title="the history is behind",
         sentence="; ".join(sentences) or f"the recorder is {lag_s:.0f} s behind",
         advice="Deliveries are not touched. `postbacks history status` says how it goes on.",
         opens=lag_s > LAG_FAULT_S or feed.resync == GAP,
@@ -122,7 +126,12 @@ def full_backlogs(look: Look) -> Iterator[Condition]:
         with broker_errors():
             reply: Any = look.client.eval_ro(script.text, len(script.keys), *script.keys, *arguments)
         cursor, found = reply
-        lanes.update({text(lane): (units, bool(is_failing or is_paused)) for lane, units, is_failing, is_paused in found})
+        lanes.update(
+            {
+                text(lane): (units, bool(is_failing or is_paused))
+                for lane, units, is_failing, is_paused in found
+            }
+        )
         pages += 1
         if cursor == b"0" or pages >= PAGES_MAX:
             break
@@ -134,6 +143,7 @@ def full_backlogs(look: Look) -> Iterator[Condition]:
         yield Condition(
             kind="backlog",
             subject=lane,
+            title=f"{lane} is at its backlog limit",
             sentence=f"{units:,} postbacks of {account} in group {group} are open, of at most {limit:,}"
             + ("; what comes beyond that is dead at once (backlog_full)" if is_full else ""),
             advice=(

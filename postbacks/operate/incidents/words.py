@@ -40,7 +40,11 @@ def names(accounts: Sequence[str], total: int | None = None) -> str:
     total = len(accounts) if total is None else total
     shown = list(accounts[:NAMES_MAX])
     more = total - len(shown)
-    return f"{', '.join(shown)} and {more:,} more" if more else " and ".join(filter(None, (", ".join(shown[:-1]), shown[-1])))
+    return (
+        f"{', '.join(shown)} and {more:,} more"
+        if more
+        else " and ".join(filter(None, (", ".join(shown[:-1]), shown[-1])))
+    )
 
 
 def cause(outcome: str, status: int, detail: str) -> str:
