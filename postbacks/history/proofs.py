@@ -16,13 +16,14 @@ from postbacks.ledger.record import iso
 from postbacks.urls import redacted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     import redis
     from sqlalchemy import Engine
 
     from postbacks.history.query import Postback
     from postbacks.ledger.record import Attempt, Record
+    from postbacks.privacy import Masker
 
 #: Tags that name the person whom an event is about, by its origin.
 _PERSON: Final = {"SUB": "MOBILE", "EMAIL_SUB": "EMAIL", "SMS_MO": "FROM", "MMS_MO": "FROM"}
@@ -35,7 +36,7 @@ class ProofRow(NamedTuple):
         id: of the postback.
         account: the account's name.
         event: its ORIGIN and CODE.
-        person: number or e-mail address of the person whom it is about, as ``mask`` shows it.
+        person: number or e-mail address of the person whom it is about; empty where its document is pruned.
         accepted: when it was accepted; this and all other times in UTC.
         state: by now.
         reason: why it was not delivered.
@@ -77,7 +78,7 @@ def age_ms(postback: Postback, now_ms: int) -> int:
 def proof_of(
     postbacks: Sequence[Postback],
     now_ms: int,
-    mask: Callable[[str, str], str],
+    mask: Masker | None,
     *,
     client: redis.Redis | None = None,
     engine: Engine | None = None,
@@ -87,7 +88,7 @@ def proof_of(
     Args:
         postbacks: of a page.
         now_ms: until when an undelivered one is counted.
-        mask: returns the text of a tag as people may see it.
+        mask: masks what is personal; None reveals it.
         client: of the broker; without it the one of the settings.
         engine: of the history; without it the one of the settings.
     """
@@ -102,7 +103,7 @@ def proof_of(
             copy = recorded.get(postback.row_id)
             record = copy.record if copy else None
         if record is not None:  # else it has left broker and history since it was found
-            yield from _rows(postback, record, now_ms, mask)
+            yield from _rows(record.masked(mask) if mask else record, now_ms)
 
 
 def _live(postbacks: Iterable[Postback], client: redis.Redis | None) -> dict[str, Record]:
@@ -116,20 +117,15 @@ def _live(postbacks: Iterable[Postback], client: redis.Redis | None) -> dict[str
     return {postback_id: record for postback_id, record in records.items() if record is not None}
 
 
-def _rows(
-    postback: Postback, record: Record, now_ms: int, mask: Callable[[str, str], str]
-) -> Iterator[ProofRow]:
-    tag = _PERSON.get(record.origin, "TO")
-    person = values.read_tags(record.xml).get(tag, "")
+def _rows(record: Record, now_ms: int) -> Iterator[ProofRow]:
     attempts: tuple[Attempt | None, ...] = record.attempts or (None,)
-    is_delivered = record.state == states.DELIVERED
-    ended_ms = record.ended_ms if is_delivered else None
+    delivered_ms = record.ended_ms if record.state == states.DELIVERED else None
     for attempt in attempts:
         yield ProofRow(
             id=record.id,
             account=record.account,
             event=f"{record.origin} {record.code}".strip(),
-            person=mask(tag, person) if person else "",
+            person=values.read_tags(record.xml).get(_PERSON.get(record.origin, "TO"), ""),
             accepted=iso(record.created_ms),
             state=record.state,
             reason=record.reason,
@@ -139,7 +135,7 @@ def _rows(
             status=attempt.status if attempt else None,
             elapsed_ms=attempt.elapsed_ms if attempt else None,
             detail=attempt.detail if attempt else "",
-            url=redacted(record.url) if record.url else postback.url,
-            delivered=iso(ended_ms),
-            age_s=max(0, (now_ms if ended_ms is None else ended_ms) - record.created_ms) // 1000,
+            url=redacted(record.url) if record.url else "",
+            delivered=iso(delivered_ms),
+            age_s=max(0, (now_ms if delivered_ms is None else delivered_ms) - record.created_ms) // 1000,
         )

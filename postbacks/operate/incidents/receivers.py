@@ -307,7 +307,9 @@ def ending(look: Look, incident: Incident) -> Ending:
 def _dead(look: Look, incident: Incident, since_ms: int, *, of_account: bool) -> tuple[int, int]:
     """Count what died since an endpoint failed, and find when the first of it was accepted: that may be earlier."""
     columns, life_ms = schema.postbacks.c, (look.settings.max_resends + 1) * countdown_ms(look.settings)
-    names, of = (schema.accounts, incident.accounts[0]) if of_account else (schema.endpoints, incident.subject)
+    names, of = (
+        (schema.accounts, incident.accounts[0]) if of_account else (schema.endpoints, incident.subject)
+    )
     name, number = (names.c.name, columns.account) if of_account else (names.c.endpoint, columns.endpoint)
     died = (
         select(columns.accepted_ms)
@@ -341,4 +343,3 @@ def _why_still(look: Look, account: str) -> str:
     with broker_errors():
         _, state = routes.since_and_state(look.client.hget(keys.ROUTES, account))  # type: ignore[arg-type]
     return routes.STILL_WORDS.get(state, "")
-
