@@ -105,14 +105,15 @@ key                                   type    meaning
                                               bound: records, as long as they stand
 ``postbacks:dead``                    zset    dead ids; score is since when
                                               bound: records, as long as they stand
-``postbacks:dead-of:{account}``       zset    dead ids of one account that have their document; score is since when
+``postbacks:dead-of:{account}``       zset    dead ids of one account that have their document; score is since when, and
+                                              10^14 more of opt-outs, which are dropped last
                                               bound: the account's share of the memory
-``postbacks:stubs-of:{account}``      zset    stubs of one account; score is since when
+``postbacks:stubs-of:{account}``      zset    stubs of one account; score as above
                                               bound: the account's share of the memory
 ``postbacks:dead-bytes``              zset    accounts; score is the bytes that their dead and their stubs take
                                               bound: accounts with dead records
 ``postbacks:unrouted``                zset    dead ids that came for an account that was not known, or without a URL; score is
-                                              since when
+                                              since when, and 10^14 more of opt-outs
                                               bound: a day of them, in a twentieth of the ledger's memory
 ``postbacks:unrouted-bytes``          string  estimate of the memory that those records take
                                               bound: one number

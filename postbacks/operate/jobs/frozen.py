@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from postbacks.operate.jobs.selection import Chosen
 
-#: Rank of all postbacks: of an account's those of a lower one go first, whenever they were accepted.
+#: Rank of postbacks: of an account's those of a lower one go first, whenever they were accepted. Opt-outs have one less.
 RANK: Final = 1
 #: Rows that one transaction drops.
 DROP: Final = 5_000
@@ -27,7 +27,7 @@ _SETS: Final = text("SELECT job FROM job_sets")
 _FROZEN: Final = text("SELECT frozen_ms FROM job_sets WHERE job = :job")
 _ADD: Final = text(
     "INSERT INTO job_postbacks (job, account, rank, sequence, id, accepted_ms, row_id)"
-    " SELECT :job, coalesce(a.name, ''), :rank, p.sequence, p.id, p.accepted_ms, p.row_id"
+    " SELECT :job, coalesce(a.name, ''), :rank - p.opt_out, p.sequence, p.id, p.accepted_ms, p.row_id"
     " FROM postbacks p LEFT JOIN accounts a ON a.id = p.account WHERE p.row_id IN :rows ON CONFLICT DO NOTHING"
 ).bindparams(bindparam("rows", expanding=True))
 _ACCOUNTS: Final = text(

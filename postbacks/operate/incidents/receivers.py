@@ -1,0 +1,345 @@
+"""Conditions of receivers: endpoints at which every attempt fails, whatever accounts send there.
+
+A look asks the broker for its failing lanes, in pages of ``PAGE`` and ``PAGES_MAX`` at most, each some milliseconds. What
+a sentence has besides (why, how many opt-outs, when the first dies) comes from the history, for ``ACCOUNTS_MAX`` accounts
+and ``ROWS_MAX`` rows of each, and only when something is told or an incident's words are old.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from sqlalchemy import func, select
+
+from postbacks import keys
+from postbacks.broker import lua
+from postbacks.broker.client import text
+from postbacks.broker.errors import broker_errors
+from postbacks.history import schema
+from postbacks.history.transactions import reading
+from postbacks.ledger import states
+from postbacks.ledger.record import iso
+from postbacks.operate.incidents import words
+from postbacks.operate.incidents.conditions import Condition, Incomplete
+from postbacks.ping.diagnose import advise
+from postbacks.queue import pauses, routes
+from postbacks.retry import countdown_ms
+from postbacks.urls import read_url
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from postbacks.operate.incidents.conditions import Look
+    from postbacks.operate.incidents.store import Incident
+
+KIND: Final = "endpoint"
+#: Seconds for which every attempt must have failed, so that an endpoint that fails now and then is none of these.
+STANDS_AFTER_S: Final = 60
+#: Failing lanes that one call of the script goes over, about, and calls of a look: 20,000 lanes.
+PAGE: Final = 200
+PAGES_MAX: Final = 100
+#: Accounts that are named and looked up, and rows of each.
+ACCOUNTS_MAX: Final = 20
+ROWS_MAX: Final = 200
+#: Dead ones that are counted at an incident's end.
+DEAD_MAX: Final = 100_000
+_DELIVERED: Final = schema.OUTCOMES["delivered"]
+_OUTCOME_NAMES: Final = {number: name for name, number in schema.OUTCOMES.items()}
+
+
+@dataclass(slots=True)
+class _Endpoint:
+    """Failing lanes of one endpoint.
+
+    Attributes:
+        since_ms: since when the first of them has failed.
+        accounts: their accounts, each with since when.
+        waiting: postbacks that are open in them.
+        dead: by account, those that died since it fails.
+        in_units: True where some of ``waiting`` are units: large postbacks count more than once.
+    """
+
+    since_ms: int
+    accounts: dict[str, int] = field(default_factory=dict)
+    waiting: int = 0
+    dead: dict[str, int] = field(default_factory=dict)
+    in_units: bool = False
+
+
+class Failure(NamedTuple):
+    """Failure of an endpoint as the history knows it.
+
+    Attributes:
+        outcome: of most of the latest attempts; empty where the history has none.
+        status: of the answer, 0 where none came.
+        detail: the outcome in words.
+        first_dies_ms: when the first postback will have had its last attempt, at the earliest; None where none has failed.
+    """
+
+    outcome: str = ""
+    status: int = 0
+    detail: str = ""
+    first_dies_ms: int | None = None
+
+
+def failing_endpoints(look: Look) -> Iterator[Condition]:
+    """Yield the endpoints at which every attempt has failed for a while.
+
+    Raises:
+        Incomplete: more lanes fail than a look goes over.
+        BrokerError: the broker cannot be asked.
+    """
+    endpoints, is_complete = _read(look)
+    for name, endpoint in endpoints.items():
+        yield _condition(look, name, endpoint)
+    if not is_complete:
+        raise Incomplete(f"more than {PAGE * PAGES_MAX:,} lanes fail")
+
+
+def _read(look: Look) -> tuple[dict[str, _Endpoint], bool]:
+    """Read the failing lanes by their endpoints; and True if these are all."""
+    script = lua.load("queue/_shared", "queue/_routes", "operate/incidents/failing")
+    stands_ms = int(min(STANDS_AFTER_S, look.settings.incident_after_s) * 1000)
+    endpoints: dict[str, _Endpoint] = {}
+    seen: set[bytes] = set()
+    cursor = b"0"
+    for _ in range(PAGES_MAX):
+        arguments = (look.clock_offset_ms, cursor, PAGE, stands_ms)
+        with broker_errors():
+            reply: Any = look.client.eval_ro(script.text, len(script.keys), *script.keys, *arguments)
+        cursor, lanes = reply
+        for lane, since, name, waiting, dead, in_units in lanes:
+            if lane in seen or not name:  # ZSCAN may give one twice
+                continue
+            seen.add(lane)
+            since_ms, account = int(float(since)), text(lane).rpartition("/")[0]
+            endpoint = endpoints.setdefault(text(name), _Endpoint(since_ms))
+            endpoint.since_ms = min(endpoint.since_ms, since_ms)
+            endpoint.accounts[account] = min(endpoint.accounts.get(account, since_ms), since_ms)
+            endpoint.waiting += waiting
+            endpoint.dead[account] = max(endpoint.dead.get(account, 0), dead)
+            endpoint.in_units |= bool(in_units)
+        if cursor == b"0":
+            return endpoints, True
+    return endpoints, False
+
+
+def _condition(look: Look, name: str, endpoint: _Endpoint) -> Condition:
+    settings = look.settings
+    failed_ms = look.now_ms - endpoint.since_ms
+    dead = sum(endpoint.dead.values())
+    opens = (
+        failed_ms >= settings.incident_after_s * 1000
+        or endpoint.waiting + dead >= settings.incident_after_postbacks
+    )
+    accounts = sorted(endpoint.accounts, key=lambda account: (endpoint.accounts[account], account))
+    plain = Condition(
+        kind=KIND,
+        subject=name,
+        title=f"{name} fails",
+        sentence="",
+        advice="",
+        opens=opens,
+        size=endpoint.waiting + dead,
+        level=int(dead > 0),
+        since_ms=endpoint.since_ms,
+        accounts=tuple(accounts[:ACCOUNTS_MAX]),
+        figures={
+            "accounts": len(accounts),
+            "waiting": endpoint.waiting,
+            "waiting_is_exact": not endpoint.in_units,
+            "dead": dead,
+            "outcome": None,
+            "status": None,
+            "opt_outs": None,
+            "first_dies": None,
+        },
+    )
+    return replace(
+        _explained(look, plain, Failure()), refine=lambda: _explained(look, plain, _ask(look, plain))
+    )
+
+
+def _explained(look: Look, condition: Condition, failure: Failure) -> Condition:
+    """Put a condition into words, with what is known of its failure."""
+    figures, now_ms = dict(condition.figures), look.now_ms
+    since = words.moment(condition.since_ms or now_ms, now_ms)
+    why = words.cause(failure.outcome, failure.status, failure.detail)
+    clauses = [
+        f"{why}; every attempt has failed since {since}" if why else f"every attempt has failed since {since}"
+    ]
+    if figures["accounts"] > 1:
+        clauses.append(f"accounts {words.names(condition.accounts, figures['accounts'])}")
+    about = "" if figures["waiting_is_exact"] else "up to "
+    waiting = f"{about}{figures['waiting']:,} wait" if figures["waiting"] else "nothing waits"
+    if figures["waiting"] == 1:
+        waiting = "1 waits"
+    clauses.append(waiting)
+    if figures["dead"]:
+        clauses.append(f"{figures['dead']:,} have died" if figures["dead"] > 1 else "1 has died")
+    elif failure.first_dies_ms is not None and figures["waiting"]:
+        clauses.append(f"the first dies at {words.moment(max(failure.first_dies_ms, now_ms), now_ms)}")
+        figures["first_dies"] = iso(failure.first_dies_ms)
+    figures |= {"outcome": failure.outcome or None, "status": failure.status or None}
+    return replace(
+        condition, sentence="; ".join(clauses), advice=_advice(condition, failure), figures=figures
+    )
+
+
+def _advice(condition: Condition, failure: Failure) -> str:
+    todo = (
+        advise(failure.outcome, failure.status, failure.detail.partition(" (")[0]) if failure.outcome else ""
+    )
+    account = condition.accounts[0]
+    trial = f"`postbacks ping {account}` tries it and says more; meanwhile nothing is lost, and `postbacks account pause {account}` keeps what waits from dying."
+    return f"{todo} {trial}".strip()
+
+
+def _ask(look: Look, condition: Condition) -> Failure:
+    with reading(look.engine) as connection:
+        rows = _rows(connection, condition)
+        if not rows:
+            return Failure()
+        (outcome, status), _ = Counter((row.outcome, row.status) for row in rows).most_common(1)[0]
+        latest = max(
+            (row for row in rows if (row.outcome, row.status) == (outcome, status)),
+            key=lambda row: row.sent_ms or 0,
+        )
+        attempts = schema.attempts.c
+        detail = connection.execute(
+            select(attempts.detail)
+            .where(attempts.row_id == latest.row_id)
+            .order_by(attempts.number.desc())
+            .limit(1)
+        ).scalar()
+    left_ms = countdown_ms(look.settings)
+    dies_ms = [
+        row.sent_ms + (look.settings.max_resends + 1 - row.failures) * left_ms
+        for row in rows
+        if row.state <= schema.LAST_OPEN and row.failures and row.sent_ms
+    ]
+    return Failure(_OUTCOME_NAMES.get(outcome, ""), status, detail or "", min(dies_ms, default=None))
+
+
+def _rows(connection: Connection, condition: Condition) -> list[Any]:
+    """Read the oldest that are open of each account, and where none has failed the newest of all."""
+    columns = schema.postbacks.c
+    wanted = select(
+        columns.row_id,
+        columns.state,
+        columns.outcome,
+        columns.status,
+        columns.failures,
+        columns.sent_ms,
+        columns.endpoint,
+    )
+    endpoint = connection.execute(
+        select(schema.endpoints.c.id).where(schema.endpoints.c.endpoint == condition.subject)
+    ).scalar()
+    accounts = connection.execute(
+        select(schema.accounts.c.id).where(schema.accounts.c.name.in_(condition.accounts))
+    ).scalars()
+    rows: list[Any] = []
+    for account in accounts.all():
+        of_account = wanted.where(columns.account == account)
+        is_open = of_account.where(schema.OPEN).order_by(columns.accepted_ms).limit(ROWS_MAX)
+        newest = of_account.order_by(columns.accepted_ms.desc()).limit(ROWS_MAX)
+        for query in (is_open, newest):
+            found = [
+                row
+                for row in connection.execute(query)
+                if row.endpoint == endpoint and row.outcome and row.outcome != _DELIVERED
+            ]
+            rows += found
+            if found:
+                break
+    return rows
+
+
+# -- the end ---------------------------------------------------------------------------------------
+
+
+class Ending(NamedTuple):
+    """Words of an incident's end.
+
+    Attributes:
+        sentence: what has become of it.
+        advice: what is left to do; empty for nothing.
+        resend: command that sends again what died of it; empty where nothing did.
+        figures: in numbers.
+    """
+
+    sentence: str
+    advice: str = ""
+    resend: str = ""
+    figures: dict[str, Any] = {}  # noqa: RUF012 - never changed
+
+
+def ending(look: Look, incident: Incident) -> Ending:
+    """Say how the incident of a failing endpoint has ended, and how what died of it is sent again."""
+    accounts = incident.accounts
+    since_ms = incident.since_ms or incident.course.opened_ms
+    lasted = f"after {words.duration(look.now_ms - incident.course.quiet_ms - since_ms)}"
+    if _any_is_well(look, accounts):
+        sentence = f"it answers 200 again, {lasted}"
+    elif why := _why_still(look, accounts[0]):
+        sentence = f"nothing is tried there any more, {lasted} of failures: account {accounts[0]} {why}"
+    else:
+        sentence = f"nothing is sent there any more, {lasted} of failures"
+    is_one = int(incident.figures.get("accounts", 1)) == 1
+    dead, first_ms = _dead(look, incident, since_ms, of_account=is_one)
+    if not dead:
+        return Ending(f"{sentence}; none died", figures={"dead": 0})
+    whose = f"--account {accounts[0]}" if is_one else f"--host {read_url(incident.subject).host}"
+    between = f"{words.iso_second(first_ms)} {words.iso_second(look.now_ms, up=True)}"
+    more = "more than " * (dead > DEAD_MAX)
+    return Ending(
+        f"{sentence}; {more}{min(dead, DEAD_MAX):,} died",
+        "Send again what died with the command of `resend`.",
+        f"postbacks resend {whose} --state dead --between {between}",
+        {"dead": dead},
+    )
+
+
+def _dead(look: Look, incident: Incident, since_ms: int, *, of_account: bool) -> tuple[int, int]:
+    """Count what died since an endpoint failed, and find when the first of it was accepted: that may be earlier."""
+    columns, life_ms = schema.postbacks.c, (look.settings.max_resends + 1) * countdown_ms(look.settings)
+    names, of = (
+        (schema.accounts, incident.accounts[0]) if of_account else (schema.endpoints, incident.subject)
+    )
+    name, number = (names.c.name, columns.account) if of_account else (names.c.endpoint, columns.endpoint)
+    died = (
+        select(columns.accepted_ms)
+        .where(schema.TROUBLED)
+        .where(columns.accepted_ms.between(since_ms - life_ms, look.now_ms))
+        .where(number == select(names.c.id).where(name == of).scalar_subquery())
+        .where(columns.state == schema.STATES[states.DEAD])
+        .where(columns.ended_ms >= since_ms)
+        .order_by(columns.accepted_ms)
+        .limit(DEAD_MAX + 1)
+        .subquery()
+    )
+    with reading(look.engine) as connection:
+        dead, first_ms = connection.execute(select(func.count(), func.min(died.c.accepted_ms))).one()
+    return int(dead), since_ms if first_ms is None else int(first_ms)
+
+
+def _any_is_well(look: Look, accounts: tuple[str, ...]) -> bool:
+    with broker_errors():
+        pipe = look.client.pipeline(transaction=False)
+        for account in accounts:
+            for group in keys.GROUPS:
+                pipe.hget(keys.LANE_STATE + keys.lane_name(account, group), "failing")
+        return b"0" in pipe.execute()
+
+
+def _why_still(look: Look, account: str) -> str:
+    """Say why an account stands still; empty where it does not."""
+    if account in pauses.read(look.client, [account]):
+        return "is paused"
+    with broker_errors():
+        _, state = routes.since_and_state(look.client.hget(keys.ROUTES, account))  # type: ignore[arg-type]
+    return routes.STILL_WORDS.get(state, "")
