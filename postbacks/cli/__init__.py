@@ -34,6 +34,8 @@ COMMANDS = {
     "health": "monitor:health",
     "metrics": "monitor:metrics",
     "history": "history:history",
+    "incidents": "incidents:incidents",
+    "incident": "incidents:incident",
 }
 
 

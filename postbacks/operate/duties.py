@@ -53,8 +53,10 @@ class Duty(Protocol):
 
 def duties_of(recorder: Recorder, client: redis.Redis, settings: Settings) -> list[Duty]:
     """Return the duties of a process that runs history."""
-    del recorder, client, settings
-    return []
+    from postbacks.operate.incidents.finder import Finder  # noqa: PLC0415 - they name this module's protocol
+    from postbacks.operate.incidents.webhook import NoticeSender  # noqa: PLC0415
+
+    return [Finder(recorder, client, settings), NoticeSender(recorder, client, settings)]
 
 
 class Duties:

@@ -3,19 +3,15 @@
 --
 -- KEYS FAILING, BACKLOG, OPEN, RECORD, LANE, LANE_STATE, DEAD_OF, STUBS_OF
 -- ARGV[2] cursor of the page, 0 first   ARGV[3] lanes a page, about (ZSCAN)   ARGV[4] ms for which a lane must have failed
--- Returns {next cursor, lanes}, a lane: {lane, since when every attempt has failed, endpoint or an empty text, open,
--- dead since then (of its account), 1 if `open` counts units (`queue/shares.py`)}
+-- Returns {next cursor, lanes}, a lane: {lane, since when every attempt has failed, endpoint or an empty text, units open
+-- (`queue/shares.py`); and of its account: dead since then, open postbacks, lanes with any}
 local cursor, page, failed_ms = ARGV[2], ARGV[3], tonumber(ARGV[4])
 
--- open postbacks of a lane: exactly, where its account has nothing else open
-local function open_of(account, lane)
-  for _, group in ipairs(GROUPS) do
-    local other = account .. '/' .. group
-    if other ~= lane and redis.call('HEXISTS', OPEN, other) == 1 then
-      return tonumber(redis.call('HGET', OPEN, lane) or 0), 1
-    end
-  end
-  return tonumber(redis.call('HGET', BACKLOG, account) or 0), 0
+-- how many lanes of an account have anything open
+local function lanes_open(account)
+  local count = 0
+  for _, group in ipairs(GROUPS) do count = count + redis.call('HEXISTS', OPEN, account .. '/' .. group) end
+  return count
 end
 
 -- endpoint that the first one waiting goes to, or any of the group's
@@ -37,10 +33,11 @@ for i = 1, #scanned[2], 2 do
     local account = account_of(lane)
     local route = route_of(account)
     if not (route and (route.still or route.paused)) then
-      local open, in_units = open_of(account, lane)
       local dead = redis.call('ZCOUNT', DEAD_OF .. account, since, '+inf')
         + redis.call('ZCOUNT', STUBS_OF .. account, since, '+inf')
-      lanes[#lanes + 1] = { lane, since, endpoint_of(route, lane), open, dead, in_units }
+      lanes[#lanes + 1] = { lane, since, endpoint_of(route, lane),
+        tonumber(redis.call('HGET', OPEN, lane) or 0), dead, tonumber(redis.call('HGET', BACKLOG, account) or 0),
+        lanes_open(account) }
     end
   end
 end

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from postbacks.broker.clock import now_ms
@@ -278,35 +279,45 @@ class _Changes:
     def write(self, connection: Connection) -> None:
         """Write incidents, and a notice for each change; what stands for others first, as they name it."""
         numbers = {key: incident.id for key, incident in self._known.items()}
-        notices = []
-        for key in sorted(self._to_save, key=lambda key: (not key.startswith(f"{MANY}:"), key)):
-            incident, change = self._after[key], self._changed.get(key, NOTHING)
-            whole = self._parts_of.get(key)
-            if whole is not None:
-                incident = replace(incident, part_of=numbers[whole])
-            untold = self._untold(incident) if change else ""
-            if change:
-                incident = replace(incident, withheld=untold == store.MUTED and incident.is_open)
-            if incident.id:
-                store.save(connection, [incident])
-            else:
-                incident = store.add(connection, incident)
-                numbers[key] = incident.id
-            if change:
-                notices.append(
-                    make_notice(incident, change, self._look.now_ms, self._look.settings, untold=untold)
-                )
+        wholes = {key for key in self._to_save if key.startswith(f"{MANY}:")}
+        for keys in (sorted(wholes), sorted(self._to_save - wholes)):
+            ready = [self._ready(key, numbers) for key in keys]
+            store.save(connection, [incident for incident in ready if incident.id])
+            for incident in store.add(connection, [incident for incident in ready if not incident.id]):
+                self._after[incident.key] = incident
+                numbers[incident.key] = incident.id
+        look = self._look
+        notices = [
+            make_notice(
+                self._after[key], change, look.now_ms, look.settings, untold=self._untold(self._after[key])
+            )
+            for key, change in sorted(self._changed.items())
+        ]
         store.add_notices(connection, notices)
+
+    def _ready(self, key: str, numbers: Mapping[str, int]) -> Incident:
+        """Return an incident as it is to be written."""
+        incident = self._after[key]
+        if key in self._parts_of:
+            incident = replace(incident, part_of=numbers[self._parts_of[key]])
+        if key in self._changed:
+            withheld = incident.is_open and incident.is_muted(self._look.now_ms)
+            incident = replace(incident, withheld=withheld)
+        self._after[key] = incident
+        return incident
 
     def _untold(self, incident: Incident) -> str:
         """Return the state of a notice that is kept and not told; empty for one that is told."""
         if incident.is_muted(self._look.now_ms):
             return store.MUTED
-        wholes = (whole for whole in self._after.values() if whole.kind == MANY and whole.is_open)
-        is_part = incident.part_of is not None and (
-            incident.key in self._parts_of or any(whole.id == incident.part_of for whole in wholes)
-        )
-        return store.PART if is_part else ""
+        return store.PART if incident.part_of in self._open_wholes else ""
+
+    @cached_property
+    def _open_wholes(self) -> set[int]:
+        """Return the numbers of the open incidents that stand for others, once they are written."""
+        return {
+            incident.id for incident in self._after.values() if incident.kind == MANY and incident.is_open
+        }
 
 
 def _incident_of(condition: Condition, of: course.Course, now_ms: int) -> Incident:

@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from postbacks.operate.incidents.receivers import failing_endpoints
-from postbacks.operate.incidents.system import broker_memory, full_backlogs, history_behind, late_ticks
+from postbacks.operate.incidents.system import (
+    broker_memory,
+    full_backlogs,
+    history_behind,
+    late_ticks,
+    paused_backlogs,
+)
 
 if TYPE_CHECKING:
     from postbacks.operate.incidents.conditions import Source
@@ -14,6 +20,7 @@ if TYPE_CHECKING:
 SOURCES: Final[dict[str, Source]] = {
     "endpoint": failing_endpoints,
     "backlog": full_backlogs,
+    "paused": paused_backlogs,
     "ticks": late_ticks,
     "memory": broker_memory,
     "history": history_behind,
