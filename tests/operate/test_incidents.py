@@ -52,7 +52,7 @@ def set_many(world: IncidentWorld, url: str, number: int) -> list[str]:
 
 
 def test_a_storm_of_500_accounts_behind_one_host_is_one_incident_and_three_notices(world, moody, caplog):
-    """Down for half an hour, until everything is dead; then well."""
+    """Down for half an hour, until everything is dead; then well, as those say that have something more to send."""
     caplog.set_level(logging.INFO, "postbacks.operate")
     names = set_many(world, moody.url(), ACCOUNTS)
     for name in names:
@@ -60,8 +60,7 @@ def test_a_storm_of_500_accounts_behind_one_host_is_one_incident_and_three_notic
     world.work()
     world.watch(30, every_s=300)
     moody.status = 200
-    for name in names:
-        send_postback.delay(name, MT)
+    send_postback.delay(names[-1], MT)
     world.watch(7)
     (incident,) = world.incidents()
     assert [change for change, _ in world.told()] == ["opened", "grew", "recovered"]
@@ -137,6 +136,23 @@ def test_an_endpoint_that_fails_one_of_three_posts_is_no_incident(world):
             world.watch(1)
     assert world.incidents() == []
     assert next(posts) >= 60
+
+
+def test_an_account_that_is_refused_itself_stays_an_incident_though_its_host_answers_others(world):
+    """A 404 is its own matter, also when all of it has died."""
+    with Receiver(lambda post: Answer(404 if post.path == "/gone" else 200)) as receiver:
+        set_account("acme", url=receiver.url("/gone"))
+        set_account("beta", url=receiver.url("/"))
+        send_postback.delay("acme", MT)
+        world.work()
+        for _ in range(8):
+            send_postback.delay("beta", MT)
+            world.watch(5, every_s=300)
+    ((_, opened), (change, _)) = world.told()
+    assert opened["accounts"] == ["acme"]
+    assert opened["sentence"].startswith("it answers 404; ")
+    assert change == "grew"
+    assert world.incidents()[0].is_open
 
 
 def test_a_paused_accounts_receiver_is_no_incident_and_one_that_is_paused_later_ends_without_success(

@@ -63,7 +63,7 @@ class Finder:
         client: the broker's.
         settings: from when on what stands is an incident, and whether there is a webhook.
         clock_offset_ms: added to the broker's clock, so that tests can move time.
-        sources: what is asked for conditions.
+        sources: what is asked for conditions; None for all that there are.
     """
 
     name = "incidents"
@@ -75,12 +75,14 @@ class Finder:
         settings: Settings,
         *,
         clock_offset_ms: int = 0,
-        sources: Mapping[str, Source] = SOURCES,
+        sources: Mapping[str, Source] | None = None,
     ) -> None:
         self._recorder = recorder
         self._client = client
         self._settings = settings
-        self._sources = sources
+        self._receivers = receivers.Receivers()
+        known: dict[str, Source] = {receivers.KIND: self._receivers, **SOURCES}
+        self._sources = known if sources is None else sources
         self._prune_s = 0.0
         self.clock_offset_ms = clock_offset_ms
 
@@ -106,7 +108,7 @@ class Finder:
         standing, incomplete = self._ask(look)
         with reading(look.engine) as connection:
             known = store.current(connection, look.now_ms)
-        changes = _Changes(look, known)
+        changes = _Changes(look, known, self._receivers)
         for key in [*standing, *(key for key in known if key not in standing)]:
             kind = key.partition(":")[0]
             condition = standing.get(key)
@@ -157,10 +159,12 @@ class _Changes:
     Args:
         look: the look.
         known: the incidents that are open or may come back, by key.
+        of_receivers: the source that knows how an endpoint's incident has ended.
     """
 
-    def __init__(self, look: Look, known: Mapping[str, Incident]) -> None:
+    def __init__(self, look: Look, known: Mapping[str, Incident], of_receivers: receivers.Receivers) -> None:
         self._look = look
+        self._receivers = of_receivers
         self._known = known
         self._after = dict(known)
         self._changed: dict[str, str] = {}
@@ -257,7 +261,7 @@ class _Changes:
         """Put an end into words."""
         look = self._look
         if incident.kind == receivers.KIND and incident.accounts:
-            ending = receivers.ending(look, incident)
+            ending = self._receivers.ending(look, incident)
             figures = dict(incident.figures) | ending.figures
             return replace(
                 incident,

@@ -44,6 +44,9 @@ PAGES_MAX: Final = 100
 #: Accounts that are named and looked up, and rows of each.
 ACCOUNTS_MAX: Final = 20
 ROWS_MAX: Final = 200
+#: Endpoints at which nothing waits that are looked up at a look, and the newest postbacks that are asked whom they answer.
+SILENT_MAX: Final = 50
+NEWEST_MAX: Final = 20_000
 #: Dead ones that are counted at an incident's end.
 DEAD_MAX: Final = 100_000
 #: Opt-outs that are counted.
@@ -83,6 +86,13 @@ class _Account:
         return self.backlog if self.is_exact else min(self.units, self.backlog)
 
 
+class _Failed(NamedTuple):
+    """Attempt that failed: when it began, and the status of its answer, 0 where none came."""
+
+    sent_ms: int
+    status: int
+
+
 class Failure(NamedTuple):
     """Failure of an endpoint as the history knows it.
 
@@ -101,18 +111,59 @@ class Failure(NamedTuple):
     first_dies_ms: int | None = None
 
 
-def failing_endpoints(look: Look) -> Iterator[Condition]:
-    """Yield the endpoints at which every attempt has failed for a while.
+class Receivers:
+    """Source of the endpoints at which every attempt has failed for a while. It remembers which of them answer others."""
 
-    Raises:
-        Incomplete: more lanes fail than a look goes over.
-        BrokerError: the broker cannot be asked.
-    """
-    endpoints, is_complete = _read(look)
-    for name, endpoint in endpoints.items():
-        yield _condition(look, name, endpoint)
-    if not is_complete:
-        raise Incomplete(f"more than {PAGE * PAGES_MAX:,} lanes fail")
+    def __init__(self) -> None:
+        self._answered_ms: dict[str, int] = {}
+        self._failed: dict[str, _Failed] = {}
+
+    def __call__(self, look: Look) -> Iterator[Condition]:
+        """Yield what stands.
+
+        Raises:
+            Incomplete: more lanes fail than a look goes over.
+            BrokerError: the broker cannot be asked.
+            HistoryError: the database cannot be used.
+        """
+        endpoints, is_complete = _read(look)
+        conditions = {name: _condition(look, name, accounts) for name, accounts in endpoints.items()}
+        self._remember(look, conditions)
+        yield from (condition for name, condition in conditions.items() if not self._is_over(name))
+        if not is_complete:
+            raise Incomplete(f"more than {PAGE * PAGES_MAX:,} lanes fail")
+
+    def _remember(self, look: Look, conditions: Mapping[str, Condition]) -> None:
+        """Remember of endpoints at which nothing waits what failed there last, and when the latest came that they answered."""
+        silent = {name: one for name, one in conditions.items() if not one.figures["waiting"]}
+        self._failed = {name: failed for name, failed in self._failed.items() if name in silent}
+        self._answered_ms = {name: ms for name, ms in self._answered_ms.items() if name in silent}
+        if not silent:
+            return
+        with reading(look.engine) as connection:
+            for name, answered_ms in _answered(connection).items():
+                if name in silent:
+                    self._answered_ms[name] = max(answered_ms, self._answered_ms.get(name, 0))
+            unknown = [condition for name, condition in silent.items() if name not in self._failed]
+            for condition in unknown[:SILENT_MAX]:
+                if (failed := _last_failed(connection, condition)) is not None:
+                    self._failed[condition.subject] = failed
+
+    def _is_over(self, name: str) -> bool:
+        """Tell whether an endpoint answers others, though the last POST of some accounts failed there.
+
+        An account of which all has died sends nothing until its next event, and its lane counts as failing for a day. A
+        status of 400 to 499 is the account's own matter.
+        """
+        failed = self._failed.get(name)
+        if failed is None or 400 <= failed.status < 500:
+            return False
+        return self._answered_ms.get(name, 0) > failed.sent_ms
+
+    def ending(self, look: Look, incident: Incident) -> Ending:
+        """Say how the incident of a failing endpoint has ended, and how what died of it is sent again."""
+        is_well = self._is_over(incident.subject) or _any_is_well(look, incident.accounts)
+        return _ending(look, incident, is_well=is_well)
 
 
 def _read(look: Look) -> tuple[dict[str, dict[str, _Account]], bool]:
@@ -301,6 +352,30 @@ def _rows(connection: Connection, condition: Condition) -> list[Any]:
     return rows
 
 
+def _answered(connection: Connection) -> dict[str, int]:
+    """Read when the latest delivered one was accepted by its endpoint, of the newest postbacks of all."""
+    columns = schema.postbacks.c
+    newest = (
+        select(columns.endpoint, columns.accepted_ms, columns.state)
+        .order_by(columns.accepted_ms.desc())
+        .limit(NEWEST_MAX)
+        .subquery()
+    )
+    query = (
+        select(schema.endpoints.c.endpoint, func.max(newest.c.accepted_ms))
+        .join(newest, newest.c.endpoint == schema.endpoints.c.id)
+        .where(newest.c.state == schema.STATES[states.DELIVERED])
+        .group_by(schema.endpoints.c.endpoint)
+    )
+    return {name: int(ms) for name, ms in connection.execute(query)}
+
+
+def _last_failed(connection: Connection, condition: Condition) -> _Failed | None:
+    """Read what failed last at an endpoint, of the account that has failed there for the longest."""
+    rows = _rows(connection, replace(condition, accounts=condition.accounts[:1]))
+    return max((_Failed(row.sent_ms, row.status) for row in rows if row.sent_ms), default=None)
+
+
 # -- the end ---------------------------------------------------------------------------------------
 
 
@@ -320,12 +395,11 @@ class Ending(NamedTuple):
     figures: dict[str, Any] = {}  # noqa: RUF012 - never changed
 
 
-def ending(look: Look, incident: Incident) -> Ending:
-    """Say how the incident of a failing endpoint has ended, and how what died of it is sent again."""
+def _ending(look: Look, incident: Incident, *, is_well: bool) -> Ending:
     accounts = incident.accounts
     since_ms = incident.since_ms or incident.course.opened_ms
     lasted = f"after {words.duration(look.now_ms - incident.course.quiet_ms - since_ms)}"
-    if _any_is_well(look, accounts):
+    if is_well:
         sentence = f"it answers 200 again, {lasted}"
     elif why := _why_still(look, accounts[0]):
         sentence = f"nothing is tried there any more, {lasted} of failures: account {accounts[0]} {why}"

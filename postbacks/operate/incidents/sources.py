@@ -1,10 +1,9 @@
-"""Sources of conditions that the finder asks, in this order."""
+"""Sources of conditions that the finder asks beside ``receivers.py``, in this order."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from postbacks.operate.incidents.receivers import failing_endpoints
 from postbacks.operate.incidents.system import (
     broker_memory,
     full_backlogs,
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 
 #: Kind of condition -> its source.
 SOURCES: Final[dict[str, Source]] = {
-    "endpoint": failing_endpoints,
     "backlog": full_backlogs,
     "paused": paused_backlogs,
     "ticks": late_ticks,
