@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from postbacks.ledger.record import iso
-from postbacks.urls import redacted
+from postbacks.privacy.masker import KEYLESS
 
 if TYPE_CHECKING:
     from postbacks.ledger.record import Record
@@ -74,7 +74,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Postback:
-    """Postback that a search has found. Times are ms since the epoch on the broker's clock.
+    """Postback that a search has found, with nothing personal. Times are ms since the epoch on the broker's clock.
 
     Attributes:
         id: its id.
@@ -83,14 +83,14 @@ class Postback:
         origin: of its event.
         code: of its event.
         state: as the ledger names it; ``forgotten`` where its record left the broker before history had read its end.
-        reason: why it was not delivered; empty for none.
+        reason: why it was not delivered, without what it quotes of the event; empty for none.
         accepted_ms: when it was accepted.
         ended_ms: when it ended.
         attempts: POSTs begun.
         outcome: of the latest attempt that has ended; empty for none.
         status: HTTP status of the latest answer; None for none.
         elapsed_ms: duration of the latest attempt that has ended; None for none.
-        url: where it went, without password.
+        url: where it went, without password; numbers in one that came with a call are masked.
         row_id: its row in the database; 0 of one that the broker alone was asked for.
         is_opt_out: True for an opt-out.
     """
@@ -123,14 +123,14 @@ class Postback:
             origin=record.origin,
             code=record.code,
             state=record.state,
-            reason=record.reason,
+            reason=KEYLESS.reason(record.reason),
             accepted_ms=record.created_ms,
             ended_ms=record.ended_ms,
             attempts=len(record.attempts),
             outcome=latest.outcome if latest else "",
             status=latest.status if latest else None,
             elapsed_ms=latest.elapsed_ms if latest else None,
-            url=redacted(record.url) if record.url else "",
+            url=KEYLESS.url(record.url, is_own=record.own_url) if record.url else "",
             row_id=0,
             is_opt_out=record.is_opt_out,
         )

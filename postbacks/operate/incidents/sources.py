@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from postbacks.operate.incidents.opt_outs import late_opt_outs
 from postbacks.operate.incidents.system import (
     broker_memory,
     full_backlogs,
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 #: Kind of condition -> its source.
 SOURCES: Final[dict[str, Source]] = {
+    "opt_outs": late_opt_outs,
     "backlog": full_backlogs,
     "paused": paused_backlogs,
     "ticks": late_ticks,
