@@ -30,9 +30,9 @@ def incidents(*, open_only: bool, limit: int, as_json: bool) -> None:
 
     Exit codes: 0, whatever is open; 2 the history cannot be read.
     """
-    from postbacks.operate.incidents import incidents as list_incidents
+    from postbacks.operate import all_incidents
 
-    found = list_incidents(open_only=open_only, limit=limit)
+    found = all_incidents(open_only=open_only, limit=limit)
     if as_json:
         for incident in found:
             print_json(incident.to_public_dict())
@@ -59,7 +59,7 @@ def incident() -> None:
 @json_option
 def show(number: int, as_json: bool) -> None:
     """Show an incident: what stands, what to do, what was told of it, and how what died is sent again."""
-    from postbacks.operate.incidents import read_incident
+    from postbacks.operate import read_incident
 
     found, notices = read_incident(number)
     if as_json:
@@ -95,7 +95,7 @@ def mute(number: int, until: str, reason: str) -> None:
     from postbacks.broker.clock import now_ms
     from postbacks.broker.errors import broker_errors
     from postbacks.cli.times import ahead, shown, to_ms
-    from postbacks.operate.incidents import mute_incident
+    from postbacks.operate import mute_incident
 
     def broker_ms() -> int:
         with broker_errors():
@@ -112,7 +112,7 @@ def mute(number: int, until: str, reason: str) -> None:
 @click.option("--why", default="", metavar="TEXT", help="Why; the journal has it.")
 def unmute(number: int, why: str) -> None:
     """Let an incident be told again."""
-    from postbacks.operate.incidents import unmute_incident
+    from postbacks.operate import unmute_incident
 
     unmuted = unmute_incident(number, why=why)
     say(f"Incident {number} ({unmuted.title}) is told again.")
@@ -136,8 +136,6 @@ def _lines(found: Incident) -> list[tuple[str, str]]:
     ]
     if found.advice:
         lines.append(("to do", found.advice))
-    if found.resend:
-        lines.append(("resend", found.resend))
     if found.since_ms is not None:
         lines.append(("since", _time(found.since_ms)))
     lines.append(("opened", _time(found.course.opened_ms)))

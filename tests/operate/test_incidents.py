@@ -349,7 +349,7 @@ def test_more_than_twenty_at_once_are_told_as_one(world, faults):
     world.look()
     ((change, data),) = world.told()
     assert (change, data["kind"]) == ("opened", "many")
-    assert data["sentence"].startswith("60 subjects since ")
+    assert data["sentence"].startswith("60 incidents since ")
     assert len(world.incidents()) == 62
     faults.set("host-0000", "late")
     for _ in range(32):
@@ -431,7 +431,8 @@ def test_each_notice_is_as_its_schema_says_and_so_is_the_example_of_the_page(wor
     bodies = [json.loads(notice.body) for notice in world.notices()]
     assert [body["type"] for body in bodies] == ["incident.opened", "incident.grew", "incident.recovered"]
     page = (ROOT / "docs" / "operate.md").read_text()
-    example = json.loads(page.split("```json\n")[1].split("```")[0])
+    section = page.split("\n## Incidents and notices\n")[1]
+    example = json.loads(section.split("```json\n")[1].split("```")[0])
     for body in (*bodies, example):
         SCHEMA.validate(body)
     assert example["data"].keys() == bodies[0]["data"].keys()

@@ -7,11 +7,16 @@
 -- (`queue/shares.py`); and of its account: dead since then, open postbacks, lanes with any}
 local cursor, page, failed_ms = ARGV[2], ARGV[3], tonumber(ARGV[4])
 
--- how many lanes of an account have anything open
-local function lanes_open(account)
-  local count = 0
-  for _, group in ipairs(GROUPS) do count = count + redis.call('HEXISTS', OPEN, account .. '/' .. group) end
-  return count
+-- units that each group of an account has open
+local function units_of(account)
+  local lanes = {}
+  for i, group in ipairs(GROUPS) do lanes[i] = account .. '/' .. group end
+  local units, open = {}, 0
+  for i, value in ipairs(redis.call('HMGET', OPEN, unpack(lanes))) do
+    units[lanes[i]] = tonumber(value or 0)
+    if value then open = open + 1 end
+  end
+  return units, open
 end
 
 -- endpoint that the first one waiting goes to, or any of the group's
@@ -35,9 +40,9 @@ for i = 1, #scanned[2], 2 do
     if not (route and (route.still or route.paused)) then
       local dead = redis.call('ZCOUNT', DEAD_OF .. account, since, '+inf')
         + redis.call('ZCOUNT', STUBS_OF .. account, since, '+inf')
-      lanes[#lanes + 1] = { lane, since, endpoint_of(route, lane),
-        tonumber(redis.call('HGET', OPEN, lane) or 0), dead, tonumber(redis.call('HGET', BACKLOG, account) or 0),
-        lanes_open(account) }
+      local units, lanes_open = units_of(account)
+      lanes[#lanes + 1] = { lane, since, endpoint_of(route, lane), units[lane], dead,
+        tonumber(redis.call('HGET', BACKLOG, account) or 0), lanes_open }
     end
   end
 end

@@ -363,12 +363,13 @@ def _many(kind: str, parts: list[Incident], now_ms: int) -> Condition:
     """Return the condition of many incidents of a kind at once."""
     first = min(parts, key=lambda part: (part.since_ms or now_ms, part.subject))
     since_ms = first.since_ms or first.course.opened_ms
-    subjects = [part.subject for part in sorted(parts, key=lambda part: part.since_ms or now_ms)]
-    noun = "endpoint" if kind == receivers.KIND else "subject"
+    subjects = [words.host(part.subject) for part in sorted(parts, key=lambda part: part.since_ms or now_ms)]
+    is_of_receivers = kind == receivers.KIND
+    noun = "endpoint" if is_of_receivers else "incident"
     return Condition(
         kind=MANY,
         subject=kind,
-        title=f"many of kind {kind} at once",
+        title="many receivers fail at once" if is_of_receivers else f"many incidents of kind {kind} at once",
         sentence=f"{words.count(len(parts), noun)} since {words.moment(since_ms, now_ms)}: {words.names(subjects)}; the first: {first.sentence}",
         advice=(
             "So many at once seldom have each a reason of their own: look at the way out of the workers' network, their name "

@@ -7,6 +7,7 @@ and ``ROWS_MAX`` rows of each, and only when something is told or an incident's 
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -39,8 +40,10 @@ KIND: Final = "endpoint"
 #: Seconds for which every attempt must have failed, so that an endpoint that fails now and then is none of these.
 STANDS_AFTER_S: Final = 60
 #: Failing lanes that one call of the script goes over, about, and calls of a look: 20,000 lanes.
-PAGE: Final = 200
-PAGES_MAX: Final = 100
+PAGE: Final = 100
+PAGES_MAX: Final = 200
+#: Endpoints that have incidents at most, those first that have failed for the longest.
+ENDPOINTS_MAX: Final = 5000
 #: Accounts that are named and looked up, and rows of each.
 ACCOUNTS_MAX: Final = 20
 ROWS_MAX: Final = 200
@@ -122,16 +125,20 @@ class Receivers:
         """Yield what stands.
 
         Raises:
-            Incomplete: more lanes fail than a look goes over.
+            Incomplete: more lanes or endpoints fail than a look goes over.
             BrokerError: the broker cannot be asked.
             HistoryError: the database cannot be used.
         """
         endpoints, is_complete = _read(look)
-        conditions = {name: _condition(look, name, accounts) for name, accounts in endpoints.items()}
+        is_complete = is_complete and len(endpoints) <= ENDPOINTS_MAX
+        first = heapq.nsmallest(
+            ENDPOINTS_MAX, endpoints, key=lambda name: min(one.since_ms for one in endpoints[name].values())
+        )
+        conditions = {name: _condition(look, name, endpoints[name]) for name in first}
         self._remember(look, conditions)
         yield from (condition for name, condition in conditions.items() if not self._is_over(name))
         if not is_complete:
-            raise Incomplete(f"more than {PAGE * PAGES_MAX:,} lanes fail")
+            raise Incomplete("more lanes or endpoints fail than a look goes over")
 
     def _remember(self, look: Look, conditions: Mapping[str, Condition]) -> None:
         """Remember of endpoints at which nothing waits what failed there last, and when the latest came that they answered."""
@@ -412,12 +419,9 @@ def _ending(look: Look, incident: Incident, *, is_well: bool) -> Ending:
     whose = f"--account {accounts[0]}" if is_one else f"--host {read_url(incident.subject).host}"
     between = f"{words.iso_second(first_ms)} {words.iso_second(look.now_ms, up=True)}"
     more = "more than " * (dead > DEAD_MAX)
-    return Ending(
-        f"{sentence}; {more}{min(dead, DEAD_MAX):,} died",
-        "Send again what died with the command of `resend`.",
-        f"postbacks resend {whose} --state dead --between {between}",
-        {"dead": dead},
-    )
+    resend = f"postbacks resend {whose} --state dead --between {between}"
+    died = f"{sentence}; {more}{min(dead, DEAD_MAX):,} died"
+    return Ending(died, f"Send again what died: `{resend}`.", resend, {"dead": dead})
 
 
 def _dead(look: Look, incident: Incident, since_ms: int, *, of_account: bool) -> tuple[int, int]:
