@@ -22,7 +22,9 @@ COMMANDS = {
     "story": "story:story",
     "stats": "stats:stats",
     "resend": "resend:resend",
-    "cancel": "ledger:cancel",
+    "cancel": "cancel:cancel",
+    "jobs": "jobs:jobs",
+    "job": "jobs:job",
     "drop": "drop:drop",
     "journal": "journal:journal",
     "codes": "catalogue:codes",
@@ -35,6 +37,8 @@ COMMANDS = {
     "health": "monitor:health",
     "metrics": "monitor:metrics",
     "history": "history:history",
+    "incidents": "incidents:incidents",
+    "incident": "incidents:incident",
 }
 
 

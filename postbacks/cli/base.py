@@ -179,11 +179,13 @@ class _WrongUse(click.ClickException):
 
 def explained(error: Exception) -> click.ClickException:
     """Turn an error into its sentence and its exit code."""
-    from postbacks.errors import DeliveryError, PostbacksError, UnknownPostback
+    from postbacks.errors import DeliveryError, PostbacksError, UnknownJob, UnknownPostback
 
     if isinstance(error, PostbacksError):
         # 1 for a state of things; 2 for what has to be written or set up in another way.
-        is_state = isinstance(error, (DeliveryError, UnknownPostback)) or type(error) is PostbacksError
+        is_state = (
+            isinstance(error, (DeliveryError, UnknownPostback, UnknownJob)) or type(error) is PostbacksError
+        )
         sentence = printable_lines(str(error))
         return click.ClickException(sentence) if is_state else _WrongUse(sentence)
     if isinstance(error, TimeoutError) and str(error):
@@ -375,11 +377,11 @@ def print_table(table: Table) -> None:
     if console.is_terminal and not is_cut(table, console.width):
         console.print(table)
         return
-    for line in _lines(table, console.width // 2):
+    for line in table_lines(table, console.width // 2):
         click.echo(line)
 
 
-def _lines(table: Table, width_max: int) -> Iterator[str]:
+def table_lines(table: Table, width_max: int = 40) -> Iterator[str]:
     """Yield a table's rows, a line each; a cell wider than ``width_max`` widens its own row alone."""
     from rich.cells import cell_len
 
