@@ -160,6 +160,13 @@ key                                   type    meaning
                                               bound: these fields
 ``postbacks:feed-logged:{what}``      string  there while no further line is logged of a gap in the feed
                                               bound: a minute
+``postbacks:forgets``                 zset    requests that a person be forgotten and that are under way; score is since when
+                                              bound: such requests
+``postbacks:forget:{request}``        hash    such a request (``operate/forget/request.py``): kind and hash of the person's
+                                              value until its end, the pseudonym, how far it is, and what was reached
+                                              bound: these fields; a week after its end
+``postbacks:forget-messages:{request}``  set  ids of messages that waited to be taken in when it came
+                                              bound: messages of one person; until its end
 ``postbacks:probe``                   list    a write to it that changes nothing is refused as a postback is
                                               bound: never there
 ``postbacks:task-events``             string  where task events go (JSON); there while a worker publishes them
@@ -216,6 +223,7 @@ WORKERS: Final = PREFIX + "workers"
 BEATS: Final = PREFIX + "beats"
 CHANGES: Final = PREFIX + "changes"
 HISTORY: Final = PREFIX + "history"
+FORGETS: Final = PREFIX + "forgets"
 PROBE: Final = PREFIX + "probe"
 TASK_EVENTS_ON: Final = PREFIX + "task-events"
 
@@ -233,6 +241,8 @@ STUBS_OF: Final = PREFIX + "stubs-of:"
 UNROUTED_LOGGED: Final = PREFIX + "unrouted-logged:"
 DEAD_LOGGED: Final = PREFIX + "dead-logged:"
 FEED_LOGGED: Final = PREFIX + "feed-logged:"
+FORGET: Final = PREFIX + "forget:"
+FORGET_MESSAGES: Final = PREFIX + "forget-messages:"
 
 
 def record(postback_id: str) -> str:
