@@ -62,6 +62,7 @@ def show(postback_id: str, as_xml: bool, as_curl: bool, as_json: bool) -> None:
     figures. With --json, "why" lists the causes: name, sentence and figures of each.
     """
     from postbacks.errors import UnknownPostback
+    from postbacks.ledger.reasons import forgotten_words
     from postbacks.operate.lookup import look_up
     from postbacks.settings import load
 
@@ -76,7 +77,9 @@ def show(postback_id: str, as_xml: bool, as_curl: bool, as_json: bool) -> None:
     if record is None:
         raise UnknownPostback(found.unknown)
     if as_xml or as_curl:
-        words = found.copy.no_document if found.copy else "" if record.xml else reason_words(record)
+        words = forgotten_words(record) or (
+            found.copy.no_document if found.copy else "" if record.xml else reason_words(record)
+        )
         if words:
             raise click.ClickException(f"Postback {record.id} has no document: {words}.")
     if as_xml:
@@ -155,6 +158,7 @@ def _print_found(record: Record, found: Found) -> None:
         "accepted": fields["created"],
         "next attempt": fields["next_at"] or "",
         "open" if claim and claim.attempt else "held": _claim_words(claim) if claim else "",
+        "forgotten": f"{fields['forgotten']}: its document and the answers to it are erased" if fields["forgotten"] else "",
         "found in": _words_of_copy(copy, found.recorded_ms) if copy else "",
         "also accepted": ", ".join(
             f"{copy.record.to_public_dict()['created']} ({copy.record.state})" for copy in found.others
@@ -180,7 +184,7 @@ def _words_of_copy(copy: Copy, recorded_ms: int | None) -> str:
     pruned = copy.begun - len(copy.record.attempts)
     if pruned > 0 and not copy.is_open:
         words += f"; {pruned} of its {copy.begun} attempts are pruned"
-    return f"{words}; {copy.no_document}" if copy.no_document else words
+    return f"{words}; {copy.no_document}" if copy.no_document and not copy.record.forgotten_ms else words
 
 
 def _claim_words(claim: Claim) -> str:

@@ -77,6 +77,7 @@ class Reading(NamedTuple):
     reason: str | None
     first_id: str | None
     document: Document
+    forgotten_ms: int | None = None
 
     @property
     def is_plain(self) -> bool:
@@ -164,6 +165,7 @@ def _read(postback_id: str, fields: dict[bytes, bytes]) -> Reading:
         _shortened(reason) if reason else None,
         text_of(first_id) if first_id else None,
         document,
+        int(float(forgotten)) if (forgotten := get(b"forgotten")) else None,
     )
 
 

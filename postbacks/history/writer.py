@@ -11,6 +11,7 @@ from sqlalchemy import text
 from postbacks.errors import HistoryUnfit, LeaseLost
 from postbacks.history import documents, facts, ids, schema, values
 from postbacks.history.bulk import StoredRow, bulk_of
+from postbacks.history.erasing import mark
 from postbacks.history.names import Names
 from postbacks.history.pruning import NEVER, Pruner, due_ms
 from postbacks.history.rows import Note, Reading, UnreadableRecord, read
@@ -21,7 +22,7 @@ from postbacks.ledger import states
 from postbacks.logs import EventLog
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from sqlalchemy import Connection, Engine
 
@@ -54,6 +55,9 @@ class Writer:
     Args:
         engine: of the history.
         slot_rows: rows from which on a slot is full.
+
+    Attributes:
+        lease: number of the latest lease that it has taken; None before the first.
     """
 
     def __init__(self, engine: Engine, *, slot_rows: int = FULL) -> None:
@@ -63,7 +67,7 @@ class Writer:
             "SELECT value FROM facts WHERE name = 'lease'"
             + " FOR UPDATE" * (engine.dialect.name == "postgresql")
         )
-        self._lease: int | None = None
+        self.lease: int | None = None
         self._names = Names()
         self._last_row: int | None = None
         self._slots = Slots(slot_rows)
@@ -76,7 +80,7 @@ class Writer:
         with writing(self._engine) as connection:
             lease = int(connection.execute(self._lock_lease).scalar_one()) + 1
             facts.put(connection, {facts.LEASE: lease})
-        self._lease = lease
+        self.lease = lease
         return lease
 
     def write(
@@ -180,10 +184,14 @@ class Writer:
             LeaseLost: another recorder has taken it.
         """
         lease = int(connection.execute(self._lock_lease).scalar_one())
-        if lease != self._lease:
+        if lease != self.lease:
             raise LeaseLost(
-                f"Another recorder writes to the history by now (lease {lease}, not {self._lease}): nothing was written."
+                f"Another recorder writes to the history by now (lease {lease}, not {self.lease}): nothing was written."
             )
+
+    def lose_urls(self, urls: Collection[int]) -> None:
+        """Forget the numbers of URLs that are gone."""
+        self._names.lose(urls)
 
     def _forget(self) -> None:
         self._last_row = None
@@ -242,6 +250,7 @@ class Writer:
         kept: list[tuple[int, Document]] = []
         notes: list[tuple[Any, ...]] = []
         hashes: list[tuple[int, int, int]] = []
+        forgotten: list[tuple[int, int]] = []
         # A pack of documents is pruned when all of it is due, so what is due together stands together.
         due = [(due_ms(reading.accepted_ms, reading.ended_ms), reading) for reading in readings]
         for due_at, reading in sorted(due, key=itemgetter(0)):
@@ -269,6 +278,8 @@ class Writer:
             )  # fmt: skip
             key = reading.accepted_ms // HOUR_MS, code, state, outcome, status, attempts
             counts[key] = counts.get(key, 0) + 1
+            if reading.forgotten_ms is not None:
+                forgotten.append((row_id, reading.forgotten_ms))
             is_kept = pruner.keeps(facts.DOCUMENTS_FROM_MS, due_at)
             kept.append((due_at, reading.document if is_kept else documents.NONE))
             kind, content = reading.document
@@ -282,6 +293,7 @@ class Writer:
         bulk.insert(connection, schema.postbacks, rows)
         bulk.insert(connection, schema.documents, packs)
         bulk.insert(connection, schema.attempts, notes)
+        bulk.insert(connection, schema.forgotten, forgotten)
         hashes.sort()  # neighbours of the file together
         bulk.insert(connection, schema.business_values, hashes)
 
@@ -327,6 +339,8 @@ class Writer:
                 and documents.read(connection, row.row_id) is None
             ):  # it was sent again after its document was pruned
                 self._bulk.insert(connection, schema.documents, _packs(row.row_id, [(0, reading.document)]))
+            if reading.forgotten_ms is not None:
+                mark(connection, row.row_id, reading.forgotten_ms)
             _, _, endpoint, url = names.of(reading)
             changes.append(
                 (

@@ -20,6 +20,7 @@ POST that has ended, the *note* of that attempt.
 ``raw``                     message as it came, of what is no postback
 ``first_id``                id that it came with, which another postback has
 ``stub``                    of a dead one whose document was not kept
+``forgotten``               when it was erased, as a person was to be forgotten (``queue/erase.lua``)
 ``units``                   what it counts against its account's limit, where that is more than one
 ``suspicion``               in the quarantine ``few`` or ``alone``; ``alone_deaths`` and ``alone_lapses`` count what came
                             of it there (``queue/reap.lua``)
@@ -142,6 +143,7 @@ class Record:
         first_id: id that it came with, where that is another postback's.
         own_url: its URL came with the call.
         is_stub: its document was not kept, as its account's dead took too much.
+        forgotten_ms: when it was erased, as a person was to be forgotten; None where it was not.
     """
 
     id: str
@@ -164,6 +166,7 @@ class Record:
     first_id: str = ""
     own_url: bool = False
     is_stub: bool = False
+    forgotten_ms: int | None = None
 
     @classmethod
     def from_hash(cls, postback_id: str, fields: dict[bytes, bytes]) -> Record:
@@ -201,6 +204,7 @@ class Record:
             first_id=text.get("first_id", ""),
             own_url=text.get("own", "0") != "0",
             is_stub="stub" in text,
+            forgotten_ms=int(float(text["forgotten"])) if "forgotten" in text else None,
         )
 
     @property
@@ -223,4 +227,5 @@ class Record:
             "created": iso(self.created_ms),
             "attempts": [attempt.to_public_dict() for attempt in self.attempts],
             "next_at": iso(self.next_ms),
+            "forgotten": iso(self.forgotten_ms),
         }

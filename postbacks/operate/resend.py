@@ -12,7 +12,7 @@ from postbacks.flower_events.client_side import resent
 from postbacks.ledger import states
 from postbacks.ledger.digest import digest_of
 from postbacks.ledger.ledger import Ledger
-from postbacks.ledger.reasons import reason_of
+from postbacks.ledger.reasons import forgotten_words, reason_of
 from postbacks.ledger.record import SCHEMA
 from postbacks.queue import actions
 from postbacks.queue.rows import PutBackRow
@@ -52,6 +52,8 @@ def resend(postback_id: str) -> Resent:
     if record is None:
         return Resent(_put_back(postback_id), from_history=True)
     _check(record)
+    if words := forgotten_words(record):
+        raise PostbacksError(f"Postback {record.id} cannot be sent again: {words}.")
     if record.is_stub:
         raise PostbacksError(f"Postback {record.id} has nothing to send: {reason_of(record)}.")
     if not record.own_url and record.account and not find_accounts(store(), [record.account]):
@@ -75,6 +77,8 @@ def _put_back(postback_id: str) -> Record:
     newest = known[0]
     record = newest.record
     _check(record)
+    if words := forgotten_words(record):
+        raise PostbacksError(f"Postback {record.id} cannot be sent again: {words}.")
     if newest.no_document:
         raise PostbacksError(f"Postback {record.id} has nothing to send: {newest.no_document}.")
     state = Scripts(client()).put_back(SCHEMA, _row(newest), record.attempts)

@@ -8,11 +8,12 @@
 -- KEYS QUEUE, QUARANTINE, BACKLOG, DONE, DEAD, OPEN, UNROUTED, UNROUTED_BYTES, RECORD, LANE
 -- ARGV[2] id   ARGV[3] how the reason of such a message begins
 -- Returns the state the postback is in afterwards ('queued': back in the queue), '' if the ledger does not have it. A stub stays
---   dead: it has no document that could be sent.
+--   dead, and what was erased stays as it is: neither has a document that could be sent.
 -- Atomic: it leaves the dead and joins its lane in one step.
 local id = ARGV[2]
 local record = RECORD .. id
-local r = redis.call('HMGET', record, 'state', 'account', 'group', 'raw', 'reason', 'bytes', 'stub')
+local r = redis.call('HMGET', record, 'state', 'account', 'group', 'raw', 'reason', 'bytes', 'stub',
+  'forgotten')
 local state, account, group, raw, reason, bytes = r[1], r[2], r[3], r[4], r[5] or '', tonumber(r[6] or 0)
 if not state then return '' end
 if state == 'dead' and raw and string.sub(reason, 1, #ARGV[3]) == ARGV[3] then
@@ -22,7 +23,7 @@ if state == 'dead' and raw and string.sub(reason, 1, #ARGV[3]) == ARGV[3] then
   publish_changes()
   return 'queued'
 end
-if state ~= 'dead' and state ~= 'skipped' or (group or '') == '' or r[7] then return state end -- without a group it is no postback
+if state ~= 'dead' and state ~= 'skipped' or (group or '') == '' or r[7] or r[8] then return state end -- without a group it is no postback
 local lane = account .. '/' .. group
 remove_from_dead(account, id, bytes)
 redis.call('ZREM', state == 'dead' and DEAD or DONE, id)
