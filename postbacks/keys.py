@@ -158,6 +158,9 @@ key                                   type    meaning
                                               that was recorded; silent that the feed ended by itself;
                                               recorder what the latest one does (JSON, ``history/status.py``)
                                               bound: these fields
+``postbacks:journal``                 stream  the journal's entries until a recorder has copied them, or, where the feed is off, a
+                                              tick has logged them: at_ms, entry (JSON, ``ledger/journal.py``)
+                                              bound: 10,000 of 5 KB; what comes beyond them is logged alone
 ``postbacks:feed-logged:{what}``      string  there while no further line is logged of a gap in the feed
                                               bound: a minute
 ``postbacks:forgets``                 zset    requests that a person be forgotten and that are under way; score is since when
@@ -224,6 +227,7 @@ BEATS: Final = PREFIX + "beats"
 CHANGES: Final = PREFIX + "changes"
 HISTORY: Final = PREFIX + "history"
 FORGETS: Final = PREFIX + "forgets"
+JOURNAL: Final = PREFIX + "journal"
 PROBE: Final = PREFIX + "probe"
 TASK_EVENTS_ON: Final = PREFIX + "task-events"
 

@@ -38,7 +38,7 @@ Networks = tuple[IPv4Network | IPv6Network, ...]
 
 _PREFIX: Final = "POSTBACKS_"
 #: Variables of that prefix that are no settings: the command line reads them.
-_NO_SETTINGS: Final = frozenset({"POSTBACKS_DEBUG", "POSTBACKS_VERIFY_SECRET"})
+_NO_SETTINGS: Final = frozenset({"POSTBACKS_DEBUG", "POSTBACKS_USER", "POSTBACKS_VERIFY_SECRET"})
 #: Settings that may hold a password, so that an error does not quote them.
 _SECRET: Final = frozenset({"proxy_url", "secret_key", "broker_url", "history_url"})
 
@@ -261,6 +261,11 @@ class Settings(BaseModel):
         30,
         gt=0,
         description="Days that the history keeps documents, with which a postback can be shown and sent again.",
+    )
+    history_journal_days: float = Field(
+        1095,
+        gt=0,
+        description="Days that the history keeps the journal: who did what, when and why.",
     )
     history_feed_share: float = Field(
         0.05,
