@@ -46,6 +46,11 @@ key                                   type    meaning
                                               bound: accounts of the store; a tick looks two old rows up, and
                                               one that is gone goes when nothing of it is open
                                               (``retire.lua``)
+``postbacks:paused``                  zset    accounts that are paused; score is when the pause ends, infinite without an end
+                                              bound: accounts of the store
+``postbacks:pauses``                  hash    account -> since when it is paused (ms), a space, and the reason and who paused it
+                                              as JSON (``queue/pauses.py``)
+                                              bound: as ``postbacks:paused``
 ``postbacks:gone``                    zset    accounts that are gone; score is when what waits for them ends
                                               bound: as ``postbacks:routes``
 ``postbacks:rates``                   hash    account -> us of the broker's clock at which its next POST counts
@@ -202,6 +207,8 @@ FAILING: Final = PREFIX + "failing"
 PACING: Final = PREFIX + "pacing"
 ROUTES: Final = PREFIX + "routes"
 GONE: Final = PREFIX + "gone"
+PAUSED: Final = PREFIX + "paused"
+PAUSES: Final = PREFIX + "pauses"
 RATES: Final = PREFIX + "rates"
 DELAYED: Final = PREFIX + "aside"
 ENDPOINTS: Final = PREFIX + "endpoints"

@@ -14,7 +14,7 @@ from postbacks.cli.base import Main
 COMMANDS = {
     "demo": "demo:demo",
     "up": "up:up",
-    "account": "secrets:account",
+    "account": "pauses:account",
     "send": "send:send",
     "render": "send:render",
     "show": "ledger:show",

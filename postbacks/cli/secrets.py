@@ -7,7 +7,7 @@ from typing import Final
 
 import click
 
-from postbacks.cli.accounts import account
+from postbacks.cli.accounts import account as account
 from postbacks.cli.base import Command, Group, say
 from postbacks.printable import printable
 

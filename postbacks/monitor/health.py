@@ -14,6 +14,7 @@ from postbacks.monitor import snapshot
 
 if TYPE_CHECKING:
     from postbacks.monitor.snapshot import Snapshot
+    from postbacks.queue.pauses import Pause
     from postbacks.settings import Settings
 
 T = TypeVar("T")
@@ -37,6 +38,10 @@ class Health:
         claimers: delivering loops whose lease stands.
         faults: sentences on what is wrong.
         down: accounts that are down, those first that have been for the longest, with their seconds.
+        accounts_paused: how many accounts are paused.
+        paused: pauses of those of which most waits, and what waits; neither their number nor their age makes a system unwell.
+        paused_waiting: postbacks that wait for accounts that are paused; not in ``waiting``.
+        oldest_paused_s: seconds since the longest waiting of them was accepted.
         history: sentences on what is wrong with the history. Delivery does not need it, so it makes no system unwell.
     """
 
@@ -53,6 +58,10 @@ class Health:
     claimers: int | None = None
     faults: tuple[str, ...] = ()
     down: tuple[tuple[str, float], ...] = ()
+    accounts_paused: int = 0
+    paused: tuple[Pause, ...] = ()
+    paused_waiting: int = 0
+    oldest_paused_s: float = 0.0
     history: tuple[str, ...] = ()
 
     @property
@@ -63,7 +72,24 @@ class Health:
         words = f"well: the last tick finished {self.tick_age_s or 0:.1f} s ago, {self._waiting_words}"
         if down := ", ".join(f"{account} {down_s / 3600:.1f} h" for account, down_s in self.down):
             words += f"; every attempt has failed: {down}"
+        words += self._paused_words
         return f"{words}; history: {' '.join(self.history)}" if self.history else words
+
+    @property
+    def _paused_words(self) -> str:
+        """Say how many accounts are paused, and what waits for them."""
+        if not self.accounts_paused:
+            return ""
+        words = (
+            "1 account is paused"
+            if self.accounts_paused == 1
+            else f"{self.accounts_paused} accounts are paused"
+        )
+        if not self.paused:
+            return f"; {words}, and nothing waits for {'it' if self.accounts_paused == 1 else 'them'}"
+        names = ", ".join(pause.account for pause in self.paused)
+        more = ", …" if sum(pause.waiting for pause in self.paused) < self.paused_waiting else ""
+        return f"; {words} ({names}{more}): {self.paused_waiting} wait, the oldest for {self.oldest_paused_s:.1f} s"
 
     @property
     def _waiting_words(self) -> str:
@@ -92,6 +118,10 @@ class Health:
             "longest_failing_lane": self.longest_failing_lane or None,
             "claimers": self.claimers,
             "down": {account: round(down_s) for account, down_s in self.down},
+            "accounts_paused": self.accounts_paused,
+            "paused_waiting": self.paused_waiting,
+            "oldest_paused_s": round(self.oldest_paused_s, 3),
+            "paused": {pause.account: pause.to_public_dict() for pause in self.paused},
             "history": list(self.history),
             "faults": list(self.faults),
         }
@@ -141,6 +171,12 @@ def judge(
         claimers=now.loops,
         faults=tuple(faults),
         down=tuple(now.down.items())[: settings.metrics_top_accounts],
+        accounts_paused=now.accounts_paused,
+        paused=tuple(
+            sorted(now.paused.values(), key=lambda pause: -pause.waiting)[: settings.metrics_top_accounts]
+        ),
+        paused_waiting=now.paused_waiting,
+        oldest_paused_s=now.oldest_paused_s,
         history=_faults_of_history(now, settings),
     )
 

@@ -134,6 +134,10 @@ def _buckets(totals: Mapping[str, int], name: str, bounds_s: tuple[float, ...]) 
 _GAUGES: Final[tuple[tuple[str, str, Callable[[Snapshot], float | None]], ...]] = (
     ("postbacks_standing_still", "Postbacks that wait for accounts for which nothing can be sent.",
      lambda now: now.still_waiting),
+    ("postbacks_accounts_paused", "Accounts that somebody has paused.", lambda now: now.accounts_paused),
+    ("postbacks_paused", "Postbacks that wait for accounts that are paused.", lambda now: now.paused_waiting),
+    ("postbacks_paused_oldest_seconds", "Since the longest waiting of them was accepted; 0 where none waits.",
+     lambda now: now.oldest_paused_s),
     ("postbacks_not_taken_in", "Messages in Celery's queue and the intake, before the tick.",
      lambda now: now.not_taken_in),
     ("postbacks_wake_ups_waiting", "Messages in the workers' queue.", lambda now: now.work),

@@ -48,6 +48,7 @@ _PARTS: Final[Mapping[str, tuple[str, ...]]] = {
     "reap": ("_changes", *_PACED),
     "replay": ("_changes", "_drop"),
     "retain": ("_changes", "_drop"),
+    "resume": _PACED,
     "retire": ("_changes", *_PACED),
     "retract": ("_changes", "_drop"),
     "set_pacing": _PACED,
@@ -63,7 +64,7 @@ Argument = str | bytes | int | float
 FEW: Final = 20
 #: Bytes of messages after which ``take_in`` takes no further one: a larger reply would hold the broker up.
 TAKE_IN_BYTES: Final = 4_000_000
-#: Accounts whose route or pacing one script writes.
+#: Accounts whose route or pacing one script writes, or whose pause it ends.
 ACCOUNTS_MAX: Final = 100
 #: Ids that ``cancel`` looks at from each end of a lane; what stands deeper inside ends when it comes up.
 CANCEL_SEARCH: Final = 1000
@@ -276,6 +277,21 @@ class Scripts:
             rows: account -> its row.
         """
         return sum(int(self.run("set_routes", (keep_ms, *fields))) for fields in _rows(rows))
+
+    def pause(self, account: str, ends_ms: int | None, details: str) -> int | None:
+        """Let an account stand still; return since when it does (ms), None where it has no row or the end has passed.
+
+        Args:
+            account: the account's name.
+            ends_ms: when the pause ends by itself; None for never.
+            details: of the pause, as JSON.
+        """
+        since_ms: int | None = self.run("pause", (account, "" if ends_ms is None else ends_ms, details))
+        return since_ms
+
+    def resume(self, account: str = "") -> list[str]:
+        """End the pause of an account, or of some whose pause was to end by now; return those that were paused."""
+        return [name.decode() for name in self.run("resume", (account, ACCOUNTS_MAX))]
 
     def retire(self, at_most: int) -> tuple[int, list[str]]:
         """End what waits for accounts that are gone; return how many have ended, and whose they were."""

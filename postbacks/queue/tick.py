@@ -1,4 +1,4 @@
-"""Tick: the work of each second. Make room, take in, release, reap, retire, drop, forget, and count the work that waits."""
+"""Tick: the work of each second. Make room, take in, release, resume, reap, retire, drop, forget, and count what waits."""
 
 from __future__ import annotations
 
@@ -108,6 +108,7 @@ class Tick:
         taken_in, more_in = self._take_in(deadline_s, wake)
         batch = self._settings.release_batch
         released, more_due = self._repeat(lambda: self._scripts.release(batch), batch, deadline_s)
+        self._resume()
         pause_ms = countdown_ms(self._settings)
         reaped, more_lost = self._repeat(
             lambda: self._scripts.reap(min(batch, REAP_BATCH), pause_ms), 1, deadline_s
@@ -187,6 +188,11 @@ class Tick:
         with suppress(AccountsUnavailable):  # the intake logs it
             accounts = find_accounts(self._accounts, names)
             routes.publish(self._scripts, names, accounts, keep_ms=keep_ms, store=self._accounts)
+
+    def _resume(self) -> None:
+        """Let accounts go on whose pause was to end by now."""
+        if accounts := self._scripts.resume():
+            log.info("account.resumed", "its pause was to end by now", account=",".join(sorted(accounts)))
 
     def _retire(self) -> None:
         """End some of what waits for accounts that have been gone for too long."""
