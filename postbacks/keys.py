@@ -175,6 +175,8 @@ key                                   type    meaning
                                               bound: these fields; a week after its end
 ``postbacks:forget-messages:{request}``  set  ids of messages that waited to be taken in when it came
                                               bound: messages of one person; until its end
+``postbacks:privacy-key``             string  key of the suffixes with which numbers are masked (``privacy/key.py``)
+                                              bound: one key
 ``postbacks:probe``                   list    a write to it that changes nothing is refused as a postback is
                                               bound: never there
 ``postbacks:task-events``             string  where task events go (JSON); there while a worker publishes them
@@ -234,6 +236,7 @@ BEATS: Final = PREFIX + "beats"
 CHANGES: Final = PREFIX + "changes"
 HISTORY: Final = PREFIX + "history"
 FORGETS: Final = PREFIX + "forgets"
+PRIVACY_KEY: Final = PREFIX + "privacy-key"
 JOURNAL: Final = PREFIX + "journal"
 PROBE: Final = PREFIX + "probe"
 TASK_EVENTS_ON: Final = PREFIX + "task-events"

@@ -31,6 +31,9 @@ from postbacks.errors import BadSetting
 MAX_GROUP_WEIGHT: Final = 100
 _WEIGHT = re.compile(r"(\w+)\s*=\s*(\d{1,3})", re.ASCII)
 
+#: Characters of a key below which it could be guessed.
+MIN_PRIVACY_KEY: Final = 16
+
 #: Bits of a NAT64 prefix (RFC 6052 2.2).
 NAT64_LENGTHS: Final = frozenset({32, 40, 48, 56, 64, 96})
 
@@ -40,7 +43,7 @@ _PREFIX: Final = "POSTBACKS_"
 #: Variables of that prefix that are no settings: the command line reads them.
 _NO_SETTINGS: Final = frozenset({"POSTBACKS_DEBUG", "POSTBACKS_USER", "POSTBACKS_VERIFY_SECRET"})
 #: Settings that may hold a password, so that an error does not quote them.
-_SECRET: Final = frozenset({"proxy_url", "secret_key", "broker_url", "history_url"})
+_SECRET: Final = frozenset({"proxy_url", "secret_key", "privacy_key", "broker_url", "history_url"})
 
 _PROXY = re.compile(
     r"https?://(?:[\w.~%!$&'()*+,;=-]*(?::[\w.~%!$&'()*+,;=-]*)?@)?[\w.-]+(?::(\d{1,5}))?/?", re.ASCII
@@ -193,6 +196,10 @@ class Settings(BaseModel):
         SecretStr(""),
         description="Keys, comma-separated, that encrypt accounts' secrets in the store; the first encrypts, all decrypt.",
     )
+    privacy_key: SecretStr = Field(
+        SecretStr(""),
+        description="Key of the suffixes with which numbers and addresses are masked; empty: one that the broker keeps.",
+    )
     profile_cache_s: float = Field(
         5,
         ge=0,
@@ -336,6 +343,13 @@ class Settings(BaseModel):
             raise ValueError(
                 "not sqlite:///FILE (four slashes for an absolute path) or postgresql://user:password@host/database"
             )
+        return value
+
+    @field_validator("privacy_key")
+    @classmethod
+    def _privacy_key(cls, value: SecretStr) -> SecretStr:
+        if 0 < len(value.get_secret_value()) < MIN_PRIVACY_KEY:
+            raise ValueError(f"too short to be a key: give {MIN_PRIVACY_KEY} random characters or more")
         return value
 
     @field_validator("proxy_url")

@@ -15,6 +15,7 @@ from postbacks.ledger import states
 from postbacks.ledger.record import iso
 from postbacks.names import check_name
 from postbacks.printable import quoted
+from postbacks.privacy.spelling import canonical
 from postbacks.urls import read_url
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def _check_values(query: Query) -> None:
         if getattr(query, name) == "":
             raise InvalidQuery(f"An empty {name} is in no postback; give its text, or leave the filter out.")
     if query.number is not None:
-        digits = values.canonical("number", query.number)
+        digits = canonical("number", query.number)
         if not (digits.isascii() and digits.isdigit() and len(digits) >= MIN_DIGITS):
             raise InvalidQuery(
                 f"{quoted(query.number)} is no phone number; give its {MIN_DIGITS} digits or more, such as +1 555 231 0137."

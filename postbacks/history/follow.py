@@ -13,6 +13,7 @@ from postbacks.history.query import LIMIT_MAX, Postback, Query
 from postbacks.ledger import search
 from postbacks.ledger.ledger import Ledger
 from postbacks.ledger.states import DEAD
+from postbacks.privacy.spelling import canonical
 from postbacks.urls import read_url
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ def _host_of(url: str) -> str:
 
 
 def _has_values(query: Query, record: Record) -> bool:
-    asked = {(kind, values.canonical(kind, text)) for kind in values.KINDS if (text := getattr(query, kind))}
+    asked = {(kind, canonical(kind, text)) for kind in values.KINDS if (text := getattr(query, kind))}
     return not asked or asked <= {
-        (kind, values.canonical(kind, text)) for kind, text in values.of_document(record.xml)
+        (kind, canonical(kind, text)) for kind, text in values.of_document(record.xml)
     }

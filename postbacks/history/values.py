@@ -6,6 +6,8 @@ import hashlib
 import re
 from typing import Final
 
+from postbacks.privacy.spelling import canonical
+
 #: Kind of a value -> the tags that hold one (catalogue: Codes).
 KINDS: Final = {
     "tracking_id": ("TRACKINGID",),
@@ -22,12 +24,6 @@ _KIND_OF: Final = {tag.encode(): kind for kind, tags in KINDS.items() for tag in
 _ELEMENT: Final = re.compile(rb"<(" + b"|".join(_KIND_OF) + rb")>([^<]*)</")
 #: Any element that has text alone.
 _TEXT_ELEMENT: Final = re.compile(rb"<([A-Z_]+)>([^<]*)</")
-#: Characters that people write into a phone number.
-_PUNCTUATION: Final = re.compile(r"[\s().\-/\u2010-\u2015\u00a0]+")
-#: Zero that is dialled within a country alone, as people write it behind the country's code: +44 (0)20 7946 0018.
-_TRUNK: Final = "(0)"
-#: Digits of a number with the country code 1, and of one without it (North American Numbering Plan).
-_NANP_DIGITS: Final = 11
 
 
 def of_document(document: bytes) -> list[tuple[str, str]]:
@@ -51,30 +47,6 @@ def _unescaped(text: bytes) -> str:
     for escape, character in (("&lt;", "<"), ("&gt;", ">"), ("&#13;", "\r"), ("&amp;", "&")):
         decoded = decoded.replace(escape, character)
     return decoded
-
-
-def canonical(kind: str, text: str) -> str:
-    """Return a value in the one spelling that it is compared in.
-
-    A number keeps its digits alone, without what is dialled before a country's code (+, 00, and 011 of more than eleven
-    digits), without a zero in parentheses behind it, and without a leading 1 of eleven digits, so that +1 (555) 231-0137,
-    0015552310137 and 5552310137 are one, as are +44 (0)20 7946 0018 and 011 44 20 7946 0018. An e-mail address is compared
-    in lower case; all others as they are.
-    """
-    if kind == "email":
-        return text.strip().lower()
-    if kind != "number":
-        return text
-    digits = text
-    if not text.isdecimal():
-        if text.lstrip().startswith(("+", "00", "011")):
-            digits = text.replace(_TRUNK, "", 1)
-        digits = _PUNCTUATION.sub("", digits).removeprefix("+")
-    # No document has a number with a leading 00.
-    digits = digits.removeprefix("00")
-    if len(digits) > _NANP_DIGITS:
-        digits = digits.removeprefix("011")
-    return digits[1:] if len(digits) == _NANP_DIGITS and digits.startswith("1") else digits
 
 
 def hash_of(kind: str, text: str) -> int:

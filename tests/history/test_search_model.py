@@ -18,9 +18,10 @@ from postbacks.errors import InvalidQuery
 from postbacks.history import Query, count, find, paths, schema, search, why_empty
 from postbacks.history.filters import VALUE_FILTERS
 from postbacks.history.schema import HOUR_MS
-from postbacks.history.values import KINDS, canonical
+from postbacks.history.values import KINDS
 from postbacks.history.writer import Writer
 from postbacks.ledger.record import Attempt
+from postbacks.privacy.spelling import canonical
 
 #: No broker answers there: what history has is what counts.
 AWAY = client_for("redis://127.0.0.1:1/0", 1.0)

@@ -34,6 +34,7 @@ ROOMS = [
     "postbacks.queue",
     "postbacks.flower_events",
     "postbacks.ledger",
+    "postbacks.privacy",
     "postbacks.accounts",
     "postbacks.devtools",
     "postbacks.names",

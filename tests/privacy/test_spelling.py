@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from postbacks.history.values import canonical
+from postbacks.privacy.spelling import canonical
 
 
 @pytest.mark.parametrize(
