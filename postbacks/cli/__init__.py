@@ -24,6 +24,7 @@ COMMANDS = {
     "resend": "resend:resend",
     "cancel": "ledger:cancel",
     "drop": "drop:drop",
+    "forget": "forget:forget",
     "codes": "catalogue:codes",
     "example": "catalogue:example",
     "schema": "catalogue:schema",

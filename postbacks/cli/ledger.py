@@ -158,7 +158,9 @@ def _print_found(record: Record, found: Found) -> None:
         "accepted": fields["created"],
         "next attempt": fields["next_at"] or "",
         "open" if claim and claim.attempt else "held": _claim_words(claim) if claim else "",
-        "forgotten": f"{fields['forgotten']}: its document and the answers to it are erased" if fields["forgotten"] else "",
+        "forgotten": f"{fields['forgotten']}: its document and the answers to it are erased"
+        if fields["forgotten"]
+        else "",
         "found in": _words_of_copy(copy, found.recorded_ms) if copy else "",
         "also accepted": ", ".join(
             f"{copy.record.to_public_dict()['created']} ({copy.record.state})" for copy in found.others

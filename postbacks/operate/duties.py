@@ -53,8 +53,10 @@ class Duty(Protocol):
 
 def duties_of(recorder: Recorder, client: redis.Redis, settings: Settings) -> list[Duty]:
     """Return the duties of a process that runs history."""
-    del recorder, client, settings
-    return []
+    # Loaded only here: who runs no history has no SQLAlchemy.
+    from postbacks.operate.forget.duty import ForgetDuty  # noqa: PLC0415
+
+    return [ForgetDuty(recorder, client, settings)]
 
 
 class Duties:

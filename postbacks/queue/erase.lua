@@ -3,13 +3,14 @@
 -- is so; it cannot be sent again, by a worker of version 0.1.0 neither, as it has no URL. Among its account's dead it stands
 -- with the stubs.
 --
--- KEYS DEAD, DEAD_BYTES, LEDGER_BYTES, UNROUTED, UNROUTED_BYTES, RECORD, DEAD_OF, STUBS_OF, FORGET
+-- KEYS DEAD_BYTES, LEDGER_BYTES, UNROUTED, UNROUTED_BYTES, RECORD, DEAD_OF, STUBS_OF, FORGET
 -- ARGV[2] request that it is done for   ARGV[3..] ids
 -- Returns how many were erased; one that has not ended, or was erased before, is left alone.
 -- Atomic: a record, its bytes in every count and the counts of the request change together.
 local request = FORGET .. ARGV[2]
 local ENDED = { delivered = true, dead = true, skipped = true, cancelled = true }
-local erased, answers = 0, 0
+local requested = tonumber(redis.call('HGET', request, 'requested_ms') or math.huge)
+local erased, answers, cancelled = 0, 0, 0
 
 -- Empties the notes of attempts that have more to say than numbers. Returns the bytes that this frees.
 local function empty_notes(record, fields)
@@ -53,10 +54,12 @@ for i = 3, #ARGV do
     if since or redis.call('ZSCORE', STUBS_OF .. account, id) then redis.call('ZADD', DEAD_BYTES, 'INCR', -freed, account) end
     if redis.call('ZSCORE', UNROUTED, id) then redis.call('DECRBY', UNROUTED_BYTES, freed) end
     erased = erased + 1
+    if fields.reason == 'revoked' and tonumber(fields.ended_ms or 0) >= requested then cancelled = cancelled + 1 end
     changed[#changed + 1] = id
   end
 end
 if erased > 0 then redis.call('HINCRBY', request, 'records', erased) end
+if cancelled > 0 then redis.call('HINCRBY', request, 'cancelled', cancelled) end
 if answers > 0 then redis.call('HINCRBY', request, 'answers', answers) end
 publish_changes()
 return erased

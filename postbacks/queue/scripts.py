@@ -434,7 +434,10 @@ class Scripts:
             lease_ms: that a tick holds the intake (``POSTBACKS_INTAKE_LEASE_S``).
             messages: as they stand there.
         """
-        return [bool(gone) for gone in self.run("erase_messages", (request, f"forget:{request}", lease_ms, *messages))]
+        return [
+            bool(gone)
+            for gone in self.run("erase_messages", (request, f"forget:{request}", lease_ms, *messages))
+        ]
 
     def note_tick(self) -> int:
         """Note that a tick of this version has finished; return the ms since the tick before, -1 without one."""

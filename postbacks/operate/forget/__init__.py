@@ -2,7 +2,7 @@
 
 ::
 
-    from postbacks.operate.forget import count, forget, wait
+    from postbacks.operate.forget import count, forget, goes_on, pseudonym, wait
 
     print(count(number="15552310137"))
     receipt = wait(forget(number="15552310137", by="anna", why="asked by letter"))
@@ -14,8 +14,8 @@ history, ``wait`` does it.
 
 from __future__ import annotations
 
-from postbacks.operate.forget.asking import count, forget, wait
+from postbacks.operate.forget.asking import count, forget, goes_on, pseudonym, wait
 from postbacks.operate.forget.counting import Count
 from postbacks.operate.forget.request import Receipt
 
-__all__ = ["Count", "Receipt", "count", "forget", "wait"]
+__all__ = ["Count", "Receipt", "count", "forget", "goes_on", "pseudonym", "wait"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from postbacks.history.engine import reader
 from postbacks.operate.forget import searching
 
 if TYPE_CHECKING:
@@ -52,6 +51,7 @@ def count_all(client: redis.Redis, settings: Settings, person: Person) -> Count:
         return Count(records, waiting, messages, None, None)
     # Loaded only where there is a history: SQLAlchemy is an extra.
     from postbacks.history import erasing  # noqa: PLC0415
+    from postbacks.history.engine import reader  # noqa: PLC0415
     from postbacks.history.status import measure  # noqa: PLC0415
     from postbacks.history.transactions import reading  # noqa: PLC0415
 

@@ -18,19 +18,20 @@ from postbacks.flower_events.client_side import revoked
 from postbacks.killpoints import reach
 from postbacks.ledger import states
 from postbacks.logs import EventLog
+from postbacks.operate import journal
 from postbacks.operate.forget import files, searching
-from postbacks.operate.forget.request import CHECK, ENDED, FILES, HISTORY, LEDGER, Requests
+from postbacks.operate.forget.request import CHECK, FILES, HISTORY, LEDGER, Requests
 from postbacks.queue.scripts import Scripts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Sequence
+    from collections.abc import Generator, Sequence
 
     import redis
 
     from postbacks.operate.forget.person import Person
     from postbacks.operate.forget.request import Receipt
     from postbacks.operate.forget.rows import HistoryPart
-    from postbacks.operate.forget.searching import Found, Message
+    from postbacks.operate.forget.searching import Message
     from postbacks.settings import Settings
 
     #: Steps: each yields the seconds until the next, 0 for at once.
@@ -55,7 +56,6 @@ class Erasure:
         settings: of this process.
         request: name of the request.
         history: the history's part; None where there is no history.
-        paused: returns the accounts that are paused.
     """
 
     def __init__(
@@ -64,13 +64,11 @@ class Erasure:
         settings: Settings,
         request: str,
         history: HistoryPart | None,
-        paused: Callable[[], Iterable[str]] = lambda: (),
     ) -> None:
         self._client: Any = client
         self._settings = settings
         self._request = request
         self._history = history
-        self._paused = paused
         self._requests = Requests(client)
         self._scripts = Scripts(client)
 
@@ -100,7 +98,16 @@ class Erasure:
             if self._history is not None:
                 requests.note(request, database=self._history.compact())
             requests.end(request)
-            log.warning("forget.ended", "what identified this person is erased", **summary(requests.read(request)))
+            receipt = requests.read(request)
+            journal.write(
+                "forget.end", receipt.pseudonym, details=_counts(receipt), by=receipt.by, broker=self._client
+            )
+            log.warning(
+                "forget.ended",
+                "what identified this person is erased",
+                person=receipt.pseudonym,
+                **_counts(receipt),
+            )
 
     # -- the broker -----------------------------------------------------------------------------
 
@@ -156,7 +163,7 @@ class Erasure:
             for message, is_gone in zip(some, gone, strict=True):
                 if not is_gone:
                     left.append(message)
-                elif message.id:
+                elif message.id and not self._client.exists(keys.record(message.id)):
                     self._cancel(message.id)  # so that its caller hears of it, and a second copy is not sent
         return left
 
@@ -173,7 +180,9 @@ class Erasure:
                 if record.created_ms <= requested_ms or listed.intersection(record.names)
             ]
             later += len(page) - len(covered)
-            has_erased = bool(self._erase([record.id for record in covered if record.has_ended])) or has_erased
+            has_erased = (
+                bool(self._erase([record.id for record in covered if record.has_ended])) or has_erased
+            )
             still_open += [record.id for record in covered if not record.has_ended]
             yield 0.0
         self._requests.note(self._request, later=later)
@@ -182,12 +191,13 @@ class Erasure:
     def _follow(self, postback_ids: Sequence[str]) -> list[str]:
         """Erase what has ended since, cancel what is to be; return what is still open."""
         is_due = self._is_due(self._requests.read(self._request))
-        paused = set(self._paused())
         pipe = self._client.pipeline(transaction=False)
+        pipe.zrange(keys.PAUSED, 0, -1)
         for postback_id in postback_ids:
             pipe.hmget(keys.record(postback_id), "state", "account")
         with broker_errors():
-            rows = pipe.execute()
+            names, *rows = pipe.execute()
+        paused = set(map(text, names))
         ended, still_open = [], []
         for postback_id, row in zip(postback_ids, rows, strict=True):
             state, account = (text(value or b"") for value in row)
@@ -214,11 +224,7 @@ class Erasure:
         )
 
 
-def summary(receipt: Receipt) -> dict[str, Any]:
-    """Return what a log line and the journal have of a request: counts, and no value of the person."""
+def _counts(receipt: Receipt) -> dict[str, Any]:
+    """Return what a log line and the journal have of a request that has ended."""
     names = ("records", "answers", "cancelled", "messages", "rows", "documents", "values", "later")
-    counts = {name: getattr(receipt, name) for name in names}
-    return {"person": receipt.pseudonym, "request": receipt.request} | counts
-
-
-__all__ = ["ENDED", "Erasure", "summary"]
+    return {"request": receipt.request} | {name: getattr(receipt, name) for name in names}

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import redis
 
-from postbacks.broker.client import text
 from postbacks.broker.errors import broker_errors, missing_right
 
 if TYPE_CHECKING:
@@ -18,7 +17,11 @@ if TYPE_CHECKING:
 #: Seconds between two looks whether a file is written.
 LOOK_EVERY_S: Final = 0.1
 #: How a save of the broker's memory is asked for, whether one is under way, and whether the last one did.
-_APPEND_ONLY: Final = ("BGREWRITEAOF", ("aof_rewrite_in_progress", "aof_rewrite_scheduled"), "aof_last_bgrewrite_status")
+_APPEND_ONLY: Final = (
+    "BGREWRITEAOF",
+    ("aof_rewrite_in_progress", "aof_rewrite_scheduled"),
+    "aof_last_bgrewrite_status",
+)
 _SNAPSHOT: Final = ("BGSAVE", ("rdb_bgsave_in_progress",), "rdb_last_bgsave_status")
 
 
@@ -48,12 +51,14 @@ def _keeps_snapshots(client: redis.Redis) -> bool:
         return True
 
 
-def _written(client: Any, command: str, under_way: tuple[str, ...], status: str) -> Generator[float, None, str]:
+def _written(
+    client: Any, command: str, under_way: tuple[str, ...], status: str
+) -> Generator[float, None, str]:
     """Have a file written after all that was done before; return what came of it as a clause.
 
     One that is under way was begun before: its end is waited for, and another one asked for.
     """
-    while any((yield from _look(client)).get(name) for name in under_way):
+    while _is_any(_look(client), under_way):
         yield LOOK_EVERY_S
     began_s = time.monotonic()
     while True:
@@ -61,23 +66,26 @@ def _written(client: Any, command: str, under_way: tuple[str, ...], status: str)
             with broker_errors():
                 client.execute_command(command)
             break
-        except Exception as error:  # noqa: BLE001 - a refusal is said in the receipt; the person is erased all the same
+        except Exception as error:
             cause = error.__cause__ or error
             if "in progress" in str(cause) or "can't BGSAVE" in str(cause):  # another one has just begun
                 yield LOOK_EVERY_S
                 continue
             if not isinstance(cause, redis.ResponseError):
                 raise
-            return f"not rewritten: {missing_right(cause) or text(str(cause))}"
-    while any((info := (yield from _look(client))).get(name) for name in under_way):
+            return f"not rewritten: {missing_right(cause) or str(cause)}"
+    while _is_any(info := _look(client), under_way):
         yield LOOK_EVERY_S
     if info.get(status) != "ok":
         return f"not rewritten: the broker says {info.get(status)!r} of {command}; its log has the reason"
     return f"rewritten in {time.monotonic() - began_s:.1f} s"
 
 
-def _look(client: Any) -> Generator[float, None, dict[str, Any]]:
-    yield 0.0
+def _is_any(info: dict[str, Any], names: tuple[str, ...]) -> bool:
+    return any(info.get(name) for name in names)
+
+
+def _look(client: Any) -> dict[str, Any]:
     with broker_errors():
         info: dict[str, Any] = client.info("persistence")
     return info

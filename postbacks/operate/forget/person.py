@@ -14,6 +14,7 @@ from postbacks.catalogue.xml import render
 from postbacks.errors import InvalidQuery, PostbacksError
 from postbacks.history import values
 from postbacks.printable import quoted
+from postbacks.privacy.spelling import canonical
 from postbacks.queue.message import MAX_BODY_BYTES, Unreadable, decode
 from postbacks.queue.protocol import DECOMPRESSORS
 from postbacks.queue.send_request import check_request
@@ -60,17 +61,17 @@ class Person(NamedTuple):
         if (number is None) == (email is None):
             raise InvalidQuery("A person is named by one number or one e-mail address: give one of the two.")
         kind, text = (NUMBER, number) if number is not None else (EMAIL, email or "")
-        canonical = values.canonical(kind, text or "")
-        if kind == EMAIL and not _ADDRESS.match(canonical):
-            raise InvalidQuery(f"{quoted(canonical)} is no e-mail address: name@host.")
+        value = canonical(kind, text or "")
+        if kind == EMAIL and not _ADDRESS.match(value):
+            raise InvalidQuery(f"{quoted(value)} is no e-mail address: name@host.")
         if kind == NUMBER and not (
-            canonical.isascii() and canonical.isdecimal() and MIN_DIGITS <= len(canonical) <= MAX_DIGITS
+            value.isascii() and value.isdecimal() and MIN_DIGITS <= len(value) <= MAX_DIGITS
         ):
             raise InvalidQuery(
                 f"{quoted(text or '')} is no number of a person: {MIN_DIGITS} to {MAX_DIGITS} digits with the country's code. "
                 "A short code is a company's, and all its postbacks would be meant."
             )
-        return cls(kind, values.hash_of(kind, canonical))
+        return cls(kind, values.hash_of(kind, text or ""))
 
     def is_named_in_document(self, document: bytes) -> bool:
         """Tell whether a document's tags name the person; a text that mentions the person is somebody else's."""

@@ -114,7 +114,11 @@ class Receipt(NamedTuple):
     def to_public_dict(self) -> dict[str, Any]:
         """Return the receipt as ``postbacks forget --json`` prints it."""
         fields = {name: value for name, value in self._asdict().items() if not name.endswith("_ms")}
-        times = {"requested": iso(self.requested_ms), "until": iso(self.until_ms), "ended": iso(self.ended_ms)}
+        times = {
+            "requested": iso(self.requested_ms),
+            "until": iso(self.until_ms),
+            "ended": iso(self.ended_ms),
+        }
         return fields | times | {"not_reached": list(self.not_reached)}
 
 

@@ -121,12 +121,20 @@ def records(client: redis.Redis, person: Person) -> Iterator[list[Found]]:
             rows = pipe.execute(raise_on_error=False)
         found = []
         for name, row in zip(names, rows, strict=True):
-            if not isinstance(row, Exception) and _is_named(person, row):  # else somebody has put another type there
+            if not isinstance(row, Exception) and _is_named(
+                person, row
+            ):  # else somebody has put another type there
                 state, created_ms, account, _, first_id, digest, *_ = row
                 postback_id = text(name).removeprefix(keys.RECORD)
                 all_names = (postback_id, text(first_id or b""), (digest or b"").hex())
                 found.append(
-                    Found(postback_id, text(state or b""), text(account or b""), int(float(created_ms or 0)), all_names)
+                    Found(
+                        postback_id,
+                        text(state or b""),
+                        text(account or b""),
+                        int(float(created_ms or 0)),
+                        all_names,
+                    )
                 )
         yield found
 
