@@ -37,8 +37,7 @@ _ROWS_OF_VALUE: Final = text(
 #: Messages that could not be read have no values: they are dead, and few.
 _MESSAGES: Final = text(
     f"SELECT p.slot, p.row_id FROM postbacks p WHERE {schema.TROUBLED} "
-    "AND p.code IN (SELECT id FROM codes WHERE group_name = '') AND p.row_id > :row_id "
-    "AND NOT EXISTS (SELECT 1 FROM forgotten f WHERE f.row_id = p.row_id) ORDER BY p.row_id LIMIT :at_most"
+    "AND p.code IN (SELECT id FROM codes WHERE group_name = '') AND p.row_id > :row_id ORDER BY p.row_id LIMIT :at_most"
 )
 
 
@@ -47,7 +46,7 @@ def _of_rows(statement: str) -> Any:
 
 
 _ROWS: Final = _of_rows(
-    "SELECT row_id, id, accepted_ms, reason, own, url FROM postbacks WHERE row_id IN :rows"
+    "SELECT row_id, id, accepted_ms, reason FROM postbacks WHERE row_id IN :rows"
 )
 _PACKS: Final = _of_rows(
     "SELECT DISTINCT (SELECT MAX(d.row_id) FROM documents d WHERE d.row_id <= p.row_id) FROM postbacks p WHERE p.row_id IN :rows"
@@ -61,8 +60,9 @@ _EMPTY_ATTEMPTS: Final = _of_rows(
     "AND (detail IS NOT NULL OR excerpt IS NOT NULL)"
 )
 _CHANGE_ROW: Final = text("UPDATE postbacks SET reason = :reason, url = NULL WHERE row_id = :row_id")
-_DROP_URL: Final = text(
-    "DELETE FROM urls WHERE id = :url AND own = 1 AND NOT EXISTS (SELECT 1 FROM postbacks WHERE url = :url AND own > 0)"
+#: The recorder may have taken a URL from its row before, as the broker's record has none any more.
+_DROP_URLS: Final = text(
+    "DELETE FROM urls WHERE own = 1 AND NOT EXISTS (SELECT 1 FROM postbacks WHERE url = urls.id AND own > 0) RETURNING id"
 )
 _MARK: Final = text(
     "INSERT INTO forgotten (row_id, forgotten_ms) VALUES (:row_id, :forgotten_ms) ON CONFLICT (row_id) DO NOTHING"
@@ -82,13 +82,11 @@ class Place(NamedTuple):
 
 
 class Erased(NamedTuple):
-    """Counts of what was erased, and the numbers of the URLs that are gone."""
+    """Counts of what was erased."""
 
     rows: int
     documents: int
-    answers: int
     values: int
-    urls: frozenset[int]
 
 
 def find(connection: Connection, digest: int) -> list[Place]:
@@ -144,7 +142,7 @@ def erase(connection: Connection, places: Sequence[Place], forgotten_ms: int) ->
     row_ids = [place.row_id for place in places]
     rows = connection.execute(_ROWS, {"rows": row_ids}).all()
     dropped = _empty_packs(connection, row_ids)
-    answers = connection.execute(_EMPTY_ATTEMPTS, {"rows": row_ids}).rowcount
+    connection.execute(_EMPTY_ATTEMPTS, {"rows": row_ids})
     values = 0
     for slot in sorted({place.slot for place in places}):
         of_slot = [place.row_id for place in places if place.slot == slot]
@@ -153,9 +151,12 @@ def erase(connection: Connection, places: Sequence[Place], forgotten_ms: int) ->
         reason = row.reason if row.reason is None or _OWN_WORD.match(row.reason) else FORGOTTEN
         connection.execute(_CHANGE_ROW, {"row_id": row.row_id, "reason": reason})
         mark(connection, row.row_id, forgotten_ms)
-    urls = frozenset(row.url for row in rows if row.own and row.url is not None)
-    gone = frozenset(url for url in urls if connection.execute(_DROP_URL, {"url": url}).rowcount)
-    return Erased(len(rows), dropped, answers, values, gone)
+    return Erased(len(rows), dropped, values)
+
+
+def drop_urls(connection: Connection) -> list[int]:
+    """Drop calls' own URLs that no postback has any more; return their numbers."""
+    return list(connection.execute(_DROP_URLS).scalars())
 
 
 def mark(connection: Connection, row_id: int, forgotten_ms: int) -> None:

@@ -53,6 +53,10 @@ NEVER_REACHED: Final = (
 )
 
 
+#: Fields of a receipt that are no numbers.
+_TEXTS: Final = frozenset({"pseudonym", "by", "why", "phase", "append_only", "snapshot", "database"})
+
+
 class Receipt(NamedTuple):
     """State of a request, and at its end what it has reached. Times are ms of the broker's clock.
 
@@ -185,8 +189,8 @@ class Requests:
         if "phase" not in fields:
             raise PostbacksError(f"There is no request {request}; the broker keeps a receipt for a week.")
         known: dict[str, Any] = {
-            name: fields[name] if kind == "str" else int(fields[name])
-            for name, kind in Receipt.__annotations__.items()
+            name: fields[name] if name in _TEXTS else int(fields[name])
+            for name in Receipt._fields
             if name in fields
         }
         return Receipt(**known | {"request": request, "now": bool(known["now"])})

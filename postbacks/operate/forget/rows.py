@@ -57,6 +57,8 @@ class HistoryPart:
             with reading(self._recorder.engine) as connection:
                 places, after = erasing.find_messages(connection, person.is_mentioned, after)
             yield from self._erase(places, request)
+        with self._recorder.transaction() as connection:
+            self._recorder.lose_urls(erasing.drop_urls(connection))
 
     def compact(self) -> str:
         """Have the database's files written anew; return what came of it as a clause."""
@@ -70,7 +72,6 @@ class HistoryPart:
                     forgotten_ms = now_ms(self._client)
                 with self._recorder.transaction() as connection:
                     erased = erasing.erase(connection, page, forgotten_ms)
-                    self._recorder.lose_urls(erased.urls)
                 reach("after:forget-rows")
                 self._requests.add(
                     request, rows=erased.rows, documents=erased.documents, values=erased.values,
