@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from postbacks.errors import HistoryUnavailable
+from postbacks.errors import HistoryError, HistoryUnavailable
 from postbacks.history.transactions import database_errors
 
 if TYPE_CHECKING:
@@ -27,18 +27,17 @@ _MB: Final = 1_000_000
 
 
 def compact(engine: Engine) -> str:
-    """Write a database anew; return what came of it as a clause.
-
-    Raises:
-        HistoryUnavailable: it does not answer, or is locked for too long.
-    """
+    """Write a database anew; return what came of it as a clause, a failure as well: what was erased stays so."""
     began_s = time.monotonic()
-    with database_errors(engine):
-        connection: Any = engine.raw_connection()
-        try:
-            words = _sqlite(connection) if engine.dialect.name == "sqlite" else _postgresql(connection)
-        finally:
-            connection.invalidate()  # its settings are not those of the others
+    try:
+        with database_errors(engine):
+            connection: Any = engine.raw_connection()
+            try:
+                words = _sqlite(connection) if engine.dialect.name == "sqlite" else _postgresql(connection)
+            finally:
+                connection.invalidate()  # its settings are not those of the others
+    except HistoryError as error:
+        return f"free pages not rewritten: {error} The same command tries it again."
     return f"{words}, in {time.monotonic() - began_s:.1f} s"
 
 

@@ -45,9 +45,7 @@ def _of_rows(statement: str) -> Any:
     return text(statement).bindparams(bindparam("rows", expanding=True))
 
 
-_ROWS: Final = _of_rows(
-    "SELECT row_id, id, accepted_ms, reason FROM postbacks WHERE row_id IN :rows"
-)
+_ROWS: Final = _of_rows("SELECT row_id, id, accepted_ms, reason FROM postbacks WHERE row_id IN :rows")
 _PACKS: Final = _of_rows(
     "SELECT DISTINCT (SELECT MAX(d.row_id) FROM documents d WHERE d.row_id <= p.row_id) FROM postbacks p WHERE p.row_id IN :rows"
 )
@@ -174,7 +172,11 @@ def _empty_packs(connection: Connection, row_ids: Iterable[int]) -> int:
         try:
             packed = documents.unpack(pack.packing, pack.row_count, pack.pack)
         except ValueError:
-            log.exception("forget.pack_unreadable", "nobody can unpack its documents: they are dropped", row_id=pack.row_id)
+            log.exception(
+                "forget.pack_unreadable",
+                "nobody can unpack its documents: they are dropped",
+                row_id=pack.row_id,
+            )
             packed = [documents.NONE] * pack.row_count
         kept = list(_without(packed, pack.row_id, rows))
         dropped += sum(before.content != after.content for before, after in zip(packed, kept, strict=True))

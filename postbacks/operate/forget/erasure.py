@@ -120,10 +120,9 @@ class Erasure:
             has_erased, still_open = yield from self._read_records(person)
             took_s = time.monotonic() - began_s
             has_found = has_found or bool(pending or has_erased or still_open)
-            while still_open:
+            while still_open := self._follow(still_open):
                 self._requests.note(self._request, waiting=pending + len(still_open))
-                still_open = self._follow(still_open)
-                yield LOOK_EVERY_S if still_open else 0.0
+                yield LOOK_EVERY_S
             self._requests.note(self._request, waiting=pending)
             if not pending:
                 return has_found
