@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from postbacks.errors import BrokerError, HistoryError
 from postbacks.logs import EventLog
+from postbacks.operate.forget.duty import ForgetDuty
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,9 +54,6 @@ class Duty(Protocol):
 
 def duties_of(recorder: Recorder, client: redis.Redis, settings: Settings) -> list[Duty]:
     """Return the duties of a process that runs history."""
-    # Loaded only here: who runs no history has no SQLAlchemy.
-    from postbacks.operate.forget.duty import ForgetDuty  # noqa: PLC0415
-
     return [ForgetDuty(recorder, client, settings)]
 
 

@@ -1,4 +1,7 @@
-"""Rows of the history of one person: erased by the process that writes it, a few a transaction."""
+"""Rows of the history of one person: erased by the process that writes it, a few a transaction.
+
+What needs SQLAlchemy, which an extra brings, is imported where it is used.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,6 @@ from typing import TYPE_CHECKING, Any, Final
 from postbacks import keys
 from postbacks.broker.clock import now_ms
 from postbacks.broker.errors import broker_errors
-from postbacks.history import compaction, erasing
-from postbacks.history.transactions import reading
 from postbacks.killpoints import reach
 from postbacks.operate.forget.request import Requests
 
@@ -46,6 +47,9 @@ class HistoryPart:
         A record that the recorder has read before it was erased is written by the end of the recorder's turn. So the rows are
         found after that, and no later turn writes anything of the person.
         """
+        from postbacks.history import erasing  # noqa: PLC0415
+        from postbacks.history.transactions import reading  # noqa: PLC0415
+
         turns = self._recorder.turns
         while self._recorder.turns == turns:
             yield LOOK_EVERY_S
@@ -62,9 +66,13 @@ class HistoryPart:
 
     def compact(self) -> str:
         """Have the database's files written anew; return what came of it as a clause."""
+        from postbacks.history import compaction  # noqa: PLC0415
+
         return compaction.compact(self._recorder.engine)
 
     def _erase(self, places: Sequence[Place], request: str) -> Generator[float, None, None]:
+        from postbacks.history import erasing  # noqa: PLC0415
+
         for first in range(0, len(places), PAGE):
             page = self._without_later(places[first : first + PAGE])
             if page:
@@ -80,6 +88,9 @@ class HistoryPart:
 
     def _without_later(self, places: Sequence[Place]) -> list[Place]:
         """Leave out rows whose postback the broker still has whole: it was accepted after the request."""
+        from postbacks.history import erasing  # noqa: PLC0415
+        from postbacks.history.transactions import reading  # noqa: PLC0415
+
         with reading(self._recorder.engine) as connection:
             known = erasing.ids_of(connection, places)
         pipe = self._client.pipeline(transaction=False)
