@@ -14,6 +14,10 @@ Actions on one postback, cancel and resend, stand in ``queue/actions.py``, as Ce
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from postbacks.operate.account_file import apply as apply_accounts
+    from postbacks.operate.account_file import export as export_accounts
+    from postbacks.operate.account_file import plan as plan_accounts
+    from postbacks.operate.accounts import remove_account, remove_secrets, rotate_secret, set_account
     from postbacks.operate.direct import DeadSelection, resend_dead, select_dead
     from postbacks.operate.incidents import (
         Incident,
@@ -30,6 +34,7 @@ if TYPE_CHECKING:
     from postbacks.operate.jobs.requests import stop as stop_job
     from postbacks.operate.jobs.status import all_jobs
     from postbacks.operate.jobs.status import read as read_job
+    from postbacks.operate.journal import entries as journal_entries
     from postbacks.operate.pauses import Pause
     from postbacks.operate.pauses import pause as pause_account
     from postbacks.operate.pauses import paused as paused_accounts
@@ -47,18 +52,26 @@ else:
         "Preview": ("postbacks.operate.jobs.job", "Preview"),
         "all_incidents": ("postbacks.operate.incidents", "all_incidents"),
         "all_jobs": ("postbacks.operate.jobs.status", "all_jobs"),
+        "apply_accounts": ("postbacks.operate.account_file", "apply"),
+        "export_accounts": ("postbacks.operate.account_file", "export"),
+        "journal_entries": ("postbacks.operate.journal", "entries"),
         "mute_incident": ("postbacks.operate.incidents", "mute_incident"),
         "pause_account": ("postbacks.operate.pauses", "pause"),
         "pause_job": ("postbacks.operate.jobs.requests", "pause"),
         "paused_accounts": ("postbacks.operate.pauses", "paused"),
+        "plan_accounts": ("postbacks.operate.account_file", "plan"),
         "preview_job": ("postbacks.operate.jobs.preview", "preview"),
         "read_incident": ("postbacks.operate.incidents", "read_incident"),
         "read_job": ("postbacks.operate.jobs.status", "read"),
+        "remove_account": ("postbacks.operate.accounts", "remove_account"),
+        "remove_secrets": ("postbacks.operate.accounts", "remove_secrets"),
         "resend_dead": ("postbacks.operate.direct", "resend_dead"),
         "resend_one": ("postbacks.operate.resend", "resend"),
         "resume_account": ("postbacks.operate.pauses", "resume"),
         "resume_job": ("postbacks.operate.jobs.requests", "resume"),
+        "rotate_secret": ("postbacks.operate.accounts", "rotate_secret"),
         "select_dead": ("postbacks.operate.direct", "select_dead"),
+        "set_account": ("postbacks.operate.accounts", "set_account"),
         "start_cancel": ("postbacks.operate.jobs.requests", "start_cancel"),
         "start_resend": ("postbacks.operate.jobs.requests", "start_resend"),
         "stop_job": ("postbacks.operate.jobs.requests", "stop"),
@@ -87,18 +100,26 @@ __all__ = [
     "Preview",
     "all_incidents",
     "all_jobs",
+    "apply_accounts",
+    "export_accounts",
+    "journal_entries",
     "mute_incident",
     "pause_account",
     "pause_job",
     "paused_accounts",
+    "plan_accounts",
     "preview_job",
     "read_incident",
     "read_job",
+    "remove_account",
+    "remove_secrets",
     "resend_dead",
     "resend_one",
     "resume_account",
     "resume_job",
+    "rotate_secret",
     "select_dead",
+    "set_account",
     "start_cancel",
     "start_resend",
     "stop_job",

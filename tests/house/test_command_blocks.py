@@ -358,6 +358,11 @@ CHECKS: dict[str, dict[str, Check]] = {
         "postbacks story 4711": types(code=1, says="TRACKINGID or MMSID '4711'"),
         f"postbacks story {ID}": types(fill={ID: "order-18"}, code=1, says="TRACKINGID or MMSID 'order-18'"),
         "postbacks story 4711 --account acme --json": types(code=1, says="no postback of account acme"),
+        # In this order: the one reads what the other writes. Nobody is there to be asked.
+        "postbacks account export accounts.yaml": types(says="written to accounts.yaml"),
+        "postbacks account apply accounts.yaml --why 'ticket 812'": types(
+            fill={"accounts.yaml": "accounts.yaml --yes"}
+        ),
         "postbacks story 4711 --reveal --why 'ticket 812'": types(code=1, says="TRACKINGID or MMSID '4711'"),
         # Nobody is there to be asked.
         "postbacks account remove acme": types(code=2, says="say --yes"),
