@@ -48,8 +48,8 @@ key                                   type    meaning
                                               (``retire.lua``)
 ``postbacks:paused``                  zset    accounts that are paused; score is when the pause ends, infinite without an end
                                               bound: accounts of the store
-``postbacks:pauses``                  hash    account -> since when it is paused (ms), a space, and the reason and who paused it
-                                              as JSON (``queue/pauses.py``)
+``postbacks:pauses``                  hash    account -> since when it is paused (ms), when that ends (ms, or ``-``), and the
+                                              reason and who paused it as JSON (``queue/pauses.py``)
                                               bound: as ``postbacks:paused``
 ``postbacks:gone``                    zset    accounts that are gone; score is when what waits for them ends
                                               bound: as ``postbacks:routes``
