@@ -40,7 +40,8 @@ def follow_started(job: Job, *, wait: bool, as_json: bool) -> None:
     if as_json:
         print_json(job.to_public_dict())
     if not has_terminal and not wait and job.state in {"asked", "running"}:
-        say(job.waits or f"Job {job.id} runs; `postbacks job show {job.id}` says how far it is.")
+        words = "runs" if job.state == "running" else "is being chosen"
+        say(job.waits or f"Job {job.id} {words}; `postbacks job show {job.id}` says how far it is.")
         return
     say_outcome(job)
 

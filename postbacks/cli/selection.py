@@ -101,7 +101,7 @@ def ask_for(kind: str, total: int) -> None:
 
 def begin_job(
     kind: str,
-    query: Query | None,
+    query: Query,
     ids: Sequence[str] = (),
     *,
     dry_run: bool,
@@ -118,16 +118,18 @@ def begin_job(
     from postbacks.operate.jobs.preview import preview
     from postbacks.operate.jobs.requests import start
 
-    shown = preview(kind, query, ids=ids)
+    filters = None if ids and query.state is None else query
+    shown = preview(kind, filters, ids=ids)
     if words := doubt(client()):
         say(words)
     if dry_run or not yes or not shown.total:
-        say_preview(shown, query, as_json=as_json)
+        say_preview(shown, None if ids else query, as_json=as_json)
     if dry_run:
         if as_json:
             print_json(public_preview(shown))
-        verb = "sent again" if kind == "resend" else "cancelled"
-        say(f"{shown.total:,} {'postback' if shown.total == 1 else 'postbacks'} would be {verb}.")
+        if shown.total:
+            verb = "sent again" if kind == "resend" else "cancelled"
+            say(f"{shown.total:,} {'postback' if shown.total == 1 else 'postbacks'} would be {verb}.")
         return
     if not shown.total:
         if as_json:
@@ -135,11 +137,12 @@ def begin_job(
         return
     if not yes:
         ask_for(kind, shown.total)
-    follow_started(start(kind, query, ids=ids, rate=rate, why=why), wait=wait, as_json=as_json)
+    follow_started(start(kind, filters, ids=ids, rate=rate, why=why), wait=wait, as_json=as_json)
 
 
 def say_preview(preview: Preview, query: Query | None, *, as_json: bool) -> None:
     """Say how many a job would move, of whom and which; or why there is none."""
+    from postbacks.cli.search import say_recorded
     from postbacks.operate.jobs.job import MOVED_FROM
 
     if preview.unknown:
@@ -147,6 +150,7 @@ def say_preview(preview: Preview, query: Query | None, *, as_json: bool) -> None
         say(f"{preview.unknown:,} of the ids are left out: nobody knows them, or they are not {states}.")
     if not preview.total:
         say(_why_none(preview.kind, query))
+        say_recorded(preview.recorded_ms)
     elif not as_json:
         show_counts(Counter(preview.accounts), as_json=False)
         _say_sample(preview)
@@ -176,7 +180,7 @@ def _why_none(kind: str, query: Query | None) -> str:
 
     states = " or ".join(MOVED_FROM[kind])
     if query is None:
-        return f"None of these postbacks is {states}: `postbacks show ID` says what one is."
+        return "None of the ids can be taken: `postbacks show ID` says what one is."
     if query.state is None and (count := history.count(query).postbacks):
         noun = "postback fits, and it is not" if count == 1 else "postbacks fit, and none of them is"
         return f"{count:,} {noun} {states}: `{command_of('list', query)}` shows {'it' if count == 1 else 'them'}."

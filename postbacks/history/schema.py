@@ -374,16 +374,17 @@ job_sets: Final = Table(
     sqlite_with_rowid=False,
 )
 
-#: Postbacks of jobs (``operate/jobs/``), in the order in which an account's are moved: those of a lower rank first, then the
-#: oldest acceptance. ``row_id`` is 0 of one that history did not have.
+#: Postbacks of jobs (``operate/jobs/``), in the order in which an account's are moved: those of a lower rank first, then by
+#: their acceptance. ``row_id`` is 0 of one that history did not have.
 job_postbacks: Final = Table(
     "job_postbacks",
     metadata,
     Column("job", Text, primary_key=True),
     Column("account", Text, primary_key=True),
     Column("rank", SmallInteger, primary_key=True, autoincrement=False),
-    Column("accepted_ms", BigInteger, primary_key=True, autoincrement=False),
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
     Column("id", LargeBinary, primary_key=True),
+    Column("accepted_ms", BigInteger, nullable=False),
     Column("row_id", _ROW, nullable=False),
     sqlite_with_rowid=False,
 )
