@@ -194,7 +194,7 @@ def _print_document(document: bytes, *, is_masked: bool) -> None:
     click.echo()
     click.echo("document      " + ("masked; --reveal --why TEXT shows it" if is_masked else "revealed"))
     for tag, value in elements(document):
-        click.echo(f"  {printable(tag):<14}{printable(value)}".rstrip())
+        click.echo(f"  {printable(tag):<16}{printable(value)}".rstrip())
 
 
 def _words_of_copy(copy: Copy, recorded_ms: int | None) -> str:
