@@ -9,10 +9,12 @@
     ├── UnknownAccount        an account that the store does not have
     ├── AccountsUnavailable   the account store failed
     ├── UnknownPostback       an id that the ledger does not have
+    ├── UnknownJob            a job that the broker does not have
     ├── IdTaken               an id that another postback has
     ├── UnsupportedOption     a Celery option that postbacks cannot honour
     ├── BadInput              a file of events that cannot be read
     ├── InvalidQuery          a search that cannot be
+    ├── RevealRefused         what is personal was to be shown without a reason
     ├── HistoryError          the history cannot be used as it is
     │   ├── HistoryOff        no history is set
     │   ├── HistoryUnavailable  its database does not answer, is locked or full
@@ -89,12 +91,20 @@ class UnknownPostback(PostbacksError):
     """Raised when the ledger does not have the id."""
 
 
+class UnknownJob(PostbacksError):
+    """Raised when the broker does not have the job: it never was, or ended too long ago."""
+
+
 class IdTaken(PostbacksError):
     """Raised when another postback has the id: another account's, another event's, or to another URL."""
 
 
 class InvalidQuery(PostbacksError):
     """Raised when a search cannot be: a filter that nothing can have, filters that exclude each other, a foreign cursor."""
+
+
+class RevealRefused(PostbacksError):
+    """Raised when what is personal is to be shown and no reason is given."""
 
 
 class HistoryError(PostbacksError):

@@ -177,6 +177,19 @@ key                                   type    meaning
                                               bound: messages of one person; until its end
 ``postbacks:privacy-key``             string  key of the suffixes with which numbers are masked (``privacy/key.py``)
                                               bound: one key
+``postbacks:jobs``                    zset    ids of resend and cancel jobs (``operate/jobs/``); score is when they were asked for
+                                              bound: those that have not ended, and the latest hundred of a month
+``postbacks:job:{job}``               hash    a job: kind, by, why, query (filters as JSON), ids (how many were given one by one),
+                                              from (states that it moves from), interval_us between two moves (absent:
+                                              no rate), next_us of the next, asked_ms, state, paused_by, note, total,
+                                              frozen_ms, ended_ms, and its counts (``_job.lua``)
+                                              bound: as ``postbacks:jobs``
+``postbacks:job-ids:{job}``           list    ids that it was given one by one
+                                              bound: until they are frozen
+``postbacks:job-parts:{job}``         hash    account -> its part of the job, its cursor among it (JSON, ``_job.lua``)
+                                              bound: accounts of its set; as ``postbacks:jobs``
+``postbacks:job-open:{job}``          hash    id that it has moved and that is not answered -> attempts before, account
+                                              bound: 10,000
 ``postbacks:probe``                   list    a write to it that changes nothing is refused as a postback is
                                               bound: never there
 ``postbacks:task-events``             string  where task events go (JSON); there while a worker publishes them
@@ -237,6 +250,7 @@ CHANGES: Final = PREFIX + "changes"
 HISTORY: Final = PREFIX + "history"
 FORGETS: Final = PREFIX + "forgets"
 PRIVACY_KEY: Final = PREFIX + "privacy-key"
+JOBS: Final = PREFIX + "jobs"
 JOURNAL: Final = PREFIX + "journal"
 PROBE: Final = PREFIX + "probe"
 TASK_EVENTS_ON: Final = PREFIX + "task-events"
@@ -257,6 +271,10 @@ DEAD_LOGGED: Final = PREFIX + "dead-logged:"
 FEED_LOGGED: Final = PREFIX + "feed-logged:"
 FORGET: Final = PREFIX + "forget:"
 FORGET_MESSAGES: Final = PREFIX + "forget-messages:"
+JOB: Final = PREFIX + "job:"
+JOB_IDS: Final = PREFIX + "job-ids:"
+JOB_PARTS: Final = PREFIX + "job-parts:"
+JOB_OPEN: Final = PREFIX + "job-open:"
 
 
 def record(postback_id: str) -> str:

@@ -27,22 +27,30 @@ MAX_TRACE: Final = 20_000
 _WORD: Final = re.compile(r"[^\s\"'=]+")
 _USER_INFO: Final = re.compile(r"(://)[^\s'\"<>]*@")
 _WEB_URL: Final = re.compile(r"\bhttps?://[^\s'\"<>()]+", re.IGNORECASE)
-#: Tags whose values people wrote, as Python, JSON and XML name them.
-_PRIVATE: Final = r"(?:TEXT|SUBJECT|KEYWORD|text|subject|keyword)"
+#: Tags that tell of a person (``privacy/tags.py``, which stands above), as Python, JSON and XML name them.
+PRIVATE: Final = (
+    "TEXT", "SUBJECT", "KEYWORD", "FROM", "TO", "MOBILE", "SHORTCODE", "EMAIL", "REFERENCEVALUE", "FILE",
+    "text", "subject", "keyword", "from_", "to", "mobile", "short_code", "email", "reference_value",
+)  # fmt: skip
+_PRIVATE: Final = f"(?:{'|'.join(PRIVATE)})"
 _IN_MAPPING: Final = re.compile(
-    rf"""(\\?["']{_PRIVATE}\\?["']\s*:\s*)(?:\\"(?:[^"])*?\\"|"(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.)*'?)"""
+    rf"""(\\?["']{_PRIVATE}\\?["']\s*:\s*)(?:\\"(?:[^"])*?\\"|"(?:[^"\\]|\\.)*"?|'(?:[^'\\]|\\.)*'?|\d{{7,}})"""
+)
+#: Phone number or e-mail address between quotes, as errors quote values. Names of nodes (celery@host) stand without.
+_QUOTED_NAME: Final = re.compile(
+    r"""(?P<quote>\\?["'])(?:\+?\d{7,}|[^\s"'@\\]{1,64}@[^\s"'@\\]+)(?P=quote)"""
 )
 _IN_XML: Final = re.compile(rf"<({_PRIVATE})>.*?(</\1>|$)", re.DOTALL)
 _QUOTED: Final = re.compile(r"""(?<![^\s(\[{:,=])(?:'(?:[^'\\]|\\.)*(?:'|$)|"(?:[^"\\]|\\.)*(?:"|$))""")
 
 
 def mask(text: str) -> str:
-    """Return a text as a log may hold it: no password or query of a URL, no words of a message."""
+    """Return a text as a log may hold it: no password or query of a URL, no words, number or address of a person."""
     if "://" in text:
         text = _WEB_URL.sub(lambda match: redacted(match[0]), _USER_INFO.sub(r"\1***@", text))
-    if "text" in text.lower() or "subject" in text.lower() or "keyword" in text.lower():
-        text = _IN_XML.sub(r"<\1>…</\1>", _IN_MAPPING.sub(r"\1'…'", text))
-    return text
+    if "'" in text or '"' in text:
+        text = _QUOTED_NAME.sub(r"\g<quote>…\g<quote>", _IN_MAPPING.sub(r"\1'…'", text))
+    return _IN_XML.sub(r"<\1>…</\1>", text) if "<" in text else text
 
 
 def unquoted(text: str) -> str:

@@ -250,6 +250,15 @@ class Settings(BaseModel):
         256, ge=0, le=4096, description="Bytes of a failed answer's body that the ledger keeps."
     )
 
+    # -- opt-outs ---------------------------------------------------------------------------
+    opt_out_words: tuple[str, ...] = Field(
+        (),
+        description="Words, comma-separated, that mean stop as the whole of an incoming message, beside the English ones (arrêt, baja).",
+    )
+    opt_out_late_s: float = Field(
+        900, gt=0, description="Seconds after which an opt-out that is not delivered is late, and told."
+    )
+
     # -- history ----------------------------------------------------------------------------
     history_url: str = Field(
         "",
@@ -375,6 +384,18 @@ class Settings(BaseModel):
                 raise ValueError(f"{part.strip()!r} is no port or range of ports (443, 1024-65535)")
             ranges.append((first, last))
         return tuple(ranges)
+
+    @field_validator("opt_out_words", mode="before")
+    @classmethod
+    def _words(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        words = tuple(filter(None, map(str.strip, value.split(","))))
+        if bad := [word for word in words if not any(map(str.isalnum, word))]:
+            raise ValueError(
+                f"{bad[0]!r} has no letter and no digit, so that any message of such signs would be one"
+            )
+        return words
 
     @field_validator("group_weights")
     @classmethod

@@ -1,4 +1,4 @@
-"""``postbacks show`` and ``cancel``: look at a postback, and cancel it."""
+"""``postbacks show``: look at a postback."""
 
 from __future__ import annotations
 
@@ -17,46 +17,50 @@ from postbacks.cli.base import (
     print_table,
     say,
 )
+from postbacks.cli.reveal import reveal_options
 from postbacks.printable import document_text, printable
 
 if TYPE_CHECKING:
     from postbacks.history.copies import Copy
-    from postbacks.ledger.ledger import Claim, Ledger
+    from postbacks.ledger.ledger import Claim
     from postbacks.ledger.record import Record
     from postbacks.operate.lookup import Found
 
 
-def _ledger() -> Ledger:
-    from postbacks.broker.client import client
-    from postbacks.ledger.ledger import Ledger
-
-    return Ledger(client())
-
-
-def reason_words(record: Record) -> str:
+def reason_words(record: Record, *, reveal: bool = False) -> str:
     """Say in words why a postback has not been delivered, as a terminal may show it."""
     from postbacks.ledger.reasons import reason_of
 
-    return printable(reason_of(record))
+    return printable(reason_of(record, reveal=reveal))
 
 
-@click.command(cls=Command, examples=("postbacks show 7c0e1f3a-…", "postbacks show 7c0e1f3a-… --json"))
+@click.command(
+    cls=Command,
+    examples=(
+        "postbacks show 7c0e1f3a-…",
+        "postbacks show 7c0e1f3a-… --json",
+        "postbacks show 7c0e1f3a-… --curl --reveal --why 'ticket 4711'",
+    ),
+)
 @click.argument("postback_id", metavar="ID", callback=check_id)
 @click.option(
     "--xml",
     "as_xml",
     is_flag=True,
-    help="Print the XML document instead: byte for byte, on a terminal with &#x…; for what it would obey.",
+    help="Print the XML document instead, with --reveal: byte for byte, on a terminal with &#x…; for what it would obey.",
 )
 @click.option(
     "--curl",
     "as_curl",
     is_flag=True,
-    help="Print a command that repeats the POST instead: the same bytes, without secrets, which a comment names.",
+    help="Print a command that repeats the POST instead, with --reveal: the same bytes, without secrets, which a comment names.",
 )
 @json_option
-def show(postback_id: str, as_xml: bool, as_curl: bool, as_json: bool) -> None:
-    """Show a postback's state, why it has not been sent, and every attempt.
+@reveal_options
+def show(postback_id: str, *, as_xml: bool, as_curl: bool, as_json: bool, reveal: str | None) -> None:
+    """Show a postback's state, why it has not been sent, its document, and every attempt.
+
+    Numbers, e-mail addresses and texts are masked (docs/privacy.md); --reveal shows them.
 
     One that has left the broker is shown from the history. The line "why" says what an unfinished postback waits for, with
     figures. With --json, "why" lists the causes: name, sentence and figures of each.
@@ -64,16 +68,21 @@ def show(postback_id: str, as_xml: bool, as_curl: bool, as_json: bool) -> None:
     from postbacks.errors import UnknownPostback
     from postbacks.ledger.reasons import forgotten_words
     from postbacks.operate.lookup import look_up
-    from postbacks.settings import load
 
     if as_xml + as_curl + as_json > 1:
         raise click.UsageError("--xml, --curl and --json exclude each other: give one of them.")
-    found = look_up(postback_id, load())
+    if (as_xml or as_curl) and reveal is None:
+        option = "--xml" if as_xml else "--curl"
+        raise click.UsageError(
+            f"{option} prints numbers, addresses and texts unmasked: add --reveal --why TEXT, which is written to the "
+            "journal. Without it `postbacks show` has the document masked."
+        )
+    found = look_up(postback_id, reveal=reveal)
     if found.trouble:
         say(f"{found.trouble} What follows is the history's.")
     record = found.record
     if as_json:
-        print_json(_public_dict(postback_id, found))
+        print_json(_public_dict(postback_id, found, is_masked=reveal is None))
     if record is None:
         raise UnknownPostback(found.unknown)
     if as_xml or as_curl:
@@ -87,7 +96,7 @@ def show(postback_id: str, as_xml: bool, as_curl: bool, as_json: bool) -> None:
     elif as_curl:
         click.echo(_curl_command(record, broker_is_away=bool(found.trouble)))
     elif not as_json:
-        _print_found(record, found)
+        _print_found(record, found, is_masked=reveal is None)
 
 
 def _curl_command(record: Record, *, broker_is_away: bool) -> str:
@@ -105,7 +114,7 @@ def _curl_command(record: Record, *, broker_is_away: bool) -> str:
     return curl_command(record, account, load())
 
 
-def _public_dict(postback_id: str, found: Found) -> dict[str, Any]:
+def _public_dict(postback_id: str, found: Found, *, is_masked: bool) -> dict[str, Any]:
     """Return a postback as ``--json`` prints it, with where it was found and the other acceptances of its id."""
     from postbacks.ledger.record import iso
 
@@ -115,6 +124,8 @@ def _public_dict(postback_id: str, found: Found) -> dict[str, Any]:
     others = [{"accepted": iso(copy.record.created_ms), "state": copy.record.state} for copy in found.others]
     fields = {"id": postback_id, "state": None} if record is None else record.to_public_dict()
     return fields | {
+        "document": record.xml.decode("utf-8", "replace") or None if record else None,
+        "masked": is_masked,
         "claim": claim,
         "why": [cause.to_public_dict() for cause in causes],
         "source": "history" if found.copy else "broker" if record else None,
@@ -137,11 +148,11 @@ def write_document(document: bytes) -> None:
 _SAID_OF_CLAIM: Final = frozenset({"open", "held", "lease_over"})
 
 
-def _print_found(record: Record, found: Found) -> None:
+def _print_found(record: Record, found: Found, *, is_masked: bool) -> None:
     copy, explanation = found.copy, found.explanation
     fields = record.to_public_dict()
     ended = record.state in {"dead", "skipped", "cancelled"}
-    reason = reason_words(record) if ended else ""
+    reason = reason_words(record, reveal=not is_masked) if ended else ""
     claim = explanation.claim if explanation else None
     causes = explanation.causes if explanation else ()
     lines = {
@@ -162,13 +173,15 @@ def _print_found(record: Record, found: Found) -> None:
         if fields["forgotten"]
         else "",
         "found in": _words_of_copy(copy, found.recorded_ms) if copy else "",
+        "sent again": f"\n{'':14}".join(map(_resend_words, fields.get("resends", ()))),
         "also accepted": ", ".join(
             f"{copy.record.to_public_dict()['created']} ({copy.record.state})" for copy in found.others
         ),
     }
     for label, value in lines.items():
         if value:
-            click.echo(f"{label:14}{value if label in {'state', 'why'} else printable(value)}")
+            click.echo(f"{label:14}{value if label in {'state', 'why', 'sent again'} else printable(value)}")
+    _print_document(record.xml, is_masked=is_masked)
     if not record.attempts:
         return
     click.echo()
@@ -176,6 +189,18 @@ def _print_found(record: Record, found: Found) -> None:
     for attempt in fields["attempts"]:
         add_row(table, *_attempt_cells(attempt))
     print_table(table)
+
+
+def _print_document(document: bytes, *, is_masked: bool) -> None:
+    """Print a document's tags and values, a line each."""
+    from postbacks.privacy.masker import elements
+
+    if not document:
+        return
+    click.echo()
+    click.echo("document      " + ("masked; --reveal --why TEXT shows it" if is_masked else "revealed"))
+    for tag, value in elements(document):
+        click.echo(f"  {printable(tag):<16}{printable(value)}".rstrip())
 
 
 def _words_of_copy(copy: Copy, recorded_ms: int | None) -> str:
@@ -187,6 +212,14 @@ def _words_of_copy(copy: Copy, recorded_ms: int | None) -> str:
     if pruned > 0 and not copy.is_open:
         words += f"; {pruned} of its {copy.begun} attempts are pruned"
     return f"{words}; {copy.no_document}" if copy.no_document and not copy.record.forgotten_ms else words
+
+
+def _resend_words(resend: dict[str, Any]) -> str:
+    """Say who sent a postback again, and by which job."""
+    words = (
+        f"{resend['at']} by {printable(resend['by'] or 'somebody')}, after {resend['after_attempts']} POSTs"
+    )
+    return f"{words}, job {resend['job']}" if resend["job"] else words
 
 
 def _claim_words(claim: Claim) -> str:
@@ -219,28 +252,3 @@ def _attempt_cells(attempt: dict[str, Any]) -> tuple[object, ...]:
         f"{attempt['elapsed_ms']} ms",
         words.strip(),
     )
-
-
-@click.command(cls=Command, examples=("postbacks cancel 7c0e1f3a-…",))
-@click.argument("postback_id", metavar="ID", callback=check_id)
-def cancel(postback_id: str) -> None:
-    """Cancel a postback that waits or is parked."""
-    from postbacks.ledger import states
-    from postbacks.queue.actions import cancel as cancel_postback
-
-    record = _ledger().find(postback_id)
-    state = cancel_postback(postback_id)
-    if record is None:
-        say(
-            f"The ledger has no postback {postback_id} yet; it is not sent should it be taken in within a day."
-        )
-    elif state == "cancelled":
-        say(f"Postback {postback_id} is cancelled.")
-    elif state == states.SENDING and _ledger().get(postback_id).state == states.HELD:
-        say(f"Postback {postback_id} is held by a worker, which does not send it any more.")
-    elif state == states.SENDING:
-        raise click.ClickException(
-            f"Postback {postback_id} is being sent at this moment; should that fail, it is not sent again."
-        )
-    else:
-        raise click.ClickException(f"Postback {postback_id} is {state} already.")

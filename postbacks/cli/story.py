@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from postbacks.cli.base import Command, json_option, print_json, say
+from postbacks.cli.reveal import reveal_options
 from postbacks.printable import printable
 
 if TYPE_CHECKING:
@@ -24,25 +25,29 @@ _COLOURS = {"ended": "yellow", "due": "cyan", "now": "cyan"}
         "postbacks story 4711",
         "postbacks story 7c0e1f3a-…",
         "postbacks story 4711 --account acme --json",
+        "postbacks story 4711 --reveal --why 'ticket 812'",
     ),
 )
 @click.argument("value", metavar="TRACKINGID|MMSID|ID")
 @click.option("--account", metavar="NAME", help="Of this account's message alone.")
 @json_option
-def story(value: str, account: str | None, as_json: bool) -> None:
+@reveal_options
+def story(value: str, *, account: str | None, as_json: bool, reveal: str | None) -> None:
     """Tell what happened to a message, over all its postbacks.
 
     Give a TRACKINGID, an MMSID, or the id of any of its postbacks, which comes first where a value is both. Each POST
     stands with what the receiver said, and what should have come by now is named (docs/catalogue.md, Successors). What
     the phone's number did in the three days after it stands apart: it may be about something else.
 
+    Numbers, e-mail addresses and texts are masked (docs/privacy.md); --reveal shows them.
+
     With --json a line an account that has it.
     """
     from postbacks.cli.search import say_recorded
-    from postbacks.history import story as tell
     from postbacks.ledger.states import FINAL_STATES
+    from postbacks.operate.story import story as tell
 
-    told = tell(value, account=account)
+    told = tell(value, account=account, reveal=reveal)
     for number, message in enumerate(told.messages):
         if as_json:
             print_json(message.to_public_dict())

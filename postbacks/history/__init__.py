@@ -1,6 +1,7 @@
 """History: a copy of what the broker's ledger knows, in a real database, for whoever searches.
 
-Nothing on the way of delivery reads it or waits for it.
+Nothing on the way of delivery reads it or waits for it. People ask ``postbacks.operate`` for stories and documents, which
+masks the numbers and texts in them; ``story`` and ``copies_of`` of this room, which do not, are for the rooms above.
 
 ::
 
@@ -17,11 +18,12 @@ from postbacks.errors import HistoryUnfit
 from postbacks.history.query import Count, Page, Postback, Query
 
 if TYPE_CHECKING:
-    from postbacks.history.copies import copies_of
+    from postbacks.history.copies import copies_of as copies_of
     from postbacks.history.counting import Exclusion, count, why_empty
     from postbacks.history.listing import find, pages, search
     from postbacks.history.statistics import StatRow, Stats, stats
-    from postbacks.history.timeline import Story, story
+    from postbacks.history.timeline import Story
+    from postbacks.history.timeline import story as story
 else:
     _MODULES = {
         "Exclusion": "postbacks.history.counting",
@@ -63,13 +65,11 @@ __all__ = [
     "StatRow",
     "Stats",
     "Story",
-    "copies_of",
     "count",
     "find",
     "pages",
     "search",
     "stats",
-    "story",
     "why_empty",
 ]
 

@@ -177,7 +177,7 @@ def _check_exclusions(query: Query) -> None:
             ("state delivered", state == states.DELIVERED),
             (f"outcome {outcome}", outcome is not None),
             (f"status {status}", status is not None),
-            (f"slower_than_ms {query.slower_than_ms}", query.slower_than_ms is not None),
+            (f"an answer after more than {query.slower_than_ms} ms", query.slower_than_ms is not None),
         ):
             if value:
                 _exclude("attempts 0", name, "without a POST there is no answer")

@@ -17,7 +17,7 @@ from postbacks.history.filters import resolve
 from postbacks.history.paths import Key, Path
 from postbacks.history.query import Page, Postback
 from postbacks.history.transactions import reading
-from postbacks.urls import redacted
+from postbacks.privacy.masker import KEYLESS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -159,7 +159,7 @@ def _postback(row: Row[Any]) -> Postback:
         origin=row.origin,
         code=row.code,
         state=row.state,
-        reason=row.reason or "",
+        reason=KEYLESS.reason(row.reason or ""),
         accepted_ms=row.accepted_ms,
         ended_ms=row.ended_ms,
         attempts=row.attempts,
@@ -167,7 +167,7 @@ def _postback(row: Row[Any]) -> Postback:
         status=row.status or None,
         elapsed_ms=row.elapsed_ms if row.outcome else None,
         # A call's own URL is kept whole, as it is sent to again.
-        url=redacted(row.url) if row.url and row.own else row.url or "",
+        url=KEYLESS.url(row.url, is_own=True) if row.url and row.own else row.url or "",
         row_id=row.row_id,
     )
 

@@ -14,6 +14,7 @@ from postbacks.errors import BrokerError
 from postbacks.history.query import Count
 from postbacks.ledger import states
 from postbacks.ledger.record import Attempt
+from postbacks.privacy.masker import KEYLESS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -91,7 +92,7 @@ def count(client: redis.Redis | None, state: str, acceptances: Iterable[Sequence
             continue
         try:
             client = client or broker.client()
-            batch_ms, now = _read_states(client, batch)
+            batch_ms, now = read_states(client, batch)
             by_broker += now.count(state)
             read_ms = read_ms or batch_ms
         except BrokerError:
@@ -99,7 +100,7 @@ def count(client: redis.Redis | None, state: str, acceptances: Iterable[Sequence
     return Count(by_broker, None, read_ms) if is_reachable else Count(by_history, None)
 
 
-def _read_states(client: redis.Redis, batch: Sequence[Acceptance]) -> tuple[int, list[str]]:
+def read_states(client: redis.Redis, batch: Sequence[Acceptance]) -> tuple[int, list[str]]:
     """Read the states alone; only of those that are being sent or held, the latest attempt too."""
     wanted: list[tuple[str, tuple[str, ...]]] = [(acceptance.id, _STATE_FIELDS) for acceptance in batch]
     read_ms, records = _read_fields(client, wanted)
@@ -171,7 +172,7 @@ def _as_of_record(postback: Postback, record: Mapping[str, bytes]) -> Postback:
     return replace(
         postback,
         state=_state_of(record),
-        reason=text(record.get("reason", b"")),
+        reason=KEYLESS.reason(text(record.get("reason", b""))),
         ended_ms=int(float(record["ended_ms"])) if "ended_ms" in record else None,
         attempts=_attempts(record),
         outcome=latest.outcome if latest else postback.outcome,

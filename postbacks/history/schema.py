@@ -277,6 +277,42 @@ counts: Final = Table(
     sqlite_with_rowid=False,
 )
 
+#: Resends of postbacks: by whom, and by which job (empty for none), before which attempt.
+resends: Final = Table(
+    "resends",
+    metadata,
+    Column("row_id", _ROW, primary_key=True, autoincrement=False),
+    Column("attempts", SmallInteger, primary_key=True, autoincrement=False),  # that it had before
+    Column("at_ms", BigInteger, nullable=False),
+    Column("by_whom", Text, nullable=False),
+    Column("job", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+#: Jobs whose frozen sets stand in ``job_postbacks``, until they have ended.
+job_sets: Final = Table(
+    "job_sets",
+    metadata,
+    Column("job", Text, primary_key=True),
+    Column("frozen_ms", BigInteger),  # none while it is being frozen
+    sqlite_with_rowid=False,
+)
+
+#: Postbacks of jobs (``operate/jobs/``), in the order in which an account's are moved: those of a lower rank first, then by
+#: their acceptance. ``row_id`` is 0 of one that history did not have.
+job_postbacks: Final = Table(
+    "job_postbacks",
+    metadata,
+    Column("job", Text, primary_key=True),
+    Column("account", Text, primary_key=True),
+    Column("rank", SmallInteger, primary_key=True, autoincrement=False),
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
+    Column("id", LargeBinary, primary_key=True),
+    Column("accepted_ms", BigInteger, nullable=False),
+    Column("row_id", _ROW, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 #: Journal of operators: who did what, when and why (``operate/journal.py``). Rows are added and, past their days, pruned.
 journal: Final = Table(
     "journal",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from postbacks.broker import memory
 from postbacks.broker.versions import is_before, read_versions
 from postbacks.errors import BrokerError, HistoryError
-from postbacks.history.feed import GAP, Feed, place_of
+from postbacks.history.feed import GAP, REASONS, Feed, place_of
 from postbacks.ledger.record import iso
 
 if TYPE_CHECKING:
@@ -226,6 +226,20 @@ def read_feed(client: redis.Redis, *, clock_offset_ms: int = 0) -> FeedStatus:
         disk_bytes=note.get("disk_bytes"),
         recorded_ms=note.get("recorded_ms"),
     )
+
+
+def doubt(client: redis.Redis) -> str:
+    """Say why the history may not know the latest of what it has, a sentence; empty where it knows."""
+    feed = read_feed(client)
+    if feed.resync:
+        why = f"a resync is due ({REASONS.get(feed.resync, feed.resync)})"
+    elif feed.state == OFF:
+        why = "its feed is off"
+    elif (feed.lag_s or 0) > CATCHING_UP_FROM_S:
+        why = f"it is {feed.lag_s:,.0f} s behind"
+    else:
+        return ""
+    return f"The history may not know the latest: {why}; `postbacks history status` says more."
 
 
 def read_store(settings: Settings) -> StoreStatus:

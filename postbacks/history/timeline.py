@@ -29,6 +29,7 @@ from postbacks.ledger.reasons import reason_of
 from postbacks.ledger.record import iso
 from postbacks.ledger.states import FINAL_STATES
 from postbacks.printable import quoted
+from postbacks.privacy.tags import TEXT, kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from postbacks.catalogue.successors import Successors
     from postbacks.history.copies import Copy
     from postbacks.ledger.record import Record
+    from postbacks.privacy import Masker
 
 #: Postbacks of a message that are told; an MMSID may have been sent to many.
 POSTBACKS_MAX: Final = 200
@@ -199,10 +201,16 @@ class _Told(NamedTuple):
 
     copy: Copy
     tags: dict[str, str]
+    is_masked: bool = False
 
     @property
     def record(self) -> Record:
         return self.copy.record
+
+    def masked(self, mask: Masker) -> _Told:
+        """Return it without what is personal."""
+        tags = {tag: mask.value(tag, value) for tag, value in self.tags.items()}
+        return _Told(self.copy._replace(record=self.record.masked(mask)), tags, is_masked=True)
 
 
 def story(
@@ -211,6 +219,7 @@ def story(
     account: str | None = None,
     client: redis.Redis | None = None,
     engine: Engine | None = None,
+    mask: Masker | None = None,
 ) -> Story:
     """Tell what happened to a message.
 
@@ -219,6 +228,7 @@ def story(
         account: of this account alone.
         client: of the broker that knows the states of unfinished postbacks; without it the one of the settings.
         engine: of the history; without it the one of the settings.
+        mask: for what is personal; without it the story has it all.
 
     Raises:
         UnknownPostback: history has no such postback.
@@ -240,7 +250,7 @@ def story(
         for told in found:
             by_account[told.record.account].append(told)
         messages = tuple(
-            _message(connection, name, postbacks, present_ms, more=more)
+            _message(connection, name, postbacks, present_ms, mask, more=more)
             for name, postbacks in sorted(by_account.items())
         )
     return Story(value, kind, messages, recorded_ms, read_ms)
@@ -316,7 +326,8 @@ def _live(client: redis.Redis | None, postbacks: list[_Told]) -> tuple[list[_Tol
         if record is not None and record.created_ms == told.record.created_ms:
             attempts = {attempt.number: attempt for attempt in (*told.record.attempts, *record.attempts)}
             in_order = tuple(attempts[number] for number in sorted(attempts))
-            copy = told.copy._replace(record=replace(record, attempts=in_order))
+            resends = tuple(sorted({*told.record.resends, *record.resends}))
+            copy = told.copy._replace(record=replace(record, attempts=in_order, resends=resends))
             live.append(told._replace(copy=copy))
         else:
             live.append(told)
@@ -327,11 +338,22 @@ def _live(client: redis.Redis | None, postbacks: list[_Told]) -> tuple[list[_Tol
 
 
 def _message(
-    connection: Connection, account: str, postbacks: list[_Told], present_ms: int, *, more: bool
+    connection: Connection,
+    account: str,
+    postbacks: list[_Told],
+    present_ms: int,
+    mask: Masker | None,
+    *,
+    more: bool,
 ) -> Message:
     numbers = dict.fromkeys(number for told in postbacks if (number := _number(told)))
     number = next(iter(numbers)) if len(numbers) == 1 else ""
     afterwards = _afterwards(connection, account, number, postbacks) if number else []
+    if mask is not None:
+        # Only now: what belongs together is found by the values themselves.
+        number = mask.value("number", number)
+        postbacks = [told.masked(mask) for told in postbacks]
+        afterwards = [told.masked(mask) for told in afterwards]
     return Message(
         account=account,
         tracking_ids=_names(postbacks, "TRACKINGID"),
@@ -372,7 +394,11 @@ def _accepted(told: _Told) -> Moment:
     record = told.record
     event = EVENTS.get((record.origin, record.code))
     words = event.meaning if event else "an event of a newer version" if record.group else "no postback"
-    telling = [f'"{_shortened(told.tags[tag])}"' for tag in _TELLING if told.tags.get(tag)]
+    telling = [
+        words_of_tag if told.is_masked and kind_of(tag) == TEXT else f'"{words_of_tag}"'
+        for tag in _TELLING
+        if (words_of_tag := _shortened(told.tags.get(tag, "")))
+    ]
     if telling:
         words += f": {', '.join(telling)}"
     return _moment(record, record.created_ms, "accepted", words)
@@ -399,6 +425,9 @@ def _moments(postbacks: list[_Told], present_ms: int) -> Iterable[Moment]:
             if attempt.excerpt:
                 words += f' "{_shortened(attempt.excerpt)}"'
             yield _moment(record, attempt.at_ms, "post", words)
+        for resend in record.resends:
+            words = f"sent again by {resend.by or 'somebody'}" + (f", job {resend.job}" if resend.job else "")
+            yield _moment(record, resend.at_ms, "resent", words)
         if record.state not in FINAL_STATES:
             yield _unfinished(record, present_ms)
         elif record.state != "delivered":

@@ -272,6 +272,7 @@ class Writer:
         notes: list[tuple[Any, ...]] = []
         hashes: list[tuple[int, int, int]] = []
         forgotten: list[tuple[int, int]] = []
+        resends: list[tuple[Any, ...]] = []
         # A pack of documents is pruned when all of it is due, so what is due together stands together.
         due = [(due_ms(reading.accepted_ms, reading.ended_ms), reading) for reading in readings]
         for due_at, reading in sorted(due, key=itemgetter(0)):
@@ -290,6 +291,7 @@ class Writer:
                     status = _latest_status(reading.notes)
                 if not reading.is_plain and pruner.keeps(facts.ATTEMPTS_FROM_MS, due_at):
                     notes.extend((row_id, *note) for note in reading.notes)
+            resends.extend((row_id, *resend) for resend in reading.resends)
             rows.append(
                 (
                     row_id, reading.accepted_ms, reading.sequence, sent_ms, reading.ended_ms, slot, account, endpoint,
@@ -315,6 +317,7 @@ class Writer:
         bulk.insert(connection, schema.documents, packs)
         bulk.insert(connection, schema.attempts, notes)
         bulk.insert(connection, schema.forgotten, forgotten)
+        bulk.add_missing(connection, schema.resends, resends)
         hashes.sort()  # neighbours of the file together
         bulk.insert(connection, schema.business_values, hashes)
 
@@ -379,6 +382,8 @@ class Writer:
         bulk.change(connection, changes)
         bulk.merge_attempts(connection, earlier, over=False)
         bulk.merge_attempts(connection, notes, over=True)
+        resends = [(row.row_id, *resend) for reading, row in known for resend in reading.resends]
+        bulk.add_missing(connection, schema.resends, resends)
 
     @staticmethod
     def _latest(connection: Connection, reading: Reading, row: StoredRow) -> Note | None:

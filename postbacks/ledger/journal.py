@@ -14,6 +14,7 @@ from postbacks import keys
 from postbacks.broker import lua
 from postbacks.broker.client import text
 from postbacks.broker.errors import broker_errors
+from postbacks.ledger.record import iso
 from postbacks.printable import printable
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class Entry(NamedTuple):
         """Return the fields of the log event ``journal.entry``."""
         details = json.dumps(self.details, ensure_ascii=False) if self.details else None
         return {
+            "at": iso(self.at_ms) if self.at_ms else None,
             "by": self.by,
             "action": self.action,
             "subject": self.subject or None,

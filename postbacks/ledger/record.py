@@ -20,8 +20,10 @@ POST that has ended, the *note* of that attempt.
 ``raw``                     message as it came, of what is no postback
 ``first_id``                id that it came with, which another postback has
 ``stub``                    of a dead one whose document was not kept
+``opt_out``                 of an opt-out (``catalogue/opt_outs.py``); what version 0.1.0 accepted has none
 ``forgotten``               when it was erased, as a person was to be forgotten (``queue/erase.lua``)
 ``units``                   what it counts against its account's limit, where that is more than one
+``resent:N``                note of a resend by hand that came after N POSTs, ``Resend`` as JSON (``queue/_resend.lua``)
 ``suspicion``               in the quarantine ``few`` or ``alone``; ``alone_deaths`` and ``alone_lapses`` count what came
                             of it there (``queue/reap.lua``)
 ``stays``                   ``queue/retire.lua``
@@ -31,13 +33,16 @@ POST that has ended, the *note* of that attempt.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 
 from postbacks.urls import redacted
+
+if TYPE_CHECKING:
+    from postbacks.privacy import Masker
 
 #: Version of the layout of records; every record carries it.
 SCHEMA: Final = 1
@@ -113,6 +118,12 @@ class Attempt(NamedTuple):
         data = json.loads(text)
         return cls(**{name: data[name] for name in cls._fields if name in data})
 
+    def masked(self, mask: Masker, document: bytes) -> Attempt:
+        """Return the attempt without what is personal; the receiver may have repeated the document that it got."""
+        if not (self.detail or self.excerpt):
+            return self
+        return self._replace(detail=mask.words(self.detail), excerpt=mask.answer(self.excerpt, document))
+
     def to_public_dict(self) -> dict[str, Any]:
         """Return the attempt as ``postbacks show --json`` prints it."""
         attempt: dict[str, Any] = {
@@ -131,6 +142,37 @@ class Attempt(NamedTuple):
         return attempt
 
 
+class Resend(NamedTuple):
+    """Resend of a postback by somebody's order.
+
+    Attributes:
+        attempts: POSTs begun before.
+        at_ms: when, on the broker's clock.
+        by: who; empty where that is not known.
+        job: by which job; empty for none.
+    """
+
+    attempts: int
+    at_ms: int
+    by: str
+    job: str
+
+    @classmethod
+    def from_json(cls, attempts: int, text: str | bytes) -> Resend:
+        """Build a resend from its note."""
+        data = json.loads(text)
+        return cls(attempts, int(data["at_ms"]), str(data.get("by", "")), str(data.get("job", "")))
+
+    def to_public_dict(self) -> dict[str, Any]:
+        """Return the resend as ``postbacks show --json`` prints it."""
+        return {
+            "after_attempts": self.attempts,
+            "at": iso(self.at_ms),
+            "by": self.by or None,
+            "job": self.job or None,
+        }
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """Record of one postback. Times are ms since the epoch on the broker's clock.
@@ -143,6 +185,8 @@ class Record:
         first_id: id that it came with, where that is another postback's.
         own_url: its URL came with the call.
         is_stub: its document was not kept, as its account's dead took too much.
+        resends: by somebody's order, in order.
+        is_opt_out: by it a person takes back a consent; False in a record of version 0.1.0.
         forgotten_ms: when it was erased, as a person was to be forgotten; None where it was not.
     """
 
@@ -166,6 +210,8 @@ class Record:
     first_id: str = ""
     own_url: bool = False
     is_stub: bool = False
+    resends: tuple[Resend, ...] = ()
+    is_opt_out: bool = False
     forgotten_ms: int | None = None
 
     @classmethod
@@ -204,6 +250,14 @@ class Record:
             first_id=text.get("first_id", ""),
             own_url=text.get("own", "0") != "0",
             is_stub="stub" in text,
+            resends=tuple(
+                sorted(
+                    Resend.from_json(int(name[7:]), value)
+                    for name, value in text.items()
+                    if name.startswith("resent:")
+                )
+            ),
+            is_opt_out="opt_out" in text,
             forgotten_ms=int(float(text["forgotten"])) if "forgotten" in text else None,
         )
 
@@ -211,6 +265,17 @@ class Record:
     def ended_by_attempt(self) -> bool:
         """True where the last attempt is why the postback has ended, and nothing that came after it (an origin switched off)."""
         return bool(self.attempts) and self.reason in {"", "poison", self.attempts[-1].outcome}
+
+    def masked(self, mask: Masker) -> Record:
+        """Return the record without what is personal, for people to look at: it cannot be sent."""
+        return replace(
+            self,
+            url=mask.url(self.url, is_own=self.own_url) if self.url else "",
+            xml=mask.document(self.xml).encode(),
+            reason=mask.reason(self.reason),
+            attempts=tuple(attempt.masked(mask, self.xml) for attempt in self.attempts),
+            raw=None if self.raw is None else b"",
+        )
 
     def to_public_dict(self) -> dict[str, Any]:
         """Return the record as ``postbacks show --json`` prints it: no password of a URL, no raw message."""
@@ -220,12 +285,14 @@ class Record:
             "group": self.group,
             "origin": self.origin,
             "code": self.code,
+            "opt_out": self.is_opt_out,
             "url": redacted(self.url) if self.url else None,
             "state": self.state,
             "reason": self.reason or None,
             "sequence": self.sequence,
             "created": iso(self.created_ms),
             "attempts": [attempt.to_public_dict() for attempt in self.attempts],
+            **({"resends": [resend.to_public_dict() for resend in self.resends]} if self.resends else {}),
             "next_at": iso(self.next_ms),
             "forgotten": iso(self.forgotten_ms),
         }

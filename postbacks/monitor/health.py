@@ -89,7 +89,9 @@ class Health:
             return f"; {words}, and nothing waits for {'it' if self.accounts_paused == 1 else 'them'}"
         names = ", ".join(pause.account for pause in self.paused)
         more = ", …" if sum(pause.waiting for pause in self.paused) < self.paused_waiting else ""
-        return f"; {words} ({names}{more}): {self.paused_waiting} wait, the oldest for {self.oldest_paused_s:.1f} s"
+        oldest_s = self.oldest_paused_s
+        oldest = f"{oldest_s:.1f} s" if oldest_s < 3600 else f"{oldest_s / 3600:.1f} h"
+        return f"; {words} ({names}{more}): {self.paused_waiting} wait, the oldest for {oldest}"
 
     @property
     def _waiting_words(self) -> str:

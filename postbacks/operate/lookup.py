@@ -8,10 +8,14 @@ from postbacks.broker.client import client
 from postbacks.errors import BrokerError, HistoryError
 from postbacks.ledger.record import iso
 from postbacks.monitor.causes import Explanation, explain
+from postbacks.operate.reveal import check_reveal, write_reveal
+from postbacks.privacy import masker
+from postbacks.settings import load
 
 if TYPE_CHECKING:
     from postbacks.history.copies import Copy, Recorded
     from postbacks.ledger.record import Record
+    from postbacks.privacy import Masker
     from postbacks.settings import Settings
 
 
@@ -36,13 +40,49 @@ class Found(NamedTuple):
     trouble: str = ""
     unknown: str = ""
 
+    def masked(self, mask: Masker) -> Found:
+        """Return it without what is personal."""
 
-def look_up(postback_id: str, settings: Settings) -> Found:
+        def masked(copy: Copy) -> Copy:
+            return copy._replace(record=copy.record.masked(mask))
+
+        return self._replace(
+            record=self.record and self.record.masked(mask),
+            explanation=self.explanation
+            and self.explanation._replace(
+                record=self.explanation.record and self.explanation.record.masked(mask)
+            ),
+            copy=self.copy and masked(self.copy),
+            others=tuple(map(masked, self.others)),
+        )
+
+
+def look_up(
+    postback_id: str, settings: Settings | None = None, *, reveal: str | None = None, by: str | None = None
+) -> Found:
     """Find the postback of an id, wherever it is known.
 
+    Args:
+        postback_id: the id.
+        settings: without them those of the process.
+        reveal: why numbers, addresses and texts are to be shown, for the journal; None masks them.
+        by: who asks; None for the user of this process.
+
     Raises:
+        RevealRefused: the reason to reveal is empty.
         BrokerError: the broker cannot be asked, and the history does not have it.
     """
+    check_reveal(reveal)
+    settings = settings or load()
+    found = _find(postback_id, settings)
+    if reveal is None:
+        return found.masked(masker(settings=settings))
+    if found.record is not None:
+        write_reveal(postback_id, reveal, by)
+    return found
+
+
+def _find(postback_id: str, settings: Settings) -> Found:
     trouble: BrokerError | None = None
     try:
         explanation = explain(client(), postback_id, settings)

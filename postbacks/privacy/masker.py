@@ -7,14 +7,17 @@ seen as one, and nobody without the key can say of which person.
 from __future__ import annotations
 
 import hmac
+import json
 import re
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
+from urllib.parse import quote, quote_plus, urlsplit
 from xml.sax.saxutils import escape, unescape
 
+from postbacks.logs import unquoted
 from postbacks.privacy import tags
 from postbacks.privacy.spelling import canonical
+from postbacks.urls import redacted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,16 +35,19 @@ _PERSONAL: Final = re.compile(
     r"(?P<kept>\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b"
     r"|\b\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?)?(?!\d)"
     r"|(?<![\d.])\d{1,3}(?:\.\d{1,3}){3}(?![\d.]))"
-    r"|(?P<email>[^\s@<>()\[\]{}\"',;:=&?/]{1,64}(?:@|%40|&#64;|&#x40;)[\w-]+(?:\.[\w-]+)*)"
+    r"|(?P<email>[^\s@…<>()\[\]{}\"',;:=&?/]{1,64}(?:@|%40|&#64;|&#x40;)[\w-]+(?:\.[\w-]+)*)"
     r"|(?P<number>\+?(?:(?<![\w-])\(?\d(?:[ \t\u00a0().\-/\u2010-\u2015]{0,3}\d){6,}(?![\w-])|\d{7,}))",
     re.IGNORECASE,
 )
 #: Element of a document that has text alone; in a piece of one, its end may be cut off.
 _ELEMENT: Final = re.compile(r"<(?P<tag>[A-Z_]+)>(?P<text>[^<]*)(?P<end></(?P=tag)>|\Z)")
+#: Reasons that quote values of an event (``errors.py``, ``queue/intake.py``).
+_QUOTES_EVENT: Final = re.compile(r"is not in the catalogue's form|it could not be (read|accepted)")
 _ESCAPES: Final = {"\r": "&#13;"}
 _UNESCAPES: Final = {"&#13;": "\r"}
 #: Characters of a personal value from which on it is looked for in an answer.
 _ECHO_MIN: Final = 4
+_KINDS: Final = frozenset(tags.KIND_OF.values())
 
 
 class Masker:
@@ -98,6 +104,17 @@ class Masker:
         """
         return _PERSONAL.sub(self._masked, text)
 
+    def url(self, url: str, *, is_own: bool) -> str:
+        """Mask a URL as it is shown; the path of one that came with a call may name a person."""
+        shown = redacted(url)
+        return self.words(shown) if is_own else shown
+
+    def reason(self, reason: str) -> str:
+        """Mask why a postback was not delivered: of an event that the catalogue refuses, its values are quoted there."""
+        if reason.replace("_", "").isalpha():  # a word of ours, as nearly all are
+            return reason
+        return self.words(unquoted(reason) if _QUOTES_EVENT.search(reason) else reason)
+
     def answer(self, text: str, document: bytes = b"") -> str:
         """Mask a receiver's answer, which may repeat the document, or values of it.
 
@@ -106,10 +123,10 @@ class Masker:
             document: what was sent to it.
         """
         text = _ELEMENT.sub(self._masked_element, text)
-        for tag, value in self._values(document):
+        for tag, value in elements(document):
             if len(value) >= _ECHO_MIN and tags.kind_of(tag) in {tags.TEXT, tags.REFERENCE, tags.FILE}:
                 masked = self.value(tag, value)
-                for spelling in {value, escape(value, _ESCAPES)}:
+                for spelling in _spellings(value):
                     text = text.replace(spelling, masked)
                     text = _without_begin(text, spelling, masked)
         return self.words(text)
@@ -160,13 +177,15 @@ class Masker:
         value = self.value(tag, unescape(match["text"], _UNESCAPES))
         return f"<{tag}>{escape(value, _ESCAPES)}{match['end']}"
 
-    @staticmethod
-    def _values(document: bytes) -> Iterable[tuple[str, str]]:
-        for match in _ELEMENT.finditer(document.decode("utf-8", "replace")):
-            yield match["tag"], unescape(match["text"], _UNESCAPES)
+
+#: Masker for what is read without the key: its masks have no suffix.
+KEYLESS: Final = Masker(None)
 
 
-_KINDS: Final = frozenset({*tags.KIND_OF.values()})
+def elements(document: bytes) -> Iterable[tuple[str, str]]:
+    """Yield the tags of a document that have text, with it."""
+    for match in _ELEMENT.finditer(document.decode("utf-8", "replace")):
+        yield match["tag"], unescape(match["text"], _UNESCAPES)
 
 
 def _is_ipv4(text: str) -> bool:
@@ -175,6 +194,14 @@ def _is_ipv4(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _spellings(value: str) -> set[str]:
+    """Return a value as XML, JSON and forms write it, and as it is."""
+    return {
+        value, escape(value, _ESCAPES), quote(value), quote_plus(value),
+        json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1],
+    }  # fmt: skip
 
 
 def _without_begin(text: str, value: str, masked: str) -> str:

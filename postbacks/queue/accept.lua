@@ -11,7 +11,7 @@
 -- ARGV[7] bytes that an account's dead may take before what comes beyond its limit is kept as a stub
 -- ARGV[8] how many messages of the intake these are
 -- ARGV[9..] an AcceptRow each (rows.py): id, account, group, origin, code, url, endpoint, xml, state, reason, message, due_ms,
---   digest, own
+--   digest, own, opt_out
 -- Returns false if the lease was lost (nothing is changed), else a number a postback (`ledger/states.py`):
 --   1 accepted, 0 known already, -1 dead because its group has too many open, -2 dead because its id is taken, -3 as -1 and
 --   without its document, 2 cancelled before it came.
@@ -19,7 +19,7 @@
 local token, schema = ARGV[2], ARGV[3]
 local units_max, overhead, stub_bytes = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local documents_max, messages = tonumber(ARGV[7]), tonumber(ARGV[8])
-local WIDTH, FIRST = 14, 9
+local WIDTH, FIRST = 15, 9
 
 if redis.call('HGET', INTAKE_LEASE, 'token') ~= token then return false end
 
@@ -53,7 +53,7 @@ local function units_of(lane, backlog)
 end
 
 for at = FIRST, #ARGV, WIDTH do
-  local id, account, group, origin, code, url, endpoint, xml, state, reason, message, due_ms, digest, own =
+  local id, account, group, origin, code, url, endpoint, xml, state, reason, message, due_ms, digest, own, opt_out =
     unpack(ARGV, at, at + WIDTH - 1)
   due_ms = tonumber(due_ms)
   local record = RECORD .. id
@@ -107,6 +107,7 @@ for at = FIRST, #ARGV, WIDTH do
       if units > 1 then redis.call('HSET', record, 'units', units) end
     end
     if first_id then redis.call('HSET', record, 'first_id', first_id) end
+    if opt_out == '1' then redis.call('HSET', record, 'opt_out', 1) end
     -- ticks were late: it may have come as early as when one last found nothing to take in
     if now - emptied > LATE_MS and result ~= -3 then redis.call('HSET', record, 'ready_ms', emptied) end
     local counter = (state == 'waiting' or state == 'parked') and 'accepted:' .. group or state == 'skipped' and 'skipped'

@@ -327,16 +327,38 @@ CHECKS: dict[str, dict[str, Check]] = {
         "postbacks metrics --port 9464 --host 0.0.0.0": ends_with_ctrl_c("http://0.0.0.0:9464/metrics"),
         f"postbacks show {ID}": types(fill={ID: "order-17"}, says="delivered"),
         f"postbacks show {ID} --json": types(fill={ID: "order-17"}, says='"state": "delivered"'),
+        f"postbacks show {ID} --curl --reveal --why 'ticket 4711'": types(
+            fill={ID: "order-17"}, says="--data-binary @-"
+        ),
         # Of what is delivered neither can be done, and it is said; test_cli_stack.py has those that are dead.
         f"postbacks resend {ID}": types(
             fill={ID: "order-17"}, code=1, says="only a dead or skipped one can be sent again"
         ),
         # A call of another example, which goes to a name that nobody has, may have died by now: it would be asked about.
         "postbacks resend --all-dead --account acme": types(fill={"--account acme": "--account acme --yes"}),
+        # Nobody is there to be asked.
+        "postbacks resend --account acme --dead --code N202 --why 'their gateway was down'": types(
+            fill={"--account acme": "--account acme --yes"}
+        ),
+        "postbacks cancel --account acme --state parked --why 'they have the list by mail'": types(
+            fill={"--account acme": "--account acme --yes"}
+        ),
+        # Nobody has such a job; tests/cli/test_cli_jobs.py has those that are moved.
+        **{
+            line: types(code=1, says="There is no job")
+            for line in (
+                "postbacks job show 7c0e1f3a",
+                "postbacks job show 7c0e1f3a --json",
+                "postbacks job pause 7c0e1f3a",
+                "postbacks job resume 7c0e1f3a",
+                "postbacks job stop 7c0e1f3a",
+            )
+        },
         # Nobody has sent such a message; tests/history/test_insight_cli.py has those that are told.
         "postbacks story 4711": types(code=1, says="TRACKINGID or MMSID '4711'"),
         f"postbacks story {ID}": types(fill={ID: "order-18"}, code=1, says="TRACKINGID or MMSID 'order-18'"),
         "postbacks story 4711 --account acme --json": types(code=1, says="no postback of account acme"),
+        "postbacks story 4711 --reveal --why 'ticket 812'": types(code=1, says="TRACKINGID or MMSID '4711'"),
         # Nobody is there to be asked.
         "postbacks account remove acme": types(code=2, says="say --yes"),
         f"postbacks cancel {ID}": types(fill={ID: "order-17"}, code=1, says="delivered"),

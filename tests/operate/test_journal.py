@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import getpass
+import json
 import logging
 
 import pytest
-from helpers import environment
+from click.testing import CliRunner
+from events import MT
+from helpers import environment, set_account
 from recording import make_recorder, no_waiting, settle
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from postbacks import keys
+from postbacks import keys, send_postbacks
+from postbacks.accounts.secrets import new_key
+from postbacks.cli import main
 from postbacks.history import journal as rows
 from postbacks.history.engine import reader
 from postbacks.history.feed import Feed
@@ -93,7 +98,7 @@ def test_entries_are_filtered_in_the_broker_as_in_the_database(rig, recorder):
 
 
 def test_a_recorder_that_dies_before_it_drops_an_entry_writes_it_once(rig, recorder, monkeypatch):
-    """What is read a second time stands there already."""
+    """An entry that is read a second time stands there already."""
     journal.write("account.set", "acme")
     with monkeypatch.context() as patch:
         patch.setattr(waiting_journal, "drop", lambda *_: None)
@@ -127,7 +132,7 @@ def test_what_waits_when_the_feed_ends_is_recorded_by_the_next_recorder(rig, rec
 
 
 def test_an_entry_that_cannot_be_read_keeps_none_behind_it_back(rig, recorder):
-    """It is somebody's, and becomes an entry that says so; fields of a newer version are left out."""
+    """Somebody wrote it, and it becomes an entry that says so; fields of a newer version are left out."""
     for written in ("no JSON", "[]", '{"id": "1", "by": 7, "action": "x"}', '{"id": "1"}'):
         rig.client.xadd(keys.JOURNAL, {"at_ms": 5, "entry": written})
     rig.client.xadd(keys.JOURNAL, {"at_ms": 5, "entry": '{"id": "2", "by": "ann", "action": "x", "new": 1}'})
@@ -200,7 +205,7 @@ def test_more_than_the_broker_keeps_is_logged_by_whoever_writes_it(rig, caplog, 
 
 
 def test_a_broker_that_does_not_answer_fails_nothing(caplog):
-    """What was done is done: the log has it."""
+    """An action that is done stays done: the log has it."""
     with environment(POSTBACKS_BROKER_URL="redis://127.0.0.1:1/0"):
         assert not journal.write("account.set", "acme")
     (record,) = [record for record in caplog.records if record.levelno == logging.WARNING]
@@ -209,7 +214,7 @@ def test_a_broker_that_does_not_answer_fails_nothing(caplog):
 
 
 def test_a_full_broker_takes_entries(rig):
-    """Its operator acts, and is to be found in the journal."""
+    """An operator acts then, and is to be found in the journal."""
     rig.client.config_set("maxmemory", 1)
     try:
         journal.write("drop", "dead", details={"postbacks": 3})
@@ -233,7 +238,8 @@ def test_an_entry_is_printable_and_bounded(rig):
     )
     ((_, entry),) = waiting_journal.waiting(rig.client, 10)
     assert entry.by == r"ann\r\nroot"
-    assert entry.subject.startswith(r"a\x1b[2Jb\n") and len(entry.subject) == 300
+    assert entry.subject.startswith(r"a\x1b[2Jb\n")
+    assert len(entry.subject) == 300
     assert len(entry.why) == 1000
     assert entry.details["a\\n"] == {"b": ["\\x9b", 1, None, True]}
     assert entry.details["url"] == "z" * 300
@@ -263,7 +269,84 @@ def test_without_the_variable_the_user_is_the_systems_or_a_number(monkeypatch):
 
 
 def test_an_entry_is_about_the_account_that_it_names(rig):
-    """Where its subject is none: the postback's or the job's."""
+    """A postback's or a job's stands in the details."""
     assert rows.account_of(Entry("1", 0, "ann", "account.set", "acme")) == "acme"
     assert rows.account_of(Entry("1", 0, "ann", "resend", "order-1")) == ""
     assert rows.account_of(Entry("1", 0, "ann", "resend", "order-1", details={"account": "acme"})) == "acme"
+
+
+# -- the command -----------------------------------------------------------------------------------
+
+
+def call(*args: str):
+    return CliRunner().invoke(main, args)
+
+
+def test_the_command_shows_what_other_commands_have_written(rig, recorder):
+    """Who, what, why and each field that has changed; nothing of a password."""
+    with environment(POSTBACKS_USER="ann", POSTBACKS_SECRET_KEY=new_key()):
+        for args in (
+            ("account", "set", "acme", "--url", "https://u:word@acme.example/?k=word", "--why", "ticket 812"),
+            ("account", "set", "acme", "--rate", "50/s", "--header", "X-Key: word"),
+            ("account", "secret", "rotate", "acme", "--overlap", "1h"),
+            ("account", "secret", "reseal", "--why", "a new key"),
+            ("account", "secret", "remove", "acme"),
+            ("history", "resync", "--why", "to be sure"),
+            ("account", "remove", "acme", "--yes", "--why", "they left"),
+        ):
+            shown = call(*args)
+            assert shown.exit_code == 0, shown.output
+            assert "journal" not in shown.stderr
+    shown = call("journal")
+    assert shown.exit_code == 0
+    rows = [line.split("   ")[1:] for line in shown.stdout.splitlines()[2:]]
+    assert [[cell.strip() for cell in row if cell.strip()] for row in rows] == [
+        ["ann", "account.remove", "acme", "url https://acme.example/?k=… -> none, rate 50/s -> none, headers.X-Key set -> none", "they left"],
+        ["ann", "history.resync", "to be sure"],
+        ["ann", "secret.remove", "acme"],
+        ["ann", "secret.reseal", "accounts 1", "a new key"],
+        ["ann", "secret.rotate", "acme", "overlap_s 3600"],
+        ["ann", "account.set", "acme", "rate none -> 50/s, headers.X-Key none -> set"],
+        ["ann", "account.set", "acme", "new, url https://acme.example/?k=…", "ticket 812"],
+    ]  # fmt: skip
+    assert "word" not in shown.stdout
+    (line,) = call("journal", "--action", "history", "--json").stdout.splitlines()
+    entry = json.loads(line)
+    assert (entry["by"], entry["action"], entry["why"]) == ("ann", "history.resync", "to be sure")
+    assert entry["at"].endswith("Z")
+    assert call("journal", "--by", "nobody").stderr == "The journal has no such entry.\n"
+    assert "These are the newest 2;" in call("journal", "--limit", "2").stderr
+    assert call("journal", "--since", "soon").exit_code == 2
+
+
+def test_resends_drops_and_repairs_are_written(rig, monkeypatch):
+    """Each by its own word; without a recorder the command says so, once."""
+    set_account("acme", url="http://127.0.0.1:9/")
+    (first, second) = send_postbacks("acme", [MT] * 2)
+    rig.tick()
+    for postback_id in (first, second):
+        rig.scripts.cancel(postback_id, 60)
+        rig.client.hset(keys.record(postback_id), "state", "dead")
+        rig.client.zadd(keys.DEAD, {postback_id: 1})
+        rig.client.zrem(keys.DONE, postback_id)
+    shown = call("resend", first)
+    assert shown.stderr.count("(journal: written to the workers' log alone, as no recorder works)") == 1
+    assert call("drop", "--dead", "--account", "acme", "--yes", "--why", "asked for").exit_code == 0
+    monkeypatch.setattr("postbacks.doctor.doctor.PAUSE_S", 0.0)
+    rig.client.zadd(keys.DEAD, {"nobody-has-it": 1})
+    repaired = call("doctor", "--fix")
+    entries = [entry for _, entry in waiting_journal.waiting(rig.client, 10)]
+    assert ("resend", first, {"account": "acme", "was": "dead"}) in [
+        (entry.action, entry.subject, entry.details) for entry in entries
+    ]
+    (drop,) = [entry for entry in entries if entry.action == "drop"]
+    assert (drop.subject, drop.why, drop.details["postbacks"]) == ("acme", "asked for", 1)
+    repairs = [entry for entry in entries if entry.action == "doctor.fix"]
+    assert len(repairs) == repaired.stdout.count("FIXED") > 0
+    assert all(repair.details["did"] for repair in repairs)
+
+
+def test_without_a_history_there_is_no_journal_to_show(broker):
+    shown = call("journal")
+    assert shown.exit_code == 2
+    assert "No history is set" in shown.stderr
