@@ -282,16 +282,15 @@ class Tick:
             pipe.zrange(keys.PARKED, 0, 0, withscores=True)
             pipe.time()
             pipe.zrange(keys.CLAIMERS, 0, -1)
-            pipe.exists(keys.CHANGES)
-            pipe.exists(keys.JOURNAL)
-            *counts, delayed, parked, time_reply, tokens, has_feed, has_journal = pipe.execute()
+            pipe.exists(keys.CHANGES, keys.JOURNAL, keys.JOURNAL)  # one command: 1 for the one, 2 for the other
+            *counts, delayed, parked, time_reply, tokens, feed_and_journal = pipe.execute()
             trusted, suspect, quarantined = counts
             for token in tokens:
                 pipe.hlen(keys.claims(token.decode()))
             moved += sum(pipe.execute())
-        if has_feed:
+        if feed_and_journal & 1:
             self._limit_changes()
-        elif has_journal:
+        elif feed_and_journal & 2:
             self._log_journal()
         self._scripts.note_tick()
         now_ms = to_ms(time_reply) + self._scripts.clock_offset_ms
