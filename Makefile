@@ -45,6 +45,10 @@ bench-quick: $(VENV)/ready ## Measure the same from smaller counts (three minute
 flower-picture: $(VENV)/ready ## Draw docs/flower.png anew: Flower's task list in headless Chromium (apt-get install chromium)
 	@$(BIN)/python benchmarks/flower_picture.py docs/flower.png
 
+.PHONY: screens
+screens: $(VENV)/ready ## Take the screens of the docs anew, from commands typed on a small stack (a minute)
+	@$(BIN)/python benchmarks/screens.py
+
 .PHONY: crash
 crash: $(VENV)/ready ## Kill anything at any moment, count every postback afterwards (fifteen minutes; ARGS="--seed 7", SENTINEL_ARGS)
 	@$(BIN)/python -m crash $(ARGS); columns=$$?; echo; \

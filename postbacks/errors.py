@@ -9,6 +9,7 @@
     ├── UnknownAccount        an account that the store does not have
     ├── AccountsUnavailable   the account store failed
     ├── UnknownPostback       an id that the ledger does not have
+    ├── UnknownJob            a job that the broker does not have
     ├── IdTaken               an id that another postback has
     ├── UnsupportedOption     a Celery option that postbacks cannot honour
     ├── BadInput              a file of events that cannot be read
@@ -88,6 +89,10 @@ class AccountsUnavailable(PostbacksError):
 
 class UnknownPostback(PostbacksError):
     """Raised when the ledger does not have the id."""
+
+
+class UnknownJob(PostbacksError):
+    """Raised when the broker does not have the job: it never was, or ended too long ago."""
 
 
 class IdTaken(PostbacksError):

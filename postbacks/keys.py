@@ -46,6 +46,11 @@ key                                   type    meaning
                                               bound: accounts of the store; a tick looks two old rows up, and
                                               one that is gone goes when nothing of it is open
                                               (``retire.lua``)
+``postbacks:paused``                  zset    accounts that are paused; score is when the pause ends, infinite without an end
+                                              bound: accounts of the store
+``postbacks:pauses``                  hash    account -> since when it is paused (ms), a space, and the reason and who paused it
+                                              as JSON (``queue/pauses.py``)
+                                              bound: as ``postbacks:paused``
 ``postbacks:gone``                    zset    accounts that are gone; score is when what waits for them ends
                                               bound: as ``postbacks:routes``
 ``postbacks:rates``                   hash    account -> us of the broker's clock at which its next POST counts
@@ -100,14 +105,15 @@ key                                   type    meaning
                                               bound: records, as long as they stand
 ``postbacks:dead``                    zset    dead ids; score is since when
                                               bound: records, as long as they stand
-``postbacks:dead-of:{account}``       zset    dead ids of one account that have their document; score is since when
+``postbacks:dead-of:{account}``       zset    dead ids of one account that have their document; score is since when, and
+                                              10^14 more of opt-outs, which are dropped last
                                               bound: the account's share of the memory
-``postbacks:stubs-of:{account}``      zset    stubs of one account; score is since when
+``postbacks:stubs-of:{account}``      zset    stubs of one account; score as above
                                               bound: the account's share of the memory
 ``postbacks:dead-bytes``              zset    accounts; score is the bytes that their dead and their stubs take
                                               bound: accounts with dead records
 ``postbacks:unrouted``                zset    dead ids that came for an account that was not known, or without a URL; score is
-                                              since when
+                                              since when, and 10^14 more of opt-outs
                                               bound: a day of them, in a twentieth of the ledger's memory
 ``postbacks:unrouted-bytes``          string  estimate of the memory that those records take
                                               bound: one number
@@ -165,6 +171,19 @@ key                                   type    meaning
                                               bound: a minute
 ``postbacks:privacy-key``             string  key of the suffixes with which numbers are masked (``privacy/key.py``)
                                               bound: one key
+``postbacks:jobs``                    zset    ids of resend and cancel jobs (``operate/jobs/``); score is when they were asked for
+                                              bound: those that have not ended, and the latest hundred of a month
+``postbacks:job:{job}``               hash    a job: kind, by, why, query (filters as JSON), ids (how many were given one by one),
+                                              from (states that it moves from), interval_us between two moves (absent:
+                                              no rate), next_us of the next, asked_ms, state, paused_by, note, total,
+                                              frozen_ms, ended_ms, and its counts (``_job.lua``)
+                                              bound: as ``postbacks:jobs``
+``postbacks:job-ids:{job}``           list    ids that it was given one by one
+                                              bound: until they are frozen
+``postbacks:job-parts:{job}``         hash    account -> its part of the job, its cursor among it (JSON, ``_job.lua``)
+                                              bound: accounts of its set; as ``postbacks:jobs``
+``postbacks:job-open:{job}``          hash    id that it has moved and that is not answered -> attempts before, account
+                                              bound: 10,000
 ``postbacks:probe``                   list    a write to it that changes nothing is refused as a postback is
                                               bound: never there
 ``postbacks:task-events``             string  where task events go (JSON); there while a worker publishes them
@@ -197,6 +216,8 @@ FAILING: Final = PREFIX + "failing"
 PACING: Final = PREFIX + "pacing"
 ROUTES: Final = PREFIX + "routes"
 GONE: Final = PREFIX + "gone"
+PAUSED: Final = PREFIX + "paused"
+PAUSES: Final = PREFIX + "pauses"
 RATES: Final = PREFIX + "rates"
 DELAYED: Final = PREFIX + "aside"
 ENDPOINTS: Final = PREFIX + "endpoints"
@@ -222,6 +243,7 @@ BEATS: Final = PREFIX + "beats"
 CHANGES: Final = PREFIX + "changes"
 HISTORY: Final = PREFIX + "history"
 PRIVACY_KEY: Final = PREFIX + "privacy-key"
+JOBS: Final = PREFIX + "jobs"
 JOURNAL: Final = PREFIX + "journal"
 PROBE: Final = PREFIX + "probe"
 TASK_EVENTS_ON: Final = PREFIX + "task-events"
@@ -240,6 +262,10 @@ STUBS_OF: Final = PREFIX + "stubs-of:"
 UNROUTED_LOGGED: Final = PREFIX + "unrouted-logged:"
 DEAD_LOGGED: Final = PREFIX + "dead-logged:"
 FEED_LOGGED: Final = PREFIX + "feed-logged:"
+JOB: Final = PREFIX + "job:"
+JOB_IDS: Final = PREFIX + "job-ids:"
+JOB_PARTS: Final = PREFIX + "job-parts:"
+JOB_OPEN: Final = PREFIX + "job-open:"
 
 
 def record(postback_id: str) -> str:

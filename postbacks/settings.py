@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+from base64 import b64decode
 from collections.abc import Mapping
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -43,12 +44,16 @@ _PREFIX: Final = "POSTBACKS_"
 #: Variables of that prefix that are no settings: the command line reads them.
 _NO_SETTINGS: Final = frozenset({"POSTBACKS_DEBUG", "POSTBACKS_USER", "POSTBACKS_VERIFY_SECRET"})
 #: Settings that may hold a password, so that an error does not quote them.
-_SECRET: Final = frozenset({"proxy_url", "secret_key", "privacy_key", "broker_url", "history_url"})
+_SECRET: Final = frozenset(
+    {"proxy_url", "secret_key", "privacy_key", "broker_url", "history_url", "notice_url", "notice_secret"}
+)
 
 _PROXY = re.compile(
     r"https?://(?:[\w.~%!$&'()*+,;=-]*(?::[\w.~%!$&'()*+,;=-]*)?@)?[\w.-]+(?::(\d{1,5}))?/?", re.ASCII
 )
 
+#: URL that notices are sent to; the transport reads the whole of it.
+_WEB_URL: Final = re.compile(r"https?://[^\s/?#]+(?:[/?#]\S*)?", re.ASCII)
 #: Databases that the history can stand in; ``history/engine.py`` reads the whole URL.
 _HISTORY_URL = re.compile(r"sqlite:///[^?]+|postgres(ql)?(\+psycopg)?://\S+", re.ASCII)
 
@@ -250,6 +255,15 @@ class Settings(BaseModel):
         256, ge=0, le=4096, description="Bytes of a failed answer's body that the ledger keeps."
     )
 
+    # -- opt-outs ---------------------------------------------------------------------------
+    opt_out_words: tuple[str, ...] = Field(
+        (),
+        description="Words, comma-separated, that mean stop as the whole of an incoming message, beside the English ones (arrêt, baja).",
+    )
+    opt_out_late_s: float = Field(
+        900, gt=0, description="Seconds after which an opt-out that is not delivered is late, and told."
+    )
+
     # -- history ----------------------------------------------------------------------------
     history_url: str = Field(
         "",
@@ -269,11 +283,37 @@ class Settings(BaseModel):
         gt=0,
         description="Days that the history keeps documents, with which a postback can be shown and sent again.",
     )
+    history_journal_days: float = Field(
+        1095,
+        gt=0,
+        description="Days that the history keeps the journal: who did what, when and why.",
+    )
     history_feed_share: float = Field(
         0.05,
         gt=0,
         le=1,
         description="Share of the broker's memory that the feed of the history may take while no recorder reads it.",
+    )
+
+    # -- incidents --------------------------------------------------------------------------
+    incident_after_s: float = Field(
+        300,
+        gt=0,
+        description="Seconds for which every attempt at an endpoint must have failed before it is an incident.",
+    )
+    incident_after_postbacks: int = Field(
+        1000,
+        ge=1,
+        description="Postbacks that wait for such an endpoint, or have died, from which on it is one after a minute already.",
+    )
+    notice_url: str = Field(
+        "",
+        repr=False,
+        description="URL that notices of incidents are POSTed to, as JSON; it may be of your own network. Empty: none.",
+    )
+    notice_secret: SecretStr = Field(
+        SecretStr(""),
+        description="Secret that notices are signed with, as postbacks are (whsec_ and base64); empty: not signed.",
     )
 
     # -- watching ---------------------------------------------------------------------------
@@ -340,6 +380,24 @@ class Settings(BaseModel):
             )
         return value
 
+    @field_validator("notice_url")
+    @classmethod
+    def _notice(cls, value: str) -> str:
+        value = value.strip()
+        if value and not _WEB_URL.fullmatch(value):
+            raise ValueError("not http://host/path or https://host/path")
+        return value
+
+    @field_validator("notice_secret")
+    @classmethod
+    def _notice_signer(cls, value: SecretStr) -> SecretStr:
+        if secret := value.get_secret_value():
+            try:
+                b64decode(secret.removeprefix("whsec_"), validate=True)
+            except ValueError:
+                raise ValueError("not whsec_ and base64; `openssl rand -base64 32` makes one") from None
+        return value
+
     @field_validator("privacy_key")
     @classmethod
     def _privacy_key(cls, value: SecretStr) -> SecretStr:
@@ -370,6 +428,18 @@ class Settings(BaseModel):
                 raise ValueError(f"{part.strip()!r} is no port or range of ports (443, 1024-65535)")
             ranges.append((first, last))
         return tuple(ranges)
+
+    @field_validator("opt_out_words", mode="before")
+    @classmethod
+    def _words(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        words = tuple(filter(None, map(str.strip, value.split(","))))
+        if bad := [word for word in words if not any(map(str.isalnum, word))]:
+            raise ValueError(
+                f"{bad[0]!r} has no letter and no digit, so that any message of such signs would be one"
+            )
+        return words
 
     @field_validator("group_weights")
     @classmethod

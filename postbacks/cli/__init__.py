@@ -14,7 +14,7 @@ from postbacks.cli.base import Main
 COMMANDS = {
     "demo": "demo:demo",
     "up": "up:up",
-    "account": "secrets:account",
+    "account": "account_file:account",
     "send": "send:send",
     "render": "send:render",
     "show": "ledger:show",
@@ -22,8 +22,11 @@ COMMANDS = {
     "story": "story:story",
     "stats": "stats:stats",
     "resend": "resend:resend",
-    "cancel": "ledger:cancel",
+    "cancel": "cancel:cancel",
+    "jobs": "jobs:jobs",
+    "job": "jobs:job",
     "drop": "drop:drop",
+    "journal": "journal:journal",
     "codes": "catalogue:codes",
     "example": "catalogue:example",
     "schema": "catalogue:schema",
@@ -34,6 +37,8 @@ COMMANDS = {
     "health": "monitor:health",
     "metrics": "monitor:metrics",
     "history": "history:history",
+    "incidents": "incidents:incidents",
+    "incident": "incidents:incident",
 }
 
 

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 #: The option ``--json``, the same for all commands that print data.
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 
+#: The option ``--why``, the same for all commands that write to the journal.
+why_option = click.option("--why", default="", metavar="TEXT", help="The reason, for the journal.")
+
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 #: Accounts that are shown with their counts before something is done to them.
 _ACCOUNTS_SHOWN = 20
@@ -144,7 +147,10 @@ class Main(Group):
             if hasattr(stream, "reconfigure"):  # a character that a terminal cannot show is no reason to fail
                 stream.reconfigure(errors="replace")
         try:
-            return super().invoke(ctx)
+            try:
+                return super().invoke(ctx)
+            finally:
+                _say_only_logged()
         except click.ClickException as error:
             # The message may quote an argument, or a receiver's answer.
             error.message = printable_lines(error.message)  # type: ignore[misc]  # click declares it Final
@@ -157,6 +163,14 @@ class Main(Group):
             raise explained(error) from None
 
 
+def _say_only_logged() -> None:
+    """Say where an entry of the journal came to the log alone; a command that wrote none has not loaded the journal."""
+    journal = sys.modules.get("postbacks.operate.journal")
+    if journal is not None and journal.only_logged.get():
+        say("(journal: written to the workers' log alone, as no recorder works)")
+        journal.only_logged.set(False)
+
+
 class _WrongUse(click.ClickException):
     """Raised for an error that ends the command with exit code 2."""
 
@@ -165,11 +179,13 @@ class _WrongUse(click.ClickException):
 
 def explained(error: Exception) -> click.ClickException:
     """Turn an error into its sentence and its exit code."""
-    from postbacks.errors import DeliveryError, PostbacksError, UnknownPostback
+    from postbacks.errors import DeliveryError, PostbacksError, UnknownJob, UnknownPostback
 
     if isinstance(error, PostbacksError):
         # 1 for a state of things; 2 for what has to be written or set up in another way.
-        is_state = isinstance(error, (DeliveryError, UnknownPostback)) or type(error) is PostbacksError
+        is_state = (
+            isinstance(error, (DeliveryError, UnknownPostback, UnknownJob)) or type(error) is PostbacksError
+        )
         sentence = printable_lines(str(error))
         return click.ClickException(sentence) if is_state else _WrongUse(sentence)
     if isinstance(error, TimeoutError) and str(error):
@@ -361,11 +377,11 @@ def print_table(table: Table) -> None:
     if console.is_terminal and not is_cut(table, console.width):
         console.print(table)
         return
-    for line in _lines(table, console.width // 2):
+    for line in table_lines(table, console.width // 2):
         click.echo(line)
 
 
-def _lines(table: Table, width_max: int) -> Iterator[str]:
+def table_lines(table: Table, width_max: int = 40) -> Iterator[str]:
     """Yield a table's rows, a line each; a cell wider than ``width_max`` widens its own row alone."""
     from rich.cells import cell_len
 

@@ -67,6 +67,20 @@ _OPTIONS: Final = (
         shell_complete=_complete,
     ),
     click.option("--dead", cls=Option, section=_WHICH, is_flag=True, help="Short for --state dead."),
+    click.option(
+        "--opt-outs",
+        cls=Option,
+        section=_WHICH,
+        is_flag=True,
+        help="N302, N304 and messages that mean stop, with their age.",
+    ),
+    click.option(
+        "--undelivered",
+        cls=Option,
+        section=_WHICH,
+        is_flag=True,
+        help="Whatever their state, not delivered.",
+    ),
     _option(_WHICH, "--reason", "WORD", "Not delivered for this reason: refused, no_url, …"),
     _option(
         _WHICH,
@@ -98,8 +112,18 @@ _OPTIONS: Final = (
 #: Options whose value is the field of ``Query`` with their name.
 _PLAIN: Final = (
     "account", "group", "origin", "code", "state", "reason", "outcome", "status", "host", "attempts", "tracking_id", "mms_id",
-    "number", "email", "sub_id", "serial_number",
+    "number", "email", "sub_id", "serial_number", "opt_outs", "undelivered",
 )  # fmt: skip
+_NEVER_EMPTY: Final = (
+    "reason",
+    "host",
+    "tracking_id",
+    "mms_id",
+    "number",
+    "email",
+    "sub_id",
+    "serial_number",
+)
 
 
 def history_filters(command: Callable[..., None]) -> Callable[..., None]:
@@ -114,14 +138,16 @@ def history_filters(command: Callable[..., None]) -> Callable[..., None]:
             name: parameters.pop(name)
             for name in (*_PLAIN, "dead", "slower_than", "since", "until", "between")
         }
-        command(query=_query(chosen), **parameters)
+        # The broker alone knows postbacks by their end; without a history it alone is asked.
+        is_of_end = parameters.get("all_dead", False)
+        command(query=_query(chosen, is_of_end=is_of_end), **parameters)
 
     for option in reversed(_OPTIONS):
         with_query = option(with_query)
     return with_query
 
 
-def _query(chosen: dict[str, Any]) -> Query:
+def _query(chosen: dict[str, Any], *, is_of_end: bool) -> Query:
     from postbacks.history.query import Query
 
     if chosen["dead"]:
@@ -130,7 +156,12 @@ def _query(chosen: dict[str, Any]) -> Query:
                 f"--dead is --state dead, and --state {chosen['state']} is another: choose one."
             )
         chosen["state"] = "dead"
-    window = _window(chosen["since"], chosen["until"], chosen["between"])
+    for name in _NEVER_EMPTY:
+        if chosen[name] == "":
+            raise click.UsageError(
+                f"An empty {flag_of(name)} is in no postback; give its text, or leave the option out."
+            )
+    window = _window(chosen["since"], chosen["until"], chosen["between"], is_of_end=is_of_end)
     return Query(
         **{name: chosen[name] for name in _PLAIN},
         slower_than_ms=chosen["slower_than"],
@@ -139,7 +170,14 @@ def _query(chosen: dict[str, Any]) -> Query:
     )
 
 
-def _window(since: str | None, until: str | None, between: tuple[str, str] | None) -> Window:
+def flag_of(name: str) -> str:
+    """Return the option of a field of ``Query``."""
+    return f"--{name.removesuffix('_ms').replace('_', '-')}"
+
+
+def _window(
+    since: str | None, until: str | None, between: tuple[str, str] | None, *, is_of_end: bool
+) -> Window:
     """Resolve the times of the options, and say them."""
     from postbacks.cli.times import window
     from postbacks.settings import load
@@ -151,8 +189,7 @@ def _window(since: str | None, until: str | None, between: tuple[str, str] | Non
     clock = _Clock()
     resolved = window(since, until, clock)
     if words := resolved.words():
-        # Without history the broker alone is asked, which knows postbacks by their end.
-        verb = "Accepted" if load().history_url else "Ended"
+        verb = "Accepted" if load().history_url and not is_of_end else "Ended"
         say(f"{verb} {words}{clock.words}.")
     return resolved
 

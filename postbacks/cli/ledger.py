@@ -1,4 +1,4 @@
-"""``postbacks show`` and ``cancel``: look at a postback, and cancel it."""
+"""``postbacks show``: look at a postback."""
 
 from __future__ import annotations
 
@@ -22,16 +22,9 @@ from postbacks.printable import document_text, printable
 
 if TYPE_CHECKING:
     from postbacks.history.copies import Copy
-    from postbacks.ledger.ledger import Claim, Ledger
+    from postbacks.ledger.ledger import Claim
     from postbacks.ledger.record import Record
     from postbacks.operate.lookup import Found
-
-
-def _ledger() -> Ledger:
-    from postbacks.broker.client import client
-    from postbacks.ledger.ledger import Ledger
-
-    return Ledger(client())
 
 
 def reason_words(record: Record, *, reveal: bool = False) -> str:
@@ -165,7 +158,7 @@ def _print_found(record: Record, found: Found, *, is_masked: bool) -> None:
         "why": f"\n{'':14}".join(
             printable(cause.sentence) for cause in causes if cause.name not in _SAID_OF_CLAIM
         ),
-        "event": f"{record.origin} {record.code}".strip(),
+        "event": f"{record.origin} {record.code}{' (opt-out)' * record.is_opt_out}".strip(),
         "account": f"{record.account} (group {record.group}, sequence {record.sequence})"
         if record.account
         else "",
@@ -174,13 +167,14 @@ def _print_found(record: Record, found: Found, *, is_masked: bool) -> None:
         "next attempt": fields["next_at"] or "",
         "open" if claim and claim.attempt else "held": _claim_words(claim) if claim else "",
         "found in": _words_of_copy(copy, found.recorded_ms) if copy else "",
+        "sent again": f"\n{'':14}".join(map(_resend_words, fields.get("resends", ()))),
         "also accepted": ", ".join(
             f"{copy.record.to_public_dict()['created']} ({copy.record.state})" for copy in found.others
         ),
     }
     for label, value in lines.items():
         if value:
-            click.echo(f"{label:14}{value if label in {'state', 'why'} else printable(value)}")
+            click.echo(f"{label:14}{value if label in {'state', 'why', 'sent again'} else printable(value)}")
     _print_document(record.xml, is_masked=is_masked)
     if not record.attempts:
         return
@@ -214,6 +208,14 @@ def _words_of_copy(copy: Copy, recorded_ms: int | None) -> str:
     return f"{words}; {copy.no_document}" if copy.no_document else words
 
 
+def _resend_words(resend: dict[str, Any]) -> str:
+    """Say who sent a postback again, and by which job."""
+    words = (
+        f"{resend['at']} by {printable(resend['by'] or 'somebody')}, after {resend['after_attempts']} POSTs"
+    )
+    return f"{words}, job {resend['job']}" if resend["job"] else words
+
+
 def _claim_words(claim: Claim) -> str:
     """Say who has a postback, and since when its attempt is open."""
     fields = claim.to_public_dict()
@@ -244,28 +246,3 @@ def _attempt_cells(attempt: dict[str, Any]) -> tuple[object, ...]:
         f"{attempt['elapsed_ms']} ms",
         words.strip(),
     )
-
-
-@click.command(cls=Command, examples=("postbacks cancel 7c0e1f3a-…",))
-@click.argument("postback_id", metavar="ID", callback=check_id)
-def cancel(postback_id: str) -> None:
-    """Cancel a postback that waits or is parked."""
-    from postbacks.ledger import states
-    from postbacks.queue.actions import cancel as cancel_postback
-
-    record = _ledger().find(postback_id)
-    state = cancel_postback(postback_id)
-    if record is None:
-        say(
-            f"The ledger has no postback {postback_id} yet; it is not sent should it be taken in within a day."
-        )
-    elif state == "cancelled":
-        say(f"Postback {postback_id} is cancelled.")
-    elif state == states.SENDING and _ledger().get(postback_id).state == states.HELD:
-        say(f"Postback {postback_id} is held by a worker, which does not send it any more.")
-    elif state == states.SENDING:
-        raise click.ClickException(
-            f"Postback {postback_id} is being sent at this moment; should that fail, it is not sent again."
-        )
-    else:
-        raise click.ClickException(f"Postback {postback_id} is {state} already.")

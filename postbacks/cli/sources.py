@@ -8,6 +8,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from postbacks.cli.base import say
+from postbacks.cli.filters import flag_of
 from postbacks.errors import HistoryError, InvalidQuery
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ Answer = TypeVar("Answer")
 #: Fields of a query that the broker can answer; the history answers all.
 _OF_BROKER: Final = frozenset({"account", "state", "reason", "since_ms", "until_ms", "limit"})
 _IN_ITS_PLACE: Final = "these are postbacks that have ended, as the broker has them"
-_SWITCH_ON: Final = "set POSTBACKS_HISTORY_URL (sqlite:////directory/history.db) and run `postbacks history run`; `postbacks up` does both"
+SWITCH_ON: Final = "set POSTBACKS_HISTORY_URL (sqlite:////directory/history.db) and run `postbacks history run`; `postbacks up` does both"
 #: Filters that are named where each of them alone leaves nothing, the nearest miss first.
 _EXCLUSIONS: Final = 3
 #: Records that are read at once.
@@ -171,11 +172,13 @@ def _phrases(query: Query) -> dict[str, str]:
         "email": "with e-mail address {}",
         "sub_id": "with SUBID {}",
         "serial_number": "with SERIALNUMBER {}",
+        "opt_outs": "among opt-outs",
+        "undelivered": "undelivered",
     }
     return {
         name: text.format(value)
         for name, text in texts.items()
-        if (value := getattr(query, name)) is not None
+        if (value := getattr(query, name)) is not None and value is not False
     } | ({"time": "at that time"} if query.since_ms is not None or query.until_ms is not None else {})
 
 
@@ -190,9 +193,9 @@ def ask(query: Query, call: Callable[[History | Ended], Answer]) -> Answer:
 
     if not load().history_url:
         if refusal := _refusal(query):
-            raise InvalidQuery(f"Without a history {refusal}: {_SWITCH_ON}.")
+            raise InvalidQuery(f"Without a history {refusal}: {SWITCH_ON}.")
         answer = call(Ended())
-        say(f"There is no history: {_IN_ITS_PLACE}. For all, {_SWITCH_ON}.")
+        say(f"There is no history: {_IN_ITS_PLACE}. For all, {SWITCH_ON}.")
         return answer
     try:
         return call(History())
@@ -209,9 +212,7 @@ def _refusal(query: Query) -> str:
     from postbacks.ledger.states import FINAL_STATES, HELD, STATES
 
     asked = [field.name for field in fields(query) if getattr(query, field.name) not in {field.default, None}]
-    if others := [
-        f"--{name.removesuffix('_ms').replace('_', '-')}" for name in asked if name not in _OF_BROKER
-    ]:
+    if others := [flag_of(name) for name in asked if name not in _OF_BROKER]:
         verb = "chooses" if len(others) == 1 else "choose"
         return f"{' and '.join(others)} {verb} nothing, only --account, --state, --reason, --since and --until do"
     if query.state in {None, *FINAL_STATES}:

@@ -124,7 +124,7 @@ class Returner:
         self._give_back(held, held.take_lanes(GIVE_BACK_BATCH))
 
     def give_back_lane(self, held: HeldQueue, lane: str) -> None:
-        """Give all held postbacks of a lane back, since its account sends elsewhere now.
+        """Give all held postbacks of a lane back, since its account sends elsewhere now, or is paused.
 
         Raises:
             BrokerError: all of them are held as before.

@@ -136,6 +136,10 @@ class HeldQueue:
             del self._lanes[lane], self._runnable[lane]
         return taken
 
+    def lanes_of(self, accounts: Collection[str]) -> list[str]:
+        """Return the lanes of these accounts of which something is held."""
+        return [lane for lane in self._lanes if lane.rpartition("/")[0] in accounts]
+
     def take_lane(self, lane: str) -> list[ClaimedPostback]:
         """Take all postbacks of a lane, in its order."""
         return self.take(lane, len(self._lanes.get(lane, ())))

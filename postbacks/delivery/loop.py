@@ -40,6 +40,8 @@ log = EventLog(__name__)
 LAST_REPLY_S: Final = 0.5
 #: Milliseconds after which a postback is claimed again for which the broker and the account store did not agree.
 CHANGED_MS: Final = 1000
+#: Seconds between two looks for accounts that were paused, while anything is held.
+PAUSES_EVERY_S: Final = 0.5
 #: Postbacks held by one loop at most, over all failing lanes.
 HELD_MAX: Final = 100_000
 
@@ -104,6 +106,7 @@ class DeliveryLoop:
         self._held = HeldQueue()
         self._timeouts = SharedTimeouts(self._held, profiles, self._results)
         self._next_begin_s = 0.0
+        self._next_pauses_s = 0.0
         self._room_made = False
         self._claiming = True
         self._slice_ends_s = math.inf
@@ -178,8 +181,11 @@ class DeliveryLoop:
         self._begin_claimed()  # while the broker works
         if len(self._held) and not self._claiming:
             self._session.returner.give_back(self._held)
-        elif len(self._held) and now_s >= self._next_begin_s:
-            self._begin_held(now_s)
+        elif len(self._held):
+            if now_s >= self._next_pauses_s:
+                self._give_back_paused(now_s)
+            if now_s >= self._next_begin_s:
+                self._begin_held(now_s)
         self._session.renew(now_s)
         if self._has_work:
             self._had_work_s = now_s
@@ -355,6 +361,12 @@ class DeliveryLoop:
                 [postback for postback in picked if postback.id not in accounted_for],
             )
         self._begin_claimed()
+
+    def _give_back_paused(self, now_s: float) -> None:
+        """Give back what is held of accounts that are paused by now, so that it shares no other's time-out."""
+        self._next_pauses_s = now_s + PAUSES_EVERY_S
+        for lane in self._held.lanes_of(self._session.paused_accounts()):
+            self._session.returner.give_back_lane(self._held, lane)
 
     def _held_allowance(self) -> Callable[[str], int]:
         """Return a function that tells how many held postbacks of a lane may begin, and counts them."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from postbacks import keys
+from postbacks.broker.errors import broker_errors
 from postbacks.delivery.claims import Returner
 from postbacks.delivery.pipeline import Pipeline
 from postbacks.errors import BrokerError
@@ -354,6 +356,12 @@ class Session:
         return self._scripts.begin(
             self._loop_id, ids, self._settings.endpoint_max_transfers, latest_timeout_ms
         )
+
+    def paused_accounts(self) -> set[str]:
+        """Ask which accounts are paused. Raises BrokerError."""
+        with broker_errors():
+            accounts: Any = self._scripts.client.zrange(keys.PAUSED, 0, -1)
+        return {account.decode() for account in accounts}
 
     def renew(self, now_s: float) -> None:
         """Renew the lease if neither a claim nor a commit has done so lately."""

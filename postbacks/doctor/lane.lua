@@ -5,7 +5,7 @@
 --   besides those of CLAIMERS   ARGV[4..] the tokens, then the lanes
 -- Returns a row a lane, as it was before: {lane, ids waiting, claimed as its state notes, claims counted, held as
 --   its state notes, held counted, 1 if it may be claimed from, 1 if it is in the trusted ring, 1 if in the suspect
---   one, 1 if it waits for its account's rate or for room}.
+--   one, 1 if it waits for its account's rate, its pause or for room}.
 -- None where more is claimed than can be counted without holding the broker up.
 -- Atomic: nothing is claimed or noted between the count and what is written.
 local mode, extra = ARGV[2], tonumber(ARGV[3])
@@ -29,9 +29,10 @@ for _, token in ipairs(tokens) do
   end
 end
 
--- whether a lane comes back by itself: for its rate, or from its account, or from the endpoint that its first one goes to
+-- whether a lane comes back by itself: for its rate, or from its account, or from the endpoint that its first one goes to; or when
+-- its account is not paused any more
 local function is_delayed(lane)
-  if redis.call('ZSCORE', DELAYED, lane) then return true end
+  if redis.call('ZSCORE', DELAYED, lane) or redis.call('ZSCORE', PAUSED, account_of(lane)) then return true end
   local head = redis.call('LINDEX', LANE .. lane, 0)
   for _, place in ipairs({ account_of(lane), redis.call('HGET', RECORD .. head, 'endpoint') or '' }) do
     if redis.call('ZSCORE', DELAYED, place) and redis.call('ZSCORE', WAITING_FOR_ROOM .. place, lane) then return true end

@@ -69,6 +69,11 @@ class SqliteBulk:
         marks = ", ".join("?" * len(schema.attempts.columns))
         self._many(connection, f"INSERT OR {verb} INTO attempts VALUES ({marks})", rows)
 
+    def add_missing(self, connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Add rows whose key the table does not have."""
+        marks = ", ".join("?" * len(table.columns))
+        self._many(connection, f"INSERT OR IGNORE INTO {table.name} VALUES ({marks})", rows)
+
     def change(self, connection: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
         """Write ``CHANGING`` of rows."""
         columns = ", ".join(f"{name} = ?" for name in CHANGING)
@@ -148,6 +153,12 @@ class PostgresBulk:
             names,
             rows,
         )
+
+    def add_missing(self, connection: Connection, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Add rows whose key the table does not have."""
+        names = [column.name for column in table.columns]
+        statement = f"INSERT INTO {table.name} SELECT * FROM {{arrays}} ON CONFLICT DO NOTHING"
+        self._arrays(connection, statement, table, names, rows)
 
     def change(self, connection: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
         """Write ``CHANGING`` of rows."""

@@ -10,7 +10,7 @@ from postbacks.history import documents, facts, ids, schema
 from postbacks.history.engine import reader
 from postbacks.history.transactions import reading
 from postbacks.ledger import states
-from postbacks.ledger.record import Attempt, Record
+from postbacks.ledger.record import Attempt, Record, Resend
 from postbacks.names import is_id
 
 if TYPE_CHECKING:
@@ -32,6 +32,9 @@ _ROWS: Final = text(
 _ATTEMPTS: Final = text("SELECT * FROM attempts WHERE row_id IN :rows ORDER BY row_id, number").bindparams(
     bindparam("rows", expanding=True)
 )
+_RESENDS: Final = text(
+    "SELECT row_id, attempts, at_ms, by_whom, job FROM resends WHERE row_id IN :rows ORDER BY row_id, attempts"
+).bindparams(bindparam("rows", expanding=True))
 #: Slots are walked in this order by both databases; SQLite's planner would read a whole index without the name of its own.
 _ROWS_OF_ID: Final = (
     "SELECT p.row_id FROM slots s CROSS JOIN postbacks p {index} WHERE p.slot = s.slot AND p.id = :id"
@@ -127,13 +130,20 @@ def read_rows(connection: Connection, row_ids: Sequence[int]) -> tuple[Copy, ...
         notes: dict[int, list[Row[Any]]] = {}
         for note in connection.execute(_ATTEMPTS, {"rows": page}):
             notes.setdefault(note.row_id, []).append(note)
+        resends: dict[int, list[Resend]] = {}
+        for row_id, *resend in connection.execute(_RESENDS, {"rows": page}):
+            resends.setdefault(row_id, []).append(Resend(*resend))
         copies += (
-            _copy(connection, rows[row_id], notes.get(row_id, ())) for row_id in page if row_id in rows
+            _copy(connection, rows[row_id], notes.get(row_id, ()), resends.get(row_id, ()))
+            for row_id in page
+            if row_id in rows
         )
     return tuple(copies)
 
 
-def _copy(connection: Connection, row: Row[Any], notes: Iterable[Row[Any]]) -> Copy:
+def _copy(
+    connection: Connection, row: Row[Any], notes: Iterable[Row[Any]], resends: Iterable[Resend]
+) -> Copy:
     document, fault = documents.NONE, ""
     try:
         document = documents.read(connection, row.row_id) or document
@@ -158,7 +168,9 @@ def _copy(connection: Connection, row: Row[Any], notes: Iterable[Row[Any]]) -> C
         raw=document.content if document.kind == documents.MESSAGE else None,
         first_id=row.first_id or "",
         own_url=row.own != 0,
+        resends=tuple(resends),
         is_stub=row.sequence == 0 and row.state == schema.STATES[states.DEAD],
+        is_opt_out=bool(row.opt_out),
     )
     return Copy(record, row.attempts, str(row.own), row.row_id, fault)
 

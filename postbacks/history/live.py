@@ -92,7 +92,7 @@ def count(client: redis.Redis | None, state: str, acceptances: Iterable[Sequence
             continue
         try:
             client = client or broker.client()
-            batch_ms, now = _read_states(client, batch)
+            batch_ms, now = read_states(client, batch)
             by_broker += now.count(state)
             read_ms = read_ms or batch_ms
         except BrokerError:
@@ -100,7 +100,7 @@ def count(client: redis.Redis | None, state: str, acceptances: Iterable[Sequence
     return Count(by_broker, None, read_ms) if is_reachable else Count(by_history, None)
 
 
-def _read_states(client: redis.Redis, batch: Sequence[Acceptance]) -> tuple[int, list[str]]:
+def read_states(client: redis.Redis, batch: Sequence[Acceptance]) -> tuple[int, list[str]]:
     """Read the states alone; only of those that are being sent or held, the latest attempt too."""
     wanted: list[tuple[str, tuple[str, ...]]] = [(acceptance.id, _STATE_FIELDS) for acceptance in batch]
     read_ms, records = _read_fields(client, wanted)

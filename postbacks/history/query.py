@@ -17,7 +17,7 @@ LIMIT_MAX: Final = 100_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """Filters of a search; a postback is found that passes each. None stands for any.
+    """Filters of a search; a postback is found that passes each. None and False stand for any.
 
     Times are ms since the epoch on the broker's clock, and are times of acceptance.
 
@@ -33,6 +33,8 @@ class Query:
         reason: why it was not delivered: a reason of the ledger, or the outcome of the attempt that ended it.
         attempts: POSTs begun, exactly so many.
         slower_than_ms: the latest attempt took longer.
+        opt_outs: opt-outs alone (``catalogue/opt_outs.py``).
+        undelivered: those alone that are not delivered: they wait, are sent or parked, or have ended otherwise.
         since_ms: accepted then or later.
         until_ms: accepted before then.
         tracking_id: exactly.
@@ -56,6 +58,8 @@ class Query:
     reason: str | None = None
     attempts: int | None = None
     slower_than_ms: int | None = None
+    opt_outs: bool = False
+    undelivered: bool = False
     since_ms: int | None = None
     until_ms: int | None = None
     tracking_id: str | None = None
@@ -88,6 +92,7 @@ class Postback:
         elapsed_ms: duration of the latest attempt that has ended; None for none.
         url: where it went, without password; numbers in one that came with a call are masked.
         row_id: its row in the database; 0 of one that the broker alone was asked for.
+        is_opt_out: True for an opt-out.
     """
 
     id: str
@@ -105,6 +110,7 @@ class Postback:
     elapsed_ms: int | None
     url: str
     row_id: int
+    is_opt_out: bool = False
 
     @classmethod
     def of_record(cls, record: Record) -> Postback:
@@ -126,6 +132,7 @@ class Postback:
             elapsed_ms=latest.elapsed_ms if latest else None,
             url=KEYLESS.url(record.url, is_own=record.own_url) if record.url else "",
             row_id=0,
+            is_opt_out=record.is_opt_out,
         )
 
     def to_public_dict(self) -> dict[str, Any]:
@@ -141,6 +148,7 @@ class Postback:
             "group": self.group,
             "origin": self.origin,
             "code": self.code,
+            "opt_out": self.is_opt_out or None,
             "created": iso(self.accepted_ms),
             "ended": iso(self.ended_ms),
             "attempts": self.attempts,

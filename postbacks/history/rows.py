@@ -9,7 +9,7 @@ from postbacks.history import ids
 from postbacks.history.documents import MESSAGE, XML, Document
 from postbacks.history.schema import OUTCOMES, SLOT_MS, STATES
 from postbacks.ledger import states
-from postbacks.ledger.record import Attempt
+from postbacks.ledger.record import Attempt, Resend
 
 #: Highest numbers that the columns hold.
 _SHORT_MAX: Final = 2**15 - 1
@@ -57,6 +57,8 @@ class Reading(NamedTuple):
         attempts: POSTs begun.
         notes: attempts that have ended, by number.
         own: 0 the URL is the account's, 1 and 2 the call's own.
+        is_marked: True where the record says that it is an opt-out.
+        resends: by somebody's order.
     """
 
     id: bytes
@@ -74,9 +76,11 @@ class Reading(NamedTuple):
     notes: tuple[Note, ...]
     failures: int
     own: int
+    is_marked: bool
     reason: str | None
     first_id: str | None
     document: Document
+    resends: tuple[Resend, ...] = ()
 
     @property
     def is_plain(self) -> bool:
@@ -125,11 +129,13 @@ def _read(postback_id: str, fields: dict[bytes, bytes]) -> Reading:
     if state == _DELIVERED and attempts == 1:
         note = get(b"attempt:1")
         notes: tuple[Note, ...] = () if note is None else (_note(note, 1),)
+        resends: tuple[Resend, ...] = (_resend(fields, 0),) if b"resent:0" in fields else ()
     else:
         numbers = sorted(int(name[8:]) for name in fields if name.startswith(b"attempt:"))
         notes = tuple(_note(fields[b"attempt:%d" % number], number) for number in numbers)
         if notes and notes[-1].number > attempts:
             attempts = notes[-1].number
+        resends = tuple(_resend(fields, int(name[7:])) for name in fields if name.startswith(b"resent:"))
     if not (
         0 <= accepted_ms < _MS_MAX
         and 0 <= sequence < _MS_MAX
@@ -161,10 +167,19 @@ def _read(postback_id: str, fields: dict[bytes, bytes]) -> Reading:
         notes,
         failures,
         own,
+        b"opt_out" in fields,
         _shortened(reason) if reason else None,
         text_of(first_id) if first_id else None,
         document,
+        resends,
     )
+
+
+def _resend(fields: dict[bytes, bytes], attempts: int) -> Resend:
+    resend = Resend.from_json(attempts, fields[b"resent:%d" % attempts])
+    if not (0 <= resend.at_ms < _MS_MAX and 0 <= attempts <= _SHORT_MAX):
+        raise UnreadableRecord(f"a number of its resend after {attempts} POSTs is out of bounds")
+    return resend._replace(by=_clean(resend.by) or "", job=_clean(resend.job) or "")
 
 
 def text_of(value: bytes) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Final
 
 from sqlalchemy import (
+    DDL,
     BigInteger,
     Column,
     Index,
@@ -21,6 +22,7 @@ from sqlalchemy import (
     SmallInteger,
     Table,
     Text,
+    event,
     text,
 )
 
@@ -154,6 +156,7 @@ postbacks: Final = Table(
     Column("attempts", SmallInteger, nullable=False),  # POSTs that have begun
     Column("failures", SmallInteger, nullable=False),
     Column("own", SmallInteger, nullable=False),  # 1: the URL came with the call, 2: and no account was known
+    Column("opt_out", SmallInteger, nullable=False),  # 1: an opt-out (catalogue/opt_outs.py)
     Column("id", LargeBinary, nullable=False),  # ids.py
     Column("reason", Text),
     Column("first_id", Text),
@@ -196,6 +199,27 @@ Index(
     postbacks.c.accepted_ms,
     sqlite_where=OPEN,
     postgresql_where=OPEN,
+)
+
+#: Opt-outs, and those of them that are not delivered: few among many.
+OPT_OUT: Final = text("opt_out = 1")
+UNDELIVERED: Final = text(f"state <> {STATES[ledger_states.DELIVERED]}")
+Index(
+    "postbacks_opt_outs",
+    postbacks.c.accepted_ms,
+    postbacks.c.account,
+    *(postbacks.c[name] for name in _FILTERED),
+    sqlite_where=OPT_OUT,
+    postgresql_where=OPT_OUT,
+)
+_UNDELIVERED_OPT_OUT: Final = text(f"{OPT_OUT} AND {UNDELIVERED}")
+Index(
+    "postbacks_opt_outs_undelivered",
+    postbacks.c.accepted_ms,
+    postbacks.c.account,
+    *(postbacks.c[name] for name in _FILTERED),
+    sqlite_where=_UNDELIVERED_OPT_OUT,
+    postgresql_where=_UNDELIVERED_OPT_OUT,
 )
 
 #: What becomes of one whose record has left the broker is found by its id.
@@ -266,3 +290,144 @@ counts: Final = Table(
     Column("postbacks", BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
+
+#: Incidents (``operate/incidents/``): one row from its opening on, through every time that it comes back within an hour.
+incidents: Final = Table(
+    "incidents",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("first_ms", BigInteger, nullable=False),
+    # its course
+    Column("opened_ms", BigInteger, nullable=False),
+    Column("looked_ms", BigInteger, nullable=False),
+    Column("told_ms", BigInteger, nullable=False),
+    Column("told_size", BigInteger, nullable=False),
+    Column("told_level", SmallInteger, nullable=False),
+    Column("quiet_ms", BigInteger, nullable=False),
+    Column("times_back", Integer, nullable=False),
+    Column("grew_ms", BigInteger),
+    Column("ended_ms", BigInteger),
+    # what stands, as it was last looked up
+    Column("since_ms", BigInteger),
+    Column("size", BigInteger, nullable=False),
+    Column("title", Text, nullable=False),
+    Column("sentence", Text, nullable=False),
+    Column("advice", Text, nullable=False),
+    Column("accounts", Text, nullable=False),
+    Column("figures", Text, nullable=False),
+    Column("resend", Text, nullable=False),
+    Column("refined_ms", BigInteger, nullable=False),
+    Column("part_of", Integer),
+    # who wants no notices of it
+    Column("muted_until_ms", BigInteger),
+    Column("mute_reason", Text),
+    Column("muted_by", Text),
+    Column("withheld", SmallInteger, nullable=False),
+)
+Index(
+    "incidents_open",
+    incidents.c.id,
+    sqlite_where=text("ended_ms IS NULL"),
+    postgresql_where=text("ended_ms IS NULL"),
+)
+Index("incidents_by_end", incidents.c.ended_ms)
+
+#: Notices of incidents: stored before they are told, one a change.
+notices: Final = Table(
+    "notices",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("notice_id", Text, nullable=False),
+    Column("incident", Integer, nullable=False, index=True),
+    Column("change", Text, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("is_logged", SmallInteger, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("next_ms", BigInteger, nullable=False),
+    Column("done_ms", BigInteger),
+    Column("fault", Text),
+)
+#: Notices that are to be logged or sent: few.
+PENDING: Final = text("is_logged = 0 OR state = 'pending'")
+Index("notices_pending", notices.c.id, sqlite_where=PENDING, postgresql_where=PENDING)
+
+#: Resends of postbacks: by whom, and by which job (empty for none), before which attempt.
+resends: Final = Table(
+    "resends",
+    metadata,
+    Column("row_id", _ROW, primary_key=True, autoincrement=False),
+    Column("attempts", SmallInteger, primary_key=True, autoincrement=False),  # that it had before
+    Column("at_ms", BigInteger, nullable=False),
+    Column("by_whom", Text, nullable=False),
+    Column("job", Text, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+#: Jobs whose frozen sets stand in ``job_postbacks``, until they have ended.
+job_sets: Final = Table(
+    "job_sets",
+    metadata,
+    Column("job", Text, primary_key=True),
+    Column("frozen_ms", BigInteger),  # none while it is being frozen
+    sqlite_with_rowid=False,
+)
+
+#: Postbacks of jobs (``operate/jobs/``), in the order in which an account's are moved: those of a lower rank first, then by
+#: their acceptance. ``row_id`` is 0 of one that history did not have.
+job_postbacks: Final = Table(
+    "job_postbacks",
+    metadata,
+    Column("job", Text, primary_key=True),
+    Column("account", Text, primary_key=True),
+    Column("rank", SmallInteger, primary_key=True, autoincrement=False),
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
+    Column("id", LargeBinary, primary_key=True),
+    Column("accepted_ms", BigInteger, nullable=False),
+    Column("row_id", _ROW, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+#: Journal of operators: who did what, when and why (``operate/journal.py``). Rows are added and, past their days, pruned.
+journal: Final = Table(
+    "journal",
+    metadata,
+    Column("row_id", _ROW, primary_key=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("at_ms", BigInteger, nullable=False, index=True),
+    Column("by_user", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("account", Text, nullable=False),
+    Column("why", Text, nullable=False),
+    Column("details", Text, nullable=False),  # JSON
+)
+#: Statements that have the database refuse a change of an entry, whoever it is of.
+_APPEND_ONLY: Final = (
+    (
+        "sqlite",
+        (
+            "CREATE TRIGGER journal_append_only BEFORE UPDATE ON journal "
+            "BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END"
+        ),
+    ),
+    (
+        "postgresql",
+        (
+            "CREATE OR REPLACE FUNCTION journal_append_only() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN RAISE EXCEPTION 'the journal is append-only'; END $$"
+        ),
+    ),
+    (
+        "postgresql",
+        (
+            "CREATE TRIGGER journal_append_only BEFORE UPDATE ON journal "
+            "FOR EACH STATEMENT EXECUTE FUNCTION journal_append_only()"
+        ),
+    ),
+)
+for _dialect, _statement in _APPEND_ONLY:
+    event.listen(journal, "after_create", DDL(_statement).execute_if(dialect=_dialect))  # type: ignore[no-untyped-call]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from postbacks.broker import memory
 from postbacks.broker.versions import is_before, read_versions
 from postbacks.errors import BrokerError, HistoryError
-from postbacks.history.feed import GAP, Feed, place_of
+from postbacks.history.feed import GAP, REASONS, Feed, place_of
 from postbacks.ledger.record import iso
 
 if TYPE_CHECKING:
@@ -72,6 +72,8 @@ class FeedStatus:
         rows: postbacks that history has, as its recorder last counted them; None where it has not.
         disk_bytes: what its database takes, as its recorder last measured it.
         recorded_ms: until when everything is recorded, as its recorder last said.
+        late_opt_outs: opt-outs that are not delivered in time, as its recorder last counted them.
+        oldest_late_opt_out_ms: when the oldest of them was accepted.
         fault: why the broker cannot be asked, a sentence.
     """
 
@@ -97,6 +99,8 @@ class FeedStatus:
     rows: int | None = None
     disk_bytes: int | None = None
     recorded_ms: int | None = None
+    late_opt_outs: int | None = None
+    oldest_late_opt_out_ms: int | None = None
     fault: str = ""
 
 
@@ -225,7 +229,23 @@ def read_feed(client: redis.Redis, *, clock_offset_ms: int = 0) -> FeedStatus:
         rows=note.get("rows"),
         disk_bytes=note.get("disk_bytes"),
         recorded_ms=note.get("recorded_ms"),
+        late_opt_outs=note.get("late_opt_outs"),
+        oldest_late_opt_out_ms=note.get("oldest_late_opt_out_ms"),
     )
+
+
+def doubt(client: redis.Redis) -> str:
+    """Say why the history may not know the latest of what it has, a sentence; empty where it knows."""
+    feed = read_feed(client)
+    if feed.resync:
+        why = f"a resync is due ({REASONS.get(feed.resync, feed.resync)})"
+    elif feed.state == OFF:
+        why = "its feed is off"
+    elif (feed.lag_s or 0) > CATCHING_UP_FROM_S:
+        why = f"it is {feed.lag_s:,.0f} s behind"
+    else:
+        return ""
+    return f"The history may not know the latest: {why}; `postbacks history status` says more."
 
 
 def read_store(settings: Settings) -> StoreStatus:

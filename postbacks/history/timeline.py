@@ -326,7 +326,8 @@ def _live(client: redis.Redis | None, postbacks: list[_Told]) -> tuple[list[_Tol
         if record is not None and record.created_ms == told.record.created_ms:
             attempts = {attempt.number: attempt for attempt in (*told.record.attempts, *record.attempts)}
             in_order = tuple(attempts[number] for number in sorted(attempts))
-            copy = told.copy._replace(record=replace(record, attempts=in_order))
+            resends = tuple(sorted({*told.record.resends, *record.resends}))
+            copy = told.copy._replace(record=replace(record, attempts=in_order, resends=resends))
             live.append(told._replace(copy=copy))
         else:
             live.append(told)
@@ -424,6 +425,9 @@ def _moments(postbacks: list[_Told], present_ms: int) -> Iterable[Moment]:
             if attempt.excerpt:
                 words += f' "{_shortened(attempt.excerpt)}"'
             yield _moment(record, attempt.at_ms, "post", words)
+        for resend in record.resends:
+            words = f"sent again by {resend.by or 'somebody'}" + (f", job {resend.job}" if resend.job else "")
+            yield _moment(record, resend.at_ms, "resent", words)
         if record.state not in FINAL_STATES:
             yield _unfinished(record, present_ms)
         elif record.state != "delivered":

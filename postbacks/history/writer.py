@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import text
 
+from postbacks.catalogue.opt_outs import is_opt_out, words_of
 from postbacks.errors import HistoryUnfit, LeaseLost
-from postbacks.history import documents, facts, ids, schema, values
+from postbacks.history import documents, facts, ids, journal, schema, values
 from postbacks.history.bulk import StoredRow, bulk_of
 from postbacks.history.names import Names
 from postbacks.history.pruning import NEVER, Pruner, due_ms
-from postbacks.history.rows import Note, Reading, UnreadableRecord, read
+from postbacks.history.rows import Note, Reading, UnreadableRecord, read, text_of
 from postbacks.history.schema import HOUR_MS, STATES
 from postbacks.history.slots import FULL, Slots
 from postbacks.history.transactions import writing
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
     from postbacks.history.documents import Document
+    from postbacks.ledger.journal import Entry
     from postbacks.settings import Settings
 
     #: Key of ``counts`` -> what a transaction adds to it.
@@ -54,10 +56,14 @@ class Writer:
     Args:
         engine: of the history.
         slot_rows: rows from which on a slot is full.
+        opt_out_words: words that are opt-outs (``catalogue/opt_outs.py``), for records without their mark.
     """
 
-    def __init__(self, engine: Engine, *, slot_rows: int = FULL) -> None:
+    def __init__(
+        self, engine: Engine, *, slot_rows: int = FULL, opt_out_words: frozenset[str] = words_of(())
+    ) -> None:
         self._engine = engine
+        self._opt_out_words = opt_out_words
         self._bulk = bulk_of(engine)
         self._lock_lease = text(
             "SELECT value FROM facts WHERE name = 'lease'"
@@ -162,6 +168,26 @@ class Writer:
         with self._transaction() as connection:
             return self._pruner.run(connection, now_ms, settings, at_most)
 
+    def copy_journal(self, entries: Sequence[Entry]) -> None:
+        """Add entries of the journal, each once however often it comes.
+
+        Raises:
+            LeaseLost: another recorder has taken the lease.
+            HistoryUnavailable: the database does not answer, is locked or full; nothing is written.
+        """
+        with self._transaction() as connection:
+            journal.add(connection, entries)
+
+    def prune_journal(self, now_ms: int, settings: Settings, at_most: int = 2_000) -> int:
+        """Prune the oldest entries of the journal, past the settings' days; return how many went.
+
+        Raises:
+            LeaseLost, HistoryUnavailable: as ``copy_journal``.
+        """
+        until_ms = now_ms - int(settings.history_journal_days * 24 * HOUR_MS)
+        with self._transaction() as connection:
+            return journal.prune(connection, until_ms, at_most)
+
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
         """Open a transaction that holds only with the latest lease; what was learnt in one that failed is forgotten."""
@@ -242,6 +268,7 @@ class Writer:
         kept: list[tuple[int, Document]] = []
         notes: list[tuple[Any, ...]] = []
         hashes: list[tuple[int, int, int]] = []
+        resends: list[tuple[Any, ...]] = []
         # A pack of documents is pruned when all of it is due, so what is due together stands together.
         due = [(due_ms(reading.accepted_ms, reading.ended_ms), reading) for reading in readings]
         for due_at, reading in sorted(due, key=itemgetter(0)):
@@ -260,11 +287,12 @@ class Writer:
                     status = _latest_status(reading.notes)
                 if not reading.is_plain and pruner.keeps(facts.ATTEMPTS_FROM_MS, due_at):
                     notes.extend((row_id, *note) for note in reading.notes)
+            resends.extend((row_id, *resend) for resend in reading.resends)
             rows.append(
                 (
                     row_id, reading.accepted_ms, reading.sequence, sent_ms, reading.ended_ms, slot, account, endpoint,
-                    elapsed_ms, url, code, state, outcome, status, attempts, reading.failures, own, reading.id,
-                    reading.reason, reading.first_id,
+                    elapsed_ms, url, code, state, outcome, status, attempts, reading.failures, own,
+                    self._is_opt_out(reading), reading.id, reading.reason, reading.first_id,
                 )
             )  # fmt: skip
             key = reading.accepted_ms // HOUR_MS, code, state, outcome, status, attempts
@@ -282,8 +310,15 @@ class Writer:
         bulk.insert(connection, schema.postbacks, rows)
         bulk.insert(connection, schema.documents, packs)
         bulk.insert(connection, schema.attempts, notes)
+        bulk.add_missing(connection, schema.resends, resends)
         hashes.sort()  # neighbours of the file together
         bulk.insert(connection, schema.business_values, hashes)
+
+    def _is_opt_out(self, reading: Reading) -> int:
+        """Return 1 for an opt-out: version 0.1.0 marks none, so the document says it as well."""
+        origin, code = text_of(reading.origin), text_of(reading.code)
+        document = reading.document.content
+        return int(reading.is_marked or is_opt_out(origin, code, document, self._opt_out_words))
 
     def _change(self, connection: Connection, known: list[tuple[Reading, StoredRow]], counts: Counts) -> None:
         """Bring rows to what was read of them now: the last reading says the state, attempts are merged by number."""
@@ -344,6 +379,8 @@ class Writer:
         bulk.change(connection, changes)
         bulk.merge_attempts(connection, earlier, over=False)
         bulk.merge_attempts(connection, notes, over=True)
+        resends = [(row.row_id, *resend) for reading, row in known for resend in reading.resends]
+        bulk.add_missing(connection, schema.resends, resends)
 
     @staticmethod
     def _latest(connection: Connection, reading: Reading, row: StoredRow) -> Note | None:

@@ -20,7 +20,9 @@ POST that has ended, the *note* of that attempt.
 ``raw``                     message as it came, of what is no postback
 ``first_id``                id that it came with, which another postback has
 ``stub``                    of a dead one whose document was not kept
+``opt_out``                 of an opt-out (``catalogue/opt_outs.py``); what version 0.1.0 accepted has none
 ``units``                   what it counts against its account's limit, where that is more than one
+``resent:N``                note of a resend by hand that came after N POSTs, ``Resend`` as JSON (``queue/_resend.lua``)
 ``suspicion``               in the quarantine ``few`` or ``alone``; ``alone_deaths`` and ``alone_lapses`` count what came
                             of it there (``queue/reap.lua``)
 ``stays``                   ``queue/retire.lua``
@@ -139,6 +141,37 @@ class Attempt(NamedTuple):
         return attempt
 
 
+class Resend(NamedTuple):
+    """Resend of a postback by somebody's order.
+
+    Attributes:
+        attempts: POSTs begun before.
+        at_ms: when, on the broker's clock.
+        by: who; empty where that is not known.
+        job: by which job; empty for none.
+    """
+
+    attempts: int
+    at_ms: int
+    by: str
+    job: str
+
+    @classmethod
+    def from_json(cls, attempts: int, text: str | bytes) -> Resend:
+        """Build a resend from its note."""
+        data = json.loads(text)
+        return cls(attempts, int(data["at_ms"]), str(data.get("by", "")), str(data.get("job", "")))
+
+    def to_public_dict(self) -> dict[str, Any]:
+        """Return the resend as ``postbacks show --json`` prints it."""
+        return {
+            "after_attempts": self.attempts,
+            "at": iso(self.at_ms),
+            "by": self.by or None,
+            "job": self.job or None,
+        }
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """Record of one postback. Times are ms since the epoch on the broker's clock.
@@ -151,6 +184,8 @@ class Record:
         first_id: id that it came with, where that is another postback's.
         own_url: its URL came with the call.
         is_stub: its document was not kept, as its account's dead took too much.
+        resends: by somebody's order, in order.
+        is_opt_out: by it a person takes back a consent; False in a record of version 0.1.0.
     """
 
     id: str
@@ -173,6 +208,8 @@ class Record:
     first_id: str = ""
     own_url: bool = False
     is_stub: bool = False
+    resends: tuple[Resend, ...] = ()
+    is_opt_out: bool = False
 
     @classmethod
     def from_hash(cls, postback_id: str, fields: dict[bytes, bytes]) -> Record:
@@ -210,6 +247,14 @@ class Record:
             first_id=text.get("first_id", ""),
             own_url=text.get("own", "0") != "0",
             is_stub="stub" in text,
+            resends=tuple(
+                sorted(
+                    Resend.from_json(int(name[7:]), value)
+                    for name, value in text.items()
+                    if name.startswith("resent:")
+                )
+            ),
+            is_opt_out="opt_out" in text,
         )
 
     @property
@@ -236,11 +281,13 @@ class Record:
             "group": self.group,
             "origin": self.origin,
             "code": self.code,
+            "opt_out": self.is_opt_out,
             "url": redacted(self.url) if self.url else None,
             "state": self.state,
             "reason": self.reason or None,
             "sequence": self.sequence,
             "created": iso(self.created_ms),
             "attempts": [attempt.to_public_dict() for attempt in self.attempts],
+            **({"resends": [resend.to_public_dict() for resend in self.resends]} if self.resends else {}),
             "next_at": iso(self.next_ms),
         }

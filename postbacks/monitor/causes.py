@@ -45,6 +45,7 @@ CLAUSES: Final = {
     "memory_full": "the broker's memory is full to {percent}%: from 110% on nothing is taken in until something has ended",
     # in its lane
     "behind": "behind {words} of its account's postbacks in group {group}",
+    "account_paused": "its account is paused since {since:~}, until {words}",
     "account_still": "its account stands still: it {words}",
     "rate": "its account's rate of {rate} lets the next POST begin at {at:~}",
     "account_limit": "its account has {open:POST} open of at most {limit}{words}",
@@ -288,6 +289,7 @@ def _of_countdown(standing: Standing, settings: Settings) -> Iterator[Cause]:
             of=of,
             at=at_ms,
         )
+    yield from _of_pause(standing)
     if at_ms is not None and now_ms - at_ms > OVERDUE_MS:
         yield _cause(now_ms, "overdue", since=at_ms)
         yield from _of_system(standing, settings)
@@ -303,6 +305,7 @@ def _of_quarantine(standing: Standing, settings: Settings) -> Iterator[Cause]:
             now_ms, "quarantine", words=words, alone=quarantine.alone, count=quarantine.size,
             examined=quarantine.examined_ms,
         )  # fmt: skip
+    yield from _of_pause(standing)
     yield from _of_gates(standing, settings, ahead_us=standing.account.interval_us)
 
 
@@ -327,6 +330,7 @@ def _of_claim(standing: Standing, settings: Settings) -> Iterator[Cause]:
         words = "its process has died" if not claim.ends_ms else "the lease of its loop has ended"
         yield _cause(now_ms, "lease_over", words=words, since=claim.ends_ms or None)
         yield from _of_system(standing, settings)
+    yield from _of_pause(standing)
     if is_held:
         yield from _of_probe(standing)
         yield from _of_slow_start(standing)
@@ -343,6 +347,10 @@ def _of_lane(standing: Standing, settings: Settings) -> Iterator[Cause]:
         yield _cause(now_ms, "behind", words=words, ahead=ahead, exact=exact, group=group)
     if account.state in routes.STILL_WORDS:
         yield _still(standing, lane.delayed_until_ms)
+        yield from _of_pause(standing)
+        return
+    if account.pause is not None:
+        yield from _of_pause(standing)
         return
     yield from _of_probe(standing)
     yield from _of_slow_start(standing)
@@ -376,6 +384,22 @@ def _of_lane(standing: Standing, settings: Settings) -> Iterator[Cause]:
 
 
 # -- what more than one kind waits for ----------------------------------------------------------
+
+
+def _of_pause(standing: Standing) -> Iterator[Cause]:
+    """Yield that the account is paused: since when, until when, by whom and why."""
+    pause, now_ms = standing.account.pause, standing.now_ms
+    if pause is None:
+        return
+    words = f"`postbacks account resume {pause.account}`"
+    if pause.until_ms is not None:
+        words = f"{_moment(pause.until_ms, now_ms)} or {words}"
+    said = ", ".join(filter(None, (pause.by and f"by {pause.by}", pause.reason and f"{pause.reason!r}")))
+    words += f" (paused {said})" if said else ""
+    yield _cause(
+        now_ms, "account_paused", words=words, since=pause.since_ms, until=pause.until_ms, by=pause.by or None,
+        reason=pause.reason or None,
+    )  # fmt: skip
 
 
 def _still(standing: Standing, at_ms: int | None) -> Cause:

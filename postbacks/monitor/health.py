@@ -14,6 +14,7 @@ from postbacks.monitor import snapshot
 
 if TYPE_CHECKING:
     from postbacks.monitor.snapshot import Snapshot
+    from postbacks.queue.pauses import Pause
     from postbacks.settings import Settings
 
 T = TypeVar("T")
@@ -37,6 +38,12 @@ class Health:
         claimers: delivering loops whose lease stands.
         faults: sentences on what is wrong.
         down: accounts that are down, those first that have been for the longest, with their seconds.
+        accounts_paused: how many accounts are paused.
+        paused: pauses of those of which most waits, and what waits; neither their number nor their age makes a system unwell.
+        paused_waiting: postbacks that wait for accounts that are paused; not in ``waiting``.
+        oldest_paused_s: seconds since the longest waiting of them was accepted.
+        late_opt_outs: opt-outs that are not delivered in time, as the history's recorder last counted them.
+        oldest_late_opt_out_s: age of the oldest of them.
         history: sentences on what is wrong with the history. Delivery does not need it, so it makes no system unwell.
     """
 
@@ -53,6 +60,12 @@ class Health:
     claimers: int | None = None
     faults: tuple[str, ...] = ()
     down: tuple[tuple[str, float], ...] = ()
+    accounts_paused: int = 0
+    paused: tuple[Pause, ...] = ()
+    paused_waiting: int = 0
+    oldest_paused_s: float = 0.0
+    late_opt_outs: int | None = None
+    oldest_late_opt_out_s: float | None = None
     history: tuple[str, ...] = ()
 
     @property
@@ -63,7 +76,29 @@ class Health:
         words = f"well: the last tick finished {self.tick_age_s or 0:.1f} s ago, {self._waiting_words}"
         if down := ", ".join(f"{account} {down_s / 3600:.1f} h" for account, down_s in self.down):
             words += f"; every attempt has failed: {down}"
+        words += self._paused_words
+        if self.late_opt_outs:
+            oldest = f"the oldest for {(self.oldest_late_opt_out_s or 0) / 3600:.1f} h"
+            words += f"; {self.late_opt_outs:,} opt-outs are not delivered in time, {oldest}"
         return f"{words}; history: {' '.join(self.history)}" if self.history else words
+
+    @property
+    def _paused_words(self) -> str:
+        """Say how many accounts are paused, and what waits for them."""
+        if not self.accounts_paused:
+            return ""
+        words = (
+            "1 account is paused"
+            if self.accounts_paused == 1
+            else f"{self.accounts_paused} accounts are paused"
+        )
+        if not self.paused:
+            return f"; {words}, and nothing waits for {'it' if self.accounts_paused == 1 else 'them'}"
+        names = ", ".join(pause.account for pause in self.paused)
+        more = ", …" if sum(pause.waiting for pause in self.paused) < self.paused_waiting else ""
+        oldest_s = self.oldest_paused_s
+        oldest = f"{oldest_s:.1f} s" if oldest_s < 3600 else f"{oldest_s / 3600:.1f} h"
+        return f"; {words} ({names}{more}): {self.paused_waiting} wait, the oldest for {oldest}"
 
     @property
     def _waiting_words(self) -> str:
@@ -92,6 +127,14 @@ class Health:
             "longest_failing_lane": self.longest_failing_lane or None,
             "claimers": self.claimers,
             "down": {account: round(down_s) for account, down_s in self.down},
+            "accounts_paused": self.accounts_paused,
+            "paused_waiting": self.paused_waiting,
+            "oldest_paused_s": round(self.oldest_paused_s, 3),
+            "paused": {pause.account: pause.to_public_dict() for pause in self.paused},
+            "late_opt_outs": self.late_opt_outs,
+            "oldest_late_opt_out_s": None
+            if self.oldest_late_opt_out_s is None
+            else round(self.oldest_late_opt_out_s),
             "history": list(self.history),
             "faults": list(self.faults),
         }
@@ -122,7 +165,7 @@ def judge(
     limit_s = settings.health_tick_age_s if tick_age_s is None else tick_age_s
     faults = [now.refusal] if now.refusal else []
     if now.tick_missing_for(limit_s):
-        faults += _explain_missing_ticks(now, limit_s)
+        faults += explain_missing_ticks(now, limit_s)
     limit_s = settings.health_waiting_age_s if waiting_age_s is None else waiting_age_s
     if now.oldest_waiting_s > limit_s:
         age = f"A postback has waited for {now.oldest_waiting_s:.0f} s (limit {limit_s:g} s)"
@@ -141,8 +184,23 @@ def judge(
         claimers=now.loops,
         faults=tuple(faults),
         down=tuple(now.down.items())[: settings.metrics_top_accounts],
+        accounts_paused=now.accounts_paused,
+        paused=tuple(
+            sorted(now.paused.values(), key=lambda pause: -pause.waiting)[: settings.metrics_top_accounts]
+        ),
+        paused_waiting=now.paused_waiting,
+        oldest_paused_s=now.oldest_paused_s,
+        late_opt_outs=now.history.late_opt_outs if now.history else None,
+        oldest_late_opt_out_s=_oldest_late_opt_out_s(now),
         history=_faults_of_history(now, settings),
     )
+
+
+def _oldest_late_opt_out_s(now: Snapshot) -> float | None:
+    feed = now.history
+    if feed is None or feed.oldest_late_opt_out_ms is None or feed.now_ms is None:
+        return None
+    return max(0.0, (feed.now_ms - feed.oldest_late_opt_out_ms) / 1000)
 
 
 def _faults_of_history(now: Snapshot, settings: Settings) -> tuple[str, ...]:
@@ -154,7 +212,7 @@ def _faults_of_history(now: Snapshot, settings: Settings) -> tuple[str, ...]:
     return tuple(faults(now.history, StoreStatus(), settings))
 
 
-def _explain_missing_ticks(now: Snapshot, limit_s: float) -> list[str]:
+def explain_missing_ticks(now: Snapshot, limit_s: float) -> list[str]:
     """Say since when ticks are missing, and which process is; a sentence each."""
     age = (
         "No tick has ever finished"

@@ -134,6 +134,10 @@ def _buckets(totals: Mapping[str, int], name: str, bounds_s: tuple[float, ...]) 
 _GAUGES: Final[tuple[tuple[str, str, Callable[[Snapshot], float | None]], ...]] = (
     ("postbacks_standing_still", "Postbacks that wait for accounts for which nothing can be sent.",
      lambda now: now.still_waiting),
+    ("postbacks_accounts_paused", "Accounts that somebody has paused.", lambda now: now.accounts_paused),
+    ("postbacks_paused", "Postbacks that wait for accounts that are paused.", lambda now: now.paused_waiting),
+    ("postbacks_paused_oldest_seconds", "Since the longest waiting of them was accepted; 0 where none waits.",
+     lambda now: now.oldest_paused_s),
     ("postbacks_not_taken_in", "Messages in Celery's queue and the intake, before the tick.",
      lambda now: now.not_taken_in),
     ("postbacks_wake_ups_waiting", "Messages in the workers' queue.", lambda now: now.work),
@@ -178,9 +182,19 @@ _HISTORY_GAUGES: Final[tuple[tuple[str, str, Callable[[FeedStatus], float | None
     ("postbacks_history_feed_bytes", "Memory of the broker that the feed takes.", lambda feed: feed.bytes),
     ("postbacks_history_resync_wanted", "Whether a resync is wanted or under way.", lambda feed: bool(feed.resync)),
     ("postbacks_history_rows", "Postbacks in the history, as its recorder last counted them.", lambda feed: feed.rows),
+    ("postbacks_opt_outs_late",
+     "Opt-outs that are not delivered POSTBACKS_OPT_OUT_LATE_S after their acceptance, as the recorder last counted them.",
+     lambda feed: feed.late_opt_outs),
+    ("postbacks_opt_outs_oldest_late_seconds", "Age of the oldest of them; 0 where none is.",
+     lambda feed: None if feed.late_opt_outs is None else _age_s(feed.oldest_late_opt_out_ms, feed.now_ms)),
     ("postbacks_history_disk_bytes", "Disk that its database takes, as its recorder last measured it.",
      lambda feed: feed.disk_bytes),
 )  # fmt: skip
+
+
+def _age_s(since_ms: int | None, now_ms: int | None) -> float:
+    return 0.0 if since_ms is None or now_ms is None else max(0.0, (now_ms - since_ms) / 1000)
+
 
 #: Counters without labels: name, text, and name in the totals.
 _COUNTERS: Final = (

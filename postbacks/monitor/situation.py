@@ -16,6 +16,7 @@ from postbacks.ledger.ledger import Claim, Ledger
 from postbacks.ledger.record import Record
 from postbacks.monitor.presence import Presence, find_present
 from postbacks.queue.pacing import Pacing
+from postbacks.queue.pauses import Pause, parse
 from postbacks.queue.routes import since_and_state
 from postbacks.queue.slow_start import EndpointStart
 
@@ -117,6 +118,7 @@ class Account(NamedTuple):
         next_us: from when its next POST counts.
         most: POSTs that it may have open; 0 for any number.
         waits_ms: since when the lane waits for room here.
+        pause: its pause; None where it is not paused.
     """
 
     lane_states: Mapping[str, LaneState]
@@ -125,6 +127,7 @@ class Account(NamedTuple):
     next_us: int
     most: int
     waits_ms: int | None
+    pause: Pause | None
 
     @property
     def open(self) -> int:
@@ -351,7 +354,7 @@ def _read_record(
 
     claim = None if waits or record.state == states.PARKED else Ledger(client).claim_of(record.id)
     now_ms, system = _system(system, replies, clock_offset_ms)
-    account = _account(replies, groups)
+    account = _account(replies, record.account, groups)
     lane = _lane(replies, name, account.lane_states[record.group])
     quarantine = None
     if replies["quarantined"] is not None:
@@ -398,6 +401,8 @@ def _lane(replies: Mapping[str, Any], name: str, state: LaneState) -> Lane:
 
 def _ask_for_account(transaction: _Transaction, account: str, lane: str, groups: Sequence[str]) -> None:
     transaction.ask("row", "hget", keys.ROUTES, account)
+    transaction.ask("pause", "hget", keys.PAUSES, account)
+    transaction.ask("pause ends", "zscore", keys.PAUSED, account)
     transaction.ask("pacing", "hget", keys.PACING, account)
     transaction.ask("next", "hget", keys.RATES, account)
     transaction.ask("waits for account", "zscore", keys.WAITING_FOR_ROOM + account, lane)
@@ -409,16 +414,17 @@ def _ask_for_account(transaction: _Transaction, account: str, lane: str, groups:
         )
 
 
-def _account(replies: Mapping[str, Any], groups: Sequence[str]) -> Account:
+def _account(replies: Mapping[str, Any], name: str, groups: Sequence[str]) -> Account:
     pacing = Pacing.parse(replies["pacing"])
     lane_states = {
         group: _lane_state(replies[f"waiting {group}"], *replies[f"state {group}"]) for group in groups
     }
-    waits_us = replies["waits for account"]
+    waits_us, stored = replies["waits for account"], replies["pause"]
+    pause = None if stored is None else parse(name, stored, replies["pause ends"])
     return Account(
         lane_states, since_and_state(replies["row"])[1] if replies["row"] else "", pacing.interval_us,
         int(replies["next"] or 0), pacing.max_transfers,
-        None if waits_us is None else int(waits_us // 1000),
+        None if waits_us is None else int(waits_us // 1000), pause,
     )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from postbacks.broker.client import text
 from postbacks.broker.errors import broker_errors
 from postbacks.broker.fitness import takes_signs, why_refused
 from postbacks.monitor.presence import Presence, find_present, is_tick_missing, missing
+from postbacks.queue.pauses import Pause, parse
 from postbacks.retry import countdown_ms
 
 if TYPE_CHECKING:
@@ -103,8 +104,10 @@ class Snapshot:
         intake: messages that a tick has taken from there and not yet accepted.
         intake_lease_ms: when the lease on them ends; None where no tick holds one.
         work: wake-ups in the workers' queue.
-        waiting: by group and by whether the lane fails; without those of ``still``.
+        waiting: by group and by whether the lane fails; without those of ``still`` and ``paused``.
         still: the accounts that stand still.
+        paused: the accounts that are paused, as far as anything of them waits.
+        accounts_paused: how many are paused.
         quarantined: in flight when their process died; an examiner tries them.
         starting: endpoints that have failed to connect and are not yet as before.
         parked: waiting for a countdown.
@@ -136,6 +139,8 @@ class Snapshot:
     work: int = 0
     waiting: list[Waiting] = field(default_factory=list)
     still: dict[str, Still] = field(default_factory=dict)
+    paused: dict[str, Pause] = field(default_factory=dict)
+    accounts_paused: int = 0
     quarantined: int = 0
     starting: int = 0
     parked: int = 0
@@ -213,6 +218,17 @@ class Snapshot:
         return sum(account.waiting for account in self.still.values())
 
     @property
+    def paused_waiting(self) -> int:
+        """Postbacks that wait for accounts that are paused."""
+        return sum(pause.waiting for pause in self.paused.values())
+
+    @property
+    def oldest_paused_s(self) -> float:
+        """Age of the longest waiting postback of an account that is paused, since it was accepted; 0 where none waits."""
+        accepted_ms = (pause.oldest_ms for pause in self.paused.values() if pause.oldest_ms is not None)
+        return max((self.now_ms - oldest_ms for oldest_ms in accepted_ms), default=0) / 1000
+
+    @property
     def longest_failing_lane(self) -> str:
         """Name of the lane with the most postbacks of those whose last POST failed; empty where none waits."""
         failing = (part for part in self.waiting if part.failing)
@@ -251,6 +267,7 @@ def read(
         for key in (keys.QUARANTINE, keys.PARKED, keys.DONE, keys.DEAD):
             pipe.zcard(key)
         pipe.hlen(keys.STARTS)
+        pipe.zcard(keys.PAUSED)
         pipe.hget(keys.INTAKE_LEASE, "expires_ms")
         for key in (keys.WORKERS, keys.BEATS):
             pipe.zrange(key, 0, -1, withscores=True)
@@ -261,8 +278,8 @@ def read(
             pipe.info("memory")
         (
             last_tick, first_parked, totals, ledger_bytes, snapshot.quarantined, snapshot.parked, snapshot.done,
-            snapshot.dead, snapshot.starting, intake_lease, worker_signs, beat_signs, snapshot.work,
-            snapshot.intake, *queues,
+            snapshot.dead, snapshot.starting, snapshot.accounts_paused, intake_lease, worker_signs, beat_signs,
+            snapshot.work, snapshot.intake, *queues,
         ) = pipe.execute()  # fmt: skip
         if memory:
             info = queues.pop()
@@ -298,6 +315,7 @@ class _Page(NamedTuple):
     claims: list[Any]
     still: list[Any]
     down: list[Any]
+    paused: list[Any]
 
 
 def _read_lanes(
@@ -321,6 +339,9 @@ def _read_lanes(
                 part.longest, part.longest_account = longest, text(longest_account)
         for account, state, since_ms, count in page.still:
             snapshot.still[text(account)] = Still(text(state), int(since_ms), count)
+        for account, stored, ends_ms, count, oldest_ms in page.paused:
+            pause = parse(text(account), stored or b"0 {}", float(ends_ms))
+            snapshot.paused[pause.account] = pause._replace(waiting=count, oldest_ms=oldest_ms)
         for account, count in zip(page.backlogs[::2], page.backlogs[1::2], strict=True):
             backlogs[text(account)] = int(count)
     snapshot.waiting = list(waiting.values())

@@ -1,4 +1,131 @@
-"""Actions of operators on accounts. Commands call them, and a web page would: neither holds rules of its own.
+"""Actions of operators on postbacks and accounts. Commands call them, and a web page would: neither holds rules of its own.
+
+::
+
+    from postbacks.history import Query
+    from postbacks.operate import read_job, start_resend
+
+    started = start_resend(Query(account="acme", state="dead"), why="their gateway was down")
+    print(read_job(started.id).counts)
 
 Actions on one postback, cancel and resend, stand in ``queue/actions.py``, as Celery's ``revoke`` calls them too.
 """
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from postbacks.operate.account_file import apply as apply_accounts
+    from postbacks.operate.account_file import export as export_accounts
+    from postbacks.operate.account_file import plan as plan_accounts
+    from postbacks.operate.accounts import remove_account, remove_secrets, rotate_secret, set_account
+    from postbacks.operate.direct import DeadSelection, resend_dead, select_dead
+    from postbacks.operate.incidents import (
+        Incident,
+        all_incidents,
+        mute_incident,
+        read_incident,
+        unmute_incident,
+    )
+    from postbacks.operate.jobs.job import Counts, Job, Part, Preview
+    from postbacks.operate.jobs.preview import preview as preview_job
+    from postbacks.operate.jobs.requests import pause as pause_job
+    from postbacks.operate.jobs.requests import resume as resume_job
+    from postbacks.operate.jobs.requests import start_cancel, start_resend
+    from postbacks.operate.jobs.requests import stop as stop_job
+    from postbacks.operate.jobs.status import all_jobs
+    from postbacks.operate.jobs.status import read as read_job
+    from postbacks.operate.journal import entries as journal_entries
+    from postbacks.operate.pauses import Pause
+    from postbacks.operate.pauses import pause as pause_account
+    from postbacks.operate.pauses import paused as paused_accounts
+    from postbacks.operate.pauses import resume as resume_account
+    from postbacks.operate.resend import resend as resend_one
+else:
+    #: Name -> its module, and its name there.
+    _PUBLIC = {
+        "Counts": ("postbacks.operate.jobs.job", "Counts"),
+        "DeadSelection": ("postbacks.operate.direct", "DeadSelection"),
+        "Incident": ("postbacks.operate.incidents", "Incident"),
+        "Job": ("postbacks.operate.jobs.job", "Job"),
+        "Part": ("postbacks.operate.jobs.job", "Part"),
+        "Pause": ("postbacks.operate.pauses", "Pause"),
+        "Preview": ("postbacks.operate.jobs.job", "Preview"),
+        "all_incidents": ("postbacks.operate.incidents", "all_incidents"),
+        "all_jobs": ("postbacks.operate.jobs.status", "all_jobs"),
+        "apply_accounts": ("postbacks.operate.account_file", "apply"),
+        "export_accounts": ("postbacks.operate.account_file", "export"),
+        "journal_entries": ("postbacks.operate.journal", "entries"),
+        "mute_incident": ("postbacks.operate.incidents", "mute_incident"),
+        "pause_account": ("postbacks.operate.pauses", "pause"),
+        "pause_job": ("postbacks.operate.jobs.requests", "pause"),
+        "paused_accounts": ("postbacks.operate.pauses", "paused"),
+        "plan_accounts": ("postbacks.operate.account_file", "plan"),
+        "preview_job": ("postbacks.operate.jobs.preview", "preview"),
+        "read_incident": ("postbacks.operate.incidents", "read_incident"),
+        "read_job": ("postbacks.operate.jobs.status", "read"),
+        "remove_account": ("postbacks.operate.accounts", "remove_account"),
+        "remove_secrets": ("postbacks.operate.accounts", "remove_secrets"),
+        "resend_dead": ("postbacks.operate.direct", "resend_dead"),
+        "resend_one": ("postbacks.operate.resend", "resend"),
+        "resume_account": ("postbacks.operate.pauses", "resume"),
+        "resume_job": ("postbacks.operate.jobs.requests", "resume"),
+        "rotate_secret": ("postbacks.operate.accounts", "rotate_secret"),
+        "select_dead": ("postbacks.operate.direct", "select_dead"),
+        "set_account": ("postbacks.operate.accounts", "set_account"),
+        "start_cancel": ("postbacks.operate.jobs.requests", "start_cancel"),
+        "start_resend": ("postbacks.operate.jobs.requests", "start_resend"),
+        "stop_job": ("postbacks.operate.jobs.requests", "stop"),
+        "unmute_incident": ("postbacks.operate.incidents", "unmute_incident"),
+    }
+
+    # Hidden from type checkers, to which every misspelt name would be Any.
+    def __getattr__(name: str) -> Any:
+        """Load an action when it is first used: a command loads its own alone."""
+        from importlib import import_module  # noqa: PLC0415 - that is the point
+
+        if name not in _PUBLIC:
+            raise AttributeError(f"module 'postbacks.operate' has no attribute {name!r}")
+        module, attribute = _PUBLIC[name]
+        return getattr(import_module(module), attribute)
+
+
+# Literal, as checkers read it. A name of a module here (``resend``, ``jobs``) can be no action's.
+__all__ = [
+    "Counts",
+    "DeadSelection",
+    "Incident",
+    "Job",
+    "Part",
+    "Pause",
+    "Preview",
+    "all_incidents",
+    "all_jobs",
+    "apply_accounts",
+    "export_accounts",
+    "journal_entries",
+    "mute_incident",
+    "pause_account",
+    "pause_job",
+    "paused_accounts",
+    "plan_accounts",
+    "preview_job",
+    "read_incident",
+    "read_job",
+    "remove_account",
+    "remove_secrets",
+    "resend_dead",
+    "resend_one",
+    "resume_account",
+    "resume_job",
+    "rotate_secret",
+    "select_dead",
+    "set_account",
+    "start_cancel",
+    "start_resend",
+    "stop_job",
+    "unmute_incident",
+]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -10,7 +10,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final, Protocol, Self
 
-from postbacks.errors import BrokerError, HistoryError
+from postbacks.errors import AccountsUnavailable, BrokerError, HistoryError
 from postbacks.logs import EventLog
 
 if TYPE_CHECKING:
@@ -53,8 +53,15 @@ class Duty(Protocol):
 
 def duties_of(recorder: Recorder, client: redis.Redis, settings: Settings) -> list[Duty]:
     """Return the duties of a process that runs history."""
-    del recorder, client, settings
-    return []
+    from postbacks.operate.incidents.finder import Finder  # noqa: PLC0415 - none but this process needs them
+    from postbacks.operate.incidents.webhook import NoticeSender  # noqa: PLC0415
+    from postbacks.operate.jobs.mover import Mover  # noqa: PLC0415
+
+    return [
+        Mover(recorder, client, settings),
+        Finder(recorder, client, settings),
+        NoticeSender(recorder, client, settings),
+    ]
 
 
 class Duties:
@@ -93,7 +100,7 @@ class Duties:
             if self._recorder.works:
                 try:
                     wait_s = duty.turn()
-                except (BrokerError, HistoryError) as error:
+                except (BrokerError, HistoryError, AccountsUnavailable) as error:
                     if time.monotonic() - logged_s >= LOG_AGAIN_S:
                         log.warning("duty.waits", f"{error} This is tried again.", duty=duty.name)
                         logged_s = time.monotonic()

@@ -14,12 +14,15 @@ from postbacks.ledger.digest import digest_of
 from postbacks.ledger.ledger import Ledger
 from postbacks.ledger.reasons import reason_of
 from postbacks.ledger.record import SCHEMA
+from postbacks.operate import journal
+from postbacks.operate.identity import current_user
 from postbacks.queue import actions
 from postbacks.queue.rows import PutBackRow
 from postbacks.queue.scripts import Scripts
 from postbacks.urls import endpoint_of
 
 if TYPE_CHECKING:
+    from postbacks.accounts import Account
     from postbacks.history.copies import Copy
     from postbacks.ledger.record import Record
 
@@ -33,14 +36,21 @@ class Resent(NamedTuple):
     Attributes:
         record: as it was before.
         from_history: True where the broker had lost it, and its bytes come from the history.
+        doubt: why the history may not know what became of it last, a sentence; empty where it knows.
     """
 
     record: Record
     from_history: bool
+    doubt: str = ""
 
 
-def resend(postback_id: str) -> Resent:
+def resend(postback_id: str, *, by: str | None = None, why: str = "") -> Resent:
     """Send a dead or skipped postback again, the same bytes.
+
+    Args:
+        postback_id: its id.
+        by: who asks; without it the user of this process.
+        why: in words, for the journal.
 
     Raises:
         UnknownPostback: neither the ledger nor the history has it.
@@ -48,9 +58,14 @@ def resend(postback_id: str) -> Resent:
         HistoryError: the broker does not have it, and the history cannot be asked.
         BrokerError: the broker cannot be used.
     """
+    who = by or current_user()
     record = Ledger(client()).find(postback_id)
     if record is None:
-        return Resent(_put_back(postback_id), from_history=True)
+        from postbacks.history import status  # noqa: PLC0415 - the broker has nearly all that is sent again
+
+        record = _put_back(postback_id, who)
+        _note(record, who, why)
+        return Resent(record, from_history=True, doubt=status.doubt(client()))
     _check(record)
     if record.is_stub:
         raise PostbacksError(f"Postback {record.id} has nothing to send: {reason_of(record)}.")
@@ -58,12 +73,18 @@ def resend(postback_id: str) -> Resent:
         raise PostbacksError(
             f"Postback {record.id} has nowhere to go: account {record.account} is not known; set it first."
         )
-    if actions.resend(record.id) in RESENT_FROM:
+    if actions.resend(record.id, by=who) in RESENT_FROM:
         raise PostbacksError(f"Postback {record.id} has nothing to send: {reason_of(record)}.")
+    _note(record, who, why)
     return Resent(record, from_history=False)
 
 
-def _put_back(postback_id: str) -> Record:
+def _note(record: Record, by: str, why: str) -> None:
+    details = {"account": record.account, "was": record.state}
+    journal.write("resend", record.id, why=why, details=details, by=by)
+
+
+def _put_back(postback_id: str, by: str) -> Record:
     from postbacks.history import copies_of  # noqa: PLC0415 - the broker has nearly all that is sent again
 
     try:
@@ -77,7 +98,13 @@ def _put_back(postback_id: str) -> Record:
     _check(record)
     if newest.no_document:
         raise PostbacksError(f"Postback {record.id} has nothing to send: {newest.no_document}.")
-    state = Scripts(client()).put_back(SCHEMA, _row(newest), record.attempts)
+    account = find_accounts(store(), [record.account]).get(record.account)
+    row = put_back_row(newest, account)
+    if row is None:
+        _, reason = route(account, record.origin, record.group, None)
+        words = reason_words(reason, record.origin, f"account {record.account}")
+        raise PostbacksError(f"Postback {record.id} has nowhere to go: {words}; set the account first.")
+    state = Scripts(client()).put_back(SCHEMA, row, record.attempts, by)
     if state != states.WAITING:
         raise PostbacksError(f"Postback {record.id} is {state} already.")
     resent(record.id)
@@ -91,19 +118,18 @@ def _check(record: Record) -> None:
         )
 
 
-def _row(copy: Copy) -> PutBackRow:
-    """Return the row of a postback, with the URL that it goes to now.
+def put_back_row(copy: Copy, account: Account | None) -> PutBackRow | None:
+    """Return the row of a postback, with the URL that it goes to now; None where it has nowhere to go.
 
-    Raises:
-        PostbacksError: it has nowhere to go now.
+    Args:
+        copy: that the history has of it.
+        account: as it is now; None where the store does not have it.
     """
     record = copy.record
     own_url = record.url if record.own_url else None
-    account = find_accounts(store(), [record.account]).get(record.account)
-    url, reason = route(account, record.origin, record.group, own_url)
+    url, _ = route(account, record.origin, record.group, own_url)
     if url is None:
-        words = reason_words(reason, record.origin, f"account {record.account}")
-        raise PostbacksError(f"Postback {record.id} has nowhere to go: {words}; set the account first.")
+        return None
     return PutBackRow(
         id=record.id,
         account=record.account,
@@ -120,4 +146,5 @@ def _row(copy: Copy) -> PutBackRow:
         own=copy.own,
         first_id=record.first_id,
         alone=int(record.reason == POISON),
+        opt_out="1" if record.is_opt_out else "",
     )

@@ -4,8 +4,8 @@
 -- KEYS ROUTES, DELAYED, DONE, DEAD, TOTALS
 local STILL_MS = 30000 -- a lane whose account stands still is looked at again so often
 
--- The row of an account: {since, still: the state if not `on`, version, off, general, mt, mo, pass}, each group with
--- {url, endpoint}; false where there is none.
+-- The row of an account: {since, paused: whether nothing of it may begin until it is resumed, still: the state if not `on`,
+-- version, off, general, mt, mo, pass}, each group with {url, endpoint}; false where there is none.
 local routes = {}
 local function route_of(account)
   local route = routes[account]
@@ -16,7 +16,9 @@ local function route_of(account)
     local lines = {}
     for line in string.gmatch(text, '([^\n]*)\n') do lines[#lines + 1] = line end
     local general = { url = lines[5], endpoint = lines[6] }
-    route = { since = tonumber(lines[1]), still = lines[2] ~= 'on' and lines[2], version = lines[3], off = lines[4],
+    local since, mark, ends = string.match(lines[1], '^(%d+) ?(%a*) ?(%S*)$')
+    local paused = mark == 'paused' and (ends == '-' or tonumber(ends) > now)
+    route = { since = tonumber(since), paused = paused, still = lines[2] ~= 'on' and lines[2], version = lines[3], off = lines[4],
       general = general, mt = general,
       mo = lines[7] ~= '' and { url = lines[7], endpoint = lines[8] } or general,
       pass = lines[9] ~= '' and { url = lines[9], endpoint = lines[10] } or general }

@@ -2,7 +2,8 @@
 -- The same postback under its id again is one postback: its record stays as it is. Another one under an id that is taken is kept
 -- as dead under an id of its own (`id_taken`), so that it does not vanish. Each group of an account may have so many postbacks
 -- open, in units: one, and one more for each further 2 KB of its record. What comes beyond that is dead at once: with its
--- document up to a share of the memory, then as a stub. The same postback again under a stub's id takes the stub's place.
+-- document up to a share of the memory, then as a stub. Opt-outs may have a tenth more of both. The same postback again under a
+-- stub's id takes the stub's place.
 --
 -- KEYS INTAKE, INTAKE_LEASE, RING_CLOCK, PARKED, SEQUENCE, BACKLOG, DONE, DEAD, DEAD_BYTES, OPEN, LEDGER_BYTES, UNROUTED
 -- KEYS UNROUTED_BYTES, LEFT, TOTALS, RECORD
@@ -11,7 +12,7 @@
 -- ARGV[7] bytes that an account's dead may take before what comes beyond its limit is kept as a stub
 -- ARGV[8] how many messages of the intake these are
 -- ARGV[9..] an AcceptRow each (rows.py): id, account, group, origin, code, url, endpoint, xml, state, reason, message, due_ms,
---   digest, own
+--   digest, own, opt_out
 -- Returns false if the lease was lost (nothing is changed), else a number a postback (`ledger/states.py`):
 --   1 accepted, 0 known already, -1 dead because its group has too many open, -2 dead because its id is taken, -3 as -1 and
 --   without its document, 2 cancelled before it came.
@@ -19,7 +20,7 @@
 local token, schema = ARGV[2], ARGV[3]
 local units_max, overhead, stub_bytes = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local documents_max, messages = tonumber(ARGV[7]), tonumber(ARGV[8])
-local WIDTH, FIRST = 14, 9
+local WIDTH, FIRST = 15, 9
 
 if redis.call('HGET', INTAKE_LEASE, 'token') ~= token then return false end
 
@@ -32,6 +33,7 @@ local unrouted, unrouted_bytes, of_left = {}, 0, 0
 local counts = {} -- for the totals
 local emptied = tonumber(redis.call('HGET', RING_CLOCK, 'emptied') or now)
 local LATE_MS = 2500 -- ticks come every second
+local FOR_OPT_OUTS = 1.1 -- of what others may have
 local UNROUTED_REASONS = { unknown_account = true, no_url = true }
 
 -- An account's number in a hash: read once, and written once below.
@@ -53,7 +55,7 @@ local function units_of(lane, backlog)
 end
 
 for at = FIRST, #ARGV, WIDTH do
-  local id, account, group, origin, code, url, endpoint, xml, state, reason, message, due_ms, digest, own =
+  local id, account, group, origin, code, url, endpoint, xml, state, reason, message, due_ms, digest, own, opt_out =
     unpack(ARGV, at, at + WIDTH - 1)
   due_ms = tonumber(due_ms)
   local record = RECORD .. id
@@ -86,10 +88,11 @@ for at = FIRST, #ARGV, WIDTH do
       if due_ms and due_ms > now then state = 'parked' end
       local backlog = number_of(backlogs, BACKLOG, account)
       local of_group = units_of(account .. '/' .. group, backlog)
-      if of_group.now + units > units_max then
+      local of_others = opt_out == '1' and FOR_OPT_OUTS or 1
+      if of_group.now + units > units_max * of_others then
         state, reason, result = 'dead', 'backlog_full', -1
         local dead_bytes = tonumber(redis.call('ZSCORE', DEAD_BYTES, account) or 0)
-        if dead_bytes + bytes > documents_max then result, bytes, stubs = -3, stub_bytes, stubs + 1 end
+        if dead_bytes + bytes > documents_max * of_others then result, bytes, stubs = -3, stub_bytes, stubs + 1 end
       else
         backlog.now, of_group.now = backlog.now + 1, of_group.now + units
       end
@@ -107,6 +110,7 @@ for at = FIRST, #ARGV, WIDTH do
       if units > 1 then redis.call('HSET', record, 'units', units) end
     end
     if first_id then redis.call('HSET', record, 'first_id', first_id) end
+    if opt_out == '1' then redis.call('HSET', record, 'opt_out', 1) end
     -- ticks were late: it may have come as early as when one last found nothing to take in
     if now - emptied > LATE_MS and result ~= -3 then redis.call('HSET', record, 'ready_ms', emptied) end
     local counter = (state == 'waiting' or state == 'parked') and 'accepted:' .. group or state == 'skipped' and 'skipped'
@@ -131,7 +135,7 @@ for at = FIRST, #ARGV, WIDTH do
       if state == 'dead' and not UNROUTED_REASONS[reason] then
         add_to_dead(account, id, bytes, result == -3)
       elseif state == 'dead' then
-        unrouted[#unrouted + 1] = now
+        unrouted[#unrouted + 1] = opt_out == '1' and now + OPT_OUTS_FROM or now
         unrouted[#unrouted + 1] = id
         unrouted_bytes = unrouted_bytes + bytes
         if redis.call('ZSCORE', LEFT, account) then of_left = of_left + 1 end

@@ -32,13 +32,17 @@ def cancel(postback_id: str | UUID, account: str = "") -> str:
     return state
 
 
-def resend(postback_id: str | UUID) -> str:
+def resend(postback_id: str | UUID, *, by: str = "") -> str:
     """Send a dead postback again, the same bytes; return its state afterwards, empty if its id is unknown.
 
     A message that was of a newer version is taken in again instead: ``queued``.
+
+    Args:
+        postback_id: its id.
+        by: who sends it again, for its record.
     """
     text = id_text(postback_id)
-    state = Scripts(client()).replay(text)
+    state = Scripts(client()).replay(text, by)
     if state == WAITING:
         resent(text)
     return state

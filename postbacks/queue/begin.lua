@@ -11,7 +11,7 @@
 --   full: the endpoints that had no room
 --   tried: {endpoint, ms, account} of the last POST without a connection in time, where none has been made since
 --   moved: ids that stay held and are to go back to their lanes: their account sends elsewhere now, wants them no more, or
---     stands still
+--     stands still or is paused
 -- Atomic: an attempt is counted with the room that it takes.
 local claims, endpoint_max, known_ms = CLAIMS .. ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local rows, later, blocked_lanes, full, endpoints, moved = {}, {}, {}, {}, {}, {}
@@ -56,7 +56,7 @@ for i = 5, #ARGV do
     local number, lane = tonumber(r[1]), r[3] .. '/' .. r[10]
     endpoints[r[11]] = true
     local url, endpoint = target_of(route, r[10], r[4], r[8], r[11], r[12])
-    if claimed == '0' and (endpoint ~= r[11] or route and route.still) then
+    if claimed == '0' and (endpoint ~= r[11] or route and (route.still or route.paused)) then
       moved[#moved + 1] = id
     elseif claimed == '0' and (bytes >= BYTES_MAX or not may_begin(lane, r[3], r[11])) then
       blocked_lanes[lane] = true

@@ -180,8 +180,9 @@ end
 -- Phase 2: how many of these the account lets begin; and whether the lane was delayed, or waits for room, as none may. What
 -- lanes of higher priority need is left to them.
 local function posts_by_account(lane, lane_state, account, route, gate, count, demand)
-  if route and route.still then
-    if stands_still(route, lane) then still[#still + 1] = account end
+  if route and (route.still or route.paused) then
+    -- the lane of a paused account is in nobody's way until it is resumed
+    if not route.paused and stands_still(route, lane) then still[#still + 1] = account end
     fall_behind(lane, lane_state)
     return 0, true
   end

@@ -7,7 +7,8 @@
 -- ARGV[5] POSTs that an endpoint may have open, 0 for any number
 -- ARGV[6] ms for which what waits for an account that is gone is kept
 -- Returns {now, begun, later, still, ended}: begun and ended as claim's; later: how many of those looked at wait for room; still:
---   accounts that stand still, to be looked up. What is theirs is parked meanwhile, so that no examiner waits for it.
+--   accounts that stand still, to be looked up. What is theirs, or a paused account's, is parked meanwhile, so that no examiner
+--   waits for it.
 -- Atomic: an id is in the quarantine or in the claims.
 local token, lease_ms, few, endpoint_max = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local keep_ms = tonumber(ARGV[6])
@@ -35,12 +36,12 @@ local function begin(id, claimed_as)
     if r[13] ~= '2' then return finish_unsent(id, r[4], r[5], r[6], 'dead', 'account_removed') end
     route = false -- its URL is its call's own: it needs no account
   end
-  if route and route.still then
+  if route and (route.still or route.paused) then
     redis.call('ZREM', QUARANTINE, id)
     redis.call('HSET', record, 'state', 'parked', 'next_ms', now + STILL_MS, 'suspicion', 'alone')
     redis.call('ZADD', PARKED, now + STILL_MS, id)
     changed[#changed + 1] = id
-    if stands_still(route, lane) then still[#still + 1] = r[4] end
+    if not route.paused and stands_still(route, lane) then still[#still + 1] = r[4] end
     return nil
   end
   local url, endpoint, reason = target_of(route, r[11], r[5], r[9], r[12], r[13])

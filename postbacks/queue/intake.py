@@ -13,6 +13,7 @@ from postbacks.accounts.routing import EXPIRED, end_of, route
 from postbacks.broker import memory
 from postbacks.broker.clock import now_ms
 from postbacks.broker.errors import broker_errors
+from postbacks.catalogue.opt_outs import is_opt_out, words_of
 from postbacks.catalogue.xml import render
 from postbacks.errors import BrokerError, PostbacksError
 from postbacks.flower_events import events as task_events
@@ -59,6 +60,7 @@ class Intake:
         self._scripts = scripts
         self._accounts = accounts
         self._settings = settings
+        self._opt_out_words = words_of(settings.opt_out_words)
 
     def run(
         self, token: str, deadline_s: float, on_first_batch: Callable[[int], None] = lambda _: None
@@ -141,7 +143,9 @@ class Intake:
                 rows.append(_rejected_row(message, request, raw))
                 continue
             try:
-                rows.append(_accepted_row(message, request, accounts.get(request.account), now))
+                rows.append(
+                    _accepted_row(message, request, accounts.get(request.account), now, self._opt_out_words)
+                )
             except Exception as error:
                 log.exception("intake.failed", account=request.account, id=message.id)
                 fault = PostbacksError(f"it could not be accepted: {error!r}")
@@ -211,7 +215,11 @@ def _batches(taken: TakenIn) -> Iterator[list[bytes]]:
 
 
 def _accepted_row(
-    message: Message, request: SendRequest, account: Account | None, now: datetime | None
+    message: Message,
+    request: SendRequest,
+    account: Account | None,
+    now: datetime | None,
+    opt_out_words: frozenset[str],
 ) -> AcceptRow:
     event = request.event
     url, reason = route(account, event.origin, event.group, request.url)
@@ -234,6 +242,7 @@ def _accepted_row(
         due_ms=int(message.eta.timestamp() * 1000) if message.eta else "",
         digest=digest_of(request.account, document, request.url),
         own="0" if request.url is None else "2" if account is None else "1",
+        opt_out="1" if is_opt_out(event.origin, event.code, document, opt_out_words) else "",
     )
 
 

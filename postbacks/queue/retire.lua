@@ -1,9 +1,9 @@
 -- retire: ends what waits for accounts that have been gone for long enough as dead, a part of it each call; then forgets their
--- rows, once nothing of them is parked, in flight or in quarantine. What has a URL of its own from its call, and knew no
+-- rows and pauses, once nothing of them is parked, in flight or in quarantine. What has a URL of its own from its call, and knew no
 -- account, stays: it goes to the end of its lane with a mark of this removal, and where the first marked one comes up again
 -- the whole lane was gone over.
 --
--- KEYS FAILING, ROUTES, GONE, BACKLOG, DEAD, TOTALS, RECORD, LANE
+-- KEYS FAILING, ROUTES, GONE, PAUSED, PAUSES, BACKLOG, DEAD, TOTALS, RECORD, LANE
 -- ARGV[2] postbacks at most
 -- Returns {how many have ended, the accounts whose postbacks they were}.
 -- Atomic: a postback waits in its lane or is dead.
@@ -43,6 +43,8 @@ for i = 1, #gone, 2 do
   elseif not any_left then
     redis.call('ZREM', GONE, account)
     redis.call('HDEL', ROUTES, account)
+    redis.call('HDEL', PAUSES, account)
+    redis.call('ZREM', PAUSED, account)
     for _, group in ipairs(GROUPS) do redis.call('ZREM', FAILING, account .. '/' .. group) end
   end
   append(staying)

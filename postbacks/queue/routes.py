@@ -1,7 +1,8 @@
 """Routes of accounts, written where the scripts read them: one row an account says where its postbacks go.
 
 A row is lines of text: since when it stands (ms, by the broker's clock), its state, the account's version, the origins
-that are switched off, and URL and endpoint of the general group, of MO and of passes. States:
+that are switched off, and URL and endpoint of the general group, of MO and of passes. The first line also says of a pause
+``paused`` and when it ends (``-``: when somebody ends it), or ``resumed`` and when it ended (``pauses.py``). States:
 
 ==============  =====================================================================================
 ``on``          its postbacks are sent
@@ -51,8 +52,8 @@ def since_and_state(row: bytes | None) -> tuple[int, str]:
     """Read since when a row stands (ms) and its state; 0 and ``on`` where there is none."""
     if row is None:
         return 0, ON
-    since_ms, state, *_ = text(row).split("\n", 2)
-    return int(since_ms), state
+    first, state, *_ = text(row).split("\n", 2)
+    return int(first.partition(" ")[0]), state
 
 
 def row_of(account: Account | None, state: str = ON) -> str:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from postbacks.ledger.record import Attempt
 
 
 class AcceptRow(NamedTuple):
@@ -23,6 +28,7 @@ class AcceptRow(NamedTuple):
         due_ms: ms since the epoch, of a caller's eta or countdown; empty for at once.
         digest: what makes it the same postback (``ledger/digest.py``).
         own: ``0`` its URL is the account's, ``1`` it is the call's own, ``2`` it is and the account is not known.
+        opt_out: ``1`` for an opt-out, else empty.
     """
 
     id: str
@@ -39,6 +45,7 @@ class AcceptRow(NamedTuple):
     due_ms: int | str
     digest: bytes
     own: str
+    opt_out: str = ""
 
 
 class PutBackRow(NamedTuple):
@@ -60,6 +67,7 @@ class PutBackRow(NamedTuple):
         own: as in ``AcceptRow``.
         first_id: id that it came with; empty where that is its own.
         alone: 1 to try it alone, as it has killed processes.
+        opt_out: as in ``AcceptRow``.
     """
 
     id: str
@@ -77,6 +85,7 @@ class PutBackRow(NamedTuple):
     own: str
     first_id: str
     alone: int
+    opt_out: str = ""
 
 
 class AttemptRow(NamedTuple):
@@ -287,3 +296,69 @@ class RoomMade(NamedTuple):
     accounts: set[str]
     entries: int
     unrecorded: int
+
+
+#: Count under which a job's postback stands that is moved.
+MOVED: Final = "moved"
+
+
+class JobItem(NamedTuple):
+    """Postback of a job's slice, as ``move_job.lua`` takes it.
+
+    Attributes:
+        id: its id.
+        accepted_ms: time of the acceptance that is meant.
+        cursor: behind it.
+        is_here: True where the broker had its record when the slice was read.
+        verdict: the count under which it is left where it is, or ``MOVED``.
+        copy: of one that is to be moved and that the broker did not have.
+        attempts: of the copy.
+    """
+
+    id: str
+    accepted_ms: int
+    cursor: str
+    is_here: bool
+    verdict: str = MOVED
+    copy: PutBackRow | None = None
+    attempts: Sequence[Attempt] = ()
+
+    def arguments(self) -> Iterator[str | bytes | int]:
+        """Return it as arguments of the script."""
+        more: list[str | bytes | int] = []
+        if self.copy is not None:
+            more += self.copy
+            for attempt in self.attempts:
+                more += (attempt.number, attempt.to_json())
+        yield from (self.id, self.accepted_ms, self.cursor, int(self.is_here), self.verdict, len(more))
+        yield from more
+
+
+class SliceMoved(NamedTuple):
+    """Slice of a job after ``move_job.lua``.
+
+    Attributes:
+        why: it stopped, as the script's header says.
+        part: the account's part as JSON; empty where the job has none.
+        moved: ids that were moved.
+    """
+
+    why: str
+    part: str
+    moved: list[str]
+
+
+class JobWatched(NamedTuple):
+    """Answers to what a job has moved (``watch_job.lua``).
+
+    Attributes:
+        scan: where to go on; ``0`` where all were looked at.
+        parts: account -> its part as JSON, of those that have changed.
+        paused: accounts whose parts have paused themselves.
+        gone: ids whose record has left the broker.
+    """
+
+    scan: str
+    parts: dict[str, str]
+    paused: list[str]
+    gone: list[str]

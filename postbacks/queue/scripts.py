@@ -17,7 +17,18 @@ from postbacks.broker.errors import broker_errors
 from postbacks.broker.lua import Script, load
 from postbacks.killpoints import reach
 from postbacks.ledger.footprint import OVERHEAD_BYTES, STUB_BYTES
-from postbacks.queue.rows import Begun, BegunRow, ClaimRow, CommittedRow, HeldRow, Retained, RoomMade, TakenIn
+from postbacks.queue.rows import (
+    Begun,
+    BegunRow,
+    ClaimRow,
+    CommittedRow,
+    HeldRow,
+    JobWatched,
+    Retained,
+    RoomMade,
+    SliceMoved,
+    TakenIn,
+)
 from postbacks.version import SILENT, VERSION
 
 if TYPE_CHECKING:
@@ -26,7 +37,7 @@ if TYPE_CHECKING:
     import redis
 
     from postbacks.ledger.record import Attempt
-    from postbacks.queue.rows import AcceptRow, AttemptRow, PutBackRow
+    from postbacks.queue.rows import AcceptRow, AttemptRow, JobItem, PutBackRow
     from postbacks.queue.shares import Shares
 
 #: Parts that stand in front of a script, behind ``_shared.lua`` and in this order.
@@ -34,7 +45,7 @@ _PACED: Final = ("_pacing", "_slow_start", "_waiting")
 _PARTS: Final[Mapping[str, tuple[str, ...]]] = {
     "accept": ("_changes", "_drop"),
     "begin": ("_changes", *_PACED, "_routes"),
-    "cancel": ("_changes",),
+    "cancel": ("_changes", "_cancel"),
     "claim": ("_changes", *_PACED, "_routes", "_priority"),
     "commit": ("_changes", *_PACED, "_routes"),
     "drop": ("_changes", "_drop"),
@@ -42,15 +53,18 @@ _PARTS: Final[Mapping[str, tuple[str, ...]]] = {
     "give_back": ("_changes",),
     "limit_changes": ("_changes",),
     "make_room": ("_changes", "_drop"),
+    "move_job": ("_changes", "_drop", "_resend", "_cancel", "_job"),
     "postpone": ("_changes", *_PACED),
-    "put_back": ("_changes",),
+    "put_back": ("_changes", "_drop", "_resend"),
     "reap": ("_changes", *_PACED),
-    "replay": ("_changes", "_drop"),
+    "replay": ("_changes", "_drop", "_resend"),
     "retain": ("_changes", "_drop"),
+    "resume": _PACED,
     "retire": ("_changes", *_PACED),
     "retract": ("_changes", "_drop"),
     "set_pacing": _PACED,
     "set_routes": _PACED,
+    "watch_job": ("_job",),
 }
 
 #: Milliseconds after the last one from which on a tick is late; they come every second.
@@ -62,7 +76,7 @@ Argument = str | bytes | int | float
 FEW: Final = 20
 #: Bytes of messages after which ``take_in`` takes no further one: a larger reply would hold the broker up.
 TAKE_IN_BYTES: Final = 4_000_000
-#: Accounts whose route or pacing one script writes.
+#: Accounts whose route or pacing one script writes, or whose pause it ends.
 ACCOUNTS_MAX: Final = 100
 #: Ids that ``cancel`` looks at from each end of a lane; what stands deeper inside ends when it comes up.
 CANCEL_SEARCH: Final = 1000
@@ -276,6 +290,21 @@ class Scripts:
         """
         return sum(int(self.run("set_routes", (keep_ms, *fields))) for fields in _rows(rows))
 
+    def pause(self, account: str, ends_ms: int | None, details: str) -> int | None:
+        """Let an account stand still; return since when it does (ms), None where it has no row or the end has passed.
+
+        Args:
+            account: the account's name.
+            ends_ms: when the pause ends by itself; None for never.
+            details: of the pause, as JSON.
+        """
+        since_ms: int | None = self.run("pause", (account, "" if ends_ms is None else ends_ms, details))
+        return since_ms
+
+    def resume(self, account: str = "") -> list[str]:
+        """End the pause of an account, or of some whose pause was to end by now; return those that were paused."""
+        return [name.decode() for name in self.run("resume", (account, ACCOUNTS_MAX))]
+
     def retire(self, at_most: int) -> tuple[int, list[str]]:
         """End what waits for accounts that are gone; return how many have ended, and whose they were."""
         ended, accounts = self.run("retire", (at_most,))
@@ -310,27 +339,105 @@ class Scripts:
         """
         return text(self.run("cancel", (postback_id, remember_s, account, search_max)))
 
-    def replay(self, postback_id: str) -> str:
+    def replay(self, postback_id: str, by: str = "") -> str:
         """Send a dead or skipped postback again; return its state afterwards, empty if it is unknown.
 
         ``queued``: a message that only a newer version could read was put back into Celery's queue.
         """
         from postbacks.queue.message import NEWER  # noqa: PLC0415 - a health check does without the catalogue
 
-        return text(self.run("replay", (postback_id, NEWER)))
+        return text(self.run("replay", (postback_id, NEWER, by)))
 
-    def put_back(self, schema: int, row: PutBackRow, attempts: Iterable[Attempt]) -> str:
+    def put_back(self, schema: int, row: PutBackRow, attempts: Iterable[Attempt], by: str = "") -> str:
         """Send a postback again whose record has left the broker; return the state afterwards of what has its id.
 
         Args:
             schema: version of the layout of records.
             row: the postback.
             attempts: its attempts so far.
+            by: who sends it again.
         """
-        notes: Iterable[Argument] = chain.from_iterable(
-            (attempt.number, attempt.to_json()) for attempt in attempts
+        return text(self.run("put_back", (schema, OVERHEAD_BYTES, by, *row, *_notes(attempts))))
+
+    def move_job(
+        self,
+        job: str,
+        account: str,
+        cursor: str,
+        items: Iterable[JobItem],
+        *,
+        is_last: bool,
+        schema: int,
+        units_max: int,
+        first: int,
+        waiting_max: int,
+    ) -> SliceMoved:
+        """Move a slice of an account's part of a job, and the part's cursor with it.
+
+        Args:
+            job: its id.
+            account: the account.
+            cursor: that the part had when the slice was read.
+            items: the slice.
+            is_last: True where nothing of the part is behind it.
+            schema: version of the layout of records.
+            units_max: units that a group of the account may have open with what is sent again.
+            first: postbacks of the account that go first.
+            waiting_max: postbacks of the job that may wait.
+        """
+        from postbacks.queue.message import NEWER  # noqa: PLC0415 - as in ``replay``
+
+        limits = (units_max, CANCEL_SEARCH, first, waiting_max)
+        arguments = (job, account, cursor, int(is_last), schema, OVERHEAD_BYTES, NEWER, *limits)
+        why, part, moved = self.run(
+            "move_job", chain(arguments, chain.from_iterable(item.arguments() for item in items))
         )
-        return text(self.run("put_back", (schema, OVERHEAD_BYTES, *row, *notes)))
+        return SliceMoved(text(why), text(part), [text(postback_id) for postback_id in moved])
+
+    def watch_job(
+        self, job: str, scan: str, count: int, row_max: int, answers: Mapping[str, str] = {}
+    ) -> JobWatched:
+        """Look at some of what a job has moved and note the answers.
+
+        Args:
+            job: its id.
+            scan: where to go on, ``0`` at first; empty to look at none.
+            count: about how many to look at.
+            row_max: failures in a row that pause an account's part.
+            answers: of those whose record has left the broker: id -> empty for delivered, or what it failed of.
+        """
+        scan_next, parts, paused, gone = self.run(
+            "watch_job", (job, scan, count, row_max, *chain.from_iterable(answers.items()))
+        )
+        pairs = iter(map(text, parts))
+        return JobWatched(
+            text(scan_next),
+            dict(zip(pairs, pairs, strict=True)),
+            [text(account) for account in paused],
+            [text(postback_id) for postback_id in gone],
+        )
+
+    def change_job(
+        self,
+        job: str,
+        states: Iterable[str],
+        to: str,
+        fields: Mapping[str, str] = {},
+        *,
+        resumes: bool = False,
+    ) -> str:
+        """Bring a job that is in one of these states into another; return the state that it was in, empty for no such job.
+
+        Args:
+            job: its id.
+            states: that it may be in; in any other nothing is changed.
+            to: the state that it comes into.
+            fields: that are written; an empty value takes a field away.
+            resumes: True where parts that have paused themselves go on.
+        """
+        arguments: tuple[Argument, ...] = (job, " ".join(states), to, int(resumes))
+        arguments += tuple(chain.from_iterable(fields.items()))
+        return text(self.run("change_job", arguments))
 
     def forget(self, idle_ms: int) -> tuple[int, list[str]]:
         """Drop the latest numbers of some accounts that have been idle for so long.
@@ -408,6 +515,11 @@ class Scripts:
     def note_tick(self) -> int:
         """Note that a tick of this version has finished; return the ms since the tick before, -1 without one."""
         return int(self.run("note_tick", (VERSION, SILENT, LATE_MS)))
+
+
+def _notes(attempts: Iterable[Attempt]) -> Iterator[Argument]:
+    """Return attempts as a script takes notes: number and JSON, in turn."""
+    return chain.from_iterable((attempt.number, attempt.to_json()) for attempt in attempts)
 
 
 def _rows(accounts: Mapping[str, str]) -> Iterator[list[str]]:

@@ -138,6 +138,12 @@ def test_without_a_history_what_the_broker_cannot_say_is_refused_with_how_to_swi
     assert shown.stderr.count("\n") == 1
 
 
+def test_an_empty_value_is_refused_by_the_name_of_its_option(ended):
+    for option in ("--tracking-id", "--host", "--reason"):
+        shown = call("--dead", option, "")
+        assert (shown.exit_code, f"Error: An empty {option} is in no postback" in shown.stderr) == (2, True)
+
+
 def test_a_row_says_when_which_whose_and_why(ended):
     header, _, status, refused = call("--dead").stdout.splitlines()
     assert header.split() == ["accepted", "id", "account", "event", "state", "attempts", "why", "ended"]

@@ -17,6 +17,7 @@ from postbacks.cli import main
 from postbacks.devtools.receiver import Answer, Receiver
 from postbacks.history import copies_of
 from postbacks.history.engine import reader
+from postbacks.history.feed import Feed
 from postbacks.history.transactions import writing
 from postbacks.settings import load
 
@@ -81,7 +82,22 @@ def test_show_finds_it_in_the_history_whole(world):
     assert f"'Postback-Id: {postback_id}'" in call("show", postback_id, "--curl", *REVEAL).stdout
 
 
+def turn_the_feed_on(client) -> Feed:
+    """Turn the feed on, with nothing to be made up for."""
+    feed = Feed(client)
+    feed.register()
+    feed.note_resynced(*feed.begin_resync())
+    return feed
+
+
+def add_an_old_change(client) -> None:
+    """Let the feed have an entry of long ago, which is not recorded."""
+    client.delete(keys.CHANGES)
+    client.xadd(keys.CHANGES, {"ids": "somebody"}, id="1-1")
+
+
 def test_resend_puts_the_same_bytes_back_and_its_row_goes_on(world):
+    turn_the_feed_on(world.rig.client)
     postback_id = world.dead()
     world.verdict[0] = 200
     done = call("resend", postback_id)
@@ -104,6 +120,30 @@ def test_resend_puts_the_same_bytes_back_and_its_row_goes_on(world):
         "delivered",
         [1, 2, 3],
     )
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (
+            lambda feed: feed.want_resync("gap"),
+            "a resync is due (changes were dropped before they were read)",
+        ),
+        (lambda feed: feed.turn_off("asked"), "its feed is off"),
+        (lambda feed: add_an_old_change(feed._client), " s behind"),
+    ],
+    ids=["gap", "off", "behind"],
+)
+def test_resend_from_a_history_that_may_not_know_the_latest_says_why(world, spoil, why):
+    """The postback may have been sent again and delivered since: its customer may get it twice."""
+    postback_id = world.dead()
+    spoil(turn_the_feed_on(world.rig.client))
+    done = call("resend", postback_id)
+    assert done.exit_code == 0
+    sent, doubt = done.stderr.splitlines()
+    assert "waits to be sent again" in sent
+    assert doubt.startswith("The history may not know the latest: ")
+    assert why in doubt
 
 
 def test_it_follows_its_account_and_its_own_url_stays(world):

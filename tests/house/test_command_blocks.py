@@ -336,10 +336,33 @@ CHECKS: dict[str, dict[str, Check]] = {
         ),
         # A call of another example, which goes to a name that nobody has, may have died by now: it would be asked about.
         "postbacks resend --all-dead --account acme": types(fill={"--account acme": "--account acme --yes"}),
+        # Nobody is there to be asked.
+        "postbacks resend --account acme --dead --code N202 --why 'their gateway was down'": types(
+            fill={"--account acme": "--account acme --yes"}
+        ),
+        "postbacks cancel --account acme --state parked --why 'they have the list by mail'": types(
+            fill={"--account acme": "--account acme --yes"}
+        ),
+        # Nobody has such a job; tests/cli/test_cli_jobs.py has those that are moved.
+        **{
+            line: types(code=1, says="There is no job")
+            for line in (
+                "postbacks job show 7c0e1f3a",
+                "postbacks job show 7c0e1f3a --json",
+                "postbacks job pause 7c0e1f3a",
+                "postbacks job resume 7c0e1f3a",
+                "postbacks job stop 7c0e1f3a",
+            )
+        },
         # Nobody has sent such a message; tests/history/test_insight_cli.py has those that are told.
         "postbacks story 4711": types(code=1, says="TRACKINGID or MMSID '4711'"),
         f"postbacks story {ID}": types(fill={ID: "order-18"}, code=1, says="TRACKINGID or MMSID 'order-18'"),
         "postbacks story 4711 --account acme --json": types(code=1, says="no postback of account acme"),
+        # In this order: the one reads what the other writes. Nobody is there to be asked.
+        "postbacks account export accounts.yaml": types(says="written to accounts.yaml"),
+        "postbacks account apply accounts.yaml --why 'ticket 812'": types(
+            fill={"accounts.yaml": "accounts.yaml --yes"}
+        ),
         "postbacks story 4711 --reveal --why 'ticket 812'": types(code=1, says="TRACKINGID or MMSID '4711'"),
         # Nobody is there to be asked.
         "postbacks account remove acme": types(code=2, says="say --yes"),

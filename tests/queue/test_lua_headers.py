@@ -130,7 +130,9 @@ def test_a_row_that_a_script_returns_has_the_fields_that_its_header_lists(name, 
 def test_a_script_unpacks_the_fields_of_its_row_in_their_order(name, row):
     """Each local of the script bears the name of the field that it holds."""
     _, body = header_and_body(name)
-    unpacked = re.search(r"local ([\w, ]+) =\s+unpack\(ARGV, \w+, \w+ \+ WIDTH - 1\)", body).group(1)
+    if name == "put_back":  # its part does it, for jobs as well
+        _, body = header_and_body("_resend")
+    unpacked = re.search(r"local ([\w, ]+) =\s+unpack\((?:ARGV, \w+, \w+ \+ WIDTH - 1|row)\)", body).group(1)
     assert re.findall(r"\w+", unpacked) == list(row._fields)
 
 

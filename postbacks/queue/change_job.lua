@@ -1,0 +1,39 @@
+-- change_job: brings a job into another state, and writes fields of it; or lets its parts that have paused themselves go on.
+--
+-- KEYS JOB, JOB_IDS, JOB_PARTS, JOB_OPEN
+-- ARGV[2] job   ARGV[3] states that it may be in, separated by spaces   ARGV[4] the state that it comes into
+-- ARGV[5] 1 where parts that have paused themselves go on
+-- ARGV[6..] names of fields and their values, in turn; an empty value takes a field away
+-- Returns the state that it was in, '' where there is no such job; nothing is changed where that is none of those.
+-- Atomic: state, fields and parts change in one step.
+local job, from, to, resumes = ARGV[2], ARGV[3], ARGV[4], ARGV[5] == '1'
+local job_key = JOB .. job
+local FIRST = 6
+local state = redis.call('HGET', job_key, 'state')
+if not state then return '' end
+if not string.find(' ' .. from .. ' ', ' ' .. state .. ' ', 1, true) then return state end
+redis.call('HSET', job_key, 'state', to)
+for at = FIRST, #ARGV, 2 do
+  if ARGV[at + 1] == '' then
+    redis.call('HDEL', job_key, ARGV[at])
+  else
+    redis.call('HSET', job_key, ARGV[at], ARGV[at + 1])
+  end
+end
+if resumes then
+  local parts = redis.call('HGETALL', JOB_PARTS .. job)
+  for i = 1, #parts, 2 do
+    local part = cjson.decode(parts[i + 1])
+    if part.paused then
+      part.paused, part.answered, part.row = nil, 0, 0
+      redis.call('HSET', JOB_PARTS .. job, parts[i], cjson.encode(part))
+    end
+  end
+end
+if to == 'ended' or to == 'stopped' or to == 'refused' then
+  redis.call('HSET', job_key, 'ended_ms', now)
+  redis.call('DEL', JOB_IDS .. job, JOB_OPEN .. job)
+elseif to == 'running' then
+  redis.call('DEL', JOB_IDS .. job)
+end
+return state
