@@ -10,6 +10,7 @@ from postbacks.cli.base import (
     Command,
     Group,
     add_row,
+    counted,
     json_option,
     make_table,
     print_json,
@@ -134,7 +135,10 @@ def _lines(job: Job) -> list[tuple[str, str]]:
         # The parts that have paused themselves say so below.
         ("note", "" if job.state == "paused" and not job.paused_by else job.note),
         ("waits", job.waits),
-        ("what", f"{job.kind} of {_size(job.total)}"),
+        (
+            "what",
+            f"{job.kind} of {'a set that is being chosen' if job.total is None else counted(job.total)}",
+        ),
         ("chosen by", chosen),
         ("asked", f"{_time(job.asked_ms)} by {job.by}"),
         ("why", job.why),
@@ -142,12 +146,6 @@ def _lines(job: Job) -> list[tuple[str, str]]:
         *(("", sentence) for sentence in others),
         ("pace", _pace(job) if job.is_unended else ""),
     ]
-
-
-def _size(total: int | None) -> str:
-    if total is None:
-        return "a set that is being chosen"
-    return f"{total:,} {'postback' if total == 1 else 'postbacks'}"
 
 
 def _pace(job: Job) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from postbacks.cli.base import print_json, say, stderr_console, stop_signals
+from postbacks.cli.base import counted, print_json, say, stderr_console, stop_signals
 from postbacks.printable import printable
 
 if TYPE_CHECKING:
@@ -154,9 +154,7 @@ def outcome(job: Job, *, has_parts: bool = True) -> list[str]:
     counts, lines = job.counts, []
     if job.total is None:
         return []
-    words = (
-        f"{counts.moved:,} of {job.total:,} {'postback' if job.total == 1 else 'postbacks'} {MOVED[job.kind]}"
-    )
+    words = f"{counts.moved:,} of {counted(job.total)} {MOVED[job.kind]}"
     if job.kind == "resend" and counts.moved:
         words += f": {counts.delivered:,} delivered, {counts.failed:,} failed"
         words += f", {job.waiting:,} wait" if job.waiting else ""

@@ -15,6 +15,7 @@ from postbacks.cli.base import (
     add_row,
     check_id,
     confirm,
+    counted,
     json_option,
     make_table,
     print_json,
@@ -87,13 +88,12 @@ def ask_for(kind: str, total: int) -> None:
         click.Abort: the answer is no, or another number.
     """
     verb, again = QUESTIONS[kind]
-    noun = "postback" if total == 1 else "postbacks"
     if total <= TYPED_ABOVE:
-        confirm(f"{verb} {total:,} {noun}{again}?")
+        confirm(f"{verb} {counted(total)}{again}?")
         return
     if not sys.stdin.isatty():
         raise click.UsageError("There is no terminal to ask at: say --yes.")
-    question = f"{verb} {total:,} {noun}{again}? Type the number to go on"
+    question = f"{verb} {counted(total)}{again}? Type the number to go on"
     typed = click.prompt(question, prompt_suffix=": ", default="", show_default=False, err=True)
     if typed.strip().replace(",", "") != str(total):
         raise click.Abort
@@ -131,7 +131,7 @@ def begin_job(
             print_json(public_preview(shown))
         if shown.total:
             verb = "sent again" if kind == "resend" else "cancelled"
-            say(f"{shown.total:,} {'postback' if shown.total == 1 else 'postbacks'} would be {verb}.")
+            say(f"{counted(shown.total)} would be {verb}.")
         return
     if not shown.total:
         if as_json:

@@ -269,6 +269,14 @@ business_values: Final = Table(
     sqlite_with_rowid=False,
 )
 
+#: Rows of which a person was forgotten, and when: what identified the person is erased (``erasing.py``).
+forgotten: Final = Table(
+    "forgotten",
+    metadata,
+    Column("row_id", _ROW, primary_key=True, autoincrement=False),
+    Column("forgotten_ms", BigInteger, nullable=False),
+)
+
 #: Slots of which there are postbacks: a search by value or id goes over them.
 slots: Final = Table(
     "slots",

@@ -49,6 +49,7 @@ _PARTS: Final[Mapping[str, tuple[str, ...]]] = {
     "claim": ("_changes", *_PACED, "_routes", "_priority"),
     "commit": ("_changes", *_PACED, "_routes"),
     "drop": ("_changes", "_drop"),
+    "erase": ("_changes",),
     "examine": ("_changes", *_PACED, "_routes"),
     "give_back": ("_changes",),
     "limit_changes": ("_changes",),
@@ -511,6 +512,23 @@ class Scripts:
     def drop(self, until_ms: int, account: str, ids: Iterable[str]) -> int:
         """Drop those of these ids that are dead, of this account (empty: any) and given up until then; return how many."""
         return int(self.run("drop", (until_ms, account, *ids)))
+
+    def erase(self, request: str, ids: Iterable[str]) -> int:
+        """Take from those of these ids that have ended what identifies a person; return how many were erased."""
+        return int(self.run("erase", (request, *ids)))
+
+    def erase_messages(self, request: str, lease_ms: int, messages: Sequence[bytes]) -> list[bool]:
+        """Take messages out of Celery's queue and the intake; tell of each whether it is gone.
+
+        Args:
+            request: the request that it is done for.
+            lease_ms: that a tick holds the intake (``POSTBACKS_INTAKE_LEASE_S``).
+            messages: as they stand there.
+        """
+        return [
+            bool(gone)
+            for gone in self.run("erase_messages", (request, f"forget:{request}", lease_ms, *messages))
+        ]
 
     def note_tick(self) -> int:
         """Note that a tick of this version has finished; return the ms since the tick before, -1 without one."""
