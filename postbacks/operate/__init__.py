@@ -35,16 +35,19 @@ if TYPE_CHECKING:
     from postbacks.operate.jobs.status import all_jobs
     from postbacks.operate.jobs.status import read as read_job
     from postbacks.operate.journal import entries as journal_entries
+    from postbacks.operate.lookup import Found, look_up
     from postbacks.operate.pauses import Pause
     from postbacks.operate.pauses import pause as pause_account
     from postbacks.operate.pauses import paused as paused_accounts
     from postbacks.operate.pauses import resume as resume_account
     from postbacks.operate.resend import resend as resend_one
+    from postbacks.operate.story import story as read_story
 else:
     #: Name -> its module, and its name there.
     _PUBLIC = {
         "Counts": ("postbacks.operate.jobs.job", "Counts"),
         "DeadSelection": ("postbacks.operate.direct", "DeadSelection"),
+        "Found": ("postbacks.operate.lookup", "Found"),
         "Incident": ("postbacks.operate.incidents", "Incident"),
         "Job": ("postbacks.operate.jobs.job", "Job"),
         "Part": ("postbacks.operate.jobs.job", "Part"),
@@ -55,6 +58,7 @@ else:
         "apply_accounts": ("postbacks.operate.account_file", "apply"),
         "export_accounts": ("postbacks.operate.account_file", "export"),
         "journal_entries": ("postbacks.operate.journal", "entries"),
+        "look_up": ("postbacks.operate.lookup", "look_up"),
         "mute_incident": ("postbacks.operate.incidents", "mute_incident"),
         "pause_account": ("postbacks.operate.pauses", "pause"),
         "pause_job": ("postbacks.operate.jobs.requests", "pause"),
@@ -63,6 +67,7 @@ else:
         "preview_job": ("postbacks.operate.jobs.preview", "preview"),
         "read_incident": ("postbacks.operate.incidents", "read_incident"),
         "read_job": ("postbacks.operate.jobs.status", "read"),
+        "read_story": ("postbacks.operate.story", "story"),
         "remove_account": ("postbacks.operate.accounts", "remove_account"),
         "remove_secrets": ("postbacks.operate.accounts", "remove_secrets"),
         "resend_dead": ("postbacks.operate.direct", "resend_dead"),
@@ -93,6 +98,7 @@ else:
 __all__ = [
     "Counts",
     "DeadSelection",
+    "Found",
     "Incident",
     "Job",
     "Part",
@@ -103,6 +109,7 @@ __all__ = [
     "apply_accounts",
     "export_accounts",
     "journal_entries",
+    "look_up",
     "mute_incident",
     "pause_account",
     "pause_job",
@@ -111,6 +118,7 @@ __all__ = [
     "preview_job",
     "read_incident",
     "read_job",
+    "read_story",
     "remove_account",
     "remove_secrets",
     "resend_dead",

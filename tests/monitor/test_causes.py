@@ -595,7 +595,7 @@ def test_show_says_why_under_the_state(world):
     }
     cancel(last)
     _, out, _ = show(last)
-    assert "why" not in out
+    assert "\nwhy " not in out
     _, out, _ = show(last, "--json")
     assert json.loads(out)["why"] == []
 
