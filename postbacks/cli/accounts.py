@@ -18,6 +18,7 @@ from postbacks.cli.base import (
     print_table,
     say,
     seconds,
+    why_option,
 )
 from postbacks.printable import printable
 
@@ -118,8 +119,10 @@ def _url(name: str, words: str) -> Callable[[Callable[..., None]], Callable[...,
     type=click.Choice(list(_DROPS)),
     help="Set a value back to its default. Can be repeated.",
 )
+@why_option
 def set_(
     name: str,
+    why: str,
     off: tuple[str, ...],
     headers: tuple[str, ...],
     drop: tuple[str, ...],
@@ -150,7 +153,7 @@ def set_(
         drop=frozenset(_DROPS[value] for value in drop),
         **settings,
     )
-    before, account, warnings = set_account(change)
+    before, account, warnings = set_account(change, why=why)
     for warning in warnings:
         say(f"Warning: {warning}")
     if before is None:
@@ -193,22 +196,27 @@ def _say_what_is_gone(before: dict[str, Any], after: dict[str, Any]) -> None:
 @click.argument("name")
 @json_option
 def show(name: str, as_json: bool) -> None:
-    """Show an account, without passwords and secrets."""
+    """Show an account, without passwords and secrets; of one that is paused why, until when, and what waits."""
     from postbacks.accounts import store
+    from postbacks.cli.pauses import pause_words
+    from postbacks.operate import paused_accounts
 
     account = store().get_many([name]).get(name)
+    pause = paused_accounts(names=[name]).get(name)
     if account is None:
         raise click.ClickException(
             f"There is no account {printable(name)!r}; postbacks account list shows all."
         )
     account.check_readable()
     if as_json:
-        print_json(account.to_public_dict())
+        print_json(account.to_public_dict() | {"paused": pause and pause.to_public_dict()})
         return
     lines = {
         "account": printable(account.name),
         **{_LABELS[key]: value for key, value in _urls(account).items()},
     }
+    if pause is not None:
+        lines["paused"] = pause_words(pause)
     for label, value in {**lines, **_extras(account)}.items():
         click.echo(f"{label:16} {printable(value)}")
 
@@ -251,16 +259,26 @@ def _urls(account: Account) -> dict[str, str]:
     return {name: printable(values[name] or "") or "-" for name in _LABELS}
 
 
-@account.command("list", cls=Command, examples=("postbacks account list", "postbacks account list --json"))
+@account.command(
+    "list",
+    cls=Command,
+    examples=("postbacks account list", "postbacks account list --paused", "postbacks account list --json"),
+)
+@click.option("--paused", is_flag=True, help="Only those that are paused, whoever keeps the accounts.")
 @json_option
-def list_(as_json: bool) -> None:
-    """List all accounts, without passwords and secrets."""
+def list_(*, paused: bool, as_json: bool) -> None:
+    """List all accounts, without passwords and secrets, and which are paused."""
     from postbacks.accounts import redis_accounts
+    from postbacks.operate import paused_accounts
 
-    accounts = redis_accounts().all()
+    if paused:
+        _list_paused(as_json=as_json)
+        return
+    accounts, pauses = redis_accounts().all(), paused_accounts()
     if as_json:
         for account in accounts:
-            print_json(account.to_public_dict())
+            pause = pauses.get(account.name)
+            print_json(account.to_public_dict() | {"paused": pause and pause.to_public_dict()})
         return
     if not accounts:
         say("There is no account yet: postbacks account set NAME --url https://…")
@@ -269,16 +287,43 @@ def list_(as_json: bool) -> None:
     for account in accounts:
         add_row(table, account.name, *_urls(account).values())
     print_table(table)
+    if pauses:
+        say(f"Paused (postbacks account list --paused says more): {printable(', '.join(sorted(pauses)))}.")
     if unreadable := [account.name for account in accounts if account.unreadable]:
         say(
             f"Their rows cannot be read (postbacks account show says why): {printable(', '.join(unreadable))}."
         )
 
 
+def _list_paused(*, as_json: bool) -> None:
+    from postbacks.cli.times import of_ms, shown
+    from postbacks.operate import paused_accounts
+
+    pauses = sorted(paused_accounts().values())
+    if as_json:
+        for pause in pauses:
+            print_json({"name": pause.account, "paused": pause.to_public_dict()})
+        return
+    if not pauses:
+        say("No account is paused.")
+        return
+    table = make_table(
+        "account", "paused since", "until", "by", "reason", "waiting", "oldest", right=("waiting",)
+    )
+    for pause in pauses:
+        since, until, oldest = (
+            "-" if ms is None else shown(of_ms(ms // 1000 * 1000))
+            for ms in (pause.since_ms, pause.until_ms, pause.oldest_ms)
+        )
+        add_row(table, pause.account, since, until, pause.by, pause.reason, f"{pause.waiting:,}", oldest)
+    print_table(table)
+
+
 @account.command(cls=Command, examples=("postbacks account remove acme",))
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def remove(name: str, *, yes: bool) -> None:
+@why_option
+def remove(name: str, *, yes: bool, why: str) -> None:
     """Remove an account.
 
     Its postbacks that wait stand still for POSTBACKS_ACCOUNT_REMOVED_KEEP_S (an hour), and go on if the account is set
@@ -295,7 +340,7 @@ def remove(name: str, *, yes: bool) -> None:
             check_removal(name)
             say(_what_it_has(name))
             confirm(f"Remove account {name}?")
-        remove_account(name)
+        remove_account(name, why=why)
     except UnknownAccount as error:
         raise click.ClickException(str(error)) from None
     say(f"Account {name} is removed.")

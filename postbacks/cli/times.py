@@ -19,12 +19,15 @@ if TYPE_CHECKING:
 _UNITS_MS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 _DURATION: Final = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)(ms|s|m|h|d|w)", re.ASCII)
 _TIME: Final = re.compile(
-    r"(?P<date>\d{4}-\d\d-\d\d|today|yesterday)?"
+    r"(?P<date>\d{4}-\d\d-\d\d|today|yesterday|tomorrow)?"
     r"(?:(?(date)(?:T|\s+)|)(?P<time>\d{1,2}:\d\d(?::\d\d(?:\.\d{1,6})?)?))?"
     r"\s*(?P<zone>Z|UTC|[+-]\d\d:?\d\d|[A-Za-z][\w+-]*(?:/[\w+-]+)+)?",
     re.ASCII,
 )
 _EXAMPLES: Final = "2h, 14:00, yesterday, 2026-11-28, '2026-11-28 14:00' or 2026-11-28T14:00+01:00"
+_EXAMPLES_AHEAD: Final = "2h, 18:00, tomorrow, 2027-01-31, '2027-01-31 18:00' or 2027-01-31T18:00+01:00"
+#: Words for a day, and how many days it is from today.
+_DAYS: Final = {"yesterday": -1, "today": 0, "tomorrow": 1}
 #: Longest window of two times of day that goes over midnight; a longer one was typed the wrong way round.
 _OVER_MIDNIGHT_MAX: Final = timedelta(hours=12)
 
@@ -136,6 +139,35 @@ def window(since: str | None, until: str | None, now_ms: Callable[[], int]) -> W
     return Window(begin, end)
 
 
+def ahead(text: str, now_ms: Callable[[], int]) -> datetime:
+    """Resolve a time to come as it was typed: ``2h`` is in so long, a time of day the next such one, a date ends its day.
+
+    Args:
+        text: as it was typed.
+        now_ms: asked for the present time.
+
+    Raises:
+        InvalidQuery: it cannot be read, or has passed; says what to type.
+    """
+    present_ms = now_ms()
+    try:
+        if _DURATION.fullmatch(text.strip()):
+            moment = of_ms(-(-(present_ms + duration_ms(text)) // 1000) * 1000)
+        else:
+            typed = _parse(text)
+            today = of_ms(present_ms, typed.zone).date()
+            named = _DAYS.get(typed.day or "today")
+            day = date.fromisoformat(typed.day) if named is None else today + timedelta(days=named)
+            moment = _on(day, typed, is_end=True)
+            if not typed.day and to_ms(moment) <= present_ms:
+                moment = _on(day + timedelta(days=1), typed, is_end=True)
+    except (ValueError, OverflowError, OSError):
+        raise InvalidQuery(f"{quoted(text)} is no time to come: try {_EXAMPLES_AHEAD}.") from None
+    if to_ms(moment) <= present_ms:
+        raise InvalidQuery(f"{quoted(text)} is {shown(moment)}, which has passed: try {_EXAMPLES_AHEAD}.")
+    return moment
+
+
 def _resolve(
     text: str,
     now_ms: Callable[[], int],
@@ -150,13 +182,13 @@ def _resolve(
             age_ms = 0 if text.strip() == "now" else duration_ms(text)
             return of_ms(max(0, now_ms() - age_ms) // 1000 * 1000), None
         typed = _parse(text)
-        if typed.day not in {"", "today", "yesterday"}:
+        if typed.day and typed.day not in _DAYS:
             return _on(date.fromisoformat(typed.day), typed, is_end=is_end), typed
         if not typed.day and begin is not None and begin.at is not None and after is not None:
             return _end_of(after, begin, typed), typed
         present = of_ms(now_ms(), typed.zone)
         if typed.day:
-            day = present.date() - timedelta(days=typed.day == "yesterday")
+            day = present.date() + timedelta(days=_DAYS[typed.day])
             return _on(day, typed, is_end=is_end), typed
         moment = _on(present.date(), typed, is_end=is_end)
         return (

@@ -11,6 +11,8 @@ from postbacks.broker.errors import broker_errors
 from postbacks.errors import PostbacksError, UnknownAccount
 from postbacks.ledger.record import iso
 from postbacks.names import check_name
+from postbacks.operate import journal
+from postbacks.operate.identity import current_user
 from postbacks.operate.older import refuse_older
 from postbacks.queue import pauses, routes
 from postbacks.queue.pauses import Pause, PausedBacklog, nearly_full
@@ -18,6 +20,8 @@ from postbacks.queue.scripts import Scripts
 from postbacks.settings import load
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import redis
 
 __all__ = ["Pause", "PausedBacklog", "nearly_full", "pause", "paused", "resume"]
@@ -54,15 +58,17 @@ def pause(account: str, *, until_ms: int | None = None, reason: str = "", by: st
         raise PostbacksError(
             f"The pause would end at {iso(until_ms)}, which has passed: by the broker's clock it is {iso(present_ms)}."
         )
-    since_ms = Scripts(broker).pause(name, until_ms, pauses.details(reason, by or ""))
+    user = by or current_user()
+    since_ms = Scripts(broker).pause(name, until_ms, pauses.details(reason, user))
     if since_ms is None:
         raise PostbacksError(
             f"Account {name} was removed meanwhile, or the end of its pause has passed; try again."
         )
-    return pauses.read(broker, [name]).get(name) or Pause(name, since_ms, until_ms, reason, by or "")
+    journal.write("account.pause", name, why=reason, details={"until": iso(until_ms)}, by=user, broker=broker)
+    return pauses.read(broker, [name]).get(name) or Pause(name, since_ms, until_ms, reason, user)
 
 
-def resume(account: str, *, why: str = "", by: str | None = None) -> Pause | None:  # noqa: ARG001
+def resume(account: str, *, why: str = "", by: str | None = None) -> Pause | None:
     """Let an account go on that is paused: what waits is sent in its order.
 
     Args:
@@ -85,16 +91,21 @@ def resume(account: str, *, why: str = "", by: str | None = None) -> Pause | Non
         if not find_accounts(store(), [name]):
             raise _unknown(name)
         return None
+    journal.write("account.resume", name, why=why, details={"waiting": ended.waiting}, by=by, broker=broker)
     return ended
 
 
-def paused(broker: redis.Redis | None = None) -> dict[str, Pause]:
+def paused(broker: redis.Redis | None = None, *, names: Sequence[str] | None = None) -> dict[str, Pause]:
     """Read the pauses in force by the names of their accounts, and what waits meanwhile.
+
+    Args:
+        broker: client of the broker; None for that of the settings.
+        names: of these accounts alone; None for all.
 
     Raises:
         BrokerError: the broker cannot be asked.
     """
-    return pauses.read(client() if broker is None else broker)
+    return pauses.read(client() if broker is None else broker, names)
 
 
 def _check_known(name: str) -> None:
