@@ -34,6 +34,7 @@ from postbacks.errors import (
     PostbacksError,
     PostbackSkipped,
     UnknownAccount,
+    UnknownJob,
     UnknownPostback,
     UnsupportedOption,
 )
@@ -125,6 +126,7 @@ __all__ = [
     "Subscribed",
     "Tag",
     "UnknownAccount",
+    "UnknownJob",
     "UnknownPostback",
     "Unsubscribed",
     "UnsupportedOption",
