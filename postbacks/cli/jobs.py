@@ -128,7 +128,7 @@ def _lines(job: Job) -> list[tuple[str, str]]:
         state += f" by {job.paused_by}"
     if job.ended_ms is not None:
         state += f" at {_time(job.ended_ms)}"
-    moved, *others = outcome(job) or [""]
+    moved, *others = outcome(job, has_parts=job.is_unended) or [""]
     return [
         ("job", job.id),
         ("state", state),
@@ -166,8 +166,8 @@ def _pace(job: Job) -> str:
 
 
 def _table_of_parts(job: Job) -> Table:
-    numbers = ("postbacks", "moved", "delivered", "failed", "waiting", "left alone", "to go")
-    table = make_table("account", *numbers, "", right=numbers)
+    numbers = ("moved", "delivered", "failed", "waiting", "left alone")
+    table = make_table("account", *numbers, "", right=numbers, whole=numbers)
 
     def rank(part: Part) -> tuple[bool, int]:
         return not part.is_paused, -part.total
@@ -177,13 +177,11 @@ def _table_of_parts(job: Job) -> Table:
         add_row(
             table,
             part.account,
-            f"{part.total:,}",
-            f"{counts.moved:,}",
+            f"{counts.moved:,} of {part.total:,}",
             f"{counts.delivered:,}",
             f"{counts.failed:,}",
             f"{part.waiting:,}",
             f"{counts.done - counts.moved:,}",
-            f"{part.left:,}",
             "paused" if part.is_paused else "",
         )
     return table

@@ -77,7 +77,7 @@ def watch(job_id: str, *, has_bar: bool) -> Job:
                 progress.update(
                     task,
                     description=_stage(job),
-                    total=job.total,
+                    total=job.total if runs else job.total or 0,  # a refused job has none
                     completed=completed,
                     figures=figures,
                     runs=runs,
@@ -149,7 +149,7 @@ def say_outcome(job: Job, *, has_parts: bool) -> None:
         )
 
 
-def outcome(job: Job, *, has_parts: bool = True) -> list[str]:
+def outcome(job: Job, *, has_parts: bool) -> list[str]:
     """Return what has become of a job's postbacks, a sentence each."""
     counts, lines = job.counts, []
     if job.total is None:

@@ -220,7 +220,7 @@ def test_the_dead_are_dropped_on_a_full_broker(own_broker):
 
 
 def sentences(done) -> list[str]:
-    """What a command has said, but that no recorder copies the journal."""
+    """Return what a command has said, but that no recorder copies the journal."""
     return [line for line in done.stderr.splitlines() if not line.startswith("(journal: ")]
 
 
