@@ -360,7 +360,7 @@ notices: Final = Table(
     Column("fault", Text),
 )
 #: Notices that are to be logged or sent: few.
-PENDING: Final = text("is_logged = 0 OR state = 'pending'")
+PENDING: Final = text("(is_logged = 0 OR state = 'pending')")
 Index("notices_pending", notices.c.id, sqlite_where=PENDING, postgresql_where=PENDING)
 
 #: Resends of postbacks: by whom, and by which job (empty for none), before which attempt.
