@@ -39,7 +39,7 @@ _PHASE_WORDS: Final = {
 )
 @click.option("--email", metavar="E", help="The person's e-mail address; - reads it from stdin.")
 @click.option("--now", is_flag=True, help="Cancel what is still to be delivered, and do not wait for it.")
-@click.option("--why", metavar="TEXT", default="", help="Why, for the journal; without the number.")
+@click.option("--why", metavar="TEXT", default="", help="Why, for the journal.")
 @click.option("--dry-run", is_flag=True, help="Count, and erase nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
