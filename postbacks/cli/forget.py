@@ -31,7 +31,6 @@ _PHASE_WORDS: Final = {
         'postbacks forget --number "+1 (555) 231-0137" --dry-run',
         'postbacks forget --number 15552310137 --why "letter of 24 November"',
         "postbacks forget --email ann@example.com --now --yes --json",
-        "postbacks forget --number - --yes < number.txt",
     ),
 )
 @click.option(

@@ -15,6 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from postbacks.operate.direct import DeadSelection, resend_dead, select_dead
+    from postbacks.operate.forget import Count as PersonCount
+    from postbacks.operate.forget import Receipt
+    from postbacks.operate.forget import count as count_person
+    from postbacks.operate.forget import forget as forget_person
+    from postbacks.operate.forget import wait as wait_until_forgotten
     from postbacks.operate.jobs.job import Counts, Job, Part, Preview
     from postbacks.operate.jobs.preview import preview as preview_job
     from postbacks.operate.jobs.requests import pause as pause_job
@@ -36,8 +41,12 @@ else:
         "Job": ("postbacks.operate.jobs.job", "Job"),
         "Part": ("postbacks.operate.jobs.job", "Part"),
         "Pause": ("postbacks.operate.pauses", "Pause"),
+        "PersonCount": ("postbacks.operate.forget.counting", "Count"),
         "Preview": ("postbacks.operate.jobs.job", "Preview"),
+        "Receipt": ("postbacks.operate.forget.request", "Receipt"),
         "all_jobs": ("postbacks.operate.jobs.status", "all_jobs"),
+        "count_person": ("postbacks.operate.forget.asking", "count"),
+        "forget_person": ("postbacks.operate.forget.asking", "forget"),
         "pause_account": ("postbacks.operate.pauses", "pause"),
         "pause_job": ("postbacks.operate.jobs.requests", "pause"),
         "paused_accounts": ("postbacks.operate.pauses", "paused"),
@@ -51,6 +60,7 @@ else:
         "start_cancel": ("postbacks.operate.jobs.requests", "start_cancel"),
         "start_resend": ("postbacks.operate.jobs.requests", "start_resend"),
         "stop_job": ("postbacks.operate.jobs.requests", "stop"),
+        "wait_until_forgotten": ("postbacks.operate.forget.asking", "wait"),
     }
 
     # Hidden from type checkers, to which every misspelt name would be Any.
@@ -71,8 +81,12 @@ __all__ = [
     "Job",
     "Part",
     "Pause",
+    "PersonCount",
     "Preview",
+    "Receipt",
     "all_jobs",
+    "count_person",
+    "forget_person",
     "pause_account",
     "pause_job",
     "paused_accounts",
@@ -86,6 +100,7 @@ __all__ = [
     "start_cancel",
     "start_resend",
     "stop_job",
+    "wait_until_forgotten",
 ]
 
 

@@ -271,7 +271,9 @@ def test_nothing_of_the_number_is_found_afterwards(world, suites_broker, tmp_pat
             *found_in(database_texts(engine))
         }
         assert raw_finds(engine)
-        receipt = world.end(forget(number=SPELLINGS[1], now=True, by="ann", why=f"a letter of {SPELLINGS[1]}"))
+        receipt = world.end(
+            forget(number=SPELLINGS[1], now=True, by="ann", why=f"a letter of {SPELLINGS[1]}")
+        )
     finally:
         client.config_set("save", "")
     settle(world.recorder, client)
