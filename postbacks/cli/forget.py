@@ -31,7 +31,6 @@ _PHASE_WORDS: Final = {
         'postbacks forget --number "+1 (555) 231-0137" --dry-run',
         'postbacks forget --number 15552310137 --why "letter of 24 November"',
         "postbacks forget --email ann@example.com --now --yes --json",
-        "postbacks forget --number - --yes < number.txt",
     ),
 )
 @click.option(
@@ -39,7 +38,7 @@ _PHASE_WORDS: Final = {
 )
 @click.option("--email", metavar="E", help="The person's e-mail address; - reads it from stdin.")
 @click.option("--now", is_flag=True, help="Cancel what is still to be delivered, and do not wait for it.")
-@click.option("--why", metavar="TEXT", default="", help="Why, for the journal; without the number.")
+@click.option("--why", metavar="TEXT", default="", help="Why, for the journal.")
 @click.option("--dry-run", is_flag=True, help="Count, and erase nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from postbacks.operate.account_file import plan as plan_accounts
     from postbacks.operate.accounts import remove_account, remove_secrets, rotate_secret, set_account
     from postbacks.operate.direct import DeadSelection, resend_dead, select_dead
+    from postbacks.operate.forget import Count as PersonCount
+    from postbacks.operate.forget import Receipt
+    from postbacks.operate.forget import count as count_person
+    from postbacks.operate.forget import forget as forget_person
+    from postbacks.operate.forget import wait as wait_until_forgotten
     from postbacks.operate.incidents import (
         Incident,
         all_incidents,
@@ -52,11 +57,15 @@ else:
         "Job": ("postbacks.operate.jobs.job", "Job"),
         "Part": ("postbacks.operate.jobs.job", "Part"),
         "Pause": ("postbacks.operate.pauses", "Pause"),
+        "PersonCount": ("postbacks.operate.forget.counting", "Count"),
         "Preview": ("postbacks.operate.jobs.job", "Preview"),
+        "Receipt": ("postbacks.operate.forget.request", "Receipt"),
         "all_incidents": ("postbacks.operate.incidents", "all_incidents"),
         "all_jobs": ("postbacks.operate.jobs.status", "all_jobs"),
         "apply_accounts": ("postbacks.operate.account_file", "apply"),
+        "count_person": ("postbacks.operate.forget.asking", "count"),
         "export_accounts": ("postbacks.operate.account_file", "export"),
+        "forget_person": ("postbacks.operate.forget.asking", "forget"),
         "journal_entries": ("postbacks.operate.journal", "entries"),
         "look_up": ("postbacks.operate.lookup", "look_up"),
         "mute_incident": ("postbacks.operate.incidents", "mute_incident"),
@@ -81,6 +90,7 @@ else:
         "start_resend": ("postbacks.operate.jobs.requests", "start_resend"),
         "stop_job": ("postbacks.operate.jobs.requests", "stop"),
         "unmute_incident": ("postbacks.operate.incidents", "unmute_incident"),
+        "wait_until_forgotten": ("postbacks.operate.forget.asking", "wait"),
     }
 
     # Hidden from type checkers, to which every misspelt name would be Any.
@@ -103,11 +113,15 @@ __all__ = [
     "Job",
     "Part",
     "Pause",
+    "PersonCount",
     "Preview",
+    "Receipt",
     "all_incidents",
     "all_jobs",
     "apply_accounts",
+    "count_person",
     "export_accounts",
+    "forget_person",
     "journal_entries",
     "look_up",
     "mute_incident",
@@ -132,6 +146,7 @@ __all__ = [
     "start_resend",
     "stop_job",
     "unmute_incident",
+    "wait_until_forgotten",
 ]
 
 

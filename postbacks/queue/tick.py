@@ -282,7 +282,9 @@ class Tick:
             pipe.zrange(keys.PARKED, 0, 0, withscores=True)
             pipe.time()
             pipe.zrange(keys.CLAIMERS, 0, -1)
-            pipe.exists(keys.CHANGES, keys.JOURNAL, keys.JOURNAL)  # one command: 1 for the one, 2 for the other
+            pipe.exists(
+                keys.CHANGES, keys.JOURNAL, keys.JOURNAL
+            )  # one command: 1 for the one, 2 for the other
             *counts, delayed, parked, time_reply, tokens, feed_and_journal = pipe.execute()
             trusted, suspect, quarantined = counts
             for token in tokens:

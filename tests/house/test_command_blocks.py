@@ -366,6 +366,9 @@ CHECKS: dict[str, dict[str, Check]] = {
         "postbacks story 4711 --reveal --why 'ticket 812'": types(code=1, says="TRACKINGID or MMSID '4711'"),
         # Nobody is there to be asked.
         "postbacks account remove acme": types(code=2, says="say --yes"),
+        'postbacks forget --number 15552310137 --why "letter of 24 November"': types(
+            code=2, says="say --yes"
+        ),
         f"postbacks cancel {ID}": types(fill={ID: "order-17"}, code=1, says="delivered"),
         "postbacks account set acme --url @url.txt --header @headers.txt": types(
             fill={

@@ -20,6 +20,7 @@ from recording import end_lease, make_recorder, no_waiting, settle
 from sqlalchemy import text
 
 from postbacks import keys, send_postback
+from postbacks.accounts import find_accounts, store
 from postbacks.catalogue import event_type, parse_event
 from postbacks.catalogue.xml import render
 from postbacks.cli import main
@@ -27,7 +28,7 @@ from postbacks.devtools.embedded_broker import EmbeddedBroker
 from postbacks.devtools.receiver import Answer, Receiver
 from postbacks.doctor import audit
 from postbacks.errors import PostbacksError
-from postbacks.history import copies_of, documents, schema, values
+from postbacks.history import Query, copies_of, documents, schema, values
 from postbacks.history.engine import reader
 from postbacks.ledger.ledger import Ledger
 from postbacks.ledger.record import Attempt, iso
@@ -38,7 +39,10 @@ from postbacks.operate.forget.erasure import Erasure
 from postbacks.operate.forget.person import Person
 from postbacks.operate.forget.request import Requests
 from postbacks.operate.forget.rows import HistoryPart
-from postbacks.operate.resend import _row, resend
+from postbacks.operate.jobs.mover import Mover
+from postbacks.operate.jobs.requests import start_resend
+from postbacks.operate.jobs.status import read as read_job
+from postbacks.operate.resend import put_back_row, resend
 from postbacks.queue.rows import AttemptRow
 from postbacks.settings import load
 
@@ -97,6 +101,12 @@ class World:
 
     def state(self, postback_id: str) -> str:
         return self.rig.record(postback_id).state
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def history_url(request: pytest.FixtureRequest) -> str:
+    """URL of an empty database, of each kind."""
+    return request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "postgres_url")
 
 
 @pytest.fixture
@@ -229,6 +239,17 @@ def fill(world: World) -> dict[str, str]:
     client.lset(keys.QUEUE, 0, json.dumps(message | {"body": base64.b64encode(body).decode()}))
     world.deliver()
     assert world.rig.scripts.drop(2**53, "", [ids["left"]]) == 1
+    job = start_resend(Query(number=NUMBER, state="skipped"))
+    client.hset(keys.JOB + job.id, "why", f"{SPELLINGS[1]} has called")
+    mover = Mover(world.recorder, client, load())
+
+    def has_ended() -> bool:
+        world.recorder.turn()
+        mover.turn()
+        return read_job(job.id).state == "ended"
+
+    eventually(has_ended, 10, "the end of the job")
+    assert NUMBER in str(client.hgetall(keys.JOB + job.id))
     settle(world.recorder, client)
     ids["in intake"] = world.send("acme", MINE)
     assert world.rig.scripts.take_in("a tick that died", 1, 10).messages
@@ -250,7 +271,9 @@ def test_nothing_of_the_number_is_found_afterwards(world, suites_broker, tmp_pat
             *found_in(database_texts(engine))
         }
         assert raw_finds(engine)
-        receipt = world.end(forget(number=SPELLINGS[1], now=True, by="ann", why="a letter"))
+        receipt = world.end(
+            forget(number=SPELLINGS[1], now=True, by="ann", why=f"a letter of {SPELLINGS[1]}")
+        )
     finally:
         client.config_set("save", "")
     settle(world.recorder, client)
@@ -319,6 +342,7 @@ def test_nothing_of_the_number_is_found_afterwards(world, suites_broker, tmp_pat
         ).all()
     assert [row.action for row in rows if row.action.startswith("forget")] == ["forget", "forget.end"]
     assert {row.subject for row in rows if row.action.startswith("forget")} == {receipt.pseudonym}
+    assert receipt.why == f"a letter of {receipt.pseudonym}"
     assert "7654321" not in receipt.pseudonym
 
 
@@ -485,7 +509,8 @@ def test_what_comes_back_from_the_history_meanwhile_is_found_as_well(world, monk
         copy = copies_of(postback_id).copies[0]
         yield from steps(self, person, request)
         if copy.record.xml:
-            world.rig.scripts.put_back(1, _row(copy), copy.record.attempts)
+            row = put_back_row(copy, find_accounts(store(), ["sour"])["sour"])
+            world.rig.scripts.put_back(1, row, copy.record.attempts)
 
     monkeypatch.setattr(HistoryPart, "steps", steps_after_resend)
     receipt = world.end(forget(number=NUMBER, now=True))
@@ -514,7 +539,7 @@ def test_a_forgotten_postback_says_so_and_cannot_be_sent_again(world):
         shown = call("show", postback_id)
         assert f"\nforgotten     {receipt.to_public_dict()['requested'][:10]}" in shown.stdout
         assert json.loads(call("show", postback_id, "--json").stdout)["forgotten"]
-        assert words in call("show", postback_id, "--xml").stderr
+        assert words in call("show", postback_id, "--xml", "--reveal", "--why", "a test").stderr
     assert world.rig.scripts.replay(here) == "dead"
     send_postback.apply_async(("sour", MINE), task_id=here)
     world.rig.tick()

@@ -21,6 +21,7 @@ from postbacks.logs import EventLog
 from postbacks.operate import journal
 from postbacks.operate.forget import files, searching
 from postbacks.operate.forget.request import CHECK, FILES, HISTORY, LEDGER, Requests
+from postbacks.operate.jobs.job import ASKED
 from postbacks.queue.scripts import Scripts
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 
 log = EventLog(__name__)
 
+#: Fields of a job that may name a person: its filters, and what people wrote.
+_JOB_TEXTS: Final = ("query", "why", "note")
 #: Seconds between two looks at what is still to be delivered.
 LOOK_EVERY_S: Final = 1.0
 #: Part of the time that a search for what waits to be taken in may take.
@@ -117,6 +120,7 @@ class Erasure:
         while True:
             began_s = time.monotonic()
             pending = yield from self._take_messages(person)
+            pending += self._rewrite_jobs(person)
             has_erased, still_open = yield from self._read_records(person)
             took_s = time.monotonic() - began_s
             has_found = has_found or bool(pending or has_erased or still_open)
@@ -132,6 +136,23 @@ class Erasure:
         """Tell whether what is still to be delivered is cancelled by now."""
         with broker_errors():
             return receipt.now or now_ms(self._client) >= receipt.until_ms
+
+    def _rewrite_jobs(self, person: Person) -> int:
+        """Put the pseudonym into jobs that were chosen by the person; return how many have not frozen their set yet."""
+        pseudonym, waiting = self._requests.read(self._request).pseudonym, 0
+        with broker_errors():
+            for job in self._client.zrange(keys.JOBS, 0, -1):
+                key = keys.JOB + text(job)
+                state, *texts = self._client.hmget(key, "state", *_JOB_TEXTS)
+                for name, before in zip(_JOB_TEXTS, texts, strict=True):
+                    after = person.without(text(before or b""), pseudonym)
+                    if after == text(before or b""):
+                        continue
+                    if text(state or b"") == ASKED:  # its set is chosen by what stands there
+                        waiting += 1
+                    else:
+                        self._client.hset(key, name, after)
+        return waiting
 
     def _take_messages(self, person: Person) -> Generator[float, None, int]:
         """List the messages that wait to be taken in, take them out where that is wanted; return how many are left."""

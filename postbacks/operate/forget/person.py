@@ -92,6 +92,12 @@ class Person(NamedTuple):
         """Tell whether bytes that are no document mention the person, in their text or in a message's packed body."""
         return any(self._is(text) for text in self._values_within(raw))
 
+    def without(self, text: str, pseudonym: str) -> str:
+        """Return a text of somebody who works here, with the pseudonym wherever it mentions the person."""
+        for pattern in _WITHIN[self.kind]:
+            text = pattern.sub(lambda value: pseudonym if self._is(value[0]) else value[0], text)
+        return text
+
     def _is(self, text: str) -> bool:
         return values.hash_of(self.kind, text) == self.hash
 
