@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from postbacks.cli.base import Command, say
-from postbacks.cli.secrets import account
+from postbacks.cli.secrets import account as account
 from postbacks.printable import printable
 
 if TYPE_CHECKING:

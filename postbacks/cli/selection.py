@@ -15,6 +15,7 @@ from postbacks.cli.base import (
     add_row,
     check_id,
     confirm,
+    counted,
     json_option,
     make_table,
     print_json,
@@ -87,13 +88,12 @@ def ask_for(kind: str, total: int) -> None:
         click.Abort: the answer is no, or another number.
     """
     verb, again = QUESTIONS[kind]
-    noun = "postback" if total == 1 else "postbacks"
     if total <= TYPED_ABOVE:
-        confirm(f"{verb} {total:,} {noun}{again}?")
+        confirm(f"{verb} {counted(total)}{again}?")
         return
     if not sys.stdin.isatty():
         raise click.UsageError("There is no terminal to ask at: say --yes.")
-    question = f"{verb} {total:,} {noun}{again}? Type the number to go on"
+    question = f"{verb} {counted(total)}{again}? Type the number to go on"
     typed = click.prompt(question, prompt_suffix=": ", default="", show_default=False, err=True)
     if typed.strip().replace(",", "") != str(total):
         raise click.Abort
@@ -122,14 +122,16 @@ def begin_job(
     shown = preview(kind, filters, ids=ids)
     if words := doubt(client()):
         say(words)
+    if shown.total and shown.names_known:
+        say("Receivers may drop an id that they know, and each postback keeps its own.")
     if dry_run or not yes or not shown.total:
-        say_preview(shown, None if ids else query, as_json=as_json)
+        say_preview(shown, None if ids else query, has_sample=dry_run, as_json=as_json)
     if dry_run:
         if as_json:
             print_json(public_preview(shown))
         if shown.total:
             verb = "sent again" if kind == "resend" else "cancelled"
-            say(f"{shown.total:,} {'postback' if shown.total == 1 else 'postbacks'} would be {verb}.")
+            say(f"{counted(shown.total)} would be {verb}.")
         return
     if not shown.total:
         if as_json:
@@ -140,8 +142,8 @@ def begin_job(
     follow_started(start(kind, filters, ids=ids, rate=rate, why=why), wait=wait, as_json=as_json)
 
 
-def say_preview(preview: Preview, query: Query | None, *, as_json: bool) -> None:
-    """Say how many a job would move, of whom and which; or why there is none."""
+def say_preview(preview: Preview, query: Query | None, *, has_sample: bool, as_json: bool) -> None:
+    """Say how many a job would move, of whom and which of them; or why there is none."""
     from postbacks.cli.search import say_recorded
     from postbacks.operate.jobs.job import MOVED_FROM
 
@@ -153,9 +155,8 @@ def say_preview(preview: Preview, query: Query | None, *, as_json: bool) -> None
         say_recorded(preview.recorded_ms)
     elif not as_json:
         show_counts(Counter(preview.accounts), as_json=False)
-        _say_sample(preview)
-    if preview.names_known:
-        say("Receivers may drop those that were delivered before: each keeps its Postback-Id.")
+        if has_sample:
+            _say_sample(preview)
 
 
 def _say_sample(preview: Preview) -> None:

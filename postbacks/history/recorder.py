@@ -33,6 +33,7 @@ from postbacks.history.status import measure, older_versions, parsed_note
 from postbacks.history.transactions import database_errors, display, reading, writing
 from postbacks.history.writer import Writer
 from postbacks.killpoints import reach
+from postbacks.ledger import journal
 from postbacks.logs import EventLog
 
 if TYPE_CHECKING:
@@ -56,6 +57,8 @@ GATHER_S: Final = 1.5
 #: Ids of a batch, doubles included, and different ids of it with which there is no need to wait for more.
 BATCH_IDS: Final = 2000
 BATCH_POSTBACKS: Final = 1000
+#: Entries of the journal that are copied at once.
+JOURNAL_ENTRIES: Final = 500
 #: Rows that are pruned after a batch.
 PRUNE_ROWS: Final = 2000
 #: Seconds until rows are pruned again where none had to be.
@@ -194,6 +197,8 @@ class Recorder:
         self._look_for_older()
         self._begin_resync()
         wait_s = self._record()
+        if self._is_due("journal", EVERY_S):
+            self._copy_journal()
         if self._resync is not None and wait_s:
             self._go_on_with_resync(self._resync)
             wait_s = 0.0
@@ -319,6 +324,8 @@ class Recorder:
         """Copy what has gathered, for a moment at most: the feed keeps the rest for the next recorder."""
         deadline_s = time.monotonic() + FINISH_S
         with suppress(BrokerError, HistoryError):
+            if self.works:
+                self._copy_journal()
             while self.works and time.monotonic() < deadline_s and not self._record(gathers=False):
                 pass
 
@@ -343,6 +350,16 @@ class Recorder:
         if self._is_due("prune", PRUNE_EVERY_S):
             self._prune(now_ms)
         return 0.0
+
+    def _copy_journal(self) -> None:
+        """Copy the journal's entries that wait, and only then drop them: one that is read again changes nothing."""
+        entries = journal.waiting(self._client, JOURNAL_ENTRIES)
+        if not entries:
+            return
+        self._writer.copy_journal([entry for _, entry in entries])
+        journal.drop(self._client, entries[-1][0])
+        if len(entries) == JOURNAL_ENTRIES:
+            self._next_s.pop("journal")
 
     def _gathers_for(self, first_id: str, now_ms: int) -> float:
         """Return the seconds for which changes are still left to gather; by both clocks, as the broker's may jump."""
@@ -391,6 +408,7 @@ class Recorder:
         """
         own_ms = time.time_ns() // 1_000_000 + self._clock_offset_ms
         pruned = self._writer.prune(min(now_ms, own_ms), self._settings, PRUNE_ROWS)
+        pruned += self._writer.prune_journal(min(now_ms, own_ms), self._settings, PRUNE_ROWS)
         if pruned:
             self._next_s.pop("prune")
         return pruned

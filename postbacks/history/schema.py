@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Final
 
 from sqlalchemy import (
+    DDL,
     BigInteger,
     Column,
     Index,
@@ -21,6 +22,7 @@ from sqlalchemy import (
     SmallInteger,
     Table,
     Text,
+    event,
     text,
 )
 
@@ -388,3 +390,44 @@ job_postbacks: Final = Table(
     Column("row_id", _ROW, nullable=False),
     sqlite_with_rowid=False,
 )
+
+#: Journal of operators: who did what, when and why (``operate/journal.py``). Rows are added and, past their days, pruned.
+journal: Final = Table(
+    "journal",
+    metadata,
+    Column("row_id", _ROW, primary_key=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("at_ms", BigInteger, nullable=False, index=True),
+    Column("by_user", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("account", Text, nullable=False),
+    Column("why", Text, nullable=False),
+    Column("details", Text, nullable=False),  # JSON
+)
+#: Statements that have the database refuse a change of an entry, whoever it is of.
+_APPEND_ONLY: Final = (
+    (
+        "sqlite",
+        (
+            "CREATE TRIGGER journal_append_only BEFORE UPDATE ON journal "
+            "BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END"
+        ),
+    ),
+    (
+        "postgresql",
+        (
+            "CREATE OR REPLACE FUNCTION journal_append_only() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN RAISE EXCEPTION 'the journal is append-only'; END $$"
+        ),
+    ),
+    (
+        "postgresql",
+        (
+            "CREATE TRIGGER journal_append_only BEFORE UPDATE ON journal "
+            "FOR EACH STATEMENT EXECUTE FUNCTION journal_append_only()"
+        ),
+    ),
+)
+for _dialect, _statement in _APPEND_ONLY:
+    event.listen(journal, "after_create", DDL(_statement).execute_if(dialect=_dialect))  # type: ignore[no-untyped-call]

@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from postbacks.catalogue.opt_outs import is_opt_out, words_of
 from postbacks.errors import HistoryUnfit, LeaseLost
-from postbacks.history import documents, facts, ids, schema, values
+from postbacks.history import documents, facts, ids, journal, schema, values
 from postbacks.history.bulk import StoredRow, bulk_of
 from postbacks.history.names import Names
 from postbacks.history.pruning import NEVER, Pruner, due_ms
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
 
     from postbacks.history.documents import Document
+    from postbacks.ledger.journal import Entry
     from postbacks.settings import Settings
 
     #: Key of ``counts`` -> what a transaction adds to it.
@@ -166,6 +167,26 @@ class Writer:
         """
         with self._transaction() as connection:
             return self._pruner.run(connection, now_ms, settings, at_most)
+
+    def copy_journal(self, entries: Sequence[Entry]) -> None:
+        """Add entries of the journal, each once however often it comes.
+
+        Raises:
+            LeaseLost: another recorder has taken the lease.
+            HistoryUnavailable: the database does not answer, is locked or full; nothing is written.
+        """
+        with self._transaction() as connection:
+            journal.add(connection, entries)
+
+    def prune_journal(self, now_ms: int, settings: Settings, at_most: int = 2_000) -> int:
+        """Prune the oldest entries of the journal, past the settings' days; return how many went.
+
+        Raises:
+            LeaseLost, HistoryUnavailable: as ``copy_journal``.
+        """
+        until_ms = now_ms - int(settings.history_journal_days * 24 * HOUR_MS)
+        with self._transaction() as connection:
+            return journal.prune(connection, until_ms, at_most)
 
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:

@@ -63,9 +63,9 @@ def resend(postback_id: str, *, by: str | None = None, why: str = "") -> Resent:
     if record is None:
         from postbacks.history import status  # noqa: PLC0415 - the broker has nearly all that is sent again
 
-        resent_record = _put_back(postback_id, who)
-        journal.write("resend", postback_id, why=why, by=who)
-        return Resent(resent_record, from_history=True, doubt=status.doubt(client()))
+        record = _put_back(postback_id, who)
+        _note(record, who, why)
+        return Resent(record, from_history=True, doubt=status.doubt(client()))
     _check(record)
     if record.is_stub:
         raise PostbacksError(f"Postback {record.id} has nothing to send: {reason_of(record)}.")
@@ -75,8 +75,13 @@ def resend(postback_id: str, *, by: str | None = None, why: str = "") -> Resent:
         )
     if actions.resend(record.id, by=who) in RESENT_FROM:
         raise PostbacksError(f"Postback {record.id} has nothing to send: {reason_of(record)}.")
-    journal.write("resend", postback_id, why=why, by=who)
+    _note(record, who, why)
     return Resent(record, from_history=False)
+
+
+def _note(record: Record, by: str, why: str) -> None:
+    details = {"account": record.account, "was": record.state}
+    journal.write("resend", record.id, why=why, details=details, by=by)
 
 
 def _put_back(postback_id: str, by: str) -> Record:

@@ -174,6 +174,7 @@ def test_a_dry_run_says_how_many_of_whom_and_which_and_moves_nothing(world):
     assert lines[3].split() == ["accepted", "id", "account", "event", "state", "why"]
     assert lines[5].split()[2:] == [ids[-1], "beta", "SMS_MT", MT["CODE"], "dead", "answered", "503"]
     assert lines[-1] == "15 postbacks would be sent again."
+    assert_is_screen("resend-dry-run", call("resend", "--account", "acme", "--dead", "--dry-run").stderr)
     public = json.loads(call("resend", "--account", "beta", "--dry-run", "--json").stdout)
     assert (public["total"], public["accounts"], len(public["sample"])) == (3, {"beta": 3}, 3)
     assert json.loads(call("resend", *ids[:4], "--dry-run", "--json").stdout)["total"] == 4
@@ -235,8 +236,9 @@ def test_on_a_terminal_a_bar_shows_how_far_it_is_until_the_end(world):
         terminal.wait_for("Type the number to go on: ")
         terminal.type("120\n")
         assert terminal.end() == 0
-    assert "120/120" in terminal.shown
+    assert "120 of 120" in terminal.shown
     assert terminal.shown.endswith("120 of 120 postbacks put back: 120 delivered, 0 failed.\r\n")
+    assert_is_screen("resend", screens.visible(terminal.shown))
     assert len(world.receiver.received) == 240
 
 
@@ -300,11 +302,13 @@ def test_a_part_whose_receiver_fails_pauses_and_goes_on_when_it_is_asked(world):
     world.dead("acme", 60)
     world.status[0] = 503
     with world.going():
-        paused = call("resend", "--account", "acme", "--yes", "--wait")
+        paused = call("resend", "--account", "acme", "--dead", "--yes", "--wait")
         job_id = paused.stdout.strip()
         assert paused.exit_code == 1
         assert "acme paused: 50 of 50 failed, 503." in paused.stderr
         assert f"is paused with 10 left: `postbacks job resume {job_id}` goes on" in paused.stderr
+        with environment(COLUMNS="118", FORCE_COLOR="1"):
+            assert_is_screen("job-show", screens.visible(call("job", "show", job_id).stdout))
         world.status[0] = 200
         assert call("job", "resume", job_id).stderr == f"Job {job_id} goes on with 10.\n"
         eventually(lambda: shown(job_id)["ended"], 30, "its end")
@@ -326,6 +330,7 @@ def test_a_job_is_paused_and_stopped_and_says_what_is_left(world):
     stopped = call("job", "stop", job_id, "--json")
     assert stopped.stderr == f"Job {job_id} is stopped; {left} stay as they are.\n"
     assert json.loads(stopped.stdout)["state"] == "stopped"
+    assert_is_screen("job-stop", stopped.stderr)
     assert call("job", "resume", job_id).exit_code == 1
 
 
@@ -349,12 +354,22 @@ def test_cancel_by_a_filter_is_a_job(world):
 # -- the docs --------------------------------------------------------------------------------------
 
 
-def labels(text: str) -> list[str]:
-    """Return what stays of a screen whatever its figures are: the words in front, and headings."""
-    return [re.split(r"\s{2,}|:", re.sub(r"[\d,.]+", "0", line), maxsplit=1)[0] for line in text.splitlines()]
+def shape(shown: str) -> list[str]:
+    """Return what stays of a screen whatever its figures, ids, times and accounts are; a bar's line is left out."""
+    shown = re.sub(r"\b(?:acme|beta)\b", "NAME", shown)
+    shown = re.sub(r"\b[0-9a-f]{8}(?:-[0-9a-f-]{27})?\b", "ID", shown)
+    shown = re.sub(r"─+", "─", re.sub(r"\d[\d,.:+-]*", "0", shown))
+    return [" ".join(line.split()) for line in shown.splitlines() if "━" not in line]
 
 
-def test_each_screen_of_the_docs_is_one_of_the_scripts_and_has_been_taken():
+def assert_is_screen(name: str, shown: str) -> None:
+    """Compare what a command has shown with the docs' screen of it."""
+    command, _, block = screens.blocks()[name].partition("\n")
+    assert command.startswith("$ postbacks ")
+    assert shape(shown) == shape(block)
+
+
+def test_each_screen_of_the_docs_is_one_of_the_scripts():
     taken = screens.blocks()
     assert taken.keys() == {screen.name for screen in screens.SCREENS}
     for screen in screens.SCREENS:
