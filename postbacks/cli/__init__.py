@@ -37,6 +37,8 @@ COMMANDS = {
     "health": "monitor:health",
     "metrics": "monitor:metrics",
     "history": "history:history",
+    "incidents": "incidents:incidents",
+    "incident": "incidents:incident",
 }
 
 

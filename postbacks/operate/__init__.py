@@ -15,6 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from postbacks.operate.direct import DeadSelection, resend_dead, select_dead
+    from postbacks.operate.incidents import (
+        Incident,
+        all_incidents,
+        mute_incident,
+        read_incident,
+        unmute_incident,
+    )
     from postbacks.operate.jobs.job import Counts, Job, Part, Preview
     from postbacks.operate.jobs.preview import preview as preview_job
     from postbacks.operate.jobs.requests import pause as pause_job
@@ -33,15 +40,19 @@ else:
     _PUBLIC = {
         "Counts": ("postbacks.operate.jobs.job", "Counts"),
         "DeadSelection": ("postbacks.operate.direct", "DeadSelection"),
+        "Incident": ("postbacks.operate.incidents", "Incident"),
         "Job": ("postbacks.operate.jobs.job", "Job"),
         "Part": ("postbacks.operate.jobs.job", "Part"),
         "Pause": ("postbacks.operate.pauses", "Pause"),
         "Preview": ("postbacks.operate.jobs.job", "Preview"),
+        "all_incidents": ("postbacks.operate.incidents", "all_incidents"),
         "all_jobs": ("postbacks.operate.jobs.status", "all_jobs"),
+        "mute_incident": ("postbacks.operate.incidents", "mute_incident"),
         "pause_account": ("postbacks.operate.pauses", "pause"),
         "pause_job": ("postbacks.operate.jobs.requests", "pause"),
         "paused_accounts": ("postbacks.operate.pauses", "paused"),
         "preview_job": ("postbacks.operate.jobs.preview", "preview"),
+        "read_incident": ("postbacks.operate.incidents", "read_incident"),
         "read_job": ("postbacks.operate.jobs.status", "read"),
         "resend_dead": ("postbacks.operate.direct", "resend_dead"),
         "resend_one": ("postbacks.operate.resend", "resend"),
@@ -51,6 +62,7 @@ else:
         "start_cancel": ("postbacks.operate.jobs.requests", "start_cancel"),
         "start_resend": ("postbacks.operate.jobs.requests", "start_resend"),
         "stop_job": ("postbacks.operate.jobs.requests", "stop"),
+        "unmute_incident": ("postbacks.operate.incidents", "unmute_incident"),
     }
 
     # Hidden from type checkers, to which every misspelt name would be Any.
@@ -68,15 +80,19 @@ else:
 __all__ = [
     "Counts",
     "DeadSelection",
+    "Incident",
     "Job",
     "Part",
     "Pause",
     "Preview",
+    "all_incidents",
     "all_jobs",
+    "mute_incident",
     "pause_account",
     "pause_job",
     "paused_accounts",
     "preview_job",
+    "read_incident",
     "read_job",
     "resend_dead",
     "resend_one",
@@ -86,6 +102,7 @@ __all__ = [
     "start_cancel",
     "start_resend",
     "stop_job",
+    "unmute_incident",
 ]
 
 

@@ -24,7 +24,15 @@ from postbacks.settings import load
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-__all__ = ["Incident", "Notice", "Story", "incidents", "mute_incident", "read_incident", "unmute_incident"]
+__all__ = [
+    "Incident",
+    "Notice",
+    "Story",
+    "all_incidents",
+    "mute_incident",
+    "read_incident",
+    "unmute_incident",
+]
 
 #: Incidents that are listed at most, by default.
 LIMIT: Final = 100
@@ -39,7 +47,7 @@ class Story(NamedTuple):
     notices: list[Notice]
 
 
-def incidents(*, open_only: bool = False, limit: int = LIMIT) -> list[Incident]:
+def all_incidents(*, open_only: bool = False, limit: int = LIMIT) -> list[Incident]:
     """List incidents: those that are open first, the newest first.
 
     Raises:

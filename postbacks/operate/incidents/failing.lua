@@ -3,19 +3,20 @@
 --
 -- KEYS FAILING, BACKLOG, OPEN, RECORD, LANE, LANE_STATE, DEAD_OF, STUBS_OF
 -- ARGV[2] cursor of the page, 0 first   ARGV[3] lanes a page, about (ZSCAN)   ARGV[4] ms for which a lane must have failed
--- Returns {next cursor, lanes}, a lane: {lane, since when every attempt has failed, endpoint or an empty text, open,
--- dead since then (of its account), 1 if `open` counts units (`queue/shares.py`)}
+-- Returns {next cursor, lanes}, a lane: {lane, since when every attempt has failed, endpoint or an empty text, units open
+-- (`queue/shares.py`); and of its account: dead since then, open postbacks, lanes with any}
 local cursor, page, failed_ms = ARGV[2], ARGV[3], tonumber(ARGV[4])
 
--- open postbacks of a lane: exactly, where its account has nothing else open
-local function open_of(account, lane)
-  for _, group in ipairs(GROUPS) do
-    local other = account .. '/' .. group
-    if other ~= lane and redis.call('HEXISTS', OPEN, other) == 1 then
-      return tonumber(redis.call('HGET', OPEN, lane) or 0), 1
-    end
+-- units that each group of an account has open
+local function units_of(account)
+  local lanes = {}
+  for i, group in ipairs(GROUPS) do lanes[i] = account .. '/' .. group end
+  local units, open = {}, 0
+  for i, value in ipairs(redis.call('HMGET', OPEN, unpack(lanes))) do
+    units[lanes[i]] = tonumber(value or 0)
+    if value then open = open + 1 end
   end
-  return tonumber(redis.call('HGET', BACKLOG, account) or 0), 0
+  return units, open
 end
 
 -- endpoint that the first one waiting goes to, or any of the group's
@@ -37,10 +38,11 @@ for i = 1, #scanned[2], 2 do
     local account = account_of(lane)
     local route = route_of(account)
     if not (route and (route.still or route.paused)) then
-      local open, in_units = open_of(account, lane)
       local dead = redis.call('ZCOUNT', DEAD_OF .. account, since, '+inf')
         + redis.call('ZCOUNT', STUBS_OF .. account, since, '+inf')
-      lanes[#lanes + 1] = { lane, since, endpoint_of(route, lane), open, dead, in_units }
+      local units, lanes_open = units_of(account)
+      lanes[#lanes + 1] = { lane, since, endpoint_of(route, lane), units[lane], dead,
+        tonumber(redis.call('HGET', BACKLOG, account) or 0), lanes_open }
     end
   end
 end

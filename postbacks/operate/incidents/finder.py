@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from postbacks.broker.clock import now_ms
@@ -62,7 +63,7 @@ class Finder:
         client: the broker's.
         settings: from when on what stands is an incident, and whether there is a webhook.
         clock_offset_ms: added to the broker's clock, so that tests can move time.
-        sources: what is asked for conditions.
+        sources: what is asked for conditions; None for all that there are.
     """
 
     name = "incidents"
@@ -74,12 +75,14 @@ class Finder:
         settings: Settings,
         *,
         clock_offset_ms: int = 0,
-        sources: Mapping[str, Source] = SOURCES,
+        sources: Mapping[str, Source] | None = None,
     ) -> None:
         self._recorder = recorder
         self._client = client
         self._settings = settings
-        self._sources = sources
+        self._receivers = receivers.Receivers()
+        known: dict[str, Source] = {receivers.KIND: self._receivers, **SOURCES}
+        self._sources = known if sources is None else sources
         self._prune_s = 0.0
         self.clock_offset_ms = clock_offset_ms
 
@@ -105,7 +108,7 @@ class Finder:
         standing, incomplete = self._ask(look)
         with reading(look.engine) as connection:
             known = store.current(connection, look.now_ms)
-        changes = _Changes(look, known)
+        changes = _Changes(look, known, self._receivers)
         for key in [*standing, *(key for key in known if key not in standing)]:
             kind = key.partition(":")[0]
             condition = standing.get(key)
@@ -156,10 +159,12 @@ class _Changes:
     Args:
         look: the look.
         known: the incidents that are open or may come back, by key.
+        of_receivers: the source that knows how an endpoint's incident has ended.
     """
 
-    def __init__(self, look: Look, known: Mapping[str, Incident]) -> None:
+    def __init__(self, look: Look, known: Mapping[str, Incident], of_receivers: receivers.Receivers) -> None:
         self._look = look
+        self._receivers = of_receivers
         self._known = known
         self._after = dict(known)
         self._changed: dict[str, str] = {}
@@ -256,7 +261,7 @@ class _Changes:
         """Put an end into words."""
         look = self._look
         if incident.kind == receivers.KIND and incident.accounts:
-            ending = receivers.ending(look, incident)
+            ending = self._receivers.ending(look, incident)
             figures = dict(incident.figures) | ending.figures
             return replace(
                 incident,
@@ -278,35 +283,45 @@ class _Changes:
     def write(self, connection: Connection) -> None:
         """Write incidents, and a notice for each change; what stands for others first, as they name it."""
         numbers = {key: incident.id for key, incident in self._known.items()}
-        notices = []
-        for key in sorted(self._to_save, key=lambda key: (not key.startswith(f"{MANY}:"), key)):
-            incident, change = self._after[key], self._changed.get(key, NOTHING)
-            whole = self._parts_of.get(key)
-            if whole is not None:
-                incident = replace(incident, part_of=numbers[whole])
-            untold = self._untold(incident) if change else ""
-            if change:
-                incident = replace(incident, withheld=untold == store.MUTED and incident.is_open)
-            if incident.id:
-                store.save(connection, [incident])
-            else:
-                incident = store.add(connection, incident)
-                numbers[key] = incident.id
-            if change:
-                notices.append(
-                    make_notice(incident, change, self._look.now_ms, self._look.settings, untold=untold)
-                )
+        wholes = {key for key in self._to_save if key.startswith(f"{MANY}:")}
+        for keys in (sorted(wholes), sorted(self._to_save - wholes)):
+            ready = [self._ready(key, numbers) for key in keys]
+            store.save(connection, [incident for incident in ready if incident.id])
+            for incident in store.add(connection, [incident for incident in ready if not incident.id]):
+                self._after[incident.key] = incident
+                numbers[incident.key] = incident.id
+        look = self._look
+        notices = [
+            make_notice(
+                self._after[key], change, look.now_ms, look.settings, untold=self._untold(self._after[key])
+            )
+            for key, change in sorted(self._changed.items())
+        ]
         store.add_notices(connection, notices)
+
+    def _ready(self, key: str, numbers: Mapping[str, int]) -> Incident:
+        """Return an incident as it is to be written."""
+        incident = self._after[key]
+        if key in self._parts_of:
+            incident = replace(incident, part_of=numbers[self._parts_of[key]])
+        if key in self._changed:
+            withheld = incident.is_open and incident.is_muted(self._look.now_ms)
+            incident = replace(incident, withheld=withheld)
+        self._after[key] = incident
+        return incident
 
     def _untold(self, incident: Incident) -> str:
         """Return the state of a notice that is kept and not told; empty for one that is told."""
         if incident.is_muted(self._look.now_ms):
             return store.MUTED
-        wholes = (whole for whole in self._after.values() if whole.kind == MANY and whole.is_open)
-        is_part = incident.part_of is not None and (
-            incident.key in self._parts_of or any(whole.id == incident.part_of for whole in wholes)
-        )
-        return store.PART if is_part else ""
+        return store.PART if incident.part_of in self._open_wholes else ""
+
+    @cached_property
+    def _open_wholes(self) -> set[int]:
+        """Return the numbers of the open incidents that stand for others, once they are written."""
+        return {
+            incident.id for incident in self._after.values() if incident.kind == MANY and incident.is_open
+        }
 
 
 def _incident_of(condition: Condition, of: course.Course, now_ms: int) -> Incident:
@@ -348,12 +363,13 @@ def _many(kind: str, parts: list[Incident], now_ms: int) -> Condition:
     """Return the condition of many incidents of a kind at once."""
     first = min(parts, key=lambda part: (part.since_ms or now_ms, part.subject))
     since_ms = first.since_ms or first.course.opened_ms
-    subjects = [part.subject for part in sorted(parts, key=lambda part: part.since_ms or now_ms)]
-    noun = "endpoint" if kind == receivers.KIND else "subject"
+    subjects = [words.host(part.subject) for part in sorted(parts, key=lambda part: part.since_ms or now_ms)]
+    is_of_receivers = kind == receivers.KIND
+    noun = "endpoint" if is_of_receivers else "incident"
     return Condition(
         kind=MANY,
         subject=kind,
-        title=f"many of kind {kind} at once",
+        title="many receivers fail at once" if is_of_receivers else f"many incidents of kind {kind} at once",
         sentence=f"{words.count(len(parts), noun)} since {words.moment(since_ms, now_ms)}: {words.names(subjects)}; the first: {first.sentence}",
         advice=(
             "So many at once seldom have each a reason of their own: look at the way out of the workers' network, their name "

@@ -7,9 +7,10 @@ and ``ROWS_MAX`` rows of each, and only when something is told or an incident's 
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import func, select
@@ -39,34 +40,60 @@ KIND: Final = "endpoint"
 #: Seconds for which every attempt must have failed, so that an endpoint that fails now and then is none of these.
 STANDS_AFTER_S: Final = 60
 #: Failing lanes that one call of the script goes over, about, and calls of a look: 20,000 lanes.
-PAGE: Final = 200
-PAGES_MAX: Final = 100
+PAGE: Final = 100
+PAGES_MAX: Final = 200
+#: Endpoints that have incidents at most, those first that have failed for the longest.
+ENDPOINTS_MAX: Final = 5000
 #: Accounts that are named and looked up, and rows of each.
 ACCOUNTS_MAX: Final = 20
 ROWS_MAX: Final = 200
+#: Endpoints at which nothing waits that are looked up at a look, and the newest postbacks that are asked whom they answer.
+SILENT_MAX: Final = 50
+NEWEST_MAX: Final = 20_000
 #: Dead ones that are counted at an incident's end.
 DEAD_MAX: Final = 100_000
+#: Opt-outs that are counted.
+OPT_OUTS_MAX: Final = 1000
 _DELIVERED: Final = schema.OUTCOMES["delivered"]
 _OUTCOME_NAMES: Final = {number: name for name, number in schema.OUTCOMES.items()}
 
 
 @dataclass(slots=True)
-class _Endpoint:
-    """Failing lanes of one endpoint.
+class _Account:
+    """Failing lanes that an account has at one endpoint.
 
     Attributes:
         since_ms: since when the first of them has failed.
-        accounts: their accounts, each with since when.
-        waiting: postbacks that are open in them.
-        dead: by account, those that died since it fails.
-        in_units: True where some of ``waiting`` are units: large postbacks count more than once.
+        dead: of the account, since then.
+        units: what is open in these lanes, in units: large postbacks count more than once.
+        failing: how many they are, of those with anything open.
+        lanes: lanes of the account with anything open.
+        backlog: postbacks of the account that are open.
     """
 
     since_ms: int
-    accounts: dict[str, int] = field(default_factory=dict)
-    waiting: int = 0
-    dead: dict[str, int] = field(default_factory=dict)
-    in_units: bool = False
+    dead: int = 0
+    units: int = 0
+    failing: int = 0
+    lanes: int = 0
+    backlog: int = 0
+
+    @property
+    def is_exact(self) -> bool:
+        """True where all that the account has open is in these lanes."""
+        return self.failing == self.lanes
+
+    @property
+    def waiting(self) -> int:
+        """Postbacks that are open in these lanes, at most."""
+        return self.backlog if self.is_exact else min(self.units, self.backlog)
+
+
+class _Failed(NamedTuple):
+    """Attempt that failed: when it began, and the status of its answer, 0 where none came."""
+
+    sent_ms: int
+    status: int
 
 
 class Failure(NamedTuple):
@@ -76,81 +103,127 @@ class Failure(NamedTuple):
         outcome: of most of the latest attempts; empty where the history has none.
         status: of the answer, 0 where none came.
         detail: the outcome in words.
+        opt_outs: opt-outs among what waits, ``OPT_OUTS_MAX`` at most; None where nobody has asked.
         first_dies_ms: when the first postback will have had its last attempt, at the earliest; None where none has failed.
     """
 
     outcome: str = ""
     status: int = 0
     detail: str = ""
+    opt_outs: int | None = None
     first_dies_ms: int | None = None
 
 
-def failing_endpoints(look: Look) -> Iterator[Condition]:
-    """Yield the endpoints at which every attempt has failed for a while.
+class Receivers:
+    """Source of the endpoints at which every attempt has failed for a while. It remembers which of them answer others."""
 
-    Raises:
-        Incomplete: more lanes fail than a look goes over.
-        BrokerError: the broker cannot be asked.
-    """
-    endpoints, is_complete = _read(look)
-    for name, endpoint in endpoints.items():
-        yield _condition(look, name, endpoint)
-    if not is_complete:
-        raise Incomplete(f"more than {PAGE * PAGES_MAX:,} lanes fail")
+    def __init__(self) -> None:
+        self._answered_ms: dict[str, int] = {}
+        self._failed: dict[str, _Failed] = {}
+
+    def __call__(self, look: Look) -> Iterator[Condition]:
+        """Yield what stands.
+
+        Raises:
+            Incomplete: more lanes or endpoints fail than a look goes over.
+            BrokerError: the broker cannot be asked.
+            HistoryError: the database cannot be used.
+        """
+        endpoints, is_complete = _read(look)
+        is_complete = is_complete and len(endpoints) <= ENDPOINTS_MAX
+        first = heapq.nsmallest(
+            ENDPOINTS_MAX, endpoints, key=lambda name: min(one.since_ms for one in endpoints[name].values())
+        )
+        conditions = {name: _condition(look, name, endpoints[name]) for name in first}
+        self._remember(look, conditions)
+        yield from (condition for name, condition in conditions.items() if not self._is_over(name))
+        if not is_complete:
+            raise Incomplete("more lanes or endpoints fail than a look goes over")
+
+    def _remember(self, look: Look, conditions: Mapping[str, Condition]) -> None:
+        """Remember of endpoints at which nothing waits what failed there last, and when the latest came that they answered."""
+        silent = {name: one for name, one in conditions.items() if not one.figures["waiting"]}
+        self._failed = {name: failed for name, failed in self._failed.items() if name in silent}
+        self._answered_ms = {name: ms for name, ms in self._answered_ms.items() if name in silent}
+        if not silent:
+            return
+        with reading(look.engine) as connection:
+            for name, answered_ms in _answered(connection).items():
+                if name in silent:
+                    self._answered_ms[name] = max(answered_ms, self._answered_ms.get(name, 0))
+            unknown = [condition for name, condition in silent.items() if name not in self._failed]
+            for condition in unknown[:SILENT_MAX]:
+                if (failed := _last_failed(connection, condition)) is not None:
+                    self._failed[condition.subject] = failed
+
+    def _is_over(self, name: str) -> bool:
+        """Tell whether an endpoint answers others, though the last POST of some accounts failed there.
+
+        An account of which all has died sends nothing until its next event, and its lane counts as failing for a day. A
+        status of 400 to 499 is the account's own matter.
+        """
+        failed = self._failed.get(name)
+        if failed is None or 400 <= failed.status < 500:
+            return False
+        return self._answered_ms.get(name, 0) > failed.sent_ms
+
+    def ending(self, look: Look, incident: Incident) -> Ending:
+        """Say how the incident of a failing endpoint has ended, and how what died of it is sent again."""
+        is_well = self._is_over(incident.subject) or _any_is_well(look, incident.accounts)
+        return _ending(look, incident, is_well=is_well)
 
 
-def _read(look: Look) -> tuple[dict[str, _Endpoint], bool]:
-    """Read the failing lanes by their endpoints; and True if these are all."""
+def _read(look: Look) -> tuple[dict[str, dict[str, _Account]], bool]:
+    """Read endpoint -> account -> its failing lanes there; and True if these are all."""
     script = lua.load("queue/_shared", "queue/_routes", "operate/incidents/failing")
     stands_ms = int(min(STANDS_AFTER_S, look.settings.incident_after_s) * 1000)
-    endpoints: dict[str, _Endpoint] = {}
+    endpoints: dict[str, dict[str, _Account]] = {}
     seen: set[bytes] = set()
     cursor = b"0"
     for _ in range(PAGES_MAX):
         arguments = (look.clock_offset_ms, cursor, PAGE, stands_ms)
         with broker_errors():
             reply: Any = look.client.eval_ro(script.text, len(script.keys), *script.keys, *arguments)
-        cursor, lanes = reply
-        for lane, since, name, waiting, dead, in_units in lanes:
+        cursor, rows = reply
+        for lane, since, name, units, dead, backlog, lanes in rows:
             if lane in seen or not name:  # ZSCAN may give one twice
                 continue
             seen.add(lane)
-            since_ms, account = int(float(since)), text(lane).rpartition("/")[0]
-            endpoint = endpoints.setdefault(text(name), _Endpoint(since_ms))
-            endpoint.since_ms = min(endpoint.since_ms, since_ms)
-            endpoint.accounts[account] = min(endpoint.accounts.get(account, since_ms), since_ms)
-            endpoint.waiting += waiting
-            endpoint.dead[account] = max(endpoint.dead.get(account, 0), dead)
-            endpoint.in_units |= bool(in_units)
+            since_ms = int(float(since))
+            of_endpoint = endpoints.setdefault(text(name), {})
+            account = of_endpoint.setdefault(text(lane).rpartition("/")[0], _Account(since_ms))
+            account.since_ms = min(account.since_ms, since_ms)
+            account.dead = max(account.dead, dead)
+            account.units += units
+            account.failing += units > 0
+            account.lanes, account.backlog = lanes, backlog
         if cursor == b"0":
             return endpoints, True
     return endpoints, False
 
 
-def _condition(look: Look, name: str, endpoint: _Endpoint) -> Condition:
+def _condition(look: Look, name: str, of_endpoint: Mapping[str, _Account]) -> Condition:
     settings = look.settings
-    failed_ms = look.now_ms - endpoint.since_ms
-    dead = sum(endpoint.dead.values())
-    opens = (
-        failed_ms >= settings.incident_after_s * 1000
-        or endpoint.waiting + dead >= settings.incident_after_postbacks
-    )
-    accounts = sorted(endpoint.accounts, key=lambda account: (endpoint.accounts[account], account))
+    accounts = sorted(of_endpoint, key=lambda account: (of_endpoint[account].since_ms, account))
+    since_ms = of_endpoint[accounts[0]].since_ms
+    waiting = sum(account.waiting for account in of_endpoint.values())
+    dead = sum(account.dead for account in of_endpoint.values())
+    has_failed_long = look.now_ms - since_ms >= settings.incident_after_s * 1000
     plain = Condition(
         kind=KIND,
         subject=name,
         title=f"{name} fails",
         sentence="",
         advice="",
-        opens=opens,
-        size=endpoint.waiting + dead,
+        opens=has_failed_long or waiting + dead >= settings.incident_after_postbacks,
+        size=waiting + dead,
         level=int(dead > 0),
-        since_ms=endpoint.since_ms,
+        since_ms=since_ms,
         accounts=tuple(accounts[:ACCOUNTS_MAX]),
         figures={
             "accounts": len(accounts),
-            "waiting": endpoint.waiting,
-            "waiting_is_exact": not endpoint.in_units,
+            "waiting": waiting,
+            "waiting_is_exact": all(account.is_exact for account in of_endpoint.values()),
             "dead": dead,
             "outcome": None,
             "status": None,
@@ -177,13 +250,20 @@ def _explained(look: Look, condition: Condition, failure: Failure) -> Condition:
     waiting = f"{about}{figures['waiting']:,} wait" if figures["waiting"] else "nothing waits"
     if figures["waiting"] == 1:
         waiting = "1 waits"
+    if failure.opt_outs:
+        more = "more than " * (failure.opt_outs > OPT_OUTS_MAX)
+        waiting += f", {more}{words.count(min(failure.opt_outs, OPT_OUTS_MAX), 'opt-out')} among them"
     clauses.append(waiting)
     if figures["dead"]:
         clauses.append(f"{figures['dead']:,} have died" if figures["dead"] > 1 else "1 has died")
     elif failure.first_dies_ms is not None and figures["waiting"]:
         clauses.append(f"the first dies at {words.moment(max(failure.first_dies_ms, now_ms), now_ms)}")
         figures["first_dies"] = iso(failure.first_dies_ms)
-    figures |= {"outcome": failure.outcome or None, "status": failure.status or None}
+    figures |= {
+        "outcome": failure.outcome or None,
+        "status": failure.status or None,
+        "opt_outs": failure.opt_outs,
+    }
     return replace(
         condition, sentence="; ".join(clauses), advice=_advice(condition, failure), figures=figures
     )
@@ -193,16 +273,21 @@ def _advice(condition: Condition, failure: Failure) -> str:
     todo = (
         advise(failure.outcome, failure.status, failure.detail.partition(" (")[0]) if failure.outcome else ""
     )
-    account = condition.accounts[0]
-    trial = f"`postbacks ping {account}` tries it and says more; meanwhile nothing is lost, and `postbacks account pause {account}` keeps what waits from dying."
-    return f"{todo} {trial}".strip()
+    account, figures = condition.accounts[0], condition.figures
+    parts = [todo, f"`postbacks ping {account}` tries it and says more."]
+    if figures["accounts"] == 1 and figures["waiting"]:
+        parts.append(f"`postbacks account pause {account}` keeps what waits from dying.")
+    if figures["dead"]:
+        parts.append("What has died can be sent again once it works: the notice of the end has the command.")
+    return " ".join(filter(None, parts))
 
 
 def _ask(look: Look, condition: Condition) -> Failure:
     with reading(look.engine) as connection:
+        opt_outs = _count_opt_outs(connection, condition.subject)
         rows = _rows(connection, condition)
         if not rows:
-            return Failure()
+            return Failure(opt_outs=opt_outs)
         (outcome, status), _ = Counter((row.outcome, row.status) for row in rows).most_common(1)[0]
         latest = max(
             (row for row in rows if (row.outcome, row.status) == (outcome, status)),
@@ -221,7 +306,22 @@ def _ask(look: Look, condition: Condition) -> Failure:
         for row in rows
         if row.state <= schema.LAST_OPEN and row.failures and row.sent_ms
     ]
-    return Failure(_OUTCOME_NAMES.get(outcome, ""), status, detail or "", min(dies_ms, default=None))
+    return Failure(
+        _OUTCOME_NAMES.get(outcome, ""), status, detail or "", opt_outs, min(dies_ms, default=None)
+    )
+
+
+def _count_opt_outs(connection: Connection, endpoint: str) -> int:
+    columns = schema.postbacks.c
+    waiting = (
+        select(columns.row_id)
+        .where(schema.OPT_OUT, schema.UNDELIVERED, schema.OPEN)
+        .where(
+            columns.endpoint.in_(select(schema.endpoints.c.id).where(schema.endpoints.c.endpoint == endpoint))
+        )
+        .limit(OPT_OUTS_MAX + 1)
+    )
+    return int(connection.execute(select(func.count()).select_from(waiting.subquery())).scalar_one())
 
 
 def _rows(connection: Connection, condition: Condition) -> list[Any]:
@@ -259,6 +359,30 @@ def _rows(connection: Connection, condition: Condition) -> list[Any]:
     return rows
 
 
+def _answered(connection: Connection) -> dict[str, int]:
+    """Read when the latest delivered one was accepted by its endpoint, of the newest postbacks of all."""
+    columns = schema.postbacks.c
+    newest = (
+        select(columns.endpoint, columns.accepted_ms, columns.state)
+        .order_by(columns.accepted_ms.desc())
+        .limit(NEWEST_MAX)
+        .subquery()
+    )
+    query = (
+        select(schema.endpoints.c.endpoint, func.max(newest.c.accepted_ms))
+        .join(newest, newest.c.endpoint == schema.endpoints.c.id)
+        .where(newest.c.state == schema.STATES[states.DELIVERED])
+        .group_by(schema.endpoints.c.endpoint)
+    )
+    return {name: int(ms) for name, ms in connection.execute(query)}
+
+
+def _last_failed(connection: Connection, condition: Condition) -> _Failed | None:
+    """Read what failed last at an endpoint, of the account that has failed there for the longest."""
+    rows = _rows(connection, replace(condition, accounts=condition.accounts[:1]))
+    return max((_Failed(row.sent_ms, row.status) for row in rows if row.sent_ms), default=None)
+
+
 # -- the end ---------------------------------------------------------------------------------------
 
 
@@ -278,12 +402,11 @@ class Ending(NamedTuple):
     figures: dict[str, Any] = {}  # noqa: RUF012 - never changed
 
 
-def ending(look: Look, incident: Incident) -> Ending:
-    """Say how the incident of a failing endpoint has ended, and how what died of it is sent again."""
+def _ending(look: Look, incident: Incident, *, is_well: bool) -> Ending:
     accounts = incident.accounts
     since_ms = incident.since_ms or incident.course.opened_ms
     lasted = f"after {words.duration(look.now_ms - incident.course.quiet_ms - since_ms)}"
-    if _any_is_well(look, accounts):
+    if is_well:
         sentence = f"it answers 200 again, {lasted}"
     elif why := _why_still(look, accounts[0]):
         sentence = f"nothing is tried there any more, {lasted} of failures: account {accounts[0]} {why}"
@@ -296,12 +419,9 @@ def ending(look: Look, incident: Incident) -> Ending:
     whose = f"--account {accounts[0]}" if is_one else f"--host {read_url(incident.subject).host}"
     between = f"{words.iso_second(first_ms)} {words.iso_second(look.now_ms, up=True)}"
     more = "more than " * (dead > DEAD_MAX)
-    return Ending(
-        f"{sentence}; {more}{min(dead, DEAD_MAX):,} died",
-        "Send again what died with the command of `resend`.",
-        f"postbacks resend {whose} --state dead --between {between}",
-        {"dead": dead},
-    )
+    resend = f"postbacks resend {whose} --state dead --between {between}"
+    died = f"{sentence}; {more}{min(dead, DEAD_MAX):,} died"
+    return Ending(died, f"Send again what died: `{resend}`.", resend, {"dead": dead})
 
 
 def _dead(look: Look, incident: Incident, since_ms: int, *, of_account: bool) -> tuple[int, int]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import bindparam, delete, func, insert, select, update
 
 from postbacks.history.schema import PENDING, incidents, notices
 from postbacks.ledger.record import iso
@@ -200,18 +200,27 @@ def count_open(connection: Connection) -> int:
     return int(connection.execute(query).scalar_one())
 
 
-def add(connection: Connection, incident: Incident) -> Incident:
-    """Write a new incident; return it with its number."""
-    result = connection.execute(insert(incidents), _values(incident))
-    return replace(incident, id=int(result.inserted_primary_key[0]))  # type: ignore[index]
+def add(connection: Connection, added: Sequence[Incident]) -> list[Incident]:
+    """Write new incidents; return them with their numbers."""
+    if not added:
+        return []
+    statement = insert(incidents).returning(incidents.c.id, sort_by_parameter_order=True)
+    numbers = connection.execute(statement, [_values(incident) for incident in added]).scalars().all()
+    return [replace(incident, id=number) for incident, number in zip(added, numbers, strict=True)]
 
 
-def save(connection: Connection, changed: Iterable[Incident]) -> None:
+def save(connection: Connection, changed: Sequence[Incident]) -> None:
     """Write incidents anew, but for what is said of their mute: somebody may have changed that meanwhile."""
-    mute = {"muted_until_ms", "mute_reason", "muted_by"}
-    for incident in changed:
-        values = {name: value for name, value in _values(incident).items() if name not in mute}
-        connection.execute(update(incidents).where(incidents.c.id == incident.id), values)
+    if not changed:
+        return
+    rows = [{"number": incident.id, **_values(incident)} for incident in changed]
+    for row in rows:
+        for name in ("muted_until_ms", "mute_reason", "muted_by"):
+            del row[name]
+    statement = update(incidents).where(incidents.c.id == bindparam("number"))
+    connection.execute(
+        statement.values({name: bindparam(name) for name in rows[0] if name != "number"}), rows
+    )
 
 
 def mute(connection: Connection, number: int, until_ms: int | None, reason: str, by: str) -> None:
@@ -261,11 +270,13 @@ def _incident(row: Row[Any]) -> Incident:
 # -- notices ---------------------------------------------------------------------------------------
 
 
-def add_notices(connection: Connection, rows: Sequence[Notice]) -> None:
+def add_notices(connection: Connection, added: Sequence[Notice]) -> None:
     """Store notices."""
-    for notice in rows:
-        values = {name: value for name, value in asdict(notice).items() if name != "id"}
-        connection.execute(insert(notices), values | {"is_logged": int(notice.is_logged)})
+    rows = [asdict(notice) | {"is_logged": int(notice.is_logged)} for notice in added]
+    for row in rows:
+        del row["id"]
+    if rows:
+        connection.execute(insert(notices), rows)
 
 
 def unlogged(connection: Connection, limit: int) -> list[Notice]:

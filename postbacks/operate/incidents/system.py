@@ -16,7 +16,9 @@ from postbacks.ledger.record import iso
 from postbacks.monitor.health import explain_missing_ticks
 from postbacks.monitor.presence import find_present
 from postbacks.monitor.snapshot import Snapshot
+from postbacks.operate.incidents import words
 from postbacks.operate.incidents.conditions import Condition, Incomplete
+from postbacks.queue import pauses
 from postbacks.queue.shares import shares_of
 
 if TYPE_CHECKING:
@@ -110,6 +112,33 @@ def history_behind(look: Look) -> Iterator[Condition]:
         since_ms=look.now_ms - int(lag_s * 1000),
         figures={"lag_s": round(lag_s, 1), "feed_entries": feed.entries, "feed_share": round(feed.share, 4)},
     )
+
+
+def paused_backlogs(look: Look) -> Iterator[Condition]:
+    """Yield the paused accounts of which a group has half of its backlog limit open, and more."""
+    for backlog in pauses.nearly_full(look.client, look.settings):
+        pause = backlog.pause
+        reason = f" ({pause.reason})" if pause.reason else ""
+        until = (
+            f"until {words.moment(pause.until_ms, look.now_ms)}"
+            if pause.until_ms
+            else "until somebody resumes it"
+        )
+        yield Condition(
+            kind="paused",
+            subject=pause.account,
+            title=f"account {pause.account} is paused and fills up",
+            sentence=(
+                f"paused since {words.moment(pause.since_ms, look.now_ms)} {until}{reason}; {backlog.units:,} of group "
+                f"{backlog.group} are open, of at most {backlog.limit:,}; what comes beyond that is dead at once (backlog_full)"
+            ),
+            advice=f"`postbacks account resume {pause.account}` lets it go on.",
+            size=backlog.units,
+            level=int(backlog.units >= backlog.limit * BACKLOG_FROM),
+            since_ms=pause.since_ms,
+            accounts=(pause.account,),
+            figures={"open": backlog.units, "limit": backlog.limit, "group": backlog.group},
+        )
 
 
 def full_backlogs(look: Look) -> Iterator[Condition]:

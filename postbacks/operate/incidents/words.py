@@ -47,6 +47,12 @@ def names(accounts: Sequence[str], total: int | None = None) -> str:
     )
 
 
+def host(subject: str) -> str:
+    """Return an endpoint as short as it is clear, and anything else as it is: acme.example, acme.example:8443."""
+    scheme, _, rest = subject.partition("://")
+    return rest.removesuffix({"https": ":443", "http": ":80"}.get(scheme, "")) or subject
+
+
 def cause(outcome: str, status: int, detail: str) -> str:
     """Say as a clause what every attempt comes to; empty where nothing is known of any."""
     if status and outcome == "status":
