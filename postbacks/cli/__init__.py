@@ -27,6 +27,7 @@ COMMANDS = {
     "job": "jobs:job",
     "drop": "drop:drop",
     "journal": "journal:journal",
+    "forget": "forget:forget",
     "codes": "catalogue:codes",
     "example": "catalogue:example",
     "schema": "catalogue:schema",

@@ -38,7 +38,7 @@ from postbacks.logs import EventLog
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     import redis
     from sqlalchemy import Connection, Engine
@@ -94,6 +94,7 @@ class Recorder:
         works: True while it holds the lease and writes.
         batches: transactions with changes that it has written.
         written: records that it has written.
+        turns: turns that have ended.
     """
 
     def __init__(self, client: redis.Redis, settings: Settings, *, clock_offset_ms: int = 0) -> None:
@@ -101,6 +102,7 @@ class Recorder:
         self.works = False
         self.batches = 0
         self.written = 0
+        self.turns = 0
         self._client = client
         self._settings = settings
         self._clock_offset_ms = clock_offset_ms
@@ -144,6 +146,7 @@ class Recorder:
         """
         try:
             wait_s = self._turn()
+            self.turns += 1
         except LeaseLost as error:
             self._stop_working(f"{error}")
             return EVERY_S
@@ -188,6 +191,15 @@ class Recorder:
         with writing(self._engine) as connection:
             self._writer.check_lease(connection)
             yield connection
+
+    @property
+    def lease(self) -> int | None:
+        """Number of the lease in the database; another one each time that it begins to work."""
+        return self._writer.lease
+
+    def lose_urls(self, urls: Collection[int]) -> None:
+        """Forget the numbers of URLs that are gone; to be called within ``transaction``, when the writer stands still."""
+        self._writer.lose_urls(urls)
 
     def _turn(self) -> float:
         if not self._holds_lease():

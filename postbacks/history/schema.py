@@ -269,6 +269,14 @@ business_values: Final = Table(
     sqlite_with_rowid=False,
 )
 
+#: Rows of which a person was forgotten, and when: what identified the person is erased (``erasing.py``).
+forgotten: Final = Table(
+    "forgotten",
+    metadata,
+    Column("row_id", _ROW, primary_key=True, autoincrement=False),
+    Column("forgotten_ms", BigInteger, nullable=False),
+)
+
 #: Slots of which there are postbacks: a search by value or id goes over them.
 slots: Final = Table(
     "slots",
@@ -352,7 +360,7 @@ notices: Final = Table(
     Column("fault", Text),
 )
 #: Notices that are to be logged or sent: few.
-PENDING: Final = text("is_logged = 0 OR state = 'pending'")
+PENDING: Final = text("(is_logged = 0 OR state = 'pending')")
 Index("notices_pending", notices.c.id, sqlite_where=PENDING, postgresql_where=PENDING)
 
 #: Resends of postbacks: by whom, and by which job (empty for none), before which attempt.

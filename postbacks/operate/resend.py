@@ -12,7 +12,7 @@ from postbacks.flower_events.client_side import resent
 from postbacks.ledger import states
 from postbacks.ledger.digest import digest_of
 from postbacks.ledger.ledger import Ledger
-from postbacks.ledger.reasons import reason_of
+from postbacks.ledger.reasons import forgotten_words, reason_of
 from postbacks.ledger.record import SCHEMA
 from postbacks.operate import journal
 from postbacks.operate.identity import current_user
@@ -67,6 +67,8 @@ def resend(postback_id: str, *, by: str | None = None, why: str = "") -> Resent:
         _note(record, who, why)
         return Resent(record, from_history=True, doubt=status.doubt(client()))
     _check(record)
+    if words := forgotten_words(record):
+        raise PostbacksError(f"Postback {record.id} cannot be sent again: {words}.")
     if record.is_stub:
         raise PostbacksError(f"Postback {record.id} has nothing to send: {reason_of(record)}.")
     if not record.own_url and record.account and not find_accounts(store(), [record.account]):
@@ -96,6 +98,8 @@ def _put_back(postback_id: str, by: str) -> Record:
     newest = known[0]
     record = newest.record
     _check(record)
+    if words := forgotten_words(record):
+        raise PostbacksError(f"Postback {record.id} cannot be sent again: {words}.")
     if newest.no_document:
         raise PostbacksError(f"Postback {record.id} has nothing to send: {newest.no_document}.")
     account = find_accounts(store(), [record.account]).get(record.account)

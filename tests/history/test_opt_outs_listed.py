@@ -30,6 +30,8 @@ from postbacks.ledger.record import Record
 from postbacks.operate.direct import select_dead
 from postbacks.operate.incidents.conditions import Look
 from postbacks.operate.incidents.opt_outs import late_opt_outs
+from postbacks.operate.jobs import frozen
+from postbacks.operate.jobs.selection import Chosen
 from postbacks.settings import load
 
 SUB = {"ORIGIN": "SUB", "CODE": "N302", "MOBILE": "15552310137", "CAMPAIGNID": "7"}
@@ -310,3 +312,27 @@ def test_undelivered_and_delivered_exclude_each_other(database: Engine, writer: 
     assert count(Query(opt_outs=True, undelivered=True), engine=database).postbacks == 0
     refused = CliRunner().invoke(main, ["list", "--undelivered", "--state", "delivered"])
     assert refused.exit_code != 0
+
+
+def test_a_job_moves_the_opt_outs_of_an_account_first_however_it_was_given_them(
+    database: Engine, writer: Writer
+):
+    """Read its frozen set in order: by rows of a filter, and by ids; the two overlap."""
+    writer.write([delivered("first", sequence=1), stop("second", "dead", 1, sequence=2)])
+    ids = {p.id: p.row_id for p in search(Query(), engine=database).postbacks}
+    with database.begin() as connection:
+        for job in ("by-rows", "by-ids"):
+            frozen.begin(connection, job)
+        frozen.add_rows(connection, "by-rows", list(ids.values()))
+        chosen = [Chosen("acme", 1, 1, "first"), Chosen("acme", 2, 2, "second", is_opt_out=True)]
+        frozen.add_chosen(connection, "by-ids", chosen)
+        for job in ("by-rows", "by-ids"):
+            slice_ = frozen.read_slice(connection, job, "acme", "", 10)
+            assert [one.id for one in slice_] == ["second", "first"]
+            rest = frozen.read_slice(connection, job, "acme", slice_[0].cursor, 10)
+            assert [one.id for one in rest] == ["first"]
+        assert frozen.overlap(connection, "by-rows", "by-ids") == 2
+        unmarked = [chosen[1]._replace(is_opt_out=False)]  # a worker of version 0.1.0 accepted it
+        frozen.begin(connection, "unmarked")
+        frozen.add_chosen(connection, "unmarked", unmarked)
+        assert frozen.overlap(connection, "by-rows", "unmarked") == 1

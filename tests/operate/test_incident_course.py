@@ -102,7 +102,7 @@ def test_one_that_comes_and_goes_for_a_day_is_told_ever_more_seldom():
 
 
 seen = st.none() | st.builds(Seen, st.booleans(), st.integers(0, 10**6), st.integers(0, 2))
-looks = st.lists(st.tuples(seen, st.integers(-5_000, 2 * LOOK_GAP_MAX_MS)), max_size=200)
+looks = st.lists(st.tuples(seen, st.integers(-5_000, 2 * LOOK_GAP_MAX_MS)), max_size=80)
 
 
 @given(looks)

@@ -158,7 +158,7 @@ def test_an_account_that_is_refused_itself_stays_an_incident_though_its_host_ans
 def test_a_paused_accounts_receiver_is_no_incident_and_one_that_is_paused_later_ends_without_success(
     world, moody
 ):
-    """Its end says that nothing is tried any more."""
+    """The end says that nothing is tried any more."""
     set_account("acme", url=moody.url())
     send_postback.delay("acme", MT)
     world.work()
@@ -340,7 +340,7 @@ def test_each_look_is_one_incident_a_key_however_often_it_is_looked(world, fault
 
 
 def test_more_than_twenty_at_once_are_told_as_one(world, faults):
-    """Those that come later belong to it, and what is left at its end is named."""
+    """Later ones belong to it, and what is left at its end is named."""
     everybody = [f"host-{number:04}" for number in range(60)]
     faults.set(*everybody)
     world.look()
@@ -364,7 +364,7 @@ def test_more_than_twenty_at_once_are_told_as_one(world, faults):
 
 
 def test_a_muted_incident_is_kept_and_not_told_until_the_mute_ends(world, faults):
-    """What was withheld is told then."""
+    """The change that was withheld is told then."""
     from postbacks.operate.incidents import store
 
     faults.set("a", size=5)
