@@ -27,8 +27,9 @@ local ACCOUNTS_MAX = 20 -- that are looked at for a dead one that is no opt-out
 local has_opt_outs_alone = {} -- account -> true
 local function next_dead()
   local opt_out
-  for _, account in ipairs(redis.call('ZREVRANGE', DEAD_BYTES, 0, ACCOUNTS_MAX - 1)) do
-    local id, is_opt_out
+  local by_bytes = redis.call('ZRANGE', DEAD_BYTES, -ACCOUNTS_MAX, -1)
+  for at = #by_bytes, 1, -1 do
+    local account, id, is_opt_out = by_bytes[at], nil, nil
     if not (opt_out and has_opt_outs_alone[account]) then id, is_opt_out = oldest_dead_of(account, at_most) end
     if id and not is_opt_out then return id end
     has_opt_outs_alone[account] = true
