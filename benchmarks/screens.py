@@ -46,6 +46,12 @@ ENV = {
 }  # fmt: skip
 
 
+def visible(written: str) -> str:
+    """Return what a terminal shows in the end of what was written to it."""
+    lines = [line.rstrip("\r").rpartition("\r")[2] for line in CONTROLS.sub("", written).split("\n")]
+    return "\n".join(line.rstrip() for line in lines).strip("\n")
+
+
 class World:
     """A stack on which commands are typed, and receivers that answer by account.
 
@@ -121,8 +127,7 @@ class World:
                     os.write(ours, f"{answer}\n".encode())
                     answer = ""
         os.close(ours)
-        lines = [line.rstrip("\r").rpartition("\r")[2] for line in CONTROLS.sub("", shown).split("\n")]
-        return "\n".join(line.rstrip() for line in lines).strip("\n")
+        return visible(shown)
 
 
 @dataclass(frozen=True)
@@ -143,19 +148,19 @@ class Screen:
 
 
 def acme_failed(world: World) -> None:
-    """Let 240 postbacks of acme and 60 of beta die."""
+    """Let 240 postbacks of acme and 400 of beta die."""
     world.account("acme", 503)
     world.account("beta", 503)
     world.send("acme", 240)
-    world.send("beta", 60)
-    world.wait_for_dead(300)
+    world.send("beta", 400)
+    world.wait_for_dead(640)
     world.status["acme"] = 200
 
 
 SCREENS = (
     Screen("resend-dry-run", "postbacks resend --account acme --dead --dry-run", (acme_failed,)),
     Screen("resend", "postbacks resend --account acme --dead --why 'their gateway was down'", answer="240"),
-    Screen("resend-paused", "postbacks resend --account beta --dead", answer="y"),
+    Screen("resend-paused", "postbacks resend --account beta --dead", answer="400"),
     Screen("jobs", "postbacks jobs"),
     Screen("job-show", "postbacks job show {job}", (World.latest_job,)),
     Screen("job-stop", "postbacks job stop {job}"),

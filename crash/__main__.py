@@ -8,6 +8,7 @@ from functools import partial
 from crash.command import make_parser, run_columns
 from crash.databases import DATABASES
 from crash.history_world import HistoryWorld
+from crash.jobs_world import JobsWorld
 from crash.plan import KINDS, Kinds
 from crash.planned_world import Fsync, PlannedWorld
 from crash.run import MakeWorld
@@ -18,12 +19,17 @@ def main() -> int:
     """Run the columns, print the table."""
     parser = make_parser("make crash", __doc__, Load(0, 150, 20_000, 90))
     parser.add_argument(
-        "--world", choices=("broker", "history", "both"), default="both", help="of columns (default: both)"
+        "--world",
+        choices=("broker", "history", "jobs", "all"),
+        default="all",
+        help="of columns (default: all)",
     )
     parser.add_argument(
         "--fsync", choices=("always", "everysec", "both"), default="both", help="of world broker"
     )
-    parser.add_argument("--database", choices=(*DATABASES, "both"), default="both", help="of world history")
+    parser.add_argument(
+        "--database", choices=(*DATABASES, "both"), default="both", help="of worlds history and jobs"
+    )
     parser.add_argument(
         "--only",
         action="append",
@@ -35,13 +41,15 @@ def main() -> int:
     only = tuple(args.only or ("",))
     options = {"only": only, "pairs": args.pairs}
     columns: dict[str, tuple[Kinds, MakeWorld]] = {}
-    if args.world != "history":
+    if args.world in {"broker", "all"}:
         modes: tuple[Fsync, ...] = ("always", "everysec") if args.fsync == "both" else (args.fsync,)
         columns |= {mode: (KINDS, partial(PlannedWorld, mode, **options)) for mode in modes}
-    if args.world != "broker":
-        for name in DATABASES if args.database == "both" else (args.database,):
-            database = DATABASES[name]
-            columns[f"history-{name}"] = KINDS | database.kinds, partial(HistoryWorld, database, **options)
+    for name in DATABASES if args.database == "both" else (args.database,):
+        kinds = KINDS | DATABASES[name].kinds
+        if args.world in {"history", "all"}:
+            columns[f"history-{name}"] = kinds, partial(HistoryWorld, DATABASES[name], **options)
+        if args.world in {"jobs", "all"}:
+            columns[f"jobs-{name}"] = kinds, partial(JobsWorld, DATABASES[name], **options)
     for name, (kinds, _) in columns.items():
         if not any(kind.startswith(only) for kind in kinds):
             parser.error(f"no fault of column {name} begins so; it has {', '.join(kinds)}")

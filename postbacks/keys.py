@@ -48,8 +48,8 @@ key                                   type    meaning
                                               (``retire.lua``)
 ``postbacks:paused``                  zset    accounts that are paused; score is when the pause ends, infinite without an end
                                               bound: accounts of the store
-``postbacks:pauses``                  hash    account -> since when it is paused (ms), a space, and the reason and who paused it
-                                              as JSON (``queue/pauses.py``)
+``postbacks:pauses``                  hash    account -> since when it is paused (ms), when that ends (ms, or ``-``), and the
+                                              reason and who paused it as JSON (``queue/pauses.py``)
                                               bound: as ``postbacks:paused``
 ``postbacks:gone``                    zset    accounts that are gone; score is when what waits for them ends
                                               bound: as ``postbacks:routes``
@@ -169,6 +169,13 @@ key                                   type    meaning
                                               bound: 10,000 of 5 KB; what comes beyond them is logged alone
 ``postbacks:feed-logged:{what}``      string  there while no further line is logged of a gap in the feed
                                               bound: a minute
+``postbacks:forgets``                 zset    requests that a person be forgotten and that are under way; score is since when
+                                              bound: such requests
+``postbacks:forget:{request}``        hash    such a request (``operate/forget/request.py``): kind and hash of the person's
+                                              value until its end, the pseudonym, how far it is, and what was reached
+                                              bound: these fields; a week after its end
+``postbacks:forget-messages:{request}``  set  ids of messages that waited to be taken in when it came
+                                              bound: messages of one person; until its end
 ``postbacks:privacy-key``             string  key of the suffixes with which numbers are masked (``privacy/key.py``)
                                               bound: one key
 ``postbacks:jobs``                    zset    ids of resend and cancel jobs (``operate/jobs/``); score is when they were asked for
@@ -242,6 +249,7 @@ WORKERS: Final = PREFIX + "workers"
 BEATS: Final = PREFIX + "beats"
 CHANGES: Final = PREFIX + "changes"
 HISTORY: Final = PREFIX + "history"
+FORGETS: Final = PREFIX + "forgets"
 PRIVACY_KEY: Final = PREFIX + "privacy-key"
 JOBS: Final = PREFIX + "jobs"
 JOURNAL: Final = PREFIX + "journal"
@@ -266,6 +274,8 @@ JOB: Final = PREFIX + "job:"
 JOB_IDS: Final = PREFIX + "job-ids:"
 JOB_PARTS: Final = PREFIX + "job-parts:"
 JOB_OPEN: Final = PREFIX + "job-open:"
+FORGET: Final = PREFIX + "forget:"
+FORGET_MESSAGES: Final = PREFIX + "forget-messages:"
 
 
 def record(postback_id: str) -> str:

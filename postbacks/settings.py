@@ -283,6 +283,11 @@ class Settings(BaseModel):
         gt=0,
         description="Days that the history keeps documents, with which a postback can be shown and sent again.",
     )
+    history_journal_days: float = Field(
+        1095,
+        gt=0,
+        description="Days that the history keeps the journal: who did what, when and why.",
+    )
     history_feed_share: float = Field(
         0.05,
         gt=0,

@@ -19,6 +19,9 @@ POISON: Final = "poison"
 #: ``cancel.lua``
 REVOKED: Final = "revoked"
 
+#: ``erase.lua``, in the place of words that may have quoted a person
+FORGOTTEN: Final = "forgotten"
+
 # Reasons for which a postback is parked without an attempt; ``postpone.lua`` writes them.
 ACCOUNT_UNUSABLE: Final = "account_unusable"
 ACCOUNT_CHANGED: Final = "account_changed"
@@ -39,6 +42,7 @@ _WORDS: Final = {
     ACCOUNT_REMOVED: "{account} was removed, and what waited for it was kept for as long as it may be",
     ID_TAKEN: "another postback has the id that it came with",
     POISON: "it was alone in flight each time that its process died",
+    FORGOTTEN: "the words of the reason were forgotten with its document",
     REVOKED: "",  # the state, cancelled, says it already
     ACCOUNT_CHANGED: "{account} has changed meanwhile, or cannot be used just now",
     ACCOUNT_UNUSABLE: "{account} cannot be used just now (the workers' logs say why)",

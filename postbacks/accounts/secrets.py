@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from postbacks.errors import BadSetting
+from postbacks.errors import BadSetting, InvalidAccount
 from postbacks.settings import load
 
 _SEALED: Final = "sealed:"
@@ -30,6 +30,9 @@ _SEALED: Final = "sealed:"
 #: postbacks. It would take any other text for a secret in clear, and sign with it.
 _BOUND: Final = "sealed:2:"
 _NONCE_BYTES: Final = 12
+#: Begin of a signing secret, and bytes that it may have, by Standard Webhooks.
+_BEGIN: Final = "whsec_"
+_SECRET_BYTES: Final = (24, 64)
 #: Fields of an account that are encrypted; all its signing secrets count as one field.
 SealedField = Literal["secret", "client_key", "authorization"]
 _HOW: Final = (
@@ -44,7 +47,24 @@ def new_key() -> str:
 
 def new_secret() -> str:
     """Make a signing secret in the form of Standard Webhooks: ``whsec_`` and 32 random bytes."""
-    return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
+    return _BEGIN + base64.b64encode(secrets.token_bytes(32)).decode()
+
+
+def check_secret(text: str) -> str:
+    """Return a signing secret that somebody else has made, in the form of Standard Webhooks.
+
+    Raises:
+        InvalidAccount: it has another form; does not quote it.
+    """
+    try:
+        size = (
+            len(base64.b64decode(text.removeprefix(_BEGIN), validate=True)) if text.startswith(_BEGIN) else 0
+        )
+    except ValueError:
+        size = 0
+    if not _SECRET_BYTES[0] <= size <= _SECRET_BYTES[1]:
+        raise InvalidAccount(f"A signing secret is {_BEGIN} and 24 to 64 bytes as base64.")
+    return text
 
 
 def encrypt(text: str, account: str, field: SealedField) -> str:

@@ -22,6 +22,7 @@ from postbacks.errors import PostbackDead, PostbackFailed, PostbackSkipped, Unsu
 from postbacks.ledger import states
 from postbacks.ledger.ledger import Ledger
 from postbacks.ledger.record import Record, id_text, iso
+from postbacks.privacy.masker import KEYLESS
 
 #: Celery's state for each of a postback's. One that a failure was before is RETRY, whether it waits, is held or is parked;
 #: one that is parked and was never sent is PENDING (``meta_of``).
@@ -88,11 +89,10 @@ def meta_of(postback_id: str, record: Record | None) -> dict[str, Any]:
     meta["account"], meta["taken_in"] = record.account, bool(record.sequence) or record.is_stub
     status = CELERY_STATES[record.state]
     last = record.attempts[-1] if record.attempts else None
+    reason = KEYLESS.reason(record.reason)  # errors are logged
     name = f"Postback {record.id} ({record.account} {record.origin} {record.code})"
     facts = (
-        last.outcome
-        if last and (record.ended_by_attempt or record.ended_ms is None)
-        else record.reason or None,
+        last.outcome if last and (record.ended_by_attempt or record.ended_ms is None) else reason or None,
         last.status if last else None,
         len(record.attempts),
         iso(record.next_ms),
@@ -112,11 +112,11 @@ def meta_of(postback_id: str, record: Record | None) -> dict[str, Any]:
         words = (
             f"after {len(record.attempts)} attempts: {last.detail or last.outcome}"
             if last and record.ended_by_attempt
-            else record.reason
+            else reason
         )
         result = PostbackDead(f"{name} is dead: {words}", *facts)
     elif record.state == states.SKIPPED:
-        result = PostbackSkipped(f"{name} was skipped: {record.reason}", *facts)
+        result = PostbackSkipped(f"{name} was skipped: {reason}", *facts)
     elif record.state == states.CANCELLED:
         result = TaskRevokedError("revoked")
     meta["status"], meta["result"] = status, result

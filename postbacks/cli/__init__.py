@@ -14,7 +14,7 @@ from postbacks.cli.base import Main
 COMMANDS = {
     "demo": "demo:demo",
     "up": "up:up",
-    "account": "pauses:account",
+    "account": "account_file:account",
     "send": "send:send",
     "render": "send:render",
     "show": "ledger:show",
@@ -26,6 +26,8 @@ COMMANDS = {
     "jobs": "jobs:jobs",
     "job": "jobs:job",
     "drop": "drop:drop",
+    "journal": "journal:journal",
+    "forget": "forget:forget",
     "codes": "catalogue:codes",
     "example": "catalogue:example",
     "schema": "catalogue:schema",

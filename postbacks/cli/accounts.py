@@ -18,6 +18,7 @@ from postbacks.cli.base import (
     print_table,
     say,
     seconds,
+    why_option,
 )
 from postbacks.printable import printable
 
@@ -118,8 +119,10 @@ def _url(name: str, words: str) -> Callable[[Callable[..., None]], Callable[...,
     type=click.Choice(list(_DROPS)),
     help="Set a value back to its default. Can be repeated.",
 )
+@why_option
 def set_(
     name: str,
+    why: str,
     off: tuple[str, ...],
     headers: tuple[str, ...],
     drop: tuple[str, ...],
@@ -150,7 +153,7 @@ def set_(
         drop=frozenset(_DROPS[value] for value in drop),
         **settings,
     )
-    before, account, warnings = set_account(change)
+    before, account, warnings = set_account(change, why=why)
     for warning in warnings:
         say(f"Warning: {warning}")
     if before is None:
@@ -319,7 +322,8 @@ def _list_paused(*, as_json: bool) -> None:
 @account.command(cls=Command, examples=("postbacks account remove acme",))
 @click.argument("name")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def remove(name: str, *, yes: bool) -> None:
+@why_option
+def remove(name: str, *, yes: bool, why: str) -> None:
     """Remove an account.
 
     Its postbacks that wait stand still for POSTBACKS_ACCOUNT_REMOVED_KEEP_S (an hour), and go on if the account is set
@@ -336,21 +340,25 @@ def remove(name: str, *, yes: bool) -> None:
             check_removal(name)
             say(_what_it_has(name))
             confirm(f"Remove account {name}?")
-        remove_account(name)
+        remove_account(name, why=why)
     except UnknownAccount as error:
         raise click.ClickException(str(error)) from None
     say(f"Account {name} is removed.")
 
 
 def _what_it_has(name: str) -> str:
-    """Count in words an account's postbacks that are not delivered."""
+    """Count in words an account's postbacks that are not delivered; say of one that is paused what becomes of the pause."""
     from postbacks.broker.client import client
     from postbacks.ledger.ledger import Ledger
+    from postbacks.operate import paused_accounts
 
     ledger = Ledger(client())
     counts = ledger.open_of(name)
     dead = len(ledger.dead(account=name))
+    paused = (
+        " It is paused, and stays so if it is set again in time." if paused_accounts(names=[name]) else ""
+    )
     return (
         f"Account {name}: {counts.waiting:,} wait, {counts.elsewhere:,} are being sent or wait for a resend, "
-        f"{dead:,} are dead."
+        f"{dead:,} are dead.{paused}"
     )

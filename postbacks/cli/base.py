@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 #: The option ``--json``, the same for all commands that print data.
 json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 
+#: The option ``--why``, the same for all commands that write to the journal.
+why_option = click.option("--why", default="", metavar="TEXT", help="The reason, for the journal.")
+
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 #: Accounts that are shown with their counts before something is done to them.
 _ACCOUNTS_SHOWN = 20
@@ -144,7 +147,10 @@ class Main(Group):
             if hasattr(stream, "reconfigure"):  # a character that a terminal cannot show is no reason to fail
                 stream.reconfigure(errors="replace")
         try:
-            return super().invoke(ctx)
+            try:
+                return super().invoke(ctx)
+            finally:
+                _say_only_logged()
         except click.ClickException as error:
             # The message may quote an argument, or a receiver's answer.
             error.message = printable_lines(error.message)  # type: ignore[misc]  # click declares it Final
@@ -155,6 +161,14 @@ class Main(Group):
             sys.exit(128 + signal.SIGINT)
         except Exception as error:  # noqa: BLE001 - users get a sentence for any error
             raise explained(error) from None
+
+
+def _say_only_logged() -> None:
+    """Say where an entry of the journal came to the log alone; a command that wrote none has not loaded the journal."""
+    journal = sys.modules.get("postbacks.operate.journal")
+    if journal is not None and journal.only_logged.get():
+        say("(journal: written to the workers' log alone, as no recorder works)")
+        journal.only_logged.set(False)
 
 
 class _WrongUse(click.ClickException):
@@ -283,6 +297,11 @@ def show_counts(counts: Counter[str], *, as_json: bool) -> None:
         say(f"  {printable(name):<24} {count:>9,}")
     if len(counts) > _ACCOUNTS_SHOWN:
         say(f"  and {len(counts) - _ACCOUNTS_SHOWN:,} accounts more")
+
+
+def counted(count: int, noun: str = "postback") -> str:
+    """Return a number with its noun: "1 postback", "1,204 postbacks"."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def state_text(state: str, words: str = "") -> Text:

@@ -52,6 +52,12 @@ def doctor(fix: bool, ping: bool, within_s: float, as_json: bool) -> None:
     settings = load()
     doctor = Doctor(Scripts(client()), settings, within_s=within_s, ping=ping)
     report, repairs = doctor.fix() if fix else (doctor.examine(), [])
+    if repairs:
+        from postbacks.operate import journal
+
+        for repair in repairs:
+            details = {"did": repair.result.check.fix, "findings": len(repair.result.findings)}
+            journal.write("doctor.fix", repair.result.check.name, details=details)
     if as_json:
         for repair in repairs:
             print_json(repair.to_public_dict())

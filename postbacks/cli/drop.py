@@ -8,7 +8,7 @@ from typing import Final
 
 import click
 
-from postbacks.cli.base import Command, age, confirm, json_option, print_json, say, show_counts
+from postbacks.cli.base import Command, age, confirm, json_option, print_json, say, show_counts, why_option
 
 #: Records that a call of the script drops at most.
 _BATCH: Final = 500
@@ -28,9 +28,17 @@ _PAUSE_S: Final = 0.01
 @click.option("--older", callback=age, metavar="AGE", help="Only those dead for longer: 90s, 30m, 2h or 7d.")
 @click.option("--dry-run", is_flag=True, help="Count them and drop nothing.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@why_option
 @json_option
 def drop(
-    *, dead: bool, account: str | None, older: float | None, dry_run: bool, yes: bool, as_json: bool
+    *,
+    dead: bool,
+    account: str | None,
+    older: float | None,
+    dry_run: bool,
+    yes: bool,
+    why: str,
+    as_json: bool,
 ) -> None:
     """Drop dead postbacks for good.
 
@@ -42,6 +50,7 @@ def drop(
     from postbacks.broker.errors import broker_errors
     from postbacks.ledger.ledger import Ledger
     from postbacks.logs import EventLog, write_to_stderr
+    from postbacks.operate import journal
     from postbacks.queue.scripts import Scripts
     from postbacks.settings import load
 
@@ -76,6 +85,8 @@ def drop(
                 older_s=older,
                 postbacks=dropped,
             )
+            details = {"account": account, "older_s": older, "postbacks": dropped}
+            journal.write("drop", account or "", why=why, details=details)
     if as_json:
         print_json({"dropped": dropped})
     say(f"{dropped:,} dead postbacks are dropped." if chosen else "No such postback is dead.")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from postbacks.cli.base import Command, Group, confirm, json_option, print_json, say, stop_signals
+from postbacks.cli.base import Command, Group, confirm, json_option, print_json, say, stop_signals, why_option
 from postbacks.printable import printable
 
 if TYPE_CHECKING:
@@ -80,12 +80,14 @@ def status(as_json: bool) -> None:
 
 
 @history.command(cls=Command, examples=("postbacks history resync",))
-def resync() -> None:
+@why_option
+def resync(why: str) -> None:
     """Have the recorder read all records of the broker again.
 
     It does so by itself after a gap, or when it begins. It goes on with what changes meanwhile.
     """
     from postbacks.history.feed import ASKED
+    from postbacks.operate import journal
 
     feed = _feed()
     state = feed.state()
@@ -94,6 +96,7 @@ def resync() -> None:
             "The feed is off: `postbacks history run` turns it on, and begins with a resync."
         )
     feed.want_resync(ASKED)
+    journal.write("history.resync", why=why)
     if _has_recorder(feed):
         say("The recorder begins within a second or two; `postbacks history status` says how far it is.")
     else:
@@ -104,8 +107,9 @@ def resync() -> None:
 
 @history.command(cls=Command, examples=("postbacks history prune", "postbacks history prune --yes"))
 @click.option("--yes", is_flag=True, help="Do not ask.")
+@why_option
 @json_option
-def prune(yes: bool, as_json: bool) -> None:
+def prune(yes: bool, why: str, as_json: bool) -> None:
     """Delete now what is older than the settings keep.
 
     A recorder does so by itself, some rows after each batch. This is for a database that none writes to now: after
@@ -117,6 +121,7 @@ def prune(yes: bool, as_json: bool) -> None:
     settings = _settings()
     _check_drivers()
     from postbacks.history.prune_now import Pruning
+    from postbacks.operate import journal
 
     pruning = Pruning(client(), settings)
     due = pruning.due()
@@ -134,6 +139,7 @@ def prune(yes: bool, as_json: bool) -> None:
     for _ in pruning.run():
         pass
     log.warning("history.pruned", "history was pruned by hand", **due._asdict())
+    journal.write("history.prune", why=why, details=due._asdict())
     if as_json:
         print_json(due._asdict())
     say(f"Deleted: {words}.")
@@ -141,13 +147,15 @@ def prune(yes: bool, as_json: bool) -> None:
 
 @history.command(cls=Command, examples=("postbacks history off",))
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def off(yes: bool) -> None:
+@why_option
+def off(yes: bool, why: str) -> None:
     """End the feed: nothing is recorded any more, and the broker keeps no changes.
 
     The database stays, and can be searched. A recorder that runs stands still; one that is started anew turns the
     feed on again, with a resync.
     """
     from postbacks.logs import EventLog, write_to_stderr
+    from postbacks.operate import journal
     from postbacks.settings import load
 
     feed = _feed()
@@ -167,6 +175,7 @@ def off(yes: bool) -> None:
         write_to_stderr(load().log)
         log = EventLog(__name__)
         log.warning("history.feed_off", "the feed was ended by hand", changes=state.length)
+        journal.write("history.off", why=why, details={"changes": state.length})
     say("The feed is off.")
 
 

@@ -10,13 +10,14 @@ from postbacks.cli.base import (
     Command,
     Group,
     add_row,
-    is_cut,
+    counted,
     json_option,
     make_table,
     print_json,
     print_table,
     say,
     stack_columns,
+    why_option,
 )
 from postbacks.printable import printable
 
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 #: Accounts' parts that ``job show`` prints; ``--json`` prints all.
 _PARTS_SHOWN: Final = 20
 
-_why = click.option("--why", default="", metavar="TEXT", help="For the journal.")
+#: Columns of a terminal from which on a row of the table of jobs fits into one line.
+_WIDE: Final = 150
 
 
 @click.command(cls=Command, examples=("postbacks jobs", "postbacks jobs --json"))
@@ -38,8 +40,8 @@ _why = click.option("--why", default="", metavar="TEXT", help="For the journal."
 def jobs(as_json: bool) -> None:
     """List resends and cancels of many postbacks, the latest first: those that go on, and those that ended lately.
 
-    "put back" counts what a job has moved; "left alone" what it found in another state, in flight, forgotten or without
-    a document. `postbacks job show ID` has them apart.
+    "moved" counts what was put back or cancelled; "left alone" what was in another state by then, in flight, forgotten or
+    without a document. `postbacks job show ID` has them apart.
     """
     from postbacks.operate.jobs.status import all_jobs
 
@@ -56,10 +58,11 @@ def jobs(as_json: bool) -> None:
 def _table_of_jobs(known: list[Job]) -> Table:
     from rich.console import Console
 
-    numbers = ("postbacks", "moved", "delivered", "failed", "left alone", "to go")
-    table = make_table(
-        "job", "what", "state", "asked", "by", *numbers, "why", right=numbers, whole=("job", "asked")
-    )
+    from postbacks.cli.times import of_ms
+
+    numbers = ("moved", "delivered", "failed", "left alone")
+    headings = ("job", "what", "state", "by", "asked", "why", *numbers)
+    table = make_table(*headings, right=numbers, whole=("job", "what", "state", "asked", *numbers))
     for job in known:
         counts = job.counts
         is_resend = job.kind == "resend"
@@ -68,20 +71,18 @@ def _table_of_jobs(known: list[Job]) -> Table:
             job.id,
             job.kind,
             job.state,
-            _time(job.asked_ms),
             job.by,
-            "" if job.total is None else f"{job.total:,}",
-            f"{counts.moved:,}",
+            of_ms(job.asked_ms).isoformat(" ", "minutes"),
+            job.why,
+            "" if job.total is None else f"{counts.moved:,} of {job.total:,}",
             f"{counts.delivered:,}" if is_resend else "",
             f"{counts.failed:,}" if is_resend else "",
             f"{counts.done - counts.moved:,}",
-            f"{job.left:,}",
-            job.why,
         )
     console = Console()
-    if not console.is_terminal or not is_cut(table, console.width, is_any=True):
+    if not console.is_terminal or console.width >= _WIDE:
         return table
-    return stack_columns(table, ((0, 1, 2), (3, 4, 11), (5, 6, 10), (7, 8, 9)))
+    return stack_columns(table, ((0, 1), (2, 3), (4, 5), (6, 9), (7, 8)))
 
 
 @click.group("job", cls=Group, examples=("postbacks job show 7c0e1f3a", "postbacks job stop 7c0e1f3a"))
@@ -127,13 +128,17 @@ def _lines(job: Job) -> list[tuple[str, str]]:
         state += f" by {job.paused_by}"
     if job.ended_ms is not None:
         state += f" at {_time(job.ended_ms)}"
-    moved, *others = outcome(job) or [""]
+    moved, *others = outcome(job, has_parts=job.is_unended) or [""]
     return [
         ("job", job.id),
         ("state", state),
-        ("note", job.note),
+        # The parts that have paused themselves say so below.
+        ("note", "" if job.state == "paused" and not job.paused_by else job.note),
         ("waits", job.waits),
-        ("what", f"{job.kind} of {'a set that is being chosen' if job.total is None else f'{job.total:,}'}"),
+        (
+            "what",
+            f"{job.kind} of {'a set that is being chosen' if job.total is None else counted(job.total)}",
+        ),
         ("chosen by", chosen),
         ("asked", f"{_time(job.asked_ms)} by {job.by}"),
         ("why", job.why),
@@ -161,8 +166,8 @@ def _pace(job: Job) -> str:
 
 
 def _table_of_parts(job: Job) -> Table:
-    numbers = ("postbacks", "moved", "delivered", "failed", "waiting", "left alone", "to go")
-    table = make_table("account", *numbers, "", right=numbers)
+    numbers = ("moved", "delivered", "failed", "waiting", "left alone")
+    table = make_table("account", *numbers, "", right=numbers, whole=numbers)
 
     def rank(part: Part) -> tuple[bool, int]:
         return not part.is_paused, -part.total
@@ -172,13 +177,11 @@ def _table_of_parts(job: Job) -> Table:
         add_row(
             table,
             part.account,
-            f"{part.total:,}",
-            f"{counts.moved:,}",
+            f"{counts.moved:,} of {part.total:,}",
             f"{counts.delivered:,}",
             f"{counts.failed:,}",
             f"{part.waiting:,}",
             f"{counts.done - counts.moved:,}",
-            f"{part.left:,}",
             "paused" if part.is_paused else "",
         )
     return table
@@ -193,7 +196,7 @@ def _change(name: str, help_text: str, words: str) -> None:
         words: what is said afterwards, with the job's fields.
     """
 
-    @_why
+    @why_option
     @json_option
     def change(job_id: str, *, why: str, as_json: bool) -> None:
         from postbacks.operate.jobs import requests

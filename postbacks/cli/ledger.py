@@ -66,6 +66,7 @@ def show(postback_id: str, *, as_xml: bool, as_curl: bool, as_json: bool, reveal
     figures. With --json, "why" lists the causes: name, sentence and figures of each.
     """
     from postbacks.errors import UnknownPostback
+    from postbacks.ledger.reasons import forgotten_words
     from postbacks.operate.lookup import look_up
 
     if as_xml + as_curl + as_json > 1:
@@ -85,7 +86,9 @@ def show(postback_id: str, *, as_xml: bool, as_curl: bool, as_json: bool, reveal
     if record is None:
         raise UnknownPostback(found.unknown)
     if as_xml or as_curl:
-        words = found.copy.no_document if found.copy else "" if record.xml else reason_words(record)
+        words = forgotten_words(record) or (
+            found.copy.no_document if found.copy else "" if record.xml else reason_words(record)
+        )
         if words:
             raise click.ClickException(f"Postback {record.id} has no document: {words}.")
     if as_xml:
@@ -158,7 +161,7 @@ def _print_found(record: Record, found: Found, *, is_masked: bool) -> None:
         "why": f"\n{'':14}".join(
             printable(cause.sentence) for cause in causes if cause.name not in _SAID_OF_CLAIM
         ),
-        "event": f"{record.origin} {record.code}".strip(),
+        "event": f"{record.origin} {record.code}{' (opt-out)' * record.is_opt_out}".strip(),
         "account": f"{record.account} (group {record.group}, sequence {record.sequence})"
         if record.account
         else "",
@@ -166,6 +169,9 @@ def _print_found(record: Record, found: Found, *, is_masked: bool) -> None:
         "accepted": fields["created"],
         "next attempt": fields["next_at"] or "",
         "open" if claim and claim.attempt else "held": _claim_words(claim) if claim else "",
+        "forgotten": f"{fields['forgotten']}: its document and the answers to it are erased"
+        if fields["forgotten"]
+        else "",
         "found in": _words_of_copy(copy, found.recorded_ms) if copy else "",
         "sent again": f"\n{'':14}".join(map(_resend_words, fields.get("resends", ()))),
         "also accepted": ", ".join(
@@ -194,7 +200,7 @@ def _print_document(document: bytes, *, is_masked: bool) -> None:
     click.echo()
     click.echo("document      " + ("masked; --reveal --why TEXT shows it" if is_masked else "revealed"))
     for tag, value in elements(document):
-        click.echo(f"  {printable(tag):<14}{printable(value)}".rstrip())
+        click.echo(f"  {printable(tag):<16}{printable(value)}".rstrip())
 
 
 def _words_of_copy(copy: Copy, recorded_ms: int | None) -> str:
@@ -205,7 +211,7 @@ def _words_of_copy(copy: Copy, recorded_ms: int | None) -> str:
     pruned = copy.begun - len(copy.record.attempts)
     if pruned > 0 and not copy.is_open:
         words += f"; {pruned} of its {copy.begun} attempts are pruned"
-    return f"{words}; {copy.no_document}" if copy.no_document else words
+    return f"{words}; {copy.no_document}" if copy.no_document and not copy.record.forgotten_ms else words
 
 
 def _resend_words(resend: dict[str, Any]) -> str:

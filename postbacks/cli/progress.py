@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from postbacks.cli.base import print_json, say, stderr_console, stop_signals
+from postbacks.cli.base import counted, print_json, say, stderr_console, stop_signals
 from postbacks.printable import printable
 
 if TYPE_CHECKING:
@@ -40,9 +40,11 @@ def follow_started(job: Job, *, wait: bool, as_json: bool) -> None:
     if as_json:
         print_json(job.to_public_dict())
     if not has_terminal and not wait and job.state in {"asked", "running"}:
-        say(job.waits or f"Job {job.id} runs; `postbacks job show {job.id}` says how far it is.")
+        words = "runs" if job.state == "running" else "is being chosen"
+        say(job.waits or f"Job {job.id} {words}; `postbacks job show {job.id}` says how far it is.")
         return
-    say_outcome(job)
+    # A bar has said of each part that it has paused itself.
+    say_outcome(job, has_parts=not has_terminal)
 
 
 def _begun(job: Job) -> Job:
@@ -65,18 +67,26 @@ def watch(job_id: str, *, has_bar: bool) -> Job:
     stop_signals()
     try:
         with _progress(disable=not has_bar) as progress:
-            task = progress.add_task("", total=None)
+            task = progress.add_task("", total=None, figures="", runs=True)
             said: set[str] = set()
             while True:
                 job = read(job_id)
+                completed = job.counts.done - job.waiting
+                figures = "" if job.total is None else f"{completed:,} of {job.total:,}"
+                runs = job.state in {ASKED, RUNNING}
                 progress.update(
-                    task, description=_stage(job), total=job.total, completed=job.counts.done - job.waiting
+                    task,
+                    description=_stage(job),
+                    total=job.total if runs else job.total or 0,  # a refused job has none
+                    completed=completed,
+                    figures=figures,
+                    runs=runs,
                 )
                 for sentence in (job.waits, *(part.why_paused for part in job.parts)):
                     if sentence and sentence not in said:
                         said.add(sentence)
                         progress.console.print(printable(sentence))
-                if job.state not in {ASKED, RUNNING}:
+                if not runs:
                     return job
                 time.sleep(_POLL_S)
     except KeyboardInterrupt:
@@ -88,29 +98,25 @@ def watch(job_id: str, *, has_bar: bool) -> Job:
 
 
 def _progress(*, disable: bool) -> Progress:
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
     from rich.text import Text
 
-    class Rate(ProgressColumn):
+    from postbacks.cli.times import length
+
+    class Pace(ProgressColumn):
         def render(self, task: Task) -> Text:
-            """Return the postbacks a second of the last half a minute."""
+            """Return the postbacks a second of the last half a minute, and how long the rest takes at this rate."""
             speed = task.finished_speed or task.speed
-            return Text("" if speed is None else f"{speed:,.0f}/s")
+            words = "" if speed is None else f"{speed:,.0f}/s"
+            if task.fields["runs"] and task.time_remaining:
+                words += f", {length(round(task.time_remaining * 1000))} left"
+            return Text(words)
 
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        Rate(),
-        TimeRemainingColumn(compact=True),
-        TextColumn("left"),
+        TextColumn("{task.fields[figures]}"),
+        Pace(),
         console=stderr_console(),
         disable=disable,
     )
@@ -124,13 +130,13 @@ def _stage(job: Job) -> str:
     return f"{job.state}{failed}"
 
 
-def say_outcome(job: Job) -> None:
-    """Say how a job stands that has ended or does not go on by itself.
+def say_outcome(job: Job, *, has_parts: bool) -> None:
+    """Say how a job stands that has ended or does not go on by itself, and which accounts' parts have paused themselves.
 
     Raises:
         click.ClickException: it was refused, stopped or is paused, or ended as nothing could be moved.
     """
-    for sentence in outcome(job):
+    for sentence in outcome(job, has_parts=has_parts):
         say(sentence)
     if job.state == "refused":
         raise click.ClickException(f"Job {job.id} was refused. {job.note}".strip())
@@ -143,21 +149,20 @@ def say_outcome(job: Job) -> None:
         )
 
 
-def outcome(job: Job) -> list[str]:
+def outcome(job: Job, *, has_parts: bool) -> list[str]:
     """Return what has become of a job's postbacks, a sentence each."""
     counts, lines = job.counts, []
     if job.total is None:
         return []
-    words = (
-        f"{counts.moved:,} of {job.total:,} {'postback' if job.total == 1 else 'postbacks'} {MOVED[job.kind]}"
-    )
+    words = f"{counts.moved:,} of {counted(job.total)} {MOVED[job.kind]}"
     if job.kind == "resend" and counts.moved:
         words += f": {counts.delivered:,} delivered, {counts.failed:,} failed"
         words += f", {job.waiting:,} wait" if job.waiting else ""
     lines.append(f"{words}.")
     if left_alone := words_left_alone(job):
         lines.append(f"Left alone: {left_alone}.")
-    lines += [f"{part.why_paused}." for part in job.parts if part.why_paused]
+    if has_parts:
+        lines += [f"{part.why_paused}." for part in job.parts if part.why_paused]
     return lines
 
 

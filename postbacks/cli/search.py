@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import chain, islice
@@ -173,11 +174,12 @@ def _print_pages(
 ) -> None:
     """Print pages, each when it is read, and say what was found."""
     printer = _printer(query, form, source, reveal)
-    found, page, unfinished = 0, None, False
+    found, page, unfinished, waits = 0, None, False, set[str]()
     for page in pages:
         printer.print(page.postbacks)
         found += len(page.postbacks)
         unfinished = unfinished or any(postback.ended_ms is None for postback in page.postbacks)
+        waits |= {postback.account for postback in page.postbacks if postback.ended_ms is None}
     if found:
         older = f"; for older ones add --cursor {page.next}" if page and page.next else ""
         say(f"{found:,} {'postback' if found == 1 else 'postbacks'}{older}.")
@@ -185,6 +187,19 @@ def _print_pages(
         say(source.why_empty(query))
     if page is not None and source.has_unfinished:
         _say_recorded_of(query, page, unfinished=unfinished)
+    if waits:
+        _say_paused(sorted(waits))
+
+
+def _say_paused(accounts: list[str]) -> None:
+    """Say which of these accounts, of which something waits, are paused; nothing where the broker does not answer."""
+    from postbacks.cli.pauses import pause_words
+    from postbacks.errors import BrokerError
+    from postbacks.operate import paused_accounts
+
+    with suppress(BrokerError):
+        for pause in paused_accounts(names=accounts).values():
+            say(f"Account {pause.account} is paused {pause_words(pause)}.")
 
 
 def _say_recorded_of(query: Query, answer: Page | Count, *, unfinished: bool) -> None:

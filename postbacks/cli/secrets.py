@@ -8,7 +8,7 @@ from typing import Final
 import click
 
 from postbacks.cli.accounts import account as account
-from postbacks.cli.base import Command, Group, say
+from postbacks.cli.base import Command, Group, say, why_option
 from postbacks.printable import printable
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -49,7 +49,8 @@ def secret() -> None:
     show_default=True,
     help="How long the older secrets go on signing beside the new one; 0 ends them at once.",
 )
-def rotate(name: str, overlap_s: int) -> None:
+@why_option
+def rotate(name: str, overlap_s: int, why: str) -> None:
     """Give an account a new secret, and print it.
 
     The secret is shown this once. During the overlap each POST has a signature of every secret, so that the receiver can
@@ -60,7 +61,7 @@ def rotate(name: str, overlap_s: int) -> None:
     from postbacks.operate.accounts import rotate_secret
 
     try:
-        account, secret = rotate_secret(name, overlap_s)
+        account, secret = rotate_secret(name, overlap_s, why=why)
     except UnknownAccount as error:
         raise click.ClickException(str(error)) from None
     click.echo(secret)
@@ -81,7 +82,8 @@ def new_key() -> None:
 
 
 @secret.command(cls=Command, examples=("postbacks account secret reseal",))
-def reseal() -> None:
+@why_option
+def reseal(why: str) -> None:
     """Encrypt the secrets of all accounts anew, with the first key.
 
     To change the key: put a new one in front of POSTBACKS_SECRET_KEY (new,old), for the workers and wherever secrets are
@@ -92,7 +94,7 @@ def reseal() -> None:
     """
     from postbacks.operate.accounts import reseal_secrets
 
-    resealed = reseal_secrets()
+    resealed = reseal_secrets(why=why)
     counts = f"{resealed.secrets} secrets and {resealed.client_keys} client keys"
     if resealed.authorizations:
         counts = (
@@ -109,13 +111,14 @@ def reseal() -> None:
 
 @secret.command(cls=Command, examples=("postbacks account secret remove acme",))
 @click.argument("name", metavar="ACCOUNT")
-def remove(name: str) -> None:
+@why_option
+def remove(name: str, why: str) -> None:
     """Remove an account's secrets: its postbacks are not signed any more."""
     from postbacks.errors import UnknownAccount
     from postbacks.operate.accounts import remove_secrets
 
     try:
-        account = remove_secrets(name)
+        account = remove_secrets(name, why=why)
     except UnknownAccount as error:
         raise click.ClickException(str(error)) from None
     say(f"The postbacks of {account.name} are not signed any more.")

@@ -172,8 +172,8 @@ def _phrases(query: Query) -> dict[str, str]:
         "email": "with e-mail address {}",
         "sub_id": "with SUBID {}",
         "serial_number": "with SERIALNUMBER {}",
-        "opt_outs": "that are opt-outs",
-        "undelivered": "that are undelivered",
+        "opt_outs": "among opt-outs",
+        "undelivered": "undelivered",
     }
     return {
         name: text.format(value)

@@ -10,6 +10,7 @@ from postbacks.history import documents, facts, ids, schema
 from postbacks.history.engine import reader
 from postbacks.history.transactions import reading
 from postbacks.ledger import states
+from postbacks.ledger.reasons import forgotten_words
 from postbacks.ledger.record import Attempt, Record, Resend
 from postbacks.names import is_id
 
@@ -26,8 +27,8 @@ _OUTCOME_NAMES: Final = {number: name for name, number in schema.OUTCOMES.items(
 
 _ROWS: Final = text(
     "SELECT p.*, a.name AS account_name, c.origin, c.code AS code_name, c.group_name, u.url AS url_text"
-    " FROM postbacks p LEFT JOIN accounts a ON a.id = p.account LEFT JOIN codes c ON c.id = p.code"
-    " LEFT JOIN urls u ON u.id = p.url WHERE p.row_id IN :rows"
+    ", f.forgotten_ms FROM postbacks p LEFT JOIN accounts a ON a.id = p.account LEFT JOIN codes c ON c.id = p.code"
+    " LEFT JOIN urls u ON u.id = p.url LEFT JOIN forgotten f ON f.row_id = p.row_id WHERE p.row_id IN :rows"
 ).bindparams(bindparam("rows", expanding=True))
 _ATTEMPTS: Final = text("SELECT * FROM attempts WHERE row_id IN :rows ORDER BY row_id, number").bindparams(
     bindparam("rows", expanding=True)
@@ -68,6 +69,8 @@ class Copy(NamedTuple):
     @property
     def no_document(self) -> str:
         """Say as a clause why there is no document; empty where there is one."""
+        if self.record.forgotten_ms is not None:
+            return forgotten_words(self.record)
         if self.record.xml or self.fault:
             return self.fault
         if self.record.raw is not None or not self.record.group:
@@ -171,6 +174,7 @@ def _copy(
         resends=tuple(resends),
         is_stub=row.sequence == 0 and row.state == schema.STATES[states.DEAD],
         is_opt_out=bool(row.opt_out),
+        forgotten_ms=row.forgotten_ms,
     )
     return Copy(record, row.attempts, str(row.own), row.row_id, fault)
 

@@ -159,7 +159,11 @@ def _sqlite(url: URL, *, makes_file: bool) -> Engine:
             f"cache_size = -{_CACHE_KB}",
             "temp_store = MEMORY",
         ):
-            connection.execute(f"PRAGMA {pragma}").close()
+            try:
+                connection.execute(f"PRAGMA {pragma}").close()
+            except sqlite3.Error:
+                connection.close()  # the pool never gets it
+                raise
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:

@@ -204,7 +204,7 @@ class Pruner:
 
     def _drop(self, connection: Connection, rows: Sequence[Sequence[Any]], row_ids: list[int]) -> None:
         """Drop postbacks with all but their business values, and what only they have used."""
-        for table in (schema.postbacks, schema.attempts, schema.resends):
+        for table in (schema.postbacks, schema.attempts, schema.resends, schema.forgotten):
             self._bulk.delete(connection, table, row_ids)
         counts: dict[tuple[int, ...], int] = {}
         slots: dict[int, int] = {}

@@ -26,17 +26,19 @@ from postbacks.history import facts
 from postbacks.history.engine import connect
 from postbacks.history.feed import BROKER, DATABASE, OLDER, REASONS, RESTARTED, Feed, place_of
 from postbacks.history.migrations import prepare
+from postbacks.history.opt_outs import late
 from postbacks.history.records import Records
 from postbacks.history.resync import Resync
 from postbacks.history.status import measure, older_versions, parsed_note
-from postbacks.history.transactions import database_errors, display, writing
+from postbacks.history.transactions import database_errors, display, reading, writing
 from postbacks.history.writer import Writer
 from postbacks.killpoints import reach
+from postbacks.ledger import journal
 from postbacks.logs import EventLog
 
 if TYPE_CHECKING:
     import threading
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     import redis
     from sqlalchemy import Connection, Engine
@@ -55,6 +57,8 @@ GATHER_S: Final = 1.5
 #: Ids of a batch, doubles included, and different ids of it with which there is no need to wait for more.
 BATCH_IDS: Final = 2000
 BATCH_POSTBACKS: Final = 1000
+#: Entries of the journal that are copied at once.
+JOURNAL_ENTRIES: Final = 500
 #: Rows that are pruned after a batch.
 PRUNE_ROWS: Final = 2000
 #: Seconds until rows are pruned again where none had to be.
@@ -65,6 +69,8 @@ LOOK_FOR_OLDER_S: Final = 10.0
 NOTE_EVERY_S: Final = 2.0
 #: Seconds between two looks at the database's size.
 MEASURE_EVERY_S: Final = 60.0
+#: Seconds between two looks for opt-outs that are late.
+OPT_OUTS_EVERY_S: Final = 10.0
 #: Seconds at most until it is tried again after a failure.
 BACKOFF_MAX_S: Final = 10.0
 #: Seconds after which it is logged again why the recorder waits.
@@ -88,6 +94,7 @@ class Recorder:
         works: True while it holds the lease and writes.
         batches: transactions with changes that it has written.
         written: records that it has written.
+        turns: turns that have ended.
     """
 
     def __init__(self, client: redis.Redis, settings: Settings, *, clock_offset_ms: int = 0) -> None:
@@ -95,6 +102,7 @@ class Recorder:
         self.works = False
         self.batches = 0
         self.written = 0
+        self.turns = 0
         self._client = client
         self._settings = settings
         self._clock_offset_ms = clock_offset_ms
@@ -138,6 +146,7 @@ class Recorder:
         """
         try:
             wait_s = self._turn()
+            self.turns += 1
         except LeaseLost as error:
             self._stop_working(f"{error}")
             return EVERY_S
@@ -183,6 +192,15 @@ class Recorder:
             self._writer.check_lease(connection)
             yield connection
 
+    @property
+    def lease(self) -> int | None:
+        """Number of the lease in the database; another one each time that it begins to work."""
+        return self._writer.lease
+
+    def lose_urls(self, urls: Collection[int]) -> None:
+        """Forget the numbers of URLs that are gone; to be called within ``transaction``, when the writer stands still."""
+        self._writer.lose_urls(urls)
+
     def _turn(self) -> float:
         if not self._holds_lease():
             return EVERY_S
@@ -191,6 +209,8 @@ class Recorder:
         self._look_for_older()
         self._begin_resync()
         wait_s = self._record()
+        if self._is_due("journal", EVERY_S):
+            self._copy_journal()
         if self._resync is not None and wait_s:
             self._go_on_with_resync(self._resync)
             wait_s = 0.0
@@ -316,6 +336,8 @@ class Recorder:
         """Copy what has gathered, for a moment at most: the feed keeps the rest for the next recorder."""
         deadline_s = time.monotonic() + FINISH_S
         with suppress(BrokerError, HistoryError):
+            if self.works:
+                self._copy_journal()
             while self.works and time.monotonic() < deadline_s and not self._record(gathers=False):
                 pass
 
@@ -340,6 +362,16 @@ class Recorder:
         if self._is_due("prune", PRUNE_EVERY_S):
             self._prune(now_ms)
         return 0.0
+
+    def _copy_journal(self) -> None:
+        """Copy the journal's entries that wait, and only then drop them: one that is read again changes nothing."""
+        entries = journal.waiting(self._client, JOURNAL_ENTRIES)
+        if not entries:
+            return
+        self._writer.copy_journal([entry for _, entry in entries])
+        journal.drop(self._client, entries[-1][0])
+        if len(entries) == JOURNAL_ENTRIES:
+            self._next_s.pop("journal")
 
     def _gathers_for(self, first_id: str, now_ms: int) -> float:
         """Return the seconds for which changes are still left to gather; by both clocks, as the broker's may jump."""
@@ -388,6 +420,7 @@ class Recorder:
         """
         own_ms = time.time_ns() // 1_000_000 + self._clock_offset_ms
         pruned = self._writer.prune(min(now_ms, own_ms), self._settings, PRUNE_ROWS)
+        pruned += self._writer.prune_journal(min(now_ms, own_ms), self._settings, PRUNE_ROWS)
         if pruned:
             self._next_s.pop("prune")
         return pruned
@@ -445,6 +478,8 @@ class Recorder:
         """Note in the broker what the recorder does, for ``status.py``."""
         if self.works and self._is_due("measure", MEASURE_EVERY_S):
             self._note |= measure(self._engine)
+        if self.works and self._is_due("opt_outs", OPT_OUTS_EVERY_S):
+            self._note |= self._late_opt_outs()
         note = {**self._note, "older": self._older}
         if self._resync is not None:
             note["resync_records"] = self._resync.records
@@ -452,6 +487,11 @@ class Recorder:
             since_ms = now_ms(self._client) + self._clock_offset_ms - self._trouble.seconds * 1000
             note |= {"waits": self._trouble.sentence, "waits_since_ms": int(since_ms)}
         self._feed.note(self.holder, json.dumps(note))
+
+    def _late_opt_outs(self) -> dict[str, Any]:
+        with reading(self._engine) as connection:
+            opt_outs = late(connection, self._settings.opt_out_late_s)
+        return {"late_opt_outs": opt_outs.postbacks, "oldest_late_opt_out_ms": opt_outs.oldest_ms}
 
 
 class Covered:

@@ -81,6 +81,7 @@ class Reading(NamedTuple):
     first_id: str | None
     document: Document
     resends: tuple[Resend, ...] = ()
+    forgotten_ms: int | None = None
 
     @property
     def is_plain(self) -> bool:
@@ -172,6 +173,7 @@ def _read(postback_id: str, fields: dict[bytes, bytes]) -> Reading:
         text_of(first_id) if first_id else None,
         document,
         resends,
+        int(float(forgotten)) if (forgotten := get(b"forgotten")) else None,
     )
 
 

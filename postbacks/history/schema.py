@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Final
 
 from sqlalchemy import (
+    DDL,
     BigInteger,
     Column,
     Index,
@@ -21,6 +22,7 @@ from sqlalchemy import (
     SmallInteger,
     Table,
     Text,
+    event,
     text,
 )
 
@@ -267,6 +269,14 @@ business_values: Final = Table(
     sqlite_with_rowid=False,
 )
 
+#: Rows of which a person was forgotten, and when: what identified the person is erased (``erasing.py``).
+forgotten: Final = Table(
+    "forgotten",
+    metadata,
+    Column("row_id", _ROW, primary_key=True, autoincrement=False),
+    Column("forgotten_ms", BigInteger, nullable=False),
+)
+
 #: Slots of which there are postbacks: a search by value or id goes over them.
 slots: Final = Table(
     "slots",
@@ -374,16 +384,58 @@ job_sets: Final = Table(
     sqlite_with_rowid=False,
 )
 
-#: Postbacks of jobs (``operate/jobs/``), in the order in which an account's are moved: those of a lower rank first, then the
-#: oldest acceptance. ``row_id`` is 0 of one that history did not have.
+#: Postbacks of jobs (``operate/jobs/``), in the order in which an account's are moved: those of a lower rank first, then by
+#: their acceptance. ``row_id`` is 0 of one that history did not have.
 job_postbacks: Final = Table(
     "job_postbacks",
     metadata,
     Column("job", Text, primary_key=True),
     Column("account", Text, primary_key=True),
     Column("rank", SmallInteger, primary_key=True, autoincrement=False),
-    Column("accepted_ms", BigInteger, primary_key=True, autoincrement=False),
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
     Column("id", LargeBinary, primary_key=True),
+    Column("accepted_ms", BigInteger, nullable=False),
     Column("row_id", _ROW, nullable=False),
     sqlite_with_rowid=False,
 )
+
+#: Journal of operators: who did what, when and why (``operate/journal.py``). Rows are added and, past their days, pruned.
+journal: Final = Table(
+    "journal",
+    metadata,
+    Column("row_id", _ROW, primary_key=True),
+    Column("id", Text, nullable=False, unique=True),
+    Column("at_ms", BigInteger, nullable=False, index=True),
+    Column("by_user", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("account", Text, nullable=False),
+    Column("why", Text, nullable=False),
+    Column("details", Text, nullable=False),  # JSON
+)
+#: Statements that have the database refuse a change of an entry, whoever it is of.
+_APPEND_ONLY: Final = (
+    (
+        "sqlite",
+        (
+            "CREATE TRIGGER journal_append_only BEFORE UPDATE ON journal "
+            "BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END"
+        ),
+    ),
+    (
+        "postgresql",
+        (
+            "CREATE OR REPLACE FUNCTION journal_append_only() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN RAISE EXCEPTION 'the journal is append-only'; END $$"
+        ),
+    ),
+    (
+        "postgresql",
+        (
+            "CREATE TRIGGER journal_append_only BEFORE UPDATE ON journal "
+            "FOR EACH STATEMENT EXECUTE FUNCTION journal_append_only()"
+        ),
+    ),
+)
+for _dialect, _statement in _APPEND_ONLY:
+    event.listen(journal, "after_create", DDL(_statement).execute_if(dialect=_dialect))  # type: ignore[no-untyped-call]

@@ -18,10 +18,14 @@ KINDS: Final = {
     "serial_number": ("SERIALNUMBER",),
 }
 _KIND_OF: Final = {tag.encode(): kind for kind, tags in KINDS.items() for tag in tags}
+#: Tag whose value may be a number, an e-mail address or anything else: a pass names its holder by whatever its maker knows.
+_REFERENCE: Final = b"REFERENCEVALUE"
+#: Digits of a reference that is taken for a number.
+_REFERENCE_DIGITS: Final = range(7, 16)
 
 #: Documents are rendered by ``catalogue/xml.py``, an element a tag without attributes: a pattern reads them in a tenth of
 #: a parser's time. A tag inside a text cannot be met, as < is escaped there.
-_ELEMENT: Final = re.compile(rb"<(" + b"|".join(_KIND_OF) + rb")>([^<]*)</")
+_ELEMENT: Final = re.compile(rb"<(" + b"|".join([*_KIND_OF, _REFERENCE]) + rb")>([^<]*)</")
 #: Any element that has text alone.
 _TEXT_ELEMENT: Final = re.compile(rb"<([A-Z_]+)>([^<]*)</")
 
@@ -30,9 +34,20 @@ def of_document(document: bytes) -> list[tuple[str, str]]:
     """Read the business values of a document: kind and text as it was sent, in the document's order, none twice."""
     values: dict[tuple[str, str], None] = {}
     for tag, text in _ELEMENT.findall(document):
-        if text:
-            values[_KIND_OF[tag], _unescaped(text)] = None
+        if not text:
+            continue
+        value = _unescaped(text)
+        if kind := _kind_of_reference(value) if tag == _REFERENCE else _KIND_OF[tag]:
+            values[kind, value] = None
     return list(values)
+
+
+def _kind_of_reference(text: str) -> str:
+    """Return what a pass is referenced by, as far as it is a person's; empty for anything else."""
+    if "@" in text:
+        return "email"
+    digits = canonical("number", text)
+    return "number" if digits.isdecimal() and len(digits) in _REFERENCE_DIGITS else ""
 
 
 def read_tags(document: bytes) -> dict[str, str]:

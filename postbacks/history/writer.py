@@ -10,8 +10,9 @@ from sqlalchemy import text
 
 from postbacks.catalogue.opt_outs import is_opt_out, words_of
 from postbacks.errors import HistoryUnfit, LeaseLost
-from postbacks.history import documents, facts, ids, schema, values
+from postbacks.history import documents, facts, ids, journal, schema, values
 from postbacks.history.bulk import StoredRow, bulk_of
+from postbacks.history.erasing import mark
 from postbacks.history.names import Names
 from postbacks.history.pruning import NEVER, Pruner, due_ms
 from postbacks.history.rows import Note, Reading, UnreadableRecord, read, text_of
@@ -22,11 +23,12 @@ from postbacks.ledger import states
 from postbacks.logs import EventLog
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from sqlalchemy import Connection, Engine
 
     from postbacks.history.documents import Document
+    from postbacks.ledger.journal import Entry
     from postbacks.settings import Settings
 
     #: Key of ``counts`` -> what a transaction adds to it.
@@ -56,6 +58,9 @@ class Writer:
         engine: of the history.
         slot_rows: rows from which on a slot is full.
         opt_out_words: words that are opt-outs (``catalogue/opt_outs.py``), for records without their mark.
+
+    Attributes:
+        lease: number of the latest lease that it has taken; None before the first.
     """
 
     def __init__(
@@ -68,7 +73,7 @@ class Writer:
             "SELECT value FROM facts WHERE name = 'lease'"
             + " FOR UPDATE" * (engine.dialect.name == "postgresql")
         )
-        self._lease: int | None = None
+        self.lease: int | None = None
         self._names = Names()
         self._last_row: int | None = None
         self._slots = Slots(slot_rows)
@@ -81,7 +86,7 @@ class Writer:
         with writing(self._engine) as connection:
             lease = int(connection.execute(self._lock_lease).scalar_one()) + 1
             facts.put(connection, {facts.LEASE: lease})
-        self._lease = lease
+        self.lease = lease
         return lease
 
     def write(
@@ -167,6 +172,26 @@ class Writer:
         with self._transaction() as connection:
             return self._pruner.run(connection, now_ms, settings, at_most)
 
+    def copy_journal(self, entries: Sequence[Entry]) -> None:
+        """Add entries of the journal, each once however often it comes.
+
+        Raises:
+            LeaseLost: another recorder has taken the lease.
+            HistoryUnavailable: the database does not answer, is locked or full; nothing is written.
+        """
+        with self._transaction() as connection:
+            journal.add(connection, entries)
+
+    def prune_journal(self, now_ms: int, settings: Settings, at_most: int = 2_000) -> int:
+        """Prune the oldest entries of the journal, past the settings' days; return how many went.
+
+        Raises:
+            LeaseLost, HistoryUnavailable: as ``copy_journal``.
+        """
+        until_ms = now_ms - int(settings.history_journal_days * 24 * HOUR_MS)
+        with self._transaction() as connection:
+            return journal.prune(connection, until_ms, at_most)
+
     @contextmanager
     def _transaction(self) -> Iterator[Connection]:
         """Open a transaction that holds only with the latest lease; what was learnt in one that failed is forgotten."""
@@ -185,10 +210,14 @@ class Writer:
             LeaseLost: another recorder has taken it.
         """
         lease = int(connection.execute(self._lock_lease).scalar_one())
-        if lease != self._lease:
+        if lease != self.lease:
             raise LeaseLost(
-                f"Another recorder writes to the history by now (lease {lease}, not {self._lease}): nothing was written."
+                f"Another recorder writes to the history by now (lease {lease}, not {self.lease}): nothing was written."
             )
+
+    def lose_urls(self, urls: Collection[int]) -> None:
+        """Forget the numbers of URLs that are gone."""
+        self._names.lose(urls)
 
     def _forget(self) -> None:
         self._last_row = None
@@ -248,6 +277,7 @@ class Writer:
         notes: list[tuple[Any, ...]] = []
         hashes: list[tuple[int, int, int]] = []
         resends: list[tuple[Any, ...]] = []
+        forgotten: list[tuple[int, int]] = []
         # A pack of documents is pruned when all of it is due, so what is due together stands together.
         due = [(due_ms(reading.accepted_ms, reading.ended_ms), reading) for reading in readings]
         for due_at, reading in sorted(due, key=itemgetter(0)):
@@ -276,6 +306,8 @@ class Writer:
             )  # fmt: skip
             key = reading.accepted_ms // HOUR_MS, code, state, outcome, status, attempts
             counts[key] = counts.get(key, 0) + 1
+            if reading.forgotten_ms is not None:
+                forgotten.append((row_id, reading.forgotten_ms))
             is_kept = pruner.keeps(facts.DOCUMENTS_FROM_MS, due_at)
             kept.append((due_at, reading.document if is_kept else documents.NONE))
             kind, content = reading.document
@@ -290,6 +322,7 @@ class Writer:
         bulk.insert(connection, schema.documents, packs)
         bulk.insert(connection, schema.attempts, notes)
         bulk.add_missing(connection, schema.resends, resends)
+        bulk.insert(connection, schema.forgotten, forgotten)
         hashes.sort()  # neighbours of the file together
         bulk.insert(connection, schema.business_values, hashes)
 
@@ -341,6 +374,8 @@ class Writer:
                 and documents.read(connection, row.row_id) is None
             ):  # it was sent again after its document was pruned
                 self._bulk.insert(connection, schema.documents, _packs(row.row_id, [(0, reading.document)]))
+            if reading.forgotten_ms is not None:
+                mark(connection, row.row_id, reading.forgotten_ms)
             _, _, endpoint, url = names.of(reading)
             changes.append(
                 (

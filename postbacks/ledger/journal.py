@@ -14,16 +14,18 @@ from postbacks import keys
 from postbacks.broker import lua
 from postbacks.broker.client import text
 from postbacks.broker.errors import broker_errors
+from postbacks.ledger.record import iso
+from postbacks.printable import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import redis
 
 #: Entries that may wait: about 5 MB, 50 MB at the very most.
 MAX_WAITING: Final = 10_000
 #: Replies of ``append``: a recorder comes for the entry, none does, or too many wait.
 RECORDED, LOGGED, REFUSED = 1, 0, -1
+#: Fields of an entry as it is written, but for its time; a newer version's others are left out.
+_TYPES: Final = {"id": str, "by": str, "action": str, "subject": str, "why": str, "details": dict}
 
 
 class Entry(NamedTuple):
@@ -47,10 +49,11 @@ class Entry(NamedTuple):
     why: str = ""
     details: dict[str, Any] = {}  # noqa: RUF012 - nobody changes it
 
-    def to_log(self) -> dict[str, str | None]:
+    def to_log(self) -> dict[str, Any]:
         """Return the fields of the log event ``journal.entry``."""
         details = json.dumps(self.details, ensure_ascii=False) if self.details else None
         return {
+            "at": iso(self.at_ms) if self.at_ms else None,
             "by": self.by,
             "action": self.action,
             "subject": self.subject or None,
@@ -82,18 +85,35 @@ def waiting(client: redis.Redis, at_most: int) -> list[tuple[str, Entry]]:
     """
     with broker_errors():
         rows: Any = client.xrange(keys.JOURNAL, count=at_most)
-    return [(text(place), _entry(fields)) for place, fields in rows]
+    return [(text(place), _entry(text(place), fields)) for place, fields in rows]
 
 
-def drop(client: redis.Redis, places: Sequence[str]) -> None:
-    """Drop entries by their ids in the stream, as they are copied.
+def drop(client: redis.Redis, through: str) -> None:
+    """Drop the entries up to this one, by its id in the stream, as they are copied.
 
     Raises:
         BrokerError: the broker cannot be used.
     """
+    ms, _, number = through.partition("-")
     with broker_errors():
-        client.xdel(keys.JOURNAL, *places)
+        client.xtrim(keys.JOURNAL, minid=f"{ms}-{int(number) + 1}", approximate=False)
 
 
-def _entry(fields: dict[bytes, bytes]) -> Entry:
-    return Entry(at_ms=int(fields[b"at_ms"]), **json.loads(fields[b"entry"]))
+def _entry(place: str, fields: dict[bytes, bytes]) -> Entry:
+    """Read an entry; one that cannot be read becomes an entry that says so, and keeps none behind it back."""
+    written = fields.get(b"entry", b"{}")
+    try:
+        known = {name: value for name, value in json.loads(written).items() if name in _TYPES}
+        if {*_TYPES} - known.keys() - {"subject", "why", "details"} or any(
+            not isinstance(value, _TYPES[name]) for name, value in known.items()
+        ):
+            return _unreadable(place, written)
+        return Entry(at_ms=int(fields[b"at_ms"]), **known)
+    except (ValueError, AttributeError, KeyError):
+        return _unreadable(place, written)
+
+
+def _unreadable(place: str, written: bytes) -> Entry:
+    words = printable(written.decode("utf-8", "replace"))[:300]
+    at_ms = int(place.partition("-")[0])
+    return Entry(f"unreadable-{place}", at_ms, "unknown", "unreadable", details={"entry": words})

@@ -5,10 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from postbacks.accounts import routing
+from postbacks.ledger.record import iso
 from postbacks.privacy.masker import KEYLESS
 
 if TYPE_CHECKING:
     from postbacks.ledger.record import Record
+
+
+def forgotten_words(record: Record) -> str:
+    """Say as a clause that and since when a postback has no document, as a person was to be forgotten; empty where it has."""
+    if record.forgotten_ms is None:
+        return ""
+    return f"its document was forgotten on {(iso(record.forgotten_ms) or '')[:10]} (postbacks forget)"
 
 
 def reason_of(record: Record, *, reveal: bool = False) -> str:

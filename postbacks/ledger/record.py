@@ -21,6 +21,7 @@ POST that has ended, the *note* of that attempt.
 ``first_id``                id that it came with, which another postback has
 ``stub``                    of a dead one whose document was not kept
 ``opt_out``                 of an opt-out (``catalogue/opt_outs.py``); what version 0.1.0 accepted has none
+``forgotten``               when it was erased, as a person was to be forgotten (``queue/erase.lua``)
 ``units``                   what it counts against its account's limit, where that is more than one
 ``resent:N``                note of a resend by hand that came after N POSTs, ``Resend`` as JSON (``queue/_resend.lua``)
 ``suspicion``               in the quarantine ``few`` or ``alone``; ``alone_deaths`` and ``alone_lapses`` count what came
@@ -186,6 +187,7 @@ class Record:
         is_stub: its document was not kept, as its account's dead took too much.
         resends: by somebody's order, in order.
         is_opt_out: by it a person takes back a consent; False in a record of version 0.1.0.
+        forgotten_ms: when it was erased, as a person was to be forgotten; None where it was not.
     """
 
     id: str
@@ -210,6 +212,7 @@ class Record:
     is_stub: bool = False
     resends: tuple[Resend, ...] = ()
     is_opt_out: bool = False
+    forgotten_ms: int | None = None
 
     @classmethod
     def from_hash(cls, postback_id: str, fields: dict[bytes, bytes]) -> Record:
@@ -255,6 +258,7 @@ class Record:
                 )
             ),
             is_opt_out="opt_out" in text,
+            forgotten_ms=int(float(text["forgotten"])) if "forgotten" in text else None,
         )
 
     @property
@@ -290,4 +294,5 @@ class Record:
             "attempts": [attempt.to_public_dict() for attempt in self.attempts],
             **({"resends": [resend.to_public_dict() for resend in self.resends]} if self.resends else {}),
             "next_at": iso(self.next_ms),
+            "forgotten": iso(self.forgotten_ms),
         }

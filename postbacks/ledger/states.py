@@ -18,21 +18,22 @@
     waiting | parked -> cancelled                    revoked
     waiting -> skipped | dead                        its account has switched its origin off, has no URL, or was removed
     dead | skipped -> waiting                        sent again by hand
+    delivered | cancelled -> waiting                 sent again by a job whose filter names that state
     dead    -> (queue)                               the same, of a message that only a newer version reads
 
 A *held* postback has been claimed and no POST of it is under way. Its record says ``sending``, as all versions write it;
 ``reported`` tells the two apart by the attempts. Each step that counts an attempt begins a POST, and each step that ends
 a POST writes the note ``attempt:N`` of that number or takes the count back:
 
-=================================  ===========================================================
-``claim.lua``, ``examine.lua``     a POST begins: the count goes up; nothing is counted of what is held
-``begin.lua``                      the POST of a held one begins: the count goes up, once, however often it is asked
-``commit.lua``                     the POST has ended: its note. A shared time-out: count and note together
-``postpone.lua``                   the POST was not made: the count goes down
+==================================  ===========================================================
+``claim.lua``, ``examine.lua``      a POST begins: the count goes up; nothing is counted of what is held
+``begin.lua``                       the POST of a held one begins: the count goes up, once, however often it is asked
+``commit.lua``                      the POST has ended: its note. A shared time-out: count and note together
+``postpone.lua``                    the POST was not made: the count goes down
 ``reap.lua``, ``postbacks doctor``  the loop has gone: the note of what was open, outcome ``unknown``; none of what was held
-``renew.lua``                      neither, only the lease
-``replay.lua``                     neither: the attempts stay, and the next one has the next number
-=================================  ===========================================================
+``renew.lua``                       neither, only the lease
+``replay.lua``, ``move_job.lua``    neither: the attempts stay, and the next one has the next number
+==================================  ===========================================================
 """
 
 from __future__ import annotations

@@ -5,23 +5,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from postbacks.accounts import redis_accounts
+from postbacks.accounts.difference import difference
 from postbacks.accounts.edit import apply, check_change
-from postbacks.accounts.secrets import encrypt, new_secret
+from postbacks.accounts.secrets import check_secret, encrypt, new_secret
 from postbacks.accounts.url_policy import check_urls, worker_policies
 from postbacks.broker.client import client
 from postbacks.broker.fitness import check
 from postbacks.errors import BadSetting, PostbacksError, UnknownAccount
 from postbacks.names import check_name
+from postbacks.operate import journal
 from postbacks.operate.older import refuse_move_beside_older, refuse_older, refuse_removal_beside_older
 from postbacks.queue import routes
 from postbacks.queue.scripts import Scripts
 from postbacks.settings import load
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from postbacks.accounts import Account
     from postbacks.accounts.edit import AccountChange
+    from postbacks.settings import Settings
 
 
 class SavedAccount(NamedTuple):
@@ -47,8 +50,13 @@ class Resealed(NamedTuple):
     unreadable: list[str]
 
 
-def set_account(change: AccountChange) -> SavedAccount:
+def set_account(change: AccountChange, *, by: str | None = None, why: str = "") -> SavedAccount:
     """Change or make an account.
+
+    Args:
+        change: what is to be another.
+        by: who does it, for the journal; None for the user of this process.
+        why: the reason, for the journal.
 
     Raises:
         InvalidAccount: the change cannot be, no worker would send to one of its URLs, or a worker of an older version
@@ -56,34 +64,69 @@ def set_account(change: AccountChange) -> SavedAccount:
         BadSetting: there is no key to encrypt a secret with.
         BrokerError: the broker cannot be used.
     """
-    check_change(change)
-    if change.authorization:
-        refuse_older("would send without the header Authorization")
-    if change.client_key is not None:
-        refuse_older("would not open the client key: the account's postbacks would wait")
-    broker_warnings, policies = check(), worker_policies()
+    broker_warnings = _check(change)
+    policies = worker_policies()
     before: Account | None = None
     url_warnings: list[str] = []
 
     def edit(stored: Account | None, _now_ms: int) -> Account:
         nonlocal before, url_warnings
-        before, after = stored, apply(stored, change)
-        if stored is not None and not stored.unreadable:
-            refuse_move_beside_older(stored, after)
-        url_warnings = check_urls(after.urls(), policies)
+        before = stored
+        after, url_warnings = _changed(stored, change, policies)
         return after
 
     after = redis_accounts().change(check_name(change.account), edit)
     publish(after.name, after)
+    changed = {name: list(values) for name, values in difference(before, after).items()}
+    made = {"new": True} if before is None else {"unreadable before": True} if before.unreadable else {}
+    journal.write("account.set", after.name, why=why, details={**made, "changed": changed}, by=by)
     return SavedAccount(before, after, [*broker_warnings, *url_warnings])
 
 
-def rotate_secret(name: str, overlap_s: float) -> tuple[Account, str]:
+def preview(change: AccountChange, stored: Account | None) -> SavedAccount:
+    """Return what ``set_account`` would make of a stored account, and store nothing.
+
+    Raises:
+        InvalidAccount, BadSetting, BrokerError: as ``set_account``.
+    """
+    broker_warnings = _check(change)
+    if stored is not None:
+        stored.check_known()
+    after, url_warnings = _changed(stored, change, worker_policies())
+    return SavedAccount(stored, after, [*broker_warnings, *url_warnings])
+
+
+def _check(change: AccountChange) -> list[str]:
+    """Check a change by itself, and against the workers; return warnings about the broker."""
+    check_change(change)
+    if change.authorization:
+        refuse_older("would send without the header Authorization")
+    if change.client_key is not None:
+        refuse_older("would not open the client key: the account's postbacks would wait")
+    return check()
+
+
+def _changed(
+    stored: Account | None, change: AccountChange, policies: Sequence[Settings]
+) -> tuple[Account, list[str]]:
+    """Return the account that a change makes of another, and warnings about its URLs."""
+    after = apply(stored, change)
+    if stored is not None and not stored.unreadable:
+        refuse_move_beside_older(stored, after)
+    return after, check_urls(after.urls(), policies)
+
+
+def rotate_secret(
+    name: str, overlap_s: float, *, secret: str = "", by: str | None = None, why: str = ""
+) -> tuple[Account, str]:
     """Give an account a new signing secret; return the account, and the secret in clear text.
 
     Args:
         name: the account's name.
         overlap_s: seconds for which the secrets before it go on signing.
+        secret: the secret; empty for a new one.
+        by: who does it, for the journal; None for the user of this process.
+        why: the reason, for the journal.
 
     Raises:
         UnknownAccount: there is no such account.
@@ -91,7 +134,7 @@ def rotate_secret(name: str, overlap_s: float) -> tuple[Account, str]:
         BadSetting: there is no key to encrypt the secret with.
         BrokerError: the broker cannot be used.
     """
-    secret = new_secret()
+    secret = check_secret(secret) if secret else new_secret()
     sealed = encrypt(secret, name, "secret")
     refuse_older("would not open the secret: the account's postbacks would wait")
 
@@ -100,11 +143,18 @@ def rotate_secret(name: str, overlap_s: float) -> tuple[Account, str]:
         account.check_readable()
         return account.rotated(sealed, now_ms, int(overlap_s * 1000))
 
-    return _change(name, edit), secret
+    account = _change(name, edit)
+    journal.write("secret.rotate", name, why=why, details={"overlap_s": overlap_s}, by=by)
+    return account, secret
 
 
-def remove_secrets(name: str) -> Account:
+def remove_secrets(name: str, *, by: str | None = None, why: str = "") -> Account:
     """Take an account's signing secrets away: its postbacks are not signed any more.
+
+    Args:
+        name: the account's name.
+        by: who does it, for the journal; None for the user of this process.
+        why: the reason, for the journal.
 
     Raises:
         UnknownAccount: there is no such account.
@@ -118,11 +168,17 @@ def remove_secrets(name: str) -> Account:
             raise PostbacksError(f"Account {account.name} has no secret.")
         return account.model_copy(update={"secrets": ()})
 
-    return _change(name, edit)
+    account = _change(name, edit)
+    journal.write("secret.remove", name, why=why, by=by)
+    return account
 
 
-def reseal_secrets() -> Resealed:
+def reseal_secrets(*, by: str | None = None, why: str = "") -> Resealed:
     """Encrypt the secrets of all accounts anew, with the first key, each for its account and field alone.
+
+    Args:
+        by: who does it, for the journal; None for the user of this process.
+        why: the reason, for the journal.
 
     Raises:
         InvalidAccount: a worker of an older version would not open them.
@@ -145,12 +201,14 @@ def reseal_secrets() -> Resealed:
             raise BadSetting(f"Account {account.name}: {error}") from None
         except UnknownAccount:  # removed since it was listed
             continue
-    return Resealed(
+    counts = Resealed(
         sum(len(account.secrets) for account in resealed),
         sum(account.client_key is not None for account in resealed),
         sum(account.authorization is not None for account in resealed),
         unreadable,
     )
+    journal.write("secret.reseal", why=why, details={"accounts": len(resealed)}, by=by)
+    return counts
 
 
 def check_removal(name: str) -> None:
@@ -167,8 +225,13 @@ def check_removal(name: str) -> None:
     refuse_removal_beside_older(account)
 
 
-def remove_account(name: str) -> None:
+def remove_account(name: str, *, by: str | None = None, why: str = "") -> None:
     """Remove an account; what waits for it stands still.
+
+    Args:
+        name: the account's name.
+        by: who does it, for the journal; None for the user of this process.
+        why: the reason, for the journal.
 
     Raises:
         UnknownAccount: there is no such account.
@@ -182,6 +245,8 @@ def remove_account(name: str) -> None:
     if not accounts.remove(name):  # asked in any case: a broker that cannot be written to says so
         raise _unknown(name)
     publish(name, None)
+    changed = {field: list(values) for field, values in difference(account, None).items()}
+    journal.write("account.remove", name, why=why, details={"changed": changed}, by=by)
 
 
 def publish(name: str, account: Account | None) -> None:

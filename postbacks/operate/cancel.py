@@ -32,12 +32,13 @@ def cancel(postback_id: str, *, by: str | None = None, why: str = "") -> str:
         BrokerError: the broker cannot be used.
     """
     ledger = Ledger(client())
-    is_known = ledger.find(postback_id) is not None
+    record = ledger.find(postback_id)
     state = actions.cancel(postback_id)
-    if not is_known:
+    if record is None:
         state = REMEMBERED
     elif state == states.SENDING:
         state = ledger.get(postback_id).state
     if state not in states.FINAL_STATES - {states.CANCELLED}:
-        journal.write("cancel", postback_id, why=why, by=by)
+        details = {} if record is None else {"account": record.account, "was": record.state}
+        journal.write("cancel", postback_id, why=why, details=details, by=by)
     return state

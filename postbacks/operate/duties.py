@@ -53,7 +53,8 @@ class Duty(Protocol):
 
 def duties_of(recorder: Recorder, client: redis.Redis, settings: Settings) -> list[Duty]:
     """Return the duties of a process that runs history."""
-    from postbacks.operate.incidents.finder import Finder  # noqa: PLC0415 - none but this process needs them
+    from postbacks.operate.forget.duty import ForgetDuty  # noqa: PLC0415 - none but this process needs them
+    from postbacks.operate.incidents.finder import Finder  # noqa: PLC0415
     from postbacks.operate.incidents.webhook import NoticeSender  # noqa: PLC0415
     from postbacks.operate.jobs.mover import Mover  # noqa: PLC0415
 
@@ -61,6 +62,7 @@ def duties_of(recorder: Recorder, client: redis.Redis, settings: Settings) -> li
         Mover(recorder, client, settings),
         Finder(recorder, client, settings),
         NoticeSender(recorder, client, settings),
+        ForgetDuty(recorder, client, settings),
     ]
 
 

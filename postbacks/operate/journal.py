@@ -10,20 +10,20 @@
 from __future__ import annotations
 
 import json
-import logging
 import uuid
+from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
 from postbacks.broker.client import client
 from postbacks.errors import BrokerError
-from postbacks.ledger.journal import RECORDED, REFUSED, Entry, append
+from postbacks.ledger.journal import MAX_WAITING, RECORDED, REFUSED, Entry, append, waiting
 from postbacks.logs import EventLog
 from postbacks.operate.identity import MAX_USER, current_user
 from postbacks.printable import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     import redis
 
@@ -74,32 +74,86 @@ def write(
         trouble = "too many entries of the journal wait in the broker" if outcome == REFUSED else ""
     except BrokerError as error:
         outcome, trouble = REFUSED, f"{error}"
-    detail = f"this line alone has it: {trouble}" if trouble else ""
-    log.write(logging.WARNING if trouble else logging.INFO, "journal.entry", detail, entry.to_log())
+    if trouble:
+        log.warning("journal.entry", f"this line alone has it: {trouble}", **entry.to_log())
+    else:
+        log.info("journal.entry", **entry.to_log())
     if outcome != RECORDED:
         only_logged.set(True)
     return outcome == RECORDED
 
 
-def _bounded(details: Mapping[str, Any]) -> dict[str, Any]:
-    """Return details with printable texts, as many as ``MAX_DETAILS`` has room for."""
+def entries(
+    *,
+    since_ms: int | None = None,
+    until_ms: int | None = None,
+    account: str = "",
+    by: str = "",
+    action: str = "",
+    limit: int = 100,
+) -> list[Entry]:
+    """Return entries of the journal, the newest first: of the database, and those that wait for a recorder.
+
+    Args:
+        since_ms: only from then on; ms since the epoch, by the broker's clock.
+        until_ms: only before then.
+        account: only about this account.
+        by: only by this user.
+        action: only of this action, or of this family of them: ``account`` has ``account.set`` and all others.
+        limit: at most so many.
+
+    Raises:
+        HistoryOff: no history is set.
+        HistoryError: it cannot be read.
+        BrokerError: the broker cannot be asked for those that wait.
+    """
+    # Loaded only here: SQLAlchemy takes as long to import as all else of a command.
+    from postbacks.history import journal  # noqa: PLC0415
+    from postbacks.history.engine import reader  # noqa: PLC0415
+    from postbacks.history.transactions import reading  # noqa: PLC0415
+
+    engine = reader()
+    # Those that wait are read first: one that is copied meanwhile is found twice, and shown once.
+    pending = [
+        entry
+        for _, entry in reversed(waiting(client(), MAX_WAITING))
+        if (since_ms is None or entry.at_ms >= since_ms)
+        and (until_ms is None or entry.at_ms < until_ms)
+        and account in {"", journal.account_of(entry)}
+        and by in {"", entry.by}
+        and (not action or f"{entry.action}.".startswith(f"{action}."))
+    ]
+    with reading(engine) as connection:
+        recorded = journal.read(
+            connection,
+            limit=limit,
+            since_ms=since_ms,
+            until_ms=until_ms,
+            account=account,
+            by=by,
+            action=action,
+        )
+    known = {entry.id for entry in recorded}
+    return [*(entry for entry in pending if entry.id not in known), *recorded][:limit]
+
+
+def _bounded(details: Mapping[str, Any], room: int = MAX_DETAILS) -> dict[str, Any]:
+    """Return details with printable texts, as many as there is room for as JSON; ``more`` counts the others."""
     bounded: dict[str, Any] = {}
-    size = 0
     for number, (name, value) in enumerate(details.items()):
-        clean = _clean(value)
-        size += len(json.dumps({name: clean}))
-        if size > MAX_DETAILS:
+        clean = _bounded(value, room) if isinstance(value, Mapping) else _clean(value)
+        named = {printable(name)[:MAX_VALUE]: clean}
+        room -= len(json.dumps(named))
+        if room < 0:
             bounded["more"] = len(details) - number
             break
-        bounded[printable(name)] = clean
+        bounded |= named
     return bounded
 
 
 def _clean(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float):
         return value
-    if isinstance(value, dict):
-        return {printable(name): _clean(of_it) for name, of_it in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         values: Iterable[Any] = sorted(value, key=str) if isinstance(value, set | frozenset) else value
         return [_clean(of_it) for of_it in values]

@@ -12,7 +12,7 @@ from postbacks.flower_events.client_side import resent
 from postbacks.ledger import states
 from postbacks.ledger.digest import digest_of
 from postbacks.ledger.ledger import Ledger
-from postbacks.ledger.reasons import reason_of
+from postbacks.ledger.reasons import forgotten_words, reason_of
 from postbacks.ledger.record import SCHEMA
 from postbacks.operate import journal
 from postbacks.operate.identity import current_user
@@ -63,10 +63,12 @@ def resend(postback_id: str, *, by: str | None = None, why: str = "") -> Resent:
     if record is None:
         from postbacks.history import status  # noqa: PLC0415 - the broker has nearly all that is sent again
 
-        resent_record = _put_back(postback_id, who)
-        journal.write("resend", postback_id, why=why, by=who)
-        return Resent(resent_record, from_history=True, doubt=status.doubt(client()))
+        record = _put_back(postback_id, who)
+        _note(record, who, why)
+        return Resent(record, from_history=True, doubt=status.doubt(client()))
     _check(record)
+    if words := forgotten_words(record):
+        raise PostbacksError(f"Postback {record.id} cannot be sent again: {words}.")
     if record.is_stub:
         raise PostbacksError(f"Postback {record.id} has nothing to send: {reason_of(record)}.")
     if not record.own_url and record.account and not find_accounts(store(), [record.account]):
@@ -75,8 +77,13 @@ def resend(postback_id: str, *, by: str | None = None, why: str = "") -> Resent:
         )
     if actions.resend(record.id, by=who) in RESENT_FROM:
         raise PostbacksError(f"Postback {record.id} has nothing to send: {reason_of(record)}.")
-    journal.write("resend", postback_id, why=why, by=who)
+    _note(record, who, why)
     return Resent(record, from_history=False)
+
+
+def _note(record: Record, by: str, why: str) -> None:
+    details = {"account": record.account, "was": record.state}
+    journal.write("resend", record.id, why=why, details=details, by=by)
 
 
 def _put_back(postback_id: str, by: str) -> Record:
@@ -91,6 +98,8 @@ def _put_back(postback_id: str, by: str) -> Record:
     newest = known[0]
     record = newest.record
     _check(record)
+    if words := forgotten_words(record):
+        raise PostbacksError(f"Postback {record.id} cannot be sent again: {words}.")
     if newest.no_document:
         raise PostbacksError(f"Postback {record.id} has nothing to send: {newest.no_document}.")
     account = find_accounts(store(), [record.account]).get(record.account)

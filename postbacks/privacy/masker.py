@@ -7,10 +7,11 @@ seen as one, and nobody without the key can say of which person.
 from __future__ import annotations
 
 import hmac
+import json
 import re
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
+from urllib.parse import quote, quote_plus, urlsplit
 from xml.sax.saxutils import escape, unescape
 
 from postbacks.logs import unquoted
@@ -110,6 +111,8 @@ class Masker:
 
     def reason(self, reason: str) -> str:
         """Mask why a postback was not delivered: of an event that the catalogue refuses, its values are quoted there."""
+        if reason.replace("_", "").isalpha():  # a word of ours, as nearly all are
+            return reason
         return self.words(unquoted(reason) if _QUOTES_EVENT.search(reason) else reason)
 
     def answer(self, text: str, document: bytes = b"") -> str:
@@ -123,7 +126,7 @@ class Masker:
         for tag, value in elements(document):
             if len(value) >= _ECHO_MIN and tags.kind_of(tag) in {tags.TEXT, tags.REFERENCE, tags.FILE}:
                 masked = self.value(tag, value)
-                for spelling in {value, escape(value, _ESCAPES)}:
+                for spelling in _spellings(value):
                     text = text.replace(spelling, masked)
                     text = _without_begin(text, spelling, masked)
         return self.words(text)
@@ -191,6 +194,14 @@ def _is_ipv4(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _spellings(value: str) -> set[str]:
+    """Return a value as XML, JSON and forms write it, and as it is."""
+    return {
+        value, escape(value, _ESCAPES), quote(value), quote_plus(value),
+        json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1],
+    }  # fmt: skip
 
 
 def _without_begin(text: str, value: str, masked: str) -> str:

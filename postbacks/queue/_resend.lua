@@ -36,10 +36,12 @@ end
 -- Sends a postback again that the ledger has, where it is in one of these states (`from`: state -> true). A message that only a
 -- newer version could read, whose reason begins with `newer`, goes back into Celery's queue as it came, and the ledger forgets
 -- it: whoever takes it in next reads it again. Returns the state the postback is in afterwards ('queued': back in the queue),
--- '' if the ledger does not have it. A stub stays dead: it has no document that could be sent.
+-- '' if the ledger does not have it. A stub stays dead, and what was erased stays as it is: neither has a document that
+-- could be sent.
 local function send_again(id, from, newer, note)
   local record = RECORD .. id
-  local r = redis.call('HMGET', record, 'state', 'account', 'group', 'raw', 'reason', 'bytes', 'stub', 'attempts', 'in_lane')
+  local r = redis.call('HMGET', record, 'state', 'account', 'group', 'raw', 'reason', 'bytes', 'stub', 'attempts', 'in_lane',
+    'forgotten')
   local state, account, group, raw, reason, bytes = r[1], r[2], r[3], r[4], r[5] or '', tonumber(r[6] or 0)
   if not state then return '' end
   if state == 'dead' and raw and string.sub(reason, 1, #newer) == newer then
@@ -48,7 +50,7 @@ local function send_again(id, from, newer, note)
     changed[#changed + 1] = id
     return 'queued'
   end
-  if not from[state] or (group or '') == '' or r[7] then return state end -- without a group it is no postback
+  if not from[state] or (group or '') == '' or r[7] or r[10] then return state end -- without a group it is no postback
   if r[9] then -- cancelled deep in its lane: it stands there, and is counted
     redis.call('HDEL', record, 'in_lane', 'reason', 'ended_ms')
     keep_note(record, r[8] or 0, note)

@@ -49,6 +49,7 @@ _PARTS: Final[Mapping[str, tuple[str, ...]]] = {
     "claim": ("_changes", *_PACED, "_routes", "_priority"),
     "commit": ("_changes", *_PACED, "_routes"),
     "drop": ("_changes", "_drop"),
+    "erase": ("_changes",),
     "examine": ("_changes", *_PACED, "_routes"),
     "give_back": ("_changes",),
     "limit_changes": ("_changes",),
@@ -424,7 +425,7 @@ class Scripts:
         to: str,
         fields: Mapping[str, str] = {},
         *,
-        resumes: bool = False,
+        how: str = "",
     ) -> str:
         """Bring a job that is in one of these states into another; return the state that it was in, empty for no such job.
 
@@ -433,9 +434,10 @@ class Scripts:
             states: that it may be in; in any other nothing is changed.
             to: the state that it comes into.
             fields: that are written; an empty value takes a field away.
-            resumes: True where parts that have paused themselves go on.
+            how: ``resume`` where parts that have paused themselves go on; ``stuck`` to change nothing unless all that are
+                left have (``going`` is returned then).
         """
-        arguments: tuple[Argument, ...] = (job, " ".join(states), to, int(resumes))
+        arguments: tuple[Argument, ...] = (job, " ".join(states), to, how)
         arguments += tuple(chain.from_iterable(fields.items()))
         return text(self.run("change_job", arguments))
 
@@ -511,6 +513,23 @@ class Scripts:
     def drop(self, until_ms: int, account: str, ids: Iterable[str]) -> int:
         """Drop those of these ids that are dead, of this account (empty: any) and given up until then; return how many."""
         return int(self.run("drop", (until_ms, account, *ids)))
+
+    def erase(self, request: str, ids: Iterable[str]) -> int:
+        """Take from those of these ids that have ended what identifies a person; return how many were erased."""
+        return int(self.run("erase", (request, *ids)))
+
+    def erase_messages(self, request: str, lease_ms: int, messages: Sequence[bytes]) -> list[bool]:
+        """Take messages out of Celery's queue and the intake; tell of each whether it is gone.
+
+        Args:
+            request: the request that it is done for.
+            lease_ms: that a tick holds the intake (``POSTBACKS_INTAKE_LEASE_S``).
+            messages: as they stand there.
+        """
+        return [
+            bool(gone)
+            for gone in self.run("erase_messages", (request, f"forget:{request}", lease_ms, *messages))
+        ]
 
     def note_tick(self) -> int:
         """Note that a tick of this version has finished; return the ms since the tick before, -1 without one."""

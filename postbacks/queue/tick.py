@@ -14,7 +14,8 @@ from postbacks.accounts import find_accounts
 from postbacks.broker import memory
 from postbacks.broker.clock import to_ms
 from postbacks.broker.errors import broker_errors
-from postbacks.errors import AccountsUnavailable
+from postbacks.errors import AccountsUnavailable, BrokerUnfit
+from postbacks.ledger import journal
 from postbacks.logs import EventLog
 from postbacks.queue import routes
 from postbacks.queue.acceptance import first_in_a_minute
@@ -57,6 +58,8 @@ RETAIN_BATCH: Final = 250
 #: Time without a sign of a recorder after which the feed of the history is turned off, and what is noted then.
 FEED_SILENT_MAX_MS: Final = 7 * 86_400_000
 FEED_OFF_REASON: Final = "no recorder for seven days"
+#: Entries of the journal that one tick writes to the log.
+JOURNAL_BATCH: Final = 100
 #: Accounts that a line of the log names.
 ACCOUNTS_LOGGED: Final = 20
 
@@ -234,6 +237,17 @@ class Tick:
                 "no recorder has run for seven days, so nothing more is kept for the history; `postbacks history run` begins anew",
             )
 
+    def _log_journal(self) -> None:
+        """Write the journal's entries that wait to the log, as no recorder comes for them."""
+        with suppress(BrokerUnfit):  # a user with the rights of the version before: the tick does all else
+            entries = journal.waiting(self._scripts.client, JOURNAL_BATCH)
+            for _, entry in entries:
+                log.info(
+                    "journal.entry", "the history is off, so that this log alone has it", **entry.to_log()
+                )
+            if entries:
+                journal.drop(self._scripts.client, entries[-1][0])
+
     def _log_unread(self, entries: int) -> None:
         """Log that entries of the feed were dropped before they were read; once a minute."""
         if entries and first_in_a_minute(self._scripts, keys.FEED_LOGGED, ["gap"]):
@@ -253,7 +267,7 @@ class Tick:
             )
 
     def _waiting(self, moved: int) -> tuple[int, int]:
-        """Limit the feed where there is one, and note that the tick has finished.
+        """Limit the feed, or log the journal where there is none, and note that the tick has finished.
 
         Returns:
             How many deliver tasks there is work for, and what is in quarantine.
@@ -268,13 +282,18 @@ class Tick:
             pipe.zrange(keys.PARKED, 0, 0, withscores=True)
             pipe.time()
             pipe.zrange(keys.CLAIMERS, 0, -1)
-            pipe.exists(keys.CHANGES)
-            trusted, suspect, quarantined, delayed, parked, time_reply, tokens, has_feed = pipe.execute()
+            pipe.exists(
+                keys.CHANGES, keys.JOURNAL, keys.JOURNAL
+            )  # one command: 1 for the one, 2 for the other
+            *counts, delayed, parked, time_reply, tokens, feed_and_journal = pipe.execute()
+            trusted, suspect, quarantined = counts
             for token in tokens:
                 pipe.hlen(keys.claims(token.decode()))
             moved += sum(pipe.execute())
-        if has_feed:
+        if feed_and_journal & 1:
             self._limit_changes()
+        elif feed_and_journal & 2:
+            self._log_journal()
         self._scripts.note_tick()
         now_ms = to_ms(time_reply) + self._scripts.clock_offset_ms
         # What may go on before the next tick needs a loop that looks in time: what waits for its rate or for room, and what

@@ -12,6 +12,8 @@
 local job, scan, count, row_max = ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
 local job_key, job_open = JOB .. job, JOB_OPEN .. job
 local FIRST = 6
+-- failures that say nothing of the receiver: a process of ours died, somebody cancelled it, or nobody knows
+local NO_EVIDENCE = { unknown = true, revoked = true, forgotten = true }
 local parts, befores, paused, gone, answered = {}, {}, {}, {}, {}
 
 -- Notes an answer: `failure` is nil for a delivery.
@@ -24,7 +26,8 @@ local function note_answer(id, account, failure)
   answered[#answered + 1] = id
   part.waiting, part.answered = part.waiting - 1, part.answered + 1
   if failure then
-    part.failed, part.row, part.failure = part.failed + 1, part.row + 1, failure
+    part.failed = part.failed + 1
+    if not NO_EVIDENCE[failure] then part.row, part.failure = part.row + 1, failure end
     if part.row >= row_max and not part.paused and not part.done then
       part.paused = true
       paused[#paused + 1] = account

@@ -23,6 +23,8 @@ OPERATOR = [
     for name in (
         "cancel",
         "drop",
+        "erase",
+        "erase_messages",
         "put_back",
         "set_pacing",
         "reap",

@@ -74,7 +74,7 @@ def test_a_setting_adds_words_of_other_languages(monkeypatch):
 
 
 def test_a_word_without_a_letter_is_refused(monkeypatch):
-    """It would be every message of signs alone."""
+    """Every message of signs alone would be one."""
     monkeypatch.setenv("POSTBACKS_OPT_OUT_WORDS", "baja,!")
     settings.load.cache_clear()
     with pytest.raises(BadSetting, match="has no letter and no digit"):

@@ -90,7 +90,7 @@ def test_send_wait_is_0_when_all_are_delivered_with_the_ids_alone_on_stdout(desk
 def test_what_is_posted_is_what_render_prints(desk):
     one = desk.send("--wait", "20").stdout.strip()
     assert [each.body for each in desk.receiver.by_id()[one]] == [DOCUMENT]
-    assert desk.call("show", one, "--xml").stdout.encode() == DOCUMENT
+    assert desk.call("show", one, "--xml", "--reveal", "--why", "a test").stdout.encode() == DOCUMENT
 
 
 def test_the_same_id_sent_again_is_one_postback(desk):

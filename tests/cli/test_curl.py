@@ -21,7 +21,7 @@ ODD = "it's $HOME `id` \"q\" \\n \\0101 %s {a,b} [1-3] !x <&> \r line 1\nline 2\
 
 
 def curl_of(postback_id: str) -> str:
-    shown = CliRunner().invoke(main, ["show", postback_id, "--curl"])
+    shown = CliRunner().invoke(main, ["show", postback_id, "--curl", "--reveal", "--why", "a test"])
     assert shown.exit_code == 0, shown.output
     return shown.stdout
 

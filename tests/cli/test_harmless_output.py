@@ -59,8 +59,9 @@ def shown(*args: str, text: bytes = b"") -> str:
 def test_what_commands_print_is_harmless_in_words_and_as_json(postback_id, rig):
     """Tables, records, errors, JSON lines; JSON reads back as what was given."""
     event = json.dumps({"ORIGIN": "SMS_MO", "CODE": EVIL, "TEXT": EVIL}).encode()
+    revealed = ("show", postback_id, "--json", "--reveal", "--why", f"ticket{EVIL}")
     calls = [
-        ("show", postback_id), ("show", postback_id, "--json"), ("list",), ("list", "--json"), ("doctor",),
+        ("show", postback_id), ("show", postback_id, "--json"), revealed, ("list",), ("list", "--json"), ("doctor",),
         ("doctor", "--json"), ("health",), ("health", "--json"), ("account", "show", "acme"),
         ("account", "show", f"x{EVIL}"), ("account", "set", f"x{EVIL}", "--url", "http://a/"),
         ("account", "set", "x", "--url", f"http://a/{EVIL}"), ("account", "set", "x", "--rate", EVIL),
@@ -70,7 +71,7 @@ def test_what_commands_print_is_harmless_in_words_and_as_json(postback_id, rig):
     said = {args: shown(*args) for args in calls} | {("send",): shown("send", "acme", "-", text=event)}
     assert {args: text for args, text in said.items() if not is_harmless(text)} == {}
     assert {args: text for args, text in said.items() if "should not happen" in text} == {}
-    told = json.loads(said["show", postback_id, "--json"])
+    told = json.loads(said[revealed])
     assert told["reason"].startswith("because\x1b[2J\x9b31m\u202e")
     assert told["attempts"][0]["excerpt"].startswith(WORDS[:6])
     rig.client.zadd(keys.DONE, {postback_id: 1})
@@ -81,7 +82,7 @@ def test_what_commands_print_is_harmless_in_words_and_as_json(postback_id, rig):
 def test_a_document_is_itself_in_a_pipe_and_harmless_on_a_terminal(postback_id, broker, rig):
     """The same document to a parser, with references for what a terminal would obey."""
     env = {**os.environ, "POSTBACKS_BROKER_URL": broker.url}
-    command = [POSTBACKS, "show", postback_id, "--xml"]
+    command = [POSTBACKS, "show", postback_id, "--xml", "--reveal", "--why", "a test"]
     piped = subprocess.run(command, env=env, capture_output=True, timeout=40, check=True).stdout
     assert piped == rig.record(postback_id).xml
     assert not is_harmless(piped.decode())

@@ -20,6 +20,9 @@ from postbacks.history.engine import reader
 from postbacks.history.statistics import StatRow
 from postbacks.history.timeline import Moment
 from postbacks.ledger.record import Attempt, iso
+from postbacks.privacy import Masker
+
+KEY = "a key of sixteen"
 
 
 @pytest.fixture
@@ -40,7 +43,7 @@ def call(writer, database_url, broker, monkeypatch):
         ],
         recorded_ms=BEGIN_MS,
     )
-    with environment(POSTBACKS_HISTORY_URL=database_url):
+    with environment(POSTBACKS_HISTORY_URL=database_url, POSTBACKS_PRIVACY_KEY=KEY):
         yield lambda *args: CliRunner().invoke(main, args, prog_name="postbacks")
         reader().dispose()
 
@@ -50,18 +53,27 @@ def test_story_reads_as_a_timeline_and_names_what_is_missing(call):
     assert shown.exit_code == 0, shown.output
     acme, beta = shown.stdout.split("\n\nAccount beta")
     lines = [line.split(maxsplit=1)[-1] if line.startswith("    ") else line for line in acme.splitlines()]
-    assert lines[0] == f"Account acme, TRACKINGID T1, number {NUMBER}"
+    masked = Masker(KEY.encode()).number(NUMBER)
+    assert lines[0] == f"Account acme, TRACKINGID T1, number {masked}"
     assert lines[1] == "  1  SMS_MT N201   delivered submitted"
     assert '1 N201  submitted to the carrier: "Message Sent"' in lines
     assert "1 N201    POST 1: 200 after 15 ms" in lines
     assert "1 no receipt (N202 or E202) 5 h after N201, usual within 2 h" in lines
-    assert "Afterwards from 15552310137, which may be about something else" in lines
-    assert lines[-1] == 'N211  an SMS was received: "STOP \ufffd[2J"'
+    assert f"Afterwards from {masked}, which may be about something else" in lines
+    assert lines[-1] == "N211  an SMS was received: 9 characters"
     assert r'answered 500; only 200 counts "oops \x1b[31m"' in beta
     assert "dead: no connection within 10 s" in beta
     assert "\x1b" not in shown.output
     assert "2 accounts have it (acme, beta): --account NAME tells of one." in shown.stderr
     assert "The history is recorded until" in shown.stderr
+
+
+def test_story_reveals_for_a_reason_alone(call):
+    revealed = call("story", "T1", "--reveal", "--why", "ticket 812").stdout
+    assert f"Account acme, TRACKINGID T1, number {NUMBER}" in revealed
+    assert 'an SMS was received: "STOP \ufffd[2J"' in revealed
+    for wrong in (("--reveal",), ("--why", "ticket 812"), ("--reveal", "--why", " ")):
+        assert call("story", "T1", *wrong).exit_code == 2
 
 
 def test_story_as_json_is_a_line_an_account(call):

@@ -168,8 +168,10 @@ def test_another_database_wants_a_resync(rig, tmp_path, reasons, other):
     dead(rig, 2)
     settle(recorder, rig.client)
     if other == "older copy":
-        with connect(one).connect() as connection:
+        engine = connect(one)
+        with engine.connect() as connection:
             connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+        engine.dispose()
         (tmp_path / "two.db").write_bytes((tmp_path / "one.db").read_bytes())
     dead(rig, 3)
     settle(recorder, rig.client)

@@ -15,8 +15,9 @@ from postbacks.devtools.embedded_broker import EmbeddedBroker
 from postbacks.doctor import audit, scripts
 from postbacks.history.feed import Feed
 from postbacks.ledger.footprint import OVERHEAD_BYTES, STUB_BYTES
-from postbacks.ledger.ledger import Ledger
+from postbacks.ledger.record import Record
 from postbacks.ledger.states import FINAL_STATES, PARKED, SENDING, WAITING
+from postbacks.queue import pauses
 from postbacks.queue.scripts import Scripts
 
 LEASE_MS = 30_000
@@ -109,6 +110,7 @@ class Model(RuleBasedStateMachine):
         self.messages: list[Postback] = []  # what was published, oldest first; an id may be in it twice
         self.intake: list[Postback] = []
         self.known: dict[str, Postback] = {}  # taken in
+        self.records: dict[str, dict[bytes, bytes]] = {}  # as they were read after the latest step
         self.remembered: dict[str, set[str]] = {}  # revoked before they came: whose, empty for anybody's
         self.first_ids: dict[str, str] = {}  # of what came under an id that was taken
         self.taken = 0
@@ -116,6 +118,7 @@ class Model(RuleBasedStateMachine):
         self.off: set[str] = set()
         self.gone: dict[str, int] = {}
         self.retires: dict[str, int] = {}  # account: when what waits for it ends
+        self.paused: dict[str, int | None] = {}  # account: when its pause ends, None for no end
         self.leases: dict[str, int] = {}  # offset at which a loop's lease ends
         self.intake_lease: tuple[str, int] = ("", 0)
         self.intake_deaths = self.intake_alone_deaths = 0
@@ -133,6 +136,10 @@ class Model(RuleBasedStateMachine):
     @property
     def now(self) -> int:
         return self.scripts.clock_offset_ms
+
+    def in_force(self) -> set[str]:
+        """Accounts of which nothing may begin: their pause has not ended."""
+        return {account for account, ends in self.paused.items() if ends is None or ends > self.now}
 
     def of(self, *places: str) -> list[Postback]:
         return [postback for postback in self.known.values() if postback.place in places]
@@ -164,6 +171,13 @@ class Model(RuleBasedStateMachine):
         begins = not self.start.limit and self.now - since >= 10_000
         return replace(self.start, since=since, last=last, limit=1 if begins else self.start.limit)
 
+    def read_records(self) -> None:
+        """Read the record of each postback that was taken in."""
+        pipe = self.client.pipeline(transaction=False)
+        for postback_id in self.known:
+            pipe.hgetall(keys.record(postback_id))
+        self.records = dict(zip(self.known, pipe.execute(), strict=True))
+
     def come_up(self) -> None:
         """End what was cancelled deep in a lane and has come up there."""
         for postback in self.of("left"):
@@ -172,29 +186,32 @@ class Model(RuleBasedStateMachine):
 
     @invariant()
     def everything_holds(self) -> None:
-        """After each step."""
+        """After each step. The records are read once for all that is compared with them."""
+        self.read_records()
         self.come_up()
         self.all_in_their_places()
         self.attempts_are_counted_right()
         self.counts_are_right()
+        self.pauses_are_told()
         self.ids_are_told_apart()
         self.lanes_that_may_be_claimed_from_are_in_turn()
         self.the_feed_tells_what_changes()
 
     def all_in_their_places(self) -> None:
         """The doctor finds nothing, and the model agrees about every postback."""
-        found = audit.recheck(self.scripts, audit.run(self.scripts, 60))
-        faults = {name: dict(faults) for name, faults in found.faults.items() if faults}
-        faults.pop(audit.LANES_EMPTY, None)  # revoked: the next claim drops the lane
-        assert faults == {}
+        found = audit.run(self.scripts, 60)
+        if self.faults_of(
+            found
+        ):  # suspicions: nothing moves here, but some checks count exactly the second time alone
+            found = audit.recheck(self.scripts, found)
+        assert self.faults_of(found) == {}
         names = {"claimed": "sending", "held": "sending", "quarantine": "waiting", "left": "cancelled"}
         expected = {
             postback.id: names.get(postback.place, postback.place) for postback in self.known.values()
         }
         places = {place.id: place for place in scripts.locate(self.scripts, dict.fromkeys(self.known, ()))}
         assert {postback_id: place.state for postback_id, place in places.items()} == expected
-        lost = [postback_id for postback_id in self.known if not self.client.exists(keys.record(postback_id))]
-        assert not lost
+        assert all(self.records.values())
         for postback in self.known.values():
             if postback.place == "left":
                 assert places[postback.id].places == (f"lane {postback.lane}",)
@@ -207,22 +224,43 @@ class Model(RuleBasedStateMachine):
         ]
         assert self.client.llen(keys.QUEUE) == len(self.messages)
 
+    @staticmethod
+    def faults_of(found: audit.Audit) -> dict[str, dict[str, str]]:
+        """Return what an audit has found, but lanes whose postbacks were all revoked: the next claim drops them."""
+        return {
+            name: dict(faults)
+            for name, faults in found.faults.items()
+            if faults and name != audit.LANES_EMPTY
+        }
+
     def attempts_are_counted_right(self) -> None:
         """Every POST that began has a number of its own, and what became of it where that is known."""
-        ledger = Ledger(self.client)
         for postback in self.known.values():
-            attempts, failures = self.client.hmget(keys.record(postback.id), "attempts", "failures")
-            record = ledger.find(postback.id)
+            fields = self.records[postback.id]
+            record = Record.from_hash(postback.id, fields)
             begun = postback.attempts
-            assert (int(attempts), int(failures)) == (begun, postback.failures), postback
+            assert (int(fields[b"attempts"]), int(fields[b"failures"])) == (begun, postback.failures), (
+                postback
+            )
             assert {attempt.number: attempt.outcome for attempt in record.attempts} == postback.noted
             missing = set(range(1, begun + 1)) - set(postback.noted)
             assert missing == ({begun} if postback.place == "claimed" else set()), postback
 
+    def pauses_are_told(self) -> None:
+        """Whoever asks is told who is paused, until when, and how many wait."""
+        told = pauses.read(self.client)
+        assert told.keys() == self.paused.keys()
+        for account, pause in told.items():
+            assert (pause.until_ms is None) == (self.paused[account] is None)
+            assert pause.waiting == sum(
+                postback.account == account for postback in self.of("waiting", "left")
+            )
+
     def ids_are_told_apart(self) -> None:
         """A postback that came under a taken id names it, and is counted."""
-        ledger = Ledger(self.client)
-        first_ids = {postback_id: ledger.get(postback_id).first_id for postback_id in self.known}
+        first_ids = {
+            postback_id: fields.get(b"first_id", b"").decode() for postback_id, fields in self.records.items()
+        }
         assert first_ids == {postback_id: self.first_ids.get(postback_id, "") for postback_id in self.known}
         assert int(self.client.hget(keys.TOTALS, "id_taken") or 0) == self.taken
 
@@ -240,9 +278,7 @@ class Model(RuleBasedStateMachine):
             assert {raw.decode() for raw in whole} == {postback.id for postback in dead if not postback.stub}
         dead_bytes = self.client.zrange(keys.DEAD_BYTES, 0, -1, withscores=True)
         assert {name.decode(): int(taken) for name, taken in dead_bytes} == dict(self.dead_bytes())
-        counted = sum(
-            int(self.client.hget(keys.record(postback_id), "bytes") or 0) for postback_id in self.known
-        )
+        counted = sum(int(fields.get(b"bytes", 0)) for fields in self.records.values())
         assert int(self.client.get(keys.LEDGER_BYTES) or 0) == counted
 
     def lanes_that_may_be_claimed_from_are_in_turn(self) -> None:
@@ -279,7 +315,7 @@ class Model(RuleBasedStateMachine):
             if record:
                 self.copies[postback_id] = record
         for postback_id in self.known:
-            record, copy = self.record_of(postback_id), self.copies[postback_id]
+            record, copy = self.copied(self.records[postback_id]), self.copies[postback_id]
             state = record[b"state"].decode()
             if state in {WAITING, SENDING}:
                 assert copy[b"state"].decode() in {WAITING, SENDING, PARKED}
@@ -290,5 +326,9 @@ class Model(RuleBasedStateMachine):
 
     def record_of(self, postback_id: str) -> dict[bytes, bytes]:
         """Read a record, as a recorder copies it."""
-        fields = self.client.hgetall(keys.record(postback_id))
+        known = self.records.get(postback_id)
+        return self.copied(self.client.hgetall(keys.record(postback_id)) if known is None else known)
+
+    @staticmethod
+    def copied(fields: dict[bytes, bytes]) -> dict[bytes, bytes]:
         return {name: value for name, value in fields.items() if name not in NOT_COPIED}

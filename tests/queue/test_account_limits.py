@@ -186,7 +186,12 @@ def test_a_stub_says_that_the_application_must_send_it_again_which_it_can_under_
             assert "must send it again" in one.output
             many = CliRunner().invoke(main, ["resend", "--all-dead", "--yes"])
             assert "1 stay dead as their documents were not kept" in many.output
-            assert CliRunner().invoke(main, ["show", postback_id, "--xml"]).exit_code == 1
+            assert (
+                CliRunner()
+                .invoke(main, ["show", postback_id, "--xml", "--reveal", "--why", "a test"])
+                .exit_code
+                == 1
+            )
             assert "must send it again" in CliRunner().invoke(main, ["show", postback_id]).output
             assert rig.record(postback_id).state == "dead"
             rig.deliver()

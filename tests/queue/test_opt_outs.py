@@ -17,12 +17,12 @@ NOWHERE = "http://127.0.0.1/"
 
 
 def marks(rig, ids) -> list[bool]:
-    """Which of the postbacks are marked in their records."""
+    """Tell of each postback if its record is marked."""
     return [rig.client.hexists(keys.record(one), "opt_out") for one in ids]
 
 
 def left(rig, ids) -> list[bool]:
-    """Which of the postbacks the ledger still has."""
+    """Tell of each postback if the ledger still has it."""
     return [bool(rig.client.exists(keys.record(one))) for one in ids]
 
 

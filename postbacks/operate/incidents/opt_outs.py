@@ -23,9 +23,10 @@ def late_opt_outs(look: Look) -> Iterator[Condition]:
         return
     accounts = tuple(opt_outs.by_account)
     about = "" if opt_outs.is_exact else "at least "
-    dead = (
-        f"; {opt_outs.dead:,} of them are dead, and are not sent again by themselves" if opt_outs.dead else ""
-    )
+    dead = ""
+    if opt_outs.dead:
+        waits = "is dead and waits" if opt_outs.dead == 1 else "are dead and wait"
+        dead = f"; {opt_outs.dead:,} of them {waits} for a resend"
     verb = "is" if opt_outs.postbacks == 1 else "are"
     yield Condition(
         kind="opt_outs",

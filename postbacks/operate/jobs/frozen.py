@@ -26,8 +26,8 @@ _END: Final = text("UPDATE job_sets SET frozen_ms = :frozen_ms WHERE job = :job"
 _SETS: Final = text("SELECT job FROM job_sets")
 _FROZEN: Final = text("SELECT frozen_ms FROM job_sets WHERE job = :job")
 _ADD: Final = text(
-    "INSERT INTO job_postbacks (job, account, rank, accepted_ms, id, row_id)"
-    " SELECT :job, coalesce(a.name, ''), :rank - p.opt_out, p.accepted_ms, p.id, p.row_id"
+    "INSERT INTO job_postbacks (job, account, rank, sequence, id, accepted_ms, row_id)"
+    " SELECT :job, coalesce(a.name, ''), :rank - p.opt_out, p.sequence, p.id, p.accepted_ms, p.row_id"
     " FROM postbacks p LEFT JOIN accounts a ON a.id = p.account WHERE p.row_id IN :rows ON CONFLICT DO NOTHING"
 ).bindparams(bindparam("rows", expanding=True))
 _ACCOUNTS: Final = text(
@@ -35,15 +35,15 @@ _ACCOUNTS: Final = text(
 )
 _OVERLAP: Final = text(
     "SELECT count(*) FROM job_postbacks own CROSS JOIN job_postbacks other WHERE own.job = :job AND other.job = :other"
-    " AND other.account = own.account AND other.rank = own.rank AND other.accepted_ms = own.accepted_ms AND other.id = own.id"
+    " AND other.account = own.account AND other.rank IN (own.rank, 1 - own.rank) AND other.sequence = own.sequence AND other.id = own.id"
 )
 _SLICE: Final = text(
-    "SELECT rank, accepted_ms, id, row_id FROM job_postbacks WHERE job = :job AND account = :account"
-    " AND (rank, accepted_ms, id) > (:rank, :accepted_ms, :id) ORDER BY rank, accepted_ms, id LIMIT :at_most"
+    "SELECT rank, sequence, id, accepted_ms, row_id FROM job_postbacks WHERE job = :job AND account = :account"
+    " AND (rank, sequence, id) > (:rank, :sequence, :id) ORDER BY rank, sequence, id LIMIT :at_most"
 )
 _DROP: Final = text(
-    "DELETE FROM job_postbacks WHERE job = :job AND (account, rank, accepted_ms, id) IN"
-    " (SELECT account, rank, accepted_ms, id FROM job_postbacks WHERE job = :job LIMIT :at_most)"
+    "DELETE FROM job_postbacks WHERE job = :job AND (account, rank, sequence, id) IN"
+    " (SELECT account, rank, sequence, id FROM job_postbacks WHERE job = :job LIMIT :at_most)"
 )
 _DROP_SET: Final = text("DELETE FROM job_sets WHERE job = :job")
 
@@ -53,20 +53,22 @@ class Frozen(NamedTuple):
 
     Attributes:
         rank: those of a lower one go first.
-        accepted_ms: time of its acceptance.
+        sequence: its number in its account.
         id: its id.
+        accepted_ms: time of its acceptance.
         row_id: its row in the history; 0 where that did not have it.
     """
 
     rank: int
-    accepted_ms: int
+    sequence: int
     id: str
+    accepted_ms: int
     row_id: int
 
     @property
     def cursor(self) -> str:
         """Cursor behind it."""
-        return f"{self.rank} {self.accepted_ms} {self.id}"
+        return f"{self.rank} {self.sequence} {self.id}"
 
 
 def begin(connection: Connection, job: str) -> None:
@@ -82,7 +84,10 @@ def add_rows(connection: Connection, job: str, row_ids: Sequence[int]) -> None:
 
 def add_chosen(connection: Connection, job: str, chosen: Iterable[Chosen]) -> None:
     """Add postbacks that were given by their ids; those that are there stay."""
-    rows = [(job, one.account, RANK, one.accepted_ms, ids.pack(one.id), one.row_id) for one in chosen]
+    rows = [
+        (job, one.account, RANK - one.is_opt_out, one.sequence, ids.pack(one.id), one.accepted_ms, one.row_id)
+        for one in chosen
+    ]
     bulk_of(connection.engine).add_missing(connection, schema.job_postbacks, rows)
 
 
@@ -113,10 +118,10 @@ def overlap(connection: Connection, job: str, other: str) -> int:
 
 def read_slice(connection: Connection, job: str, account: str, cursor: str, at_most: int) -> list[Frozen]:
     """Read an account's postbacks behind a cursor in their order; an empty cursor stands before all."""
-    rank, accepted_ms, postback_id = cursor.split(" ", 2) if cursor else ("-1", "0", "")
-    place = {"rank": int(rank), "accepted_ms": int(accepted_ms), "id": ids.pack(postback_id)}
+    rank, sequence, postback_id = cursor.split(" ", 2) if cursor else ("-1", "0", "")
+    place = {"rank": int(rank), "sequence": int(sequence), "id": ids.pack(postback_id)}
     rows = connection.execute(_SLICE, {"job": job, "account": account, "at_most": at_most, **place})
-    return [Frozen(row.rank, row.accepted_ms, ids.unpack(row.id), row.row_id) for row in rows]
+    return [Frozen(row.rank, row.sequence, ids.unpack(row.id), row.accepted_ms, row.row_id) for row in rows]
 
 
 def drop(connection: Connection, job: str) -> bool:
