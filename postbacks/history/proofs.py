@@ -7,9 +7,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from postbacks.broker import client as broker
 from postbacks.errors import BrokerError
 from postbacks.history import values
-from postbacks.history.copies import read_rows
-from postbacks.history.engine import reader
-from postbacks.history.transactions import reading
 from postbacks.ledger import states
 from postbacks.ledger.ledger import Ledger
 from postbacks.ledger.record import iso
@@ -92,6 +89,11 @@ def proof_of(
         client: of the broker; without it the one of the settings.
         engine: of the history; without it the one of the settings.
     """
+    # Loaded where a proof is asked for: its form alone wants no SQLAlchemy.
+    from postbacks.history.copies import read_rows  # noqa: PLC0415
+    from postbacks.history.engine import reader  # noqa: PLC0415
+    from postbacks.history.transactions import reading  # noqa: PLC0415
+
     with reading(engine or reader()) as connection:
         copies = read_rows(connection, [postback.row_id for postback in postbacks])
     recorded = {copy.row_id: copy for copy in copies}

@@ -200,7 +200,7 @@ def raw_finds(engine: Any) -> list[str]:
 
 
 def check_bytes(client: Any) -> None:
-    """What the counts say of bytes is what the records say."""
+    """Compare what the counts say of bytes with what the records say."""
     dead: dict[bytes, int] = {}
     total = 0
     for key in client.scan_iter(f"{keys.RECORD}*"):
@@ -353,7 +353,7 @@ on_sqlite = pytest.mark.parametrize("history_url", ["sqlite"], indirect=True)
 
 @on_sqlite
 def test_what_is_still_to_be_delivered_is_delivered_first_and_of_paused_accounts_cancelled(world):
-    """One in the queue and one in its lane arrive; then all of them are erased."""
+    """Both the one in the queue and the one in its lane arrive; then all of them are erased."""
     set_account("still", url=world.receiver.url("/good"))
     pauses.pause("still")
     paused, lane = world.send("still", MINE), world.send("acme", MINE)
@@ -433,7 +433,7 @@ def test_what_a_tick_or_a_worker_holds_is_waited_for(world):
 
 @on_sqlite
 def test_what_is_accepted_after_the_request_is_another_matter(world):
-    """Its record and its row stay whole, and the receipt counts it."""
+    """Record and row of it stay whole, and the receipt counts it."""
     before = world.send("acme", MINE)
     world.deliver()
     request = forget(number=NUMBER)
@@ -622,7 +622,7 @@ def test_without_a_history_the_command_does_the_brokers_part(rig, receiver):
     ],
 )
 def test_what_names_nobody_is_refused(broker, args, words):
-    """One sentence, exit 2."""
+    """A sentence, exit 2."""
     refused = call("forget", *args)
     assert (refused.exit_code, words in refused.stderr) == (2, True), refused.output
 
