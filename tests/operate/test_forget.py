@@ -589,6 +589,23 @@ def test_the_command_counts_asks_and_prints_the_receipt(world):
 
 
 @on_sqlite
+def test_ctrl_c_ends_the_waiting_and_not_the_request(world, monkeypatch):
+    """It says so, and the same command waits for the same request again."""
+
+    def interrupt(_progress: Any, _receipt: Receipt) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("postbacks.cli.forget._Progress.__call__", interrupt)
+    world.send("acme", MINE, countdown=3600)
+    world.rig.tick()
+    stopped = call("forget", "--number", NUMBER, "--yes")
+    (request,) = Requests(world.client).open()
+    assert (stopped.exit_code, f"Request {request} goes on" in stopped.stderr) == (130, True)
+    assert forget(number=NUMBER, now=True) == request
+    assert world.end(request).cancelled == 1
+
+
+@on_sqlite
 def test_a_history_that_nobody_runs_is_not_left_out_in_silence(world):
     """The command refuses before it does anything."""
     end_lease(world.client)
