@@ -241,7 +241,9 @@ def fill(world: World) -> dict[str, str]:
     assert world.rig.scripts.drop(2**53, "", [ids["left"]]) == 1
     with world.recorder.transaction() as connection:  # pruned since, and still in pages that are free
         answers = [{"row": 10**6 + row, "answer": NUMBER * 50} for row in range(500)]
-        connection.execute(text("INSERT INTO attempts VALUES (:row, 1, 0, 1, 0, 0, 0, NULL, :answer)"), answers)
+        connection.execute(
+            text("INSERT INTO attempts VALUES (:row, 1, 0, 1, 0, 0, 0, NULL, :answer)"), answers
+        )
     with world.recorder.transaction() as connection:
         if connection.dialect.name == "sqlite":  # as it is built but for Debian's
             connection.execute(text("PRAGMA secure_delete = OFF"))
