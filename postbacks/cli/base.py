@@ -193,6 +193,10 @@ def explained(error: Exception) -> click.ClickException:
     if isinstance(error, OSError) and error.strerror:
         name = f"{error.filename}: " if error.filename else ""
         return click.ClickException(printable(f"{name}{error.strerror}."))
+    if isinstance(error, ModuleNotFoundError) and error.name == "sqlalchemy":
+        from postbacks.history.status import MISSING
+
+        return _WrongUse(MISSING)
     if isinstance(error, UnicodeEncodeError) and "\ud800" <= (half := error.object[error.start]) <= "\udfff":
         # Not quoted: it may be a password.
         return _WrongUse(f"A value has half a character in it (U+{ord(half):04X}): it is no Unicode text.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -12,8 +11,6 @@ from postbacks.cli.base import Command, confirm, json_option, print_json, say
 from postbacks.printable import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     from postbacks.operate.forget import Count, Receipt
 
 #: What is done in each phase, for whoever waits.
@@ -73,16 +70,15 @@ def forget(
         confirm(f"Forget {name}?")
     request = operate.forget(number=number, email=email, now=now, why=why)
     _say_where_journal_is()
-    with _progress() as on_progress:
-        try:
-            receipt = operate.wait(request, on_progress)
-        except KeyboardInterrupt:
-            say(
-                f"\nRequest {request} goes on where a process runs history; the same command waits for it again."
-                if operate.goes_on()
-                else f"\nRequest {request} has stopped half-way: the same command goes on with it."
-            )
-            raise
+    try:
+        receipt = operate.wait(request, _Progress())
+    except KeyboardInterrupt:
+        say(
+            f"\nRequest {request} goes on, in the process that runs history; the same command waits for it again."
+            if operate.goes_on()
+            else f"\nRequest {request} has stopped half-way: the same command goes on with it."
+        )
+        raise
     if as_json:
         print_json(receipt.to_public_dict())
     else:
@@ -104,7 +100,9 @@ def _say_count(name: str, counted: Count, *, now: bool) -> None:
     """Say what would be done, and how much of it."""
     waiting = ""
     if counted.waiting:
-        waiting = f", of which {counted.waiting:,} are still to be delivered"
+        waiting = (
+            f", of which {counted.waiting:,} {'is' if counted.waiting == 1 else 'are'} still to be delivered"
+        )
     say(f"{name} is named by")
     say(f"  {_number(counted.records, 'record')} of the broker{waiting}")
     say(f"  {_number(counted.messages, 'message')} that wait{'s' * (counted.messages == 1)} to be taken in")
@@ -128,21 +126,19 @@ def _say_count(name: str, counted: Count, *, now: bool) -> None:
     say(f"Then the broker's files{size} are written anew. Deliveries go on meanwhile; the recorder waits.")
 
 
-@contextmanager
-def _progress() -> Iterator[Callable[[Receipt], None]]:
-    """Show on a terminal how far a request is; elsewhere say each phase once, and what it waits for."""
-    said = ""
+class _Progress:
+    """Progress of a request: each step once, and how many are still to be delivered whenever that changes."""
 
-    def tell(receipt: Receipt) -> None:
-        nonlocal said
+    def __init__(self) -> None:
+        self._said = ""
+
+    def __call__(self, receipt: Receipt) -> None:
         words = _PHASE_WORDS.get(receipt.phase, "")
         if receipt.waiting:
             words = f"{_number(receipt.waiting, 'postback')} still to be delivered"
-        if words and words != said:
-            said = words
+        if words and words != self._said:
+            self._said = words
             say(f"  {words} …")
-
-    yield tell
 
 
 def _print_receipt(receipt: Receipt) -> None:

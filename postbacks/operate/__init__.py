@@ -13,6 +13,8 @@ Actions on one postback, cancel and resend, stand in ``queue/actions.py``, as Ce
 
 from typing import TYPE_CHECKING, Any
 
+from postbacks.errors import HistoryUnfit
+
 if TYPE_CHECKING:
     from postbacks.operate.account_file import apply as apply_accounts
     from postbacks.operate.account_file import export as export_accounts
@@ -101,7 +103,12 @@ else:
         if name not in _PUBLIC:
             raise AttributeError(f"module 'postbacks.operate' has no attribute {name!r}")
         module, attribute = _PUBLIC[name]
-        return getattr(import_module(module), attribute)
+        try:
+            return getattr(import_module(module), attribute)
+        except ModuleNotFoundError as error:
+            if error.name != "sqlalchemy":
+                raise
+            raise HistoryUnfit("The history wants SQLAlchemy: pip install 'postbacks[history]'.") from None
 
 
 # Literal, as checkers read it. A name of a module here (``resend``, ``jobs``) can be no action's.

@@ -37,7 +37,8 @@ WITH_THESE_ALONE = """if True:
     for module in pkgutil.walk_packages(postbacks.__path__, "postbacks."):
         # its database is an extra, and so is what works on it; asking for a job and reading it is not
         works_on_it = ("freezing", "frozen", "mover", "preview", "selection", "slices")
-        if not module.name.startswith(("postbacks.history.", *(f"postbacks.operate.jobs.{name}" for name in works_on_it))):
+        on_it = (*(f"postbacks.operate.jobs.{name}" for name in works_on_it), "postbacks.operate.incidents", "postbacks.operate.story")
+        if not module.name.startswith(("postbacks.history.", *on_it)):
             importlib.import_module(module.name)
     from celery.bin.celery import celery
     for command in ("worker", "beat"):

@@ -200,7 +200,7 @@ def raw_finds(engine: Any) -> list[str]:
 
 
 def check_bytes(client: Any) -> None:
-    """Compare what the counts say of bytes with what the records say."""
+    """Compare the counts of bytes with what the records say."""
     dead: dict[bytes, int] = {}
     total = 0
     for key in client.scan_iter(f"{keys.RECORD}*"):
@@ -239,6 +239,15 @@ def fill(world: World) -> dict[str, str]:
     client.lset(keys.QUEUE, 0, json.dumps(message | {"body": base64.b64encode(body).decode()}))
     world.deliver()
     assert world.rig.scripts.drop(2**53, "", [ids["left"]]) == 1
+    with world.recorder.transaction() as connection:  # pruned since, and still in pages that are free
+        answers = [{"row": 10**6 + row, "answer": NUMBER * 50} for row in range(500)]
+        connection.execute(
+            text("INSERT INTO attempts VALUES (:row, 1, 0, 1, 0, 0, 0, NULL, :answer)"), answers
+        )
+    with world.recorder.transaction() as connection:
+        if connection.dialect.name == "sqlite":  # as it is built but for Debian's
+            connection.execute(text("PRAGMA secure_delete = OFF"))
+        connection.execute(text("DELETE FROM attempts WHERE row_id >= 1000000"))
     job = start_resend(Query(number=NUMBER, state="skipped"))
     client.hset(keys.JOB + job.id, "why", f"{SPELLINGS[1]} has called")
     mover = Mover(world.recorder, client, load())
@@ -353,7 +362,7 @@ on_sqlite = pytest.mark.parametrize("history_url", ["sqlite"], indirect=True)
 
 @on_sqlite
 def test_what_is_still_to_be_delivered_is_delivered_first_and_of_paused_accounts_cancelled(world):
-    """Both the one in the queue and the one in its lane arrive; then all of them are erased."""
+    """Postbacks in the queue and in a lane arrive; then all of them are erased."""
     set_account("still", url=world.receiver.url("/good"))
     pauses.pause("still")
     paused, lane = world.send("still", MINE), world.send("acme", MINE)
@@ -433,7 +442,7 @@ def test_what_a_tick_or_a_worker_holds_is_waited_for(world):
 
 @on_sqlite
 def test_what_is_accepted_after_the_request_is_another_matter(world):
-    """Record and row of it stay whole, and the receipt counts it."""
+    """Record and row stay whole, and the receipt counts them."""
     before = world.send("acme", MINE)
     world.deliver()
     request = forget(number=NUMBER)
@@ -589,6 +598,23 @@ def test_the_command_counts_asks_and_prints_the_receipt(world):
 
 
 @on_sqlite
+def test_ctrl_c_ends_the_waiting_and_not_the_request(world, monkeypatch):
+    """The command says so, and waits for the same request again when it is typed anew."""
+
+    def interrupt(_progress: Any, _receipt: Receipt) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("postbacks.cli.forget._Progress.__call__", interrupt)
+    world.send("acme", MINE, countdown=3600)
+    world.rig.tick()
+    stopped = call("forget", "--number", NUMBER, "--yes")
+    (request,) = Requests(world.client).open()
+    assert (stopped.exit_code, f"Request {request} goes on" in stopped.stderr) == (130, True)
+    assert forget(number=NUMBER, now=True) == request
+    assert world.end(request).cancelled == 1
+
+
+@on_sqlite
 def test_a_history_that_nobody_runs_is_not_left_out_in_silence(world):
     """The command refuses before it does anything."""
     end_lease(world.client)
@@ -622,7 +648,7 @@ def test_without_a_history_the_command_does_the_brokers_part(rig, receiver):
     ],
 )
 def test_what_names_nobody_is_refused(broker, args, words):
-    """A sentence, exit 2."""
+    """A sentence, and exit code 2."""
     refused = call("forget", *args)
     assert (refused.exit_code, words in refused.stderr) == (2, True), refused.output
 
