@@ -1,4 +1,4 @@
-"""Tick: the work of each second. Make room, take in, release, resume, reap, retire, drop, forget, and count what waits."""
+"""Tick: the work of each second. Make room, take in, release, reap, retire, drop, resume, forget, and count what waits."""
 
 from __future__ import annotations
 
@@ -105,7 +105,6 @@ class Tick:
         taken_in, more_in = self._take_in(deadline_s, wake)
         batch = self._settings.release_batch
         released, more_due = self._repeat(lambda: self._scripts.release(batch), batch, deadline_s)
-        self._resume()
         pause_ms = countdown_ms(self._settings)
         reaped, more_lost = self._repeat(
             lambda: self._scripts.reap(min(batch, REAP_BATCH), pause_ms), 1, deadline_s
@@ -186,10 +185,12 @@ class Tick:
             accounts = find_accounts(self._accounts, names)
             routes.publish(self._scripts, names, accounts, keep_ms=keep_ms, store=self._accounts)
 
-    def _resume(self) -> None:
-        """Let accounts go on whose pause was to end by now."""
-        if accounts := self._scripts.resume():
-            log.info("account.resumed", "its pause was to end by now", account=",".join(sorted(accounts)))
+    def _resume(self) -> int:
+        """Let accounts go on whose pause was to end by now; return how many."""
+        accounts = self._scripts.resume()
+        if accounts:
+            log.info("account.resumed", "their pauses were to end by now", account=",".join(sorted(accounts)))
+        return len(accounts)
 
     def _retire(self) -> None:
         """End some of what waits for accounts that have been gone for too long."""
@@ -253,7 +254,7 @@ class Tick:
             )
 
     def _waiting(self, moved: int) -> tuple[int, int]:
-        """Limit the feed where there is one, and note that the tick has finished.
+        """Limit the feed where there is one, end pauses whose time has come, and note that the tick has finished.
 
         Returns:
             How many deliver tasks there is work for, and what is in quarantine.
@@ -269,20 +270,24 @@ class Tick:
             pipe.time()
             pipe.zrange(keys.CLAIMERS, 0, -1)
             pipe.exists(keys.CHANGES)
-            trusted, suspect, quarantined, delayed, parked, time_reply, tokens, has_feed = pipe.execute()
+            pipe.zrange(keys.PAUSED, 0, 0, withscores=True)
+            trusted, suspect, quarantined, delayed, parked, time_reply, tokens, has_feed, paused = (
+                pipe.execute()
+            )
             for token in tokens:
                 pipe.hlen(keys.claims(token.decode()))
             moved += sum(pipe.execute())
         if has_feed:
             self._limit_changes()
-        self._scripts.note_tick()
         now_ms = to_ms(time_reply) + self._scripts.clock_offset_ms
+        resumed = self._resume() if paused and paused[0][1] <= now_ms else 0
+        self._scripts.note_tick()
         # What may go on before the next tick needs a loop that looks in time: what waits for its rate or for room, and what
         # is parked, for which a loop that claims stays anyway.
         soon = any(
             first and first[0][1] <= now_ms + 1000 for first in (delayed, parked if not tokens else ())
         )
-        lanes = trusted + suspect + soon
+        lanes = trusted + suspect + soon + resumed
         # Lanes that loops have emptied, or that have all their POSTs open, stand in no ready set: so claims count as well.
         more = max(lanes // LANES_PER_WAKE, moved // MOVED_PER_WAKE)
         return (min(MAX_WAKES, 1 + more) if lanes or more else 0), quarantined
