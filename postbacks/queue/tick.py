@@ -1,4 +1,4 @@
-"""Tick: the work of each second. Make room, take in, release, resume, reap, retire, drop, forget, and count what waits."""
+"""Tick: the work of each second. Make room, take in, release, reap, retire, drop, resume, forget, and count what waits."""
 
 from __future__ import annotations
 
@@ -108,7 +108,6 @@ class Tick:
         taken_in, more_in = self._take_in(deadline_s, wake)
         batch = self._settings.release_batch
         released, more_due = self._repeat(lambda: self._scripts.release(batch), batch, deadline_s)
-        self._resume()
         pause_ms = countdown_ms(self._settings)
         reaped, more_lost = self._repeat(
             lambda: self._scripts.reap(min(batch, REAP_BATCH), pause_ms), 1, deadline_s
@@ -189,10 +188,12 @@ class Tick:
             accounts = find_accounts(self._accounts, names)
             routes.publish(self._scripts, names, accounts, keep_ms=keep_ms, store=self._accounts)
 
-    def _resume(self) -> None:
-        """Let accounts go on whose pause was to end by now."""
-        if accounts := self._scripts.resume():
-            log.info("account.resumed", "its pause was to end by now", account=",".join(sorted(accounts)))
+    def _resume(self) -> int:
+        """Let accounts go on whose pause was to end by now; return how many."""
+        accounts = self._scripts.resume()
+        if accounts:
+            log.info("account.resumed", "their pauses were to end by now", account=",".join(sorted(accounts)))
+        return len(accounts)
 
     def _retire(self) -> None:
         """End some of what waits for accounts that have been gone for too long."""
@@ -267,7 +268,7 @@ class Tick:
             )
 
     def _waiting(self, moved: int) -> tuple[int, int]:
-        """Limit the feed, or log the journal where there is none, and note that the tick has finished.
+        """Limit the feed, or log the journal where there is none, end pauses that are over, and note that the tick has finished.
 
         Returns:
             How many deliver tasks there is work for, and what is in quarantine.
@@ -285,7 +286,8 @@ class Tick:
             pipe.exists(
                 keys.CHANGES, keys.JOURNAL, keys.JOURNAL
             )  # one command: 1 for the one, 2 for the other
-            *counts, delayed, parked, time_reply, tokens, feed_and_journal = pipe.execute()
+            pipe.zrange(keys.PAUSED, 0, 0, withscores=True)
+            *counts, delayed, parked, time_reply, tokens, feed_and_journal, paused = pipe.execute()
             trusted, suspect, quarantined = counts
             for token in tokens:
                 pipe.hlen(keys.claims(token.decode()))
@@ -294,14 +296,15 @@ class Tick:
             self._limit_changes()
         elif feed_and_journal & 2:
             self._log_journal()
-        self._scripts.note_tick()
         now_ms = to_ms(time_reply) + self._scripts.clock_offset_ms
+        resumed = self._resume() if paused and paused[0][1] <= now_ms else 0
+        self._scripts.note_tick()
         # What may go on before the next tick needs a loop that looks in time: what waits for its rate or for room, and what
         # is parked, for which a loop that claims stays anyway.
         soon = any(
             first and first[0][1] <= now_ms + 1000 for first in (delayed, parked if not tokens else ())
         )
-        lanes = trusted + suspect + soon
+        lanes = trusted + suspect + soon + resumed
         # Lanes that loops have emptied, or that have all their POSTs open, stand in no ready set: so claims count as well.
         more = max(lanes // LANES_PER_WAKE, moved // MOVED_PER_WAKE)
         return (min(MAX_WAKES, 1 + more) if lanes or more else 0), quarantined
