@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -17,6 +18,7 @@ import redis
 from click.testing import CliRunner
 from events import examples
 from helpers import BASE_ENV, ended, environment, eventually, free_port, set_account
+from history.records import make_record
 from recording import make_recorder, no_waiting, rows, settle
 
 from postbacks import keys, send_postback, send_postbacks
@@ -31,6 +33,8 @@ from postbacks.doctor.table import CHECKS
 from postbacks.errors import BrokerUnfit
 from postbacks.history.feed import Feed
 from postbacks.monitor import snapshot
+from postbacks.operate import read_job, start_resend, stop_job
+from postbacks.operate.jobs.mover import Mover
 from postbacks.queue.scripts import Scripts
 from postbacks.queue.tick import Tick
 from postbacks.settings import load
@@ -318,3 +322,37 @@ def test_a_recorder_records_and_resyncs_with_the_rights_of_the_page(guarded, tmp
     assert denials(client) == []
     with pytest.raises(redis.exceptions.NoPermissionError):
         as_recorder.hset(keys.record("one"), "state", "delivered")
+
+
+def test_a_job_is_asked_for_and_moved_with_the_rights_of_the_page(guarded, tmp_path, monkeypatch):
+    """By an operator and by a process that runs history; of one postback the history alone has the document."""
+    no_waiting(monkeypatch)
+    broker, client = guarded
+    url = f"sqlite:///{tmp_path}/history.db"
+    postback_ids = [f"postback-{number}" for number in range(3)]
+    with environment(POSTBACKS_BROKER_URL=url_of(broker, "operator")):
+        set_account("acme", url="http://127.0.0.1:8080/in")
+        as_mover = client_for(url_of(broker, "mover"), 5)
+        recorder = make_recorder(as_mover, url)
+        for postback_id in postback_ids:
+            now_ms = int(time.time() * 1000)
+            _, fields = make_record(
+                postback_id, state="dead", reason="status", accepted_ms=now_ms, ended_ms=now_ms
+            )
+            client.hset(keys.record(postback_id), mapping=fields)
+            client.zadd(keys.DEAD, {postback_id: 1})
+        settle(recorder, as_mover)
+        client.delete(keys.record(postback_ids[0]))
+        job = start_resend(ids=postback_ids)
+        mover = Mover(recorder, as_mover, load())
+        while read_job(job.id).state == "asked":
+            recorder.turn()
+            mover.turn()
+        mover.turn()
+        mover.turn()
+        assert read_job(job.id).counts.moved == 3
+        assert stop_job(job.id).state == "stopped"
+        mover._tidy_at_s = 0.0
+        mover.turn()
+        recorder.close()
+    assert denials(client) == []

@@ -22,6 +22,7 @@ OPERATOR = [
     ROOT / "queue" / f"{name}.lua"
     for name in (
         "cancel",
+        "change_job",
         "drop",
         "erase",
         "erase_messages",
@@ -30,13 +31,20 @@ OPERATOR = [
         "reap",
         "replay",
         "set_routes",
+        "_cancel",
         "_changes",
         "_drop",
+        "_resend",
         "_pacing",
         "_shared",
         "_slow_start",
         "_waiting",
     )
+]
+#: Moves of the process that runs history, beside the recorder's.
+JOBS = [
+    ROOT / "queue" / f"{name}.lua"
+    for name in ("change_job", "move_job", "watch_job", "_cancel", "_drop", "_job", "_resend", "_shared")
 ]
 WRITES = {"hset", "hdel", "hincrby", "lpush", "rpush", "lrem", "zadd", "zrem"}
 
@@ -64,6 +72,7 @@ def called(paths: list[Path]) -> set[str]:
         ),  # of the moves that stand in _shared.lua
         ("doctor", (called(DOCTOR) | called(SNAPSHOT)) - WRITES - {"expire"}),
         ("recorder", called(HISTORY)),
+        ("mover", called(HISTORY) | called(JOBS)),
         ("operator", called(DOCTOR) | called(OPERATOR) | called(SNAPSHOT) | called(HISTORY)),
     ],
 )

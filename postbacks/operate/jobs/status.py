@@ -51,8 +51,8 @@ def all_jobs(broker: redis.Redis | None = None) -> list[Job]:
     """
     broker = broker or client()
     with broker_errors():
-        ids: Any = broker.zrange(keys.JOBS, 0, -1, desc=True)
-        job_ids = [text(job_id) for job_id in ids]
+        ids: Any = broker.zrange(keys.JOBS, 0, -1)
+        job_ids = [text(job_id) for job_id in reversed(ids)]
         pipe: Any = broker.pipeline(transaction=False)
         for job_id in job_ids:
             pipe.hgetall(keys.JOB + job_id)
