@@ -169,6 +169,7 @@ class Rows:
                     "ended_ms": ended_ms,
                     "url": account + 1,
                     "own": 0,
+                    "opt_out": int(row.code in {"N302", "N304"}),
                     "reason": reason,
                     "first_id": None,
                 }

@@ -11,9 +11,12 @@ from benchmarks.receiving import Receiver
 from benchmarks.scenario import Bench, Row, environment, until
 from benchmarks.systems import Ours
 from postbacks.devtools.embedded_broker import EmbeddedBroker
+from postbacks.operate import pause_account, paused_accounts
 
 ACCOUNTS = 100
 HEALTHY, SILENT = 400, 600
+#: Accounts that are paused, and what waits for each.
+PAUSED, PAUSED_EACH = 500, 200
 #: 10% of all hang, 10% refuse, 10% answer 500.
 TROUBLED = HEALTHY // 7
 #: Postbacks a second of every account, troubled ones too.
@@ -62,7 +65,7 @@ def latency(bench: Bench) -> list[Row]:
 
 
 def isolation(bench: Bench) -> list[Row]:
-    """The same healthy load in one run of one worker: alone, with troubled accounts, with silent ones."""
+    """The same healthy load in one run of one worker: alone, with paused, with troubled and with silent accounts."""
     rounds: list[dict[str, dict[str, float]]] = []
     for number in range(1 if bench.quick else 2):
         if number and bench.spent > 0.55:
@@ -76,6 +79,7 @@ def isolation(bench: Bench) -> list[Row]:
     rows = []
     for name, what, at_most in (
         ("silent", f"while {SILENT} accounts are silent, of {HEALTHY + SILENT:,}", 1.2),
+        ("paused", f"while {PAUSED * PAUSED_EACH:,} postbacks of {PAUSED} paused accounts wait", 1.1),
         ("trouble", "while 10% of accounts hang for 10 s, 10% refuse, 10% answer 500", 1.1),
     ):
         ratio = statistics.median(one[name]["p99_s"] / one["alone"]["p99_s"] for one in rounds)
@@ -95,6 +99,7 @@ def isolation(bench: Bench) -> list[Row]:
 def _round(bench: Bench, seconds: float) -> dict[str, dict[str, float]]:
     healthy = [f"h{number}" for number in range(HEALTHY)]
     silent = [f"s{number}" for number in range(SILENT)]
+    paused = [f"p{number}" for number in range(PAUSED)]
     troubled = {f"{kind}{number}": kind for kind in ("hang", "refuse", "500") for number in range(TROUBLED)}
     found: dict[str, dict[str, float]] = {}
     with (
@@ -107,6 +112,7 @@ def _round(bench: Bench, seconds: float) -> dict[str, dict[str, float]]:
         port = refusing.getsockname()[1]
         fill.set_accounts(healthy, receiver.url)
         fill.set_accounts(silent, lambda number: receiver.url(HEALTHY + number, "hang"))
+        fill.set_accounts(paused, receiver.url)
         names = list(troubled)
 
         def trouble_url(number: int) -> str:
@@ -139,6 +145,13 @@ def _round(bench: Bench, seconds: float) -> dict[str, dict[str, float]]:
         with Ours(broker, env, bench.folder) as system:
             measure([], 2.5)  # every lane has had an answer of 200: a new one is a suspect
             found["alone"] = measure([])
+            for name in paused:
+                pause_account(name)
+            pauses = range(PAUSED * PAUSED_EACH)
+            fill.accept(broker.client(), pauses, lambda number: (paused[number % PAUSED], receiver.url(0)))
+            measure([], 1)  # a claim takes the lanes of the paused accounts out of their turns, once
+            found["paused"] = measure([])
+            assert sum(pause.waiting for pause in paused_accounts().values()) == len(pauses)
             found["trouble"] = measure(names)
             time.sleep(0 if bench.quick else 10)  # what hangs has ended
             found["silent"] = measure(silent)

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from crash.customers import ACCOUNTS_SET, make
+from crash.customers import make
 from crash.jobs_world import LATER
 from crash.notes import Caller, Notes, read_notes
 from crash.producer import BLOCK
@@ -24,38 +24,26 @@ from postbacks.operate.accounts import publish
 from postbacks.operate.jobs.requests import start_resend
 from tests.events import MO, MT
 
-#: Share of the load's time after which the jobs are asked for, and in which they move at their rate.
-ASKED_AT: Final = 0.25
-MOVED_IN: Final = 0.5
-#: Seconds for which a job waits that the deaths before it are all there.
-SETTLE_S: Final = 4.0
+#: Share of the load's time in which the jobs move at their rate, so that most of the faults hit them.
+MOVED_IN: Final = 0.7
+#: Seconds after the load's begin: faults come a second later.
+ASKED_AT_S: Final = 2.0
 
 
 def main() -> None:
-    """Ask for the jobs. Arguments: folder, the hosts' URLs, how many postbacks, over how many seconds, when it began (epoch)."""
+    """Let postbacks die, or ask for the jobs.
+
+    Arguments: folder, the hosts' URLs, how many postbacks, seconds of the load, when it begins (epoch; 0 before it).
+    """
     folder, urls = Path(sys.argv[1]), sys.argv[2].split()
-    count, seconds, began_s = int(sys.argv[3]), float(sys.argv[4]), float(sys.argv[5])
-    accepted, caller = Notes(folder / "accepted"), Caller(folder / "raised")
+    each, seconds, began_s = int(sys.argv[3]) // len(LATER), float(sys.argv[4]), float(sys.argv[5])
+    caller = Caller(folder / "raised")
+    if not began_s:
+        _prepare(Notes(folder / "accepted"), caller, each)
+        return
     asked = {fields[0] for fields in read_notes(folder / "asked")}
     notes = Notes(folder / "asked")
-    while not (folder / ACCOUNTS_SET).exists():
-        time.sleep(0.05)
-    each = count // len(LATER)
-    sent: dict[str, int] = dict.fromkeys(LATER, 0)
-    for fields in read_notes(folder / "later"):
-        sent[fields[0]] += BLOCK
-    later = Notes(folder / "later")
-    for account in LATER:
-        while sent[account] < each:
-            events = [MT if number % 2 else MO for number in range(BLOCK)]
-            ids = caller.call("-", partial(send_postbacks, account, events))
-            accepted.write("".join(f"-1 {chosen_id} {time.time():.3f}\n" for chosen_id in ids))
-            later.write(f"{account} {BLOCK}\n")
-            sent[account] += BLOCK
-    time.sleep(max(0.0, began_s + ASKED_AT * seconds - time.time()))
-    while not caller.call("-", _is_taken_in):
-        time.sleep(0.2)
-    time.sleep(SETTLE_S)
+    time.sleep(max(0.0, began_s + ASKED_AT_S - time.time()))
     for account in LATER:
         if account in asked:
             continue
@@ -68,8 +56,15 @@ def main() -> None:
         notes.write(f"{account} {job.id}\n")
 
 
-def _is_taken_in() -> bool:
-    return not any(client().llen(key) for key in (*keys.QUEUE_LISTS, keys.INTAKE))
+def _prepare(accepted: Notes, caller: Caller, each: int) -> None:
+    """Send postbacks for accounts that nobody knows, and wait until all are dead. No fault is done yet."""
+    for account in LATER:
+        for first in range(0, each, BLOCK):
+            count = min(BLOCK, each - first)
+            ids = send_postbacks(account, [MT if number % 2 else MO for number in range(count)])
+            accepted.write("".join(f"-1 {chosen_id} {time.time():.3f}\n" for chosen_id in ids))
+    while caller.call("-", lambda: client().zcard(keys.DEAD)) < each * len(LATER):
+        time.sleep(0.2)
 
 
 if __name__ == "__main__":

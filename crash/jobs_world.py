@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from crash.databases import Database
     from crash.world import Load
 
+#: Seconds in which the postbacks of the jobs have to be dead.
+PREPARED_WITHIN_S: Final = 240.0
 #: Accounts that nobody knows until their jobs are asked for. As many jobs run beside each other.
 LATER: Final = ("later0", "later1", "later2")
 
@@ -45,6 +48,14 @@ class JobsWorld(HistoryWorld):
         asker = self._start_module("jobs", load.postbacks, load.seconds, self.began_s)
         self.senders.append(asker)
         self.supervised.append(asker)
+
+    def _prepare(self) -> None:
+        """Let the postbacks die that the jobs send again."""
+        asker = self._start_module("jobs", self.load.postbacks, self.load.seconds, 0)
+        deadline_s = time.time() + PREPARED_WITHIN_S
+        while not asker.finished:
+            assert time.time() < deadline_s, "the postbacks of the jobs did not die in time"
+            time.sleep(0.05)
 
     def on_the_way(self, client: redis.Redis) -> dict[str, int]:
         """Count what is not at its end, jobs among it."""

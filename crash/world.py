@@ -90,6 +90,7 @@ class World(ABC):
             worker.wait_for_log(" ready.", START_WITHIN_S)
         for recorder in self.recorders:
             recorder.wait_for_log("history.", START_WITHIN_S)
+        self._prepare()
         self.began_s = time.time() + PRODUCER_START_S
         self.end_s = self.began_s + load.seconds
         self.senders = [self._start_module("producer", load.seed, load.postbacks, load.seconds, self.began_s)]
@@ -106,6 +107,9 @@ class World(ABC):
     def _make_recorders(self) -> list[StackProcess]:
         """Make the recorders of a history, not yet started; none where there is no history."""
         return []
+
+    def _prepare(self) -> None:  # noqa: B027 - most worlds need nothing
+        """Let happen what is to be there before the load begins; by default nothing."""
 
     def _start(self, process: StackProcess | PythonProcess) -> None:
         self._stack.callback(process.kill, group=True)

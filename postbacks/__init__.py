@@ -35,6 +35,7 @@ from postbacks.errors import (
     PostbackSkipped,
     RevealRefused,
     UnknownAccount,
+    UnknownJob,
     UnknownPostback,
     UnsupportedOption,
 )
@@ -127,6 +128,7 @@ __all__ = [
     "Subscribed",
     "Tag",
     "UnknownAccount",
+    "UnknownJob",
     "UnknownPostback",
     "Unsubscribed",
     "UnsupportedOption",

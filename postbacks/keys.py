@@ -48,8 +48,8 @@ key                                   type    meaning
                                               (``retire.lua``)
 ``postbacks:paused``                  zset    accounts that are paused; score is when the pause ends, infinite without an end
                                               bound: accounts of the store
-``postbacks:pauses``                  hash    account -> since when it is paused (ms), a space, and the reason and who paused it
-                                              as JSON (``queue/pauses.py``)
+``postbacks:pauses``                  hash    account -> since when it is paused (ms), when that ends (ms, or ``-``), and the
+                                              reason and who paused it as JSON (``queue/pauses.py``)
                                               bound: as ``postbacks:paused``
 ``postbacks:gone``                    zset    accounts that are gone; score is when what waits for them ends
                                               bound: as ``postbacks:routes``
@@ -105,14 +105,15 @@ key                                   type    meaning
                                               bound: records, as long as they stand
 ``postbacks:dead``                    zset    dead ids; score is since when
                                               bound: records, as long as they stand
-``postbacks:dead-of:{account}``       zset    dead ids of one account that have their document; score is since when
+``postbacks:dead-of:{account}``       zset    dead ids of one account that have their document; score is since when, and
+                                              10^14 more of opt-outs, which are dropped last
                                               bound: the account's share of the memory
-``postbacks:stubs-of:{account}``      zset    stubs of one account; score is since when
+``postbacks:stubs-of:{account}``      zset    stubs of one account; score as above
                                               bound: the account's share of the memory
 ``postbacks:dead-bytes``              zset    accounts; score is the bytes that their dead and their stubs take
                                               bound: accounts with dead records
 ``postbacks:unrouted``                zset    dead ids that came for an account that was not known, or without a URL; score is
-                                              since when
+                                              since when, and 10^14 more of opt-outs
                                               bound: a day of them, in a twentieth of the ledger's memory
 ``postbacks:unrouted-bytes``          string  estimate of the memory that those records take
                                               bound: one number
@@ -269,12 +270,12 @@ STUBS_OF: Final = PREFIX + "stubs-of:"
 UNROUTED_LOGGED: Final = PREFIX + "unrouted-logged:"
 DEAD_LOGGED: Final = PREFIX + "dead-logged:"
 FEED_LOGGED: Final = PREFIX + "feed-logged:"
-FORGET: Final = PREFIX + "forget:"
-FORGET_MESSAGES: Final = PREFIX + "forget-messages:"
 JOB: Final = PREFIX + "job:"
 JOB_IDS: Final = PREFIX + "job-ids:"
 JOB_PARTS: Final = PREFIX + "job-parts:"
 JOB_OPEN: Final = PREFIX + "job-open:"
+FORGET: Final = PREFIX + "forget:"
+FORGET_MESSAGES: Final = PREFIX + "forget-messages:"
 
 
 def record(postback_id: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+from base64 import b64decode
 from collections.abc import Mapping
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -43,12 +44,16 @@ _PREFIX: Final = "POSTBACKS_"
 #: Variables of that prefix that are no settings: the command line reads them.
 _NO_SETTINGS: Final = frozenset({"POSTBACKS_DEBUG", "POSTBACKS_USER", "POSTBACKS_VERIFY_SECRET"})
 #: Settings that may hold a password, so that an error does not quote them.
-_SECRET: Final = frozenset({"proxy_url", "secret_key", "privacy_key", "broker_url", "history_url"})
+_SECRET: Final = frozenset(
+    {"proxy_url", "secret_key", "privacy_key", "broker_url", "history_url", "notice_url", "notice_secret"}
+)
 
 _PROXY = re.compile(
     r"https?://(?:[\w.~%!$&'()*+,;=-]*(?::[\w.~%!$&'()*+,;=-]*)?@)?[\w.-]+(?::(\d{1,5}))?/?", re.ASCII
 )
 
+#: URL that notices are sent to; the transport reads the whole of it.
+_WEB_URL: Final = re.compile(r"https?://[^\s/?#]+(?:[/?#]\S*)?", re.ASCII)
 #: Databases that the history can stand in; ``history/engine.py`` reads the whole URL.
 _HISTORY_URL = re.compile(r"sqlite:///[^?]+|postgres(ql)?(\+psycopg)?://\S+", re.ASCII)
 
@@ -290,6 +295,27 @@ class Settings(BaseModel):
         description="Share of the broker's memory that the feed of the history may take while no recorder reads it.",
     )
 
+    # -- incidents --------------------------------------------------------------------------
+    incident_after_s: float = Field(
+        300,
+        gt=0,
+        description="Seconds for which every attempt at an endpoint must have failed before it is an incident.",
+    )
+    incident_after_postbacks: int = Field(
+        1000,
+        ge=1,
+        description="Postbacks that wait for such an endpoint, or have died, from which on it is one after a minute already.",
+    )
+    notice_url: str = Field(
+        "",
+        repr=False,
+        description="URL that notices of incidents are POSTed to, as JSON; it may be of your own network. Empty: none.",
+    )
+    notice_secret: SecretStr = Field(
+        SecretStr(""),
+        description="Secret that notices are signed with, as postbacks are (whsec_ and base64); empty: not signed.",
+    )
+
     # -- watching ---------------------------------------------------------------------------
     log: Literal["text", "json"] = Field(
         "text",
@@ -352,6 +378,24 @@ class Settings(BaseModel):
             raise ValueError(
                 "not sqlite:///FILE (four slashes for an absolute path) or postgresql://user:password@host/database"
             )
+        return value
+
+    @field_validator("notice_url")
+    @classmethod
+    def _notice(cls, value: str) -> str:
+        value = value.strip()
+        if value and not _WEB_URL.fullmatch(value):
+            raise ValueError("not http://host/path or https://host/path")
+        return value
+
+    @field_validator("notice_secret")
+    @classmethod
+    def _notice_signer(cls, value: SecretStr) -> SecretStr:
+        if secret := value.get_secret_value():
+            try:
+                b64decode(secret.removeprefix("whsec_"), validate=True)
+            except ValueError:
+                raise ValueError("not whsec_ and base64; `openssl rand -base64 32` makes one") from None
         return value
 
     @field_validator("privacy_key")

@@ -25,8 +25,9 @@ _WORDS_OF_MESSAGE: Final = re.compile(rb"<(?:TEXT|KEYWORD|SUBJECT)>([^<]*)</")
 _ESCAPES: Final = re.compile(r"&(?:amp|lt|gt|#13);")
 #: All but letters and digits.
 _SIGNS: Final = re.compile(r"[\W_]+")
-#: Bytes of a text from which on it is none of the words, whatever stands around it: so that 64 KiB cost nothing.
-_BYTES_MAX: Final = 400
+#: Bytes of a text, those of one SMS, past which it is none of the words whatever signs stand around it: so that long ones cost
+#: nothing.
+_BYTES_MAX: Final = 160
 
 
 def is_opt_out(origin: str, code: str, document: bytes, words: frozenset[str]) -> bool:
@@ -42,7 +43,7 @@ def is_opt_out(origin: str, code: str, document: bytes, words: frozenset[str]) -
         return any(
             len(text) <= _BYTES_MAX
             and normalised(_ESCAPES.sub(" ", text.decode("utf-8", "replace"))) in words
-            for text in _WORDS_OF_MESSAGE.findall(document)
+            for text in map(bytes.strip, _WORDS_OF_MESSAGE.findall(document))
         )
     return (origin, code) in _BY_CODE
 

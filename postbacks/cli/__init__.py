@@ -26,8 +26,8 @@ COMMANDS = {
     "jobs": "jobs:jobs",
     "job": "jobs:job",
     "drop": "drop:drop",
-    "forget": "forget:forget",
     "journal": "journal:journal",
+    "forget": "forget:forget",
     "codes": "catalogue:codes",
     "example": "catalogue:example",
     "schema": "catalogue:schema",
@@ -38,6 +38,8 @@ COMMANDS = {
     "health": "monitor:health",
     "metrics": "monitor:metrics",
     "history": "history:history",
+    "incidents": "incidents:incidents",
+    "incident": "incidents:incident",
 }
 
 

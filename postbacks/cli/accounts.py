@@ -347,14 +347,18 @@ def remove(name: str, *, yes: bool, why: str) -> None:
 
 
 def _what_it_has(name: str) -> str:
-    """Count in words an account's postbacks that are not delivered."""
+    """Count in words an account's postbacks that are not delivered; say of one that is paused what becomes of the pause."""
     from postbacks.broker.client import client
     from postbacks.ledger.ledger import Ledger
+    from postbacks.operate import paused_accounts
 
     ledger = Ledger(client())
     counts = ledger.open_of(name)
     dead = len(ledger.dead(account=name))
+    paused = (
+        " It is paused, and stays so if it is set again in time." if paused_accounts(names=[name]) else ""
+    )
     return (
         f"Account {name}: {counts.waiting:,} wait, {counts.elsewhere:,} are being sent or wait for a resend, "
-        f"{dead:,} are dead."
+        f"{dead:,} are dead.{paused}"
     )

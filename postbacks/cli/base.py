@@ -299,6 +299,11 @@ def show_counts(counts: Counter[str], *, as_json: bool) -> None:
         say(f"  and {len(counts) - _ACCOUNTS_SHOWN:,} accounts more")
 
 
+def counted(count: int, noun: str = "postback") -> str:
+    """Return a number with its noun: "1 postback", "1,204 postbacks"."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def state_text(state: str, words: str = "") -> Text:
     """Return a state in its colour, or words that say more in its place."""
     from rich.text import Text

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from postbacks.cli.base import Command, print_json, say
+from postbacks.cli.base import Command, counted, print_json, say
 from postbacks.cli.filters import history_filters
 from postbacks.cli.selection import FEW, begin_job, job_options
 from postbacks.cli.sources import SWITCH_ON
@@ -83,6 +83,6 @@ def _cancel_each(ids: Sequence[str], *, why: str, as_json: bool) -> None:
     if as_json:
         print_json({"cancelled": len(ids) - left, "left": left})
     if len(ids) > FEW:
-        say(f"{len(ids) - left:,} postbacks are cancelled.")
+        say(f"{counted(len(ids) - left)} {'is' if len(ids) - left == 1 else 'are'} cancelled.")
     if left:
         raise click.ClickException(f"{left:,} of {len(ids):,} are not cancelled.")

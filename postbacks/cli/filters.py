@@ -67,6 +67,20 @@ _OPTIONS: Final = (
         shell_complete=_complete,
     ),
     click.option("--dead", cls=Option, section=_WHICH, is_flag=True, help="Short for --state dead."),
+    click.option(
+        "--opt-outs",
+        cls=Option,
+        section=_WHICH,
+        is_flag=True,
+        help="N302, N304 and messages that mean stop, with their age.",
+    ),
+    click.option(
+        "--undelivered",
+        cls=Option,
+        section=_WHICH,
+        is_flag=True,
+        help="Whatever their state, not delivered.",
+    ),
     _option(_WHICH, "--reason", "WORD", "Not delivered for this reason: refused, no_url, …"),
     _option(
         _WHICH,
@@ -98,7 +112,7 @@ _OPTIONS: Final = (
 #: Options whose value is the field of ``Query`` with their name.
 _PLAIN: Final = (
     "account", "group", "origin", "code", "state", "reason", "outcome", "status", "host", "attempts", "tracking_id", "mms_id",
-    "number", "email", "sub_id", "serial_number",
+    "number", "email", "sub_id", "serial_number", "opt_outs", "undelivered",
 )  # fmt: skip
 _NEVER_EMPTY: Final = (
     "reason",

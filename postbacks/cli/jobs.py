@@ -10,6 +10,7 @@ from postbacks.cli.base import (
     Command,
     Group,
     add_row,
+    counted,
     json_option,
     make_table,
     print_json,
@@ -127,14 +128,17 @@ def _lines(job: Job) -> list[tuple[str, str]]:
         state += f" by {job.paused_by}"
     if job.ended_ms is not None:
         state += f" at {_time(job.ended_ms)}"
-    moved, *others = outcome(job) or [""]
+    moved, *others = outcome(job, has_parts=job.is_unended) or [""]
     return [
         ("job", job.id),
         ("state", state),
         # The parts that have paused themselves say so below.
         ("note", "" if job.state == "paused" and not job.paused_by else job.note),
         ("waits", job.waits),
-        ("what", f"{job.kind} of {_size(job.total)}"),
+        (
+            "what",
+            f"{job.kind} of {'a set that is being chosen' if job.total is None else counted(job.total)}",
+        ),
         ("chosen by", chosen),
         ("asked", f"{_time(job.asked_ms)} by {job.by}"),
         ("why", job.why),
@@ -142,12 +146,6 @@ def _lines(job: Job) -> list[tuple[str, str]]:
         *(("", sentence) for sentence in others),
         ("pace", _pace(job) if job.is_unended else ""),
     ]
-
-
-def _size(total: int | None) -> str:
-    if total is None:
-        return "a set that is being chosen"
-    return f"{total:,} {'postback' if total == 1 else 'postbacks'}"
 
 
 def _pace(job: Job) -> str:
@@ -168,8 +166,8 @@ def _pace(job: Job) -> str:
 
 
 def _table_of_parts(job: Job) -> Table:
-    numbers = ("postbacks", "moved", "delivered", "failed", "waiting", "left alone", "to go")
-    table = make_table("account", *numbers, "", right=numbers)
+    numbers = ("moved", "delivered", "failed", "waiting", "left alone")
+    table = make_table("account", *numbers, "", right=numbers, whole=numbers)
 
     def rank(part: Part) -> tuple[bool, int]:
         return not part.is_paused, -part.total
@@ -179,13 +177,11 @@ def _table_of_parts(job: Job) -> Table:
         add_row(
             table,
             part.account,
-            f"{part.total:,}",
-            f"{counts.moved:,}",
+            f"{counts.moved:,} of {part.total:,}",
             f"{counts.delivered:,}",
             f"{counts.failed:,}",
             f"{part.waiting:,}",
             f"{counts.done - counts.moved:,}",
-            f"{part.left:,}",
             "paused" if part.is_paused else "",
         )
     return table

@@ -90,16 +90,24 @@ def details_words(details: dict[str, Any]) -> str:
     words = []
     for name, value in details.items():
         if name == "changed" and isinstance(value, dict):
-            of_new = details.get("new") is True
-            words += [
-                f"{of_it} {_word(new)}" if of_new else change_words(of_it, old, new)
-                for of_it, (old, new) in value.items()
-            ]
+            words += _changes_words(value, of_new=details.get("new") is True)
         elif value is True:
             words.append(name)
         elif value is not None:
             words.append(f"{name} {_word(value)}")
     return ", ".join(words)
+
+
+def _changes_words(changes: dict[str, Any], *, of_new: bool) -> list[str]:
+    words = []
+    for name, values in changes.items():
+        if not isinstance(values, list):  # how many there was no room for
+            words.append(f"{name} {_word(values)}")
+        elif of_new:
+            words.append(f"{name} {_word(values[-1])}")
+        else:
+            words.append(change_words(name, *values))
+    return words
 
 
 def change_words(name: str, old: Any, new: Any) -> str:

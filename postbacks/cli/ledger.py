@@ -161,7 +161,7 @@ def _print_found(record: Record, found: Found, *, is_masked: bool) -> None:
         "why": f"\n{'':14}".join(
             printable(cause.sentence) for cause in causes if cause.name not in _SAID_OF_CLAIM
         ),
-        "event": f"{record.origin} {record.code}".strip(),
+        "event": f"{record.origin} {record.code}{' (opt-out)' * record.is_opt_out}".strip(),
         "account": f"{record.account} (group {record.group}, sequence {record.sequence})"
         if record.account
         else "",

@@ -43,14 +43,18 @@ def pause(name: str, until: str | None, reason: str) -> None:
     from postbacks.broker.clock import now_ms
     from postbacks.broker.errors import broker_errors
     from postbacks.cli.times import ahead, shown, to_ms
-    from postbacks.operate.pauses import pause as pause_account
+    from postbacks.errors import UnknownAccount
+    from postbacks.operate import pause_account
 
     def broker_ms() -> int:
         with broker_errors():
             return now_ms(client())
 
     end = None if until is None else ahead(until, broker_ms)
-    pause = pause_account(name, until_ms=None if end is None else to_ms(end), reason=reason)
+    try:
+        pause = pause_account(name, until_ms=None if end is None else to_ms(end), reason=reason)
+    except UnknownAccount as error:
+        raise click.ClickException(str(error)) from None
     when = "" if end is None else f" until {shown(end)}"
     say(
         f"Account {pause.account} is paused{when}: {_waiting_words(pause)}. "
@@ -63,9 +67,13 @@ def pause(name: str, until: str | None, reason: str) -> None:
 @click.option("--why", default="", metavar="TEXT", help="Why; the journal has it.")
 def resume(name: str, why: str) -> None:
     """Let a paused account go on: what waits is sent, in its order."""
-    from postbacks.operate.pauses import resume as resume_account
+    from postbacks.errors import UnknownAccount
+    from postbacks.operate import resume_account
 
-    ended = resume_account(name, why=why)
+    try:
+        ended = resume_account(name, why=why)
+    except UnknownAccount as error:
+        raise click.ClickException(str(error)) from None
     if ended is None:
         say(f"Account {name} is not paused.")
         return

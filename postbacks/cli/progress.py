@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from postbacks.cli.base import print_json, say, stderr_console, stop_signals
+from postbacks.cli.base import counted, print_json, say, stderr_console, stop_signals
 from postbacks.printable import printable
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def watch(job_id: str, *, has_bar: bool) -> Job:
                 progress.update(
                     task,
                     description=_stage(job),
-                    total=job.total,
+                    total=job.total if runs else job.total or 0,  # a refused job has none
                     completed=completed,
                     figures=figures,
                     runs=runs,
@@ -149,14 +149,12 @@ def say_outcome(job: Job, *, has_parts: bool) -> None:
         )
 
 
-def outcome(job: Job, *, has_parts: bool = True) -> list[str]:
+def outcome(job: Job, *, has_parts: bool) -> list[str]:
     """Return what has become of a job's postbacks, a sentence each."""
     counts, lines = job.counts, []
     if job.total is None:
         return []
-    words = (
-        f"{counts.moved:,} of {job.total:,} {'postback' if job.total == 1 else 'postbacks'} {MOVED[job.kind]}"
-    )
+    words = f"{counts.moved:,} of {counted(job.total)} {MOVED[job.kind]}"
     if job.kind == "resend" and counts.moved:
         words += f": {counts.delivered:,} delivered, {counts.failed:,} failed"
         words += f", {job.waiting:,} wait" if job.waiting else ""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from postbacks.cli.base import Command, Option, print_json, say, show_counts
+from postbacks.cli.base import Command, Option, counted, print_json, say, show_counts
 from postbacks.cli.filters import flag_of, history_filters
 from postbacks.cli.selection import FEW, ask_for, begin_job, job_options
 from postbacks.cli.sources import SWITCH_ON
@@ -116,7 +116,7 @@ def _resend_each(ids: Sequence[str], *, why: str, as_json: bool) -> None:
     if as_json:
         print_json({"sent_again": len(ids) - refused, "left": refused})
     if len(ids) > FEW:
-        say(f"{len(ids) - refused:,} postbacks wait to be sent again.")
+        say(_wait_words(len(ids) - refused, "postback"))
     if refused:
         raise click.ClickException(f"{refused:,} of {len(ids):,} are not sent again.")
 
@@ -140,7 +140,7 @@ def _resend_all_dead(
     if dry_run:
         if as_json:
             print_json({"would_send": count, "left": left})
-        say(f"{count:,} dead {'postback' if count == 1 else 'postbacks'} would be sent again.")
+        say(f"{counted(count, 'dead postback')} would be sent again.")
         return
     if count and not yes:
         ask_for("resend", count)
@@ -153,9 +153,13 @@ def _resend_all_dead(
     sent = resend_dead(dead, why=why)
     if as_json:
         print_json({"sent_again": sent, "left": count - sent + left})
-    say(f"{sent:,} dead postbacks wait to be sent again." if count or left else "No such postback is dead.")
+    say(_wait_words(sent, "dead postback") if count or left else "No such postback is dead.")
     if refused := count - sent:
         say(f"{refused:,} have nothing to send and stay dead (`postbacks list --dead` says why).")
+
+
+def _wait_words(count: int, noun: str) -> str:
+    return f"{counted(count, noun)} {'waits' if count == 1 else 'wait'} to be sent again."
 
 
 def _say_left(dead: DeadSelection) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 import sys
 import time
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -25,6 +26,7 @@ from postbacks.cli.base import (
     state_text,
 )
 from postbacks.cli.filters import history_filters
+from postbacks.cli.reveal import reveal_options
 from postbacks.cli.sources import Ended, History, ask
 from postbacks.history.query import LIMIT_MAX
 from postbacks.ledger.states import FINAL_STATES
@@ -68,6 +70,8 @@ _printed: Final = partial(click.option, cls=Option, section="What is printed")
         "postbacks list --state parked --count",
         "postbacks list --dead --limit 50 --json",
         "postbacks list --account acme --follow",
+        "postbacks list --opt-outs --undelivered",
+        "postbacks list --opt-outs --since 30d --csv",
     ),
 )
 @history_filters
@@ -85,6 +89,7 @@ _printed: Final = partial(click.option, cls=Option, section="What is printed")
 @_printed("--csv", "as_csv", is_flag=True, help="Print comma-separated values with a header line.")
 @_printed("-o", "output", type=click.Choice(["id"]), metavar="id", help="Print ids alone, one a line.")
 @_printed("--follow", is_flag=True, help="Go on with what comes and what ends, until Ctrl-C.")
+@reveal_options
 def list_(
     query: Query,
     *,
@@ -95,11 +100,14 @@ def list_(
     as_csv: bool,
     output: str | None,
     follow: bool,
+    reveal: str | None,
 ) -> None:
     """List postbacks, the newest first.
 
     All options that choose must fit. Only data goes to stdout; stderr says how many were found, how the next page is
     reached, and until when the history is recorded: about 3 s ago at most.
+
+    --csv of --opt-outs is a proof: a row an attempt, with the person's number, which --reveal shows unmasked.
 
     Without a history (POSTBACKS_HISTORY_URL) the broker's list of postbacks that have ended is searched, by --account,
     --state, --reason and the time of the end: those that are done (delivered, skipped, cancelled), or the dead with --dead.
@@ -111,6 +119,10 @@ def list_(
     if count and (follow or cursor):
         raise click.UsageError("--count is of all that fit at this moment: leave --follow and --cursor out.")
     form = chosen[0] if chosen else ""
+    if reveal is not None and not (query.opt_outs and as_csv):
+        raise click.UsageError(
+            "--reveal shows numbers in --csv of --opt-outs; no other list has any: leave it out."
+        )
     query = replace(query, limit=limit, cursor=cursor or "")
     if count:
         source, number = ask(query, lambda source: (source, source.count(query)))
@@ -118,12 +130,18 @@ def list_(
         if source.has_unfinished:
             _say_recorded_of(query, number, unfinished=False)
     elif follow:
-        _follow(query, form)
+        _follow(query, form, reveal)
     else:
-        _print_pages(*ask(query, lambda source: _begun(source, query)), form)
+        _print_pages(*ask(query, lambda source: _begun(source, query)), form, reveal)
 
 
-def _follow(query: Query, form: str) -> None:
+def _printer(query: Query, form: str, source: History | Ended, reveal: str | None) -> Printer:
+    from postbacks.cli.opt_outs import OptOutPrinter
+
+    return OptOutPrinter(form, source, reveal) if query.opt_outs else Printer(form, source)
+
+
+def _follow(query: Query, form: str, reveal: str | None) -> None:
     from postbacks.broker.client import client
     from postbacks.cli.follow import follow
     from postbacks.history.follow import Follower
@@ -141,7 +159,7 @@ def _follow(query: Query, form: str) -> None:
         return source, follower, follower.begin()
 
     source, follower, latest = ask(query, begun)
-    follow(follower, latest, Printer(form, source))
+    follow(follower, latest, _printer(query, form, source, reveal))
 
 
 def _begun(source: History | Ended, query: Query) -> tuple[Query, History | Ended, Iterator[Page]]:
@@ -151,14 +169,17 @@ def _begun(source: History | Ended, query: Query) -> tuple[Query, History | Ende
     return query, source, chain(first, pages)
 
 
-def _print_pages(query: Query, source: History | Ended, pages: Iterator[Page], form: str) -> None:
+def _print_pages(
+    query: Query, source: History | Ended, pages: Iterator[Page], form: str, reveal: str | None
+) -> None:
     """Print pages, each when it is read, and say what was found."""
-    printer = Printer(form, source)
-    found, page, unfinished = 0, None, False
+    printer = _printer(query, form, source, reveal)
+    found, page, unfinished, waits = 0, None, False, set[str]()
     for page in pages:
         printer.print(page.postbacks)
         found += len(page.postbacks)
         unfinished = unfinished or any(postback.ended_ms is None for postback in page.postbacks)
+        waits |= {postback.account for postback in page.postbacks if postback.ended_ms is None}
     if found:
         older = f"; for older ones add --cursor {page.next}" if page and page.next else ""
         say(f"{found:,} {'postback' if found == 1 else 'postbacks'}{older}.")
@@ -166,6 +187,19 @@ def _print_pages(query: Query, source: History | Ended, pages: Iterator[Page], f
         say(source.why_empty(query))
     if page is not None and source.has_unfinished:
         _say_recorded_of(query, page, unfinished=unfinished)
+    if waits:
+        _say_paused(sorted(waits))
+
+
+def _say_paused(accounts: list[str]) -> None:
+    """Say which of these accounts, of which something waits, are paused; nothing where the broker does not answer."""
+    from postbacks.cli.pauses import pause_words
+    from postbacks.errors import BrokerError
+    from postbacks.operate import paused_accounts
+
+    with suppress(BrokerError):
+        for pause in paused_accounts(names=accounts).values():
+            say(f"Account {pause.account} is paused {pause_words(pause)}.")
 
 
 def _say_recorded_of(query: Query, answer: Page | Count, *, unfinished: bool) -> None:
@@ -224,39 +258,58 @@ class Printer:
     Args:
         form: ``--json``, ``--csv`` or ``-o``; empty for a table.
         source: of what is printed.
+
+    Attributes:
+        columns: of ``--csv``.
+        headings: of the table.
     """
+
+    columns: tuple[str, ...] = COLUMNS
+    headings: tuple[str, ...] = HEADINGS
 
     def __init__(self, form: str, source: History | Ended) -> None:
         self._form = form
         self._source = source
         if form == "--csv":
-            self._print_csv([COLUMNS])
+            self._print_csv([self.columns])
 
-    def print(self, postbacks: Iterable[Postback]) -> None:
+    def print(self, postbacks: Sequence[Postback]) -> None:
         """Print postbacks, each on a line of its own but in a table."""
         if self._form:
             self._print_data(postbacks)
             return
-        if rows := [cells(postback, self._source.why(postback)) for postback in postbacks]:
-            print_table(_table(rows))
+        if rows := list(map(self._cells, postbacks)):
+            print_table(_table(self.headings, rows))
 
     def print_lines(self, postbacks: Iterable[Postback]) -> None:
         """Print postbacks as they come: in place of a table's rows lines whose columns keep their width."""
-        if self._form:
-            self._print_data(postbacks)
-            return
         for postback in postbacks:
-            line = zip(cells(postback, self._source.why(postback)), _WIDTHS, strict=True)
+            if self._form:
+                self._print_data([postback])
+                continue
+            line = zip(self._cells(postback), _WIDTHS, strict=True)
             click.echo(" ".join(f"{printable(text):{width}}" for text, width in line).rstrip())
 
-    def _print_data(self, postbacks: Iterable[Postback]) -> None:
+    def _cells(self, postback: Postback) -> tuple[object, ...]:
+        """Return the cells of a row of the table, in the order of ``headings``."""
+        return cells(postback, self._source.why(postback))
+
+    def _public_dict(self, postback: Postback) -> dict[str, Any]:
+        """Return the object of ``--json``."""
+        return postback.to_public_dict()
+
+    def _csv_rows(self, postbacks: Sequence[Postback]) -> Iterable[dict[str, Any]]:
+        """Return rows of ``--csv`` by the names of ``columns``; what is left out is empty."""
+        return map(self._public_dict, postbacks)
+
+    def _print_data(self, postbacks: Sequence[Postback]) -> None:
         if self._form == "--csv":
-            rows = (postback.to_public_dict() for postback in postbacks)
-            self._print_csv([cell(row.get(column, "")) for column in COLUMNS] for row in rows)
+            rows = self._csv_rows(postbacks)
+            self._print_csv([cell(row.get(column, "")) for column in self.columns] for row in rows)
             return
         for postback in postbacks:
             if self._form == "--json":
-                print_json(postback.to_public_dict())
+                print_json(self._public_dict(postback))
             else:
                 click.echo(postback.id)
 
@@ -292,11 +345,11 @@ def cells(postback: Postback, why: str) -> tuple[object, ...]:
     )
 
 
-def _table(rows: Sequence[Sequence[object]]) -> Table:
+def _table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
     """Return rows as a table: a line each, or three where a terminal is too narrow for one."""
     from rich.console import Console
 
-    table = make_table(*HEADINGS, right=("attempts",), whole=("accepted", "id", "state"))
+    table = make_table(*headings, right=("attempts",), whole=("accepted", "id", "state"))
     for row in rows:
         add_row(table, *row)
     console = Console()

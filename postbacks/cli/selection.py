@@ -15,11 +15,15 @@ from postbacks.cli.base import (
     add_row,
     check_id,
     confirm,
+    counted,
+    is_cut,
     json_option,
     make_table,
     print_json,
     say,
     show_counts,
+    stack_columns,
+    stderr_console,
     table_lines,
 )
 
@@ -87,13 +91,12 @@ def ask_for(kind: str, total: int) -> None:
         click.Abort: the answer is no, or another number.
     """
     verb, again = QUESTIONS[kind]
-    noun = "postback" if total == 1 else "postbacks"
     if total <= TYPED_ABOVE:
-        confirm(f"{verb} {total:,} {noun}{again}?")
+        confirm(f"{verb} {counted(total)}{again}?")
         return
     if not sys.stdin.isatty():
         raise click.UsageError("There is no terminal to ask at: say --yes.")
-    question = f"{verb} {total:,} {noun}{again}? Type the number to go on"
+    question = f"{verb} {counted(total)}{again}? Type the number to go on"
     typed = click.prompt(question, prompt_suffix=": ", default="", show_default=False, err=True)
     if typed.strip().replace(",", "") != str(total):
         raise click.Abort
@@ -131,7 +134,7 @@ def begin_job(
             print_json(public_preview(shown))
         if shown.total:
             verb = "sent again" if kind == "resend" else "cancelled"
-            say(f"{shown.total:,} {'postback' if shown.total == 1 else 'postbacks'} would be {verb}.")
+            say(f"{counted(shown.total)} would be {verb}.")
         return
     if not shown.total:
         if as_json:
@@ -148,7 +151,7 @@ def say_preview(preview: Preview, query: Query | None, *, has_sample: bool, as_j
     from postbacks.operate.jobs.job import MOVED_FROM
 
     if preview.unknown:
-        states = " or ".join(MOVED_FROM[preview.kind])
+        states = _either(MOVED_FROM[preview.kind])
         say(f"{preview.unknown:,} of the ids are left out: nobody knows them, or they are not {states}.")
     if not preview.total:
         say(_why_none(preview.kind, query))
@@ -163,12 +166,16 @@ def _say_sample(preview: Preview) -> None:
     from postbacks.cli.search import cells
     from postbacks.cli.sources import History
 
-    table = make_table("accepted", "id", "account", "event", "state", "why")
+    table = make_table("accepted", "id", "account", "event", "state", "why", whole=("id",))
     for postback in preview.sample:
         accepted, postback_id, account, event, state, _, why, _ = cells(postback, History().why(postback))
         add_row(table, accepted, postback_id, account, event, state, why)
     more = preview.total > len(preview.sample)
     say("Some of them, the newest first:" if more else "They are:")
+    console = stderr_console()
+    if console.is_terminal and is_cut(table, console.width, is_any=True):
+        console.print(stack_columns(table, ((0, 1), (2, 3), (4, 5))))
+        return
     for line in table_lines(table):
         say(line)
 
@@ -179,13 +186,19 @@ def _why_none(kind: str, query: Query | None) -> str:
     from postbacks.cli.sources import History
     from postbacks.operate.jobs.job import MOVED_FROM
 
-    states = " or ".join(MOVED_FROM[kind])
+    states = _either(MOVED_FROM[kind])
     if query is None:
         return "None of the ids can be taken: `postbacks show ID` says what one is."
     if query.state is None and (count := history.count(query).postbacks):
         noun = "postback fits, and it is not" if count == 1 else "postbacks fit, and none of them is"
         return f"{count:,} {noun} {states}: `{command_of('list', query)}` shows {'it' if count == 1 else 'them'}."
     return f"Nothing fits: {History().why_empty(query)}"
+
+
+def _either(words: Sequence[str]) -> str:
+    """Return words as "waiting, parked or held"."""
+    *others, last = words
+    return f"{', '.join(others)} or {last}"
 
 
 def public_preview(preview: Preview) -> dict[str, Any]:

@@ -172,11 +172,13 @@ def _phrases(query: Query) -> dict[str, str]:
         "email": "with e-mail address {}",
         "sub_id": "with SUBID {}",
         "serial_number": "with SERIALNUMBER {}",
+        "opt_outs": "among opt-outs",
+        "undelivered": "undelivered",
     }
     return {
         name: text.format(value)
         for name, text in texts.items()
-        if (value := getattr(query, name)) is not None
+        if (value := getattr(query, name)) is not None and value is not False
     } | ({"time": "at that time"} if query.since_ms is not None or query.until_ms is not None else {})
 
 

@@ -92,7 +92,27 @@ def stats(query: Query, by: str, *, as_json: bool) -> None:
         _print_rows(counted.rows, counted.total, by)
     if not counted.rows:
         say("No postback was accepted in this time that fits.")
+    _say_late_opt_outs()
     say_recorded(counted.recorded_ms)
+
+
+def _say_late_opt_outs() -> None:
+    """Say how many opt-outs are not delivered in time, of all accounts and whenever they were accepted; nothing of none."""
+    from postbacks.cli.times import length
+    from postbacks.history.engine import reader
+    from postbacks.history.opt_outs import late
+    from postbacks.history.transactions import reading
+    from postbacks.settings import load
+
+    with reading(reader()) as connection:
+        opt_outs = late(connection, load().opt_out_late_s)
+    if opt_outs.oldest_ms is not None:
+        age = length(max(0, time.time_ns() // 1_000_000 - opt_outs.oldest_ms))
+        verb = "opt-out is" if opt_outs.postbacks == 1 else "opt-outs are"
+        say(
+            f"{opt_outs.postbacks:,} {verb} not delivered in time, the oldest for {age}: "
+            "`postbacks list --opt-outs --undelivered`."
+        )
 
 
 def _print_rows(rows: tuple[StatRow, ...], total: StatRow, by: str) -> None:

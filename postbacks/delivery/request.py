@@ -64,11 +64,11 @@ def headers(
         *profile.headers,
     ]
     if profile.signers:
-        lines += _signature(postback_id, at_ms, body, profile)
+        lines += signature(postback_id, at_ms, body, profile)
     return lines
 
 
-def _signature(postback_id: str, at_ms: int, body: bytes, profile: Profile) -> list[str]:
+def signature(postback_id: str, at_ms: int, body: bytes, profile: Profile) -> list[str]:
     """Return the headers of Standard Webhooks: the time of this attempt, and one signature a secret."""
     moment = datetime.fromtimestamp(at_ms // 1000, UTC)
     text = body.decode()

@@ -173,6 +173,7 @@ def _copy(
         own_url=row.own != 0,
         resends=tuple(resends),
         is_stub=row.sequence == 0 and row.state == schema.STATES[states.DEAD],
+        is_opt_out=bool(row.opt_out),
         forgotten_ms=row.forgotten_ms,
     )
     return Copy(record, row.attempts, str(row.own), row.row_id, fault)

@@ -25,6 +25,7 @@ _FILTERS: Final = {
     TIME: ("since_ms", "until_ms"),
     **{name: (name,) for name in reversed(VALUE_FILTERS)},
     **{name: (name,) for name in ("host", "group", "origin", "state", "code", "reason")},
+    **{name: (name,) for name in ("opt_outs", "undelivered")},
     **{name: (name,) for name in ("outcome", "status", "attempts", "slower_than_ms")},
 }
 
@@ -87,7 +88,7 @@ def why_empty(
     given = [
         name
         for name, fields in _FILTERS.items()
-        if any(getattr(query, field) is not None for field in fields)
+        if any(value is not None and value is not False for value in (getattr(query, f) for f in fields))
     ]
     with reading(engine or reader()) as connection:
 

@@ -54,6 +54,8 @@ class Filters:
         endpoints: numbers of the host's endpoints.
         state: number of a state; of a live one, the number that history has it by.
         live: the live state that is asked for; empty for none.
+        opt_outs: opt-outs alone.
+        undelivered: those alone that are not delivered.
         hashes: of the business values, the rarest kind first.
         nothing: the filter whose name the database does not have, so that nothing is found; empty otherwise.
     """
@@ -68,6 +70,8 @@ class Filters:
     reason: str | None
     attempts: int | None
     slower_than_ms: int | None
+    opt_outs: bool
+    undelivered: bool
     since_ms: int | None
     until_ms: int | None
     hashes: tuple[int, ...]
@@ -168,6 +172,8 @@ def _check_exclusions(query: Query) -> None:
             _exclude("state delivered", f"reason {query.reason}", "a reason says why it was not delivered")
     if state in _UNDELIVERED and outcome == "delivered":
         _exclude(f"state {state}", "outcome delivered", "what has outcome delivered has state delivered")
+    if query.undelivered and state == states.DELIVERED:
+        _exclude("undelivered", "state delivered", "what is delivered is not undelivered")
     if outcome == "delivered" and status not in {None, 200}:
         _exclude("outcome delivered", f"status {status}", "only status 200 is a delivery")
     if outcome == "status" and status == 200:
@@ -227,6 +233,8 @@ def resolve(connection: Connection, query: Query) -> Filters:
         reason=query.reason,
         attempts=query.attempts,
         slower_than_ms=query.slower_than_ms,
+        opt_outs=query.opt_outs,
+        undelivered=query.undelivered,
         since_ms=query.since_ms,
         until_ms=query.until_ms,
         hashes=tuple(

@@ -12,7 +12,7 @@ from postbacks.history import values
 from postbacks.history.query import LIMIT_MAX, Postback, Query
 from postbacks.ledger import search
 from postbacks.ledger.ledger import Ledger
-from postbacks.ledger.states import DEAD
+from postbacks.ledger.states import DEAD, DELIVERED
 from postbacks.privacy.spelling import canonical
 from postbacks.urls import read_url
 
@@ -125,6 +125,8 @@ def fits(query: Query, postback: Postback, record: Record) -> bool:
     plain = ("account", "group", "origin", "code", "state", "outcome", "status", "reason", "attempts")
     return (
         all(getattr(query, name) in {None, getattr(postback, name)} for name in plain)
+        and (postback.is_opt_out or not query.opt_outs)
+        and (postback.state != DELIVERED or not query.undelivered)
         and (query.slower_than_ms is None or (postback.elapsed_ms or 0) > query.slower_than_ms)
         and (query.since_ms is None or postback.accepted_ms >= query.since_ms)
         and (query.until_ms is None or postback.accepted_ms < query.until_ms)

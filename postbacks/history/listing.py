@@ -17,6 +17,7 @@ from postbacks.history.filters import resolve
 from postbacks.history.paths import Key, Path
 from postbacks.history.query import Page, Postback
 from postbacks.history.transactions import reading
+from postbacks.ledger import states
 from postbacks.privacy.masker import KEYLESS
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     import redis
     from sqlalchemy import Connection, Engine, Row
 
+    from postbacks.history.filters import Filters
     from postbacks.history.query import Query
 
 #: Postbacks of a page that ``pages`` reads, and rows that one statement names.
@@ -38,7 +40,7 @@ _NOT_IN_DIGEST: Final = ("limit", "cursor", "since_ms", "until_ms")
 
 _COLUMNS: Final = """
     p.row_id, p.id, p.accepted_ms, p.ended_ms, p.attempts, p.status, p.elapsed_ms, p.reason,
-    a.name AS account, c.group_name, c.origin, c.code, s.name AS state, o.name AS outcome, u.url, p.own"""
+    a.name AS account, c.group_name, c.origin, c.code, s.name AS state, o.name AS outcome, u.url, p.own, p.opt_out"""
 _NAMES: Final = """
     JOIN accounts a ON a.id = p.account JOIN codes c ON c.id = p.code JOIN states s ON s.id = p.state
     LEFT JOIN outcomes o ON o.id = p.outcome LEFT JOIN urls u ON u.id = p.url"""
@@ -123,14 +125,21 @@ def _batches(
     connection: Connection, path: Path, client: redis.Redis | None, before: Key | None, limit: int
 ) -> Iterator[tuple[list[Postback], int | None]]:
     """Yield what a path finds, newest first, with the states that the broker has by now."""
-    asked = path.filters.live
+    filters = path.filters
     while keys := path.keys(before, limit):
         now = live.read(client, read_rows(connection, [key.row_id for key in keys]))
-        yield [row for row in now.postbacks if not asked or row.state == asked], now.read_ms
-        # Of the unfinished ones only those of the state that is asked for are kept, maybe few.
-        if not asked or len(keys) < limit:
+        yield [row for row in now.postbacks if _is_as_asked(filters, row)], now.read_ms
+        # Of the unfinished ones only those are kept that are still in a state that is asked for, maybe few.
+        if not (filters.live or filters.undelivered) or len(keys) < limit:
             return
         before, limit = keys[-1], max(limit, min(2 * limit, live.PAGE))
+
+
+def _is_as_asked(filters: Filters, postback: Postback) -> bool:
+    """Tell whether a postback is by now in a state that the filters ask for, of those that the broker alone knows."""
+    if filters.live:
+        return postback.state == filters.live
+    return not filters.undelivered or postback.state != states.DELIVERED
 
 
 def unfinished(connection: Connection, path: Path) -> Iterator[list[live.Acceptance]]:
@@ -169,6 +178,7 @@ def _postback(row: Row[Any]) -> Postback:
         # A call's own URL is kept whole, as it is sent to again.
         url=KEYLESS.url(row.url, is_own=True) if row.url and row.own else row.url or "",
         row_id=row.row_id,
+        is_opt_out=bool(row.opt_out),
     )
 
 

@@ -37,6 +37,8 @@ def prepare(engine: Engine) -> None:
             connection.execute(text(_VIEW[engine.dialect.name]))
         elif version > schema.VERSION:
             raise HistoryUnfit(_newer(connection, version))
+        else:  # tables that this schema got while no release had it
+            schema.metadata.create_all(connection)
         for step in range(version or schema.VERSION, schema.VERSION):
             _STEPS[step](connection)
         _name_numbers(connection)

@@ -30,6 +30,8 @@ OPEN: Final = "open"
 TROUBLED: Final = "troubled"
 HOST: Final = "host"
 TIME: Final = "time"
+OPT_OUTS: Final = "opt_outs"
+UNDELIVERED: Final = "undelivered"
 
 _INDEX: Final = {
     ACCOUNT: "postbacks_by_account",
@@ -37,6 +39,8 @@ _INDEX: Final = {
     TROUBLED: "postbacks_troubled",
     HOST: "postbacks_by_account",
     TIME: "postbacks_by_time",
+    OPT_OUTS: "postbacks_opt_outs",
+    UNDELIVERED: "postbacks_opt_outs_undelivered",
 }
 #: Postbacks that have a value from which on it is common, such as a short code: a path of few others is shorter.
 _COMMON: Final = 1000
@@ -80,8 +84,12 @@ class Path:
     def _choose(self) -> str:
         filters = self.filters
         is_troubled = self._is_troubled()
-        if filters.hashes and not (is_troubled and self._is_common(filters.hashes[0])):
+        is_rare = is_troubled or filters.opt_outs
+        if filters.hashes and not (is_rare and self._is_common(filters.hashes[0])):
             return VALUE
+        if filters.opt_outs:  # few, of whatever account
+            is_undelivered = filters.undelivered or filters.state not in {None, _DELIVERED}
+            return UNDELIVERED if is_undelivered else OPT_OUTS
         if filters.account is not None and filters.reason is None:
             return OPEN if filters.live else ACCOUNT
         if is_troubled:  # as all that have a reason are
@@ -97,6 +105,7 @@ class Path:
             or filters.outcome not in {None, schema.OUTCOMES["delivered"]}
             or filters.status not in {None, 200}
             or filters.reason is not None
+            or filters.undelivered
             or (filters.slower_than_ms is not None and filters.slower_than_ms >= schema.SLOW_MS)
         )
 
@@ -113,8 +122,7 @@ class Path:
         filters = self.filters
         return (
             self.name in {TIME, TROUBLED}
-            and not filters.live
-            and not filters.hashes
+            and not (filters.live or filters.hashes)
             and filters.endpoints is None
             and filters.reason is None
             and filters.slower_than_ms is None
@@ -172,6 +180,8 @@ class Path:
             conditions.append(f"p.endpoint IN ({_listed(filters.endpoints)})")
         if filters.live:
             conditions.append(f"p.{schema.OPEN.text}")
+        if filters.opt_outs:
+            conditions.append(f"p.{schema.OPT_OUT.text}")
         if filters.reason is not None:
             conditions.append("p.reason = :reason")
         if self.name == TROUBLED:
@@ -189,6 +199,8 @@ class Path:
         filters = self.filters
         names = ("outcome", "status", "attempts", *(() if filters.live else ("state",)))
         conditions = [f"{prefix}{name} = :{name}" for name in names if getattr(filters, name) is not None]
+        if filters.undelivered or self.name == UNDELIVERED:
+            conditions.append(f"{prefix}{schema.UNDELIVERED.text}")
         if filters.codes is not None:
             conditions.append(f"{prefix}code IN ({_listed(filters.codes)})")
         return conditions

@@ -20,15 +20,17 @@ from typing import TYPE_CHECKING, Any, Final
 
 from postbacks.broker.clock import now_ms
 from postbacks.broker.errors import broker_errors
+from postbacks.catalogue.opt_outs import words_of
 from postbacks.errors import BrokerError, HistoryError, HistoryOff, HistoryUnfit, LeaseLost
 from postbacks.history import facts
 from postbacks.history.engine import connect
 from postbacks.history.feed import BROKER, DATABASE, OLDER, REASONS, RESTARTED, Feed, place_of
 from postbacks.history.migrations import prepare
+from postbacks.history.opt_outs import late
 from postbacks.history.records import Records
 from postbacks.history.resync import Resync
 from postbacks.history.status import measure, older_versions, parsed_note
-from postbacks.history.transactions import database_errors, display, writing
+from postbacks.history.transactions import database_errors, display, reading, writing
 from postbacks.history.writer import Writer
 from postbacks.killpoints import reach
 from postbacks.ledger import journal
@@ -67,6 +69,8 @@ LOOK_FOR_OLDER_S: Final = 10.0
 NOTE_EVERY_S: Final = 2.0
 #: Seconds between two looks at the database's size.
 MEASURE_EVERY_S: Final = 60.0
+#: Seconds between two looks for opt-outs that are late.
+OPT_OUTS_EVERY_S: Final = 10.0
 #: Seconds at most until it is tried again after a failure.
 BACKOFF_MAX_S: Final = 10.0
 #: Seconds after which it is logged again why the recorder waits.
@@ -105,7 +109,7 @@ class Recorder:
         self._feed = Feed(client, clock_offset_ms=clock_offset_ms)
         self._records = Records(client)
         self._engine = connect(settings.history_url)
-        self._writer = Writer(self._engine)
+        self._writer = Writer(self._engine, opt_out_words=words_of(settings.opt_out_words))
         self._covered = Covered()
         self._trouble = Trouble()
         self._resync: Resync | None = None
@@ -474,6 +478,8 @@ class Recorder:
         """Note in the broker what the recorder does, for ``status.py``."""
         if self.works and self._is_due("measure", MEASURE_EVERY_S):
             self._note |= measure(self._engine)
+        if self.works and self._is_due("opt_outs", OPT_OUTS_EVERY_S):
+            self._note |= self._late_opt_outs()
         note = {**self._note, "older": self._older}
         if self._resync is not None:
             note["resync_records"] = self._resync.records
@@ -481,6 +487,11 @@ class Recorder:
             since_ms = now_ms(self._client) + self._clock_offset_ms - self._trouble.seconds * 1000
             note |= {"waits": self._trouble.sentence, "waits_since_ms": int(since_ms)}
         self._feed.note(self.holder, json.dumps(note))
+
+    def _late_opt_outs(self) -> dict[str, Any]:
+        with reading(self._engine) as connection:
+            opt_outs = late(connection, self._settings.opt_out_late_s)
+        return {"late_opt_outs": opt_outs.postbacks, "oldest_late_opt_out_ms": opt_outs.oldest_ms}
 
 
 class Covered:

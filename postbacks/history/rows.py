@@ -57,6 +57,7 @@ class Reading(NamedTuple):
         attempts: POSTs begun.
         notes: attempts that have ended, by number.
         own: 0 the URL is the account's, 1 and 2 the call's own.
+        is_marked: True where the record says that it is an opt-out.
         resends: by somebody's order.
     """
 
@@ -75,6 +76,7 @@ class Reading(NamedTuple):
     notes: tuple[Note, ...]
     failures: int
     own: int
+    is_marked: bool
     reason: str | None
     first_id: str | None
     document: Document
@@ -166,6 +168,7 @@ def _read(postback_id: str, fields: dict[bytes, bytes]) -> Reading:
         notes,
         failures,
         own,
+        b"opt_out" in fields,
         _shortened(reason) if reason else None,
         text_of(first_id) if first_id else None,
         document,

@@ -156,6 +156,7 @@ postbacks: Final = Table(
     Column("attempts", SmallInteger, nullable=False),  # POSTs that have begun
     Column("failures", SmallInteger, nullable=False),
     Column("own", SmallInteger, nullable=False),  # 1: the URL came with the call, 2: and no account was known
+    Column("opt_out", SmallInteger, nullable=False),  # 1: an opt-out (catalogue/opt_outs.py)
     Column("id", LargeBinary, nullable=False),  # ids.py
     Column("reason", Text),
     Column("first_id", Text),
@@ -198,6 +199,27 @@ Index(
     postbacks.c.accepted_ms,
     sqlite_where=OPEN,
     postgresql_where=OPEN,
+)
+
+#: Opt-outs, and those of them that are not delivered: few among many.
+OPT_OUT: Final = text("opt_out = 1")
+UNDELIVERED: Final = text(f"state <> {STATES[ledger_states.DELIVERED]}")
+Index(
+    "postbacks_opt_outs",
+    postbacks.c.accepted_ms,
+    postbacks.c.account,
+    *(postbacks.c[name] for name in _FILTERED),
+    sqlite_where=OPT_OUT,
+    postgresql_where=OPT_OUT,
+)
+_UNDELIVERED_OPT_OUT: Final = text(f"{OPT_OUT} AND {UNDELIVERED}")
+Index(
+    "postbacks_opt_outs_undelivered",
+    postbacks.c.accepted_ms,
+    postbacks.c.account,
+    *(postbacks.c[name] for name in _FILTERED),
+    sqlite_where=_UNDELIVERED_OPT_OUT,
+    postgresql_where=_UNDELIVERED_OPT_OUT,
 )
 
 #: What becomes of one whose record has left the broker is found by its id.
@@ -276,6 +298,70 @@ counts: Final = Table(
     Column("postbacks", BigInteger, nullable=False),
     sqlite_with_rowid=False,
 )
+
+#: Incidents (``operate/incidents/``): one row from its opening on, through every time that it comes back within an hour.
+incidents: Final = Table(
+    "incidents",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("first_ms", BigInteger, nullable=False),
+    # its course
+    Column("opened_ms", BigInteger, nullable=False),
+    Column("looked_ms", BigInteger, nullable=False),
+    Column("told_ms", BigInteger, nullable=False),
+    Column("told_size", BigInteger, nullable=False),
+    Column("told_level", SmallInteger, nullable=False),
+    Column("quiet_ms", BigInteger, nullable=False),
+    Column("times_back", Integer, nullable=False),
+    Column("grew_ms", BigInteger),
+    Column("ended_ms", BigInteger),
+    # what stands, as it was last looked up
+    Column("since_ms", BigInteger),
+    Column("size", BigInteger, nullable=False),
+    Column("title", Text, nullable=False),
+    Column("sentence", Text, nullable=False),
+    Column("advice", Text, nullable=False),
+    Column("accounts", Text, nullable=False),
+    Column("figures", Text, nullable=False),
+    Column("resend", Text, nullable=False),
+    Column("refined_ms", BigInteger, nullable=False),
+    Column("part_of", Integer),
+    # who wants no notices of it
+    Column("muted_until_ms", BigInteger),
+    Column("mute_reason", Text),
+    Column("muted_by", Text),
+    Column("withheld", SmallInteger, nullable=False),
+)
+Index(
+    "incidents_open",
+    incidents.c.id,
+    sqlite_where=text("ended_ms IS NULL"),
+    postgresql_where=text("ended_ms IS NULL"),
+)
+Index("incidents_by_end", incidents.c.ended_ms)
+
+#: Notices of incidents: stored before they are told, one a change.
+notices: Final = Table(
+    "notices",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("notice_id", Text, nullable=False),
+    Column("incident", Integer, nullable=False, index=True),
+    Column("change", Text, nullable=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("body", Text, nullable=False),
+    Column("is_logged", SmallInteger, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("next_ms", BigInteger, nullable=False),
+    Column("done_ms", BigInteger),
+    Column("fault", Text),
+)
+#: Notices that are to be logged or sent: few.
+PENDING: Final = text("(is_logged = 0 OR state = 'pending')")
+Index("notices_pending", notices.c.id, sqlite_where=PENDING, postgresql_where=PENDING)
 
 #: Resends of postbacks: by whom, and by which job (empty for none), before which attempt.
 resends: Final = Table(

@@ -72,6 +72,8 @@ class FeedStatus:
         rows: postbacks that history has, as its recorder last counted them; None where it has not.
         disk_bytes: what its database takes, as its recorder last measured it.
         recorded_ms: until when everything is recorded, as its recorder last said.
+        late_opt_outs: opt-outs that are not delivered in time, as its recorder last counted them.
+        oldest_late_opt_out_ms: when the oldest of them was accepted.
         fault: why the broker cannot be asked, a sentence.
     """
 
@@ -97,6 +99,8 @@ class FeedStatus:
     rows: int | None = None
     disk_bytes: int | None = None
     recorded_ms: int | None = None
+    late_opt_outs: int | None = None
+    oldest_late_opt_out_ms: int | None = None
     fault: str = ""
 
 
@@ -225,6 +229,8 @@ def read_feed(client: redis.Redis, *, clock_offset_ms: int = 0) -> FeedStatus:
         rows=note.get("rows"),
         disk_bytes=note.get("disk_bytes"),
         recorded_ms=note.get("recorded_ms"),
+        late_opt_outs=note.get("late_opt_outs"),
+        oldest_late_opt_out_ms=note.get("oldest_late_opt_out_ms"),
     )
 
 

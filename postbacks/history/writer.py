@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import text
 
+from postbacks.catalogue.opt_outs import is_opt_out, words_of
 from postbacks.errors import HistoryUnfit, LeaseLost
 from postbacks.history import documents, facts, ids, journal, schema, values
 from postbacks.history.bulk import StoredRow, bulk_of
 from postbacks.history.erasing import mark
 from postbacks.history.names import Names
 from postbacks.history.pruning import NEVER, Pruner, due_ms
-from postbacks.history.rows import Note, Reading, UnreadableRecord, read
+from postbacks.history.rows import Note, Reading, UnreadableRecord, read, text_of
 from postbacks.history.schema import HOUR_MS, STATES
 from postbacks.history.slots import FULL, Slots
 from postbacks.history.transactions import writing
@@ -56,13 +57,17 @@ class Writer:
     Args:
         engine: of the history.
         slot_rows: rows from which on a slot is full.
+        opt_out_words: words that are opt-outs (``catalogue/opt_outs.py``), for records without their mark.
 
     Attributes:
         lease: number of the latest lease that it has taken; None before the first.
     """
 
-    def __init__(self, engine: Engine, *, slot_rows: int = FULL) -> None:
+    def __init__(
+        self, engine: Engine, *, slot_rows: int = FULL, opt_out_words: frozenset[str] = words_of(())
+    ) -> None:
         self._engine = engine
+        self._opt_out_words = opt_out_words
         self._bulk = bulk_of(engine)
         self._lock_lease = text(
             "SELECT value FROM facts WHERE name = 'lease'"
@@ -271,8 +276,8 @@ class Writer:
         kept: list[tuple[int, Document]] = []
         notes: list[tuple[Any, ...]] = []
         hashes: list[tuple[int, int, int]] = []
-        forgotten: list[tuple[int, int]] = []
         resends: list[tuple[Any, ...]] = []
+        forgotten: list[tuple[int, int]] = []
         # A pack of documents is pruned when all of it is due, so what is due together stands together.
         due = [(due_ms(reading.accepted_ms, reading.ended_ms), reading) for reading in readings]
         for due_at, reading in sorted(due, key=itemgetter(0)):
@@ -295,8 +300,8 @@ class Writer:
             rows.append(
                 (
                     row_id, reading.accepted_ms, reading.sequence, sent_ms, reading.ended_ms, slot, account, endpoint,
-                    elapsed_ms, url, code, state, outcome, status, attempts, reading.failures, own, reading.id,
-                    reading.reason, reading.first_id,
+                    elapsed_ms, url, code, state, outcome, status, attempts, reading.failures, own,
+                    self._is_opt_out(reading), reading.id, reading.reason, reading.first_id,
                 )
             )  # fmt: skip
             key = reading.accepted_ms // HOUR_MS, code, state, outcome, status, attempts
@@ -316,10 +321,16 @@ class Writer:
         bulk.insert(connection, schema.postbacks, rows)
         bulk.insert(connection, schema.documents, packs)
         bulk.insert(connection, schema.attempts, notes)
-        bulk.insert(connection, schema.forgotten, forgotten)
         bulk.add_missing(connection, schema.resends, resends)
+        bulk.insert(connection, schema.forgotten, forgotten)
         hashes.sort()  # neighbours of the file together
         bulk.insert(connection, schema.business_values, hashes)
+
+    def _is_opt_out(self, reading: Reading) -> int:
+        """Return 1 for an opt-out: version 0.1.0 marks none, so the document says it as well."""
+        origin, code = text_of(reading.origin), text_of(reading.code)
+        document = reading.document.content
+        return int(reading.is_marked or is_opt_out(origin, code, document, self._opt_out_words))
 
     def _change(self, connection: Connection, known: list[tuple[Reading, StoredRow]], counts: Counts) -> None:
         """Bring rows to what was read of them now: the last reading says the state, attempts are merged by number."""

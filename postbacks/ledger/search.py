@@ -31,6 +31,7 @@ class Summary(NamedTuple):
         reason: why it was not delivered.
         own_url: True if its URL came with the call.
         is_stub: True if its document was not kept.
+        is_opt_out: True for an opt-out.
     """
 
     id: str
@@ -39,6 +40,7 @@ class Summary(NamedTuple):
     reason: str
     own_url: bool
     is_stub: bool
+    is_opt_out: bool = False
 
 
 def find(
@@ -118,10 +120,10 @@ def _read(client: redis.Redis, ids: Sequence[str]) -> Iterator[Summary]:
     """Read the summaries of a page; a postback that has left the ledger meanwhile has none."""
     pipe: Any = client.pipeline(transaction=False)
     for postback_id in ids:
-        pipe.hmget(keys.record(postback_id), "state", "account", "reason", "own", "stub")
+        pipe.hmget(keys.record(postback_id), "state", "account", "reason", "own", "stub", "opt_out")
     with broker_errors():
         rows = pipe.execute()
     for postback_id, row in zip(ids, rows, strict=True):
-        state, account, reason, own, stub = (text(field or b"") for field in row)
+        state, account, reason, own, stub, opt_out = (text(field or b"") for field in row)
         if state:
-            yield Summary(postback_id, state, account, reason, own in {"1", "2"}, bool(stub))
+            yield Summary(postback_id, state, account, reason, own in {"1", "2"}, bool(stub), bool(opt_out))

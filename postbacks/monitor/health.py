@@ -42,6 +42,8 @@ class Health:
         paused: pauses of those of which most waits, and what waits; neither their number nor their age makes a system unwell.
         paused_waiting: postbacks that wait for accounts that are paused; not in ``waiting``.
         oldest_paused_s: seconds since the longest waiting of them was accepted.
+        late_opt_outs: opt-outs that are not delivered in time, as the history's recorder last counted them.
+        oldest_late_opt_out_s: age of the oldest of them.
         history: sentences on what is wrong with the history. Delivery does not need it, so it makes no system unwell.
     """
 
@@ -62,6 +64,8 @@ class Health:
     paused: tuple[Pause, ...] = ()
     paused_waiting: int = 0
     oldest_paused_s: float = 0.0
+    late_opt_outs: int | None = None
+    oldest_late_opt_out_s: float | None = None
     history: tuple[str, ...] = ()
 
     @property
@@ -73,6 +77,9 @@ class Health:
         if down := ", ".join(f"{account} {down_s / 3600:.1f} h" for account, down_s in self.down):
             words += f"; every attempt has failed: {down}"
         words += self._paused_words
+        if self.late_opt_outs:
+            oldest = f"the oldest for {(self.oldest_late_opt_out_s or 0) / 3600:.1f} h"
+            words += f"; {self.late_opt_outs:,} opt-outs are not delivered in time, {oldest}"
         return f"{words}; history: {' '.join(self.history)}" if self.history else words
 
     @property
@@ -124,6 +131,10 @@ class Health:
             "paused_waiting": self.paused_waiting,
             "oldest_paused_s": round(self.oldest_paused_s, 3),
             "paused": {pause.account: pause.to_public_dict() for pause in self.paused},
+            "late_opt_outs": self.late_opt_outs,
+            "oldest_late_opt_out_s": None
+            if self.oldest_late_opt_out_s is None
+            else round(self.oldest_late_opt_out_s),
             "history": list(self.history),
             "faults": list(self.faults),
         }
@@ -154,7 +165,7 @@ def judge(
     limit_s = settings.health_tick_age_s if tick_age_s is None else tick_age_s
     faults = [now.refusal] if now.refusal else []
     if now.tick_missing_for(limit_s):
-        faults += _explain_missing_ticks(now, limit_s)
+        faults += explain_missing_ticks(now, limit_s)
     limit_s = settings.health_waiting_age_s if waiting_age_s is None else waiting_age_s
     if now.oldest_waiting_s > limit_s:
         age = f"A postback has waited for {now.oldest_waiting_s:.0f} s (limit {limit_s:g} s)"
@@ -179,8 +190,17 @@ def judge(
         ),
         paused_waiting=now.paused_waiting,
         oldest_paused_s=now.oldest_paused_s,
+        late_opt_outs=now.history.late_opt_outs if now.history else None,
+        oldest_late_opt_out_s=_oldest_late_opt_out_s(now),
         history=_faults_of_history(now, settings),
     )
+
+
+def _oldest_late_opt_out_s(now: Snapshot) -> float | None:
+    feed = now.history
+    if feed is None or feed.oldest_late_opt_out_ms is None or feed.now_ms is None:
+        return None
+    return max(0.0, (feed.now_ms - feed.oldest_late_opt_out_ms) / 1000)
 
 
 def _faults_of_history(now: Snapshot, settings: Settings) -> tuple[str, ...]:
@@ -192,7 +212,7 @@ def _faults_of_history(now: Snapshot, settings: Settings) -> tuple[str, ...]:
     return tuple(faults(now.history, StoreStatus(), settings))
 
 
-def _explain_missing_ticks(now: Snapshot, limit_s: float) -> list[str]:
+def explain_missing_ticks(now: Snapshot, limit_s: float) -> list[str]:
     """Say since when ticks are missing, and which process is; a sentence each."""
     age = (
         "No tick has ever finished"

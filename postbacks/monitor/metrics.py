@@ -182,9 +182,19 @@ _HISTORY_GAUGES: Final[tuple[tuple[str, str, Callable[[FeedStatus], float | None
     ("postbacks_history_feed_bytes", "Memory of the broker that the feed takes.", lambda feed: feed.bytes),
     ("postbacks_history_resync_wanted", "Whether a resync is wanted or under way.", lambda feed: bool(feed.resync)),
     ("postbacks_history_rows", "Postbacks in the history, as its recorder last counted them.", lambda feed: feed.rows),
+    ("postbacks_opt_outs_late",
+     "Opt-outs that are not delivered POSTBACKS_OPT_OUT_LATE_S after their acceptance, as the recorder last counted them.",
+     lambda feed: feed.late_opt_outs),
+    ("postbacks_opt_outs_oldest_late_seconds", "Age of the oldest of them; 0 where none is.",
+     lambda feed: None if feed.late_opt_outs is None else _age_s(feed.oldest_late_opt_out_ms, feed.now_ms)),
     ("postbacks_history_disk_bytes", "Disk that its database takes, as its recorder last measured it.",
      lambda feed: feed.disk_bytes),
 )  # fmt: skip
+
+
+def _age_s(since_ms: int | None, now_ms: int | None) -> float:
+    return 0.0 if since_ms is None or now_ms is None else max(0.0, (now_ms - since_ms) / 1000)
+
 
 #: Counters without labels: name, text, and name in the totals.
 _COUNTERS: Final = (

@@ -402,7 +402,6 @@ def _lane(replies: Mapping[str, Any], name: str, state: LaneState) -> Lane:
 def _ask_for_account(transaction: _Transaction, account: str, lane: str, groups: Sequence[str]) -> None:
     transaction.ask("row", "hget", keys.ROUTES, account)
     transaction.ask("pause", "hget", keys.PAUSES, account)
-    transaction.ask("pause ends", "zscore", keys.PAUSED, account)
     transaction.ask("pacing", "hget", keys.PACING, account)
     transaction.ask("next", "hget", keys.RATES, account)
     transaction.ask("waits for account", "zscore", keys.WAITING_FOR_ROOM + account, lane)
@@ -420,7 +419,7 @@ def _account(replies: Mapping[str, Any], name: str, groups: Sequence[str]) -> Ac
         group: _lane_state(replies[f"waiting {group}"], *replies[f"state {group}"]) for group in groups
     }
     waits_us, stored = replies["waits for account"], replies["pause"]
-    pause = None if stored is None else parse(name, stored, replies["pause ends"])
+    pause = None if stored is None else parse(name, stored)
     return Account(
         lane_states, since_and_state(replies["row"])[1] if replies["row"] else "", pacing.interval_us,
         int(replies["next"] or 0), pacing.max_transfers,

@@ -1,7 +1,7 @@
 -- snapshot: what waits in the lanes of one page of accounts, by group and by whether the lane fails; with the first page
 -- also what delivering loops have claimed and which accounts are down. Reads only.
 --
--- KEYS FAILING, ROUTES, PAUSED, PAUSES, CLAIMERS, BACKLOG, LANE, LANE_STATE, RECORD, CLAIMS
+-- KEYS FAILING, ROUTES, PAUSES, CLAIMERS, BACKLOG, LANE, LANE_STATE, RECORD, CLAIMS
 -- ARGV[2] cursor of the page, 0 first   ARGV[3] accounts a page, about   ARGV[4] ms from a failure to its resend
 -- ARGV[5] claims of a loop up to which they are counted one by one; of more a sample is taken
 -- ARGV[6] ms for which every attempt has failed of what is down   ARGV[7] lanes checked for that at most
@@ -13,8 +13,7 @@
 --   claims    {token, lease's end, claimed, of them with a POST that may be open}; with the first page alone
 --   still     {account, state, since when, waiting} of those for which nothing can be sent (`queue/routes.py`)
 --   down      {account, since when}, those first that have been for the longest; with the first page alone
---   paused    {account, its entry in PAUSES, when the pause ends, waiting, when the longest waiting one was accepted} of those
---             that are paused
+--   paused    {account, its entry in PAUSES, waiting, when the longest waiting one was accepted} of those that are paused
 local cursor, page, resend_ms, count_max = ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local down_ms, failing_max = tonumber(ARGV[6]), tonumber(ARGV[7])
 local FIRST = 8
@@ -61,13 +60,12 @@ for i = 1, #scanned[2], 2 do
       -- nothing to count
     elseif state == 'paused' then
       if not row_of_paused then
-        local ends = redis.call('ZSCORE', PAUSED, account)
-        row_of_paused = { account, redis.call('HGET', PAUSES, account) or '', ends or 'inf', 0, 0 }
+        row_of_paused = { account, redis.call('HGET', PAUSES, account) or '', 0, 0 }
         paused[#paused + 1] = row_of_paused
       end
       local accepted = tonumber(redis.call('HGET', RECORD .. redis.call('LINDEX', LANE .. lane, 0), 'created_ms') or now)
-      row_of_paused[4] = row_of_paused[4] + waiting
-      row_of_paused[5] = row_of_paused[5] == 0 and accepted or math.min(row_of_paused[5], accepted)
+      row_of_paused[3] = row_of_paused[3] + waiting
+      row_of_paused[4] = row_of_paused[4] == 0 and accepted or math.min(row_of_paused[4], accepted)
     elseif state and not row_of_still then
       row_of_still = { account, state, since, waiting }
       still[#still + 1] = row_of_still

@@ -20,13 +20,13 @@ from postbacks.broker.client import text
 from postbacks.broker.errors import broker_errors
 from postbacks.broker.fitness import takes_signs, why_refused
 from postbacks.monitor.presence import Presence, find_present, is_tick_missing, missing
-from postbacks.queue.pauses import Pause, parse
 from postbacks.retry import countdown_ms
 
 if TYPE_CHECKING:
     import redis
 
     from postbacks.history.status import FeedStatus
+    from postbacks.queue.pauses import Pause
     from postbacks.settings import Settings
 
 #: Seconds of nothing but failed attempts in one of its lanes after which an account is down.
@@ -339,9 +339,8 @@ def _read_lanes(
                 part.longest, part.longest_account = longest, text(longest_account)
         for account, state, since_ms, count in page.still:
             snapshot.still[text(account)] = Still(text(state), int(since_ms), count)
-        for account, stored, ends_ms, count, oldest_ms in page.paused:
-            pause = parse(text(account), stored or b"0 {}", float(ends_ms))
-            snapshot.paused[pause.account] = pause._replace(waiting=count, oldest_ms=oldest_ms)
+        if page.paused:
+            _take_pauses(snapshot, page)
         for account, count in zip(page.backlogs[::2], page.backlogs[1::2], strict=True):
             backlogs[text(account)] = int(count)
     snapshot.waiting = list(waiting.values())
@@ -349,6 +348,15 @@ def _read_lanes(
         settings.metrics_top_accounts, backlogs.items(), key=lambda item: (item[1], item[0])
     )
     snapshot.accounts = [(account, count) for account, count in largest if count > 0]
+
+
+def _take_pauses(snapshot: Snapshot, page: _Page) -> None:
+    """Take what waits for accounts that are paused."""
+    from postbacks.queue.pauses import parse  # noqa: PLC0415 - most health checks do without it
+
+    for account, stored, count, oldest_ms in page.paused:
+        pause = parse(text(account), stored)
+        snapshot.paused[pause.account] = pause._replace(waiting=count, oldest_ms=oldest_ms)
 
 
 def _take_first_page(snapshot: Snapshot, page: _Page) -> None:

@@ -27,7 +27,7 @@ class DeadSelection:
     """Dead postbacks that the broker has found.
 
     Attributes:
-        ids: of those that can be sent again, the first that died first.
+        ids: of those that can be sent again, opt-outs before all others, of each kind the first that died first.
         accounts: account -> how many of them.
         unknown: left, as their accounts are not known.
         by_reason: left, as only their reason selects them (``BY_REASON``).
@@ -62,6 +62,7 @@ def select_dead(
     known = _known({postback.account for postback in chosen})
     known.add("")  # of a message that only a newer version could read
     sendable = [postback for postback in chosen if postback.own_url or postback.account in known]
+    sendable.sort(key=lambda postback: not postback.is_opt_out)
     return DeadSelection(
         ids=tuple(postback.id for postback in sendable),
         accounts=dict(Counter(postback.account for postback in sendable)),

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from postbacks.errors import AccountsUnavailable, BrokerError, HistoryError
 from postbacks.logs import EventLog
-from postbacks.operate.forget.duty import ForgetDuty
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,9 +53,17 @@ class Duty(Protocol):
 
 def duties_of(recorder: Recorder, client: redis.Redis, settings: Settings) -> list[Duty]:
     """Return the duties of a process that runs history."""
-    from postbacks.operate.jobs.mover import Mover  # noqa: PLC0415 - none but this process needs it
+    from postbacks.operate.forget.duty import ForgetDuty  # noqa: PLC0415 - none but this process needs them
+    from postbacks.operate.incidents.finder import Finder  # noqa: PLC0415
+    from postbacks.operate.incidents.webhook import NoticeSender  # noqa: PLC0415
+    from postbacks.operate.jobs.mover import Mover  # noqa: PLC0415
 
-    return [Mover(recorder, client, settings), ForgetDuty(recorder, client, settings)]
+    return [
+        Mover(recorder, client, settings),
+        Finder(recorder, client, settings),
+        NoticeSender(recorder, client, settings),
+        ForgetDuty(recorder, client, settings),
+    ]
 
 
 class Duties:

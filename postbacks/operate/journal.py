@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,7 +23,7 @@ from postbacks.operate.identity import MAX_USER, current_user
 from postbacks.printable import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     import redis
 
@@ -136,25 +137,23 @@ def entries(
     return [*(entry for entry in pending if entry.id not in known), *recorded][:limit]
 
 
-def _bounded(details: Mapping[str, Any]) -> dict[str, Any]:
-    """Return details with printable texts, as many as ``MAX_DETAILS`` has room for."""
+def _bounded(details: Mapping[str, Any], room: int = MAX_DETAILS) -> dict[str, Any]:
+    """Return details with printable texts, as many as there is room for as JSON; ``more`` counts the others."""
     bounded: dict[str, Any] = {}
-    size = 0
     for number, (name, value) in enumerate(details.items()):
-        clean = _clean(value)
-        size += len(json.dumps({name: clean}))
-        if size > MAX_DETAILS:
+        clean = _bounded(value, room) if isinstance(value, Mapping) else _clean(value)
+        named = {printable(name)[:MAX_VALUE]: clean}
+        room -= len(json.dumps(named))
+        if room < 0:
             bounded["more"] = len(details) - number
             break
-        bounded[printable(name)] = clean
+        bounded |= named
     return bounded
 
 
 def _clean(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | float):
         return value
-    if isinstance(value, dict):
-        return {printable(name): _clean(of_it) for name, of_it in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         values: Iterable[Any] = sorted(value, key=str) if isinstance(value, set | frozenset) else value
         return [_clean(of_it) for of_it in values]

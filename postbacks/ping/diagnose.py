@@ -103,6 +103,25 @@ def diagnose(probe: Probe, settings: Settings) -> Advice:
     return Advice(f"{verdict}; {_consequence(settings)}", todo, noticed)
 
 
+def advise(outcome: str, status: int, phrase: str) -> str:
+    """Return what to do about an attempt that failed, by its outcome alone; empty where that says too little.
+
+    Args:
+        outcome: name of the outcome.
+        status: status of the answer; 0 where none came.
+        phrase: the outcome in words, without libcurl's own behind it.
+    """
+    if outcome == "status":
+        return _advise_status(status)
+    if outcome == "blocked":
+        return _BLOCKED_ADVICE[setting_of(phrase)]
+    if outcome == "tls":
+        return next((advice for mark, advice in _TLS_ADVICE if mark in phrase), "Look at the server's log.")
+    if outcome == "broken_answer":
+        return next((advice for mark, advice in _HEADER_ADVICE if mark in phrase), _ADVICE[outcome])
+    return _ADVICE.get(outcome, "")
+
+
 def location(probe: Probe) -> str:
     """Return the target of a redirect, as a listing shows it; empty where there is none."""
     target = probe.headers.get("location", "")
@@ -143,16 +162,12 @@ def _failure(probe: Probe) -> tuple[str, str]:
         return f"no connection within {probe.relaxed_limits.connect_timeout_s:g} s: {limit}", _ADVICE[name]
     detail = probe.outcome.detail
     if name == "blocked":
-        return detail, _BLOCKED_ADVICE[setting_of(detail)]
+        return detail, advise(name, 0, detail)
     phrase = detail.partition(" (")[0]  # libcurl's own words follow in brackets
-    todo = _ADVICE.get(name, "")
-    if name == "tls":
-        todo = next((advice for mark, advice in _TLS_ADVICE if mark in phrase), "Look at the server's log.")
-    elif name == "broken_answer":
-        header_todo = next((advice for mark, advice in _HEADER_ADVICE if mark in phrase), "")
-        if probe.secured_s and not (limits.tls and limits.tls.client_cert):
-            todo = f"{todo} It may want a client certificate: --client-cert FILE --client-key FILE."
-        todo = header_todo or todo
+    todo = advise(name, 0, phrase)
+    wants_certificate = probe.secured_s and not (limits.tls and limits.tls.client_cert)
+    if todo == _ADVICE["broken_answer"] and wants_certificate:
+        todo = f"{todo} It may want a client certificate: --client-cert FILE --client-key FILE."
     return phrase, todo
 
 
@@ -202,15 +217,17 @@ def _status(probe: Probe) -> tuple[str, str]:
             f"answered {status}, redirects to {target}: set that URL instead",
             "No redirect is ever followed.",
         )
+    return f"answered {status}: only 200 counts", _advise_status(status)
+
+
+def _advise_status(status: int) -> str:
     if 200 <= status < 300:
-        return f"answered {status}: only 200 counts", "Answer 200, also where there is nothing to say."
+        return "Answer 200, also where there is nothing to say."
+    if 300 <= status < 400:
+        return "No redirect is ever followed: set the URL that it redirects to."
     if status in _STATUS_ADVICE:
-        todo = _STATUS_ADVICE[status]
-    elif status >= 500:
-        todo = "The receiver failed: look at its log."
-    else:
-        todo = "Look at the receiver's log."
-    return f"answered {status}: only 200 counts", todo
+        return _STATUS_ADVICE[status]
+    return "The receiver failed: look at its log." if status >= 500 else "Look at the receiver's log."
 
 
 def _consequence(settings: Settings) -> str:

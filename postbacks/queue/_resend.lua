@@ -36,7 +36,8 @@ end
 -- Sends a postback again that the ledger has, where it is in one of these states (`from`: state -> true). A message that only a
 -- newer version could read, whose reason begins with `newer`, goes back into Celery's queue as it came, and the ledger forgets
 -- it: whoever takes it in next reads it again. Returns the state the postback is in afterwards ('queued': back in the queue),
--- '' if the ledger does not have it. A stub stays dead, and what was erased as it is: neither has a document that could be sent.
+-- '' if the ledger does not have it. A stub stays dead, and what was erased stays as it is: neither has a document that
+-- could be sent.
 local function send_again(id, from, newer, note)
   local record = RECORD .. id
   local r = redis.call('HMGET', record, 'state', 'account', 'group', 'raw', 'reason', 'bytes', 'stub', 'attempts', 'in_lane',

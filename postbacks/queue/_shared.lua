@@ -89,9 +89,14 @@ local function leave_backlog(lane, count, units)
   end
 end
 
+-- Added to the score of an opt-out where postbacks are dropped for want of memory, the lowest score first: so it goes last. More
+-- than any time, and few enough for a sum that is exact.
+local OPT_OUTS_FROM = 1e14
+
 -- Adds a postback to its account's dead. Stubs stand apart from those that have their document.
 local function add_to_dead(account, id, bytes, stub)
-  redis.call('ZADD', (stub and STUBS_OF or DEAD_OF) .. account, now, id)
+  local last = redis.call('HEXISTS', RECORD .. id, 'opt_out') * OPT_OUTS_FROM
+  redis.call('ZADD', (stub and STUBS_OF or DEAD_OF) .. account, now + last, id)
   redis.call('ZADD', DEAD_BYTES, 'INCR', bytes, account)
 end
 

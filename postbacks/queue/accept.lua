@@ -2,7 +2,8 @@
 -- The same postback under its id again is one postback: its record stays as it is. Another one under an id that is taken is kept
 -- as dead under an id of its own (`id_taken`), so that it does not vanish. Each group of an account may have so many postbacks
 -- open, in units: one, and one more for each further 2 KB of its record. What comes beyond that is dead at once: with its
--- document up to a share of the memory, then as a stub. The same postback again under a stub's id takes the stub's place.
+-- document up to a share of the memory, then as a stub. Opt-outs may have a tenth more of both. The same postback again under a
+-- stub's id takes the stub's place.
 --
 -- KEYS INTAKE, INTAKE_LEASE, RING_CLOCK, PARKED, SEQUENCE, BACKLOG, DONE, DEAD, DEAD_BYTES, OPEN, LEDGER_BYTES, UNROUTED
 -- KEYS UNROUTED_BYTES, LEFT, TOTALS, RECORD
@@ -32,6 +33,7 @@ local unrouted, unrouted_bytes, of_left = {}, 0, 0
 local counts = {} -- for the totals
 local emptied = tonumber(redis.call('HGET', RING_CLOCK, 'emptied') or now)
 local LATE_MS = 2500 -- ticks come every second
+local FOR_OPT_OUTS = 1.1 -- of what others may have
 local UNROUTED_REASONS = { unknown_account = true, no_url = true }
 
 -- An account's number in a hash: read once, and written once below.
@@ -86,10 +88,11 @@ for at = FIRST, #ARGV, WIDTH do
       if due_ms and due_ms > now then state = 'parked' end
       local backlog = number_of(backlogs, BACKLOG, account)
       local of_group = units_of(account .. '/' .. group, backlog)
-      if of_group.now + units > units_max then
+      local of_others = opt_out == '1' and FOR_OPT_OUTS or 1
+      if of_group.now + units > units_max * of_others then
         state, reason, result = 'dead', 'backlog_full', -1
         local dead_bytes = tonumber(redis.call('ZSCORE', DEAD_BYTES, account) or 0)
-        if dead_bytes + bytes > documents_max then result, bytes, stubs = -3, stub_bytes, stubs + 1 end
+        if dead_bytes + bytes > documents_max * of_others then result, bytes, stubs = -3, stub_bytes, stubs + 1 end
       else
         backlog.now, of_group.now = backlog.now + 1, of_group.now + units
       end
@@ -132,7 +135,7 @@ for at = FIRST, #ARGV, WIDTH do
       if state == 'dead' and not UNROUTED_REASONS[reason] then
         add_to_dead(account, id, bytes, result == -3)
       elseif state == 'dead' then
-        unrouted[#unrouted + 1] = now
+        unrouted[#unrouted + 1] = opt_out == '1' and now + OPT_OUTS_FROM or now
         unrouted[#unrouted + 1] = id
         unrouted_bytes = unrouted_bytes + bytes
         if redis.call('ZSCORE', LEFT, account) then of_left = of_left + 1 end

@@ -179,13 +179,7 @@ end
 
 -- Phase 2: how many of these the account lets begin; and whether the lane was delayed, or waits for room, as none may. What
 -- lanes of higher priority need is left to them.
-local function posts_by_account(lane, lane_state, account, route, gate, count, demand)
-  if route and (route.still or route.paused) then
-    -- the lane of a paused account is in nobody's way until it is resumed
-    if not route.paused and stands_still(route, lane) then still[#still + 1] = account end
-    fall_behind(lane, lane_state)
-    return 0, true
-  end
+local function posts_by_account(lane, lane_state, gate, count, demand)
   if not gate or count <= 0 then return count, false end
   local by_rate, by_open = posts_allowed(gate, 0)
   if gate.open then by_open = by_open - quarantine_reserve(gate.account) end
@@ -241,7 +235,13 @@ end
 -- that none may begin of just now is looked at again after this call.
 local function take_turn(pass, lane, score, virtual_time, waiting, lane_state, to_hold)
   local account, group = string.match(lane, '^(.*)/([^/]+)$')
-  local route, gate, demand = route_of(account), gate_of(account), nil
+  local route = route_of(account)
+  if route and (route.still or route.paused) then
+    -- the lane of a paused account is in nobody's way until it is resumed
+    if not route.paused and stands_still(route, lane) then still[#still + 1] = account end
+    return fall_behind(lane, lane_state)
+  end
+  local gate, demand = gate_of(account), nil
   local prefix = LANE .. account
   local lanes = redis.call('EXISTS', prefix .. '/general', prefix .. '/mo', prefix .. '/mt', prefix .. '/pass')
   if lanes > 1 and weights[group] == 0 and (gate or not lane_state.failing) then
@@ -249,7 +249,7 @@ local function take_turn(pass, lane, score, virtual_time, waiting, lane_state, t
   end
 
   local count, comes_back = posts_by_lane(lane_state, waiting, demand, pass), false
-  count, comes_back = posts_by_account(lane, lane_state, account, route, gate, count, demand or 0)
+  count, comes_back = posts_by_account(lane, lane_state, gate, count, demand or 0)
   if count <= 0 then
     if not comes_back then pass.skipped[#pass.skipped + 1] = { score, lane } end
     return

@@ -12,7 +12,7 @@ if not row or ends ~= '' and tonumber(ends) <= now then return false end
 local stored = redis.call('HGET', PAUSES, account)
 local since = string.format('%.0f', now)
 if stored then since = string.match(stored, '^%d+') end
-redis.call('HSET', PAUSES, account, since .. ' ' .. details)
+redis.call('HSET', PAUSES, account, since .. ' ' .. (ends == '' and '-' or ends) .. ' ' .. details)
 redis.call('ZADD', PAUSED, ends == '' and '+inf' or ends, account)
 local row_since, rest = string.match(row, '^(%d+)[^\n]*(\n.*)$')
 redis.call('HSET', ROUTES, account, row_since .. ' paused ' .. (ends == '' and '-' or ends) .. rest)

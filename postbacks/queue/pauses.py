@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from math import isfinite
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from postbacks import keys
@@ -82,18 +81,17 @@ def details(reason: str, by: str) -> str:
     return json.dumps({"reason": reason, "by": by}, ensure_ascii=False)
 
 
-def parse(account: str, stored: bytes, ends_ms: float | None) -> Pause:
-    """Read a pause as it is stored, without what waits.
-
-    Args:
-        account: the account's name.
-        stored: its entry in ``postbacks:pauses``.
-        ends_ms: its score in ``postbacks:paused``.
-    """
-    since_ms, _, words = text(stored).partition(" ")
+def parse(account: str, stored: bytes) -> Pause:
+    """Read a pause as it is stored, without what waits; of one that was lost, of which the row alone is left, as little."""
+    since_ms, until_ms, words = text(stored or b"0 - {}").split(" ", 2)
     said = json.loads(words)
-    until_ms = int(ends_ms) if ends_ms is not None and isfinite(ends_ms) else None
-    return Pause(account, int(since_ms), until_ms, said.get("reason", ""), said.get("by", ""))
+    return Pause(
+        account,
+        int(since_ms),
+        None if until_ms == "-" else int(until_ms),
+        said.get("reason", ""),
+        said.get("by", ""),
+    )
 
 
 def read(client: redis.Redis, accounts: Sequence[str] | None = None) -> dict[str, Pause]:
@@ -117,15 +115,9 @@ def read(client: redis.Redis, accounts: Sequence[str] | None = None) -> dict[str
 
 
 def _read_page(broker: Any, accounts: Sequence[str]) -> dict[str, Pause]:
+    stored = broker.hmget(keys.PAUSES, accounts)
+    pauses = {account: parse(account, row) for account, row in zip(accounts, stored, strict=True) if row}
     pipe = broker.pipeline(transaction=True)
-    pipe.hmget(keys.PAUSES, accounts)
-    pipe.zmscore(keys.PAUSED, accounts)
-    stored, scores = pipe.execute()
-    pauses = {
-        account: parse(account, row, ends_ms)
-        for account, row, ends_ms in zip(accounts, stored, scores, strict=True)
-        if row is not None
-    }
     for account in pauses:
         for group in keys.GROUPS:
             lane = keys.lane(keys.lane_name(account, group))

@@ -1,7 +1,7 @@
 -- retain: drops records past their retention, and before it the oldest done ones while the ledger takes more than its share of
 -- the memory, the oldest dead of unknown accounts while these take more than theirs, and the oldest dead of an account, stubs
--- first, while they take more than theirs. Never one that waits, is sent or is parked. What the history has not recorded yet
--- stays past its retention, until a share takes it.
+-- first, while they take more than theirs; of the dead opt-outs last. Never one that waits, is sent or is parked. What the history
+-- has not recorded yet stays past its retention, until a share takes it.
 --
 -- KEYS DONE, DEAD, DEAD_BYTES, LEDGER_BYTES, UNROUTED, UNROUTED_BYTES, TOTALS
 -- ARGV[2] ms relative to now, negative: what was done before that goes   ARGV[3] the same for the dead
@@ -17,11 +17,11 @@ local dead_bytes_max, near_from = tonumber(ARGV[8]), ARGV[9]
 local ACCOUNTS_MAX = 20 -- that a call looks at
 local dropped = 0
 
--- Drops what has stood in `set`, a part of an index, since before then.
-local function drop_older(index, set, before)
-  local old = redis.call('ZRANGEBYSCORE', set, '-inf', now + before, 'WITHSCORES', 'LIMIT', 0, at_most - dropped)
+-- Drops what has stood in `set`, a part of an index, since before then; `from` is what its scores have beside the time.
+local function drop_older(index, set, before, from)
+  local old = redis.call('ZRANGEBYSCORE', set, from, from + now + before, 'WITHSCORES', 'LIMIT', 0, at_most - dropped)
   for i = 1, #old, 2 do
-    if tonumber(old[i + 1]) >= unrecorded_since() then return end
+    if tonumber(old[i + 1]) - from >= unrecorded_since() then return end
     drop(index, old[i])
     dropped = dropped + 1
   end
@@ -30,7 +30,7 @@ end
 -- Counts a postback that is dropped although its end, at that time, may not be recorded.
 local unrecorded = 0
 local function count_unrecorded(ended_ms)
-  if tonumber(ended_ms) >= unrecorded_since() then unrecorded = unrecorded + 1 end
+  if tonumber(ended_ms) % OPT_OUTS_FROM >= unrecorded_since() then unrecorded = unrecorded + 1 end
 end
 
 -- Drops the oldest of `set` while its bytes are more than `most`. Returns how many.
@@ -46,9 +46,10 @@ local function drop_while_over(index, set, bytes, most)
   return dropped - before
 end
 
-drop_older(DONE, DONE, done_before)
-drop_older(DEAD, DEAD, dead_before)
-drop_older(DEAD, UNROUTED, unrouted_before)
+drop_older(DONE, DONE, done_before, 0)
+drop_older(DEAD, DEAD, dead_before, 0)
+drop_older(DEAD, UNROUTED, unrouted_before, 0)
+drop_older(DEAD, UNROUTED, unrouted_before, OPT_OUTS_FROM)
 drop_while_over(DONE, DONE, LEDGER_BYTES, bytes_max)
 local early = drop_while_over(DEAD, UNROUTED, UNROUTED_BYTES, unrouted_bytes_max)
 if early > 0 then redis.call('HINCRBY', TOTALS, 'unrouted_dropped', early) end

@@ -425,7 +425,7 @@ class Scripts:
         to: str,
         fields: Mapping[str, str] = {},
         *,
-        resumes: bool = False,
+        how: str = "",
     ) -> str:
         """Bring a job that is in one of these states into another; return the state that it was in, empty for no such job.
 
@@ -434,9 +434,10 @@ class Scripts:
             states: that it may be in; in any other nothing is changed.
             to: the state that it comes into.
             fields: that are written; an empty value takes a field away.
-            resumes: True where parts that have paused themselves go on.
+            how: ``resume`` where parts that have paused themselves go on; ``stuck`` to change nothing unless all that are
+                left have (``going`` is returned then).
         """
-        arguments: tuple[Argument, ...] = (job, " ".join(states), to, int(resumes))
+        arguments: tuple[Argument, ...] = (job, " ".join(states), to, how)
         arguments += tuple(chain.from_iterable(fields.items()))
         return text(self.run("change_job", arguments))
 

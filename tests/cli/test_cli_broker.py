@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 
 import pytest
 from click.testing import CliRunner
@@ -211,6 +212,42 @@ def test_an_account_is_set_shown_listed_and_removed(broker):
     assert call("account", "list").stdout == ""
 
 
+def test_an_account_is_paused_shown_listed_and_resumed(broker):
+    del broker
+    for name in ("acme", "globex"):
+        call("account", "set", name, "--url", "https://x.example/")
+    shown = call("account", "pause", "acme", "--until", "2h", "--reason", "they move")
+    assert (shown.exit_code, shown.stdout) == (0, "")
+    assert re.search(
+        r"Account acme is paused until \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\S+: nothing of it waits\. "
+        r"postbacks account resume acme lets it go on before\.\n",
+        shown.stderr,
+    )
+    assert re.search(
+        r"\npaused +since .* by \w+, until .* \(they move\); nothing of it waits\n",
+        call("account", "show", "acme").stdout,
+    )
+    pause = json.loads(call("account", "show", "acme", "--json").stdout)["paused"]
+    assert (pause["reason"], pause["waiting"], pause["oldest"]) == ("they move", 0, None)
+    paused = {
+        line["name"]: line["paused"]
+        for line in map(json.loads, call("account", "list", "--json").stdout.splitlines())
+    }
+    assert paused == {"acme": pause, "globex": None}
+    assert "Paused (postbacks account list --paused says more): acme." in call("account", "list").stderr
+    assert re.search(r"\nacme +\S+ .* they move ", call("account", "list", "--paused").stdout)
+    assert json.loads(call("account", "list", "--paused", "--json").stdout) == {
+        "name": "acme",
+        "paused": pause,
+    }
+    for end in ("yesterday", "soon"):
+        shown = call("account", "pause", "globex", "--until", end)
+        assert (shown.exit_code, "try 2h, 18:00, tomorrow" in shown.stderr) == (2, True)
+    assert call("account", "resume", "acme").stderr == "Account acme goes on: nothing of it waits.\n"
+    assert call("account", "resume", "acme").stderr == "Account acme is not paused.\n"
+    assert call("account", "list", "--paused").stderr == "No account is paused.\n"
+
+
 def test_setting_an_account_again_replaces_its_urls_and_says_what_is_gone(broker):
     del broker
     call("account", "set", "acme", "--url", "https://old.example/", "--off", "SUB")
@@ -220,7 +257,7 @@ def test_setting_an_account_again_replaces_its_urls_and_says_what_is_gone(broker
     assert "Switched on again: SUB." in shown.stderr
 
 
-@pytest.mark.parametrize("command", ["show", "remove"])
+@pytest.mark.parametrize("command", ["show", "remove", "pause", "resume"])
 def test_an_account_that_is_not_there_is_1(broker, command):
     del broker
     shown = call("account", command, "nobody")

@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 from events import MT
 from helpers import environment, eventually, set_account
-from recording import make_recorder, settle
+from recording import end_lease, make_recorder, settle
 
 from benchmarks import screens
 from postbacks import keys, send_postbacks
@@ -187,7 +187,7 @@ def test_what_fits_nothing_says_why(world):
     for args, sentence in (
         (("resend", "--account", "nobody", "--dead"), "Nothing fits: 3 dead, none of nobody."),
         (("resend", "--dead", "--code", "N211"), "Nothing fits: 3 dead, none of N211."),
-        (("cancel", "--account", "acme"), "3 postbacks fit, and none of them is waiting or parked or held or sending: `postbacks list --account acme` shows them."),
+        (("cancel", "--account", "acme"), "3 postbacks fit, and none of them is waiting, parked, held or sending: `postbacks list --account acme` shows them."),
         (("resend", "nobody-1", "nobody-2", "--dry-run"), "2 of the ids are left out: nobody knows them, or they are not dead or skipped."),
     ):  # fmt: skip
         done = call(*args)
@@ -270,6 +270,17 @@ def test_without_a_terminal_the_id_is_printed_and_wait_waits_for_the_end(world):
     assert waited.exit_code == 0, waited.output
     assert json.loads(waited.stdout)["delivered"] == 3
     assert "3 of 3 postbacks put back: 3 delivered, 0 failed." in waited.stderr
+
+
+def test_where_no_recorder_works_a_job_waits_and_says_so(world):
+    world.dead("acme", 1)
+    end_lease(world.rig.client)
+    begun = call("resend", "--account", "acme", "--yes")
+    assert (begun.exit_code, begun.stderr) == (
+        0,
+        "No recorder works now: the job goes on when `postbacks history run` does.\n",
+    )
+    assert shown(begun.stdout.strip())["waits"] == begun.stderr.strip()
 
 
 def test_many_ids_and_all_dead_become_a_job_where_there_is_a_history(world):

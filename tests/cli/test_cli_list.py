@@ -396,7 +396,7 @@ def test_the_commands_of_the_page_find(recorded):
     page = (ROOT / "docs" / "history.md").read_text()
     section = page.partition("\n## Find\n")[2].partition("\n## ")[0]
     lines = [line for line in section.splitlines() if line.startswith("    postbacks list ")]
-    assert len(lines) == 5
+    assert len(lines) == 6
     for line in lines:
         shown = recorded.call(*shlex.split(line, comments=True)[2:])
         assert (shown.exit_code, "Error" in shown.stderr) == (0, False), line

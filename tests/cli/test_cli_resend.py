@@ -219,9 +219,14 @@ def test_the_dead_are_dropped_on_a_full_broker(own_broker):
         assert client.zcard(keys.DEAD) == 0
 
 
+def sentences(done) -> list[str]:
+    """Return what a command has said, but that no recorder copies the journal."""
+    return [line for line in done.stderr.splitlines() if not line.startswith("(journal: ")]
+
+
 def test_several_ids_are_sent_again_with_a_sentence_each_from_the_arguments_or_standard_input(rig, dead):
     both = call("resend", "acme-mt-refused", "acme-mt-status", "acme-mt-refused")
-    assert (both.exit_code, both.stderr.splitlines()) == (
+    assert (both.exit_code, sentences(both)) == (
         0,
         [
             "Postback acme-mt-refused waits to be sent again.",
@@ -231,7 +236,7 @@ def test_several_ids_are_sent_again_with_a_sentence_each_from_the_arguments_or_s
     lines = "other-mt-refused\n\nstranger\r\nacme-mt-status\n"
     piped = CliRunner().invoke(main, ["resend", "-", "--json"], input=lines)
     assert (piped.exit_code, json.loads(piped.stdout)) == (1, {"sent_again": 1, "left": 2})
-    sent, nowhere, waits, summary = piped.stderr.splitlines()
+    sent, nowhere, waits, summary = sentences(piped)
     assert sent == "Postback other-mt-refused waits to be sent again."
     assert "account nobody is not known" in nowhere
     assert "acme-mt-status is waiting; only a dead or skipped one" in waits
@@ -240,15 +245,17 @@ def test_several_ids_are_sent_again_with_a_sentence_each_from_the_arguments_or_s
     assert (nothing.exit_code, nothing.stderr) == (0, "Standard input has no id: nothing is done.\n")
     many = "\n".join([f"nobody-{number}" for number in range(30)] + ["acme-mo-refused"])
     summed = CliRunner().invoke(main, ["resend", "-"], input=many)
-    assert summed.stderr.count("\n") == 22  # 20 sentences, and two of all
-    assert summed.stderr.endswith("1 postbacks wait to be sent again.\nError: 30 of 31 are not sent again.\n")
+    *each, sent, summary = sentences(summed)
+    assert len(each) == 20
+    assert sent == "1 postback waits to be sent again."
+    assert summary == "Error: 30 of 31 are not sent again."
 
 
 def test_several_ids_are_cancelled_with_a_sentence_each(rig):
     set_account("acme", url=URL)
     ids = send_postbacks("acme", [EVENT] * 3)
     rig.tick()
-    assert call("cancel", ids[0]).stderr == f"Postback {ids[0]} is cancelled.\n"
+    assert sentences(call("cancel", ids[0])) == [f"Postback {ids[0]} is cancelled."]
     done = CliRunner().invoke(main, ["cancel", "-", "--json"], input="\n".join([*ids, "unheard-of"]))
     assert (done.exit_code, json.loads(done.stdout)) == (0, {"cancelled": 4, "left": 0})
     assert {rig.record(postback_id).state for postback_id in ids} == {"cancelled"}

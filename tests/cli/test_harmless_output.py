@@ -67,11 +67,12 @@ def test_what_commands_print_is_harmless_in_words_and_as_json(postback_id, rig):
         ("account", "set", "x", "--url", f"http://a/{EVIL}"), ("account", "set", "x", "--rate", EVIL),
         ("account", "set", "x", "--off", EVIL), ("account", "remove", f"x{EVIL}", "--yes"), ("show", f"x{EVIL}"),
         (EVIL,), ("send", "acme", f"/nowhere{EVIL.replace(chr(0), '')}"), ("schema", EVIL, EVIL), ("verify", "--secret", EVIL),
+        ("journal", "--by", EVIL), ("account", "apply", f"nowhere{EVIL}"),
     ]  # fmt: skip
     said = {args: shown(*args) for args in calls} | {("send",): shown("send", "acme", "-", text=event)}
     assert {args: text for args, text in said.items() if not is_harmless(text)} == {}
     assert {args: text for args, text in said.items() if "should not happen" in text} == {}
-    told = json.loads(said[revealed])
+    told = json.loads(said[revealed].splitlines()[0])  # stderr says that it is in the log alone
     assert told["reason"].startswith("because\x1b[2J\x9b31m\u202e")
     assert told["attempts"][0]["excerpt"].startswith(WORDS[:6])
     rig.client.zadd(keys.DONE, {postback_id: 1})

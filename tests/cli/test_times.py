@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postbacks.cli.times import Window, duration_ms, length, of_ms, to_ms, window
+from postbacks.cli.times import Window, ahead, duration_ms, length, of_ms, shown, to_ms, window
 from postbacks.errors import InvalidQuery
 
 NOW = datetime(2026, 11, 28, 14, 30, 12, 345_000, tzinfo=UTC)
@@ -189,3 +189,30 @@ def test_what_is_no_length_of_time_is_refused_with_examples(text):
 )  # fmt: skip
 def test_a_length_of_time_is_said_in_one_unit(seconds, words):
     assert length(seconds * 1000) == words
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("2h", "2026-11-28 17:30:13+01:00"),  # never sooner than that
+        ("90s", "2026-11-28 15:31:43+01:00"),
+        ("18:00", "2026-11-28 18:00:00+01:00"),
+        ("15:30:12", "2026-11-29 15:30:12+01:00"),  # today's has passed
+        ("today", "2026-11-29 00:00:00+01:00"),
+        ("tomorrow", "2026-11-30 00:00:00+01:00"),
+        ("tomorrow 8:00", "2026-11-29 08:00:00+01:00"),
+        ("2026-12-24", "2026-12-25 00:00:00+01:00"),
+        ("2027-07-01T12:00", "2027-07-01 12:00:00+02:00"),
+        ("14:31 UTC", "2026-11-28 14:31:00+00:00"),
+    ],
+)
+def test_a_time_to_come_is_read_and_shown_with_its_zone(text, words):
+    assert shown(ahead(text, lambda: to_ms(NOW))) == words
+
+
+@pytest.mark.parametrize(
+    "text", ["yesterday", "now", "2026-11-28 15:30", "1970-01-01", "", "soon", "25:00", "-2h"]
+)
+def test_a_time_that_has_passed_or_is_none_is_refused_with_what_to_type(text):
+    with pytest.raises(InvalidQuery, match=r"(has passed|is no time to come): try 2h, 18:00, tomorrow"):
+        ahead(text, lambda: to_ms(NOW))

@@ -89,6 +89,7 @@ class Sent:
     ending: Ending
     accepted_ms: int
     values: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    is_opt_out: bool = False
 
     def record(self) -> tuple[str, dict[bytes, bytes]]:
         """Return its record."""
@@ -117,6 +118,7 @@ class Sent:
             attempts=attempts,
             begun=self.ending.begun,
             reason=self.ending.reason or None,
+            opt_out=1 if self.is_opt_out else None,
         )
 
     def passes(self, query: Query) -> bool:
@@ -137,6 +139,8 @@ class Sent:
         }
         return (
             all(getattr(query, name) in {None, value} for name, value in exact.items())
+            and (self.is_opt_out or not query.opt_outs)
+            and (self.ending.state != "delivered" or not query.undelivered)
             and (query.host is None or query.host.lower() == self.host)
             and (query.slower_than_ms is None or latest[2] > query.slower_than_ms)
             and (query.since_ms is None or self.accepted_ms >= query.since_ms)
@@ -165,6 +169,7 @@ postbacks = st.builds(
             for kind, values in VALUES.items()
         },
     ),
+    is_opt_out=st.booleans(),
 )
 
 #: What a query may ask for, with a value each that nothing has.
@@ -181,6 +186,8 @@ ASKED = {
     "attempts": [0, 1, 2, 4],
     "slower_than_ms": [0, 5, 899, 999, 1000, 2000],
     "since_ms": [TIMES[1], TIMES[6], TIMES[-4]],
+    "opt_outs": [True],
+    "undelivered": [True],
     "until_ms": [TIMES[2], TIMES[7], TIMES[12], TIMES[-1]],
     **{
         kind: [*values, {"number": "15559999999", "email": "x@y.example"}.get(kind, "none")]
@@ -204,6 +211,8 @@ def asks_for(postback: Sent, name: str) -> list:
         "host": [postback.host],
         "reason": [postback.ending.reason] if postback.ending.reason else [],
         "attempts": [len(posts)],
+        "opt_outs": [True] if postback.is_opt_out else [],
+        "undelivered": [True] if postback.ending.state != "delivered" else [],
         "slower_than_ms": [posts[-1][2] - 1] if posts and posts[-1][2] else [],
         "since_ms": [postback.accepted_ms],
         "until_ms": [postback.accepted_ms + 1],
@@ -275,9 +284,13 @@ def blamed(sent: list[Sent], query: Query) -> list[tuple[str, int]]:
         "code",
         "reason",
     ]
-    order += ["outcome", "status", "attempts", "slower_than_ms"]
+    order += ["opt_outs", "undelivered", "outcome", "status", "attempts", "slower_than_ms"]
     fields = {name: ("since_ms", "until_ms") if name == "time" else (name,) for name in order}
-    given_names = [name for name in order if any(getattr(query, part) is not None for part in fields[name])]
+    given_names = [
+        name
+        for name in order
+        if any(getattr(query, part) is not getattr(Query(), part) for part in fields[name])
+    ]
 
     def without(names: list[str]) -> int:
         others = replace(query, **dict.fromkeys(part for name in names for part in fields[name]))

@@ -358,6 +358,11 @@ CHECKS: dict[str, dict[str, Check]] = {
         "postbacks story 4711": types(code=1, says="TRACKINGID or MMSID '4711'"),
         f"postbacks story {ID}": types(fill={ID: "order-18"}, code=1, says="TRACKINGID or MMSID 'order-18'"),
         "postbacks story 4711 --account acme --json": types(code=1, says="no postback of account acme"),
+        # In this order: the one reads what the other writes. Nobody is there to be asked.
+        "postbacks account export accounts.yaml": types(says="written to accounts.yaml"),
+        "postbacks account apply accounts.yaml --why 'ticket 812'": types(
+            fill={"accounts.yaml": "accounts.yaml --yes"}
+        ),
         "postbacks story 4711 --reveal --why 'ticket 812'": types(code=1, says="TRACKINGID or MMSID '4711'"),
         # Nobody is there to be asked.
         "postbacks account remove acme": types(code=2, says="say --yes"),
@@ -437,9 +442,14 @@ def test_the_readme_and_what_up_prints_work_as_they_stand(tmp_path):
 
 
 def test_the_pages_for_receivers_and_operators_and_every_help_work_as_they_stand(tmp_path):
-    def late(block: Block) -> tuple[bool, bool]:
-        """The others need the page's receiver, and the account as it is."""
-        return block.text.startswith(RECEIVE), re.search(r"account (set|remove) ", block.text) is not None
+    def late(block: Block) -> tuple[bool, bool, bool]:
+        """The others need the page's receiver, and the account as it is; the last ones need an account."""
+        changes = re.search(r"account (set|pause|resume|remove) ", block.text)
+        return (
+            block.text.startswith(RECEIVE),
+            changes is not None,
+            changes is not None and changes[1] == "remove",
+        )
 
     examples = sorted(examples_of(main), key=late)
     assert CHECKS["help"].keys() <= {block.text for block in examples}
@@ -456,7 +466,8 @@ def test_the_pages_for_receivers_and_operators_and_every_help_work_as_they_stand
         assert done.returncode == 0, done.stderr
         for block in {block.text: block for block in examples}.values():
             in_order = (
-                re.search(r"account (set|remove|secret) |>", block.text) or block.text in CHECKS["help"]
+                re.search(r"account (set|pause|resume|remove|secret) |>", block.text)
+                or block.text in CHECKS["help"]
             )
             if any(late(block)):
                 machine.join()

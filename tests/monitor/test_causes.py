@@ -19,11 +19,13 @@ from helpers import Rig, claim, environment, remove_account, set_account
 
 import postbacks
 from postbacks import keys, send_postback, send_postbacks, settings
+from postbacks.broker.clock import now_ms
 from postbacks.broker.sign_of_life import SignOfLife
 from postbacks.cli import main
 from postbacks.devtools.receiver import Answer, Receiver, dead_port
 from postbacks.monitor import causes, situation
 from postbacks.monitor.causes import CLAUSES, Cause, explain
+from postbacks.operate import pause_account
 from postbacks.queue.actions import cancel
 
 ENDPOINT = "http://127.0.0.1:8080"
@@ -194,6 +196,18 @@ def account_still(world: World):
     world.rig.deliver_lanes()
     words = "its account stands still: it was removed; looked at again at"
     return postback_id, rf"{words} {FUTURE}", {"account_state": "gone"}
+
+
+@makes
+def account_paused(world: World):
+    (postback_id,) = world.waiting(SUB)
+    pause_account("acme", reason="they move", by="ann")
+    command = r"`postbacks account resume acme` \(paused by ann, 'they move'\)"
+    sentence = world.causes(postback_id)["account_paused"].sentence
+    assert re.fullmatch(rf"its account is paused since {PAST}, until {command}", sentence)
+    pause_account("acme", until_ms=now_ms(world.rig.client) + 60_000, reason="they move", by="ann")
+    words = rf"its account is paused since {PAST}, until {FUTURE} or {command}"
+    return postback_id, words, {"reason": "they move", "by": "ann"}
 
 
 @makes
@@ -581,7 +595,7 @@ def test_show_says_why_under_the_state(world):
     }
     cancel(last)
     _, out, _ = show(last)
-    assert "why" not in out
+    assert "\nwhy " not in out
     _, out, _ = show(last, "--json")
     assert json.loads(out)["why"] == []
 

@@ -33,6 +33,7 @@ from postbacks.monitor import snapshot
 from postbacks.monitor.health import judge
 from postbacks.monitor.metrics import SystemCollector
 from postbacks.monitor.server import MonitorServer
+from postbacks.operate import pause_account
 from postbacks.queue.rows import AttemptRow
 from postbacks.version import VERSION
 
@@ -427,6 +428,21 @@ def test_health_says_whose_postbacks_wait(rig):
     shown = json.loads(health("--json", "--max-tick-age", "1000", "--max-waiting-age", "1000").output)
     assert (shown["waiting"], shown["failing_waiting"]) == (6, 4)
     assert shown["longest_failing_lane"] == "acme/general"
+
+
+def test_health_says_who_is_paused_and_is_well(rig):
+    set_account("acme", url="http://127.0.0.1:8080/")
+    send_postbacks("acme", [EVENT] * 3)
+    rig.tick()
+    pause_account("acme", reason="they move", by="ann")
+    limits = ("--max-tick-age", "1000", "--max-waiting-age", "0.001")
+    said = health(*limits)
+    assert said.exit_code == 0, said.output
+    words = r"0 wait, the oldest for 0\.0 s; 1 account is paused \(acme\): 3 wait, the oldest for \d+\.\d s"
+    assert re.fullmatch(words, said.output.partition(" ago, ")[2].strip())
+    shown = json.loads(health("--json", *limits).output)
+    assert (shown["accounts_paused"], shown["paused_waiting"], shown["waiting"]) == (1, 3, 0)
+    assert (shown["paused"]["acme"]["waiting"], shown["paused"]["acme"]["reason"]) == (3, "they move")
 
 
 #: Each takes tens of milliseconds to load, and a health check runs in every container every 30 s.

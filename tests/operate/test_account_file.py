@@ -133,7 +133,7 @@ FAULTS = [
         [(4, "acme.client_key", "belong together")],
     ),
     ("accounts: &a\n  acme: *a\n", [(2, "acme", "'acme' is unknown")]),
-    ("[" * 3000, [(1, "", "nested too deep")]),
+    ("[" * 1200, [(1, "", "nested too deep")]),
     ("accounts:\n  a\x00b: 1\n", [(2, "", "U+0000")]),
 ]  # fmt: skip
 

@@ -188,6 +188,18 @@ def test_fifty_of_an_account_go_first_and_its_part_pauses_where_all_fail(world, 
     world.check()
 
 
+def test_a_job_that_somebody_has_let_go_on_is_not_paused_by_a_mover_that_is_late(world):
+    world.unrouted("acme", 2 * FIRST)
+    world.answers["/acme"] = 503
+    job = world.run(start_resend(Query(account="acme")))
+    assert job.state == "paused"
+    assert world.rig.scripts.change_job(job.id, {"paused"}, "running") == "paused"
+    assert world.rig.scripts.change_job(job.id, {"running"}, "paused", how="stuck") == "running"
+    resume_job(job.id)
+    assert world.rig.scripts.change_job(job.id, {"running"}, "paused", how="stuck") == "going"
+    assert read_job(job.id).state == "running"
+
+
 def test_a_part_whose_last_fifty_failed_pauses_midway(world):
     world.unrouted("acme", 6 * FIRST)
     job = world.freeze(start_resend(Query(account="acme")))

@@ -323,7 +323,7 @@ def test_a_row_that_was_lost_comes_back_paused(rig, receiver):
 
 
 def test_a_paused_account_makes_no_system_unwell_and_is_told_apart(rig):
-    """What waits is counted by its own; when the account goes on it has waited for us since then."""
+    """Count what waits for it apart; when the account goes on it has waited for us since then."""
     set_account("acme", url="http://127.0.0.1:9999/")
     send_postbacks("acme", [EVENT, MO])
     rig.tick()

@@ -132,7 +132,9 @@ def test_a_script_unpacks_the_fields_of_its_row_in_their_order(name, row):
     _, body = header_and_body(name)
     if name == "put_back":  # its part does it, for jobs as well
         _, body = header_and_body("_resend")
-    unpacked = re.search(r"local ([\w, ]+) =\s+unpack\((?:ARGV, \w+, \w+ \+ WIDTH - 1|row)\)", body).group(1)
+    unpacked = re.search(r"local ([\w,\s]+?) =\s+unpack\((?:ARGV, \w+, \w+ \+ WIDTH - 1|row)\)", body).group(
+        1
+    )
     assert re.findall(r"\w+", unpacked) == list(row._fields)
 
 

@@ -34,11 +34,9 @@ ENV = {
 def named_points() -> list[str]:
     """Every point on the way of a postback that the code names, and one before and after each move."""
     found = []
-    for path in sorted(
-        {*ROOT.rglob("*.py")}
-        - {*(ROOT / "history").glob("*.py")}  # tests/history/test_recorder.py
-        - {*(ROOT / "operate" / "jobs").glob("*.py")}  # tests/operate/test_killed_mover.py
-    ):
+    # beside that way: tests/history/test_recorder.py, tests/operate
+    aside = {*(ROOT / "history").glob("*.py"), *(ROOT / "operate").rglob("*.py")}
+    for path in sorted({*ROOT.rglob("*.py")} - aside):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "reach":
                 (argument,) = node.args

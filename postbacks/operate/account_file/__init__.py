@@ -14,7 +14,7 @@
             print(name, "is set")
 """
 
-from postbacks.operate.account_file.plan import Plan, PlannedAccount, apply, plan
+from postbacks.operate.account_file.planning import Plan, PlannedAccount, apply, plan
 from postbacks.operate.account_file.reading import Fault
 from postbacks.operate.account_file.writing import export
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from postbacks.operate.jobs.selection import Chosen
 
-#: Rank of all postbacks: of an account's those of a lower one go first, whenever they were accepted.
+#: Rank of postbacks: of an account's those of a lower one go first, whenever they were accepted. Opt-outs have one less.
 RANK: Final = 1
 #: Rows that one transaction drops.
 DROP: Final = 5_000
@@ -27,7 +27,7 @@ _SETS: Final = text("SELECT job FROM job_sets")
 _FROZEN: Final = text("SELECT frozen_ms FROM job_sets WHERE job = :job")
 _ADD: Final = text(
     "INSERT INTO job_postbacks (job, account, rank, sequence, id, accepted_ms, row_id)"
-    " SELECT :job, coalesce(a.name, ''), :rank, p.sequence, p.id, p.accepted_ms, p.row_id"
+    " SELECT :job, coalesce(a.name, ''), :rank - p.opt_out, p.sequence, p.id, p.accepted_ms, p.row_id"
     " FROM postbacks p LEFT JOIN accounts a ON a.id = p.account WHERE p.row_id IN :rows ON CONFLICT DO NOTHING"
 ).bindparams(bindparam("rows", expanding=True))
 _ACCOUNTS: Final = text(
@@ -35,7 +35,7 @@ _ACCOUNTS: Final = text(
 )
 _OVERLAP: Final = text(
     "SELECT count(*) FROM job_postbacks own CROSS JOIN job_postbacks other WHERE own.job = :job AND other.job = :other"
-    " AND other.account = own.account AND other.rank = own.rank AND other.sequence = own.sequence AND other.id = own.id"
+    " AND other.account = own.account AND other.rank IN (own.rank, 1 - own.rank) AND other.sequence = own.sequence AND other.id = own.id"
 )
 _SLICE: Final = text(
     "SELECT rank, sequence, id, accepted_ms, row_id FROM job_postbacks WHERE job = :job AND account = :account"
@@ -85,7 +85,7 @@ def add_rows(connection: Connection, job: str, row_ids: Sequence[int]) -> None:
 def add_chosen(connection: Connection, job: str, chosen: Iterable[Chosen]) -> None:
     """Add postbacks that were given by their ids; those that are there stay."""
     rows = [
-        (job, one.account, RANK, one.sequence, ids.pack(one.id), one.accepted_ms, one.row_id)
+        (job, one.account, RANK - one.is_opt_out, one.sequence, ids.pack(one.id), one.accepted_ms, one.row_id)
         for one in chosen
     ]
     bulk_of(connection.engine).add_missing(connection, schema.job_postbacks, rows)

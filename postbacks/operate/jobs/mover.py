@@ -342,7 +342,7 @@ class Mover:
             return
         said = [part_of(name, json.dumps(active.parts[name])).why_paused for name in paused]
         note = "; ".join(said[:3]) + (f"; and {len(said) - 3:,} more accounts" if len(said) > 3 else "") + "."
-        if self.scripts.change_job(job.id, {RUNNING}, PAUSED, {"note": note}) == RUNNING:
+        if self.scripts.change_job(job.id, {RUNNING}, PAUSED, {"note": note}, how="stuck") == RUNNING:
             log.warning("job.paused", note, job=job.id, kind=job.kind, by=job.by)
 
     def _lose(self, job: Job) -> None:

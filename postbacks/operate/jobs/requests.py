@@ -172,7 +172,7 @@ def resume(job_id: str, *, by: str | None = None, why: str = "") -> Job:
     fields = {"paused_by": "", "note": ""}
     before = job.state
     if may_resume:
-        before = Scripts(client()).change_job(job_id, {RUNNING, PAUSED}, RUNNING, fields, resumes=True)
+        before = Scripts(client()).change_job(job_id, {RUNNING, PAUSED}, RUNNING, fields, how="resume")
     if not may_resume or before not in {RUNNING, PAUSED}:
         raise _refused(job_id, before, "nothing of it is paused")
     journal.write("job.resume", job_id, why=why, by=by)

@@ -37,7 +37,7 @@ _ROWS: Final = text(
     " WHERE p.row_id IN :rows"
 ).bindparams(bindparam("rows", expanding=True))
 _ACCEPTANCE: Final = text(
-    "SELECT p.accepted_ms, p.sequence, coalesce(a.name, '') AS account FROM postbacks p LEFT JOIN accounts a ON a.id = p.account"
+    "SELECT p.accepted_ms, p.sequence, p.opt_out, coalesce(a.name, '') AS account FROM postbacks p LEFT JOIN accounts a ON a.id = p.account"
     " WHERE p.row_id = :row"
 )
 
@@ -51,6 +51,7 @@ class Chosen(NamedTuple):
         sequence: its number in its account.
         id: its id.
         row_id: its row in the history; 0 where that was not asked.
+        is_opt_out: True for an opt-out.
     """
 
     account: str
@@ -58,6 +59,7 @@ class Chosen(NamedTuple):
     sequence: int
     id: str
     row_id: int = 0
+    is_opt_out: bool = False
 
 
 def queries_of(kind: str, query: Query) -> list[Query]:
@@ -126,19 +128,28 @@ def choose(engine: Engine | None, client: redis.Redis, postback_ids: Sequence[st
     """
     pipe = client.pipeline(transaction=False)
     for postback_id in postback_ids:
-        pipe.hmget(keys.record(postback_id), "account", "created_ms", "sequence", "schema")
+        pipe.hmget(keys.record(postback_id), "account", "created_ms", "sequence", "schema", "opt_out")
     with broker_errors():
         replies = pipe.execute()
     chosen, absent = [], []
-    for postback_id, (account, created_ms, sequence, schema) in zip(postback_ids, replies, strict=True):
+    for postback_id, (account, created_ms, sequence, schema, opt_out) in zip(
+        postback_ids, replies, strict=True
+    ):
         if schema is None:
             absent.append(postback_id)
         else:
-            chosen.append(Chosen(decoded(account or b""), int(created_ms), int(sequence or 0), postback_id))
+            name, is_opt_out = decoded(account or b""), opt_out is not None
+            chosen.append(
+                Chosen(name, int(created_ms), int(sequence or 0), postback_id, is_opt_out=is_opt_out)
+            )
     if absent and engine is not None:
         with reading(engine) as connection:
             for postback_id in absent:
                 for row_id in rows_of(connection, postback_id)[:1]:
                     row = connection.execute(_ACCEPTANCE, {"row": row_id}).one()
-                    chosen.append(Chosen(row.account, row.accepted_ms, row.sequence, postback_id, row_id))
+                    chosen.append(
+                        Chosen(
+                            row.account, row.accepted_ms, row.sequence, postback_id, row_id, bool(row.opt_out)
+                        )
+                    )
     return chosen

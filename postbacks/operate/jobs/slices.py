@@ -74,8 +74,10 @@ def prepare(
         )
     if absent:
         with reading(engine) as connection:
-            for place, postback in absent:
-                items[place] = _of_history(connection, items[place], kind, states, found, postback)
+            copies = _copies(connection, [postback for _, postback in absent])
+        for place, postback in absent:
+            copy = copies.get((postback.id, postback.accepted_ms))
+            items[place] = _of_history(items[place], kind, states, found, copy)
     return items
 
 
@@ -84,15 +86,9 @@ def _verdict(account: Account | None, origin: str, group: str, own_url: str | No
 
 
 def _of_history(
-    connection: Connection,
-    item: JobItem,
-    kind: str,
-    states: Sequence[str],
-    account: Account | None,
-    postback: Frozen,
+    item: JobItem, kind: str, states: Sequence[str], account: Account | None, copy: Copy | None
 ) -> JobItem:
     """Complete what the script is told of a postback that the broker does not have."""
-    copy = _copy(connection, postback)
     if copy is None or copy.is_open or copy.record.state == "forgotten" or kind != RESEND:
         return item._replace(verdict=_FORGOTTEN)
     if copy.record.state not in states:
@@ -105,7 +101,9 @@ def _of_history(
     return item._replace(copy=row, attempts=copy.record.attempts)
 
 
-def _copy(connection: Connection, postback: Frozen) -> Copy | None:
-    rows = [postback.row_id] if postback.row_id else rows_of(connection, postback.id)
-    copies = read_rows(connection, rows)
-    return next((copy for copy in copies if copy.record.created_ms == postback.accepted_ms), None)
+def _copies(connection: Connection, postbacks: Sequence[Frozen]) -> dict[tuple[str, int], Copy]:
+    """Read what history has of postbacks, by id and time of acceptance."""
+    rows: list[int] = []
+    for postback in postbacks:
+        rows += [postback.row_id] if postback.row_id else rows_of(connection, postback.id)
+    return {(copy.record.id, copy.record.created_ms): copy for copy in read_rows(connection, rows)}

@@ -1,0 +1,66 @@
+"""Words of incidents: times, numbers and causes as whoever is on call reads them. No person's data is in any of them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+#: Names that a sentence lists at most.
+NAMES_MAX: Final = 3
+_UNITS: Final = ((86_400_000, "d", 3_600_000, "h"), (3_600_000, "h", 60_000, "min"))
+
+
+def moment(ms: int, now_ms: int) -> str:
+    """Put a time into words, as short as it is clear: 14:31 UTC, yesterday 14:31 UTC, 2026-11-24 14:31 UTC."""
+    at, now = (datetime.fromtimestamp(at_ms / 1000, UTC) for at_ms in (ms, now_ms))
+    days = (at.date() - now.date()) // timedelta(days=1)
+    day = {0: "", -1: "yesterday ", 1: "tomorrow "}.get(days, f"{at:%Y-%m-%d} ")
+    return f"{day}{at:%H:%M} UTC"
+
+
+def duration(ms: int) -> str:
+    """Put a duration into words: 45 s, 7 min, 2 h 5 min, 3 d 1 h."""
+    for size_ms, name, part_ms, part in _UNITS:
+        if ms >= size_ms:
+            rest = ms % size_ms // part_ms
+            return f"{ms // size_ms} {name}" + (f" {rest} {part}" if rest else "")
+    return f"{ms // 60_000} min" if ms >= 60_000 else f"{max(0, ms) // 1000} s"
+
+
+def count(number: int, noun: str) -> str:
+    """Return a number with its noun: 1 account, 1,204 accounts."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def names(accounts: Sequence[str], total: int | None = None) -> str:
+    """List names: acme, or acme, beta, gamma and 497 more."""
+    total = len(accounts) if total is None else total
+    shown = list(accounts[:NAMES_MAX])
+    more = total - len(shown)
+    return (
+        f"{', '.join(shown)} and {more:,} more"
+        if more
+        else " and ".join(filter(None, (", ".join(shown[:-1]), shown[-1])))
+    )
+
+
+def host(subject: str) -> str:
+    """Return an endpoint as short as it is clear, and anything else as it is: acme.example, acme.example:8443."""
+    scheme, _, rest = subject.partition("://")
+    return rest.removesuffix({"https": ":443", "http": ":80"}.get(scheme, "")) or subject
+
+
+def cause(outcome: str, status: int, detail: str) -> str:
+    """Say as a clause what every attempt comes to; empty where nothing is known of any."""
+    if status and outcome == "status":
+        return f"it answers {status}"
+    return detail.partition(" (")[0].partition(";")[0]  # libcurl's own words follow in brackets
+
+
+def iso_second(ms: int, *, up: bool = False) -> str:
+    """Return a whole second in ISO 8601 UTC, as ``--between`` takes it: the one that has begun, or the next one."""
+    second = -(-ms // 1000) if up else ms // 1000
+    return f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M:%SZ}"
