@@ -63,6 +63,7 @@ class Postback:
     alone_lapses: int = 0
     poison: bool = False  # dead for these
     stub: bool = False  # dead, its document not kept
+    forgotten: bool = False  # its document erased, as a person was to be forgotten
     attempts: int = 0
     failures: int = 0
     cancel: bool = False
@@ -273,9 +274,13 @@ class Model(RuleBasedStateMachine):
         for account in ACCOUNTS:
             dead = [postback for postback in self.of("dead") if postback.account == account]
             stubs = self.client.zrange(keys.STUBS_OF + account, 0, -1)
-            assert {raw.decode() for raw in stubs} == {postback.id for postback in dead if postback.stub}
+            assert {raw.decode() for raw in stubs} == {
+                postback.id for postback in dead if postback.stub or postback.forgotten
+            }
             whole = self.client.zrange(keys.DEAD_OF + account, 0, -1)
-            assert {raw.decode() for raw in whole} == {postback.id for postback in dead if not postback.stub}
+            assert {raw.decode() for raw in whole} == {
+                postback.id for postback in dead if not (postback.stub or postback.forgotten)
+            }
         dead_bytes = self.client.zrange(keys.DEAD_BYTES, 0, -1, withscores=True)
         assert {name.decode(): int(taken) for name, taken in dead_bytes} == dict(self.dead_bytes())
         counted = sum(int(fields.get(b"bytes", 0)) for fields in self.records.values())

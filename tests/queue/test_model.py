@@ -127,20 +127,42 @@ class Moves(LoopMoves):
     @precondition(lambda self: self.of("dead"))
     @rule(data=st.data())
     def replay(self, data: st.DataObject) -> None:
-        """A dead one is sent again by hand."""
+        """A dead one is sent again by hand; one that was erased stays dead."""
         postback = self.known[
             data.draw(st.sampled_from(sorted(postback.id for postback in self.of("dead"))), "dead")
         ]
+        if postback.forgotten:
+            assert self.scripts.replay(postback.id) == "dead"
+            return
         assert self.scripts.replay(postback.id) == "waiting"
         postback.place, postback.failures = "waiting", 0
         if postback.poison:
             postback.place, postback.suspicion, postback.poison = "quarantine", "alone", False
 
-    @precondition(lambda self: any(not postback.stub for postback in self.of("dead")))
+    @precondition(lambda self: self.known)
+    @rule(data=st.data())
+    def erase(self, data: st.DataObject) -> None:
+        """A person is forgotten: what has ended loses its document, once; all else is left alone."""
+        chosen = data.draw(
+            st.lists(st.sampled_from(sorted(self.known)), min_size=1, max_size=3, unique=True), "ids"
+        )
+        ended = [
+            postback
+            for postback in self.of("delivered", "dead", "skipped", "cancelled", "left")
+            if postback.id in chosen and not postback.forgotten
+        ]
+        assert self.scripts.erase("request", chosen) == len(ended)
+        for postback in ended:
+            postback.forgotten = True
+            assert not {b"xml", b"raw"} & self.client.hgetall(keys.record(postback.id)).keys()
+
+    @precondition(lambda self: any(not (postback.stub or postback.forgotten) for postback in self.of("dead")))
     @rule(data=st.data())
     def put_back(self, data: st.DataObject) -> None:
         """A dead one leaves the ledger and is sent again from a copy; while it is there its copy changes nothing."""
-        whole = sorted(postback.id for postback in self.of("dead") if not postback.stub)
+        whole = sorted(
+            postback.id for postback in self.of("dead") if not (postback.stub or postback.forgotten)
+        )
         postback = self.known[data.draw(st.sampled_from(whole), "dead")]
         record = Ledger(self.client).get(postback.id)
         row = PutBackRow(
@@ -149,7 +171,8 @@ class Moves(LoopMoves):
             int(postback.poison),
         )  # fmt: skip
         assert self.scripts.put_back(SCHEMA, row, record.attempts) == "dead"
-        assert self.scripts.drop(self.epoch_ms(self.now), "", [postback.id]) == 1
+        # whenever it was given up: the clock may have been put back since
+        assert self.scripts.drop(2**53, "", [postback.id]) == 1
         assert self.scripts.put_back(SCHEMA, row, record.attempts) == "waiting"
         postback.place, postback.failures = "waiting", 0
         if postback.poison:
