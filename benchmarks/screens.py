@@ -78,11 +78,10 @@ class World:
         self.status[name] = status
         self.call("account", "set", name, "--url", self.receiver.url(f"/{name}"))
 
-    def send(self, account: str, count: int) -> None:
-        """Send delivery receipts."""
-        event = json.loads(self.call("example", "SMS_MT", "N202"))
-        lines = (json.dumps({**event, "TRACKINGID": f"{account}-{number}"}) for number in range(count))
-        self.call("send", account, "-", text="\n".join(lines))
+    def send(self, account: str, count: int, row: tuple[str, str] = ("SMS_MT", "N202"), **tags: str) -> None:
+        """Send events of a row of the catalogue, delivery receipts where none is named."""
+        event = json.loads(self.call("example", *row)) | tags
+        self.call("send", account, "-", text="\n".join([json.dumps(event)] * count))
 
     def wait(self, look: Callable[[], object], what: str) -> None:
         """Look until it is true, for a minute."""
@@ -157,6 +156,28 @@ def acme_failed(world: World) -> None:
     world.status["acme"] = 200
 
 
+def gamma_works(world: World) -> None:
+    """Set an account that works."""
+    world.account("gamma", 200)
+
+
+def five_wait(world: World) -> None:
+    """Send five to the account that is paused by now."""
+    from postbacks import keys
+
+    world.send("gamma", 5)
+    world.wait(lambda: world.client.llen(keys.lane("gamma/mt")) == 5, "the wait of five")
+
+
+def stop_failed(world: World) -> None:
+    """Let an opt-out die."""
+    world.account("delta", 503)
+    world.send("delta", 1, ("SMS_MO", "N211"), TEXT="STOP")
+    world.wait(
+        lambda: "delta" in world.call("list", "--opt-outs", "--dead", "--json"), "the death of an opt-out"
+    )
+
+
 SCREENS = (
     Screen("resend-dry-run", "postbacks resend --account acme --dead --dry-run", (acme_failed,)),
     Screen("resend", "postbacks resend --account acme --dead --why 'their gateway was down'", answer="240"),
@@ -164,6 +185,13 @@ SCREENS = (
     Screen("jobs", "postbacks jobs"),
     Screen("job-show", "postbacks job show {job}", (World.latest_job,)),
     Screen("job-stop", "postbacks job stop {job}"),
+    Screen(
+        "pause", "postbacks account pause gamma --until 2h --reason 'they move their servers'", (gamma_works,)
+    ),
+    Screen("paused", "postbacks account list --paused", (five_wait,)),
+    Screen("resume", "postbacks account resume gamma"),
+    Screen("opt-outs", "postbacks list --opt-outs --undelivered", (stop_failed,)),
+    Screen("journal", "postbacks journal --limit 5"),
 )
 
 
