@@ -64,7 +64,7 @@ BAD = {
     "an oversized event": (
         message(body_of(("acme", MMS | {"CONTENT": {"FILE": ["https://a.example/".ljust(200, "x")] * 1500}}))), "bad",
         "at most 256 KiB are allowed"),
-    "an oversized body": (message(b" " * 2_200_000), "bad", "larger than 2097152 bytes"),
+    "an oversized body": (message(b" " * 2_200_000), "bad", "larger than 2,097,152 bytes"),
     "callbacks": (message(body_of(embed=EMBED | {"callbacks": [{"task": "x"}]})), "bad", "callbacks afterwards"),
     "a chain's next task": (message(body_of(embed=EMBED | {"chain": [{"task": "x"}]})), "bad", "chain afterwards"),
     "another serializer": (
