@@ -309,7 +309,7 @@ def test_a_job_is_paused_resumed_and_stopped_by_people(world):
     with pytest.raises(PostbacksError, match="nothing of it is paused"):
         resume_job(job.id)
     assert world.run(job).state == "ended"
-    with pytest.raises(PostbacksError, match="it has come to its end"):
+    with pytest.raises(PostbacksError, match="nothing is left to stop"):
         stop_job(job.id)
     for action in (pause_job, resume_job, stop_job, read_job):
         with pytest.raises(UnknownJob, match="There is no job 'nine'"):

@@ -180,7 +180,7 @@ def stop(job_id: str, *, by: str | None = None, why: str = "") -> Job:
     note = f"Stopped by {who}" + (f": {printable(why)[:_MAX_WHY]}" if why else "") + "."
     before = Scripts(client()).change_job(job_id, UNENDED, STOPPED, {"note": note})
     if before not in UNENDED:
-        raise _refused(job_id, before, "it has come to its end")
+        raise _refused(job_id, before, "nothing is left to stop")
     journal.write("job.stop", job_id, why=why, by=who)
     return read(job_id)
 
