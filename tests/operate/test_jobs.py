@@ -7,6 +7,7 @@ from events import MO, MT
 from helpers import remove_account
 
 from postbacks import keys, send_postback
+from postbacks.broker.clock import now_ms
 from postbacks.errors import InvalidQuery, PostbacksError, UnknownJob
 from postbacks.history import Query, copies_of
 from postbacks.operate import (
@@ -78,15 +79,15 @@ def test_ids_are_sent_again_and_those_that_nobody_has_are_counted(world):
 
 
 def test_what_cannot_be_moved_is_left_and_counted_apart(world):
-    acme = world.dead("acme", 5)
+    acme = world.dead("acme", 6)
     gone = world.dead("gone", 1)
-    forgotten, no_document, by_hand, later, open_one = acme
+    unknown, no_document, by_hand, later, open_one, erased = acme
     job = world.freeze(start_resend(Query(state="dead")))
     pause_job(job.id)
     remove_account("gone")
-    world.leave([forgotten, no_document, later])
+    world.leave([unknown, no_document, later])
     with world.recorder.transaction() as connection:
-        connection.exec_driver_sql("DELETE FROM postbacks WHERE id = ?", (frozen.ids.pack(forgotten),))
+        connection.exec_driver_sql("DELETE FROM postbacks WHERE id = ?", (frozen.ids.pack(unknown),))
         row_id = copies_of(no_document, engine=world.recorder.engine).copies[0].row_id
         connection.exec_driver_sql(
             "DELETE FROM documents WHERE row_id <= ? AND row_id + row_count > ?", (row_id, row_id)
@@ -96,6 +97,7 @@ def test_what_cannot_be_moved_is_left_and_counted_apart(world):
     world.rig.scripts.replay(by_hand, "bob")
     world.rig.deliver()
     world.client.hset(keys.record(open_one), "state", "sending")
+    world.client.hset(keys.record(erased), "forgotten", 1)
     world.mover._active.clear()
     resume_job(job.id)
     for _ in range(3):
@@ -104,7 +106,7 @@ def test_what_cannot_be_moved_is_left_and_counted_apart(world):
     world.client.hset(keys.record(open_one), "state", "dead")
     assert counts.changed == 2  # sent again by hand, and a later acceptance of its id
     assert (counts.in_flight, counts.nowhere) == (1, 1)
-    assert counts.forgotten + counts.no_document == 2
+    assert (counts.forgotten, counts.no_document) == (2, 1)
     assert world.state(gone[0]) == "dead"
     assert read_job(job.id).state == "ended"
 
@@ -177,6 +179,7 @@ def test_fifty_of_an_account_go_first_and_its_part_pauses_where_all_fail(world, 
         assert (job.state, job.counts.delivered) == ("ended", 3 * FIRST + 2)
         return
     assert (job.state, job.note, job.paused_by) == ("paused", "acme paused: 50 of 50 failed, 503.", "")
+    assert job.left == 2 * FIRST
     assert job.counts == Counts(moved=FIRST + 2, delivered=2, failed=FIRST)
     assert [part.is_paused for part in job.parts] == [True, False]
     world.answers["/acme"] = 200
@@ -186,6 +189,22 @@ def test_fifty_of_an_account_go_first_and_its_part_pauses_where_all_fail(world, 
     assert job.counts == Counts(moved=3 * FIRST + 2, delivered=2 * FIRST + 2, failed=FIRST)
     assert sorted(world.posts("acme")) == sorted(acme)
     world.check()
+
+
+def test_a_failure_lets_no_other_go_before_one_is_delivered(world):
+    ids = world.unrouted("acme", 3 * FIRST)
+    job = world.freeze(start_resend(Query(account="acme")))
+
+    def moved_after(*answers: tuple[str, str]) -> int:
+        world.mover.scripts.watch_job(job.id, "", 0, FIRST, dict(answers))
+        world.mover._active.clear()
+        for _ in range(2):
+            world.turn()
+        return read_job(job.id).counts.moved
+
+    assert moved_after() == FIRST
+    assert moved_after(*((postback_id, "503") for postback_id in ids[:20])) == FIRST
+    assert moved_after((ids[20], "")) == FIRST + 21
 
 
 def test_a_job_that_somebody_has_let_go_on_is_not_paused_by_a_mover_that_is_late(world):
@@ -213,17 +232,23 @@ def test_a_part_whose_last_fifty_failed_pauses_midway(world):
     assert job.left > 0
 
 
-def test_the_rate_bounds_the_moves(world):
-    world.unrouted("acme", 30)
+def test_the_rate_bounds_the_moves_of_each_second(world):
+    world.unrouted("acme", 40)
     job = world.freeze(start_resend(Query(account="acme"), rate=5))
-    moved = [read_job(job.id).counts.moved]
-    for _ in range(3):
+    assert job.rate == 5
+    began_ms, sooner = job.frozen_ms, 0
+    for waited_s in (0, 1, 60, 1):
+        world.rig.advance(waited_s)
         for _ in range(3):
             world.turn()
-        moved.append(read_job(job.id).counts.moved)
-        world.rig.advance(1.0)
-    assert moved[-1] <= 20
-    assert moved[1] < moved[2] < moved[3]
+        moved, ended_ms = (
+            read_job(job.id).counts.moved,
+            now_ms(world.client) + world.rig.scripts.clock_offset_ms,
+        )
+        most = 1 + 5 * min(waited_s, 1) + 5 * (ended_ms - began_ms - 1000 * waited_s) / 1000
+        assert 5 * min(waited_s, 1) <= moved - sooner <= most
+        began_ms, sooner = ended_ms, moved
+    assert sooner >= 16
 
 
 def test_at_most_ten_thousand_of_a_job_wait(world, monkeypatch):
@@ -338,7 +363,7 @@ def test_a_preview_counts_what_the_job_would_move_and_changes_nothing(world):
     world.rig.tick()
     world.record()
     seen = preview_job("resend", Query(since_ms=1))
-    assert (seen.total, seen.accounts, seen.unknown, seen.names_known) == (
+    assert (seen.total, seen.accounts, seen.left_out, seen.names_known) == (
         4,
         {"acme": 3, "beta": 1},
         0,
@@ -347,8 +372,13 @@ def test_a_preview_counts_what_the_job_would_move_and_changes_nothing(world):
     assert {postback.id for postback in seen.sample} == {*acme, *beta}
     assert preview_job("cancel", Query(account="acme")).accounts == {"acme": 1}
     assert preview_job("cancel", Query(account="acme", state="parked")).total == 0
-    seen = preview_job("resend", ids=[acme[0], waiting, "unknown"])
-    assert (seen.total, seen.unknown) == (2, 1)
+    seen = preview_job("resend", ids=[waiting, acme[0], "unknown"])
+    assert (seen.accounts, seen.left_out, [postback.id for postback in seen.sample]) == (
+        {"acme": 1},
+        2,
+        [acme[0]],
+    )
+    assert preview_job("resend", Query(state="delivered"), ids=acme).left_out == 3
     assert all_jobs() == []
 
 

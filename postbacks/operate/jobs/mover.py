@@ -96,13 +96,16 @@ class Active:
         self.scan = "0"
 
     def room(self, account: str) -> int:
-        """Return how many of an account may be moved now: as many as were answered may wait, and 50 in any case."""
+        """Return how many of an account may be moved now: as many as were answered may wait, 50 at least.
+
+        Each of the latest failures takes the room of one: of an account that never answers 50 go, and no more.
+        """
         part = self.parts[account]
         if part.get("done") or part.get("paused"):
             return 0
         if self.job.kind == CANCEL:
             return SLICE
-        return int(min(SLICE, max(FIRST, part["answered"]) - part["waiting"]))
+        return int(min(SLICE, max(FIRST, part["answered"]) - part["waiting"] - part["row"]))
 
     def paused_parts(self) -> list[str]:
         """Return the accounts whose parts have paused themselves and are not done."""

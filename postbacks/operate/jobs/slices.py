@@ -77,7 +77,7 @@ def prepare(
             copies = _copies(connection, [postback for _, postback in absent])
         for place, postback in absent:
             copy = copies.get((postback.id, postback.accepted_ms))
-            items[place] = _of_history(items[place], kind, states, found, copy)
+            items[place] = _of_history(items[place], states, found, copy)
     return items
 
 
@@ -85,11 +85,14 @@ def _verdict(account: Account | None, origin: str, group: str, own_url: str | No
     return MOVED if route(account, origin, group, own_url)[0] is not None else _NOWHERE
 
 
-def _of_history(
-    item: JobItem, kind: str, states: Sequence[str], account: Account | None, copy: Copy | None
-) -> JobItem:
+def _of_history(item: JobItem, states: Sequence[str], account: Account | None, copy: Copy | None) -> JobItem:
     """Complete what the script is told of a postback that the broker does not have."""
-    if copy is None or copy.is_open or copy.record.state == "forgotten" or kind != RESEND:
+    if (
+        copy is None
+        or copy.is_open
+        or copy.record.state == "forgotten"
+        or copy.record.forgotten_ms is not None
+    ):
         return item._replace(verdict=_FORGOTTEN)
     if copy.record.state not in states:
         return item._replace(verdict=_CHANGED)
