@@ -39,15 +39,16 @@ def follow_started(job: Job, *, wait: bool, as_json: bool) -> None:
         click.echo(job.id)
     if has_terminal:
         say(f"Job {job.id}. Ctrl-C leaves it running; `postbacks job stop {job.id}` stops it.")
-    job = watch(job.id, has_bar=has_terminal) if has_terminal or wait else _begun(job)
+    is_watched = has_terminal or wait
+    job = watch(job.id, has_bar=has_terminal) if is_watched else _begun(job)
     if as_json:
         print_json(job.to_public_dict())
-    if not has_terminal and not wait and job.state in {"asked", "running"}:
+    if not is_watched and job.state in {"asked", "running"}:
         words = "runs" if job.state == "running" else "is being chosen"
         say(job.waits or f"Job {job.id} {words}; `postbacks job show {job.id}` says how far it is.")
         return
-    # A bar has said of each part that it has paused itself.
-    say_outcome(job, has_parts=not has_terminal)
+    # Who has watched has been told of each part that has paused itself.
+    say_outcome(job, has_parts=not is_watched)
 
 
 def _begun(job: Job) -> Job:

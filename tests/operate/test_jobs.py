@@ -22,7 +22,7 @@ from postbacks.operate import (
     start_resend,
     stop_job,
 )
-from postbacks.operate.jobs import frozen, mover
+from postbacks.operate.jobs import frozen, mover, selection
 from postbacks.operate.jobs.job import FIRST, Counts
 from postbacks.operate.jobs.mover import Mover
 from postbacks.queue.actions import cancel
@@ -278,7 +278,7 @@ def test_a_paused_account_is_not_moved_into(world):
     world.unrouted("beta", 3)
     pause_account("acme")
     job = start_resend(Query(state="dead"))
-    for _ in range(20):
+    for _ in range(5):
         world.turn()
         world.rig.deliver()
     job = read_job(job.id)
@@ -394,9 +394,10 @@ def test_a_set_that_the_database_has_lost_stops_its_job(world):
     assert job.note.startswith("Its set is not in the history's database any more")
 
 
-def test_each_is_moved_once_although_every_mover_is_another_one(world):
-    """Each turn is that of a mover that knows nothing, and every third repeats what the one before has done."""
-    ids = world.unrouted("acme", 800)
+def test_each_is_moved_once_although_every_mover_is_another_one(world, monkeypatch):
+    """Each turn is that of a mover that knows nothing, and repeats what it has done."""
+    monkeypatch.setattr(mover, "SLICE", 30)
+    ids = world.unrouted("acme", 200)
     world.leave(ids[::5])
     job = world.freeze(start_resend(Query(account="acme")))
     repeated = 0
@@ -424,21 +425,22 @@ def test_each_is_moved_once_although_every_mover_is_another_one(world):
         world.rig.deliver()
     job = read_job(job.id)
     assert repeated > 4
-    assert (job.state, job.counts) == ("ended", Counts(moved=800, delivered=800))
+    assert (job.state, job.counts) == ("ended", Counts(moved=200, delivered=200))
     assert sorted(world.posts("acme")) == sorted(ids)
     world.check()
 
 
-def test_a_set_of_thousands_is_frozen_in_pages_and_dropped_in_pages(world, monkeypatch):
-    monkeypatch.setattr(frozen, "DROP", 1000)
+def test_a_large_set_is_frozen_in_pages_and_dropped_in_pages(world, monkeypatch):
+    monkeypatch.setattr(selection, "PAGE", 100)
+    monkeypatch.setattr(frozen, "DROP", 100)
     monkeypatch.setattr(mover, "TIDY_EVERY_S", 0.0)
-    world.unrouted("acme", 2500)
+    world.unrouted("acme", 250)
     job = world.freeze(start_resend(Query(account="acme")))
-    assert (job.state, job.total) == ("running", 2500)
+    assert (job.state, job.total) == ("running", 250)
     stop_job(job.id)
     sizes = []
     while not sizes or sizes[-1]:
         world.turn()
         with world.recorder.engine.connect() as connection:
             sizes.append(sum(frozen.accounts_of(connection, job.id).values()))
-    assert sizes == [1500, 500, 0]
+    assert sizes == [150, 50, 0]
