@@ -43,15 +43,15 @@ def test_every_point_of_the_jobs_is_killed_at():
 
 
 def test_killed_at_each_point_each_is_sent_again_once(world):
-    ids = world.unrouted("acme", 120) + world.unrouted("beta", 20)
-    world.leave(ids[::4])
-    job = start_resend(Query(state="dead"))
     env = {**os.environ, "PYTHONPATH": str(HERE.parents[1])}
     process = subprocess.Popen(
         [sys.executable, str(HERE.with_name("killed_mover.py"))],
         env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     with process:
+        ids = world.unrouted("acme", 120) + world.unrouted("beta", 20)
+        world.leave(ids[::4])
+        job = start_resend(Query(state="dead"))
         for point, passes in POINTS:
             end_lease(world.client)
             process.stdin.write(f"{point} {passes}\n")

@@ -65,7 +65,9 @@ def preview(
         fit: list[str] = []
         for first in range(0, len(postback_ids), selection.IDS_PAGE):
             page = postback_ids[first : first + selection.IDS_PAGE]
-            chosen = [one for one in selection.choose(engine, client(), page) if one.state in wanted]
+            chosen = [
+                postback for postback in selection.choose(engine, client(), page) if postback.state in wanted
+            ]
             accounts.update(postback.account for postback in chosen)
             fit += [postback.id for postback in chosen[: SAMPLE - len(fit)]]
         sample = [
@@ -80,9 +82,9 @@ def preview(
                     accounts.update({row[0]: row[1] for row in connection.execute(_ACCOUNTS, {"rows": rows})})
         sample = [
             postback
-            for one_state in selection.queries_of(kind, query)
+            for state_query in selection.queries_of(kind, query)
             for postback in search(
-                replace(one_state, limit=SAMPLE, cursor=""), client=client(), engine=engine
+                replace(state_query, limit=SAMPLE, cursor=""), client=client(), engine=engine
             ).postbacks
         ]
     total = accounts.total()

@@ -89,8 +89,8 @@ def pages(
         InvalidQuery: a filter that cannot be.
         HistoryError: the database cannot be used.
     """
-    for one_state in queries_of(kind, query):
-        bounded = replace(one_state, until_ms=min(until_ms, one_state.until_ms or until_ms))
+    for state_query in queries_of(kind, query):
+        bounded = replace(state_query, until_ms=min(until_ms, state_query.until_ms or until_ms))
         if bounded.since_ms is not None and bounded.since_ms >= (bounded.until_ms or 0):
             continue
         wanted = states_of(kind, query, by_ids=False)

@@ -59,7 +59,7 @@ def prepare(
         pipe.hmget(keys.record(postback.id), "schema", "own", "origin", "group", "url")
     with broker_errors():
         records = pipe.execute()
-    found = find_accounts(store(), [account]).get(account) if account and kind == RESEND else None
+    owner = find_accounts(store(), [account]).get(account) if account and kind == RESEND else None
     items: list[JobItem] = []
     absent: list[tuple[int, Frozen]] = []
     for postback, (record_schema, own, origin, group, url) in zip(postbacks, records, strict=True):
@@ -68,7 +68,7 @@ def prepare(
         verdict = MOVED
         if kind == RESEND and record_schema is not None and group:
             own_url = text(url or b"") if own in {b"1", b"2"} else None
-            verdict = _verdict(found, text(origin or b""), text(group), own_url)
+            verdict = _verdict(owner, text(origin or b""), text(group), own_url)
         items.append(
             JobItem(postback.id, postback.accepted_ms, postback.cursor, record_schema is not None, verdict)
         )
@@ -77,7 +77,7 @@ def prepare(
             copies = _copies(connection, [postback for _, postback in absent])
         for place, postback in absent:
             copy = copies.get((postback.id, postback.accepted_ms))
-            items[place] = _of_history(items[place], states, found, copy)
+            items[place] = _of_history(items[place], states, owner, copy)
     return items
 
 
