@@ -141,12 +141,21 @@ def _history_rows(columns: Sequence[Column]) -> list[tuple[str, list[str]]]:
     def of_each(count: Callable[[HistoryComparison], int]) -> list[object]:
         return ["-" if column.history is None else count(column.history) for column in columns]
 
+    def of_jobs(count: Callable[[HistoryComparison], int | None]) -> list[object]:
+        of_column = (column.history for column in columns)
+        return [
+            count(history) if history is not None and history.resent is not None else "-"
+            for history in of_column
+        ]
+
     return [
         _row("history: rows", of_each(lambda history: history.rows)),
         _row("history: missing", of_each(lambda history: len(history.missing))),
         _row("history: wrong", of_each(lambda history: len(history.wrong))),
         _row("history: double", of_each(lambda history: len(history.double))),
         _row("history: counts off", of_each(lambda history: len(history.miscounted))),
+        _row("sent again by jobs", of_jobs(lambda history: history.resent)),
+        _row("  with a POST open at a death", of_jobs(lambda history: history.unnoted)),
     ]
 
 

@@ -61,6 +61,8 @@ class HistoryComparison:
         wrong: ids of which the history says something else, and what.
         double: ids with several rows, though they were accepted once.
         miscounted: keys of ``counts`` that are not its rows: what it counts, and how many rows there are.
+        resent: postbacks that jobs have sent again; None in a world without jobs.
+        unnoted: of these, those of which a POST was open when its process died, or lost its lease.
     """
 
     rows: int
@@ -68,6 +70,8 @@ class HistoryComparison:
     wrong: Mapping[str, list[str]]
     double: list[str]
     miscounted: Mapping[str, tuple[int, int]]
+    resent: int | None = None
+    unnoted: int = 0
 
     def violations(self) -> list[str]:
         """Say in sentences what the history does not have as the ledger has it."""

@@ -67,12 +67,15 @@ class JobsWorld(HistoryWorld):
         comparison = super().compare_history(client)
         wrong = dict(comparison.wrong)
         moved: Counter[str] = Counter()
+        resent = unnoted = 0
         for key in client.scan_iter(f"{keys.RECORD}*", 1000):
             fields: Any = client.hgetall(key)
             postback_id = text(key).removeprefix(keys.RECORD)
             record = Record.from_hash(postback_id, fields)
             by_jobs = [resend.job for resend in record.resends]
             moved.update(by_jobs)
+            resent += bool(by_jobs)
+            unnoted += bool(by_jobs) and any(attempt.outcome == "unknown" for attempt in record.attempts)
             if record.account in LATER and (len(by_jobs), record.resends[0].attempts if by_jobs else 0) != (
                 1,
                 0,
@@ -84,4 +87,4 @@ class JobsWorld(HistoryWorld):
                 wrong[job.id] = [
                     f"{job.state}: moved {job.counts.moved} of {job.total}, {moved[job.id]} noted"
                 ]
-        return replace(comparison, wrong=wrong)
+        return replace(comparison, wrong=wrong, resent=resent, unnoted=unnoted)

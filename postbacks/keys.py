@@ -181,7 +181,7 @@ key                                   type    meaning
 ``postbacks:jobs``                    zset    ids of resend and cancel jobs (``operate/jobs/``); score is when they were asked for
                                               bound: those that have not ended, and the latest hundred of a month
 ``postbacks:job:{job}``               hash    a job: kind, by, why, query (filters as JSON), ids (how many were given one by one),
-                                              from (states that it moves from), interval_us between two moves (absent:
+                                              from (states that it moves from), rate and interval_us between two moves (absent:
                                               no rate), next_us of the next, asked_ms, state, paused_by, note, total,
                                               frozen_ms, ended_ms, and its counts (``_job.lua``)
                                               bound: as ``postbacks:jobs``

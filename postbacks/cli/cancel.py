@@ -8,7 +8,7 @@ import click
 
 from postbacks.cli.base import Command, counted, print_json, say
 from postbacks.cli.filters import history_filters
-from postbacks.cli.selection import FEW, begin_job, job_options
+from postbacks.cli.selection import FEW, are_for_now, begin_job, job_options
 from postbacks.cli.sources import SWITCH_ON
 from postbacks.errors import InvalidQuery
 
@@ -43,7 +43,7 @@ def cancel(ids: tuple[str, ...], query: Query, *, as_json: bool, **job: Any) -> 
     A cancelled postback is not sent; `postbacks resend ID --state cancelled` takes it back. One whose POST is open
     at this moment is not sent again should that fail.
 
-    Up to 20 IDs are cancelled at once. All else is a job of the process that runs history (`postbacks history run`):
+    Up to 20 IDs that you type are cancelled at once. All else is a job of the process that runs history (`postbacks history run`):
     it says how many and of whom, asks, and goes on though this command ends. See `postbacks jobs`.
     """
     from postbacks.operate.jobs.job import filters_of
@@ -53,8 +53,7 @@ def cancel(ids: tuple[str, ...], query: Query, *, as_json: bool, **job: Any) -> 
     if ids:
         if filters.keys() - {"state"}:
             raise click.UsageError("Give ids, or options that choose, not both; --state alone goes with ids.")
-        is_plain = query.state is None and not job["dry_run"] and not job["rate"]
-        if is_plain and (len(ids) <= FEW or not load().history_url):
+        if are_for_now("cancel", ids, query, dry_run=job["dry_run"], yes=job["yes"], rate=job["rate"]):
             _cancel_each(ids, why=job["why"], as_json=as_json)
             return
     elif not filters:

@@ -117,10 +117,11 @@ def show(job_id: str, as_json: bool) -> None:
 def _lines(job: Job) -> list[tuple[str, str]]:
     from postbacks.cli.progress import outcome
     from postbacks.cli.selection import command_of
+    from postbacks.operate.jobs.job import masked_query
 
     chosen = f"{job.ids:,} ids, given one by one" if job.ids else ""
     if job.query is not None and not job.ids:
-        chosen = command_of(job.kind, job.query)
+        chosen = command_of(job.kind, masked_query(job.query))
     elif job.query is not None and job.query.state:
         chosen += f", of those {job.query.state}"
     state = job.state
@@ -156,7 +157,7 @@ def _pace(job: Job) -> str:
     from postbacks.cli.times import length
 
     limit = f"at most {job.rate:,g}/s" if job.rate else ""
-    if job.frozen_ms is None or not job.counts.done or job.state != "running":
+    if job.frozen_ms is None or not job.counts.done or job.state != "running" or job.waits:
         return limit
     with broker_errors():
         took_ms = max(1, now_ms(client()) - job.frozen_ms)
@@ -182,7 +183,7 @@ def _table_of_parts(job: Job) -> Table:
             f"{counts.failed:,}",
             f"{part.waiting:,}",
             f"{counts.done - counts.moved:,}",
-            "paused" if part.is_paused else "",
+            "paused" if part.is_paused and job.is_unended else "",
         )
     return table
 

@@ -22,6 +22,9 @@ _POLL_S: Final = 0.5
 #: Seconds in which its set is frozen, or it is refused, where a recorder works: so long an answer is waited for.
 _FROZEN_WITHIN_S: Final = 5.0
 
+#: Accounts' parts that have paused themselves and are said; ``job show --json`` has all.
+_PAUSED_SAID: Final = 20
+
 #: Kind of a job -> what has become of what it moved.
 MOVED: Final = {"resend": "put back", "cancel": "cancelled"}
 
@@ -36,15 +39,16 @@ def follow_started(job: Job, *, wait: bool, as_json: bool) -> None:
         click.echo(job.id)
     if has_terminal:
         say(f"Job {job.id}. Ctrl-C leaves it running; `postbacks job stop {job.id}` stops it.")
-    job = watch(job.id, has_bar=has_terminal) if has_terminal or wait else _begun(job)
+    is_watched = has_terminal or wait
+    job = watch(job.id, has_bar=has_terminal) if is_watched else _begun(job)
     if as_json:
         print_json(job.to_public_dict())
-    if not has_terminal and not wait and job.state in {"asked", "running"}:
+    if not is_watched and job.state in {"asked", "running"}:
         words = "runs" if job.state == "running" else "is being chosen"
         say(job.waits or f"Job {job.id} {words}; `postbacks job show {job.id}` says how far it is.")
         return
-    # A bar has said of each part that it has paused itself.
-    say_outcome(job, has_parts=not has_terminal)
+    # Who has watched has been told of each part that has paused itself.
+    say_outcome(job, has_parts=not is_watched)
 
 
 def _begun(job: Job) -> Job:
@@ -83,7 +87,7 @@ def watch(job_id: str, *, has_bar: bool) -> Job:
                     runs=runs,
                 )
                 for sentence in (job.waits, *(part.why_paused for part in job.parts)):
-                    if sentence and sentence not in said:
+                    if sentence and sentence not in said and len(said) < _PAUSED_SAID:
                         said.add(sentence)
                         progress.console.print(printable(sentence))
                 if not runs:
@@ -134,7 +138,7 @@ def say_outcome(job: Job, *, has_parts: bool) -> None:
     """Say how a job stands that has ended or does not go on by itself, and which accounts' parts have paused themselves.
 
     Raises:
-        click.ClickException: it was refused, stopped or is paused, or ended as nothing could be moved.
+        click.ClickException: it was refused, was stopped or is paused.
     """
     for sentence in outcome(job, has_parts=has_parts):
         say(sentence)
@@ -162,7 +166,10 @@ def outcome(job: Job, *, has_parts: bool) -> list[str]:
     if left_alone := words_left_alone(job):
         lines.append(f"Left alone: {left_alone}.")
     if has_parts:
-        lines += [f"{part.why_paused}." for part in job.parts if part.why_paused]
+        paused = [f"{part.why_paused}." for part in job.parts if part.why_paused]
+        lines += paused[:_PAUSED_SAID]
+        if len(paused) > _PAUSED_SAID:
+            lines.append(f"{len(paused) - _PAUSED_SAID:,} accounts more are paused.")
     return lines
 
 
@@ -172,7 +179,7 @@ def words_left_alone(job: Job) -> str:
         "changed": "in another state by then",
         "in_flight": "with a POST under way"
         + (", which is not repeated should it fail" if job.kind == "cancel" else ""),
-        "forgotten": "known neither to the broker nor to the history",
+        "forgotten": "forgotten, or known neither to the broker nor to the history",
         "no_document": "without a document",
         "nowhere": "with nowhere to go, as the account is not known or has no URL for it",
     }

@@ -9,7 +9,7 @@ import click
 
 from postbacks.cli.base import Command, Option, counted, print_json, say, show_counts
 from postbacks.cli.filters import flag_of, history_filters
-from postbacks.cli.selection import FEW, ask_for, begin_job, job_options
+from postbacks.cli.selection import FEW, are_for_now, ask_for, begin_job, job_options
 from postbacks.cli.sources import SWITCH_ON
 from postbacks.errors import InvalidQuery
 
@@ -51,9 +51,9 @@ def resend(ids: tuple[str, ...], query: Query, *, all_dead: bool, as_json: bool,
     keeps its id and bytes and goes to its account's present URL, behind what waits already, and may be resent five times
     more. One that has left the broker is put back from the history.
 
-    Up to 20 IDs are sent at once. All else is a job of the process that runs history (`postbacks history run`): it says
-    how many and of whom, asks, and goes on though this command ends. Of each account 50 go first; if they all fail, its
-    part pauses. See `postbacks jobs`.
+    Up to 20 IDs that you type are sent at once. All else is a job of the process that runs history (`postbacks history
+    run`): it says how many and of whom, asks, and goes on though this command ends. Of each account 50 go first; if
+    they all fail, its part pauses. See `postbacks jobs`.
 
     --all-dead works without a history, too. It leaves those of unknown accounts, and two kinds that only --reason
     selects: poison (they killed processes; each is tried alone) and id_taken (another postback has their id).
@@ -65,8 +65,7 @@ def resend(ids: tuple[str, ...], query: Query, *, all_dead: bool, as_json: bool,
     if ids:
         if all_dead or filters.keys() - {"state"}:
             raise click.UsageError("Give ids, or options that choose, not both; --state alone goes with ids.")
-        is_plain = query.state in {None, "dead", "skipped"} and not job["dry_run"] and not job["rate"]
-        if is_plain and (len(ids) <= FEW or not load().history_url):
+        if are_for_now("resend", ids, query, dry_run=job["dry_run"], yes=job["yes"], rate=job["rate"]):
             _resend_each(ids, why=job["why"], as_json=as_json)
             return
         begin_job("resend", query, ids, as_json=as_json, **job)

@@ -33,12 +33,15 @@ if TYPE_CHECKING:
     from postbacks.history.query import Query
     from postbacks.operate.jobs.job import Preview
 
-#: Ids that are acted upon at once, with a sentence each; more become a job.
+#: Ids on the command line that are acted upon at once, with a sentence each; more become a job.
 FEW: Final = 20
 #: Postbacks from which on their number has to be typed.
 TYPED_ABOVE: Final = 100
 #: What a job does, as a question says it: before and behind the number.
 QUESTIONS: Final = {"resend": ("Send", " again"), "cancel": ("Cancel", "")}
+
+#: Where a context says that its ids came from standard input.
+_PIPED: Final = "postbacks.ids_piped"
 
 _job: Final = partial(click.option, cls=Option, section="The job")
 
@@ -48,6 +51,7 @@ def _ids(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) ->
     if "-" in values:
         if len(values) > 1:
             raise click.UsageError("- stands for ids on standard input, one a line: give it alone.")
+        ctx.meta[_PIPED] = True
         stdin = getattr(
             sys.stdin, "buffer", None
         )  # None in a program that was started without standard input
@@ -81,6 +85,26 @@ def job_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def are_for_now(
+    kind: str, ids: Sequence[str], query: Query, *, dry_run: bool, yes: bool, rate: float | None
+) -> bool:
+    """Tell whether ids are acted upon now, without a job: a few that were typed, or all where there is no history; ask first.
+
+    Raises:
+        click.UsageError: they are many, and there is no terminal to ask at.
+        click.Abort: they are many, and the answer is no.
+    """
+    from postbacks.operate.jobs.job import filters_of
+    from postbacks.settings import load
+
+    is_many, is_piped = len(ids) > FEW, click.get_current_context().meta.get(_PIPED, False)
+    if filters_of(query) or dry_run or rate or (load().history_url and (is_many or is_piped)):
+        return False
+    if is_many and not yes:
+        ask_for(kind, len(ids))
+    return True
 
 
 def ask_for(kind: str, total: int) -> None:
@@ -148,11 +172,10 @@ def begin_job(
 def say_preview(preview: Preview, query: Query | None, *, has_sample: bool, as_json: bool) -> None:
     """Say how many a job would move, of whom and which of them; or why there is none."""
     from postbacks.cli.search import say_recorded
-    from postbacks.operate.jobs.job import MOVED_FROM
 
-    if preview.unknown:
-        states = _either(MOVED_FROM[preview.kind])
-        say(f"{preview.unknown:,} of the ids are left out: nobody knows them, or they are not {states}.")
+    if preview.left_out:
+        words = f"nobody knows them, or they are not {_either(preview.states)}"
+        say(f"{preview.left_out:,} of the ids are left out: {words}.")
     if not preview.total:
         say(_why_none(preview.kind, query))
         say_recorded(preview.recorded_ms)
@@ -198,7 +221,7 @@ def _why_none(kind: str, query: Query | None) -> str:
 def _either(words: Sequence[str]) -> str:
     """Return words as "waiting, parked or held"."""
     *others, last = words
-    return f"{', '.join(others)} or {last}"
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def public_preview(preview: Preview) -> dict[str, Any]:
@@ -207,7 +230,7 @@ def public_preview(preview: Preview) -> dict[str, Any]:
         "kind": preview.kind,
         "total": preview.total,
         "accounts": preview.accounts,
-        "unknown": preview.unknown,
+        "left_out": preview.left_out,
         "sample": [postback.to_public_dict() for postback in preview.sample],
     }
 

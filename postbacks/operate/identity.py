@@ -20,6 +20,11 @@ def current_user() -> str:
     return printable(name)[:MAX_USER]
 
 
+def user_of(by: str | None) -> str:
+    """Return the name of whoever acts as it is kept: ``by``, or the user of this process where that is not given."""
+    return printable(by)[:MAX_USER] if by else current_user()
+
+
 def _login() -> str:
     try:
         return getpass.getuser()

@@ -19,7 +19,7 @@ from postbacks.broker.client import client
 from postbacks.errors import BrokerError
 from postbacks.ledger.journal import MAX_WAITING, RECORDED, REFUSED, Entry, append, waiting
 from postbacks.logs import EventLog
-from postbacks.operate.identity import MAX_USER, current_user
+from postbacks.operate.identity import user_of
 from postbacks.printable import printable
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def write(
     entry = Entry(
         uuid.uuid4().hex,
         0,
-        printable(by)[:MAX_USER] if by else current_user(),
+        user_of(by),
         printable(action)[:MAX_VALUE],
         printable(subject)[:MAX_VALUE],
         printable(why)[:MAX_WHY],

@@ -28,7 +28,8 @@ if j[1] ~= 'running' or not part or part.cursor ~= cursor or part.paused or part
 end
 local kind, interval_us = j[2], tonumber(j[4] or 0)
 local now_us = now * 1000 + clock[2] % 1000
-local next_us = math.max(tonumber(j[5] or 0), now_us - 1000000)
+-- at most as many in a second as the rate says: what was not moved for longer is not made up for
+local next_us = math.max(tonumber(j[5] or now_us), now_us - math.max(0, 1000000 - interval_us))
 local from = {}
 for state in string.gmatch(j[3], '%S+') do from[state] = true end
 local cancels_open = from.sending or from.held
@@ -48,7 +49,7 @@ local function resend_one(id, at, count, is_here, r)
   local bytes = is_here and tonumber(r[4] or 0) or overhead + #ARGV[at + 7]
   local group = is_here and (r[3] or '') or ARGV[at + 2]
   if group ~= '' then
-    if part.waiting >= math.max(first, part.answered) then return nil, 'first' end
+    if part.waiting + part.row >= math.max(first, part.answered) then return nil, 'first' end
     if waiting_of_job >= waiting_max then return nil, 'waiting' end
     local open = tonumber(redis.call('HGET', OPEN, account .. '/' .. group) or 0)
     if open > 0 and open + units_in(bytes + #note) > units_max then return nil, 'room' end
@@ -77,12 +78,15 @@ while at <= #ARGV do
     why = 'rate'
     break
   end
-  local r = redis.call('HMGET', RECORD .. id, 'state', 'created_ms', 'group', 'bytes', 'attempts', 'schema')
+  local r = redis.call('HMGET', RECORD .. id, 'state', 'created_ms', 'group', 'bytes', 'attempts', 'schema',
+    'forgotten')
   local state, is_here = r[1], r[6] and true or false
   if is_here ~= was_here then
     wait = 'look'
   elseif is_here and tonumber(r[2]) ~= tonumber(created_ms) then
     result = 'changed' -- its id stands for a later acceptance
+  elseif r[7] then
+    result = 'forgotten'
   elseif kind == 'cancel' and is_here and (from[state] or state == 'sending') then
     result = cancel_one(id, state, r[3])
   elseif is_here and state == 'sending' then

@@ -244,7 +244,10 @@ def test_several_ids_are_sent_again_with_a_sentence_each_from_the_arguments_or_s
     nothing = CliRunner().invoke(main, ["resend", "-"], input="\n")
     assert (nothing.exit_code, nothing.stderr) == (0, "Standard input has no id: nothing is done.\n")
     many = "\n".join([f"nobody-{number}" for number in range(30)] + ["acme-mo-refused"])
-    summed = CliRunner().invoke(main, ["resend", "-"], input=many)
+    asked = CliRunner().invoke(main, ["resend", "-"], input=many)
+    assert (asked.exit_code, "say --yes" in asked.stderr) == (2, True)
+    assert "say --yes" in CliRunner().invoke(main, ["cancel", "-"], input=many).stderr
+    summed = CliRunner().invoke(main, ["resend", "-", "--yes"], input=many)
     *each, sent, summary = sentences(summed)
     assert len(each) == 20
     assert sent == "1 postback waits to be sent again."

@@ -7,6 +7,7 @@ from events import MO, MT
 from helpers import remove_account
 
 from postbacks import keys, send_postback
+from postbacks.broker.clock import now_ms
 from postbacks.errors import InvalidQuery, PostbacksError, UnknownJob
 from postbacks.history import Query, copies_of
 from postbacks.operate import (
@@ -21,7 +22,7 @@ from postbacks.operate import (
     start_resend,
     stop_job,
 )
-from postbacks.operate.jobs import frozen, mover
+from postbacks.operate.jobs import frozen, mover, selection
 from postbacks.operate.jobs.job import FIRST, Counts
 from postbacks.operate.jobs.mover import Mover
 from postbacks.queue.actions import cancel
@@ -78,15 +79,15 @@ def test_ids_are_sent_again_and_those_that_nobody_has_are_counted(world):
 
 
 def test_what_cannot_be_moved_is_left_and_counted_apart(world):
-    acme = world.dead("acme", 5)
+    acme = world.dead("acme", 6)
     gone = world.dead("gone", 1)
-    forgotten, no_document, by_hand, later, open_one = acme
+    unknown, no_document, by_hand, later, open_one, erased = acme
     job = world.freeze(start_resend(Query(state="dead")))
     pause_job(job.id)
     remove_account("gone")
-    world.leave([forgotten, no_document, later])
+    world.leave([unknown, no_document, later])
     with world.recorder.transaction() as connection:
-        connection.exec_driver_sql("DELETE FROM postbacks WHERE id = ?", (frozen.ids.pack(forgotten),))
+        connection.exec_driver_sql("DELETE FROM postbacks WHERE id = ?", (frozen.ids.pack(unknown),))
         row_id = copies_of(no_document, engine=world.recorder.engine).copies[0].row_id
         connection.exec_driver_sql(
             "DELETE FROM documents WHERE row_id <= ? AND row_id + row_count > ?", (row_id, row_id)
@@ -96,6 +97,7 @@ def test_what_cannot_be_moved_is_left_and_counted_apart(world):
     world.rig.scripts.replay(by_hand, "bob")
     world.rig.deliver()
     world.client.hset(keys.record(open_one), "state", "sending")
+    world.client.hset(keys.record(erased), "forgotten", 1)
     world.mover._active.clear()
     resume_job(job.id)
     for _ in range(3):
@@ -104,7 +106,7 @@ def test_what_cannot_be_moved_is_left_and_counted_apart(world):
     world.client.hset(keys.record(open_one), "state", "dead")
     assert counts.changed == 2  # sent again by hand, and a later acceptance of its id
     assert (counts.in_flight, counts.nowhere) == (1, 1)
-    assert counts.forgotten + counts.no_document == 2
+    assert (counts.forgotten, counts.no_document) == (2, 1)
     assert world.state(gone[0]) == "dead"
     assert read_job(job.id).state == "ended"
 
@@ -177,6 +179,7 @@ def test_fifty_of_an_account_go_first_and_its_part_pauses_where_all_fail(world, 
         assert (job.state, job.counts.delivered) == ("ended", 3 * FIRST + 2)
         return
     assert (job.state, job.note, job.paused_by) == ("paused", "acme paused: 50 of 50 failed, 503.", "")
+    assert job.left == 2 * FIRST
     assert job.counts == Counts(moved=FIRST + 2, delivered=2, failed=FIRST)
     assert [part.is_paused for part in job.parts] == [True, False]
     world.answers["/acme"] = 200
@@ -186,6 +189,22 @@ def test_fifty_of_an_account_go_first_and_its_part_pauses_where_all_fail(world, 
     assert job.counts == Counts(moved=3 * FIRST + 2, delivered=2 * FIRST + 2, failed=FIRST)
     assert sorted(world.posts("acme")) == sorted(acme)
     world.check()
+
+
+def test_a_failure_lets_no_other_go_before_one_is_delivered(world):
+    ids = world.unrouted("acme", 3 * FIRST)
+    job = world.freeze(start_resend(Query(account="acme")))
+
+    def moved_after(*answers: tuple[str, str]) -> int:
+        world.mover.scripts.watch_job(job.id, "", 0, FIRST, dict(answers))
+        world.mover._active.clear()
+        for _ in range(2):
+            world.turn()
+        return read_job(job.id).counts.moved
+
+    assert moved_after() == FIRST
+    assert moved_after(*((postback_id, "503") for postback_id in ids[:20])) == FIRST
+    assert moved_after((ids[20], "")) == FIRST + 21
 
 
 def test_a_job_that_somebody_has_let_go_on_is_not_paused_by_a_mover_that_is_late(world):
@@ -230,17 +249,23 @@ def test_a_part_whose_last_fifty_failed_pauses_midway(world):
     assert job.left > 0
 
 
-def test_the_rate_bounds_the_moves(world):
-    world.unrouted("acme", 30)
+def test_the_rate_bounds_the_moves_of_each_second(world):
+    world.unrouted("acme", 40)
     job = world.freeze(start_resend(Query(account="acme"), rate=5))
-    moved = [read_job(job.id).counts.moved]
-    for _ in range(3):
+    assert job.rate == 5
+    began_ms, sooner = job.frozen_ms, 0
+    for waited_s in (0, 1, 60, 1):
+        world.rig.advance(waited_s)
         for _ in range(3):
             world.turn()
-        moved.append(read_job(job.id).counts.moved)
-        world.rig.advance(1.0)
-    assert moved[-1] <= 20
-    assert moved[1] < moved[2] < moved[3]
+        moved, ended_ms = (
+            read_job(job.id).counts.moved,
+            now_ms(world.client) + world.rig.scripts.clock_offset_ms,
+        )
+        most = 1 + 5 * min(waited_s, 1) + 5 * (ended_ms - began_ms - 1000 * waited_s) / 1000
+        assert 5 * min(waited_s, 1) <= moved - sooner <= most
+        began_ms, sooner = ended_ms, moved
+    assert sooner >= 16
 
 
 def test_at_most_ten_thousand_of_a_job_wait(world, monkeypatch):
@@ -270,7 +295,7 @@ def test_a_paused_account_is_not_moved_into(world):
     world.unrouted("beta", 3)
     pause_account("acme")
     job = start_resend(Query(state="dead"))
-    for _ in range(20):
+    for _ in range(5):
         world.turn()
         world.rig.deliver()
     job = read_job(job.id)
@@ -355,7 +380,7 @@ def test_a_preview_counts_what_the_job_would_move_and_changes_nothing(world):
     world.rig.tick()
     world.record()
     seen = preview_job("resend", Query(since_ms=1))
-    assert (seen.total, seen.accounts, seen.unknown, seen.names_known) == (
+    assert (seen.total, seen.accounts, seen.left_out, seen.names_known) == (
         4,
         {"acme": 3, "beta": 1},
         0,
@@ -364,8 +389,13 @@ def test_a_preview_counts_what_the_job_would_move_and_changes_nothing(world):
     assert {postback.id for postback in seen.sample} == {*acme, *beta}
     assert preview_job("cancel", Query(account="acme")).accounts == {"acme": 1}
     assert preview_job("cancel", Query(account="acme", state="parked")).total == 0
-    seen = preview_job("resend", ids=[acme[0], waiting, "unknown"])
-    assert (seen.total, seen.unknown) == (2, 1)
+    seen = preview_job("resend", ids=[waiting, acme[0], "unknown"])
+    assert (seen.accounts, seen.left_out, [postback.id for postback in seen.sample]) == (
+        {"acme": 1},
+        2,
+        [acme[0]],
+    )
+    assert preview_job("resend", Query(state="delivered"), ids=acme).left_out == 3
     assert all_jobs() == []
 
 
@@ -381,9 +411,10 @@ def test_a_set_that_the_database_has_lost_stops_its_job(world):
     assert job.note.startswith("Its set is not in the history's database any more")
 
 
-def test_each_is_moved_once_although_every_mover_is_another_one(world):
-    """Each turn is that of a mover that knows nothing, and every third repeats what the one before has done."""
-    ids = world.unrouted("acme", 800)
+def test_each_is_moved_once_although_every_mover_is_another_one(world, monkeypatch):
+    """Each turn is that of a mover that knows nothing, and repeats what it has done."""
+    monkeypatch.setattr(mover, "SLICE", 30)
+    ids = world.unrouted("acme", 200)
     world.leave(ids[::5])
     job = world.freeze(start_resend(Query(account="acme")))
     repeated = 0
@@ -411,21 +442,22 @@ def test_each_is_moved_once_although_every_mover_is_another_one(world):
         world.rig.deliver()
     job = read_job(job.id)
     assert repeated > 4
-    assert (job.state, job.counts) == ("ended", Counts(moved=800, delivered=800))
+    assert (job.state, job.counts) == ("ended", Counts(moved=200, delivered=200))
     assert sorted(world.posts("acme")) == sorted(ids)
     world.check()
 
 
-def test_a_set_of_thousands_is_frozen_in_pages_and_dropped_in_pages(world, monkeypatch):
-    monkeypatch.setattr(frozen, "DROP", 1000)
+def test_a_large_set_is_frozen_in_pages_and_dropped_in_pages(world, monkeypatch):
+    monkeypatch.setattr(selection, "PAGE", 100)
+    monkeypatch.setattr(frozen, "DROP", 100)
     monkeypatch.setattr(mover, "TIDY_EVERY_S", 0.0)
-    world.unrouted("acme", 2500)
+    world.unrouted("acme", 250)
     job = world.freeze(start_resend(Query(account="acme")))
-    assert (job.state, job.total) == ("running", 2500)
+    assert (job.state, job.total) == ("running", 250)
     stop_job(job.id)
     sizes = []
     while not sizes or sizes[-1]:
         world.turn()
         with world.recorder.engine.connect() as connection:
             sizes.append(sum(frozen.accounts_of(connection, job.id).values()))
-    assert sizes == [1500, 500, 0]
+    assert sizes == [150, 50, 0]

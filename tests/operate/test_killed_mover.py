@@ -43,15 +43,15 @@ def test_every_point_of_the_jobs_is_killed_at():
 
 
 def test_killed_at_each_point_each_is_sent_again_once(world):
-    ids = world.unrouted("acme", 230) + world.unrouted("beta", 30)
-    world.leave(ids[::4])
-    job = start_resend(Query(state="dead"))
     env = {**os.environ, "PYTHONPATH": str(HERE.parents[1])}
     process = subprocess.Popen(
         [sys.executable, str(HERE.with_name("killed_mover.py"))],
         env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     with process:
+        ids = world.unrouted("acme", 120) + world.unrouted("beta", 20)
+        world.leave(ids[::4])
+        job = start_resend(Query(state="dead"))
         for point, passes in POINTS:
             end_lease(world.client)
             process.stdin.write(f"{point} {passes}\n")
@@ -63,7 +63,7 @@ def test_killed_at_each_point_each_is_sent_again_once(world):
     world.client.script_flush()  # as after the broker's restart
     world.record()
     ended = world.run(job)
-    assert (ended.state, ended.total, ended.counts) == ("ended", 260, Counts(moved=260, delivered=260))
+    assert (ended.state, ended.total, ended.counts) == ("ended", 140, Counts(moved=140, delivered=140))
     sent = Counter(world.posts("acme") + world.posts("beta"))
     assert sent == Counter(ids)
     assert {len(world.rig.record(one).attempts) for one in ids} == {1}

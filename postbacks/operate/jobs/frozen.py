@@ -85,8 +85,16 @@ def add_rows(connection: Connection, job: str, row_ids: Sequence[int]) -> None:
 def add_chosen(connection: Connection, job: str, chosen: Iterable[Chosen]) -> None:
     """Add postbacks that were given by their ids; those that are there stay."""
     rows = [
-        (job, one.account, RANK - one.is_opt_out, one.sequence, ids.pack(one.id), one.accepted_ms, one.row_id)
-        for one in chosen
+        (
+            job,
+            postback.account,
+            RANK - postback.is_opt_out,
+            postback.sequence,
+            ids.pack(postback.id),
+            postback.accepted_ms,
+            postback.row_id,
+        )
+        for postback in chosen
     ]
     bulk_of(connection.engine).add_missing(connection, schema.job_postbacks, rows)
 

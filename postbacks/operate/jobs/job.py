@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from postbacks.ledger import states
 from postbacks.ledger.record import iso
+from postbacks.privacy import masker
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,7 +67,7 @@ class Counts(NamedTuple):
         failed: of those that were moved, whose next POST failed, or who were ended without one. The retry rule goes on.
         changed: left alone, as they were in another state by then, or their id stands for a later acceptance.
         in_flight: left alone, as their POST was under way. A job that cancels has them not sent again.
-        forgotten: neither the broker nor the history has them.
+        forgotten: neither the broker nor the history has them, or they were erased with all of a person.
         no_document: left alone, as their document is past its retention, or was not kept.
         nowhere: left alone, as their account is not known, or has no URL for them.
     """
@@ -194,8 +195,8 @@ class Job:
         return (self.total or 0) - self.counts.done
 
     def to_public_dict(self) -> dict[str, Any]:
-        """Return the job as ``postbacks jobs --json`` prints it."""
-        query = {} if self.query is None else filters_of(self.query)
+        """Return the job as ``postbacks jobs --json`` prints it, without the person whom its filter names."""
+        query = {} if self.query is None else filters_of(masked_query(self.query))
         return {
             "id": self.id,
             "kind": self.kind,
@@ -227,7 +228,8 @@ class Preview:
         total: postbacks of its set.
         accounts: account -> how many of them, the most first.
         sample: some of them, the newest first.
-        unknown: ids given one by one that neither the broker nor the history has.
+        states: that it would move from.
+        left_out: ids given one by one that nobody knows, or that are in none of these states.
         names_known: True where the filter names delivered or cancelled ones: receivers may drop an id that they know.
         recorded_ms: until when history had read the broker's changes; None where it was not asked.
     """
@@ -236,9 +238,18 @@ class Preview:
     total: int
     accounts: dict[str, int]
     sample: tuple[Postback, ...]
-    unknown: int = 0
+    states: tuple[str, ...] = ()
+    left_out: int = 0
     names_known: bool = False
     recorded_ms: int | None = None
+
+
+def masked_query(query: Query) -> Query:
+    """Return a filter without the person whom it names, as the journal and people have it."""
+    if not (query.number or query.email):
+        return query
+    mask, number, email = masker(), query.number, query.email
+    return replace(query, number=number and mask.number(number), email=email and mask.email(email))
 
 
 def filters_of(query: Query) -> dict[str, Any]:

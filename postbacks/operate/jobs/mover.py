@@ -347,8 +347,12 @@ class Mover:
             if self.scripts.change_job(job.id, {RUNNING}, ENDED) == RUNNING:
                 log.info("job.ended", job=job.id, kind=job.kind, by=job.by)
             return
-        said = [part_of(name, json.dumps(active.parts[name])).why_paused for name in paused]
-        note = "; ".join(said[:3]) + (f"; and {len(said) - 3:,} more accounts" if len(said) > 3 else "") + "."
+        sentences = [part_of(name, json.dumps(active.parts[name])).why_paused for name in paused]
+        note = (
+            "; ".join(sentences[:3])
+            + (f"; and {len(sentences) - 3:,} more accounts" if len(sentences) > 3 else "")
+            + "."
+        )
         if self.scripts.change_job(job.id, {RUNNING}, PAUSED, {"note": note}, how="stuck") == RUNNING:
             log.warning("job.paused", note, job=job.id, kind=job.kind, by=job.by)
 

@@ -62,13 +62,16 @@ def preview(
         recorded_ms = facts.number(connection, facts.RECORDED_MS)
     accounts: Counter[str] = Counter()
     if postback_ids or query is None:
+        fit: list[str] = []
         for first in range(0, len(postback_ids), selection.IDS_PAGE):
             page = postback_ids[first : first + selection.IDS_PAGE]
-            accounts.update(chosen.account for chosen in selection.choose(engine, client(), page))
+            chosen = [
+                postback for postback in selection.choose(engine, client(), page) if postback.state in wanted
+            ]
+            accounts.update(postback.account for postback in chosen)
+            fit += [postback.id for postback in chosen[: SAMPLE - len(fit)]]
         sample = [
-            found[0]
-            for postback_id in postback_ids[:SAMPLE]
-            if (found := find(postback_id, client=client(), engine=engine))
+            found[0] for postback_id in fit if (found := find(postback_id, client=client(), engine=engine))
         ]
     else:
         with broker_errors():
@@ -79,9 +82,9 @@ def preview(
                     accounts.update({row[0]: row[1] for row in connection.execute(_ACCOUNTS, {"rows": rows})})
         sample = [
             postback
-            for one_state in selection.queries_of(kind, query)
+            for state_query in selection.queries_of(kind, query)
             for postback in search(
-                replace(one_state, limit=SAMPLE, cursor=""), client=client(), engine=engine
+                replace(state_query, limit=SAMPLE, cursor=""), client=client(), engine=engine
             ).postbacks
         ]
     total = accounts.total()
@@ -91,7 +94,8 @@ def preview(
         total=total,
         accounts=dict(accounts.most_common()),
         sample=tuple(newest_first[:SAMPLE]),
-        unknown=max(0, len(postback_ids) - total),
+        states=wanted,
+        left_out=max(0, len(postback_ids) - total),
         names_known=bool(_KNOWN_BY_RECEIVER & set(wanted)),
         recorded_ms=recorded_ms,
     )

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import secrets
-from math import isfinite
+from math import ceil, isfinite
 from typing import TYPE_CHECKING, Final
 
 from postbacks import keys
 from postbacks.broker.client import client
 from postbacks.broker.clock import now_ms
 from postbacks.broker.errors import broker_errors
-from postbacks.broker.versions import SEALS_SINCE, is_before, read_versions
 from postbacks.errors import PostbacksError, UnknownJob
 from postbacks.operate import journal
-from postbacks.operate.identity import MAX_USER, current_user
-from postbacks.operate.jobs.filters import check_ids, masked, states_of, to_json
-from postbacks.operate.jobs.job import ASKED, CANCEL, KINDS, PAUSED, RESEND, RUNNING, STOPPED, UNENDED
+from postbacks.operate.identity import user_of
+from postbacks.operate.jobs.filters import check_ids, states_of, to_json
+from postbacks.operate.jobs.job import (
+    ASKED,
+    CANCEL,
+    KINDS,
+    PAUSED,
+    RESEND,
+    RUNNING,
+    STOPPED,
+    UNENDED,
+    masked_query,
+)
 from postbacks.operate.jobs.status import feed_is_on, read
+from postbacks.operate.older import refuse_older
 from postbacks.printable import printable, quoted
 from postbacks.queue.scripts import Scripts
 
@@ -78,8 +88,8 @@ def start(
             "what the broker finds."
         )
     if kind == RESEND:
-        _refuse_older()
-    job_id, who = secrets.token_hex(4), printable(by)[:MAX_USER] if by else current_user()
+        refuse_older("would send to the URL that an account had")
+    job_id, who = secrets.token_hex(4), user_of(by)
     filters = to_json(query)
     with broker_errors():
         asked_ms = now_ms(broker)
@@ -98,12 +108,12 @@ def start(
             "from": " ".join(states),
         }
         if rate is not None:
-            fields["interval_us"] = round(1_000_000 / rate)
+            fields |= {"rate": str(rate), "interval_us": ceil(1_000_000 / rate)}
         pipe.hset(keys.JOB + job_id, mapping=fields)  # type: ignore[arg-type]
         pipe.zadd(keys.JOBS, {job_id: asked_ms})
         pipe.persist(keys.JOB_IDS + job_id)
         pipe.execute()
-    details = {"filters": to_json(masked(query)), "ids": len(postback_ids), "rate": rate}
+    details = {"filters": to_json(query and masked_query(query)), "ids": len(postback_ids), "rate": rate}
     journal.write(kind, job_id, why=why, details={n: v for n, v in details.items() if v}, by=who)
     return read(job_id)
 
@@ -140,7 +150,7 @@ def pause(job_id: str, *, by: str | None = None, why: str = "") -> Job:
         PostbacksError: it does not run.
         BrokerError: the broker cannot be used.
     """
-    who = printable(by)[:MAX_USER] if by else current_user()
+    who = user_of(by)
     before = Scripts(client()).change_job(job_id, {RUNNING}, PAUSED, {"paused_by": who, "note": ""})
     if before != RUNNING:
         raise _refused(job_id, before, "only one that runs can be paused")
@@ -176,7 +186,7 @@ def stop(job_id: str, *, by: str | None = None, why: str = "") -> Job:
         PostbacksError: it has ended already.
         BrokerError: the broker cannot be used.
     """
-    who = printable(by)[:MAX_USER] if by else current_user()
+    who = user_of(by)
     note = f"Stopped by {who}" + (f": {printable(why)[:_MAX_WHY]}" if why else "") + "."
     before = Scripts(client()).change_job(job_id, UNENDED, STOPPED, {"note": note})
     if before not in UNENDED:
@@ -189,17 +199,3 @@ def _refused(job_id: str, state: str, why: str) -> PostbacksError:
     if not state:
         return UnknownJob(f"There is no job {quoted(job_id)}; `postbacks jobs` lists them.")
     return PostbacksError(f"Job {job_id} is {state}: {why}.")
-
-
-def _refuse_older() -> None:
-    """Refuse while a worker is at work that sends a postback to the URL that its account had.
-
-    Raises:
-        PostbacksError: one is.
-    """
-    older = sorted(version for version in read_versions(client()) if is_before(version, SEALS_SINCE))
-    if older:
-        raise PostbacksError(
-            f"A worker of an older version is at work ({', '.join(older)}): it would send to the URL that an account had. "
-            "Replace it first; a minute after its last tick this can be done (docs/upgrading.md)."
-        )

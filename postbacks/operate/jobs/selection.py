@@ -37,8 +37,8 @@ _ROWS: Final = text(
     " WHERE p.row_id IN :rows"
 ).bindparams(bindparam("rows", expanding=True))
 _ACCEPTANCE: Final = text(
-    "SELECT p.accepted_ms, p.sequence, p.opt_out, coalesce(a.name, '') AS account FROM postbacks p LEFT JOIN accounts a ON a.id = p.account"
-    " WHERE p.row_id = :row"
+    "SELECT p.accepted_ms, p.sequence, p.opt_out, s.name AS state, coalesce(a.name, '') AS account FROM postbacks p"
+    " JOIN states s ON s.id = p.state LEFT JOIN accounts a ON a.id = p.account WHERE p.row_id = :row"
 )
 
 
@@ -50,6 +50,7 @@ class Chosen(NamedTuple):
         accepted_ms: time of its acceptance.
         sequence: its number in its account.
         id: its id.
+        state: that it is in.
         row_id: its row in the history; 0 where that was not asked.
         is_opt_out: True for an opt-out.
     """
@@ -58,6 +59,7 @@ class Chosen(NamedTuple):
     accepted_ms: int
     sequence: int
     id: str
+    state: str
     row_id: int = 0
     is_opt_out: bool = False
 
@@ -87,8 +89,8 @@ def pages(
         InvalidQuery: a filter that cannot be.
         HistoryError: the database cannot be used.
     """
-    for one_state in queries_of(kind, query):
-        bounded = replace(one_state, until_ms=min(until_ms, one_state.until_ms or until_ms))
+    for state_query in queries_of(kind, query):
+        bounded = replace(state_query, until_ms=min(until_ms, state_query.until_ms or until_ms))
         if bounded.since_ms is not None and bounded.since_ms >= (bounded.until_ms or 0):
             continue
         wanted = states_of(kind, query, by_ids=False)
@@ -128,20 +130,24 @@ def choose(engine: Engine | None, client: redis.Redis, postback_ids: Sequence[st
     """
     pipe = client.pipeline(transaction=False)
     for postback_id in postback_ids:
-        pipe.hmget(keys.record(postback_id), "account", "created_ms", "sequence", "schema", "opt_out")
+        pipe.hmget(
+            keys.record(postback_id), "account", "created_ms", "sequence", "schema", "opt_out", "state"
+        )
     with broker_errors():
         replies = pipe.execute()
     chosen, absent = [], []
-    for postback_id, (account, created_ms, sequence, schema, opt_out) in zip(
+    for postback_id, (account, created_ms, sequence, schema, opt_out, state) in zip(
         postback_ids, replies, strict=True
     ):
         if schema is None:
             absent.append(postback_id)
         else:
-            name, is_opt_out = decoded(account or b""), opt_out is not None
             chosen.append(
-                Chosen(name, int(created_ms), int(sequence or 0), postback_id, is_opt_out=is_opt_out)
-            )
+                Chosen(
+                    decoded(account or b""), int(created_ms), int(sequence or 0), postback_id, decoded(state),
+                    is_opt_out=opt_out is not None,
+                )
+            )  # fmt: skip
     if absent and engine is not None:
         with reading(engine) as connection:
             for postback_id in absent:
@@ -149,7 +155,8 @@ def choose(engine: Engine | None, client: redis.Redis, postback_ids: Sequence[st
                     row = connection.execute(_ACCEPTANCE, {"row": row_id}).one()
                     chosen.append(
                         Chosen(
-                            row.account, row.accepted_ms, row.sequence, postback_id, row_id, bool(row.opt_out)
+                            row.account, row.accepted_ms, row.sequence, postback_id, row.state, row_id,
+                            bool(row.opt_out),
                         )
-                    )
+                    )  # fmt: skip
     return chosen

@@ -59,7 +59,7 @@ def prepare(
         pipe.hmget(keys.record(postback.id), "schema", "own", "origin", "group", "url")
     with broker_errors():
         records = pipe.execute()
-    found = find_accounts(store(), [account]).get(account) if account and kind == RESEND else None
+    owner = find_accounts(store(), [account]).get(account) if account and kind == RESEND else None
     items: list[JobItem] = []
     absent: list[tuple[int, Frozen]] = []
     for postback, (record_schema, own, origin, group, url) in zip(postbacks, records, strict=True):
@@ -68,7 +68,7 @@ def prepare(
         verdict = MOVED
         if kind == RESEND and record_schema is not None and group:
             own_url = text(url or b"") if own in {b"1", b"2"} else None
-            verdict = _verdict(found, text(origin or b""), text(group), own_url)
+            verdict = _verdict(owner, text(origin or b""), text(group), own_url)
         items.append(
             JobItem(postback.id, postback.accepted_ms, postback.cursor, record_schema is not None, verdict)
         )
@@ -77,7 +77,7 @@ def prepare(
             copies = _copies(connection, [postback for _, postback in absent])
         for place, postback in absent:
             copy = copies.get((postback.id, postback.accepted_ms))
-            items[place] = _of_history(items[place], kind, states, found, copy)
+            items[place] = _of_history(items[place], states, owner, copy)
     return items
 
 
@@ -85,11 +85,14 @@ def _verdict(account: Account | None, origin: str, group: str, own_url: str | No
     return MOVED if route(account, origin, group, own_url)[0] is not None else _NOWHERE
 
 
-def _of_history(
-    item: JobItem, kind: str, states: Sequence[str], account: Account | None, copy: Copy | None
-) -> JobItem:
+def _of_history(item: JobItem, states: Sequence[str], account: Account | None, copy: Copy | None) -> JobItem:
     """Complete what the script is told of a postback that the broker does not have."""
-    if copy is None or copy.is_open or copy.record.state == "forgotten" or kind != RESEND:
+    if (
+        copy is None
+        or copy.is_open
+        or copy.record.state == "forgotten"
+        or copy.record.forgotten_ms is not None
+    ):
         return item._replace(verdict=_FORGOTTEN)
     if copy.record.state not in states:
         return item._replace(verdict=_CHANGED)

@@ -7,13 +7,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from postbacks import keys
+from postbacks.broker import memory
 from postbacks.broker.client import client, text
 from postbacks.broker.clock import to_ms
 from postbacks.broker.errors import broker_errors
 from postbacks.errors import InvalidQuery, UnknownJob
 from postbacks.operate.jobs.filters import from_json
-from postbacks.operate.jobs.job import PAUSED, Counts, Job, Part
+from postbacks.operate.jobs.job import PAUSED, RESEND, RUNNING, Counts, Job, Part
 from postbacks.printable import quoted
+from postbacks.queue.shares import DEAD_GO_PAST
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -40,7 +42,8 @@ def read(job_id: str, broker: redis.Redis | None = None) -> Job:
         fields, waiting, parts = pipe.execute()
     if not fields:
         raise UnknownJob(f"There is no job {quoted(job_id)}; `postbacks jobs` lists them.")
-    return _job(job_id, fields, waiting, parts, recorder_works=_recorder_works(broker))
+    job = _job(job_id, fields, waiting, parts, recorder_works=_recorder_works(broker))
+    return replace(job, waits=job.waits or _waits(broker, job))
 
 
 def all_jobs(broker: redis.Redis | None = None) -> list[Job]:
@@ -69,6 +72,21 @@ def feed_is_on(broker: redis.Redis) -> bool:
     """Tell whether a recorder has registered, and is not given up."""
     with broker_errors():
         return bool(broker.exists(keys.CHANGES))
+
+
+def _waits(broker: redis.Redis, job: Job) -> str:
+    """Say why a resend puts nothing back just now though it runs; empty where it does."""
+    if job.kind != RESEND or job.state != RUNNING:
+        return ""
+    if memory.recent(broker).share >= DEAD_GO_PAST:
+        return "The broker is nearly full: nothing is put back until it has room."
+    left = [part.account for part in job.parts if part.waiting or (part.left and not part.is_paused)]
+    with broker_errors():
+        ends: Any = broker.zmscore(keys.PAUSED, left) if left else [None]
+    if None in ends:
+        return ""
+    more = f" and {len(left) - 1:,} more that are left" if len(left) > 1 else ""
+    return f"Account {left[0]}{more} {'are' if more else 'is'} paused: `postbacks account resume {left[0]}` lets it go on."
 
 
 def _recorder_works(broker: redis.Redis) -> bool:
@@ -112,7 +130,6 @@ def _job(
         query = from_json(values.get("query", ""))
     except InvalidQuery:
         query = None  # of a newer version
-    interval_us = number("interval_us")
     job = Job(
         id=job_id,
         kind=values["kind"],
@@ -122,7 +139,7 @@ def _job(
         asked_ms=number("asked_ms") or 0,
         query=query,
         ids=number("ids") or 0,
-        rate=1_000_000 / interval_us if interval_us else None,
+        rate=float(values["rate"]) if "rate" in values else None,
         total=number("total"),
         frozen_ms=number("frozen_ms"),
         ended_ms=number("ended_ms"),
