@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import replace
 from math import isfinite
 from typing import TYPE_CHECKING, Final
 
@@ -15,11 +14,21 @@ from postbacks.broker.versions import SEALS_SINCE, is_before, read_versions
 from postbacks.errors import PostbacksError, UnknownJob
 from postbacks.operate import journal
 from postbacks.operate.identity import MAX_USER, current_user
-from postbacks.operate.jobs.filters import check_ids, states_of, to_json
-from postbacks.operate.jobs.job import ASKED, CANCEL, KINDS, PAUSED, RESEND, RUNNING, STOPPED, UNENDED
+from postbacks.operate.jobs.filters import check_ids, masked, states_of, to_json
+from postbacks.operate.jobs.job import (
+    ASKED,
+    CANCEL,
+    KINDS,
+    PAUSED,
+    RESEND,
+    RUNNING,
+    STOPPED,
+    UNENDED,
+    filters_of,
+)
 from postbacks.operate.jobs.status import feed_is_on, read
 from postbacks.printable import printable, quoted
-from postbacks.privacy import masker
+from postbacks.privacy import mask_why
 from postbacks.queue.scripts import Scripts
 
 if TYPE_CHECKING:
@@ -93,7 +102,7 @@ def start(
             "kind": kind,
             "state": ASKED,
             "by": who,
-            "why": printable(why)[:_MAX_WHY],
+            "why": mask_why(printable(why)[:_MAX_WHY], broker),
             "asked_ms": asked_ms,
             "query": filters,
             "ids": len(postback_ids),
@@ -105,18 +114,9 @@ def start(
         pipe.zadd(keys.JOBS, {job_id: asked_ms})
         pipe.persist(keys.JOB_IDS + job_id)
         pipe.execute()
-    details = {"filters": to_json(_masked(query)), "ids": len(postback_ids), "rate": rate}
+    details = {"filters": query and filters_of(masked(query)), "ids": len(postback_ids), "rate": rate}
     journal.write(kind, job_id, why=why, details={n: v for n, v in details.items() if v}, by=who)
     return read(job_id)
-
-
-def _masked(query: Query | None) -> Query | None:
-    """Return a filter as the journal has it, without the person whom it names."""
-    if query is None or not (query.number or query.email):
-        return query
-    mask = masker()
-    number, email = query.number, query.email
-    return replace(query, number=number and mask.number(number), email=email and mask.email(email))
 
 
 def start_resend(
@@ -188,7 +188,7 @@ def stop(job_id: str, *, by: str | None = None, why: str = "") -> Job:
         BrokerError: the broker cannot be used.
     """
     who = printable(by)[:MAX_USER] if by else current_user()
-    note = f"Stopped by {who}" + (f": {printable(why)[:_MAX_WHY]}" if why else "") + "."
+    note = f"Stopped by {who}" + (f": {mask_why(printable(why)[:_MAX_WHY])}" if why else "") + "."
     before = Scripts(client()).change_job(job_id, UNENDED, STOPPED, {"note": note})
     if before not in UNENDED:
         raise _refused(job_id, before, "it has come to its end")
