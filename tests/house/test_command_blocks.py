@@ -354,6 +354,16 @@ CHECKS: dict[str, dict[str, Check]] = {
                 "postbacks job stop 7c0e1f3a",
             )
         },
+        # Nothing has failed for so long; tests/operate/test_incident_commands.py has those that are open.
+        **{
+            line: types(code=1, says="There is no incident 17")
+            for line in (
+                "postbacks incident show 17",
+                "postbacks incident show 17 --json",
+                "postbacks incident mute 17 --until tomorrow --reason 'they know, ticket 812'",
+                "postbacks incident unmute 17",
+            )
+        },
         # Nobody has sent such a message; tests/history/test_insight_cli.py has those that are told.
         "postbacks story 4711": types(code=1, says="TRACKINGID or MMSID '4711'"),
         f"postbacks story {ID}": types(fill={ID: "order-18"}, code=1, says="TRACKINGID or MMSID 'order-18'"),
