@@ -18,6 +18,7 @@ from postbacks import accounts, keys, send_postback, send_postbacks
 from postbacks.devtools.receiver import Answer, Receiver
 from postbacks.operate import pause_account, resume_account
 from postbacks.operate.incidents.conditions import Condition
+from postbacks.queue import routes
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = Draft202012Validator(json.loads((ROOT / "docs" / "notice.schema.json").read_text()))
@@ -153,6 +154,22 @@ def test_an_account_that_is_refused_itself_stays_an_incident_though_its_host_ans
     assert opened["sentence"].startswith("it answers 404; ")
     assert change == "grew"
     assert world.incidents()[0].is_open
+
+
+def test_an_account_that_goes_elsewhere_takes_no_failure_along(world, moody):
+    """All of it has died when its URL is mended: nothing has failed at the new one."""
+    set_account("acme", url=moody.url())
+    send_postback.delay("acme", MT)
+    world.work()
+    world.watch(30, every_s=300)
+    with Receiver() as other:
+        moved = accounts.make_account("acme", url=other.url())
+        routes.publish(world.rig.scripts, ["acme"], {"acme": moved}, keep_ms=1000)  # by the world's clock
+        world.watch(8)
+    (incident,) = world.incidents()
+    assert f"{incident.subject}/" == moody.url("/")
+    assert not incident.is_open
+    assert incident.sentence.startswith("nothing is sent there any more, after 30 min of failures; 1 died")
 
 
 def test_a_paused_accounts_receiver_is_no_incident_and_one_that_is_paused_later_ends_without_success(
