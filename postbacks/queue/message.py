@@ -186,7 +186,7 @@ def _content(envelope: Mapping[str, Any], headers: Mapping[str, Any]) -> Any:
             raise ValueError(f"its compression {compression!r} is not supported (gzip and bzip2 are)")
         body = DECOMPRESSORS[compression]().decompress(body, MAX_BODY_BYTES + 1)
     if len(body) > MAX_BODY_BYTES:
-        raise ValueError(f"it is larger than {MAX_BODY_BYTES} bytes")
+        raise ValueError(f"it is larger than {MAX_BODY_BYTES:,} bytes")
     text = body.decode("utf-8") if isinstance(body, bytes) else body
     # kombu marks what JSON cannot say (a datetime) with __type__; only then is its slower reader needed.
     return kombu_json.loads(text) if "__type__" in text else _read_json(text)
