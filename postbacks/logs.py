@@ -41,7 +41,10 @@ _QUOTED_NAME: Final = re.compile(
     r"""(?P<quote>\\?["'])(?:\+?\d{7,}|[^\s"'@\\]{1,64}@[^\s"'@\\]+)(?P=quote)"""
 )
 _IN_XML: Final = re.compile(rf"<({_PRIVATE})>.*?(</\1>|$)", re.DOTALL)
-_QUOTED: Final = re.compile(r"""(?<![^\s(\[{:,=])(?:'(?:[^'\\]|\\.)*(?:'|$)|"(?:[^"\\]|\\.)*(?:"|$))""")
+#: Quotations: not of an origin or a code, which are words of the catalogue, or no person's.
+_QUOTED: Final = re.compile(
+    r"""(?<![^\s(\[{:,=])(?<!CODE: unknown: )(?<!ORIGIN: unknown: )(?:'(?:[^'\\]|\\.)*(?:'|$)|"(?:[^"\\]|\\.)*(?:"|$))"""
+)
 
 
 def mask(text: str) -> str:

@@ -146,6 +146,7 @@ class Main(Group):
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):  # a character that a terminal cannot show is no reason to fail
                 stream.reconfigure(errors="replace")
+        _written_before_counts_not()
         try:
             try:
                 return super().invoke(ctx)
@@ -161,6 +162,13 @@ class Main(Group):
             sys.exit(128 + signal.SIGINT)
         except Exception as error:  # noqa: BLE001 - users get a sentence for any error
             raise explained(error) from None
+
+
+def _written_before_counts_not() -> None:
+    """Forget what the program that runs this command has written to the journal itself."""
+    journal = sys.modules.get("postbacks.operate.journal")
+    if journal is not None:
+        journal.only_logged.set(False)
 
 
 def _say_only_logged() -> None:

@@ -32,7 +32,8 @@ def follow(follower: Follower, latest: Sequence[Postback], printer: Printer) -> 
         while not _reader_is_gone():
             sleep(_POLL_S)
             try:
-                printer.print_lines(follower.poll())
+                for postback in follower.poll():
+                    printer.print_lines([postback])
             except (BrokerError, HistoryError) as error:
                 if str(error) != trouble:
                     say(f"{error} It goes on as soon as that is over.")

@@ -11,26 +11,15 @@ from postbacks.history.proofs import ProofRow, age_ms, proof_of
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from postbacks.cli.persons import Persons
     from postbacks.cli.sources import Ended, History
     from postbacks.history.query import Postback
 
 
 class OptOutPrinter(Printer):
-    """Printer of opt-outs: with the time to their delivery, or until now; a row an attempt as CSV.
+    """Printer of opt-outs, with the time to their delivery, or until now."""
 
-    Args:
-        form: as ``Printer``.
-        source: as ``Printer``.
-        reveal: why numbers and addresses are to be shown, for the journal; None masks them.
-    """
-
-    columns = ProofRow._fields
     headings = (*HEADINGS[:-1], "age")
-
-    def __init__(self, form: str, source: History | Ended, reveal: str | None) -> None:
-        super().__init__(form, source)
-        self._reveal = reveal
-        self._is_written = False
 
     def _cells(self, postback: Postback) -> tuple[object, ...]:
         from postbacks.cli.times import length
@@ -40,15 +29,25 @@ class OptOutPrinter(Printer):
     def _public_dict(self, postback: Postback) -> dict[str, Any]:
         return super()._public_dict(postback) | {"age_s": age_ms(postback, _now_ms()) // 1000}
 
-    def _csv_rows(self, postbacks: Sequence[Postback]) -> Iterator[dict[str, Any]]:
-        from postbacks.operate.reveal import write_reveal
-        from postbacks.privacy import masker
 
-        if self._reveal is not None and postbacks and not self._is_written:
-            write_reveal("list --opt-outs --csv", self._reveal)
-            self._is_written = True
-        mask = masker() if self._reveal is None else None
-        for row in proof_of(postbacks, _now_ms(), mask):
+class ProofPrinter(Printer):
+    """Printer of a proof as CSV: a row an attempt, with the person.
+
+    Args:
+        source: as ``Printer``.
+        persons: masks or reveals them.
+    """
+
+    columns = ProofRow._fields
+
+    def __init__(self, source: History | Ended, persons: Persons) -> None:
+        super().__init__("--csv", source)
+        self._mask = persons.mask
+
+    def _csv_rows(self, postbacks: Sequence[Postback]) -> Iterator[dict[str, Any]]:
+        if not postbacks:
+            return
+        for row in proof_of(postbacks, _now_ms(), self._mask()):
             yield {name: value for name, value in row._asdict().items() if value is not None}
 
 

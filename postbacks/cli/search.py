@@ -26,6 +26,7 @@ from postbacks.cli.base import (
     state_text,
 )
 from postbacks.cli.filters import history_filters
+from postbacks.cli.persons import Persons
 from postbacks.cli.reveal import reveal_options
 from postbacks.cli.sources import Ended, History, ask
 from postbacks.history.query import LIMIT_MAX
@@ -52,10 +53,13 @@ COLUMNS: Final = (
 
 #: Headings of the table.
 HEADINGS: Final = ("accepted", "id", "account", "event", "state", "attempts", "why", "ended")
-#: Columns of a terminal from which on a row of the table fits into one line.
+#: Columns of a terminal from which on a row of the table fits into one line, and what a person needs beside them.
 _WIDE: Final = 150
-#: Least widths of the same columns in lines that come one by one.
-_WIDTHS: Final = (25, 36, 12, 13, 9, 2, 20, 14)
+_PERSON_WIDE: Final = 17
+#: Least widths of the same columns in lines that come one by one, and of the person's.
+_WIDTHS: Final = (25, 36, 12, 13, 9, 2, 20, 14, 1)
+#: Name of the column of ``--person``, the last one, and of its field in ``--json``.
+_PERSON: Final = "person"
 
 _printed: Final = partial(click.option, cls=Option, section="What is printed")
 
@@ -70,6 +74,7 @@ _printed: Final = partial(click.option, cls=Option, section="What is printed")
         "postbacks list --state parked --count",
         "postbacks list --dead --limit 50 --json",
         "postbacks list --account acme --follow",
+        "postbacks list --account acme --person",
         "postbacks list --opt-outs --undelivered",
         "postbacks list --opt-outs --since 30d --csv",
     ),
@@ -88,6 +93,7 @@ _printed: Final = partial(click.option, cls=Option, section="What is printed")
 @_printed("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
 @_printed("--csv", "as_csv", is_flag=True, help="Print comma-separated values with a header line.")
 @_printed("-o", "output", type=click.Choice(["id"]), metavar="id", help="Print ids alone, one a line.")
+@_printed("--person", is_flag=True, help="Also whom each is about: the number or address, masked.")
 @_printed("--follow", is_flag=True, help="Go on with what comes and what ends, until Ctrl-C.")
 @reveal_options
 def list_(
@@ -99,6 +105,7 @@ def list_(
     as_json: bool,
     as_csv: bool,
     output: str | None,
+    person: bool,
     follow: bool,
     reveal: str | None,
 ) -> None:
@@ -107,7 +114,8 @@ def list_(
     All options that choose must fit. Only data goes to stdout; stderr says how many were found, how the next page is
     reached, and until when the history is recorded: about 3 s ago at most.
 
-    --csv of --opt-outs is a proof: a row an attempt, with the person's number, which --reveal shows unmasked.
+    --person adds the number or e-mail address that each is about, of a pass its REFERENCEVALUE: masked, or with --reveal as it
+    is. It is empty where the document is kept no more. --csv of --opt-outs is a proof: a row an attempt, with the person.
 
     Without a history (POSTBACKS_HISTORY_URL) the broker's list of postbacks that have ended is searched, by --account,
     --state, --reason and the time of the end: those that are done (delivered, skipped, cancelled), or the dead with --dead.
@@ -119,29 +127,38 @@ def list_(
     if count and (follow or cursor):
         raise click.UsageError("--count is of all that fit at this moment: leave --follow and --cursor out.")
     form = chosen[0] if chosen else ""
-    if reveal is not None and not (query.opt_outs and as_csv):
+    if person and form in {"-o", "--count"}:
         raise click.UsageError(
-            "--reveal shows numbers in --csv of --opt-outs; no other list has any: leave it out."
+            f"--person is a column of the table, --json and --csv: leave it or {form} out."
+        )
+    if reveal is not None and not (person or (query.opt_outs and as_csv)):
+        raise click.UsageError(
+            "--reveal shows the numbers and addresses of --person and of --opt-outs --csv: add --person, or leave it out."
         )
     query = replace(query, limit=limit, cursor=cursor or "")
+    persons = Persons(query, reveal) if person or (query.opt_outs and as_csv) else None
     if count:
         source, number = ask(query, lambda source: (source, source.count(query)))
         click.echo(number.postbacks)
         if source.has_unfinished:
             _say_recorded_of(query, number, unfinished=False)
     elif follow:
-        _follow(query, form, reveal)
+        _follow(query, form, persons)
     else:
-        _print_pages(*ask(query, lambda source: _begun(source, query)), form, reveal)
+        _print_pages(*ask(query, lambda source: _begun(source, query)), form, persons)
 
 
-def _printer(query: Query, form: str, source: History | Ended, reveal: str | None) -> Printer:
-    from postbacks.cli.opt_outs import OptOutPrinter
+def _printer(query: Query, form: str, source: History | Ended, persons: Persons | None) -> Printer:
+    if not query.opt_outs:
+        return Printer(form, source, persons)
+    from postbacks.cli.opt_outs import OptOutPrinter, ProofPrinter
 
-    return OptOutPrinter(form, source, reveal) if query.opt_outs else Printer(form, source)
+    if persons and form == "--csv":
+        return ProofPrinter(source, persons)
+    return OptOutPrinter(form, source, persons)
 
 
-def _follow(query: Query, form: str, reveal: str | None) -> None:
+def _follow(query: Query, form: str, persons: Persons | None) -> None:
     from postbacks.broker.client import client
     from postbacks.cli.follow import follow
     from postbacks.history.follow import Follower
@@ -159,7 +176,7 @@ def _follow(query: Query, form: str, reveal: str | None) -> None:
         return source, follower, follower.begin()
 
     source, follower, latest = ask(query, begun)
-    follow(follower, latest, _printer(query, form, source, reveal))
+    follow(follower, latest, _printer(query, form, source, persons))
 
 
 def _begun(source: History | Ended, query: Query) -> tuple[Query, History | Ended, Iterator[Page]]:
@@ -170,10 +187,10 @@ def _begun(source: History | Ended, query: Query) -> tuple[Query, History | Ende
 
 
 def _print_pages(
-    query: Query, source: History | Ended, pages: Iterator[Page], form: str, reveal: str | None
+    query: Query, source: History | Ended, pages: Iterator[Page], form: str, persons: Persons | None
 ) -> None:
     """Print pages, each when it is read, and say what was found."""
-    printer = _printer(query, form, source, reveal)
+    printer = _printer(query, form, source, persons)
     found, page, unfinished, waits = 0, None, False, set[str]()
     for page in pages:
         printer.print(page.postbacks)
@@ -258,6 +275,7 @@ class Printer:
     Args:
         form: ``--json``, ``--csv`` or ``-o``; empty for a table.
         source: of what is printed.
+        persons: of what is printed, for a column of their own; None for none.
 
     Attributes:
         columns: of ``--csv``.
@@ -267,9 +285,13 @@ class Printer:
     columns: tuple[str, ...] = COLUMNS
     headings: tuple[str, ...] = HEADINGS
 
-    def __init__(self, form: str, source: History | Ended) -> None:
+    def __init__(self, form: str, source: History | Ended, persons: Persons | None = None) -> None:
         self._form = form
         self._source = source
+        self._persons = persons
+        if persons:
+            self.columns += (_PERSON,)
+            self.headings += (_PERSON,)
         if form == "--csv":
             self._print_csv([self.columns])
 
@@ -277,40 +299,56 @@ class Printer:
         """Print postbacks, each on a line of its own but in a table."""
         if self._form:
             self._print_data(postbacks)
-            return
-        if rows := list(map(self._cells, postbacks)):
+        elif rows := self._rows(postbacks):
             print_table(_table(self.headings, rows))
 
-    def print_lines(self, postbacks: Iterable[Postback]) -> None:
+    def print_lines(self, postbacks: Sequence[Postback]) -> None:
         """Print postbacks as they come: in place of a table's rows lines whose columns keep their width."""
-        for postback in postbacks:
-            if self._form:
-                self._print_data([postback])
-                continue
-            line = zip(self._cells(postback), _WIDTHS, strict=True)
+        if self._form:
+            self._print_data(postbacks)
+            return
+        for row in self._rows(postbacks):
+            line = zip(row, _WIDTHS, strict=False)
             click.echo(" ".join(f"{printable(text):{width}}" for text, width in line).rstrip())
 
+    def _rows(self, postbacks: Sequence[Postback]) -> list[tuple[object, ...]]:
+        """Return the rows of the table."""
+        rows = list(map(self._cells, postbacks))
+        if not self._persons:
+            return rows
+        return [(*row, person) for row, person in zip(rows, self._persons.read(postbacks), strict=True)]
+
+    def _objects(self, postbacks: Sequence[Postback]) -> Iterable[dict[str, Any]]:
+        """Return the objects of ``--json``; what is empty is left out."""
+        objects = map(self._public_dict, postbacks)
+        if not self._persons:
+            return objects
+        return (
+            shown | ({_PERSON: person} if person else {})
+            for shown, person in zip(objects, self._persons.read(postbacks), strict=True)
+        )
+
     def _cells(self, postback: Postback) -> tuple[object, ...]:
-        """Return the cells of a row of the table, in the order of ``headings``."""
+        """Return the cells of a row of the table, in the order of ``headings``, without the person."""
         return cells(postback, self._source.why(postback))
 
     def _public_dict(self, postback: Postback) -> dict[str, Any]:
-        """Return the object of ``--json``."""
+        """Return the object of ``--json``, without the person."""
         return postback.to_public_dict()
 
     def _csv_rows(self, postbacks: Sequence[Postback]) -> Iterable[dict[str, Any]]:
         """Return rows of ``--csv`` by the names of ``columns``; what is left out is empty."""
-        return map(self._public_dict, postbacks)
+        return self._objects(postbacks)
 
     def _print_data(self, postbacks: Sequence[Postback]) -> None:
         if self._form == "--csv":
             rows = self._csv_rows(postbacks)
             self._print_csv([cell(row.get(column, "")) for column in self.columns] for row in rows)
-            return
-        for postback in postbacks:
-            if self._form == "--json":
-                print_json(self._public_dict(postback))
-            else:
+        elif self._form == "--json":
+            for shown in self._objects(postbacks):
+                print_json(shown)
+        else:
+            for postback in postbacks:
                 click.echo(postback.id)
 
     @staticmethod
@@ -353,7 +391,8 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
     for row in rows:
         add_row(table, *row)
     console = Console()
-    if not console.is_terminal or console.width >= _WIDE:
+    person = range(len(HEADINGS), len(headings))
+    if not console.is_terminal or console.width >= _WIDE + _PERSON_WIDE * len(person):
         return table
-    stacked = stack_columns(table, ((0, 7, 4), (1, 6), (2, 3, 5)))
+    stacked = stack_columns(table, ((0, 7, 4), (1, 6, *person), (2, 3, 5)))
     return table if is_cut(stacked, console.width) else stacked

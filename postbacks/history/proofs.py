@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from postbacks.broker import client as broker
-from postbacks.errors import BrokerError
-from postbacks.history import values
+from postbacks.history.persons import person_of, records_of
 from postbacks.ledger import states
-from postbacks.ledger.ledger import Ledger
 from postbacks.ledger.record import iso
 from postbacks.urls import redacted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     import redis
     from sqlalchemy import Engine
@@ -21,9 +18,6 @@ if TYPE_CHECKING:
     from postbacks.history.query import Postback
     from postbacks.ledger.record import Attempt, Record
     from postbacks.privacy import Masker
-
-#: Tags that name the person whom an event is about, by its origin.
-_PERSON: Final = {"SUB": "MOBILE", "EMAIL_SUB": "EMAIL", "SMS_MO": "FROM", "MMS_MO": "FROM"}
 
 
 class ProofRow(NamedTuple):
@@ -33,7 +27,7 @@ class ProofRow(NamedTuple):
         id: of the postback.
         account: the account's name.
         event: its ORIGIN and CODE.
-        person: number or e-mail address of the person whom it is about; empty where its document is pruned.
+        person: whom it is about (``persons.py``); empty where its document is pruned.
         accepted: when it was accepted; this and all other times in UTC.
         state: by now.
         reason: why it was not delivered.
@@ -89,37 +83,13 @@ def proof_of(
         client: of the broker; without it the one of the settings.
         engine: of the history; without it the one of the settings.
     """
-    # Loaded where a proof is asked for: its form alone wants no SQLAlchemy.
-    from postbacks.history.copies import read_rows  # noqa: PLC0415
-    from postbacks.history.engine import reader  # noqa: PLC0415
-    from postbacks.history.transactions import reading  # noqa: PLC0415
-
-    with reading(engine or reader()) as connection:
-        copies = read_rows(connection, [postback.row_id for postback in postbacks])
-    recorded = {copy.row_id: copy for copy in copies}
-    is_open = {copy.row_id for copy in copies if copy.is_open}
-    live_records = _live((p for p in postbacks if p.row_id in is_open or p.row_id not in recorded), client)
-    for postback in postbacks:
-        record = live_records.get(postback.id)
-        if record is None or record.created_ms != postback.accepted_ms:
-            copy = recorded.get(postback.row_id)
-            record = copy.record if copy else None
-        if record is not None:  # else it has left broker and history since it was found
-            yield from _rows(record.masked(mask) if mask else record, now_ms)
+    for record in records_of(postbacks, client=client, engine=engine):
+        if record is not None:
+            person = person_of(record, mask)
+            yield from _rows(record.masked(mask) if mask else record, person, now_ms)
 
 
-def _live(postbacks: Iterable[Postback], client: redis.Redis | None) -> dict[str, Record]:
-    ids = [postback.id for postback in postbacks]
-    if not ids:
-        return {}
-    try:
-        records = Ledger(client or broker.client()).find_many(ids)
-    except BrokerError:
-        return {}
-    return {postback_id: record for postback_id, record in records.items() if record is not None}
-
-
-def _rows(record: Record, now_ms: int) -> Iterator[ProofRow]:
+def _rows(record: Record, person: str, now_ms: int) -> Iterator[ProofRow]:
     attempts: tuple[Attempt | None, ...] = record.attempts or (None,)
     delivered_ms = record.ended_ms if record.state == states.DELIVERED else None
     for attempt in attempts:
@@ -127,7 +97,7 @@ def _rows(record: Record, now_ms: int) -> Iterator[ProofRow]:
             id=record.id,
             account=record.account,
             event=f"{record.origin} {record.code}".strip(),
-            person=values.read_tags(record.xml).get(_PERSON.get(record.origin, "TO"), ""),
+            person=person,
             accepted=iso(record.created_ms),
             state=record.state,
             reason=record.reason,

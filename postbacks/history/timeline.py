@@ -29,7 +29,7 @@ from postbacks.ledger.reasons import reason_of
 from postbacks.ledger.record import iso
 from postbacks.ledger.states import FINAL_STATES
 from postbacks.printable import quoted
-from postbacks.privacy.tags import TEXT, kind_of
+from postbacks.privacy.tags import NUMBER, TEXT, kind_of, tag_of_person
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -370,8 +370,8 @@ def _message(
 
 def _number(told: _Told) -> str:
     """Return the number of the phone that an event is about."""
-    tag = {"SMS_MO": "FROM", "MMS_MO": "FROM", "SUB": "MOBILE"}.get(told.record.origin, "TO")
-    return told.tags.get(tag, "")
+    tag = tag_of_person(told.record.origin)
+    return told.tags.get(tag, "") if kind_of(tag) == NUMBER else ""
 
 
 def _afterwards(connection: Connection, account: str, number: str, postbacks: list[_Told]) -> list[_Told]:

@@ -65,6 +65,22 @@ KIND_OF: Final = {
     "TRANSACTIONID": OPEN,
 }
 
+#: Origin -> the tag that names the person whom its events are about. A test holds it to the catalogue.
+_PERSON_OF: Final = {
+    "SUB": "MOBILE",
+    "EMAIL_SUB": "EMAIL",
+    "SMS_MO": "FROM",
+    "MMS_MO": "FROM",
+    "SMS_MT": "TO",
+    "MMS_MT": "TO",
+    "GENERATE_PASS": "REFERENCEVALUE",
+}
+
+
+def tag_of_person(origin: str) -> str:
+    """Return the tag that names the person whom events of an origin are about; empty for one that this version does not know."""
+    return _PERSON_OF.get(origin, "")
+
 
 def kind_of(tag: str) -> str:
     """Return the kind of a tag; one that this version does not know is taken for words of a person."""

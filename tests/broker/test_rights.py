@@ -68,7 +68,7 @@ def called(paths: list[Path]) -> set[str]:
         ("beat", called(SIGN)),
         (
             "metrics",
-            called(SNAPSHOT) - WRITES - {"exists", "expire", "zrangebyscore"},
+            called(SNAPSHOT) - WRITES - {"exists", "expire", "hexists", "zrangebyscore"},
         ),  # of the moves that stand in _shared.lua
         ("doctor", (called(DOCTOR) | called(SNAPSHOT)) - WRITES - {"expire"}),
         ("recorder", called(HISTORY)),

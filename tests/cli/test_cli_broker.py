@@ -243,7 +243,7 @@ def test_an_account_is_paused_shown_listed_and_resumed(broker):
     for end in ("yesterday", "soon"):
         shown = call("account", "pause", "globex", "--until", end)
         assert (shown.exit_code, "try 2h, 18:00, tomorrow" in shown.stderr) == (2, True)
-    assert call("account", "resume", "acme").stderr == "Account acme goes on: nothing of it waits.\n"
+    assert call("account", "resume", "acme").stderr.startswith("Account acme goes on: nothing of it waits.\n")
     assert call("account", "resume", "acme").stderr == "Account acme is not paused.\n"
     assert call("account", "list", "--paused").stderr == "No account is paused.\n"
 

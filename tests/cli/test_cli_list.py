@@ -616,6 +616,72 @@ def test_nothing_found_is_0_and_a_sentence(rig):
         assert shown.stderr.splitlines()[-1] == sentence
 
 
+# -- persons ---------------------------------------------------------------------------------------
+
+
+def test_a_person_is_a_column_masked_and_the_same_in_each_form(recorded):
+    rows = [json.loads(line) for line in recorded.call("--person", "--json").stdout.splitlines()]
+    person_of = {row["id"]: row["person"] for row in rows}
+    assert re.fullmatch(r"1555…37 ·[0-9a-z]{4}", person_of["dead"])
+    assert person_of["dead"] == person_of["late"] == person_of["waiting"] == person_of["refused"]
+    header, *lines = csv.DictReader(io.StringIO(recorded.call("--person", "--csv").stdout)).reader
+    assert header[-1] == "person"
+    assert {line[0]: line[-1] for line in lines} == person_of
+    header, _, *lines = recorded.call("--person").stdout.splitlines()
+    assert header.split()[-2:] == ["ended", "person"]
+    assert len(lines) == len(person_of)
+    for line in lines:
+        assert line.endswith(f" {person_of[line.split()[2]]}")
+
+
+def test_a_person_is_empty_where_there_is_no_document(recorded):
+    recorded.record(make_record("bare", state="dead", reason="no_url", document=b"", accepted_ms=HOUR_MS + 99_000,
+                                ended_ms=HOUR_MS + 99_000))  # fmt: skip
+    (row,) = [
+        json.loads(line) for line in recorded.call("--person", "--limit", "1", "--json").stdout.splitlines()
+    ]
+    assert (row["id"], "person" in row) == ("bare", False)
+    assert recorded.call("--person", "--limit", "1", "--csv").stdout.splitlines()[1].endswith(",")
+    assert " bare " in recorded.call("--person", "--limit", "1").stdout
+
+
+def test_without_a_history_the_broker_says_who_it_is_about(ended, rig, monkeypatch):
+    """Nothing of it wants SQLAlchemy, which is not installed then."""
+    monkeypatch.setitem(sys.modules, "sqlalchemy", None)
+    for module in (
+        "cli.opt_outs",
+        "history.copies",
+        "history.engine",
+        "history.proofs",
+        "history.transactions",
+    ):
+        monkeypatch.delitem(sys.modules, f"postbacks.{module}", raising=False)
+    assert "person" not in call("--dead").stdout
+    rig.client.hset(
+        keys.record("a-refused"), mapping={"xml": b"<POSTBACK><FROM>15551234567</FROM></POSTBACK>"}
+    )
+    rows = [json.loads(line) for line in call("--dead", "--person", "--json").stdout.splitlines()]
+    assert [row.get("person", "")[:8] for row in rows] == ["", "1555…67 "]
+
+
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_follow_shows_whom_it_is_about(recorded, polls, form):
+    document = make_document(to="15557778888")
+    ended = {"state": "delivered", "attempts": posts(200), "document": document}
+    polls(lambda: recorded.hold("n", **ended, accepted_ms=now_ms(), ended_ms=now_ms() + 1))
+    shown = recorded.call("--follow", "--person", "--state", "delivered", *form)
+    assert shown.exit_code == 0, shown.output
+    assert [re.findall(r"1555…\d\d(?= ·)|28444", line) for line in shown.stdout.splitlines()] == [
+        ["1555…37"], ["1555…37"], ["28444"], ["1555…88"],
+    ]  # fmt: skip
+
+
+def test_no_document_is_read_for_a_list_without_persons(recorded, monkeypatch):
+    monkeypatch.setattr("postbacks.history.persons.records_of", None)
+    assert recorded.call("--json").exit_code == 0
+    assert recorded.call("--json", "--person").exit_code != 0
+
+
 # -- what cannot be --------------------------------------------------------------------------------
 
 
@@ -651,6 +717,14 @@ def test_nothing_found_is_0_and_a_sentence(rig):
         (
             ("--follow", "--state", "parked"),
             "--follow shows what comes and what ends, and parked is neither: leave --state",
+        ),
+        (
+            ("--count", "--person"),
+            "--person is a column of the table, --json and --csv: leave it or --count out.",
+        ),
+        (
+            ("-o", "id", "--person"),
+            "--person is a column of the table, --json and --csv: leave it or -o out.",
         ),
         (("--limit", "100001"), "Invalid value for '--limit': 100001 is not in the range 1<=x<=100000."),
         (("--limit", "0"), "Invalid value for '--limit'"),

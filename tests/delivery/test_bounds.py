@@ -19,7 +19,7 @@ from postbacks.transport import resolver
 from postbacks.transport.resolver import ANSWERED, SILENT, UNKNOWN, Resolver
 
 #: Rows of the schema: what stands in the first column -> the row's text.
-ROWS = dict(re.findall(r"^(``.+?``(?: and sub-lists)?) +(?:list|hash|zset|string|stream) (.+(?:\n {40,}.*)*)", keys.__doc__, re.MULTILINE))  # fmt: skip
+ROWS = dict(re.findall(r"^(``.+?``(?: and sub-lists)?) +(?:list|hash|set|zset|string|stream) (.+(?:\n {40,}.*)*)", keys.__doc__, re.MULTILINE))  # fmt: skip
 
 
 def test_every_key_has_a_row_and_every_row_a_bound():

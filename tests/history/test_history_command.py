@@ -266,7 +266,7 @@ def test_off_says_what_it_does_asks_and_ends_the_feed(rig, history):
     assert "The feed ends, with 1 changes that are not recorded. The database stays as it is" in result.output
     assert rig.client.exists(keys.CHANGES)
     result = run("off", "--yes")
-    assert (result.exit_code, result.output.splitlines()[-1]) == (0, "The feed is off.")
+    assert (result.exit_code, "The feed is off." in result.output.splitlines()) == (0, True)
     assert not rig.client.exists(keys.CHANGES)
     result = run("status")
     assert result.exit_code == 1

@@ -239,6 +239,10 @@ def test_an_opt_out_is_listed_until_it_is_delivered_and_every_attempt_is_proved(
     assert "15552310137" not in proof.output
     assert "15552312102" not in proof.output
     assert {row["person"].partition("…")[0] for row in rows} == {"1555"}
+    listed = [json.loads(line) for line in world.list("--person", "--json").stdout.splitlines()]
+    assert {(row["id"], row["person"]) for row in listed} == {(row["id"], row["person"]) for row in rows}
+    assert world.list("--person").stdout.splitlines()[0].split()[-2:] == ["age", "person"]
+    assert world.list("--person", "--csv").stdout == world.list("--csv").stdout
     revealed = csv.DictReader(world.list("--csv", "--reveal", "--why", "ticket 4711").stdout.splitlines())
     assert {row["person"] for row in revealed} == {"15552310137", "15552312102"}
 
@@ -313,7 +317,7 @@ def test_what_is_followed_passes_the_same_filters():
 def test_nothing_is_revealed_where_a_list_has_no_numbers(arguments):
     refused = CliRunner().invoke(main, ["list", *arguments], prog_name="postbacks")
     assert refused.exit_code == 2
-    assert "no other list has any" in refused.stderr
+    assert "of --person and of --opt-outs --csv: add --person, or leave it out." in refused.stderr
 
 
 def test_without_a_history_opt_outs_are_refused(broker):

@@ -343,25 +343,38 @@ CHECKS: dict[str, dict[str, Check]] = {
         "postbacks cancel --account acme --state parked --why 'they have the list by mail'": types(
             fill={"--account acme": "--account acme --yes"}
         ),
-        # Nobody has such a job; tests/cli/test_cli_jobs.py has those that are moved.
+        "postbacks job show 7c0e1f3a": types(code=1, says="There is no job"),
         **{
-            line: types(code=1, says="There is no job")
-            for line in (
-                "postbacks job show 7c0e1f3a",
-                "postbacks job show 7c0e1f3a --json",
-                "postbacks job pause 7c0e1f3a",
-                "postbacks job resume 7c0e1f3a",
-                "postbacks job stop 7c0e1f3a",
+            line: elsewhere("nobody has such a job", f"tests/cli/test_cli_jobs.py::{test}")
+            for line, test in (
+                (
+                    "postbacks job show 7c0e1f3a --json",
+                    "test_a_job_is_paused_and_stopped_and_says_what_is_left",
+                ),
+                ("postbacks job pause 7c0e1f3a", "test_a_job_is_paused_and_stopped_and_says_what_is_left"),
+                (
+                    "postbacks job resume 7c0e1f3a",
+                    "test_a_part_whose_receiver_fails_pauses_and_goes_on_when_it_is_asked",
+                ),
+                ("postbacks job stop 7c0e1f3a", "test_a_job_is_paused_and_stopped_and_says_what_is_left"),
             )
         },
-        # Nothing has failed for so long; tests/operate/test_incident_commands.py has those that are open.
+        "postbacks incident show 17": types(code=1, says="There is no incident 17"),
         **{
-            line: types(code=1, says="There is no incident 17")
-            for line in (
-                "postbacks incident show 17",
-                "postbacks incident show 17 --json",
-                "postbacks incident mute 17 --until tomorrow --reason 'they know, ticket 812'",
-                "postbacks incident unmute 17",
+            line: elsewhere("nobody has such an incident", f"tests/operate/test_incident_commands.py::{test}")
+            for line, test in (
+                (
+                    "postbacks incident show 17 --json",
+                    "test_incidents_are_listed_and_shown_with_what_to_do_and_what_was_told",
+                ),
+                (
+                    "postbacks incident mute 17 --until tomorrow --reason 'they know, ticket 812'",
+                    "test_a_mute_is_written_with_its_reason_and_its_end_and_taken_back",
+                ),
+                (
+                    "postbacks incident unmute 17",
+                    "test_a_mute_is_written_with_its_reason_and_its_end_and_taken_back",
+                ),
             )
         },
         # Nobody has sent such a message; tests/history/test_insight_cli.py has those that are told.

@@ -200,6 +200,23 @@ def test_a_job_that_somebody_has_let_go_on_is_not_paused_by_a_mover_that_is_late
     assert read_job(job.id).state == "running"
 
 
+@pytest.mark.parametrize(
+    ("answered", "row", "waiting", "room"),
+    [
+        (0, 0, 0, FIRST),
+        (10, 10, FIRST - 10, 0),  # all that were answered have failed: 50 have gone
+        (10, 9, FIRST - 10, 1),  # one has arrived
+        (FIRST - 1, FIRST - 1, 0, 1),
+        (120, 0, 100, 20),
+        (120, 20, 100, 0),
+        (1_000, 0, 0, mover.SLICE),
+    ],
+)
+def test_more_of_an_account_go_as_those_before_are_answered(answered, row, waiting, room):
+    """And no more than 50 while all have failed."""
+    assert mover.room_of({"answered": answered, "row": row, "waiting": waiting}) == room
+
+
 def test_a_part_whose_last_fifty_failed_pauses_midway(world):
     world.unrouted("acme", 6 * FIRST)
     job = world.freeze(start_resend(Query(account="acme")))
@@ -292,7 +309,7 @@ def test_a_job_is_paused_resumed_and_stopped_by_people(world):
     with pytest.raises(PostbacksError, match="nothing of it is paused"):
         resume_job(job.id)
     assert world.run(job).state == "ended"
-    with pytest.raises(PostbacksError, match="it has come to its end"):
+    with pytest.raises(PostbacksError, match="nothing is left to stop"):
         stop_job(job.id)
     for action in (pause_job, resume_job, stop_job, read_job):
         with pytest.raises(UnknownJob, match="There is no job 'nine'"):

@@ -122,7 +122,8 @@ def test_a_ping_of_an_account_is_sent_as_its_postbacks_are(broker):
     assert (said["account"], said["origin"], said["signatures"]) == ("acme", "SMS_MO", 1)
     assert sms.tags == examples()["SMS_MO", "N211"]
     with broker.client() as client:
-        assert set(client.keys("*")) == {keys.ACCOUNTS.encode(), keys.ROUTES.encode()}
+        of_the_account = {keys.ACCOUNTS, keys.ROUTES, keys.JOURNAL}
+        assert {name.decode() for name in client.keys("*")} == of_the_account
 
 
 def test_an_accounts_own_limit_judges_it(broker):

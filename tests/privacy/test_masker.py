@@ -12,7 +12,7 @@ from postbacks.cli.examples import example
 from postbacks.logs import PRIVATE
 from postbacks.privacy import Masker
 from postbacks.privacy.masker import KEYLESS
-from postbacks.privacy.tags import EMAIL, FILE, KIND_OF, NUMBER, OPEN, REFERENCE, TEXT, kind_of
+from postbacks.privacy.tags import EMAIL, FILE, KIND_OF, NUMBER, OPEN, REFERENCE, TEXT, kind_of, tag_of_person
 
 MASK = Masker(b"a key of sixteen")
 NUMBER_SHOWN = MASK.number("15552310137")
@@ -122,6 +122,14 @@ def test_every_tag_of_the_catalogue_has_a_kind():
             names.add(tag.form.item[0] if tag.form.item else tag.name)
     assert names == set(KIND_OF)
     assert kind_of("NEWTAG") == TEXT
+
+
+def test_every_event_that_is_about_a_person_names_one():
+    """A new origin decides in privacy/tags.py which tag names the person; the content of an MMS is nobody's."""
+    for (origin, code), event in EVENTS.items():
+        personal = {tag.name for tag in event.tags if kind_of(tag.name) in {NUMBER, EMAIL, REFERENCE}}
+        assert (tag_of_person(origin) in personal) is bool(personal), (origin, code)
+    assert tag_of_person("NEW_ORIGIN") == ""
 
 
 def test_the_log_masks_the_same_tags():

@@ -21,10 +21,11 @@ from postbacks.devtools.receiver import Answer, Receiver
 from postbacks.errors import RevealRefused
 from postbacks.flower_events.publisher import publisher
 from postbacks.history.engine import reader
+from postbacks.history.values import read_tags
 from postbacks.logs import JsonFormatter, TextFormatter
 from postbacks.operate.lookup import look_up
 from postbacks.operate.story import story
-from postbacks.privacy.tags import EMAIL, FILE, NUMBER, REFERENCE, TEXT, kind_of
+from postbacks.privacy.tags import EMAIL, FILE, NUMBER, REFERENCE, TEXT, kind_of, tag_of_person
 from postbacks.settings import load
 
 #: Values that belong to a person, by the kind of the tag that has them; none is in another.
@@ -159,7 +160,8 @@ def test_nothing_personal_is_shown_logged_or_published(world):
         *(("story", value) for value in (*tracking_ids, world.ids[0])),
         *(("story", value, "--json") for value in (*tracking_ids[::5], world.ids[-1])),
         *(("list", "--limit", "200", *form) for form in ((), ("--json",), ("--csv",), ("--dead",), ("--dead", "--json"))),
-        *(("list", "--opt-outs", *form) for form in ((), ("--json",), ("--csv",))),
+        *(("list", "--limit", "200", "--person", *form) for form in ((), ("--json",), ("--csv",), ("--dead",))),
+        *(("list", "--opt-outs", *form) for form in ((), ("--json",), ("--csv",), ("--person",), ("--person", "--json"))),
         *((command, "--account", "bad", "--dead", "--dry-run", *form) for command in ("resend",) for form in ((), ("--json",))),
         ("jobs",), ("incidents",), ("incidents", "--json"), ("journal",), ("journal", "--json"),
         ("stats",), ("stats", "--by", "host", "--json"), ("health", "--json"), ("doctor",), ("doctor", "--json"),
@@ -168,7 +170,9 @@ def test_nothing_personal_is_shown_logged_or_published(world):
     ]  # fmt: skip
     shown = {command: call(*command) for command in commands}
     with environment(POSTBACKS_HISTORY_URL=""):
-        shown |= {command: call(*command) for command in (("list", "--dead"), ("list", "--dead", "--json"))}
+        shown |= {command: call(*command) for command in (
+            ("list", "--dead"), ("list", "--dead", "--json"), ("list", "--dead", "--person"),
+        )}  # fmt: skip
     ran = {
         command: result.exit_code
         for command, result in shown.items()
@@ -222,6 +226,44 @@ def test_to_reveal_wants_a_reason_and_is_written_to_the_journal(world):
         ("ann", "reveal", postback_id, "ticket 4711")
     ] * 4
     assert [(entry["action"], entry["subject"]) for entry in entries[4:]] == [("reveal", TRACKED)]
+
+
+def persons(*args: str) -> dict[str, str]:
+    """List the persons of postbacks by their ids."""
+    shown = call("list", "--limit", "200", "--person", "--json", *args)
+    assert shown.exit_code == 0, shown.output
+    return {row["id"]: row.get("person", "") for row in map(json.loads, shown.stdout.splitlines())}
+
+
+def test_a_list_reveals_persons_once_the_journal_says_so(world, monkeypatch):
+    """Write one entry a list, with its filters but no number; none where nothing is found."""
+    reveal = ("--reveal", "--why", "ticket 4711")
+    masked, revealed = persons(), persons(*reveal)
+    assert revealed == {
+        postback_id: read_tags(record.xml).get(tag_of_person(record.origin), "")
+        for postback_id in masked
+        if (record := world.rig.record(postback_id))
+    }
+    assert {bool(masked[postback_id]) == bool(person) for postback_id, person in revealed.items()} == {True}
+    about = [event for event in events() if tag_of_person(str(event["ORIGIN"])) in event]
+    assert sum(bool(MARKS.search(person)) for person in revealed.values()) == 2 * len(about) + 1
+    assert persons("--account", "nobody", *reveal) == {}
+    assert persons("--account", "good", "--number", "+1 555 734 0100", *reveal).keys() <= revealed.keys()
+    journal = [json.loads(fields[b"entry"]) for _, fields in world.rig.client.xrange(keys.JOURNAL)]
+    assert [(entry["action"], entry["subject"], entry["why"]) for entry in journal] == [
+        ("reveal", "list", "ticket 4711")
+    ] * 2
+    assert journal[1]["details"]["account"] == "good"
+    filters = json.loads(journal[1]["details"]["filters"])
+    assert (filters["account"], filters["number"][:9]) == ("good", "1555…00 ·")
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr("postbacks.operate.journal.write", fail)
+    for form in ((), ("--json",), ("--csv",), ("--opt-outs", "--csv")):
+        shown = call("list", "--person", *form, *reveal)
+        assert (shown.exit_code, MARKS.search(shown.output)) == (1, None)
 
 
 def test_programs_reveal_with_a_reason_as_well(world):

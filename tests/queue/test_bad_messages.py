@@ -45,7 +45,7 @@ BAD = {
     "another task": (message(task="shop.add"), "bad", "for the task 'shop.add'"),
     "no id": (message(id=None), None, "no usable id"),
     "an id that no header can carry": (message(id="a\r\nb"), None, "no usable id"),
-    "a newer catalogue's code": (message(body_of(("acme", EVENT | {"CODE": "N399"}))), "bad", "CODE: unknown: "),
+    "a newer catalogue's code": (message(body_of(("acme", EVENT | {"CODE": "N399"}))), "bad", "CODE: unknown: 'N399'"),
     "a newer catalogue's origin": (message(body_of(("acme", EVENT | {"ORIGIN": "RCS"}))), "bad", "ORIGIN: unknown"),
     "a newer catalogue's tag": (message(body_of(("acme", EVENT | {"NEWTAG": "1"}))), "bad", "NEWTAG: unknown tag"),
     "a bad value": (message(body_of(("acme", EVENT | {"MOBILE": "+1"}))), "bad", "MOBILE: must be"),

@@ -102,6 +102,7 @@ def test_killed_at_this_point_nothing_is_lost(world, name):
     with environment(**ENV):
         rig = Rig(broker)
         rig.advance(3600)  # every lease has ended
+        rig.scripts.resume("good")  # it may have died in the pause
         for _ in range(12):
             while rig.tick().more:
                 pass

@@ -6,10 +6,11 @@ import os
 import signal
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
 from helpers import check_places, eventually
 from stop_scenarios import BAD, GOOD, SOFT, Answers, World, children, fill, flight, make, posts_of
 
@@ -55,10 +56,9 @@ class End:
     posts: dict[str, list[Received]]
 
 
-@pytest.fixture(scope="module")
-def ends(tmp_path_factory):
+@contextmanager
+def ended(folder: Path) -> Iterator[dict[str, End]]:
     """All cases side by side, each worker on a database of its own: it is told once it has POSTs in flight."""
-    folder = tmp_path_factory.mktemp("stopping")
     cases = CASES | COLD
     with EmbeddedBroker() as broker, Receiver(Answers(OPEN_S)) as receiver:
         worlds = start(broker, receiver, folder, cases)
@@ -101,12 +101,22 @@ def start(
     return worlds
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_a_worker_that_is_told_to_end_finishes_what_is_open_and_counts_nothing_else(ends, name):
-    """Warm and soft, threads and prefork, the main process and its whole group: exit 0, no claim is left."""
-    end = ends[name]
+def test_a_worker_that_is_told_to_end_leaves_nothing_half_done(tmp_path):
+    """Warm, soft and cold, threads and prefork, the main process and its whole group; side by side."""
+    with ended(tmp_path) as ends:
+        for name, end in ends.items():
+            check = check_cold_end if name in COLD else check_end
+            try:
+                check(end, (CASES | COLD)[name])
+            except AssertionError as error:
+                error.add_note(f"The worker was told to end by: {name}")
+                raise
+
+
+def check_end(end: End, case: Case) -> None:
+    """Check that what was open was finished, and that nothing else counts: exit 0, no claim is left."""
     assert end.code == 0
-    pool = {"threads": "(thread)", "prefork": "(prefork)"}[CASES[name].pool]
+    pool = {"threads": "(thread)", "prefork": "(prefork)"}[case.pool]
     assert f"concurrency: 4 {pool}" in end.world.worker.log(), "--pool was not followed"
     records = end.world.records()
     assert len(end.posts) == GOOD + 2
@@ -128,10 +138,8 @@ def test_a_worker_that_is_told_to_end_finishes_what_is_open_and_counts_nothing_e
     assert "ERROR" not in end.world.worker.log()
 
 
-@pytest.mark.parametrize("name", COLD)
-def test_a_cold_shutdown_ends_at_once_and_what_was_open_is_sent_again_by_its_lease(ends, name):
-    """SIGQUIT without a soft timeout: the POSTs that were cut off stand as unknown, what was held went back."""
-    end = ends[name]
+def check_cold_end(end: End, _case: Case) -> None:
+    """Check an end at once, by SIGQUIT without a soft timeout: POSTs that were cut off are unknown and go out by their lease."""
     world = end.world
     assert end.code == 0
     log = world.worker.log()

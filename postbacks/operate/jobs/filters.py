@@ -40,9 +40,9 @@ def from_json(packed: str) -> Query | None:
     return Query(**given)
 
 
-def masked(query: Query) -> Query:
+def masked(query: Query | None) -> Query | None:
     """Return a query as people see it, without the person whom it names."""
-    if not (query.number or query.email):
+    if query is None or not (query.number or query.email):
         return query
     mask = masker()
     number, email = query.number, query.email

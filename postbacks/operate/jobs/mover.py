@@ -41,7 +41,7 @@ from postbacks.queue.scripts import Scripts
 from postbacks.queue.shares import DEAD_GO_PAST, shares_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     import redis
 
@@ -96,17 +96,24 @@ class Active:
         self.scan = "0"
 
     def room(self, account: str) -> int:
-        """Return how many of an account may be moved now: as many as were answered may wait, and 50 in any case."""
+        """Return how many of an account may be moved now."""
         part = self.parts[account]
         if part.get("done") or part.get("paused"):
             return 0
-        if self.job.kind == CANCEL:
-            return SLICE
-        return int(min(SLICE, max(FIRST, part["answered"]) - part["waiting"]))
+        return SLICE if self.job.kind == CANCEL else room_of(part)
 
     def paused_parts(self) -> list[str]:
         """Return the accounts whose parts have paused themselves and are not done."""
         return [name for name, part in self.parts.items() if part.get("paused") and not part.get("done")]
+
+
+def room_of(part: Mapping[str, Any]) -> int:
+    """Return how many of an account may be sent again now.
+
+    As many as were answered may wait, and 50 in any case; each failure in a row takes one off. So where all fail, 50 have
+    gone when the part pauses itself, and none beyond them.
+    """
+    return int(min(SLICE, max(FIRST, part["answered"]) - part["row"] - part["waiting"]))
 
 
 class Mover:

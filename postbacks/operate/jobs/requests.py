@@ -114,7 +114,8 @@ def start(
         pipe.zadd(keys.JOBS, {job_id: asked_ms})
         pipe.persist(keys.JOB_IDS + job_id)
         pipe.execute()
-    details = {"filters": query and filters_of(masked(query)), "ids": len(postback_ids), "rate": rate}
+    shown = masked(query)
+    details = {"filters": shown and filters_of(shown), "ids": len(postback_ids), "rate": rate}
     journal.write(kind, job_id, why=why, details={n: v for n, v in details.items() if v}, by=who)
     return read(job_id)
 
@@ -191,7 +192,7 @@ def stop(job_id: str, *, by: str | None = None, why: str = "") -> Job:
     note = f"Stopped by {who}" + (f": {mask_why(printable(why)[:_MAX_WHY])}" if why else "") + "."
     before = Scripts(client()).change_job(job_id, UNENDED, STOPPED, {"note": note})
     if before not in UNENDED:
-        raise _refused(job_id, before, "it has come to its end")
+        raise _refused(job_id, before, "nothing is left to stop")
     journal.write("job.stop", job_id, why=why, by=who)
     return read(job_id)
 

@@ -74,7 +74,7 @@ def stored_jobs(broker: redis.Redis) -> list[Job]:
 
 
 def _masked(job: Job) -> Job:
-    return job if job.query is None else replace(job, query=masked(job.query))
+    return replace(job, query=masked(job.query))
 
 
 def feed_is_on(broker: redis.Redis) -> bool:
