@@ -42,7 +42,8 @@ CONTROLS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 QUESTION = re.compile(r"(\[y/N\]|to go on): $")
 ENV = {
     "POSTBACKS_ALLOWED_NETWORKS": "127.0.0.0/8,::1/128", "POSTBACKS_MAX_RESENDS": "0",
-    "POSTBACKS_ENDPOINT_MAX_TRANSFERS": "100", "POSTBACKS_USER": "ann", "TZ": "UTC", "TERM": "xterm", "NO_COLOR": "1",
+    "POSTBACKS_ENDPOINT_MAX_TRANSFERS": "100", "POSTBACKS_USER": "ann", "POSTBACKS_INCIDENT_AFTER_S": "5",
+    "TZ": "UTC", "TERM": "xterm", "NO_COLOR": "1",
 }  # fmt: skip
 
 
@@ -156,6 +157,11 @@ def acme_failed(world: World) -> None:
     world.status["acme"] = 200
 
 
+def endpoint_fails(world: World) -> None:
+    """Let the finder see that every attempt fails."""
+    world.wait(lambda: "503" in world.call("incidents", "--json"), "an incident")
+
+
 def gamma_works(world: World) -> None:
     """Set an account that works."""
     world.account("gamma", 200)
@@ -179,7 +185,9 @@ def stop_failed(world: World) -> None:
 
 
 SCREENS = (
-    Screen("resend-dry-run", "postbacks resend --account acme --dead --dry-run", (acme_failed,)),
+    Screen("incidents", "postbacks incidents", (acme_failed, endpoint_fails)),
+    Screen("incident-show", "postbacks incident show 1"),
+    Screen("resend-dry-run", "postbacks resend --account acme --dead --dry-run"),
     Screen("resend", "postbacks resend --account acme --dead --why 'their gateway was down'", answer="240"),
     Screen("resend-paused", "postbacks resend --account beta --dead", answer="400"),
     Screen("jobs", "postbacks jobs"),
@@ -191,6 +199,7 @@ SCREENS = (
     Screen("paused", "postbacks account list --paused", (five_wait,)),
     Screen("resume", "postbacks account resume gamma"),
     Screen("opt-outs", "postbacks list --opt-outs --undelivered", (stop_failed,)),
+    Screen("forget", "postbacks forget --number 15552312102 --why 'letter of 24 November'", answer="y"),
     Screen("journal", "postbacks journal --limit 5"),
 )
 

@@ -69,7 +69,6 @@ def forget(
             return
         confirm(f"Forget {name}?")
     request = operate.forget(number=number, email=email, now=now, why=why)
-    _say_where_journal_is()
     try:
         receipt = operate.wait(request, _Progress())
     except KeyboardInterrupt:
@@ -89,41 +88,44 @@ def _from_stdin(value: str | None) -> str | None:
     return sys.stdin.readline().strip() if value == "-" else value
 
 
-def _say_where_journal_is() -> None:
-    from postbacks.operate import journal
-
-    if journal.only_logged.get():
-        say("No recorder copies the journal: its entry stands in the log alone.")
-
-
 def _say_count(name: str, counted: Count, *, now: bool) -> None:
     """Say what would be done, and how much of it."""
-    waiting = ""
-    if counted.waiting:
-        waiting = (
-            f", of which {counted.waiting:,} {'is' if counted.waiting == 1 else 'are'} still to be delivered"
+    if not (counted.records or counted.messages or counted.rows):
+        say(f"Nothing is found of {name}. Is it whole, a number with its country's code?")
+    else:
+        say(f"{name} is named by")
+        say(f"  {_number(counted.records, 'record')} of the broker{_waiting_words(counted)}")
+        say(
+            f"  {_number(counted.messages, 'message')} that wait{'s' * (counted.messages == 1)} to be taken in"
         )
-    say(f"{name} is named by")
-    say(f"  {_number(counted.records, 'record')} of the broker{waiting}")
-    say(f"  {_number(counted.messages, 'message')} that wait{'s' * (counted.messages == 1)} to be taken in")
-    if counted.rows is not None:
-        say(f"  {_number(counted.rows, 'row')} of the history")
-    say(
-        "Their documents, URLs, indexes and answers are erased, and none of them can be sent again; ids, accounts, events, states "
-        "and times stay."
-    )
+        if counted.rows is not None:
+            say(f"  {_number(counted.rows, 'row')} of the history")
+        say(
+            "Their documents, URLs, indexes and answers are erased, and none of them can be sent again; ids, accounts, events, "
+            "states and times stay."
+        )
     if counted.waiting or counted.messages:
         say(
             "What is still to be delivered is cancelled."
             if now
-            else "What is still to be delivered is delivered first, for 24 hours at most, and cancelled then; --now cancels it at once."
+            else "What is still to be delivered is delivered first, for 24 hours at most, and cancelled then, of paused accounts at "
+            "once; --now cancels all of it at once."
         )
-    size = (
-        ""
-        if counted.database_bytes is None
-        else f" and the history's database ({_size(counted.database_bytes)})"
-    )
-    say(f"Then the broker's files{size} are written anew. Deliveries go on meanwhile; the recorder waits.")
+    if counted.database_bytes is None:
+        say("Then the broker's files are written anew. Deliveries go on meanwhile.")
+    else:
+        say(
+            f"Then the broker's files and the history's database ({_size(counted.database_bytes)}) are written anew. Deliveries go "
+            "on meanwhile; the recorder waits."
+        )
+
+
+def _waiting_words(counted: Count) -> str:
+    if not counted.waiting:
+        return ""
+    verb = "is" if counted.waiting == 1 else "are"
+    paused = f", {counted.paused:,} of a paused account" if counted.paused else ""
+    return f", of which {counted.waiting:,} {verb} still to be delivered{paused}"
 
 
 class _Progress:

@@ -117,11 +117,10 @@ def show(job_id: str, as_json: bool) -> None:
 def _lines(job: Job) -> list[tuple[str, str]]:
     from postbacks.cli.progress import outcome
     from postbacks.cli.selection import command_of
-    from postbacks.operate.jobs.job import masked_query
 
     chosen = f"{job.ids:,} ids, given one by one" if job.ids else ""
     if job.query is not None and not job.ids:
-        chosen = command_of(job.kind, masked_query(job.query))
+        chosen = command_of(job.kind, job.query)
     elif job.query is not None and job.query.state:
         chosen += f", of those {job.query.state}"
     state = job.state

@@ -93,7 +93,9 @@ def details_words(details: dict[str, Any]) -> str:
             words += _changes_words(value, of_new=details.get("new") is True)
         elif value is True:
             words.append(name)
-        elif value is not None:
+        elif isinstance(value, dict):
+            words.append(f"{name} ({details_words(value)})")
+        elif value is not None and value is not False:
             words.append(f"{name} {_word(value)}")
     return ", ".join(words)
 

@@ -46,9 +46,8 @@ class Persons:
         return [person_of(record, mask) if record else "" for record in records_of(postbacks)]
 
     def _write(self, reveal: str) -> None:
-        from postbacks.operate.jobs.filters import to_json
-        from postbacks.operate.jobs.job import masked_query
+        from postbacks.operate.jobs.filters import masked, to_json
         from postbacks.operate.reveal import write_reveal
 
-        details = {"account": self._query.account, "filters": to_json(masked_query(self._query))}
+        details = {"account": self._query.account, "filters": to_json(masked(self._query))}
         write_reveal("list", reveal, details={name: value for name, value in details.items() if value})

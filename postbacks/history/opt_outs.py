@@ -23,12 +23,14 @@ _STATEMENT: Final = f"""
       sum(CASE WHEN o.state = :dead THEN 1 ELSE 0 END) AS dead
     FROM (SELECT p.account, p.accepted_ms, p.state FROM postbacks p {{index}}
       WHERE p.{schema.OPT_OUT} AND p.{schema.UNDELIVERED} AND p.state NOT IN :asked_for AND p.accepted_ms < :before_ms
+        AND NOT EXISTS (SELECT 1 FROM forgotten f WHERE f.row_id = p.row_id)
       ORDER BY p.accepted_ms LIMIT :most) o
     JOIN accounts a ON a.id = o.account GROUP BY a.name ORDER BY postbacks DESC, a.name"""
 
 
 class Undelivered(NamedTuple):
-    """Opt-outs that wait, are sent or parked, are dead, or were lost from sight. Who skipped or cancelled one has asked for it.
+    """Opt-outs that wait, are sent or parked, are dead, or were lost from sight. Who skipped or cancelled one has asked for it, and one
+    whose person was forgotten cannot be sent again.
 
     Attributes:
         postbacks: how many; ``AT_MOST`` where there are so many or more.

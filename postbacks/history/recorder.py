@@ -18,11 +18,13 @@ import uuid
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
+from sqlalchemy import func, select
+
 from postbacks.broker.clock import now_ms
 from postbacks.broker.errors import broker_errors
 from postbacks.catalogue.opt_outs import words_of
 from postbacks.errors import BrokerError, HistoryError, HistoryOff, HistoryUnfit, LeaseLost
-from postbacks.history import facts
+from postbacks.history import facts, schema
 from postbacks.history.engine import connect
 from postbacks.history.feed import BROKER, DATABASE, OLDER, REASONS, RESTARTED, Feed, place_of
 from postbacks.history.migrations import prepare
@@ -69,8 +71,9 @@ LOOK_FOR_OLDER_S: Final = 10.0
 NOTE_EVERY_S: Final = 2.0
 #: Seconds between two looks at the database's size.
 MEASURE_EVERY_S: Final = 60.0
-#: Seconds between two looks for opt-outs that are late.
-OPT_OUTS_EVERY_S: Final = 10.0
+#: Seconds between two counts of what is wrong: opt-outs that are late, incidents that are open.
+COUNT_EVERY_S: Final = 10.0
+_OPEN_INCIDENTS: Final = select(func.count()).where(schema.incidents.c.ended_ms.is_(None))
 #: Seconds at most until it is tried again after a failure.
 BACKOFF_MAX_S: Final = 10.0
 #: Seconds after which it is logged again why the recorder waits.
@@ -478,8 +481,8 @@ class Recorder:
         """Note in the broker what the recorder does, for ``status.py``."""
         if self.works and self._is_due("measure", MEASURE_EVERY_S):
             self._note |= measure(self._engine)
-        if self.works and self._is_due("opt_outs", OPT_OUTS_EVERY_S):
-            self._note |= self._late_opt_outs()
+        if self.works and self._is_due("count", COUNT_EVERY_S):
+            self._note |= self._count()
         note = {**self._note, "older": self._older}
         if self._resync is not None:
             note["resync_records"] = self._resync.records
@@ -488,10 +491,15 @@ class Recorder:
             note |= {"waits": self._trouble.sentence, "waits_since_ms": int(since_ms)}
         self._feed.note(self.holder, json.dumps(note))
 
-    def _late_opt_outs(self) -> dict[str, Any]:
+    def _count(self) -> dict[str, Any]:
         with reading(self._engine) as connection:
             opt_outs = late(connection, self._settings.opt_out_late_s)
-        return {"late_opt_outs": opt_outs.postbacks, "oldest_late_opt_out_ms": opt_outs.oldest_ms}
+            open_incidents = connection.execute(_OPEN_INCIDENTS).scalar_one()
+        return {
+            "late_opt_outs": opt_outs.postbacks,
+            "oldest_late_opt_out_ms": opt_outs.oldest_ms,
+            "open_incidents": open_incidents,
+        }
 
 
 class Covered:

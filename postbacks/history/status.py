@@ -74,6 +74,7 @@ class FeedStatus:
         recorded_ms: until when everything is recorded, as its recorder last said.
         late_opt_outs: opt-outs that are not delivered in time, as its recorder last counted them.
         oldest_late_opt_out_ms: when the oldest of them was accepted.
+        open_incidents: incidents that are open, as its recorder last counted them.
         fault: why the broker cannot be asked, a sentence.
     """
 
@@ -101,6 +102,7 @@ class FeedStatus:
     recorded_ms: int | None = None
     late_opt_outs: int | None = None
     oldest_late_opt_out_ms: int | None = None
+    open_incidents: int | None = None
     fault: str = ""
 
 
@@ -231,6 +233,7 @@ def read_feed(client: redis.Redis, *, clock_offset_ms: int = 0) -> FeedStatus:
         recorded_ms=note.get("recorded_ms"),
         late_opt_outs=note.get("late_opt_outs"),
         oldest_late_opt_out_ms=note.get("oldest_late_opt_out_ms"),
+        open_incidents=note.get("open_incidents"),
     )
 
 

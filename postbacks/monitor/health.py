@@ -79,7 +79,8 @@ class Health:
         words += self._paused_words
         if self.late_opt_outs:
             oldest = f"the oldest for {(self.oldest_late_opt_out_s or 0) / 3600:.1f} h"
-            words += f"; {self.late_opt_outs:,} opt-outs are not delivered in time, {oldest}"
+            verb = "opt-out is" if self.late_opt_outs == 1 else "opt-outs are"
+            words += f"; {self.late_opt_outs:,} {verb} not delivered in time, {oldest}"
         return f"{words}; history: {' '.join(self.history)}" if self.history else words
 
     @property

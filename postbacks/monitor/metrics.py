@@ -182,6 +182,8 @@ _HISTORY_GAUGES: Final[tuple[tuple[str, str, Callable[[FeedStatus], float | None
     ("postbacks_history_feed_bytes", "Memory of the broker that the feed takes.", lambda feed: feed.bytes),
     ("postbacks_history_resync_wanted", "Whether a resync is wanted or under way.", lambda feed: bool(feed.resync)),
     ("postbacks_history_rows", "Postbacks in the history, as its recorder last counted them.", lambda feed: feed.rows),
+    ("postbacks_incidents_open", "Incidents that are open, as the recorder last counted them.",
+     lambda feed: feed.open_incidents),
     ("postbacks_opt_outs_late",
      "Opt-outs that are not delivered POSTBACKS_OPT_OUT_LATE_S after their acceptance, as the recorder last counted them.",
      lambda feed: feed.late_opt_outs),

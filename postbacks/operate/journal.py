@@ -21,6 +21,7 @@ from postbacks.ledger.journal import MAX_WAITING, RECORDED, REFUSED, Entry, appe
 from postbacks.logs import EventLog
 from postbacks.operate.identity import user_of
 from postbacks.printable import printable
+from postbacks.privacy import mask_why
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -52,7 +53,7 @@ def write(
     Args:
         action: what was done, a word such as ``account.set``.
         subject: what it was done to: an account, an id, the name of a job.
-        why: the reason that was given.
+        why: the reason that was given; persons in it are masked.
         details: what else is worth knowing; no secret, number or document may be among it.
         by: who did it; None for the user of this process.
         broker: client of the broker; None for that of the settings.
@@ -66,7 +67,7 @@ def write(
         user_of(by),
         printable(action)[:MAX_VALUE],
         printable(subject)[:MAX_VALUE],
-        printable(why)[:MAX_WHY],
+        mask_why(printable(why)[:MAX_WHY], broker),
         _bounded(details or {}),
     )
     try:

@@ -14,6 +14,7 @@ from postbacks.names import check_name
 from postbacks.operate import journal
 from postbacks.operate.identity import current_user
 from postbacks.operate.older import refuse_older
+from postbacks.privacy import mask_why
 from postbacks.queue import pauses, routes
 from postbacks.queue.pauses import Pause, PausedBacklog, nearly_full
 from postbacks.queue.scripts import Scripts
@@ -36,7 +37,7 @@ def pause(account: str, *, until_ms: int | None = None, reason: str = "", by: st
     Args:
         account: the account's name.
         until_ms: when the pause ends by itself, by the broker's clock; None for when somebody ends it.
-        reason: why, for whoever sees it.
+        reason: why, for whoever sees it; persons in it are masked.
         by: who does it; None for the user.
 
     Raises:
@@ -49,6 +50,7 @@ def pause(account: str, *, until_ms: int | None = None, reason: str = "", by: st
     if len(reason) > REASON_MAX:
         raise PostbacksError(f"The reason has {len(reason):,} characters; {REASON_MAX} are the most.")
     broker = client()
+    reason = mask_why(reason, broker)
     refuse_older("does not know pauses: it would send what waits all the same")
     name = check_name(account)
     _check_known(name)

@@ -11,7 +11,7 @@
     mask.document(record.xml)          # the document, masked tag by tag
 """
 
-from postbacks.privacy.key import masker
+from postbacks.privacy.key import mask_why, masker
 from postbacks.privacy.masker import Masker
 
-__all__ = ["Masker", "masker"]
+__all__ = ["Masker", "mask_why", "masker"]

@@ -14,7 +14,7 @@ from postbacks import keys
 from postbacks.broker.client import client as client_of_settings
 from postbacks.broker.errors import broker_errors
 from postbacks.errors import BrokerError
-from postbacks.privacy.masker import Masker
+from postbacks.privacy.masker import KEYLESS, Masker
 from postbacks.settings import load
 
 if TYPE_CHECKING:
@@ -42,6 +42,16 @@ def masker(client: redis.Redis | None = None, settings: Settings | None = None) 
         return Masker(_key_of_broker(client or client_of_settings()))
     except BrokerError as error:
         return Masker(None, str(error))
+
+
+def mask_why(text: str, client: redis.Redis | None = None) -> str:
+    """Mask persons in a reason that somebody has typed; the key is asked for where there is any.
+
+    Args:
+        text: the reason.
+        client: of the broker; without it the one of the settings.
+    """
+    return text if KEYLESS.why(text) == text else masker(client).why(text)
 
 
 def _key_of_broker(client: redis.Redis) -> bytes:

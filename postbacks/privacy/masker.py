@@ -30,6 +30,9 @@ _HEAD, _TAIL, _HIDDEN = 4, 2, 5
 _LETTERS: Final = "0123456789abcdefghjkmnpqrstvwxyz"
 _SUFFIX_LETTERS: Final = 4
 
+#: Digits from which on a number in a reason is a person's; shorter ones are tickets' (``Masker.why``).
+_TYPED_MIN: Final = 10
+
 #: What looks like a number and is none, then an address, then a number: in strangers' words, and cut off anywhere.
 _PERSONAL: Final = re.compile(
     r"(?P<kept>\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b"
@@ -104,6 +107,13 @@ class Masker:
         """
         return _PERSONAL.sub(self._masked, text)
 
+    def why(self, text: str) -> str:
+        """Mask what somebody who works here has typed as a reason: addresses, and numbers of ten digits or more, or with a +.
+
+        Shorter ones stay, as they are tickets' more often than persons'.
+        """
+        return _PERSONAL.sub(self._masked_in_reason, text)
+
     def url(self, url: str, *, is_own: bool) -> str:
         """Mask a URL as it is shown; the path of one that came with a call may name a person."""
         shown = redacted(url)
@@ -171,6 +181,12 @@ class Masker:
         if text.count(".") == 3 and not _is_ipv4(text):
             return self.number(text) if sum(c.isdecimal() for c in text) > SHORT_CODE_MAX else text
         return text
+
+    def _masked_in_reason(self, match: re.Match[str]) -> str:
+        number = match["number"]
+        if number and not number.startswith("+") and sum(c.isdecimal() for c in number) < _TYPED_MIN:
+            return number
+        return self._masked(match)
 
     def _masked_element(self, match: re.Match[str]) -> str:
         tag = match["tag"]

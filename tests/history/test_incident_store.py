@@ -41,7 +41,6 @@ def test_an_incident_is_read_as_it_was_written_and_its_mute_outlives_the_finders
         assert store.find(connection, first.id) == replace(
             first, size=7, muted_until_ms=NOW_MS + 1, mute_reason="they know", muted_by="ann"
         )
-        assert store.count_open(connection) == 1
         assert [one.subject for one in store.newest(connection, open_only=False, limit=9)] == ["a", "b"]
         assert [one.subject for one in store.newest(connection, open_only=True, limit=9)] == ["a"]
         assert store.current(connection, NOW_MS + HOUR_MS).keys() == {"fault:a", "fault:b"}

@@ -12,20 +12,22 @@ from events import MO, MT
 from helpers import Rig, environment, set_account
 from recording import make_recorder, no_waiting, settle
 from records import ACCEPTED_MS, delivered, make_document, make_record
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from postbacks import send_postbacks
 from postbacks.catalogue.opt_outs import words_of
 from postbacks.cli import main
 from postbacks.devtools.receiver import Answer, Receiver
-from postbacks.history import Query, count, search
+from postbacks.history import Query, count, erasing, schema, search
 from postbacks.history import opt_outs as counted
 from postbacks.history.engine import reader
 from postbacks.history.follow import fits
 from postbacks.history.opt_outs import late
 from postbacks.history.query import Postback
 from postbacks.history.status import read_feed
+from postbacks.history.transactions import writing
 from postbacks.history.writer import Writer
+from postbacks.ledger import states
 from postbacks.ledger.record import Record
 from postbacks.operate.direct import select_dead
 from postbacks.operate.incidents.conditions import Look
@@ -141,6 +143,20 @@ def test_the_condition_is_one_for_all_accounts_with_number_and_oldest_age(databa
     assert condition.figures["oldest"] == "2026-05-28T19:00:00.000Z"
 
 
+@pytest.mark.usefixtures("some")
+def test_the_late_one_of_a_person_who_was_forgotten_is_none(database: Engine, broker):
+    """Nobody can send it again, so an incident of it would never end."""
+    with writing(database) as connection:
+        dead = schema.STATES[states.DEAD]
+        late_one = connection.execute(
+            text("SELECT row_id FROM postbacks WHERE opt_out = 1 AND state = :dead"), {"dead": dead}
+        )
+        erasing.mark(connection, late_one.scalar_one(), ACCEPTED_MS)
+    with broker.client() as client:
+        (condition,) = late_opt_outs(Look(client, database, load(), ACCEPTED_MS))
+    assert (condition.size, condition.level) == (2, 0)
+
+
 def test_without_late_ones_there_is_no_condition(database: Engine, writer: Writer, broker):
     writer.write([stop("new", "waiting", 3), stop("delivered", "delivered", 60)], recorded_ms=ACCEPTED_MS)
     with broker.client() as client:
@@ -249,7 +265,7 @@ def test_the_proof_of_what_was_never_sent_and_of_what_is_not_recorded_yet(world:
 
 
 def test_a_late_opt_out_is_told_by_health_metrics_and_stats(world: World, monkeypatch):
-    monkeypatch.setattr("postbacks.history.recorder.OPT_OUTS_EVERY_S", 0.0)
+    monkeypatch.setattr("postbacks.history.recorder.COUNT_EVERY_S", 0.0)
     send_postbacks("acme", [SUB])
     with environment(POSTBACKS_HISTORY_URL=load().history_url, POSTBACKS_OPT_OUT_LATE_S="0.001"):
         recorder = make_recorder(world.rig.client, load().history_url)

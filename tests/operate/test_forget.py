@@ -50,7 +50,8 @@ pytest_plugins = ["history.conftest"]
 
 #: Number of the person, as events, people and a receiver write it.
 NUMBER = "15557654321"
-SPELLINGS = ("5557654321", "+1 (555) 765-4321")
+#: The last as JSON has it of somebody who writes hyphens that do not break a line.
+SPELLINGS = ("5557654321", "+1 (555) 765-4321", r"555\u2011765\u20114321")
 #: Number of somebody else, whose postbacks stand beside the person's.
 OTHER = "15551234567"
 HASH = values.hash_of("number", NUMBER)
@@ -248,7 +249,7 @@ def fill(world: World) -> dict[str, str]:
         if connection.dialect.name == "sqlite":  # as it is built but for Debian's
             connection.execute(text("PRAGMA secure_delete = OFF"))
         connection.execute(text("DELETE FROM attempts WHERE row_id >= 1000000"))
-    job = start_resend(Query(number=NUMBER, state="skipped"))
+    job = start_resend(Query(number="555\u2011765\u20114321", state="skipped"))
     client.hset(keys.JOB + job.id, "why", f"{SPELLINGS[1]} has called")
     mover = Mover(world.recorder, client, load())
 
@@ -258,7 +259,8 @@ def fill(world: World) -> dict[str, str]:
         return read_job(job.id).state == "ended"
 
     eventually(has_ended, 10, "the end of the job")
-    assert NUMBER in str(client.hgetall(keys.JOB + job.id))
+    assert rb"555\u2011765\u20114321" in client.hget(keys.JOB + job.id, "query")
+    assert ((job.query and job.query.number) or "").startswith("555…21 ·")
     settle(world.recorder, client)
     ids["in intake"] = world.send("acme", MINE)
     assert world.rig.scripts.take_in("a tick that died", 1, 10).messages
@@ -367,6 +369,8 @@ def test_what_is_still_to_be_delivered_is_delivered_first_and_of_paused_accounts
     pauses.pause("still")
     paused, lane = world.send("still", MINE), world.send("acme", MINE)
     world.rig.tick()
+    counted = call("forget", "--number", NUMBER, "--dry-run").stderr
+    assert "2 records of the broker, of which 2 are still to be delivered, 1 of a paused account" in counted
     queued = world.send("acme", MINE)
     request = forget(number=NUMBER)
     eventually(lambda: world.turn() or world.state(paused) == "cancelled", 10, "the end of the paused one")
@@ -571,6 +575,9 @@ def test_the_command_counts_asks_and_prints_the_receipt(world):
     assert {"records": 1, "waiting": 0, "messages": 0, "rows": 1}.items() <= json.loads(
         counted.stdout
     ).items()
+    none = call("forget", "--number", "15550009999", "--dry-run").stderr
+    assert none.startswith("Nothing is found of 1555…99 ·")
+    assert "are erased" not in none
     unasked = call("forget", "--number", NUMBER)
     assert (unasked.exit_code, "say --yes" in unasked.stderr) == (2, True)
     assert "1 record of the broker" in unasked.stderr
@@ -632,7 +639,7 @@ def test_without_a_history_the_command_does_the_brokers_part(rig, receiver):
     done = call("forget", "--email", "ANN@example.com", "--yes")
     assert done.exit_code == 0, done.output
     assert "there is no history" in done.stdout
-    assert "journal: its entry stands in the log alone" in done.stderr
+    assert done.stderr.count("journal: ") == 1
     assert rig.record(postback_id).forgotten_ms
     assert not [name for name, part in texts_of(rig.client) if b"ann@example" in part.lower()]
 

@@ -79,6 +79,8 @@ def test_a_mute_is_written_with_its_reason_and_its_end_and_taken_back(world, cap
     shown = call("incident", "show", "1").stdout
     assert "incident   1, muted\n" in shown
     assert "by ann: they know, ticket 812" in shown
+    call("incident", "mute", "1", "--until", "2h", "--reason", "rang +15559876501")
+    assert "by ann: rang 1555…01 ·" in call("incident", "show", "1").stdout
     assert call("incident", "unmute", "1").exit_code == 0
     assert "muted" not in call("incident", "show", "1").stdout
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from events import EVENT, MO, MT
-from helpers import set_account
+from helpers import environment, set_account
 from jsonschema import Draft202012Validator
 from operate.incident_world import IncidentWorld
 from transport.certificates import Authority
@@ -18,6 +18,7 @@ from postbacks import accounts, keys, send_postback, send_postbacks
 from postbacks.devtools.receiver import Answer, Receiver
 from postbacks.operate import pause_account, resume_account
 from postbacks.operate.incidents.conditions import Condition
+from postbacks.queue import routes
 
 ROOT = Path(__file__).parents[2]
 SCHEMA = Draft202012Validator(json.loads((ROOT / "docs" / "notice.schema.json").read_text()))
@@ -51,30 +52,35 @@ def set_many(world: IncidentWorld, url: str, number: int) -> list[str]:
 # -- receivers -------------------------------------------------------------------------------------
 
 
-def test_a_storm_of_500_accounts_behind_one_host_is_one_incident_and_three_notices(world, moody, caplog):
-    """Down for half an hour, until everything is dead; then well, as those say that have something more to send."""
+def test_a_storm_of_500_accounts_behind_one_host_is_one_incident_and_three_notices(
+    broker, tmp_path, monkeypatch, moody, caplog
+):
+    """Down until everything is dead, after three attempts each; then well, as those say that have something more to send."""
     caplog.set_level(logging.INFO, "postbacks.operate")
-    names = set_many(world, moody.url(), ACCOUNTS)
-    for name in names:
-        send_postback.delay(name, MT)
-    world.work()
-    world.watch(30, every_s=300)
-    moody.status = 200
-    send_postback.delay(names[-1], MT)
-    world.watch(7)
+    with environment(POSTBACKS_MAX_RESENDS="2"):
+        world = IncidentWorld(broker, f"sqlite:///{tmp_path}/history.db", monkeypatch)
+        names = set_many(world, moody.url(), ACCOUNTS)
+        for name in names:
+            send_postback.delay(name, MT)
+        world.work()
+        world.watch(15, every_s=300)
+        moody.status = 200
+        send_postback.delay(names[-1], MT)
+        world.watch(7)
     (incident,) = world.incidents()
     assert [change for change, _ in world.told()] == ["opened", "grew", "recovered"]
     opened, grew, recovered = (data for _, data in world.told())
     assert opened["sentence"].startswith("it answers 503; every attempt has failed since ")
     assert "and 497 more; 500 wait; the first dies at " in opened["sentence"]
     assert grew["sentence"].endswith("nothing waits; 500 have died")
-    assert recovered["sentence"].startswith("it answers 200 again, after 30 min")
+    assert recovered["sentence"].startswith("it answers 200 again, after 15 min")
     assert recovered["sentence"].endswith("; 500 died")
     assert recovered["resend"].startswith("postbacks resend --host 127.0.0.1 --state dead --between 20")
     assert incident.figures["accounts"] == ACCOUNTS
     lines = [record for record in caplog.records if record.event.startswith("incident.")]
     assert [record.event for record in lines] == ["incident.opened", "incident.grew", "incident.recovered"]
     assert "The receiver failed: look at its log." in lines[0].detail
+    world.close()
 
 
 def test_the_end_of_an_accounts_incident_has_the_very_line_that_resends_what_died(world, moody):
@@ -153,6 +159,22 @@ def test_an_account_that_is_refused_itself_stays_an_incident_though_its_host_ans
     assert opened["sentence"].startswith("it answers 404; ")
     assert change == "grew"
     assert world.incidents()[0].is_open
+
+
+def test_an_account_that_goes_elsewhere_takes_no_failure_along(world, moody):
+    """All of it has died when its URL is mended: nothing has failed at the new one."""
+    set_account("acme", url=moody.url())
+    send_postback.delay("acme", MT)
+    world.work()
+    world.watch(30, every_s=300)
+    with Receiver() as other:
+        moved = accounts.make_account("acme", url=other.url())
+        routes.publish(world.rig.scripts, ["acme"], {"acme": moved}, keep_ms=1000)  # by the world's clock
+        world.watch(8)
+    (incident,) = world.incidents()
+    assert f"{incident.subject}/" == moody.url("/")
+    assert not incident.is_open
+    assert incident.sentence.startswith("nothing is sent there any more, after 30 min of failures; 1 died")
 
 
 def test_a_paused_accounts_receiver_is_no_incident_and_one_that_is_paused_later_ends_without_success(

@@ -76,6 +76,22 @@ def test_an_entry_is_found_at_once_and_stands_in_the_database_afterwards(rig, re
     assert not journal.only_logged.get()
 
 
+def test_a_person_in_a_reason_is_masked_before_it_is_written(rig, recorder):
+    """The broker gets the mask already; the number of a ticket stays."""
+    journal.write("account.set", "acme", why="+1 (555) 987-6501 has called, ticket 4711234", by="ann")
+    ((_, waiting),) = waiting_journal.waiting(rig.client, 9)
+    assert waiting.why.startswith("1555…01 ·")
+    assert waiting.why.endswith(" has called, ticket 4711234")
+    settle(recorder, rig.client)
+    assert [entry.why for entry in journal.entries()] == [waiting.why]
+
+
+def test_details_are_put_into_words():
+    """Leave out what is not so; tell filters by their names."""
+    details = {"request": "r1", "now": False, "filters": {"account": "acme", "opt_outs": True}, "ids": None}
+    assert details_words(details) == "request r1, filters (account acme, opt_outs)"
+
+
 def test_entries_are_filtered_in_the_broker_as_in_the_database(rig, recorder):
     """By account, also where that stands in the details; by user, by action and its family, by time, and a limit."""
     journal.write("account.set", "acme", by="ann")

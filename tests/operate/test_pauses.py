@@ -19,6 +19,7 @@ from postbacks.ledger import journal
 from postbacks.monitor import snapshot
 from postbacks.operate import pause_account, paused_accounts, resume_account
 from postbacks.operate.pauses import nearly_full
+from postbacks.privacy import masker
 from postbacks.version import new_loop_id
 
 HOUR_S = 3600
@@ -225,8 +226,9 @@ def test_resuming_tells_what_was_paused_and_of_another_account_that_it_was_not(r
     set_account("acme", url="http://127.0.0.1:9999/")
     pause_account("acme", reason="they move")
     wait_in_lane(rig, "acme", 3)
+    pause_account("acme", reason="+15559876501 has called")
     ended = resume_account("acme")
-    assert (ended.reason, ended.waiting) == ("they move", 3)
+    assert (ended.reason, ended.waiting) == (f"{masker().number('15559876501')} has called", 3)
     assert resume_account("acme") is None
     with pytest.raises(UnknownAccount, match="There is no account 'nobody'"):
         resume_account("nobody")
@@ -235,12 +237,12 @@ def test_resuming_tells_what_was_paused_and_of_another_account_that_it_was_not(r
 def test_the_journal_has_both(rig):
     set_account("acme", url="http://127.0.0.1:9999/")
     pause_account("acme", reason="they move", by="ann")
-    resume_account("acme", why="they have moved", by="bob")
+    resume_account("acme", why="+15559876501 has called", by="bob")
     entries = [entry for _, entry in journal.waiting(rig.client, 10)]
     entries = [(entry.action, entry.subject, entry.by, entry.why) for entry in entries]
     assert entries == [
         ("account.pause", "acme", "ann", "they move"),
-        ("account.resume", "acme", "bob", "they have moved"),
+        ("account.resume", "acme", "bob", f"{masker().number('15559876501')} has called"),
     ]
 
 

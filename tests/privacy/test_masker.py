@@ -79,6 +79,22 @@ def test_numbers_and_addresses_within_words_are_masked_and_times_and_ids_stay(wo
     assert MASK.words(MASK.words(words)) == MASK.words(words)
 
 
+@pytest.mark.parametrize(
+    ("why", "shown"),
+    [
+        ("asked by +1 555 231 0137, ann@example.com", "asked by 1555…37, a…@example.com"),
+        ("rang from 5552310137", "rang from 555…37"),
+        ("tel +49 30 12345", "tel 49…45"),
+        ("ticket 4711234, INC00471123, case 20261128", "ticket 4711234, INC00471123, case 20261128"),
+        ("since 2026-11-28 14:30", "since 2026-11-28 14:30"),
+    ],
+)
+def test_in_a_reason_persons_are_masked_and_tickets_stay(why, shown):
+    """A number of fewer than ten digits without a + is a ticket's; masked twice as once."""
+    assert KEYLESS.why(why) == shown
+    assert MASK.why(MASK.why(why)) == MASK.why(why)
+
+
 def test_an_answer_that_repeats_what_was_sent_is_masked():
     """As XML, as JSON, and where the answer was cut off in the middle of it."""
     document = render(parse_event(MO | {"TEXT": "I am <Ann> & I live here"}))

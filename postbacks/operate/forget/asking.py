@@ -14,7 +14,7 @@ from postbacks.operate.forget.erasure import Erasure
 from postbacks.operate.forget.person import NUMBER, Person
 from postbacks.operate.forget.request import Requests
 from postbacks.operate.identity import current_user
-from postbacks.privacy import masker
+from postbacks.privacy import mask_why, masker
 from postbacks.settings import load
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def forget(
         email: or the person's e-mail address.
         now: cancel what is still to be delivered, which is delivered otherwise, for 24 hours at most.
         by: who asks; None for the user.
-        why: why, for the journal; where it names the person it gets the pseudonym.
+        why: why, for the journal; where it names a person it gets the pseudonym.
 
     Raises:
         InvalidQuery: neither or both are given, or it cannot be a person's.
@@ -89,7 +89,7 @@ def forget(
             "Nothing was done."
         )
     name = pseudonym(number=number, email=email)
-    user, why = by or current_user(), person.without(why, name)
+    user, why = by or current_user(), mask_why(person.without(why, name), broker)
     request = Requests(broker).start(person, name, now=now, by=user, why=why)
     journal.write("forget", name, why=why, details={"request": request, "now": now}, by=user, broker=broker)
     return request

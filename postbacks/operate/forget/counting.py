@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from postbacks import keys
+from postbacks.broker.client import text
+from postbacks.broker.errors import broker_errors
 from postbacks.operate.forget import searching
 
 if TYPE_CHECKING:
@@ -19,6 +22,7 @@ class Count(NamedTuple):
     Attributes:
         records: records of the broker.
         waiting: of them those that are still to be delivered.
+        paused: of these those of paused accounts, which are cancelled at once.
         messages: messages that wait to be taken in.
         rows: rows of the history; None where no history is set.
         database_bytes: size of its database, which is written anew; None where no history is set.
@@ -26,6 +30,7 @@ class Count(NamedTuple):
 
     records: int
     waiting: int
+    paused: int
     messages: int
     rows: int | None
     database_bytes: int | None
@@ -43,12 +48,17 @@ def count_all(client: redis.Redis, settings: Settings, person: Person) -> Count:
         HistoryError: the history cannot be read.
     """
     messages = sum(len(page) for page in searching.messages(client, person))
-    records = waiting = 0
+    records = waiting = of_paused = 0
+    broker: Any = client
+    with broker_errors():
+        names = set(map(text, broker.zrange(keys.PAUSED, 0, -1)))
     for page in searching.records(client, person):
         records += len(page)
-        waiting += sum(not record.has_ended for record in page)
+        waits = [record for record in page if not record.has_ended]
+        waiting += len(waits)
+        of_paused += sum(record.account in names for record in waits)
     if not settings.history_url:
-        return Count(records, waiting, messages, None, None)
+        return Count(records, waiting, of_paused, messages, None, None)
     # Loaded only where there is a history: SQLAlchemy is an extra.
     from postbacks.history import erasing  # noqa: PLC0415
     from postbacks.history.engine import reader  # noqa: PLC0415
@@ -58,4 +68,4 @@ def count_all(client: redis.Redis, settings: Settings, person: Person) -> Count:
     engine = reader(settings)
     with reading(engine) as connection:
         rows = len(erasing.find(connection, person.hash))
-    return Count(records, waiting, messages, rows, measure(engine)["disk_bytes"])
+    return Count(records, waiting, of_paused, messages, rows, measure(engine)["disk_bytes"])

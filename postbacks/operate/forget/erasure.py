@@ -7,6 +7,7 @@ request of a process that died reads anew what is left.
 
 from __future__ import annotations
 
+import json
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -145,7 +146,7 @@ class Erasure:
                 key = keys.JOB + text(job)
                 state, *texts = self._client.hmget(key, "state", *_JOB_TEXTS)
                 for name, before in zip(_JOB_TEXTS, texts, strict=True):
-                    after = person.without(text(before or b""), pseudonym)
+                    after = _without(person, name, text(before or b""), pseudonym)
                     if after == text(before or b""):
                         continue
                     if text(state or b"") == ASKED:  # its set is chosen by what stands there
@@ -242,6 +243,19 @@ class Erasure:
             self._scripts.erase(self._request, postback_ids[first : first + ERASE_IDS])
             for first in range(0, len(postback_ids), ERASE_IDS)
         )
+
+
+def _without(person: Person, name: str, written: str, pseudonym: str) -> str:
+    """Return a text of a job without the person; its filters are JSON, which escapes what people write into a number."""
+    if name != "query" or not written:
+        return person.without(written, pseudonym)
+    filters = json.loads(written)
+    return json.dumps(
+        {
+            name: person.without(of_it, pseudonym) if isinstance(of_it, str) else of_it
+            for name, of_it in filters.items()
+        }
+    )
 
 
 def _counts(receipt: Receipt) -> dict[str, Any]:

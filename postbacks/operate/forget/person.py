@@ -37,7 +37,7 @@ _WITHIN: Final = {
     EMAIL: (re.compile(r"[^\s\"'<>,;:\\()]+@[^\s\"'<>,;:\\()]+"),),
 }
 _BODY: Final = re.compile(rb'"body": ?"([A-Za-z0-9+/]{4,})=*"')
-_JSON_ESCAPE: Final = re.compile(r"\\u00([0-9a-fA-F]{2})")
+_JSON_ESCAPE: Final = re.compile(r"\\u([0-9a-fA-F]{4})")
 
 
 class Person(NamedTuple):

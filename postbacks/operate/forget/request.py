@@ -49,7 +49,7 @@ NEVER_REACHED: Final = (
     "backups of the broker and of the history",
     "receivers, which were sent what was delivered",
     "logs and monitors outside of postbacks, such as Flower's memory",
-    "what people wrote into the journal",
+    "names and the like that people wrote into the journal",
     "texts of other people that mention the person",
 )
 

@@ -19,6 +19,7 @@ from postbacks.operate import journal
 from postbacks.operate.identity import current_user
 from postbacks.operate.incidents import store
 from postbacks.operate.incidents.store import Incident, Notice
+from postbacks.privacy import mask_why
 from postbacks.settings import load
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def mute_incident(number: int, *, until_ms: int, reason: str = "", by: str | Non
     Args:
         number: the incident's.
         until_ms: the end of the mute, by the broker's clock.
-        reason: why, for whoever sees it.
+        reason: why, for whoever sees it; persons in it are masked.
         by: who does it; None for the user.
 
     Raises:
@@ -104,7 +105,7 @@ def unmute_incident(number: int, *, why: str = "", by: str | None = None) -> Inc
 
 
 def _write_mute(number: int, until_ms: int | None, reason: str, by: str | None) -> Incident:
-    by = by or current_user()
+    by, reason = by or current_user(), mask_why(reason)
     with writing(reader()) as connection:
         _found(connection, number)
         store.mute(connection, number, until_ms, reason if until_ms else "", by if until_ms else "")

@@ -1,5 +1,6 @@
 -- failing: the lanes of one page of which every attempt fails, with where they go and what is open of them. Left out are
--- lanes of accounts that stand still, and those that have failed for a moment only. Reads only.
+-- lanes of accounts that stand still, and those that have failed for a moment only. An account whose row has changed may go
+-- elsewhere: what failed before counts no more. Reads only.
 --
 -- KEYS FAILING, BACKLOG, OPEN, RECORD, LANE, LANE_STATE, DEAD_OF, STUBS_OF
 -- ARGV[2] cursor of the page, 0 first   ARGV[3] lanes a page, about (ZSCAN)   ARGV[4] ms for which a lane must have failed
@@ -33,16 +34,19 @@ end
 
 local scanned, lanes = redis.call('ZSCAN', FAILING, cursor, 'COUNT', page), {}
 for i = 1, #scanned[2], 2 do
-  local lane, since = scanned[2][i], scanned[2][i + 1]
-  if now - tonumber(since) >= failed_ms and redis.call('HGET', LANE_STATE .. lane, 'failing') == '1' then
+  local lane, failing_since = scanned[2][i], tonumber(scanned[2][i + 1])
+  if now - failing_since >= failed_ms and redis.call('HGET', LANE_STATE .. lane, 'failing') == '1' then
     local account = account_of(lane)
     local route = route_of(account)
-    if not (route and (route.still or route.paused)) then
+    local since = math.max(failing_since, route and route.since or 0)
+    if now - since >= failed_ms and not (route and (route.still or route.paused)) then
       local dead = redis.call('ZCOUNT', DEAD_OF .. account, since, '+inf')
         + redis.call('ZCOUNT', STUBS_OF .. account, since, '+inf')
       local units, lanes_open = units_of(account)
-      lanes[#lanes + 1] = { lane, since, endpoint_of(route, lane), units[lane], dead,
-        tonumber(redis.call('HGET', BACKLOG, account) or 0), lanes_open }
+      if since == failing_since or units[lane] > 0 or dead > 0 then
+        lanes[#lanes + 1] = { lane, string.format('%.0f', since), endpoint_of(route, lane), units[lane], dead,
+          tonumber(redis.call('HGET', BACKLOG, account) or 0), lanes_open }
+      end
     end
   end
 end

@@ -194,12 +194,6 @@ def newest(connection: Connection, *, open_only: bool, limit: int) -> list[Incid
     return [_incident(row) for row in connection.execute(query)]
 
 
-def count_open(connection: Connection) -> int:
-    """Count the incidents that are open."""
-    query = select(func.count()).select_from(incidents).where(incidents.c.ended_ms.is_(None))
-    return int(connection.execute(query).scalar_one())
-
-
 def add(connection: Connection, added: Sequence[Incident]) -> list[Incident]:
     """Write new incidents; return them with their numbers."""
     if not added:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
 from postbacks.errors import HistoryUnfit, InvalidQuery
@@ -12,6 +12,7 @@ from postbacks.ledger import states
 from postbacks.names import is_id
 from postbacks.operate.jobs.job import MAY_NAME, MOVED_FROM, RESEND, filters_of
 from postbacks.printable import quoted
+from postbacks.privacy import masker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,6 +38,15 @@ def from_json(packed: str) -> Query | None:
             f"This version does not know the filter {quoted(min(unknown))}; use the newer one."
         )
     return Query(**given)
+
+
+def masked(query: Query | None) -> Query | None:
+    """Return a query as people see it, without the person whom it names."""
+    if query is None or not (query.number or query.email):
+        return query
+    mask = masker()
+    number, email = query.number, query.email
+    return replace(query, number=number and mask.number(number), email=email and mask.email(email))
 
 
 def states_of(kind: str, query: Query | None, *, by_ids: bool) -> tuple[str, ...]:

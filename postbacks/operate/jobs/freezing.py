@@ -16,7 +16,7 @@ from postbacks.killpoints import reach
 from postbacks.logs import EventLog
 from postbacks.operate.jobs import frozen, selection
 from postbacks.operate.jobs.job import ASKED, ENDED, REFUSED, RUNNING, UNENDED, Counts
-from postbacks.operate.jobs.status import all_jobs
+from postbacks.operate.jobs.status import stored_jobs
 from postbacks.queue.scripts import Scripts
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ class Freezing:
     def _holder(self, connection: Any) -> str:
         """Say which other job holds some of the set; empty for none."""
         whole = frozen.sets(connection)
-        for other in all_jobs(self._client):
+        for other in stored_jobs(self._client):
             if other.id == self.job.id or other.state not in UNENDED or other.id not in whole:
                 continue
             shared = frozen.overlap(connection, self.job.id, other.id)

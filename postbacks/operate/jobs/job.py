@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from postbacks.ledger import states
 from postbacks.ledger.record import iso
-from postbacks.privacy import masker
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -196,7 +195,7 @@ class Job:
 
     def to_public_dict(self) -> dict[str, Any]:
         """Return the job as ``postbacks jobs --json`` prints it, without the person whom its filter names."""
-        query = {} if self.query is None else filters_of(masked_query(self.query))
+        query = {} if self.query is None else filters_of(self.query)
         return {
             "id": self.id,
             "kind": self.kind,
@@ -242,14 +241,6 @@ class Preview:
     left_out: int = 0
     names_known: bool = False
     recorded_ms: int | None = None
-
-
-def masked_query(query: Query) -> Query:
-    """Return a filter without the person whom it names, as the journal and people have it."""
-    if not (query.number or query.email):
-        return query
-    mask, number, email = masker(), query.number, query.email
-    return replace(query, number=number and mask.number(number), email=email and mask.email(email))
 
 
 def filters_of(query: Query) -> dict[str, Any]:

@@ -36,7 +36,7 @@ from postbacks.operate.jobs.job import (
     UNENDED,
     WAITING_MAX,
 )
-from postbacks.operate.jobs.status import all_jobs, part_of
+from postbacks.operate.jobs.status import part_of, stored_jobs
 from postbacks.queue.scripts import Scripts
 from postbacks.queue.shares import DEAD_GO_PAST, shares_of
 
@@ -142,7 +142,7 @@ class Mover:
     def turn(self) -> float:
         """Freeze, move and look for answers, as long as a turn may take; return the seconds until the next."""
         deadline_s = time.monotonic() + TURN_S
-        jobs = all_jobs(self._client)
+        jobs = stored_jobs(self._client)
         unended = [job for job in reversed(jobs) if job.state in UNENDED]
         self._active = {job.id: self._active[job.id] for job in unended if job.id in self._active}
         wait_s = SOON_S if unended else LATER_S

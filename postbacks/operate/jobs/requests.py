@@ -13,7 +13,7 @@ from postbacks.broker.errors import broker_errors
 from postbacks.errors import PostbacksError, UnknownJob
 from postbacks.operate import journal
 from postbacks.operate.identity import user_of
-from postbacks.operate.jobs.filters import check_ids, states_of, to_json
+from postbacks.operate.jobs.filters import check_ids, masked, states_of, to_json
 from postbacks.operate.jobs.job import (
     ASKED,
     CANCEL,
@@ -23,11 +23,12 @@ from postbacks.operate.jobs.job import (
     RUNNING,
     STOPPED,
     UNENDED,
-    masked_query,
+    filters_of,
 )
 from postbacks.operate.jobs.status import feed_is_on, read
 from postbacks.operate.older import refuse_older
 from postbacks.printable import printable, quoted
+from postbacks.privacy import mask_why
 from postbacks.queue.scripts import Scripts
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def start(
             "kind": kind,
             "state": ASKED,
             "by": who,
-            "why": printable(why)[:_MAX_WHY],
+            "why": mask_why(printable(why)[:_MAX_WHY], broker),
             "asked_ms": asked_ms,
             "query": filters,
             "ids": len(postback_ids),
@@ -113,7 +114,8 @@ def start(
         pipe.zadd(keys.JOBS, {job_id: asked_ms})
         pipe.persist(keys.JOB_IDS + job_id)
         pipe.execute()
-    details = {"filters": to_json(query and masked_query(query)), "ids": len(postback_ids), "rate": rate}
+    shown = masked(query)
+    details = {"filters": shown and filters_of(shown), "ids": len(postback_ids), "rate": rate}
     journal.write(kind, job_id, why=why, details={n: v for n, v in details.items() if v}, by=who)
     return read(job_id)
 
@@ -187,7 +189,7 @@ def stop(job_id: str, *, by: str | None = None, why: str = "") -> Job:
         BrokerError: the broker cannot be used.
     """
     who = user_of(by)
-    note = f"Stopped by {who}" + (f": {printable(why)[:_MAX_WHY]}" if why else "") + "."
+    note = f"Stopped by {who}" + (f": {mask_why(printable(why)[:_MAX_WHY])}" if why else "") + "."
     before = Scripts(client()).change_job(job_id, UNENDED, STOPPED, {"note": note})
     if before not in UNENDED:
         raise _refused(job_id, before, "nothing is left to stop")

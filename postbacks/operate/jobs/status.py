@@ -12,7 +12,7 @@ from postbacks.broker.client import client, text
 from postbacks.broker.clock import to_ms
 from postbacks.broker.errors import broker_errors
 from postbacks.errors import InvalidQuery, UnknownJob
-from postbacks.operate.jobs.filters import from_json
+from postbacks.operate.jobs.filters import from_json, masked
 from postbacks.operate.jobs.job import PAUSED, RESEND, RUNNING, Counts, Job, Part
 from postbacks.printable import quoted
 from postbacks.queue.shares import DEAD_GO_PAST
@@ -42,7 +42,7 @@ def read(job_id: str, broker: redis.Redis | None = None) -> Job:
         fields, waiting, parts = pipe.execute()
     if not fields:
         raise UnknownJob(f"There is no job {quoted(job_id)}; `postbacks jobs` lists them.")
-    job = _job(job_id, fields, waiting, parts, recorder_works=_recorder_works(broker))
+    job = _masked(_job(job_id, fields, waiting, parts, recorder_works=_recorder_works(broker)))
     return replace(job, waits=job.waits or _waits(broker, job))
 
 
@@ -52,7 +52,15 @@ def all_jobs(broker: redis.Redis | None = None) -> list[Job]:
     Raises:
         BrokerError: the broker cannot be used.
     """
-    broker = broker or client()
+    return [_masked(job) for job in stored_jobs(broker or client())]
+
+
+def stored_jobs(broker: redis.Redis) -> list[Job]:
+    """Read all jobs as ``all_jobs``, with the person whom a filter names, as their sets are chosen by it.
+
+    Raises:
+        BrokerError: the broker cannot be used.
+    """
     with broker_errors():
         ids: Any = broker.zrange(keys.JOBS, 0, -1)
         job_ids = [text(job_id) for job_id in reversed(ids)]
@@ -66,6 +74,10 @@ def all_jobs(broker: redis.Redis | None = None) -> list[Job]:
     return [
         _job(job_id, fields, waiting, {}, recorder_works=works) for job_id, fields, waiting in rows if fields
     ]
+
+
+def _masked(job: Job) -> Job:
+    return replace(job, query=masked(job.query))
 
 
 def feed_is_on(broker: redis.Redis) -> bool:
