@@ -2,6 +2,7 @@
 
 The machine is a network namespace: its ports are free whatever the suite's other processes do, so that a block runs
 as it stands. Its terminals have a fresh home, no POSTBACKS_ variable and the PATH of an active environment.
+What stays is always a process of its own; short commands may be forks of one that has loaded them.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+import forked_commands
 from helpers import eventually
 
 ROOT = Path(__file__).parents[1]
@@ -121,6 +123,7 @@ class Machine:
         self._begun: list[Future[None]] = []
         #: Variables that a text has told the reader to export, beyond what ``up`` prints.
         self.exported: dict[str, str] = {}
+        self._forking: Path | None = None
 
     def _bash(self, text: str) -> list[str]:
         return [*self._enter, "bash", "-e", "-o", "pipefail", "-c", text]
@@ -133,8 +136,11 @@ class Machine:
         """Type lines into a new terminal, after the ``export`` lines that ``up`` has printed."""
         up = self.stayers.get("postbacks up")
         exports = re.findall(r"^\s*(export .*)$", up.printed, re.MULTILINE) if up else []
+        env = self._environment()
+        if self._forking:
+            env["PATH"] = f"{self._forking}:{env['PATH']}"
         return subprocess.run(
-            self._bash("\n".join([*exports, text])), env=self._environment(), cwd=self.folder,
+            self._bash("\n".join([*exports, text])), env=env, cwd=self.folder,
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s, check=False,
         )  # fmt: skip
 
@@ -151,6 +157,13 @@ class Machine:
             )  # fmt: skip
         self.stayers[name] = Stayer(process, output)
         return self.stayers[name]
+
+    def fork_commands(self) -> None:
+        """From now on run each ``postbacks`` that is typed in a fork of a process that has loaded the commands."""
+        self._forking = self.folder / "forking"
+        self._forking.mkdir()
+        forked_commands.write_client(self._forking)
+        self.start(f"python {forked_commands.__file__}").wait_for(forked_commands.READY)
 
     def begin(self, call: Callable[..., None], *arguments: object) -> None:
         """Begin a call whose end ``join`` waits for: the machine has several terminals."""
