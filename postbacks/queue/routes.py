@@ -56,6 +56,14 @@ def since_and_state(row: bytes | None) -> tuple[int, str]:
     return int(first.partition(" ")[0]), state
 
 
+def endpoint_in(row: bytes | None, group: str) -> str:
+    """Read where the postbacks of a group go by their account's row; empty where that is nowhere, or not known."""
+    if row is None:
+        return ""
+    _, _, _, _, _, general, _, mo, _, in_pass, *_ = text(row).split("\n")
+    return {"mo": mo, "pass": in_pass}.get(group) or general
+
+
 def row_of(account: Account | None, state: str = ON) -> str:
     """Return an account's row without its first line.
 

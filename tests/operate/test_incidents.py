@@ -170,6 +170,9 @@ def test_an_account_that_goes_elsewhere_takes_no_failure_along(world, moody):
     with Receiver() as other:
         moved = accounts.make_account("acme", url=other.url())
         routes.publish(world.rig.scripts, ["acme"], {"acme": moved}, keep_ms=1000)  # by the world's clock
+        set_account("acme", url=other.url())
+        send_postback.delay("acme", MT)
+        world.work()  # answered there, which says nothing of where it failed
         world.watch(8)
     (incident,) = world.incidents()
     assert f"{incident.subject}/" == moody.url("/")

@@ -169,7 +169,7 @@ class Receivers:
 
     def ending(self, look: Look, incident: Incident) -> Ending:
         """Say how the incident of a failing endpoint has ended, and how what died of it is sent again."""
-        is_well = self._is_over(incident.subject) or _any_is_well(look, incident.accounts)
+        is_well = self._is_over(incident.subject) or _any_is_well(look, incident)
         return _ending(look, incident, is_well=is_well)
 
 
@@ -447,13 +447,20 @@ def _dead(look: Look, incident: Incident, since_ms: int, *, of_account: bool) ->
     return int(dead), since_ms if first_ms is None else int(first_ms)
 
 
-def _any_is_well(look: Look, accounts: tuple[str, ...]) -> bool:
+def _any_is_well(look: Look, incident: Incident) -> bool:
+    """Tell whether a lane of the incident's accounts that goes to its endpoint was answered 200 last."""
+    lanes = [(account, group) for account in incident.accounts for group in keys.GROUPS]
     with broker_errors():
+        rows: Any = look.client.hmget(keys.ROUTES, incident.accounts)
         pipe = look.client.pipeline(transaction=False)
-        for account in accounts:
-            for group in keys.GROUPS:
-                pipe.hget(keys.LANE_STATE + keys.lane_name(account, group), "failing")
-        return b"0" in pipe.execute()
+        for account, group in lanes:
+            pipe.hget(keys.LANE_STATE + keys.lane_name(account, group), "failing")
+        replies = pipe.execute()
+    row_of = dict(zip(incident.accounts, rows, strict=True))
+    return any(
+        reply == b"0" and routes.endpoint_in(row_of[account], group) == incident.subject
+        for (account, group), reply in zip(lanes, replies, strict=True)
+    )
 
 
 def _why_still(look: Look, account: str) -> str:
