@@ -33,7 +33,7 @@ BASE_ENV = {"POSTBACKS_ALLOWED_NETWORKS": "127.0.0.0/8,::1/128"}
 T = TypeVar("T")
 
 
-def short_and_long(short: str, long: str) -> list[Any]:
+def short_and_long(short: T, long: T) -> list[Any]:
     """Values of a parameter of a test that runs a whole stack: the suite tries the first, `make test-long` the second."""
     return [short, pytest.param(long, marks=pytest.mark.long)]
 
