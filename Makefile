@@ -24,9 +24,14 @@ demo: $(VENV)/ready ## See every kind of postback travel to a real receiver, fai
 test: $(VENV)/ready ## Check lint and types, run the whole suite; it starts its own broker, beat and workers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	# The first to collect the tests compiles them all: that takes as long as mypy, and the others find it done.
+	@$(BIN)/python -m pytest --collect-only -q >/dev/null 2>&1 & $(BIN)/mypy; checked=$$?; wait; exit $$checked
 	# Most tests wait for processes: six at a time suit two cores, and a process that is done takes over from the others.
 	$(BIN)/python -m pytest -n 6 --dist worksteal
+
+.PHONY: test-long
+test-long: $(VENV)/ready ## Run what the suite leaves out: whole stacks once more, with the other pool, form of logs or load (two minutes)
+	$(BIN)/python -m pytest -n 2 -m long
 
 # Only the benchmarks draw plots.
 $(VENV)/bench: $(VENV)/ready

@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
 import redis
 
 from postbacks import accounts, keys, settings
@@ -29,10 +30,12 @@ from postbacks.transport.client import CurlClient
 
 #: What every process of the suite needs; receivers are on loopback.
 BASE_ENV = {"POSTBACKS_ALLOWED_NETWORKS": "127.0.0.0/8,::1/128"}
-#: Pools of a worker that the whole way is tested with.
-POOLS = ("threads", "prefork")
-
 T = TypeVar("T")
+
+
+def short_and_long(short: T, long: T) -> list[Any]:
+    """Values of a parameter of a test that runs a whole stack: the suite tries the first, `make test-long` the second."""
+    return [short, pytest.param(long, marks=pytest.mark.long)]
 
 
 def eventually(look: Callable[[], T], timeout_s: float = 20, what: str = "it") -> T:

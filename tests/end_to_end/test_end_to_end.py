@@ -7,7 +7,7 @@ import time
 import pytest
 from celery import Celery
 from events import EVENT, examples
-from helpers import POOLS, ended, eventually, running, set_account
+from helpers import ended, eventually, running, set_account, short_and_long
 
 from postbacks import send_postback, send_postbacks
 from postbacks.app import app
@@ -17,7 +17,7 @@ from postbacks.devtools.receiver import Answer, Receiver, dead_port
 from postbacks.ledger.ledger import Ledger
 
 
-@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("pool", short_and_long("threads", "prefork"))
 def test_a_thousand_postbacks_of_every_code_arrive_exactly_once_with_the_rendered_bytes(
     broker, tmp_path, pool
 ):

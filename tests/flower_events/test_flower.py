@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import BASE_ENV, ended, environment, eventually, free_port, running, set_account
+from helpers import BASE_ENV, ended, environment, eventually, free_port, running, set_account, short_and_long
 from wire import Wire
 
 from postbacks import send_postback, send_postbacks
@@ -124,7 +124,7 @@ def listens_on_one_address_alone(port: int) -> None:
             socket.create_connection((address, port), timeout=5)
 
 
-@pytest.mark.parametrize("pool", ["threads", "prefork"])
+@pytest.mark.parametrize("pool", short_and_long("threads", "prefork"))
 def test_flower_shows_every_postback_and_its_buttons_work(broker, tmp_path, pool):
     """Delivered, failing, skipped and revoked ones, each with account, code, state, retries, runtime and worker."""
     with watching(broker, tmp_path, pool) as watched:

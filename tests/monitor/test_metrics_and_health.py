@@ -17,7 +17,18 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from events import EVENT
-from helpers import BASE_ENV, Rig, dripping, ended, environment, eventually, free_port, running, set_account
+from helpers import (
+    BASE_ENV,
+    Rig,
+    dripping,
+    ended,
+    environment,
+    eventually,
+    free_port,
+    running,
+    set_account,
+    short_and_long,
+)
 from pages import cells
 from prometheus_client.parser import text_string_to_metric_families
 from scraping import page, samples
@@ -253,7 +264,7 @@ def check_health(watched: Watched) -> None:
     assert watched.pages["/"][0] == 404
 
 
-@pytest.mark.parametrize("form", ["text", "json"])
+@pytest.mark.parametrize("form", short_and_long("json", "text"))
 def test_a_real_stack_shows_what_happened_in_logs_metrics_and_health(form, broker, tmp_path):
     """A stack for each form of logs: failures are one line each, nothing private is told, figures and docs agree,
     all is well.

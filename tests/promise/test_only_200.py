@@ -8,7 +8,7 @@ from pathlib import Path
 import pycurl
 import pytest
 from events import EVENT
-from helpers import POOLS, ended, running, set_account
+from helpers import ended, running, set_account, short_and_long
 from transfers import judged
 
 from postbacks import send_postback
@@ -30,7 +30,7 @@ FAILURES = {
 }
 
 
-@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("pool", short_and_long("threads", "prefork"))
 def test_only_200_is_success_and_everything_else_is_sent_again(broker, tmp_path, pool):
     """Each failing answer comes once, then 200; the ledger names the failure, the resend is delivered."""
 

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import pytest
 from events import EVENT, MO
-from helpers import POOLS, environment, running, set_account
+from helpers import environment, running, set_account, short_and_long
 
 from postbacks import PostbackDead, resend, send_postback
 from postbacks.catalogue import parse_event
@@ -107,7 +107,7 @@ def test_a_dead_postback_can_be_sent_again_with_the_same_bytes_and_a_higher_numb
     assert first.body == second.body
 
 
-@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("pool", short_and_long("prefork", "threads"))
 def test_an_endpoint_that_always_answers_500_gets_six_posts_spaced_by_the_countdown_and_then_none(
     broker, tmp_path, pool
 ):
