@@ -114,7 +114,9 @@ def world(rig, tmp_path, monkeypatch) -> Iterator[World]:
         Receiver(lambda _: Answer(status[0])) as receiver,
     ):
         rig.settings = load()
-        yield World(rig, receiver, status)
+        made = World(rig, receiver, status)
+        yield made
+        made.recorder.close()
         reader().dispose()
 
 

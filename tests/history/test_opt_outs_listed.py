@@ -344,7 +344,10 @@ def test_a_job_moves_the_opt_outs_of_an_account_first_however_it_was_given_them(
         for job in ("by-rows", "by-ids"):
             frozen.begin(connection, job)
         frozen.add_rows(connection, "by-rows", list(ids.values()))
-        chosen = [Chosen("acme", 1, 1, "first"), Chosen("acme", 2, 2, "second", is_opt_out=True)]
+        chosen = [
+            Chosen("acme", 1, 1, "first", "dead"),
+            Chosen("acme", 2, 2, "second", "dead", is_opt_out=True),
+        ]
         frozen.add_chosen(connection, "by-ids", chosen)
         for job in ("by-rows", "by-ids"):
             slice_ = frozen.read_slice(connection, job, "acme", "", 10)
