@@ -190,7 +190,7 @@ GARBAGE = {
     "kwargs are a list": (message(b"[[], [], {}]"), "no object"),
     "deep body": (message(DEEP), "cannot be read"),
     "long int in the body": (message(b"[[" + LONG_INT + b"], {}, {}]"), "cannot be read"),
-    "too large": (message(b" " * (MAX_BODY_BYTES + 1)), f"larger than {MAX_BODY_BYTES} bytes"),
+    "too large": (message(b" " * (MAX_BODY_BYTES + 1)), f"larger than {MAX_BODY_BYTES:,} bytes"),
     "eta without zone": (message(eta="2026-01-02T03:04:05"), "no time zone"),
     "eta is a number": (message(eta=17), "no ISO 8601"),
     "eta is a word": (message(eta="soon"), "cannot be read"),
@@ -282,7 +282,7 @@ def test_a_compression_bomb_is_refused_without_being_unpacked(kind, pack):
     bomb = message(_packed_zeros(pack, 256), compression=kind)
     tracemalloc.start()
     try:
-        with pytest.raises(Unreadable, match=f"larger than {MAX_BODY_BYTES} bytes"):
+        with pytest.raises(Unreadable, match=f"larger than {MAX_BODY_BYTES:,} bytes"):
             decode(bomb)
         _, peak = tracemalloc.get_traced_memory()
     finally:
