@@ -99,7 +99,7 @@ def test_a_postback_is_accepted_only_when_enough_replicas_have_it(group):
             assert replica.llen(keys.QUEUE_LISTS[0]) == 1
         group.servers[1].pause()
         try:
-            with environment(POSTBACKS_BROKER_TIMEOUT_S="1"):
+            with environment(POSTBACKS_BROKER_TIMEOUT_S="3"):
                 for call in (
                     lambda: send_postback.apply_async(("acme", EVENT), task_id=one),
                     lambda: send_postbacks("acme", [EVENT] * 3),
@@ -107,7 +107,7 @@ def test_a_postback_is_accepted_only_when_enough_replicas_have_it(group):
                     began_s = time.monotonic()
                     with pytest.raises(NotReplicated, match=r"0 of the 1 replicas .* may still be delivered"):
                         call()
-                    assert time.monotonic() - began_s < 4
+                    assert time.monotonic() - began_s < 12
         finally:
             group.servers[1].resume()
         assert client().llen(keys.QUEUE_LISTS[0]) == 5
