@@ -353,13 +353,14 @@ def test_health_names_who_is_down(rig, receiver):
 
 def test_lanes_that_nobody_sends_to_any_more_are_forgotten(rig, receiver):
     """The set of failing lanes does not grow for ever: what is no longer known goes as others begin to fail."""
-    rig.client.zadd(keys.FAILING, {f"left{number}/mo": 1 for number in range(3)})
+    left = 40  # so many that among those looked at, which are any, is one of them
+    rig.client.zadd(keys.FAILING, {f"left{number}/mo": 1 for number in range(left)})
     for number in range(40):
         set_account(f"bad{number}", url=receiver.url("/bad"))
         send_postbacks(f"bad{number}", [EVENT])
     rig.tick()
     rig.deliver()
-    assert rig.client.zcard(keys.FAILING) < 43
+    assert rig.client.zcard(keys.FAILING) < 40 + left
     assert snapshot.read(rig.client, rig.settings).down == {}
 
 
