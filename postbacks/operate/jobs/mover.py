@@ -17,7 +17,7 @@ from postbacks.broker.client import text
 from postbacks.broker.clock import now_ms
 from postbacks.broker.errors import broker_errors
 from postbacks.flower_events.client_side import resent, revoked
-from postbacks.history.copies import copies_of
+from postbacks.history.copies import read_rows, rows_of
 from postbacks.history.transactions import reading
 from postbacks.ledger.record import SCHEMA
 from postbacks.ledger.states import DELIVERED
@@ -41,7 +41,7 @@ from postbacks.queue.scripts import Scripts
 from postbacks.queue.shares import DEAD_GO_PAST, shares_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     import redis
 
@@ -316,18 +316,21 @@ class Mover:
         for account, packed in parts.items():
             active.parts[account] = json.loads(packed)
         for account in paused:
-            sentence = part_of(account, parts[account]).why_paused
+            sentence = part_of(account, active.parts[account]).why_paused
             log.warning("job.part_paused", sentence, job=active.job.id, account=account)
 
-    def _answers_of_gone(self, postback_ids: Iterable[str]) -> dict[str, str]:
+    def _answers_of_gone(self, postback_ids: Sequence[str]) -> dict[str, str]:
         """Ask the history how those ended whose record has left the broker; those that it has not read yet are left out."""
+        with reading(self._recorder.engine) as connection:
+            newest = {name: row for name in postback_ids for row in rows_of(connection, name)[:1]}
+            copies = {copy.row_id: copy for copy in read_rows(connection, list(newest.values()))}
         answers: dict[str, str] = {}
         for postback_id in postback_ids:
-            copies = copies_of(postback_id, engine=self._recorder.engine).copies
-            if not copies:
+            copy = copies.get(newest.get(postback_id, 0))
+            if copy is None:
                 answers[postback_id] = "forgotten"
-            elif not copies[0].is_open:
-                record = copies[0].record
+            elif not copy.is_open:
+                record = copy.record
                 answers[postback_id] = "" if record.state == DELIVERED else record.reason or record.state
         return answers
 
@@ -347,7 +350,7 @@ class Mover:
             if self.scripts.change_job(job.id, {RUNNING}, ENDED) == RUNNING:
                 log.info("job.ended", job=job.id, kind=job.kind, by=job.by)
             return
-        sentences = [part_of(name, json.dumps(active.parts[name])).why_paused for name in paused]
+        sentences = [part_of(name, active.parts[name]).why_paused for name in paused]
         note = (
             "; ".join(sentences[:3])
             + (f"; and {len(sentences) - 3:,} more accounts" if len(sentences) > 3 else "")

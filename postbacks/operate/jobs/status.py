@@ -111,9 +111,8 @@ def _recorder_works(broker: redis.Redis) -> bool:
     return ends_ms is not None and int(float(ends_ms)) > to_ms(time)
 
 
-def part_of(account: str, packed: str) -> Part:
-    """Read an account's part from its JSON (``queue/_job.lua``)."""
-    fields = json.loads(packed)
+def part_of(account: str, fields: Mapping[str, Any]) -> Part:
+    """Read an account's part from its fields (``queue/_job.lua``)."""
     return Part(
         account=account,
         total=int(fields["total"]),
@@ -157,7 +156,7 @@ def _job(
         ended_ms=number("ended_ms"),
         counts=Counts(*(number(name) or 0 for name in Counts._fields)),
         waiting=waiting,
-        parts=tuple(part_of(text(account), text(packed)) for account, packed in sorted(parts.items())),
+        parts=tuple(part_of(text(account), json.loads(packed)) for account, packed in sorted(parts.items())),
         paused_by=values.get("paused_by", ""),
         note=values.get("note", ""),
         waits="",
