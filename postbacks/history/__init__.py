@@ -15,7 +15,7 @@ masks the numbers and texts in them; ``story`` and ``copies_of`` of this room, w
 from typing import TYPE_CHECKING, Any
 
 from postbacks.errors import HistoryUnfit
-from postbacks.history.query import Count, Page, Postback, Query
+from postbacks.history.query import WITHOUT_DRIVER, Count, Page, Postback, Query
 
 if TYPE_CHECKING:
     from postbacks.history.copies import copies_of as copies_of
@@ -52,7 +52,7 @@ else:
         except ModuleNotFoundError as error:
             if error.name != "sqlalchemy":
                 raise
-            raise HistoryUnfit("The history wants SQLAlchemy: pip install 'postbacks[history]'.") from None
+            raise HistoryUnfit(WITHOUT_DRIVER) from None
 
 
 # Literal, as checkers read it.

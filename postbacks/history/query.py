@@ -11,6 +11,8 @@ from postbacks.privacy.masker import KEYLESS
 if TYPE_CHECKING:
     from postbacks.ledger.record import Record
 
+#: Sentence where what the history needs is not installed.
+WITHOUT_DRIVER: Final = "The history wants SQLAlchemy: pip install 'postbacks[history]'."
 #: Postbacks that a page has at most.
 LIMIT_MAX: Final = 100_000
 

@@ -108,7 +108,9 @@ else:
         except ModuleNotFoundError as error:
             if error.name != "sqlalchemy":
                 raise
-            raise HistoryUnfit("The history wants SQLAlchemy: pip install 'postbacks[history]'.") from None
+            from postbacks.history.query import WITHOUT_DRIVER  # noqa: PLC0415 - processes that deliver search nothing
+
+            raise HistoryUnfit(WITHOUT_DRIVER) from None
 
 
 # Literal, as checkers read it. A name of a module here (``resend``, ``jobs``) can be no action's.

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
 from postbacks.errors import HistoryUnfit, InvalidQuery
-from postbacks.history.query import Query
+from postbacks.history.query import WITHOUT_DRIVER, Query
 from postbacks.ledger import states
 from postbacks.names import is_id
 from postbacks.operate.jobs.job import MAY_NAME, MOVED_FROM, RESEND, filters_of
@@ -80,7 +80,7 @@ def _check(query: Query) -> None:
     except ModuleNotFoundError as error:
         if error.name != "sqlalchemy":
             raise
-        raise HistoryUnfit("The history wants SQLAlchemy: pip install 'postbacks[history]'.") from None
+        raise HistoryUnfit(WITHOUT_DRIVER) from None
     check(query)
 
 
