@@ -146,7 +146,7 @@ class Main(Group):
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):  # a character that a terminal cannot show is no reason to fail
                 stream.reconfigure(errors="replace")
-        _written_before_counts_not()
+        _reset_only_logged()
         try:
             try:
                 return super().invoke(ctx)
@@ -164,7 +164,7 @@ class Main(Group):
             raise explained(error) from None
 
 
-def _written_before_counts_not() -> None:
+def _reset_only_logged() -> None:
     """Forget what the program that runs this command has written to the journal itself."""
     journal = sys.modules.get("postbacks.operate.journal")
     if journal is not None:
@@ -311,9 +311,9 @@ def show_counts(counts: Counter[str], *, as_json: bool) -> None:
         say(f"  and {len(counts) - _ACCOUNTS_SHOWN:,} accounts more")
 
 
-def counted(count: int, noun: str = "postback") -> str:
+def counted(count: int, noun: str = "postback", plural: str = "") -> str:
     """Return a number with its noun: "1 postback", "1,204 postbacks"."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+    return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
 
 
 def state_text(state: str, words: str = "") -> Text:

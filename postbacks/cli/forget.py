@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from postbacks.cli.base import Command, confirm, json_option, print_json, say
+from postbacks.cli.base import Command, confirm, counted, json_option, print_json, say
 from postbacks.printable import printable
 
 if TYPE_CHECKING:
@@ -61,10 +61,10 @@ def forget(
     except InvalidQuery as error:
         raise click.UsageError(str(error)) from None
     if dry_run or not yes:
-        counted = operate.count(number=number, email=email)
+        found = operate.count(number=number, email=email)
         if dry_run and as_json:
-            print_json({"pseudonym": name, **counted.to_public_dict()})
-        _say_count(name, counted, now=now)
+            print_json({"pseudonym": name, **found.to_public_dict()})
+        _say_count(name, found, now=now)
         if dry_run:
             return
         confirm(f"Forget {name}?")
@@ -88,44 +88,42 @@ def _from_stdin(value: str | None) -> str | None:
     return sys.stdin.readline().strip() if value == "-" else value
 
 
-def _say_count(name: str, counted: Count, *, now: bool) -> None:
+def _say_count(name: str, found: Count, *, now: bool) -> None:
     """Say what would be done, and how much of it."""
-    if not (counted.records or counted.messages or counted.rows):
+    if not (found.records or found.messages or found.rows):
         say(f"Nothing is found of {name}. Is it whole, a number with its country's code?")
     else:
         say(f"{name} is named by")
-        say(f"  {_number(counted.records, 'record')} of the broker{_waiting_words(counted)}")
-        say(
-            f"  {_number(counted.messages, 'message')} that wait{'s' * (counted.messages == 1)} to be taken in"
-        )
-        if counted.rows is not None:
-            say(f"  {_number(counted.rows, 'row')} of the history")
+        say(f"  {counted(found.records, 'record')} of the broker{_waiting_words(found)}")
+        say(f"  {counted(found.messages, 'message')} that wait{'s' * (found.messages == 1)} to be taken in")
+        if found.rows is not None:
+            say(f"  {counted(found.rows, 'row')} of the history")
         say(
             "Their documents, URLs, indexes and answers are erased, and none of them can be sent again; ids, accounts, events, "
             "states and times stay."
         )
-    if counted.waiting or counted.messages:
+    if found.waiting or found.messages:
         say(
             "What is still to be delivered is cancelled."
             if now
             else "What is still to be delivered is delivered first, for 24 hours at most, and cancelled then, of paused accounts at "
             "once; --now cancels all of it at once."
         )
-    if counted.database_bytes is None:
+    if found.database_bytes is None:
         say("Then the broker's files are written anew. Deliveries go on meanwhile.")
     else:
         say(
-            f"Then the broker's files and the history's database ({_size(counted.database_bytes)}) are written anew. Deliveries go "
+            f"Then the broker's files and the history's database ({_size(found.database_bytes)}) are written anew. Deliveries go "
             "on meanwhile; the recorder waits."
         )
 
 
-def _waiting_words(counted: Count) -> str:
-    if not counted.waiting:
+def _waiting_words(found: Count) -> str:
+    if not found.waiting:
         return ""
-    verb = "is" if counted.waiting == 1 else "are"
-    paused = f", {counted.paused:,} of a paused account" if counted.paused else ""
-    return f", of which {counted.waiting:,} {verb} still to be delivered{paused}"
+    verb = "is" if found.waiting == 1 else "are"
+    paused = f", {found.paused:,} of a paused account" if found.paused else ""
+    return f", of which {found.waiting:,} {verb} still to be delivered{paused}"
 
 
 class _Progress:
@@ -137,7 +135,7 @@ class _Progress:
     def __call__(self, receipt: Receipt) -> None:
         words = _PHASE_WORDS.get(receipt.phase, "")
         if receipt.waiting:
-            words = f"{_number(receipt.waiting, 'postback')} still to be delivered"
+            words = f"{counted(receipt.waiting, 'postback')} still to be delivered"
         if words and words != self._said:
             self._said = words
             say(f"  {words} …")
@@ -150,10 +148,10 @@ def _print_receipt(receipt: Receipt) -> None:
         "forgotten": receipt.pseudonym,
         "request": f"{receipt.request}, by {receipt.by} at {iso(receipt.requested_ms)}, ended {iso(receipt.ended_ms)}",
         "why": receipt.why,
-        "broker": f"{_number(receipt.records, 'record')} erased, {_number(receipt.cancelled, 'postback')} of them cancelled; "
-        f"{_number(receipt.answers, 'answer')} emptied; {_number(receipt.messages, 'message')} taken out of the queue",
-        "history": f"{_number(receipt.rows, 'row')} erased, with {_number(receipt.documents, 'document')} and "
-        f"{_number(receipt.values, 'entry', 'entries')} of the index",
+        "broker": f"{counted(receipt.records, 'record')} erased, {counted(receipt.cancelled, 'postback')} of them cancelled; "
+        f"{counted(receipt.answers, 'answer')} emptied; {counted(receipt.messages, 'message')} taken out of the queue",
+        "history": f"{counted(receipt.rows, 'row')} erased, with {counted(receipt.documents, 'document')} and "
+        f"{counted(receipt.values, 'entry', 'entries')} of the index",
         "append-only": receipt.append_only,
         "snapshot": receipt.snapshot,
         "database": receipt.database or "there is no history",
@@ -162,10 +160,6 @@ def _print_receipt(receipt: Receipt) -> None:
     for label, value in lines.items():
         if value:
             click.echo(f"{label:14}" + "\n".join(printable(line) for line in value.split("\n")))
-
-
-def _number(count: int, one: str, many: str = "") -> str:
-    return f"{count:,} {one if count == 1 else many or f'{one}s'}"
 
 
 def _size(size: int) -> str:
