@@ -308,7 +308,7 @@ ROWS = PAGE.split("| raised | when |")[1].split("\n\n")[0].splitlines()[2:]
 
 @pytest.mark.parametrize("name", RAISED)
 def test_the_table_of_errors_is_what_the_calls_raise(rig, name):
-    """Its words on whether anything was sent are true."""
+    """The table says of each whether anything was sent."""
     set_account("acme", url="http://127.0.0.1:8080/")
     set_account("globex", url="http://127.0.0.1:8080/", off={"SUB"})
     send_postback.apply_async(("acme", EVENT), task_id="order-17")
