@@ -78,6 +78,7 @@ variables: $(VENV)/ready ## List what Celery reads from the environment, to comp
 # The commit's time stands in the archives, so that they are the same bytes wherever they are built.
 .PHONY: dist
 dist: $(VENV)/ready ## Build wheel and sdist into dist/ and check them, the same bytes wherever this commit is built
+	@test -z "$$(git status --porcelain)" || { echo "There are changes that are not committed (git status): commit them first."; exit 1; }
 	rm -rf dist
 	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m build --outdir dist .
 	$(BIN)/python -m twine check --strict dist/*
