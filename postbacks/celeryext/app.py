@@ -95,6 +95,13 @@ class PostbackApp(Celery):
         capture = current()
         return super().backend if capture is None else capture.backend
 
+    def close_connections(self) -> None:
+        """Let the next connection to the broker be made anew, as the configuration says then.
+
+        Celery does so in a forked child.
+        """
+        self._after_fork()
+
     def _load_config(self) -> Settings:
         settings = super()._load_config()
         _use_configuration(settings)

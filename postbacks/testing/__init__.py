@@ -7,31 +7,40 @@
     with captured_postbacks() as sent:
         close_the_order()
     assert sent.only(account="acme", code="N211").url is None
-
-pytest loads ``postbacks.testing.plugin`` in every project of the environment, and this module with it: so nothing is
-imported here that is not needed at once.
 """
 
 from typing import TYPE_CHECKING, Any
 
-from postbacks.testing.outbox import CapturedPostback, Outbox, captured_postbacks
-
 if TYPE_CHECKING:
     from postbacks.devtools.receiver import Answer, Received, Receiver, fail_first
+    from postbacks.testing.outbox import CapturedPostback, Outbox, captured_postbacks
+    from postbacks.testing.stack import EmbeddedStack
 else:
+    _MODULES = {
+        "Answer": "postbacks.devtools.receiver",
+        "CapturedPostback": "postbacks.testing.outbox",
+        "EmbeddedStack": "postbacks.testing.stack",
+        "Outbox": "postbacks.testing.outbox",
+        "Received": "postbacks.devtools.receiver",
+        "Receiver": "postbacks.devtools.receiver",
+        "captured_postbacks": "postbacks.testing.outbox",
+        "fail_first": "postbacks.devtools.receiver",
+    }
+
     # Hidden from type checkers, to which every misspelt name would be Any.
     def __getattr__(name: str) -> Any:
-        """Load the receiver when a name of its module is first used."""
+        """Load a name's module when it is first used: pytest loads this one in every project of the environment."""
         from importlib import import_module  # noqa: PLC0415 - that is the point
 
-        if name in __all__:
-            return getattr(import_module("postbacks.devtools.receiver"), name)
+        if name in _MODULES:
+            return getattr(import_module(_MODULES[name]), name)
         raise AttributeError(f"module 'postbacks.testing' has no attribute {name!r}")
 
 
 __all__ = [
     "Answer",
     "CapturedPostback",
+    "EmbeddedStack",
     "Outbox",
     "Received",
     "Receiver",
