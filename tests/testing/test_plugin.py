@@ -148,7 +148,7 @@ class Item:
 
 
 def test_a_broker_that_a_module_names_later_fails_each_test(monkeypatch):
-    """What was set after pytest began is seen at each test; the run goes on, in a worker of xdist as well."""
+    """See at each test what was set after pytest began; the run goes on, in a worker of xdist as well."""
     plugin.pytest_runtest_setup(Item("loopback"))
     monkeypatch.setenv("POSTBACKS_BROKER_URL", "redis://prod.example/0")
     with pytest.raises(pytest.fail.Exception, match=r"prod\.example is not this machine's loopback"):

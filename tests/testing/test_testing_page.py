@@ -36,7 +36,7 @@ def test_the_project_of_the_page_passes(tmp_path, options):
 
 
 def test_the_page_lists_what_a_record_has():
-    """Its fields and its properties, each in the table."""
+    """Fields and properties, each in the table."""
     table = PAGE.split("A record has:")[1].split("\n\n")[1]
     listed = {name for row in table.splitlines()[2:] for name in re.findall(r"`(\w+)`", row.split("|")[1])}
     assert listed == {name for name in dir(CapturedPostback) if not name.startswith("_")}
