@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Unpack
 
 from postbacks import keys
+from postbacks.celeryext.capture import current
 from postbacks.celeryext.refusals import MANY, RefusingTask, refuse
 from postbacks.client.results import PostbackResult
 from postbacks.errors import UnsupportedOption
@@ -182,6 +183,10 @@ class PostbackTask(RefusingTask):
         from postbacks.queue.send_request import check_request
 
         request = check_request(args or (), kwargs or {})
+        if current() is not None:  # a host program's eager chain comes here
+            from postbacks.client.sending import send
+
+            return send(self, request, postback_id, **options)
         return super().apply(request.args, request.kwargs, task_id=postback_id, **options)
 
     def retry(self, *args: Any, **options: Any) -> Any:
