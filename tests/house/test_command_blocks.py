@@ -317,6 +317,9 @@ CHECKS: dict[str, dict[str, Check]] = {
             "Receiving on http://127.0.0.1:9000/"
         ),
         "postbacks receive --status 503 --delay 0.5 --json": ends_with_ctrl_c("(answers 503, 0.5 s later)"),
+        "postbacks receive --forward-to http://127.0.0.1:3000/postbacks": ends_with_ctrl_c(
+            "answers as http://127.0.0.1:3000/postbacks does"
+        ),
         "postbacks receive --json | postbacks verify --secret whsec_…": elsewhere(
             "wants a signed POST", VERIFY
         ),
