@@ -52,7 +52,7 @@ _CLOSE: Final = b""
 
 @dataclass(slots=True)
 class Forwarded:
-    """What came of a request that was passed on.
+    """Outcome of a request that was passed on.
 
     Attributes:
         status: status that its sender got; None if the server's answer has none.
