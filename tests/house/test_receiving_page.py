@@ -173,6 +173,7 @@ def test_the_document_and_the_headers_of_the_page_are_what_is_sent(signed_post):
     assert shown["user-agent"] == USER_AGENT
     assert shown["webhook-id"] == shown["postback-id"]
     assert received.headers["webhook-id"] == received.headers["postback-id"]
+    assert b"acme" not in received.head + received.body
 
 
 def vector():
