@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from http.client import responses as reasons
 from typing import Any, Literal, NamedTuple, Self, cast
 
-#: Bytes that a head or a body may have, as sent; a postback has a few KiB. Longer ones get a 413.
-MAX_BYTES = 1024 * 1024
+#: Bytes that a head or a body may have, as sent; no postback has more, and most have less than a KiB. Longer ones get 413.
+MAX_BYTES = 2 * 1024 * 1024
 #: Seconds that a refused sender may go on sending before its connection is closed.
 _REFUSED_LINGER_S = 1.0
 #: Statuses whose answer has no body, whatever its head says.
