@@ -271,12 +271,20 @@ CHECKS: dict[str, dict[str, Check]] = {
         "<?xml version='1.0' encoding='UTF-8'?>": SHOWN_BY_RECEIVING,
         "from standardwebhooks import Webhook, WebhookVerificationError": EXAMPLES_OF_RECEIVING,
         "const crypto = require('node:crypto');": EXAMPLES_OF_RECEIVING,
+        "secret='whsec_cG9zdGJhY2tzIHRlc3QgdmVjdG9yLCAzMiBieXRlcyE='": elsewhere(
+            "wants a receiver to answer",
+            RECEIVING + "test_the_shell_lines_send_a_post_with_a_valid_signature",
+        ),
         "postbacks verify --secret whsec_… < request": elsewhere(
             "wants a secret and a signed request", VERIFY
         ),
         UP: is_up,
         "postbacks receive --port 8080": stays("Receiving on http://127.0.0.1:8080/"),
         SET_ACME: types(says="delivered after 1 attempt"),
+        "postbacks receive --port 8080 --forward-to http://127.0.0.1:3000/postbacks": elsewhere(
+            "wants a server of one's own",
+            "tests/cli/test_cli_processes.py::test_receive_forwards_and_shows_both_sides_and_ends_though_a_server_hangs",
+        ),
         "postbacks ping https://acme.example/postbacks": types(
             fill={"https://acme.example": "http://127.0.0.1:8080"}, says="Delivered: answered 200"
         ),
@@ -317,6 +325,9 @@ CHECKS: dict[str, dict[str, Check]] = {
             "Receiving on http://127.0.0.1:9000/"
         ),
         "postbacks receive --status 503 --delay 0.5 --json": ends_with_ctrl_c("(answers 503, 0.5 s later)"),
+        "postbacks receive --forward-to http://127.0.0.1:3000/postbacks": ends_with_ctrl_c(
+            "answers as http://127.0.0.1:3000/postbacks does"
+        ),
         "postbacks receive --json | postbacks verify --secret whsec_…": elsewhere(
             "wants a signed POST", VERIFY
         ),
