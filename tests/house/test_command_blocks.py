@@ -210,8 +210,6 @@ def composes(machine: Machine, block: Block) -> None:
                 assert service in COMPOSE
                 done = machine.type(line.partition(service)[2])
                 assert done.returncode == 0, done.stderr
-            case ["docker", "compose", "exec", "redis", program, *_]:
-                assert program in {"redis-cli", "sh"}
             case [assignment] if "=" in assignment:
                 assert f"\n{assignment.partition('=')[0]}=" in (machine.folder / ".env.example").read_text()
             case _:
@@ -301,7 +299,6 @@ CHECKS: dict[str, dict[str, Check]] = {
         "postback      fa676d81-83f8-41c6-9a02-47f7aeedfd5a": is_no_command,
         "Error: The ledger has no postback 49558902-2c96-4148-9ee2-21171e1c652d: it is not taken in yet; it waits in Celery's": is_no_command,
         "docker compose stop worker": composes,
-        "docker compose exec redis redis-cli bgrewriteaof": composes,
     },
     UP: {
         "postbacks receive --port 8080": stays("Receiving on http://127.0.0.1:8080/"),
