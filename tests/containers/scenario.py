@@ -299,6 +299,15 @@ def stop_all(containers: list[Container]) -> dict[str, int]:
     return {one.name: one.process.wait(one.spec["stop_s"]) for one in containers}
 
 
+def is_well_with(processes: int) -> bool:
+    """Ask whether the system is well, and so many workers and beats are heard of."""
+    from postbacks.monitor.health import judge
+    from postbacks.settings import load
+
+    judged = judge(load()).to_public_dict()
+    return judged["ok"] and judged["workers"] == judged["beats"] == processes
+
+
 def watch_pods_and_units() -> dict[str, Any]:
     """Run a pod of each kind and a service of each unit, ask every probe, and have one postback delivered."""
     from postbacks import accounts, send_postback
@@ -311,19 +320,12 @@ def watch_pods_and_units() -> dict[str, Any]:
     ports_taken = ("flower", "metrics")
     running += [Container(kind, 2, job=job) for kind, job in units.items() if kind not in ports_taken]
     seen: dict[str, Any] = {"probes": {}}
+    running[PODS.index("history")].has_logged("history.")
     for one in running:
         for kind, probe in one.spec.get("probes", {}).items():
             eventually(lambda one=one, probe=probe: one.probe(probe), 60, f"{kind} of {one.name}")
             seen["probes"].setdefault(one.spec["name"], []).append(kind)
-    health = ["postbacks", "health", "--json"]
-
-    def well() -> dict[str, Any]:
-        asked = Container("worker", 97, health, pods["worker"])
-        asked.process.wait(60)
-        return json.loads(asked.log)
-
-    eventually(lambda: well()["beats"] == well()["workers"] == 2, 60, "signs of life of both forms")
-    seen["health"] = well()
+    eventually(lambda: is_well_with(2), 60, "signs of life of both forms")
     with Receiver() as receiver:
         accounts.redis_accounts().set(accounts.make_account("acme", url=receiver.url()))
         send_postback.delay("acme", EVENT)
