@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import re
+import subprocess
 from collections.abc import Mapping
 from copy import deepcopy
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import yaml
 from containers.compose_file import ROOT, Refused, image_env, read_env, working_dir
+from jsonschema import Draft202012Validator
 
 FOLDER = ROOT / "deploy" / "kubernetes"
 KUSTOMIZATION: dict[str, Any] = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())
 EXAMPLE = (FOLDER / "secret.env.example").read_text()
+#: The example with every line in force, and a value where it has none.
+FILLED_EXAMPLE = {
+    name: value or "x:y" for name, value in read_env(re.sub(r"(?m)^#(?=[A-Z_]+=)", "", EXAMPLE)).items()
+}
+_SCHEMA = json.loads((ROOT / "tests" / "kubernetes.json").read_text())
 #: Fields by which items of a list of maps are told apart, in the lists that the patch touches.
 _MERGE_KEYS = {"containers": "name", "env": "name", "volumes": "name", "volumeMounts": "mountPath"}
 
@@ -99,3 +109,18 @@ def pod(name: str, secret: Mapping[str, str]) -> dict[str, Any]:
         "probes": {kind: one[kind] for kind in ("startupProbe", "readinessProbe", "livenessProbe") if kind in one},
         "ports": {port["name"]: port["containerPort"] for port in one.get("ports", [])},
     }  # fmt: skip
+
+
+def faults(resource: dict[str, Any]) -> list[str]:
+    """Judge a resource by the schema of its kind."""
+    kind = _SCHEMA["kinds"][f"{resource['apiVersion']} {resource['kind']}"]
+    schema = {"$ref": f"#/$defs/{kind}", "$defs": _SCHEMA["$defs"]}
+    errors = Draft202012Validator(schema).iter_errors(resource)
+    return [f"{'.'.join(map(str, error.path))}: {error.message}" for error in errors]
+
+
+def kubectl_build(folder: Path) -> list[dict[str, Any]]:
+    """Have kubectl build a kustomization; the hash behind generated names is left out."""
+    done = subprocess.run(["kubectl", "kustomize", str(folder)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return list(yaml.safe_load_all(re.sub(r"\b(postbacks(?:-settings)?)-[a-z0-9]{10}\b", r"\1", done.stdout)))

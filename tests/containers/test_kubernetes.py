@@ -7,7 +7,6 @@ are used here (its comment says from where); their licence (Apache 2.0) is that 
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import subprocess
@@ -16,36 +15,24 @@ from collections import Counter
 import pytest
 import yaml
 from containers.compose_file import RAW, ROOT, Refused, image_env, read_env
-from containers.kubernetes_files import EXAMPLE, FOLDER, KUSTOMIZATION, build, by_name, documents, pod
-from jsonschema import Draft202012Validator
+from containers.kubernetes_files import (
+    EXAMPLE,
+    FOLDER,
+    KUSTOMIZATION,
+    build,
+    by_name,
+    documents,
+    faults,
+    kubectl_build,
+    pod,
+)
+from containers.kubernetes_files import FILLED_EXAMPLE as SECRET
 
 from postbacks.settings import load
 
-SCHEMA = json.loads((ROOT / "tests" / "kubernetes.json").read_text())
 KINDS = ("worker", "beat", "history", "flower", "metrics")
-#: The example with every line in force, and a value where it has none.
-SECRET = {
-    name: value or "x:y" for name, value in read_env(re.sub(r"(?m)^#(?=[A-Z_]+=)", "", EXAMPLE)).items()
-}
 COMPONENTS = ("monitoring", "autoscaling")
 needs_kubectl = pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl is not installed")
-
-
-def faults(resource: dict) -> list[str]:
-    """Judge a resource by the schema of its kind."""
-    kind = SCHEMA["kinds"][f"{resource['apiVersion']} {resource['kind']}"]
-    schema = {"$ref": f"#/$defs/{kind}", "$defs": SCHEMA["$defs"]}
-    return [
-        f"{'.'.join(map(str, e.path))}: {e.message}"
-        for e in Draft202012Validator(schema).iter_errors(resource)
-    ]
-
-
-def kubectl_build(folder) -> list[dict]:
-    """Have kubectl build a kustomization; the hash behind generated names is left out."""
-    done = subprocess.run(["kubectl", "kustomize", str(folder)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return list(yaml.safe_load_all(re.sub(r"\b(postbacks(?:-settings)?)-[a-z0-9]{10}\b", r"\1", done.stdout)))
 
 
 def containers() -> dict[str, dict]:
