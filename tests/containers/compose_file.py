@@ -35,7 +35,7 @@ def interpolated(node: Any, env: Mapping[str, str]) -> Any:
     After the Compose Specification's chapter "Interpolation"; other forms do not occur and are refused.
     """
     if isinstance(node, dict):
-        return {name: interpolated(value, env) for name, value in node.items()}
+        return type(node)({name: interpolated(value, env) for name, value in node.items()})
     if isinstance(node, list):
         return [interpolated(value, env) for value in node]
     if not isinstance(node, str):
@@ -74,7 +74,7 @@ def working_dir() -> str:
 
 
 def container(name: str, env: Mapping[str, str]) -> dict[str, Any]:
-    """Return the facts that an engine needs of a service: argv, env, mounts, tmpfs, cwd, stop_s, healthcheck."""
+    """Return the facts that an engine needs of a service: argv, env, mounts, tmpfs, cwd, nofile, stop_s, healthcheck."""
     service = interpolated(RAW["services"][name], env)
     ours = name in OURS
     variables_: dict[str, str] = image_env() if ours else {"PATH": f"/opt/{name}/bin:/usr/bin:/bin"}
@@ -94,6 +94,7 @@ def container(name: str, env: Mapping[str, str]) -> dict[str, Any]:
         "data": [target for source, target, _ in _three(volumes) if not source.startswith(".")],
         "tmpfs": [one.partition(":")[0] for one in service.get("tmpfs", [])],
         "read_only": service["read_only"],
+        "nofile": service.get("ulimits", {}).get("nofile"),
         "stop_s": float(service.get("stop_grace_period", "10s").removesuffix("s")),
         "healthcheck": service.get("healthcheck", {}).get("test", ["CMD", "postbacks", "health"])[1:],
     }

@@ -1,4 +1,4 @@
-"""Every command that README, receiving.md, operating.md, ``up`` and every ``--help`` show, run as it stands.
+"""Every command that README, receiving.md, install.md, operating.md, ``up`` and every ``--help`` show, run as it stands.
 
 ``CHECKS`` says of each block how it is checked; a block that is not in it fails the suite. Most are typed into a
 terminal. What needs Docker, pip's index or a place of its own on the disk is listed with what is tried instead.
@@ -20,6 +20,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import click
+import deploy_checks
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -30,7 +31,7 @@ from postbacks.cli import main
 
 Check = Callable[[Machine, Block], None]
 
-PAGES = ("README.md", "docs/receiving.md", "docs/operating.md")
+PAGES = ("README.md", "docs/receiving.md", "docs/install.md", "docs/operating.md")
 RECEIVE = "postbacks receive"
 EXPORT = "export POSTBACKS_BROKER_URL=redis://:PASSWORD@127.0.0.1:6379/0"
 SET_ACME = "postbacks account set acme --url http://127.0.0.1:8080/"
@@ -216,16 +217,6 @@ def composes(machine: Machine, block: Block) -> None:
                 pytest.fail(f"say how {line!r} is checked")
 
 
-def is_our_unit(machine: Machine, block: Block) -> None:
-    """Compare the unit's command with docker-compose.yml's, which is run by tests/containers."""
-    del machine
-    (command,) = re.findall(r"^ExecStart=/opt/postbacks/bin/(.*)$", block.text, re.MULTILINE)
-    of_unit, of_compose = command.split(), list(COMPOSE["worker"]["command"])
-    assert [word.replace("worker%i@%%h", "worker@%h") for word in of_unit] == of_compose
-    grace_s = int(re.search(r"^TimeoutStopSec=(\d+)$", block.text, re.MULTILINE)[1])
-    assert f"{grace_s}s" == COMPOSE["worker"]["stop_grace_period"]
-
-
 def is_no_command(machine: Machine, block: Block) -> None:
     """Find no command in a picture or a message."""
     del machine
@@ -289,11 +280,21 @@ CHECKS: dict[str, dict[str, Check]] = {
         "postbacks ping acme": types(says="Delivered: answered 200"),
         "postbacks account secret rotate acme --overlap 24h": types(says="whsec_"),
     },
+    "docs/install.md": {
+        "cp .env.example .env": composes,
+        "REDIS_PASSWORD=…": deploy_checks.is_head_of_external_redis,
+        "docker build -t registry.example/postbacks:0.2.0 . && docker push registry.example/postbacks:0.2.0": deploy_checks.prepares_a_cluster,
+        "# deploy/mine/kustomization.yaml": deploy_checks.builds,
+        "kubectl create namespace postbacks": deploy_checks.clusters,
+        r"{ printf 'apiVersion: monitoring.coreos.com/v1\nkind: PrometheusRule\nmetadata: {name: postbacks}\nspec:\n'": deploy_checks.makes_a_rule,
+        "sudo useradd --system --home-dir /srv/postbacks --shell /usr/sbin/nologin postbacks": deploy_checks.installs_units,
+        "sudo systemctl enable --now postbacks.target postbacks-worker@{1..4} postbacks-beat@{1..2}": deploy_checks.enables_units,
+        "sudo systemd-run --quiet --pipe --wait --uid=postbacks -p EnvironmentFile=/etc/postbacks/postbacks.env -p EnvironmentFile=-/etc/postbacks/postbacks-worker.env /opt/postbacks/bin/postbacks health": deploy_checks.runs_beside_the_units,
+        "appendonly yes": deploy_checks.is_configuration_of_redis,
+    },
     "docs/operating.md": {
         "applications                                                            customers' servers": is_no_command,
-        "cp .env.example .env": composes,
         "docker compose exec history postbacks history status": composes,
-        "# /etc/systemd/system/postbacks-worker@.service": is_our_unit,
         "docker compose up -d --scale worker=4": composes,
         "postbacks drop --dead --account acme --older 7d --dry-run": types(says="No such postback is dead."),
         "postback      fa676d81-83f8-41c6-9a02-47f7aeedfd5a": is_no_command,
@@ -486,7 +487,7 @@ def test_the_pages_for_receivers_and_operators_and_every_help_work_as_they_stand
     assert CHECKS["help"].keys() <= {block.text for block in examples}
     # As docs/settings.md has it for whoever signs.
     with machine_with_up(tmp_path, POSTBACKS_SECRET_KEY=secrets.new_key()) as machine:
-        for page in ("docs/receiving.md", "docs/operating.md"):
+        for page in ("docs/receiving.md", "docs/install.md", "docs/operating.md"):
             run(machine, blocks_of_page(page), CHECKS[page])
         run(machine, blocks_of("postbacks up", printed_without_dev()), CHECKS["postbacks up"])
         # The README's commands and those of the pages were processes of their own; the many examples need not be.
