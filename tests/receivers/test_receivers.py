@@ -106,6 +106,7 @@ def test_hostile_requests_are_refused_and_what_is_ours_is_kept(language, tmp_pat
     with running_receiver(language, secret, tmp_path) as receiver, ExitStack() as stack:
         away = receiver.data.rename(tmp_path / "away")
         assert answer(receiver.port, request(secret, "last"), stack) == "503"
+        eventually(lambda: "not stored: " in receiver.log, 20, "a line about it")
         away.rename(receiver.data)
 
         rows = _rows(language, secret)
