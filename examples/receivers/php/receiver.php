@@ -9,7 +9,7 @@
 // `php receiver.php work` running. What is stored stands in DATA_DIR (receiver-data).
 declare(strict_types=1);
 
-const BODY_BYTES_MAX = 2 * 1024 * 1024; // the largest postback has 1.3 MB
+const BODY_BYTES_MAX = 2 * 1024 * 1024; // no postback has more than 2 MB
 const TOLERANCE_S = 300; // between the time of a signature and now
 const DEPTH_MAX = 16; // elements inside of each other; a postback has 3 today
 // Tags that name what an event is about. Of two events about the same, the one with the higher sequence is newer.
@@ -291,8 +291,8 @@ function start_server(): mixed
     $address = stream_socket_get_name($probe, false);
     fclose($probe);
     $server = proc_open(
-        [PHP_BINARY, '-q', '-d', 'display_errors=stderr', '-d', 'log_errors=0', '-S', $address, __FILE__],
-        [STDIN, STDERR, ['file', '/dev/null', 'w']],
+        [PHP_BINARY, '-q', '-d', 'log_errors=1', '-d', 'error_log=/dev/stderr', '-S', $address, __FILE__],
+        [STDIN, STDERR, STDERR],
         $pipes,
         null,
         ['PHP_CLI_SERVER_WORKERS' => '4'] + getenv()
@@ -334,6 +334,7 @@ function main(string $command): void
     }
 }
 
+ini_set('display_errors', PHP_SAPI === 'cli' ? 'stderr' : '0');
 if (PHP_SAPI !== 'cli') {
     receive();
     return;
