@@ -1,0 +1,133 @@
+"""The hook and the sweep, without a broker: what is sent is captured."""
+
+from __future__ import annotations
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.test import Client
+from postbacks.testing import Outbox, captured_postbacks
+from pytest_django import DjangoCaptureOnCommitCallbacks
+
+from inbox.account_store import CustomerAccounts
+from inbox.models import Customer, IncomingMessage
+from postbacks import BrokerUnreachable
+
+SMS = {
+    "id": "c-17",
+    "sender": "15552312102",
+    "short_code": "86717",
+    "text": "STOP ✋",
+    "received_at": "2026-11-05T05:41:08-05:00",
+}
+
+
+@pytest.fixture(autouse=True)
+def customer(db: None) -> Customer:
+    return Customer.objects.create(
+        name="acme", short_code="86717", postback_url="https://acme.example/postbacks"
+    )
+
+
+def test_a_message_is_stored_and_its_postback_sent_after_the_commit(
+    client: Client,
+    postbacks_outbox: Outbox,
+    django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks,
+) -> None:
+    with django_capture_on_commit_callbacks(execute=True):
+        assert client.post("/carrier/sms", SMS).status_code == 200
+        assert postbacks_outbox == []
+
+    message = IncomingMessage.objects.get()
+    postback = postbacks_outbox.only(account="acme", code="N211")
+    assert postback.id == str(message.postback_id)
+    assert postback.tags == {
+        "ORIGIN": "SMS_MO",
+        "CODE": "N211",
+        "FROM": "15552312102",
+        "TO": "86717",
+        "TEXT": "STOP ✋",
+        "RECEIVED": "2026-11-05T10:41:08+00:00",
+        "TRANSACTIONID": "c-17",
+    }
+    assert message.postback_sent_at is not None
+
+
+def test_a_message_that_the_carrier_repeats_is_one(
+    client: Client,
+    postbacks_outbox: Outbox,
+    django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks,
+) -> None:
+    for _ in range(2):
+        with django_capture_on_commit_callbacks(execute=True):
+            assert client.post("/carrier/sms", SMS).status_code == 200
+
+    assert IncomingMessage.objects.count() == len(postbacks_outbox) == 1
+
+
+def test_a_message_that_no_postback_may_have_is_refused_and_not_stored(
+    client: Client, postbacks_outbox: Outbox
+) -> None:
+    response = client.post("/carrier/sms", SMS | {"sender": "+15552312102"})
+
+    assert response.status_code == 422
+    assert list(response.json()["errors"]) == ["FROM"]
+    assert not IncomingMessage.objects.exists()
+    assert postbacks_outbox == []
+
+
+def test_the_carrier_hears_200_without_a_broker_and_the_sweep_sends_the_postback(
+    client: Client, django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks
+) -> None:
+    with (
+        captured_postbacks(raising=BrokerUnreachable("The broker does not answer.")),
+        django_capture_on_commit_callbacks(execute=True),
+    ):
+        assert client.post("/carrier/sms", SMS).status_code == 200
+    with captured_postbacks() as sent:
+        call_command("send_unsent_postbacks", older_s=0)
+        call_command("send_unsent_postbacks", older_s=0)
+
+    assert [postback.id for postback in sent] == [str(IncomingMessage.objects.get().postback_id)]
+
+
+def test_the_sweep_leaves_a_young_message_to_its_request(client: Client, postbacks_outbox: Outbox) -> None:
+    client.post("/carrier/sms", SMS)  # the test's transaction is never committed
+
+    call_command("send_unsent_postbacks")
+
+    assert postbacks_outbox == []
+
+
+def test_a_crash_between_the_call_and_the_mark_makes_no_second_postback(
+    client: Client,
+    postbacks_outbox: Outbox,
+    django_capture_on_commit_callbacks: DjangoCaptureOnCommitCallbacks,
+) -> None:
+    with django_capture_on_commit_callbacks(execute=True):
+        client.post("/carrier/sms", SMS)
+    IncomingMessage.objects.update(postback_sent_at=None)
+
+    call_command("send_unsent_postbacks", older_s=0)
+
+    assert len(postbacks_outbox) == 1
+    assert IncomingMessage.objects.get().postback_sent_at is not None
+
+
+def test_the_sweep_tells_that_the_broker_is_away(client: Client) -> None:
+    client.post("/carrier/sms", SMS)
+
+    with (
+        captured_postbacks(raising=BrokerUnreachable("It does not answer.")),
+        pytest.raises(CommandError, match="0 sent"),
+    ):
+        call_command("send_unsent_postbacks", older_s=0)
+
+
+def test_the_workers_read_a_customer_as_an_account() -> None:
+    Customer.objects.create(name="beta", short_code="86718", postback_url="https://beta.example/")
+
+    accounts = CustomerAccounts().get_many(["acme", "nobody"])
+
+    assert {name: account.url for name, account in accounts.items()} == {
+        "acme": "https://acme.example/postbacks"
+    }
