@@ -181,12 +181,12 @@ def _named_store(path: str) -> AccountStore:
     module_name, _, attribute = path.partition(":")
     try:
         store = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+        if isinstance(store, type):
+            store = store()
+    except Exception as error:  # noqa: BLE001 - an application's module may raise anything (Django's: no settings)
         raise BadSetting(
             f"POSTBACKS_ACCOUNTS={path!r} cannot be loaded ({error}); write module:attribute of an AccountStore."
         ) from None
-    if isinstance(store, type):
-        store = store()
     if not isinstance(store, AccountStore):
         raise BadSetting(f"POSTBACKS_ACCOUNTS={path!r} has no get_many(names) method.")
     return store
