@@ -1,17 +1,19 @@
-"""The hook and the sweep, without a broker: what is sent is captured."""
+"""The hook and the sweep. What is sent is captured, but for the last test: that one has a real broker and worker."""
 
 from __future__ import annotations
 
 import pytest
 from django.core.management import CommandError, call_command
 from django.test import Client
-from postbacks.testing import Outbox, captured_postbacks
 from pytest_django import DjangoCaptureOnCommitCallbacks
+from standardwebhooks import Webhook
 
 from inbox.account_store import CustomerAccounts
 from inbox.models import Customer, IncomingMessage
 from postbacks import BrokerUnreachable
+from postbacks.testing import EmbeddedStack, Outbox, Receiver, captured_postbacks, fail_first
 
+SECRET = "whsec_bm90IHRvIGJlIHVzZWQgYW55d2hlcmUgZWxzZQ=="
 SMS = {
     "id": "c-17",
     "sender": "15552312102",
@@ -123,6 +125,10 @@ def test_the_sweep_tells_that_the_broker_is_away(client: Client) -> None:
         call_command("send_unsent_postbacks", older_s=0)
 
 
+def test_the_migrations_are_those_of_the_models() -> None:
+    call_command("makemigrations", "--check", "--dry-run")
+
+
 def test_the_workers_read_a_customer_as_an_account() -> None:
     Customer.objects.create(name="beta", short_code="86718", postback_url="https://beta.example/")
 
@@ -131,3 +137,22 @@ def test_the_workers_read_a_customer_as_an_account() -> None:
     assert {name: account.url for name, account in accounts.items()} == {
         "acme": "https://acme.example/postbacks"
     }
+
+
+@pytest.mark.django_db(transaction=True)  # the worker reads what is committed
+def test_the_whole_way_to_the_server_that_the_customers_row_names(
+    client: Client, postbacks_stack: EmbeddedStack, postback_receiver: Receiver
+) -> None:
+    postback_receiver.answer = fail_first(1)
+    Customer.objects.filter(name="acme").update(
+        postback_url=postback_receiver.url("/postbacks"), signing_secret=SECRET
+    )
+
+    client.post("/carrier/sms", SMS)
+
+    first, second = postback_receiver.wait_for(2, timeout_s=30)
+    assert second.path == "/postbacks"
+    assert second.tags["TEXT"] == SMS["text"]
+    assert first.body == second.body
+    assert second.postback_id == str(IncomingMessage.objects.get().postback_id)
+    Webhook(SECRET).verify(second.body, second.headers, json_parse=False)

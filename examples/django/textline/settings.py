@@ -18,6 +18,7 @@ DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": os.environ.get("DATABASE_PATH", BASE_DIR / "db.sqlite3"),
+        "CONN_MAX_AGE": 60,  # the workers ask every second
     }
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"

@@ -1,31 +1,23 @@
-"""The API, without a broker: what is sent is captured."""
+"""The API. What is sent is captured, but for the last test: that one has a real broker and worker."""
 
 from __future__ import annotations
 
-import asyncio
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx2
 import pytest
 from fastapi.testclient import TestClient
-from postbacks.testing import Outbox, captured_postbacks
 
 from postbacks import BrokerUnreachable
+from postbacks.testing import EmbeddedStack, Outbox, Receiver, captured_postbacks
 from subscriptions.app import create_app
 
 SUBSCRIBER = "/accounts/acme/campaigns/42/subscribers/15552312102"
 
 
 @pytest.fixture
-def database_url(tmp_path: Path) -> str:
-    return f"sqlite+aiosqlite:///{tmp_path}/subscriptions.db"
-
-
-@pytest.fixture
-def client(database_url: str) -> Iterator[TestClient]:
-    with TestClient(create_app(database_url)) as client:
+def client(tmp_path: Path) -> Iterator[TestClient]:
+    with TestClient(create_app(f"sqlite+aiosqlite:///{tmp_path}/subscriptions.db")) as client:
         yield client
 
 
@@ -65,29 +57,13 @@ def test_a_call_without_a_broker_is_answered_with_503_and_its_repetition_sends_t
     assert answers[0] == answers[1]
 
 
-def test_a_broker_that_hangs_does_not_hang_the_event_loop(
-    database_url: str, monkeypatch: pytest.MonkeyPatch
+def test_the_whole_way_to_the_customers_server(
+    client: TestClient, postbacks_stack: EmbeddedStack, postback_receiver: Receiver
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as hanging:  # takes connections, and never answers
-        hanging.settimeout(30)
-        monkeypatch.setenv("POSTBACKS_BROKER_URL", f"redis://127.0.0.1:{hanging.getsockname()[1]}/0")
-        monkeypatch.setenv("POSTBACKS_BROKER_TIMEOUT_S", "1")
+    postbacks_stack.set_account("acme", url=postback_receiver.url())
 
-        async def subscribe() -> tuple[httpx2.Response, bool]:
-            app = create_app(database_url)
-            transport = httpx2.ASGITransport(app)
-            async with (
-                app.router.lifespan_context(app),
-                httpx2.AsyncClient(transport=transport, base_url="http://api.example") as client,
-            ):
-                waiting = asyncio.create_task(client.put(SUBSCRIBER))
-                await asyncio.to_thread(hanging.accept)
-                health = await client.get("/health")
-                is_waiting = not waiting.done()
-                assert health.status_code == 200
-                return await waiting, is_waiting
+    answer = client.put(SUBSCRIBER)
 
-        answer, was_waiting = asyncio.run(subscribe())
-
-    assert was_waiting
-    assert answer.status_code == 503
+    (post,) = postback_receiver.wait_for(1, timeout_s=30)
+    assert post.postback_id == answer.json()["postback_id"]
+    assert (post.tags["CODE"], post.tags["MOBILE"]) == ("N301", "15552312102")

@@ -1,4 +1,4 @@
-"""The hook, without a broker: what is sent is captured."""
+"""The hook. What is sent is captured, but for the last test: that one has a real broker and worker."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from postbacks.testing import Outbox, captured_postbacks
 
 from postbacks import BrokerUnreachable
+from postbacks.testing import EmbeddedStack, Outbox, Receiver, captured_postbacks
 from receipts import create_app
 
 
@@ -80,7 +80,8 @@ def test_a_receipt_that_no_postback_may_have_is_refused_and_not_stored(
     client: FlaskClient, receipt: dict[str, str], postbacks_outbox: Outbox
 ) -> None:
     answer = client.post("/carrier/receipts", json=receipt | {"timestamp": "yesterday"})
-    assert (answer.status_code, list(answer.json["errors"])) == (422, ["TIMESTAMP"])
+    assert answer.status_code == 422
+    assert "TIMESTAMP" in answer.text
 
     client.post("/carrier/receipts", json=receipt)
     assert postbacks_outbox.only().tags["TIMESTAMP"] == receipt["timestamp"]
@@ -97,3 +98,15 @@ def test_the_carrier_is_asked_to_repeat_while_the_broker_is_away(
         answer = client.post("/carrier/receipts", json=receipt)
     assert answer.status_code == 200
     assert sent.only().id == f"receipt-{receipt['tracking_id']}"
+
+
+def test_the_whole_way_to_the_customers_server(
+    client: FlaskClient, receipt: dict[str, str], postbacks_stack: EmbeddedStack, postback_receiver: Receiver
+) -> None:
+    postbacks_stack.set_account("acme", url=postback_receiver.url())
+
+    answer = client.post("/carrier/receipts", json=receipt)
+
+    (post,) = postback_receiver.wait_for(1, timeout_s=30)
+    assert answer.json == {"postback_id": post.postback_id}
+    assert (post.tags["CODE"], post.tags["TRACKINGID"]) == ("N202", receipt["tracking_id"])
