@@ -42,6 +42,8 @@ class AccountStore(Protocol):
     An account that has not changed must read the same each time, in everything that its POSTs are made with. An account
     whose headers hold the time of day, or whose secrets are encrypted anew at each reading, is another one each time, and
     its postbacks are put back (`account.changing` in the log).
+
+    Two complete ones stand in ``examples/account_stores``; docs/sending.md says what they have to look after.
     """
 
     def get_many(self, names: Iterable[str]) -> Mapping[str, Account]:

@@ -8,7 +8,7 @@ from django.http import HttpRequest, JsonResponse
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST
 
-from inbox.models import Customer, IncomingMessage
+from inbox.models import Customer, IncomingMessage, OwedPostback
 from postbacks import InvalidEvent
 
 
@@ -28,7 +28,7 @@ def receive_sms(request: HttpRequest) -> JsonResponse:
     """Store a message, and send its postback once it is committed.
 
     The carrier hears 200 as soon as the message is stored. A postback that could not be sent is no concern of the
-    carrier: the sweep (``manage.py send_unsent_postbacks``) sends it.
+    carrier's: it is owed, and the sweep sends it.
     """
     form = SmsForm(request.POST)
     if not form.is_valid():
@@ -37,19 +37,19 @@ def receive_sms(request: HttpRequest) -> JsonResponse:
     customer = Customer.objects.filter(short_code=sms["short_code"]).first()
     if customer is None:
         return JsonResponse({"errors": {"short_code": ["No customer has it."]}}, status=404)
-    values = {
-        "customer": customer,
-        "sender": sms["sender"],
-        "text": sms["text"],
-        "received_at": sms["received_at"],
-    }
     try:
         with transaction.atomic():
-            message, is_new = IncomingMessage.objects.get_or_create(carrier_id=sms["id"], defaults=values)
-            if is_new:
-                message.event()  # a message that no postback may have is not stored: each sweep would fail at it
-                # Robust: an error is logged, and the carrier hears 200 all the same.
-                transaction.on_commit(message.send_postback, robust=True)
-    except InvalidEvent as error:
+            message, is_new = IncomingMessage.objects.get_or_create(
+                carrier_id=sms["id"],
+                defaults={
+                    "customer": customer,
+                    "sender": sms["sender"],
+                    "text": sms["text"],
+                    "received_at": sms["received_at"],
+                },
+            )
+            if is_new:  # the carrier repeats what it has not heard 200 for
+                OwedPostback.owe(customer.name, message.event())
+    except InvalidEvent as error:  # the message is not stored either
         return JsonResponse({"errors": dict(error.problems)}, status=422)
     return JsonResponse({"id": message.carrier_id})
