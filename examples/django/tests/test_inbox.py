@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 from django.core.management import CommandError, call_command
 from django.test import Client
@@ -9,8 +11,8 @@ from pytest_django import DjangoCaptureOnCommitCallbacks
 from standardwebhooks import Webhook
 
 from inbox.account_store import CustomerAccounts
-from inbox.models import Customer, IncomingMessage
-from postbacks import BrokerUnreachable
+from inbox.models import Customer, IncomingMessage, OwedPostback
+from postbacks import BrokerUnreachable, SmsReceived
 from postbacks.testing import EmbeddedStack, Outbox, Receiver, captured_postbacks, fail_first
 
 SECRET = "whsec_bm90IHRvIGJlIHVzZWQgYW55d2hlcmUgZWxzZQ=="
@@ -21,6 +23,7 @@ SMS = {
     "text": "STOP ✋",
     "received_at": "2026-11-05T05:41:08-05:00",
 }
+STOP = SmsReceived(from_="15552312102", to="86717", text="STOP", received=datetime(2026, 11, 5, tzinfo=UTC))
 
 
 @pytest.fixture(autouse=True)
@@ -39,19 +42,19 @@ def test_a_message_is_stored_and_its_postback_sent_after_the_commit(
         assert client.post("/carrier/sms", SMS).status_code == 200
         assert postbacks_outbox == []
 
-    message = IncomingMessage.objects.get()
+    owed = OwedPostback.objects.get()
+    assert owed.sent_at is not None
     postback = postbacks_outbox.only(account="acme", code="N211")
-    assert postback.id == str(message.postback_id)
+    assert postback.id == str(owed.id)
     assert postback.tags == {
         "ORIGIN": "SMS_MO",
         "CODE": "N211",
         "FROM": "15552312102",
         "TO": "86717",
         "TEXT": "STOP ✋",
-        "RECEIVED": "2026-11-05T10:41:08+00:00",
+        "RECEIVED": SMS["received_at"],
         "TRANSACTIONID": "c-17",
     }
-    assert message.postback_sent_at is not None
 
 
 def test_a_message_that_the_carrier_repeats_is_one(
@@ -74,6 +77,7 @@ def test_a_message_that_no_postback_may_have_is_refused_and_not_stored(
     assert response.status_code == 422
     assert list(response.json()["errors"]) == ["FROM"]
     assert not IncomingMessage.objects.exists()
+    assert not OwedPostback.objects.exists()
     assert postbacks_outbox == []
 
 
@@ -86,16 +90,16 @@ def test_the_carrier_hears_200_without_a_broker_and_the_sweep_sends_the_postback
     ):
         assert client.post("/carrier/sms", SMS).status_code == 200
     with captured_postbacks() as sent:
-        call_command("send_unsent_postbacks", older_s=0)
-        call_command("send_unsent_postbacks", older_s=0)
+        call_command("send_owed_postbacks", older_s=0)
+        call_command("send_owed_postbacks", older_s=0)
 
-    assert [postback.id for postback in sent] == [str(IncomingMessage.objects.get().postback_id)]
+    assert [postback.id for postback in sent] == [str(OwedPostback.objects.get().id)]
 
 
-def test_the_sweep_leaves_a_young_message_to_its_request(client: Client, postbacks_outbox: Outbox) -> None:
+def test_the_sweep_leaves_a_young_postback_to_its_request(client: Client, postbacks_outbox: Outbox) -> None:
     client.post("/carrier/sms", SMS)  # the test's transaction is never committed
 
-    call_command("send_unsent_postbacks")
+    call_command("send_owed_postbacks")
 
     assert postbacks_outbox == []
 
@@ -107,12 +111,25 @@ def test_a_crash_between_the_call_and_the_mark_makes_no_second_postback(
 ) -> None:
     with django_capture_on_commit_callbacks(execute=True):
         client.post("/carrier/sms", SMS)
-    IncomingMessage.objects.update(postback_sent_at=None)
+    OwedPostback.objects.update(sent_at=None)
 
-    call_command("send_unsent_postbacks", older_s=0)
+    call_command("send_owed_postbacks", older_s=0)
 
     assert len(postbacks_outbox) == 1
-    assert IncomingMessage.objects.get().postback_sent_at is not None
+    assert OwedPostback.objects.get().sent_at is not None
+
+
+def test_a_postback_that_cannot_be_sent_does_not_keep_the_others(
+    capsys: pytest.CaptureFixture[str], postbacks_outbox: Outbox
+) -> None:
+    OwedPostback.objects.create(account="acme", event={"ORIGIN": "SUB", "CODE": "N999"})
+    good = OwedPostback.objects.create(account="acme", event=STOP.to_mapping())
+
+    with pytest.raises(CommandError, match="1 cannot be sent"):
+        call_command("send_owed_postbacks", older_s=0)
+
+    assert postbacks_outbox.only().id == str(good.id)
+    assert "N999" in capsys.readouterr().err
 
 
 def test_the_sweep_tells_that_the_broker_is_away(client: Client) -> None:
@@ -122,7 +139,7 @@ def test_the_sweep_tells_that_the_broker_is_away(client: Client) -> None:
         captured_postbacks(raising=BrokerUnreachable("It does not answer.")),
         pytest.raises(CommandError, match="0 sent"),
     ):
-        call_command("send_unsent_postbacks", older_s=0)
+        call_command("send_owed_postbacks", older_s=0)
 
 
 def test_the_migrations_are_those_of_the_models() -> None:
@@ -154,5 +171,5 @@ def test_the_whole_way_to_the_server_that_the_customers_row_names(
     assert second.path == "/postbacks"
     assert second.tags["TEXT"] == SMS["text"]
     assert first.body == second.body
-    assert second.postback_id == str(IncomingMessage.objects.get().postback_id)
+    assert second.postback_id == str(OwedPostback.objects.get().id)
     Webhook(SECRET).verify(second.body, second.headers, json_parse=False)
