@@ -73,6 +73,7 @@ class SqlAlchemyShop:
         if str(django_shop.EXAMPLES) not in sys.path:
             sys.path.append(str(django_shop.EXAMPLES))
         import sqlalchemy
+
         from sqlalchemy_accounts import Base, Customer
 
         self.table = Customer.__table__

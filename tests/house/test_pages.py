@@ -11,7 +11,11 @@ from pages import anchors, cells
 from test_structure import ROOMS
 
 ROOT = Path(__file__).parents[2]
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    path
+    for glob in ("*.md", "docs/*.md", "examples/*.md", "examples/*/*.md")
+    for path in sorted(ROOT.glob(glob))
+]
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 #: Folders that a path on a page may begin at; a script alone is one of the moves.
 FOLDERS = (ROOT, ROOT / "postbacks", ROOT / "postbacks" / "queue", ROOT / "docs")
