@@ -17,6 +17,7 @@ import json
 import os
 import re
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -331,7 +332,7 @@ def go_through_the_checklist(client: redis.Redis, receiver: Receiver) -> dict[st
 
     def output(line: Line) -> str:
         if line.place != "host":
-            return run_in(line.place, "sh", "-c", line.command, number=70 + line.number)["out"]
+            return run_in(line.place, *shlex.split(line.command), number=70 + line.number)["out"]
         typed = ["sh", "-c", line.command]
         env = {"PATH": os.environ["PATH"]}
         return subprocess.run(typed, cwd=FOLDER, env=env, capture_output=True, text=True, check=False).stdout

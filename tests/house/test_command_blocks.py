@@ -289,7 +289,7 @@ CHECKS: dict[str, dict[str, Check]] = {
         r"{ printf 'apiVersion: monitoring.coreos.com/v1\nkind: PrometheusRule\nmetadata: {name: postbacks}\nspec:\n'": deploy_checks.makes_a_rule,
         "sudo useradd --system --home-dir /srv/postbacks --shell /usr/sbin/nologin postbacks": deploy_checks.installs_units,
         "sudo systemctl enable --now postbacks.target postbacks-worker@{1..4} postbacks-beat@{1..2}": deploy_checks.enables_units,
-        "sudo systemd-run --quiet --pipe --wait --uid=postbacks -p EnvironmentFile=/etc/postbacks/postbacks.env -p EnvironmentFile=-/etc/postbacks/postbacks-worker.env /opt/postbacks/bin/postbacks health": deploy_checks.runs_beside_the_units,
+        "sudo systemd-run --quiet --pipe --wait --uid=postbacks -E PATH=/opt/postbacks/bin:/usr/bin:/bin -p EnvironmentFile=/etc/postbacks/postbacks.env -p EnvironmentFile=-/etc/postbacks/postbacks-worker.env env postbacks health": deploy_checks.runs_beside_the_units,
         "appendonly yes": deploy_checks.is_configuration_of_redis,
     },
     "docs/operating.md": {

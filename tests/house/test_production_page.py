@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import time
 from pathlib import Path
@@ -48,6 +49,13 @@ def test_there_are_twelve_lines_and_each_says_something():
     assert list(LINES) == list(range(1, 13))
     assert all(line.command and line.says for line in LINES.values())
     assert {line.place for line in LINES.values()} == {"worker", "history", "host"}
+
+
+def test_a_line_of_a_container_can_stand_behind_exec():
+    """No shell is there: a variable is env's, and a pipe the shell's that the line names."""
+    commands = [shlex.split(line.command) for line in LINES.values() if line.place != "host"]
+    assert {words[0] for words in commands} == {"postbacks", "env", "sh"}
+    assert not any({"|", "&&", ">"} & set(words) for words in commands)
 
 
 def test_a_broker_that_forgets_and_nobody_who_works_are_found(spoilt, monkeypatch):
