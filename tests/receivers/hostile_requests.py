@@ -111,6 +111,8 @@ def hostile_requests(secret: str) -> list[Hostile]:
             b"<POSTBACK>", b'<!DOCTYPE P [<!ENTITY e SYSTEM "file:///etc/passwd">]><POSTBACK>').replace(b"17041", b"&e;")),
         bad_body("a billion laughs", BODY.replace(
             b"<POSTBACK>", b'<!DOCTYPE P [<!ENTITY l0 "ha">' + _LAUGHS + b"]><POSTBACK>").replace(b"17041", b"&l9;")),
+        bad_body("a comment", BODY.replace(b"17041", b"17<!-- -->041")),
+        bad_body("CDATA", BODY.replace(b"17041", b"<![CDATA[17041]]>")),
         bad_body("100,000 elements inside of each other", b"<a>" * 100_000 + b"</a>" * 100_000),
         bad_body("bytes that are no UTF-8", BODY.replace(b"17041", b"\xff\xc0\xaf")),
         bad_body("UTF-16", BODY.decode().replace("UTF-8", "UTF-16").encode("utf-16")),
@@ -120,6 +122,10 @@ def hostile_requests(secret: str) -> list[Hostile]:
         refused(ENDLESS, request(
             secret, "chunks", b"", content_length=None, transfer_encoding="chunked",
         ) + chunks * (BODY_BYTES_MAX // 0x10000 + 1), 413, 411, CLOSED),
+        # By its chunks it ends before the second one, which by its length is inside of it.
+        refused("a request behind chunks, with a length beside them", request(
+            secret, "outer", b"", content_length="4", transfer_encoding="chunked",
+        ) + b"0\r\n\r\n" + request(secret, "smuggled"), 400, 401, 411, CLOSED),
         # What follows is odd, but ours: the answer is 200.
         Hostile("an id that is a path", request(secret, "../../../escaped"), frozenset({"200"}), "../../../escaped"),
         Hostile("a second signature that fits", request(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -49,6 +50,15 @@ class ReceiverProcess:
         eventually(lambda: self._listening() or not self.alive, 60, "the start of a receiver")
         assert self.alive, self.log
         self.port = int(self._listening()[1])
+
+    @property
+    def database(self) -> Path:
+        """Database of those receivers that have one."""
+        return self.data / "postbacks.db"
+
+    def file(self, postback_id: str) -> Path:
+        """File of a postback, of those receivers that have no database."""
+        return self.data / "postbacks" / hashlib.sha256(postback_id.encode()).hexdigest()
 
     def kill(self) -> None:
         """End it, and what it has started, as a loss of power would."""

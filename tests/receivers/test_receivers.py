@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import select
 import socket
+import sqlite3
 import sys
-from contextlib import ExitStack
+import time
+from contextlib import ExitStack, closing
 from dataclasses import replace
 
 import pytest
@@ -124,8 +127,10 @@ def test_hostile_requests_are_refused_and_what_is_ours_is_kept(language, tmp_pat
         before = receiver.lines
         receiver.start()
         stored = [row.stored_id for row in rows if row.stored_id] + ["last", "another"]
+        _make_old(receiver, "last")
         again = {answer(receiver.port, request(secret, postback_id), stack) for postback_id in stored}
         assert again == {"200"}
+        assert _last_came_s(receiver, "last") > time.time() - 600
         handled = eventually(lambda: _handled(before, receiver.lines, "another"), 20, "the last line")
         assert handled == set(stored)
         codes = {line["tags"]["CODE"] for line in before + receiver.lines if line["id"] == "at-once"}
@@ -208,6 +213,24 @@ def _rows(language, secret):
         replace(row, answers=frozenset({SILENT}), is_whole=False) if row.name in {HUGE, ENDLESS} else row
         for row in rows
     ]
+
+
+def _make_old(receiver, postback_id):
+    """Have a stored postback come in 1970."""
+    if receiver.database.exists():
+        with closing(sqlite3.connect(receiver.database)) as connection, connection:
+            connection.execute("UPDATE postbacks SET received_s = 0 WHERE id = ?", (postback_id,))
+    else:
+        os.utime(receiver.file(postback_id), (0, 0))
+
+
+def _last_came_s(receiver, postback_id):
+    """When a stored postback came last: 31 days later its id may be forgotten."""
+    if not receiver.database.exists():
+        return receiver.file(postback_id).stat().st_mtime
+    query = "SELECT received_s FROM postbacks WHERE id = ?"
+    with closing(sqlite3.connect(receiver.database)) as connection:
+        return connection.execute(query, (postback_id,)).fetchone()[0]
 
 
 def _handled(before, lines, last):

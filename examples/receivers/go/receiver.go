@@ -93,6 +93,9 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	if r.ContentLength > bodyBytesMax {
 		return nil, refuse(http.StatusRequestEntityTooLarge, "the body is too long")
 	}
+	if len(r.TransferEncoding) > 0 {
+		w.Header().Set("Connection", "close") // a Content-Length beside it may have said something else
+	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, bodyBytesMax))
 	var netError net.Error
 	switch {
@@ -159,8 +162,12 @@ func (e *element) value() any {
 
 // parse returns a document's tags: the text of each, or the lists of what it holds by name.
 //
-// There is no DTD and no entity in a postback, so a DOCTYPE is refused before anything in it is read.
+// A postback has no DOCTYPE, no comment and no CDATA, so the first sign of one is refused; a DOCTYPE is refused again
+// below, before anything in it is read.
 func parse(body []byte) (map[string]any, error) {
+	if bytes.Contains(body, []byte("<!")) {
+		return nil, refuse(400, "the body is no postback: it has a DOCTYPE, a comment or CDATA")
+	}
 	decoder := xml.NewDecoder(bytes.NewReader(body)) // it reads UTF-8 alone, and fetches nothing
 	elements := []*element{{children: map[string][]any{}}}
 	for {
@@ -212,7 +219,7 @@ func parse(body []byte) (map[string]any, error) {
 // -- the store -------------------------------------------------------------------------------------------------------
 
 // A directory whose file names are unique stands for a table here: in your program it is a table of your database, with
-// a unique column for webhook-id. Delete what is older than 30 days.
+// a unique column for webhook-id. Delete what has not come for 31 days.
 type store struct{ temporary, postbacks, done, states string }
 
 func openStore() (*store, error) {
@@ -281,11 +288,17 @@ func (s *store) add(p postback) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	err = os.Link(temporary, filepath.Join(s.postbacks, hash(p.ID)))
-	if err != nil && !errors.Is(err, fs.ErrExist) {
+	name := filepath.Join(s.postbacks, hash(p.ID))
+	err = os.Link(temporary, name)
+	isNew := err == nil
+	if errors.Is(err, fs.ErrExist) {
+		now := time.Now()
+		err = os.Chtimes(name, now, now) // when it last came
+	}
+	if err != nil {
 		return false, err
 	}
-	return err == nil, syncDirectory(s.postbacks)
+	return isNew, syncDirectory(s.postbacks)
 }
 
 // -- the work, after the answer --------------------------------------------------------------------------------------

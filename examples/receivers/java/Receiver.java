@@ -25,6 +25,7 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
 import java.nio.file.StandardOpenOption;
+import java.nio.file.attribute.FileTime;
 import java.security.GeneralSecurityException;
 import java.security.MessageDigest;
 import java.util.ArrayDeque;
@@ -159,9 +160,13 @@ public final class Receiver {
     /**
      * Returns a document's tags: the text of each, or the lists of what it holds by name.
      *
-     * <p>There is no DTD and no entity in a postback, so a DOCTYPE is refused before anything in it is read.
+     * <p>A postback has no DOCTYPE, no comment and no CDATA, so the first sign of one is refused; the parser would refuse a
+     * DOCTYPE, too, before anything in it is read.
      */
     static Map<String, Object> parse(byte[] body) throws Refused {
+        if (new String(body, StandardCharsets.ISO_8859_1).contains("<!")) {
+            throw new Refused(400, "the body is no postback: it has a DOCTYPE, a comment or CDATA");
+        }
         Element document = new Element("");
         Deque<Element> elements = new ArrayDeque<>(List.of(document));
         DefaultHandler handler = new DefaultHandler() {
@@ -221,7 +226,7 @@ public final class Receiver {
     // -- the store ---------------------------------------------------------------------------------------------------
 
     // A directory whose file names are unique stands for a table here: in your program it is a table of your database,
-    // with a unique column for webhook-id. Delete what is older than 30 days.
+    // with a unique column for webhook-id. Delete what has not come for 31 days.
     static final Path DATA_DIR = Path.of(System.getenv().getOrDefault("DATA_DIR", "receiver-data"));
     static final Path TEMPORARY = DATA_DIR.resolve("temporary");
     static final Path POSTBACKS = DATA_DIR.resolve("postbacks");
@@ -286,11 +291,13 @@ public final class Receiver {
      */
     static boolean store(String id, long sequence, byte[] body) throws IOException {
         Path temporary = new Stored(List.of(id, Long.toString(sequence)), body).write();
+        Path path = POSTBACKS.resolve(hash(id));
         boolean isNew = true;
         try {
-            Files.createLink(POSTBACKS.resolve(hash(id)), temporary);
+            Files.createLink(path, temporary);
         } catch (FileAlreadyExistsException error) {
             isNew = false;
+            Files.setLastModifiedTime(path, FileTime.fromMillis(System.currentTimeMillis())); // when it last came
         } finally {
             Files.delete(temporary);
         }

@@ -11,13 +11,13 @@
 
 const crypto = require('node:crypto');
 const fs = require('node:fs');
-const { mkdir, open, link, unlink, readFile, rename } = require('node:fs/promises');
+const { mkdir, open, link, unlink, readFile, rename, utimes } = require('node:fs/promises');
 const http = require('node:http');
 const path = require('node:path');
 
 const DATA_DIR = process.env.DATA_DIR || 'receiver-data';
 // A directory whose file names are unique stands for a table here: in your program it is a table of your database,
-// with a unique column for webhook-id. Delete what is older than 30 days.
+// with a unique column for webhook-id. Delete what has not come for 31 days.
 const [TEMPORARY, POSTBACKS, DONE, STATES] = ['temporary', 'postbacks', 'done', 'states']
   .map((name) => path.join(DATA_DIR, name));
 const BODY_BYTES_MAX = 2 * 1024 * 1024; // no postback has more than 2 MB
@@ -188,12 +188,14 @@ async function syncDirectory(directory) {
 // complete: of two at once the second finds all of the first. The id may hold any character, so its hash is the name.
 async function store(postback) {
   const temporary = await writeTemporary(JSON.stringify(postback));
+  const name = path.join(POSTBACKS, hash(postback.id));
   let isNew = true;
   try {
-    await link(temporary, path.join(POSTBACKS, hash(postback.id)));
+    await link(temporary, name);
   } catch (error) {
     if (error.code !== 'EEXIST') throw error;
     isNew = false;
+    await utimes(name, new Date(), new Date()); // when it last came
   } finally {
     await unlink(temporary);
   }

@@ -25,7 +25,7 @@ CREATE TABLE IF NOT EXISTS postbacks (
   id TEXT PRIMARY KEY,               -- webhook-id: a repeat cannot be stored
   sequence INTEGER NOT NULL,
   body BLOB NOT NULL,
-  received_s INTEGER NOT NULL,       -- delete what is older than 30 days
+  received_s INTEGER NOT NULL,       -- when it last came: delete what has not come for 31 days
   is_done INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX IF NOT EXISTS open_postbacks ON postbacks (sequence) WHERE NOT is_done;
@@ -104,11 +104,15 @@ function parse(string $body): array
     }
 }
 
-// There is no DTD and no entity in a postback, so a DOCTYPE is refused before anything in it is read.
+// A postback has no DOCTYPE, no comment and no CDATA, so the first sign of one is refused; a DOCTYPE is refused again
+// below, before anything in it is read.
 function read_tags(string $body): array
 {
     if (preg_match('//u', $body) !== 1 || str_contains($body, "\0") || $body === '') {
         throw new UnexpectedValueException('it is no UTF-8');
+    }
+    if (str_contains($body, '<!')) {
+        throw new UnexpectedValueException('it has a DOCTYPE, a comment or CDATA');
     }
     libxml_use_internal_errors(true);
     libxml_clear_errors();
@@ -132,7 +136,6 @@ function read_tags(string $body): array
                 $elements[array_key_last($elements)][1][$name][] = $children ?: $text;
                 break;
             case XMLReader::TEXT:
-            case XMLReader::CDATA:
             case XMLReader::WHITESPACE:
             case XMLReader::SIGNIFICANT_WHITESPACE:
                 $elements[array_key_last($elements)][2] .= $reader->value;
@@ -170,11 +173,12 @@ function data_dir(): string
     return getenv('DATA_DIR') ?: 'receiver-data';
 }
 
-// Stores a postback unless its id is known. Of two at once the second waits until the first is committed.
+// Stores a postback, or the time alone if its id is known. Of two at once the second waits for the first's commit.
 function store(string $id, int $sequence, string $body): void
 {
     $insert = connect()->prepare(
-        'INSERT INTO postbacks (id, sequence, body, received_s) VALUES (?, ?, ?, ?) ON CONFLICT (id) DO NOTHING'
+        'INSERT INTO postbacks (id, sequence, body, received_s) VALUES (?, ?, ?, ?) '
+        . 'ON CONFLICT (id) DO UPDATE SET received_s = excluded.received_s'
     );
     $insert->bindValue(1, $id);
     $insert->bindValue(2, $sequence, PDO::PARAM_INT);
@@ -332,6 +336,7 @@ function main(string $command): void
             sleep(1);
         }
     }
+    throw new RuntimeException('The web server has ended.');
 }
 
 ini_set('display_errors', PHP_SAPI === 'cli' ? 'stderr' : '0');

@@ -49,7 +49,7 @@ CREATE TABLE IF NOT EXISTS postbacks (
   id TEXT PRIMARY KEY,               -- webhook-id: a repeat cannot be stored
   sequence INTEGER NOT NULL,
   body BLOB NOT NULL,
-  received_s REAL NOT NULL,          -- delete what is older than 30 days
+  received_s REAL NOT NULL,          -- when it last came: delete what has not come for 31 days
   is_done INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX IF NOT EXISTS open_postbacks ON postbacks (sequence) WHERE NOT is_done;
@@ -120,8 +120,11 @@ def parse(body: bytes) -> dict[str, Any]:
 def read_tags(document: str) -> dict[str, Any]:
     """Read a document, which is text already, since expat would follow the signs of another encoding.
 
-    There is no DTD and no entity in a postback, so a DOCTYPE is refused before anything in it is read.
+    A postback has no DOCTYPE, no comment and no CDATA, so the first sign of one is refused; the parser would refuse a
+    DOCTYPE, too, before anything in it is read.
     """
+    if "<!" in document or "\0" in document:
+        raise ValueError("it has a DOCTYPE, a comment, CDATA or a NUL")
     elements: list[tuple[str, dict[str, list[Any]], list[str]]] = [("", {}, [])]
 
     def refuse_doctype(*_: object) -> None:
@@ -144,8 +147,6 @@ def read_tags(document: str) -> dict[str, Any]:
     parser.StartElementHandler = start
     parser.CharacterDataHandler = add
     parser.EndElementHandler = end
-    if "\0" in document:
-        raise ValueError("it has a NUL")
     parser.Parse(document, True)
     children = elements[0][1].get("POSTBACK", [""])[0]
     if not isinstance(children, dict):
@@ -169,10 +170,11 @@ def connect() -> sqlite3.Connection:
 
 
 def store(postback_id: str, sequence: int, body: bytes) -> None:
-    """Store a postback unless its id is known. Of two at once the second waits until the first is committed."""
+    """Store a postback, or the time alone if its id is known. Of two at once the second waits for the first's commit."""
     with closing(connect()) as connection:
         connection.execute(
-            "INSERT INTO postbacks (id, sequence, body, received_s) VALUES (?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
+            "INSERT INTO postbacks (id, sequence, body, received_s) VALUES (?, ?, ?, ?) "
+            "ON CONFLICT (id) DO UPDATE SET received_s = excluded.received_s",
             (postback_id, sequence, body, time.time()),
         )
 
