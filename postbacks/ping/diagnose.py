@@ -22,7 +22,7 @@ WARN_DAYS: Final = 14
 
 #: Status that is no redirect -> what to do about it.
 _STATUS_ADVICE: Final = {
-    401: "The receiver wants other credentials: put user and password into the URL.",
+    401: "The receiver wants other credentials: has it the account's secret, or must user and password be in the URL?",
     403: "The receiver refuses us: does it allow our address, and are credentials in the URL?",
     404: "The path is not one that the receiver knows: correct the URL.",
     405: "The receiver takes no POST at this path: correct the URL, or let it.",

@@ -206,7 +206,7 @@ def test_200_is_delivered_with_every_step_timed():
     [
         (Answer(204), "answered 204: only 200 counts", "Answer 200, also where"),
         (Answer(201), "answered 201: only 200 counts", "Answer 200, also where"),
-        (Answer(401), "answered 401: only 200 counts", "credentials"),
+        (Answer(401), "answered 401: only 200 counts", "has it the account's secret, or must user"),
         (Answer(404), "answered 404: only 200 counts", "correct the URL"),
         (Answer(418), "answered 418: only 200 counts", "the receiver's log"),
         (Answer(503, b"down \x1b[2J"), "answered 503: only 200 counts", "The receiver failed"),
