@@ -93,10 +93,10 @@ def test_an_address_that_may_be_reached_is_found(receiver):
     assert "answered 200" in output
 
 
-def test_a_backup_of_yesterday_is_found(tmp_path: Path):
+def test_a_backup_of_yesterday_or_an_empty_one_is_found(tmp_path: Path):
     """Line 11, in the folder of the backups."""
     copy = tmp_path / "redis.rdb"
-    copy.touch()
+    copy.write_bytes(b"REDIS")
 
     def typed() -> str:
         return subprocess.run(["sh", "-c", LINES[11].command], cwd=tmp_path, capture_output=True, text=True, check=True).stdout  # fmt: skip
@@ -104,6 +104,8 @@ def test_a_backup_of_yesterday_is_found(tmp_path: Path):
     assert LINES[11].is_met_by(typed())
     yesterday_s = time.time() - 86_400
     os.utime(copy, (yesterday_s, yesterday_s))
+    assert not LINES[11].is_met_by(typed())
+    copy.write_bytes(b"")
     assert not LINES[11].is_met_by(typed())
 
 
