@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import threading
+import xml.etree.ElementTree as ET
 from ast import literal_eval
 from datetime import UTC, datetime
 from pathlib import Path
@@ -38,7 +39,8 @@ from postbacks.devtools.receiver import MAX_BYTES, Answer, Receiver
 from postbacks.settings import Settings
 from postbacks.transport.handle import MAX_IDLE_S
 
-PAGE = (Path(__file__).parents[2] / "docs" / "receiving.md").read_text()
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "receiving.md").read_text()
 EVENT = examples()["SMS_MO", "N211"]
 #: Event with the largest document: nothing but characters that XML writes as five.
 LARGEST = MMS | dict.fromkeys(("KEYWORD", "SUBJECT"), "&" * (64 * 1024)) | {
@@ -277,6 +279,8 @@ def test_no_postback_has_a_doctype_a_comment_or_cdata_whatever_somebody_writes(t
     for event in (MO | {"TEXT": text}, MMS | {"SUBJECT": text, "CONTENT": ["http://a.example/<!--"]}):
         document = render(parse_event(event))
         assert b"<!" not in document
+        assert b"\0" not in document
+        assert parsed(document).tag == "POSTBACK"
         assert document.startswith(b"<?xml version='1.0' encoding='UTF-8'?>\n<POSTBACK><ORIGIN>")
 
 
@@ -287,6 +291,31 @@ def test_the_largest_document_is_within_the_page_s_limit():
     assert 1_000_000 < size < 1_400_000
     assert "no document has more than 2 MB" in PAGE
     assert size < MAX_BYTES  # `postbacks receive` takes it
+
+
+def parsed(body):
+    """Parse a body with the page's Python."""
+    (cell,) = [why for language, why in table_of(PAGE, "language | so that") if language == "Python"]
+    return eval(cell.split("`")[1], {"body": body, "ET": ET})
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "cp037"])
+def test_a_document_that_hides_its_doctype_in_another_encoding_is_refused(encoding):
+    """Each is no UTF-8 or has a NUL byte, which the page has refused: a parser may follow the encoding, though it got text."""
+    body = (
+        f"<?xml version='1.0' encoding='{encoding}'?><!DOCTYPE a [<!ENTITY e 'x'>]><POSTBACK>&e;</POSTBACK>"
+    ).encode(encoding)
+    assert b"<!" not in body
+    assert "no UTF-8 or has a NUL byte" in PAGE
+    if b"\0" not in body:
+        with pytest.raises(UnicodeDecodeError):
+            parsed(body)
+
+
+def test_the_feature_of_java_is_that_of_our_receiver():
+    line = next(why for language, why in table_of(PAGE, "language | so that") if language == "Java")
+    receiver = (ROOT / "examples" / "receivers" / "java" / "Receiver.java").read_text()
+    assert line.split("`")[1] in receiver
 
 
 def times_by_language():
