@@ -75,6 +75,19 @@ clock: $(VENV)/ready ## Let a broker's clock jump an hour under load (needs libf
 variables: $(VENV)/ready ## List what Celery reads from the environment, to compare with tests/environment/variables.txt
 	@$(BIN)/python tests/environment/variables.py
 
+# The commit's time stands in the archives, so that they are the same bytes wherever they are built.
+.PHONY: dist
+dist: $(VENV)/ready ## Build wheel and sdist into dist/ and check them, the same bytes wherever this commit is built
+	@test -z "$$(git status --porcelain)" || { echo "There are changes that are not committed (git status): commit them first."; exit 1; }
+	rm -rf dist
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(BIN)/python -m build --outdir dist .
+	$(BIN)/python -m twine check --strict dist/*
+	@cd dist && sha256sum *
+
+.PHONY: dist-test
+dist-test: $(VENV)/ready ## Install the wheel in an empty environment of each Python here and run the demo there
+	$(BIN)/python -m pytest -n 2 -m 'long or not long' tests/house/test_distribution.py
+
 .PHONY: clean
 clean: ## Remove the environment and caches
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -41,8 +41,10 @@ NAT64_LENGTHS: Final = frozenset({32, 40, 48, 56, 64, 96})
 Networks = tuple[IPv4Network | IPv6Network, ...]
 
 _PREFIX: Final = "POSTBACKS_"
-#: Variables of that prefix that are no settings: the command line reads them.
-_NO_SETTINGS: Final = frozenset({"POSTBACKS_DEBUG", "POSTBACKS_USER", "POSTBACKS_VERIFY_SECRET"})
+#: Variables of that prefix that are no settings: the command line and the embedded broker read them.
+_NO_SETTINGS: Final = frozenset(
+    {"POSTBACKS_DEBUG", "POSTBACKS_LOCAL_SERVER", "POSTBACKS_USER", "POSTBACKS_VERIFY_SECRET"}
+)
 #: Settings that may hold a password, so that an error does not quote them.
 _SECRET: Final = frozenset(
     {"proxy_url", "secret_key", "privacy_key", "broker_url", "history_url", "notice_url", "notice_secret"}

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 import pytest
 
 for name in [name for name in os.environ if name.startswith(("POSTBACKS_", "CELERY_"))]:
-    del os.environ[name]  # the suite does not depend on who runs it
+    if name != "POSTBACKS_LOCAL_SERVER":  # chooses the server that the suite runs on
+        del os.environ[name]  # the suite does not depend on who runs it
 # Otherwise each process that the suite starts compiles all modules anew, and each that collects rewrites all tests.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False

@@ -112,10 +112,11 @@ def _receivers() -> Mapping[Kind, Receiver]:
 
 def _set_environment(broker: EmbeddedBroker, countdown_s: float) -> None:
     """Set the demo's settings for this process and those that it starts, in place of the user's."""
+    from postbacks.devtools.valkey import SERVER
     from postbacks.settings import load
 
     for name in list(os.environ):
-        if name.startswith("POSTBACKS_") and name != "POSTBACKS_DEBUG":
+        if name.startswith("POSTBACKS_") and name not in ("POSTBACKS_DEBUG", SERVER):
             del os.environ[name]
     os.environ["POSTBACKS_BROKER_URL"] = broker.url
     os.environ["POSTBACKS_ALLOWED_NETWORKS"] = "127.0.0.0/8"

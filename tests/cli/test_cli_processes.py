@@ -1,4 +1,4 @@
-"""The commands that stay: up, receive and demo; how they begin, and that they end whole."""
+"""The commands that stay: up and receive; how they begin, and that they end whole."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ import urllib.request
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-import pytest
 from events import examples
 from helpers import eventually, free_port
 
-from postbacks.catalogue import parse_event, table
+from postbacks.catalogue import parse_event
 from postbacks.catalogue.xml import render
 from postbacks.devtools.receiver import Receiver
 
@@ -245,26 +244,3 @@ def test_receive_on_a_port_that_is_in_use_is_2():
         _, err = receive.communicate(timeout=20)
     assert receive.returncode == 2
     assert f"Error: Cannot listen on port {other.port}" in err.decode()
-
-
-# -- demo ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "hostile", [{"POSTBACKS_MAX_RESENDS": "1", "POSTBACKS_BROKER_URL": "redis://127.0.0.1:1/0"}]
-)
-def test_the_demo_ends_well_whatever_the_environment_says_and_leaves_nothing_behind(tmp_path, hostile):
-    began_s = time.monotonic()
-    done = subprocess.run(
-        [POSTBACKS, "demo", "--json"],
-        env={**os.environ, **hostile, "TMPDIR": str(tmp_path)},
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert time.monotonic() - began_s < 45
-    rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert {(row["origin"], row["code"]) for row in rows} == {(row.origin, row.code) for row in table()}
-    assert all(row["right"] for row in rows)
-    assert {row["attempts"] for row in rows} == {1, 3, 6}
-    assert "every tag arrived as it was sent" in done.stderr
-    assert list(tmp_path.iterdir()) == []

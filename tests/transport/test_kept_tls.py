@@ -17,7 +17,7 @@ from postbacks.transport.connections import IdleConnections
 from postbacks.transport.profile import Profile, Tls
 from postbacks.transport.transfer import Transfer
 
-SETTINGS = Settings(allowed_networks="127.0.0.0/8", connect_timeout_s=2, answer_timeout_s=2)
+SETTINGS = Settings(allowed_networks="127.0.0.0/8", connect_timeout_s=5, answer_timeout_s=5)
 
 
 class Smuggler:
