@@ -140,7 +140,6 @@ CHECKS: dict[str, dict[str, Check]] = {
         },
     },
     "docs/upgrading.md": {
-        "postbacks doctor": types(),
         "redis-cli del postbacks:task-events:meter postbacks:task-events:levels": elsewhere(
             "redis-cli is not here"
         ),

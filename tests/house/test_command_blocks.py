@@ -25,7 +25,7 @@ from postbacks.accounts import secrets
 from postbacks.cli import main
 
 #: Pages whose commands are processes of their own: they wait for resends, or end what the others need.
-FIRST = ("README.md",)
+FIRST = ("README.md", "docs/quickstart.md")
 
 
 @contextmanager
@@ -73,13 +73,13 @@ def test_every_block_of_a_page_has_its_check(page):
     checks_of(blocks_of_page(page), CHECKS.get(page, {}))
 
 
-def test_the_readme_and_what_up_prints_work_as_they_stand(tmp_path):
+def test_the_first_pages_and_what_up_prints_work_as_they_stand(tmp_path):
     with machine_with_up(tmp_path) as machine:
         printed = re.sub(r":[0-9a-f]{48}@", ":PASSWORD@", machine.stayers["postbacks up"].printed)
         for page in FIRST:
             run(machine, blocks_of_page(page), CHECKS[page])
         run(machine, blocks_of(UP, printed), CHECKS[UP])
-        machine.join()
+        run_python(machine, BEFORE)
         assert machine.stayers["postbacks up"].stop() == 0
 
 
@@ -97,7 +97,7 @@ def test_all_other_pages_and_every_help_work_as_they_stand(tmp_path):
     assert CHECKS["help"].keys() <= {block.text for block in examples}
     # As docs/settings.md has it for whoever signs.
     with machine_with_up(tmp_path, POSTBACKS_SECRET_KEY=secrets.new_key()) as machine:
-        # The README's commands were processes of their own; these many need not be.
+        # The first pages' commands were processes of their own; these many need not be.
         machine.fork_commands()
         done = machine.type(
             "postbacks example SMS_MO N211 > event.json; cp event.json events.jsonl\n"
