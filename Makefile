@@ -79,6 +79,20 @@ clock: $(VENV)/ready ## Let a broker's clock jump an hour under load (needs libf
 variables: $(VENV)/ready ## List what Celery reads from the environment, to compare with tests/environment/variables.txt
 	@$(BIN)/python tests/environment/variables.py
 
+EXAMPLES := django fastapi flask
+
+# An environment of its own for each, as its reader makes one: this checkout, and what its requirements.txt names.
+.examples/%/ready: examples/%/requirements.txt pyproject.toml
+	$(PYTHON) -m venv .examples/$*
+	.examples/$*/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[local]' -r $<
+	@touch $@
+
+.PHONY: examples
+examples: $(EXAMPLES:%=.examples/%/ready) ## Run the tests of the Django, FastAPI and Flask examples, each in an environment of its own
+	@for example in $(EXAMPLES); do \
+		echo "examples/$$example"; (cd examples/$$example && ../../.examples/$$example/bin/python -m pytest -q) || exit 1; \
+	done
+
 # The commit's time stands in the archives, so that they are the same bytes wherever they are built.
 .PHONY: dist
 dist: $(VENV)/ready ## Build wheel and sdist into dist/ and check them, the same bytes wherever this commit is built
@@ -94,4 +108,4 @@ dist-test: $(VENV)/ready ## Install the wheel in an empty environment of each Py
 
 .PHONY: clean
 clean: ## Remove the environment and caches
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .examples build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from postbacks import retry
 from postbacks.app import DELIVER, DISPATCH, SEND_POSTBACK, app
+from postbacks.celeryext.capture import current
+from postbacks.celeryext.refusals import refuse
 from postbacks.celeryext.worker_task import TickTask, WorkerTask
 from postbacks.client.results import eager_ids
 from postbacks.client.task import PostbackTask
@@ -69,6 +71,11 @@ def send_postback(
     if worker_task is not None:
         send = self.send_unchecked if worker_task.name in MAPS else self.apply_async
         return send((account, event), kwargs).id
+    if request.called_directly and current() is not None:
+        refuse(
+            "call as a function while captured_postbacks() is open, as it would make its POST at once",
+            "write send_postback.delay(account, event), or test it against the fixture postback_receiver",
+        )
     if request.called_directly or request.is_eager:
         from postbacks.client.message_template import new_id
         from postbacks.delivery.request import post_request
@@ -127,7 +134,7 @@ def send_postbacks(
     from postbacks.client.sending import check_many, send_many
 
     requests = check_many(account, events, url)
-    if app.conf.task_always_eager:
+    if current() is None and app.conf.task_always_eager:
         return eager_ids([send_postback.apply_async(request.args, request.kwargs) for request in requests])
     return send_many(send_postback, requests)
 

@@ -84,22 +84,22 @@ class Account(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     name: str
-    url: str | None = Field(None, repr=False)
-    mo_url: str | None = Field(None, repr=False)
-    pass_url: str | None = Field(None, repr=False)
+    url: str | None = Field(default=None, repr=False)
+    mo_url: str | None = Field(default=None, repr=False)
+    pass_url: str | None = Field(default=None, repr=False)
     off: frozenset[str] = frozenset()
-    connect_timeout_s: float | None = Field(None, gt=0, le=60)
-    answer_timeout_s: float | None = Field(None, gt=0, le=60)
+    connect_timeout_s: float | None = Field(default=None, gt=0, le=60)
+    answer_timeout_s: float | None = Field(default=None, gt=0, le=60)
     headers: dict[str, str] = Field(default_factory=dict, repr=False)
-    authorization: str | None = Field(None, repr=False)
+    authorization: str | None = Field(default=None, repr=False)
     secrets: tuple[Secret, ...] = ()
     ca_bundle: str | None = None
     client_cert: str | None = None
-    client_key: str | None = Field(None, repr=False)
+    client_key: str | None = Field(default=None, repr=False)
     pinned_keys: tuple[str, ...] = ()
-    weight: float = Field(1, ge=0.1, le=100)
+    weight: float = Field(default=1, ge=0.1, le=100)
     rate: str | None = None
-    max_transfers: int | None = Field(None, ge=1, le=1_000_000)
+    max_transfers: int | None = Field(default=None, ge=1, le=1_000_000)
     unreadable: bool = Field(default=False, exclude=True)
     unknown: dict[str, Any] = Field(default_factory=dict, exclude=True, repr=False)
     unknown_needs: tuple[str, ...] = Field(default=(), exclude=True)

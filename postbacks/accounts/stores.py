@@ -42,6 +42,8 @@ class AccountStore(Protocol):
     An account that has not changed must read the same each time, in everything that its POSTs are made with. An account
     whose headers hold the time of day, or whose secrets are encrypted anew at each reading, is another one each time, and
     its postbacks are put back (`account.changing` in the log).
+
+    Two complete ones stand in ``examples/account_stores``; docs/sending.md says what they have to look after.
     """
 
     def get_many(self, names: Iterable[str]) -> Mapping[str, Account]:
@@ -181,12 +183,12 @@ def _named_store(path: str) -> AccountStore:
     module_name, _, attribute = path.partition(":")
     try:
         store = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+        if isinstance(store, type):
+            store = store()
+    except Exception as error:  # noqa: BLE001 - an application's module may raise anything (Django's: no settings)
         raise BadSetting(
             f"POSTBACKS_ACCOUNTS={path!r} cannot be loaded ({error}); write module:attribute of an AccountStore."
         ) from None
-    if isinstance(store, type):
-        store = store()
     if not isinstance(store, AccountStore):
         raise BadSetting(f"POSTBACKS_ACCOUNTS={path!r} has no get_many(names) method.")
     return store

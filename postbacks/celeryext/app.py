@@ -13,6 +13,7 @@ from celery.app.utils import Settings
 from celery.loaders.app import AppLoader
 from celery.local import PromiseProxy
 
+from postbacks.celeryext.capture import current
 from postbacks.celeryext.refusals import refuse_map
 from postbacks.queue.protocol import MAPS, TASK_NAME
 
@@ -79,14 +80,27 @@ class PostbackApp(Celery):
     """The Celery app of postbacks.
 
     Mirrors ``celery.Celery``; differs in reading no variable of the environment, in having no fixups (Django's
-    would import the host project's settings), and in loading the deployment's configuration whenever Celery's
-    command line runs with it.
+    would import the host project's settings), in loading the deployment's configuration whenever Celery's command
+    line runs with it, and in the result backend of a test's capture.
     """
 
     def __init__(self, main: str, **options: Any) -> None:
         super().__init__(main, **options | {"loader": Loader, "fixups": []})
         self.user_options = CommandOptions(set)
         _use_configuration(self._conf)
+
+    @property
+    def backend(self) -> Any:
+        """Result backend of this thread; that of a test's capture while one is open."""
+        capture = current()
+        return super().backend if capture is None else capture.backend
+
+    def close_connections(self) -> None:
+        """Let the next connection to the broker be made anew, as the configuration says then.
+
+        Celery does so in a forked child.
+        """
+        self._after_fork()
 
     def _load_config(self) -> Settings:
         settings = super()._load_config()

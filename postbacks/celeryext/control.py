@@ -8,6 +8,7 @@ from uuid import UUID
 
 from celery.app.control import Control
 
+from postbacks.celeryext.capture import current
 from postbacks.errors import UnsupportedOption
 from postbacks.ledger.record import id_text
 from postbacks.queue.actions import cancel
@@ -24,6 +25,10 @@ class PostbackControl(Control):
         """Cancel postbacks by id (or list of ids), then tell the workers as ever."""
         several = not isinstance(task_id, str | UUID)
         ids = [id_text(postback_id) for postback_id in (task_id or ())] if several else [id_text(task_id)]
+        if (capture := current()) is not None:
+            for postback_id in ids:
+                capture.backend.cancel(postback_id)
+            return None
         for postback_id in ids:
             cancel(postback_id)
         return super().revoke(ids if several else ids[0], *args, **options)

@@ -23,6 +23,7 @@ from postbacks.ledger import states
 from postbacks.ledger.ledger import Ledger
 from postbacks.ledger.record import Record, id_text, iso
 from postbacks.privacy.masker import KEYLESS
+from postbacks.queue.actions import cancel
 
 #: Celery's state for each of a postback's. One that a failure was before is RETRY, whether it waits, is held or is parked;
 #: one that is parked and was never sent is PENDING (``meta_of``).
@@ -233,6 +234,10 @@ class LedgerBackend(BaseBackend):
             if on_interval is not None:
                 on_interval()
             time.sleep(min(interval or 0.5, left_s))
+
+    def cancel(self, postback_id: str, account: str = "") -> str:
+        """Cancel a postback, of this account alone where one is given; return the state it is in afterwards."""
+        return cancel(postback_id, account)
 
     def store_result(self, task_id: str, result: Any, *_: Any, **__: Any) -> Any:
         """Store nothing: only deliveries decide a postback's state."""

@@ -48,9 +48,7 @@ class PostbackResult(AsyncResult):
         lasts, and not in the memory of the workers that happen to run; and in cancelling the account's
         alone where a call has made this result.
         """
-        from postbacks.queue.actions import cancel  # noqa: PLC0415 - with the broker's client, when first called
-
-        cancel(self.id, self.account)
+        self.backend.cancel(self.id, self.account)
 
 
 def eager_ids(results: Sequence[Any]) -> list[str]:

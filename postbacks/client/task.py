@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Unpack
 
 from postbacks import keys
+from postbacks.celeryext.capture import current
 from postbacks.celeryext.refusals import MANY, RefusingTask, refuse
 from postbacks.client.results import PostbackResult
 from postbacks.errors import UnsupportedOption
@@ -41,8 +43,25 @@ class PostbackTask(RefusingTask):
         def delay(
             self, account: AccountName, event: EventOrTags, *, url: str | None = None
         ) -> PostbackResult: ...
+        def delay_on_commit(
+            self,
+            account: AccountName,
+            event: EventOrTags,
+            *,
+            url: str | None = None,
+            using: str | None = None,
+        ) -> None: ...
         def s(self, account: AccountName, event: EventOrTags, *, url: str | None = None) -> Signature: ...
         def si(self, account: AccountName, event: EventOrTags, *, url: str | None = None) -> Signature: ...
+
+    else:
+
+        def delay_on_commit(self, *args: Any, using: str | None = None, **kwargs: Any) -> None:
+            """Check the call now, and send when Django's transaction has committed; a rollback sends nothing.
+
+            Mirrors ``celery.contrib.django.task.DjangoTask.delay_on_commit``; differs as ``apply_async_on_commit`` does.
+            """
+            self.apply_async_on_commit(args, kwargs, using=using)
 
     def apply_async(
         self,
@@ -95,6 +114,42 @@ class PostbackTask(RefusingTask):
         request = check_request(args or (), kwargs or {})
         return send(self, request, postback_id, producer=producer, shadow=shadow, **options)
 
+    def apply_async_on_commit(
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        task_id: str | uuid.UUID | None = None,
+        *,
+        using: str | None = None,
+        **options: Unpack[Options],
+    ) -> None:
+        """Check the call now, and send when Django's transaction has committed; a rollback sends nothing.
+
+        Mirrors ``celery.contrib.django.task.DjangoTask.apply_async_on_commit``; differs in checking at the call, so that
+        a bad event rolls back, and in ``using``. Outside a transaction it sends at once. What the send raises comes
+        out of the commit, which has happened by then.
+
+        Args:
+            args: account and event.
+            kwargs: account, event and url by name.
+            task_id: the idempotency key.
+            using: alias of the database whose transaction is meant; None for Django's default.
+            options: as those of ``apply_async``.
+
+        Raises:
+            InvalidEvent: lists every tag at fault.
+            InvalidAccount: the account's name cannot be one.
+            InvalidUrl: the URL cannot be one.
+            UnsupportedOption: an option that postbacks cannot honour, or no Django with a database is set up.
+        """
+        postback_id: str | None = id_text(task_id)
+        check_options(task_id=postback_id, **options)
+        from postbacks.client.sending import send
+        from postbacks.queue.send_request import check_request
+
+        request = check_request(args or (), kwargs or {})
+        _on_commit(partial(send, self, request, postback_id, **options), using)
+
     def send_with_celery(
         self, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None, **options: Any
     ) -> PostbackResult:
@@ -128,6 +183,10 @@ class PostbackTask(RefusingTask):
         from postbacks.queue.send_request import check_request
 
         request = check_request(args or (), kwargs or {})
+        if current() is not None:  # a host program's eager chain comes here
+            from postbacks.client.sending import send
+
+            return send(self, request, postback_id, **options)
         return super().apply(request.args, request.kwargs, task_id=postback_id, **options)
 
     def retry(self, *args: Any, **options: Any) -> Any:
@@ -157,6 +216,31 @@ class PostbackTask(RefusingTask):
     def AsyncResult(self, task_id: str | uuid.UUID, **kwargs: Any) -> PostbackResult:  # noqa: N802 - Celery's name
         """Return the future of a postback by its id, which may be a UUID."""
         return PostbackResult(task_id, backend=self.backend, task_name=self.name, app=self.app, **kwargs)
+
+
+def _on_commit(send: Callable[[], Any], using: str | None) -> None:
+    """Let Django call a function after its commit.
+
+    Raises:
+        UnsupportedOption: Django is missing, or has no settings or no database here; says what to call instead.
+    """
+    try:
+        from django.core.exceptions import ImproperlyConfigured
+        from django.db import transaction
+    except ImportError as error:
+        raise _refused_on_commit("which is not installed") from error
+    try:
+        transaction.get_autocommit(using)  # the first thing that wants settings and a database
+    except ImproperlyConfigured as error:
+        raise _refused_on_commit("which has no database set up here") from error
+    transaction.on_commit(send, using)
+
+
+def _refused_on_commit(why: str) -> UnsupportedOption:
+    return UnsupportedOption(
+        f"send_postback.delay_on_commit() waits for a commit of Django, {why}. Elsewhere call delay() "
+        "once your transaction has committed: docs/sending.md, After the commit."
+    )
 
 
 def _signature_arguments(

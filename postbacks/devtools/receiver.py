@@ -147,6 +147,7 @@ class Receiver:
         keep: keep the requests; False only counts them, for long loads.
 
     Attributes:
+        answer: the answer function; another one counts from the next request on.
         port: the port, the real one once started.
         count: requests so far.
         connections: TCP connections accepted so far.
@@ -159,7 +160,7 @@ class Receiver:
         self.port = port
         self.count = 0
         self.connections = 0
-        self._answer = answer or (lambda _: _OK)
+        self.answer = answer or (lambda _: _OK)
         self._keep = keep
         self._received: list[Received] = []
         self._open: set[_Connection] = set()
@@ -271,7 +272,7 @@ class Receiver:
         if self._keep:
             self._received.append(received)
         try:
-            return self._answer(received)
+            return self.answer(received)
         except Exception as error:  # noqa: BLE001 - raised again on the caller's thread
             self._error = self._error or error
             return Answer(500, b"the answer function failed", {"connection": "close"})

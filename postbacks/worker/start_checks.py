@@ -1,4 +1,4 @@
-"""Start checks: refuse a pool, a concurrency or a broker that cannot work, with one sentence."""
+"""Start checks: refuse a pool, a concurrency, an account store or a broker that cannot work, with one sentence."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from celery import bootsteps
 from celery.concurrency import get_implementation
 from click.core import ParameterSource
 
+from postbacks.accounts import store
 from postbacks.broker.fitness import check
-from postbacks.errors import BrokerUnfit, BrokerUnreachable
+from postbacks.errors import BadSetting, BrokerUnfit, BrokerUnreachable
 from postbacks.logs import EventLog
-from postbacks.settings import unknown_names
+from postbacks.settings import load, unknown_names
 
 log = EventLog(__name__)
 
 
 class StartChecks(bootsteps.StartStopStep):
-    """Checks the worker's options, its settings and its broker before the pool is made."""
+    """Checks the worker's options, its settings, its account store and its broker before the pool is made."""
 
     def __init__(self, worker: Any, **kwargs: Any) -> None:
         super().__init__(worker, **kwargs)
@@ -42,6 +43,8 @@ class StartChecks(bootsteps.StartStopStep):
             )
         for name in unknown_names():
             log.warning("settings.unknown", f"{name} is no setting of postbacks: is it spelt right?")
+        if pool == "thread" and load().accounts:
+            _load_account_store()
         try:
             for warning in check():
                 log.warning("broker.unsafe", warning)
@@ -55,6 +58,14 @@ def pool_of(worker: Any) -> str:
     """Return the kind of a worker's pool: ``thread``, ``prefork`` or another of Celery's."""
     module: str = worker.pool_cls.__module__
     return module.rpartition(".")[2]
+
+
+def _load_account_store() -> None:
+    """Make an application's own store, without asking it; a child of prefork makes one with connections of its own."""
+    try:
+        store()
+    except BadSetting as error:
+        _refuse(str(error))
 
 
 def _refuse(sentence: str) -> NoReturn:

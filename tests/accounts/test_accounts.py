@@ -284,6 +284,13 @@ class Directory:
         }
 
 
+class Unconfigured:
+    """A store that cannot be made, as one on Django's models without its settings."""
+
+    def __init__(self):
+        raise RuntimeError("settings are not configured")
+
+
 DIRECTORY = Directory()
 NO_STORE = {"acme": ALL}
 
@@ -310,6 +317,7 @@ def test_an_application_can_keep_accounts_itself(attribute):
         (f"{__name__}", "cannot be loaded"),
         (":", "cannot be loaded"),
         (f"{__name__}:NO_STORE", "has no get_many"),
+        (f"{__name__}:Unconfigured", r"cannot be loaded \(settings are not configured\)"),
     ],
 )
 def test_a_store_that_cannot_be_loaded_is_a_bad_setting(path, fault):

@@ -16,6 +16,7 @@ ROOT = Path(postbacks.__file__).parent
 ROOMS = [
     "postbacks.celery",
     "postbacks.cli",
+    "postbacks.testing",
     "postbacks",
     "postbacks.worker.examiner",
     "postbacks.tasks",
@@ -110,7 +111,7 @@ def test_a_file_is_as_long_as_its_concept(path):
     assert len(path.read_text().splitlines()) <= 600
 
 
-@pytest.mark.parametrize("folder", ["postbacks", "tests", "crash", "benchmarks"])
+@pytest.mark.parametrize("folder", ["postbacks", "tests", "crash", "benchmarks", "examples"])
 def test_no_docstring_begins_with_a_pronoun_or_a_question(folder):
     """The first line names its object: a verb in the imperative, or a noun of the glossary."""
     nodes = [

@@ -3,6 +3,7 @@
 A checker must report each line that ends in ``# error``, and no other.
 """
 
+import asyncio
 from datetime import UTC, datetime
 from typing import assert_type
 from uuid import uuid4
@@ -50,9 +51,12 @@ send_postback.delay(account="acme", event=event)
 send_postback.delay(uuid4(), event)
 send_postback.delay(17, event)
 assert_type(send_postback.apply_async(("acme", event), task_id="order-17", countdown=3), PostbackResult)
+send_postback.delay_on_commit("acme", event, using="default")
+send_postback.apply_async_on_commit(("acme", event), task_id="order-17", using="default", countdown=3)
 send_postback.apply_async(("acme",), {"event": event}, eta=datetime.now(UTC), priority=0, headers={"a": "b"})
 group([send_postback.s("acme", event), send_postback.si("acme", tags)]).apply_async()
 chain(send_postback.signature(("acme", event), {"url": "http://a.example/"})).apply_async()
+assert_type(asyncio.run(asyncio.to_thread(send_postback.delay, "acme", event)), PostbackResult)
 assert_type(send_postback.AsyncResult("order-17"), PostbackResult)
 assert_type(send_postbacks("acme", [event, tags]), list[str])
 send_postbacks(17, [event])
@@ -86,12 +90,16 @@ send_postback.delay("acme", [event])  # error
 send_postback.delay("acme", event, url=17)  # error
 send_postback.s("acme")  # error
 send_postback.si("acme", event, uri="http://a.example/")  # error
+send_postback.delay_on_commit("acme", event, countdown=3)  # error
+send_postback.delay_on_commit(event)  # error
+send_postback.apply_async_on_commit(("acme", event), expires=60)  # error
 send_postback.apply_async(("acme", event), countdwn=3)  # error
 send_postback.apply_async(("acme", event), countdown="soon")  # error
 send_postback.apply_async(("acme", event), expires=60)  # error
 send_postback.apply_async(("acme", event), link="shop.close")  # error
 send_postback.apply_async(("acme", event), url="http://a.example/")  # error
 send_postbacks("acme", event)  # error
+asyncio.to_thread(send_postback.delay, "acme", event, countdown=3)  # error
 SmsReceived(from_="15552312102", to=86717, text="STOP", received=datetime.now(UTC))  # error
 SmsReceived(from_="15552312102", to="86717", txet="STOP", received=datetime.now(UTC))  # error
 SmsReceived(from_="15552312102", to="86717", text="STOP")  # error

@@ -57,12 +57,17 @@ def in_background(kind: str, url: str, log_path, *args: str, cwd=None, **env: st
          "a concurrency of 1 cannot deliver and tick at the same time; use --concurrency 2 or more."),
         (["--pool", "prefork", "--pool-start-method", "spawn"],
          "children that are spawned share no delivering loops with their worker; use --pool-start-method fork."),
+        (["POSTBACKS_ACCOUNTS=no_such_shop.accounts:Store"],
+         "POSTBACKS_ACCOUNTS='no_such_shop.accounts:Store' cannot be loaded (No module named 'no_such_shop'); write module:attribute of an AccountStore."),
     ],
-    ids=["solo", "threads 1", "prefork 1", "spawn"],
+    ids=["solo", "threads 1", "prefork 1", "spawn", "no account store"],
 )  # fmt: skip
-def test_a_pool_that_cannot_work_refuses_to_start_with_one_sentence(broker, args, sentence):
-    """Exit code 2, what to do instead, no traceback."""
-    done = celery(broker.url, "worker", *QUIET, *args)
+def test_a_worker_that_cannot_work_refuses_to_start_with_one_sentence(broker, args, sentence):
+    """Exit code 2, what to do instead, no traceback. A setting stands before the options, as in a shell."""
+    settings = [arg for arg in args if arg.startswith("POSTBACKS_")]
+    options = [arg for arg in args if arg not in settings]
+    env = dict(setting.split("=") for setting in settings)
+    done = celery(broker.url, "worker", *QUIET, *options, **env)
     assert done.returncode == 2, done.stderr
     assert f"postbacks: {sentence}\n" in done.stderr
     assert "Traceback" not in done.stdout + done.stderr

@@ -1,0 +1,1 @@
+"""Django application whose table has the accounts' URLs."""

@@ -1,0 +1,1 @@
+"""The SMS that came in, and the customers that they are for."""

@@ -1,0 +1,1 @@
+"""Textline: a messaging service that takes SMS from a carrier for its customers."""
