@@ -6,9 +6,10 @@ import re
 import time
 from collections import Counter
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
+from click.core import ParameterSource
 
 from postbacks.cli.base import Command, json_option, print_json, say, seconds, stop_signals
 from postbacks.printable import printable
@@ -16,10 +17,24 @@ from postbacks.printable import printable
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from postbacks.devtools.forwarder import Forwarded, Forwarder
     from postbacks.devtools.receiver import Answer, Received
 
+#: Seconds that a worker waits for an answer, unless its settings say otherwise.
+_WORKER_WAITS_S: Final = 10.0
+#: Bytes of an answer's body that are looked at for its first line.
+_EXCERPT_BYTES: Final = 256
 #: Seconds of a wait for a POST, as a Ctrl-C that comes just as a wait begins does not interrupt it.
 _WAIT_S: Final = 0.5
+
+
+class _Answered(NamedTuple):
+    """A request and its answer; ``forwarded_to`` is the URL of the server that has answered it."""
+
+    received: Received
+    status: int | None
+    forwarded_to: str = ""
+    forwarded: Forwarded | None = None
 
 
 @click.command(
@@ -28,6 +43,7 @@ _WAIT_S: Final = 0.5
         "postbacks receive",
         "postbacks receive --port 9000 --fail-first 2",
         "postbacks receive --status 503 --delay 0.5 --json",
+        "postbacks receive --forward-to http://127.0.0.1:3000/postbacks",
     ),
 )
 @click.option(
@@ -56,18 +72,43 @@ _WAIT_S: Final = 0.5
     callback=seconds,
     help="Answer after so many seconds.",
 )
+@click.option(
+    "--forward-to",
+    metavar="URL",
+    help="Pass each request on to this server, and answer as it does. Its path takes the place of the request's.",
+)
 @json_option
-def receive(port: int, status: int, fail_first: int, delay_s: float, as_json: bool) -> None:
+@click.pass_context
+def receive(
+    ctx: click.Context,
+    port: int,
+    status: int,
+    fail_first: int,
+    delay_s: float,
+    forward_to: str | None,
+    as_json: bool,
+) -> None:
     """Receive postbacks on this machine and print each.
 
     It answers 200, or as the options say, until Ctrl-C. Workers send to this machine only if that is allowed, as
     `postbacks up --dev` does.
+
+    With --forward-to each request goes on to a server of yours, byte for byte, and the sender gets that server's
+    answer, byte for byte, or 502 if it gives none. Redirects are not followed.
     """
     from postbacks.devtools.receiver import Receiver
 
+    arrived: SimpleQueue[_Answered] = SimpleQueue()
+    if forward_to is None:
+        answers, promise = (
+            _answers(status, fail_first, delay_s, arrived),
+            _promise(status, fail_first, delay_s),
+        )
+    else:
+        forwarder = _forwarder(ctx, forward_to, port, arrived)
+        answers, promise = forwarder.answer, f"answers as {forwarder.url} does"
     stop_signals()
-    arrived: SimpleQueue[tuple[Received, int]] = SimpleQueue()
-    receiver = Receiver(_answers(status, fail_first, delay_s, arrived), port=port, keep=False)
+    receiver = Receiver(answers, port=port, keep=False)
     try:
         receiver.start()
     except OSError as error:
@@ -75,16 +116,16 @@ def receive(port: int, status: int, fail_first: int, delay_s: float, as_json: bo
             f"Cannot listen on port {port} ({error.strerror}); give another one: --port N."
         ) from None
     try:
-        say(f"Receiving on {receiver.url()} ({_promise(status, fail_first, delay_s)}). Ctrl-C ends.")
+        say(f"Receiving on {receiver.url()} ({promise}). Ctrl-C ends.")
         while True:
             try:
-                received, answered = arrived.get(timeout=_WAIT_S)
+                answered = arrived.get(timeout=_WAIT_S)
             except Empty:
                 continue
             if as_json:
-                print_json(_as_json(received, answered))
+                print_json(_as_json(answered))
             else:
-                click.echo(_as_text(received, answered))
+                click.echo(_as_text(answered))
     except KeyboardInterrupt:
         say(f"{receiver.count} received.")
     finally:
@@ -98,7 +139,7 @@ def _promise(status: int, fail_first: int, delay_s: float) -> str:
 
 
 def _answers(
-    status: int, fail_first: int, delay_s: float, arrived: SimpleQueue[tuple[Received, int]]
+    status: int, fail_first: int, delay_s: float, arrived: SimpleQueue[_Answered]
 ) -> Callable[[Received], Answer]:
     from postbacks.devtools.receiver import Answer
 
@@ -107,10 +148,55 @@ def _answers(
     def answer(received: Received) -> Answer:
         posts[received.postback_id] += 1
         answered = 500 if posts[received.postback_id] <= fail_first else status
-        arrived.put((received, answered))
+        arrived.put(_Answered(received, answered))
         return Answer(answered, b"" if answered == 204 else b"test receiver", delay_s=delay_s)
 
     return answer
+
+
+def _forwarder(ctx: click.Context, url: str, port: int, arrived: SimpleQueue[_Answered]) -> Forwarder:
+    """Make a forwarder; refuse options that say how to answer, as its server does that."""
+    from postbacks.devtools.forwarder import Forwarder
+    from postbacks.errors import InvalidUrl
+
+    for name in ("status", "fail_first", "delay_s"):
+        if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT:
+            option = next(param for param in ctx.command.params if param.name == name).opts[0]
+            raise click.UsageError(f"{option} says how to answer, but with --forward-to your server answers.")
+
+    def on_done(received: Received, forwarded: Forwarded) -> None:
+        arrived.put(_Answered(received, forwarded.status, forwarder.url, forwarded))
+
+    try:
+        forwarder = Forwarder(url, on_done)
+    except InvalidUrl as error:
+        raise click.UsageError(f"--forward-to: {error}") from None
+    if forwarder.leads_to(port):
+        raise click.UsageError(
+            f"--forward-to names this receiver itself, port {port}; give your server's URL, or another --port."
+        )
+    return forwarder
+
+
+def _excerpt(forwarded: Forwarded) -> str:
+    """Return the first line of an answer, as the ledger would keep it of a failure."""
+    from postbacks.transport.answer import excerpt_of
+
+    text, fault = excerpt_of(forwarded.header_lines, forwarded.body, _EXCERPT_BYTES)
+    return next((line.strip() for line in text.splitlines() if line.strip()), fault)
+
+
+def _forwarded_words(answered: _Answered, forwarded: Forwarded) -> str:
+    words = f"{answered.forwarded_to}: "
+    if forwarded.is_servers:
+        status = "no HTTP" if forwarded.status is None else str(forwarded.status)
+        words += f"answered {status} in {forwarded.elapsed_s * 1000:.0f} ms"
+        if forwarded.elapsed_s > _WORKER_WAITS_S:
+            words += f", later than the {_WORKER_WAITS_S:g} s that a worker waits"
+        excerpt = _excerpt(forwarded)
+        words += f", {forwarded.problem}" if forwarded.problem else ""
+        return words + (f": {excerpt}" if excerpt else "")
+    return f"{words}{forwarded.problem}, so the answer is {forwarded.status}"
 
 
 def _tags(received: Received) -> tuple[dict[str, Any] | None, str]:
@@ -123,7 +209,8 @@ def _tags(received: Received) -> tuple[dict[str, Any] | None, str]:
         return None, "; ".join(why for _, why in error.problems)
 
 
-def _as_json(received: Received, answered: int) -> dict[str, Any]:
+def _as_json(answered: _Answered) -> dict[str, Any]:
+    received, forwarded = answered.received, answered.forwarded
     tags, fault = _tags(received)
     headers = received.headers
     values = {
@@ -132,31 +219,43 @@ def _as_json(received: Received, answered: int) -> dict[str, Any]:
         "attempt": headers.get("postback-attempt"),
         "method": received.method,
         "path": received.path,
-        "answered": answered,
+        "answered": answered.status,
         "headers": headers,
         "tags": tags,
         "body": received.body.decode("utf-8", "replace"),
     }
     if re.fullmatch(r"\d{1,9}", str(values["attempt"]), re.ASCII):
         values["attempt"] = int(str(values["attempt"]))
+    if forwarded is not None:
+        values["forwarded"] = {
+            "to": answered.forwarded_to,
+            "elapsed_ms": round(forwarded.elapsed_s * 1000, 1),
+            "problem": forwarded.problem or None,
+            "excerpt": _excerpt(forwarded),
+        }
     return values | ({"fault": fault} if fault else {})
 
 
-def _as_text(received: Received, answered: int) -> str:
+def _as_text(answered: _Answered) -> str:
+    received, forwarded = answered.received, answered.forwarded
+    status = "-" if answered.status is None else str(answered.status)
+    last_line = ""
+    if forwarded is not None:
+        last_line = f"{'':14}{'forwarded to':16}{printable(_forwarded_words(answered, forwarded))}\n"
     tags, fault = _tags(received)
     clock = _moment(received.at, "%H:%M:%S", time.localtime)
     attempt = printable(received.headers.get("postback-attempt", "?"))
     request = printable(f"{received.method} {received.path}")
     if tags is None:
         return (
-            f"{clock}  {request}  answered {answered}  "
+            f"{clock}  {request}  answered {status}  "
             + click.style("no postback", fg="red")
-            + f": {printable(fault)}\n"
+            + f": {printable(fault)}\n{last_line}"
         )
     event = printable(f"{tags.get('ORIGIN', '?')} {tags.get('CODE', '?')}")
     lines = [
         f"{clock}  {click.style(event, bold=True)}  attempt {attempt}  {request}  answered "
-        + click.style(str(answered), fg="green" if answered == 200 else "red"),
+        + click.style(status, fg="green" if answered.status == 200 else "red"),
         f"{'':14}{'id':16}{printable(received.postback_id) or '-'}",
     ]
     for tag, value in tags.items():
@@ -164,7 +263,7 @@ def _as_text(received: Received, answered: int) -> str:
             continue
         for name, text in _flat(tag, value):
             lines.append(f"{'':14}{printable(name):16}{printable(text)}")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + f"\n{last_line}"
 
 
 def _flat(tag: str, value: Any) -> list[tuple[str, str]]:

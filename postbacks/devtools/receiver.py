@@ -15,17 +15,17 @@ import struct
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from http.client import responses as reasons
 from typing import Any, Literal, NamedTuple, Self, cast
 
-#: Bytes that a head or a body may have, as sent; a postback has a few KiB. Longer ones get a 413.
-MAX_BYTES = 1024 * 1024
+#: Bytes that a head or a body may have, as sent; no postback has more, and most have less than a KiB. Longer ones get 413.
+MAX_BYTES = 2 * 1024 * 1024
 #: Seconds that a refused sender may go on sending before its connection is closed.
 _REFUSED_LINGER_S = 1.0
 #: Statuses whose answer has no body, whatever its head says.
-_BODILESS = frozenset({*range(100, 200), 204, 304})
+BODILESS = frozenset({*range(100, 200), 204, 304})
 #: Value of SO_LINGER with which close() sends RST: on, for 0 s.
 _LINGER_0 = struct.pack("ii", 1, 0)
 _CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,8}")
@@ -45,6 +45,8 @@ class Received:
         headers: values by name in lower case; a repeated header's values are joined by ``", "``.
         body: bytes of the body, its chunks joined.
         connection: number of the TCP connection that brought it, from 1 in the order of acceptance.
+        head: bytes of the request line and the headers as they came, the empty line among them.
+        framed_body: bytes of the body as they came, the sizes of its chunks among them.
     """
 
     number: int
@@ -55,6 +57,8 @@ class Received:
     headers: dict[str, str]
     body: bytes
     connection: int
+    head: bytes = b""
+    framed_body: bytes = b""
 
     @property
     def postback_id(self) -> str:
@@ -100,6 +104,8 @@ class Answer:
         delay_s: seconds from the request to the answer.
         action: ``answer``; ``hang`` gives no answer and keeps the connection; ``reset`` sends RST; ``close`` closes
             without a byte; ``garbage`` sends bytes that are no HTTP and closes.
+        pieces: the whole answer, head and all, in place of status, headers and body; each piece is sent as it comes, and
+            an empty one closes the connection.
     """
 
     status: int = 200
@@ -107,6 +113,7 @@ class Answer:
     headers: Mapping[str, str] = field(default_factory=dict)
     delay_s: float = 0.0
     action: Literal["answer", "hang", "reset", "close", "garbage"] = "answer"
+    pieces: AsyncIterator[bytes] | None = None
 
 
 Answers = Callable[[Received], Answer]
@@ -164,6 +171,7 @@ class Receiver:
         self._keep = keep
         self._received: list[Received] = []
         self._open: set[_Connection] = set()
+        self._tasks: set[asyncio.Task[None]] = set()  # held, as the event loop does not hold them
         self._error: Exception | None = None
         self._thread: threading.Thread | None = None
         self._started = threading.Event()
@@ -265,10 +273,12 @@ class Receiver:
             connection.transport.abort()
         await asyncio.sleep(0)  # one turn of the event loop, in which they close
 
-    def _record(self, head: _Head, body: bytes, connection: int) -> Answer:
+    def _record(self, head: _Head, body: bytes, framed_body: bytes, connection: int) -> Answer:
         self.count += 1
         now = time.time(), time.monotonic()
-        received = Received(self.count, *now, head.method, head.path, head.headers, body, connection)
+        received = Received(
+            self.count, *now, head.method, head.path, head.headers, body, connection, head.text, framed_body
+        )
         if self._keep:
             self._received.append(received)
         try:
@@ -321,10 +331,10 @@ class _Connection(asyncio.Protocol):
             else:
                 self._act(answer, close)
 
-    def _take_request(self) -> tuple[_Head, bytes] | None:
+    def _take_request(self) -> tuple[_Head, bytes, bytes] | None:
         buffer = self._buffer
         if self._head is None and (end := buffer.find(b"\r\n\r\n")) >= 0:
-            self._head = _parse_head(buffer[:end].decode("latin-1"))
+            self._head = _parse_head(bytes(buffer[: end + 4]))
             del buffer[: end + 4]
             if self._head.headers.get("expect", "").lower() == "100-continue":
                 self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -333,14 +343,20 @@ class _Connection(asyncio.Protocol):
             length = head.length
             body, end = _join_chunks(buffer) if length is None else (bytes(buffer[:length]), length)
             if body is not None and len(buffer) >= end:
+                framed_body = body if length is not None else bytes(buffer[:end])
                 del buffer[:end]
                 self._head = None
-                return head, body
+                return head, body, framed_body
         if len(buffer) > MAX_BYTES:
             raise _RefusalError(413, b"the request is too long")
         return None
 
     def _act(self, answer: Answer, close: bool) -> None:
+        if answer.pieces is not None:
+            task = self._receiver._loop.create_task(self._send(answer.pieces, close))
+            self._receiver._tasks.add(task)
+            task.add_done_callback(self._receiver._tasks.discard)
+            return
         if answer.action == "hang" or self.transport.is_closing():  # it closes if the sender did not wait
             return
         if answer.action == "answer":
@@ -353,6 +369,22 @@ class _Connection(asyncio.Protocol):
             self.transport.write(b"\x16\x03\x01 this is no HTTP\r\n\r\n")
         elif answer.action == "reset":
             self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_0)
+        self._go_on()
+
+    async def _send(self, pieces: AsyncIterator[bytes], close: bool) -> None:
+        """Send an answer that comes in pieces, all of which are asked for even if the sender has not waited."""
+        try:
+            async for piece in pieces:
+                close = close or not piece
+                if not self.transport.is_closing():
+                    self.transport.write(piece)
+        except Exception as error:  # noqa: BLE001 - raised again on the caller's thread
+            self._receiver._error = self._receiver._error or error
+            close = True
+        self._busy = close
+        self._go_on()
+
+    def _go_on(self) -> None:
         if self._busy:
             self.transport.close()
         elif (
@@ -371,10 +403,11 @@ class _Head(NamedTuple):
     headers: dict[str, str]
     length: int | None  # bytes of the body; None if it comes in chunks
     close: bool
+    text: bytes
 
 
-def _parse_head(text: str) -> _Head:
-    request_line, *lines = text.split("\r\n")
+def _parse_head(text: bytes) -> _Head:
+    request_line, *lines = text[:-4].decode("latin-1").split("\r\n")
     words = request_line.split(" ")
     if len(words) != 3 or not all(words) or words[2] not in {"HTTP/1.1", "HTTP/1.0"}:
         raise _RefusalError(400, b"the request line is not 'METHOD target HTTP/1.1'")
@@ -394,7 +427,7 @@ def _parse_head(text: str) -> _Head:
     if int(length) > MAX_BYTES:
         raise _RefusalError(413, b"the body is too long")
     close = words[2] == "HTTP/1.0" or headers.get("connection", "").lower() == "close"
-    return _Head(words[0], words[1], headers, None if coding else int(length), close)
+    return _Head(words[0], words[1], headers, None if coding else int(length), close, text)
 
 
 def _join_chunks(data: bytearray) -> tuple[bytes | None, int]:
@@ -422,8 +455,8 @@ def _render(answer: Answer, *, close: bool) -> bytes:
     headers = {name.lower(): value for name, value in answer.headers.items()}
     if close:
         headers["connection"] = "close"
-    if answer.status not in _BODILESS:
+    if answer.status not in BODILESS:
         headers.setdefault("content-length", str(len(answer.body)))
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     head = f"HTTP/1.1 {answer.status} {reasons.get(answer.status, '')}\r\n{lines}\r\n".encode("latin-1")
-    return head if answer.status in _BODILESS else head + answer.body
+    return head if answer.status in BODILESS else head + answer.body

@@ -7,11 +7,13 @@ import os
 import re
 import selectors
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -21,7 +23,7 @@ from helpers import eventually, free_port
 
 from postbacks.catalogue import parse_event
 from postbacks.catalogue.xml import render
-from postbacks.devtools.receiver import Receiver
+from postbacks.devtools.receiver import Answer, Receiver
 
 POSTBACKS = str(Path(sys.executable).with_name("postbacks"))
 EVENT = examples()["MMS_MO", "N401"]
@@ -237,6 +239,57 @@ def test_receive_prints_every_tag_and_survives_what_is_no_postback():
     assert "red\\x9b31m" in out
     assert out.count("no postback") == 2
     assert "GET /favicon" in out
+
+
+@pytest.mark.parametrize("as_json", [False, True], ids=["text", "json"])
+def test_receive_forwards_and_shows_both_sides_and_ends_though_a_server_hangs(as_json):
+    document = render(parse_event(EVENT))
+    answers = {
+        "/mine?a=1": Answer(500, b"KeyError: 'FROM' \x1b[31m\nin line 2", {"Content-Type": "text/plain"}),
+        "/mine?hang": Answer(action="hang"),
+    }
+    form = ["--json"] if as_json else []
+    with (
+        Receiver(lambda received: answers[received.path]) as server,
+        started("receive", "--port", "0", "--forward-to", server.url("/mine"), *form) as receive,
+    ):
+        said = line_of(receive.stderr)
+        assert f"answers as {server.url('/mine')} does" in said
+        url = re.search(r"http://\S+", said)[0]
+        assert post(f"{url}mo?a=1", document, Postback_Id="one", Postback_Attempt="1") == 500
+        out = ""
+        while "KeyError" not in out:
+            out += line_of(receive.stdout)
+        (forwarded,) = server.received
+        assert forwarded.body == document
+        hanging = urllib.parse.urlsplit(url)
+        with socket.create_connection((hanging.hostname, hanging.port)) as sender:
+            sender.sendall(b"POST /?hang HTTP/1.1\r\nContent-Length: 0\r\n\r\n")
+            server.wait_for(2, timeout_s=20)
+            server.stop()
+            while "/?hang" not in out:
+                out += line_of(receive.stdout)
+            assert sender.recv(20).startswith(b"HTTP/1.1 502 ")
+            code, rest, err = ended(receive, signal.SIGINT)
+    assert (code, err) == (0, "2 received.\n")
+    if as_json:
+        first, second = map(json.loads, (out + rest).splitlines())
+        assert (first["answered"], second["answered"]) == (500, 502)
+        assert first["forwarded"].pop("elapsed_ms") > 0
+        assert first["forwarded"] == {
+            "to": server.url("/mine"),
+            "problem": None,
+            "excerpt": "KeyError: 'FROM' \x1b[31m",
+        }
+        assert second["forwarded"]["problem"].startswith("the connection was ")
+    else:
+        assert re.search(r"MMS_MO N401  attempt 1  POST /mo\?a=1  answered 500\n", out)
+        assert re.search(
+            rf"^ +forwarded to +{server.url('/mine')}: answered 500 in \d+ ms: KeyError: 'FROM' \\x1b\[31m$",
+            out,
+            re.MULTILINE,
+        )
+        assert re.search(r"/mine: the connection was .*, so the answer is 502$", out + rest, re.MULTILINE)
 
 
 def test_receive_on_a_port_that_is_in_use_is_2():
