@@ -71,6 +71,10 @@ crossing: $(VENV)/ready ## Let a receiver's end of a connection cross our reques
 alerts: $(VENV)/ready ## Check the alerts for Prometheus and try each out (promtool; fetched by apt-get where it is missing)
 	@deploy/prometheus/check.sh
 
+.PHONY: receivers
+receivers: $(VENV)/ready ## Run the receivers that customers copy, in five languages (apt-get installs what is missing; two minutes)
+	@examples/receivers/check.sh
+
 .PHONY: clock
 clock: $(VENV)/ready ## Let a broker's clock jump an hour under load (needs libfaketime: apt-get install faketime)
 	@$(BIN)/python -m crash.clock

@@ -31,7 +31,7 @@ import (
 )
 
 const (
-	bodyBytesMax = 2 * 1024 * 1024 // the largest postback has 1.3 MB
+	bodyBytesMax = 2 * 1024 * 1024 // no postback has more than 2 MB
 	tolerance    = 5 * time.Minute // between the time of a signature and now
 	depthMax     = 16              // elements inside of each other; a postback has 3 today
 )

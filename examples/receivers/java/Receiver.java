@@ -51,7 +51,7 @@ import org.xml.sax.SAXException;
 import org.xml.sax.helpers.DefaultHandler;
 
 public final class Receiver {
-    static final int BODY_BYTES_MAX = 2 * 1024 * 1024; // the largest postback has 1.3 MB
+    static final int BODY_BYTES_MAX = 2 * 1024 * 1024; // no postback has more than 2 MB
     static final long TOLERANCE_S = 300; // between the time of a signature and now
     static final int DEPTH_MAX = 16; // elements inside of each other; a postback has 3 today
 

@@ -20,7 +20,7 @@ const DATA_DIR = process.env.DATA_DIR || 'receiver-data';
 // with a unique column for webhook-id. Delete what is older than 30 days.
 const [TEMPORARY, POSTBACKS, DONE, STATES] = ['temporary', 'postbacks', 'done', 'states']
   .map((name) => path.join(DATA_DIR, name));
-const BODY_BYTES_MAX = 2 * 1024 * 1024; // the largest postback has 1.3 MB
+const BODY_BYTES_MAX = 2 * 1024 * 1024; // no postback has more than 2 MB
 const TOLERANCE_S = 300; // between the time of a signature and now
 const DEPTH_MAX = 16; // elements inside of each other; a postback has 3 today
 // Tags that name what an event is about. Of two events about the same, the one with the higher sequence is newer.
@@ -268,7 +268,8 @@ async function receive(key, request, response) {
 function answer(response, status, reason) {
   if (status === 405) response.setHeader('Allow', 'POST');
   if (!response.req.complete) response.setHeader('Connection', 'close'); // the rest of the body is not read
-  response.writeHead(status, { 'Content-Type': 'text/plain; charset=utf-8' }).end(reason);
+  const headers = { 'Content-Type': 'text/plain; charset=utf-8', 'Content-Length': Buffer.byteLength(reason) };
+  response.writeHead(status, headers).end(reason);
 }
 
 function refuse(request, response, error) {

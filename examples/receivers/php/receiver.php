@@ -9,7 +9,7 @@
 // `php receiver.php work` running. What is stored stands in DATA_DIR (receiver-data).
 declare(strict_types=1);
 
-const BODY_BYTES_MAX = 2 * 1024 * 1024; // the largest postback has 1.3 MB
+const BODY_BYTES_MAX = 2 * 1024 * 1024; // no postback has more than 2 MB
 const TOLERANCE_S = 300; // between the time of a signature and now
 const DEPTH_MAX = 16; // elements inside of each other; a postback has 3 today
 // Tags that name what an event is about. Of two events about the same, the one with the higher sequence is newer.

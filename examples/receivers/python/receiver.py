@@ -28,7 +28,7 @@ from typing import Any
 from xml.parsers import expat
 
 DATABASE = Path(os.environ.get("DATA_DIR", "receiver-data")) / "postbacks.db"
-#: The largest postback has 1.3 MB.
+#: No postback has more than 2 MB.
 BODY_BYTES_MAX = 2 * 1024 * 1024
 #: Seconds that a sender has for its body.
 BODY_S_MAX = 10
