@@ -184,7 +184,7 @@ class Deployment:
         """Call a command of ours in this process, its file in the place of standard input or output."""
         line, direction, name = re.match(r"(.*?)(?: ([<>]) (\S+))?$", line).groups()  # type: ignore[union-attr]
         words = shlex.split(line)
-        if words[0] == "resend" or "apply" in words:
+        if words[0] == "resend":
             words.append("--yes")  # nobody is there to be asked
         given = (self._folder / name).read_text() if direction == "<" else None
         done = CliRunner().invoke(main, words, input=given, prog_name="postbacks")
@@ -366,6 +366,8 @@ def test_a_restored_backup_sends_again_what_the_page_says_and_nothing_else_is_lo
     deployment.forget_posts()
     printed = deployment.restore(copy, lost)
 
+    wrong = {"no-worker", "no-beat", "beat", "workers", "leases-overdue", "parked-overdue"}
+    assert set(re.findall(r"^WRONG +(\S+)", printed, re.MULTILINE)) == wrong
     again = {("parked", 2), ("countdown", 1), ("cancelled", 1), ("open", 2), ("waits", 1), ("queued", 1)}
     if lost == "disk":  # the history has all that was recorded
         again |= {("dies", 3), ("fails", 2), ("comes", 1)}
