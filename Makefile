@@ -58,6 +58,10 @@ demo-picture: $(VENV)/ready ## Draw docs/demo.svg anew: the demo's table, as the
 screens: $(VENV)/ready ## Take the screens of the docs anew, from commands typed on a small stack (a minute)
 	@$(BIN)/python benchmarks/screens.py
 
+.PHONY: capacity
+capacity: $(VENV)/ready ## Measure the bytes of a postback, and write docs/capacity.md (ten minutes; wants cc)
+	@$(BIN)/python -m benchmarks.capacity
+
 .PHONY: crash
 crash: $(VENV)/ready ## Kill anything at any moment, count every postback afterwards (fifteen minutes; ARGS="--seed 7", SENTINEL_ARGS)
 	@$(BIN)/python -m crash $(ARGS); columns=$$?; echo; \

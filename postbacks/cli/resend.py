@@ -47,8 +47,8 @@ _OF_BROKER: Final = frozenset({"account", "reason", "since_ms"})
 def resend(ids: tuple[str, ...], query: Query, *, all_dead: bool, as_json: bool, **job: Any) -> None:
     """Send postbacks again: by their IDs, by - (ids on standard input), or by options that choose.
 
-    Dead and skipped ones, unless --state names delivered or cancelled: receivers may drop an id that they know. Each
-    keeps its id and bytes and goes to its account's present URL, behind what waits already, and may be resent five times
+    Dead and skipped ones, unless --state names delivered, cancelled or forgotten: receivers may drop an id that they know.
+    Each keeps its id and bytes and goes to its account's present URL, behind what waits already, and may be resent five times
     more. One that has left the broker is put back from the history.
 
     Up to 20 IDs that you type are sent at once. All else is a job of the process that runs history (`postbacks history

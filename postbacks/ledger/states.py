@@ -20,6 +20,7 @@
     dead | skipped -> waiting                        sent again by hand
     delivered | cancelled -> waiting                 sent again by a job whose filter names that state
     dead    -> (queue)                               the same, of a message that only a newer version reads
+    (none)  -> waiting                               put back from the history's copy, where its record has left
 
 A *held* postback has been claimed and no POST of it is under way. Its record says ``sending``, as all versions write it;
 ``reported`` tells the two apart by the attempts. Each step that counts an attempt begins a POST, and each step that ends

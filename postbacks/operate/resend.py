@@ -16,6 +16,7 @@ from postbacks.ledger.reasons import forgotten_words, reason_of
 from postbacks.ledger.record import SCHEMA
 from postbacks.operate import journal
 from postbacks.operate.identity import current_user
+from postbacks.operate.jobs.job import FORGOTTEN
 from postbacks.queue import actions
 from postbacks.queue.rows import PutBackRow
 from postbacks.queue.scripts import Scripts
@@ -116,6 +117,11 @@ def _put_back(postback_id: str, by: str) -> Record:
 
 
 def _check(record: Record) -> None:
+    if record.state == FORGOTTEN and record.forgotten_ms is None:
+        raise PostbacksError(
+            f"Postback {record.id} is forgotten: the broker lost its record before the history had read its end. It may have "
+            f"been delivered; `postbacks resend --state forgotten {record.id}` sends it again."
+        )
     if record.state not in RESENT_FROM:
         raise PostbacksError(
             f"Postback {record.id} is {record.state}; only a dead or skipped one can be sent again."

@@ -25,6 +25,7 @@ from postbacks.operate import (
 from postbacks.operate.jobs import frozen, mover, selection
 from postbacks.operate.jobs.job import FIRST, Counts
 from postbacks.operate.jobs.mover import Mover
+from postbacks.operate.resend import resend
 from postbacks.queue.actions import cancel
 
 both = pytest.mark.parametrize("history_url", ["sqlite", "postgresql"], indirect=True)
@@ -132,6 +133,37 @@ def test_delivered_and_cancelled_ones_are_sent_again_where_they_are_named(world,
     assert world.client.hlen(keys.BACKLOG) == world.client.hlen(keys.OPEN) == 0
     total = sum(int(world.client.hget(keys.record(postback_id), "bytes")) for postback_id in ids)
     assert int(world.client.get(keys.LEDGER_BYTES)) == total
+
+
+def test_what_the_broker_has_lost_is_sent_again_from_the_history_where_forgotten_is_named(world):
+    """Send them by that state alone, as their end is not known: neither an id nor another filter does."""
+    world.account("acme")
+    ids = [send_postback.delay("acme", MT | {"TRACKINGID": str(n)}).id for n in range(3)]
+    world.rig.tick()
+    world.record()
+    numbers = [world.rig.record(postback_id).sequence for postback_id in ids]
+    world.client.flushdb()
+    world.account("acme")
+    world.record()
+    assert world.run(start_resend(Query(account="acme"))).total == 0
+    with pytest.raises(
+        PostbacksError, match=f"may have been delivered; `postbacks resend --state forgotten {ids[0]}`"
+    ):
+        resend(ids[0])
+    lost = Query(account="acme", state="forgotten")
+    assert (preview_job("resend", lost).total, preview_job("resend", lost).names_known) == (3, True)
+    by_id = world.run(start_resend(ids=ids[:1], query=Query(state="forgotten")))
+    assert by_id.counts == Counts(moved=1, delivered=1)
+    world.record()
+    job = world.run(start_resend(lost))
+    assert (job.state, job.counts) == ("ended", Counts(moved=2, delivered=2))
+    assert world.posts("acme") == ids
+    assert [world.rig.record(postback_id).sequence for postback_id in ids] == numbers
+    world.record()
+    assert {copies_of(name, engine=world.recorder.engine).copies[0].record.state for name in ids} == {
+        "delivered"
+    }
+    world.check()
 
 
 def test_one_that_was_cancelled_deep_in_its_lane_waits_there_again(world, monkeypatch):

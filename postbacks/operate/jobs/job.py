@@ -42,9 +42,11 @@ MOVED_FROM: Final[Mapping[str, tuple[str, ...]]] = {
     RESEND: (states.DEAD, states.SKIPPED),
     CANCEL: (states.WAITING, states.PARKED, states.HELD, states.SENDING),
 }
+#: State of a postback whose record had left the broker before the history had read its end.
+FORGOTTEN: Final = "forgotten"
 #: States that a filter of a kind may name.
 MAY_NAME: Final[Mapping[str, tuple[str, ...]]] = {
-    RESEND: (states.DEAD, states.SKIPPED, states.DELIVERED, states.CANCELLED),
+    RESEND: (states.DEAD, states.SKIPPED, states.DELIVERED, states.CANCELLED, FORGOTTEN),
     CANCEL: MOVED_FROM[CANCEL],
 }
 
@@ -229,7 +231,8 @@ class Preview:
         sample: some of them, the newest first.
         states: that it would move from.
         left_out: ids given one by one that nobody knows, or that are in none of these states.
-        names_known: True where the filter names delivered or cancelled ones: receivers may drop an id that they know.
+        names_known: True where the filter names delivered, cancelled or forgotten ones: receivers may drop an id that they
+            know.
         recorded_ms: until when history had read the broker's changes; None where it was not asked.
     """
 

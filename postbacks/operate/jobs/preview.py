@@ -18,7 +18,7 @@ from postbacks.history.transactions import reading
 from postbacks.ledger import states
 from postbacks.operate.jobs import selection
 from postbacks.operate.jobs.filters import check_ids, states_of
-from postbacks.operate.jobs.job import Preview
+from postbacks.operate.jobs.job import FORGOTTEN, Preview
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 #: Postbacks that a preview shows.
 SAMPLE: Final = 5
 #: States that a receiver may have had a postback's id in.
-_KNOWN_BY_RECEIVER: Final = frozenset({states.DELIVERED, states.CANCELLED})
+_KNOWN_BY_RECEIVER: Final = frozenset({states.DELIVERED, states.CANCELLED, FORGOTTEN})
 
 _ACCOUNTS: Final = text(
     "SELECT coalesce(a.name, ''), count(*) FROM postbacks p LEFT JOIN accounts a ON a.id = p.account"

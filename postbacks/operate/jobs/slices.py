@@ -11,7 +11,7 @@ from postbacks.broker.client import text
 from postbacks.broker.errors import broker_errors
 from postbacks.history.copies import read_rows, rows_of
 from postbacks.history.transactions import reading
-from postbacks.operate.jobs.job import RESEND
+from postbacks.operate.jobs.job import FORGOTTEN, RESEND
 from postbacks.operate.resend import put_back_row
 from postbacks.queue.rows import MOVED, JobItem
 
@@ -87,12 +87,9 @@ def _verdict(account: Account | None, origin: str, group: str, own_url: str | No
 
 def _of_history(item: JobItem, states: Sequence[str], account: Account | None, copy: Copy | None) -> JobItem:
     """Complete what the script is told of a postback that the broker does not have."""
-    if (
-        copy is None
-        or copy.is_open
-        or copy.record.state == "forgotten"
-        or copy.record.forgotten_ms is not None
-    ):
+    if copy is None or copy.is_open or copy.record.forgotten_ms is not None:
+        return item._replace(verdict=_FORGOTTEN)
+    if copy.record.state == FORGOTTEN and FORGOTTEN not in states:
         return item._replace(verdict=_FORGOTTEN)
     if copy.record.state not in states:
         return item._replace(verdict=_CHANGED)
