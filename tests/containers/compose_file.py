@@ -35,7 +35,7 @@ def interpolated(node: Any, env: Mapping[str, str]) -> Any:
     After the Compose Specification's chapter "Interpolation"; other forms do not occur and are refused.
     """
     if isinstance(node, dict):
-        return {name: interpolated(value, env) for name, value in node.items()}
+        return type(node)({name: interpolated(value, env) for name, value in node.items()})
     if isinstance(node, list):
         return [interpolated(value, env) for value in node]
     if not isinstance(node, str):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from pathlib import Path
 
 #: What Python and the server need of this machine.
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc")
-CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWUSER = 0x00020000, 0x04000000, 0x10000000
+CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWUSER, CLONE_NEWPID = 0x00020000, 0x04000000, 0x10000000, 0x20000000
 PR_SET_NO_NEW_PRIVS = 38
 LIBC = ctypes.CDLL(None, use_errno=True)
 
@@ -52,7 +53,11 @@ def build(root: Path, job: dict) -> None:
     bind(job["hosts"], root, "/etc/hosts")
     for folder in ("/proc", "/dev"):
         (root / folder.lstrip("/")).mkdir()
-        mount("--rbind", folder, str(root / folder.lstrip("/")))
+    mount("--rbind", "/dev", str(root / "dev"))
+    if job.get("is_init"):
+        mount("-t", "proc", "proc", str(root / "proc"))
+    else:
+        mount("--rbind", "/proc", str(root / "proc"))
     for folder in job["tmpfs"]:
         place = root / folder.lstrip("/")
         place.mkdir(parents=True)
@@ -76,9 +81,20 @@ def become_somebody(uid: int) -> None:
         Path(f"/proc/self/{kind}_map").write_text(f"{uid} {number} 1")
 
 
+def become_init() -> None:
+    """Go on as the first process of a namespace of its own; who we were passes signals on and ends as it does."""
+    if LIBC.unshare(CLONE_NEWPID):
+        raise OSError(ctypes.get_errno(), "unshare")
+    if child := os.fork():
+        signal.signal(signal.SIGTERM, lambda number, _: os.kill(child, number))
+        sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+
 def main() -> None:
     """Build, enter, drop what is not needed, become the command."""
     job = json.loads(sys.argv[1])
+    if job.get("is_init"):
+        become_init()
     if LIBC.unshare(CLONE_NEWNS | CLONE_NEWUTS):
         raise OSError(ctypes.get_errno(), "unshare")
     socket.sethostname(job["hostname"])

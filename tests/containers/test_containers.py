@@ -1,4 +1,5 @@
-"""Every command of docker-compose.yml, run word for word as a process confined like its container.
+"""Every command of docker-compose.yml, of deploy/kubernetes and of deploy/systemd, run word for word as a process that is
+confined like its container.
 
 What an engine would do, ``container.py`` does with the kernel's namespaces: a read-only root, the service's
 volumes and tmpfs, its environment and nothing else, another user (nobody) without capabilities. Where the suite
@@ -132,8 +133,39 @@ def check_each_ends_at_a_sigterm_within_its_grace_and_has_written_no_trace(seen)
     assert all(f"worker@{name}" in seen["logs"][name] for name in workers)
 
 
+def check_every_pod_and_unit_does_its_work_and_ends_in_order(seen):
+    """Each probe of Kubernetes passes, and the system is well with what runs: the play waits for that.
+
+    A pod's command is the first process of its own, as nothing is put before it.
+    """
+    elsewhere = seen["elsewhere"]
+    pages = ["startupProbe", "readinessProbe", "livenessProbe"]
+    assert elsewhere["probes"] == {
+        "worker": pages,
+        "history": ["readinessProbe"],
+        "flower": pages,
+        "metrics": pages,
+    }
+    assert elsewhere["received"] == 1
+    assert elsewhere["flower"] == elsewhere["flower of the unit"] == [401, 200]
+    names = {
+        f"{kind}-{number}" for kind in ("worker", "beat", "history", "flower", "metrics") for number in (1, 2)
+    }
+    assert elsewhere["stopped"] == dict.fromkeys(names, 0)
+    assert not elsewhere["is alive afterwards"]
+    for name, rights in elsewhere["confined"].items():
+        uid = 10001 if name.endswith("-1") else 65534
+        if os.geteuid() == 0:
+            assert rights == {"uid": uid, "caps": 0, "no_new_privs": "1"}, name
+    for name, log in elsewhere["logs"].items():
+        assert not re.search("Traceback|settings.unknown|broker.unsafe|elephantine|correcthorse", log), (
+            name,
+            log,
+        )
+
+
 def test_every_command_of_the_compose_file_does_its_work_confined_like_a_container():
-    """The play runs once, as it starts fourteen processes; every function above judges what it saw."""
+    """The play runs once, as it starts two dozen processes; every function above judges what it saw."""
     seen = play()
     check_redis_keeps_everything_evicts_nothing_and_shows_its_password_to_nobody(seen)
     check_every_process_is_another_user_without_rights_and_can_write_to_its_tmp_alone(seen)
@@ -145,3 +177,4 @@ def test_every_command_of_the_compose_file_does_its_work_confined_like_a_contain
     check_the_health_check_says_whether_the_system_is_well(seen)
     check_a_command_can_be_run_in_a_workers_container(seen)
     check_each_ends_at_a_sigterm_within_its_grace_and_has_written_no_trace(seen)
+    check_every_pod_and_unit_does_its_work_and_ends_in_order(seen)

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import click
+import deploy_checks
 import pytest
 from block_checks import RECEIVE, UP, Check, in_its_language, meanwhile, run_python, types
 from block_tables import BEFORE, CHECKS
