@@ -133,6 +133,7 @@ def _give(
     """Give a request to a test's capture instead of sending it."""
     postback_id = capture.take(request, postback_id, options)
     result = PostbackResult(postback_id, backend=capture.backend, task_name=task.name, app=task.app)
+    result.ignored = bool(options.get("ignore_result", task.ignore_result))
     result.account = request.account
     return result
 

@@ -169,6 +169,7 @@ def test_a_result_is_pending_and_nobody_waits_for_it():
         for wait in (several.get, several.join, lambda: list(several.iter_native())):
             with pytest.raises(CeleryTimeoutError, match="is captured"):
                 wait()
+        assert send_postback.apply_async(("acme", EVENT), ignore_result=True).get() is None
     assert result.id == sent[0].id
     for one in (result, by_id):
         assert (one.state, one.info, one.ready()) == (celery_states.PENDING, None, False)

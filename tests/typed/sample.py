@@ -32,6 +32,15 @@ from postbacks import (
     send_postback,
     send_postbacks,
 )
+from postbacks.catalogue import Event
+from postbacks.testing import (
+    Answer,
+    CapturedPostback,
+    EmbeddedStack,
+    Outbox,
+    Receiver,
+    captured_postbacks,
+)
 
 event = SmsReceived(from_="15552312102", to="86717", text="STOP", received=datetime.now(UTC))
 tags = {"ORIGIN": "SUB", "CODE": "N301", "MOBILE": "15552312102"}
@@ -75,6 +84,28 @@ except (PostbackFailed, PostbackDead, PostbackSkipped) as failure:
 except PostbacksError as other:
     print(other)
 
+
+def test_of_an_application(
+    postbacks_outbox: Outbox, postback_receiver: Receiver, postbacks_stack: EmbeddedStack
+) -> None:
+    with captured_postbacks() as sent:
+        send_postback.delay("acme", event)
+    assert_type(sent, Outbox)
+    assert_type(sent[0], CapturedPostback)
+    assert_type(sent[0].account, str)
+    assert_type(sent[0].event, Event)
+    assert_type(sent[0].url, str | None)
+    assert_type(sent[0].countdown, float | None)
+    assert_type(sent[0].document, bytes)
+    assert_type(sent.only(account=uuid4(), code="N211").id, str)
+    assert [postback.code for postback in postbacks_outbox] == []
+    with captured_postbacks(raising=BrokerUnreachable("down")):
+        send_postbacks("acme", [event])
+    postback_receiver.answer = lambda received: Answer(500 if received.attempt == 1 else 200)
+    postbacks_stack.set_account("acme", url=postback_receiver.url())
+    assert_type(postback_receiver.wait_for(1, timeout_s=20)[0].body, bytes)
+
+
 # -- wrong ----------------------------------------------------------------------------------------
 
 from postbacks import SmsRecieved  # error
@@ -105,3 +136,8 @@ SmsReceived(from_="15552312102", to="86717", txet="STOP", received=datetime.now(
 SmsReceived(from_="15552312102", to="86717", text="STOP")  # error
 result.get(timeout="30")  # error
 print(result.id + 1)  # error
+captured_postbacks(errors=BrokerUnreachable("down"))  # error
+with captured_postbacks() as captured:
+    print(captured[0].adress)  # error
+    print(captured.only(accont="acme"))  # error
+    captured[0].account = "other"  # error
