@@ -27,7 +27,12 @@ def set_up() -> None:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     sys.path.append(str(EXAMPLES))
     databases = {
-        alias: {"ENGINE": "django.db.backends.sqlite3", "NAME": str(folder / f"{alias}.db")}
+        alias: {
+            "ENGINE": "django.db.backends.sqlite3",
+            "NAME": str(folder / f"{alias}.db"),
+            "CONN_MAX_AGE": 60,
+            "CONN_HEALTH_CHECKS": True,
+        }
         for alias in ("default", "archive")
     }
     settings.configure(DATABASES=databases, INSTALLED_APPS=["shop"], USE_TZ=True)

@@ -10,6 +10,7 @@ DATABASES: dict[str, Any] = {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": os.environ.get("SHOP_DATABASE", "shop.db"),
         "CONN_MAX_AGE": 60,  # the store is called every second
+        "CONN_HEALTH_CHECKS": True,  # a connection that the database has closed is replaced
     }
 }
 USE_TZ = True
