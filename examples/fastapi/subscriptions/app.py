@@ -47,8 +47,21 @@ def create_app(database_url: str | None = None) -> FastAPI:
 
     app = FastAPI(title="Subscriptions", lifespan=lifespan)
     app.state.sessions = async_sessionmaker(engine, expire_on_commit=False)
-    app.add_exception_handler(InvalidEvent, refuse)
-    app.add_exception_handler(BrokerError, ask_to_repeat)
+
+    @app.exception_handler(InvalidEvent)
+    async def refuse(_: Request, error: InvalidEvent) -> JSONResponse:
+        """Answer 422 with each tag at fault; nothing was stored."""
+        problems = [{"tag": tag, "msg": why} for tag, why in error.problems]
+        return JSONResponse({"detail": problems}, status_code=422)
+
+    @app.exception_handler(BrokerError)
+    async def ask_to_repeat(_: Request, error: BrokerError) -> JSONResponse:
+        """Answer 503: the subscription is stored, and the same call again sends its postback."""
+        return JSONResponse(
+            {"detail": f"Stored, but its postback is not sent yet: {error}"},
+            status_code=503,
+            headers={"Retry-After": str(RETRY_AFTER_S)},
+        )
 
     @app.get("/health")
     async def health() -> dict[str, bool]:
@@ -96,21 +109,4 @@ async def send(subscription: Subscription) -> None:
         send_postback.apply_async,
         (subscription.account, subscription.event),
         task_id=subscription.postback_id,
-    )
-
-
-async def refuse(_: Request, error: Exception) -> JSONResponse:
-    """Answer 422 with each tag at fault; nothing was stored."""
-    assert isinstance(error, InvalidEvent)
-    return JSONResponse(
-        {"detail": [{"tag": tag, "msg": why} for tag, why in error.problems]}, status_code=422
-    )
-
-
-async def ask_to_repeat(_: Request, error: Exception) -> JSONResponse:
-    """Answer 503: the subscription is stored, and the same call again sends its postback."""
-    return JSONResponse(
-        {"detail": f"Stored, but its postback is not sent yet: {error}"},
-        status_code=503,
-        headers={"Retry-After": str(RETRY_AFTER_S)},
     )

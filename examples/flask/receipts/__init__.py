@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import uuid
 from datetime import UTC, datetime
-from typing import Any
 
 import click
 from flask import Flask, Response, jsonify, request
@@ -27,8 +26,8 @@ def create_app(database_url: str | None = None) -> Flask:
     app = Flask(__name__)
     engine = create_engine(database_url or os.environ.get("DATABASE_URL", "sqlite:///receipts.db"))
     Base.metadata.create_all(engine)
-    app.extensions["sessions"] = sessions = sessionmaker(engine)
-    app.extensions["engine"] = engine
+    sessions = sessionmaker(engine)
+    app.extensions["engine"] = engine  # for tests, which dispose of it
 
     @app.post("/carrier/receipts")
     def receive_receipt() -> tuple[Response, int]:
@@ -37,14 +36,18 @@ def create_app(database_url: str | None = None) -> Flask:
         The carrier repeats a receipt until it is answered with 200. The repeated call finds the receipt, and sends the
         same postback if none is known to be sent: no crash between commit and call loses it.
         """
-        sent_by_carrier: dict[str, Any] = request.get_json()
+        fields = request.get_json()
+        try:
+            tracking_id, status, timestamp = (
+                str(fields[name]) for name in ("tracking_id", "status", "timestamp")
+            )
+        except (KeyError, TypeError):
+            return jsonify(error="tracking_id, status and timestamp are wanted."), 400
         with sessions() as session:
-            message = session.get(Message, sent_by_carrier.get("tracking_id"))
+            message = session.get(Message, tracking_id)
             if message is None:
                 return jsonify(error="No message has this tracking_id."), 404
-            store_receipt(
-                session, message, str(sent_by_carrier.get("status")), str(sent_by_carrier.get("timestamp"))
-            )
+            store_receipt(session, message, status, timestamp)
             if message.postback_sent_at is None:
                 send_postback.apply_async((message.account, message.receipt), task_id=message.postback_id)
                 message.postback_sent_at = datetime.now(UTC)

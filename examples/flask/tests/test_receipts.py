@@ -72,8 +72,17 @@ def test_the_first_receipt_of_a_message_counts(
 
 
 def test_a_receipt_of_no_message_is_refused(client: FlaskClient, postbacks_outbox: Outbox) -> None:
-    assert client.post("/carrier/receipts", json={"tracking_id": "T-1"}).status_code == 404
+    answer = client.post(
+        "/carrier/receipts",
+        json={"tracking_id": "T-1", "status": "delivered", "timestamp": "2026-11-05T05:41:08Z"},
+    )
+    assert answer.status_code == 404
     assert postbacks_outbox == []
+
+
+@pytest.mark.parametrize("body", [{"tracking_id": "T-1"}, ["T-1"]])
+def test_a_request_that_is_no_receipt_is_refused(client: FlaskClient, body: object) -> None:
+    assert client.post("/carrier/receipts", json=body).status_code == 400
 
 
 def test_a_receipt_that_no_postback_may_have_is_refused_and_not_stored(
