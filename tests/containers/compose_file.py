@@ -74,7 +74,7 @@ def working_dir() -> str:
 
 
 def container(name: str, env: Mapping[str, str]) -> dict[str, Any]:
-    """Return the facts that an engine needs of a service: argv, env, mounts, tmpfs, cwd, stop_s, healthcheck."""
+    """Return the facts that an engine needs of a service: argv, env, mounts, tmpfs, cwd, nofile, stop_s, healthcheck."""
     service = interpolated(RAW["services"][name], env)
     ours = name in OURS
     variables_: dict[str, str] = image_env() if ours else {"PATH": f"/opt/{name}/bin:/usr/bin:/bin"}
@@ -94,6 +94,7 @@ def container(name: str, env: Mapping[str, str]) -> dict[str, Any]:
         "data": [target for source, target, _ in _three(volumes) if not source.startswith(".")],
         "tmpfs": [one.partition(":")[0] for one in service.get("tmpfs", [])],
         "read_only": service["read_only"],
+        "nofile": service.get("ulimits", {}).get("nofile"),
         "stop_s": float(service.get("stop_grace_period", "10s").removesuffix("s")),
         "healthcheck": service.get("healthcheck", {}).get("test", ["CMD", "postbacks", "health"])[1:],
     }

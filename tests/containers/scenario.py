@@ -16,13 +16,17 @@ import itertools
 import json
 import os
 import re
+import resource
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from contextlib import suppress
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +37,10 @@ from containers.kubernetes_files import pod
 from containers.unit_files import SERVICES, kind_of, service
 from events import EVENT
 from helpers import eventually, places
+from production_page import Line, lines
 
 from postbacks import keys
+from postbacks.accounts import secrets
 from postbacks.broker.fitness import LISTPACK_SETTINGS
 from postbacks.devtools.receiver import Answer, Receiver
 from postbacks.devtools.valkey import server_binary
@@ -48,6 +54,7 @@ ENV = read_env((ROOT / ".env.example").read_text()) | {
     "REDIS_PASSWORD": PASSWORD,
     "FLOWER_BASIC_AUTH": FLOWER,
     "POSTGRES_PASSWORD": POSTGRES,
+    "POSTBACKS_SECRET_KEY": secrets.new_key(),
     "WORKERS": "3",
     "POSTBACKS_ALLOWED_NETWORKS": "127.0.0.0/8",
     "POSTBACKS_CLAIM_LEASE_S": "3",  # so that what a killed worker held is soon sent by the others
@@ -292,6 +299,48 @@ def watch_history(client: redis.Redis, recorders: list[Container], sent: int) ->
     return found
 
 
+@contextmanager
+def prometheus() -> Iterator[None]:
+    """Run Prometheus with the configuration of the checkout, where it is installed; its rules are judged each second."""
+    if not shutil.which("prometheus"):
+        yield
+        return
+    folder = FOLDER / "prometheus"
+    shutil.copytree(ROOT / "deploy" / "prometheus", folder)
+    config = folder / "prometheus.yml"
+    config.write_text(config.read_text().replace("evaluation_interval: 15s", "evaluation_interval: 1s"))
+    options = [
+        f"--config.file={config}",
+        f"--storage.tsdb.path={folder}/data",
+        "--web.listen-address=127.0.0.1:9090",
+    ]
+    with subprocess.Popen(["prometheus", *options], stderr=subprocess.DEVNULL) as server:
+        eventually(lambda: '"health":"ok"' in read(9090, "/api/v1/rules")[1], 60, "rules of Prometheus")
+        yield
+        server.terminate()
+
+
+def go_through_the_checklist(client: redis.Redis, receiver: Receiver) -> dict[str, Any]:
+    """Type the twelve lines of docs/production.md where they belong, all at once."""
+    set_canary = (
+        f"postbacks account set canary --url {receiver.url()} && postbacks account secret rotate canary"
+    )
+    assert run_in("worker", "sh", "-c", set_canary, number=70)["code"] == 0
+    client.save()  # the snapshot that docs/operating.md has copied
+    shutil.copy(FOLDER / "redis-data" / "dump.rdb", FOLDER / "redis.rdb")
+
+    def output(line: Line) -> str:
+        if line.place != "host":
+            return run_in(line.place, "sh", "-c", line.command, number=70 + line.number)["out"]
+        typed = ["sh", "-c", line.command]
+        env = {"PATH": os.environ["PATH"]}
+        return subprocess.run(typed, cwd=FOLDER, env=env, capture_output=True, text=True, check=False).stdout
+
+    with prometheus(), ThreadPoolExecutor(4) as pool:
+        outputs = pool.map(output, lines())
+        return {str(line.number): text for line, text in zip(lines(), outputs, strict=True)}
+
+
 def stop_all(containers: list[Container]) -> dict[str, int]:
     """Stop them together; exit codes by name."""
     for one in containers:
@@ -429,6 +478,9 @@ def main() -> dict[str, Any]:
         ),
         "history": re.findall(r"^postbacks_history_up (\S+)$", read(9464, "/metrics")[1], re.MULTILINE),
     }
+    with Receiver() as receiver:
+        seen["checklist"] = go_through_the_checklist(client, receiver)
+        seen["open files"] = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     alive = next(one for one in workers if one is not victim).metrics_port - 9464
     seen["well"] = run_in("worker", *workers[0].spec["healthcheck"], number=alive)
     seen["write"] = {

@@ -11,10 +11,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+import production_page
 
 HERE = Path(__file__).parent
 
@@ -29,7 +32,7 @@ def play() -> dict[str, Any]:
             sys.executable, str(HERE / "scenario.py"), "root" if as_root else "user",
         ],
         env={"PATH": os.environ["PATH"], "PYTHONPATH": f"{HERE.parent}:{HERE}"},
-        capture_output=True, text=True, check=False, timeout=240,
+        capture_output=True, text=True, check=False, timeout=480,
     )  # fmt: skip
     assert done.returncode == 0, f"see the log (without namespaces: run as root):\n{done.stderr}"
     return json.loads(done.stdout)
@@ -133,6 +136,19 @@ def check_each_ends_at_a_sigterm_within_its_grace_and_has_written_no_trace(seen)
     assert all(f"worker@{name}" in seen["logs"][name] for name in workers)
 
 
+def check_each_line_of_the_checklist_says_what_it_must(seen):
+    """docs/production.md, as it stands; line 5 where Prometheus is installed."""
+    lines = production_page.lines()
+    assert [line.number for line in lines] == list(range(1, 13))
+    for line in lines:
+        output = seen["checklist"][str(line.number)]
+        if line.number == 5 and not shutil.which("prometheus"):
+            continue
+        if line.number == 10 and seen["open files"] < 65536:
+            continue  # the suite may not raise it
+        assert line.is_met_by(output), f"{line.number}: {output}"
+
+
 def check_every_pod_and_unit_does_its_work_and_ends_in_order(seen):
     """Each probe of Kubernetes passes, and the system is well with what runs: the play waits for that.
 
@@ -177,4 +193,5 @@ def test_every_command_of_the_compose_file_does_its_work_confined_like_a_contain
     check_the_health_check_says_whether_the_system_is_well(seen)
     check_a_command_can_be_run_in_a_workers_container(seen)
     check_each_ends_at_a_sigterm_within_its_grace_and_has_written_no_trace(seen)
+    check_each_line_of_the_checklist_says_what_it_must(seen)
     check_every_pod_and_unit_does_its_work_and_ends_in_order(seen)

@@ -75,7 +75,7 @@ def test_each_service_of_compose_has_a_unit_with_its_command():
 
 
 def test_each_unit_comes_up_again_and_has_the_time_to_finish():
-    """What all have is in the drop-in, and they differ in their command, what checks it, and open files alone."""
+    """Units differ in their command, its check and open files alone; the drop-in has the rest."""
     common = read(COMMON)
     assert common["Service.Restart"] == ["always"]
     assert common["Unit.StartLimitIntervalSec"] == ["0"]
