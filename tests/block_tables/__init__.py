@@ -1,4 +1,7 @@
-"""Rows that say how each block of a page is checked, by the block's first line; a module for each few pages.
+"""Rows that say how each block of a page is checked; a module for each few pages.
+
+A row is known by the block's first line, without its comment. "```sh" is the row of all blocks of a language that have
+none of their own; "```" that of commands in indented blocks.
 
 A module's ``CHECKS`` has its pages, or ``up``'s and the help's words, and its ``BEFORE`` the Python that runs before
 a page's own.

@@ -15,7 +15,7 @@ from block_checks import (
     types,
 )
 
-DEMO = "tests/cli/test_cli_processes.py::test_the_demo_ends_well_whatever_the_environment_says_and_leaves_nothing_behind"
+DEMO = "tests/house/test_distribution.py::test_the_demo_runs_from_the_wheel_in_an_empty_environment"
 HISTORY_RUN = "tests/history/test_history_command.py::test_a_signal_ends_a_recorder_in_order"
 VERIFY = "tests/signatures/test_verify.py::test_verify_finds_a_request_ours_in_every_form_that_it_comes_in"
 ID = "7c0e1f3a-…"
@@ -31,6 +31,9 @@ _HELP: dict[str, Check] = {
     "postbacks receive": stays("Receiving on http://127.0.0.1:8080/ (answers 200)"),
     "postbacks receive --port 9000 --fail-first 2": ends_with_ctrl_c("Receiving on http://127.0.0.1:9000/"),
     "postbacks receive --status 503 --delay 0.5 --json": ends_with_ctrl_c("(answers 503, 0.5 s later)"),
+    "postbacks receive --forward-to http://127.0.0.1:3000/postbacks": ends_with_ctrl_c(
+        "answers as http://127.0.0.1:3000/postbacks does"
+    ),
     "postbacks receive --json | postbacks verify --secret whsec_…": elsewhere("wants a signed POST", VERIFY),
     "postbacks verify --secret whsec_… < request": elsewhere("wants a secret and a signed request", VERIFY),
     "postbacks metrics": ends_with_ctrl_c("Metrics are at http://127.0.0.1:9464/metrics"),

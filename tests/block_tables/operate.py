@@ -9,6 +9,7 @@ from block_checks import Check, elsewhere, ends_with_ctrl_c, types
 from command_blocks import ROOT, Block, Machine, blocks_of
 
 from block_tables.help import ID
+from block_tables.start import SET_ACME
 from postbacks.accounts import secrets
 from postbacks.settings import Settings
 
@@ -82,7 +83,6 @@ CHECKS: dict[str, dict[str, Check]] = {
                 "SELECT p.id, a.number, o.name AS outcome, a.status, a.detail, a.excerpt",
             )
         },
-        "pg_dump --format=custom --file=history.dump postbacks": elsewhere("wants both databases"),
     },
     "docs/monitoring.md": {
         "postbacks metrics --port 9464 --host 0.0.0.0": ends_with_ctrl_c("http://0.0.0.0:9464/metrics"),
@@ -121,8 +121,8 @@ CHECKS: dict[str, dict[str, Check]] = {
     },
     "docs/privacy.md": {
         "postbacks show ID --reveal --why 'ticket 4711'": types(
-            before="until postbacks show order-16 | grep delivered; do sleep 0.1; done",
-            fill={"show ID": "show order-16", "postbacks story TRACKINGID": "true"},
+            before=f"{SET_ACME}\npostbacks send acme event.json --id order-15 --wait 20",
+            fill={"show ID": "show order-15", "postbacks story TRACKINGID": "true"},
         ),
     },
     "docs/settings.md": {

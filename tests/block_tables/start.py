@@ -10,7 +10,6 @@ from block_checks import (
     is_printed,
     is_up,
     makes,
-    serves,
     stays,
     types,
     with_password,
@@ -32,7 +31,6 @@ CHECKS: dict[str, dict[str, Check]] = {
         "postbacks receive --fail-first 2": stays("answers 500 to the first 2 POSTs"),
         SET_ACME: types(says="order-17 delivered after 3 attempts"),
         "14:05:06.090  SMS_MO N211  attempt 3  POST /  answered 200": is_printed,
-        "celery -A postbacks worker --loglevel=INFO --without-mingle --without-gossip": serves,
         "postbacks health": types(),
     },
     UP: {

@@ -18,6 +18,7 @@ import urllib.request
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import pytest
 from events import examples
 from helpers import eventually, free_port
 

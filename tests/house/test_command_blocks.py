@@ -7,6 +7,7 @@ the disk is listed with what is tried instead.
 
 from __future__ import annotations
 
+import ast
 import importlib
 import re
 from contextlib import contextmanager
@@ -14,9 +15,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import click
-import deploy_checks
 import pytest
-from block_checks import RECEIVE, UP, Check, in_its_language, meanwhile, run_python, types
+from block_checks import RECEIVE, UP, Check, in_its_language, meanwhile, named_instead, run_python, types
 from block_tables import BEFORE, CHECKS
 from block_tables.start import EXPORT, SET_ACME
 from click.testing import CliRunner
@@ -39,11 +39,17 @@ def machine_with_up(folder: Path, **exported: str):
 
 
 def checks_of(blocks: list[Block], rows: dict[str, Check]) -> list[Check]:
-    """Return what checks each block: its row of the page's table, or else its language. No row is without a block."""
-    checks = [rows.get(block.first_line) or in_its_language.get(block.language) for block in blocks]
+    """Return what checks each block: its row of the page's table, the page's for its language, or that of the language."""
+    checks = [
+        rows.get(block.first_line) or rows.get(f"```{block.language}") or in_its_language.get(block.language)
+        for block in blocks
+    ]
     unknown = [block.first_line for block, check in zip(blocks, checks, strict=True) if check is None]
     assert unknown == [], f"say in tests/block_tables how these blocks of {blocks[0].page} are checked"
-    assert rows.keys() - {block.first_line for block in blocks} == set()
+    assert (
+        rows.keys() - {name for block in blocks for name in (block.first_line, f"```{block.language}")}
+        == set()
+    )
     return checks
 
 
@@ -146,6 +152,13 @@ def test_blocks_are_found_fenced_and_indented_and_never_inside_a_paragraph():
         ("", "a b  # c\nd\n\ne"),
         ("python", "f\n\n    g"),
     ]
+
+
+@pytest.mark.parametrize("test", sorted(named_instead))
+def test_a_test_that_a_row_names_exists(test):
+    path, _, name = test.partition("::")
+    tree = ast.parse((ROOT / path).read_text())
+    assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
 
 
 def test_a_row_is_of_a_page_that_there_is():
