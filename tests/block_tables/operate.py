@@ -9,7 +9,6 @@ from block_checks import Check, elsewhere, ends_with_ctrl_c, types
 from command_blocks import ROOT, Block, Machine, blocks_of
 
 from block_tables.help import ID
-from block_tables.start import SET_ACME
 from postbacks.accounts import secrets
 from postbacks.settings import Settings
 
@@ -121,8 +120,7 @@ CHECKS: dict[str, dict[str, Check]] = {
     },
     "docs/privacy.md": {
         "postbacks show ID --reveal --why 'ticket 4711'": types(
-            before=f"{SET_ACME}\npostbacks send acme event.json --id order-15 --wait 20",
-            fill={"show ID": "show order-15", "postbacks story TRACKINGID": "true"},
+            fill={"show ID": "show order-17", "postbacks story TRACKINGID": "true"},
         ),
     },
     "docs/settings.md": {
