@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import types
-from contextlib import closing
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -219,6 +219,34 @@ def test_a_sweep_leaves_to_the_next_one_what_a_broker_that_is_gone_does_not_take
         assert sent(broker) == []
         assert scope["sweep"](session, after=timedelta(0)) == 2
         assert [account for account, _ in sent(broker)] == ["acme"]
+
+
+def test_a_sweep_that_loses_its_broker_keeps_its_marks_and_holds_its_rows_until_then(broker, page):
+    """One commit at the end, so that rows which were read with a lock stay locked."""
+    scope = page(block_with("class Owed"))
+    owed, commits = scope["Owed"], []
+    engine = scope["engine_of_the_test"] = sqlalchemy.create_engine("sqlite://")
+    scope["Base"].metadata.create_all(engine)
+    with Session(engine) as session, ExitStack() as stack:
+        for _ in range(3):
+            scope["owe"](session, "acme", postbacks.parse_event(MO))
+        session.commit()
+        sqlalchemy.event.listen(session, "after_commit", commits.append)
+        dead = {"POSTBACKS_BROKER_URL": f"redis://127.0.0.1:{free_port()}/0"}
+        marks = []
+
+        @sqlalchemy.event.listens_for(owed.sent_at, "set")
+        def lose_the_broker(*_):
+            marks.append(1)
+            if len(marks) == 2:
+                stack.enter_context(environment(**dead))
+
+        with pytest.raises(BrokerError):
+            scope["sweep"](session, after=timedelta(0))
+        session.rollback()
+        assert session.scalar(sqlalchemy.select(sqlalchemy.func.count(owed.sent_at))) == 2
+    assert len(commits) == 1
+    assert len(sent(broker)) == 2
 
 
 def deliver(rig: Rig) -> None:
