@@ -94,7 +94,7 @@ def test_every_block_of_python_runs_in_the_order_of_the_page(broker, page):
 
 
 def test_what_a_session_of_sqlalchemy_undoes_is_not_sent(broker, page):
-    """A rollback, a savepoint that is undone, a flush that fails; a savepoint that is kept sends at the commit alone."""
+    """A rollback, a close, a savepoint undone, a flush that fails; a savepoint that is kept sends at the commit alone."""
     scope = page(block_with("def send_after_commit"))
     later = scope["send_after_commit"]
     engine = sqlalchemy.create_engine("sqlite://", poolclass=sqlalchemy.StaticPool)
@@ -104,6 +104,8 @@ def test_what_a_session_of_sqlalchemy_undoes_is_not_sent(broker, page):
         later(session, "undone", event)
         session.rollback()
         session.commit()
+        later(session, "never committed", event)
+        session.close()
         later(session, "outer", event)
         with session.begin_nested():
             later(session, "kept", event)
