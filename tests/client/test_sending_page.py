@@ -224,7 +224,7 @@ def test_a_sweep_leaves_to_the_next_one_what_a_broker_that_is_gone_does_not_take
 
 
 def test_a_sweep_that_loses_its_broker_keeps_its_marks_and_holds_its_rows_until_then(broker, page):
-    """One commit at the end, so that rows which were read with a lock stay locked."""
+    """Commit once, at the end, so that rows which were read with a lock stay locked."""
     scope = page(block_with("class Owed"))
     owed, commits = scope["Owed"], []
     engine = scope["engine_of_the_test"] = sqlalchemy.create_engine("sqlite://")
