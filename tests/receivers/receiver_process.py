@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -100,15 +100,29 @@ def running_receiver(language: str, secret: str, folder: Path) -> Iterator[Recei
     if reason:
         assert REQUIRED not in os.environ, reason
         pytest.skip(reason)
-    process = ReceiverProcess(_command(language, folder), secret, folder / "data")
+    with _run(_command(language, folder), secret, folder) as process:
+        yield process
+
+
+@contextmanager
+def _run(command: list[str], secret: str, folder: Path) -> Iterator[ReceiverProcess]:
+    process = ReceiverProcess(command, secret, folder / "data")
     process.start()
     try:
         yield process
     except BaseException:
-        print(f"--- {language}\n{process.log[-6000:]}")
+        print(f"--- {command}\n{process.log[-6000:]}")
         raise
     finally:
         process.kill()
+
+
+def running_changed(source: str, secret: str, folder: Path) -> AbstractContextManager[ReceiverProcess]:
+    """Run a changed receiver in Python, or in PHP where the source is PHP's."""
+    is_php = source.startswith("<?php")
+    path = folder / ("changed.php" if is_php else "changed.py")
+    path.write_text(source)
+    return _run(["php" if is_php else sys.executable, str(path)], secret, folder)
 
 
 def missing(language: str) -> str:

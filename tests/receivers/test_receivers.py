@@ -20,7 +20,7 @@ from command_blocks import ROOT, Machine, blocks_of
 from events import examples, minimal_examples
 from helpers import environment, eventually, set_account
 from hostile_requests import BODY, CLOSED, ENDLESS, HUGE, SILENT, hostile_requests, request
-from receiver_process import LANGUAGES, missing, running_receiver
+from receiver_process import FOLDER, LANGUAGES, missing, running_changed, running_receiver
 
 from postbacks import send_postbacks
 from postbacks.accounts import secrets
@@ -136,6 +136,30 @@ def test_hostile_requests_are_refused_and_what_is_ours_is_kept(language, tmp_pat
         codes = {line["tags"]["CODE"] for line in before + receiver.lines if line["id"] == "at-once"}
         assert codes == {"N301"}
         assert (tmp_path / "escaped").exists() is False
+
+
+@pytest.mark.parametrize(
+    ("file", "first_line", "failing"),
+    [
+        ("python/receiver.py", "    tags = parse(body)\n    subject", '    {}["no"]\n'),
+        ("php/receiver.php", "    $tags = parse($body);\n    $subject", "    intdiv(1, 0);\n"),
+    ],
+)  # fmt: skip
+def test_a_program_that_fails_is_called_again(file, first_line, failing, tmp_path):
+    """The receiver goes on, and says what was raised. The other languages call it for each postback by itself."""
+    reason = missing(file.split("/")[0])
+    if reason:
+        pytest.skip(reason)
+    source = (FOLDER / file).read_text()
+    assert source.count(first_line) == 1
+    secret = secrets.new_secret()
+    with (
+        running_changed(source.replace(first_line, failing + first_line), secret, tmp_path) as receiver,
+        ExitStack() as stack,
+    ):
+        assert answer(receiver.port, request(secret, "first"), stack) == "200"
+        eventually(lambda: receiver.log.count("not handled, again in a second: ") > 1, 20, "two calls")
+        assert receiver.alive
 
 
 def test_the_page_names_every_hostile_request_with_a_right_answer(language):

@@ -330,7 +330,7 @@ function main(string $command): void
             if (work($database ??= connect()) === 0) {
                 usleep(50_000);
             }
-        } catch (PDOException $error) {
+        } catch (Throwable $error) { // your program's, too
             error_log("not handled, again in a second: {$error->getMessage()}");
             $database = null;
             sleep(1);

@@ -188,8 +188,8 @@ def work_forever(stored: threading.Event) -> None:
         try:
             with closing(connect()) as connection:
                 work(connection, stored)
-        except sqlite3.Error as error:
-            print(f"not handled, again in a second: {error}", file=sys.stderr)
+        except Exception as error:  # noqa: BLE001 - your program's, too: a thread that ends handles nothing more
+            print(f"not handled, again in a second: {error!r}", file=sys.stderr)
             time.sleep(1)
 
 
