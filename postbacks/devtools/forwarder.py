@@ -199,7 +199,7 @@ class _ServersAnswer(Forwarded):
             self.body += piece[: max(0, _SHOWN_BYTES - len(self.body))]
             yield self._counted(piece)
             if self.bytes_count > MAX_ANSWER_BYTES:
-                self.problem = f"its answer was cut off after {MAX_ANSWER_BYTES // 1024 // 1024} MiB"
+                self.problem = _cut_off()
                 return
         self.is_whole = not self.problem
 
@@ -210,14 +210,20 @@ class _ServersAnswer(Forwarded):
 
     async def _head(self, reader: asyncio.StreamReader) -> bytes:
         """Read the header, or the first line alone if it is none of HTTP."""
+        size = 0
         while True:
             head = await self._line(reader)
             status_line = _STATUS_LINE.fullmatch(head)
             if status_line is None:
                 return head
             self.header_lines.clear()
-            while (line := await self._line(reader)) not in _ENDS_OF_HEAD:
+            size += len(head)
+            while size <= MAX_ANSWER_BYTES and (line := await self._line(reader)) not in _ENDS_OF_HEAD:
                 self.header_lines.append(line)
+                size += len(line)
+            if size > MAX_ANSWER_BYTES:
+                self.status, self.problem = int(status_line[2]), _cut_off()
+                return head + b"".join(self.header_lines)
             if not line:
                 self.problem = _BROKEN_OFF
             if not line or not 100 <= int(status_line[2]) < 200:
@@ -279,6 +285,10 @@ class _ServersAnswer(Forwarded):
     def _values(self, name: bytes) -> list[bytes]:
         lines = (line.lower().partition(b":") for line in self.header_lines)
         return [value.strip() for of, _, value in lines if of == name]
+
+
+def _cut_off() -> str:
+    return f"its answer was cut off after {MAX_ANSWER_BYTES // 1024 // 1024} MiB"
 
 
 def _is_this_machine(host: str) -> bool:
