@@ -197,7 +197,7 @@ def test_a_reader_follows_the_page_to_a_stored_postback(tmp_path):
 
 @pytest.mark.long
 def test_a_client_that_sends_no_body_is_cut_off(tmp_path):
-    """After 10 s, by all but PHP, whose web server's business it is."""
+    """After 10 s, by all but PHP, whose web server's business it is. Meanwhile 100 of them keep nobody out."""
     secret = secrets.new_secret()
     with ExitStack() as stack:
         languages = [language for language in LANGUAGES if language != "php" and not missing(language)]
@@ -209,6 +209,10 @@ def test_a_client_that_sends_no_body_is_cut_off(tmp_path):
             connection = socket.create_connection(("127.0.0.1", receiver.port), timeout=60)
             connections[language] = stack.enter_context(connection)
             connection.sendall(request(secret, "slow")[:-1])
+            for _ in range(99):
+                slow = stack.enter_context(socket.create_connection(("127.0.0.1", receiver.port), timeout=60))
+                slow.sendall(request(secret, "slow")[:-1])
+            assert answer(receiver.port, request(secret, "quick"), stack) == "200"
         answers = {language: connection.recv(65_536) for language, connection in connections.items()}
     assert [language for language, received in answers.items() if b" 200 " in received] == []
 

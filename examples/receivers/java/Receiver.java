@@ -486,7 +486,7 @@ public final class Receiver {
         System.setProperty("sun.net.httpserver.idleInterval", "130"); // postbacks leaves one that has rested for 118 s
         int port = Integer.parseInt(System.getenv().getOrDefault("PORT", "8080"));
         HttpServer server = HttpServer.create(new InetSocketAddress(InetAddress.getLoopbackAddress(), port), 128);
-        server.setExecutor(Executors.newFixedThreadPool(64));
+        server.setExecutor(Executors.newCachedThreadPool()); // of a fixed number slow clients could take all
         server.createContext("/", exchange -> receive(key, exchange));
         OUT.println("listening on http://127.0.0.1:" + server.getAddress().getPort() + "/");
         left.forEach(Receiver::handleLater);
