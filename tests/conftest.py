@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -21,6 +22,12 @@ from postbacks.devtools.embedded_broker import EmbeddedBroker  # noqa: E402
 from postbacks.devtools.receiver import Answer, Receiver  # noqa: E402
 
 _BROKER = pytest.StashKey[EmbeddedBroker]()
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was collected out of Python's garbage collections: each would look at the items of the whole suite."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

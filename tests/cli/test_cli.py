@@ -21,6 +21,7 @@ from postbacks import errors
 from postbacks.catalogue import parse_event, table, xml
 from postbacks.cli import main
 from postbacks.cli.base import add_row, explained, make_table, print_table, printable
+from postbacks.devtools.forwarder import Forwarded
 from postbacks.settings import load
 
 #: The command as it is installed.
@@ -228,6 +229,31 @@ def test_wrong_use_is_2_with_a_sentence_on_stderr(args):
     assert shown.stdout == ""
     assert "Error: " in shown.stderr
     assert "Traceback" not in shown.stderr
+
+
+@pytest.mark.parametrize(
+    ("forwarded", "words"),
+    [
+        (
+            Forwarded(200, 12.5, is_servers=True, body=b"OK"),
+            "answered 200 in 12500 ms, later than the 10 s that a worker waits: OK",
+        ),
+        (
+            Forwarded(200, 0.0012, is_servers=True, problem="the connection was closed inside its answer"),
+            "answered 200 in 1 ms, the connection was closed inside its answer",
+        ),
+        (Forwarded(None, 0.01, is_servers=True, body=b"\n"), "answered no HTTP in 10 ms"),
+        (
+            Forwarded(504, 60, problem="no end of its answer within 60 s"),
+            "no end of its answer within 60 s, so the answer is 504",
+        ),
+    ],
+    ids=["late", "half", "no HTTP", "none"],
+)
+def test_receive_says_in_words_what_came_of_a_forwarded_request(forwarded, words):
+    receive = importlib.import_module("postbacks.cli.receive")
+    answered = receive._Answered(None, forwarded.status, "http://127.0.0.1:3000/", forwarded)
+    assert receive._forwarded_words(answered, forwarded) == f"http://127.0.0.1:3000/: {words}"
 
 
 @pytest.mark.parametrize(

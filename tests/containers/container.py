@@ -72,6 +72,15 @@ def build(root: Path, job: dict) -> None:
         mount("-o", "remount,bind,ro", str(root))
 
 
+def limit_open_files(count: int) -> None:
+    """Allow so many open files; where the suite may not raise its own limit, that one has to do."""
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (count, count))
+    except (ValueError, OSError):
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def become_somebody(uid: int) -> None:
     """Go by another number than that of the superuser, who we are in the suite's namespace: PostgreSQL refuses that one."""
     ours = {"uid": os.getuid(), "gid": os.getgid()}
@@ -103,16 +112,14 @@ def main() -> None:
     build(root, job)
     if job["uid"] is None and "PGDATA" in job["env"]:
         become_somebody(65534)  # before the chroot, in which the kernel makes no further one
+    if job.get("nofile"):
+        limit_open_files(job["nofile"])
     os.chroot(root)
     os.chdir(job["cwd"])
     if job["uid"] is not None:
         os.setgroups([])
         os.setgid(job["uid"])
         os.setuid(job["uid"])
-    if job.get("nofile"):
-        # Where the suite may not raise it, the machine's own limit has to do.
-        most = min(job["nofile"], resource.getrlimit(resource.RLIMIT_NOFILE)[1])
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     LIBC.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     os.execvpe(job["argv"][0], job["argv"], job["env"])
 

@@ -336,8 +336,15 @@ def go_through_the_checklist(client: redis.Redis, receiver: Receiver) -> dict[st
         env = {"PATH": os.environ["PATH"]}
         return subprocess.run(typed, cwd=FOLDER, env=env, capture_output=True, text=True, check=False).stdout
 
+    def last_output(line: Line) -> str:
+        # On a busy machine a worker may not answer within the second that doctor waits, nor a tick come within five.
+        outputs = [output(line)]
+        while not line.is_met_by(outputs[-1]) and len(outputs) < 4:
+            outputs.append(output(line))
+        return outputs[-1]
+
     with prometheus(), ThreadPoolExecutor(4) as pool:
-        outputs = pool.map(output, lines())
+        outputs = pool.map(last_output, lines())
         return {str(line.number): text for line, text in zip(lines(), outputs, strict=True)}
 
 

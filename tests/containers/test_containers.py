@@ -144,8 +144,8 @@ def check_each_line_of_the_checklist_says_what_it_must(seen):
         output = seen["checklist"][str(line.number)]
         if line.number == 5 and not shutil.which("prometheus"):
             continue
-        if line.number == 10 and seen["open files"] < 65536:
-            continue  # the suite may not raise it
+        if line.number == 10 and int(output) == seen["open files"] < 65536:
+            continue  # the suite may not raise the machine's limit
         assert line.is_met_by(output), f"{line.number}: {output}"
 
 

@@ -25,7 +25,7 @@ def test_the_table_is_computed_from_what_was_measured():
         ("scale.md", f"0.06 to {capacity.BROKER_MS:.2f} ms"),
         ("scale.md", f"at about {capacity.BROKER_PER_S:,} postbacks/s"),
         ("operating.md", f"uses over {capacity.PLANNED:.0%} of a core"),
-        ("capacity.md", f"{capacity.WORKER_MS} ms through {capacity.PLANNED}"),
+        ("capacity.md", f"{capacity.WORKER_MS} ms / {capacity.PLANNED}"),
         ("capacity.md", f"{1000 / capacity.WORKER_MS:,.0f}/s, {capacity.BROKER_PER_S:,}/s at most"),
     ],
 )

@@ -109,7 +109,7 @@ def run_helps(machine: Machine) -> None:
 
 
 def test_every_page_what_up_prints_and_every_help_work_as_they_stand(tmp_path):
-    """One machine for all, whose commands need not load what a command before them has loaded."""
+    """Type all on one machine: a command need not load what one before it has loaded."""
     # The key is as docs/settings.md has it for whoever signs. Nobody waits for a resend as long as the page says.
     exported = {"POSTBACKS_SECRET_KEY": secrets.new_key(), "POSTBACKS_RETRY_COUNTDOWN_S": "1"}
     with machine_with_up(tmp_path, **exported) as machine:

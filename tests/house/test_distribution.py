@@ -33,6 +33,7 @@ SOURCES = (
     "benchmarks",
     "crash",
     "deploy",
+    "examples",
     "Makefile",
     "README.md",
     "CHANGELOG.md",

@@ -56,12 +56,10 @@ def rooms_of(page: str) -> list[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_a_path_that_a_page_names_exists(page):
-    """From the root, from postbacks/ or from docs/: whoever reads finds the file at once."""
-    text = page.read_text()
+    """From the root, from postbacks/, from docs/ or beside the page: whoever reads finds the file at once."""
+    text, folders = page.read_text(), (*FOLDERS, page.parent)
     paths = set(re.findall(r"`([\w./-]+\.(?:py|lua|md))(?:::\w+)?`", text))
-    assert {
-        path for path in paths if not any((folder / path).exists() for folder in (*FOLDERS, page.parent))
-    } == set()
+    assert {path for path in paths if not any((folder / path).exists() for folder in folders)} == set()
 
 
 def leads_nowhere(target: str, page: Path, folder: Path) -> bool:

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+import yaml
 from click.testing import CliRunner
 from command_blocks import ROOT, blocks_of
 from events import MT
@@ -46,6 +47,9 @@ PAGE = (ROOT / "docs" / "backup.md").read_text()
 TIME = "2026-11-28 03:00Z"
 #: What stands before a command of ours in a container.
 OURS = re.compile(r"docker compose (?:exec|run) (?:-\S+ )*\w+ postbacks (?=\w)(?!--)")
+#: Service that a command is run in, or copies from.
+SERVICE = re.compile(r"docker compose (?:exec|run|cp) (?:-\S+ )*(\w+)")
+SERVICES = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"].keys()
 #: `docker compose` for what is run in a container: run here, with the broker's directory in the place of its volume.
 DOCKER = """\
 #!/bin/bash
@@ -163,6 +167,7 @@ class Deployment:
     def type(self, line: str) -> str:
         """Type a line of the page, of this deployment's names, and return what it prints."""
         line = line.replace(TIME, iso(self.began_ms))
+        assert SERVICE.search(line)[1] in SERVICES, line  # type: ignore[index]
         if OURS.match(line):
             return self._call(OURS.sub("", line))
         url = make_url(self.history_url)

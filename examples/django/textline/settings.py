@@ -19,6 +19,7 @@ DATABASES = {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": os.environ.get("DATABASE_PATH", BASE_DIR / "db.sqlite3"),
         "CONN_MAX_AGE": 60,  # the workers ask every second
+        "CONN_HEALTH_CHECKS": True,  # a connection that the database has closed is replaced
     }
 }
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"

@@ -85,7 +85,9 @@ function checkSignature(key, request, body, nowS) {
 
 function readSequence(request) {
   const text = only(request, 'postback-sequence');
-  if (!/^[0-9]{1,15}$/.test(text || '')) throw new Refused(400, 'Postback-Sequence must be there once, and be a number');
+  if (!/^[0-9]{1,15}$/.test(text || '')) {
+    throw new Refused(400, 'Postback-Sequence must be there once, and be a number');
+  }
   return Number(text); // exact: it has 13 digits
 }
 
@@ -147,7 +149,8 @@ function readTags(document) {
 
 function unescape(characters) {
   const names = { amp: '&', lt: '<', gt: '>', apos: "'", quot: '"' };
-  return characters.replace(/&(?:(amp|lt|gt|apos|quot);|#([0-9]{1,7});|#x([0-9a-fA-F]{1,6});)?/g, (all, name, decimal, hex) => {
+  const entity = /&(?:(amp|lt|gt|apos|quot);|#([0-9]{1,7});|#x([0-9a-fA-F]{1,6});)?/g;
+  return characters.replace(entity, (_, name, decimal, hex) => {
     if (name) return names[name];
     const code = decimal ? parseInt(decimal, 10) : parseInt(hex, 16);
     const isCharacter = code === 9 || code === 10 || code === 13 || (code >= 32 && code < 0xd800)
@@ -229,7 +232,8 @@ async function handle(name) {
       await syncDirectory(STATES);
     }
   }
-  console.log(JSON.stringify({ id, sequence, newest, tags }, (_, value) => (value instanceof Map ? Object.fromEntries(value) : value)));
+  const plain = (_, value) => (value instanceof Map ? Object.fromEntries(value) : value);
+  console.log(JSON.stringify({ id, sequence, newest, tags }, plain));
   await (await open(path.join(DONE, name), 'w', 0o600)).close();
 }
 
@@ -291,7 +295,9 @@ function readKey() {
 }
 
 async function main() {
-  for (const directory of [TEMPORARY, POSTBACKS, DONE, STATES]) await mkdir(directory, { recursive: true, mode: 0o700 });
+  for (const directory of [TEMPORARY, POSTBACKS, DONE, STATES]) {
+    await mkdir(directory, { recursive: true, mode: 0o700 });
+  }
   if (process.argv[2] === 'state') return printState();
   const key = readKey();
   for (const name of fs.readdirSync(TEMPORARY)) fs.unlinkSync(path.join(TEMPORARY, name));

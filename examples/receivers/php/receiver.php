@@ -291,8 +291,8 @@ function start_server(): mixed
     $address = stream_socket_get_name($probe, false);
     fclose($probe);
     $server = proc_open(
-        [PHP_BINARY, '-q', '-d', 'display_errors=stderr', '-d', 'log_errors=0', '-S', $address, __FILE__],
-        [STDIN, STDERR, ['file', '/dev/null', 'w']],
+        [PHP_BINARY, '-q', '-d', 'log_errors=1', '-d', 'error_log=/dev/stderr', '-S', $address, __FILE__],
+        [STDIN, STDERR, STDERR],
         $pipes,
         null,
         ['PHP_CLI_SERVER_WORKERS' => '4'] + getenv()
@@ -334,6 +334,7 @@ function main(string $command): void
     }
 }
 
+ini_set('display_errors', PHP_SAPI === 'cli' ? 'stderr' : '0');
 if (PHP_SAPI !== 'cli') {
     receive();
     return;
