@@ -114,6 +114,7 @@ BAD = {
         UnsupportedOption,
         "countdown= is an option: .*_on_commit",
     ),
+    "a misspelt database": (("acme", EVENT), {"usng": "archive"}, UnsupportedOption, "Did you mean using="),
 }
 
 
@@ -128,6 +129,8 @@ def test_a_bad_call_raises_where_it_stands_so_that_the_transaction_rolls_back(
         assert connections["default"].run_on_commit == []
     with pytest.raises(UnsupportedOption, match="expires"), transaction.atomic():
         send_postback.apply_async_on_commit(("acme", EVENT), expires=5)
+    with pytest.raises(UnsupportedOption, match="Did you mean using="), transaction.atomic():
+        send_postback.apply_async_on_commit(("acme", EVENT), usng="archive")
     assert queue() == []
 
 
