@@ -271,7 +271,7 @@ def test_a_setting_that_cannot_be_sets_no_row_aside(broker, page):
 def test_a_bad_account_or_event_raises_at_the_call_and_not_out_of_the_commit(
     broker, page, account, event, error
 ):
-    """Where the transaction can still be rolled back."""
+    """At the call the transaction can still be rolled back."""
     scope = page(block_with("def send_after_commit"), block_with("class Owed"))
     engine = scope["engine_of_the_test"] = sqlalchemy.create_engine("sqlite://")
     scope["Base"].metadata.create_all(engine)
