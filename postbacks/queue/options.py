@@ -95,6 +95,9 @@ class Options(TypedDict, total=False):
     loglevel: Any
 
 
+#: Argument of the calls that wait for a commit, and of no other.
+_ON_COMMIT: Final = "using"
+
 _KNOWN: Final = {*Options.__annotations__, "task_id", "producer", "shadow", "link", "link_error", *_REFUSED}
 
 
@@ -153,7 +156,9 @@ def _check_headers(options: Mapping[str, Any]) -> None:
 def _right_option(name: str) -> str:
     if name in ARGUMENTS:
         return f' It is an argument: apply_async(("acme", event), {{{name!r}: ...}}).'
-    match = _nearest_of(name, _KNOWN)
+    match = _nearest_of(name, {*_KNOWN, _ON_COMMIT})
+    if match == _ON_COMMIT:
+        return _waits_for_a_commit(name)
     return f" Did you mean {match}=?" if match else ""
 
 
@@ -165,10 +170,17 @@ def right_argument(name: str) -> str:
     """
     if name in _KNOWN:
         return f" {name}= is an option: {_takes(name)}"
-    match = _nearest_of(name, {*ARGUMENTS, *_KNOWN})
+    match = _nearest_of(name, {*ARGUMENTS, *_KNOWN, _ON_COMMIT})
+    if match == _ON_COMMIT:
+        return _waits_for_a_commit(name)
     if match in _KNOWN:  # a misspelt option given to ``delay``
         return f" Did you mean {match}=? It is an option: {_takes(match)}"
     return f" Did you mean {match}=?" if match else ""
+
+
+def _waits_for_a_commit(name: str) -> str:
+    guess = "" if name == _ON_COMMIT else f" Did you mean {_ON_COMMIT}=?"
+    return f"{guess} delay_on_commit and apply_async_on_commit take {_ON_COMMIT}=, and no other call."
 
 
 def _takes(option: str) -> str:

@@ -157,6 +157,16 @@ def test_a_connection_that_the_database_has_closed_is_replaced(kind, tmp_path):
         assert find_accounts(store(), iter(["acme"]))["acme"].url == "http://a.example/"
 
 
+def test_a_look_inside_a_transaction_of_django_leaves_its_connection_open(tmp_path):
+    """As in a ``TestCase``, whose rows nobody has committed."""
+    from django.db import transaction
+
+    with shop_of(DjangoShop, tmp_path) as shop, transaction.atomic():
+        shop.add(account="acme", postback_url="http://a.example/")
+        assert find_accounts(store(), ["acme"])["acme"].url == "http://a.example/"
+        assert shop.customers.count() == 1
+
+
 def test_a_process_that_knows_nothing_of_django_sets_it_up_by_the_settings_that_the_environment_names(
     tmp_path,
 ):

@@ -73,7 +73,11 @@ CHECKS: dict[str, dict[str, Check]] = {
         "postbacks account secret rotate acme --overlap 24h": types(says="whsec_"),
     },
     "docs/sending.md": {
+        "pip install postbacks": elsewhere(
+            "pip asks its index", "tests/house/test_installing.py::test_what_the_pages_install_is_an_extra"
+        ),
         "export POSTBACKS_BROKER_URL=redis://:PASSWORD@broker.example:6379/0": types(),
+        UP: is_up,
         '{"id": "7c0e1f3a-…", "task": "postbacks.send_postback", "args": ["acme", {"ORIGIN": "SUB", …}], "kwargs": {}}': elsewhere(
             "an outline", "tests/queue/test_message.py::test_a_message_of_protocol_1_is_read"
         ),

@@ -159,6 +159,11 @@ OPTIONS = {
     "an id that is a number": ({"task_id": 17}, "cannot be a postback's id"),
     "a misspelt option": ({"countdwn": 3}, r"knows no option countdwn=\. Did you mean countdown="),
     "another misspelt option": ({"task_identifier": "a"}, r"knows no option task_identifier=\. Did you mean"),
+    "the database of a call that waits for no commit": (
+        {"using": "archive"},
+        r"knows no option using=\. delay_on_commit and apply_async_on_commit take using=",
+    ),
+    "a misspelt database": ({"usng": "archive"}, r"Did you mean using=\? delay_on_commit and .* take using="),
     "an option that nobody knows": ({"zzz": 3}, r"knows no option zzz=\.$"),
     "an argument among the options": ({"url": "http://a.example/"}, r"\{'url': \.\.\.\}"),
 }
@@ -205,6 +210,12 @@ WRONG = {
         {"countdown": 3},
         r"countdown= is an option: apply_async\(args, kwargs, countdown=\.\.\.\)",
     ),
+    "the database of a call that waits for no commit": (
+        ("acme", MO),
+        {"using": "archive"},
+        r"and using\)\. delay_on_commit and apply_async_on_commit take using=",
+    ),
+    "a misspelt database": (("acme", MO), {"usng": "archive"}, r"Did you mean using=\? delay_on_commit and "),
 }
 
 

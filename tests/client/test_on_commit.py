@@ -48,6 +48,7 @@ CALLS = {
     "apply_async_on_commit": lambda: send_postback.apply_async_on_commit(
         ("acme",), {"event": EVENT}, task_id="order-17", countdown=1
     ),
+    "a signature in Django's own hook": lambda: transaction.on_commit(send_postback.s("acme", EVENT).delay),
 }
 
 
@@ -68,6 +69,12 @@ def test_a_commit_sends_and_a_rollback_sends_nothing(queue, call):
 def test_the_id_of_the_call_is_the_postbacks_and_outside_a_transaction_it_is_sent_at_once(queue):
     assert send_postback.apply_async_on_commit(("acme", EVENT), task_id="order-17") is None
     assert queue() == ["order-17"]
+
+
+def test_a_signature_has_neither_call():
+    """As docs/sending.md says; a release of Celery that adds them shows it here."""
+    names = ("delay_on_commit", "apply_async_on_commit")
+    assert not any(hasattr(send_postback.s("acme", EVENT), name) for name in names)
 
 
 def test_using_names_the_database_whose_commit_is_waited_for(queue):
@@ -114,6 +121,7 @@ BAD = {
         UnsupportedOption,
         "countdown= is an option: .*_on_commit",
     ),
+    "a misspelt database": (("acme", EVENT), {"usng": "archive"}, UnsupportedOption, "Did you mean using="),
 }
 
 
@@ -128,6 +136,8 @@ def test_a_bad_call_raises_where_it_stands_so_that_the_transaction_rolls_back(
         assert connections["default"].run_on_commit == []
     with pytest.raises(UnsupportedOption, match="expires"), transaction.atomic():
         send_postback.apply_async_on_commit(("acme", EVENT), expires=5)
+    with pytest.raises(UnsupportedOption, match="Did you mean using="), transaction.atomic():
+        send_postback.apply_async_on_commit(("acme", EVENT), usng="archive")
     assert queue() == []
 
 

@@ -104,7 +104,7 @@ def test_what_a_session_of_sqlalchemy_undoes_is_not_sent(broker, page):
         later(session, "undone", event)
         session.rollback()
         session.commit()
-        later(session, "never committed", event)
+        later(session, "closed", event)
         session.close()
         later(session, "outer", event)
         with session.begin_nested():
@@ -119,9 +119,6 @@ def test_what_a_session_of_sqlalchemy_undoes_is_not_sent(broker, page):
         assert [account for account, _ in sent(broker)] == ["outer", "kept"]
         session.commit()
         assert client.llen(keys.QUEUE) == 2
-        with pytest.raises(postbacks.InvalidEvent):
-            later(session, "acme", {**MO, "TO": "x"})
-        session.rollback()
         owed = page(block_with("class Owed"))["Owed"]
         owed.metadata.create_all(session.connection())
         later(session, "acme", event)
@@ -206,7 +203,6 @@ def test_a_sweep_sends_once_what_killed_processes_have_committed(rig, page, rece
 
 
 def test_a_sweep_leaves_to_the_next_one_what_a_broker_that_is_gone_does_not_take(broker, page):
-    """And a row that can never be sent keeps none of the others."""
     scope = page(block_with("class Owed"))
     engine = scope["engine_of_the_test"] = sqlalchemy.create_engine("sqlite://")
     scope["Base"].metadata.create_all(engine)
@@ -215,12 +211,77 @@ def test_a_sweep_leaves_to_the_next_one_what_a_broker_that_is_gone_does_not_take
             scope["receive_message"](session, postbacks.parse_event(MO))
             with pytest.raises(BrokerError):
                 scope["sweep"](session, after=timedelta(0))
-        bad = scope["owe"](session, "acme", postbacks.parse_event(MO))
-        bad.account, bad.made_at = "no name", datetime(2013, 11, 5, tzinfo=UTC)
-        session.commit()
         assert sent(broker) == []
-        assert scope["sweep"](session, after=timedelta(0)) == 2
+        assert scope["sweep"](session, after=timedelta(0)) == 1
         assert [account for account, _ in sent(broker)] == ["acme"]
+
+
+#: What makes a row one that can never be sent -> words of the reason.
+BAD_ROWS = {
+    "account": ({"account": "no name"}, "is no account name"),
+    "event": ({"event": {**MO, "FROM": "+1"}}, "FROM: must be"),
+    "id": ({"id": "order-17"}, "order-17 is taken"),
+}
+
+
+@pytest.mark.parametrize(("columns", "words"), BAD_ROWS.values(), ids=list(BAD_ROWS))
+def test_a_row_that_can_never_be_sent_is_set_aside_with_its_reason_and_starves_no_other(
+    rig, page, caplog, columns, words
+):
+    """The page's sweep, of one row at a time: the bad one is the oldest, and logged once; mended, it is sent."""
+    send_postback.apply_async(("globex", EVENT), task_id="order-17")
+    rig.tick()
+    scope = page(block_with("class Owed").replace("limit(1000)", "limit(1)"))
+    engine = scope["engine_of_the_test"] = sqlalchemy.create_engine("sqlite://")
+    scope["Base"].metadata.create_all(engine)
+    with Session(engine) as session:
+        row = scope["owe"](session, "acme", postbacks.parse_event(MO))
+        good = {name: getattr(row, name) for name in columns}
+        for name, value in (columns | {"made_at": datetime(2013, 11, 5, tzinfo=UTC)}).items():
+            setattr(row, name, value)
+        scope["owe"](session, "acme", postbacks.parse_event(MO))
+        session.commit()
+        assert [scope["sweep"](session, after=timedelta(0)) for _ in range(3)] == [0, 1, 0]
+        assert words in row.refused
+        assert [record.levelname for record in caplog.records if words in record.getMessage()] == ["ERROR"]
+        for name, value in good.items():
+            setattr(row, name, value)
+        row.refused = None
+        session.commit()
+        assert scope["sweep"](session, after=timedelta(0)) == 1
+
+
+def test_a_setting_that_cannot_be_sets_no_row_aside(broker, page):
+    """The fault is the environment's: once that is mended, all is sent."""
+    scope = page(block_with("class Owed"))
+    engine = scope["engine_of_the_test"] = sqlalchemy.create_engine("sqlite://")
+    scope["Base"].metadata.create_all(engine)
+    with Session(engine) as session:
+        scope["owe"](session, "acme", postbacks.parse_event(MO))
+        session.commit()
+        with environment(POSTBACKS_BROKER_URL="nonsense"), pytest.raises(postbacks.BadSetting):
+            scope["sweep"](session, after=timedelta(0))
+        assert scope["sweep"](session, after=timedelta(0)) == 1
+
+
+@pytest.mark.parametrize(
+    ("account", "event", "error"),
+    [("no name", MO, postbacks.InvalidAccount), ("acme", {**MO, "TO": "x"}, postbacks.InvalidEvent)],
+)
+def test_a_bad_account_or_event_raises_at_the_call_and_not_out_of_the_commit(
+    broker, page, account, event, error
+):
+    """At the call the transaction can still be rolled back."""
+    scope = page(block_with("def send_after_commit"), block_with("class Owed"))
+    engine = scope["engine_of_the_test"] = sqlalchemy.create_engine("sqlite://")
+    scope["Base"].metadata.create_all(engine)
+    with Session(engine) as session:
+        for function in ("send_after_commit", "owe"):
+            with pytest.raises(error):
+                scope[function](session, account, event)
+        session.commit()
+        assert scope["sweep"](session, after=timedelta(0)) == 0
+    assert sent(broker) == []
 
 
 def test_a_sweep_that_loses_its_broker_keeps_its_marks_and_holds_its_rows_until_then(broker, page):

@@ -72,7 +72,14 @@ def test_a_path_that_the_page_names_exists(path):
 
 
 @pytest.mark.parametrize(
-    "section", ["Change the retry rule", "Add a code", "Add a setting", "Add a Lua move"]
+    "section",
+    [
+        "Change the retry rule",
+        "Add a code",
+        "Add a setting",
+        "Add a Lua move",
+        "Add a page, or a block to one",
+    ],
 )
 def test_each_way_to_change_something_takes_five_lines(section):
     """Five steps, numbered."""

@@ -129,6 +129,13 @@ def test_no_docstring_begins_with_a_pronoun_or_a_question(folder):
     assert [f"{where}: {line}" for where, line in lines if VAGUE.match(line)] == []
 
 
+def test_each_module_of_the_overrides_says_what_it_mirrors_or_is_named_by_its_room():
+    """The room's docstring promises it, and says why the others are there."""
+    folder = ROOT / "celeryext"
+    named = set(re.findall(r"``(\w+)``", ast.get_docstring(ast.parse((folder / "__init__.py").read_text()))))
+    assert named == {path.stem for path in folder.glob("*.py") if "mirrors" not in path.read_text().lower()}
+
+
 def test_few_modules_stand_beside_the_rooms():
     """Tables and small tools; whatever is more has a room."""
     beside = [path.name for path in ROOT.glob("*.py") if path.name != "__init__.py"]

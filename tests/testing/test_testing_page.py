@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,8 @@ from test_plugin import run_pytest
 import postbacks.testing
 from postbacks.testing.outbox import CapturedPostback
 
-PAGE = (Path(__file__).parents[2] / "docs" / "testing.md").read_text()
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "testing.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -21,19 +25,36 @@ PAGE = (Path(__file__).parents[2] / "docs" / "testing.md").read_text()
 )
 def test_the_project_of_the_page_passes(tmp_path, options):
     """Each block stands in the file that its first line names; the stack is started once, without the run's settings."""
-    for block in blocks_of("testing.md", PAGE):
-        if block.language == "ini":
-            (tmp_path / "pytest.ini").write_text(block.text)
-        if block.language == "python":
-            name = re.fullmatch(r"# (\w+\.py)", block.first_line)[1]
-            with (tmp_path / name).open("a") as file:
-                file.write(block.text + "\n")
+    write_project(tmp_path)
     tests = sum(len(re.findall(r"(?m)^ *def test_", path.read_text())) for path in tmp_path.glob("test_*.py"))
     ambient = {"POSTBACKS_ACCOUNTS": "nowhere:store", "POSTBACKS_WAIT_REPLICAS": "1"}
     done = run_pytest(tmp_path, *options, "--strict-config", **ambient)
     assert done.returncode == pytest.ExitCode.OK, done.stdout + done.stderr
     assert f"{tests} passed" in done.stdout
-    assert tests == 8
+    assert tests == 9
+
+
+def write_project(folder: Path) -> None:
+    """Write each block of the page into the file that its first line names."""
+    for block in blocks_of("testing.md", PAGE):
+        if block.language == "ini":
+            (folder / "pytest.ini").write_text(block.text)
+        if block.language == "python":
+            name = re.fullmatch(r"# (\w+\.py)", block.first_line)[1]
+            with (folder / name).open("a") as file:
+                file.write(block.text + "\n")
+
+
+def test_unittest_is_not_guarded_and_sends_nothing_where_set_up_captures(tmp_path):
+    """With a broker that pytest's guard would refuse."""
+    write_project(tmp_path)
+    broker = {"POSTBACKS_BROKER_URL": "redis://broker.example/0", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "unittest", "test_unittest"],
+        cwd=tmp_path, env=os.environ | broker, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Ran 1 test" in done.stderr
 
 
 def test_the_page_lists_what_a_record_has():

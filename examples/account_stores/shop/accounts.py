@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import django
 from django.apps import apps
-from django.db import close_old_connections
+from django.db import close_old_connections, connection
 
 from postbacks.accounts import Account, Secret, build_account
 from postbacks.errors import InvalidAccount
@@ -31,8 +31,10 @@ class DjangoAccounts:
         """Return the accounts of these names; leave out those that do not exist."""
         from shop.models import Customer  # noqa: PLC0415 - models can be imported once Django is set up
 
-        # Outside a request nobody else drops a connection that the database has closed, or that is too old.
-        close_old_connections()
+        # Outside a request nobody else drops a connection that the database has closed, or that is too old. A test's own
+        # transaction would be closed as well.
+        if not connection.in_atomic_block:
+            close_old_connections()
         return {row.account: _account_of(row) for row in Customer.objects.filter(account__in=list(names))}
 
 

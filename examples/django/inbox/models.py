@@ -61,11 +61,14 @@ class OwedPostback(models.Model):
     event = models.JSONField()
     made_at = models.DateTimeField(auto_now_add=True)
     sent_at = models.DateTimeField(null=True)
+    refused = models.TextField(blank=True)  # why it can never be sent as it is
 
     class Meta:
         indexes = (
             # Of those that the sweep looks for, so it is nearly empty.
-            models.Index(fields=["made_at"], name="unsent_postbacks", condition=models.Q(sent_at=None)),
+            models.Index(
+                fields=["made_at"], name="unsent_postbacks", condition=models.Q(sent_at=None, refused="")
+            ),
         )
 
     def __str__(self) -> str:
@@ -77,8 +80,13 @@ class OwedPostback(models.Model):
 
         A send that fails is logged and raises nothing: the rows are there, and the sweep sends the postback
         (``manage.py send_owed_postbacks``).
+
+        Raises:
+            InvalidAccount: the customer's name cannot be an account's.
+            InvalidEvent: the event cannot be one.
         """
-        owed = cls.objects.create(account=account, event=event.to_mapping())
+        account, tags = send_postback.s(account, event).args  # which checks both
+        owed = cls.objects.create(account=account, event=tags)
         transaction.on_commit(owed.send, robust=True)
         return owed
 
@@ -87,6 +95,9 @@ class OwedPostback(models.Model):
 
         Raises:
             BrokerError: nothing is known to be accepted; call again.
+            InvalidAccount: the row was changed to what cannot be sent, as for the next two.
+            InvalidEvent: the event is no longer one.
+            IdTaken: another postback has the id.
         """
         send_postback.apply_async((self.account, self.event), task_id=self.id)
         self.sent_at = timezone.now()

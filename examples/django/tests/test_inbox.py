@@ -11,8 +11,9 @@ from pytest_django import DjangoCaptureOnCommitCallbacks
 from standardwebhooks import Webhook
 
 from inbox.account_store import CustomerAccounts
+from inbox.management.commands import send_owed_postbacks
 from inbox.models import Customer, IncomingMessage, OwedPostback
-from postbacks import BrokerUnreachable, SmsReceived
+from postbacks import BrokerUnreachable, InvalidAccount, SmsReceived
 from postbacks.testing import EmbeddedStack, Outbox, Receiver, captured_postbacks, fail_first
 
 SECRET = "whsec_bm90IHRvIGJlIHVzZWQgYW55d2hlcmUgZWxzZQ=="
@@ -119,17 +120,50 @@ def test_a_crash_between_the_call_and_the_mark_makes_no_second_postback(
     assert OwedPostback.objects.get().sent_at is not None
 
 
-def test_a_postback_that_cannot_be_sent_does_not_keep_the_others(
-    capsys: pytest.CaptureFixture[str], postbacks_outbox: Outbox
+def test_a_postback_that_cannot_be_sent_is_set_aside_and_does_not_keep_the_others(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, postbacks_outbox: Outbox
 ) -> None:
-    OwedPostback.objects.create(account="acme", event={"ORIGIN": "SUB", "CODE": "N999"})
+    monkeypatch.setattr(send_owed_postbacks, "BATCH", 1)
+    bad = OwedPostback.objects.create(account="acme", event={"ORIGIN": "SUB", "CODE": "N999"})
     good = OwedPostback.objects.create(account="acme", event=STOP.to_mapping())
 
     with pytest.raises(CommandError, match="1 cannot be sent"):
         call_command("send_owed_postbacks", older_s=0)
+    assert postbacks_outbox == []
+    assert "N999" in capsys.readouterr().err
+    call_command("send_owed_postbacks", older_s=0)
 
     assert postbacks_outbox.only().id == str(good.id)
-    assert "N999" in capsys.readouterr().err
+    assert capsys.readouterr().err == ""
+    bad.refresh_from_db()
+    assert "N999" in bad.refused
+
+
+def test_a_customer_whose_name_no_account_may_have_is_told_at_the_call() -> None:
+    with pytest.raises(InvalidAccount):
+        OwedPostback.owe("no name", STOP)
+
+    assert not OwedPostback.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_sweep_that_loses_the_broker_keeps_the_marks_of_what_it_sent(
+    monkeypatch: pytest.MonkeyPatch, postbacks_outbox: Outbox
+) -> None:
+    for _ in range(2):
+        OwedPostback.objects.create(account="acme", event=STOP.to_mapping())
+    send = OwedPostback.send
+
+    def lose_the_broker_after_one(owed: OwedPostback) -> None:
+        if postbacks_outbox:
+            raise BrokerUnreachable("It does not answer.")
+        send(owed)
+
+    monkeypatch.setattr(OwedPostback, "send", lose_the_broker_after_one)
+    with pytest.raises(CommandError, match="1 sent, then the sweep ended: It does not answer"):
+        call_command("send_owed_postbacks", older_s=0)
+
+    assert OwedPostback.objects.filter(sent_at=None).count() == 1
 
 
 def test_the_sweep_tells_that_the_broker_is_away(client: Client) -> None:

@@ -57,11 +57,14 @@ class Migration(migrations.Migration):
                 ("event", models.JSONField()),
                 ("made_at", models.DateTimeField(auto_now_add=True)),
                 ("sent_at", models.DateTimeField(null=True)),
+                ("refused", models.TextField(blank=True)),
             ],
             options={
                 "indexes": [
                     models.Index(
-                        condition=models.Q(("sent_at", None)), fields=["made_at"], name="unsent_postbacks"
+                        condition=models.Q(("refused", ""), ("sent_at", None)),
+                        fields=["made_at"],
+                        name="unsent_postbacks",
                     )
                 ],
             },
