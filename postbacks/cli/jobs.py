@@ -200,11 +200,14 @@ def _change(name: str, help_text: str, words: str) -> None:
     @json_option
     def change(job_id: str, *, why: str, as_json: bool) -> None:
         from postbacks.operate.jobs import requests
+        from postbacks.operate.jobs.status import read
 
+        before = read(job_id)  # a job that goes on may have moved the rest a moment later
         changed: Job = getattr(requests, name)(job_id, why=why)
         if as_json:
             print_json(changed.to_public_dict())
-        say(words.format(id=changed.id, left=changed.left, waiting=changed.waiting))
+        left = before.left if name == "resume" else changed.left
+        say(words.format(id=changed.id, left=left, waiting=changed.waiting))
 
     change.__doc__ = help_text
     argument: Callable[..., Any] = click.argument("job_id", metavar="ID")

@@ -144,7 +144,11 @@ def test_show_prints_a_header_and_a_line_for_every_attempt(desk):
 def test_show_says_since_when_an_attempt_is_open_and_which_worker_has_it(desk):
     one = desk.send("--url", desk.receiver.url("/200/slow")).stdout.strip()
     eventually(lambda: one in desk.receiver.by_id(), what="the POST")
-    (line,) = [line for line in desk.call("show", one).stdout.splitlines() if line.startswith("open ")]
+
+    def opened() -> list[str]:
+        return [line for line in desk.call("show", one).stdout.splitlines() if line.startswith("open ")]
+
+    (line,) = eventually(opened, what="the note that its POST is open")
     words = r"open +attempt 1 since \S+Z \(\d\.\d s\), worker worker1@\S+, loop [0-9a-f]{12}"
     assert re.fullmatch(words, line), line
     with desk.broker.client() as client:

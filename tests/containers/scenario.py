@@ -461,7 +461,7 @@ def main() -> dict[str, Any]:
         victim, held, second = kill_one_at_work(client, workers)
         second |= feed(2, each=1)
         eventually(
-            lambda: all(where == ["done"] for where in places(client).values()) and not client.llen("postbacks"),
+            lambda: (where := places(client)) and all(where.get(one) == ["done"] for one in second),
             60, "the end of what the killed worker held",
         )  # fmt: skip
         arrivals = Counter(one.postback_id for one in receiver.received[before:])
