@@ -18,18 +18,19 @@ from pathlib import Path
 from typing import Any
 
 import production_page
+import pytest
 
 HERE = Path(__file__).parent
 
 
-def play() -> dict[str, Any]:
-    """Observations of ``scenario.py``."""
+def play(what: str) -> dict[str, Any]:
+    """Observations of ``scenario.py``; "all" has pods and units as well."""
     as_root = os.geteuid() == 0
     done = subprocess.run(
         [
             *("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"),
             *([] if as_root else ["--map-root-user"]),
-            sys.executable, str(HERE / "scenario.py"), "root" if as_root else "user",
+            sys.executable, str(HERE / "scenario.py"), "root" if as_root else "user", what,
         ],
         env={"PATH": os.environ["PATH"], "PYTHONPATH": f"{HERE.parent}:{HERE}"},
         capture_output=True, text=True, check=False, timeout=480,
@@ -180,9 +181,8 @@ def check_every_pod_and_unit_does_its_work_and_ends_in_order(seen):
         )
 
 
-def test_every_command_of_the_compose_file_does_its_work_confined_like_a_container():
-    """The play runs once, as it starts two dozen processes; every function above judges what it saw."""
-    seen = play()
+def judge_compose(seen: dict[str, Any]) -> None:
+    """Check what compose's commands did."""
     check_redis_keeps_everything_evicts_nothing_and_shows_its_password_to_nobody(seen)
     check_every_process_is_another_user_without_rights_and_can_write_to_its_tmp_alone(seen)
     check_three_workers_share_the_load(seen)
@@ -194,4 +194,16 @@ def test_every_command_of_the_compose_file_does_its_work_confined_like_a_contain
     check_a_command_can_be_run_in_a_workers_container(seen)
     check_each_ends_at_a_sigterm_within_its_grace_and_has_written_no_trace(seen)
     check_each_line_of_the_checklist_says_what_it_must(seen)
+
+
+def test_every_command_of_the_compose_file_does_its_work_confined_like_a_container():
+    """The play runs once, as it starts two dozen processes; every function above judges what it saw."""
+    judge_compose(play("compose"))
+
+
+@pytest.mark.long
+def test_every_command_of_the_pods_and_units_does_its_work_beside_them():
+    """The same play with ten processes more; tests/containers compares their commands with compose's in any case."""
+    seen = play("all")
+    judge_compose(seen)
     check_every_pod_and_unit_does_its_work_and_ends_in_order(seen)

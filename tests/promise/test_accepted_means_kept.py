@@ -157,6 +157,7 @@ def test_whatever_dies_while_postbacks_travel_none_is_lost_and_none_is_stuck(tmp
     assert set(ledger["faults"]) == set(KINDS)
 
 
+@pytest.mark.long
 def test_whatever_dies_while_postbacks_are_recorded_history_says_what_the_ledger_says(tmp_path):
     """Two recorders, a real PostgreSQL and the broker are killed, frozen and locked; each kind of fault once."""
     names = ("recorder", "database", "broker")
