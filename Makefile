@@ -30,7 +30,7 @@ test: $(VENV)/ready ## Check lint and types, run the whole suite; it starts its 
 	$(BIN)/python -m pytest -n 6 --dist worksteal
 
 .PHONY: test-long
-test-long: $(VENV)/ready ## Run what the suite leaves out: whole stacks once more, with the other pool, form of logs or load (two minutes)
+test-long: $(VENV)/ready ## Run what the suite leaves out: whole stacks once more, with the other pool, form of logs or load (five minutes)
 	$(BIN)/python -m pytest -n 2 -m long
 
 # Only the benchmarks draw plots.

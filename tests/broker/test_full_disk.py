@@ -8,9 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from postbacks.devtools.embedded_broker import EmbeddedBroker
 
 
+@pytest.mark.long
 def test_a_full_disk_ends_the_broker_up_says_so_and_nothing_accepted_is_lost(tmp_path):
     """With appendfsync always there is no other way; it ends again after each start, until there is room."""
     as_root = [] if os.geteuid() == 0 else ["--map-root-user"]

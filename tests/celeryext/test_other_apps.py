@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 from events import EVENT
 from helpers import BASE_ENV, ended, running, set_account
@@ -115,32 +114,3 @@ def test_two_apps_and_their_workers_share_a_database_without_taking_each_others_
     assert "shop.add" not in ours
     assert "postbacks.deliver" not in theirs
     assert "unregistered task" not in ours + theirs
-
-
-def test_the_installed_wheel_holds_the_package_alone(tmp_path):
-    """No top-level celeryconfig, no tests; the Lua scripts and py.typed are there."""
-    root = Path(__file__).parents[2]
-    subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pip",
-            "wheel",
-            "--quiet",
-            "--no-deps",
-            "--wheel-dir",
-            str(tmp_path),
-            str(root),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    import zipfile
-
-    (wheel,) = tmp_path.glob("*.whl")
-    names = zipfile.ZipFile(wheel).namelist()
-    tops = {name.split("/")[0] for name in names}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {"postbacks"}
-    assert "postbacks/py.typed" in names
-    packed = {name.rpartition("/")[2] for name in names if name.endswith(".lua")}
-    assert packed == {path.name for path in (root / "postbacks").rglob("*.lua")}

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from events import EVENT
-from helpers import BASE_ENV, ended, environment, running, set_account, short_and_long
+from helpers import BASE_ENV, ended, environment, running, set_account
 from kombu.exceptions import OperationalError
 
 from crash.plan import HISTORY_KINDS, KINDS
@@ -28,7 +28,8 @@ ROOT = Path(__file__).parents[2]
 LEASE = {"POSTBACKS_CLAIM_LEASE_S": "3", "POSTBACKS_INTAKE_LEASE_S": "2"}
 
 
-@pytest.mark.parametrize("pool", short_and_long("prefork", "threads"))
+@pytest.mark.long
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
 def test_a_worker_that_is_killed_in_mid_flight_loses_nothing(broker, tmp_path, pool):
     """SIGKILL to the whole worker; another takes its claims over when the lease ends."""
     with Receiver(lambda _: Answer(delay_s=0.3)) as receiver:

@@ -52,7 +52,9 @@ def test_a_new_account_does_not_wait_behind_accounts_that_hang(broker):
     assert max(late_s) < 0.75 * answer_s, late_s
 
 
-@pytest.mark.parametrize(("pool", "accounts"), [("threads", 600), ("prefork", 200)])
+@pytest.mark.parametrize(
+    ("pool", "accounts"), [("threads", 600), pytest.param("prefork", 200, marks=pytest.mark.long)]
+)
 def test_accounts_that_hang_do_not_delay_another_accounts_postbacks(broker, tmp_path, pool, accounts):
     """Their receivers take each POST and never answer; the neighbour's postbacks leave within the tick."""
     with Receiver(lambda _: Answer(action="hang")) as silent, Receiver() as healthy:

@@ -205,13 +205,13 @@ class Moves(LoopMoves):
 
 @pytest.mark.filterwarnings("ignore::hypothesis.errors.HypothesisWarning")
 def test_any_sequence_of_moves_and_deaths_leaves_every_postback_in_its_place():
-    """The model and the broker agree after each of some thousand steps."""
+    """The model and the broker agree after each of a thousand steps."""
     with EmbeddedBroker(config={"appendonly": "no"}) as broker:
         Moves.broker = broker
         run_state_machine_as_test(
             Moves,
             settings=settings(
-                max_examples=36,
+                max_examples=24,
                 report_multiple_bugs=False,
                 stateful_step_count=40,
                 deadline=None,

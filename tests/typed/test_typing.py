@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers import short_and_long
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = Path(__file__).with_name("sample.py")
@@ -46,7 +47,7 @@ def pyright(*paths: str) -> Iterator[Fault]:
             yield Path(fault["file"]).name, fault["range"]["start"]["line"] + 1, fault["message"]
 
 
-@pytest.mark.parametrize("checker", [mypy, pyright])
+@pytest.mark.parametrize("checker", short_and_long(mypy, pyright))
 def test_a_checker_reports_each_wrong_call_and_no_right_one(checker, tmp_path):
     """The sample says which of its lines are wrong; the README's first call is right as it stands there."""
     readme = tmp_path / "readme.py"

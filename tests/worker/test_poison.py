@@ -23,7 +23,6 @@ from helpers import (
     eventually,
     running,
     set_account,
-    short_and_long,
 )
 
 from postbacks import send_postbacks
@@ -144,7 +143,8 @@ def test_twenty_kills_from_outside_set_nothing_aside(rig, mortals):
     check_places(rig.client)
 
 
-@pytest.mark.parametrize("pool", short_and_long("threads", "prefork"))
+@pytest.mark.long
+@pytest.mark.parametrize("pool", ["threads", "prefork"])
 def test_a_real_worker_dies_once_of_poison_and_afterwards_only_its_examiners_do(broker, tmp_path, pool):
     """Postbacks in flight with the poison are delivered, and the worker that is started again lives on."""
     env = {

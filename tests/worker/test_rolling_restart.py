@@ -7,7 +7,7 @@ import time
 
 import pytest
 from events import EVENT
-from helpers import check_places, eventually, running, set_account, short_and_long
+from helpers import check_places, eventually, running, set_account
 
 from postbacks import keys, send_postbacks
 from postbacks.devtools.receiver import Answer, Receiver, _Connection
@@ -16,7 +16,8 @@ from postbacks.ledger.ledger import Ledger
 ACCOUNTS, EVERY_S = 20, 0.05
 
 
-@pytest.mark.parametrize("a_second", short_and_long(200, 500))
+@pytest.mark.long
+@pytest.mark.parametrize("a_second", [200, 500])
 def test_a_rolling_restart_under_load_is_seen_by_no_receiver(broker, tmp_path, monkeypatch, a_second):
     """SIGTERM, exit 0, started again, one worker after the other: each postback one POST, one attempt, a 200."""
     batch = int(a_second * EVERY_S)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from celery.app.defaults import NAMESPACES, flatten
 from events import EVENT
-from helpers import BASE_ENV, ended, eventually, running, set_account
+from helpers import BASE_ENV, ended, eventually, running, set_account, short_and_long
 
 from postbacks import send_postback, send_postbacks
 from postbacks.app import app
@@ -185,7 +185,7 @@ def test_beat_leaves_no_file_in_the_working_directory(broker, tmp_path):
     assert list(cwd.iterdir()) == []
 
 
-@pytest.mark.parametrize("configuration", ["", "task_default_priority = 9"], ids=["ours", "a priority"])
+@pytest.mark.parametrize("configuration", short_and_long("", "task_default_priority = 9"))
 def test_beats_without_workers_leave_one_tick_in_the_queue(broker, tmp_path, configuration):
     """However long no worker runs, how many beats do, and which priority a deployment's tasks have."""
     (tmp_path / "celeryconfig.py").write_text(f"{configuration}\n")
