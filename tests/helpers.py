@@ -26,6 +26,7 @@ from postbacks.ledger.record import Record
 from postbacks.operate.accounts import publish
 from postbacks.queue.scripts import Scripts
 from postbacks.queue.tick import Tick, TickResult
+from postbacks.testing.stack import store_account
 from postbacks.transport.client import CurlClient
 
 #: What every process of the suite needs; receivers are on loopback.
@@ -63,9 +64,7 @@ def ended(client: redis.Redis, postback_id: str, timeout_s: float = 30) -> Recor
 
 def set_account(name: str, **urls: object) -> None:
     """Store an account on the suite's broker."""
-    account = accounts.make_account(name, **urls)
-    accounts.redis_accounts().set(account)
-    publish(account.name, account)
+    store_account(name, **urls)
 
 
 def remove_account(name: str) -> None:

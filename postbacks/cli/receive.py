@@ -20,10 +20,6 @@ if TYPE_CHECKING:
     from postbacks.devtools.forwarder import Forwarded, Forwarder
     from postbacks.devtools.receiver import Answer, Received
 
-#: Seconds that a worker waits for an answer, unless its settings say otherwise.
-_WORKER_WAITS_S: Final = 10.0
-#: Bytes of an answer's body that are looked at for its first line.
-_EXCERPT_BYTES: Final = 256
 #: Seconds of a wait for a POST, as a Ctrl-C that comes just as a wait begins does not interrupt it.
 _WAIT_S: Final = 0.5
 
@@ -182,8 +178,15 @@ def _excerpt(forwarded: Forwarded) -> str:
     """Return the first line of an answer, as the ledger would keep it of a failure."""
     from postbacks.transport.answer import excerpt_of
 
-    text, fault = excerpt_of(forwarded.header_lines, forwarded.body, _EXCERPT_BYTES)
+    text, fault = excerpt_of(forwarded.header_lines, forwarded.body, _default("excerpt_bytes"))
     return next((line.strip() for line in text.splitlines() if line.strip()), fault)
+
+
+def _default(setting: str) -> Any:
+    """Return a setting's default: what a worker does that nobody has told otherwise."""
+    from postbacks.settings import Settings
+
+    return Settings.model_fields[setting].default
 
 
 def _forwarded_words(answered: _Answered, forwarded: Forwarded) -> str:
@@ -191,8 +194,8 @@ def _forwarded_words(answered: _Answered, forwarded: Forwarded) -> str:
     if forwarded.is_servers:
         status = "no HTTP" if forwarded.status is None else str(forwarded.status)
         words += f"answered {status} in {forwarded.elapsed_s * 1000:.0f} ms"
-        if forwarded.elapsed_s > _WORKER_WAITS_S:
-            words += f", later than the {_WORKER_WAITS_S:g} s that a worker waits"
+        if forwarded.elapsed_s > (waits_s := _default("answer_timeout_s")):
+            words += f", later than the {waits_s:g} s that a worker waits"
         excerpt = _excerpt(forwarded)
         words += f", {forwarded.problem}" if forwarded.problem else ""
         return words + (f": {excerpt}" if excerpt else "")

@@ -89,13 +89,7 @@ class EmbeddedStack:
         Raises:
             InvalidAccount: names each setting at fault.
         """
-        from postbacks import accounts  # noqa: PLC0415 - a stack with a store of its own sets none
-        from postbacks.operate.accounts import publish  # noqa: PLC0415
-
-        account = accounts.make_account(name, **settings)
-        accounts.redis_accounts().set(account)
-        publish(account.name, account)
-        return account
+        return store_account(name, **settings)
 
     @contextmanager
     def in_use(self) -> Iterator[Self]:
@@ -114,6 +108,21 @@ class EmbeddedStack:
             ]
             if made:
                 client.unlink(*made)
+
+
+def store_account(name: str, **settings: Any) -> Account:
+    """Store an account on the broker of this process's settings, as it is and in force at once.
+
+    Raises:
+        InvalidAccount: names each setting at fault.
+    """
+    from postbacks import accounts  # noqa: PLC0415 - a stack with a store of its own sets none
+    from postbacks.operate.accounts import publish  # noqa: PLC0415
+
+    account = accounts.make_account(name, **settings)
+    accounts.redis_accounts().set(account)
+    publish(account.name, account)
+    return account
 
 
 @contextmanager
