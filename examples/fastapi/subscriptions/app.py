@@ -13,7 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
 from postbacks import BrokerError, InvalidEvent, send_postback
-from subscriptions.models import Base, Subscription
+from subscriptions.models import Subscription, create_missing_tables
 
 #: Seconds after which a caller is asked to try again while the broker is away.
 RETRY_AFTER_S = 5
@@ -39,7 +39,7 @@ def create_app(database_url: str | None = None) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         async with engine.begin() as connection:
-            await connection.run_sync(Base.metadata.create_all)
+            await connection.run_sync(create_missing_tables)
         try:
             yield
         finally:

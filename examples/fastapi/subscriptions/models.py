@@ -6,8 +6,9 @@ import uuid
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, String
+from sqlalchemy import JSON, Connection, DateTime, String
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.schema import CreateTable
 
 from postbacks import Subscribed
 
@@ -47,3 +48,9 @@ class Subscription(Base):
             postback_id=uuid.uuid4(),
             event=event.to_mapping(),
         )
+
+
+def create_missing_tables(connection: Connection) -> None:
+    """Create the tables that are not there; another process may create them at the same moment."""
+    for table in Base.metadata.sorted_tables:
+        connection.execute(CreateTable(table, if_not_exists=True))

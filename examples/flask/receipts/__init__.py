@@ -15,7 +15,7 @@ from sqlalchemy import create_engine, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from postbacks import BrokerError, InvalidEvent, send_postback
-from receipts.models import Base, Message
+from receipts.models import Message, create_missing_tables
 
 #: Seconds after which the carrier is asked to try again while the broker is away.
 RETRY_AFTER_S = 30
@@ -25,7 +25,8 @@ def create_app(database_url: str | None = None) -> Flask:
     """Make the application on a database: the one given, or ``DATABASE_URL``."""
     app = Flask(__name__)
     engine = create_engine(database_url or os.environ.get("DATABASE_URL", "sqlite:///receipts.db"))
-    Base.metadata.create_all(engine)
+    with engine.begin() as connection:
+        create_missing_tables(connection)
     sessions = sessionmaker(engine)
     app.extensions["engine"] = engine  # for tests, which dispose of it
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, String
+from sqlalchemy import JSON, Connection, DateTime, String
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.schema import CreateTable
 
 from postbacks import SmsDelivered, SmsNotDelivered
 
@@ -64,3 +65,9 @@ class Message(Base):
             timestamp=timestamp,
             status_details=status,
         )
+
+
+def create_missing_tables(connection: Connection) -> None:
+    """Create the tables that are not there; another process may create them at the same moment."""
+    for table in Base.metadata.sorted_tables:
+        connection.execute(CreateTable(table, if_not_exists=True))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,19 @@ def receipt(app: Flask) -> dict[str, str]:
         "status": "delivered",
         "timestamp": "2026-11-05T05:41:08-05:00",
     }
+
+
+def test_programs_that_start_together_on_an_empty_database_do_not_disturb_each_other(tmp_path: Path) -> None:
+    for number in range(10):
+        together = threading.Barrier(4)
+
+        def start(url: str, together: threading.Barrier) -> None:
+            together.wait()
+            create_app(url).extensions["engine"].dispose()
+
+        with ThreadPoolExecutor(4) as pool:
+            started = [pool.submit(start, f"sqlite:///{tmp_path}/{number}.db", together) for _ in range(4)]
+        assert [each.exception() for each in started] == [None] * 4
 
 
 def test_a_receipt_is_stored_and_its_postback_sent_once(
