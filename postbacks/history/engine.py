@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
@@ -59,7 +59,9 @@ _POSTGRES: Final = frozenset({"postgres", "postgresql", "postgresql+psycopg"})
 _STEPS: Final = 10_000
 
 #: Engine that readers of this context use instead of the process's own (``using``).
-_of_context: Final[ContextVar[Engine | None]] = ContextVar("history_engine", default=None)
+_of_context: Final[ContextVar[Callable[[], Engine | None] | None]] = ContextVar(
+    "history_engine", default=None
+)
 
 
 def connect(url: str) -> Engine:
@@ -79,7 +81,7 @@ def reader(settings: Settings | None = None) -> Engine:
         HistoryUnfit: the history is not there yet, or its schema is another version's.
         HistoryUnavailable: its database does not answer.
     """
-    if (engine := _of_context.get()) is not None:
+    if (of_context := _of_context.get()) is not None and (engine := of_context()) is not None:
         return engine
     return _reader(_url_of(settings or load()))
 
@@ -108,8 +110,8 @@ def read_only(settings: Settings, *, statement_ms: int, connections: int) -> Eng
 
 
 @contextmanager
-def using(engine: Engine | None) -> Iterator[None]:
-    """Let whoever reads in this context use an engine; None for the process's own."""
+def using(engine: Callable[[], Engine | None]) -> Iterator[None]:
+    """Let whoever reads in this context use the engine that a function returns; None for the process's own."""
     token = _of_context.set(engine)
     try:
         yield

@@ -21,7 +21,11 @@ from postbacks.web import mistakes
 from postbacks.web.pages import all_routes
 from postbacks.web.reading import Reading
 from postbacks.web.security.headers import Headers
-from postbacks.web.security.sessions import Sessions
+from postbacks.web.security.host import Hosts
+from postbacks.web.security.key import Signers
+from postbacks.web.security.login import Login
+from postbacks.web.security.origin import Origins
+from postbacks.web.security.sessions import Sessions, SessionStore
 
 if TYPE_CHECKING:
     from postbacks.web.config import Config
@@ -35,23 +39,34 @@ NO_LOGIN: Final = (
 
 def make_app(config: Config) -> Starlette:
     """Make the application of one web process."""
-    reading = Reading(config.settings)
+    reading, signers, login = Reading(config.settings), Signers(config.settings), Login(config.settings)
+    sessions = SessionStore(config.settings, signers)
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         yield
         reading.close()
+        login.close()
 
     app = Starlette(
         routes=[
             *all_routes(),
             Mount("/static", StaticFiles(directory=Path(__file__).parent / "static"), name="static"),
         ],
-        middleware=[Middleware(Headers), Middleware(mistakes.Mistakes), Middleware(Sessions, config=config)],
+        middleware=[
+            Middleware(Headers),
+            Middleware(mistakes.Mistakes),
+            Middleware(Hosts, config=config),
+            Middleware(Origins),
+            Middleware(Sessions, config=config, login=login, store=sessions, reading=reading),
+        ],
         exception_handlers={HTTPException: mistakes.http_error, PostbacksError: mistakes.our_error},
         lifespan=lifespan,
     )
     app.state.config = config
     app.state.reading = reading
+    app.state.signers = signers
+    app.state.login = login
+    app.state.sessions = sessions
     app.state.notice = "" if config.has_login else NO_LOGIN
     return app

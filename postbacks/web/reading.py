@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import threading
 import time
 from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
@@ -63,19 +64,20 @@ class Reading:
     )
     _waiting: int = 0
     _engine: Engine | None = None
-    _tried_s: float = 0.0
+    _opening: threading.Lock = field(default_factory=threading.Lock)
+    _tried_s: float = float("-inf")
     _shared: dict[Hashable, tuple[float, asyncio.Future[Any]]] = field(default_factory=dict)
 
     def engine(self) -> Engine | None:
         """Return the engine; None where no history is set or it cannot be opened, so that whoever reads says why."""
-        if self._engine is None and self.settings.history_url:
-            if time.monotonic() - self._tried_s < _RETRY_S:
-                return None
-            try:
-                self._engine = read_only(self.settings, statement_ms=STATEMENT_MS, connections=THREADS)
-            except HistoryError:
-                self._tried_s = time.monotonic()
-        return self._engine
+        with self._opening:
+            is_due = time.monotonic() - self._tried_s >= _RETRY_S
+            if self._engine is None and self.settings.history_url and is_due:
+                try:
+                    self._engine = read_only(self.settings, statement_ms=STATEMENT_MS, connections=THREADS)
+                except HistoryError:
+                    self._tried_s = time.monotonic()
+            return self._engine
 
     async def run(self, function: Callable[[], T], within_s: float, *, may_write: bool = False) -> T:
         """Run in a thread.
@@ -89,7 +91,7 @@ class Reading:
         def job() -> T:
             if may_write:
                 return function()
-            with using(self.engine()):
+            with using(self.engine):
                 return function()
 
         context = contextvars.copy_context()
