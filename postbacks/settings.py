@@ -34,6 +34,7 @@ _WEIGHT = re.compile(r"(\w+)\s*=\s*(\d{1,3})", re.ASCII)
 
 #: Characters of a key below which it could be guessed.
 MIN_PRIVACY_KEY: Final = 16
+MIN_WEB_SECRET: Final = 16
 
 #: Bits of a NAT64 prefix (RFC 6052 2.2).
 NAT64_LENGTHS: Final = frozenset({32, 40, 48, 56, 64, 96})
@@ -47,7 +48,17 @@ _NO_SETTINGS: Final = frozenset(
 )
 #: Settings that may hold a password, so that an error does not quote them.
 _SECRET: Final = frozenset(
-    {"proxy_url", "secret_key", "privacy_key", "broker_url", "history_url", "notice_url", "notice_secret"}
+    {
+        "proxy_url",
+        "secret_key",
+        "privacy_key",
+        "broker_url",
+        "history_url",
+        "notice_url",
+        "notice_secret",
+        "web_token",
+        "web_key",
+    }
 )
 
 _PROXY = re.compile(
@@ -56,6 +67,9 @@ _PROXY = re.compile(
 
 #: URL that notices are sent to; the transport reads the whole of it.
 _WEB_URL: Final = re.compile(r"https?://[^\s/?#]+(?:[/?#]\S*)?", re.ASCII)
+#: Host's name or address, and name of a header, as the dashboard compares them.
+_HOST: Final = re.compile(r"[a-z0-9_.-]+|\[?[0-9a-f:.]+\]?", re.ASCII)
+_HEADER: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*", re.ASCII)
 #: Databases that the history can stand in; ``history/engine.py`` reads the whole URL.
 _HISTORY_URL = re.compile(r"sqlite:///[^?]+|postgres(ql)?(\+psycopg)?://\S+", re.ASCII)
 
@@ -318,6 +332,45 @@ class Settings(BaseModel):
         description="Secret that notices are signed with, as postbacks are (whsec_ and base64); empty: not signed.",
     )
 
+    # -- dashboard --------------------------------------------------------------------------
+    web_users: str = Field(
+        "",
+        description="File of the dashboard's users, as `postbacks web user add` writes it: name:role:hash. Empty: none.",
+    )
+    web_token: SecretStr = Field(
+        SecretStr(""),
+        description="Token that logs in to the dashboard with all rights, instead of a name and a password. Empty: none.",
+    )
+    web_key: SecretStr = Field(
+        SecretStr(""),
+        description="Key that signs the dashboard's sessions and links; empty: one that the broker keeps.",
+    )
+    web_hosts: tuple[str, ...] = Field(
+        (),
+        description="Names, comma-separated, by which browsers reach the dashboard, beside loopback's and --host's.",
+    )
+    web_proxy_header: str = Field(
+        "",
+        description="Header in which a proxy names the user (X-Forwarded-User); taken from web_proxy_addresses alone.",
+    )
+    web_proxy_addresses: Networks = Field(
+        (), description="Networks, comma-separated, from which that proxy reaches the dashboard."
+    )
+    web_proxy_role: Literal["viewer", "support", "operator", "admin"] = Field(
+        "viewer",
+        description="Role of a user whom the proxy names and who is not in the file of users.",
+    )
+    web_idle_s: float = Field(
+        3600,
+        ge=60,
+        description="Seconds without a page being opened after which a session of the dashboard ends.",
+    )
+    web_session_s: float = Field(
+        12 * 3600,
+        ge=60,
+        description="Seconds after which a session of the dashboard ends in any case.",
+    )
+
     # -- watching ---------------------------------------------------------------------------
     log: Literal["text", "json"] = Field(
         "text",
@@ -407,6 +460,31 @@ class Settings(BaseModel):
             raise ValueError(f"too short to be a key: give {MIN_PRIVACY_KEY} random characters or more")
         return value
 
+    @field_validator("web_token", "web_key")
+    @classmethod
+    def _web_secret(cls, value: SecretStr) -> SecretStr:
+        if 0 < len(value.get_secret_value().strip()) < MIN_WEB_SECRET:
+            raise ValueError(f"could be guessed: give {MIN_WEB_SECRET} random characters or more")
+        return SecretStr(value.get_secret_value().strip())
+
+    @field_validator("web_hosts", mode="before")
+    @classmethod
+    def _web_hosts(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        names = tuple(part.strip().lower() for part in value.split(",") if part.strip())
+        if bad := [name for name in names if not _HOST.fullmatch(name)]:
+            raise ValueError(f"{bad[0]!r} is no host's name: leave out scheme, port and path")
+        return tuple(name.strip("[]") for name in names)
+
+    @field_validator("web_proxy_header")
+    @classmethod
+    def _web_proxy_header(cls, value: str) -> str:
+        value = value.strip()
+        if value and not _HEADER.fullmatch(value):
+            raise ValueError("no name of a header, such as X-Forwarded-User")
+        return value
+
     @field_validator("proxy_url")
     @classmethod
     def _proxy(cls, value: str) -> str:
@@ -458,7 +536,9 @@ class Settings(BaseModel):
             weights[match[1]] = match[2]
         return ",".join(f"{group}={weight}" for group, weight in weights.items())
 
-    @field_validator("allowed_networks", "denied_networks", "nat64_prefixes", mode="before")
+    @field_validator(
+        "allowed_networks", "denied_networks", "nat64_prefixes", "web_proxy_addresses", mode="before"
+    )
     @classmethod
     def _networks(cls, value: object) -> object:
         if isinstance(value, str):

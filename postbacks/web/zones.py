@@ -1,0 +1,36 @@
+"""Time zone in which a viewer sees times: UTC, or the one that a cookie names."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+from zoneinfo import ZoneInfo, available_timezones
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+COOKIE: Final = "postbacks-zone"
+UTC_NAME: Final = "UTC"
+
+
+def zone_of(request: Request) -> ZoneInfo:
+    """Return the zone that the viewer has chosen; UTC without one."""
+    name = request.cookies.get(COOKIE, "")
+    return ZoneInfo(name if name in names() else UTC_NAME)
+
+
+@lru_cache(maxsize=1)
+def names() -> tuple[str, ...]:
+    """Return the names that can be chosen: an area and a place, and UTC."""
+    areas = {
+        "Africa",
+        "America",
+        "Antarctica",
+        "Asia",
+        "Atlantic",
+        "Australia",
+        "Europe",
+        "Indian",
+        "Pacific",
+    }
+    return (UTC_NAME, *sorted(name for name in available_timezones() if name.partition("/")[0] in areas))
