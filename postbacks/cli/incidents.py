@@ -95,7 +95,7 @@ def mute(number: int, until: str, reason: str) -> None:
     from postbacks.broker.client import client
     from postbacks.broker.clock import now_ms
     from postbacks.broker.errors import broker_errors
-    from postbacks.cli.times import ahead, shown, to_ms
+    from postbacks.history.times import ahead, shown, to_ms
     from postbacks.operate import mute_incident
 
     def broker_ms() -> int:
@@ -155,6 +155,6 @@ def _state(found: Incident) -> str:
 
 
 def _time(ms: int) -> str:
-    from postbacks.cli.times import of_ms, shown
+    from postbacks.history.times import of_ms, shown
 
     return shown(of_ms(ms // 1000 * 1000))

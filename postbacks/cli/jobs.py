@@ -58,7 +58,7 @@ def jobs(as_json: bool) -> None:
 def _table_of_jobs(known: list[Job]) -> Table:
     from rich.console import Console
 
-    from postbacks.cli.times import of_ms
+    from postbacks.history.times import of_ms
 
     numbers = ("moved", "delivered", "failed", "left alone")
     headings = ("job", "what", "state", "by", "asked", "why", *numbers)
@@ -153,7 +153,7 @@ def _pace(job: Job) -> str:
     from postbacks.broker.client import client
     from postbacks.broker.clock import now_ms
     from postbacks.broker.errors import broker_errors
-    from postbacks.cli.times import length
+    from postbacks.history.times import length
     from postbacks.operate.jobs.words import pace
 
     with broker_errors():
@@ -226,6 +226,6 @@ _change(
 
 
 def _time(ms: int) -> str:
-    from postbacks.cli.times import of_ms, shown
+    from postbacks.history.times import of_ms, shown
 
     return shown(of_ms(ms // 1000 * 1000))

@@ -45,7 +45,7 @@ def journal(
     from postbacks.broker.client import client
     from postbacks.broker.clock import now_ms
     from postbacks.broker.errors import broker_errors
-    from postbacks.cli.times import window
+    from postbacks.history.times import window
     from postbacks.operate.journal import entries
 
     def asked_ms() -> int:
@@ -70,7 +70,7 @@ def journal(
 
 
 def _print(entries: list[Entry]) -> None:
-    from postbacks.cli.times import of_ms, shown
+    from postbacks.history.times import of_ms, shown
     from postbacks.operate.journal_words import details_words
 
     table = make_table("when", "who", "what", "to what", "details", "why", whole=("when",))

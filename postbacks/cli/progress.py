@@ -100,7 +100,7 @@ def _progress(*, disable: bool) -> Progress:
     from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
     from rich.text import Text
 
-    from postbacks.cli.times import length
+    from postbacks.history.times import length
 
     class Pace(ProgressColumn):
         def render(self, task: Task) -> Text:
