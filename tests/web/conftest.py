@@ -14,8 +14,16 @@ from postbacks.history.engine import reader
 from postbacks.settings import Settings
 from postbacks.web.app import make_app
 from postbacks.web.config import Config
+from postbacks.web.security import passwords
 
 Browse = Callable[..., TestClient]
+
+
+@pytest.fixture(autouse=True)
+def _cheap_hashes(monkeypatch) -> None:
+    """Make hashes that take a sixth of the time."""
+    monkeypatch.setattr(passwords, "_N", 2**14)
+    monkeypatch.setattr(passwords, "_P", 1)
 
 
 @pytest.fixture
