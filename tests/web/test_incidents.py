@@ -96,7 +96,9 @@ def test_a_mute_and_its_end(finding, browse):
     browser = browse()
     muted = browser.post("/incidents/1/mute", data={"until": "2h", "why": "rang +15559876501"})
     assert (muted.status_code, muted.headers["location"]) == (303, "/incidents/1")
-    assert read_incident(1).incident.mute_reason == "rang 1555…01 ·" + read_incident(1).incident.mute_reason[-4:]
+    assert (
+        read_incident(1).incident.mute_reason == "rang 1555…01 ·" + read_incident(1).incident.mute_reason[-4:]
+    )
     assert "is-muted" in browser.get("/incidents/1").text
     wrong = browser.post("/incidents/1/mute", data={"until": ""})
     assert (wrong.status_code, "A mute needs its end" in wrong.text) == (400, True)
