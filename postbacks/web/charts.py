@@ -27,19 +27,20 @@ class Bar(NamedTuple):
     href: str = ""
 
 
-def bars(label: str, columns: Sequence[Bar]) -> Markup:
+def bars(label: str, columns: Sequence[Bar], *, is_strip: bool = False) -> Markup:
     """Draw bars beside each other, each of parts that stand on each other.
 
     Args:
         label: what the chart shows, for whoever cannot see it.
         columns: from the left.
+        is_strip: True for a flat one, whose bars are all of one height.
     """
     top = max((sum(bar.parts.values()) for bar in columns), default=0) or 1
     width = len(columns) * (_BAR + _GAP)
     shapes = Markup("").join(_bar(bar, place * (_BAR + _GAP), top) for place, bar in enumerate(columns))
     return Markup(
-        '<svg class="bars" role="img" aria-label="{}" viewBox="0 0 {} {}" preserveAspectRatio="none">{}</svg>'
-    ).format(label, width, _HEIGHT, shapes)
+        '<svg class="bars{}" role="img" aria-label="{}" viewBox="0 0 {} {}" preserveAspectRatio="none">{}</svg>'
+    ).format(" strip" if is_strip else "", label, width, _HEIGHT, shapes)
 
 
 def _bar(bar: Bar, x: int, top: int) -> Markup:

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from starlette.routing import Route
 
+from postbacks.history.schema import HOUR_MS
+from postbacks.ledger.record import iso
 from postbacks.names import check_name
 from postbacks.operate import all_incidents, journal_entries, pause_account, resume_account
-from postbacks.operate.account_health import WELL, all_accounts, first_try_rate, read_account
+from postbacks.operate.account_health import OFF, WELL, all_accounts, first_try_rate, read_account
 from postbacks.operate.journal_words import details_words
 from postbacks.ping.steps import Step, steps_of
 from postbacks.ping.target import Pinged, ping_account
@@ -25,7 +27,6 @@ from postbacks.web.security.roles import needs, viewer_of
 from postbacks.web.zones import zone_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from datetime import tzinfo
 
     from markupsafe import Markup
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
 LIMIT: Final = 200
 #: Seconds for which what was read is shown to others who look.
 FRESH_S: Final = 5.0
+#: Hours of the chart of an account: the 24 that have ended, and the present one.
+HOURS: Final = 25
 #: Changes of an account that its page shows.
 CHANGES_MAX: Final = 20
 
@@ -56,11 +59,14 @@ class Facts(NamedTuple):
 
 @needs("viewer")
 async def every(request: Request) -> Response:
-    """List accounts by name, or those alone that are not well."""
+    """List accounts, those first that are not well, or these alone."""
     words, ill_only = request.query_params.get("q", "").strip(), request.query_params.get("ill") == "1"
     rows = await shared(request, "accounts", FRESH_S, all_accounts)
+    rows = sorted(rows, key=lambda row: (row.state in {WELL, OFF}, row.name))
     found = [
-        row for row in rows if words.lower() in row.name.lower() and not (ill_only and row.state == WELL)
+        row
+        for row in rows
+        if words.lower() in row.name.lower() and not (ill_only and row.state in {WELL, OFF})
     ]
     return live(
         request,
@@ -90,7 +96,7 @@ async def one(request: Request) -> Response:
         account=health.account,
         total=health.stats.total,
         rate=first_try_rate(health.stats.total),
-        chart=_chart(health.stats.rows, zone_of(request)),
+        chart=_chart(health, zone_of(request)),
         shown_url=redacted,
     )
 
@@ -103,19 +109,25 @@ def read(name: str) -> Facts:
     return Facts(health, incidents, [(entry, details_words(entry.details)) for entry in entries])
 
 
-def _chart(rows: Sequence[StatRow], zone: tzinfo) -> Markup | None:
-    """Draw what became of the postbacks of each hour."""
-    bars = []
-    for row in rows:
-        hour = datetime.fromisoformat(row.key).astimezone(zone)
-        words = (
-            f"{hour:%Y-%m-%d %H:%M}: {row.first:,} delivered at first, {row.later:,} later, {row.dead:,} dead, "
-            f"{row.open:,} open, {row.other:,} otherwise"
-        )
-        parts = {"good": row.first, "late": row.later, "bad": row.dead, "calm": row.open + row.other}
-        bars.append(charts.Bar(words, parts))
-    return (
-        charts.bars("Postbacks by the hour of their acceptance, of the last 24 hours", bars) if bars else None
+def _chart(health: AccountHealth, zone: tzinfo) -> Markup:
+    """Draw what became of the postbacks of each of the last 24 hours."""
+    by_begin = {row.key: row for row in health.stats.rows}
+    this_hour = health.now_ms // HOUR_MS
+    begins_ms = [(this_hour - back) * HOUR_MS for back in reversed(range(HOURS))]
+    bars = [_bar(begin_ms, by_begin.get(str(iso(begin_ms))), zone) for begin_ms in begins_ms]
+    return charts.bars("Postbacks by the hour of their acceptance, of the last 24 hours", bars)
+
+
+def _bar(begin_ms: int, row: StatRow | None, zone: tzinfo) -> charts.Bar:
+    hour = f"{datetime.fromtimestamp(begin_ms / 1000, zone):%Y-%m-%d %H:%M}"
+    if row is None:
+        return charts.Bar(f"{hour}: none", {})
+    words = (
+        f"{hour}: {row.first:,} delivered at first, {row.later:,} later, {row.dead:,} dead, {row.open:,} open, "
+        f"{row.other:,} otherwise"
+    )
+    return charts.Bar(
+        words, {"good": row.first, "late": row.later, "bad": row.dead, "calm": row.open + row.other}
     )
 
 

@@ -144,7 +144,7 @@ def _strip(tries: Sequence[Try], zone: tzinfo) -> Markup | None:
         )
         for one_try in tries
     ]
-    return charts.bars(f"Outcomes of the latest {len(bars)} POSTs, the oldest first", bars)
+    return charts.bars(f"Outcomes of the latest {len(bars)} POSTs, the oldest first", bars, is_strip=True)
 
 
 def _words(one_try: Try) -> str:
