@@ -39,8 +39,15 @@ def bars(label: str, columns: Sequence[Bar], *, is_strip: bool = False) -> Marku
     width = len(columns) * (_BAR + _GAP)
     shapes = Markup("").join(_bar(bar, place * (_BAR + _GAP), top) for place, bar in enumerate(columns))
     return Markup(
-        '<svg class="bars{}" role="img" aria-label="{}" viewBox="0 0 {} {}" preserveAspectRatio="none">{}</svg>'
-    ).format(" strip" if is_strip else "", label, width, _HEIGHT, shapes)
+        '<svg class="bars{}" role="{}" aria-label="{}" viewBox="0 0 {} {}" preserveAspectRatio="none">{}</svg>'
+    ).format(
+        " strip" if is_strip else "",
+        "group" if any(bar.href for bar in columns) else "img",
+        label,
+        width,
+        _HEIGHT,
+        shapes,
+    )
 
 
 def _bar(bar: Bar, x: int, top: int) -> Markup:
@@ -57,4 +64,7 @@ def _bar(bar: Bar, x: int, top: int) -> Markup:
     title = Markup("<title>{}</title>").format(bar.title)
     room = Markup('<rect class="room" x="{}" y="0" width="{}" height="{}"/>').format(x, _BAR, _HEIGHT)
     group = Markup("<g>{}{}{}</g>").format(title, room, Markup("").join(shapes))
-    return Markup('<a href="{}">{}</a>').format(bar.href, group) if bar.href else group
+    if not bar.href:
+        return group
+    # No stop of the tabulator: a chart of a hundred bars would be a hundred of them.
+    return Markup('<a href="{}" aria-label="{}" tabindex="-1">{}</a>').format(bar.href, bar.title, group)

@@ -29,7 +29,7 @@ from postbacks.web.actions import acted, back, done, end_of
 from postbacks.web.forms import read_form
 from postbacks.web.live import live
 from postbacks.web.reading import act, reading_of, shared
-from postbacks.web.render import render
+from postbacks.web.render import lasting, render
 from postbacks.web.security.roles import needs, viewer_of
 from postbacks.web.zones import zone_of
 
@@ -71,10 +71,17 @@ class Facts(NamedTuple):
 
 
 class Next(NamedTuple):
-    """Event to come: what, and when; None where that is not known."""
+    """Event to come.
+
+    Attributes:
+        words: what it is.
+        at_ms: when; None where the words say so, or that is not known.
+        of_oldest: True where it is about the oldest postback that waits.
+    """
 
     words: str
     at_ms: int | None = None
+    of_oldest: bool = False
 
 
 class Choice(NamedTuple):
@@ -154,7 +161,7 @@ def _words(one_try: Try) -> str:
 def _next(facts: Facts, now_ms: int) -> list[Next]:
     """Say what happens next, the soonest first where times are known."""
     incident = facts.incident
-    events = [Next(sentence) for sentence in facts.evidence.causes]
+    events = [Next(sentence, of_oldest=True) for sentence in facts.evidence.causes]
     if first_dies := incident.figures.get("first_dies"):
         dies_ms = int(datetime.fromisoformat(str(first_dies)).timestamp() * 1000)
         events.append(Next("the first postback dies, if nothing changes", dies_ms))
@@ -165,6 +172,10 @@ def _next(facts: Facts, now_ms: int) -> list[Next]:
         for notice in facts.notices
         if notice.state == PENDING_STATE
     ]
+    if incident.is_open:
+        quiet = lasting(incident.course.quiet_wanted_ms)
+        so_far = f", and has for {lasting(incident.course.quiet_ms)}" if incident.course.quiet_ms else ""
+        events.append(Next(f"it ends once nothing of it has stood for {quiet}{so_far}"))
     return events
 
 
