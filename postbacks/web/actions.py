@@ -24,7 +24,7 @@ from postbacks.web.reading import act
 from postbacks.web.zones import in_zone
 
 if TYPE_CHECKING:
-    from zoneinfo import ZoneInfo
+    from datetime import tzinfo
 
     from starlette.requests import Request
     from starlette.responses import Response
@@ -67,7 +67,7 @@ def back(address: str, *, is_logged_only: bool) -> Response:
     return RedirectResponse(address + mark, 303)
 
 
-def end_of(text: str, zone: ZoneInfo) -> int | None:
+def end_of(text: str, zone: tzinfo) -> int | None:
     """Resolve the end of a pause or a mute as it was typed, by the broker's clock; None where nothing was.
 
     Args:

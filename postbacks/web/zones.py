@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, tzinfo
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 from zoneinfo import ZoneInfo, available_timezones
@@ -16,15 +17,20 @@ UTC_NAME: Final = "UTC"
 _NEEDS_NO_ZONE: Final = re.compile(r"(\d(ms|s|m|h|d|w)|now|Z|UTC|[+-]\d\d:?\d\d|[A-Za-z]/\S+)\Z", re.ASCII)
 
 
-def zone_of(request: Request) -> ZoneInfo:
+def zone_of(request: Request) -> tzinfo:
     """Return the zone that the viewer has chosen; UTC without one."""
     name = request.cookies.get(COOKIE, "")
-    return ZoneInfo(name if name in names() else UTC_NAME)
+    return ZoneInfo(name) if name in names() and name != UTC_NAME else UTC
+
+
+def name_of(zone: tzinfo) -> str:
+    """Return the name of a zone."""
+    return zone.key if isinstance(zone, ZoneInfo) else UTC_NAME
 
 
 @lru_cache(maxsize=1)
 def names() -> tuple[str, ...]:
-    """Return the names that can be chosen: an area and a place, and UTC."""
+    """Return the names that can be chosen: UTC, and what the system's zone data has of an area and a place."""
     areas = {
         "Africa",
         "America",
@@ -39,7 +45,7 @@ def names() -> tuple[str, ...]:
     return (UTC_NAME, *sorted(name for name in available_timezones() if name.partition("/")[0] in areas))
 
 
-def in_zone(text: str, zone: ZoneInfo) -> str:
+def in_zone(text: str, zone: tzinfo) -> str:
     """Return a time as somebody has typed it, in the zone in which that person sees times where it names none."""
     typed = text.strip()
-    return typed if not typed or _NEEDS_NO_ZONE.search(typed) else f"{typed} {zone.key}"
+    return typed if not typed or _NEEDS_NO_ZONE.search(typed) else f"{typed} {name_of(zone)}"

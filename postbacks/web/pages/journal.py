@@ -19,7 +19,7 @@ from postbacks.web.security.roles import needs
 from postbacks.web.zones import in_zone, zone_of
 
 if TYPE_CHECKING:
-    from zoneinfo import ZoneInfo
+    from datetime import tzinfo
 
     from starlette.requests import Request
     from starlette.responses import Response
@@ -55,7 +55,7 @@ async def page(request: Request) -> Response:
     return render(request, "journal.html", rows=rows, filters=filters, older=older)
 
 
-def read(filters: dict[str, str], zone: ZoneInfo, *, before: str = "") -> list[Entry]:
+def read(filters: dict[str, str], zone: tzinfo, *, before: str = "") -> list[Entry]:
     """Read one entry more than a page has.
 
     Args:

@@ -19,7 +19,7 @@ from postbacks.web.security.roles import needs
 from postbacks.web.zones import zone_of
 
 if TYPE_CHECKING:
-    from zoneinfo import ZoneInfo
+    from datetime import tzinfo
 
     from markupsafe import Markup
     from starlette.requests import Request
@@ -116,7 +116,7 @@ async def _hour(request: Request) -> Hour:
     return _drawn([*before, *latest], this_minute, zone_of(request))
 
 
-def _drawn(minutes: list[Minute], this_minute: int, zone: ZoneInfo) -> Hour:
+def _drawn(minutes: list[Minute], this_minute: int, zone: tzinfo) -> Hour:
     by_begin = {minute.at_ms: minute for minute in minutes}
     begins = [(this_minute - back) * _MINUTE_MS for back in reversed(range(_MINUTES))]
     all_of_them = [by_begin.get(begin, Minute(begin, 0, 0, 0, 0, 0)) for begin in begins]
@@ -133,7 +133,7 @@ def _drawn(minutes: list[Minute], this_minute: int, zone: ZoneInfo) -> Hour:
     )
 
 
-def _bar(minute: Minute, zone: ZoneInfo) -> charts.Bar:
+def _bar(minute: Minute, zone: tzinfo) -> charts.Bar:
     at = f"{datetime.fromtimestamp(minute.at_ms / 1000, zone):%H:%M}"
     rest = minute.open + minute.other
     title = f"{at}: {minute.first:,} delivered, {minute.later:,} late, {minute.dead:,} failed, {rest:,} open"
