@@ -33,6 +33,8 @@ _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 #: Accounts that are shown with their counts before something is done to them.
 _ACCOUNTS_SHOWN = 20
 
+#: Packages of the extra ``web``.
+_OF_WEB = frozenset({"starlette", "jinja2", "uvicorn", "itsdangerous", "markupsafe"})
 _STATE_STYLES = {
     "delivered": "green",
     "dead": "red",
@@ -205,6 +207,8 @@ def explained(error: Exception) -> click.ClickException:
         from postbacks.history.status import MISSING
 
         return _WrongUse(MISSING)
+    if isinstance(error, ModuleNotFoundError) and error.name in _OF_WEB:
+        return _WrongUse("The dashboard's packages are not installed: pip install 'postbacks[web]'.")
     if isinstance(error, UnicodeEncodeError) and "\ud800" <= (half := error.object[error.start]) <= "\udfff":
         # Not quoted: it may be a password.
         return _WrongUse(f"A value has half a character in it (U+{ord(half):04X}): it is no Unicode text.")

@@ -141,6 +141,21 @@ class RecorderProcess(StackProcess):
         super().__init__("The recorder", command, env=env, log_path=log_path, cwd=cwd)
 
 
+class WebProcess(StackProcess):
+    """A ``postbacks web`` on loopback.
+
+    Args:
+        port: that it listens on.
+        env: variables, as of any process of the stack.
+        log_path: the file that the output is appended to.
+        cwd: the working directory; this process's when not given.
+    """
+
+    def __init__(self, port: int, *, env: Mapping[str, str], log_path: Path, cwd: Path | None = None) -> None:
+        command = [sys.executable, "-c", _POSTBACKS, "web", "--port", str(port)]
+        super().__init__("The dashboard", command, env=env, log_path=log_path, cwd=cwd)
+
+
 class LocalStack:
     """Workers and beats, and a recorder where there is a history, beside a running broker.
 
@@ -155,6 +170,8 @@ class LocalStack:
         cwd: the working directory; this process's when not given.
         app: value of ``celery -A``.
         history_url: database that a recorder writes to; empty for none.
+        web_port: of a dashboard on loopback; None for none.
+        web_token: that it wants; empty for what the environment says.
     """
 
     def __init__(
@@ -170,6 +187,8 @@ class LocalStack:
         cwd: Path | None = None,
         app: str = "postbacks",
         history_url: str = "",
+        web_port: int | None = None,
+        web_token: str = "",
     ) -> None:
         env = {**env, "POSTBACKS_BROKER_URL": broker.url}
         if history_url:
@@ -192,11 +211,17 @@ class LocalStack:
         self.recorders = (
             [RecorderProcess(env=env, log_path=log_dir / "recorder.log", cwd=cwd)] if history_url else []
         )
+        web_env = env | ({"POSTBACKS_WEB_TOKEN": web_token} if web_token else {})
+        self.webs = (
+            []
+            if web_port is None
+            else [WebProcess(web_port, env=web_env, log_path=log_dir / "web.log", cwd=cwd)]
+        )
 
     def start(self) -> None:
         """Start all processes and wait until each is ready; stop all if one is not."""
         try:
-            for process in (*self.workers, *self.beats, *self.recorders):
+            for process in (*self.workers, *self.beats, *self.recorders, *self.webs):
                 process.start()
             for worker in self.workers:
                 # A worker whose broker is gone would wait for it for ever.
@@ -205,6 +230,8 @@ class LocalStack:
                 beat.wait_for_log("beat: Starting...", START_S)
             for recorder in self.recorders:
                 recorder.wait_for_log("history.", START_S)  # it records, or says what it waits for
+            for web in self.webs:
+                web.wait_for_log("http://", START_S)
         except BaseException:
             self.stop()
             raise
@@ -215,6 +242,7 @@ class LocalStack:
             steps.callback(drain, self.recorders, DRAIN_S)
             steps.callback(drain, self.workers, DRAIN_S)
             steps.callback(drain, self.beats, DRAIN_S)
+            steps.callback(drain, self.webs, DRAIN_S)
 
     def __enter__(self) -> Self:
         self.start()

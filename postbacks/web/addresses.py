@@ -7,6 +7,10 @@ from urllib.parse import urlsplit
 
 def own_path(address: str) -> str:
     """Return an address where it is a page of this dashboard, else the first page: nobody is led elsewhere."""
-    parts = urlsplit(address) if address.isprintable() else urlsplit("")
-    is_own = address.startswith("/") and not address.startswith(("//", "/\\")) and not parts.netloc
+    is_own = (
+        address.isprintable()
+        and address.startswith("/")
+        and not address.startswith(("//", "/\\"))
+        and not urlsplit(address).netloc
+    )
     return address if is_own else "/"

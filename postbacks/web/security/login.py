@@ -46,7 +46,7 @@ class Login:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self._token = settings.web_token.get_secret_value()
+        self._token = settings.web_token.get_secret_value().strip()
         self._users = Users(settings.web_users) if settings.web_users else None
         self._proxy_role: str = settings.web_proxy_role
         # A hash takes 32 MB and a while: a hundred tries at once take turns, and pages are read meanwhile.
@@ -81,7 +81,7 @@ class Login:
 
     def _check(self, name: str, secret: str) -> Identity | None:
         if not name and self._token:
-            is_right = hmac.compare_digest(secret.encode("utf-8", "replace"), self._token.encode())
+            is_right = hmac.compare_digest(secret.strip().encode("utf-8", "replace"), self._token.encode())
             return self.by_token() if is_right else None
         user = self._users.find(name) if self._users else None
         is_right = passwords.matches(secret, user.hash if user else "")

@@ -11,8 +11,8 @@ import secrets
 from base64 import b64decode, b64encode
 from typing import Final, NamedTuple
 
-#: N, r and p: 32 MB and a twentieth of a second a try.
-_N, _R, _P = 2**15, 8, 1
+#: N, r and p: 32 MB and a quarter of a second a try.
+_N, _R, _P = 2**15, 8, 3
 _SALT_BYTES: Final = 16
 _KEY_BYTES: Final = 32
 #: Memory that a hash of a file may ask for: more would be somebody's attack.

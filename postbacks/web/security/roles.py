@@ -11,8 +11,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+from postbacks.settings import WEB_ROLES
+
 #: Roles, from the one that may least.
-ROLES: Final = ("viewer", "support", "operator", "admin")
+ROLES: Final = WEB_ROLES
 #: Role -> what it may beside what those before it may.
 RIGHTS: Final = {
     "viewer": "look at everything, masked",
