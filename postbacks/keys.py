@@ -182,7 +182,7 @@ key                                   type    meaning
                                               bound: one key
 ``postbacks:web-ended``               zset    ids of the dashboard's sessions that were logged out; score is when they would have
                                               ended by themselves
-                                              bound: until then; the latest ten thousand
+                                              bound: logouts of ``POSTBACKS_WEB_SESSION_S``
 ``postbacks:jobs``                    zset    ids of resend and cancel jobs (``operate/jobs/``); score is when they were asked for
                                               bound: those that have not ended, and the latest hundred of a month
 ``postbacks:job:{job}``               hash    a job: kind, by, why, query (filters as JSON), ids (how many were given one by one),

@@ -144,7 +144,7 @@ class _Web(NamedTuple):
 
     @property
     def url(self) -> str | None:
-        """Its address."""
+        """Address of its first page; None where there is none."""
         return f"http://127.0.0.1:{self.port}/" if self.port else None
 
 

@@ -59,7 +59,7 @@ def web(ctx: click.Context, host: str, port: int) -> None:
     """
     if ctx.invoked_subcommand is not None:
         return
-    from postbacks.logs import EventLog, write_to_stderr
+    from postbacks.logs import write_to_stderr
     from postbacks.settings import load
     from postbacks.web.app import NO_LOGIN
     from postbacks.web.config import Config
@@ -70,12 +70,10 @@ def web(ctx: click.Context, host: str, port: int) -> None:
     config = Config(settings, host, port)
     server = WebServer(config)
     write_to_stderr(settings.log)
-    address = f"[{host}]" if ":" in host else host
-    url = f"http://{address}:{server.port}/"
     if settings.log == "json":
-        EventLog(__name__).info("web.served", "" if config.has_login else NO_LOGIN, url=url)
+        server.log_address()
     else:
-        say(f"The dashboard is at {url}. Ctrl-C ends it.")
+        say(f"The dashboard is at {server.url}. Ctrl-C ends it.")
         if not config.has_login:
             say(NO_LOGIN)
     try:

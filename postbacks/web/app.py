@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Mount
 from starlette.staticfiles import StaticFiles
 
@@ -55,6 +56,7 @@ def make_app(config: Config) -> Starlette:
         ],
         middleware=[
             Middleware(Headers),
+            Middleware(GZipMiddleware, minimum_size=1000, compresslevel=5),
             Middleware(mistakes.Mistakes),
             Middleware(Hosts, config=config),
             Middleware(Origins),

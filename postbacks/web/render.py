@@ -38,7 +38,7 @@ from postbacks.ledger.record import iso
 from postbacks.printable import printable, printable_lines
 from postbacks.version import VERSION
 from postbacks.web.addresses import path_to
-from postbacks.web.zones import zone_of
+from postbacks.web.zones import name_of, zone_of
 
 if TYPE_CHECKING:
     from jinja2.runtime import Context
@@ -78,7 +78,7 @@ def render(
 
 def text(request: Request, template: str, **facts: Any) -> str:
     """Return a template's text for whoever asks."""
-    viewer = getattr(request.state, "viewer", None)
+    viewer, zone = getattr(request.state, "viewer", None), zone_of(request)
     return (
         environment()
         .get_template(template)
@@ -87,7 +87,8 @@ def text(request: Request, template: str, **facts: Any) -> str:
             path=request.url.path,
             viewer=viewer,
             may=lambda role: viewer is not None and viewer.may(role),
-            zone=zone_of(request),
+            zone=zone,
+            zone_name=name_of(zone),
             here=address_of(request),
             has_session=getattr(request.state, "has_session", False),
             config=request.app.state.config,

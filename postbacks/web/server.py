@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Final
 import uvicorn
 
 from postbacks.errors import BadSetting
-from postbacks.web.app import make_app
+from postbacks.logs import EventLog
+from postbacks.web.app import NO_LOGIN, make_app
 
 if TYPE_CHECKING:
     from postbacks.web.config import Config
+
+log = EventLog(__name__)
 
 #: Connections at a time, live parts of fifty viewers among them; more are answered 503.
 CONNECTIONS_MAX: Final = 500
@@ -33,6 +36,7 @@ class WebServer:
 
     def __init__(self, config: Config) -> None:
         config.check()
+        self._config = config
         self._socket = _listen(config.host, config.port)
         self.port: int = self._socket.getsockname()[1]
         self._server = uvicorn.Server(
@@ -49,6 +53,16 @@ class WebServer:
                 timeout_graceful_shutdown=_STOP_S,
             )
         )
+
+    @property
+    def url(self) -> str:
+        """Address of its first page."""
+        host = self._config.host
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/"
+
+    def log_address(self) -> None:
+        """Log where it is, and where no login is set."""
+        log.info("web.served", "" if self._config.has_login else NO_LOGIN, url=self.url)
 
     def serve(self) -> None:
         """Serve in this thread, until SIGINT or SIGTERM."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, tzinfo
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 from zoneinfo import ZoneInfo, available_timezones
@@ -13,15 +14,20 @@ COOKIE: Final = "postbacks-zone"
 UTC_NAME: Final = "UTC"
 
 
-def zone_of(request: Request) -> ZoneInfo:
+def zone_of(request: Request) -> tzinfo:
     """Return the zone that the viewer has chosen; UTC without one."""
     name = request.cookies.get(COOKIE, "")
-    return ZoneInfo(name if name in names() else UTC_NAME)
+    return ZoneInfo(name) if name in names() and name != UTC_NAME else UTC
+
+
+def name_of(zone: tzinfo) -> str:
+    """Return the name of a zone."""
+    return zone.key if isinstance(zone, ZoneInfo) else UTC_NAME
 
 
 @lru_cache(maxsize=1)
 def names() -> tuple[str, ...]:
-    """Return the names that can be chosen: an area and a place, and UTC."""
+    """Return the names that can be chosen: UTC, and what the system's zone data has of an area and a place."""
     areas = {
         "Africa",
         "America",

@@ -69,7 +69,7 @@ def test_beside_a_proxy_one_may_log_in(ask):
 
 
 def test_without_a_login_nobody_comes_through_a_proxy(browse):
-    """One that passes strangers on to loopback would give them all rights."""
+    """A proxy that passes strangers on to loopback would give them all rights."""
     reply = browse().get("/zone", headers={"X-Forwarded-For": "203.0.113.9"})
     assert reply.status_code == 403
     assert "POSTBACKS_WEB_USERS" in reply.text

@@ -48,7 +48,6 @@ _COOKIE: Final = "postbacks"
 _RENEW_S: Final = 30
 #: Seconds for which the list of ended sessions is kept.
 _ENDED_FRESH_S: Final = 2.0
-_ENDED_MAX: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +131,6 @@ class SessionStore:
             pipe = self._client().pipeline(transaction=True)
             pipe.zremrangebyscore(keys.WEB_ENDED, "-inf", now_s)
             pipe.zadd(keys.WEB_ENDED, {session.id: session.began_s + int(self._settings.web_session_s) + 1})
-            pipe.zremrangebyrank(keys.WEB_ENDED, 0, -_ENDED_MAX - 1)
             pipe.execute()
 
     def refresh(self) -> None:
