@@ -31,11 +31,11 @@ from postbacks.web.live import live
 from postbacks.web.reading import in_thread, shared
 from postbacks.web.render import render, text, url
 from postbacks.web.security.roles import needs
-from postbacks.web.zones import zone_of
+from postbacks.web.zones import name_of, zone_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-    from zoneinfo import ZoneInfo
+    from datetime import tzinfo
 
     from markupsafe import Markup
     from starlette.requests import Request
@@ -105,7 +105,7 @@ def read_rows(bar: Bar, cursor: str) -> Rows:
     return Rows(page, rows, "" if rows else why_empty(query))
 
 
-def draw(bar: Bar, drawn: Strip, zone: ZoneInfo) -> Markup:
+def draw(bar: Bar, drawn: Strip, zone: tzinfo) -> Markup:
     """Draw the strip of time; each part leads to itself alone."""
     columns = []
     for part in drawn.parts:
@@ -128,7 +128,7 @@ async def page(request: Request) -> Response:
         return RedirectResponse(path_to("postbacks", postback_id), 303)
     try:
         bar = await in_thread(request, read_bar, typed, zone)
-        key = ("postbacks", bar.text, zone.key, cursor)
+        key = ("postbacks", bar.text, name_of(zone), cursor)
         rows = await shared(request, key, ROWS_FRESH_S, read_rows, bar, cursor)
         # The same words are another time a second later, and the same page all the same.
         drawn = await shared(request, (*key[:3], "strip"), STRIP_FRESH_S, strip, bar.query)

@@ -26,7 +26,7 @@ from postbacks.web.security.roles import SUPPORT_RESENDS_MAX, needs, viewer_of
 from postbacks.web.zones import zone_of
 
 if TYPE_CHECKING:
-    from zoneinfo import ZoneInfo
+    from datetime import tzinfo
 
     from starlette.requests import Request
     from starlette.responses import Response
@@ -56,7 +56,7 @@ class Selection:
     ids: tuple[str, ...]
 
 
-def read_selection(fields: Form, zone: ZoneInfo) -> Selection:
+def read_selection(fields: Form, zone: tzinfo) -> Selection:
     """Read a selection from its form.
 
     Raises:
