@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from typing import TYPE_CHECKING, Final, NamedTuple
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from postbacks.errors import InvalidQuery
 from postbacks.printable import quoted
@@ -224,8 +225,6 @@ def _zone(name: str | None) -> tzinfo | None:
     if name[0] in "+-":
         offset = timedelta(hours=int(name[1:3]), minutes=int(name[-2:]))
         return timezone(offset if name[0] == "+" else -offset)
-    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
-
     try:
         return ZoneInfo(name)
     except ZoneInfoNotFoundError:

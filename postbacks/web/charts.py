@@ -11,6 +11,8 @@ from markupsafe import Markup
 _HEIGHT: Final = 60
 _BAR: Final = 8
 _GAP: Final = 2
+#: Bars for which there is room at least: few would be as wide as a page.
+_FEWEST: Final = 20
 
 
 class Bar(NamedTuple):
@@ -36,7 +38,7 @@ def bars(label: str, columns: Sequence[Bar], *, is_strip: bool = False) -> Marku
         is_strip: True for a flat one, whose bars are all of one height.
     """
     top = max((sum(bar.parts.values()) for bar in columns), default=0) or 1
-    width = len(columns) * (_BAR + _GAP)
+    width = max(_FEWEST, len(columns)) * (_BAR + _GAP)
     shapes = Markup("").join(_bar(bar, place * (_BAR + _GAP), top) for place, bar in enumerate(columns))
     return Markup(
         '<svg class="bars{}" role="{}" aria-label="{}" viewBox="0 0 {} {}" preserveAspectRatio="none">{}</svg>'

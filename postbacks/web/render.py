@@ -15,6 +15,7 @@ printable (control characters, bidirectional controls) as an escape; autoescape 
 ``{{ s | shorten(80) }}`` a text as far as it fits, the whole of it on hover
 ``{{ n | counted("postback") }}``  a number with its noun
 ``{{ url(path, key=value) }}``     an address with its query
+``{{ path_to("story", value) }}``  a path whose parts may have any character
 ``{{ live_part() }}``     attributes of the element that ``live.py`` keeps up to date
 ``{{ may("support") }}``  whether whoever asks has this role
 ==================  ==================================================================================
@@ -37,6 +38,7 @@ from starlette.responses import HTMLResponse
 from postbacks.ledger.record import iso
 from postbacks.printable import printable, printable_lines
 from postbacks.version import VERSION
+from postbacks.web.addresses import path_to
 from postbacks.web.zones import name_of, zone_of
 
 if TYPE_CHECKING:
@@ -127,6 +129,7 @@ def environment() -> Environment:
         "version": VERSION,
         "static": static_url,
         "url": url,
+        "path_to": path_to,
     }
     return made
 
