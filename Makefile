@@ -50,6 +50,10 @@ bench-quick: $(VENV)/ready ## Measure the same from smaller counts (three minute
 flower-picture: $(VENV)/ready ## Draw docs/flower.png anew: Flower's task list in headless Chromium (apt-get install chromium)
 	@$(BIN)/python benchmarks/flower_picture.py docs/flower.png
 
+.PHONY: demo-picture
+demo-picture: $(VENV)/ready ## Draw docs/demo.svg anew: the demo's table, as the README shows it (half a minute)
+	@$(BIN)/python benchmarks/demo_picture.py docs/demo.svg
+
 .PHONY: screens
 screens: $(VENV)/ready ## Take the screens of the docs anew, from commands typed on a small stack (a minute)
 	@$(BIN)/python benchmarks/screens.py

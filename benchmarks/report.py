@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 _HEAD = """\
 # Benchmarks
 
+[All pages](README.md) · [Glossary](glossary.md)
+
 Made by `{command}` on {date}, in {took_s:.0f} s; do not edit by hand. The same figures as data:
 [benchmarks.json](benchmarks.json).
 

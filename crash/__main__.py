@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from functools import partial
 
@@ -15,8 +16,8 @@ from crash.run import MakeWorld
 from crash.world import Load
 
 
-def main() -> int:
-    """Run the columns, print the table."""
+def make_arguments() -> argparse.ArgumentParser:
+    """Make a parser of what `make crash` takes."""
     parser = make_parser("make crash", __doc__, Load(0, 150, 20_000, 90))
     parser.add_argument(
         "--world",
@@ -37,6 +38,12 @@ def main() -> int:
         help="faults whose name begins so (recorder); again for more",
     )
     parser.add_argument("--pairs", type=int, default=2, help="workers, and beats (default: 2)")
+    return parser
+
+
+def main() -> int:
+    """Run the columns, print the table."""
+    parser = make_arguments()
     args = parser.parse_args()
     only = tuple(args.only or ("",))
     options = {"only": only, "pairs": args.pairs}

@@ -23,10 +23,16 @@ import forked_commands
 from helpers import eventually
 
 ROOT = Path(__file__).parents[1]
+#: Pages of the repository, by their paths in it.
+PAGES = [
+    str(path.relative_to(ROOT))
+    for pattern in ("*.md", "docs/*.md", "examples/**/*.md", "deploy/**/*.md")
+    for path in sorted(ROOT.glob(pattern))
+]
 #: Files of the checkout that stand in the directory in which its reader types.
 CHECKOUT = (".env.example", "celeryconfig.py", "flowerconfig.py")
 
-_FENCE = re.compile(r"```(\w*)\s*$")
+_FENCE = re.compile(r"\s*```(\w*)\s*$")
 
 
 @dataclass(frozen=True)
@@ -56,9 +62,9 @@ def blocks_of(page: str, text: str) -> list[Block]:
         if language == "indented":
             lines.append(line)
         elif language is None and fence:
-            language, lines = fence[1], []
+            language, lines = fence[1] or "text", []
         elif language is not None and fence:
-            found.append(Block(page, language, "\n".join(lines)))
+            found.append(Block(page, language, textwrap.dedent("\n".join(lines))))
             language = None
         elif language is not None:
             lines.append(line)
@@ -124,6 +130,8 @@ class Machine:
         #: Variables that a text has told the reader to export, beyond what ``up`` prints.
         self.exported: dict[str, str] = {}
         self._forking: Path | None = None
+        #: Page -> its Python so far, which runs in one process with that of other pages.
+        self.python: dict[str, list[str]] = {}
 
     def _bash(self, text: str) -> list[str]:
         return [*self._enter, "bash", "-e", "-o", "pipefail", "-c", text]

@@ -49,8 +49,9 @@ func sendPostback(account string, event json.RawMessage, id string) error {
 // push pushes a message onto the queue of postbacks; once it returns nil, the message is accepted.
 func push(message string) error {
 	broker, err := url.Parse(os.Getenv("POSTBACKS_BROKER_URL"))
-	if err != nil || (broker.Scheme != "redis" && broker.Scheme != "rediss") {
-		return errors.New("POSTBACKS_BROKER_URL is no redis:// or rediss:// URL")
+	// What is behind a ? may be the number of the database: not read, it would be the wrong one.
+	if err != nil || (broker.Scheme != "redis" && broker.Scheme != "rediss") || broker.RawQuery != "" {
+		return errors.New("POSTBACKS_BROKER_URL is no redis:// or rediss:// URL without options behind a ?")
 	}
 	port := broker.Port()
 	if port == "" {

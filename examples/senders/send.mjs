@@ -30,10 +30,12 @@ export async function sendPostback(account, event, id = randomUUID()) {
 
 // Push a message onto the queue of postbacks; once it returns, the message is accepted.
 async function push(message) {
-  const url = new URL(process.env.POSTBACKS_BROKER_URL ?? "");
-  if (!["redis:", "rediss:"].includes(url.protocol)) {
-    throw new Error("POSTBACKS_BROKER_URL is no redis:// or rediss:// URL");
+  const text = process.env.POSTBACKS_BROKER_URL ?? "";
+  // What is behind a ? may be the number of the database: not read, it would be the wrong one.
+  if (!/^rediss?:\/\/[^?]+$/.test(text)) {
+    throw new Error("POSTBACKS_BROKER_URL is no redis:// or rediss:// URL without options behind a ?");
   }
+  const url = new URL(text);
   const host = url.hostname.replace(/^\[|\]$/g, "");
   const address = { host, port: Number(url.port || 6379) };
   const socket =

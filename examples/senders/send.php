@@ -32,8 +32,9 @@ function send_postback(string $account, object $event, string $id): void
 function push(string $message): void
 {
     $url = parse_url(getenv('POSTBACKS_BROKER_URL') ?: '');
-    if (!in_array($url['scheme'] ?? '', ['redis', 'rediss'], true) || !isset($url['host'])) {
-        throw new RuntimeException('POSTBACKS_BROKER_URL is no redis:// or rediss:// URL');
+    // What is behind a ? may be the number of the database: not read, it would be the wrong one.
+    if (!in_array($url['scheme'] ?? '', ['redis', 'rediss'], true) || !isset($url['host']) || isset($url['query'])) {
+        throw new RuntimeException('POSTBACKS_BROKER_URL is no redis:// or rediss:// URL without options behind a ?');
     }
     $address = ($url['scheme'] === 'rediss' ? 'tls' : 'tcp') . "://{$url['host']}:" . ($url['port'] ?? 6379);
     $socket = @stream_socket_client($address, $code, $error, TIMEOUT_S);
@@ -87,7 +88,10 @@ if ($argc < 3) {
 }
 $id = $argv[3] ?? uuid4();
 try {
-    $text = (string) file_get_contents($argv[2] === '-' ? 'php://stdin' : $argv[2]);
+    $text = @file_get_contents($argv[2] === '-' ? 'php://stdin' : $argv[2]);
+    if ($text === false) {
+        throw new RuntimeException("$argv[2] cannot be read");
+    }
     send_postback($argv[1], json_decode($text, false, 512, JSON_THROW_ON_ERROR), $id);
 } catch (Throwable $error) {
     fwrite(STDERR, "not sent: {$error->getMessage()}. Send it again with the same id: php send.php … $id\n");

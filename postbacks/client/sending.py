@@ -41,6 +41,7 @@ def send(
     *,
     producer: Any = None,
     shadow: str | None = None,
+    capture: Capture | None = None,
     **options: Any,
 ) -> PostbackResult:
     """Send one request.
@@ -51,13 +52,14 @@ def send(
         postback_id: the caller's task id; None for a new one.
         producer: the caller's producer.
         shadow: as Celery's.
+        capture: a test's capture that takes the request where none is open.
         options: the caller's options, checked.
 
     Raises:
         IdTaken: another postback has the id.
         BrokerError: nothing was accepted.
     """
-    if (capture := current()) is not None:
+    if (capture := current() or capture) is not None:
         return _give(task, capture, request, postback_id, options)
     is_eager = task.app.conf.task_always_eager
     if not is_eager:

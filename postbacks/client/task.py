@@ -148,7 +148,8 @@ class PostbackTask(RefusingTask):
         from postbacks.queue.send_request import check_request
 
         request = check_request(args or (), kwargs or {})
-        _on_commit(partial(send, self, request, postback_id, **options), using)
+        # A capture that is open now has the call, even where the commit comes when its context has ended.
+        _on_commit(partial(send, self, request, postback_id, capture=current(), **options), using)
 
     def send_with_celery(
         self, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None, **options: Any

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypedDict
@@ -128,6 +129,25 @@ def check_options(*, task_id: object = None, **options: Any) -> None:
             f"send_postback cannot take compression={options['compression']!r}: gzip and bzip2 can be read."
         )
     _check_times(options.get("countdown"), options.get("eta"))
+    _check_headers(options)
+
+
+def _check_headers(options: Mapping[str, Any]) -> None:
+    """Refuse headers, stamps and a priority that cannot be written into a message."""
+    priority = options.get("priority")
+    try:
+        int(priority or 0)
+    except (ValueError, TypeError):
+        raise UnsupportedOption(
+            f"send_postback cannot take priority={priority!r}: a priority is a number from 0 to 9."
+        ) from None
+    for name in ("headers", *(options.get("stamped_headers") or ())):
+        try:
+            json.dumps(options.get(name))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise UnsupportedOption(
+                f"send_postback cannot take this {name}=: it travels as JSON ({error})."
+            ) from None
 
 
 def _right_option(name: str) -> str:
@@ -144,11 +164,16 @@ def right_argument(name: str) -> str:
         The sentence, or "" where no name comes near.
     """
     if name in _KNOWN:
-        return f" {name}= is an option: apply_async(args, kwargs, {name}=...) takes it."
+        return f" {name}= is an option: {_takes(name)}"
     match = _nearest_of(name, {*ARGUMENTS, *_KNOWN})
     if match in _KNOWN:  # a misspelt option given to ``delay``
-        return f" Did you mean {match}=? It is an option: apply_async(args, kwargs, {match}=...) takes it."
+        return f" Did you mean {match}=? It is an option: {_takes(match)}"
     return f" Did you mean {match}=?" if match else ""
+
+
+def _takes(option: str) -> str:
+    # After `delay_on_commit` nobody must be led to a call that sends before the commit.
+    return f"apply_async(args, kwargs, {option}=...) takes it, and so does apply_async_on_commit."
 
 
 def _nearest_of(name: str, names: Iterable[str]) -> str | None:

@@ -42,7 +42,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Refuse each test where a module or a fixture has named such a broker since."""
+    """Refuse each test where a module, or a fixture of a test before, has named such a broker since."""
+    _fail_if_refused(item)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> None:
+    """Refuse a test where a fixture of its own has named such a broker."""
+    _fail_if_refused(item)
+
+
+def _fail_if_refused(item: pytest.Item) -> None:
     if sentence := _refusal(item.config):
         pytest.fail(sentence, pytrace=False)
 

@@ -42,7 +42,7 @@ class EmbeddedStack:
     Args:
         log_dir: directory of ``worker1.log`` and ``beat1.log``.
         environment: variables of the processes, over the stack's own: receivers on loopback are allowed, and a resend
-            comes after a second.
+            comes after a second. No setting of this process's environment counts.
 
     Attributes:
         log_dir: as given.
@@ -61,7 +61,7 @@ class EmbeddedStack:
         Raises:
             PostbacksError: one of them cannot start; says why.
         """
-        with ExitStack() as started:
+        with _settings(self.environment), ExitStack() as started:
             started.enter_context(self._broker)
             self.environment["POSTBACKS_BROKER_URL"] = self._broker.url
             started.enter_context(LocalStack(self._broker, env=self.environment, log_dir=self.log_dir))
@@ -101,7 +101,7 @@ class EmbeddedStack:
     def in_use(self) -> Iterator[Self]:
         """Empty the broker, and let this process send to it while the context lasts."""
         self._empty()
-        with _variables(self.environment), _celery_configured_for(self._broker.url):
+        with _settings(self.environment), _celery_configured_for(self._broker.url):
             yield self
 
     def _empty(self) -> None:
@@ -117,12 +117,19 @@ class EmbeddedStack:
 
 
 @contextmanager
-def _variables(values: Mapping[str, str]) -> Iterator[None]:
-    """Set variables of this process, and let the settings be read anew."""
+def _settings(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set variables of this process, take away its other settings, and let them be read anew.
+
+    The other ones may name the accounts or the pager of production.
+    """
     from postbacks import settings  # noqa: PLC0415 - this module is loaded without them
 
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
+    names = {f"POSTBACKS_{name.upper()}" for name in settings.Settings.model_fields}
+    others = {name for name in os.environ if name.upper() in names}
+    before = {name: os.environ.get(name) for name in others | variables.keys()}
+    for name in others:
+        del os.environ[name]
+    os.environ.update(variables)
     settings.load.cache_clear()
     try:
         yield

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 
 def own_path(address: str) -> str:
@@ -14,3 +14,8 @@ def own_path(address: str) -> str:
         and not urlsplit(address).netloc
     )
     return address if is_own else "/"
+
+
+def path_to(*parts: str) -> str:
+    """Return the path of a page, each part of it quoted: ids and TRACKINGIDs may have any character."""
+    return "/" + "/".join(quote(part, safe="") for part in parts)

@@ -11,6 +11,8 @@ from markupsafe import Markup
 _HEIGHT: Final = 60
 _BAR: Final = 8
 _GAP: Final = 2
+#: Bars for which there is room at least: few would be as wide as a page.
+_FEWEST: Final = 20
 
 
 class Bar(NamedTuple):
@@ -27,19 +29,27 @@ class Bar(NamedTuple):
     href: str = ""
 
 
-def bars(label: str, columns: Sequence[Bar]) -> Markup:
+def bars(label: str, columns: Sequence[Bar], *, is_strip: bool = False) -> Markup:
     """Draw bars beside each other, each of parts that stand on each other.
 
     Args:
         label: what the chart shows, for whoever cannot see it.
         columns: from the left.
+        is_strip: True for a flat one, whose bars are all of one height.
     """
     top = max((sum(bar.parts.values()) for bar in columns), default=0) or 1
-    width = len(columns) * (_BAR + _GAP)
+    width = max(_FEWEST, len(columns)) * (_BAR + _GAP)
     shapes = Markup("").join(_bar(bar, place * (_BAR + _GAP), top) for place, bar in enumerate(columns))
     return Markup(
-        '<svg class="bars" role="img" aria-label="{}" viewBox="0 0 {} {}" preserveAspectRatio="none">{}</svg>'
-    ).format(label, width, _HEIGHT, shapes)
+        '<svg class="bars{}" role="{}" aria-label="{}" viewBox="0 0 {} {}" preserveAspectRatio="none">{}</svg>'
+    ).format(
+        " strip" if is_strip else "",
+        "group" if any(bar.href for bar in columns) else "img",
+        label,
+        width,
+        _HEIGHT,
+        shapes,
+    )
 
 
 def _bar(bar: Bar, x: int, top: int) -> Markup:
@@ -56,4 +66,7 @@ def _bar(bar: Bar, x: int, top: int) -> Markup:
     title = Markup("<title>{}</title>").format(bar.title)
     room = Markup('<rect class="room" x="{}" y="0" width="{}" height="{}"/>').format(x, _BAR, _HEIGHT)
     group = Markup("<g>{}{}{}</g>").format(title, room, Markup("").join(shapes))
-    return Markup('<a href="{}">{}</a>').format(bar.href, group) if bar.href else group
+    if not bar.href:
+        return group
+    # No stop of the tabulator: a chart of a hundred bars would be a hundred of them.
+    return Markup('<a href="{}" aria-label="{}" tabindex="-1">{}</a>').format(bar.href, bar.title, group)

@@ -11,9 +11,11 @@ printable (control characters, bidirectional controls) as an escape; autoescape 
 ``{{ n | bytes }}``       ``1.5 MB``
 ``{{ s | state }}``       a state or an outcome in its colour
 ``{{ s | lines }}``       a text of several lines (XML, an answer) for ``<pre>``
+``{{ s | prose }}``       sentences; what stands between backticks is a command
 ``{{ s | shorten(80) }}`` a text as far as it fits, the whole of it on hover
 ``{{ n | counted("postback") }}``  a number with its noun
 ``{{ url(path, key=value) }}``     an address with its query
+``{{ path_to("story", value) }}``  a path whose parts may have any character
 ``{{ live_part() }}``     attributes of the element that ``live.py`` keeps up to date
 ``{{ may("support") }}``  whether whoever asks has this role
 ==================  ==================================================================================
@@ -36,6 +38,7 @@ from starlette.responses import HTMLResponse
 from postbacks.ledger.record import iso
 from postbacks.printable import printable, printable_lines
 from postbacks.version import VERSION
+from postbacks.web.addresses import path_to
 from postbacks.web.zones import name_of, zone_of
 
 if TYPE_CHECKING:
@@ -116,6 +119,7 @@ def environment() -> Environment:
         "bytes": in_bytes,
         "state": state,
         "lines": lines,
+        "prose": prose,
         "shorten": shorten,
         "counted": counted,
     }
@@ -125,6 +129,7 @@ def environment() -> Environment:
         "version": VERSION,
         "static": static_url,
         "url": url,
+        "path_to": path_to,
     }
     return made
 
@@ -252,3 +257,14 @@ def shorten(value: str | None, most: int = 80) -> str | Markup:
     if len(shown) <= most:
         return shown or DASH
     return Markup('<span title="{}">{}…</span>').format(shown[:1000], shown[: most - 1])
+
+
+def prose(value: str | None) -> Markup:
+    """Show sentences; what stands between backticks is a command."""
+    parts = printable(value or "").split("`")
+    if len(parts) % 2 == 0:  # one of them closes nothing
+        return escape("`".join(parts))
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if place % 2 else escape(part)
+        for place, part in enumerate(parts)
+    )

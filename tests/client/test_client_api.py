@@ -10,6 +10,7 @@ import tempfile
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from celery import Celery, chain, chord, group
@@ -147,6 +148,9 @@ OPTIONS = {
     "a countdown that is no number": ({"countdown": "soon"}, "a countdown is seconds"),
     "a countdown that is not one": ({"countdown": float("nan")}, "a countdown is seconds"),
     "a countdown without end": ({"countdown": 1e15}, "a countdown is seconds"),
+    "a priority that is no number": ({"priority": "high"}, "cannot take priority='high': .*0 to 9"),
+    "a header that JSON cannot write": ({"headers": {"order": UUID(int=17)}}, "this headers=: .*JSON .*UUID"),
+    "a stamp that JSON cannot write": ({"stamped_headers": ["order"], "order": MO.keys()}, "this order=: "),
     "an empty id": ({"task_id": ""}, "cannot be a postback's id"),
     "an id with a space": ({"task_id": "a b"}, "cannot be a postback's id"),
     "an id with a line's end": ({"task_id": "a\r\nX: y"}, "cannot be a postback's id"),

@@ -16,6 +16,7 @@ from helpers import environment, free_port
 
 from postbacks import BrokerUnreachable, InvalidAccount, InvalidEvent, InvalidUrl, keys, send_postback
 from postbacks.errors import UnsupportedOption
+from postbacks.testing import captured_postbacks
 
 
 class Undone(Exception):
@@ -89,12 +90,30 @@ def test_the_event_is_the_one_of_the_call_whatever_becomes_of_the_mapping(queue,
         assert "SMS_MO" in json.loads(client.lindex(keys.QUEUE, 0))["headers"]["argsrepr"]
 
 
+def test_a_call_within_a_capture_is_the_captures_however_late_the_commit_comes(queue):
+    """As where a test opens the capture inside the transaction; another one that is open then is the inner one."""
+    with transaction.atomic():
+        with captured_postbacks() as sent:
+            send_postback.delay_on_commit("acme", EVENT)
+        assert sent == []
+    assert sent.only(account="acme").code == EVENT["CODE"]
+    with captured_postbacks() as inner, transaction.atomic(), captured_postbacks() as ended:
+        send_postback.delay_on_commit("acme", EVENT)
+    assert (len(inner), len(ended)) == (1, 0)
+    assert queue() == []
+
+
 BAD = {
     "an event": (("acme", EVENT | {"MOBILE": "+1"}), {}, InvalidEvent, "MOBILE: must be"),
     "an account": (("a b", EVENT), {}, InvalidAccount, "is no account name"),
     "a URL": (("acme", EVENT), {"url": "nowhere"}, InvalidUrl, "no absolute http"),
     "no event": (("acme",), {}, UnsupportedOption, "wants event as well"),
-    "an option": (("acme", EVENT), {"countdown": 3}, UnsupportedOption, "countdown= is an option"),
+    "an option": (
+        ("acme", EVENT),
+        {"countdown": 3},
+        UnsupportedOption,
+        "countdown= is an option: .*_on_commit",
+    ),
 }
 
 

@@ -94,6 +94,8 @@ def test_what_a_sample_sends_arrives(language, authority, tmp_path):
             (f"redis://127.0.0.1:{free_port()}/0", "refused"),
             (broker.url.replace("redis://:", "redis://:not-"), "WRONGPASS"),
             ("http://127.0.0.1/", "no redis:// or rediss:// URL"),
+            ("", "no redis:// or rediss:// URL"),
+            (f"{broker.url}?db=0", "options behind a ?"),  # which may name another database than the path
         ):
             failed = send(url, "acme", "-", "order-18")
             assert failed.returncode == 1

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import types
-from contextlib import closing
+from contextlib import ExitStack, closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -94,7 +94,7 @@ def test_every_block_of_python_runs_in_the_order_of_the_page(broker, page):
 
 
 def test_what_a_session_of_sqlalchemy_undoes_is_not_sent(broker, page):
-    """A rollback, a savepoint that is undone, a flush that fails; a savepoint that is kept sends at the commit alone."""
+    """A rollback, a close, a savepoint undone, a flush that fails; a savepoint that is kept sends at the commit alone."""
     scope = page(block_with("def send_after_commit"))
     later = scope["send_after_commit"]
     engine = sqlalchemy.create_engine("sqlite://", poolclass=sqlalchemy.StaticPool)
@@ -104,6 +104,8 @@ def test_what_a_session_of_sqlalchemy_undoes_is_not_sent(broker, page):
         later(session, "undone", event)
         session.rollback()
         session.commit()
+        later(session, "never committed", event)
+        session.close()
         later(session, "outer", event)
         with session.begin_nested():
             later(session, "kept", event)
@@ -219,6 +221,34 @@ def test_a_sweep_leaves_to_the_next_one_what_a_broker_that_is_gone_does_not_take
         assert sent(broker) == []
         assert scope["sweep"](session, after=timedelta(0)) == 2
         assert [account for account, _ in sent(broker)] == ["acme"]
+
+
+def test_a_sweep_that_loses_its_broker_keeps_its_marks_and_holds_its_rows_until_then(broker, page):
+    """Commit once, at the end, so that rows which were read with a lock stay locked."""
+    scope = page(block_with("class Owed"))
+    owed, commits = scope["Owed"], []
+    engine = scope["engine_of_the_test"] = sqlalchemy.create_engine("sqlite://")
+    scope["Base"].metadata.create_all(engine)
+    with Session(engine) as session, ExitStack() as stack:
+        for _ in range(3):
+            scope["owe"](session, "acme", postbacks.parse_event(MO))
+        session.commit()
+        sqlalchemy.event.listen(session, "after_commit", commits.append)
+        dead = {"POSTBACKS_BROKER_URL": f"redis://127.0.0.1:{free_port()}/0"}
+        marks = []
+
+        @sqlalchemy.event.listens_for(owed.sent_at, "set")
+        def lose_the_broker(*_):
+            marks.append(1)
+            if len(marks) == 2:
+                stack.enter_context(environment(**dead))
+
+        with pytest.raises(BrokerError):
+            scope["sweep"](session, after=timedelta(0))
+        session.rollback()
+        assert session.scalar(sqlalchemy.select(sqlalchemy.func.count(owed.sent_at))) == 2
+    assert len(commits) == 1
+    assert len(sent(broker)) == 2
 
 
 def deliver(rig: Rig) -> None:

@@ -1,20 +1,37 @@
-"""Pages: what they name exists, their lines wrap, and the rooms of architecture.md are those of the code."""
+"""Pages: each leads to the others, what they name exists, their lines wrap; the rooms of architecture.md are the code's."""
 
 from __future__ import annotations
 
 import ast
 import re
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
+import command_blocks
 import pytest
 from pages import anchors, cells
 from test_structure import ROOMS
 
+from benchmarks import demo_picture
+
 ROOT = Path(__file__).parents[2]
-PAGES = [
+PAGES = [ROOT / page for page in command_blocks.PAGES]
+DOCS = [page for page in PAGES if page.parent.name == "docs"]
+#: Second line of each page of docs/, but of the two that it leads to.
+LEADS = "[All pages](README.md) · [Glossary](glossary.md)"
+#: Where code and deployments name pages: in errors, helps, comments and runbooks.
+NAMING = [
     path
-    for glob in ("*.md", "docs/*.md", "examples/*.md", "examples/*/*.md")
-    for path in sorted(ROOT.glob(glob))
+    for folder in ("postbacks", "deploy", "examples", "benchmarks", "crash", ".github")
+    for path in sorted((ROOT / folder).rglob("*"))
+    if path.suffix
+    in {".py", ".lua", ".yml", ".yaml", ".json", ".sh", ".service", ".conf", ".env", ".example"}
+]
+NAMING += [
+    *ROOT.glob("*.py"),
+    *ROOT.glob("*.yml"),
+    *ROOT.glob("*.toml"),
+    *(ROOT / name for name in ("Makefile", "Dockerfile", ".env.example")),
 ]
 ARCHITECTURE = (ROOT / "docs" / "architecture.md").read_text()
 #: Folders that a path on a page may begin at; a script alone is one of the moves.
@@ -39,24 +56,90 @@ def rooms_of(page: str) -> list[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_a_path_that_a_page_names_exists(page):
-    """From the root, from postbacks/ or from docs/: whoever reads finds the file at once."""
-    text = page.read_text()
+    """From the root, from postbacks/, from docs/ or beside the page: whoever reads finds the file at once."""
+    text, folders = page.read_text(), (*FOLDERS, page.parent)
     paths = set(re.findall(r"`([\w./-]+\.(?:py|lua|md))(?:::\w+)?`", text))
-    assert {path for path in paths if not any((folder / path).exists() for folder in FOLDERS)} == set()
+    assert {path for path in paths if not any((folder / path).exists() for folder in folders)} == set()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def leads_nowhere(target: str, page: Path, folder: Path) -> bool:
+    """Return whether a link of a page has no file, or no heading, at its end; paths begin at the folder."""
+    path, _, anchor = target.partition("#")
+    file = folder / path if path else page
+    return not file.exists() or (anchor != "" and anchor not in anchors(file.read_text()))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=command_blocks.PAGES)
 def test_a_link_to_another_page_leads_somewhere(page):
-    """File and heading; what has a scheme is somebody else's page."""
-    broken = []
-    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
-        if re.match(r"[a-z]+:", target):
-            continue
-        path, _, anchor = target.partition("#")
-        file = page.parent / path if path else page
-        if not file.exists() or (anchor and anchor not in anchors(file.read_text())):
-            broken.append(target)
+    """File and heading, pictures too; what has a scheme is somebody else's page."""
+    text = page.read_text()
+    targets = [
+        *re.findall(r"\]\(([^)\s]+)\)", text),
+        *re.findall(r"<(?:img|source)[^>]* src\w*=\"([^\"]+)", text),
+    ]
+    own = [target for target in targets if not re.match(r"[a-z]+:", target)]
+    assert [target for target in own if leads_nowhere(target, page, page.parent)] == []
+
+
+def test_a_page_that_code_names_has_the_heading():
+    """``docs/settings.md#tls`` in an error, a help, a comment or a runbook; ``docs/settings.md (Rights on the broker)``."""
+    named = {
+        (
+            path,
+            f"{page}#{re.sub(r'[^a-z0-9-]', '', heading.lower().replace(' ', '-'))}"
+            if heading
+            else page + anchor,
+        )
+        for path in NAMING
+        for page, anchor, heading in re.findall(
+            r"(docs/[\w-]+\.md)(#[\w-]+)?(?:\s\(([A-Z][^():]+)\))?", path.read_text()
+        )
+    }
+    assert len(named) > 40
+    broken = [
+        (str(path.relative_to(ROOT)), target) for path, target in named if leads_nowhere(target, path, ROOT)
+    ]
     assert broken == []
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
+def test_each_page_leads_to_all_pages_and_to_the_glossary(page):
+    if page.name not in {"README.md", "glossary.md"}:
+        assert page.read_text().splitlines()[1:4] == ["", LEADS, ""]
+
+
+def test_the_index_has_each_page_once():
+    lines = (ROOT / "docs" / "README.md").read_text().splitlines()
+    listed = re.findall(r"(?m)^\* \[[\w ]+\]\(([\w-]+\.md)\): ", "\n".join(lines))
+    assert sorted(listed) == sorted(page.name for page in DOCS if page.name != "README.md")
+
+
+def test_the_glossary_has_twelve_words_that_its_pages_use():
+    words = [row[0].strip("*") for row in table_of((ROOT / "docs" / "glossary.md").read_text(), "word ")]
+    assert len(words) == 12
+    for word in words:
+        using = [page for page in DOCS if re.search(rf"\b{word}s?\b", page.read_text())]
+        assert len(using) > 12, word
+
+
+def test_the_readme_fits_a_screen_or_two_and_names_tests_that_there_are():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 80
+    assert len(re.findall(r"\]\(tests/\w+/test_\w+\.py\)", text)) >= 6
+
+
+def test_the_picture_of_the_readme_is_the_demos_and_fetches_nothing():
+    """Lines of a terminal become text of the picture, in their colours; no font comes from elsewhere."""
+    sentence = "All 12 outcomes are right, and every tag arrived as it was sent (15 s in all)."
+    rows = [f"SUB N3{number:02d}   \x1b[32mdelivered\x1b[0m   ✓" for number in range(20)]
+    made = demo_picture.draw([*demo_picture.chosen("\n".join(["event", "───", *rows])), sentence])
+    stored = (ROOT / "docs" / "demo.svg").read_text()
+    for picture in (made, stored):
+        shown = "".join(ET.fromstring(picture).itertext()).replace("\xa0", " ")
+        assert "SUB N301" in shown
+        assert "outcomes are right, and every tag arrived as it was sent" in shown
+        assert re.search(r"@font-face|url\((?!#)|@import|<script|href=", picture) is None
+    assert "9 more" in "".join(ET.fromstring(made).itertext()).replace("\xa0", " ")
 
 
 @pytest.mark.parametrize(

@@ -92,11 +92,11 @@ def output_of(*command, given=""):
 
 
 def test_the_page_can_be_read_without_any_other():
-    """Links to other pages are for those who have the repository; a line for the glossary may be among them."""
+    """Links to other pages are for those who have the repository; the line below the title leads to two of them."""
     alone, _, for_owners = PAGE.partition("\n## With postbacks installed\n")
     assert for_owners
     links = set(re.findall(r"\]\(([^)\s#]+)[^)\s]*\)", alone))
-    assert links <= {"https://www.standardwebhooks.com", "glossary.md", "../examples/receivers/"}
+    assert links <= {"https://www.standardwebhooks.com", "README.md", "glossary.md", "../examples/receivers/"}
 
 
 # -- signatures ------------------------------------------------------------------------------------

@@ -147,13 +147,14 @@ class Item:
         self.config = Config(value)
 
 
-def test_a_broker_that_a_module_names_later_fails_each_test(monkeypatch):
-    """See at each test what was set after pytest began; the run goes on, in a worker of xdist as well."""
-    plugin.pytest_runtest_setup(Item("loopback"))
+@pytest.mark.parametrize("hook", [plugin.pytest_runtest_setup, plugin.pytest_runtest_call])
+def test_a_broker_that_a_module_or_a_fixture_names_later_fails_each_test(monkeypatch, hook):
+    """Before the test's fixtures are set up and after; the run goes on, in a worker of xdist as well."""
+    hook(Item("loopback"))
     monkeypatch.setenv("POSTBACKS_BROKER_URL", "redis://prod.example/0")
     with pytest.raises(pytest.fail.Exception, match=r"prod\.example is not this machine's loopback"):
-        plugin.pytest_runtest_setup(Item("loopback"))
-    plugin.pytest_runtest_setup(Item("allow"))
+        hook(Item("loopback"))
+    hook(Item("allow"))
 
 
 def test_another_value_of_the_option_is_refused():

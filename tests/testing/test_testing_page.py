@@ -20,7 +20,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "testing.md").read_text()
     "options", short_and_long(["-p", "xdist"], ["-p", "xdist", "-n2", "--dist=loadgroup"]), ids=" ".join
 )
 def test_the_project_of_the_page_passes(tmp_path, options):
-    """Each block stands in the file that its first line names; the stack is started once."""
+    """Each block stands in the file that its first line names; the stack is started once, without the run's settings."""
     for block in blocks_of("testing.md", PAGE):
         if block.language == "ini":
             (tmp_path / "pytest.ini").write_text(block.text)
@@ -29,7 +29,8 @@ def test_the_project_of_the_page_passes(tmp_path, options):
             with (tmp_path / name).open("a") as file:
                 file.write(block.text + "\n")
     tests = sum(len(re.findall(r"(?m)^ *def test_", path.read_text())) for path in tmp_path.glob("test_*.py"))
-    done = run_pytest(tmp_path, *options, "--strict-config")
+    ambient = {"POSTBACKS_ACCOUNTS": "nowhere:store", "POSTBACKS_WAIT_REPLICAS": "1"}
+    done = run_pytest(tmp_path, *options, "--strict-config", **ambient)
     assert done.returncode == pytest.ExitCode.OK, done.stdout + done.stderr
     assert f"{tests} passed" in done.stdout
     assert tests == 8

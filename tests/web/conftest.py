@@ -14,7 +14,7 @@ from postbacks.history.engine import reader
 from postbacks.settings import Settings
 from postbacks.web.app import make_app
 from postbacks.web.config import Config
-from postbacks.web.security import passwords
+from postbacks.web.security import passwords, users
 
 Browse = Callable[..., TestClient]
 
@@ -39,7 +39,7 @@ def world(rig, tmp_path, monkeypatch) -> Iterator[World]:
         "POSTBACKS_USER": "ann",
     }.items():
         monkeypatch.setenv(name, value)
-    with Receiver(lambda post: Answer(made.answers.get(post.path, 200), b"oops")) as receiver:
+    with Receiver(lambda post: Answer(made.answers.get(post.path, 200), made.body)) as receiver:
         made = World(rig, url, receiver)
         yield made
         made.close()
@@ -65,3 +65,17 @@ def browse() -> Iterator[Browse]:
     yield start
     for client in opened:
         client.__exit__(None, None, None)
+
+
+@pytest.fixture
+def browse_as(browse, tmp_path) -> Callable[[str], TestClient]:
+    """Open the dashboard and log in as ``ann-ROLE``, who has that role."""
+
+    def start(role: str) -> TestClient:
+        path = tmp_path / f"users-{role}"
+        users.write(path, f"ann-{role}", role, passwords.hashed("correct horse battery"))
+        browser = browse(web_users=str(path), web_key="k" * 16)
+        browser.post("/login", data={"name": f"ann-{role}", "secret": "correct horse battery"})
+        return browser
+
+    return start
