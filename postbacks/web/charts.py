@@ -29,16 +29,17 @@ class Bar(NamedTuple):
     href: str = ""
 
 
-def bars(label: str, columns: Sequence[Bar], *, is_strip: bool = False) -> Markup:
+def bars(label: str, columns: Sequence[Bar], *, is_strip: bool = False, fewest: int = _FEWEST) -> Markup:
     """Draw bars beside each other, each of parts that stand on each other.
 
     Args:
         label: what the chart shows, for whoever cannot see it.
         columns: from the left.
         is_strip: True for a flat one, whose bars are all of one height.
+        fewest: bars that there is room for at least; 0 where labels stand below them.
     """
     top = max((sum(bar.parts.values()) for bar in columns), default=0) or 1
-    width = max(_FEWEST, len(columns)) * (_BAR + _GAP)
+    width = max(fewest, len(columns)) * (_BAR + _GAP)
     shapes = Markup("").join(
         _bar(bar, place * (_BAR + _GAP), top, is_stop=not is_strip) for place, bar in enumerate(columns)
     )
