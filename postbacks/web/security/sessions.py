@@ -48,6 +48,8 @@ _COOKIE: Final = "postbacks"
 _RENEW_S: Final = 30
 #: Seconds for which the list of ended sessions is kept.
 _ENDED_FRESH_S: Final = 2.0
+#: Seconds for the key of the broker.
+_KEY_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,11 @@ class SessionStore:
         self._settings = settings
         self._signers = signers
         self._ended: set[str] = set()
+
+    @property
+    def has_key(self) -> bool:
+        """True where ``read`` need not ask the broker for the key."""
+        return self._signers.is_ready
 
     def begin(self, identity: Identity, *, by_token: bool) -> Session:
         """Begin a session, with an id of its own."""
@@ -193,8 +200,13 @@ class Sessions:
         """Find the session of a request and its owner, off the event loop: the broker and a file are asked."""
         if not Headers(scope=scope).get("Cookie"):
             return None
-        await self._reading.shared("web-ended", _ENDED_FRESH_S, self._store.refresh)
-        session = await self._reading.run(lambda: self._store.read(scope), 5.0)
+        await self._reading.shared(
+            "web-ended", _ENDED_FRESH_S, self._store.refresh, stale_s=2 * _ENDED_FRESH_S
+        )
+        if self._store.has_key:  # nobody waits for a thread to be known
+            session = self._store.read(scope)
+        else:
+            session = await self._reading.run(lambda: self._store.read(scope), _KEY_S)
         viewer = self._login.find(session.name, session.mark) if session else None
         if session is None or viewer is None:
             return None
