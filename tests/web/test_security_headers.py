@@ -46,6 +46,22 @@ def test_refusals_have_them(browser, headers):
     assert {name: reply.headers.get(name) for name in HEADERS} == HEADERS
 
 
+@pytest.mark.parametrize(("method", "status"), [("HEAD", 200), ("DELETE", 405), ("OPTIONS", 405)])
+def test_other_methods_have_them(browser, method, status):
+    reply = browser.request(method, "/zone")
+    assert reply.status_code == status
+    assert {name: reply.headers.get(name) for name in HEADERS} == HEADERS
+
+
+def test_an_unchanged_live_part_has_them(world, browse):
+    world.rig.tick()
+    browser = browse()
+    etag = browser.get("/", headers={"HX-Request": "true"}).headers["ETag"]
+    reply = browser.get("/", headers={"HX-Request": "true", "If-None-Match": etag})
+    assert reply.status_code == 304
+    assert {name: reply.headers.get(name) for name in HEADERS} == HEADERS
+
+
 def test_the_policy_forbids_what_it_does_not_name():
     policy = HEADERS["Content-Security-Policy"]
     for part in ("default-src 'none'", "frame-ancestors 'none'", "base-uri 'none'", "form-action 'self'"):
