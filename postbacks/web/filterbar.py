@@ -26,6 +26,7 @@ from postbacks.history.query import Query
 from postbacks.history.times import duration_ms, window
 from postbacks.ledger.record import iso
 from postbacks.names import is_id
+from postbacks.operate.jobs.job import filters_of
 from postbacks.printable import quoted
 from postbacks.transport.outcomes import OUTCOMES
 
@@ -170,6 +171,16 @@ def _split(arguments: Iterable[str]) -> list[str]:
 def text_of(words: Iterable[Word]) -> str:
     """Return filters as they are typed."""
     return " ".join(word.text for word in words)
+
+
+def bar_of(query: Query) -> str:
+    """Return the filters of a query as they are typed, times in UTC."""
+    given = filters_of(query)
+    given |= {name: iso(given[name]) for name in ("since_ms", "until_ms") if name in given}
+    if query.slower_than_ms is not None:
+        given["slower_than_ms"] = f"{query.slower_than_ms}ms"
+    named = ((name.removesuffix("_ms").replace("_", "-"), value) for name, value in given.items())
+    return text_of(Word(name, "" if name in FLAGS else str(value)) for name, value in named)
 
 
 def parse(text: str, *, now_ms: Callable[[], int], zone: tzinfo | None = None) -> Bar:

@@ -219,7 +219,6 @@ ROLE_OF = {
     "/accounts/acme/resume": "operator",
     "/incidents/1/mute": "operator",
     "/incidents/1/unmute": "operator",
-    "/incidents/1/resend": "operator",
     "/jobs/nine/pause": "operator",
     "/jobs/nine/resume": "operator",
     "/jobs/nine/stop": "operator",
