@@ -18,7 +18,7 @@ from postbacks.cli.search import list_
 from postbacks.errors import InvalidQuery
 from postbacks.history.query import Query
 from postbacks.web import filterbar
-from postbacks.web.filterbar import Word, bar_of, completions, id_of, parse
+from postbacks.web.filterbar import Word, completions, id_of, parse
 
 NOW = datetime(2026, 11, 28, 14, 30, 12, 345_000, tzinfo=UTC)
 NOW_MS = int(NOW.timestamp() * 1000)
@@ -203,7 +203,7 @@ def test_a_query_is_written_as_the_bar_that_asks_for_it():
         since_ms=1_795_862_533_000,
         until_ms=1_795_863_195_250,
     )
-    text = bar_of(query)
+    text = filterbar.bar_of(query)
     assert parse(text, now_ms=lambda: 0).query == replace(
         query, limit=parse("", now_ms=lambda: 0).query.limit
     )
