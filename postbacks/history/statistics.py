@@ -6,7 +6,7 @@ covering index of the query's path alone.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -178,11 +178,11 @@ def stats(query: Query, by: str, *, engine: Engine | None = None) -> Stats:
     """
     if by not in BY:
         raise InvalidQuery(f"There are no statistics by {by!r}: by one of {', '.join(BY)}.")
-    groups: dict[str, _Group] = {}
+    groups: defaultdict[str, _Group] = defaultdict(_Group)
     total = _Group()
     with reading(engine or reader()) as connection:
         for name, counted in _counted(connection, query, by):
-            groups.setdefault(name, _Group()).add(*counted)
+            groups[name].add(*counted)
             total.add(*counted)
         until_ms = recorded_ms(connection)
     rows = [group.row(name) for name, group in groups.items()]

@@ -41,8 +41,9 @@ if TYPE_CHECKING:
 
 #: Accounts of a page.
 LIMIT: Final = 200
-#: Seconds for which what was read is shown to others who look.
+#: Seconds for which what was read of one account is shown to others who look, and of all, which counts all of a day.
 FRESH_S: Final = 5.0
+ALL_FRESH_S: Final = 10.0
 #: Hours of the chart of an account: the 24 that have ended, and the present one.
 HOURS: Final = 25
 #: Changes of an account that its page shows.
@@ -61,7 +62,7 @@ class Facts(NamedTuple):
 async def every(request: Request) -> Response:
     """List accounts, those first that are not well, or these alone."""
     words, ill_only = request.query_params.get("q", "").strip(), request.query_params.get("ill") == "1"
-    rows = await shared(request, "accounts", FRESH_S, all_accounts)
+    rows = await shared(request, "accounts", ALL_FRESH_S, all_accounts)
     rows = sorted(rows, key=lambda row: (row.state in {WELL, OFF}, row.name))
     found = [
         row
