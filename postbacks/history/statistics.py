@@ -200,7 +200,7 @@ def by_minute(query: Query, *, engine: Engine | None = None) -> list[Minute]:
         HistoryOff: no history is set.
         HistoryError: its database cannot be used.
     """
-    groups: dict[int, _Group] = {}
+    groups: defaultdict[int, _Group] = defaultdict(_Group)
     columns = f"p.accepted_ms / {_MINUTE_MS}, p.state, CASE WHEN p.attempts > 1 THEN 2 ELSE p.attempts END"
     with reading(engine or reader()) as connection:
         filters = resolve(connection, query)
@@ -209,7 +209,7 @@ def by_minute(query: Query, *, engine: Engine | None = None) -> list[Minute]:
                 f"{columns}, count(*)", "1, 2, 3"
             )
             for begin, state, posts, count in rows:
-                groups.setdefault(begin, _Group()).counts[state, posts] += count
+                groups[begin].counts[state, posts] += count
     minutes = [(begin * _MINUTE_MS, group.row("")) for begin, group in sorted(groups.items())]
     return [Minute(at_ms, of.first, of.later, of.dead, of.open, of.other) for at_ms, of in minutes]
 
