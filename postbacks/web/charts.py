@@ -39,9 +39,11 @@ def bars(label: str, columns: Sequence[Bar]) -> Markup:
     top = max((sum(bar.parts.values()) for bar in columns), default=0) or 1
     width = max(_FEWEST, len(columns)) * (_BAR + _GAP)
     shapes = Markup("").join(_bar(bar, place * (_BAR + _GAP), top) for place, bar in enumerate(columns))
+    # What is an image has no links in it, to whoever cannot see it.
+    role = "group" if any(bar.href for bar in columns) else "img"
     return Markup(
-        '<svg class="bars" role="img" aria-label="{}" viewBox="0 0 {} {}" preserveAspectRatio="none">{}</svg>'
-    ).format(label, width, _HEIGHT, shapes)
+        '<svg class="bars" role="{}" aria-label="{}" viewBox="0 0 {} {}" preserveAspectRatio="none">{}</svg>'
+    ).format(role, label, width, _HEIGHT, shapes)
 
 
 def _bar(bar: Bar, x: int, top: int) -> Markup:
@@ -58,4 +60,8 @@ def _bar(bar: Bar, x: int, top: int) -> Markup:
     title = Markup("<title>{}</title>").format(bar.title)
     room = Markup('<rect class="room" x="{}" y="0" width="{}" height="{}"/>').format(x, _BAR, _HEIGHT)
     group = Markup("<g>{}{}{}</g>").format(title, room, Markup("").join(shapes))
-    return Markup('<a href="{}">{}</a>').format(bar.href, group) if bar.href else group
+    return (
+        Markup('<a href="{}" aria-label="{}">{}</a>').format(bar.href, bar.title, group)
+        if bar.href
+        else group
+    )
