@@ -189,12 +189,13 @@ class _WrongUse(click.ClickException):
 
 def explained(error: Exception) -> click.ClickException:
     """Turn an error into its sentence and its exit code."""
-    from postbacks.errors import DeliveryError, PostbacksError, UnknownJob, UnknownPostback
+    from postbacks.errors import DeliveryError, PostbacksError, UnknownIncident, UnknownJob, UnknownPostback
 
     if isinstance(error, PostbacksError):
         # 1 for a state of things; 2 for what has to be written or set up in another way.
         is_state = (
-            isinstance(error, (DeliveryError, UnknownPostback, UnknownJob)) or type(error) is PostbacksError
+            isinstance(error, (DeliveryError, UnknownPostback, UnknownJob, UnknownIncident))
+            or type(error) is PostbacksError
         )
         sentence = printable_lines(str(error))
         return click.ClickException(sentence) if is_state else _WrongUse(sentence)

@@ -60,6 +60,7 @@ def incident() -> None:
 def show(number: int, as_json: bool) -> None:
     """Show an incident: what stands, what to do, what was told of it, and how what died is sent again."""
     from postbacks.operate import read_incident
+    from postbacks.operate.incidents.store import NOTICE_WORDS
 
     found, notices = read_incident(number)
     if as_json:
@@ -70,7 +71,7 @@ def show(number: int, as_json: bool) -> None:
     for notice in notices:
         fault = f", {notice.fault}" if notice.fault else ""
         tries = f" after {notice.attempts} attempts" if notice.attempts > 1 else ""
-        words = f"{_time(notice.at_ms)}  {notice.change.replace('_', ' ')}: {_NOTICE_WORDS.get(notice.state, notice.state)}"
+        words = f"{_time(notice.at_ms)}  {notice.change.replace('_', ' ')}: {NOTICE_WORDS.get(notice.state, notice.state)}"
         click.echo(f"{'notice':11}{printable(f'{words}{tries}{fault}')}")
 
 
@@ -118,16 +119,6 @@ def unmute(number: int, why: str) -> None:
     say(f"Incident {number} ({unmuted.title}) is told again.")
 
 
-_NOTICE_WORDS = {
-    "pending": "not sent yet",
-    "sent": "sent",
-    "given_up": "given up after a day",
-    "log_alone": "in the log alone (POSTBACKS_NOTICE_URL is not set)",
-    "muted": "not told, as it was muted",
-    "part": "not told, as another incident stands for it",
-}
-
-
 def _lines(found: Incident) -> list[tuple[str, str]]:
     lines = [
         ("incident", f"{found.id}, {_state(found)}"),
@@ -160,9 +151,7 @@ def _lines(found: Incident) -> list[tuple[str, str]]:
 def _state(found: Incident) -> str:
     from time import time
 
-    if not found.is_open:
-        return "ended"
-    return "muted" if found.is_muted(int(time() * 1000)) else "open"
+    return found.state(int(time() * 1000))
 
 
 def _time(ms: int) -> str:

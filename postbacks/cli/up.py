@@ -97,7 +97,7 @@ def up(port: int | None, data: Path, workers: int, dev: bool, web_port: int | No
                 env=dev_env,
                 log_dir=data,
                 history_url=history_url,
-                web_port=web.port,
+                web_socket=web.listening,
                 web_token=web.token,
             )
             try:
@@ -133,19 +133,19 @@ class _Web(NamedTuple):
     """Dashboard of the stack.
 
     Attributes:
-        port: None where there is none.
+        listening: its socket; None where there is none.
         token: that it is started with; empty for none.
         words: what is printed of it.
     """
 
-    port: int | None
+    listening: socket.socket | None
     token: str
     words: str
 
     @property
     def url(self) -> str | None:
         """Address of its first page; None where there is none."""
-        return f"http://127.0.0.1:{self.port}/" if self.port else None
+        return f"http://127.0.0.1:{self.listening.getsockname()[1]}/" if self.listening else None
 
 
 def _web(settings: Settings, data: Path, port: int | None, *, dev: bool) -> _Web:
@@ -154,30 +154,35 @@ def _web(settings: Settings, data: Path, port: int | None, *, dev: bool) -> _Web
         find_spec(name) is None for name in ("starlette", "uvicorn", "jinja2", "itsdangerous", "sqlalchemy")
     ):
         return _Web(None, "", "none: pip install 'postbacks[web]' brings what it needs")
-    port = _free_port(port, _WEB_PORTS, "--web-port")
-    url = f"http://127.0.0.1:{port}/"
+    listening = _listen(port, _WEB_PORTS, "--web-port")
+    url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
     if settings.web_users or settings.web_token.get_secret_value() or settings.web_proxy_header:
-        return _Web(port, "", url)
+        return _Web(listening, "", url)
     if dev:
-        return _Web(port, "", f"{url} (no login: any user of this machine has all rights)")
+        return _Web(listening, "", f"{url} (no login: any user of this machine has all rights)")
     from postbacks.devtools.process import open_private
 
     path = data / "web.token"
-    data.mkdir(parents=True, exist_ok=True)
+    data.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
         with open(path, "x", opener=open_private) as file:
             file.write(f"{secrets.token_urlsafe(24)}\n")
     except FileExistsError:
         pass
-    return _Web(port, path.read_text().strip(), f"{url} (its token: {path})")
+    return _Web(listening, path.read_text().strip(), f"{url} (its token: {path})")
 
 
-def _free_port(port: int | None, ports: range = _PORTS, option: str = "--port") -> int:
+def _free_port(port: int | None) -> int:
     """Check that the port is free, or find the first free one where none is given, before anything starts."""
+    with _listen(port, _PORTS, "--port") as free:
+        return int(free.getsockname()[1])
+
+
+def _listen(port: int | None, ports: range, option: str) -> socket.socket:
+    """Listen on a port, or on the first free one where none is given."""
     for candidate in [port] if port else ports:
         with suppress(OSError):
-            socket.create_server(("127.0.0.1", candidate)).close()
-            return candidate
+            return socket.create_server(("127.0.0.1", candidate))
     busy = (
         f"Port {port} of 127.0.0.1 is"
         if port

@@ -49,8 +49,9 @@ _file_option = click.option(
     type=click.IntRange(0, 65_535),
     help="Port to listen on; 0 takes a free one.",
 )
+@click.option("--fd", type=click.IntRange(0), hidden=True, help="Socket that listens already.")
 @click.pass_context
-def web(ctx: click.Context, host: str, port: int) -> None:
+def web(ctx: click.Context, host: str, port: int, fd: int | None) -> None:
     """Serve the dashboard, until Ctrl-C.
 
     It shows how it is, what has become of each postback and why, and what to do. On this machine's own address it runs
@@ -68,7 +69,7 @@ def web(ctx: click.Context, host: str, port: int) -> None:
     stop_signals()
     settings = load()
     config = Config(settings, host, port)
-    server = WebServer(config)
+    server = WebServer(config, fd)
     write_to_stderr(settings.log)
     if settings.log == "json":
         server.log_address()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from contextlib import ExitStack
 from functools import partial
@@ -42,6 +43,7 @@ class StackProcess(Process):
         env: variables over those of this process, of which those for Celery's own options are left out.
         log_path: the file that the output is appended to.
         cwd: the working directory; this process's when not given.
+        fds: open files that it gets.
     """
 
     def __init__(
@@ -52,8 +54,10 @@ class StackProcess(Process):
         env: Mapping[str, str],
         log_path: Path,
         cwd: Path | None = None,
+        fds: Sequence[int] = (),
     ) -> None:
         super().__init__(name)
+        self._fds = fds
         self.log_path = log_path
         self._command = list(command)
         self._env = dict(env)
@@ -66,7 +70,7 @@ class StackProcess(Process):
             for name, value in os.environ.items()
             if not name.startswith("CELERY_") and name not in _CELERY_VARIABLES
         }
-        self.spawn(self._command, env={**ambient, **self._env}, cwd=self._cwd)
+        self.spawn(self._command, env={**ambient, **self._env}, cwd=self._cwd, fds=self._fds)
 
     def stop(self, timeout_s: float = DRAIN_S) -> None:
         """Terminate the process, wait, and kill what is left of its process group."""
@@ -142,18 +146,21 @@ class RecorderProcess(StackProcess):
 
 
 class WebProcess(StackProcess):
-    """A ``postbacks web`` on loopback.
+    """A ``postbacks web`` on a socket that listens already, so that nobody else takes its port meanwhile.
 
     Args:
-        port: that it listens on.
+        listening: the socket.
         env: variables, as of any process of the stack.
         log_path: the file that the output is appended to.
         cwd: the working directory; this process's when not given.
     """
 
-    def __init__(self, port: int, *, env: Mapping[str, str], log_path: Path, cwd: Path | None = None) -> None:
-        command = [sys.executable, "-c", _POSTBACKS, "web", "--port", str(port)]
-        super().__init__("The dashboard", command, env=env, log_path=log_path, cwd=cwd)
+    def __init__(
+        self, listening: socket.socket, *, env: Mapping[str, str], log_path: Path, cwd: Path | None = None
+    ) -> None:
+        fd = listening.fileno()
+        command = [sys.executable, "-c", _POSTBACKS, "web", "--fd", str(fd)]
+        super().__init__("The dashboard", command, env=env, log_path=log_path, cwd=cwd, fds=(fd,))
 
 
 class LocalStack:
@@ -170,7 +177,7 @@ class LocalStack:
         cwd: the working directory; this process's when not given.
         app: value of ``celery -A``.
         history_url: database that a recorder writes to; empty for none.
-        web_port: of a dashboard on loopback; None for none.
+        web_socket: socket that a dashboard serves; None for none.
         web_token: that it wants; empty for what the environment says.
     """
 
@@ -187,7 +194,7 @@ class LocalStack:
         cwd: Path | None = None,
         app: str = "postbacks",
         history_url: str = "",
-        web_port: int | None = None,
+        web_socket: socket.socket | None = None,
         web_token: str = "",
     ) -> None:
         env = {**env, "POSTBACKS_BROKER_URL": broker.url}
@@ -214,8 +221,8 @@ class LocalStack:
         web_env = env | ({"POSTBACKS_WEB_TOKEN": web_token} if web_token else {})
         self.webs = (
             []
-            if web_port is None
-            else [WebProcess(web_port, env=web_env, log_path=log_dir / "web.log", cwd=cwd)]
+            if web_socket is None
+            else [WebProcess(web_socket, env=web_env, log_path=log_dir / "web.log", cwd=cwd)]
         )
 
     def start(self) -> None:

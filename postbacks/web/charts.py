@@ -29,21 +29,27 @@ class Bar(NamedTuple):
     href: str = ""
 
 
-def bars(label: str, columns: Sequence[Bar]) -> Markup:
+def bars(label: str, columns: Sequence[Bar], *, is_strip: bool = False) -> Markup:
     """Draw bars beside each other, each of parts that stand on each other.
 
     Args:
         label: what the chart shows, for whoever cannot see it.
         columns: from the left.
+        is_strip: True for a flat one, whose bars are all of one height.
     """
     top = max((sum(bar.parts.values()) for bar in columns), default=0) or 1
     width = max(_FEWEST, len(columns)) * (_BAR + _GAP)
     shapes = Markup("").join(_bar(bar, place * (_BAR + _GAP), top) for place, bar in enumerate(columns))
-    # What is an image has no links in it, to whoever cannot see it.
-    role = "group" if any(bar.href for bar in columns) else "img"
     return Markup(
-        '<svg class="bars" role="{}" aria-label="{}" viewBox="0 0 {} {}" preserveAspectRatio="none">{}</svg>'
-    ).format(role, label, width, _HEIGHT, shapes)
+        '<svg class="bars{}" role="{}" aria-label="{}" viewBox="0 0 {} {}" preserveAspectRatio="none">{}</svg>'
+    ).format(
+        " strip" if is_strip else "",
+        "group" if any(bar.href for bar in columns) else "img",
+        label,
+        width,
+        _HEIGHT,
+        shapes,
+    )
 
 
 def _bar(bar: Bar, x: int, top: int) -> Markup:
@@ -60,8 +66,7 @@ def _bar(bar: Bar, x: int, top: int) -> Markup:
     title = Markup("<title>{}</title>").format(bar.title)
     room = Markup('<rect class="room" x="{}" y="0" width="{}" height="{}"/>').format(x, _BAR, _HEIGHT)
     group = Markup("<g>{}{}{}</g>").format(title, room, Markup("").join(shapes))
-    return (
-        Markup('<a href="{}" aria-label="{}">{}</a>').format(bar.href, bar.title, group)
-        if bar.href
-        else group
-    )
+    if not bar.href:
+        return group
+    # No stop of the tabulator: a chart of a hundred bars would be a hundred of them.
+    return Markup('<a href="{}" aria-label="{}" tabindex="-1">{}</a>').format(bar.href, bar.title, group)

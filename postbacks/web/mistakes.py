@@ -13,6 +13,7 @@ from postbacks.errors import (
     BrokerError,
     HistoryError,
     UnknownAccount,
+    UnknownIncident,
     UnknownJob,
     UnknownPostback,
 )
@@ -30,7 +31,7 @@ _WORDS: Final = {
     405: "This address does not take that method.",
     500: "This should not happen; the log of the web process says more.",
 }
-_NOT_THERE: Final = (UnknownPostback, UnknownJob, UnknownAccount)
+_NOT_THERE: Final = (UnknownPostback, UnknownJob, UnknownAccount, UnknownIncident)
 _NOT_NOW: Final = (BrokerError, HistoryError, AccountsUnavailable)
 
 

@@ -98,6 +98,8 @@ class Reading:
         self._waiting += 1
         future = asyncio.get_running_loop().run_in_executor(self._threads, context.run, job)
         future.add_done_callback(self._done)
+        if may_write:  # whoever has done something looks next at what has become of it
+            future.add_done_callback(lambda _: self._shared.clear())
         try:
             return await asyncio.wait_for(asyncio.shield(future), within_s)
         except TimeoutError:

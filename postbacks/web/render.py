@@ -11,6 +11,7 @@ printable (control characters, bidirectional controls) as an escape; autoescape 
 ``{{ n | bytes }}``       ``1.5 MB``
 ``{{ s | state }}``       a state or an outcome in its colour
 ``{{ s | lines }}``       a text of several lines (XML, an answer) for ``<pre>``
+``{{ s | prose }}``       sentences; what stands between backticks is a command
 ``{{ s | shorten(80) }}`` a text as far as it fits, the whole of it on hover
 ``{{ n | counted("postback") }}``  a number with its noun
 ``{{ url(path, key=value) }}``     an address with its query
@@ -118,6 +119,7 @@ def environment() -> Environment:
         "bytes": in_bytes,
         "state": state,
         "lines": lines,
+        "prose": prose,
         "shorten": shorten,
         "counted": counted,
     }
@@ -255,3 +257,14 @@ def shorten(value: str | None, most: int = 80) -> str | Markup:
     if len(shown) <= most:
         return shown or DASH
     return Markup('<span title="{}">{}…</span>').format(shown[:1000], shown[: most - 1])
+
+
+def prose(value: str | None) -> Markup:
+    """Show sentences; what stands between backticks is a command."""
+    parts = printable(value or "").split("`")
+    if len(parts) % 2 == 0:  # one of them closes nothing
+        return escape("`".join(parts))
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if place % 2 else escape(part)
+        for place, part in enumerate(parts)
+    )

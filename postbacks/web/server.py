@@ -29,15 +29,16 @@ class WebServer:
 
     Args:
         config: what it serves, and where.
+        fd: socket of that address that listens already; None to listen.
 
     Raises:
         BadSetting: it must not be started so, the port is in use, or the address is not this machine's.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, fd: int | None = None) -> None:
         config.check()
         self._config = config
-        self._socket = _listen(config.host, config.port)
+        self._socket = _listen(config.host, config.port) if fd is None else socket.socket(fileno=fd)
         self.port: int = self._socket.getsockname()[1]
         self._server = uvicorn.Server(
             uvicorn.Config(

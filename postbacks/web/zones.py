@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, tzinfo
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
 
 COOKIE: Final = "postbacks-zone"
 UTC_NAME: Final = "UTC"
+#: End of a time that needs no zone, or names its own: 2h, now, Z, UTC, +01:00, Europe/Berlin.
+_NEEDS_NO_ZONE: Final = re.compile(r"(\d(ms|s|m|h|d|w)|now|Z|UTC|[+-]\d\d:?\d\d|[A-Za-z]/\S+)\Z", re.ASCII)
 
 
 def zone_of(request: Request) -> tzinfo:
@@ -40,3 +43,9 @@ def names() -> tuple[str, ...]:
         "Pacific",
     }
     return (UTC_NAME, *sorted(name for name in available_timezones() if name.partition("/")[0] in areas))
+
+
+def in_zone(text: str, zone: tzinfo) -> str:
+    """Return a time as somebody has typed it, in the zone in which that person sees times where it names none."""
+    typed = text.strip()
+    return typed if not typed or _NEEDS_NO_ZONE.search(typed) else f"{typed} {name_of(zone)}"

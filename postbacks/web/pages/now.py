@@ -68,6 +68,8 @@ class Hour(NamedTuple):
 
     Attributes:
         chart: of its minutes.
+        clock: times below it, from the left.
+        most: postbacks of the highest minute.
         first: delivered by the first POST.
         later: delivered by a later one.
         dead: given up.
@@ -75,6 +77,8 @@ class Hour(NamedTuple):
     """
 
     chart: Markup
+    clock: tuple[str, ...]
+    most: int
     first: int
     later: int
     dead: int
@@ -128,16 +132,27 @@ def _drawn(minutes: list[Minute], this_minute: int, zone: tzinfo) -> Hour:
         f"The last hour by the minute of acceptance: {first:,} delivered, {later:,} late, {dead:,} failed, "
         f"{is_open:,} open."
     )
+    quarters = (*all_of_them[:: _MINUTES // 4], all_of_them[-1])
     return Hour(
-        charts.bars(label, [_bar(minute, zone) for minute in all_of_them]), first, later, dead, is_open
+        chart=charts.bars(label, [_bar(minute, zone) for minute in all_of_them]),
+        clock=tuple(_clock(minute, zone) for minute in quarters),
+        most=max(sum(minute[1:]) for minute in all_of_them),
+        first=first,
+        later=later,
+        dead=dead,
+        open=is_open,
     )
 
 
 def _bar(minute: Minute, zone: tzinfo) -> charts.Bar:
-    at = f"{datetime.fromtimestamp(minute.at_ms / 1000, zone):%H:%M}"
+    at = _clock(minute, zone)
     rest = minute.open + minute.other
     title = f"{at}: {minute.first:,} delivered, {minute.later:,} late, {minute.dead:,} failed, {rest:,} open"
     return charts.Bar(title, {"good": minute.first, "late": minute.later, "bad": minute.dead, "calm": rest})
+
+
+def _clock(minute: Minute, zone: tzinfo) -> str:
+    return f"{datetime.fromtimestamp(minute.at_ms / 1000, zone):%H:%M}"
 
 
 def _unended_jobs() -> list[Job]:

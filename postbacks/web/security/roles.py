@@ -18,8 +18,8 @@ ROLES: Final = WEB_ROLES
 #: Role -> what it may beside what those before it may.
 RIGHTS: Final = {
     "viewer": "look at everything, masked",
-    "support": "reveal, and resend up to 100 postbacks",
-    "operator": "start jobs, pause and cancel",
+    "support": "reveal, ping, and resend up to 100 postbacks",
+    "operator": "start jobs, pause, mute and cancel",
     "admin": "change accounts, and forget persons",
 }
 #: Postbacks that ``support`` may resend at a time.
