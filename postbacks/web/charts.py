@@ -29,17 +29,20 @@ class Bar(NamedTuple):
     href: str = ""
 
 
-def bars(label: str, columns: Sequence[Bar], *, is_strip: bool = False) -> Markup:
+def bars(label: str, columns: Sequence[Bar], *, is_strip: bool = False, fewest: int = _FEWEST) -> Markup:
     """Draw bars beside each other, each of parts that stand on each other.
 
     Args:
         label: what the chart shows, for whoever cannot see it.
         columns: from the left.
         is_strip: True for a flat one, whose bars are all of one height.
+        fewest: bars that there is room for at least; 0 where labels stand below them.
     """
     top = max((sum(bar.parts.values()) for bar in columns), default=0) or 1
-    width = max(_FEWEST, len(columns)) * (_BAR + _GAP)
-    shapes = Markup("").join(_bar(bar, place * (_BAR + _GAP), top) for place, bar in enumerate(columns))
+    width = max(fewest, len(columns)) * (_BAR + _GAP)
+    shapes = Markup("").join(
+        _bar(bar, place * (_BAR + _GAP), top, is_stop=not is_strip) for place, bar in enumerate(columns)
+    )
     return Markup(
         '<svg class="bars{}" role="{}" aria-label="{}" viewBox="0 0 {} {}" preserveAspectRatio="none">{}</svg>'
     ).format(
@@ -52,7 +55,7 @@ def bars(label: str, columns: Sequence[Bar], *, is_strip: bool = False) -> Marku
     )
 
 
-def _bar(bar: Bar, x: int, top: int) -> Markup:
+def _bar(bar: Bar, x: int, top: int, *, is_stop: bool) -> Markup:
     shapes, y = [], float(_HEIGHT)
     for mark, amount in bar.parts.items():
         if amount:
@@ -68,5 +71,6 @@ def _bar(bar: Bar, x: int, top: int) -> Markup:
     group = Markup("<g>{}{}{}</g>").format(title, room, Markup("").join(shapes))
     if not bar.href:
         return group
-    # No stop of the tabulator: a chart of a hundred bars would be a hundred of them.
-    return Markup('<a href="{}" aria-label="{}" tabindex="-1">{}</a>').format(bar.href, bar.title, group)
+    # A strip of a hundred POSTs is no hundred stops of the tabulator.
+    stop = Markup("") if is_stop else Markup(' tabindex="-1"')
+    return Markup('<a href="{}" aria-label="{}"{}>{}</a>').format(bar.href, bar.title, stop, group)

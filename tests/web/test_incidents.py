@@ -6,11 +6,14 @@ import re
 
 import pytest
 from events import MT
+from helpers import set_account
 
 from postbacks import send_postback
+from postbacks.devtools.receiver import Answer, Receiver
 from postbacks.errors import UnknownIncident
 from postbacks.operate import read_incident, read_job
 from postbacks.operate.incidents.finder import Finder
+from postbacks.settings import load
 
 
 class Finding:
@@ -125,3 +128,34 @@ def test_a_live_part_of_what_stands_still_is_the_same(finding, browse):
         assert "<html" not in part.text
         same = browser.get(address, headers={"HX-Request": "true", "If-None-Match": part.headers["etag"]})
         assert same.status_code == 304
+
+
+def test_a_hostile_answer_is_shown_harmlessly(world, browse):
+    hostile = "<script>alert(1)</script>\u202egnp.exe </pre><img src=x onerror=alert(2)>" + "x" * 10_000
+    with Receiver(lambda _: Answer(503, hostile.encode())) as receiver:
+        set_account("acme", url=receiver.url("/acme"))
+        send_postback.delay("acme", MT)
+        Finding(world).watch(7)
+        browser = browse()
+        pages = [browser.get("/incidents/1").text, browser.post("/accounts/acme/ping", data={}).text]
+    for page in pages:
+        assert "&lt;script&gt;alert(1)&lt;/script&gt;\\u202egnp.exe &lt;/pre&gt;" in page
+        assert "<script>alert" not in page
+        assert "<img" not in page
+        assert "\u202e" not in page
+        assert len(page) < 30_000
+
+
+def test_the_oldest_postback_that_waits_says_why_and_when(world, browse, monkeypatch):
+    monkeypatch.setenv("POSTBACKS_MAX_RESENDS", "5")
+    load.cache_clear()
+    monkeypatch.setattr(world.rig, "settings", load())
+    world.account("acme")
+    world.answers["/acme"] = 503
+    postback_id = send_postback.delay("acme", MT).id
+    Finding(world).watch(7)
+    page = browse().get("/incidents/1").text
+    assert f'<a href="/postbacks/{postback_id}" class="id">' in page
+    assert re.search(r"attempt \d failed \(status\); attempt \d of 6 is due at", page)
+    assert "the first postback dies, if nothing changes" in page
+    assert "it ends once nothing of it has stood for 5 min" in page

@@ -115,7 +115,7 @@ def _chart(health: AccountHealth, zone: tzinfo) -> Markup:
     this_hour = health.now_ms // HOUR_MS
     begins_ms = [(this_hour - back) * HOUR_MS for back in reversed(range(HOURS))]
     bars = [_bar(begin_ms, by_begin.get(str(iso(begin_ms))), zone) for begin_ms in begins_ms]
-    return charts.bars("Postbacks by the hour of their acceptance, of the last 24 hours", bars)
+    return charts.bars("Postbacks by the hour of their acceptance, of the last 24 hours", bars, fewest=0)
 
 
 def _bar(begin_ms: int, row: StatRow | None, zone: tzinfo) -> charts.Bar:

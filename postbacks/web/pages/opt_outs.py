@@ -103,7 +103,7 @@ def _chart(ages_ms: Sequence[int], limit_ms: int) -> Markup | None:
         is_late = begin_ms >= limit_ms
         bars.append(charts.Bar(f"{span}: {count:,}", {"bad" if is_late else "calm": count}))
         begin_ms = end_ms or begin_ms
-    return charts.bars(f"Opt-outs by their age; the limit is {lasting(limit_ms)}", bars)
+    return charts.bars(f"Opt-outs by their age; the limit is {lasting(limit_ms)}", bars, fewest=0)
 
 
 routes = [Route("/opt-outs", page)]
