@@ -18,7 +18,7 @@ from postbacks.cli.search import list_
 from postbacks.errors import InvalidQuery
 from postbacks.history.query import Query
 from postbacks.web import filterbar
-from postbacks.web.filterbar import Word, completions, id_of, parse
+from postbacks.web.filterbar import Word, completions, guesses, id_of, parse
 
 NOW = datetime(2026, 11, 28, 14, 30, 12, 345_000, tzinfo=UTC)
 NOW_MS = int(NOW.timestamp() * 1000)
@@ -186,6 +186,19 @@ def test_names_and_values_are_completed():
     assert "account:acme" not in completions("account:acme ", {})
     assert completions("x:1 account:a", {"account": ["acme", "b"]}) == ["x:1 account:acme"]
     assert completions("to:1", {"number": ["1 2"]}) == ['number:"1 2"']
+
+
+def test_a_value_without_its_name_is_guessed():
+    assert guesses("+1 555 231 0137") == ['number:"+1 555 231 0137"']
+    assert guesses("4711") == ["number:4711", "tracking-id:4711", "mms-id:4711"]
+    assert guesses("ann@mail.example") == [
+        "email:ann@mail.example",
+        "tracking-id:ann@mail.example",
+        "mms-id:ann@mail.example",
+    ]
+    assert guesses("acme") == ["account:acme", "tracking-id:acme", "mms-id:acme"]
+    assert [guesses(text) for text in ("", "dead", "account:acme x", "two words")] == [[]] * 4
+    assert all(bar_of(guess) for text in ("+1 555 231 0137", "4711", "acme") for guess in guesses(text))
 
 
 def test_an_id_alone_is_an_id():

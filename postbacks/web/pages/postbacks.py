@@ -134,7 +134,7 @@ async def page(request: Request) -> Response:
         drawn = await shared(request, (*key[:3], "strip"), STRIP_FRESH_S, strip, bar.query)
     except InvalidQuery as error:
         return render(
-            request, "postbacks.html", status=400, q=typed, mistake=str(error), filters=filterbar.FILTERS,
+            request, "postbacks.html", status=400, q=typed, mistake=str(error), guesses=filterbar.guesses(typed), filters=filterbar.FILTERS,
             flags=filterbar.FLAGS, found=None, cursor="", options=filterbar.completions("", {}),
         )  # fmt: skip
     words = [
