@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
 from postbacks.errors import HistoryError, HistoryUnavailable
@@ -42,12 +43,46 @@ STATEMENT_MS: Final = 4_000
 ACT_S: Final = 30.0
 #: Seconds for which a history that could not be opened is not tried again.
 _RETRY_S: Final = 2.0
+#: Times as long as it took for which an answer that may be stale is given again: it is read a tenth of the time at most.
+_PAUSES: Final = 10.0
 #: Answers that are shared at a time.
 _SHARED_MAX: Final = 256
 
 
 class Busy(HistoryUnavailable):
     """Raised when too many reads wait already, or one took too long."""
+
+
+@dataclass(eq=False)
+class _Answer:
+    """Answer that several get.
+
+    Attributes:
+        future: of it.
+        began_s: when it was asked for.
+        took_s: how long it took.
+        following: the next one, while it is read.
+    """
+
+    future: asyncio.Future[Any]
+    began_s: float = field(default_factory=time.monotonic)
+    took_s: float = 0.0
+    following: _Answer | None = None
+
+    def end(self, done: asyncio.Future[Any]) -> None:
+        """Note how long it took; of one that nobody waits for, take the error."""
+        self.took_s = time.monotonic() - self.began_s
+        if not done.cancelled():
+            done.exception()
+
+    def is_fresh(self, fresh_s: float, pauses: float) -> bool:
+        """Tell whether it is given again: for so many seconds, and for so many times as long as it took."""
+        return time.monotonic() - self.began_s < max(fresh_s, self.took_s * pauses)
+
+    def is_good(self, stale_s: float) -> bool:
+        """Tell whether it is given again while the next one is read."""
+        is_answer = not self.future.cancelled() and self.future.exception() is None
+        return is_answer and time.monotonic() - self.began_s < stale_s
 
 
 @dataclass
@@ -66,7 +101,7 @@ class Reading:
     _engine: Engine | None = None
     _opening: threading.Lock = field(default_factory=threading.Lock)
     _tried_s: float = float("-inf")
-    _shared: dict[Hashable, tuple[float, asyncio.Future[Any]]] = field(default_factory=dict)
+    _shared: dict[Hashable, _Answer] = field(default_factory=dict)
 
     def engine(self) -> Engine | None:
         """Return the engine; None where no history is set or it cannot be opened, so that whoever reads says why."""
@@ -112,21 +147,38 @@ class Reading:
         if not future.cancelled():
             future.exception()  # of one that nobody waits for any more
 
-    async def shared(self, key: Hashable, fresh_s: float, function: Callable[[], T]) -> T:
-        """Run once for all who ask for the same within so many seconds."""
-        now_s = time.monotonic()
+    async def shared(
+        self, key: Hashable, fresh_s: float, function: Callable[[], T], *, stale_s: float = 0.0
+    ) -> T:
+        """Run once for all who ask for the same within so many seconds; within ``stale_s`` nobody waits for it."""
         known = self._shared.get(key)
-        if known is None or (known[1].done() and now_s - known[0] >= fresh_s):
-            self._forget()
-            known = self._shared[key] = (now_s, asyncio.ensure_future(self.run(function, READ_S)))
-            known[1].add_done_callback(lambda done: done.cancelled() or done.exception())
-        answer: T = await asyncio.shield(known[1])
+        if known is None or (
+            known.future.done() and not known.is_fresh(fresh_s, _PAUSES if stale_s else 0.0)
+        ):
+            old = known if known is not None and known.is_good(stale_s) else None
+            if old is None or old.following is None:
+                known = self._start(function)
+                if old is None:
+                    self._keep(key, known)
+                else:
+                    old.following = known
+                    known.future.add_done_callback(partial(self._keep, key, known))
+            known = old or known
+        assert known is not None
+        answer: T = await asyncio.shield(known.future)
         return answer
 
-    def _forget(self) -> None:
-        """Drop the oldest answers where there are too many."""
+    def _start(self, function: Callable[[], Any]) -> _Answer:
+        answer = _Answer(asyncio.ensure_future(self.run(function, READ_S)))
+        answer.future.add_done_callback(answer.end)
+        return answer
+
+    def _keep(self, key: Hashable, answer: _Answer, _done: object = None) -> None:
+        """Keep an answer, and drop the oldest where there are too many."""
+        self._shared.pop(key, None)
         while len(self._shared) >= _SHARED_MAX:
             del self._shared[next(iter(self._shared))]
+        self._shared[key] = answer
 
     def close(self) -> None:
         """End the threads and the connections."""
@@ -165,6 +217,19 @@ async def shared(
         kwargs: its named arguments.
     """
     return await reading_of(request).shared(key, fresh_s, lambda: function(*args, **kwargs))
+
+
+async def shared_stale(
+    request: Request,
+    key: Hashable,
+    fresh_s: float,
+    stale_s: float,
+    function: Callable[P, T],
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> T:
+    """Read as ``shared``; whoever asks within ``stale_s`` gets the answer before, while the next one is read."""
+    return await reading_of(request).shared(key, fresh_s, lambda: function(*args, **kwargs), stale_s=stale_s)
 
 
 async def act(request: Request, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -12,6 +12,7 @@ from postbacks.errors import HistoryError, UnknownJob
 from postbacks.history.engine import reader
 from postbacks.history.transactions import writing
 from postbacks.settings import load
+from postbacks.web import reading as module
 from postbacks.web.reading import THREADS, WAITING_MAX, Busy, Reading
 
 
@@ -65,6 +66,40 @@ def test_an_answer_is_old_after_its_time_and_an_error_is_told_to_all(world):
         assert [type(result) for result in results] == [UnknownJob] * 3
 
     asyncio.run(ask())
+    reading.close()
+
+
+def test_nobody_waits_for_the_next_answer_while_the_one_before_is_good(world, monkeypatch):
+    monkeypatch.setattr(module, "_PAUSES", 0)
+    reading, go = Reading(load()), threading.Event()
+
+    def second() -> int:
+        go.wait(20)
+        return 2
+
+    async def ask() -> list[int]:
+        first = await reading.shared("key", 0, lambda: 1, stale_s=60)
+        meanwhile = [await reading.shared("key", 0, second, stale_s=60) for _ in range(5)]
+        go.set()
+        await reading._shared["key"].following.future
+        return [first, *meanwhile, await reading.shared("key", 60, second, stale_s=60)]
+
+    assert asyncio.run(ask()) == [1, 1, 1, 1, 1, 1, 2]
+    reading.close()
+
+
+def test_what_takes_long_is_read_less_often(world):
+    reading, calls = Reading(load()), []
+
+    def read() -> int:
+        calls.append(1)
+        threading.Event().wait(0.2)
+        return len(calls)
+
+    async def ask() -> list[int]:
+        return [await reading.shared("key", 0, read, stale_s=0.001) for _ in range(3)]
+
+    assert asyncio.run(ask()) == [1, 1, 1]
     reading.close()
 
 

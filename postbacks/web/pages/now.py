@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -14,7 +15,7 @@ from postbacks.operate import all_incidents, all_jobs
 from postbacks.web import charts
 from postbacks.web.facts import fact, system
 from postbacks.web.live import live
-from postbacks.web.reading import shared
+from postbacks.web.reading import shared, shared_stale
 from postbacks.web.security.roles import needs
 from postbacks.web.zones import zone_of
 
@@ -29,12 +30,13 @@ if TYPE_CHECKING:
     from postbacks.operate import Job
 
 _MINUTE_MS: Final = 60_000
-#: Minutes that are shown, and of them the latest, which change much and are counted more often.
+#: Minutes that are shown, and that are counted at a time.
 _MINUTES: Final = 60
-_LATEST: Final = 10
-#: Seconds for which counts of the latest minutes are shown, and of those before them.
+_PART: Final = 10
+#: Seconds for which counts of the latest two parts are shown, of those before them, and of any while the next are made.
 _LATEST_S: Final = 4.0
 _BEFORE_S: Final = 60.0
+_STALE_S: Final = 600.0
 #: Seconds for which incidents and jobs are.
 _FRESH_S: Final = 2.0
 #: Incidents and jobs that are shown here; their pages have all.
@@ -109,15 +111,23 @@ async def page(request: Request) -> Response:
 
 
 async def _hour(request: Request) -> Hour:
-    """Count the last hour, the latest minutes more often than those before them."""
+    """Count the last hour in parts of ten minutes beside each other; the latest two more often than those before them."""
     this_minute = int(time.time() * 1000) // _MINUTE_MS
-    cut_ms = (this_minute - _LATEST) * _MINUTE_MS
-    since_ms = (this_minute - _MINUTES + 1) * _MINUTE_MS
-    before = await shared(
-        request, ("minutes", cut_ms), _BEFORE_S, by_minute, Query(since_ms=since_ms, until_ms=cut_ms)
+    last = this_minute // _PART
+    parts = await asyncio.gather(
+        *(
+            shared_stale(
+                request,
+                ("minutes", part),
+                _LATEST_S if part >= last - 1 else _BEFORE_S,
+                _STALE_S,
+                by_minute,
+                Query(since_ms=part * _PART * _MINUTE_MS, until_ms=(part + 1) * _PART * _MINUTE_MS),
+            )
+            for part in range((this_minute - _MINUTES + 1) // _PART, last + 1)
+        )
     )
-    latest = await shared(request, ("latest", cut_ms), _LATEST_S, by_minute, Query(since_ms=cut_ms))
-    return _drawn([*before, *latest], this_minute, zone_of(request))
+    return _drawn([minute for part in parts for minute in part], this_minute, zone_of(request))
 
 
 def _drawn(minutes: list[Minute], this_minute: int, zone: tzinfo) -> Hour:
