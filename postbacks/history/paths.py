@@ -323,10 +323,15 @@ class Path:
             limits = {"first_hour": first, "last_hour": last}
             yield from self._connection.execute(hours, self._parameters() | limits)
         for edge in edges:
-            if edge.since_ms < edge.until_ms:
-                columns = f"p.accepted_ms / {part_ms} AS part, p.state, count(*) AS postbacks"
-                statement, parameters = self._statement(columns, edge, "GROUP BY 1, 2")
-                yield from self._connection.execute(statement, parameters)
+            # SQLite sorts what it groups by an expression: a statement a part takes half the time.
+            for part in _cut(edge, part_ms) if self._is_sqlite else (edge,):
+                number, by = f"p.accepted_ms / {part_ms}", "1, 2"
+                if self._is_sqlite:
+                    number, by = f"{part.since_ms // part_ms}", "p.state"
+                if part.since_ms < part.until_ms:
+                    columns, tail = f"{number} AS part, p.state, count(*) AS postbacks", f"GROUP BY {by}"
+                    statement, parameters = self._statement(columns, part, tail)
+                    yield from self._connection.execute(statement, parameters)
 
     def span(self) -> tuple[int, int] | None:
         """Return the times between which all lies that the filters leave, the last one excluded; None for none."""
@@ -347,6 +352,12 @@ class Path:
     def _count_rows(self, span: _Span) -> int:
         statement, parameters = self._statement("count(*)", span)
         return int(self._connection.execute(statement, parameters).scalar_one())
+
+
+def _cut(span: _Span, part_ms: int) -> Iterator[_Span]:
+    """Cut a span at the multiples of a length."""
+    for number in range(span.since_ms // part_ms, (span.until_ms - 1) // part_ms + 1):
+        yield _Span(max(span.since_ms, number * part_ms), min(span.until_ms, (number + 1) * part_ms))
 
 
 def _listed(numbers: Sequence[int]) -> str:

@@ -6,7 +6,7 @@ covering index of the query's path alone.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -178,11 +178,11 @@ def stats(query: Query, by: str, *, engine: Engine | None = None) -> Stats:
     """
     if by not in BY:
         raise InvalidQuery(f"There are no statistics by {by!r}: by one of {', '.join(BY)}.")
-    groups: dict[str, _Group] = {}
+    groups: defaultdict[str, _Group] = defaultdict(_Group)
     total = _Group()
     with reading(engine or reader()) as connection:
         for name, counted in _counted(connection, query, by):
-            groups.setdefault(name, _Group()).add(*counted)
+            groups[name].add(*counted)
             total.add(*counted)
         until_ms = recorded_ms(connection)
     rows = [group.row(name) for name, group in groups.items()]
@@ -200,7 +200,7 @@ def by_minute(query: Query, *, engine: Engine | None = None) -> list[Minute]:
         HistoryOff: no history is set.
         HistoryError: its database cannot be used.
     """
-    groups: dict[int, _Group] = {}
+    groups: defaultdict[int, _Group] = defaultdict(_Group)
     columns = f"p.accepted_ms / {_MINUTE_MS}, p.state, CASE WHEN p.attempts > 1 THEN 2 ELSE p.attempts END"
     with reading(engine or reader()) as connection:
         filters = resolve(connection, query)
@@ -209,7 +209,7 @@ def by_minute(query: Query, *, engine: Engine | None = None) -> list[Minute]:
                 f"{columns}, count(*)", "1, 2, 3"
             )
             for begin, state, posts, count in rows:
-                groups.setdefault(begin, _Group()).counts[state, posts] += count
+                groups[begin].counts[state, posts] += count
     minutes = [(begin * _MINUTE_MS, group.row("")) for begin, group in sorted(groups.items())]
     return [Minute(at_ms, of.first, of.later, of.dead, of.open, of.other) for at_ms, of in minutes]
 

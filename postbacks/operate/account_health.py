@@ -12,9 +12,10 @@ from postbacks.broker.clock import now_ms
 from postbacks.broker.errors import broker_errors
 from postbacks.catalogue import ORIGINS
 from postbacks.errors import UnknownAccount
-from postbacks.history import Query, stats
 from postbacks.history.engine import reader
 from postbacks.history.pace import delivered_per_s
+from postbacks.history.query import Query
+from postbacks.history.statistics import stats
 from postbacks.history.transactions import reading
 from postbacks.ledger.ledger import Ledger
 from postbacks.names import check_name

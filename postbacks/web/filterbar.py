@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from postbacks.catalogue import EVENTS, ORIGINS
 from postbacks.errors import InvalidQuery
-from postbacks.history.filters import STATES, check
+from postbacks.history.filters import MIN_DIGITS, STATES, check
 from postbacks.history.query import Query
 from postbacks.history.times import duration_ms, window
 from postbacks.ledger.record import iso
 from postbacks.names import is_id
+from postbacks.operate.jobs.job import filters_of
 from postbacks.printable import quoted
 from postbacks.transport.outcomes import OUTCOMES
 
@@ -172,6 +173,16 @@ def text_of(words: Iterable[Word]) -> str:
     return " ".join(word.text for word in words)
 
 
+def bar_of(query: Query) -> str:
+    """Return the filters of a query as they are typed, times in UTC."""
+    given = filters_of(query)
+    given |= {name: iso(given[name]) for name in ("since_ms", "until_ms") if name in given}
+    if query.slower_than_ms is not None:
+        given["slower_than_ms"] = f"{query.slower_than_ms}ms"
+    named = ((name.removesuffix("_ms").replace("_", "-"), value) for name, value in given.items())
+    return text_of(Word(name, "" if name in FLAGS else str(value)) for name, value in named)
+
+
 def parse(text: str, *, now_ms: Callable[[], int], zone: tzinfo | None = None) -> Bar:
     """Parse the bar.
 
@@ -288,6 +299,32 @@ def id_of(text: str) -> str:
     word = text.strip()
     is_one = ":" not in word and word.lower() not in FLAGS and is_id(word)
     return word if is_one and len(word) >= 16 and any(c.isdigit() for c in word) and "-" in word[1:-1] else ""
+
+
+def guesses(text: str) -> list[str]:
+    """Return bars that somebody may mean who typed a value without its name; none where a name or a flag is typed.
+
+    Args:
+        text: a number, an address, a TRACKINGID, an account's name, as it stands in a customer's mail.
+    """
+    value = text.strip()
+    if (
+        not value
+        or len(value) > LENGTH_MAX // 2
+        or ":" in value
+        or any(word.lower() in FLAGS for word in value.split())
+    ):
+        return []
+    names = []
+    if not value.strip("+0123456789-()./ ") and sum(c.isdigit() for c in value) >= MIN_DIGITS:
+        names.append("number")
+    if "@" in value:
+        names.append("email")
+    if not any(c.isspace() for c in value):
+        names += ["tracking-id", "mms-id"]
+        if value.replace("-", "").replace("_", "").replace(".", "").isalnum() and not value.isdigit():
+            names.insert(0, "account")
+    return [Word(name, value).text for name in names]
 
 
 # -- completion ------------------------------------------------------------------------------------

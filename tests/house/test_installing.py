@@ -37,7 +37,7 @@ WITH_THESE_ALONE = """if True:
     for module in pkgutil.walk_packages(postbacks.__path__, "postbacks."):
         # its database is an extra, and so is what works on it; asking for a job and reading it is not
         works_on_it = ("freezing", "frozen", "mover", "preview", "selection", "slices")
-        on_it = (*(f"postbacks.operate.jobs.{name}" for name in works_on_it), "postbacks.operate.incidents", "postbacks.operate.story")
+        on_it = (*(f"postbacks.operate.jobs.{name}" for name in works_on_it), "postbacks.operate.incidents", "postbacks.operate.story", "postbacks.operate.account_health")
         # pytest alone loads its plugin, and the dashboard is an extra
         if not module.name.startswith(("postbacks.history.", "postbacks.testing.plugin", "postbacks.web.", *on_it)):
             importlib.import_module(module.name)

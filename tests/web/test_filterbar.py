@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
 
@@ -17,7 +18,7 @@ from postbacks.cli.search import list_
 from postbacks.errors import InvalidQuery
 from postbacks.history.query import Query
 from postbacks.web import filterbar
-from postbacks.web.filterbar import Word, completions, id_of, parse
+from postbacks.web.filterbar import Word, completions, guesses, id_of, parse
 
 NOW = datetime(2026, 11, 28, 14, 30, 12, 345_000, tzinfo=UTC)
 NOW_MS = int(NOW.timestamp() * 1000)
@@ -187,6 +188,36 @@ def test_names_and_values_are_completed():
     assert completions("to:1", {"number": ["1 2"]}) == ['number:"1 2"']
 
 
+def test_a_value_without_its_name_is_guessed():
+    assert guesses("+1 555 231 0137") == ['number:"+1 555 231 0137"']
+    assert guesses("4711") == ["number:4711", "tracking-id:4711", "mms-id:4711"]
+    assert guesses("ann@mail.example") == [
+        "email:ann@mail.example",
+        "tracking-id:ann@mail.example",
+        "mms-id:ann@mail.example",
+    ]
+    assert guesses("acme") == ["account:acme", "tracking-id:acme", "mms-id:acme"]
+    assert [guesses(text) for text in ("", "dead", "account:acme x", "two words")] == [[]] * 4
+    assert all(bar_of(guess) for text in ("+1 555 231 0137", "4711", "acme") for guess in guesses(text))
+
+
 def test_an_id_alone_is_an_id():
     assert id_of(" 7c0e1f3a-1111-4222-8333-444455556666 ")
     assert [id_of(text) for text in ("", "dead", "opt-outs", "account:acme", "15552310137")] == [""] * 5
+
+
+def test_a_query_is_written_as_the_bar_that_asks_for_it():
+    query = Query(
+        account="acme",
+        state="dead",
+        slower_than_ms=1500,
+        opt_outs=True,
+        number="+1 555 231 0137",
+        since_ms=1_795_862_533_000,
+        until_ms=1_795_863_195_250,
+    )
+    text = filterbar.bar_of(query)
+    assert parse(text, now_ms=lambda: 0).query == replace(
+        query, limit=parse("", now_ms=lambda: 0).query.limit
+    )
+    assert "since:2026-11-28T10:42:13.000Z" in text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from html import unescape
 
 import pytest
 from events import MT
@@ -72,19 +73,24 @@ def test_an_incident_is_listed_and_shows_reason_remedy_and_evidence(finding, bro
     assert "opened" in page  # the notice
 
 
+def form_of(page: str, address: str) -> dict[str, str]:
+    """Read the hidden fields of the form that goes to an address."""
+    form = page.split(f'action="{address}"')[1].split("</form>", maxsplit=1)[0]
+    hidden = re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', form)
+    return {name: unescape(value) for name, value in hidden}
+
+
 def test_after_recovery_what_died_is_resent_with_the_count_filled_in(finding, browse):
-    browser = browse()
-    assert "Resend what died" not in browser.get("/incidents/1").text
-    refused = browser.get("/incidents/1/resend")
-    assert (refused.status_code, "it is still open" in refused.text) == (400, True)
+    assert "Resend what died" not in browse().get("/incidents/1").text
     recover(finding)
     browser = browse()
     page = browser.get("/incidents/1").text
     assert "Resend what died: 3 postbacks" in page
-    asked = browser.get("/incidents/1/resend").text
-    assert "3 postbacks would be sent again" in asked
-    assert "<button>Resend 3 postbacks</button>" in asked
-    began = browser.post("/incidents/1/resend", data={"why": "ticket 812", "rate": "50"})
+    asked = browser.post("/selection", data=form_of(page, "/selection")).text
+    assert "3 postbacks will be sent again" in asked
+    assert 'value="incident 1"' in asked
+    fields = form_of(asked, "/selection/start")
+    began = browser.post("/selection/start", data=fields | {"why": "ticket 812", "rate": "50"})
     assert began.status_code == 303
     job_id = began.headers["location"].removeprefix("/jobs/")
     job = read_job(job_id)
@@ -92,7 +98,7 @@ def test_after_recovery_what_died_is_resent_with_the_count_filled_in(finding, br
     finding.world.run(job)
     page = browser.get(f"/jobs/{job_id}").text
     assert "3 of 3 postbacks put back: 3 delivered, 0 failed" in page
-    assert "Nothing is left to send again" in browser.get("/incidents/1/resend").text
+    assert re.search(r'<a href="/postbacks\?q=[^"]*account%3Aacme', page)
 
 
 def test_a_mute_and_its_end(finding, browse):

@@ -10,26 +10,23 @@ from urllib.parse import quote
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
-from postbacks.broker.client import client
 from postbacks.errors import InvalidQuery
-from postbacks.history.status import doubt
 from postbacks.operate import (
     all_incidents,
     mute_incident,
-    preview_job,
     read_incident,
-    start_resend,
     unmute_incident,
 )
 from postbacks.operate.incidents.evidence import evidence
 from postbacks.operate.incidents.remedy import resend_query
 from postbacks.operate.incidents.store import NOTICE_WORDS, PENDING_STATE
 from postbacks.web import charts
-from postbacks.web.actions import acted, back, done, end_of
+from postbacks.web.actions import done, end_of
+from postbacks.web.filterbar import bar_of
 from postbacks.web.forms import read_form
 from postbacks.web.live import live
-from postbacks.web.reading import act, reading_of, shared
-from postbacks.web.render import lasting, render
+from postbacks.web.reading import reading_of, shared
+from postbacks.web.render import lasting
 from postbacks.web.security.roles import needs, viewer_of
 from postbacks.web.zones import zone_of
 
@@ -41,11 +38,9 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from postbacks.history.query import Query
     from postbacks.history.tries import Try
     from postbacks.operate.incidents.evidence import Evidence
     from postbacks.operate.incidents.store import Incident, Notice
-    from postbacks.operate.jobs.job import Job, Preview
     from postbacks.settings import Settings
 
 #: Incidents of a page.
@@ -61,13 +56,15 @@ class Facts(NamedTuple):
         incident: as it stands.
         notices: what was told of it.
         evidence: what is known of its POSTs.
-        dead: how many died of it and can be sent again; None where it is open, or none did.
+        dead: how many died of it and can be sent again; 0 where it is open, or none did.
+        bar: filter bar that finds them; empty for none.
     """
 
     incident: Incident
     notices: list[Notice]
     evidence: Evidence
-    dead: int | None
+    dead: int
+    bar: str
 
 
 class Next(NamedTuple):
@@ -82,15 +79,6 @@ class Next(NamedTuple):
     words: str
     at_ms: int | None = None
     of_oldest: bool = False
-
-
-class Choice(NamedTuple):
-    """Postbacks that died of an incident, and what a job of them would do."""
-
-    incident: Incident
-    query: Query
-    preview: Preview
-    doubt: str
 
 
 @needs("viewer")
@@ -133,9 +121,11 @@ async def one(request: Request) -> Response:
 def read(number: int, settings: Settings) -> Facts:
     """Read the facts of an incident."""
     incident, notices = read_incident(number)
-    has_died = not incident.is_open and resend_query(incident) is not None
-    dead = int(incident.figures.get("dead") or 0) if has_died else 0
-    return Facts(incident, notices, evidence(incident, settings), dead or None)
+    query = None if incident.is_open else resend_query(incident)
+    dead = int(incident.figures.get("dead") or 0) if query else 0
+    return Facts(
+        incident, notices, evidence(incident, settings), dead, bar_of(query) if query and dead else ""
+    )
 
 
 def _strip(tries: Sequence[Try], zone: tzinfo) -> Markup | None:
@@ -201,48 +191,6 @@ async def unmute(request: Request) -> Response:
     return await done(request, address, unmute_incident, number, why=fields.get("why", ""), by=viewer.name)
 
 
-@needs("operator")
-async def resend(request: Request) -> Response:
-    """Show what a resend of what died would do, or begin it."""
-    number = _number(request)
-    if request.method != "POST":
-        choice = await act(request, _choose, number)
-        return render(request, "incident_resend.html", choice=choice, incident=choice.incident)
-    fields, viewer = await read_form(request), viewer_of(request)
-
-    def run() -> Job:
-        return start_resend(
-            _query(read_incident(number).incident),
-            rate=_rate(fields.get("rate", "")),
-            by=viewer.name,
-            why=fields.get("why", ""),
-        )
-
-    job, is_logged_only = await acted(request, run)
-    return back(f"/jobs/{job.id}", is_logged_only=is_logged_only)
-
-
-def _choose(number: int) -> Choice:
-    incident = read_incident(number).incident
-    query = _query(incident)
-    return Choice(incident, query, preview_job("resend", query), doubt(client()))
-
-
-def _query(incident: Incident) -> Query:
-    query = resend_query(incident)
-    if query is None:
-        words = "it is still open: wait for its end" if incident.is_open else "nothing died of it"
-        raise InvalidQuery(f"There is nothing to resend of incident {incident.id}: {words}.")
-    return query
-
-
-def _rate(text: str) -> float | None:
-    try:
-        return float(text) if text.strip() else None
-    except ValueError:
-        raise InvalidQuery("A rate is a number of postbacks a second, such as 50.") from None
-
-
 def _number(request: Request) -> int:
     number: int = request.path_params["number"]
     if not 0 < number < 2**31:
@@ -259,5 +207,4 @@ routes = [
     Route("/incidents/{number:int}", one),
     Route("/incidents/{number:int}/mute", mute, methods=["POST"]),
     Route("/incidents/{number:int}/unmute", unmute, methods=["POST"]),
-    Route("/incidents/{number:int}/resend", resend, methods=["GET", "POST"]),
 ]

@@ -11,9 +11,9 @@ from postbacks.broker.client import client
 from postbacks.broker.clock import now_ms
 from postbacks.broker.errors import broker_errors
 from postbacks.operate import all_jobs, pause_job, read_job, resume_job, stop_job
-from postbacks.operate.jobs.job import filters_of
 from postbacks.operate.jobs.words import Pace, outcome, pace
 from postbacks.web.actions import done
+from postbacks.web.filterbar import bar_of
 from postbacks.web.forms import read_form
 from postbacks.web.live import live
 from postbacks.web.reading import shared
@@ -32,13 +32,21 @@ PARTS_MAX: Final = 200
 
 
 class Facts(NamedTuple):
-    """Facts of the page of a job."""
+    """Facts of the page of a job.
+
+    Attributes:
+        job: as the broker has it.
+        parts: of its accounts, those that have paused themselves first, then the largest.
+        pace: None where it does not move.
+        outcome: of its postbacks, a sentence each.
+        bar: filter bar of what chose its set, persons in it masked; empty where a filter did not.
+    """
 
     job: Job
     parts: list[Part]
     pace: Pace | None
     outcome: list[str]
-    filters: dict[str, object]
+    bar: str
 
 
 @needs("viewer")
@@ -62,8 +70,8 @@ def read(job_id: str) -> Facts:
     with broker_errors():
         present_ms = now_ms(client())
     parts = sorted(job.parts, key=lambda part: (not part.is_paused, -part.total))
-    filters = filters_of(job.query) if job.query is not None else {}
-    return Facts(job, parts, pace(job, present_ms), outcome(job, has_parts=False), filters)
+    bar = bar_of(job.query) if job.query is not None else ""
+    return Facts(job, parts, pace(job, present_ms), outcome(job, has_parts=False), bar)
 
 
 def _change(change: Callable[..., Job]) -> Callable[[Request], object]:

@@ -9,10 +9,11 @@ from starlette.routing import Route
 from postbacks.broker.client import client
 from postbacks.broker.clock import now_ms
 from postbacks.broker.errors import broker_errors
-from postbacks.history import Query, stats
 from postbacks.history.engine import reader
 from postbacks.history.opt_outs import Undelivered, late, oldest
 from postbacks.history.proofs import age_ms
+from postbacks.history.query import Query
+from postbacks.history.statistics import stats
 from postbacks.history.transactions import reading
 from postbacks.web import charts
 from postbacks.web.live import live

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from postbacks.history import Page, Postback
+    from postbacks.history import Page, Postback, Query
     from postbacks.web.filterbar import Bar
 
 #: Postbacks of a page.
@@ -134,7 +134,7 @@ async def page(request: Request) -> Response:
         drawn = await shared(request, (*key[:3], "strip"), STRIP_FRESH_S, strip, bar.query)
     except InvalidQuery as error:
         return render(
-            request, "postbacks.html", status=400, q=typed, mistake=str(error), filters=filterbar.FILTERS,
+            request, "postbacks.html", status=400, q=typed, mistake=str(error), guesses=filterbar.guesses(typed), filters=filterbar.FILTERS,
             flags=filterbar.FLAGS, found=None, cursor="", options=filterbar.completions("", {}),
         )  # fmt: skip
     words = [
@@ -174,23 +174,37 @@ async def complete(request: Request) -> Response:
 # -- CSV -------------------------------------------------------------------------------------------
 
 
+class CsvPart(NamedTuple):
+    """Lines of a page of a search, and the cursor of the next one."""
+
+    text: str
+    rows: int
+    next: str
+
+
+def read_csv(query: Query, most: int) -> CsvPart:
+    """Search, and write at most so many lines of what is found."""
+    found = history.search(query)
+    rows = [csv_rows.row(postback) for postback in found.postbacks[:most]]
+    return CsvPart(_csv(rows), len(rows), found.next)
+
+
 @needs("viewer")
 async def as_csv(request: Request) -> Response:
     """Send all that the filter bar finds as comma-separated values, page by page."""
     bar = await in_thread(request, read_bar, request.query_params.get("q", ""), zone_of(request))
     query = replace(bar.query, limit=PAGE)
-    first = await in_thread(request, history.search, query)
+    first = await in_thread(request, read_csv, query, LIMIT_MAX)
 
     async def lines() -> AsyncIterator[str]:
         yield _csv([csv_rows.COLUMNS])
-        found, sent = first, 0
+        part, left = first, LIMIT_MAX
         while True:
-            rows = [csv_rows.row(postback) for postback in found.postbacks[: LIMIT_MAX - sent]]
-            sent += len(rows)
-            yield _csv(rows)
-            if not found.next or sent >= LIMIT_MAX:
+            yield part.text
+            left -= part.rows
+            if not part.next or left <= 0:
                 return
-            found = await in_thread(request, history.search, replace(query, cursor=found.next))
+            part = await in_thread(request, read_csv, replace(query, cursor=part.next), left)
 
     headers = {"Content-Disposition": 'attachment; filename="postbacks.csv"'}
     return StreamingResponse(lines(), media_type="text/csv; charset=utf-8", headers=headers)

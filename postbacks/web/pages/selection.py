@@ -107,7 +107,7 @@ async def preview(request: Request) -> Response:
     fields = await read_form(request)
     selection = await in_thread(request, read_selection, fields, zone_of(request))
     check_role(viewer, selection.kind)
-    return await _ask(request, selection, viewer)
+    return await _ask(request, selection, viewer, why_typed=fields.get("why", ""))
 
 
 async def _ask(
