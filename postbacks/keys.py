@@ -178,6 +178,11 @@ key                                   type    meaning
                                               bound: messages of one person; until its end
 ``postbacks:privacy-key``             string  key of the suffixes with which numbers are masked (``privacy/key.py``)
                                               bound: one key
+``postbacks:web-key``                 string  key that signs the dashboard's sessions and links (``web/security/key.py``)
+                                              bound: one key
+``postbacks:web-ended``               zset    ids of the dashboard's sessions that were logged out; score is when they would have
+                                              ended by themselves
+                                              bound: logouts of ``POSTBACKS_WEB_SESSION_S``
 ``postbacks:jobs``                    zset    ids of resend and cancel jobs (``operate/jobs/``); score is when they were asked for
                                               bound: those that have not ended, and the latest hundred of a month
 ``postbacks:job:{job}``               hash    a job: kind, by, why, query (filters as JSON), ids (how many were given one by one),
@@ -251,6 +256,8 @@ CHANGES: Final = PREFIX + "changes"
 HISTORY: Final = PREFIX + "history"
 FORGETS: Final = PREFIX + "forgets"
 PRIVACY_KEY: Final = PREFIX + "privacy-key"
+WEB_KEY: Final = PREFIX + "web-key"
+WEB_ENDED: Final = PREFIX + "web-ended"
 JOBS: Final = PREFIX + "jobs"
 JOURNAL: Final = PREFIX + "journal"
 PROBE: Final = PREFIX + "probe"

@@ -101,8 +101,8 @@ def show(postback_id: str, *, as_xml: bool, as_curl: bool, as_json: bool, reveal
 
 def _curl_command(record: Record, *, broker_is_away: bool) -> str:
     from postbacks.accounts import find_accounts, store
-    from postbacks.cli.curl import curl_command
     from postbacks.errors import BrokerError
+    from postbacks.operate.curl import curl_command
     from postbacks.settings import load
 
     try:

@@ -162,7 +162,23 @@ def judge(
             timeout_s, lambda: snapshot.read(client, settings, within_s=timeout_s / 2, memory=False), settings
         )
     except BrokerError as error:
-        return Health(ok=False, broker=False, faults=(str(error),))
+        return without_broker(error)
+    return of_snapshot(now, settings, tick_age_s=tick_age_s, waiting_age_s=waiting_age_s)
+
+
+def without_broker(error: BrokerError) -> Health:
+    """Judge a system whose broker cannot be asked."""
+    return Health(ok=False, broker=False, faults=(str(error),))
+
+
+def of_snapshot(
+    now: Snapshot,
+    settings: Settings,
+    *,
+    tick_age_s: float | None = None,
+    waiting_age_s: float | None = None,
+) -> Health:
+    """Judge the system by a snapshot of it, as ``judge`` does."""
     limit_s = settings.health_tick_age_s if tick_age_s is None else tick_age_s
     faults = [now.refusal] if now.refusal else []
     if now.tick_missing_for(limit_s):

@@ -23,11 +23,11 @@ from history.records import make_document, make_record
 from postbacks import keys
 from postbacks.broker import clock
 from postbacks.cli import follow, main
-from postbacks.cli.times import of_ms, window
 from postbacks.devtools.receiver import dead_port
 from postbacks.errors import BrokerUnreachable
 from postbacks.history import migrations
 from postbacks.history.engine import connect
+from postbacks.history.times import of_ms, window
 from postbacks.history.writer import Writer
 from postbacks.ledger import search
 from postbacks.ledger.record import Attempt

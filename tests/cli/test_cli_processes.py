@@ -18,13 +18,16 @@ import urllib.request
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import click
 import pytest
 from events import examples
 from helpers import eventually, free_port
 
 from postbacks.catalogue import parse_event
 from postbacks.catalogue.xml import render
+from postbacks.cli.up import _web
 from postbacks.devtools.receiver import Answer, Receiver
+from postbacks.settings import Settings
 
 POSTBACKS = str(Path(sys.executable).with_name("postbacks"))
 EVENT = examples()["MMS_MO", "N401"]
@@ -111,8 +114,12 @@ def test_up_serves_from_an_empty_directory_and_ctrl_c_leaves_no_process_behind(t
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert receiver.received[0].body == render(parse_event(EVENT))
+        with urllib.request.urlopen(said["web_url"], timeout=30) as page:
+            text = page.read().decode()
+        assert "The last hour" in text
+        assert "No login is set" in text
         pids = descendants(up.pid)
-        assert len(pids) >= 3
+        assert len(pids) >= 4
         code, _, err = ended(up, signal.SIGINT)
     assert code == 0
     assert err.splitlines()[-1] == "Stopped."
@@ -120,7 +127,7 @@ def test_up_serves_from_an_empty_directory_and_ctrl_c_leaves_no_process_behind(t
     config = (data / "broker.conf").read_text()
     for line in ('appendonly "yes"', 'appendfsync "always"', 'maxmemory-policy "noeviction"'):
         assert line in config
-    assert {"worker1.log", "beat1.log", "recorder.log", "broker.log"} <= {
+    assert {"worker1.log", "beat1.log", "recorder.log", "broker.log", "web.log"} <= {
         path.name for path in data.iterdir()
     }
     assert open_to_others(data) == []
@@ -130,6 +137,28 @@ def test_up_serves_from_an_empty_directory_and_ctrl_c_leaves_no_process_behind(t
         assert database.execute("SELECT account, state FROM postbacks_readable").fetchall() == [
             ("acme", "delivered")
         ]
+
+
+def test_the_dashboard_of_up_wants_a_token_that_this_user_alone_can_read(tmp_path):
+    data = tmp_path / "data"
+    web = _web(Settings(), data, free_port(), dev=False)
+    with web.listening, _web(Settings(), data, None, dev=False).listening:
+        assert (data / "web.token").read_text().strip() == web.token
+        assert len(web.token) >= 32
+        assert open_to_others(data) == []
+        assert web.url in web.words
+        assert web.token not in web.words
+        again = _web(Settings(), data, None, dev=False)
+        assert again.token == web.token
+        again.listening.close()
+        with pytest.raises(click.UsageError, match="--web-port"):
+            _web(Settings(), data, web.listening.getsockname()[1], dev=False)
+        for free in (
+            _web(Settings(), data, None, dev=True),
+            _web(Settings(web_token="t" * 16), data, None, dev=False),
+        ):
+            free.listening.close()
+            assert free.token == ""
 
 
 def open_to_others(directory: Path) -> list[str]:

@@ -67,10 +67,12 @@ def blocks_of_page(page: str) -> list[Block]:
 def printed_without_dev() -> str:
     """Return the output of ``postbacks up`` without ``--dev``, of a broker like the machine's."""
     broker = SimpleNamespace(url=EXPORT.partition("=")[2])
-    say_ready = importlib.import_module("postbacks.cli.up")._say_ready
+    up = importlib.import_module("postbacks.cli.up")
+    no_web = up._Web(None, "", "none")
     stack = SimpleNamespace(workers=[], beats=[], recorders=[])
     command = click.Command(
-        "up", callback=lambda: say_ready(broker, Path("data"), stack, {}, "", "none", as_json=False)
+        "up",
+        callback=lambda: up._say_ready(broker, Path("data"), stack, {}, "", "none", no_web, as_json=False),
     )
     return CliRunner().invoke(command).output
 

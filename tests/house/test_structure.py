@@ -16,6 +16,7 @@ ROOT = Path(postbacks.__file__).parent
 ROOMS = [
     "postbacks.celery",
     "postbacks.cli",
+    "postbacks.web",
     "postbacks.testing",
     "postbacks",
     "postbacks.worker.examiner",

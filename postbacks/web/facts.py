@@ -1,0 +1,71 @@
+"""Facts that several pages show, read once for all who look."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+
+from postbacks.broker.client import client_for
+from postbacks.errors import BrokerError, PostbacksError
+from postbacks.monitor import health, snapshot
+from postbacks.web.reading import reading_of, shared
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from postbacks.monitor.health import Health
+    from postbacks.monitor.snapshot import Snapshot
+    from postbacks.settings import Settings
+
+T = TypeVar("T")
+
+#: Seconds for which a snapshot is shown to others who look, too.
+FRESH_S = 2.0
+#: Seconds that a snapshot goes over accounts.
+_WITHIN_S = 1.5
+
+
+class System(NamedTuple):
+    """System as it is now.
+
+    Attributes:
+        health: the judgement of ``postbacks health``.
+        now: the snapshot; None where the broker does not answer.
+    """
+
+    health: Health
+    now: Snapshot | None
+
+
+class Fact(NamedTuple, Generic[T]):
+    """Part of a page that the rest does without.
+
+    Attributes:
+        value: None where it cannot be had.
+        trouble: why: a sentence; empty where it can.
+    """
+
+    value: T | None
+    trouble: str = ""
+
+
+async def system(request: Request) -> System:
+    """Return the system as it is now, or was ``FRESH_S`` ago."""
+    return await shared(request, "system", FRESH_S, _read, reading_of(request).settings)
+
+
+def _read(settings: Settings) -> System:
+    try:
+        client = client_for(settings.broker_url, settings.broker_timeout_s)
+        now = snapshot.read(client, settings, within_s=_WITHIN_S)
+    except BrokerError as error:
+        return System(health.without_broker(error), None)
+    return System(health.of_snapshot(now, settings), now)
+
+
+async def fact(reading: Awaitable[T]) -> Fact[T]:
+    """Wait for a part of a page; where it cannot be had, say why."""
+    try:
+        return Fact(await reading)
+    except PostbacksError as error:
+        return Fact(None, str(error))

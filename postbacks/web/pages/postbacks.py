@@ -1,0 +1,223 @@
+"""Page *Postbacks*: what the filter bar finds, when it was accepted, and the same as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from starlette.responses import HTMLResponse, RedirectResponse, StreamingResponse
+from starlette.routing import Route
+
+from postbacks import history
+from postbacks.accounts import redis_accounts
+from postbacks.errors import AccountsUnavailable, BrokerError, HistoryError, InvalidQuery
+from postbacks.history import csv_rows
+from postbacks.history.filters import known_names
+from postbacks.history.listing import PAGE
+from postbacks.history.persons import person_of, records_of
+from postbacks.history.query import LIMIT_MAX
+from postbacks.history.strip import Strip, strip
+from postbacks.history.times import of_ms, shown
+from postbacks.history.words import why, why_empty
+from postbacks.ledger import states
+from postbacks.privacy import masker
+from postbacks.web import charts, filterbar
+from postbacks.web.addresses import path_to
+from postbacks.web.asking import read_bar
+from postbacks.web.live import live
+from postbacks.web.reading import in_thread, shared
+from postbacks.web.render import render, text, url
+from postbacks.web.security.roles import needs
+from postbacks.web.zones import name_of, zone_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+    from datetime import tzinfo
+
+    from markupsafe import Markup
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from postbacks.history import Page, Postback, Query
+    from postbacks.web.filterbar import Bar
+
+#: Postbacks of a page.
+ROWS: Final = 50
+#: Seconds for which rows, and the count with its strip, are shown to others who ask for the same.
+ROWS_FRESH_S: Final = 1.5
+STRIP_FRESH_S: Final = 5.0
+#: Seconds for which names of accounts and hosts are offered.
+NAMES_FRESH_S: Final = 10.0
+#: Names of the history that are offered at most.
+NAMES_MAX: Final = 5000
+#: States that a click chooses.
+STATES_OFFERED: Final = (
+    states.DELIVERED,
+    states.DEAD,
+    states.WAITING,
+    states.PARKED,
+    states.SKIPPED,
+    states.CANCELLED,
+)
+#: Mark of the style sheet -> states that it stands for in the strip.
+MARKS: Final = {
+    "good": (states.DELIVERED,),
+    "bad": (states.DEAD,),
+    "late": (states.WAITING, states.HELD, states.SENDING, states.PARKED),
+}
+
+
+class Row(NamedTuple):
+    """Row of the list.
+
+    Attributes:
+        postback: as the search has found it.
+        why: it was not delivered, in words.
+        person: whom it is about, masked.
+    """
+
+    postback: Postback
+    why: str
+    person: str
+
+
+class Rows(NamedTuple):
+    """Rows of a page, and why there are none."""
+
+    page: Page
+    rows: tuple[Row, ...]
+    why_empty: str
+
+
+def read_rows(bar: Bar, cursor: str) -> Rows:
+    """Search."""
+    query = replace(bar.query, limit=ROWS, cursor=cursor)
+    page = history.search(query)
+    mask = masker()
+    records = records_of(page.postbacks)
+    rows = tuple(
+        Row(postback, why(postback), person_of(record, mask) if record else "")
+        for postback, record in zip(page.postbacks, records, strict=True)
+    )
+    return Rows(page, rows, "" if rows else why_empty(query))
+
+
+def draw(bar: Bar, drawn: Strip, zone: tzinfo) -> Markup:
+    """Draw the strip of time; each part leads to itself alone."""
+    columns = []
+    for part in drawn.parts:
+        parts = {mark: sum(part.states.get(state, 0) for state in of_it) for mark, of_it in MARKS.items()}
+        parts["calm"] = part.total - sum(parts.values())
+        counts = ", ".join(f"{number:,} {state}" for state, number in sorted(part.states.items()))
+        title = f"{shown(of_ms(part.since_ms, zone))} on: {counts or 'none'}"
+        is_narrower = part.total and len(drawn.parts) > 1
+        href = url("/postbacks", q=bar.narrowed(part.since_ms, part.until_ms)) if is_narrower else ""
+        columns.append(charts.Bar(title, parts, href))
+    return charts.bars(f"{drawn.postbacks:,} postbacks by the time of their acceptance", columns)
+
+
+@needs("viewer")
+async def page(request: Request) -> Response:
+    """List what the filter bar finds."""
+    typed, cursor = request.query_params.get("q", "").strip(), request.query_params.get("cursor", "")
+    zone = zone_of(request)
+    if postback_id := filterbar.id_of(typed):
+        return RedirectResponse(path_to("postbacks", postback_id), 303)
+    try:
+        bar = await in_thread(request, read_bar, typed, zone)
+        key = ("postbacks", bar.text, name_of(zone), cursor)
+        rows = await shared(request, key, ROWS_FRESH_S, read_rows, bar, cursor)
+        # The same words are another time a second later, and the same page all the same.
+        drawn = await shared(request, (*key[:3], "strip"), STRIP_FRESH_S, strip, bar.query)
+    except InvalidQuery as error:
+        return render(
+            request, "postbacks.html", status=400, q=typed, mistake=str(error), guesses=filterbar.guesses(typed), filters=filterbar.FILTERS,
+            flags=filterbar.FLAGS, found=None, cursor="", options=filterbar.completions("", {}),
+        )  # fmt: skip
+    words = [
+        (word.text, filterbar.text_of([other for other in bar.words if other != word])) for word in bar.words
+    ]
+    return live(
+        request, "postbacks.html", "postbacks_live.html", q=bar.text, mistake="", bar=bar, words=words, found=rows,
+        strip=drawn, chart=draw(bar, drawn, zone) if drawn.parts else "", cursor=cursor, filters=filterbar.FILTERS,
+        flags=filterbar.FLAGS, options=filterbar.completions("", {}), states=STATES_OFFERED, csv_max=LIMIT_MAX,
+    )  # fmt: skip
+
+
+# -- completion ------------------------------------------------------------------------------------
+
+
+def read_names() -> Mapping[str, list[str]]:
+    """Read what filters may name: accounts of the store, and accounts and hosts of the history, as far as these can be asked."""
+    names: dict[str, set[str]] = {"account": set(), "host": set()}
+    with suppress(BrokerError, AccountsUnavailable):
+        names["account"] |= {account.name for account in redis_accounts().all()}
+    with suppress(HistoryError):
+        for name, values in known_names(NAMES_MAX).items():
+            names[name] |= set(values)
+    return {name: sorted(values) for name, values in names.items()}
+
+
+@needs("viewer")
+async def complete(request: Request) -> Response:
+    """Offer what the last word of the bar may become, as options of its list."""
+    typed = request.query_params.get("q", "")
+    names: Mapping[str, list[str]] = {}
+    if filterbar.asks_for(typed)[0] in {"account", "host"}:
+        names = await shared(request, "filter names", NAMES_FRESH_S, read_names)
+    return HTMLResponse(text(request, "options.html", options=filterbar.completions(typed, names)))
+
+
+# -- CSV -------------------------------------------------------------------------------------------
+
+
+class CsvPart(NamedTuple):
+    """Lines of a page of a search, and the cursor of the next one."""
+
+    text: str
+    rows: int
+    next: str
+
+
+def read_csv(query: Query, most: int) -> CsvPart:
+    """Search, and write at most so many lines of what is found."""
+    found = history.search(query)
+    rows = [csv_rows.row(postback) for postback in found.postbacks[:most]]
+    return CsvPart(_csv(rows), len(rows), found.next)
+
+
+@needs("viewer")
+async def as_csv(request: Request) -> Response:
+    """Send all that the filter bar finds as comma-separated values, page by page."""
+    bar = await in_thread(request, read_bar, request.query_params.get("q", ""), zone_of(request))
+    query = replace(bar.query, limit=PAGE)
+    first = await in_thread(request, read_csv, query, LIMIT_MAX)
+
+    async def lines() -> AsyncIterator[str]:
+        yield _csv([csv_rows.COLUMNS])
+        part, left = first, LIMIT_MAX
+        while True:
+            yield part.text
+            left -= part.rows
+            if not part.next or left <= 0:
+                return
+            part = await in_thread(request, read_csv, replace(query, cursor=part.next), left)
+
+    headers = {"Content-Disposition": 'attachment; filename="postbacks.csv"'}
+    return StreamingResponse(lines(), media_type="text/csv; charset=utf-8", headers=headers)
+
+
+def _csv(rows: Iterable[Sequence[str]]) -> str:
+    written = io.StringIO()
+    csv.writer(written, lineterminator="\n").writerows(rows)
+    return written.getvalue()
+
+
+routes = [
+    Route("/postbacks", page),
+    Route("/postbacks.csv", as_csv),
+    Route("/filter", complete),
+]

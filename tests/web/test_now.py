@@ -1,0 +1,98 @@
+"""Page *Now*: the sentence of health, the last hour, incidents, what waits and jobs."""
+
+from __future__ import annotations
+
+import pytest
+from events import MT
+from helpers import free_port, set_account
+from operate.incident_world import IncidentWorld
+
+from postbacks import send_postback
+from postbacks.history import Query
+from postbacks.operate import start_resend
+
+LIVE = {"HX-Request": "true"}
+
+
+def test_the_first_page_says_how_it_is(world, browse):
+    world.rig.tick()
+    page = browse().get("/")
+    assert page.status_code == 200
+    assert "the last tick finished" in page.text
+    assert 'aria-current="page">Now' in page.text
+    for words in ("No incident is open.", "Nothing waits.", "No job runs."):
+        assert words in page.text
+
+
+def test_the_last_hour_counts_delivered_late_and_failed(world, browse):
+    world.dead("down", 3)
+    world.account("acme")
+    for _ in range(2):
+        send_postback.delay("acme", MT)
+    world.rig.tick()
+    while world.rig.deliver():
+        pass
+    world.record()
+    page = browse().get("/").text
+    assert "2 delivered, 0 late, 3 failed, 0 open." in page
+    assert page.count("<g>") == 60
+    assert '<rect class="bad"' in page
+
+
+def test_what_waits_stands_by_group_with_the_age_of_the_oldest(world, browse):
+    world.account("acme")
+    for _ in range(4):
+        send_postback.delay("acme", MT)
+    world.rig.tick()
+    page = browse().get("/").text
+    assert '<td data-label="Group">mt</td>\n<td data-label="Wait" class="n">4</td>' in page
+    assert '<td data-label="Its lane">acme/mt</td>' in page
+
+
+def test_a_job_that_runs_is_shown_with_its_counts(world, browse):
+    world.dead("acme", 3)
+    job = start_resend(Query(account="acme", state="dead"), why="<b>fixed</b>", by="ann")
+    page = browse().get("/").text
+    assert f'href="/jobs/{job.id}"' in page
+    assert "ann" in page
+    assert "No job runs." not in page
+
+
+def test_the_live_part_comes_once_and_then_304(world, browse):
+    world.rig.tick()
+    browser = browse()
+    part = browser.get("/", headers=LIVE)
+    assert part.status_code == 200
+    assert "<html" not in part.text
+    again = browser.get("/", headers=LIVE | {"If-None-Match": part.headers["ETag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    assert browser.get("/", headers=LIVE | {"If-None-Match": '"another"'}).status_code == 200
+
+
+def test_without_broker_or_history_the_page_says_so(browse):
+    page = browse(broker_url="redis://127.0.0.1:1/0", broker_timeout_s=0.5)
+    text = page.get("/")
+    assert text.status_code == 200
+    assert "Not well: " in text.text
+    assert "No history is set" in text.text
+
+
+@pytest.fixture
+def failing(broker, tmp_path, monkeypatch):
+    """System whose clock moves on, so that incidents open."""
+    made = IncidentWorld(broker, f"sqlite:///{tmp_path}/history.db", monkeypatch)
+    yield made
+    made.close()
+
+
+def test_an_open_incident_says_since_when_why_and_how_many_wait_and_died(failing, browse):
+    set_account("acme", url=f"http://127.0.0.1:{free_port()}/")
+    for _ in range(3):
+        send_postback.delay("acme", MT)
+    failing.watch(8)
+    (incident,) = failing.incidents()
+    page = browse(history_url=failing.settings.history_url).get("/").text
+    assert f'href="/incidents/{incident.id}"' in page
+    assert 'href="/accounts/acme"' in page
+    assert "every attempt has failed since" in page
+    assert "No incident is open." not in page
