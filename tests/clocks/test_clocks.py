@@ -119,7 +119,7 @@ def test_a_worker_and_a_beat_whose_clocks_are_wrong_by_a_day_change_nothing(brok
         account = accounts.make_account("acme", url=receiver.url())
         accounts.redis_accounts().set(account.rotated(secrets.encrypt(secret, "acme", "secret"), 0, 0))
         (one,) = send_postbacks("acme", [EVENT])
-        asked_ms = time.time() * 1000
+        asked_ms = int(time.time() * 1000)  # whole, as the record's times are
         later = send_postback.apply_async(args=("acme", EVENT), countdown=4).id
         foreign = {"late": timedelta(hours=-1), "soon": timedelta(hours=1)}
         for name, delta in foreign.items():
