@@ -164,15 +164,22 @@ def with_palette(width: int, height: int, pixels: bytes) -> bytes:
     """Return pixels of four bytes as a PNG of the colours that they have most, each other one as the nearest of these."""
     words = memoryview(pixels).cast("I")
     counted = Counter(words)
-    palette = [colour for colour, _ in counted.most_common(_COLOURS)]
+    # Of colours that are much alike only the most frequent one, or shades of text would leave no place for a small mark.
+    alike: dict[tuple[int, ...], int] = {}
+    for colour, _ in counted.most_common():
+        alike.setdefault(tuple(part >> 4 for part in _parts_of(colour)), colour)
+    palette = list(alike.values())[:_COLOURS]
+    palette += [colour for colour, _ in counted.most_common(2 * _COLOURS) if colour not in palette][
+        : _COLOURS - len(palette)
+    ]
+    parts = [_parts_of(colour) for colour in palette]
     places = {colour: place for place, colour in enumerate(palette)}
-    parts = [(colour & 255, colour >> 8 & 255, colour >> 16 & 255) for colour in palette]
     for colour in counted.keys() - places.keys():
-        red, green, blue = colour & 255, colour >> 8 & 255, colour >> 16 & 255
+        wanted = _parts_of(colour)
         places[colour] = min(
             range(len(parts)),
-            key=lambda place: (
-                (parts[place][0] - red) ** 2 + (parts[place][1] - green) ** 2 + (parts[place][2] - blue) ** 2
+            key=lambda place: sum(
+                (own - other) ** 2 for own, other in zip(parts[place], wanted, strict=True)
             ),
         )
     indexes = bytes(map(places.__getitem__, words))
@@ -185,6 +192,11 @@ def with_palette(width: int, height: int, pixels: bytes) -> bytes:
             _chunk(b"IEND", b""),
         )
     )
+
+
+def _parts_of(colour: int) -> tuple[int, int, int]:
+    """Return red, green and blue of four bytes."""
+    return colour & 255, colour >> 8 & 255, colour >> 16 & 255
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:

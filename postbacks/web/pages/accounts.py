@@ -50,6 +50,7 @@ FRESH_S: Final = 5.0
 ALL_FRESH_S: Final = 10.0
 #: Hours of the chart of an account: the 24 that have ended, and the present one.
 HOURS: Final = 25
+HOUR_LABELS: Final = ("24 h ago", "18 h", "12 h", "6 h", "now")
 #: Changes of an account that its page shows.
 CHANGES_MAX: Final = 20
 
@@ -126,7 +127,9 @@ def _chart(health: AccountHealth, zone: tzinfo) -> Markup:
     this_hour = health.now_ms // HOUR_MS
     begins_ms = [(this_hour - back) * HOUR_MS for back in reversed(range(HOURS))]
     bars = [_bar(begin_ms, by_begin.get(str(iso(begin_ms))), zone) for begin_ms in begins_ms]
-    return charts.bars("Postbacks by the hour of their acceptance, of the last 24 hours", bars, fewest=0)
+    return charts.bars(
+        "Postbacks by the hour of their acceptance, of the last 24 hours", bars, fewest=0, along=HOUR_LABELS
+    )
 
 
 def _bar(begin_ms: int, row: StatRow | None, zone: tzinfo) -> charts.Bar:
