@@ -58,6 +58,14 @@ demo-picture: $(VENV)/ready ## Draw docs/demo.svg anew: the demo's table, as the
 screens: $(VENV)/ready ## Take the screens of the docs anew, from commands typed on a small stack (a minute)
 	@$(BIN)/python benchmarks/screens.py
 
+.PHONY: afternoon
+afternoon: $(VENV)/ready ## Light the stage of the dashboard's pictures, and print where it is (two minutes; ARGS="--port 8990")
+	@$(BIN)/python -m benchmarks.afternoon $(ARGS)
+
+.PHONY: screenshots
+screenshots: $(VENV)/ready ## Take docs/dashboard/*.png anew from a staged afternoon, in headless Chromium (six minutes)
+	@$(BIN)/python -m benchmarks.afternoon --pictures docs/dashboard $(ARGS)
+
 .PHONY: capacity
 capacity: $(VENV)/ready ## Measure the bytes of a postback, and write docs/capacity.md (ten minutes; wants cc)
 	@$(BIN)/python -m benchmarks.capacity
