@@ -15,12 +15,14 @@ from typing import Any, Final
 import pycurl
 
 from postbacks.errors import InvalidUrl
+from postbacks.ledger.phases import SLOW_MS
 from postbacks.settings import Settings
 from postbacks.transport.answer import MISREAD
 from postbacks.transport.classify import WEIRD_ANSWER, classify
 from postbacks.transport.connections import IdleConnections
 from postbacks.transport.handle import CurlHandle
 from postbacks.transport.outcomes import Outcome
+from postbacks.transport.phases import measure
 from postbacks.transport.poller import READ, WRITE, make_poller
 from postbacks.transport.resolver import Resolver
 from postbacks.transport.transfer import Transfer
@@ -120,7 +122,7 @@ class CurlClient:
                 elif handle.transfer is not None:
                     code = pycurl.E_COULDNT_RESOLVE_HOST
                     self._end_unsent(
-                        handle, handle.transfer, classify(handle.transfer, code, resolution.cause)
+                        handle, handle.transfer, _classified(handle, handle.transfer, code, resolution.cause)
                     )
 
     def _end_unsent(self, handle: CurlHandle, transfer: Transfer, outcome: Outcome) -> None:
@@ -230,7 +232,8 @@ class CurlClient:
                 if transfer is None or now_s - transfer.started_s < transfer.profile.connect_timeout_s:
                     in_time.append(handle)
                 else:
-                    self._end_unsent(handle, transfer, classify(transfer, pycurl.E_OPERATION_TIMEDOUT, ""))
+                    outcome = _classified(handle, transfer, pycurl.E_OPERATION_TIMEDOUT, "")
+                    self._end_unsent(handle, transfer, outcome)
             if in_time:
                 self._resolving[host] = in_time
             else:
@@ -264,7 +267,7 @@ class CurlClient:
             self.renewals += transfer.sends > 1
             if code == WEIRD_ANSWER and transfer.status is not None:
                 MISREAD.add(transfer.url)
-            self._done.append((transfer, classify(transfer, code, message)))
+            self._done.append((transfer, _classified(handle, transfer, code, message)))
         self._release(handle)
 
     def _keep_connection(self, curl: pycurl.Curl, transfer: Transfer) -> None:
@@ -299,3 +302,12 @@ class CurlClient:
         while True:
             for _, outcome in self.wait(1.0):
                 return outcome
+
+
+def _classified(handle: CurlHandle, transfer: Transfer, code: int, message: str) -> Outcome:
+    """Classify an ended transfer, with its phases where somebody will look at them: reading them of each costs time."""
+    outcome = classify(transfer, code, message)
+    if outcome.delivered and outcome.elapsed_s * 1000 < SLOW_MS and not transfer.is_observed:
+        return outcome
+    phases = measure(handle.curl, transfer, outcome.elapsed_s, has_name=bool(handle.host))
+    return outcome._replace(phases=phases, address=handle.address_of(transfer))
