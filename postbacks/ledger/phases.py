@@ -1,6 +1,6 @@
 """Phases of a POST, from the look-up of the name to the end of the answer.
 
-They are kept of the attempts that somebody will look into: those that failed, that took ``SLOW_MS`` or longer, and that were
+They are kept of the attempts that somebody will look into: those that failed, that took ``SLOW_S`` or longer, and that were
 not the first of their postback. Nearly all attempts are none of these.
 """
 
@@ -10,7 +10,8 @@ import re
 from typing import Final, NamedTuple
 
 #: Duration from which on a POST is slow.
-SLOW_MS: Final = 1000
+SLOW_S: Final = 1
+SLOW_MS: Final = 1000 * SLOW_S
 #: Phases as a note has them (``Phases.packed``).
 _PACKED: Final = re.compile(r"\d{0,9}(?:,\d{0,9}){0,4}", re.ASCII)
 #: Field -> its word.

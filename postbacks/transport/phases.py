@@ -23,23 +23,23 @@ def measure(curl: Any, transfer: Transfer, elapsed_s: float, *, has_name: bool) 
         has_name: True if its URL has a name that had to be looked up.
     """
     end_s = transfer.started_s + elapsed_s
-    if has_name and transfer.looked_up_s is None:
-        return _between(transfer.started_s, (end_s, None, None, None, None))
     looked_up_s = transfer.looked_up_s if has_name else None
-    if transfer.connected_s is None:
+    tcp_s = tls_s = first_byte_s = None
+    if has_name and looked_up_s is None:
+        looked_up_s = end_s
+    elif transfer.connected_s is None:
         tcp_s = _tcp_s(curl, transfer)
-        ends = (looked_up_s, end_s, None) if tcp_s is None else (looked_up_s, tcp_s, end_s)
-        return _between(transfer.started_s, (*ends, None, None))
-    tcp_s = tls_s = None
-    if transfer.is_new_connection:
-        tcp_s = transfer.connected_s
-        if secured_s := curl.getinfo(pycurl.APPCONNECT_TIME):
-            tcp_s, tls_s = tcp_s - (secured_s - curl.getinfo(pycurl.CONNECT_TIME)), tcp_s
-    first_byte_s = curl.getinfo(pycurl.STARTTRANSFER_TIME)
-    if not first_byte_s:
-        return _between(transfer.started_s, (looked_up_s, tcp_s, tls_s, end_s, None))
-    first_byte_s += transfer.connected_s - curl.getinfo(pycurl.PRETRANSFER_TIME)
-    return _between(transfer.started_s, (looked_up_s, tcp_s, tls_s, first_byte_s, end_s))
+        tcp_s, tls_s = (end_s, None) if tcp_s is None else (tcp_s, end_s)
+    else:
+        if transfer.is_new_connection:
+            tcp_s = transfer.connected_s
+            if secured_s := curl.getinfo(pycurl.APPCONNECT_TIME):
+                tcp_s, tls_s = tcp_s - (secured_s - curl.getinfo(pycurl.CONNECT_TIME)), tcp_s
+        if begun_s := curl.getinfo(pycurl.STARTTRANSFER_TIME):
+            first_byte_s = transfer.connected_s + begun_s - curl.getinfo(pycurl.PRETRANSFER_TIME)
+            return _between(transfer.started_s, elapsed_s, looked_up_s, tcp_s, tls_s, first_byte_s, end_s)
+        first_byte_s = end_s
+    return _between(transfer.started_s, elapsed_s, looked_up_s, tcp_s, tls_s, first_byte_s)
 
 
 def _tcp_s(curl: Any, transfer: Transfer) -> float | None:
@@ -51,16 +51,16 @@ def _tcp_s(curl: Any, transfer: Transfer) -> float | None:
     return begun_s + connect_s if connect_s else None
 
 
-def _between(started_s: float, ends: tuple[float | None, ...]) -> Phases:
+def _between(started_s: float, elapsed_s: float, *ends_s: float | None) -> Phases:
     """Return the phases that end at these times, None where there was none; rounded, they add up to the whole."""
-    longest_ms = max(round((end_s - started_s) * 1000) for end_s in ends if end_s is not None)
+    whole_ms = round(elapsed_s * 1000)
     phases: list[int | None] = []
     before_ms = 0
-    for end_s in ends:
+    for end_s in ends_s:
         if end_s is None:
             phases.append(None)
             continue
-        end_ms = min(max(before_ms, round((end_s - started_s) * 1000)), longest_ms)
+        end_ms = min(max(before_ms, round((end_s - started_s) * 1000)), whole_ms)
         phases.append(end_ms - before_ms)
         before_ms = end_ms
     return Phases(*phases)

@@ -87,7 +87,7 @@ def test_phases_are_kept_of_what_somebody_will_look_into(adapter, listener, monk
     failed = post(adapter, listener.url("/no"), is_observed=False)
     assert failed.phases is not None
     assert failed.address == "127.0.0.1"
-    monkeypatch.setattr(client_module, "SLOW_MS", SLOW_MS)
+    monkeypatch.setattr(client_module, "SLOW_S", SLOW_S)
     slow = post(adapter, listener.url("/waits"), is_observed=False)
     assert slow.name == "delivered"
     assert slow.phases is not None
