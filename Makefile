@@ -79,6 +79,10 @@ crash: $(VENV)/ready ## Kill anything at any moment, count every postback afterw
 crossing: $(VENV)/ready ## Let a receiver's end of a connection cross our requests, 200 times each way (two minutes; wants root)
 	@CROSSING_ROUNDS=$${CROSSING_ROUNDS:-20} $(BIN)/python -m pytest tests/crossing -q -rP | grep -E '^crossing|passed|failed'
 
+.PHONY: web-test
+web-test: $(VENV)/ready ## Go all ways through the dashboard in headless Chromium (apt-get installs it where it is missing; five minutes)
+	@tests/browser/run.sh $(ARGS)
+
 .PHONY: alerts
 alerts: $(VENV)/ready ## Check the alerts for Prometheus and try each out (promtool; fetched by apt-get where it is missing)
 	@deploy/prometheus/check.sh

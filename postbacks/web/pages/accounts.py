@@ -13,7 +13,14 @@ from postbacks.errors import InvalidAccount
 from postbacks.history.schema import HOUR_MS
 from postbacks.ledger.record import iso
 from postbacks.names import check_name
-from postbacks.operate import all_incidents, journal_entries, pause_account, resume_account, set_account
+from postbacks.operate import (
+    all_incidents,
+    journal_entries,
+    open_links,
+    pause_account,
+    resume_account,
+    set_account,
+)
 from postbacks.operate.account_health import OFF, WELL, all_accounts, first_try_rate, read_account
 from postbacks.operate.journal_words import details_words
 from postbacks.ping.steps import Step, steps_of
@@ -41,6 +48,7 @@ if TYPE_CHECKING:
     from postbacks.ledger.journal import Entry
     from postbacks.operate.account_health import AccountHealth
     from postbacks.operate.incidents import Incident
+    from postbacks.operate.links import Link
     from postbacks.queue.pauses import Pause
 
 #: Accounts of a page.
@@ -62,11 +70,13 @@ class Facts(NamedTuple):
         health: the account with its health.
         incidents: open ones that name it.
         changes: of the journal, each with its details in words.
+        links: customers' links that are open.
     """
 
     health: AccountHealth
     incidents: list[Incident]
     changes: list[tuple[Entry, str]]
+    links: list[Link]
 
 
 @needs("viewer")
@@ -108,7 +118,7 @@ async def one(request: Request) -> Response:
         account=health.account,
         total=health.stats.total,
         rate=first_try_rate(health.stats.total),
-        chart=_chart(health, zone_of(request)),
+        chart=draw(health, zone_of(request)),
         shown_url=redacted,
     )
 
@@ -118,26 +128,26 @@ def read(name: str) -> Facts:
     health = read_account(name)
     incidents = [incident for incident in all_incidents(open_only=True) if name in incident.accounts]
     entries = journal_entries(account=name, limit=CHANGES_MAX)
-    return Facts(health, incidents, [(entry, details_words(entry.details)) for entry in entries])
+    changes = [(entry, details_words(entry.details)) for entry in entries]
+    return Facts(health, incidents, changes, open_links(name))
 
 
-def _chart(health: AccountHealth, zone: tzinfo) -> Markup:
-    """Draw what became of the postbacks of each of the last 24 hours."""
+def draw(health: AccountHealth, zone: tzinfo, dead: str = "dead") -> Markup:
+    """Draw what became of the postbacks of each of the last 24 hours; a customer calls a dead one otherwise."""
     by_begin = {row.key: row for row in health.stats.rows}
     this_hour = health.now_ms // HOUR_MS
     begins_ms = [(this_hour - back) * HOUR_MS for back in reversed(range(HOURS))]
-    bars = [_bar(begin_ms, by_begin.get(str(iso(begin_ms))), zone) for begin_ms in begins_ms]
-    return charts.bars(
-        "Postbacks by the hour of their acceptance, of the last 24 hours", bars, fewest=0, along=HOUR_LABELS
-    )
+    bars = [_bar(begin_ms, by_begin.get(str(iso(begin_ms))), zone, dead) for begin_ms in begins_ms]
+    label = "Postbacks by the hour of their acceptance, of the last 24 hours"
+    return charts.bars(label, bars, fewest=0, along=HOUR_LABELS)
 
 
-def _bar(begin_ms: int, row: StatRow | None, zone: tzinfo) -> charts.Bar:
+def _bar(begin_ms: int, row: StatRow | None, zone: tzinfo, dead: str) -> charts.Bar:
     hour = f"{datetime.fromtimestamp(begin_ms / 1000, zone):%Y-%m-%d %H:%M}"
     if row is None:
         return charts.Bar(f"{hour}: none", {})
     words = (
-        f"{hour}: {row.first:,} delivered at first, {row.later:,} later, {row.dead:,} dead, {row.open:,} open, "
+        f"{hour}: {row.first:,} delivered at first, {row.later:,} later, {row.dead:,} {dead}, {row.open:,} open, "
         f"{row.other:,} otherwise"
     )
     return charts.Bar(
