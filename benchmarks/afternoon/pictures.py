@@ -37,6 +37,9 @@ async (png) => {
 """
 
 
+CUSTOMER: Final = "customer"
+
+
 @dataclass(frozen=True, slots=True)
 class Picture:
     """Picture of a page.
@@ -47,7 +50,7 @@ class Picture:
         dark: True for the dark colours.
         width: of the window.
         press: text of a button that is pressed first; empty for none.
-        viewer: who is logged in; empty for nobody.
+        viewer: who is logged in; empty for nobody, ``CUSTOMER`` for whoever has come by a link.
     """
 
     name: str
@@ -85,6 +88,10 @@ PICTURES: Final = (
     Picture("journal", "/journal"),
     Picture("system", "/system"),
     Picture("zone", "/zone"),
+    Picture("customer", "/customer/", viewer=CUSTOMER),
+    Picture("customer-postbacks", "/customer/postbacks?q=state:dead", viewer=CUSTOMER),
+    Picture("customer-postback", "/customer/postbacks/{postback parked}", viewer=CUSTOMER),
+    Picture("customer-urls", "/customer/urls", viewer=CUSTOMER),
 )
 
 
@@ -149,7 +156,9 @@ def _context(browser: Any, stage: Stage, picture: Picture, users: dict[str, str]
         timezone_id="UTC",
         reduced_motion="reduce",
     )
-    if picture.viewer and users:
+    if picture.viewer == CUSTOMER:
+        context.new_page().goto(stage.facts["customer link"])
+    elif picture.viewer and users:
         page = context.new_page()
         page.goto(f"{stage.url}login")
         page.fill("#name", picture.viewer)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 SEED: Final = 19
 _SETTINGS: Final = {
-    "POSTBACKS_ALLOWED_NETWORKS": "127.0.0.0/8", "POSTBACKS_MAX_WAITING_PER_ACCOUNT": "300",
+    "POSTBACKS_ALLOWED_NETWORKS": "127.0.0.0/8", "POSTBACKS_MAX_WAITING_PER_ACCOUNT": "300", "POSTBACKS_HEALTH_WAITING_AGE_S": "3600",
 }  # fmt: skip
 #: Messages and changes a second while the stage is lit.
 _LIVE_PER_S: Final = 0.4
@@ -205,7 +205,7 @@ def _set_accounts(cast: list[Account], port: int) -> None:
 
     more: dict[str, dict[str, Any]] = {
         ROLES["unavailable"]: {"rate": "50/s"},
-        ROLES["full"]: {"rate": "20/min"},
+        ROLES["full"]: {"rate": "6/min"},
         ROLES["slow"]: {"answer_timeout_s": 20.0, "max_transfers": 4},
         ROLES["recovered"]: {"rate": "50/s", "headers": {"X-Tenant": "harborview"}},
         cast[0].name: {"weight": 2.0, "mo_url": cast[0].url(port).replace("/postbacks", "/inbound")},
@@ -348,7 +348,8 @@ def _live(events: Events, stop: threading.Event) -> None:
     still = {ROLES["paused"], ROLES["no url"]}
     full = next(account for account in accounts(SEED) if account.name == ROLES["full"])
     while not stop.wait(events.random.expovariate(_LIVE_PER_S)):
-        account = events.account() if events.random.random() < 0.8 else full
+        account = events.account()
+        send_postbacks(full.name, [event for _, event in events.of(full, time.time_ns() // 1_000_000, "mt")])
         if account.name not in still:
             send_postbacks(
                 account.name, [event for _, event in events.of(account, time.time_ns() // 1_000_000)]
@@ -443,7 +444,10 @@ def _name_facts(made: Stage) -> None:
     """Find what pictures are of."""
     from postbacks import history
     from postbacks.history.query import Query
-    from postbacks.operate import all_incidents
+    from postbacks.operate import all_incidents, make_link
+    from postbacks.settings import load
+    from postbacks.web.security.key import Signers
+    from postbacks.web.security.links import Links
 
     incidents = all_incidents()
     for role in ("unavailable", "hostile", "recovered"):
@@ -458,4 +462,9 @@ def _name_facts(made: Stage) -> None:
         found_postbacks = history.search(query).postbacks
         if found_postbacks:
             made.facts[f"postback {name}"] = found_postbacks[0].id
+    settings = load()
+    link = make_link(
+        ROLES["unavailable"], days=7, may_resend=True, by="tom", why="they ask what we get, ticket 4133"
+    )
+    made.facts["customer link"] = Links(settings, Signers(settings)).address(link, made.url.rstrip("/"))
     made.facts["now"] = datetime.now(UTC).isoformat(timespec="seconds")
