@@ -210,7 +210,7 @@ async def ping(request: Request) -> Response:
         request,
         "customer_ping.html",
         probe=probe,
-        url=bare(pinged.target.url),
+        target=bare(pinged.target.url),
         verdict=veil.text(words.for_developer(advice.verdict)),
         todo=veil.text(words.for_developer(advice.todo)) if advice.todo else "",
         noticed=[veil.text(words.for_developer(note)) for note in advice.noticed],
