@@ -30,7 +30,7 @@ URL = "https://u:p%40ssw0rd@host.example:8443/path;x/y?key=S%2Fecret&sure&empty=
         (f"sent to {URL}.", "sent to https://host.example:8443/path;x/y."),
         ("GET /path?key=S%2Fecret&sure HTTP/1.1", "GET /path?… HTTP/1.1"),
         ("key is S/ecret", "key is …"),
-        ('{"key": "S\\/ecret", "pw": "p@ssw0rd"}', '{"key": "S\\/ecret", "pw": "…"}'.replace("S\\/ecret", "S\\/ecret")),
+        ('{"key": "S\\/ecret", "pw": "p@ssw0rd"}', '{"key": "…", "pw": "…"}'),
         ("wrong password p@ssw0rd or P%40SSW0RD", "wrong password … or …"),
         ("Authorization: Basic dTpwQHNzdzByZA==", "Authorization: Basic …"),
         ("dTpwQHNzdzByZA==", "…"),
