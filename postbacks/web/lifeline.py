@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from markupsafe import Markup
 
 from postbacks.ledger import states
+from postbacks.web.charts import course
 from postbacks.web.render import lasting
 
 if TYPE_CHECKING:
@@ -67,17 +68,19 @@ class Step(NamedTuple):
 
 
 class Post(NamedTuple):
-    """Attempt, with the phases around it.
+    """Attempt, with the wait before it.
 
     Attributes:
         attempt: as the record has it.
         waited_ms: from the acceptance, the end of the attempt before or a resend to its begin.
         is_resent: True where it is the first after a resend by somebody's order.
+        chart: of its phases; empty where they are not known.
     """
 
     attempt: Attempt
     waited_ms: int
     is_resent: bool
+    chart: Markup = Markup("")
 
 
 def steps_of(record: Record) -> list[Step]:
@@ -119,12 +122,14 @@ def _resend(steps: list[Step], at_ms: int) -> None:
 def posts_of(record: Record) -> list[Post]:
     """Return the attempts of a postback with how long each was waited for."""
     posts, free_ms = [], record.created_ms
+    longest_ms = max((attempt.elapsed_ms for attempt in record.attempts), default=0)
     for attempt in sorted(record.attempts, key=lambda attempt: attempt.number):
         resent_ms = max(
             (resend.at_ms for resend in record.resends if resend.attempts == attempt.number - 1), default=None
         )
         since_ms = free_ms if resent_ms is None else max(free_ms, resent_ms)
-        posts.append(Post(attempt, max(0, attempt.at_ms - since_ms), resent_ms is not None))
+        chart = course(attempt.phases, longest_ms) if attempt.phases else Markup("")
+        posts.append(Post(attempt, max(0, attempt.at_ms - since_ms), resent_ms is not None, chart))
         free_ms = attempt.at_ms + attempt.elapsed_ms
     return posts
 
