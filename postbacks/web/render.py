@@ -162,10 +162,18 @@ def address_of(request: Request) -> str:
 
 
 @pass_context
-def live_part(context: Context) -> Markup:
-    """Return the attributes of the element whose content is read again every 2 s (``live.py``)."""
-    return Markup('id="live" data-live hx-get="{}" hx-trigger="every 2s" hx-swap="innerHTML"').format(
-        context["here"]
+def live_part(context: Context, *, once: bool = False) -> Markup:
+    """Return the attributes of the element whose content is read again every 2 s, or once where the page waits for a part.
+
+    Args:
+        context: of the page.
+        once: not every 2 s.
+    """
+    triggers = (["load"] if context.get("pending") else []) + ([] if once else ["every 2s"])
+    if not triggers:
+        return Markup()
+    return Markup('id="live" data-live hx-get="{}" hx-trigger="{}" hx-swap="innerHTML"').format(
+        context["here"], ", ".join(triggers)
     )
 
 

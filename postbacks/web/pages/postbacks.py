@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 from contextlib import suppress
@@ -27,6 +28,7 @@ from postbacks.privacy import masker
 from postbacks.web import charts, filterbar
 from postbacks.web.addresses import path_to
 from postbacks.web.asking import read_bar
+from postbacks.web.facts import soon
 from postbacks.web.live import live
 from postbacks.web.reading import in_thread, shared
 from postbacks.web.render import render, text, url
@@ -129,9 +131,11 @@ async def page(request: Request) -> Response:
     try:
         bar = await in_thread(request, read_bar, typed, zone)
         key = ("postbacks", bar.text, name_of(zone), cursor)
-        rows = await shared(request, key, ROWS_FRESH_S, read_rows, bar, cursor)
         # The same words are another time a second later, and the same page all the same.
-        drawn = await shared(request, (*key[:3], "strip"), STRIP_FRESH_S, strip, bar.query)
+        counting = shared(request, (*key[:3], "strip"), STRIP_FRESH_S, strip, bar.query)
+        rows, drawn = await asyncio.gather(
+            shared(request, key, ROWS_FRESH_S, read_rows, bar, cursor), soon(request, counting)
+        )
     except InvalidQuery as error:
         return render(
             request, "postbacks.html", status=400, q=typed, mistake=str(error), guesses=filterbar.guesses(typed), filters=filterbar.FILTERS,
@@ -142,7 +146,7 @@ async def page(request: Request) -> Response:
     ]
     return live(
         request, "postbacks.html", "postbacks_live.html", q=bar.text, mistake="", bar=bar, words=words, found=rows,
-        strip=drawn, chart=draw(bar, drawn, zone) if drawn.parts else "", cursor=cursor, filters=filterbar.FILTERS,
+        strip=drawn, chart=draw(bar, drawn.value, zone) if drawn.value and drawn.value.parts else "", cursor=cursor, filters=filterbar.FILTERS,
         flags=filterbar.FLAGS, options=filterbar.completions("", {}), states=STATES_OFFERED, csv_max=LIMIT_MAX,
     )  # fmt: skip
 
