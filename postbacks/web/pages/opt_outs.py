@@ -21,7 +21,7 @@ from postbacks.web.asking import clock_ms
 from postbacks.web.facts import soon
 from postbacks.web.live import live
 from postbacks.web.reading import reading_of, shared, shared_stale
-from postbacks.web.render import lasting
+from postbacks.web.render import lasting, steady_now_ms
 from postbacks.web.security.roles import needs
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Facts(NamedTuple):
     Attributes:
         undelivered: the oldest first, each with its age.
         late: those that are past the limit.
-        now_ms: the broker's clock.
+        now_ms: the broker's clock, to the minute.
     """
 
     undelivered: list[tuple[Postback, int]]
@@ -92,7 +92,10 @@ def read(settings: Settings) -> Facts:
     undelivered = oldest(READ_MAX)
     with reading(reader()) as connection:
         overdue = late(connection, settings.opt_out_late_s)
-    return Facts([(postback, age_ms(postback, present_ms)) for postback in undelivered], overdue, present_ms)
+    ages = [age_ms(postback, steady_now_ms(postback.accepted_ms, present_ms)) for postback in undelivered]
+    return Facts(
+        list(zip(undelivered, ages, strict=True)), overdue, steady_now_ms(overdue.oldest_ms or 0, present_ms)
+    )
 
 
 def read_day() -> StatRow:
