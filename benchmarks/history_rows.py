@@ -199,6 +199,8 @@ class Rows:
                         0,
                         None,
                         None,
+                        f"0,,,{elapsed_ms},0",
+                        "192.0.2.7",
                     )
                     for attempt in range(1, posts + 1)
                 )

@@ -15,6 +15,7 @@ from postbacks.history import schema
 from postbacks.history.schema import HOUR_MS, SLOT_MS
 from postbacks.history.slots import first_of_hour
 from postbacks.ledger import states
+from postbacks.ledger.phases import SLOW_MS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -106,7 +107,7 @@ class Path:
             or filters.status not in {None, 200}
             or filters.reason is not None
             or filters.undelivered
-            or (filters.slower_than_ms is not None and filters.slower_than_ms >= schema.SLOW_MS)
+            or (filters.slower_than_ms is not None and filters.slower_than_ms >= SLOW_MS)
         )
 
     def _is_common(self, value: int) -> bool:

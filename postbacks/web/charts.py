@@ -7,10 +7,16 @@ from typing import Final, NamedTuple
 
 from markupsafe import Markup
 
+from postbacks.ledger.phases import WORDS, Phases
+
 #: Height of a chart in its own units; the style sheet scales it.
 _HEIGHT: Final = 60
 _BAR: Final = 8
 _GAP: Final = 2
+#: Size of the bar of an attempt's phases, and the width of one that took no time.
+_COURSE_WIDE: Final = 300
+_COURSE_HIGH: Final = 8
+_COURSE_LEAST: Final = 2
 #: Bars for which there is room at least: few would be as wide as a page.
 _FEWEST: Final = 20
 
@@ -74,3 +80,24 @@ def _bar(bar: Bar, x: int, top: int, *, is_stop: bool) -> Markup:
     # A strip of a hundred POSTs is no hundred stops of the tabulator.
     stop = Markup("") if is_stop else Markup(' tabindex="-1"')
     return Markup('<a href="{}" aria-label="{}"{}>{}</a>').format(bar.href, bar.title, stop, group)
+
+
+def course(phases: Phases, longest_ms: int) -> Markup:
+    """Draw the phases of an attempt after each other. The same stands beside it in words.
+
+    Args:
+        phases: of the attempt.
+        longest_ms: duration that the whole width stands for: the attempts of a postback are drawn to one scale.
+    """
+    shapes, x = [], 0.0
+    for name, ms in phases.gone_through.items():
+        wide = max(_COURSE_LEAST, ms / max(1, longest_ms) * (_COURSE_WIDE - 5 * _COURSE_LEAST))
+        shapes.append(
+            Markup(
+                '<rect class="{}" x="{:.1f}" width="{:.1f}" height="{}"><title>{} {:,} ms</title></rect>'
+            ).format(name.removesuffix("_ms"), x, wide - 1, _COURSE_HIGH, WORDS[name], ms)
+        )
+        x += wide
+    return Markup(
+        '<svg class="course" aria-hidden="true" viewBox="0 0 {} {}" preserveAspectRatio="none">{}</svg>'
+    ).format(_COURSE_WIDE, _COURSE_HIGH, Markup("").join(shapes))

@@ -39,7 +39,7 @@ from starlette.responses import HTMLResponse
 from postbacks.ledger.record import iso
 from postbacks.printable import printable, printable_lines
 from postbacks.version import VERSION
-from postbacks.web.addresses import path_to
+from postbacks.web.addresses import is_customers, path_to
 from postbacks.web.zones import name_of, zone_of
 
 if TYPE_CHECKING:
@@ -57,6 +57,12 @@ NAVIGATION: Final = (
     ("Jobs", "/jobs"),
     ("Journal", "/journal"),
     ("System", "/system"),
+)
+#: Navigation of a customer.
+CUSTOMERS_NAVIGATION: Final = (
+    ("Your receiver", "/customer/"),
+    ("Postbacks", "/customer/postbacks"),
+    ("Your URL", "/customer/urls"),
 )
 #: What a cell shows of nothing.
 DASH: Final = "–"  # noqa: RUF001 - that is what a dash is
@@ -88,6 +94,8 @@ def text(request: Request, template: str, **facts: Any) -> str:
             request=request,
             path=request.url.path,
             viewer=viewer,
+            link=getattr(request.state, "link", None),
+            layout="customer_base.html" if is_customers(request.url.path) else "base.html",
             may=lambda role: viewer is not None and viewer.may(role),
             zone=zone,
             zone_name=name_of(zone),
@@ -128,6 +136,7 @@ def environment() -> Environment:
     made.globals |= {
         "live_part": live_part,
         "navigation": NAVIGATION,
+        "customers_navigation": CUSTOMERS_NAVIGATION,
         "version": VERSION,
         "static": static_url,
         "url": url,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from starlette.responses import Response
 from starlette.routing import Route
 
 from postbacks.web.security.headers import HEADERS
@@ -70,7 +71,18 @@ def test_the_policy_forbids_what_it_does_not_name():
     assert "*" not in policy
     assert HEADERS["Cache-Control"] == "no-store"
     assert HEADERS["X-Content-Type-Options"] == "nosniff"
-    assert HEADERS["Referrer-Policy"] == "no-referrer"
+    assert HEADERS["Referrer-Policy"] == "same-origin"  # else forms come with Origin: null
+
+
+def test_a_page_may_be_stricter_about_its_referrer_and_about_nothing_else(browse):
+    browser = browse()
+
+    async def strict(_request):
+        return Response(headers={"Referrer-Policy": "no-referrer", "Cache-Control": "public"})
+
+    browser.app.router.routes.insert(0, Route("/strict", strict))
+    headers = browser.get("/strict").headers
+    assert (headers["Referrer-Policy"], headers["Cache-Control"]) == ("no-referrer", "no-store")
 
 
 def test_an_unexpected_error_tells_nothing_of_itself(browser):

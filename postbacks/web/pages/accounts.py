@@ -15,7 +15,14 @@ from postbacks.history.days import DayByAccount, DayOfAccount
 from postbacks.history.schema import HOUR_MS
 from postbacks.ledger.record import iso
 from postbacks.names import check_name
-from postbacks.operate import all_incidents, journal_entries, pause_account, resume_account, set_account
+from postbacks.operate import (
+    all_incidents,
+    journal_entries,
+    open_links,
+    pause_account,
+    resume_account,
+    set_account,
+)
 from postbacks.operate.account_health import OFF, WELL, all_accounts, first_try_rate, read_account
 from postbacks.operate.journal_words import details_words
 from postbacks.ping.steps import Step, steps_of
@@ -110,10 +117,11 @@ async def one(request: Request) -> Response:
         account=health.account,
         incidents=await fact(shared(request, ("incidents", name), FRESH_S, read_incidents, name)),
         changes=await fact(shared(request, ("changes", name), FRESH_S, read_changes, name)),
+        links=await fact(shared(request, ("links", name), FRESH_S, open_links, name)),
         counted=counted,
         total=counted.value.total if counted.value else None,
         rate=first_try_rate(counted.value.total) if counted.value else None,
-        chart=_chart(counted.value, health.now_ms, zone_of(request)) if counted.value else "",
+        chart=draw(counted.value, health.now_ms, zone_of(request)) if counted.value else "",
         shown_url=redacted,
     )
 
@@ -134,21 +142,21 @@ def read_changes(name: str) -> list[tuple[Entry, str]]:
     return [(entry, details_words(entry.details)) for entry in entries]
 
 
-def _chart(day: Stats, now_ms: int, zone: tzinfo) -> Markup:
-    """Draw what became of the postbacks of each of the last 24 hours."""
+def draw(day: Stats, now_ms: int, zone: tzinfo, dead: str = "dead") -> Markup:
+    """Draw what became of the postbacks of each of the last 24 hours; a customer calls a dead one otherwise."""
     by_begin = {row.key: row for row in day.rows}
     this_hour = now_ms // HOUR_MS
     begins_ms = [(this_hour - back) * HOUR_MS for back in reversed(range(HOURS))]
-    bars = [_bar(begin_ms, by_begin.get(str(iso(begin_ms))), zone) for begin_ms in begins_ms]
+    bars = [_bar(begin_ms, by_begin.get(str(iso(begin_ms))), zone, dead) for begin_ms in begins_ms]
     return charts.bars("Postbacks by the hour of their acceptance, of the last 24 hours", bars, fewest=0)
 
 
-def _bar(begin_ms: int, row: StatRow | None, zone: tzinfo) -> charts.Bar:
+def _bar(begin_ms: int, row: StatRow | None, zone: tzinfo, dead: str) -> charts.Bar:
     hour = f"{datetime.fromtimestamp(begin_ms / 1000, zone):%Y-%m-%d %H:%M}"
     if row is None:
         return charts.Bar(f"{hour}: none", {})
     words = (
-        f"{hour}: {row.first:,} delivered at first, {row.later:,} later, {row.dead:,} dead, {row.open:,} open, "
+        f"{hour}: {row.first:,} delivered at first, {row.later:,} later, {row.dead:,} {dead}, {row.open:,} open, "
         f"{row.other:,} otherwise"
     )
     return charts.Bar(

@@ -7,7 +7,8 @@ import csv
 import io
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, NamedTuple
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from starlette.responses import HTMLResponse, RedirectResponse, StreamingResponse
 from starlette.routing import Route
@@ -37,7 +38,7 @@ from postbacks.web.security.roles import needs
 from postbacks.web.zones import name_of, zone_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
     from datetime import tzinfo
 
     from markupsafe import Markup
@@ -108,16 +109,32 @@ def read_rows(bar: Bar, cursor: str) -> Rows:
     return Rows(page, rows, "" if rows else why_empty(query))
 
 
-def draw(bar: Bar, drawn: Strip, zone: tzinfo) -> Markup:
-    """Draw the strip of time; each part leads to itself alone."""
+def draw(
+    bar: Bar,
+    drawn: Strip,
+    zone: tzinfo,
+    address: str = "/postbacks",
+    names: Mapping[str, str] = MappingProxyType({}),
+) -> Markup:
+    """Draw the strip of time; each part leads to itself alone.
+
+    Args:
+        bar: that it is of.
+        drawn: the strip.
+        zone: of its times.
+        address: of the page.
+        names: state -> its other name, where it has one.
+    """
     columns = []
     for part in drawn.parts:
         parts = {mark: sum(part.states.get(state, 0) for state in of_it) for mark, of_it in MARKS.items()}
         parts["calm"] = part.total - sum(parts.values())
-        counts = ", ".join(f"{number:,} {state}" for state, number in sorted(part.states.items()))
+        counts = ", ".join(
+            f"{number:,} {names.get(state, state)}" for state, number in sorted(part.states.items())
+        )
         title = f"{shown(of_ms(part.since_ms, zone))} on: {counts or 'none'}"
         is_narrower = part.total and len(drawn.parts) > 1
-        href = url("/postbacks", q=bar.narrowed(part.since_ms, part.until_ms)) if is_narrower else ""
+        href = url(address, q=bar.narrowed(part.since_ms, part.until_ms)) if is_narrower else ""
         columns.append(charts.Bar(title, parts, href))
     return charts.bars(f"{drawn.postbacks:,} postbacks by the time of their acceptance", columns)
 
@@ -185,6 +202,9 @@ async def complete(request: Request) -> Response:
 
 # -- CSV -------------------------------------------------------------------------------------------
 
+#: Makes the cells of a postback.
+CsvRow: TypeAlias = "Callable[[Postback], list[str]]"
+
 
 class CsvPart(NamedTuple):
     """Lines of a page of a search, and the cursor of the next one."""
@@ -194,10 +214,10 @@ class CsvPart(NamedTuple):
     next: str
 
 
-def read_csv(query: Query, most: int) -> CsvPart:
+def read_csv(query: Query, most: int, row: CsvRow = csv_rows.row) -> CsvPart:
     """Search, and write at most so many lines of what is found."""
     found = history.search(query)
-    rows = [csv_rows.row(postback) for postback in found.postbacks[:most]]
+    rows = [row(postback) for postback in found.postbacks[:most]]
     return CsvPart(_csv(rows), len(rows), found.next)
 
 
@@ -205,18 +225,33 @@ def read_csv(query: Query, most: int) -> CsvPart:
 async def as_csv(request: Request) -> Response:
     """Send all that the filter bar finds as comma-separated values, page by page."""
     bar = await in_thread(request, read_bar, request.query_params.get("q", ""), zone_of(request))
-    query = replace(bar.query, limit=PAGE)
-    first = await in_thread(request, read_csv, query, LIMIT_MAX)
+    return await send_csv(request, bar.query, csv_rows.COLUMNS, csv_rows.row, LIMIT_MAX)
+
+
+async def send_csv(
+    request: Request, query: Query, columns: Sequence[str], row: CsvRow, most: int
+) -> StreamingResponse:
+    """Send what a query finds as comma-separated values, page by page.
+
+    Args:
+        request: of whoever asks.
+        query: whose size of a page is of no account.
+        columns: of the first line.
+        row: makes the cells of a postback.
+        most: postbacks at most, the newest.
+    """
+    query = replace(query, limit=min(PAGE, most))
+    first = await in_thread(request, read_csv, query, most, row)
 
     async def lines() -> AsyncIterator[str]:
-        yield _csv([csv_rows.COLUMNS])
-        part, left = first, LIMIT_MAX
+        yield _csv([columns])
+        part, left = first, most
         while True:
             yield part.text
             left -= part.rows
             if not part.next or left <= 0:
                 return
-            part = await in_thread(request, read_csv, replace(query, cursor=part.next), left)
+            part = await in_thread(request, read_csv, replace(query, cursor=part.next), left, row)
 
     headers = {"Content-Disposition": 'attachment; filename="postbacks.csv"'}
     return StreamingResponse(lines(), media_type="text/csv; charset=utf-8", headers=headers)

@@ -14,12 +14,14 @@ POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
+#: Of what is sent from a page under it browsers hide the origin, ``Origin: null``, from this dashboard as well.
+NO_REFERRER: Final = "no-referrer"
 HEADERS: Final = {
     "Content-Security-Policy": POLICY,
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
@@ -28,7 +30,7 @@ HEADERS: Final = {
 
 
 class Headers:
-    """Outermost of all: sets the headers on whatever is answered, over what a page has set."""
+    """Outermost of all: sets the headers on whatever is answered, over what a page has set but ``NO_REFERRER``."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -42,8 +44,11 @@ class Headers:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
+                is_unreferred = headers.get("Referrer-Policy") == NO_REFERRER
                 for name, value in HEADERS.items():
                     headers[name] = value
+                if is_unreferred:
+                    headers["Referrer-Policy"] = NO_REFERRER
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
