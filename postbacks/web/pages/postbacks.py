@@ -18,6 +18,7 @@ from postbacks.history import csv_rows
 from postbacks.history.filters import known_names
 from postbacks.history.listing import PAGE
 from postbacks.history.persons import person_of, records_of
+from postbacks.history.proofs import ProofRow, proof_of
 from postbacks.history.query import LIMIT_MAX
 from postbacks.history.strip import Strip, strip
 from postbacks.history.times import of_ms, shown
@@ -26,7 +27,7 @@ from postbacks.ledger import states
 from postbacks.privacy import masker
 from postbacks.web import charts, filterbar
 from postbacks.web.addresses import path_to
-from postbacks.web.asking import read_bar
+from postbacks.web.asking import clock_ms, read_bar
 from postbacks.web.live import live
 from postbacks.web.reading import in_thread, shared
 from postbacks.web.render import render, text, url
@@ -175,33 +176,38 @@ async def complete(request: Request) -> Response:
 
 
 class CsvPart(NamedTuple):
-    """Lines of a page of a search, and the cursor of the next one."""
+    """Lines of a page of a search, how many postbacks they are of, and the cursor of the next one."""
 
     text: str
-    rows: int
+    postbacks: int
     next: str
 
 
 def read_csv(query: Query, most: int) -> CsvPart:
-    """Search, and write at most so many lines of what is found."""
+    """Search, and write lines of at most so many postbacks; of opt-outs a proof, as on the command line."""
     found = history.search(query)
-    rows = [csv_rows.row(postback) for postback in found.postbacks[:most]]
-    return CsvPart(_csv(rows), len(rows), found.next)
+    postbacks = found.postbacks[:most]
+    if query.opt_outs:
+        proof = proof_of(postbacks, clock_ms(), masker())
+        rows = [[csv_rows.cell("" if value is None else value) for value in row] for row in proof]
+    else:
+        rows = [csv_rows.row(postback) for postback in postbacks]
+    return CsvPart(_csv(rows), len(postbacks), found.next)
 
 
 @needs("viewer")
 async def as_csv(request: Request) -> Response:
-    """Send all that the filter bar finds as comma-separated values, page by page."""
+    """Send all that the filter bar finds as comma-separated values, page by page; of opt-outs each attempt, as a proof."""
     bar = await in_thread(request, read_bar, request.query_params.get("q", ""), zone_of(request))
     query = replace(bar.query, limit=PAGE)
     first = await in_thread(request, read_csv, query, LIMIT_MAX)
 
     async def lines() -> AsyncIterator[str]:
-        yield _csv([csv_rows.COLUMNS])
+        yield _csv([ProofRow._fields if query.opt_outs else csv_rows.COLUMNS])
         part, left = first, LIMIT_MAX
         while True:
             yield part.text
-            left -= part.rows
+            left -= part.postbacks
             if not part.next or left <= 0:
                 return
             part = await in_thread(request, read_csv, replace(query, cursor=part.next), left)
