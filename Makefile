@@ -39,11 +39,11 @@ $(VENV)/bench: $(VENV)/ready
 	@touch $@
 
 .PHONY: bench
-bench: $(VENV)/bench ## Measure everything beside its peers into docs/benchmarks.md (20 minutes; wants cc; Kannel and jemalloc if there)
+bench: $(VENV)/bench ## Measure everything beside its peers into docs/benchmarks.md (25 minutes; wants cc; Kannel and jemalloc if there)
 	@$(BIN)/python -m benchmarks --docs docs $(ARGS)
 
 .PHONY: bench-quick
-bench-quick: $(VENV)/ready ## Measure the same from smaller counts (three minutes)
+bench-quick: $(VENV)/ready ## Measure the same from smaller counts (four minutes)
 	@$(BIN)/python -m benchmarks --quick $(ARGS)
 
 .PHONY: flower-picture
@@ -57,6 +57,14 @@ demo-picture: $(VENV)/ready ## Draw docs/demo.svg anew: the demo's table, as the
 .PHONY: screens
 screens: $(VENV)/ready ## Take the screens of the docs anew, from commands typed on a small stack (a minute)
 	@$(BIN)/python benchmarks/screens.py
+
+.PHONY: afternoon
+afternoon: $(VENV)/ready ## Light the stage of the dashboard's pictures, and print where it is (two minutes; ARGS="--port 8990")
+	@$(BIN)/python -m benchmarks.afternoon $(ARGS)
+
+.PHONY: screenshots
+screenshots: $(VENV)/ready ## Take docs/dashboard/*.png anew from a staged afternoon, in headless Chromium (six minutes)
+	@$(BIN)/python -m benchmarks.afternoon --pictures docs/dashboard $(ARGS)
 
 .PHONY: capacity
 capacity: $(VENV)/ready ## Measure the bytes of a postback, and write docs/capacity.md (ten minutes; wants cc)
