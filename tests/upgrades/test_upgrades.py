@@ -175,7 +175,7 @@ def test_a_worker_of_the_version_before_and_one_of_this_run_side_by_side(broker,
 
 
 def test_the_version_before_reads_attempts_with_phases(rig, tmp_path):
-    """It leaves out what it does not know."""
+    """Leave out what that version does not know."""
     with Receiver(lambda _: Answer(500)) as receiver:
         set_account("acme", url=receiver.url())
         postback_id = send_postback.delay("acme", EVENT).id
