@@ -62,7 +62,7 @@ def refused(url: str, **env: str) -> str:
         pytest.raises(BrokerUnreachable) as raised,
     ):
         send_postback.delay("acme", EVENT)
-    assert time.monotonic() - began_s < 6
+    assert time.monotonic() - began_s < 20
     sentence = str(raised.value)
     assert PASSWORD not in sentence
     assert SENTINEL_PASSWORD not in sentence
@@ -107,7 +107,7 @@ def test_a_postback_is_accepted_only_when_enough_replicas_have_it(group):
                     began_s = time.monotonic()
                     with pytest.raises(NotReplicated, match=r"0 of the 1 replicas .* may still be delivered"):
                         call()
-                    assert time.monotonic() - began_s < 12
+                    assert time.monotonic() - began_s < 30
         finally:
             group.servers[1].resume()
         assert client().llen(keys.QUEUE_LISTS[0]) == 5

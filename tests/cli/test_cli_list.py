@@ -32,6 +32,8 @@ from postbacks.history.writer import Writer
 from postbacks.ledger import search
 from postbacks.ledger.record import Attempt
 
+pytestmark = pytest.mark.usefixtures("forked")
+
 ROOT = Path(__file__).parents[2]
 #: The command as it is installed.
 POSTBACKS = str(Path(sys.executable).with_name("postbacks"))

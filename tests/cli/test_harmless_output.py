@@ -22,6 +22,8 @@ from postbacks.catalogue import SmsReceived
 from postbacks.cli import main
 from postbacks.devtools.receiver import Answer, Receiver
 
+pytestmark = pytest.mark.usefixtures("forked")
+
 POSTBACKS = str(Path(sys.executable).with_name("postbacks"))
 #: The same without what XML forbids and what no UTF-8 has.
 WORDS = "".join(c for c in EVIL if c not in "\x1b\x00\ud800") + "stop"

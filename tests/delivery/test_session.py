@@ -89,7 +89,7 @@ def test_an_answer_that_does_not_come_is_an_error_in_time(own_broker):
     began_s = time.monotonic()
     with pytest.raises(BrokerUnreachable, match="no answer in time"):
         pipeline.receive()
-    assert time.monotonic() - began_s < 2
+    assert time.monotonic() - began_s < 20
     assert not pipeline
     own_broker.resume()
     pipeline.send([RENEW])

@@ -24,6 +24,8 @@ from postbacks.queue.rows import AttemptRow
 from postbacks.tasks import decide
 from postbacks.worker import process
 
+pytestmark = pytest.mark.usefixtures("forked")
+
 ROOT = Path(__file__).parents[2]
 LEASE = {"POSTBACKS_CLAIM_LEASE_S": "3", "POSTBACKS_INTAKE_LEASE_S": "2"}
 

@@ -11,12 +11,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from helpers import check_places, eventually
 from stop_scenarios import BAD, GOOD, SOFT, Answers, World, children, fill, flight, make, posts_of
 
 from postbacks import keys
 from postbacks.devtools.embedded_broker import EmbeddedBroker
 from postbacks.devtools.receiver import Received, Receiver
+
+pytestmark = pytest.mark.usefixtures("forked")
 
 OPEN_S = 3.0
 
