@@ -1,4 +1,4 @@
-"""Workers, beats and commands that begin as forks of a process which has loaded all that they import.
+"""Workers, beats, commands and programs that begin as forks of a process which has loaded all that they import.
 
 Most of the CPU time of a short process is its imports: 1.3 s of a worker's start, 0.5 s of a command's. A fork has a
 process id, memory and signals of its own, and is the child of the process that asked for it. What it lacks is the
@@ -20,6 +20,7 @@ import socket
 import sys
 import threading
 import time
+import types
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -30,8 +31,6 @@ from unittest import mock
 import forked_commands
 
 READY = b"loaded"
-#: Code that starts the command ``postbacks`` where its script is not known.
-_CODE_OF_COMMAND = "from postbacks.cli import main; main(prog_name='postbacks')"
 #: Variables that no module reads while it is imported, beside those that begin with ``POSTBACKS_``.
 _READ_LATER = {"HOME", "PATH", "PYTEST_CURRENT_TEST", "TMPDIR", "COLUMNS", "LINES", "USER", "C_FORCE_ROOT"}
 #: Celery's modules of a worker and a beat. What they load of ``postbacks`` beyond what the commands do they load
@@ -58,16 +57,16 @@ _ENVIRONMENT = dict(os.environ)
 _PR_SET_CHILD_SUBREAPER = 36
 
 
-def _program(argv: list[str]) -> tuple[str, list[str]] | None:
-    """Return the program that a command line starts (``celery`` or ``postbacks``) and ``sys.argv``; None for another."""
-    folder = Path(sys.executable).parent
+def _program(argv: list[str]) -> tuple[str, str, list[str]] | None:
+    """Return how a command line starts Python (``-m``, ``-c`` or a script), what it runs, and its ``sys.argv``."""
+    scripts = {str(Path(sys.executable).with_name(name)) for name in ("celery", "postbacks")}
     match argv:
-        case [python, "-m", "celery", *words] if python == sys.executable:
-            return "celery", ["celery", *words]
-        case [python, "-c", code, *words] if python == sys.executable and code == _CODE_OF_COMMAND:
-            return "postbacks", ["-c", *words]
-        case [script, *words] if script in {str(folder / "celery"), str(folder / "postbacks")}:
-            return Path(script).name, [script, *words]
+        case [python, "-m", module, *words] if python == sys.executable:
+            return "-m", module, [module, *words]
+        case [python, "-c", code, *words] if python == sys.executable:
+            return "-c", code, ["-c", *words]
+        case [script, *words] if script in scripts:
+            return "script", script, [script, *words]
     return None
 
 
@@ -146,7 +145,7 @@ def _fork_child(self: Any, args: Any, executable: Any, preexec_fn: Any, close_fd
 
 @contextmanager
 def forking() -> Iterator[None]:
-    """Start ``celery …`` and ``postbacks …`` as forks meanwhile, whoever starts them in this process.
+    """Start Python's modules and code, ``celery`` and ``postbacks`` as forks meanwhile, whoever starts them in this process.
 
     A process whose environment differs in what modules read while they are imported is started as always.
     """
@@ -157,8 +156,13 @@ def forking() -> Iterator[None]:
         yield
 
 
-def _serve(connection: socket.socket) -> tuple[str, list[str]]:
-    """Fork for each request until the other end is gone; returns in the forks, with the program and its arguments."""
+def forking_module(module: str, *words: str) -> list[str]:
+    """Return the command line that runs a module whose own processes begin as forks."""
+    return [sys.executable, __file__, "forking", module, *words]
+
+
+def _serve(connection: socket.socket) -> tuple[str, str]:
+    """Fork for each request until the other end is gone; returns in the forks, with what each is to run."""
     server = os.getpid()
     while True:
         message, fds, *_ = socket.recv_fds(connection, 1 << 20, 64)
@@ -175,7 +179,7 @@ def _serve(connection: socket.socket) -> tuple[str, list[str]]:
             os._exit(0)
         while os.getppid() in {server, middle}:
             time.sleep(0.0002)
-        program, argv, folder, environment, numbers, umask, group, new_session = marshal.loads(message)
+        start, program, argv, folder, environment, numbers, umask, group, new_session = marshal.loads(message)
         try:
             if new_session:
                 os.setsid()
@@ -190,19 +194,19 @@ def _serve(connection: socket.socket) -> tuple[str, list[str]]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         connection.send(str(os.getpid()).encode())
         connection.close()
-        return program, argv
+        return start, program
 
 
-def _run(program: str, argv: list[str]) -> None:
-    """Call what the program's script calls."""
-    if program == "celery":
-        sys.path.insert(0, str(Path.cwd()))
-        runpy.run_module("celery", run_name="__main__", alter_sys=True)
+def _run(start: str, program: str) -> None:
+    """Run what the command line names."""
+    sys.path.insert(0, str(Path(program).parent if start == "script" else Path.cwd()))
+    if start == "-m":
+        runpy.run_module(program, run_name="__main__", alter_sys=True)
+    elif start == "script":
+        runpy.run_path(program, run_name="__main__")
     else:
-        sys.path.insert(0, "" if argv[0] == "-c" else str(Path(argv[0]).parent))
-        from postbacks.cli import main
-
-        main(prog_name="postbacks")
+        sys.modules["__main__"] = main = types.ModuleType("__main__")
+        exec(compile(program, "<string>", "exec"), main.__dict__)
 
 
 def _end(code: object) -> None:
@@ -232,13 +236,21 @@ def _main() -> None:
     gc.collect()
     gc.freeze()
     connection.send(READY)
-    program, argv = _serve(connection)
+    start, program = _serve(connection)
     try:
-        _run(program, argv)
+        _run(start, program)
     except SystemExit as end:
         _end(end.code)
         raise
+    else:
+        _end(0)
 
 
 if __name__ == "__main__":
-    _main()
+    if sys.argv[1] == "forking":
+        sys.path.insert(0, str(Path.cwd()))
+        del sys.argv[:2]
+        with forking():
+            runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    else:
+        _main()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from events import EVENT
+from forked_processes import forking_module
 from helpers import environment
 
 from crash.sentinel_group import PASSWORD, SENTINEL_PASSWORD, SentinelGroup
@@ -33,7 +33,7 @@ def test_a_primary_that_is_killed_under_load_takes_nothing_accepted_with_it():
     """
     options = "--seed 3 --wait 1 --replicas 1 --faults 1 --pairs 1 --seconds 5 --postbacks 500 --drain 40 --countdown 0.2"
     done = subprocess.run(
-        [sys.executable, "-m", "crash.sentinel", *options.split()],
+        forking_module("crash.sentinel", *options.split()),
         cwd=ROOT,
         env={name: value for name, value in os.environ.items() if not name.startswith("POSTBACKS_")},
         capture_output=True,

@@ -98,7 +98,7 @@ def test_a_document_is_itself_in_a_pipe_and_harmless_on_a_terminal(postback_id, 
                 seen += part
         except OSError:  # the other end is closed
             pass
-        assert process.wait(40) == 0
+        assert process.wait(90) == 0
     os.close(parent)
     text = seen.decode().replace("\r\n", "\n")
     assert is_harmless(text)

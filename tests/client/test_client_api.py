@@ -432,7 +432,7 @@ print(send_postback.delay("acme", event).id, flush=True)
             own_broker.restart()
             print("up", file=process.stdin, flush=True)
             last = process.stdout.readline().strip()
-            assert process.wait(20) == 0
+            assert process.wait(90) == 0
         finally:
             process.kill()
     with own_broker.client() as client:

@@ -227,7 +227,7 @@ def test_a_process_that_is_stopped_for_longer_than_its_lease_stands_by_afterward
     """SIGSTOP, another one takes over, SIGCONT."""
     env = {"POSTBACKS_HISTORY_URL": sqlite_url}
     with RecorderProcess(env=env, log_path=tmp_path / "recorder.log") as process:
-        process.wait_for_log("history.resync_done", 20)
+        process.wait_for_log("history.resync_done", 90)
         process.pause()
         end_lease(rig.client)
         other = make_recorder(rig.client, sqlite_url)

@@ -78,7 +78,7 @@ def ended(folder: Path) -> Iterator[dict[str, End]]:
                         told[name] = waiting.pop(name)
                 time.sleep(0.01)
             yield {
-                name: End(world, world.worker.wait(30), posts_of(world, receiver))
+                name: End(world, world.worker.wait(90), posts_of(world, receiver))
                 for name, world in told.items()
             }
         finally:
