@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 from cryptography.fernet import Fernet
 from events import EVENT
@@ -29,6 +30,8 @@ from postbacks.queue.message import NEWER
 from postbacks.queue.protocol import SCHEMA, SCHEMA_HEADER
 from postbacks.queue.scripts import Scripts
 from postbacks.version import SILENT, VERSION
+
+pytestmark = pytest.mark.usefixtures("forked")
 
 HERE = Path(__file__).parent
 OLD = {"PYTHONPATH": str(HERE / f"postbacks-{SILENT}.zip")}
