@@ -74,11 +74,11 @@ class Health:
         if not self.ok:
             return "not well: " + " ".join(self.faults)
         words = f"well: the last tick finished {self.tick_age_s or 0:.1f} s ago, {self._waiting_words}"
-        if down := ", ".join(f"{account} {down_s / 3600:.1f} h" for account, down_s in self.down):
+        if down := ", ".join(f"{account} for {down_s / 3600:.1f} h" for account, down_s in self.down):
             words += f"; every attempt has failed: {down}"
         words += self._paused_words
         if self.late_opt_outs:
-            oldest = f"the oldest for {(self.oldest_late_opt_out_s or 0) / 3600:.1f} h"
+            oldest = f"the oldest for {_lasting(self.oldest_late_opt_out_s or 0)}"
             verb = "opt-out is" if self.late_opt_outs == 1 else "opt-outs are"
             words += f"; {self.late_opt_outs:,} {verb} not delivered in time, {oldest}"
         return f"{words}; history: {' '.join(self.history)}" if self.history else words
@@ -97,8 +97,7 @@ class Health:
             return f"; {words}, and nothing waits for {'it' if self.accounts_paused == 1 else 'them'}"
         names = ", ".join(pause.account for pause in self.paused)
         more = ", …" if sum(pause.waiting for pause in self.paused) < self.paused_waiting else ""
-        oldest_s = self.oldest_paused_s
-        oldest = f"{oldest_s:.1f} s" if oldest_s < 3600 else f"{oldest_s / 3600:.1f} h"
+        oldest = _lasting(self.oldest_paused_s)
         return f"; {words} ({names}{more}): {self.paused_waiting} wait, the oldest for {oldest}"
 
     @property
@@ -139,6 +138,13 @@ class Health:
             "history": list(self.history),
             "faults": list(self.faults),
         }
+
+
+def _lasting(seconds: float) -> str:
+    """Put an age into words: 41.0 s, 48 min, 2.1 h."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 3600 else f"{seconds / 3600:.1f} h"
 
 
 def judge(

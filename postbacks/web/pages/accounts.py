@@ -53,6 +53,8 @@ if TYPE_CHECKING:
 
 #: Accounts of a page.
 LIMIT: Final = 200
+#: Counts by which accounts are ordered, the most first -> their title.
+ORDERS: Final = {"postbacks": "Postbacks, 24 h", "dead": "Dead", "open": "Open"}
 #: Seconds for which what was read of one account is shown to others who look, and of all, which counts all of a day.
 FRESH_S: Final = 5.0
 ALL_FRESH_S: Final = 10.0
@@ -83,7 +85,10 @@ async def every(request: Request) -> Response:
     """List accounts, those first that are not well, or these alone."""
     words, ill_only = request.query_params.get("q", "").strip(), request.query_params.get("ill") == "1"
     rows = await shared(request, "accounts", ALL_FRESH_S, all_accounts)
+    by = request.query_params.get("by", "")
     rows = sorted(rows, key=lambda row: (row.state in {WELL, OFF}, row.name))
+    if by in ORDERS:
+        rows.sort(key=lambda row: getattr(row.counted, by) if row.counted else 0, reverse=True)
     found = [
         row
         for row in rows
@@ -98,6 +103,8 @@ async def every(request: Request) -> Response:
         total=len(rows),
         words=words,
         ill_only=ill_only,
+        by=by,
+        orders=ORDERS,
         rate=first_try_rate,
     )
 
