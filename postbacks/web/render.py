@@ -5,6 +5,7 @@ printable (control characters, bidirectional controls) as an escape; autoescape 
 
 ==================  ==================================================================================
 ``{{ ms | when }}``       a time as people say it, the exact one on hover: ``3 min ago``
+``{{ ms | about }}``      the same of what moves on with each second
 ``{{ ms | moment }}``     the exact time, in the viewer's zone
 ``{{ ms | lasting }}``    a duration: ``2 h 5 min``
 ``{{ n | number }}``      ``1,204``; a dash for None
@@ -121,6 +122,7 @@ def environment() -> Environment:
     )
     made.filters |= {
         "when": when,
+        "about": about,
         "moment": moment,
         "lasting": lasting,
         "number": number,
@@ -171,10 +173,18 @@ def address_of(request: Request) -> str:
 
 
 @pass_context
-def live_part(context: Context) -> Markup:
-    """Return the attributes of the element whose content is read again every 2 s (``live.py``)."""
-    return Markup('id="live" data-live hx-get="{}" hx-trigger="every 2s" hx-swap="innerHTML"').format(
-        context["here"]
+def live_part(context: Context, *, once: bool = False) -> Markup:
+    """Return the attributes of the element whose content is read again every 2 s, or once where the page waits for a part.
+
+    Args:
+        context: of the page.
+        once: not every 2 s.
+    """
+    triggers = (["load"] if context.get("pending") else []) + ([] if once else ["every 2s"])
+    if not triggers:
+        return Markup()
+    return Markup('id="live" data-live hx-get="{}" hx-trigger="{}" hx-swap="innerHTML"').format(
+        context["here"], ", ".join(triggers)
     )
 
 
@@ -186,7 +196,22 @@ def when(context: Context, ms: int | None) -> str | Markup:
     """Show a time as people say it, to the minute, the exact one on hover."""
     if ms is None:
         return DASH
-    return _time(context, ms, relative(ms, int(time.time() * 1000)))
+    return _time(context, ms, relative(ms, steady_now_ms(ms, int(time.time() * 1000))))
+
+
+@pass_context
+def about(context: Context, ms: int | None) -> str | Markup:
+    """Show a time as ``when`` does, the exact one to the minute, too: of what moves on with each second."""
+    return when(context, None if ms is None else ms // 60_000 * 60_000)
+
+
+def steady_now_ms(ms: int, now_ms: int) -> int:
+    """Return the begin of this minute, from which distances to all times are told: they change once a minute, and together.
+
+    Of a time within this minute it is now.
+    """
+    begin_ms = now_ms // 60_000 * 60_000
+    return now_ms if begin_ms < ms <= now_ms else begin_ms
 
 
 @pass_context

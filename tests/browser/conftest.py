@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -46,3 +46,19 @@ def desk(browser: Browser, stage: Stage) -> Iterator[Desk]:
     yield desk
     desk.close()
     desk.check()
+
+
+_FIGURES = pytest.StashKey[list[tuple[str, str, str]]]()
+
+
+@pytest.fixture
+def record_figures(request: pytest.FixtureRequest) -> Callable[[str, str, object], None]:
+    """Keep figures for the end of the run."""
+    figures = request.config.stash.setdefault(_FIGURES, [])
+    return lambda table, name, value: figures.append((table, name, str(value)))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print the figures."""
+    for table, name, value in config.stash.get(_FIGURES, []):
+        terminalreporter.write_line(f"{table:6} {name:28} {value}")

@@ -12,6 +12,7 @@ from starlette.testclient import TestClient
 from postbacks.devtools.receiver import Answer, Receiver
 from postbacks.history.engine import reader
 from postbacks.settings import Settings
+from postbacks.web import facts
 from postbacks.web.app import make_app
 from postbacks.web.config import Config
 from postbacks.web.security import passwords, users
@@ -26,6 +27,12 @@ def _cheap_hashes() -> Iterator[None]:
         patch.setattr(passwords, "_N", 2**14)
         patch.setattr(passwords, "_P", 1)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch) -> None:
+    """Let pages wait for what they count, however busy the machine is."""
+    monkeypatch.setattr(facts, "PATIENCE_S", 30)
 
 
 @pytest.fixture

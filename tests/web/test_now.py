@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from events import MT
 from helpers import free_port, set_account
@@ -10,6 +12,8 @@ from operate.incident_world import IncidentWorld
 from postbacks import send_postback
 from postbacks.history import Query
 from postbacks.operate import start_resend
+from postbacks.web import facts, render
+from postbacks.web.pages import accounts, incidents, jobs, now, opt_outs, postbacks, system
 
 LIVE = {"HX-Request": "true"}
 
@@ -69,6 +73,35 @@ def test_the_live_part_comes_once_and_then_304(world, browse):
     assert browser.get("/", headers=LIVE | {"If-None-Match": '"another"'}).status_code == 200
 
 
+def test_an_idle_system_answers_304_whatever_the_age_of_its_last_tick(world, browse, monkeypatch):
+    """Look at an idle system again and again; each look reads anew, as the one before is too old."""
+    monkeypatch.setattr(facts, "FRESH_S", 0.0)
+    for page in (now, postbacks, accounts, incidents, jobs, opt_outs, system):
+        for name in ("FRESH_S", "ROWS_FRESH_S", "STRIP_FRESH_S", "_FRESH_S", "_LATEST_S"):
+            if hasattr(page, name):
+                monkeypatch.setattr(page, name, 0.0)
+    world.dead("acme", 2)
+    browser, etags = browse(), {}
+    minute_ms = time.time_ns() // 60_000_000_000 * 60_000
+    monkeypatch.setattr(render, "steady_now_ms", lambda ms, _now_ms: max(ms, minute_ms))
+    for look in range(4):
+        world.rig.tick()
+        world.record()
+        for address in (
+            "/",
+            "/postbacks",
+            "/accounts",
+            "/accounts/acme",
+            "/incidents",
+            "/jobs",
+            "/opt-outs",
+            "/system",
+        ):
+            part = browser.get(address, headers=LIVE | {"If-None-Match": etags.get(address, "")})
+            assert part.status_code == (304 if look else 200), (address, part.text)
+            etags[address] = part.headers["ETag"]
+
+
 def test_without_broker_or_history_the_page_says_so(browse):
     page = browse(broker_url="redis://127.0.0.1:1/0", broker_timeout_s=0.5)
     text = page.get("/")
@@ -96,5 +129,5 @@ def test_an_open_incident_says_since_when_why_and_how_many_wait_and_died(failing
     assert 'href="/accounts/acme"' in page
     assert "every attempt has failed since" in page
     assert "No incident is open." not in page
-    assert page.index("1 incident is open</a>, the oldest since") < page.index("Our side is")
+    assert page.index("1 incident is open</a>; the oldest began") < page.index("Our side is")
     assert "3 wait for the next try: " in page

@@ -6,6 +6,7 @@ import math
 import threading
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from starlette.datastructures import MutableHeaders
@@ -19,11 +20,12 @@ from postbacks.broker.client import client_for
 from postbacks.broker.errors import broker_errors
 from postbacks.errors import BrokerError, PostbacksError
 from postbacks.history import tries
+from postbacks.history.days import DAY_MS, DayOfAccount
 from postbacks.history.engine import reader
 from postbacks.history.transactions import reading
 from postbacks.logs import EventLog
 from postbacks.operate import journal_entries
-from postbacks.operate.account_health import COUNTED_MS, first_try_rate, read_account
+from postbacks.operate.account_health import first_try_rate, read_account
 from postbacks.ping.steps import Step, steps_of
 from postbacks.ping.target import Pinged, ping_account
 from postbacks.urls import bare, endpoint_of
@@ -31,9 +33,10 @@ from postbacks.web import charts
 from postbacks.web.addresses import path_to
 from postbacks.web.customers import words
 from postbacks.web.customers.veil import Veil, veil_of
+from postbacks.web.facts import fact
 from postbacks.web.live import live
 from postbacks.web.pages import accounts, zone
-from postbacks.web.reading import act, in_thread, reading_of, shared
+from postbacks.web.reading import act, in_thread, reading_of, shared, shared_stale
 from postbacks.web.render import render
 from postbacks.web.security import links, proxy
 from postbacks.web.security.links import for_customers, link_of, links_of
@@ -132,6 +135,10 @@ class Facts(NamedTuple):
 async def health(request: Request) -> Response:
     """Show how the receiver does."""
     name, settings = link_of(request).account, reading_of(request).settings
+    day = reading_of(request).kept(("day", name), partial(DayOfAccount, name))
+    counted = await fact(
+        shared_stale(request, ("day", name), FRESH_S, accounts.DAY_STALE_S, accounts.read_day_of, day)
+    )
     facts = await shared(request, ("customer", name), FRESH_S, read, name)
     failed = facts.failed
     return live(
@@ -140,9 +147,12 @@ async def health(request: Request) -> Response:
         "customer_live.html",
         health=facts.health,
         account=facts.health.account,
-        total=facts.health.stats.total,
-        rate=first_try_rate(facts.health.stats.total),
-        chart=accounts.draw(facts.health, zone_of(request), words.STATES["dead"]),
+        counted=counted,
+        total=counted.value.total if counted.value else None,
+        rate=first_try_rate(counted.value.total) if counted.value else None,
+        chart=accounts.draw(counted.value, facts.health.now_ms, zone_of(request), words.STATES["dead"])
+        if counted.value
+        else "",
         failed=failed,
         failed_words=words.outcome_words(failed.outcome, failed.status) if failed else "",
         advice=words.advice_of(failed.outcome, failed.status) if failed else "",
@@ -162,7 +172,7 @@ def read(name: str) -> Facts:
         for endpoint in endpoints:
             place = tries.place_of(connection, endpoint, [name])
             if place is not None:
-                since_ms = account.now_ms - COUNTED_MS
+                since_ms = account.now_ms - DAY_MS
                 found += tries.latest(connection, place, since_ms, account.now_ms, TRIES_MAX)
     return Facts(account, tuple(sorted(found)[-TRIES_MAX:]))
 

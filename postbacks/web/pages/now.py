@@ -13,7 +13,7 @@ from postbacks.history import Query
 from postbacks.history.statistics import Minute, by_minute
 from postbacks.operate import all_incidents, all_jobs
 from postbacks.web import charts
-from postbacks.web.facts import fact, system
+from postbacks.web.facts import fact, soon, system
 from postbacks.web.live import live
 from postbacks.web.reading import shared, shared_stale
 from postbacks.web.security.roles import needs
@@ -91,7 +91,7 @@ class Hour(NamedTuple):
 async def page(request: Request) -> Response:
     """Show how it is."""
     state = await system(request)
-    hour = await fact(_hour(request))
+    hour = await soon(request, _hour(request))
     incidents = await fact(
         shared(request, "open-incidents", _FRESH_S, all_incidents, open_only=True, limit=_SHOWN_MAX + 1)
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 from contextlib import suppress
@@ -29,7 +30,9 @@ from postbacks.privacy import masker
 from postbacks.web import charts, filterbar
 from postbacks.web.addresses import path_to
 from postbacks.web.asking import read_bar
+from postbacks.web.facts import soon
 from postbacks.web.live import live
+from postbacks.web.mistakes import status_of
 from postbacks.web.reading import in_thread, shared
 from postbacks.web.render import render, text, url
 from postbacks.web.security.roles import needs
@@ -129,7 +132,7 @@ def _pauses(account: str | None) -> tuple[Pause, ...]:
 def find(value: str, zone: tzinfo) -> str:
     """Return the bar by which a value without a name finds anything, as an account or a TRACKINGID; empty for none."""
     for guess in filterbar.guesses(value):
-        with suppress(InvalidQuery):
+        with suppress(InvalidQuery, HistoryError):
             query = replace(read_bar(guess, zone).query, limit=1)
             if history.search(query).postbacks:
                 return guess
@@ -176,24 +179,33 @@ async def page(request: Request) -> Response:
     try:
         bar = await in_thread(request, read_bar, typed, zone)
         key = ("postbacks", bar.text, name_of(zone), cursor)
-        rows = await shared(request, key, ROWS_FRESH_S, read_rows, bar, cursor)
         # The same words are another time a second later, and the same page all the same.
-        drawn = await shared(request, (*key[:3], "strip"), STRIP_FRESH_S, strip, bar.query)
+        counting = shared(request, (*key[:3], "strip"), STRIP_FRESH_S, strip, bar.query)
+        rows, drawn = await asyncio.gather(
+            shared(request, key, ROWS_FRESH_S, read_rows, bar, cursor), soon(request, counting)
+        )
     except InvalidQuery as error:
-        if found := await in_thread(request, find, typed, zone):
-            return RedirectResponse(url("/postbacks", q=found), 303)
-        return render(
-            request, "postbacks.html", status=400, q=typed, mistake=str(error), guesses=filterbar.guesses(typed), filters=filterbar.FILTERS,
-            flags=filterbar.FLAGS, found=None, cursor="", options=filterbar.completions("", {}),
-        )  # fmt: skip
+        if guess := await in_thread(request, find, typed, zone):
+            return RedirectResponse(url("/postbacks", q=guess), 303)
+        return _without_rows(request, typed, error, filterbar.guesses(typed))
+    except HistoryError as error:  # the bar stays: fewer postbacks may be asked for
+        return _without_rows(request, typed, error)
     words = [
         (word.text, filterbar.text_of([other for other in bar.words if other != word])) for word in bar.words
     ]
     return live(
         request, "postbacks.html", "postbacks_live.html", q=bar.text, mistake="", bar=bar, words=words, found=rows,
-        strip=drawn, chart=draw(bar, drawn, zone) if drawn.parts else "", cursor=cursor, filters=filterbar.FILTERS,
+        strip=drawn, chart=draw(bar, drawn.value, zone) if drawn.value and drawn.value.parts else "", cursor=cursor, filters=filterbar.FILTERS,
         flags=filterbar.FLAGS, options=filterbar.completions("", {}), states=STATES_OFFERED, csv_max=LIMIT_MAX,
         times={title: bar.timed(times) for title, times in TIMES_OFFERED.items()},
+    )  # fmt: skip
+
+
+def _without_rows(request: Request, typed: str, error: Exception, guesses: Sequence[str] = ()) -> Response:
+    """Show the bar and why nothing is listed."""
+    return render(
+        request, "postbacks.html", status=status_of(error), q=typed, mistake=str(error), guesses=guesses,
+        filters=filterbar.FILTERS, flags=filterbar.FLAGS, found=None, cursor="", options=filterbar.completions("", {}),
     )  # fmt: skip
 
 
