@@ -26,15 +26,13 @@ def live_requests(desk) -> int:
     return sum("hx-request" in response.request.headers for response in desk.responses)
 
 
-def test_a_change_is_shown_within_seconds_and_no_change_costs_no_body(stage, desk, page):
+def test_a_change_is_shown_within_seconds_and_no_change_is_answered_304(stage, desk, page):
     rows = page.locator("[data-row]")
     before = rows.count()
     stage.send("acme")
     expect(rows).to_have_count(before + 1)
     stage.recorded(before + 1, account="acme")
     eventually(lambda: page.wait_for_timeout(200) or desk.statuses("/postbacks")[304], 60, "a 304")
-    same = [response for response in desk.responses if response.status == 304]
-    assert all(response.headers.get("content-length", "0") == "0" for response in same)
 
 
 def test_it_stands_still_while_something_is_selected(stage, desk, page):
