@@ -15,6 +15,7 @@ from postbacks.broker.fitness import check
 from postbacks.errors import BadSetting, InvalidAccount, PostbacksError, UnknownAccount
 from postbacks.names import check_name
 from postbacks.operate import journal
+from postbacks.operate.links import withdraw_links
 from postbacks.operate.older import refuse_move_beside_older, refuse_older, refuse_removal_beside_older
 from postbacks.queue import routes
 from postbacks.queue.scripts import Scripts
@@ -250,7 +251,7 @@ def check_removal(name: str) -> None:
 
 
 def remove_account(name: str, *, by: str | None = None, why: str = "") -> None:
-    """Remove an account; what waits for it stands still.
+    """Remove an account; what waits for it stands still, and its customers' links end.
 
     Args:
         name: the account's name.
@@ -271,6 +272,7 @@ def remove_account(name: str, *, by: str | None = None, why: str = "") -> None:
     publish(name, None)
     changed = {field: list(values) for field, values in difference(account, None).items()}
     journal.write("account.remove", name, why=why, details={"changed": changed}, by=by)
+    withdraw_links(name, by=by, why="the account was removed")
 
 
 def publish(name: str, account: Account | None) -> None:

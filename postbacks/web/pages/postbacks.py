@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, NamedTuple
+from datetime import datetime
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from starlette.responses import HTMLResponse, RedirectResponse, StreamingResponse
 from starlette.routing import Route
@@ -28,14 +31,16 @@ from postbacks.privacy import masker
 from postbacks.web import charts, filterbar
 from postbacks.web.addresses import path_to
 from postbacks.web.asking import clock_ms, read_bar
+from postbacks.web.facts import soon
 from postbacks.web.live import live
+from postbacks.web.mistakes import status_of
 from postbacks.web.reading import in_thread, shared
 from postbacks.web.render import render, text, url
 from postbacks.web.security.roles import needs
 from postbacks.web.zones import name_of, zone_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
     from datetime import tzinfo
 
     from markupsafe import Markup
@@ -69,6 +74,10 @@ MARKS: Final = {
     "bad": (states.DEAD,),
     "late": (states.WAITING, states.HELD, states.SENDING, states.PARKED),
 }
+
+
+MINUTE_MS: Final = 60_000
+DAY_MS: Final = 86_400_000
 
 
 class Row(NamedTuple):
@@ -106,18 +115,50 @@ def read_rows(bar: Bar, cursor: str) -> Rows:
     return Rows(page, rows, "" if rows else why_empty(query))
 
 
-def draw(bar: Bar, drawn: Strip, zone: tzinfo) -> Markup:
-    """Draw the strip of time; each part leads to itself alone."""
+def draw(
+    bar: Bar,
+    drawn: Strip,
+    zone: tzinfo,
+    address: str = "/postbacks",
+    names: Mapping[str, str] = MappingProxyType({}),
+) -> Markup:
+    """Draw the strip of time; each part leads to itself alone.
+
+    Args:
+        bar: that it is of.
+        drawn: the strip.
+        zone: of its times.
+        address: of the page.
+        names: state -> its other name, where it has one.
+    """
     columns = []
     for part in drawn.parts:
         parts = {mark: sum(part.states.get(state, 0) for state in of_it) for mark, of_it in MARKS.items()}
         parts["calm"] = part.total - sum(parts.values())
-        counts = ", ".join(f"{number:,} {state}" for state, number in sorted(part.states.items()))
+        counts = ", ".join(
+            f"{number:,} {names.get(state, state)}" for state, number in sorted(part.states.items())
+        )
         title = f"{shown(of_ms(part.since_ms, zone))} on: {counts or 'none'}"
         is_narrower = part.total and len(drawn.parts) > 1
-        href = url("/postbacks", q=bar.narrowed(part.since_ms, part.until_ms)) if is_narrower else ""
+        href = url(address, q=bar.narrowed(part.since_ms, part.until_ms)) if is_narrower else ""
         columns.append(charts.Bar(title, parts, href))
-    return charts.bars(f"{drawn.postbacks:,} postbacks by the time of their acceptance", columns)
+    label = f"{drawn.postbacks:,} postbacks by the time of their acceptance"
+    return charts.bars(label, columns, fewest=0, along=_clocks(drawn, zone))
+
+
+def _clocks(drawn: Strip, zone: tzinfo) -> list[str]:
+    """Return the times at the begin, in the middle and at the end of a strip."""
+    parts = drawn.parts
+    begin_ms, end_ms = parts[0].since_ms, parts[-1].until_ms
+    form = (
+        "%m-%d %H:%M"
+        if end_ms - begin_ms > DAY_MS / 2
+        else "%H:%M:%S"
+        if end_ms - begin_ms < MINUTE_MS
+        else "%H:%M"
+    )
+    times_ms = (begin_ms, (begin_ms + end_ms) // 2, end_ms)
+    return [datetime.fromtimestamp(ms / 1000, zone).strftime(form) for ms in times_ms]
 
 
 @needs("viewer")
@@ -130,21 +171,30 @@ async def page(request: Request) -> Response:
     try:
         bar = await in_thread(request, read_bar, typed, zone)
         key = ("postbacks", bar.text, name_of(zone), cursor)
-        rows = await shared(request, key, ROWS_FRESH_S, read_rows, bar, cursor)
         # The same words are another time a second later, and the same page all the same.
-        drawn = await shared(request, (*key[:3], "strip"), STRIP_FRESH_S, strip, bar.query)
+        counting = shared(request, (*key[:3], "strip"), STRIP_FRESH_S, strip, bar.query)
+        rows, drawn = await asyncio.gather(
+            shared(request, key, ROWS_FRESH_S, read_rows, bar, cursor), soon(request, counting)
+        )
     except InvalidQuery as error:
-        return render(
-            request, "postbacks.html", status=400, q=typed, mistake=str(error), guesses=filterbar.guesses(typed), filters=filterbar.FILTERS,
-            flags=filterbar.FLAGS, found=None, cursor="", options=filterbar.completions("", {}),
-        )  # fmt: skip
+        return _without_rows(request, typed, error, filterbar.guesses(typed))
+    except HistoryError as error:  # the bar stays: fewer postbacks may be asked for
+        return _without_rows(request, typed, error)
     words = [
         (word.text, filterbar.text_of([other for other in bar.words if other != word])) for word in bar.words
     ]
     return live(
         request, "postbacks.html", "postbacks_live.html", q=bar.text, mistake="", bar=bar, words=words, found=rows,
-        strip=drawn, chart=draw(bar, drawn, zone) if drawn.parts else "", cursor=cursor, filters=filterbar.FILTERS,
+        strip=drawn, chart=draw(bar, drawn.value, zone) if drawn.value and drawn.value.parts else "", cursor=cursor, filters=filterbar.FILTERS,
         flags=filterbar.FLAGS, options=filterbar.completions("", {}), states=STATES_OFFERED, csv_max=LIMIT_MAX,
+    )  # fmt: skip
+
+
+def _without_rows(request: Request, typed: str, error: Exception, guesses: Sequence[str] = ()) -> Response:
+    """Show the bar and why nothing is listed."""
+    return render(
+        request, "postbacks.html", status=status_of(error), q=typed, mistake=str(error), guesses=guesses,
+        filters=filterbar.FILTERS, flags=filterbar.FLAGS, found=None, cursor="", options=filterbar.completions("", {}),
     )  # fmt: skip
 
 
@@ -174,6 +224,9 @@ async def complete(request: Request) -> Response:
 
 # -- CSV -------------------------------------------------------------------------------------------
 
+#: Makes the lines of some postbacks.
+CsvRows: TypeAlias = "Callable[[Sequence[Postback]], list[list[str]]]"
+
 
 class CsvPart(NamedTuple):
     """Lines of a page of a search, how many postbacks they are of, and the cursor of the next one."""
@@ -183,34 +236,57 @@ class CsvPart(NamedTuple):
     next: str
 
 
-def read_csv(query: Query, most: int) -> CsvPart:
-    """Search, and write lines of at most so many postbacks; of opt-outs a proof, as on the command line."""
+def read_csv(query: Query, most: int, rows_of: CsvRows) -> CsvPart:
+    """Search, and write lines of at most so many postbacks."""
     found = history.search(query)
     postbacks = found.postbacks[:most]
-    if query.opt_outs:
-        proof = proof_of(postbacks, clock_ms(), masker())
-        rows = [[csv_rows.cell("" if value is None else value) for value in row] for row in proof]
-    else:
-        rows = [csv_rows.row(postback) for postback in postbacks]
-    return CsvPart(_csv(rows), len(postbacks), found.next)
+    return CsvPart(_csv(rows_of(postbacks)), len(postbacks), found.next)
+
+
+def proof_rows(postbacks: Sequence[Postback]) -> list[list[str]]:
+    """Write each attempt of opt-outs, as the proof of the command line has them."""
+    proof = proof_of(postbacks, clock_ms(), masker())
+    return [[csv_rows.cell("" if value is None else value) for value in row] for row in proof]
+
+
+def plain_rows(postbacks: Sequence[Postback]) -> list[list[str]]:
+    """Write a line for each postback."""
+    return [csv_rows.row(postback) for postback in postbacks]
 
 
 @needs("viewer")
 async def as_csv(request: Request) -> Response:
     """Send all that the filter bar finds as comma-separated values, page by page; of opt-outs each attempt, as a proof."""
     bar = await in_thread(request, read_bar, request.query_params.get("q", ""), zone_of(request))
-    query = replace(bar.query, limit=PAGE)
-    first = await in_thread(request, read_csv, query, LIMIT_MAX)
+    if bar.query.opt_outs:
+        return await send_csv(request, bar.query, ProofRow._fields, proof_rows, LIMIT_MAX)
+    return await send_csv(request, bar.query, csv_rows.COLUMNS, plain_rows, LIMIT_MAX)
+
+
+async def send_csv(
+    request: Request, query: Query, columns: Sequence[str], rows_of: CsvRows, most: int
+) -> StreamingResponse:
+    """Send what a query finds as comma-separated values, page by page.
+
+    Args:
+        request: of whoever asks.
+        query: whose size of a page is of no account.
+        columns: of the first line.
+        rows_of: makes the lines of some postbacks.
+        most: postbacks at most, the newest.
+    """
+    query = replace(query, limit=min(PAGE, most))
+    first = await in_thread(request, read_csv, query, most, rows_of)
 
     async def lines() -> AsyncIterator[str]:
-        yield _csv([ProofRow._fields if query.opt_outs else csv_rows.COLUMNS])
-        part, left = first, LIMIT_MAX
+        yield _csv([columns])
+        part, left = first, most
         while True:
             yield part.text
             left -= part.postbacks
             if not part.next or left <= 0:
                 return
-            part = await in_thread(request, read_csv, replace(query, cursor=part.next), left)
+            part = await in_thread(request, read_csv, replace(query, cursor=part.next), left, rows_of)
 
     headers = {"Content-Disposition": 'attachment; filename="postbacks.csv"'}
     return StreamingResponse(lines(), media_type="text/csv; charset=utf-8", headers=headers)

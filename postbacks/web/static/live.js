@@ -24,7 +24,8 @@
   document.addEventListener("htmx:beforeSwap", (event) => {
     const { xhr, elt } = event.detail;
     if (!isLive(elt)) return;
-    if (xhr.status === 401) location.reload();
+    // Nobody is logged in any more, or a customer's link was withdrawn.
+    if ([401, 403, 410].includes(xhr.status)) location.reload();
     // What was begun while the answer was on its way stays.
     if (xhr.status !== 200 || isBusy(elt)) event.detail.shouldSwap = false;
     else elt.dataset.etag = xhr.getResponseHeader("ETag") || "";
