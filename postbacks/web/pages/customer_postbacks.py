@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -38,9 +39,11 @@ from postbacks.web.asking import clock_ms, read_bar
 from postbacks.web.customers import words
 from postbacks.web.customers.veil import Veil, veil_of
 from postbacks.web.documents import highlighted
+from postbacks.web.facts import soon
 from postbacks.web.forms import read_form
 from postbacks.web.lifeline import diagram, posts_of, steps_of
 from postbacks.web.live import live
+from postbacks.web.mistakes import customers_words, status_of
 from postbacks.web.pages.postbacks import ROWS, ROWS_FRESH_S, STRIP_FRESH_S, draw, send_csv
 from postbacks.web.reading import act, in_thread, reading_of, shared
 from postbacks.web.render import render, text, url
@@ -150,21 +153,25 @@ async def page(request: Request) -> Response:
     try:
         bar = await in_thread(request, bar_of, typed, zone, account)
         key = ("customer postbacks", account, bar.text, name_of(zone), cursor)
-        rows = await shared(request, key, ROWS_FRESH_S, read_rows, bar, cursor)
-        drawn: Strip = await shared(request, (*key[:4], "strip"), STRIP_FRESH_S, strip, bar.query)
-    except InvalidQuery as error:
-        guesses = [guess for guess in filterbar.guesses(typed) if not guess.startswith("account:")]
+        counting = shared(request, (*key[:4], "strip"), STRIP_FRESH_S, strip, bar.query)
+        rows, drawn = await asyncio.gather(
+            shared(request, key, ROWS_FRESH_S, read_rows, bar, cursor), soon(request, counting)
+        )
+    except (InvalidQuery, HistoryError) as error:
+        guesses = filterbar.guesses(typed) if isinstance(error, InvalidQuery) else []
         return render(
-            request, "customer_postbacks.html", status=400, q=typed, mistake=str(error), guesses=guesses, cursor="",
-            **offered,
+            request, "customer_postbacks.html", status=status_of(error), q=typed, mistake=customers_words(error),
+            guesses=[guess for guess in guesses if not guess.startswith("account:")], cursor="", **offered,
         )  # fmt: skip
     chosen = [
         (word.text, filterbar.text_of([other for other in bar.words if other != word])) for word in bar.words
     ]
+    counted: Strip | None = drawn.value
     return live(
         request, "customer_postbacks.html", "customer_postbacks_live.html", q=bar.text, mistake="", bar=bar, words=chosen,
-        found=rows, strip=drawn, chart=draw(bar, drawn, zone, ADDRESS, words.STATES) if drawn.parts else "",
-        cursor=cursor, states=STATES_OFFERED, names=words.STATES, csv_max=CSV_MAX, resends_max=RESENDS_MAX, **offered,
+        found=rows, strip=drawn, cursor=cursor, states=STATES_OFFERED, names=words.STATES, csv_max=CSV_MAX,
+        chart=draw(bar, counted, zone, ADDRESS, words.STATES) if counted and counted.parts else "",
+        resends_max=RESENDS_MAX, **offered,
     )  # fmt: skip
 
 
