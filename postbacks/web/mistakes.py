@@ -34,7 +34,7 @@ _WORDS: Final = {
     500: "This should not happen; the log of the web process says more.",
 }
 #: Sentences for a customer, to whom ours would say too much.
-_CUSTOMERS_WORDS: Final = {
+CUSTOMERS_WORDS: Final = {
     404: "There is no such postback of yours.",
     500: "This should not happen; we have a note of it.",
     503: "This cannot be shown just now. Try again in a minute; a shorter time may help, such as since:1h.",
@@ -60,7 +60,7 @@ async def our_error(request: Request, error: Exception) -> Response:
 
 def customers_words(error: Exception) -> str:
     """Return the sentence of an error of ours as a customer reads it: of a filter it is the same."""
-    return str(error) if isinstance(error, InvalidQuery) else _CUSTOMERS_WORDS[status_of(error)]
+    return str(error) if isinstance(error, InvalidQuery) else CUSTOMERS_WORDS[status_of(error)]
 
 
 def status_of(error: Exception) -> int:
@@ -106,5 +106,5 @@ class Mistakes:
             log.exception("web.failed", path=logged_path(scope["path"]), error=type(error).__name__)
             if has_begun:
                 raise
-            words = _CUSTOMERS_WORDS if is_customers(scope["path"]) else _WORDS
+            words = CUSTOMERS_WORDS if is_customers(scope["path"]) else _WORDS
             await show(Request(scope), 500, words[500])(scope, receive, send)

@@ -15,7 +15,7 @@ from tests.postgres import new_database, shared_server
 #: Address -> status and words of the page without a history, and whether what it shows comes from the broker alone.
 PAGES = {
     "/": (200, "The last hour, by the minute"),
-    "/system": (200, "Wait in lanes"),
+    "/system": (200, "<dt>Waiting</dt>"),
     "/jobs": (200, "There is no job."),
     "/accounts": (200, ">acme</a>"),
     "/accounts/acme": (200, "0 wait, 0 are being sent"),

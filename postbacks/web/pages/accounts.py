@@ -63,6 +63,7 @@ DAY_FRESH_S: Final = 10.0
 DAY_STALE_S: Final = 30.0
 #: Hours of the chart of an account: the 24 that have ended, and the present one.
 HOURS: Final = 25
+HOUR_LABELS: Final = ("24 h ago", "18 h", "12 h", "6 h", "now")
 #: Changes of an account that its page shows.
 CHANGES_MAX: Final = 20
 
@@ -148,7 +149,8 @@ def draw(day: Stats, now_ms: int, zone: tzinfo, dead: str = "dead") -> Markup:
     this_hour = now_ms // HOUR_MS
     begins_ms = [(this_hour - back) * HOUR_MS for back in reversed(range(HOURS))]
     bars = [_bar(begin_ms, by_begin.get(str(iso(begin_ms))), zone, dead) for begin_ms in begins_ms]
-    return charts.bars("Postbacks by the hour of their acceptance, of the last 24 hours", bars, fewest=0)
+    label = "Postbacks by the hour of their acceptance, of the last 24 hours"
+    return charts.bars(label, bars, fewest=0, along=HOUR_LABELS)
 
 
 def _bar(begin_ms: int, row: StatRow | None, zone: tzinfo, dead: str) -> charts.Bar:

@@ -33,7 +33,7 @@ from postbacks.web import charts
 from postbacks.web.addresses import path_to
 from postbacks.web.customers import words
 from postbacks.web.customers.veil import Veil, veil_of
-from postbacks.web.facts import fact
+from postbacks.web.facts import soon_for_customer
 from postbacks.web.live import live
 from postbacks.web.pages import accounts, zone
 from postbacks.web.reading import act, in_thread, reading_of, shared, shared_stale
@@ -136,9 +136,8 @@ async def health(request: Request) -> Response:
     """Show how the receiver does."""
     name, settings = link_of(request).account, reading_of(request).settings
     day = reading_of(request).kept(("day", name), partial(DayOfAccount, name))
-    counted = await fact(
-        shared_stale(request, ("day", name), FRESH_S, accounts.DAY_STALE_S, accounts.read_day_of, day)
-    )
+    counting = shared_stale(request, ("day", name), FRESH_S, accounts.DAY_STALE_S, accounts.read_day_of, day)
+    counted = await soon_for_customer(request, counting)
     facts = await shared(request, ("customer", name), FRESH_S, read, name)
     failed = facts.failed
     return live(

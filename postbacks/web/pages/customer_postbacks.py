@@ -24,7 +24,7 @@ from postbacks.errors import (
 )
 from postbacks.history.csv_rows import cell
 from postbacks.history.persons import person_of, records_of
-from postbacks.history.strip import Strip, strip
+from postbacks.history.strip import strip
 from postbacks.ledger import states
 from postbacks.ledger.ledger import Ledger
 from postbacks.ledger.reasons import forgotten_words
@@ -39,7 +39,7 @@ from postbacks.web.asking import clock_ms, read_bar
 from postbacks.web.customers import words
 from postbacks.web.customers.veil import Veil, veil_of
 from postbacks.web.documents import highlighted
-from postbacks.web.facts import soon
+from postbacks.web.facts import soon_for_customer
 from postbacks.web.forms import read_form
 from postbacks.web.lifeline import diagram, posts_of, steps_of
 from postbacks.web.live import live
@@ -155,7 +155,7 @@ async def page(request: Request) -> Response:
         key = ("customer postbacks", account, bar.text, name_of(zone), cursor)
         counting = shared(request, (*key[:4], "strip"), STRIP_FRESH_S, strip, bar.query)
         rows, drawn = await asyncio.gather(
-            shared(request, key, ROWS_FRESH_S, read_rows, bar, cursor), soon(request, counting)
+            shared(request, key, ROWS_FRESH_S, read_rows, bar, cursor), soon_for_customer(request, counting)
         )
     except (InvalidQuery, HistoryError) as error:
         guesses = filterbar.guesses(typed) if isinstance(error, InvalidQuery) else []
@@ -166,12 +166,11 @@ async def page(request: Request) -> Response:
     chosen = [
         (word.text, filterbar.text_of([other for other in bar.words if other != word])) for word in bar.words
     ]
-    counted: Strip | None = drawn.value
     return live(
         request, "customer_postbacks.html", "customer_postbacks_live.html", q=bar.text, mistake="", bar=bar, words=chosen,
-        found=rows, strip=drawn, cursor=cursor, states=STATES_OFFERED, names=words.STATES, csv_max=CSV_MAX,
-        chart=draw(bar, counted, zone, ADDRESS, words.STATES) if counted and counted.parts else "",
-        resends_max=RESENDS_MAX, **offered,
+        found=rows, strip=drawn,
+        chart=draw(bar, drawn.value, zone, ADDRESS, words.STATES) if drawn.value and drawn.value.parts else "",
+        cursor=cursor, states=STATES_OFFERED, names=words.STATES, csv_max=CSV_MAX, resends_max=RESENDS_MAX, **offered,
     )  # fmt: skip
 
 

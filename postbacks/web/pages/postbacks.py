@@ -7,6 +7,7 @@ import csv
 import io
 from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
@@ -74,6 +75,10 @@ MARKS: Final = {
 }
 
 
+MINUTE_MS: Final = 60_000
+DAY_MS: Final = 86_400_000
+
+
 class Row(NamedTuple):
     """Row of the list.
 
@@ -136,7 +141,23 @@ def draw(
         is_narrower = part.total and len(drawn.parts) > 1
         href = url(address, q=bar.narrowed(part.since_ms, part.until_ms)) if is_narrower else ""
         columns.append(charts.Bar(title, parts, href))
-    return charts.bars(f"{drawn.postbacks:,} postbacks by the time of their acceptance", columns)
+    label = f"{drawn.postbacks:,} postbacks by the time of their acceptance"
+    return charts.bars(label, columns, fewest=0, along=_clocks(drawn, zone))
+
+
+def _clocks(drawn: Strip, zone: tzinfo) -> list[str]:
+    """Return the times at the begin, in the middle and at the end of a strip."""
+    parts = drawn.parts
+    begin_ms, end_ms = parts[0].since_ms, parts[-1].until_ms
+    form = (
+        "%m-%d %H:%M"
+        if end_ms - begin_ms > DAY_MS / 2
+        else "%H:%M:%S"
+        if end_ms - begin_ms < MINUTE_MS
+        else "%H:%M"
+    )
+    times_ms = (begin_ms, (begin_ms + end_ms) // 2, end_ms)
+    return [datetime.fromtimestamp(ms / 1000, zone).strftime(form) for ms in times_ms]
 
 
 @needs("viewer")
