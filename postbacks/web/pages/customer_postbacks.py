@@ -52,7 +52,7 @@ from postbacks.web.security.roles import SUPPORT_RESENDS_MAX
 from postbacks.web.zones import name_of, zone_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from datetime import tzinfo
 
     from starlette.requests import Request
@@ -190,7 +190,11 @@ async def as_csv(request: Request) -> Response:
     """Send all that the filter bar finds as comma-separated values."""
     typed, account = request.query_params.get("q", ""), link_of(request).account
     bar = await in_thread(request, bar_of, typed, zone_of(request), account)
-    return await send_csv(request, bar.query, COLUMNS, _cells, CSV_MAX)
+    return await send_csv(request, bar.query, COLUMNS, _rows, CSV_MAX)
+
+
+def _rows(postbacks: Sequence[Postback]) -> list[list[str]]:
+    return [_cells(postback) for postback in postbacks]
 
 
 def _cells(postback: Postback) -> list[str]:
