@@ -43,6 +43,7 @@ from postbacks.web.facts import soon_for_customer
 from postbacks.web.forms import read_form
 from postbacks.web.lifeline import diagram, posts_of, steps_of
 from postbacks.web.live import live
+from postbacks.web.mistakes import customers_words, status_of
 from postbacks.web.pages.postbacks import ROWS, ROWS_FRESH_S, STRIP_FRESH_S, draw, send_csv
 from postbacks.web.reading import act, in_thread, reading_of, shared
 from postbacks.web.render import render, text, url
@@ -156,11 +157,11 @@ async def page(request: Request) -> Response:
         rows, drawn = await asyncio.gather(
             shared(request, key, ROWS_FRESH_S, read_rows, bar, cursor), soon_for_customer(request, counting)
         )
-    except InvalidQuery as error:
-        guesses = [guess for guess in filterbar.guesses(typed) if not guess.startswith("account:")]
+    except (InvalidQuery, HistoryError) as error:
+        guesses = filterbar.guesses(typed) if isinstance(error, InvalidQuery) else []
         return render(
-            request, "customer_postbacks.html", status=400, q=typed, mistake=str(error), guesses=guesses, cursor="",
-            **offered,
+            request, "customer_postbacks.html", status=status_of(error), q=typed, mistake=customers_words(error),
+            guesses=[guess for guess in guesses if not guess.startswith("account:")], cursor="", **offered,
         )  # fmt: skip
     chosen = [
         (word.text, filterbar.text_of([other for other in bar.words if other != word])) for word in bar.words
