@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import html
 import re
+from urllib.parse import urlsplit
 
 from events import EVENT, MO, MT
 
 from postbacks import send_postback
 from postbacks.operate import journal, pause_account
 from postbacks.operate.journal_words import details_words
+from postbacks.operate.links import make_link
 
 
 def test_an_account_leads_to_its_postbacks_and_says_once_since_when_all_fails(world, browse):
@@ -67,3 +69,23 @@ def test_an_opt_out_of_a_paused_account_says_why_it_waits(world, browse):
     page = browse().get("/opt-outs").text
     assert '<td data-label="Why">its account is paused</td>' in page
     assert 'href="/postbacks.csv?q=opt-outs+since%3A24h"' in page
+
+
+def test_a_customer_finds_what_it_typed_without_a_name_and_nothing_of_others(world, browse):
+    for account, tracking_id in (("acme", "TX-4711"), ("globex", "TX-4712")):
+        world.account(account)
+        send_postback.delay(account, MT | {"TRACKINGID": tracking_id})
+    world.rig.tick()
+    world.record()
+    browser = browse()
+    browser.get(
+        urlsplit(browser.app.state.links.address(make_link("acme", days=1), "http://127.0.0.1/")).path
+    )
+    found = browser.get("/customer/postbacks", params={"q": "TX-4711"})
+    assert (found.status_code, found.headers["Location"]) == (
+        303,
+        "/customer/postbacks?q=tracking-id%3ATX-4711",
+    )
+    others = browser.get("/customer/postbacks", params={"q": "TX-4712"})
+    assert others.status_code == 400
+    assert "No postback was found by any of these" in others.text

@@ -41,7 +41,15 @@ from postbacks.web.documents import highlighted
 from postbacks.web.forms import read_form
 from postbacks.web.lifeline import diagram, posts_of, steps_of
 from postbacks.web.live import live
-from postbacks.web.pages.postbacks import ROWS, ROWS_FRESH_S, STRIP_FRESH_S, draw, send_csv
+from postbacks.web.pages.postbacks import (
+    ROWS,
+    ROWS_FRESH_S,
+    STRIP_FRESH_S,
+    TIMES_OFFERED,
+    draw,
+    find,
+    send_csv,
+)
 from postbacks.web.reading import act, in_thread, reading_of, shared
 from postbacks.web.render import render, text, url
 from postbacks.web.security.links import for_customers, link_of
@@ -154,6 +162,8 @@ async def page(request: Request) -> Response:
         drawn: Strip = await shared(request, (*key[:4], "strip"), STRIP_FRESH_S, strip, bar.query)
     except InvalidQuery as error:
         guesses = [guess for guess in filterbar.guesses(typed) if not guess.startswith("account:")]
+        if guess := await in_thread(request, find, guesses, lambda bar: bar_of(bar, zone, account)):
+            return RedirectResponse(url(ADDRESS, q=guess), 303)
         return render(
             request, "customer_postbacks.html", status=400, q=typed, mistake=str(error), guesses=guesses, cursor="",
             **offered,
@@ -164,7 +174,7 @@ async def page(request: Request) -> Response:
     return live(
         request, "customer_postbacks.html", "customer_postbacks_live.html", q=bar.text, mistake="", bar=bar, words=chosen,
         found=rows, strip=drawn, chart=draw(bar, drawn, zone, ADDRESS, words.STATES) if drawn.parts else "",
-        cursor=cursor, states=STATES_OFFERED, names=words.STATES, csv_max=CSV_MAX, resends_max=RESENDS_MAX, **offered,
+        cursor=cursor, times={title: bar.timed(times) for title, times in TIMES_OFFERED.items()}, states=STATES_OFFERED, names=words.STATES, csv_max=CSV_MAX, resends_max=RESENDS_MAX, **offered,
     )  # fmt: skip
 
 
