@@ -78,9 +78,7 @@ def test_a_customer_finds_what_it_typed_without_a_name_and_nothing_of_others(wor
     world.rig.tick()
     world.record()
     browser = browse()
-    browser.get(
-        urlsplit(browser.app.state.links.address(make_link("acme", days=1), "http://127.0.0.1/")).path
-    )
+    browser.get(urlsplit(browser.app.state.links.address(make_link("acme", days=1), "http://127.0.0.1")).path)
     found = browser.get("/customer/postbacks", params={"q": "TX-4711"})
     assert (found.status_code, found.headers["Location"]) == (
         303,
