@@ -340,6 +340,7 @@ class Settings(BaseModel):
         (),
         description="Names, comma-separated, by which browsers reach the dashboard, beside loopback's and --host's.",
     )
+    web_url: str = Field("", description="Address of the dashboard for customers: https://postbacks.example.")
     web_proxy_header: str = Field(
         "",
         pattern=r"^([A-Za-z0-9][A-Za-z0-9-]*)?$",
@@ -456,6 +457,13 @@ class Settings(BaseModel):
         if bad := [name for name in names if not _HOST.fullmatch(name)]:
             raise ValueError(f"{bad[0]!r} is no host's name: leave out scheme, port and path")
         return tuple(name.strip("[]") for name in names)
+
+    @field_validator("web_url")
+    @classmethod
+    def _web_url(cls, value: str) -> str:
+        if value and not re.fullmatch(r"https?://[\w.:\[\]-]+/?", value, re.ASCII):
+            raise ValueError("give a scheme, a host and perhaps a port: https://postbacks.example")
+        return value.rstrip("/")
 
     @field_validator("proxy_url")
     @classmethod

@@ -10,7 +10,9 @@ from contextlib import contextmanager, suppress
 
 
 @contextmanager
-def tls_in_front_of(port: int, certificate: str, key: str) -> Iterator[int]:
+def tls_in_front_of(
+    port: int, certificate: str, key: str, *, host: str = "127.0.0.1", at_port: int = 0
+) -> Iterator[int]:
     """A TLS listener that passes everything on to a plain port; yields its own port."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
@@ -29,7 +31,7 @@ def tls_in_front_of(port: int, certificate: str, key: str) -> Iterator[int]:
         there_reader, there_writer = await asyncio.open_connection("127.0.0.1", port)
         await asyncio.gather(pump(reader, there_writer), pump(there_reader, writer))
 
-    server = loop.run_until_complete(asyncio.start_server(serve, "127.0.0.1", 0, ssl=context))
+    server = loop.run_until_complete(asyncio.start_server(serve, host, at_port, ssl=context))
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
 

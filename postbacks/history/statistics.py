@@ -123,7 +123,7 @@ class Minute(NamedTuple):
     other: int
 
 
-class _Group:
+class Group:
     """Postbacks of one key, as they are counted."""
 
     def __init__(self) -> None:
@@ -138,6 +138,15 @@ class _Group:
             self.answers[elapsed_ms] += count
         if state <= schema.LAST_OPEN and (self.oldest_open_ms is None or oldest_ms < self.oldest_open_ms):
             self.oldest_open_ms = oldest_ms
+
+    def merge(self, other: Group) -> None:
+        """Count those of another one, too."""
+        self.counts.update(other.counts)
+        self.answers.update(other.answers)
+        if other.oldest_open_ms is not None and (
+            self.oldest_open_ms is None or other.oldest_open_ms < self.oldest_open_ms
+        ):
+            self.oldest_open_ms = other.oldest_open_ms
 
     def row(self, key: str) -> StatRow:
         """Return the statistics."""
@@ -157,8 +166,8 @@ class _Group:
             dead=of_state[dead],
             open=is_open,
             other=total - of_state[delivered] - of_state[dead] - is_open,
-            p50_ms=_percentile(self.answers, 50),
-            p95_ms=_percentile(self.answers, 95),
+            p50_ms=percentile(self.answers, 50),
+            p95_ms=percentile(self.answers, 95),
             oldest_open_ms=self.oldest_open_ms,
         )
 
@@ -178,12 +187,12 @@ def stats(query: Query, by: str, *, engine: Engine | None = None) -> Stats:
     """
     if by not in BY:
         raise InvalidQuery(f"There are no statistics by {by!r}: by one of {', '.join(BY)}.")
-    groups: defaultdict[str, _Group] = defaultdict(_Group)
-    total = _Group()
+    groups: defaultdict[str, Group] = defaultdict(Group)
+    total = Group()
     with reading(engine or reader()) as connection:
-        for name, counted in _counted(connection, query, by):
-            groups[name].add(*counted)
-            total.add(*counted)
+        for name, alike in counted(connection, query, by):
+            groups[name].add(*alike)
+            total.add(*alike)
         until_ms = recorded_ms(connection)
     rows = [group.row(name) for name, group in groups.items()]
     rows.sort(key=lambda row: (row.key,) if by == "hour" else (-row.postbacks, row.key))
@@ -200,7 +209,7 @@ def by_minute(query: Query, *, engine: Engine | None = None) -> list[Minute]:
         HistoryOff: no history is set.
         HistoryError: its database cannot be used.
     """
-    groups: defaultdict[int, _Group] = defaultdict(_Group)
+    groups: defaultdict[int, Group] = defaultdict(Group)
     columns = f"p.accepted_ms / {_MINUTE_MS}, p.state, CASE WHEN p.attempts > 1 THEN 2 ELSE p.attempts END"
     with reading(engine or reader()) as connection:
         filters = resolve(connection, query)
@@ -214,7 +223,7 @@ def by_minute(query: Query, *, engine: Engine | None = None) -> list[Minute]:
     return [Minute(at_ms, of.first, of.later, of.dead, of.open, of.other) for at_ms, of in minutes]
 
 
-def _counted(connection: Connection, query: Query, by: str) -> Iterator[tuple[str, Sequence[Any]]]:
+def counted(connection: Connection, query: Query, by: str) -> Iterator[tuple[str, Sequence[Any]]]:
     """Yield of postbacks that are alike the name, and state, POSTs, ms of the answer, how many, and oldest acceptance."""
     filters = resolve(connection, query)
     if filters.live:
@@ -229,7 +238,7 @@ def _counted(connection: Connection, query: Query, by: str) -> Iterator[tuple[st
         yield name, row[1:]
 
 
-def _percentile(answers: Counter[int], percent: int) -> int | None:
+def percentile(answers: Counter[int], percent: int) -> int | None:
     """Return the shortest duration within which so many percent of the answers came; None where there are none."""
     wanted = -(-answers.total() * percent // 100)
     for elapsed_ms in sorted(answers):

@@ -93,8 +93,8 @@ def strip(query: Query, *, client: redis.Redis | None = None, engine: Engine | N
             for number in _live(connection, path, filters.live, client, part_ms):
                 counted[number][filters.live] += 1
         else:
-            for row in path.by_time(part_ms):
-                counted[int(row.part)][_NAMES.get(row.state, "")] += int(row.postbacks)
+            for number, state, postbacks in path.by_time(part_ms):
+                counted[number][_NAMES.get(state, "")] += postbacks
     total = sum(states_of_part.total() for states_of_part in counted.values())
     if not total:
         return Strip((), 0, until_ms)

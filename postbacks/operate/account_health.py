@@ -11,11 +11,12 @@ from postbacks.broker.client import client, text
 from postbacks.broker.clock import now_ms
 from postbacks.broker.errors import broker_errors
 from postbacks.catalogue import ORIGINS
-from postbacks.errors import UnknownAccount
+from postbacks.errors import HistoryError, UnknownAccount
+from postbacks.history.days import DAY_MS
 from postbacks.history.engine import reader
+from postbacks.history.listing import search
 from postbacks.history.pace import delivered_per_s
 from postbacks.history.query import Query
-from postbacks.history.statistics import stats
 from postbacks.history.transactions import reading
 from postbacks.ledger.ledger import Ledger
 from postbacks.names import check_name
@@ -23,17 +24,16 @@ from postbacks.queue import pauses, routes
 from postbacks.settings import load
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     import redis
 
     from postbacks.accounts import Account
-    from postbacks.history.statistics import StatRow, Stats
+    from postbacks.history.days import AccountCounts
+    from postbacks.history.statistics import StatRow
     from postbacks.ledger.ledger import OpenPostbacks
     from postbacks.queue.pauses import Pause
 
-#: Time whose postbacks are counted.
-COUNTED_MS: Final = 24 * 3_600_000
 #: Failing lanes that are read for all accounts.
 FAILING_MAX: Final = 20_000
 
@@ -54,14 +54,12 @@ class AccountRow(NamedTuple):
         account: as the store has it; None where an application's own store cannot list.
         state: ``PAUSED``, ``FAILING``, …
         since_ms: since when it is paused or fails; None for neither.
-        counted: what became of its postbacks of a day; None where it had none.
     """
 
     name: str
     account: Account | None
     state: str
     since_ms: int | None
-    counted: StatRow | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,9 +74,8 @@ class AccountHealth:
         pause: its pause; None where it is not paused.
         failing: group -> since when every attempt of it fails.
         backlog: what is neither delivered nor given up.
-        per_s: postbacks delivered a second at present.
+        per_s: postbacks delivered a second at present; None where the history cannot be asked.
         ends_ms: when the backlog will have gone at this pace, on the broker's clock; None where it has no end in sight.
-        stats: of the last 24 hours, by the hour.
         now_ms: the broker's clock.
     """
 
@@ -89,13 +86,12 @@ class AccountHealth:
     pause: Pause | None
     failing: Mapping[str, int]
     backlog: OpenPostbacks
-    per_s: float
+    per_s: float | None
     ends_ms: int | None
-    stats: Stats
     now_ms: int
 
 
-def first_try_rate(row: StatRow) -> float | None:
+def first_try_rate(row: StatRow | AccountCounts) -> float | None:
     """Return the share of what was sent that its first POST delivered; None where nothing was sent."""
     return row.first / row.sent if row.sent else None
 
@@ -104,9 +100,8 @@ def read_account(name: str) -> AccountHealth:
     """Read an account with its health.
 
     Raises:
-        UnknownAccount: neither the store nor the history has it.
+        UnknownAccount: the store does not have it, and nothing is known of it for 24 hours.
         AccountsUnavailable: the store failed.
-        HistoryError: the history cannot be asked.
         BrokerError: the broker cannot be used.
     """
     broker: Any = client()
@@ -119,11 +114,9 @@ def read_account(name: str) -> AccountHealth:
     pause = pauses.read(broker, [name]).get(name)
     failing = {group: int(ms) for group, ms in zip(keys.GROUPS, scores, strict=True) if ms is not None}
     backlog = Ledger(broker).open_of(name)
-    counted = stats(Query(account=name, since_ms=present_ms - COUNTED_MS), "hour")
-    if account is None and not counted.total.postbacks and not sum(backlog):
+    if account is None and not sum(backlog) and not _had_postbacks(name, present_ms):
         raise UnknownAccount(f"There is no account {name!r}, and nothing of it in the last 24 hours.")
-    with reading(reader()) as connection:
-        per_s = delivered_per_s(connection, name, present_ms)
+    per_s = _per_s(name, present_ms)
     still = routes.STILL_WORDS.get(row_state, "")
     goes_on = per_s and not still and pause is None
     return AccountHealth(
@@ -135,26 +128,43 @@ def read_account(name: str) -> AccountHealth:
         failing=failing,
         backlog=backlog,
         per_s=per_s,
-        ends_ms=present_ms + round(sum(backlog) / per_s * 1000) if goes_on and sum(backlog) else None,
-        stats=counted,
+        ends_ms=present_ms + round(sum(backlog) / per_s * 1000)
+        if per_s and goes_on and sum(backlog)
+        else None,
         now_ms=present_ms,
     )
 
 
-def all_accounts() -> list[AccountRow]:
-    """List the accounts by name: of an application's own store those that had a postback in a day, or are paused.
+def _had_postbacks(name: str, present_ms: int) -> bool:
+    try:
+        return bool(search(Query(account=name, since_ms=present_ms - DAY_MS, limit=1)).postbacks)
+    except HistoryError:
+        return False
+
+
+def _per_s(name: str, present_ms: int) -> float | None:
+    try:
+        with reading(reader()) as connection:
+            return delivered_per_s(connection, name, present_ms)
+    except HistoryError:
+        return None
+
+
+def all_accounts(active: Iterable[str] = ()) -> list[AccountRow]:
+    """List the accounts by name.
+
+    Args:
+        active: names that are listed of an application's own store, which answers for names alone; those that are paused
+            or fail are besides.
 
     Raises:
-        HistoryError: the history cannot be asked.
+        AccountsUnavailable: the store failed.
         BrokerError: the broker cannot be used.
     """
     broker = client()
-    with broker_errors():
-        present_ms = now_ms(broker)
-    counted = {row.key: row for row in stats(Query(since_ms=present_ms - COUNTED_MS), "account").rows}
     paused, failing = pauses.read(broker), _all_failing(broker)
-    if load().accounts:  # an application's own store answers for names alone
-        accounts = dict(find_accounts(store(), sorted({*counted, *paused, *failing} - {""})))
+    if load().accounts:
+        accounts = dict(find_accounts(store(), sorted({*active, *paused, *failing} - {""})))
         names = sorted({*accounts, *paused})
     else:
         accounts = {account.name: account for account in redis_accounts().all()}
@@ -165,7 +175,6 @@ def all_accounts() -> list[AccountRow]:
             accounts.get(name),
             _state(accounts.get(name), is_paused=name in paused, is_failing=name in failing),
             paused[name].since_ms if name in paused else failing.get(name),
-            counted.get(name),
         )
         for name in names
     ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from postbacks.ledger.record import iso
+
 
 def details_words(details: dict[str, Any]) -> str:
     """Return details in words: ``account acme, rate 20/s -> 50/s``."""
@@ -15,6 +17,8 @@ def details_words(details: dict[str, Any]) -> str:
             words.append(name)
         elif isinstance(value, dict):
             words.append(f"{name} ({details_words(value)})")
+        elif name.endswith("_ms") and isinstance(value, int):
+            words.append(f"{name.removesuffix('_ms')} {iso(value)}")
         elif value is not None and value is not False:
             words.append(f"{name} {_word(value)}")
     return ", ".join(words)

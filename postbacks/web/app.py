@@ -24,6 +24,7 @@ from postbacks.web.reading import Reading
 from postbacks.web.security.headers import Headers
 from postbacks.web.security.host import Hosts
 from postbacks.web.security.key import Signers
+from postbacks.web.security.links import Links
 from postbacks.web.security.login import Login
 from postbacks.web.security.origin import Origins
 from postbacks.web.security.sessions import Sessions, SessionStore
@@ -70,5 +71,6 @@ def make_app(config: Config) -> Starlette:
     app.state.signers = signers
     app.state.login = login
     app.state.sessions = sessions
+    app.state.links = Links(config.settings, signers)
     app.state.notice = "" if config.has_login else NO_LOGIN
     return app

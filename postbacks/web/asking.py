@@ -12,6 +12,7 @@ from postbacks.errors import BrokerError
 from postbacks.web import filterbar
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from datetime import tzinfo
 
     from postbacks.web.filterbar import Bar
@@ -26,7 +27,7 @@ def clock_ms() -> int:
         return time.time_ns() // 1_000_000
 
 
-def read_bar(typed: str, zone: tzinfo) -> Bar:
+def read_bar(typed: str, zone: tzinfo, names: Collection[str] = filterbar.ALL) -> Bar:
     """Parse the filter bar by the broker's clock, which is asked once.
 
     Raises:
@@ -39,4 +40,4 @@ def read_bar(typed: str, zone: tzinfo) -> Bar:
             known.append(clock_ms())
         return known[0]
 
-    return filterbar.parse(typed, now_ms=clock, zone=zone)
+    return filterbar.parse(typed, now_ms=clock, zone=zone, names=names)

@@ -31,7 +31,7 @@ from postbacks.printable import quoted
 from postbacks.transport.outcomes import OUTCOMES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
     from datetime import tzinfo
 
 #: Filter -> what its value is; in the order in which they are offered.
@@ -63,6 +63,12 @@ FLAGS: Final = {
     "opt-outs": "N302, N304 and messages that mean stop",
     "undelivered": "whatever their state, not delivered",
 }
+ALL: Final = (*FILTERS, *FLAGS)
+#: Filters for whoever sees one account alone, and nothing of our inside.
+CUSTOMERS: Final = (
+    "state", "code", "since", "until", "between", "number", "tracking-id", "mms-id", "email", "sub-id", "serial-number",
+    "status", "attempts", "slower-than", "origin", "undelivered", "opt-outs",
+)  # fmt: skip
 #: Other names of filters: the history knows a number in whichever tag it stands.
 ALIASES: Final = {"to": "number", "from": "number", "mobile": "number"}
 #: Characters of a bar: far more than all filters have.
@@ -122,10 +128,14 @@ class Bar:
         gone = others if name in _TIMES else {"state", "dead"} if name in {"state", "dead"} else {name}
         return text_of([*(word for word in self.words if word.name not in gone), Word(name, value)])
 
-    def narrowed(self, since_ms: int, until_ms: int) -> str:
+    def timed(self, times: Mapping[str, str]) -> str:
         """Return the text with these times in place of its own."""
         words = [word for word in self.words if word.name not in _TIMES]
-        return text_of([*words, Word("since", iso(since_ms) or ""), Word("until", iso(until_ms) or "")])
+        return text_of([*words, *(Word(name, value) for name, value in times.items())])
+
+    def narrowed(self, since_ms: int, until_ms: int) -> str:
+        """Return the text with these times in place of its own."""
+        return self.timed({"since": iso(since_ms) or "", "until": iso(until_ms) or ""})
 
     def fixed(self, now_ms: int) -> str:
         """Return the text with its times resolved, and an end: what it means now, it means later."""
@@ -183,18 +193,21 @@ def bar_of(query: Query) -> str:
     return text_of(Word(name, "" if name in FLAGS else str(value)) for name, value in named)
 
 
-def parse(text: str, *, now_ms: Callable[[], int], zone: tzinfo | None = None) -> Bar:
+def parse(
+    text: str, *, now_ms: Callable[[], int], zone: tzinfo | None = None, names: Collection[str] = ALL
+) -> Bar:
     """Parse the bar.
 
     Args:
         text: what was typed.
         now_ms: asked for the present time where a filter depends on it.
         zone: of times that name none; None for the machine's.
+        names: filters and flags that may be given.
 
     Raises:
         InvalidQuery: names the word that cannot be, and what there is.
     """
-    words = _words(text)
+    words = _words(text, names)
     values = {word.name: word.value for word in words}
     if "dead" in values and values.get("state", "dead") != "dead":
         raise InvalidQuery(
@@ -249,26 +262,26 @@ def _between(value: str) -> tuple[str, str]:
     return " ".join(parts[:middle]), " ".join(parts[middle:])
 
 
-def _words(text: str) -> tuple[Word, ...]:
+def _words(text: str, names: Collection[str]) -> tuple[Word, ...]:
     """Cut a bar into its filters."""
     if len(text) > LENGTH_MAX:
         raise InvalidQuery(f"The filter has more than {LENGTH_MAX:,} characters: give fewer words.")
     words: dict[str, Word] = {}
     for match in _WORD.finditer(text):
-        word = _word(match.group())
+        word = _word(match.group(), names)
         if word.name in words:
             raise InvalidQuery(f"{word.name} is given twice: one value each.")
         words[word.name] = word
     return tuple(words.values())
 
 
-def _word(typed: str) -> Word:
+def _word(typed: str, names: Collection[str]) -> Word:
     name, colon, value = typed.partition(":")
     name = ALIASES.get(name.lower(), name.lower())
-    if name in FLAGS and not value:
+    if name in FLAGS and name in names and not value:
         return Word(name)
-    if not colon or name not in FILTERS:
-        raise InvalidQuery(_no_filter(typed, name))
+    if not colon or name not in FILTERS or name not in names:
+        raise InvalidQuery(_no_filter(typed, name, names))
     if value.startswith('"'):
         if len(value) < 2 or not re.fullmatch(_QUOTED, value, re.ASCII):
             raise InvalidQuery(f"{quoted(typed)} has a quote that does not end, or something behind it.")
@@ -278,16 +291,16 @@ def _word(typed: str) -> Word:
     return Word(name, value)
 
 
-def _no_filter(typed: str, name: str) -> str:
+def _no_filter(typed: str, name: str, names: Collection[str]) -> str:
     """Say of a word that it is no filter, and what it may be meant for."""
     digits = sum(c.isdigit() for c in typed)
     if digits >= 7 and not typed.strip("+0123456789-().") and not typed.startswith("-"):
         return f"{quoted(typed)} is no filter: a phone number is number:{typed}."
-    if typed.startswith("--") and (typed[2:] in FLAGS or typed[2:].partition("=")[0] in FILTERS):
+    if typed.startswith("--") and typed[2:].partition("=")[0] in names:
         return f"{quoted(typed)} is an option of the command line; here it is {typed[2:].replace('=', ':')}."
-    matches = get_close_matches(name, [*FILTERS, *FLAGS, *ALIASES], n=1)
+    matches = get_close_matches(name, [*names, *ALIASES], n=1)
     nearest = f" Did you mean {matches[0]}?" if matches else ""
-    known = f"Known: {', '.join(f'{known}:' for known in FILTERS)}, {', '.join(FLAGS)}."
+    known = f"Known: {', '.join(f'{known}:' if known in FILTERS else known for known in names)}."
     hint = (
         "" if ":" in typed or matches else ' A value with spaces stands in quotes: number:"+1 555 231 0137".'
     )
@@ -330,21 +343,26 @@ def guesses(text: str) -> list[str]:
 # -- completion ------------------------------------------------------------------------------------
 
 
-def completions(text: str, values: Mapping[str, Iterable[str]], most: int = 30) -> list[str]:
+def completions(
+    text: str, values: Mapping[str, Iterable[str]], most: int = 30, names: Collection[str] = ALL
+) -> list[str]:
     """Return whole bars that the last word of a bar may become.
 
     Args:
         text: as far as it is typed.
         values: filter -> values that the history or the account store knows, beside those of the catalogue.
         most: bars at most.
+        names: filters and flags that may be given.
     """
     before, typed = _last(text)
     name, colon, value = typed.partition(":")
     name = ALIASES.get(name.lower(), name.lower())
     if not colon:
         given = {word.partition(":")[0] for word in before.split()}
-        names = [f"{known}:" for known in FILTERS] + list(FLAGS)
-        offered = [known for known in names if known.startswith(name) and known.rstrip(":") not in given]
+        words = [f"{known}:" if known in FILTERS else known for known in names]
+        offered = [known for known in words if known.startswith(name) and known.rstrip(":") not in given]
+    elif name not in names:
+        offered = []
     else:
         known_values = [*values.get(name, ()), *_KNOWN.get(name, ())]
         value = value.removeprefix('"').lower()

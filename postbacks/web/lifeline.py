@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import pairwise
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from markupsafe import Markup
 
 from postbacks.ledger import states
+from postbacks.web.charts import course
 from postbacks.web.render import lasting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from postbacks.ledger.record import Attempt, Record
 
@@ -66,17 +68,19 @@ class Step(NamedTuple):
 
 
 class Post(NamedTuple):
-    """Attempt, with the phases around it.
+    """Attempt, with the wait before it.
 
     Attributes:
         attempt: as the record has it.
         waited_ms: from the acceptance, the end of the attempt before or a resend to its begin.
         is_resent: True where it is the first after a resend by somebody's order.
+        chart: of its phases; empty where they are not known.
     """
 
     attempt: Attempt
     waited_ms: int
     is_resent: bool
+    chart: Markup = Markup("")
 
 
 def steps_of(record: Record) -> list[Step]:
@@ -118,23 +122,31 @@ def _resend(steps: list[Step], at_ms: int) -> None:
 def posts_of(record: Record) -> list[Post]:
     """Return the attempts of a postback with how long each was waited for."""
     posts, free_ms = [], record.created_ms
+    longest_ms = max((attempt.elapsed_ms for attempt in record.attempts), default=0)
     for attempt in sorted(record.attempts, key=lambda attempt: attempt.number):
         resent_ms = max(
             (resend.at_ms for resend in record.resends if resend.attempts == attempt.number - 1), default=None
         )
         since_ms = free_ms if resent_ms is None else max(free_ms, resent_ms)
-        posts.append(Post(attempt, max(0, attempt.at_ms - since_ms), resent_ms is not None))
+        chart = course(attempt.phases, longest_ms) if attempt.phases else Markup("")
+        posts.append(Post(attempt, max(0, attempt.at_ms - since_ms), resent_ms is not None, chart))
         free_ms = attempt.at_ms + attempt.elapsed_ms
     return posts
 
 
-def diagram(steps: Sequence[Step], now_ms: int, clock: Callable[[int], str]) -> Markup:
+def diagram(
+    steps: Sequence[Step],
+    now_ms: int,
+    clock: Callable[[int], str],
+    names: Mapping[str, str] = MappingProxyType({}),
+) -> Markup:
     """Draw the states and the ways between them; those that were gone stand out, with times.
 
     Args:
         steps: of the life.
         now_ms: until when the latest state has lasted, unless it is final.
         clock: puts a time into words.
+        names: state -> its other name, where it has one.
     """
     gone = Counter(pair for pair in pairwise(step.state for step in steps))
     times, lasted, first = Counter[str](), Counter[str](), dict[str, int]()
@@ -148,15 +160,17 @@ def diagram(steps: Sequence[Step], now_ms: int, clock: Callable[[int], str]) -> 
     if latest not in _PLACES:
         del places[states.SKIPPED]
     ways = [way for way in _WAYS if way not in gone and way in _USUAL] + [way for way in _WAYS if way in gone]
-    shapes = [_way(way, gone[way]) for way in ways]
+    shapes = [_way(way, gone[way], names) for way in ways]
     for state, place in places.items():
         words = ""
         if state in times:
             is_end = state == latest and state in states.FINAL_STATES
             stay = clock(first[state]) if is_end else lasting(lasted[state])
             words = stay if times[state] == 1 else f"{times[state]} times, {stay}"
-        shapes.append(_state(state, place, words, is_latest=state == latest))
-    told = ", then ".join(f"{step.state} at {clock(step.at_ms)}" for step in steps[-30:])
+        shapes.append(_state(state, names.get(state, state), place, words, is_latest=state == latest))
+    told = ", then ".join(
+        f"{names.get(step.state, step.state)} at {clock(step.at_ms)}" for step in steps[-30:]
+    )
     return Markup(
         '<svg class="life" role="img" aria-label="{}" viewBox="0 0 {} {}">'
         '<defs><marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
@@ -164,18 +178,32 @@ def diagram(steps: Sequence[Step], now_ms: int, clock: Callable[[int], str]) -> 
     ).format(f"Its states: {told}.", _WIDTH, _HEIGHT, Markup("").join(shapes))
 
 
-def _way(way: tuple[str, str], times: int) -> Markup:
-    title = f"{way[0]} to {way[1]}" + (f", {times} times" if times > 1 else "")
+def _way(way: tuple[str, str], times: int, names: Mapping[str, str]) -> Markup:
+    title = f"{names.get(way[0], way[0])} to {names.get(way[1], way[1])}" + (
+        f", {times} times" if times > 1 else ""
+    )
     mark = "way gone" if times else "way"
     return Markup('<path class="{}" d="{}" marker-end="url(#arrow)"><title>{}</title></path>').format(
         mark, _WAYS[way], title
     )
 
 
-def _state(state: str, place: tuple[int, int], words: str, *, is_latest: bool) -> Markup:
+def _state(state: str, name: str, place: tuple[int, int], words: str, *, is_latest: bool) -> Markup:
     x, y = place
     mark = "node" + (" been" if words else "") + (f" now is-{state}" if is_latest else "")
     return Markup(
         '<g class="{}"><rect x="{}" y="{}" width="{}" height="{}" rx="7"/>'
         '<text class="name" x="{}" y="{}">{}</text><text x="{}" y="{}">{}</text></g>'
-    ).format(mark, x, y, _WIDE, _HIGH, x + _WIDE // 2, y + 21, state, x + _WIDE // 2, y + 40, words)
+    ).format(
+        mark,
+        x,
+        y,
+        _WIDE,
+        _HIGH,
+        x + _WIDE // 2,
+        y + (21 if words else 30),
+        name,
+        x + _WIDE // 2,
+        y + 40,
+        words,
+    )

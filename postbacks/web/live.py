@@ -42,7 +42,8 @@ def live(request: Request, template: str, part: str, **facts: Any) -> Response:
         facts: what both show.
     """
     if not is_live(request):
-        return render.render(request, template, **facts)
+        pending = any(getattr(value, "is_pending", False) for value in facts.values())
+        return render.render(request, template, pending=pending, **facts)
     text = render.text(request, part, **facts)
     etag = f'"{sha256(text.encode()).hexdigest()[:24]}"'
     if request.headers.get("If-None-Match") == etag:

@@ -12,12 +12,14 @@ from postbacks.errors import (
     AccountsUnavailable,
     BrokerError,
     HistoryError,
+    InvalidQuery,
     UnknownAccount,
     UnknownIncident,
     UnknownJob,
     UnknownPostback,
 )
 from postbacks.logs import EventLog
+from postbacks.web.addresses import is_customers, logged_path
 from postbacks.web.render import render
 
 if TYPE_CHECKING:
@@ -30,6 +32,13 @@ _WORDS: Final = {
     404: "There is no such page.",
     405: "This address does not take that method.",
     500: "This should not happen; the log of the web process says more.",
+}
+#: Sentences for a customer, to whom ours would say too much.
+CUSTOMERS_WORDS: Final = {
+    404: "There is no such postback of yours.",
+    500: "This should not happen; we have a note of it.",
+    503: "This cannot be shown just now. Try again in a minute; a shorter time may help, such as since:1h.",
+    400: "This cannot be done. Ask whoever gave you the link.",
 }
 _NOT_THERE: Final = (UnknownPostback, UnknownJob, UnknownAccount, UnknownIncident)
 _NOT_NOW: Final = (BrokerError, HistoryError, AccountsUnavailable)
@@ -45,7 +54,13 @@ async def http_error(request: Request, error: Exception) -> Response:
 
 async def our_error(request: Request, error: Exception) -> Response:
     """Show the sentence of an error of ours."""
-    return show(request, status_of(error), str(error))
+    words = customers_words(error) if is_customers(request.url.path) else str(error)
+    return show(request, status_of(error), words)
+
+
+def customers_words(error: Exception) -> str:
+    """Return the sentence of an error of ours as a customer reads it: of a filter it is the same."""
+    return str(error) if isinstance(error, InvalidQuery) else CUSTOMERS_WORDS[status_of(error)]
 
 
 def status_of(error: Exception) -> int:
@@ -88,7 +103,8 @@ class Mistakes:
         try:
             await self._app(scope, receive, send_noted)
         except Exception as error:
-            log.exception("web.failed", path=scope["path"], error=type(error).__name__)
+            log.exception("web.failed", path=logged_path(scope["path"]), error=type(error).__name__)
             if has_begun:
                 raise
-            await show(Request(scope), 500, _WORDS[500])(scope, receive, send)
+            words = CUSTOMERS_WORDS if is_customers(scope["path"]) else _WORDS
+            await show(Request(scope), 500, words[500])(scope, receive, send)

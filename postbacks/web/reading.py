@@ -47,6 +47,8 @@ _RETRY_S: Final = 2.0
 _PAUSES: Final = 10.0
 #: Answers that are shared at a time.
 _SHARED_MAX: Final = 256
+#: Things that ``kept`` has at a time.
+_KEPT_MAX: Final = 32
 
 
 class Busy(HistoryUnavailable):
@@ -102,6 +104,8 @@ class Reading:
     _opening: threading.Lock = field(default_factory=threading.Lock)
     _tried_s: float = float("-inf")
     _shared: dict[Hashable, _Answer] = field(default_factory=dict)
+    _memory: dict[Hashable, Any] = field(default_factory=dict)
+    _keeping: threading.Lock = field(default_factory=threading.Lock)
 
     def engine(self) -> Engine | None:
         """Return the engine; None where no history is set or it cannot be opened, so that whoever reads says why."""
@@ -134,7 +138,7 @@ class Reading:
         future = asyncio.get_running_loop().run_in_executor(self._threads, context.run, job)
         future.add_done_callback(self._done)
         if may_write:  # whoever has done something looks next at what has become of it
-            future.add_done_callback(lambda _: self._shared.clear())
+            future.add_done_callback(lambda _: self.forget())
         try:
             return await asyncio.wait_for(asyncio.shield(future), within_s)
         except TimeoutError:
@@ -179,6 +183,24 @@ class Reading:
         while len(self._shared) >= _SHARED_MAX:
             del self._shared[next(iter(self._shared))]
         self._shared[key] = answer
+
+    @property
+    def is_busy(self) -> bool:
+        """True while anything is read or done."""
+        return self._waiting > 0
+
+    def kept(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return what this process keeps under a key, made where it is not there; the oldest goes where there is too much."""
+        with self._keeping:
+            known: T = self._memory.pop(key) if key in self._memory else make()
+            while len(self._memory) >= _KEPT_MAX:
+                del self._memory[next(iter(self._memory))]
+            self._memory[key] = known
+            return known
+
+    def forget(self) -> None:
+        """Forget all answers: whoever asks next waits for a new one."""
+        self._shared.clear()
 
     def close(self) -> None:
         """End the threads and the connections."""

@@ -5,6 +5,7 @@ printable (control characters, bidirectional controls) as an escape; autoescape 
 
 ==================  ==================================================================================
 ``{{ ms | when }}``       a time as people say it, the exact one on hover: ``3 min ago``
+``{{ ms | about }}``      the same of what moves on with each second
 ``{{ ms | moment }}``     the exact time, in the viewer's zone
 ``{{ ms | lasting }}``    a duration: ``2 h 5 min``
 ``{{ n | number }}``      ``1,204``; a dash for None
@@ -13,6 +14,7 @@ printable (control characters, bidirectional controls) as an escape; autoescape 
 ``{{ s | lines }}``       a text of several lines (XML, an answer) for ``<pre>``
 ``{{ s | prose }}``       sentences; what stands between backticks is a command
 ``{{ s | shorten(80) }}`` a text as far as it fits, the whole of it on hover
+``{{ s | short_id }}``    the begin of an id, the whole of it on hover
 ``{{ n | counted("postback") }}``  a number with its noun
 ``{{ url(path, key=value) }}``     an address with its query
 ``{{ path_to("story", value) }}``  a path whose parts may have any character
@@ -38,7 +40,7 @@ from starlette.responses import HTMLResponse
 from postbacks.ledger.record import iso
 from postbacks.printable import printable, printable_lines
 from postbacks.version import VERSION
-from postbacks.web.addresses import path_to
+from postbacks.web.addresses import is_customers, path_to
 from postbacks.web.zones import name_of, zone_of
 
 if TYPE_CHECKING:
@@ -57,8 +59,15 @@ NAVIGATION: Final = (
     ("Journal", "/journal"),
     ("System", "/system"),
 )
+#: Navigation of a customer.
+CUSTOMERS_NAVIGATION: Final = (
+    ("Your receiver", "/customer/"),
+    ("Postbacks", "/customer/postbacks"),
+    ("Your URL", "/customer/urls"),
+)
 #: What a cell shows of nothing.
 DASH: Final = "–"  # noqa: RUF001 - that is what a dash is
+_UUID_LENGTH: Final = 36
 _UNITS: Final = ((86_400_000, "d", 3_600_000, "h"), (3_600_000, "h", 60_000, "min"))
 
 
@@ -87,6 +96,8 @@ def text(request: Request, template: str, **facts: Any) -> str:
             request=request,
             path=request.url.path,
             viewer=viewer,
+            link=getattr(request.state, "link", None),
+            layout="customer_base.html" if is_customers(request.url.path) else "base.html",
             may=lambda role: viewer is not None and viewer.may(role),
             zone=zone,
             zone_name=name_of(zone),
@@ -113,6 +124,7 @@ def environment() -> Environment:
     )
     made.filters |= {
         "when": when,
+        "about": about,
         "moment": moment,
         "lasting": lasting,
         "number": number,
@@ -121,11 +133,13 @@ def environment() -> Environment:
         "lines": lines,
         "prose": prose,
         "shorten": shorten,
+        "short_id": short_id,
         "counted": counted,
     }
     made.globals |= {
         "live_part": live_part,
         "navigation": NAVIGATION,
+        "customers_navigation": CUSTOMERS_NAVIGATION,
         "version": VERSION,
         "static": static_url,
         "url": url,
@@ -162,10 +176,18 @@ def address_of(request: Request) -> str:
 
 
 @pass_context
-def live_part(context: Context) -> Markup:
-    """Return the attributes of the element whose content is read again every 2 s (``live.py``)."""
-    return Markup('id="live" data-live hx-get="{}" hx-trigger="every 2s" hx-swap="innerHTML"').format(
-        context["here"]
+def live_part(context: Context, *, once: bool = False) -> Markup:
+    """Return the attributes of the element whose content is read again every 2 s, or once where the page waits for a part.
+
+    Args:
+        context: of the page.
+        once: not every 2 s.
+    """
+    triggers = (["load"] if context.get("pending") else []) + ([] if once else ["every 2s"])
+    if not triggers:
+        return Markup()
+    return Markup('id="live" data-live hx-get="{}" hx-trigger="{}" hx-swap="innerHTML"').format(
+        context["here"], ", ".join(triggers)
     )
 
 
@@ -177,7 +199,22 @@ def when(context: Context, ms: int | None) -> str | Markup:
     """Show a time as people say it, to the minute, the exact one on hover."""
     if ms is None:
         return DASH
-    return _time(context, ms, relative(ms, int(time.time() * 1000)))
+    return _time(context, ms, relative(ms, steady_now_ms(ms, int(time.time() * 1000))))
+
+
+@pass_context
+def about(context: Context, ms: int | None) -> str | Markup:
+    """Show a time as ``when`` does, the exact one to the minute, too: of what moves on with each second."""
+    return when(context, None if ms is None else ms // 60_000 * 60_000)
+
+
+def steady_now_ms(ms: int, now_ms: int) -> int:
+    """Return the begin of this minute, from which distances to all times are told: they change once a minute, and together.
+
+    Of a time within this minute it is now.
+    """
+    begin_ms = now_ms // 60_000 * 60_000
+    return now_ms if begin_ms < ms <= now_ms else begin_ms
 
 
 @pass_context
@@ -257,6 +294,11 @@ def shorten(value: str | None, most: int = 80) -> str | Markup:
     if len(shown) <= most:
         return shown or DASH
     return Markup('<span title="{}">{}…</span>').format(shown[:1000], shown[: most - 1])
+
+
+def short_id(value: str) -> str | Markup:
+    """Show the begin of an id where that is a UUID, which eight characters tell from others, the whole of it on hover."""
+    return shorten(value, 9 if len(value) == _UUID_LENGTH else 40)
 
 
 def prose(value: str | None) -> Markup:

@@ -21,6 +21,7 @@ from postbacks.history.schema import HOUR_MS
 from postbacks.history.strip import PARTS_MAX, Strip, strip
 from postbacks.history.values import KINDS
 from postbacks.history.writer import Writer
+from postbacks.ledger.phases import SLOW_MS
 from postbacks.ledger.record import Attempt
 from postbacks.privacy.spelling import canonical
 
@@ -367,7 +368,7 @@ def delivered_in(ms: int) -> Ending:
 @pytest.mark.parametrize(("slower_than_ms", "number"), [(998, 3), (999, 2), (1000, 1), (1001, 0)])
 def test_where_slowness_begins_no_postback_is_lost(database, slower_than_ms, number):
     """From there on a search reads the index of what is troubled, below it that of all."""
-    write(database, [sent_with(delivered_in(schema.SLOW_MS + ms)) for ms in (-1, 0, 1)])
+    write(database, [sent_with(delivered_in(SLOW_MS + ms)) for ms in (-1, 0, 1)])
     query = Query(slower_than_ms=slower_than_ms)
     assert count(query, client=AWAY, engine=database).postbacks == number
     assert len(walk(database, query)) == number

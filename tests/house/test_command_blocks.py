@@ -69,12 +69,12 @@ def printed_without_dev() -> str:
     broker = SimpleNamespace(url=EXPORT.partition("=")[2])
     up = importlib.import_module("postbacks.cli.up")
     no_web = up._Web(None, "", "none")
-    stack = SimpleNamespace(workers=[], beats=[], recorders=[])
+    stack = SimpleNamespace(workers=[], beats=[], recorders=[], webs=[])
     command = click.Command(
         "up",
         callback=lambda: up._say_ready(broker, Path("data"), stack, {}, "", "none", no_web, as_json=False),
     )
-    return CliRunner().invoke(command).output
+    return CliRunner().invoke(command, catch_exceptions=False).output
 
 
 @pytest.mark.parametrize("page", PAGES)

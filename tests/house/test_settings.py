@@ -101,6 +101,7 @@ BAD = [
     ("group_weights", "sms=2"),
     ("group_weights", "mt=101"),
     ("web_hosts", "https://postbacks.example"),
+    ("web_url", "postbacks.example/path"),
     ("web_proxy_header", "X Forwarded"),
     ("web_proxy_addresses", "everybody"),
     ("web_proxy_role", "boss"),

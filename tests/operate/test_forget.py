@@ -243,7 +243,7 @@ def fill(world: World) -> dict[str, str]:
     with world.recorder.transaction() as connection:  # pruned since, and still in pages that are free
         answers = [{"row": 10**6 + row, "answer": NUMBER * 50} for row in range(500)]
         connection.execute(
-            text("INSERT INTO attempts VALUES (:row, 1, 0, 1, 0, 0, 0, NULL, :answer)"), answers
+            text("INSERT INTO attempts VALUES (:row, 1, 0, 1, 0, 0, 0, NULL, :answer, NULL, NULL)"), answers
         )
     with world.recorder.transaction() as connection:
         if connection.dialect.name == "sqlite":  # as it is built but for Debian's

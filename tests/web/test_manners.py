@@ -51,6 +51,19 @@ def test_a_time_is_relative_with_the_exact_one_on_hover(zone, shown):
     assert f">{shown}</time>" in moment
 
 
+def test_distances_change_once_a_minute_and_together():
+    times_ms = [NOW_MS - back_ms for back_ms in (200, 70_001, 119_999, 3_599_000, 86_000_000)]
+    seen = {
+        tuple(render.relative(ms, render.steady_now_ms(ms, NOW_MS + later_ms)) for ms in times_ms)
+        for later_ms in range(0, 60_000, 500)
+    }
+    assert len(seen) == 1
+    assert render.relative(NOW_MS + 400, render.steady_now_ms(NOW_MS + 400, NOW_MS + 500)) == "just now"
+    assert (
+        render.relative(NOW_MS + 300_000, render.steady_now_ms(NOW_MS + 300_000, NOW_MS + 500)) == "in 5 min"
+    )
+
+
 @pytest.mark.parametrize(
     ("distance_ms", "words"),
     [(0, "just now"), (59_999, "just now"), (60_000, "1 min ago"), (7_500_000, "2 h 5 min ago"), (-1, "in a moment"),

@@ -11,8 +11,10 @@ from harmless import EVIL, is_harmless
 from starlette.testclient import TestClient
 
 from postbacks import keys, send_postback
+from postbacks.ledger.phases import Phases
 from postbacks.ledger.record import Attempt, Record, Resend
 from postbacks.operate import journal_entries
+from postbacks.web.charts import course
 from postbacks.web.documents import highlighted
 from postbacks.web.lifeline import Step, diagram, posts_of, steps_of
 
@@ -43,6 +45,49 @@ def test_a_dead_one_shows_its_life_its_attempts_and_why(world, browse):
     assert "POST 1: 503 after" in text, "its story stands beside it"
     assert "1555…02" in text
     assert "15552312102" not in page
+
+
+COURSE = r"connect [\d,]+ ms, wait [\d,]+ ms, read [\d,]+ ms, to 127\.0\.0\.1"
+
+
+def test_an_attempt_shows_its_phases_in_words_and_as_a_bar(world, browse):
+    """From the broker and from the history; the bar says nothing that the words do not."""
+    (postback_id,) = world.dead("acme", 1)
+    pages = [read(browse(), postback_id)]
+    world.leave([postback_id])
+    pages.append(read(browse(), postback_id))
+    for page in pages:
+        assert re.search(COURSE, shown(page))
+        (bar,) = re.findall(r'<svg class="course" aria-hidden="true".*?</svg>', page)
+        assert re.findall(r'class="(\w+)" x=', bar) == ["connect", "wait", "read"]
+        assert "style" not in bar
+    assert "the history, recorded until" in pages[1]
+
+
+def test_an_attempt_without_phases_has_no_bar(world, browse):
+    """Delivered at once, by the first POST."""
+    world.account("acme")
+    postback_id = send_postback.delay("acme", MT).id
+    world.rig.tick()
+    world.rig.deliver()
+    page = read(browse(), postback_id)
+    assert "delivered 200" in shown(page)
+    assert 'class="course"' not in page
+
+
+def test_bars_of_a_postbacks_attempts_have_one_scale():
+    """The longest attempt takes the whole width; a phase of no time is still to be seen."""
+    wide = str(course(Phases(0, 5, None, 995), 1000))
+    small = str(course(Phases(0, 5, None, 5), 1000))
+    ends = [
+        float(x) + float(width)
+        for chart in (wide, small)
+        for x, width in re.findall(r'x="([\d.]+)" width="([\d.]+)"', chart)[-1:]
+    ]
+    assert 285 < ends[0] <= 300
+    assert ends[1] < 15
+    assert all(float(width) > 0 for width in re.findall(r'width="([\d.]+)"', wide + small))
+    assert "<title>wait 995 ms</title>" in wide
 
 
 def test_one_that_waits_says_why_it_has_not_been_sent(world, browse):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from starlette.responses import Response
 from starlette.routing import Route
 
 from postbacks.web.security.headers import HEADERS
@@ -70,7 +71,24 @@ def test_the_policy_forbids_what_it_does_not_name():
     assert "*" not in policy
     assert HEADERS["Cache-Control"] == "no-store"
     assert HEADERS["X-Content-Type-Options"] == "nosniff"
-    assert HEADERS["Referrer-Policy"] == "no-referrer"
+    assert HEADERS["Referrer-Policy"] == "same-origin"  # else forms come with Origin: null
+
+
+def test_no_page_sets_them_itself(browse):
+    browser = browse()
+
+    async def lax(_request):
+        return Response(headers={"Referrer-Policy": "unsafe-url", "Cache-Control": "public"})
+
+    browser.app.router.routes.insert(0, Route("/lax", lax))
+    headers = browser.get("/lax").headers
+    assert (headers["Referrer-Policy"], headers["Cache-Control"]) == ("same-origin", "no-store")
+
+
+@pytest.mark.parametrize("path", ["/c/token", "/customer", "/customer/", "/customer/nothing"])
+def test_from_customers_pages_nobody_gets_an_address(browse, path):
+    headers = browse().get(path).headers
+    assert {name: headers[name] for name in HEADERS} == {**HEADERS, "Referrer-Policy": "no-referrer"}
 
 
 def test_an_unexpected_error_tells_nothing_of_itself(browser):

@@ -21,6 +21,7 @@ def post(browser, **headers):
         {"Sec_Fetch_Site": "same-origin", "Origin": HERE},
         {"Sec_Fetch_Site": "same-origin"},
         {"Origin": HERE},
+        {"Sec_Fetch_Site": "same-origin", "Origin": "null"},  # a page without a referrer
         {"Origin": "https://127.0.0.1"},  # a proxy ends TLS
     ],
     ids=str,
@@ -39,6 +40,7 @@ def test_our_own_pages_may_change_something(browse, headers):
         {"Sec_Fetch_Site": "cross-site", "Origin": HERE},
         {"Sec_Fetch_Site": "same-origin", "Origin": "https://evil.example"},
         {"Origin": "null"},
+        {"Sec_Fetch_Site": "cross-site", "Origin": "null"},
         {"Origin": "http://127.0.0.1:8080"},
         {"Origin": "http://127.0.0.1.evil.example"},
         {"Origin": "http://evil.example/127.0.0.1"},

@@ -34,14 +34,19 @@ def test_a_page_is_for_those_who_have_its_role(browse, tmp_path, place):
     assert statuses == [200 if other <= place else 403 for other in range(4)]
 
 
-def test_every_handler_asks_for_a_role_or_says_that_it_is_for_all():
+def test_every_handler_asks_for_a_role_or_a_link_or_says_that_it_is_for_all():
     routes = [route for route in all_routes() if not isinstance(route, Mount)]
-    assert routes
-    open_ones = {route.path for route in routes if getattr(route.endpoint, "is_public", False)}
-    assert [route.path for route in routes if not hasattr(route.endpoint, "needs")] == [
-        route.path for route in routes if route.path in open_ones
+    marks = [
+        (
+            route.path,
+            [mark for mark in ("needs", "for_customers", "is_public") if hasattr(route.endpoint, mark)],
+        )
+        for route in routes
     ]
-    assert {"/login", "/logout", "/healthz"} <= open_ones
+    assert routes
+    assert [path for path, found in marks if len(found) != 1] == []
+    open_ones = {path for path, found in marks if found == ["is_public"]}
+    assert open_ones == {"/login", "/logout", "/healthz", "/c/{token}", "/customer"}
 
 
 def test_a_refusal_says_which_role_it_takes(browse, tmp_path):

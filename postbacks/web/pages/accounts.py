@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 from starlette.routing import Route
 
-from postbacks.accounts.edit import AccountChange
-from postbacks.errors import InvalidAccount
+from postbacks.history.days import DayByAccount, DayOfAccount
 from postbacks.history.schema import HOUR_MS
 from postbacks.ledger.record import iso
 from postbacks.names import check_name
-from postbacks.operate import all_incidents, journal_entries, pause_account, resume_account, set_account
+from postbacks.operate import all_incidents, journal_entries, open_links, pause_account, resume_account
 from postbacks.operate.account_health import OFF, WELL, all_accounts, first_try_rate, read_account
 from postbacks.operate.journal_words import details_words
 from postbacks.ping.steps import Step, steps_of
 from postbacks.ping.target import Pinged, ping_account
-from postbacks.printable import quoted
 from postbacks.urls import redacted
 from postbacks.web import charts
 from postbacks.web.actions import done, end_of
 from postbacks.web.addresses import own_path
+from postbacks.web.asking import clock_ms
+from postbacks.web.facts import fact, soon
 from postbacks.web.forms import read_form
 from postbacks.web.live import live
-from postbacks.web.reading import act, shared
+from postbacks.web.reading import act, reading_of, shared, shared_stale
 from postbacks.web.render import render
 from postbacks.web.security.roles import needs, viewer_of
 from postbacks.web.zones import zone_of
@@ -37,43 +37,40 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from postbacks.history.statistics import StatRow
+    from postbacks.history.days import AccountCounts
+    from postbacks.history.statistics import StatRow, Stats
     from postbacks.ledger.journal import Entry
-    from postbacks.operate.account_health import AccountHealth
     from postbacks.operate.incidents import Incident
     from postbacks.queue.pauses import Pause
 
 #: Accounts of a page.
 LIMIT: Final = 200
-#: Seconds for which what was read of one account is shown to others who look, and of all, which counts all of a day.
-FRESH_S: Final = 5.0
-ALL_FRESH_S: Final = 10.0
+#: Counts by which accounts are ordered, the most first -> their title.
+ORDERS: Final = {"postbacks": "Postbacks, 24 h", "dead": "Dead", "open": "Open"}
+#: Seconds for which what was read is shown to others who look, and for which counts of a day of all accounts are.
+FRESH_S: Final = 2.0
+DAY_FRESH_S: Final = 10.0
+#: Seconds for which counts of a day are shown while the next ones are made.
+DAY_STALE_S: Final = 30.0
 #: Hours of the chart of an account: the 24 that have ended, and the present one.
 HOURS: Final = 25
+HOUR_LABELS: Final = ("24 h ago", "18 h", "12 h", "6 h", "now")
 #: Changes of an account that its page shows.
 CHANGES_MAX: Final = 20
-
-
-class Facts(NamedTuple):
-    """Facts of the page of an account.
-
-    Attributes:
-        health: the account with its health.
-        incidents: open ones that name it.
-        changes: of the journal, each with its details in words.
-    """
-
-    health: AccountHealth
-    incidents: list[Incident]
-    changes: list[tuple[Entry, str]]
 
 
 @needs("viewer")
 async def every(request: Request) -> Response:
     """List accounts, those first that are not well, or these alone."""
     words, ill_only = request.query_params.get("q", "").strip(), request.query_params.get("ill") == "1"
-    rows = await shared(request, "accounts", ALL_FRESH_S, all_accounts)
+    day = reading_of(request).kept("day", DayByAccount)
+    counted = await soon(request, shared_stale(request, "day", DAY_FRESH_S, DAY_STALE_S, read_day, day))
+    active = tuple(counted.value or ())
+    rows = await shared(request, ("accounts", active), FRESH_S, all_accounts, active)
+    by = request.query_params.get("by", "")
     rows = sorted(rows, key=lambda row: (row.state in {WELL, OFF}, row.name))
+    if by in ORDERS and (day_of := counted.value):
+        rows.sort(key=lambda row: getattr(day_of[row.name], by) if row.name in day_of else 0, reverse=True)
     found = [
         row
         for row in rows
@@ -88,53 +85,76 @@ async def every(request: Request) -> Response:
         total=len(rows),
         words=words,
         ill_only=ill_only,
+        by=by,
+        orders=ORDERS,
         rate=first_try_rate,
+        counted=counted,
     )
+
+
+def read_day(day: DayByAccount) -> dict[str, AccountCounts]:
+    """Count the last 24 hours by account."""
+    return day.read(clock_ms())
 
 
 @needs("viewer")
 async def one(request: Request) -> Response:
     """Show an account."""
     name = check_name(request.path_params["name"])
-    facts = await shared(request, ("account", name), FRESH_S, read, name)
-    health = facts.health
+    day = reading_of(request).kept(("day", name), partial(DayOfAccount, name))
+    counted = await soon(
+        request, shared_stale(request, ("day", name), FRESH_S, DAY_STALE_S, read_day_of, day)
+    )
+    health = await shared(request, ("account", name), FRESH_S, read_account, name)
     return live(
         request,
         "account.html",
         "account_live.html",
-        facts=facts,
         health=health,
         account=health.account,
-        total=health.stats.total,
-        rate=first_try_rate(health.stats.total),
-        chart=_chart(health, zone_of(request)),
+        incidents=await fact(shared(request, ("incidents", name), FRESH_S, read_incidents, name)),
+        changes=await fact(shared(request, ("changes", name), FRESH_S, read_changes, name)),
+        links=await fact(shared(request, ("links", name), FRESH_S, open_links, name)),
+        counted=counted,
+        total=counted.value.total if counted.value else None,
+        rate=first_try_rate(counted.value.total) if counted.value else None,
+        chart=draw(counted.value, health.now_ms, zone_of(request)) if counted.value else "",
         shown_url=redacted,
     )
 
 
-def read(name: str) -> Facts:
-    """Read the facts of an account."""
-    health = read_account(name)
-    incidents = [incident for incident in all_incidents(open_only=True) if name in incident.accounts]
+def read_day_of(day: DayOfAccount) -> Stats:
+    """Count the last 24 hours of an account by the hour."""
+    return day.read(clock_ms())
+
+
+def read_incidents(name: str) -> list[Incident]:
+    """Read the open incidents that name an account."""
+    return [incident for incident in all_incidents(open_only=True) if name in incident.accounts]
+
+
+def read_changes(name: str) -> list[tuple[Entry, str]]:
+    """Read changes of an account from the journal, each with its details in words."""
     entries = journal_entries(account=name, limit=CHANGES_MAX)
-    return Facts(health, incidents, [(entry, details_words(entry.details)) for entry in entries])
+    return [(entry, details_words(entry.details)) for entry in entries]
 
 
-def _chart(health: AccountHealth, zone: tzinfo) -> Markup:
-    """Draw what became of the postbacks of each of the last 24 hours."""
-    by_begin = {row.key: row for row in health.stats.rows}
-    this_hour = health.now_ms // HOUR_MS
+def draw(day: Stats, now_ms: int, zone: tzinfo, dead: str = "dead") -> Markup:
+    """Draw what became of the postbacks of each of the last 24 hours; a customer calls a dead one otherwise."""
+    by_begin = {row.key: row for row in day.rows}
+    this_hour = now_ms // HOUR_MS
     begins_ms = [(this_hour - back) * HOUR_MS for back in reversed(range(HOURS))]
-    bars = [_bar(begin_ms, by_begin.get(str(iso(begin_ms))), zone) for begin_ms in begins_ms]
-    return charts.bars("Postbacks by the hour of their acceptance, of the last 24 hours", bars, fewest=0)
+    bars = [_bar(begin_ms, by_begin.get(str(iso(begin_ms))), zone, dead) for begin_ms in begins_ms]
+    label = "Postbacks by the hour of their acceptance, of the last 24 hours"
+    return charts.bars(label, bars, fewest=0, along=HOUR_LABELS)
 
 
-def _bar(begin_ms: int, row: StatRow | None, zone: tzinfo) -> charts.Bar:
+def _bar(begin_ms: int, row: StatRow | None, zone: tzinfo, dead: str) -> charts.Bar:
     hour = f"{datetime.fromtimestamp(begin_ms / 1000, zone):%Y-%m-%d %H:%M}"
     if row is None:
         return charts.Bar(f"{hour}: none", {})
     words = (
-        f"{hour}: {row.first:,} delivered at first, {row.later:,} later, {row.dead:,} dead, {row.open:,} open, "
+        f"{hour}: {row.first:,} delivered at first, {row.later:,} later, {row.dead:,} {dead}, {row.open:,} open, "
         f"{row.other:,} otherwise"
     )
     return charts.Bar(
@@ -170,39 +190,6 @@ async def resume(request: Request) -> Response:
     return await done(request, address, resume_account, name, why=fields.get("why", ""), by=viewer.name)
 
 
-@needs("admin")
-async def limits(request: Request) -> Response:
-    """Set an account's limits; what is left empty goes back to its default."""
-    name, fields, viewer = (
-        check_name(request.path_params["name"]),
-        await read_form(request),
-        viewer_of(request),
-    )
-    given = {field: fields.get(field, "").strip() for field in LIMITS}
-    change = AccountChange(
-        name,
-        **{field: LIMITS[field](text) for field, text in given.items() if text},
-        drop=frozenset(field for field, text in given.items() if not text),
-    )
-    return await done(
-        request, f"/accounts/{name}", set_account, change, why=fields.get("why", ""), by=viewer.name
-    )
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise InvalidAccount(f"{quoted(text)} is no number.") from None
-
-
-def _whole(text: str) -> int:
-    number = _number(text)
-    if not number.is_integer():
-        raise InvalidAccount(f"{quoted(text)} is no whole number.")
-    return int(number)
-
-
 @needs("support")
 async def ping(request: Request) -> Response:
     """Send an account a test postback, and say what its receiver's developers should mend."""
@@ -229,20 +216,10 @@ def _back(address: str, name: str) -> str:
     return own_path(address) if address else f"/accounts/{name}"
 
 
-#: Limits of an account that a form sets -> how each is read.
-LIMITS: Final[Mapping[str, Callable[[str], Any]]] = {
-    "connect_timeout_s": _number,
-    "answer_timeout_s": _number,
-    "rate": str,
-    "max_transfers": _whole,
-    "weight": _number,
-}
-
 routes = [
     Route("/accounts", every),
     Route("/accounts/{name}", one),
     Route("/accounts/{name}/pause", pause, methods=["POST"]),
     Route("/accounts/{name}/resume", resume, methods=["POST"]),
-    Route("/accounts/{name}/limits", limits, methods=["POST"]),
     Route("/accounts/{name}/ping", ping, methods=["POST"]),
 ]

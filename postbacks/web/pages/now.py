@@ -13,7 +13,7 @@ from postbacks.history import Query
 from postbacks.history.statistics import Minute, by_minute
 from postbacks.operate import all_incidents, all_jobs
 from postbacks.web import charts
-from postbacks.web.facts import fact, system
+from postbacks.web.facts import fact, soon, system
 from postbacks.web.live import live
 from postbacks.web.reading import shared, shared_stale
 from postbacks.web.security.roles import needs
@@ -70,8 +70,6 @@ class Hour(NamedTuple):
 
     Attributes:
         chart: of its minutes.
-        clock: times below it, from the left.
-        most: postbacks of the highest minute.
         first: delivered by the first POST.
         later: delivered by a later one.
         dead: given up.
@@ -79,8 +77,6 @@ class Hour(NamedTuple):
     """
 
     chart: Markup
-    clock: tuple[str, ...]
-    most: int
     first: int
     later: int
     dead: int
@@ -91,7 +87,7 @@ class Hour(NamedTuple):
 async def page(request: Request) -> Response:
     """Show how it is."""
     state = await system(request)
-    hour = await fact(_hour(request))
+    hour = await soon(request, _hour(request))
     incidents = await fact(
         shared(request, "open-incidents", _FRESH_S, all_incidents, open_only=True, limit=_SHOWN_MAX + 1)
     )
@@ -144,9 +140,11 @@ def _drawn(minutes: list[Minute], this_minute: int, zone: tzinfo) -> Hour:
     )
     quarters = (*all_of_them[:: _MINUTES // 4], all_of_them[-1])
     return Hour(
-        chart=charts.bars(label, [_bar(minute, zone) for minute in all_of_them]),
-        clock=tuple(_clock(minute, zone) for minute in quarters),
-        most=max(sum(minute[1:]) for minute in all_of_them),
+        chart=charts.bars(
+            label,
+            [_bar(minute, zone) for minute in all_of_them],
+            along=[_clock(minute, zone) for minute in quarters],
+        ),
         first=first,
         later=later,
         dead=dead,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from starlette.routing import Route
@@ -16,9 +17,11 @@ from postbacks.history.query import Query
 from postbacks.history.statistics import stats
 from postbacks.history.transactions import reading
 from postbacks.web import charts
+from postbacks.web.asking import clock_ms
+from postbacks.web.facts import soon
 from postbacks.web.live import live
-from postbacks.web.reading import reading_of, shared
-from postbacks.web.render import lasting
+from postbacks.web.reading import reading_of, shared, shared_stale
+from postbacks.web.render import lasting, steady_now_ms
 from postbacks.web.security.roles import needs
 
 if TYPE_CHECKING:
@@ -34,6 +37,9 @@ if TYPE_CHECKING:
 
 #: Seconds for which what was read is shown to others who look.
 FRESH_S: Final = 2.0
+#: Seconds for which counts of a day are, and are while the next ones are made.
+DAY_FRESH_S: Final = 5.0
+DAY_STALE_S: Final = 30.0
 #: Opt-outs that are read, and of them those that are shown: the oldest.
 READ_MAX: Final = 1000
 SHOWN_MAX: Final = 100
@@ -49,13 +55,11 @@ class Facts(NamedTuple):
     Attributes:
         undelivered: the oldest first, each with its age.
         late: those that are past the limit.
-        day: what became of those of the last 24 hours.
-        now_ms: the broker's clock.
+        now_ms: the broker's clock, to the minute.
     """
 
     undelivered: list[tuple[Postback, int]]
     late: Undelivered
-    day: StatRow
     now_ms: int
 
 
@@ -63,13 +67,17 @@ class Facts(NamedTuple):
 async def page(request: Request) -> Response:
     """Show opt-outs."""
     settings = reading_of(request).settings
-    facts = await shared(request, "opt-outs", FRESH_S, read, settings)
+    counting = shared_stale(request, "opt-outs of a day", DAY_FRESH_S, DAY_STALE_S, read_day)
+    facts, day = await asyncio.gather(
+        shared(request, "opt-outs", FRESH_S, read, settings), soon(request, counting)
+    )
     limit_ms = int(settings.opt_out_late_s * 1000)
     return live(
         request,
         "opt_outs.html",
         "opt_outs_live.html",
         facts=facts,
+        day=day,
         limit_ms=limit_ms,
         chart=_chart([age for _, age in facts.undelivered], limit_ms),
         shown_max=SHOWN_MAX,
@@ -84,17 +92,22 @@ def read(settings: Settings) -> Facts:
     undelivered = oldest(READ_MAX)
     with reading(reader()) as connection:
         overdue = late(connection, settings.opt_out_late_s)
-    day = stats(Query(opt_outs=True, since_ms=present_ms - COUNTED_MS), "hour").total
+    ages = [age_ms(postback, steady_now_ms(postback.accepted_ms, present_ms)) for postback in undelivered]
     return Facts(
-        [(postback, age_ms(postback, present_ms)) for postback in undelivered], overdue, day, present_ms
+        list(zip(undelivered, ages, strict=True)), overdue, steady_now_ms(overdue.oldest_ms or 0, present_ms)
     )
+
+
+def read_day() -> StatRow:
+    """Count what became of the opt-outs of the last 24 hours."""
+    return stats(Query(opt_outs=True, since_ms=clock_ms() - COUNTED_MS), "hour").total
 
 
 def _chart(ages_ms: Sequence[int], limit_ms: int) -> Markup | None:
     """Draw how many are how old, beside the limit."""
     if not ages_ms:
         return None
-    bars, begin_ms = [], 0
+    bars, along, begin_ms = [], [], 0
     for end in (*_COLUMNS, None):
         end_ms = None if end is None else int(end * limit_ms)
         count = sum(begin_ms <= age < (end_ms or age + 1) for age in ages_ms)
@@ -103,8 +116,10 @@ def _chart(ages_ms: Sequence[int], limit_ms: int) -> Markup | None:
         )
         is_late = begin_ms >= limit_ms
         bars.append(charts.Bar(f"{span}: {count:,}", {"bad" if is_late else "calm": count}))
+        along.append("older" if end_ms is None else f"to {lasting(end_ms)}")
         begin_ms = end_ms or begin_ms
-    return charts.bars(f"Opt-outs by their age; the limit is {lasting(limit_ms)}", bars, fewest=0)
+    label = f"Opt-outs by their age; the limit is {lasting(limit_ms)}"
+    return charts.bars(label, bars, fewest=0, along=along)
 
 
 routes = [Route("/opt-outs", page)]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final, NamedTuple
+from datetime import datetime
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from starlette.responses import HTMLResponse, RedirectResponse, StreamingResponse
 from starlette.routing import Route
@@ -18,23 +21,27 @@ from postbacks.history import csv_rows
 from postbacks.history.filters import known_names
 from postbacks.history.listing import PAGE
 from postbacks.history.persons import person_of, records_of
+from postbacks.history.proofs import ProofRow, proof_of
 from postbacks.history.query import LIMIT_MAX
 from postbacks.history.strip import Strip, strip
 from postbacks.history.times import of_ms, shown
 from postbacks.history.words import why, why_empty
 from postbacks.ledger import states
+from postbacks.operate import paused_accounts
 from postbacks.privacy import masker
 from postbacks.web import charts, filterbar
 from postbacks.web.addresses import path_to
-from postbacks.web.asking import read_bar
+from postbacks.web.asking import clock_ms, read_bar
+from postbacks.web.facts import soon
 from postbacks.web.live import live
+from postbacks.web.mistakes import status_of
 from postbacks.web.reading import in_thread, shared
 from postbacks.web.render import render, text, url
 from postbacks.web.security.roles import needs
 from postbacks.web.zones import name_of, zone_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
     from datetime import tzinfo
 
     from markupsafe import Markup
@@ -42,6 +49,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from postbacks.history import Page, Postback, Query
+    from postbacks.queue.pauses import Pause
     from postbacks.web.filterbar import Bar
 
 #: Postbacks of a page.
@@ -53,6 +61,13 @@ STRIP_FRESH_S: Final = 5.0
 NAMES_FRESH_S: Final = 10.0
 #: Names of the history that are offered at most.
 NAMES_MAX: Final = 5000
+#: Times that a click chooses: title -> filters. "today" and "yesterday" are those of the zone that the page shows.
+TIMES_OFFERED: Final = {
+    "1h": {"since": "1h"},
+    "today": {"since": "today"},
+    "yesterday": {"since": "yesterday", "until": "yesterday"},
+    "7d": {"since": "7d"},
+}
 #: States that a click chooses.
 STATES_OFFERED: Final = (
     states.DELIVERED,
@@ -70,6 +85,10 @@ MARKS: Final = {
 }
 
 
+MINUTE_MS: Final = 60_000
+DAY_MS: Final = 86_400_000
+
+
 class Row(NamedTuple):
     """Row of the list.
 
@@ -85,11 +104,12 @@ class Row(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Rows of a page, and why there are none."""
+    """Rows of a page, why there are none, and the pauses of the account that the bar names."""
 
     page: Page
     rows: tuple[Row, ...]
     why_empty: str
+    pauses: tuple[Pause, ...] = ()
 
 
 def read_rows(bar: Bar, cursor: str) -> Rows:
@@ -102,21 +122,73 @@ def read_rows(bar: Bar, cursor: str) -> Rows:
         Row(postback, why(postback), person_of(record, mask) if record else "")
         for postback, record in zip(page.postbacks, records, strict=True)
     )
-    return Rows(page, rows, "" if rows else why_empty(query))
+    return Rows(page, rows, "" if rows else why_empty(query), _pauses(query.account))
 
 
-def draw(bar: Bar, drawn: Strip, zone: tzinfo) -> Markup:
-    """Draw the strip of time; each part leads to itself alone."""
+def _pauses(account: str | None) -> tuple[Pause, ...]:
+    """Read the pause of an account, which says why its rows wait; nothing while the broker cannot be asked."""
+    if not account:
+        return ()
+    try:
+        return tuple(paused_accounts(names=[account]).values())
+    except BrokerError:
+        return ()
+
+
+def find(value: str, zone: tzinfo) -> str:
+    """Return the bar by which a value without a name finds anything, as an account or a TRACKINGID; empty for none."""
+    for guess in filterbar.guesses(value):
+        with suppress(InvalidQuery, HistoryError):
+            query = replace(read_bar(guess, zone).query, limit=1)
+            if history.search(query).postbacks:
+                return guess
+    return ""
+
+
+def draw(
+    bar: Bar,
+    drawn: Strip,
+    zone: tzinfo,
+    address: str = "/postbacks",
+    names: Mapping[str, str] = MappingProxyType({}),
+) -> Markup:
+    """Draw the strip of time; each part leads to itself alone.
+
+    Args:
+        bar: that it is of.
+        drawn: the strip.
+        zone: of its times.
+        address: of the page.
+        names: state -> its other name, where it has one.
+    """
     columns = []
     for part in drawn.parts:
         parts = {mark: sum(part.states.get(state, 0) for state in of_it) for mark, of_it in MARKS.items()}
         parts["calm"] = part.total - sum(parts.values())
-        counts = ", ".join(f"{number:,} {state}" for state, number in sorted(part.states.items()))
+        counts = ", ".join(
+            f"{number:,} {names.get(state, state)}" for state, number in sorted(part.states.items())
+        )
         title = f"{shown(of_ms(part.since_ms, zone))} on: {counts or 'none'}"
         is_narrower = part.total and len(drawn.parts) > 1
-        href = url("/postbacks", q=bar.narrowed(part.since_ms, part.until_ms)) if is_narrower else ""
+        href = url(address, q=bar.narrowed(part.since_ms, part.until_ms)) if is_narrower else ""
         columns.append(charts.Bar(title, parts, href))
-    return charts.bars(f"{drawn.postbacks:,} postbacks by the time of their acceptance", columns)
+    label = f"{drawn.postbacks:,} postbacks by the time of their acceptance"
+    return charts.bars(label, columns, fewest=0, along=_clocks(drawn, zone))
+
+
+def _clocks(drawn: Strip, zone: tzinfo) -> list[str]:
+    """Return the times at the begin, in the middle and at the end of a strip."""
+    parts = drawn.parts
+    begin_ms, end_ms = parts[0].since_ms, parts[-1].until_ms
+    form = (
+        "%m-%d %H:%M"
+        if end_ms - begin_ms > DAY_MS / 2
+        else "%H:%M:%S"
+        if end_ms - begin_ms < MINUTE_MS
+        else "%H:%M"
+    )
+    times_ms = (begin_ms, (begin_ms + end_ms) // 2, end_ms)
+    return [datetime.fromtimestamp(ms / 1000, zone).strftime(form) for ms in times_ms]
 
 
 @needs("viewer")
@@ -129,21 +201,33 @@ async def page(request: Request) -> Response:
     try:
         bar = await in_thread(request, read_bar, typed, zone)
         key = ("postbacks", bar.text, name_of(zone), cursor)
-        rows = await shared(request, key, ROWS_FRESH_S, read_rows, bar, cursor)
         # The same words are another time a second later, and the same page all the same.
-        drawn = await shared(request, (*key[:3], "strip"), STRIP_FRESH_S, strip, bar.query)
+        counting = shared(request, (*key[:3], "strip"), STRIP_FRESH_S, strip, bar.query)
+        rows, drawn = await asyncio.gather(
+            shared(request, key, ROWS_FRESH_S, read_rows, bar, cursor), soon(request, counting)
+        )
     except InvalidQuery as error:
-        return render(
-            request, "postbacks.html", status=400, q=typed, mistake=str(error), guesses=filterbar.guesses(typed), filters=filterbar.FILTERS,
-            flags=filterbar.FLAGS, found=None, cursor="", options=filterbar.completions("", {}),
-        )  # fmt: skip
+        if guess := await in_thread(request, find, typed, zone):
+            return RedirectResponse(url("/postbacks", q=guess), 303)
+        return _without_rows(request, typed, error, filterbar.guesses(typed))
+    except HistoryError as error:  # the bar stays: fewer postbacks may be asked for
+        return _without_rows(request, typed, error)
     words = [
         (word.text, filterbar.text_of([other for other in bar.words if other != word])) for word in bar.words
     ]
     return live(
         request, "postbacks.html", "postbacks_live.html", q=bar.text, mistake="", bar=bar, words=words, found=rows,
-        strip=drawn, chart=draw(bar, drawn, zone) if drawn.parts else "", cursor=cursor, filters=filterbar.FILTERS,
+        strip=drawn, chart=draw(bar, drawn.value, zone) if drawn.value and drawn.value.parts else "", cursor=cursor, filters=filterbar.FILTERS,
         flags=filterbar.FLAGS, options=filterbar.completions("", {}), states=STATES_OFFERED, csv_max=LIMIT_MAX,
+        times={title: bar.timed(times) for title, times in TIMES_OFFERED.items()},
+    )  # fmt: skip
+
+
+def _without_rows(request: Request, typed: str, error: Exception, guesses: Sequence[str] = ()) -> Response:
+    """Show the bar and why nothing is listed."""
+    return render(
+        request, "postbacks.html", status=status_of(error), q=typed, mistake=str(error), guesses=guesses,
+        filters=filterbar.FILTERS, flags=filterbar.FLAGS, found=None, cursor="", options=filterbar.completions("", {}),
     )  # fmt: skip
 
 
@@ -173,38 +257,69 @@ async def complete(request: Request) -> Response:
 
 # -- CSV -------------------------------------------------------------------------------------------
 
+#: Makes the lines of some postbacks.
+CsvRows: TypeAlias = "Callable[[Sequence[Postback]], list[list[str]]]"
+
 
 class CsvPart(NamedTuple):
-    """Lines of a page of a search, and the cursor of the next one."""
+    """Lines of a page of a search, how many postbacks they are of, and the cursor of the next one."""
 
     text: str
-    rows: int
+    postbacks: int
     next: str
 
 
-def read_csv(query: Query, most: int) -> CsvPart:
-    """Search, and write at most so many lines of what is found."""
+def read_csv(query: Query, most: int, rows_of: CsvRows) -> CsvPart:
+    """Search, and write lines of at most so many postbacks."""
     found = history.search(query)
-    rows = [csv_rows.row(postback) for postback in found.postbacks[:most]]
-    return CsvPart(_csv(rows), len(rows), found.next)
+    postbacks = found.postbacks[:most]
+    return CsvPart(_csv(rows_of(postbacks)), len(postbacks), found.next)
+
+
+def proof_rows(postbacks: Sequence[Postback]) -> list[list[str]]:
+    """Write each attempt of opt-outs, as the proof of the command line has them."""
+    proof = proof_of(postbacks, clock_ms(), masker())
+    return [[csv_rows.cell("" if value is None else value) for value in row] for row in proof]
+
+
+def plain_rows(postbacks: Sequence[Postback]) -> list[list[str]]:
+    """Write a line for each postback."""
+    return [csv_rows.row(postback) for postback in postbacks]
 
 
 @needs("viewer")
 async def as_csv(request: Request) -> Response:
-    """Send all that the filter bar finds as comma-separated values, page by page."""
+    """Send all that the filter bar finds as comma-separated values, page by page; of opt-outs each attempt, as a proof."""
     bar = await in_thread(request, read_bar, request.query_params.get("q", ""), zone_of(request))
-    query = replace(bar.query, limit=PAGE)
-    first = await in_thread(request, read_csv, query, LIMIT_MAX)
+    if bar.query.opt_outs:
+        return await send_csv(request, bar.query, ProofRow._fields, proof_rows, LIMIT_MAX)
+    return await send_csv(request, bar.query, csv_rows.COLUMNS, plain_rows, LIMIT_MAX)
+
+
+async def send_csv(
+    request: Request, query: Query, columns: Sequence[str], rows_of: CsvRows, most: int
+) -> StreamingResponse:
+    """Send what a query finds as comma-separated values, page by page.
+
+    Args:
+        request: of whoever asks.
+        query: whose size of a page is of no account.
+        columns: of the first line.
+        rows_of: makes the lines of some postbacks.
+        most: postbacks at most, the newest.
+    """
+    query = replace(query, limit=min(PAGE, most))
+    first = await in_thread(request, read_csv, query, most, rows_of)
 
     async def lines() -> AsyncIterator[str]:
-        yield _csv([csv_rows.COLUMNS])
-        part, left = first, LIMIT_MAX
+        yield _csv([columns])
+        part, left = first, most
         while True:
             yield part.text
-            left -= part.rows
+            left -= part.postbacks
             if not part.next or left <= 0:
                 return
-            part = await in_thread(request, read_csv, replace(query, cursor=part.next), left)
+            part = await in_thread(request, read_csv, replace(query, cursor=part.next), left, rows_of)
 
     headers = {"Content-Disposition": 'attachment; filename="postbacks.csv"'}
     return StreamingResponse(lines(), media_type="text/csv; charset=utf-8", headers=headers)

@@ -21,6 +21,11 @@ _YEAR_S = 365 * 86_400
 
 @needs("viewer")
 async def page(request: Request) -> Response:
+    """List the zones, or set one."""
+    return show(request)
+
+
+def show(request: Request) -> Response:
     """List the zones, or set the one that is named and go back."""
     name = request.query_params.get("name", "")
     back = own_path(request.query_params.get("back", ""))

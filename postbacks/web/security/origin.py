@@ -37,12 +37,14 @@ class Origins:
 def is_same_origin(headers: Headers) -> bool:
     """Tell whether a page of this host has sent a request; one that says nothing of where it is from is refused.
 
-    Browsers set both headers and let no page set them. The scheme is not compared: a proxy may end TLS.
+    Browsers set both headers and let no page set them. The scheme is not compared: a proxy may end TLS. A page whose
+    ``Referrer-Policy`` is ``no-referrer`` sends ``Origin: null``, as a foreign frame without an origin does; only the other
+    header, which comes over HTTPS and to loopback, tells them apart.
     """
     site, origin = headers.get("Sec-Fetch-Site"), headers.get("Origin")
     if site is not None and site != "same-origin":
         return False
-    if origin is not None:
+    if origin is not None and not (origin == "null" and site is not None):
         return urlsplit(origin).netloc.lower() == headers.get("Host", "").lower() != ""
     return site is not None
 

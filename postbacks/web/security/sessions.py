@@ -25,6 +25,7 @@ from postbacks.broker.errors import broker_errors
 from postbacks.errors import BrokerError, PostbacksError
 from postbacks.operate.identity import current_user
 from postbacks.web import live, mistakes
+from postbacks.web.addresses import is_customers
 from postbacks.web.render import address_of as page_of
 from postbacks.web.security import proxy
 from postbacks.web.security.host import PROBE
@@ -112,7 +113,7 @@ class SessionStore:
         Raises:
             BrokerError: the key is the broker's, which cannot be used.
         """
-        value = Request(scope).cookies.get(_SECURE_COOKIE if _is_secure(scope) else _COOKIE, "")
+        value = Request(scope).cookies.get(_SECURE_COOKIE if is_secure(scope) else _COOKIE, "")
         if not value:
             return None
         try:
@@ -176,10 +177,13 @@ class Sessions:
         if scope["path"].startswith("/static/") or scope["path"] == PROBE:
             await self._app(scope, receive, send)
             return
+        if not self._config.has_login and proxy.is_forwarded(scope):
+            await self._refuse(scope, receive, send, 403, _FORWARDED)
+            return
+        if is_customers(scope["path"]):  # a link opens them, and no login
+            await self._app(scope, receive, send)
+            return
         if not self._config.has_login:
-            if proxy.is_forwarded(scope):
-                await self._refuse(scope, receive, send, 403, _FORWARDED)
-                return
             state["viewer"] = Viewer(current_user(), "admin")
         elif name := proxy.user_of(scope, self._config.settings):
             state["viewer"] = self._login.of_proxy(name)
@@ -259,11 +263,11 @@ _FORWARDED: Final = (
 _ONLY_PROXY: Final = "The proxy in front of this dashboard must say who asks, and it did not."
 
 
-def _is_secure(scope: Scope) -> bool:
+def is_secure(scope: Scope) -> bool:
     """Tell whether the browser speaks HTTPS, to this process or to the proxy in front of it."""
     return scope.get("scheme") == "https" or Headers(scope=scope).get("X-Forwarded-Proto", "") == "https"
 
 
 def _cookie(scope: Scope, value: str) -> str:
-    name, secure = (_SECURE_COOKIE, "; Secure") if _is_secure(scope) else (_COOKIE, "")
+    name, secure = (_SECURE_COOKIE, "; Secure") if is_secure(scope) else (_COOKIE, "")
     return f"{name}={value}; Path=/; HttpOnly; SameSite=Strict{secure}"
