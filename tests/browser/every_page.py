@@ -44,7 +44,8 @@ class Facts:
 def put_on_stage(stage: Stage) -> Facts:
     """Let something happen that each page shows: well, failing and paused accounts, a job, opt-outs, an incident."""
     stage.account("acme")
-    stage.account("corner-shop", Answer(503, b'{"error": "database is locked"}'))
+    locked = Answer(503, b'{"error": "database is locked"}')
+    stage.account("corner-shop", locked, url=stage.failing.url("/corner-shop"))
     stage.account("delta", Answer(500))
     stage.account("eagle")
     pause_account("eagle", reason="their maintenance", by="ann-operator")

@@ -17,6 +17,8 @@ from postbacks.web.security.roles import ROLES
 
 # -- jobs ------------------------------------------------------------------------------------------
 
+ROWS = re.compile(r'<tr data-row="(.*?)"')
+
 
 def test_a_job_shows_its_progress_and_its_parts_and_can_be_paused_resumed_and_stopped(world, browse):
     world.dead("acme", 3)
@@ -112,6 +114,17 @@ def test_accounts_show_their_health_and_are_filtered(world, browse):
     assert browser.get("/accounts?ill=1").text.count("<tr data-row") == 1
     assert browser.get("/accounts?q=BET").text.count("<tr data-row") == 1
     assert "None of the 2 accounts fits" in browser.get("/accounts?q=nine").text
+
+
+def test_accounts_are_ordered_by_what_one_looks_for(world, browse):
+    world.dead("acme", 1)
+    world.dead("beta", 2)
+    browser = browse()
+    assert ROWS.findall(browser.get("/accounts").text) == ["acme", "beta"]
+    page = browser.get("/accounts?by=dead&q=a").text
+    assert ROWS.findall(page) == ["beta", "acme"]
+    assert 'href="/accounts?q=a&amp;by=open"' in page
+    assert browser.get("/accounts?by=__class__").status_code == 200
 
 
 def test_an_account_shows_its_rates_its_limits_its_secrets_by_name_and_its_changes(world, browse):

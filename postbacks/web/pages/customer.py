@@ -167,7 +167,7 @@ def read(name: str) -> Facts:
     account = read_account(name)
     endpoints = dict.fromkeys(map(endpoint_of, account.account.urls() if account.account else ()))
     found: list[Try] = []
-    with suppress(HistoryError), reading(reader()) as connection:
+    with suppress(HistoryError), reading(reader()) as connection:  # how it is now, the broker knows
         for endpoint in endpoints:
             place = tries.place_of(connection, endpoint, [name])
             if place is not None:

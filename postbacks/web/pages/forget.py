@@ -44,7 +44,7 @@ PHASES: Final = {
 
 
 class Found(NamedTuple):
-    """What a request would reach.
+    """Reach of a request, before it is made.
 
     Attributes:
         pseudonym: the person's.
