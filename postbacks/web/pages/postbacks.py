@@ -135,12 +135,11 @@ def _pauses(account: str | None) -> tuple[Pause, ...]:
         return ()
 
 
-def find(value: str, zone: tzinfo) -> str:
-    """Return the bar by which a value without a name finds anything, as an account or a TRACKINGID; empty for none."""
-    for guess in filterbar.guesses(value):
+def find(guesses: Iterable[str], parse: Callable[[str], Bar]) -> str:
+    """Return the first of bars, as ``filterbar.guesses`` has them, that finds a postback; empty for none."""
+    for guess in guesses:
         with suppress(InvalidQuery, HistoryError):
-            query = replace(read_bar(guess, zone).query, limit=1)
-            if history.search(query).postbacks:
+            if history.search(replace(parse(guess).query, limit=1)).postbacks:
                 return guess
     return ""
 
@@ -207,9 +206,10 @@ async def page(request: Request) -> Response:
             shared(request, key, ROWS_FRESH_S, read_rows, bar, cursor), soon(request, counting)
         )
     except InvalidQuery as error:
-        if guess := await in_thread(request, find, typed, zone):
+        guesses = filterbar.guesses(typed)
+        if guess := await in_thread(request, find, guesses, lambda bar: read_bar(bar, zone)):
             return RedirectResponse(url("/postbacks", q=guess), 303)
-        return _without_rows(request, typed, error, filterbar.guesses(typed))
+        return _without_rows(request, typed, error, guesses)
     except HistoryError as error:  # the bar stays: fewer postbacks may be asked for
         return _without_rows(request, typed, error)
     words = [
