@@ -31,9 +31,9 @@ TEXT = MARKUP + TURNED + LONG
 ID = 'x"><img/src=x/onerror=alert(1)>' + "W" * 200
 NAME = "a" + "W" * 127
 #: What reaches beyond the page where the page can be scrolled sideways.
-TOO_WIDE = """() => document.documentElement.scrollWidth <= innerWidth ? [] : [...document.querySelectorAll('main *')]
-  .filter((element) => element.getBoundingClientRect().right > innerWidth && !element.closest('.scroll'))
-  .map((element) => element.outerHTML.slice(0, 80))"""
+TOO_WIDE = """() => document.documentElement.scrollWidth <= innerWidth ? [] : ['the page', ...document.querySelectorAll('body *')]
+  .filter((element) => !element.closest || element.getBoundingClientRect().right > innerWidth)
+  .map((element) => (element.outerHTML || element).slice(0, 80))"""
 #: Elements that no page has of its own.
 FOREIGN = "main :is(script, img, iframe, style, link, meta, object, embed, [onerror], [onload], [style])"
 
