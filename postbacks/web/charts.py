@@ -76,7 +76,7 @@ def bars(
 
 def _end_of(most: int) -> int:
     """Return the number at which the axis of a chart ends, by that of its highest bar."""
-    power = 10 ** int(log10(most))
+    power: int = 10 ** int(log10(most))
     return next(ceil(end * power) for end in _ENDS if end * power >= most)
 
 
