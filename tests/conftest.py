@@ -16,6 +16,7 @@ for name in [name for name in os.environ if name.startswith(("POSTBACKS_", "CELE
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
+import forked_processes  # noqa: E402
 from helpers import BASE_ENV, Rig  # noqa: E402
 
 from postbacks.devtools.embedded_broker import EmbeddedBroker  # noqa: E402
@@ -66,6 +67,13 @@ def own_broker() -> Iterator[EmbeddedBroker]:
     """A broker that the test may kill."""
     with EmbeddedBroker() as broker:
         yield broker
+
+
+@pytest.fixture(scope="module")
+def forked() -> Iterator[None]:
+    """Workers, beats and commands of the module begin as forks: what is tested is what they do, not how they start."""
+    with forked_processes.forking():
+        yield
 
 
 @pytest.fixture

@@ -68,7 +68,7 @@ _PAUSED_MIN: Final = 46
 _PAUSED: Final = 85
 #: Postbacks of the account that gets more than its rate lets out, and minutes since when.
 _FULL: Final = 330
-_FULL_MIN: Final = 4
+_FULL_MIN: Final = 22
 
 
 @dataclass(slots=True)
@@ -189,8 +189,8 @@ def _outages() -> list[Outage]:
         Outage(ROLES["resending"], 22.6, 17.4, "connect_timeout", None, 10_002, "no connection within 10 s"),
         Outage(
             ROLES["resent"],
-            9.5,
-            8.7,
+            8.0,
+            5.0,
             "status",
             401,
             80,
@@ -349,7 +349,10 @@ def _live(events: Events, stop: threading.Event) -> None:
     full = next(account for account in accounts(SEED) if account.name == ROLES["full"])
     while not stop.wait(events.random.expovariate(_LIVE_PER_S)):
         account = events.account()
-        send_postbacks(full.name, [event for _, event in events.of(full, time.time_ns() // 1_000_000, "mt")])
+        if events.random.random() < 0.25:  # more than its rate lets out
+            send_postbacks(
+                full.name, [event for _, event in events.of(full, time.time_ns() // 1_000_000, "mt")]
+            )
         if account.name not in still:
             send_postbacks(
                 account.name, [event for _, event in events.of(account, time.time_ns() // 1_000_000)]
@@ -402,7 +405,7 @@ def _date_incidents_back(now_ms: int) -> None:
     from postbacks.operate.incidents import store
     from postbacks.operate.incidents.course import Course
     from postbacks.operate.incidents.store import Incident
-    from postbacks.operate.incidents.words import iso_second
+    from postbacks.operate.incidents.words import host, iso_second
 
     name = ROLES["recovered"]
     since_ms, ended_ms = now_ms - int(4.1 * HOUR_MS), now_ms - int(2.5 * HOUR_MS)
@@ -417,7 +420,7 @@ def _date_incidents_back(now_ms: int) -> None:
     )
     endpoint = f"https://{_host(name)}:443"
     ended = Incident(
-        kind="endpoint", subject=endpoint, title=f"{endpoint} fails", first_ms=course.opened_ms, course=course, since_ms=since_ms,
+        kind="endpoint", subject=endpoint, title=f"{host(endpoint)} fails", first_ms=course.opened_ms, course=course, since_ms=since_ms,
         sentence=f"it answers 200 again, after 1 h 30 min; {number:,} died", advice=f"Send again what died: `{resend}`.",
         resend=resend, size=60, accounts=(name,), figures={"accounts": 1, "dead": number}, refined_ms=ended_ms,
     )  # fmt: skip
@@ -454,7 +457,7 @@ def _name_facts(made: Stage) -> None:
         found = next(incident for incident in incidents if incident.accounts[:1] == (ROLES[role],))
         made.facts[f"incident {role}"] = str(found.id)
     for name, query in {
-        "parked": Query(account=ROLES["unavailable"], state="parked"),
+        "parked": Query(account=ROLES["unavailable"], state="parked", attempts=4),
         "hostile": Query(account=ROLES["hostile"]),
         "delivered": Query(state="delivered", code="N202", account=ROLES["recovered"]),
         "resent": Query(account=ROLES["resent"], state="delivered", attempts=7),

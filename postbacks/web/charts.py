@@ -76,8 +76,8 @@ def bars(
 
 def _end_of(most: int) -> int:
     """Return the number at which the axis of a chart ends, by that of its highest bar."""
-    power = 10 ** int(log10(most))
-    return int(next(ceil(end * power) for end in _ENDS if end * power >= most))
+    power: int = 10 ** int(log10(most))
+    return next(ceil(end * power) for end in _ENDS if end * power >= most)
 
 
 def _with_axes(drawn: Markup, top: int, along: Sequence[str], *, is_each: bool) -> Markup:

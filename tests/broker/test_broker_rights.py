@@ -39,6 +39,8 @@ from postbacks.queue.scripts import Scripts
 from postbacks.queue.tick import Tick
 from postbacks.settings import load
 
+pytestmark = pytest.mark.usefixtures("forked")
+
 PAGE = (Path(__file__).parents[2] / "docs" / "settings.md").read_text()
 RULES = re.findall(r"^    (ACL SETUSER (\w+) .*)$", PAGE, re.MULTILINE)
 PROGRAM = str(Path(sys.executable).with_name("postbacks"))

@@ -154,7 +154,9 @@ def test_the_list_has_the_filter_bar_the_count_and_the_strip(world, visit):
     assert browser.get("/customer/postbacks", headers=etag).status_code == 304
     assert browser.get("/customer/postbacks", params={"q": "tracking-id:1"}).text.count("data-row=") == 1
     assert "No postback of yours fits" in browser.get("/customer/postbacks", params={"q": "code:N202"}).text
-    mistake = browser.get("/customer/postbacks", params={"q": "+15552312102"})
+    found = browser.get("/customer/postbacks", params={"q": "+15552312102"}, follow_redirects=False)
+    assert found.status_code == 303
+    mistake = browser.get("/customer/postbacks", params={"q": "+15552319999"})
     assert mistake.status_code == 400
     assert "number:" in mistake.text
     assert "a Postback-Id" in mistake.text

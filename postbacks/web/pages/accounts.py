@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from starlette.routing import Route
 
-from postbacks.accounts.edit import AccountChange
-from postbacks.errors import InvalidAccount
 from postbacks.history.days import DayByAccount, DayOfAccount
 from postbacks.history.schema import HOUR_MS
 from postbacks.ledger.record import iso
 from postbacks.names import check_name
-from postbacks.operate import (
-    all_incidents,
-    journal_entries,
-    open_links,
-    pause_account,
-    resume_account,
-    set_account,
-)
+from postbacks.operate import all_incidents, journal_entries, open_links, pause_account, resume_account
 from postbacks.operate.account_health import OFF, WELL, all_accounts, first_try_rate, read_account
 from postbacks.operate.journal_words import details_words
 from postbacks.ping.steps import Step, steps_of
 from postbacks.ping.target import Pinged, ping_account
-from postbacks.printable import quoted
 from postbacks.urls import redacted
 from postbacks.web import charts
 from postbacks.web.actions import done, end_of
@@ -56,6 +45,8 @@ if TYPE_CHECKING:
 
 #: Accounts of a page.
 LIMIT: Final = 200
+#: Counts by which accounts are ordered, the most first -> their title.
+ORDERS: Final = {"postbacks": "Postbacks, 24 h", "dead": "Dead", "open": "Open"}
 #: Seconds for which what was read is shown to others who look, and for which counts of a day of all accounts are.
 FRESH_S: Final = 2.0
 DAY_FRESH_S: Final = 10.0
@@ -76,7 +67,10 @@ async def every(request: Request) -> Response:
     counted = await soon(request, shared_stale(request, "day", DAY_FRESH_S, DAY_STALE_S, read_day, day))
     active = tuple(counted.value or ())
     rows = await shared(request, ("accounts", active), FRESH_S, all_accounts, active)
+    by = request.query_params.get("by", "")
     rows = sorted(rows, key=lambda row: (row.state in {WELL, OFF}, row.name))
+    if by in ORDERS and (day_of := counted.value):
+        rows.sort(key=lambda row: getattr(day_of[row.name], by) if row.name in day_of else 0, reverse=True)
     found = [
         row
         for row in rows
@@ -91,6 +85,8 @@ async def every(request: Request) -> Response:
         total=len(rows),
         words=words,
         ill_only=ill_only,
+        by=by,
+        orders=ORDERS,
         rate=first_try_rate,
         counted=counted,
     )
@@ -194,39 +190,6 @@ async def resume(request: Request) -> Response:
     return await done(request, address, resume_account, name, why=fields.get("why", ""), by=viewer.name)
 
 
-@needs("admin")
-async def limits(request: Request) -> Response:
-    """Set an account's limits; what is left empty goes back to its default."""
-    name, fields, viewer = (
-        check_name(request.path_params["name"]),
-        await read_form(request),
-        viewer_of(request),
-    )
-    given = {field: fields.get(field, "").strip() for field in LIMITS}
-    change = AccountChange(
-        name,
-        **{field: LIMITS[field](text) for field, text in given.items() if text},
-        drop=frozenset(field for field, text in given.items() if not text),
-    )
-    return await done(
-        request, f"/accounts/{name}", set_account, change, why=fields.get("why", ""), by=viewer.name
-    )
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise InvalidAccount(f"{quoted(text)} is no number.") from None
-
-
-def _whole(text: str) -> int:
-    number = _number(text)
-    if not number.is_integer():
-        raise InvalidAccount(f"{quoted(text)} is no whole number.")
-    return int(number)
-
-
 @needs("support")
 async def ping(request: Request) -> Response:
     """Send an account a test postback, and say what its receiver's developers should mend."""
@@ -253,20 +216,10 @@ def _back(address: str, name: str) -> str:
     return own_path(address) if address else f"/accounts/{name}"
 
 
-#: Limits of an account that a form sets -> how each is read.
-LIMITS: Final[Mapping[str, Callable[[str], Any]]] = {
-    "connect_timeout_s": _number,
-    "answer_timeout_s": _number,
-    "rate": str,
-    "max_transfers": _whole,
-    "weight": _number,
-}
-
 routes = [
     Route("/accounts", every),
     Route("/accounts/{name}", one),
     Route("/accounts/{name}/pause", pause, methods=["POST"]),
     Route("/accounts/{name}/resume", resume, methods=["POST"]),
-    Route("/accounts/{name}/limits", limits, methods=["POST"]),
     Route("/accounts/{name}/ping", ping, methods=["POST"]),
 ]

@@ -21,15 +21,17 @@ from postbacks.history import csv_rows
 from postbacks.history.filters import known_names
 from postbacks.history.listing import PAGE
 from postbacks.history.persons import person_of, records_of
+from postbacks.history.proofs import ProofRow, proof_of
 from postbacks.history.query import LIMIT_MAX
 from postbacks.history.strip import Strip, strip
 from postbacks.history.times import of_ms, shown
 from postbacks.history.words import why, why_empty
 from postbacks.ledger import states
+from postbacks.operate import paused_accounts
 from postbacks.privacy import masker
 from postbacks.web import charts, filterbar
 from postbacks.web.addresses import path_to
-from postbacks.web.asking import read_bar
+from postbacks.web.asking import clock_ms, read_bar
 from postbacks.web.facts import soon
 from postbacks.web.live import live
 from postbacks.web.mistakes import status_of
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from postbacks.history import Page, Postback, Query
+    from postbacks.queue.pauses import Pause
     from postbacks.web.filterbar import Bar
 
 #: Postbacks of a page.
@@ -58,6 +61,13 @@ STRIP_FRESH_S: Final = 5.0
 NAMES_FRESH_S: Final = 10.0
 #: Names of the history that are offered at most.
 NAMES_MAX: Final = 5000
+#: Times that a click chooses: title -> filters. "today" and "yesterday" are those of the zone that the page shows.
+TIMES_OFFERED: Final = {
+    "1h": {"since": "1h"},
+    "today": {"since": "today"},
+    "yesterday": {"since": "yesterday", "until": "yesterday"},
+    "7d": {"since": "7d"},
+}
 #: States that a click chooses.
 STATES_OFFERED: Final = (
     states.DELIVERED,
@@ -94,11 +104,12 @@ class Row(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Rows of a page, and why there are none."""
+    """Rows of a page, why there are none, and the pauses of the account that the bar names."""
 
     page: Page
     rows: tuple[Row, ...]
     why_empty: str
+    pauses: tuple[Pause, ...] = ()
 
 
 def read_rows(bar: Bar, cursor: str) -> Rows:
@@ -111,7 +122,26 @@ def read_rows(bar: Bar, cursor: str) -> Rows:
         Row(postback, why(postback), person_of(record, mask) if record else "")
         for postback, record in zip(page.postbacks, records, strict=True)
     )
-    return Rows(page, rows, "" if rows else why_empty(query))
+    return Rows(page, rows, "" if rows else why_empty(query), _pauses(query.account))
+
+
+def _pauses(account: str | None) -> tuple[Pause, ...]:
+    """Read the pause of an account, which says why its rows wait; nothing while the broker cannot be asked."""
+    if not account:
+        return ()
+    try:
+        return tuple(paused_accounts(names=[account]).values())
+    except BrokerError:
+        return ()
+
+
+def find(guesses: Iterable[str], parse: Callable[[str], Bar]) -> str:
+    """Return the first of bars, as ``filterbar.guesses`` has them, that finds a postback; empty for none."""
+    for guess in guesses:
+        with suppress(InvalidQuery, HistoryError):
+            if history.search(replace(parse(guess).query, limit=1)).postbacks:
+                return guess
+    return ""
 
 
 def draw(
@@ -176,7 +206,10 @@ async def page(request: Request) -> Response:
             shared(request, key, ROWS_FRESH_S, read_rows, bar, cursor), soon(request, counting)
         )
     except InvalidQuery as error:
-        return _without_rows(request, typed, error, filterbar.guesses(typed))
+        guesses = filterbar.guesses(typed)
+        if guess := await in_thread(request, find, guesses, lambda bar: read_bar(bar, zone)):
+            return RedirectResponse(url("/postbacks", q=guess), 303)
+        return _without_rows(request, typed, error, guesses)
     except HistoryError as error:  # the bar stays: fewer postbacks may be asked for
         return _without_rows(request, typed, error)
     words = [
@@ -186,6 +219,7 @@ async def page(request: Request) -> Response:
         request, "postbacks.html", "postbacks_live.html", q=bar.text, mistake="", bar=bar, words=words, found=rows,
         strip=drawn, chart=draw(bar, drawn.value, zone) if drawn.value and drawn.value.parts else "", cursor=cursor, filters=filterbar.FILTERS,
         flags=filterbar.FLAGS, options=filterbar.completions("", {}), states=STATES_OFFERED, csv_max=LIMIT_MAX,
+        times={title: bar.timed(times) for title, times in TIMES_OFFERED.items()},
     )  # fmt: skip
 
 
@@ -223,34 +257,47 @@ async def complete(request: Request) -> Response:
 
 # -- CSV -------------------------------------------------------------------------------------------
 
-#: Makes the cells of a postback.
-CsvRow: TypeAlias = "Callable[[Postback], list[str]]"
+#: Makes the lines of some postbacks.
+CsvRows: TypeAlias = "Callable[[Sequence[Postback]], list[list[str]]]"
 
 
 class CsvPart(NamedTuple):
-    """Lines of a page of a search, and the cursor of the next one."""
+    """Lines of a page of a search, how many postbacks they are of, and the cursor of the next one."""
 
     text: str
-    rows: int
+    postbacks: int
     next: str
 
 
-def read_csv(query: Query, most: int, row: CsvRow = csv_rows.row) -> CsvPart:
-    """Search, and write at most so many lines of what is found."""
+def read_csv(query: Query, most: int, rows_of: CsvRows) -> CsvPart:
+    """Search, and write lines of at most so many postbacks."""
     found = history.search(query)
-    rows = [row(postback) for postback in found.postbacks[:most]]
-    return CsvPart(_csv(rows), len(rows), found.next)
+    postbacks = found.postbacks[:most]
+    return CsvPart(_csv(rows_of(postbacks)), len(postbacks), found.next)
+
+
+def proof_rows(postbacks: Sequence[Postback]) -> list[list[str]]:
+    """Write each attempt of opt-outs, as the proof of the command line has them."""
+    proof = proof_of(postbacks, clock_ms(), masker())
+    return [[csv_rows.cell("" if value is None else value) for value in row] for row in proof]
+
+
+def plain_rows(postbacks: Sequence[Postback]) -> list[list[str]]:
+    """Write a line for each postback."""
+    return [csv_rows.row(postback) for postback in postbacks]
 
 
 @needs("viewer")
 async def as_csv(request: Request) -> Response:
-    """Send all that the filter bar finds as comma-separated values, page by page."""
+    """Send all that the filter bar finds as comma-separated values, page by page; of opt-outs each attempt, as a proof."""
     bar = await in_thread(request, read_bar, request.query_params.get("q", ""), zone_of(request))
-    return await send_csv(request, bar.query, csv_rows.COLUMNS, csv_rows.row, LIMIT_MAX)
+    if bar.query.opt_outs:
+        return await send_csv(request, bar.query, ProofRow._fields, proof_rows, LIMIT_MAX)
+    return await send_csv(request, bar.query, csv_rows.COLUMNS, plain_rows, LIMIT_MAX)
 
 
 async def send_csv(
-    request: Request, query: Query, columns: Sequence[str], row: CsvRow, most: int
+    request: Request, query: Query, columns: Sequence[str], rows_of: CsvRows, most: int
 ) -> StreamingResponse:
     """Send what a query finds as comma-separated values, page by page.
 
@@ -258,21 +305,21 @@ async def send_csv(
         request: of whoever asks.
         query: whose size of a page is of no account.
         columns: of the first line.
-        row: makes the cells of a postback.
+        rows_of: makes the lines of some postbacks.
         most: postbacks at most, the newest.
     """
     query = replace(query, limit=min(PAGE, most))
-    first = await in_thread(request, read_csv, query, most, row)
+    first = await in_thread(request, read_csv, query, most, rows_of)
 
     async def lines() -> AsyncIterator[str]:
         yield _csv([columns])
         part, left = first, most
         while True:
             yield part.text
-            left -= part.rows
+            left -= part.postbacks
             if not part.next or left <= 0:
                 return
-            part = await in_thread(request, read_csv, replace(query, cursor=part.next), left, row)
+            part = await in_thread(request, read_csv, replace(query, cursor=part.next), left, rows_of)
 
     headers = {"Content-Disposition": 'attachment; filename="postbacks.csv"'}
     return StreamingResponse(lines(), media_type="text/csv; charset=utf-8", headers=headers)
