@@ -39,11 +39,11 @@ $(VENV)/bench: $(VENV)/ready
 	@touch $@
 
 .PHONY: bench
-bench: $(VENV)/bench ## Measure everything beside its peers into docs/benchmarks.md (20 minutes; wants cc; Kannel and jemalloc if there)
+bench: $(VENV)/bench ## Measure everything beside its peers into docs/benchmarks.md (25 minutes; wants cc; Kannel and jemalloc if there)
 	@$(BIN)/python -m benchmarks --docs docs $(ARGS)
 
 .PHONY: bench-quick
-bench-quick: $(VENV)/ready ## Measure the same from smaller counts (three minutes)
+bench-quick: $(VENV)/ready ## Measure the same from smaller counts (four minutes)
 	@$(BIN)/python -m benchmarks --quick $(ARGS)
 
 .PHONY: flower-picture

@@ -197,6 +197,9 @@ def record_of(
 
 #: Entries of the journal: hours before now, who, what, to what, why, details.
 _JOURNAL: Final = (
+    (28.4, "maria", "account.set", "blue-heron-dental", "their new gateway, ticket 4098", {"changed": {"url": [
+        "https://old-gateway.blue-heron-dental.example/in", "https://api.blue-heron-dental.example/postbacks",
+    ]}}),
     (27.2, "priya", "account.set", "kestrel-motors", "onboarding, ticket 4102", {"new": True, "changed": {"rate": [None, "20/s"]}}),
     (26.8, "priya", "secret.rotate", "kestrel-motors", "onboarding, ticket 4102", {"overlap_s": 86400}),
     (25.1, "maria", "account.set", "summit-outfitters", "they asked for more time", {"changed": {"answer_timeout_s": [None, 20.0]}}),

@@ -37,6 +37,9 @@ async (png) => {
 """
 
 
+CUSTOMER: Final = "customer"
+
+
 @dataclass(frozen=True, slots=True)
 class Picture:
     """Picture of a page.
@@ -47,7 +50,7 @@ class Picture:
         dark: True for the dark colours.
         width: of the window.
         press: text of a button that is pressed first; empty for none.
-        viewer: who is logged in; empty for nobody.
+        viewer: who is logged in; empty for nobody, ``CUSTOMER`` for whoever has come by a link.
     """
 
     name: str
@@ -85,6 +88,10 @@ PICTURES: Final = (
     Picture("journal", "/journal"),
     Picture("system", "/system"),
     Picture("zone", "/zone"),
+    Picture("customer", "/customer/", viewer=CUSTOMER),
+    Picture("customer-postbacks", "/customer/postbacks?q=state:dead", viewer=CUSTOMER),
+    Picture("customer-postback", "/customer/postbacks/{postback parked}", viewer=CUSTOMER),
+    Picture("customer-urls", "/customer/urls", viewer=CUSTOMER),
 )
 
 
@@ -149,7 +156,9 @@ def _context(browser: Any, stage: Stage, picture: Picture, users: dict[str, str]
         timezone_id="UTC",
         reduced_motion="reduce",
     )
-    if picture.viewer and users:
+    if picture.viewer == CUSTOMER:
+        context.new_page().goto(stage.facts["customer link"])
+    elif picture.viewer and users:
         page = context.new_page()
         page.goto(f"{stage.url}login")
         page.fill("#name", picture.viewer)
@@ -164,15 +173,22 @@ def with_palette(width: int, height: int, pixels: bytes) -> bytes:
     """Return pixels of four bytes as a PNG of the colours that they have most, each other one as the nearest of these."""
     words = memoryview(pixels).cast("I")
     counted = Counter(words)
-    palette = [colour for colour, _ in counted.most_common(_COLOURS)]
+    # Of colours that are much alike only the most frequent one, or shades of text would leave no place for a small mark.
+    alike: dict[tuple[int, ...], int] = {}
+    for colour, _ in counted.most_common():
+        alike.setdefault(tuple(part >> 4 for part in _parts_of(colour)), colour)
+    palette = list(alike.values())[:_COLOURS]
+    palette += [colour for colour, _ in counted.most_common(2 * _COLOURS) if colour not in palette][
+        : _COLOURS - len(palette)
+    ]
+    parts = [_parts_of(colour) for colour in palette]
     places = {colour: place for place, colour in enumerate(palette)}
-    parts = [(colour & 255, colour >> 8 & 255, colour >> 16 & 255) for colour in palette]
     for colour in counted.keys() - places.keys():
-        red, green, blue = colour & 255, colour >> 8 & 255, colour >> 16 & 255
+        wanted = _parts_of(colour)
         places[colour] = min(
             range(len(parts)),
-            key=lambda place: (
-                (parts[place][0] - red) ** 2 + (parts[place][1] - green) ** 2 + (parts[place][2] - blue) ** 2
+            key=lambda place: sum(
+                (own - other) ** 2 for own, other in zip(parts[place], wanted, strict=True)
             ),
         )
     indexes = bytes(map(places.__getitem__, words))
@@ -185,6 +201,11 @@ def with_palette(width: int, height: int, pixels: bytes) -> bytes:
             _chunk(b"IEND", b""),
         )
     )
+
+
+def _parts_of(colour: int) -> tuple[int, int, int]:
+    """Return red, green and blue of four bytes."""
+    return colour & 255, colour >> 8 & 255, colour >> 16 & 255
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:

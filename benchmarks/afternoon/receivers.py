@@ -81,6 +81,7 @@ def receivers(cast: list[Account], roles: dict[str, str], folder: Path, seed: in
     authority = _Authority()
     (folder / "authority.pem").write_bytes(authority.pem)
     by_target = {f"{account.host}{account.path}": account for account in cast}
+    by_target |= {f"{account.host}/inbound": account for account in cast}
     choice = random.Random(seed)
     stage = Receivers(port, {"PYTHONPATH": str(folder), "SSL_CERT_FILE": str(folder / "authority.pem")}, {})
 

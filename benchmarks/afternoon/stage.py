@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 SEED: Final = 19
 _SETTINGS: Final = {
-    "POSTBACKS_ALLOWED_NETWORKS": "127.0.0.0/8", "POSTBACKS_MAX_WAITING_PER_ACCOUNT": "300",
+    "POSTBACKS_ALLOWED_NETWORKS": "127.0.0.0/8", "POSTBACKS_MAX_WAITING_PER_ACCOUNT": "300", "POSTBACKS_HEALTH_WAITING_AGE_S": "3600",
 }  # fmt: skip
 #: Messages and changes a second while the stage is lit.
 _LIVE_PER_S: Final = 0.4
@@ -63,10 +63,12 @@ TROUBLES: Final = (
     Trouble("no connection", 17, 0, 9),
     Trouble("no name", 26 * 60, 21, 3),
     Trouble("hostile", 34, 3, 12),
-    Trouble("full", 41, 0, 312),
 )
 _PAUSED_MIN: Final = 46
 _PAUSED: Final = 85
+#: Postbacks of the account that gets more than its rate lets out, and minutes since when.
+_FULL: Final = 330
+_FULL_MIN: Final = 22
 
 
 @dataclass(slots=True)
@@ -172,6 +174,7 @@ def _outages() -> list[Outage]:
     ]
     return [
         *lasting,
+        Outage(ROLES["full"], _FULL_MIN / 60, None, "status", 503, 30, ""),
         Outage(ROLES["paused"], _PAUSED_MIN / 60, None, "status", 503, 30, ""),
         Outage(
             ROLES["recovered"],
@@ -186,8 +189,8 @@ def _outages() -> list[Outage]:
         Outage(ROLES["resending"], 22.6, 17.4, "connect_timeout", None, 10_002, "no connection within 10 s"),
         Outage(
             ROLES["resent"],
-            9.5,
-            8.7,
+            8.0,
+            5.0,
             "status",
             401,
             80,
@@ -202,6 +205,7 @@ def _set_accounts(cast: list[Account], port: int) -> None:
 
     more: dict[str, dict[str, Any]] = {
         ROLES["unavailable"]: {"rate": "50/s"},
+        ROLES["full"]: {"rate": "6/min"},
         ROLES["slow"]: {"answer_timeout_s": 20.0, "max_transfers": 4},
         ROLES["recovered"]: {"rate": "50/s", "headers": {"X-Tenant": "harborview"}},
         cast[0].name: {"weight": 2.0, "mo_url": cast[0].url(port).replace("/postbacks", "/inbound")},
@@ -215,21 +219,20 @@ def _fail(played: Receivers) -> None:
     played.answers |= {
         ROLES["unavailable"]: Answer(503, _DOWN, {"content-type": "application/json"}, delay_s=0.03),
         ROLES["hostile"]: Answer(500, HOSTILE, {"content-type": "text/html; charset=utf-8"}, delay_s=0.05),
-        ROLES["full"]: Answer(
-            429, b"Too many requests: the daily quota of 5000 calls is used up", delay_s=0.02
-        ),
         ROLES["slow"]: Answer(200, b"OK", delay_s=6.5),
     }
 
 
-def _send(events: Events, account: Account, times_ms: list[int], opt_outs: int = 0) -> dict[str, int]:
+def _send(
+    events: Events, account: Account, times_ms: list[int], opt_outs: int = 0, kind: str = ""
+) -> dict[str, int]:
     """Send events to an account; return their ids, each with the time at which it is to have been accepted."""
     from postbacks import send_postbacks
 
     chosen = [
         (
             at_ms,
-            next(events.of(account, at_ms, "unsubscribed" if place % 2 and place // 2 < opt_outs else "")),
+            next(events.of(account, at_ms, "unsubscribed" if place % 2 and place // 2 < opt_outs else kind)),
         )
         for place, at_ms in enumerate(sorted(times_ms))
     ]
@@ -270,6 +273,8 @@ def _send_open(events: Events, cast: list[Account], now_ms: int) -> dict[str, in
         sent |= _send(events, by_name[ROLES[trouble.role]], times_ms, opt_outs=trouble.opt_outs)
     paused_ms = now_ms - _PAUSED_MIN * MINUTE_MS
     sent |= _send(events, by_name[ROLES["paused"]], _spread(events, _PAUSED, paused_ms, now_ms), opt_outs=3)
+    full_ms = _spread(events, _FULL, now_ms - _FULL_MIN * MINUTE_MS, now_ms - 1000)
+    sent |= _send(events, by_name[ROLES["full"]], full_ms, kind="mt")
     _send(events, by_name[ROLES["slow"]], [now_ms] * 6)
     _send(events, by_name[ROLES["no url"]], [now_ms] * 3)
     return sent
@@ -332,15 +337,22 @@ def _set_since(client: redis.Redis, now_ms: int) -> None:
         first, rest = row.split("\n", 1)
         at_ms = now_ms - _PAUSED_MIN * MINUTE_MS if name == ROLES["paused"] else old_ms
         client.hset(keys.ROUTES, name, f"{at_ms} {first.partition(' ')[2]}".rstrip() + f"\n{rest}")
+    _, until_and_said = client.hget(keys.PAUSES, ROLES["paused"]).decode().split(" ", 1)
+    client.hset(keys.PAUSES, ROLES["paused"], f"{now_ms - _PAUSED_MIN * MINUTE_MS} {until_and_said}")
 
 
 def _live(events: Events, stop: threading.Event) -> None:
     """Send what comes while the stage is lit, but not to those that stand still."""
     from postbacks import send_postbacks
 
-    still = {ROLES["full"], ROLES["paused"], ROLES["no url"]}
+    still = {ROLES["paused"], ROLES["no url"]}
+    full = next(account for account in accounts(SEED) if account.name == ROLES["full"])
     while not stop.wait(events.random.expovariate(_LIVE_PER_S)):
         account = events.account()
+        if events.random.random() < 0.25:  # more than its rate lets out
+            send_postbacks(
+                full.name, [event for _, event in events.of(full, time.time_ns() // 1_000_000, "mt")]
+            )
         if account.name not in still:
             send_postbacks(
                 account.name, [event for _, event in events.of(account, time.time_ns() // 1_000_000)]
@@ -393,7 +405,7 @@ def _date_incidents_back(now_ms: int) -> None:
     from postbacks.operate.incidents import store
     from postbacks.operate.incidents.course import Course
     from postbacks.operate.incidents.store import Incident
-    from postbacks.operate.incidents.words import iso_second
+    from postbacks.operate.incidents.words import host, iso_second
 
     name = ROLES["recovered"]
     since_ms, ended_ms = now_ms - int(4.1 * HOUR_MS), now_ms - int(2.5 * HOUR_MS)
@@ -408,7 +420,7 @@ def _date_incidents_back(now_ms: int) -> None:
     )
     endpoint = f"https://{_host(name)}:443"
     ended = Incident(
-        kind="endpoint", subject=endpoint, title=f"{endpoint} fails", first_ms=course.opened_ms, course=course, since_ms=since_ms,
+        kind="endpoint", subject=endpoint, title=f"{host(endpoint)} fails", first_ms=course.opened_ms, course=course, since_ms=since_ms,
         sentence=f"it answers 200 again, after 1 h 30 min; {number:,} died", advice=f"Send again what died: `{resend}`.",
         resend=resend, size=60, accounts=(name,), figures={"accounts": 1, "dead": number}, refined_ms=ended_ms,
     )  # fmt: skip
@@ -435,14 +447,17 @@ def _name_facts(made: Stage) -> None:
     """Find what pictures are of."""
     from postbacks import history
     from postbacks.history.query import Query
-    from postbacks.operate import all_incidents
+    from postbacks.operate import all_incidents, make_link
+    from postbacks.settings import load
+    from postbacks.web.security.key import Signers
+    from postbacks.web.security.links import Links
 
     incidents = all_incidents()
     for role in ("unavailable", "hostile", "recovered"):
         found = next(incident for incident in incidents if incident.accounts[:1] == (ROLES[role],))
         made.facts[f"incident {role}"] = str(found.id)
     for name, query in {
-        "parked": Query(account=ROLES["unavailable"], state="parked"),
+        "parked": Query(account=ROLES["unavailable"], state="parked", attempts=4),
         "hostile": Query(account=ROLES["hostile"]),
         "delivered": Query(state="delivered", code="N202", account=ROLES["recovered"]),
         "resent": Query(account=ROLES["resent"], state="delivered", attempts=7),
@@ -450,4 +465,9 @@ def _name_facts(made: Stage) -> None:
         found_postbacks = history.search(query).postbacks
         if found_postbacks:
             made.facts[f"postback {name}"] = found_postbacks[0].id
+    settings = load()
+    link = make_link(
+        ROLES["unavailable"], days=7, may_resend=True, by="tom", why="they ask what we get, ticket 4133"
+    )
+    made.facts["customer link"] = Links(settings, Signers(settings)).address(link, made.url.rstrip("/"))
     made.facts["now"] = datetime.now(UTC).isoformat(timespec="seconds")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil, log10
 from typing import Final, NamedTuple
 
 from markupsafe import Markup
@@ -19,6 +20,8 @@ _COURSE_HIGH: Final = 8
 _COURSE_LEAST: Final = 2
 #: Bars for which there is room at least: few would be as wide as a page.
 _FEWEST: Final = 20
+#: Numbers at which an axis ends, in powers of ten: each has a half that is as easily read.
+_ENDS: Final = (1, 1.2, 1.6, 2, 3, 4, 5, 6, 8, 10)
 
 
 class Bar(NamedTuple):
@@ -35,7 +38,14 @@ class Bar(NamedTuple):
     href: str = ""
 
 
-def bars(label: str, columns: Sequence[Bar], *, is_strip: bool = False, fewest: int = _FEWEST) -> Markup:
+def bars(
+    label: str,
+    columns: Sequence[Bar],
+    *,
+    is_strip: bool = False,
+    fewest: int = _FEWEST,
+    along: Sequence[str] = (),
+) -> Markup:
     """Draw bars beside each other, each of parts that stand on each other.
 
     Args:
@@ -43,13 +53,15 @@ def bars(label: str, columns: Sequence[Bar], *, is_strip: bool = False, fewest: 
         columns: from the left.
         is_strip: True for a flat one, whose bars are all of one height.
         fewest: bars that there is room for at least; 0 where labels stand below them.
+        along: labels below, one for each bar, or some from the first to the last; with them it has an axis of numbers as well.
     """
-    top = max((sum(bar.parts.values()) for bar in columns), default=0) or 1
+    most = max((sum(bar.parts.values()) for bar in columns), default=0) or 1
+    top = _end_of(most) if along else most
     width = max(fewest, len(columns)) * (_BAR + _GAP)
     shapes = Markup("").join(
         _bar(bar, place * (_BAR + _GAP), top, is_stop=not is_strip) for place, bar in enumerate(columns)
     )
-    return Markup(
+    drawn = Markup(
         '<svg class="bars{}" role="{}" aria-label="{}" viewBox="0 0 {} {}" preserveAspectRatio="none">{}</svg>'
     ).format(
         " strip" if is_strip else "",
@@ -59,6 +71,22 @@ def bars(label: str, columns: Sequence[Bar], *, is_strip: bool = False, fewest: 
         _HEIGHT,
         shapes,
     )
+    return _with_axes(drawn, top, along, is_each=len(along) == len(columns)) if along else drawn
+
+
+def _end_of(most: int) -> int:
+    """Return the number at which the axis of a chart ends, by that of its highest bar."""
+    power: int = 10 ** int(log10(most))
+    return next(ceil(end * power) for end in _ENDS if end * power >= most)
+
+
+def _with_axes(drawn: Markup, top: int, along: Sequence[str], *, is_each: bool) -> Markup:
+    half = f"{top // 2:,}" if top % 2 == 0 else ""
+    tall = Markup("").join(Markup("<span>{}</span>").format(words) for words in (f"{top:,}", half, "0"))
+    below = Markup("").join(Markup("<span>{}</span>").format(words) for words in along)
+    return Markup(
+        '<div class="plot"><p class="tall" aria-hidden="true">{}</p>{}<p class="along{}" aria-hidden="true">{}</p></div>'
+    ).format(tall, drawn, " each" if is_each else "", below)
 
 
 def _bar(bar: Bar, x: int, top: int, *, is_stop: bool) -> Markup:

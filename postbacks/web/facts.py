@@ -10,6 +10,7 @@ from postbacks.broker.client import client_for
 from postbacks.errors import BrokerError, PostbacksError
 from postbacks.monitor import health, snapshot
 from postbacks.web.live import is_live
+from postbacks.web.mistakes import CUSTOMERS_WORDS
 from postbacks.web.reading import reading_of, shared
 
 if TYPE_CHECKING:
@@ -77,6 +78,12 @@ async def soon(request: Request, reading: Awaitable[T]) -> Fact[T]:
     part = asyncio.ensure_future(fact(reading))
     done, _ = await asyncio.wait({part}, timeout=PATIENCE_S)
     return part.result() if done else Fact(None, PENDING, is_pending=True)
+
+
+async def soon_for_customer(request: Request, reading: Awaitable[T]) -> Fact[T]:
+    """Wait as ``soon`` does; why something cannot be had is said in a customer's words, as ours name paths and settings."""
+    part = await soon(request, reading)
+    return part if part.is_pending or part.value is not None else Fact(None, CUSTOMERS_WORDS[503])
 
 
 async def fact(reading: Awaitable[T]) -> Fact[T]:

@@ -8,11 +8,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl
 
 from starlette.datastructures import ImmutableMultiDict
 from starlette.exceptions import HTTPException
+
+from postbacks.urls import redacted
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -44,3 +47,29 @@ async def read_form(request: Request) -> Form:
     except ValueError:
         raise HTTPException(400, "The form cannot be read.") from None
     return Form(fields)
+
+
+def by_field(error: Exception, typed: Mapping[str, str]) -> dict[str, str]:
+    """Sort the sentences of a refusal by the fields of a form that they name, or whose value they quote; '' is the form's own.
+
+    Args:
+        error: the refusal.
+        typed: name of a field -> what was typed, or '' for what no sentence may be known by.
+    """
+    found: dict[str, str] = {}
+    for sentence in str(error).split("; "):
+        named, colon, words = sentence.partition(": ")
+        field = named.partition(".")[0]
+        if not colon or field not in typed:
+            field, words = (
+                next((name for name, value in typed.items() if _quotes(sentence, value)), ""),
+                sentence,
+            )
+        found[field] = "; ".join(filter(None, (found.get(field), words)))
+    return found
+
+
+def _quotes(sentence: str, value: str) -> bool:
+    """Tell whether a sentence quotes what was typed, a URL without what is hidden of it."""
+    shown = redacted(value)
+    return bool(value) and (repr(shown) in sentence or f" {shown}: " in sentence)

@@ -194,4 +194,16 @@ def _state(state: str, name: str, place: tuple[int, int], words: str, *, is_late
     return Markup(
         '<g class="{}"><rect x="{}" y="{}" width="{}" height="{}" rx="7"/>'
         '<text class="name" x="{}" y="{}">{}</text><text x="{}" y="{}">{}</text></g>'
-    ).format(mark, x, y, _WIDE, _HIGH, x + _WIDE // 2, y + 21, name, x + _WIDE // 2, y + 40, words)
+    ).format(
+        mark,
+        x,
+        y,
+        _WIDE,
+        _HIGH,
+        x + _WIDE // 2,
+        y + (21 if words else 30),
+        name,
+        x + _WIDE // 2,
+        y + 40,
+        words,
+    )

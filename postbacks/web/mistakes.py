@@ -34,7 +34,7 @@ _WORDS: Final = {
     500: "This should not happen; the log of the web process says more.",
 }
 #: Sentences for a customer, to whom ours would say too much.
-_CUSTOMERS_WORDS: Final = {
+CUSTOMERS_WORDS: Final = {
     404: "There is no such postback of yours.",
     500: "This should not happen; we have a note of it.",
     503: "This cannot be shown just now. Try again in a minute; a shorter time may help, such as since:1h.",
@@ -53,10 +53,14 @@ async def http_error(request: Request, error: Exception) -> Response:
 
 
 async def our_error(request: Request, error: Exception) -> Response:
-    """Show the sentence of an error of ours; to a customer that of a filter alone."""
-    status = status_of(error)
-    is_hidden = is_customers(request.url.path) and not isinstance(error, InvalidQuery)
-    return show(request, status, _CUSTOMERS_WORDS[status] if is_hidden else str(error))
+    """Show the sentence of an error of ours."""
+    words = customers_words(error) if is_customers(request.url.path) else str(error)
+    return show(request, status_of(error), words)
+
+
+def customers_words(error: Exception) -> str:
+    """Return the sentence of an error of ours as a customer reads it: of a filter it is the same."""
+    return str(error) if isinstance(error, InvalidQuery) else CUSTOMERS_WORDS[status_of(error)]
 
 
 def status_of(error: Exception) -> int:
@@ -102,5 +106,5 @@ class Mistakes:
             log.exception("web.failed", path=logged_path(scope["path"]), error=type(error).__name__)
             if has_begun:
                 raise
-            words = _CUSTOMERS_WORDS if is_customers(scope["path"]) else _WORDS
+            words = CUSTOMERS_WORDS if is_customers(scope["path"]) else _WORDS
             await show(Request(scope), 500, words[500])(scope, receive, send)

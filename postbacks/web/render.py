@@ -14,6 +14,7 @@ printable (control characters, bidirectional controls) as an escape; autoescape 
 ``{{ s | lines }}``       a text of several lines (XML, an answer) for ``<pre>``
 ``{{ s | prose }}``       sentences; what stands between backticks is a command
 ``{{ s | shorten(80) }}`` a text as far as it fits, the whole of it on hover
+``{{ s | short_id }}``    the begin of an id, the whole of it on hover
 ``{{ n | counted("postback") }}``  a number with its noun
 ``{{ url(path, key=value) }}``     an address with its query
 ``{{ path_to("story", value) }}``  a path whose parts may have any character
@@ -66,6 +67,7 @@ CUSTOMERS_NAVIGATION: Final = (
 )
 #: What a cell shows of nothing.
 DASH: Final = "–"  # noqa: RUF001 - that is what a dash is
+_UUID_LENGTH: Final = 36
 _UNITS: Final = ((86_400_000, "d", 3_600_000, "h"), (3_600_000, "h", 60_000, "min"))
 
 
@@ -131,6 +133,7 @@ def environment() -> Environment:
         "lines": lines,
         "prose": prose,
         "shorten": shorten,
+        "short_id": short_id,
         "counted": counted,
     }
     made.globals |= {
@@ -291,6 +294,11 @@ def shorten(value: str | None, most: int = 80) -> str | Markup:
     if len(shown) <= most:
         return shown or DASH
     return Markup('<span title="{}">{}…</span>').format(shown[:1000], shown[: most - 1])
+
+
+def short_id(value: str) -> str | Markup:
+    """Show the begin of an id where that is a UUID, which eight characters tell from others, the whole of it on hover."""
+    return shorten(value, 9 if len(value) == _UUID_LENGTH else 40)
 
 
 def prose(value: str | None) -> Markup:

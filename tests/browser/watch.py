@@ -8,7 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from playwright.sync_api import Browser, BrowserContext, Page, Request, Response, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    Locator,
+    Page,
+    Request,
+    Response,
+    expect,
+    sync_playwright,
+)
 from stage import PASSWORD, Stage
 
 #: Names of Chromium on the path.
@@ -31,6 +40,11 @@ def running_browser(path: str) -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield browser
         browser.close()
+
+
+def link_to(page: Page, postback_id: str) -> Locator:
+    """Find the links to a postback, whose ids are cut short."""
+    return page.locator(f'main a[href$="/postbacks/{postback_id}"]')
 
 
 class Desk:

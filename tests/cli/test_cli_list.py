@@ -32,6 +32,8 @@ from postbacks.history.writer import Writer
 from postbacks.ledger import search
 from postbacks.ledger.record import Attempt
 
+pytestmark = pytest.mark.usefixtures("forked")
+
 ROOT = Path(__file__).parents[2]
 #: The command as it is installed.
 POSTBACKS = str(Path(sys.executable).with_name("postbacks"))
@@ -585,7 +587,7 @@ def test_follow_ends_with_ctrl_c_and_with_its_reader_and_without_a_traceback(rec
                 process.send_signal(signal.SIGINT)
             else:
                 process.stdout.close()
-            assert process.wait(30) == 0
+            assert process.wait(90) == 0
             assert process.stderr.read() == "Ctrl-C ends it.\n"
 
 

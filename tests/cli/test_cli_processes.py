@@ -48,7 +48,7 @@ def started(*args, cwd=None):
         process.communicate()
 
 
-def line_of(stream, timeout_s=30):
+def line_of(stream, timeout_s=90):
     """The next line, or a failure when it does not come."""
     with selectors.DefaultSelector() as selector:
         selector.register(stream, selectors.EVENT_READ)
@@ -56,7 +56,7 @@ def line_of(stream, timeout_s=30):
     return stream.readline().decode()
 
 
-def ended(process, number, timeout_s=40):
+def ended(process, number, timeout_s=90):
     """Send a signal; the exit code and what was still said."""
     process.send_signal(number)
     out, err = process.communicate(timeout=timeout_s)
@@ -123,7 +123,7 @@ def test_up_serves_from_an_empty_directory_and_ctrl_c_leaves_no_process_behind(t
         code, _, err = ended(up, signal.SIGINT)
     assert code == 0
     assert err.splitlines()[-1] == "Stopped."
-    eventually(lambda: not alive(pids), 10, "the end of all processes")
+    eventually(lambda: not alive(pids), 30, "the end of all processes")
     config = (data / "broker.conf").read_text()
     for line in ('appendonly "yes"', 'appendfsync "always"', 'maxmemory-policy "noeviction"'):
         assert line in config
@@ -190,7 +190,7 @@ def test_up_says_what_to_type_next_and_ends_all_when_a_worker_dies(tmp_path):
         err.splitlines()[-1]
         == "Error: Worker1 has ended by itself; here/worker1.log says why. All is stopped."
     )
-    eventually(lambda: not alive(pids), 10, "the end of all processes")
+    eventually(lambda: not alive(pids), 30, "the end of all processes")
 
 
 def test_up_on_a_port_that_is_in_use_is_2(tmp_path):

@@ -41,7 +41,7 @@ def test_an_attempts_phases_are_kept_and_told(outcome, phases, packed, words):
 
 
 def test_an_attempt_without_phases_says_nothing_of_them():
-    """Its note is a byte for byte as it was, and the history reads it the quick way."""
+    """The note stays as it was, byte for byte, and the history reads it the quick way."""
     attempt = Attempt(1, 5, "delivered", 200, 31)
     assert (
         attempt.to_json()

@@ -48,6 +48,8 @@ from postbacks.operate import pause_account
 from postbacks.queue.rows import AttemptRow
 from postbacks.version import VERSION
 
+pytestmark = pytest.mark.usefixtures("forked")
+
 DOCS = (Path(__file__).parents[2] / "docs" / "monitoring.md").read_text()
 SECRETS = ("words that nobody may read", "hunter2", "tokenvalue")
 SMS = {
@@ -510,7 +512,7 @@ def test_a_broker_that_hangs_or_is_gone_is_told_in_bounded_time():
         finally:
             broker.resume()
         assert not judged.ok
-        assert took_s < 5
+        assert took_s < 20
         assert done.returncode == 1
         assert re.fullmatch(r"not well: The broker at \S+ does not answer .*\n", done.stdout)
         seen = samples(text)

@@ -24,6 +24,8 @@ from postbacks.monitor.metrics import SystemCollector
 from postbacks.monitor.presence import Presence, find_present
 from postbacks.monitor.server import MonitorServer
 
+pytestmark = pytest.mark.usefixtures("forked")
+
 FOLDER = Path(__file__).parents[2] / "deploy" / "prometheus"
 RULES = [
     rule for group in yaml.safe_load((FOLDER / "alerts.yml").read_text())["groups"] for rule in group["rules"]

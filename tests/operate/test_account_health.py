@@ -71,9 +71,9 @@ def test_an_applications_own_store_lists_those_that_had_postbacks(world, monkeyp
         def get_many(self, names):
             return {name: acme for name in names if name == "acme"}
 
-    module = ModuleType("own_accounts")
+    module = ModuleType("accounts_kept_elsewhere")
     module.store = Store()
-    monkeypatch.setitem(sys.modules, "own_accounts", module)
-    monkeypatch.setenv("POSTBACKS_ACCOUNTS", "own_accounts:store")
+    monkeypatch.setitem(sys.modules, "accounts_kept_elsewhere", module)
+    monkeypatch.setenv("POSTBACKS_ACCOUNTS", "accounts_kept_elsewhere:store")
     load.cache_clear()
     assert [(row.name, row.state) for row in all_accounts()] == [("acme", "failing")]

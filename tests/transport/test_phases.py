@@ -81,7 +81,7 @@ def longest(outcome: Outcome) -> str:
 
 
 def test_phases_are_kept_of_what_somebody_will_look_into(adapter, listener, monkeypatch):
-    """None of a POST that delivered at once; those of a failed one, of a slow one, and of one that is observed."""
+    """Keep those of a POST that failed, was slow, or is observed; and none of one that delivered at once."""
     at_once = post(adapter, listener.url("/"), is_observed=False)
     assert (at_once.name, at_once.phases, at_once.address) == ("delivered", None, "")
     failed = post(adapter, listener.url("/no"), is_observed=False)
@@ -103,7 +103,7 @@ def test_a_new_connection_has_a_connect_and_a_kept_one_has_none(adapter, listene
 
 
 def test_a_kept_connection_that_died_is_a_new_connections_phase(adapter, listener):
-    """What was lost by trying it is in the connect."""
+    """The connect holds what was lost by trying it."""
     post(adapter, listener.url("/last"))
     while not listener.closed:
         time.sleep(0.01)
@@ -171,7 +171,7 @@ def test_a_look_up_is_a_phase(adapter, listener, monkeypatch):
 
 
 def test_the_address_of_a_proxy_is_not_the_receivers(listener):
-    """What is behind it nobody knows here."""
+    """Nobody knows here what is behind it."""
     proxy = listener.url("").rstrip("/")
     adapter = CurlClient(SETTINGS.model_copy(update={"proxy_url": proxy}))
     try:
@@ -226,7 +226,7 @@ def tls_listener(certificate: Certificate, slow_s: float = 0.0) -> Iterator[int]
     ],
 )
 def test_a_slow_handshake_is_told_from_a_slow_connect(adapter, tmp_path, slow_s, is_trusted, outcome, phases):
-    """One outcome, ``connect_timeout``, stands for both; the phases say which it was."""
+    """The outcome ``connect_timeout`` stands for both; the phases say which it was."""
     authority = Authority(tmp_path)
     with tls_listener(authority.issue("127.0.0.1"), slow_s) as port:
         url = f"https://127.0.0.1:{port}/"

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 from cryptography.fernet import Fernet
 from events import EVENT
@@ -29,6 +30,8 @@ from postbacks.queue.message import NEWER
 from postbacks.queue.protocol import SCHEMA, SCHEMA_HEADER
 from postbacks.queue.scripts import Scripts
 from postbacks.version import SILENT, VERSION
+
+pytestmark = pytest.mark.usefixtures("forked")
 
 HERE = Path(__file__).parent
 OLD = {"PYTHONPATH": str(HERE / f"postbacks-{SILENT}.zip")}
@@ -175,7 +178,7 @@ def test_a_worker_of_the_version_before_and_one_of_this_run_side_by_side(broker,
 
 
 def test_the_version_before_reads_attempts_with_phases(rig, tmp_path):
-    """It leaves out what it does not know."""
+    """Leave out what that version does not know."""
     with Receiver(lambda _: Answer(500)) as receiver:
         set_account("acme", url=receiver.url())
         postback_id = send_postback.delay("acme", EVENT).id

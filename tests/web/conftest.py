@@ -11,6 +11,7 @@ from starlette.testclient import TestClient
 
 from postbacks.devtools.receiver import Answer, Receiver
 from postbacks.history.engine import reader
+from postbacks.operate.links import Link, make_link
 from postbacks.settings import Settings
 from postbacks.web import facts
 from postbacks.web.app import make_app
@@ -83,6 +84,30 @@ def browse_as(browse, tmp_path) -> Callable[[str], TestClient]:
         users.write(path, f"ann-{role}", role, passwords.hashed("correct horse battery"))
         browser = browse(web_users=str(path), web_key="k" * 16)
         browser.post("/login", data={"name": f"ann-{role}", "secret": "correct horse battery"})
+        return browser
+
+    return start
+
+
+Visit = Callable[..., TestClient]
+
+
+@pytest.fixture
+def token() -> Callable[[TestClient, Link], str]:
+    """Return the path that opens a link in a browser's process."""
+    return lambda browser, link: browser.app.state.links.address(link, "")
+
+
+@pytest.fixture
+def visit(browse, token) -> Visit:
+    """Make a link of an account and open it; ``link`` of the browser is the link."""
+
+    def start(account: str, browser: TestClient | None = None, **given: object) -> TestClient:
+        browser = browser or browse()
+        link = make_link(account, **given)
+        reply = browser.get(token(browser, link))
+        assert (reply.status_code, reply.headers["Location"]) == (303, "/customer/")
+        browser.link = link
         return browser
 
     return start

@@ -9,7 +9,6 @@ from events import MO, MT
 from helpers import remove_account, set_account
 
 from postbacks import send_postback
-from postbacks.accounts import redis_accounts
 from postbacks.history import Query
 from postbacks.ledger.journal import REFUSED
 from postbacks.operate import journal, paused_accounts, read_job, start_resend
@@ -175,32 +174,6 @@ def test_an_account_is_paused_and_resumed_and_leads_back_to_where_the_form_was(w
     assert browser.post("/accounts/nine/pause", data={}).status_code == 404
 
 
-def test_an_admin_sets_limits_and_what_is_left_empty_goes_back_to_its_default(world, browse):
-    set_account("acme", url=world.receiver.url("/acme"), weight=3, answer_timeout_s=5)
-    browser = browse()
-    assert 'name="weight" size="4" inputmode="decimal" value="3"' in browser.get("/accounts/acme").text
-    fields = {
-        "rate": "20/s",
-        "max_transfers": "4",
-        "answer_timeout_s": "5",
-        "weight": "",
-        "why": "ticket 812",
-    }
-    assert browser.post("/accounts/acme/limits", data=fields).headers["location"] == "/accounts/acme"
-    account = redis_accounts().get("acme")
-    assert (account.rate, account.max_transfers, account.answer_timeout_s, account.weight) == (
-        "20/s",
-        4,
-        5,
-        1,
-    )
-    assert account.url == world.receiver.url("/acme")
-    assert "ticket 812" in browser.get("/accounts/acme").text
-    for name, value in (("rate", "fast"), ("max_transfers", "1.5"), ("weight", "x"), ("weight", "1000")):
-        assert browser.post("/accounts/acme/limits", data={name: value}).status_code == 400, name
-    assert redis_accounts().get("acme") == account
-
-
 def test_an_action_whose_entry_the_log_alone_has_says_so(world, browse, monkeypatch):
     world.account("acme")
     monkeypatch.setattr(journal, "append", lambda *_: REFUSED)
@@ -270,7 +243,6 @@ ROLE_OF = {
     "/accounts/acme/ping": "support",
     "/accounts/acme/pause": "operator",
     "/accounts/acme/resume": "operator",
-    "/accounts/acme/limits": "admin",
     "/incidents/1/mute": "operator",
     "/incidents/1/unmute": "operator",
     "/jobs/nine/pause": "operator",
@@ -288,7 +260,7 @@ def test_a_form_is_for_those_who_have_its_role_and_others_do_not_see_it(world, b
     world.account("acme")
     may = {address: ROLES.index(role) >= ROLES.index(of) for address, of in ROLE_OF.items()}
     page = browser.get("/accounts/acme").text
-    for address in ("/accounts/acme/ping", "/accounts/acme/pause", "/accounts/acme/limits"):
+    for address in ("/accounts/acme/ping", "/accounts/acme/pause"):
         assert (f'action="{address}"' in page) is may[address]
     for address, is_allowed in may.items():
         assert (browser.post(address, data={"until": "2h"}).status_code != 403) is is_allowed, address

@@ -9,10 +9,10 @@ import shlex
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from events import MT
+from events import MT, example
 
 from postbacks import history, send_postback, send_postbacks
-from postbacks.catalogue import EVENTS
+from postbacks.catalogue import EVENTS, event_type
 from postbacks.operate import all_jobs, journal_entries, pause_account, read_job
 from postbacks.operate.jobs.job import ENDED, Job
 from postbacks.web.pages import postbacks as page_module
@@ -188,6 +188,25 @@ def test_csv_has_all_that_match(world, browse, monkeypatch):
     rows = list(csv.DictReader(answer.text.splitlines()))
     assert sorted(row["id"] for row in rows) == sorted(dead)
     assert {row["state"] for row in rows} == {"dead"}
+
+
+def test_csv_of_opt_outs_is_a_proof_of_every_attempt_with_the_person_masked(world, browse):
+    world.account("acme")
+    event = example(event_type("SUB", "N302"))
+    opt_out = send_postback.delay("acme", event).id
+    send_postback.delay("acme", MT)
+    world.rig.tick()
+    while world.rig.deliver():
+        pass
+    world.record()
+    browser = browse()
+    assert "/postbacks.csv?q=opt-outs" in browser.get("/opt-outs").text
+    answer = browser.get("/postbacks.csv", params={"q": "opt-outs since:24h"})
+    (row,) = csv.DictReader(answer.text.splitlines())
+    assert (row["id"], row["attempt"], row["outcome"], row["status"]) == (opt_out, "1", "delivered", "200")
+    assert row["delivered"]
+    assert "…" in row["person"]
+    assert event["MOBILE"] not in answer.text
 
 
 # -- jobs ------------------------------------------------------------------------------------------

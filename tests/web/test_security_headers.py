@@ -74,15 +74,21 @@ def test_the_policy_forbids_what_it_does_not_name():
     assert HEADERS["Referrer-Policy"] == "same-origin"  # else forms come with Origin: null
 
 
-def test_a_page_may_be_stricter_about_its_referrer_and_about_nothing_else(browse):
+def test_no_page_sets_them_itself(browse):
     browser = browse()
 
-    async def strict(_request):
-        return Response(headers={"Referrer-Policy": "no-referrer", "Cache-Control": "public"})
+    async def lax(_request):
+        return Response(headers={"Referrer-Policy": "unsafe-url", "Cache-Control": "public"})
 
-    browser.app.router.routes.insert(0, Route("/strict", strict))
-    headers = browser.get("/strict").headers
-    assert (headers["Referrer-Policy"], headers["Cache-Control"]) == ("no-referrer", "no-store")
+    browser.app.router.routes.insert(0, Route("/lax", lax))
+    headers = browser.get("/lax").headers
+    assert (headers["Referrer-Policy"], headers["Cache-Control"]) == ("same-origin", "no-store")
+
+
+@pytest.mark.parametrize("path", ["/c/token", "/customer", "/customer/", "/customer/nothing"])
+def test_from_customers_pages_nobody_gets_an_address(browse, path):
+    headers = browse().get(path).headers
+    assert {name: headers[name] for name in HEADERS} == {**HEADERS, "Referrer-Policy": "no-referrer"}
 
 
 def test_an_unexpected_error_tells_nothing_of_itself(browser):

@@ -16,6 +16,8 @@ from helpers import environment
 from postbacks.cli import main
 from postbacks.web.security import passwords, users
 
+pytestmark = pytest.mark.usefixtures("forked")
+
 POSTBACKS = str(Path(sys.executable).with_name("postbacks"))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from helpers import set_account
-from sqlalchemy import text
+from sqlalchemy import Engine, text
 
 from postbacks.history import engine as engine_module
 from postbacks.history import migrations
@@ -15,7 +15,7 @@ from tests.postgres import new_database, shared_server
 #: Address -> status and words of the page without a history, and whether what it shows comes from the broker alone.
 PAGES = {
     "/": (200, "The last hour, by the minute"),
-    "/system": (200, "Wait in lanes"),
+    "/system": (200, "<dt>Waiting</dt>"),
     "/jobs": (200, "There is no job."),
     "/accounts": (200, ">acme</a>"),
     "/accounts/acme": (200, "0 wait, 0 are being sent"),
@@ -51,6 +51,27 @@ def test_a_postback_is_shown_without_a_history_and_an_unknown_one_says_who_would
     assert "No history is set (POSTBACKS_HISTORY_URL), which would know" in page.text
 
 
+def test_without_a_history_a_customer_sees_what_the_broker_knows_and_nothing_of_our_inside(rig, visit):
+    set_account("acme", url="https://acme.example/")
+    rig.tick()
+    browser = visit("acme")
+    pages = {path: browser.get(f"/customer/{path}") for path in ("", "urls", "postbacks", "postbacks.csv")}
+    assert [page.status_code for page in pages.values()] == [200, 200, 503, 503]
+    assert "10 s, to the end of the answer" in pages[""].text
+    assert "https://acme.example/" in pages["urls"].text
+    assert 'name="q"' in pages["postbacks"].text
+    for page in pages.values():
+        assert "POSTBACKS_" not in page.text
+        assert "history" not in page.text.replace("historyCacheSize", "").replace("refreshOnHistoryMiss", "")
+
+
+def _prepare(database: Engine) -> None:
+    """Make the tables of a history that knows the account."""
+    migrations.prepare(database)
+    with database.begin() as connection:
+        connection.execute(text("INSERT INTO accounts (name) VALUES ('acme')"))
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def given_up(request, rig, browse, monkeypatch, tmp_path, tmp_path_factory):
     """Open the dashboard with a history that gives up whatever reads postbacks."""
@@ -60,7 +81,7 @@ def given_up(request, rig, browse, monkeypatch, tmp_path, tmp_path_factory):
         url = f"sqlite:///{tmp_path}/history.db"
         monkeypatch.setenv("POSTBACKS_HISTORY_URL", url)
         database = connect(url)
-        migrations.prepare(database)
+        _prepare(database)
         monkeypatch.setattr(reading, "STATEMENT_MS", 0)
         browser = browse()
         browser.get("/filter?q=account:a")  # the connection is made
@@ -71,12 +92,21 @@ def given_up(request, rig, browse, monkeypatch, tmp_path, tmp_path_factory):
     with shared_server(tmp_path_factory.getbasetemp().parent) as server, new_database(server) as url:
         monkeypatch.setenv("POSTBACKS_HISTORY_URL", url)
         database = connect(url)
-        migrations.prepare(database)
+        _prepare(database)
         monkeypatch.setattr(reading, "STATEMENT_MS", 300)
         with database.begin() as connection:
             connection.execute(text("LOCK TABLE postbacks, incidents, journal IN ACCESS EXCLUSIVE MODE"))
             yield browse()
         database.dispose()
+
+
+def test_a_customer_hears_nothing_of_our_database(given_up, visit):
+    browser = visit("acme", given_up)
+    for address, status in (("/customer/", 200), ("/customer/postbacks", 503)):
+        page = browser.get(address)
+        assert (address, page.status_code) == (address, status)
+        assert "This cannot be shown just now." in page.text
+        assert "history" not in page.text.lower().replace("historycache", "").replace("historymiss", "")
 
 
 def test_what_the_history_gives_up_is_a_sentence_and_the_rest_is_shown(given_up):

@@ -112,10 +112,16 @@ def _secrets(url: str) -> Iterator[str]:
 
 
 def _spellings(secret: str) -> set[str]:
-    """Return a secret as it stands in a URL, and as HTML, JSON and forms write it."""
+    """Return a secret as it stands in a URL, and as HTML, JSON (also PHP's) and forms write it."""
     plain = {secret, unquote(secret), unquote_plus(secret)}
     return plain | {
         spelling
         for text in plain
-        for spelling in (quote(text, safe=""), quote_plus(text), escape(text), json.dumps(text)[1:-1])
+        for spelling in (
+            quote(text, safe=""),
+            quote_plus(text),
+            escape(text),
+            json.dumps(text)[1:-1],
+            text.replace("/", "\\/"),
+        )
     }

@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from starlette.routing import Route
 
-from postbacks.accounts.edit import AccountChange
-from postbacks.errors import InvalidAccount
 from postbacks.history.days import DayByAccount, DayOfAccount
 from postbacks.history.schema import HOUR_MS
 from postbacks.ledger.record import iso
 from postbacks.names import check_name
-from postbacks.operate import (
-    all_incidents,
-    journal_entries,
-    open_links,
-    pause_account,
-    resume_account,
-    set_account,
-)
+from postbacks.operate import all_incidents, journal_entries, open_links, pause_account, resume_account
 from postbacks.operate.account_health import OFF, WELL, all_accounts, first_try_rate, read_account
 from postbacks.operate.journal_words import details_words
 from postbacks.ping.steps import Step, steps_of
 from postbacks.ping.target import Pinged, ping_account
-from postbacks.printable import quoted
 from postbacks.urls import redacted
 from postbacks.web import charts
 from postbacks.web.actions import done, end_of
@@ -65,6 +54,7 @@ DAY_FRESH_S: Final = 10.0
 DAY_STALE_S: Final = 30.0
 #: Hours of the chart of an account: the 24 that have ended, and the present one.
 HOURS: Final = 25
+HOUR_LABELS: Final = ("24 h ago", "18 h", "12 h", "6 h", "now")
 #: Changes of an account that its page shows.
 CHANGES_MAX: Final = 20
 
@@ -155,7 +145,8 @@ def draw(day: Stats, now_ms: int, zone: tzinfo, dead: str = "dead") -> Markup:
     this_hour = now_ms // HOUR_MS
     begins_ms = [(this_hour - back) * HOUR_MS for back in reversed(range(HOURS))]
     bars = [_bar(begin_ms, by_begin.get(str(iso(begin_ms))), zone, dead) for begin_ms in begins_ms]
-    return charts.bars("Postbacks by the hour of their acceptance, of the last 24 hours", bars, fewest=0)
+    label = "Postbacks by the hour of their acceptance, of the last 24 hours"
+    return charts.bars(label, bars, fewest=0, along=HOUR_LABELS)
 
 
 def _bar(begin_ms: int, row: StatRow | None, zone: tzinfo, dead: str) -> charts.Bar:
@@ -199,39 +190,6 @@ async def resume(request: Request) -> Response:
     return await done(request, address, resume_account, name, why=fields.get("why", ""), by=viewer.name)
 
 
-@needs("admin")
-async def limits(request: Request) -> Response:
-    """Set an account's limits; what is left empty goes back to its default."""
-    name, fields, viewer = (
-        check_name(request.path_params["name"]),
-        await read_form(request),
-        viewer_of(request),
-    )
-    given = {field: fields.get(field, "").strip() for field in LIMITS}
-    change = AccountChange(
-        name,
-        **{field: LIMITS[field](text) for field, text in given.items() if text},
-        drop=frozenset(field for field, text in given.items() if not text),
-    )
-    return await done(
-        request, f"/accounts/{name}", set_account, change, why=fields.get("why", ""), by=viewer.name
-    )
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise InvalidAccount(f"{quoted(text)} is no number.") from None
-
-
-def _whole(text: str) -> int:
-    number = _number(text)
-    if not number.is_integer():
-        raise InvalidAccount(f"{quoted(text)} is no whole number.")
-    return int(number)
-
-
 @needs("support")
 async def ping(request: Request) -> Response:
     """Send an account a test postback, and say what its receiver's developers should mend."""
@@ -258,20 +216,10 @@ def _back(address: str, name: str) -> str:
     return own_path(address) if address else f"/accounts/{name}"
 
 
-#: Limits of an account that a form sets -> how each is read.
-LIMITS: Final[Mapping[str, Callable[[str], Any]]] = {
-    "connect_timeout_s": _number,
-    "answer_timeout_s": _number,
-    "rate": str,
-    "max_transfers": _whole,
-    "weight": _number,
-}
-
 routes = [
     Route("/accounts", every),
     Route("/accounts/{name}", one),
     Route("/accounts/{name}/pause", pause, methods=["POST"]),
     Route("/accounts/{name}/resume", resume, methods=["POST"]),
-    Route("/accounts/{name}/limits", limits, methods=["POST"]),
     Route("/accounts/{name}/ping", ping, methods=["POST"]),
 ]

@@ -18,7 +18,7 @@ from postbacks import keys
 from postbacks.accounts import find_accounts, store
 from postbacks.broker.client import client_for
 from postbacks.broker.errors import broker_errors
-from postbacks.errors import BrokerError, PostbacksError
+from postbacks.errors import BrokerError, HistoryError, PostbacksError
 from postbacks.history import tries
 from postbacks.history.days import DAY_MS, DayOfAccount
 from postbacks.history.engine import reader
@@ -33,7 +33,7 @@ from postbacks.web import charts
 from postbacks.web.addresses import path_to
 from postbacks.web.customers import words
 from postbacks.web.customers.veil import Veil, veil_of
-from postbacks.web.facts import fact
+from postbacks.web.facts import soon_for_customer
 from postbacks.web.live import live
 from postbacks.web.pages import accounts, zone
 from postbacks.web.reading import act, in_thread, reading_of, shared, shared_stale
@@ -136,9 +136,8 @@ async def health(request: Request) -> Response:
     """Show how the receiver does."""
     name, settings = link_of(request).account, reading_of(request).settings
     day = reading_of(request).kept(("day", name), partial(DayOfAccount, name))
-    counted = await fact(
-        shared_stale(request, ("day", name), FRESH_S, accounts.DAY_STALE_S, accounts.read_day_of, day)
-    )
+    counting = shared_stale(request, ("day", name), FRESH_S, accounts.DAY_STALE_S, accounts.read_day_of, day)
+    counted = await soon_for_customer(request, counting)
     facts = await shared(request, ("customer", name), FRESH_S, read, name)
     failed = facts.failed
     return live(
@@ -164,11 +163,11 @@ async def health(request: Request) -> Response:
 
 
 def read(name: str) -> Facts:
-    """Read the facts of an account, and nothing of others that share its endpoint."""
+    """Read the facts of an account, and nothing of others that share its endpoint; without a history, what the broker knows."""
     account = read_account(name)
     endpoints = dict.fromkeys(map(endpoint_of, account.account.urls() if account.account else ()))
     found: list[Try] = []
-    with reading(reader()) as connection:
+    with suppress(HistoryError), reading(reader()) as connection:  # how it is now, the broker knows
         for endpoint in endpoints:
             place = tries.place_of(connection, endpoint, [name])
             if place is not None:
@@ -220,7 +219,7 @@ async def ping(request: Request) -> Response:
         request,
         "customer_ping.html",
         probe=probe,
-        url=bare(pinged.target.url),
+        target=bare(pinged.target.url),
         verdict=veil.text(words.for_developer(advice.verdict)),
         todo=veil.text(words.for_developer(advice.todo)) if advice.todo else "",
         noticed=[veil.text(words.for_developer(note)) for note in advice.noticed],
@@ -304,18 +303,22 @@ async def urls(request: Request) -> Response:
     )
 
 
-def read_urls(name: str) -> tuple[dict[str, str], list[Change]]:
-    """Read what goes where now, and the changes of it, the newest first."""
+def read_urls(name: str) -> tuple[dict[str, str], list[Change] | None]:
+    """Read what goes where now, and the changes of it, the newest first; None where the history cannot be asked."""
     account = find_accounts(store(), [name]).get(name)
     current = {} if account is None else {words.URLS[field]: getattr(account, field) for field in words.URLS}
-    entries = journal_entries(account=name, action="account", limit=CHANGES_READ)
+    shown = {what: bare(url) for what, url in current.items() if url}
+    try:
+        entries = journal_entries(account=name, action="account", limit=CHANGES_READ)
+    except HistoryError:
+        return shown, None
     changes = [
         change
         for entry in entries
         for field in words.URLS
         if (change := _change(entry.at_ms, field, (entry.details.get("changed") or {}).get(field)))
     ]
-    return {what: bare(url) for what, url in current.items() if url}, changes[:CHANGES_MAX]
+    return shown, changes[:CHANGES_MAX]
 
 
 def _change(at_ms: int, field: str, values: Any) -> Change | None:

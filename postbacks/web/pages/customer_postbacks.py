@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -23,7 +24,7 @@ from postbacks.errors import (
 )
 from postbacks.history.csv_rows import cell
 from postbacks.history.persons import person_of, records_of
-from postbacks.history.strip import Strip, strip
+from postbacks.history.strip import strip
 from postbacks.ledger import states
 from postbacks.ledger.ledger import Ledger
 from postbacks.ledger.reasons import forgotten_words
@@ -38,9 +39,11 @@ from postbacks.web.asking import clock_ms, read_bar
 from postbacks.web.customers import words
 from postbacks.web.customers.veil import Veil, veil_of
 from postbacks.web.documents import highlighted
+from postbacks.web.facts import soon_for_customer
 from postbacks.web.forms import read_form
 from postbacks.web.lifeline import diagram, posts_of, steps_of
 from postbacks.web.live import live
+from postbacks.web.mistakes import customers_words, status_of
 from postbacks.web.pages.postbacks import (
     ROWS,
     ROWS_FRESH_S,
@@ -57,7 +60,7 @@ from postbacks.web.security.roles import SUPPORT_RESENDS_MAX
 from postbacks.web.zones import name_of, zone_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from datetime import tzinfo
 
     from starlette.requests import Request
@@ -158,22 +161,26 @@ async def page(request: Request) -> Response:
     try:
         bar = await in_thread(request, bar_of, typed, zone, account)
         key = ("customer postbacks", account, bar.text, name_of(zone), cursor)
-        rows = await shared(request, key, ROWS_FRESH_S, read_rows, bar, cursor)
-        drawn: Strip = await shared(request, (*key[:4], "strip"), STRIP_FRESH_S, strip, bar.query)
-    except InvalidQuery as error:
-        guesses = [guess for guess in filterbar.guesses(typed) if not guess.startswith("account:")]
+        counting = shared(request, (*key[:4], "strip"), STRIP_FRESH_S, strip, bar.query)
+        rows, drawn = await asyncio.gather(
+            shared(request, key, ROWS_FRESH_S, read_rows, bar, cursor), soon_for_customer(request, counting)
+        )
+    except (InvalidQuery, HistoryError) as error:
+        guesses = filterbar.guesses(typed) if isinstance(error, InvalidQuery) else []
+        guesses = [guess for guess in guesses if not guess.startswith("account:")]
         if guess := await in_thread(request, find, guesses, lambda bar: bar_of(bar, zone, account)):
             return RedirectResponse(url(ADDRESS, q=guess), 303)
         return render(
-            request, "customer_postbacks.html", status=400, q=typed, mistake=str(error), guesses=guesses, cursor="",
-            **offered,
+            request, "customer_postbacks.html", status=status_of(error), q=typed, mistake=customers_words(error),
+            guesses=guesses, cursor="", **offered,
         )  # fmt: skip
     chosen = [
         (word.text, filterbar.text_of([other for other in bar.words if other != word])) for word in bar.words
     ]
     return live(
         request, "customer_postbacks.html", "customer_postbacks_live.html", q=bar.text, mistake="", bar=bar, words=chosen,
-        found=rows, strip=drawn, chart=draw(bar, drawn, zone, ADDRESS, words.STATES) if drawn.parts else "",
+        found=rows, strip=drawn,
+        chart=draw(bar, drawn.value, zone, ADDRESS, words.STATES) if drawn.value and drawn.value.parts else "",
         cursor=cursor, times={title: bar.timed(times) for title, times in TIMES_OFFERED.items()}, states=STATES_OFFERED, names=words.STATES, csv_max=CSV_MAX, resends_max=RESENDS_MAX, **offered,
     )  # fmt: skip
 
@@ -194,7 +201,11 @@ async def as_csv(request: Request) -> Response:
     """Send all that the filter bar finds as comma-separated values."""
     typed, account = request.query_params.get("q", ""), link_of(request).account
     bar = await in_thread(request, bar_of, typed, zone_of(request), account)
-    return await send_csv(request, bar.query, COLUMNS, _cells, CSV_MAX)
+    return await send_csv(request, bar.query, COLUMNS, _rows, CSV_MAX)
+
+
+def _rows(postbacks: Sequence[Postback]) -> list[list[str]]:
+    return [_cells(postback) for postback in postbacks]
 
 
 def _cells(postback: Postback) -> list[str]:

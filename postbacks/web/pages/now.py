@@ -70,8 +70,6 @@ class Hour(NamedTuple):
 
     Attributes:
         chart: of its minutes.
-        clock: times below it, from the left.
-        most: postbacks of the highest minute.
         first: delivered by the first POST.
         later: delivered by a later one.
         dead: given up.
@@ -79,8 +77,6 @@ class Hour(NamedTuple):
     """
 
     chart: Markup
-    clock: tuple[str, ...]
-    most: int
     first: int
     later: int
     dead: int
@@ -144,9 +140,11 @@ def _drawn(minutes: list[Minute], this_minute: int, zone: tzinfo) -> Hour:
     )
     quarters = (*all_of_them[:: _MINUTES // 4], all_of_them[-1])
     return Hour(
-        chart=charts.bars(label, [_bar(minute, zone) for minute in all_of_them]),
-        clock=tuple(_clock(minute, zone) for minute in quarters),
-        most=max(sum(minute[1:]) for minute in all_of_them),
+        chart=charts.bars(
+            label,
+            [_bar(minute, zone) for minute in all_of_them],
+            along=[_clock(minute, zone) for minute in quarters],
+        ),
         first=first,
         later=later,
         dead=dead,

@@ -115,7 +115,7 @@ def _chart(ages_ms: Sequence[int], limit_ms: int) -> Markup | None:
     """Draw how many are how old, beside the limit."""
     if not ages_ms:
         return None
-    bars, begin_ms = [], 0
+    bars, along, begin_ms = [], [], 0
     for end in (*_COLUMNS, None):
         end_ms = None if end is None else int(end * limit_ms)
         count = sum(begin_ms <= age < (end_ms or age + 1) for age in ages_ms)
@@ -124,8 +124,10 @@ def _chart(ages_ms: Sequence[int], limit_ms: int) -> Markup | None:
         )
         is_late = begin_ms >= limit_ms
         bars.append(charts.Bar(f"{span}: {count:,}", {"bad" if is_late else "calm": count}))
+        along.append("older" if end_ms is None else f"to {lasting(end_ms)}")
         begin_ms = end_ms or begin_ms
-    return charts.bars(f"Opt-outs by their age; the limit is {lasting(limit_ms)}", bars, fewest=0)
+    label = f"Opt-outs by their age; the limit is {lasting(limit_ms)}"
+    return charts.bars(label, bars, fewest=0, along=along)
 
 
 routes = [Route("/opt-outs", page)]

@@ -7,6 +7,7 @@ import csv
 import io
 from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
@@ -20,6 +21,7 @@ from postbacks.history import csv_rows
 from postbacks.history.filters import known_names
 from postbacks.history.listing import PAGE
 from postbacks.history.persons import person_of, records_of
+from postbacks.history.proofs import ProofRow, proof_of
 from postbacks.history.query import LIMIT_MAX
 from postbacks.history.strip import Strip, strip
 from postbacks.history.times import of_ms, shown
@@ -29,7 +31,7 @@ from postbacks.operate import paused_accounts
 from postbacks.privacy import masker
 from postbacks.web import charts, filterbar
 from postbacks.web.addresses import path_to
-from postbacks.web.asking import read_bar
+from postbacks.web.asking import clock_ms, read_bar
 from postbacks.web.facts import soon
 from postbacks.web.live import live
 from postbacks.web.mistakes import status_of
@@ -81,6 +83,10 @@ MARKS: Final = {
     "bad": (states.DEAD,),
     "late": (states.WAITING, states.HELD, states.SENDING, states.PARKED),
 }
+
+
+MINUTE_MS: Final = 60_000
+DAY_MS: Final = 86_400_000
 
 
 class Row(NamedTuple):
@@ -165,7 +171,23 @@ def draw(
         is_narrower = part.total and len(drawn.parts) > 1
         href = url(address, q=bar.narrowed(part.since_ms, part.until_ms)) if is_narrower else ""
         columns.append(charts.Bar(title, parts, href))
-    return charts.bars(f"{drawn.postbacks:,} postbacks by the time of their acceptance", columns)
+    label = f"{drawn.postbacks:,} postbacks by the time of their acceptance"
+    return charts.bars(label, columns, fewest=0, along=_clocks(drawn, zone))
+
+
+def _clocks(drawn: Strip, zone: tzinfo) -> list[str]:
+    """Return the times at the begin, in the middle and at the end of a strip."""
+    parts = drawn.parts
+    begin_ms, end_ms = parts[0].since_ms, parts[-1].until_ms
+    form = (
+        "%m-%d %H:%M"
+        if end_ms - begin_ms > DAY_MS / 2
+        else "%H:%M:%S"
+        if end_ms - begin_ms < MINUTE_MS
+        else "%H:%M"
+    )
+    times_ms = (begin_ms, (begin_ms + end_ms) // 2, end_ms)
+    return [datetime.fromtimestamp(ms / 1000, zone).strftime(form) for ms in times_ms]
 
 
 @needs("viewer")
@@ -235,34 +257,47 @@ async def complete(request: Request) -> Response:
 
 # -- CSV -------------------------------------------------------------------------------------------
 
-#: Makes the cells of a postback.
-CsvRow: TypeAlias = "Callable[[Postback], list[str]]"
+#: Makes the lines of some postbacks.
+CsvRows: TypeAlias = "Callable[[Sequence[Postback]], list[list[str]]]"
 
 
 class CsvPart(NamedTuple):
-    """Lines of a page of a search, and the cursor of the next one."""
+    """Lines of a page of a search, how many postbacks they are of, and the cursor of the next one."""
 
     text: str
-    rows: int
+    postbacks: int
     next: str
 
 
-def read_csv(query: Query, most: int, row: CsvRow = csv_rows.row) -> CsvPart:
-    """Search, and write at most so many lines of what is found."""
+def read_csv(query: Query, most: int, rows_of: CsvRows) -> CsvPart:
+    """Search, and write lines of at most so many postbacks."""
     found = history.search(query)
-    rows = [row(postback) for postback in found.postbacks[:most]]
-    return CsvPart(_csv(rows), len(rows), found.next)
+    postbacks = found.postbacks[:most]
+    return CsvPart(_csv(rows_of(postbacks)), len(postbacks), found.next)
+
+
+def proof_rows(postbacks: Sequence[Postback]) -> list[list[str]]:
+    """Write each attempt of opt-outs, as the proof of the command line has them."""
+    proof = proof_of(postbacks, clock_ms(), masker())
+    return [[csv_rows.cell("" if value is None else value) for value in row] for row in proof]
+
+
+def plain_rows(postbacks: Sequence[Postback]) -> list[list[str]]:
+    """Write a line for each postback."""
+    return [csv_rows.row(postback) for postback in postbacks]
 
 
 @needs("viewer")
 async def as_csv(request: Request) -> Response:
-    """Send all that the filter bar finds as comma-separated values, page by page."""
+    """Send all that the filter bar finds as comma-separated values, page by page; of opt-outs each attempt, as a proof."""
     bar = await in_thread(request, read_bar, request.query_params.get("q", ""), zone_of(request))
-    return await send_csv(request, bar.query, csv_rows.COLUMNS, csv_rows.row, LIMIT_MAX)
+    if bar.query.opt_outs:
+        return await send_csv(request, bar.query, ProofRow._fields, proof_rows, LIMIT_MAX)
+    return await send_csv(request, bar.query, csv_rows.COLUMNS, plain_rows, LIMIT_MAX)
 
 
 async def send_csv(
-    request: Request, query: Query, columns: Sequence[str], row: CsvRow, most: int
+    request: Request, query: Query, columns: Sequence[str], rows_of: CsvRows, most: int
 ) -> StreamingResponse:
     """Send what a query finds as comma-separated values, page by page.
 
@@ -270,21 +305,21 @@ async def send_csv(
         request: of whoever asks.
         query: whose size of a page is of no account.
         columns: of the first line.
-        row: makes the cells of a postback.
+        rows_of: makes the lines of some postbacks.
         most: postbacks at most, the newest.
     """
     query = replace(query, limit=min(PAGE, most))
-    first = await in_thread(request, read_csv, query, most, row)
+    first = await in_thread(request, read_csv, query, most, rows_of)
 
     async def lines() -> AsyncIterator[str]:
         yield _csv([columns])
         part, left = first, most
         while True:
             yield part.text
-            left -= part.rows
+            left -= part.postbacks
             if not part.next or left <= 0:
                 return
-            part = await in_thread(request, read_csv, replace(query, cursor=part.next), left, row)
+            part = await in_thread(request, read_csv, replace(query, cursor=part.next), left, rows_of)
 
     headers = {"Content-Disposition": 'attachment; filename="postbacks.csv"'}
     return StreamingResponse(lines(), media_type="text/csv; charset=utf-8", headers=headers)

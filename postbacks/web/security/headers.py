@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 from starlette.datastructures import MutableHeaders
 
+from postbacks.web.addresses import is_customers
+
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -14,7 +16,7 @@ POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
-#: Of what is sent from a page under it browsers hide the origin, ``Origin: null``, from this dashboard as well.
+#: Of customers' pages. Of what is sent from a page under it browsers hide the origin, ``Origin: null``, from us as well.
 NO_REFERRER: Final = "no-referrer"
 HEADERS: Final = {
     "Content-Security-Policy": POLICY,
@@ -30,7 +32,7 @@ HEADERS: Final = {
 
 
 class Headers:
-    """Outermost of all: sets the headers on whatever is answered, over what a page has set but ``NO_REFERRER``."""
+    """Outermost of all: sets the headers on whatever is answered, over what a page has set."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -44,10 +46,9 @@ class Headers:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                is_unreferred = headers.get("Referrer-Policy") == NO_REFERRER
                 for name, value in HEADERS.items():
                     headers[name] = value
-                if is_unreferred:
+                if is_customers(scope["path"]):
                     headers["Referrer-Policy"] = NO_REFERRER
             await send(message)
 

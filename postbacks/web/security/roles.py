@@ -20,7 +20,7 @@ RIGHTS: Final = {
     "viewer": "look at everything, masked",
     "support": "reveal, ping, and resend up to 100 postbacks",
     "operator": "start jobs, pause, mute and cancel",
-    "admin": "change accounts, and forget persons",
+    "admin": "change accounts, make and withdraw customers' links, and forget persons",
 }
 #: Postbacks that ``support`` may resend at a time.
 SUPPORT_RESENDS_MAX: Final = 100

@@ -36,7 +36,7 @@
       const row = found();
       const on = document.activeElement;
       if (!row || (on && on.matches("a, button, summary"))) return false;
-      return click(row.querySelector("a[data-open], a"));
+      return click(row.querySelector("a[data-open]") ?? row.querySelector("a"));
     },
     x: () => click(found()?.querySelector("input[type=checkbox]")),
     r: () => click(document.querySelector("[data-resend]")),
