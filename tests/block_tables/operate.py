@@ -80,6 +80,10 @@ CHECKS: dict[str, dict[str, Check]] = {
     "docs/dashboard.md": {
         "pip install 'postbacks[web]'": is_dashboard,
         "postbacks web user add ann --role admin --file /etc/postbacks/users": is_dashboard_of_users,
+        "postbacks web link acme --days 7": elsewhere(
+            "the id of a link is made anew each time",
+            "tests/web/test_link_command.py::test_one_or_all_are_withdrawn_and_it_says_how_many",
+        ),
         "mkdir web && sudo chown 10001 web": deploy_checks.makes_a_user,
         "services:": deploy_checks.is_override,
     },

@@ -416,11 +416,11 @@ def secretive(world, visit):
     )
     change_account(AccountChange("acme", url=url.replace("hunter", "hunter-3")), by="ann-of-ours")
     change_account(AccountChange("acme", url=url), by="ann-of-ours")
-    world.answers |= {f"/acme?key={QUERY}&plain": 500, "/acme": 500}
+    for path in (f"/acme?key={QUERY}&plain", f"/own?key={QUERY}&plain&call=OF-THE-CALL"):
+        world.answers |= {path: 500, path.partition("?")[0]: 500}
     basic = "dXNlcjpodW50ZXItdHdvIQ=="  # user:hunter-two!
     world.body = (
-        f"cannot POST {url} key={QUERY} pass hunter-two! {PASSWORD} Authorization: Basic {basic} "
-        f"X-Api-Key: value-of-a-header and OF-THE-CALL {QUERY[:9]}"
+        f"cannot POST {url} hunter-two! Basic {basic} value-of-a-header OF-THE-CALL key={QUERY} until here {QUERY[:9]}"
     ).encode()
     postback_ids = [send_postback.delay("acme", MT).id]
     postback_ids.append(
@@ -437,6 +437,7 @@ def test_no_page_has_a_password_or_a_query_of_a_url(secretive, world):
     browser, postback_ids = secretive
     found = pages_of(browser, *postback_ids)
     assert "cannot POST http://" in found[f"/customer/postbacks/{postback_ids[0]}"], "the answer is shown"
+    assert "until here" in found[f"/customer/postbacks/{postback_ids[1]}"], "all of it"
     assert "Your answer begins" in found["ping"]
     assert "/before" in found["/customer/urls"]
     assert "OF-THE-CALL" not in found[f"/customer/postbacks/{postback_ids[1]}"], "of its own URL"
