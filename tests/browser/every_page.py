@@ -14,7 +14,7 @@ from stage import Stage
 from postbacks import send_postback
 from postbacks.devtools.receiver import Answer
 from postbacks.history import Query
-from postbacks.operate import all_incidents, make_link, pause_account, read_job, start_resend
+from postbacks.operate import Incident, all_incidents, make_link, pause_account, read_job, start_resend
 from postbacks.settings import load
 from postbacks.web.security.key import Signers
 from postbacks.web.security.links import Links
@@ -59,9 +59,15 @@ def put_on_stage(stage: Stage) -> Facts:
     stage.answers["/delta"] = Answer()
     job = start_resend(Query(account="delta", state="dead"), why="ticket 812", by="ann-operator")
     eventually(lambda: read_job(job.id).state == "ended", 60, "the end of the job")
-    (incident,) = eventually(
-        lambda: [one for one in all_incidents() if one.is_open and one.figures.get("dead")], 60, "an incident"
-    )
+
+    def open_incidents() -> list[Incident]:
+        return [
+            incident
+            for incident in all_incidents()
+            if incident.is_open and incident.figures.get("dead") and incident.accounts == ("corner-shop",)
+        ]
+
+    (incident,) = eventually(open_incidents, 60, "an incident")
     stage.recorded(3, account="eagle", state="waiting")
     link = Links(load(), Signers(load())).address(make_link("corner-shop", may_resend=True), "")
     return Facts(incident.id, job.id, dead[0], waiting[0], delivered[0], link)
@@ -128,6 +134,10 @@ EVERY_PAGE: dict[str, Callable[[Page, Facts], None]] = {
     "accounts": _by_address("/accounts"),
     "account": _by_address("/accounts/corner-shop"),
     "account-paused": _by_address("/accounts/eagle"),
+    "account-new": _by_address("/new-account"),
+    "account-change": _by_address("/accounts/corner-shop/change"),
+    "account-secrets": _by_address("/accounts/corner-shop/secrets"),
+    "forget": _by_address("/forget"),
     "ping": _ping,
     "account-new": _by_address("/new-account"),
     "account-change": _by_address("/accounts/corner-shop/change"),
