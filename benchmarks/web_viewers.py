@@ -89,10 +89,14 @@ class Viewers(threading.Thread):
         etag = ""
         while not self._stopped.is_set():
             began_s = time.monotonic()
-            answer = await browser.get(address, headers={"If-None-Match": etag} if etag else {})
-            etag = answer.headers.get("ETag", etag)
-            self.statuses[answer.status_code] += 1
-            self.received_bytes += answer.num_bytes_downloaded
+            try:
+                answer = await browser.get(address, headers={"If-None-Match": etag} if etag else {})
+            except httpx.HTTPError:  # a browser tries again as well: the server ends connections that rest
+                self.statuses[0] += 1
+            else:
+                etag = answer.headers.get("ETag", etag)
+                self.statuses[answer.status_code] += 1
+                self.received_bytes += answer.num_bytes_downloaded
             self.took_s.append(time.monotonic() - began_s)
             await asyncio.sleep(max(0.0, began_s + EVERY_S - time.monotonic()))
 

@@ -92,7 +92,7 @@ class Health:
             return "not well: " + " ".join(self.faults)
         waiting = self._waiting_words(age) if self.waiting else nothing
         words = f"well: the last tick finished {age(self.tick_age_s or 0)} ago, {waiting}"
-        if down := ", ".join(f"{account} {down_s / 3600:.1f} h" for account, down_s in self.down):
+        if down := ", ".join(f"{account} for {down_s / 3600:.1f} h" for account, down_s in self.down):
             words += f"; every attempt has failed: {down}"
         words += self._paused_words(age)
         if self.late_opt_outs:

@@ -17,7 +17,7 @@ def details_words(details: dict[str, Any]) -> str:
             words.append(name)
         elif isinstance(value, dict):
             words.append(f"{name} ({details_words(value)})")
-        elif name.endswith("_ms") and isinstance(value, int):
+        elif name.endswith("_ms") and type(value) is int:
             words.append(f"{name.removesuffix('_ms')} {iso(value)}")
         elif value is not None and value is not False:
             words.append(f"{name} {_word(value)}")

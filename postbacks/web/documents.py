@@ -10,7 +10,7 @@ from markupsafe import Markup
 from postbacks.printable import document_text
 
 #: What stands in angle brackets: a declaration, a comment, the begin or the end of an element.
-_TAG: Final = re.compile(r"<[?!][^>]*>|</?[A-Za-z_][^<>]*>")
+_TAG: Final = re.compile(r"<[?!][^<>]*>|</?[A-Za-z_][^<>]*>")
 #: Characters that are shown: what is longer is no document of ours.
 LENGTH_MAX: Final = 200_000
 _INDENT: Final = "  "

@@ -128,10 +128,14 @@ class Bar:
         gone = others if name in _TIMES else {"state", "dead"} if name in {"state", "dead"} else {name}
         return text_of([*(word for word in self.words if word.name not in gone), Word(name, value)])
 
-    def narrowed(self, since_ms: int, until_ms: int) -> str:
+    def timed(self, times: Mapping[str, str]) -> str:
         """Return the text with these times in place of its own."""
         words = [word for word in self.words if word.name not in _TIMES]
-        return text_of([*words, Word("since", iso(since_ms) or ""), Word("until", iso(until_ms) or "")])
+        return text_of([*words, *(Word(name, value) for name, value in times.items())])
+
+    def narrowed(self, since_ms: int, until_ms: int) -> str:
+        """Return the text with these times in place of its own."""
+        return self.timed({"since": iso(since_ms) or "", "until": iso(until_ms) or ""})
 
     def fixed(self, now_ms: int) -> str:
         """Return the text with its times resolved, and an end: what it means now, it means later."""

@@ -53,10 +53,14 @@ async def http_error(request: Request, error: Exception) -> Response:
 
 
 async def our_error(request: Request, error: Exception) -> Response:
-    """Show the sentence of an error of ours; to a customer that of a filter alone."""
-    status = status_of(error)
-    is_hidden = is_customers(request.url.path) and not isinstance(error, InvalidQuery)
-    return show(request, status, CUSTOMERS_WORDS[status] if is_hidden else str(error))
+    """Show the sentence of an error of ours."""
+    words = customers_words(error) if is_customers(request.url.path) else str(error)
+    return show(request, status_of(error), words)
+
+
+def customers_words(error: Exception) -> str:
+    """Return the sentence of an error of ours as a customer reads it: of a filter it is the same."""
+    return str(error) if isinstance(error, InvalidQuery) else CUSTOMERS_WORDS[status_of(error)]
 
 
 def status_of(error: Exception) -> int:

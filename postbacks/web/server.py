@@ -11,6 +11,7 @@ import uvicorn
 from postbacks.errors import BadSetting
 from postbacks.logs import EventLog
 from postbacks.web.app import NO_LOGIN, make_app
+from postbacks.web.hasty import Hasty
 
 if TYPE_CHECKING:
     from postbacks.web.config import Config
@@ -48,6 +49,7 @@ class WebServer:
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,  # whom the connection is from decides whom the proxy may name
+                http=Hasty,
                 ws="none",
                 limit_concurrency=CONNECTIONS_MAX,
                 timeout_keep_alive=_IDLE_S,
@@ -68,6 +70,10 @@ class WebServer:
     def serve(self) -> None:
         """Serve in this thread, until SIGINT or SIGTERM."""
         self._server.run(sockets=[self._socket])
+
+    def stop(self) -> None:
+        """Let ``serve`` return."""
+        self._server.should_exit = True
 
     def close(self) -> None:
         """Give the port back."""

@@ -14,7 +14,10 @@ from stage import Stage
 from postbacks import send_postback
 from postbacks.devtools.receiver import Answer
 from postbacks.history import Query
-from postbacks.operate import all_incidents, pause_account, read_job, start_resend
+from postbacks.operate import all_incidents, make_link, pause_account, read_job, start_resend
+from postbacks.settings import load
+from postbacks.web.security.key import Signers
+from postbacks.web.security.links import Links
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Facts:
         dead: id of a postback that is dead.
         waiting: id of one that waits.
         delivered: id of one that is delivered.
+        link: path of a link for the customer whose postbacks are dead.
     """
 
     incident: int
@@ -34,12 +38,14 @@ class Facts:
     dead: str
     waiting: str
     delivered: str
+    link: str
 
 
 def put_on_stage(stage: Stage) -> Facts:
     """Let something happen that each page shows: well, failing and paused accounts, a job, opt-outs, an incident."""
     stage.account("acme")
-    stage.account("corner-shop", Answer(503, b'{"error": "database is locked"}'))
+    locked = Answer(503, b'{"error": "database is locked"}')
+    stage.account("corner-shop", locked, url=stage.failing.url("/corner-shop"))
     stage.account("delta", Answer(500))
     stage.account("eagle")
     pause_account("eagle", reason="their maintenance", by="ann-operator")
@@ -57,7 +63,8 @@ def put_on_stage(stage: Stage) -> Facts:
         lambda: [one for one in all_incidents() if one.is_open and one.figures.get("dead")], 60, "an incident"
     )
     stage.recorded(3, account="eagle", state="waiting")
-    return Facts(incident.id, job.id, dead[0], waiting[0], delivered[0])
+    link = Links(load(), Signers(load())).address(make_link("corner-shop", may_resend=True), "")
+    return Facts(incident.id, job.id, dead[0], waiting[0], delivered[0], link)
 
 
 def _by_address(address: str) -> Callable[[Page, Facts], None]:
@@ -85,6 +92,21 @@ def _curl(page: Page, facts: Facts) -> None:
     page.get_by_label("Why it is to be revealed").fill("for their developer")
     page.get_by_role("button", name="Show as curl").click()
     expect(page.get_by_role("main")).to_contain_text("--data-binary")
+
+
+def _by_link(address: str) -> Callable[[Page, Facts], None]:
+    def open_it(page: Page, facts: Facts) -> None:
+        page.goto(facts.link)
+        page.goto(address.format(facts=facts))
+
+    return open_it
+
+
+def _customers_resend(page: Page, facts: Facts) -> None:
+    _by_link("/customer/postbacks?q=state%3Adead")(page, facts)
+    page.get_by_role("checkbox", name=f"Select {facts.dead}").check()
+    page.get_by_role("button", name="Send again…").click()
+    expect(page.get_by_role("main")).to_contain_text("1 postback will be sent again")
 
 
 #: Page -> how it is opened.
@@ -120,7 +142,15 @@ EVERY_PAGE: dict[str, Callable[[Page, Facts], None]] = {
     "missing": _by_address("/no-such-page"),
 }
 #: Pages for whom nobody has logged in.
-STRANGERS = {"login": _by_address("/login")}
+STRANGERS = {
+    "login": _by_address("/login"),
+    "customer": _by_link("/customer/"),
+    "customer-postbacks": _by_link("/customer/postbacks?q=state%3Adead+since%3A2h"),
+    "customer-postback": _by_link("/customer/postbacks/{facts.dead}"),
+    "customer-resend": _customers_resend,
+    "customer-urls": _by_link("/customer/urls"),
+    "customer-without-link": _by_address("/customer/"),
+}
 
 
 def facts_of(page: Page) -> str:

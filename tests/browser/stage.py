@@ -41,17 +41,25 @@ class Stage:
         url: of the dashboard.
         users_path: file of its users; ``ann-ROLE`` has that role.
         history_url: database of the history.
-        receiver: of all accounts, each at a path of its own.
-        answers: path -> what the receiver answers there; 200 without an entry.
+        receiver: of most accounts, each at a path of its own.
+        failing: of accounts whose receiver shares its address with none that is well.
+        answers: path -> what the receivers answer there; 200 without an entry.
     """
 
     def __init__(
-        self, url: str, users_path: Path, history_url: str, receiver: Receiver, answers: dict[str, Answer]
+        self,
+        url: str,
+        users_path: Path,
+        history_url: str,
+        receiver: Receiver,
+        failing: Receiver,
+        answers: dict[str, Answer],
     ) -> None:
         self.url = url
         self.users_path = users_path
         self.history_url = history_url
         self.receiver = receiver
+        self.failing = failing
         self.answers = answers
 
     def account(self, name: str, answer: Answer | None = None, **more: Any) -> None:
@@ -89,7 +97,9 @@ def running_stage(broker: EmbeddedBroker, folder: Path) -> Iterator[Stage]:
         users.write(users_path, f"ann-{role}", role, passwords.hashed(PASSWORD))
     answers: dict[str, Answer] = {}
     with ExitStack() as started:
-        receiver = started.enter_context(Receiver(lambda post: answers.get(post.path, Answer())))
+        receiver, failing = (
+            started.enter_context(Receiver(lambda post: answers.get(post.path, Answer()))) for _ in range(2)
+        )
         listening = started.enter_context(socket.create_server(("127.0.0.1", 0)))
         env = {
             **BASE_ENV,
@@ -108,7 +118,7 @@ def running_stage(broker: EmbeddedBroker, folder: Path) -> Iterator[Stage]:
             started.enter_context(stack)
             recorder.wait_for_log("history.", START_S)
             url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-            yield Stage(url, users_path, history_url, receiver, answers)
+            yield Stage(url, users_path, history_url, receiver, failing, answers)
         except BaseException:
             for log in sorted(folder.glob("*.log")):
                 print(f"--- {log.name}\n{log.read_text(errors='replace')[-6000:]}")

@@ -7,6 +7,7 @@ import re
 import pytest
 from helpers import eventually
 from playwright.sync_api import Page, expect
+from watch import link_to
 
 from postbacks.devtools.receiver import Answer
 from postbacks.operate import journal_entries, pause_account
@@ -32,7 +33,7 @@ def test_a_postback_is_found_by_its_number_and_revealed_with_a_reason(stage, des
     page.get_by_role("link", name=re.compile("^number:")).click()  # it is asked what the words are
     main = page.get_by_role("main")
     expect(main).to_contain_text("1 postback")
-    page.get_by_role("row").get_by_role("link", name=sent).click()
+    link_to(page, sent).click()
     page.wait_for_url(f"**/postbacks/{sent}")
     document = page.locator("pre.xml")
     expect(document).to_contain_text("<TO>1555…37")
@@ -63,7 +64,7 @@ def test_many_are_selected_previewed_and_resent_by_a_job_whose_progress_is_seen(
     page.get_by_role("button", name="Send again…").click()
     expect(main).to_contain_text("2 postbacks will be sent again")
     for postback_id in sent[:2]:
-        expect(page.get_by_role("link", name=postback_id)).to_be_visible()
+        expect(link_to(page, postback_id)).to_be_visible()
     page.get_by_role("link", name="Back", exact=True).click()
     page.get_by_label("All 8 postbacks that match").check()
     page.get_by_role("button", name="Send again…").click()

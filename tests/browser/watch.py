@@ -8,7 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from playwright.sync_api import Browser, BrowserContext, Page, Request, Response, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    Locator,
+    Page,
+    Request,
+    Response,
+    expect,
+    sync_playwright,
+)
 from stage import PASSWORD, Stage
 
 #: Names of Chromium on the path.
@@ -33,11 +42,17 @@ def running_browser(path: str) -> Iterator[Browser]:
         browser.close()
 
 
+def link_to(page: Page, postback_id: str) -> Locator:
+    """Find the links to a postback, whose ids are cut short."""
+    return page.locator(f'main a[href$="/postbacks/{postback_id}"]')
+
+
 class Desk:
     """Browser before a stage's dashboard: opens pages as somebody, and watches them.
 
     Attributes:
         responses: all that pages were answered.
+        expected: parts of messages that a test asks for.
         wrong: requests to others than the dashboard, dialogs, messages and errors of pages.
     """
 
@@ -46,6 +61,8 @@ class Desk:
         self._stage = stage
         self._contexts: list[BrowserContext] = []
         self.responses: list[Response] = []
+        # Chromium says so of each answer from 400 on, those that a test asks for among them.
+        self.expected: tuple[str, ...] = ("Failed to load resource: the server responded",)
         self.wrong: list[str] = []
 
     def page(self, role: str = "operator", **options: Any) -> Page:
@@ -74,7 +91,7 @@ class Desk:
 
     def check(self) -> None:
         """Check that nothing went wrong, and that no script from elsewhere has run."""
-        assert self.wrong == []
+        assert self.wrong == [], self.wrong
 
     def close(self) -> None:
         """Close all pages."""
@@ -89,10 +106,7 @@ class Desk:
         self.responses.append(response)
 
     def _on_console(self, kind: str, text: str) -> None:
-        # Chromium says so of each answer from 400 on, those that a test asks for among them.
-        if kind in {"error", "warning"} and not text.startswith(
-            "Failed to load resource: the server responded"
-        ):
+        if kind in {"error", "warning"} and not any(part in text for part in self.expected):
             self.wrong.append(f"console: {text}")
 
     def _on_dialog(self, dialog: Any) -> None:

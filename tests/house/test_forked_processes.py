@@ -1,4 +1,4 @@
-"""What the suite starts as forks behaves as what is started as always."""
+"""Processes that the suite starts as forks, beside the same started as always."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def started(*words: str, **options: object) -> subprocess.Popen[str]:
     "words", [["account", "show", "--nothing"], ["status"], ["send", "acme", "-"]], ids=" ".join
 )
 def test_a_command_prints_and_returns_the_same(words, tmp_path):
-    """Its options, variables, directory and input are its own, and those of no other fork."""
+    """Options, variables, directory and input are its own, and those of no other fork."""
     env = {**os.environ, "POSTBACKS_BROKER_URL": "redis://127.0.0.1:1/0"}
 
     def run() -> tuple[object, ...]:

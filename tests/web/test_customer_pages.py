@@ -154,7 +154,9 @@ def test_the_list_has_the_filter_bar_the_count_and_the_strip(world, visit):
     assert browser.get("/customer/postbacks", headers=etag).status_code == 304
     assert browser.get("/customer/postbacks", params={"q": "tracking-id:1"}).text.count("data-row=") == 1
     assert "No postback of yours fits" in browser.get("/customer/postbacks", params={"q": "code:N202"}).text
-    mistake = browser.get("/customer/postbacks", params={"q": "+15552312102"})
+    found = browser.get("/customer/postbacks", params={"q": "+15552312102"}, follow_redirects=False)
+    assert found.status_code == 303
+    mistake = browser.get("/customer/postbacks", params={"q": "+15552319999"})
     assert mistake.status_code == 400
     assert "number:" in mistake.text
     assert "a Postback-Id" in mistake.text
@@ -414,14 +416,16 @@ def secretive(world, visit):
     )
     change_account(AccountChange("acme", url=url.replace("hunter", "hunter-3")), by="ann-of-ours")
     change_account(AccountChange("acme", url=url), by="ann-of-ours")
-    world.answers |= {f"/acme?key={QUERY}&plain": 500, "/acme": 500}
+    for path in (f"/acme?key={QUERY}&plain", f"/own?key={QUERY}&plain&call=OF-THE-CALL"):
+        world.answers |= {path: 500, path.partition("?")[0]: 500}
     basic = "dXNlcjpodW50ZXItdHdvIQ=="  # user:hunter-two!
     world.body = (
-        f"cannot POST {url} key={QUERY} pass hunter-two! {PASSWORD} Authorization: Basic {basic} "
-        f"X-Api-Key: value-of-a-header and {QUERY[:9]}"
+        f"cannot POST {url} hunter-two! Basic {basic} value-of-a-header OF-THE-CALL key={QUERY} until here {QUERY[:9]}"
     ).encode()
     postback_ids = [send_postback.delay("acme", MT).id]
-    postback_ids.append(send_postback.delay("acme", MT, url=url.replace("/acme", "/own")).id)
+    postback_ids.append(
+        send_postback.delay("acme", MT, url=url.replace("/acme", "/own") + "&call=OF-THE-CALL").id
+    )
     world.rig.tick()
     while world.rig.deliver():
         pass
@@ -433,8 +437,10 @@ def test_no_page_has_a_password_or_a_query_of_a_url(secretive, world):
     browser, postback_ids = secretive
     found = pages_of(browser, *postback_ids)
     assert "cannot POST http://" in found[f"/customer/postbacks/{postback_ids[0]}"], "the answer is shown"
+    assert "until here" in found[f"/customer/postbacks/{postback_ids[1]}"], "all of it"
     assert "Your answer begins" in found["ping"]
     assert "/before" in found["/customer/urls"]
+    assert "OF-THE-CALL" not in found[f"/customer/postbacks/{postback_ids[1]}"], "of its own URL"
     for path, text in found.items():
         unescaped = html.unescape(text)
         for secret in (

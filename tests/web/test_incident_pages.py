@@ -162,6 +162,6 @@ def test_the_oldest_postback_that_waits_says_why_and_when(world, browse, monkeyp
     Finding(world).watch(7)
     page = browse().get("/incidents/1").text
     assert f'<a href="/postbacks/{postback_id}" class="id">' in page
-    assert re.search(r"attempt \d failed \(status\); attempt \d of 6 is due at", page)
+    assert re.search(r"attempt \d failed \(answered 503\); attempt \d of 6 is due at", page)
     assert "the first postback dies, if nothing changes" in page
     assert "it ends once nothing of it has stood for 5 min" in page

@@ -24,7 +24,7 @@ def test_the_first_page_says_how_it_is(world, browse):
     assert page.status_code == 200
     assert "the last tick finished" in page.text
     assert 'aria-current="page">Now' in page.text
-    for words in ("No incident is open.", "Nothing waits.", "No job runs."):
+    for words in ("No incident is open.", "Nothing waits for its turn.", "No job runs."):
         assert words in page.text
 
 
@@ -106,7 +106,7 @@ def test_without_broker_or_history_the_page_says_so(browse):
     page = browse(broker_url="redis://127.0.0.1:1/0", broker_timeout_s=0.5)
     text = page.get("/")
     assert text.status_code == 200
-    assert "Not well: " in text.text
+    assert "Our side is not well: " in text.text
     assert "No history is set" in text.text
 
 
@@ -130,3 +130,5 @@ def test_an_open_incident_says_since_when_why_and_how_many_wait_and_died(failing
     assert "the connection was refused" in page
     assert "every attempt has failed since" not in page  # that stands in the columns
     assert "No incident is open." not in page
+    assert page.index("1 incident is open</a>; the oldest began") < page.index("Our side is")
+    assert "3 wait for the next try: " in page

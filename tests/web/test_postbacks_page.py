@@ -6,13 +6,14 @@ import csv
 import html
 import re
 import shlex
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from events import MT, example
 
 from postbacks import history, send_postback, send_postbacks
 from postbacks.catalogue import EVENTS, event_type
-from postbacks.operate import all_jobs, journal_entries, read_job
+from postbacks.operate import all_jobs, journal_entries, pause_account, read_job
 from postbacks.operate.jobs.job import ENDED, Job
 from postbacks.web.pages import postbacks as page_module
 from postbacks.web.pages import selection
@@ -56,13 +57,62 @@ def test_a_bad_word_is_a_sentence_on_the_page(world, browse):
     assert "There is no code" in unknown.text
 
 
-def test_a_number_from_a_mail_is_one_click_from_its_postbacks(world, browse):
-    dead = world.dead("acme", 1)
+@pytest.mark.parametrize(
+    ("typed", "bar"),
+    [
+        ("+1 (555) 231-2102", 'number:"+1 (555) 231-2102"'),
+        ("TX-4711", "tracking-id:TX-4711"),
+        ("acme", "account:acme"),
+    ],
+)
+def test_a_value_from_a_mail_leads_to_its_postbacks(world, browse, typed, bar):
+    world.account("acme")
+    send_postback.delay("acme", MT | {"TRACKINGID": "TX-4711"})
+    world.rig.tick()
+    world.record()
     browser = browse()
-    page = browser.get("/postbacks", params={"q": "+1 (555) 231-2102"})
+    page = browser.get("/postbacks", params={"q": typed})
+    assert page.status_code == 303
+    assert parse_qs(urlsplit(page.headers["Location"]).query) == {"q": [bar]}
+    assert len(ID.findall(browser.get(page.headers["Location"]).text)) == 1
+
+
+def test_a_value_that_nothing_has_is_said_to_be_none(world, browse):
+    world.dead("acme", 1)
+    page = browse().get("/postbacks", params={"q": "4711 4712"})
     assert page.status_code == 400
-    (link,) = re.findall(r'<a href="([^"]+)"><code>number:', page.text)
-    assert ID.findall(browser.get(html.unescape(link)).text) == dead
+    assert "No postback was found by any of these" in page.text
+    assert "number:&#34;4711 4712&#34;" in page.text
+
+
+def test_rows_of_a_paused_account_say_why_they_wait(world, browse):
+    world.account("acme")
+    pause_account("acme", reason="they move, ticket 4128", by="priya")
+    send_postback.delay("acme", MT)
+    world.rig.tick()
+    browser = browse()
+    page = browser.get("/postbacks", params={"q": "account:acme"}).text
+    assert re.search(r"is paused since .* by priya \(they move, ticket 4128\); 1 wait", page)
+    assert "is paused" not in browser.get("/postbacks").text
+
+
+def test_a_click_chooses_yesterday(world, browse):
+    world.dead("acme", 1)
+    page = browse().get("/postbacks", params={"q": "account:acme dead since:2h"}).text
+    assert "q=account%3Aacme+dead+since%3Ayesterday+until%3Ayesterday" in page
+    chosen = browse().get("/postbacks", params={"q": "since:yesterday until:yesterday"}).text
+    assert (
+        '<a href="/postbacks?q=since%3Ayesterday+until%3Ayesterday" aria-current="true">yesterday</a>'
+        in chosen
+    )
+
+
+def test_each_page_has_a_search_and_the_list_its_bar_alone(world, browse):
+    world.record()
+    browser = browse()
+    for address in ("/", "/accounts", "/jobs"):
+        assert browser.get(address).text.count("data-find") == 1
+    assert "data-find" not in browser.get("/postbacks").text
 
 
 def test_pages_follow_each_other_to_the_last(world, browse):

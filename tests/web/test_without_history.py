@@ -51,6 +51,20 @@ def test_a_postback_is_shown_without_a_history_and_an_unknown_one_says_who_would
     assert "No history is set (POSTBACKS_HISTORY_URL), which would know" in page.text
 
 
+def test_without_a_history_a_customer_sees_what_the_broker_knows_and_nothing_of_our_inside(rig, visit):
+    set_account("acme", url="https://acme.example/")
+    rig.tick()
+    browser = visit("acme")
+    pages = {path: browser.get(f"/customer/{path}") for path in ("", "urls", "postbacks", "postbacks.csv")}
+    assert [page.status_code for page in pages.values()] == [200, 200, 503, 503]
+    assert "10 s, to the end of the answer" in pages[""].text
+    assert "https://acme.example/" in pages["urls"].text
+    assert 'name="q"' in pages["postbacks"].text
+    for page in pages.values():
+        assert "POSTBACKS_" not in page.text
+        assert "history" not in page.text.replace("historyCacheSize", "").replace("refreshOnHistoryMiss", "")
+
+
 def _prepare(database: Engine) -> None:
     """Make the tables of a history that knows the account."""
     migrations.prepare(database)

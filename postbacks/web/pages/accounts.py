@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 #: Accounts of a page.
 LIMIT: Final = 200
+#: Counts by which accounts are ordered, the most first -> their title.
+ORDERS: Final = {"postbacks": "Postbacks, 24 h", "dead": "Dead", "open": "Open"}
 #: Seconds for which what was read is shown to others who look, and for which counts of a day of all accounts are.
 FRESH_S: Final = 2.0
 DAY_FRESH_S: Final = 10.0
@@ -65,7 +67,10 @@ async def every(request: Request) -> Response:
     counted = await soon(request, shared_stale(request, "day", DAY_FRESH_S, DAY_STALE_S, read_day, day))
     active = tuple(counted.value or ())
     rows = await shared(request, ("accounts", active), FRESH_S, all_accounts, active)
+    by = request.query_params.get("by", "")
     rows = sorted(rows, key=lambda row: (row.state in {WELL, OFF}, row.name))
+    if by in ORDERS and (day_of := counted.value):
+        rows.sort(key=lambda row: getattr(day_of[row.name], by) if row.name in day_of else 0, reverse=True)
     found = [
         row
         for row in rows
@@ -80,6 +85,8 @@ async def every(request: Request) -> Response:
         total=len(rows),
         words=words,
         ill_only=ill_only,
+        by=by,
+        orders=ORDERS,
         rate=first_try_rate,
         counted=counted,
     )

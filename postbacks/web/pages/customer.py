@@ -163,7 +163,7 @@ async def health(request: Request) -> Response:
 
 
 def read(name: str) -> Facts:
-    """Read the facts of an account, and nothing of others that share its endpoint."""
+    """Read the facts of an account, and nothing of others that share its endpoint; without a history, what the broker knows."""
     account = read_account(name)
     endpoints = dict.fromkeys(map(endpoint_of, account.account.urls() if account.account else ()))
     found: list[Try] = []
@@ -303,18 +303,22 @@ async def urls(request: Request) -> Response:
     )
 
 
-def read_urls(name: str) -> tuple[dict[str, str], list[Change]]:
-    """Read what goes where now, and the changes of it, the newest first."""
+def read_urls(name: str) -> tuple[dict[str, str], list[Change] | None]:
+    """Read what goes where now, and the changes of it, the newest first; None where the history cannot be asked."""
     account = find_accounts(store(), [name]).get(name)
     current = {} if account is None else {words.URLS[field]: getattr(account, field) for field in words.URLS}
-    entries = journal_entries(account=name, action="account", limit=CHANGES_READ)
+    shown = {what: bare(url) for what, url in current.items() if url}
+    try:
+        entries = journal_entries(account=name, action="account", limit=CHANGES_READ)
+    except HistoryError:
+        return shown, None
     changes = [
         change
         for entry in entries
         for field in words.URLS
         if (change := _change(entry.at_ms, field, (entry.details.get("changed") or {}).get(field)))
     ]
-    return {what: bare(url) for what, url in current.items() if url}, changes[:CHANGES_MAX]
+    return shown, changes[:CHANGES_MAX]
 
 
 def _change(at_ms: int, field: str, values: Any) -> Change | None:

@@ -43,7 +43,16 @@ from postbacks.web.facts import soon_for_customer
 from postbacks.web.forms import read_form
 from postbacks.web.lifeline import diagram, posts_of, steps_of
 from postbacks.web.live import live
-from postbacks.web.pages.postbacks import ROWS, ROWS_FRESH_S, STRIP_FRESH_S, draw, send_csv
+from postbacks.web.mistakes import customers_words, status_of
+from postbacks.web.pages.postbacks import (
+    ROWS,
+    ROWS_FRESH_S,
+    STRIP_FRESH_S,
+    TIMES_OFFERED,
+    draw,
+    find,
+    send_csv,
+)
 from postbacks.web.reading import act, in_thread, reading_of, shared
 from postbacks.web.render import render, text, url
 from postbacks.web.security.links import for_customers, link_of
@@ -156,11 +165,14 @@ async def page(request: Request) -> Response:
         rows, drawn = await asyncio.gather(
             shared(request, key, ROWS_FRESH_S, read_rows, bar, cursor), soon_for_customer(request, counting)
         )
-    except InvalidQuery as error:
-        guesses = [guess for guess in filterbar.guesses(typed) if not guess.startswith("account:")]
+    except (InvalidQuery, HistoryError) as error:
+        guesses = filterbar.guesses(typed) if isinstance(error, InvalidQuery) else []
+        guesses = [guess for guess in guesses if not guess.startswith("account:")]
+        if guess := await in_thread(request, find, guesses, lambda bar: bar_of(bar, zone, account)):
+            return RedirectResponse(url(ADDRESS, q=guess), 303)
         return render(
-            request, "customer_postbacks.html", status=400, q=typed, mistake=str(error), guesses=guesses, cursor="",
-            **offered,
+            request, "customer_postbacks.html", status=status_of(error), q=typed, mistake=customers_words(error),
+            guesses=guesses, cursor="", **offered,
         )  # fmt: skip
     chosen = [
         (word.text, filterbar.text_of([other for other in bar.words if other != word])) for word in bar.words
@@ -169,7 +181,7 @@ async def page(request: Request) -> Response:
         request, "customer_postbacks.html", "customer_postbacks_live.html", q=bar.text, mistake="", bar=bar, words=chosen,
         found=rows, strip=drawn,
         chart=draw(bar, drawn.value, zone, ADDRESS, words.STATES) if drawn.value and drawn.value.parts else "",
-        cursor=cursor, states=STATES_OFFERED, names=words.STATES, csv_max=CSV_MAX, resends_max=RESENDS_MAX, **offered,
+        cursor=cursor, times={title: bar.timed(times) for title, times in TIMES_OFFERED.items()}, states=STATES_OFFERED, names=words.STATES, csv_max=CSV_MAX, resends_max=RESENDS_MAX, **offered,
     )  # fmt: skip
 
 

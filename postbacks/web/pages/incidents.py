@@ -11,6 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from postbacks.errors import InvalidQuery
+from postbacks.history import Query
 from postbacks.operate import (
     all_incidents,
     mute_incident,
@@ -58,6 +59,7 @@ class Facts(NamedTuple):
         evidence: what is known of its POSTs.
         dead: how many died of it and can be sent again; 0 where it is open, or none did.
         bar: filter bar that finds them; empty for none.
+        open_bar: filter bar of what the one account of an incident that is open has not got; empty for none.
     """
 
     incident: Incident
@@ -65,6 +67,7 @@ class Facts(NamedTuple):
     evidence: Evidence
     dead: int
     bar: str
+    open_bar: str
 
 
 class Next(NamedTuple):
@@ -123,9 +126,14 @@ def read(number: int, settings: Settings) -> Facts:
     incident, notices = read_incident(number)
     query = None if incident.is_open else resend_query(incident)
     dead = int(incident.figures.get("dead") or 0) if query else 0
-    return Facts(
-        incident, notices, evidence(incident, settings), dead, bar_of(query) if query and dead else ""
-    )
+    bar = bar_of(query) if query and dead else ""
+    return Facts(incident, notices, evidence(incident, settings), dead, bar, _open_bar(incident))
+
+
+def _open_bar(incident: Incident) -> str:
+    if not incident.is_open or len(incident.accounts) != 1 or incident.figures.get("accounts", 1) != 1:
+        return ""
+    return bar_of(Query(account=incident.accounts[0], undelivered=True, since_ms=incident.began_ms))
 
 
 def _strip(tries: Sequence[Try], zone: tzinfo) -> Markup | None:

@@ -13,6 +13,8 @@ from postbacks.errors import InvalidQuery
 from postbacks.history.times import window
 from postbacks.operate import journal_entries
 from postbacks.operate.journal_words import details_words
+from postbacks.web.addresses import path_to
+from postbacks.web.filterbar import id_of
 from postbacks.web.reading import in_thread
 from postbacks.web.render import render, url
 from postbacks.web.security.roles import needs
@@ -33,10 +35,11 @@ FILTERS: Final = ("account", "by", "action", "since", "until")
 
 
 class Row(NamedTuple):
-    """Entry with its details in words."""
+    """Entry with its details in words, and the address of what it was done to; empty where that has none."""
 
     entry: Entry
     details: str
+    address: str
 
 
 @needs("viewer")
@@ -51,8 +54,22 @@ async def page(request: Request) -> Response:
         entries = entries[:LIMIT]
         # An entry of the same millisecond may come twice; none is left out.
         older = url("/journal", **filters, before=entries[-1].at_ms + 1)
-    rows = [Row(entry, details_words(entry.details)) for entry in entries]
+    rows = [Row(entry, details_words(entry.details), _address(entry)) for entry in entries]
     return render(request, "journal.html", rows=rows, filters=filters, older=older)
+
+
+def _address(entry: Entry) -> str:
+    """Return the address of what an action was done to."""
+    subject, family = entry.subject, entry.action.partition(".")[0]
+    if not subject:
+        return ""
+    if family in {"account", "secret"}:
+        return path_to("accounts", subject)
+    if family == "incident" and subject.isdecimal():
+        return path_to("incidents", subject)
+    if family == "job" or (family in {"resend", "cancel"} and "filters" in entry.details):
+        return path_to("jobs", subject)
+    return path_to("postbacks", subject) if id_of(subject) else ""
 
 
 def read(filters: dict[str, str], zone: tzinfo, *, before: str = "") -> list[Entry]:

@@ -10,6 +10,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.routing import Route
 
 from postbacks.logs import EventLog
+from postbacks.operate.identity import MAX_USER
 from postbacks.web.addresses import own_path
 from postbacks.web.forms import read_form
 from postbacks.web.reading import act
@@ -43,7 +44,8 @@ async def login(request: Request) -> Response:
         following = own_path(request.query_params.get("next", "/"))
         return _form(request, logins, following)
     fields = await read_form(request)
-    name, secret = fields.get("name", "").strip(), fields.get("secret", "")
+    # A longer name is nobody's, and need not fill the log.
+    name, secret = fields.get("name", "").strip()[: MAX_USER + 1], fields.get("secret", "")
     following = own_path(fields.get("next", "/"))
     address = proxy.address_of(request.scope, config.settings)
     wait_s = logins.slowing.attempt(name, address)

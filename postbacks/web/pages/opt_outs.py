@@ -16,6 +16,8 @@ from postbacks.history.proofs import age_ms
 from postbacks.history.query import Query
 from postbacks.history.statistics import stats
 from postbacks.history.transactions import reading
+from postbacks.history.words import why
+from postbacks.operate import paused_accounts
 from postbacks.web import charts
 from postbacks.web.asking import clock_ms
 from postbacks.web.facts import soon
@@ -56,11 +58,13 @@ class Facts(NamedTuple):
         undelivered: the oldest first, each with its age.
         late: those that are past the limit.
         now_ms: the broker's clock, to the minute.
+        paused: accounts that are paused.
     """
 
     undelivered: list[tuple[Postback, int]]
     late: Undelivered
     now_ms: int
+    paused: frozenset[str]
 
 
 @needs("viewer")
@@ -80,6 +84,7 @@ async def page(request: Request) -> Response:
         day=day,
         limit_ms=limit_ms,
         chart=_chart([age for _, age in facts.undelivered], limit_ms),
+        why=why,
         shown_max=SHOWN_MAX,
         read_max=READ_MAX,
     )
@@ -94,7 +99,10 @@ def read(settings: Settings) -> Facts:
         overdue = late(connection, settings.opt_out_late_s)
     ages = [age_ms(postback, steady_now_ms(postback.accepted_ms, present_ms)) for postback in undelivered]
     return Facts(
-        list(zip(undelivered, ages, strict=True)), overdue, steady_now_ms(overdue.oldest_ms or 0, present_ms)
+        list(zip(undelivered, ages, strict=True)),
+        overdue,
+        steady_now_ms(overdue.oldest_ms or 0, present_ms),
+        frozenset(paused_accounts()),
     )
 
 

@@ -51,6 +51,13 @@ CANCEL_WORDS: Final = {
     "remembered": "The ledger does not have it yet; it is not sent should it come.",
     states.SENDING: "It is being sent at this moment; should that fail, it is not sent again.",
 }
+#: State that has not ended -> what that means.
+STATE_WORDS: Final = {
+    states.WAITING: "it waits for its turn",
+    states.HELD: "a worker has it, and no POST of it is open",
+    states.SENDING: "a POST of it is open",
+    states.PARKED: "it waits for the time of its next POST",
+}
 #: What was done -> its sentence, for the page that is shown afterwards.
 DONE: Final = {"resent": "It waits to be sent again."} | {
     f"cancel-{state}": words for state, words in CANCEL_WORDS.items()
@@ -99,18 +106,24 @@ def _facts(request: Request, view: View, *, is_revealed: bool, curl: str = "") -
     steps = steps_of(record)
     reason = reason_of(record, reveal=is_revealed) if record.state != states.DELIVERED else ""
     copy, claim = view.found.copy, view.found.explanation.claim if view.found.explanation else None
+    posts = posts_of(record)
+    answered = posts[-1].attempt if record.state == states.DELIVERED and posts else None
+    sentence = STATE_WORDS.get(record.state, "") or (reason if record.state in states.FINAL_STATES else "")
+    if answered is not None:
+        sentence = f"POST {answered.number} was answered {answered.status}"
     no_document = forgotten_words(record) or (copy.no_document if copy else "" if record.xml else reason)
     return {
         "found": view.found,
         "record": record,
-        "reason": reason if record.state in states.FINAL_STATES else "",
+        "sentence": sentence,
+        "answered_ms": answered.at_ms + answered.elapsed_ms if answered else None,
         "target": redacted(record.url) if record.url else "",
         "causes": view.found.explanation.causes if view.found.explanation else (),
         "claim": claim,
         "chart": diagram(
             steps, view.now_ms, lambda ms: f"{datetime.fromtimestamp(ms / 1000, zone):%H:%M:%S}"
         ),
-        "posts": posts_of(record),
+        "posts": posts,
         "outcomes": OUTCOMES,
         "pruned": max(0, copy.begun - len(record.attempts)) if copy and not copy.is_open else 0,
         "document": highlighted(record.xml) if record.xml else "",

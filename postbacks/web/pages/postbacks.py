@@ -27,6 +27,7 @@ from postbacks.history.strip import Strip, strip
 from postbacks.history.times import of_ms, shown
 from postbacks.history.words import why, why_empty
 from postbacks.ledger import states
+from postbacks.operate import paused_accounts
 from postbacks.privacy import masker
 from postbacks.web import charts, filterbar
 from postbacks.web.addresses import path_to
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from postbacks.history import Page, Postback, Query
+    from postbacks.queue.pauses import Pause
     from postbacks.web.filterbar import Bar
 
 #: Postbacks of a page.
@@ -59,6 +61,13 @@ STRIP_FRESH_S: Final = 5.0
 NAMES_FRESH_S: Final = 10.0
 #: Names of the history that are offered at most.
 NAMES_MAX: Final = 5000
+#: Times that a click chooses: title -> filters. "today" and "yesterday" are those of the zone that the page shows.
+TIMES_OFFERED: Final = {
+    "1h": {"since": "1h"},
+    "today": {"since": "today"},
+    "yesterday": {"since": "yesterday", "until": "yesterday"},
+    "7d": {"since": "7d"},
+}
 #: States that a click chooses.
 STATES_OFFERED: Final = (
     states.DELIVERED,
@@ -95,11 +104,12 @@ class Row(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Rows of a page, and why there are none."""
+    """Rows of a page, why there are none, and the pauses of the account that the bar names."""
 
     page: Page
     rows: tuple[Row, ...]
     why_empty: str
+    pauses: tuple[Pause, ...] = ()
 
 
 def read_rows(bar: Bar, cursor: str) -> Rows:
@@ -112,7 +122,26 @@ def read_rows(bar: Bar, cursor: str) -> Rows:
         Row(postback, why(postback), person_of(record, mask) if record else "")
         for postback, record in zip(page.postbacks, records, strict=True)
     )
-    return Rows(page, rows, "" if rows else why_empty(query))
+    return Rows(page, rows, "" if rows else why_empty(query), _pauses(query.account))
+
+
+def _pauses(account: str | None) -> tuple[Pause, ...]:
+    """Read the pause of an account, which says why its rows wait; nothing while the broker cannot be asked."""
+    if not account:
+        return ()
+    try:
+        return tuple(paused_accounts(names=[account]).values())
+    except BrokerError:
+        return ()
+
+
+def find(guesses: Iterable[str], parse: Callable[[str], Bar]) -> str:
+    """Return the first of bars, as ``filterbar.guesses`` has them, that finds a postback; empty for none."""
+    for guess in guesses:
+        with suppress(InvalidQuery, HistoryError):
+            if history.search(replace(parse(guess).query, limit=1)).postbacks:
+                return guess
+    return ""
 
 
 def draw(
@@ -177,7 +206,10 @@ async def page(request: Request) -> Response:
             shared(request, key, ROWS_FRESH_S, read_rows, bar, cursor), soon(request, counting)
         )
     except InvalidQuery as error:
-        return _without_rows(request, typed, error, filterbar.guesses(typed))
+        guesses = filterbar.guesses(typed)
+        if guess := await in_thread(request, find, guesses, lambda bar: read_bar(bar, zone)):
+            return RedirectResponse(url("/postbacks", q=guess), 303)
+        return _without_rows(request, typed, error, guesses)
     except HistoryError as error:  # the bar stays: fewer postbacks may be asked for
         return _without_rows(request, typed, error)
     words = [
@@ -187,6 +219,7 @@ async def page(request: Request) -> Response:
         request, "postbacks.html", "postbacks_live.html", q=bar.text, mistake="", bar=bar, words=words, found=rows,
         strip=drawn, chart=draw(bar, drawn.value, zone) if drawn.value and drawn.value.parts else "", cursor=cursor, filters=filterbar.FILTERS,
         flags=filterbar.FLAGS, options=filterbar.completions("", {}), states=STATES_OFFERED, csv_max=LIMIT_MAX,
+        times={title: bar.timed(times) for title, times in TIMES_OFFERED.items()},
     )  # fmt: skip
 
 

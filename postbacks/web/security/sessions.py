@@ -25,7 +25,7 @@ from postbacks.broker.errors import broker_errors
 from postbacks.errors import BrokerError, PostbacksError
 from postbacks.operate.identity import current_user
 from postbacks.web import live, mistakes
-from postbacks.web.addresses import is_customers
+from postbacks.web.addresses import is_customers, own_path
 from postbacks.web.render import address_of as page_of
 from postbacks.web.security import proxy
 from postbacks.web.security.host import PROBE
@@ -243,7 +243,7 @@ class Sessions:
             return
         if headers.get("Sec-Fetch-Site") == "cross-site" and headers.get("Sec-Fetch-Mode") == "navigate":
             # A browser that follows another site's link sends no SameSite=Strict cookie; it does from our own page.
-            again = escape(page_of(request), quote=True)
+            again = escape(own_path(page_of(request)), quote=True)
             response = HTMLResponse(
                 f'<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0;url={again}">'
                 f'<title>postbacks</title><a href="{again}">Go on</a>'

@@ -23,7 +23,7 @@
   };
   const keys = {
     "/": () => {
-      const filter = document.querySelector("[data-filter]");
+      const filter = document.querySelector("[data-filter]") || document.querySelector("[data-find]");
       if (filter) {
         filter.focus();
         filter.select();

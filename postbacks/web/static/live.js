@@ -8,8 +8,12 @@
     if (selection && !selection.isCollapsed && part.contains(selection.anchorNode)) return true;
     if (part.querySelector("input:checked, dialog[open], details[open] form")) return true;
     const focused = document.activeElement;
-    return part.contains(focused) && focused.matches("input, select, textarea");
+    return part.contains(focused) && focused.matches("input:not([type=checkbox]), select, textarea");
   };
+  // What is read again are other elements of the same name: whoever walks by Tab stays where they are.
+  let focused = "";
+  const nameOf = (element) =>
+    [element.tagName, element.closest("[data-row]")?.dataset.row, element.getAttribute("href"), element.value, element.textContent].join(" ");
   const setStale = (stale) => {
     document.querySelector(".stale").hidden = !stale;
   };
@@ -28,8 +32,17 @@
     if ([401, 403, 410].includes(xhr.status)) location.reload();
     // What was begun while the answer was on its way stays.
     if (xhr.status !== 200 || isBusy(elt)) event.detail.shouldSwap = false;
-    else elt.dataset.etag = xhr.getResponseHeader("ETag") || "";
+    else {
+      elt.dataset.etag = xhr.getResponseHeader("ETag") || "";
+      focused = elt.contains(document.activeElement) ? nameOf(document.activeElement) : "";
+    }
     setStale(xhr.status >= 400);
+  });
+  document.addEventListener("htmx:afterSwap", (event) => {
+    if (!focused || !isLive(event.detail.elt)) return;
+    const places = [...event.detail.elt.querySelectorAll("a, button, input, summary, [tabindex]")];
+    places.find((element) => nameOf(element) === focused)?.focus({ preventScroll: true });
+    focused = "";
   });
   document.addEventListener("htmx:sendError", (event) => {
     if (isLive(event.detail.elt)) setStale(true);
