@@ -15,6 +15,8 @@ from postbacks.web.security import passwords
 
 #: Set by `make web-test`, which installs Chromium: then none is a failure.
 IS_REQUIRED = "BROWSER_REQUIRED" in os.environ
+#: Property of a test's report.
+_FIGURE = "figure"
 
 
 @pytest.fixture(scope="module")
@@ -48,17 +50,15 @@ def desk(browser: Browser, stage: Stage) -> Iterator[Desk]:
     desk.check()
 
 
-_FIGURES = pytest.StashKey[list[tuple[str, str, str]]]()
-
-
 @pytest.fixture
-def record_figures(request: pytest.FixtureRequest) -> Callable[[str, str, object], None]:
+def record_figures(record_property) -> Callable[[str, str, object], None]:
     """Keep figures for the end of the run."""
-    figures = request.config.stash.setdefault(_FIGURES, [])
-    return lambda table, name, value: figures.append((table, name, str(value)))
+    return lambda table, name, value: record_property(_FIGURE, f"{table:6} {name:28} {value}")
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the figures."""
-    for table, name, value in config.stash.get(_FIGURES, []):
-        terminalreporter.write_line(f"{table:6} {name:28} {value}")
+    for report in (*terminalreporter.getreports("passed"), *terminalreporter.getreports("failed")):
+        for name, value in report.user_properties:
+            if name == _FIGURE and report.when == "call":
+                terminalreporter.write_line(value)

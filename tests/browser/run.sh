@@ -34,4 +34,4 @@ if [ ! -f ".browser/$AXE/axe.min.js" ]; then
     mv package/* . && rmdir package && rm "$AXE.tgz"
   )
 fi
-BROWSER_REQUIRED=1 BROWSER_AXE=".browser/$AXE/axe.min.js" .venv/bin/python -m pytest -m '' tests/browser "$@"
+BROWSER_REQUIRED=1 BROWSER_AXE=".browser/$AXE/axe.min.js" .venv/bin/python -m pytest -n 2 -m '' tests/browser "$@"
