@@ -1,4 +1,4 @@
-"""Pictures of the dashboard, taken in headless Chromium and written with a palette of 256 colours."""
+"""Pictures of the dashboard, taken in headless Chromium and written with a palette of few colours."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 WIDE: Final = 1280
 PHONE: Final = 390
 #: Highest picture: what is longer is cut off, as nobody looks at the hundredth row.
-HIGH_MAX: Final = 1600
-_COLOURS: Final = 256
+HIGH_MAX: Final = 1400
+_COLOURS: Final = 64
 _PIXELS: Final = """
 async (png) => {
   const image = new Image();
@@ -71,8 +71,8 @@ PICTURES: Final = (
     Picture("incident-dark", "/incidents/{incident unavailable}", dark=True),
     Picture("incident-recovered", "/incidents/{incident recovered}"),
     Picture("incident-hostile", "/incidents/{incident hostile}"),
-    Picture("postbacks", "/postbacks?q=state:dead+since:24h"),
-    Picture("postbacks-dark", "/postbacks?q=state:dead+since:24h", dark=True),
+    Picture("postbacks", "/postbacks?q=dead+since:24h+outcome:status"),
+    Picture("postbacks-dark", "/postbacks?q=dead+since:24h+outcome:status", dark=True),
     Picture("selection", "/incidents/{incident recovered}", press="Resend what died"),
     Picture("postback", "/postbacks/{postback parked}"),
     Picture("postback-dark", "/postbacks/{postback parked}", dark=True),
@@ -177,7 +177,9 @@ def with_palette(width: int, height: int, pixels: bytes) -> bytes:
     alike: dict[tuple[int, ...], int] = {}
     for colour, _ in counted.most_common():
         alike.setdefault(tuple(part >> 4 for part in _parts_of(colour)), colour)
-    palette = list(alike.values())[:_COLOURS]
+    # A small mark of a strong colour says more than a shade of grey that is seen more often.
+    ranked = sorted(alike.values(), key=lambda colour: -counted[colour] * (1 + _strength(colour)))
+    palette = ranked[:_COLOURS]
     palette += [colour for colour, _ in counted.most_common(2 * _COLOURS) if colour not in palette][
         : _COLOURS - len(palette)
     ]
@@ -206,6 +208,12 @@ def with_palette(width: int, height: int, pixels: bytes) -> bytes:
 def _parts_of(colour: int) -> tuple[int, int, int]:
     """Return red, green and blue of four bytes."""
     return colour & 255, colour >> 8 & 255, colour >> 16 & 255
+
+
+def _strength(colour: int) -> int:
+    """Return how far a colour is from grey."""
+    parts = _parts_of(colour)
+    return max(parts) - min(parts)
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:

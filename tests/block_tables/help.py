@@ -52,6 +52,10 @@ _HELP: dict[str, Check] = {
     # On a free port, as the machine's `up` has the one of the page; tests/web/test_start.py has refusals.
     "postbacks web": on_another_port,
     "POSTBACKS_WEB_USERS=users POSTBACKS_WEB_HOSTS=postbacks.example postbacks web --host 0.0.0.0": on_another_port,
+    "postbacks web link acme --revoke 1f9a03c2": elsewhere(
+        "nobody has such a link",
+        "tests/web/test_link_command.py::test_one_or_all_are_withdrawn_and_it_says_how_many",
+    ),
     "postbacks web user add ann --role support --file users": types(
         # Nobody is there to be asked: what is no terminal is read.
         before="exec <<<'correct horse battery staple'",

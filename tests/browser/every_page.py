@@ -14,7 +14,7 @@ from stage import Stage
 from postbacks import send_postback
 from postbacks.devtools.receiver import Answer
 from postbacks.history import Query
-from postbacks.operate import all_incidents, make_link, pause_account, read_job, start_resend
+from postbacks.operate import Incident, all_incidents, make_link, pause_account, read_job, start_resend
 from postbacks.settings import load
 from postbacks.web.security.key import Signers
 from postbacks.web.security.links import Links
@@ -59,9 +59,15 @@ def put_on_stage(stage: Stage) -> Facts:
     stage.answers["/delta"] = Answer()
     job = start_resend(Query(account="delta", state="dead"), why="ticket 812", by="ann-operator")
     eventually(lambda: read_job(job.id).state == "ended", 60, "the end of the job")
-    (incident,) = eventually(
-        lambda: [one for one in all_incidents() if one.is_open and one.figures.get("dead")], 60, "an incident"
-    )
+
+    def open_incidents() -> list[Incident]:
+        return [
+            incident
+            for incident in all_incidents()
+            if incident.is_open and incident.figures.get("dead") and incident.accounts == ("corner-shop",)
+        ]
+
+    (incident,) = eventually(open_incidents, 60, "an incident")
     stage.recorded(3, account="eagle", state="waiting")
     link = Links(load(), Signers(load())).address(make_link("corner-shop", may_resend=True), "")
     return Facts(incident.id, job.id, dead[0], waiting[0], delivered[0], link)
@@ -117,7 +123,7 @@ EVERY_PAGE: dict[str, Callable[[Page, Facts], None]] = {
     "postbacks": _by_address("/postbacks"),
     "postbacks-found": _by_address("/postbacks?q=account%3Acorner-shop+state%3Adead+since%3A2h"),
     "postbacks-none": _by_address("/postbacks?q=account%3Anobody"),
-    "postbacks-mistake": _by_address("/postbacks?q=15552312102"),
+    "postbacks-mistake": _by_address("/postbacks?q=4711%204712"),
     "postback-dead": _by_address("/postbacks/{facts.dead}"),
     "postback-waiting": _by_address("/postbacks/{facts.waiting}"),
     "postback-delivered": _by_address("/postbacks/{facts.delivered}"),
@@ -128,11 +134,11 @@ EVERY_PAGE: dict[str, Callable[[Page, Facts], None]] = {
     "accounts": _by_address("/accounts"),
     "account": _by_address("/accounts/corner-shop"),
     "account-paused": _by_address("/accounts/eagle"),
-    "ping": _ping,
     "account-new": _by_address("/new-account"),
     "account-change": _by_address("/accounts/corner-shop/change"),
     "account-secrets": _by_address("/accounts/corner-shop/secrets"),
     "forget": _by_address("/forget"),
+    "ping": _ping,
     "jobs": _by_address("/jobs"),
     "job": _by_address("/jobs/{facts.job}"),
     "opt-outs": _by_address("/opt-outs"),

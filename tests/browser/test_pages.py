@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from every_page import EVERY_PAGE, STRANGERS, Facts, facts_of, put_on_stage
 from helpers import eventually
-from playwright.sync_api import Page
+from playwright.sync_api import Page, Route
 
 pytestmark = pytest.mark.browser
 #: Address of axe-core's file, set by `make web-test`, which fetches it.
@@ -43,19 +43,27 @@ def facts(stage) -> Facts:
     return put_on_stage(stage)
 
 
-def open_page(desk, facts: Facts, name: str, **options) -> Page:
+def open_page(desk, facts: Facts, name: str, *, is_live: bool = True, **options) -> Page:
     """Open a page by its name, as an admin, to whom it shows the most."""
     page = desk.page("" if name in STRANGERS else "admin", **options)
+    if not is_live:
+        page.route("**/*", _leave_as_it_is)
     (EVERY_PAGE | STRANGERS)[name](page, facts)
     return page
 
 
+def _leave_as_it_is(route: Route) -> None:
+    if "hx-request" in route.request.headers:
+        route.fulfill(status=304)
+    else:
+        route.continue_()
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_page_is_walked_through_by_tab_and_its_focus_is_seen(desk, facts, name):
-    page = open_page(desk, facts, name)
+    # A live part that is read again has other elements; that the focus stays then is another test's matter.
+    page = open_page(desk, facts, name, is_live=False)
     page.evaluate("document.activeElement.blur()")
-    # what is read again meanwhile would be other elements: not this test's matter
-    page.route("**/*", lambda route: route.fulfill(status=304))
     count = page.evaluate(STOPS)
     walk, unseen = [], []
     for _ in range(count + 20):  # the browser itself stops at what can be scrolled
@@ -126,3 +134,24 @@ def test_axe_finds_nothing_serious(desk, facts, name, scheme, record_figures):
                 serious += [f"{width} px: {node['html'][:200]}: {node['failureSummary']}" for node in nodes]
     record_figures("axe", f"{name} {scheme}", dict(found))
     assert serious == []
+
+
+def test_a_page_is_a_few_requests_and_few_bytes(desk, facts, record_figures):
+    for name in NAMES:
+        desk.responses.clear()
+        page = open_page(desk, facts, name)
+        page.wait_for_load_state("networkidle") if name in {"zone", "login"} else page.wait_for_load_state()
+        documents = [one for one in desk.responses if one.request.resource_type == "document"]
+        last = documents[-1]
+        files = [one for one in desk.responses if "/static/" in one.url]
+        sent = {one.url.rpartition("/")[2].partition("?")[0]: one.request.sizes() for one in files}
+        body, wire = len(last.body()), last.request.sizes()["responseBodySize"]
+        assert len(sent) <= 5
+        assert body < 150_000
+        record_figures("bytes", name, f"{body:7,} HTML, {wire:6,} as sent; {1 + len(sent)} requests")
+    for one in files:
+        wire = one.request.sizes()["responseBodySize"]
+        record_figures(
+            "bytes", one.url.rpartition("/")[2].partition("?")[0], f"{len(one.body()):7,}, {wire:6,} as sent"
+        )
+        assert not one.url.partition("?")[0].endswith(".css") or len(one.body()) < 20_000

@@ -123,6 +123,15 @@ def test_a_chart_is_shapes_with_classes_and_words():
     assert "style=" not in svg
 
 
+def test_a_chart_with_labels_has_an_axis_that_ends_at_a_round_number():
+    plot = charts.bars(
+        "hour", [charts.Bar("10:00", {"good": 101}), charts.Bar("10:01", {})], along=("<10", "11")
+    )
+    assert "<span>120</span><span>60</span><span>0</span>" in plot
+    assert '<p class="along each" aria-hidden="true"><span>&lt;10</span><span>11</span></p>' in plot
+    assert "<span>1</span><span></span><span>0</span>" in charts.bars("none", [], along=("a",))
+
+
 def test_a_chart_of_nothing_is_drawn():
     assert "<svg" in charts.bars("none", [])
 

@@ -27,7 +27,7 @@ def test_each_picture_that_the_script_takes_is_there_and_shown():
 
 
 def test_the_pictures_are_small():
-    assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 2_000_000
+    assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 1_600_000
 
 
 def test_a_picture_has_the_pixels_that_it_was_made_of():
