@@ -123,7 +123,7 @@ EVERY_PAGE: dict[str, Callable[[Page, Facts], None]] = {
     "postbacks": _by_address("/postbacks"),
     "postbacks-found": _by_address("/postbacks?q=account%3Acorner-shop+state%3Adead+since%3A2h"),
     "postbacks-none": _by_address("/postbacks?q=account%3Anobody"),
-    "postbacks-mistake": _by_address("/postbacks?q=15552312102"),
+    "postbacks-mistake": _by_address("/postbacks?q=4711%204712"),
     "postback-dead": _by_address("/postbacks/{facts.dead}"),
     "postback-waiting": _by_address("/postbacks/{facts.waiting}"),
     "postback-delivered": _by_address("/postbacks/{facts.delivered}"),
