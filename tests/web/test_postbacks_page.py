@@ -240,6 +240,14 @@ def test_selected_ones_are_sent_again_after_it_was_said(world, browse):
     ]
 
 
+def test_a_resend_says_before_it_begins_which_account_is_not_well(world, browse):
+    selected = {"q": "account:acme", "kind": "resend", "id": world.dead("acme", 2)}
+    assert ">failing</a> since" in browse().post("/selection", data=selected).text
+    pause_account("acme", reason="they move", by="priya")
+    page = browse().post("/selection", data=selected).text
+    assert re.search(r'acme: 2, and this account is <a href="/accounts/acme">paused</a> since', page)
+
+
 def test_all_that_match_are_what_the_bar_found_then(world, browse):
     dead = world.dead("acme", 3)
     browser = browse()

@@ -16,6 +16,7 @@ from postbacks.history.query import Query
 from postbacks.history.status import doubt
 from postbacks.history.words import why
 from postbacks.operate import preview_job
+from postbacks.operate.account_health import OFF, WELL, all_accounts
 from postbacks.operate.jobs.job import CANCEL, KINDS, MAY_NAME, MOVED_FROM, RESEND, TYPED_ABOVE
 from postbacks.operate.jobs.requests import start
 from postbacks.web.asking import clock_ms, read_bar
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from postbacks.operate import Preview
+    from postbacks.operate.account_health import AccountRow
     from postbacks.web.forms import Form
     from postbacks.web.security.roles import Viewer
 
@@ -95,9 +97,12 @@ def most_of(viewer: Viewer) -> int | None:
     return None if viewer.may("operator") else SUPPORT_RESENDS_MAX
 
 
-def look(selection: Selection) -> tuple[Preview, str]:
-    """Say what a job would do, and why the history may not know all."""
-    return preview_job(selection.kind, selection.query, ids=selection.ids), doubt(client())
+def look(selection: Selection) -> tuple[Preview, str, dict[str, AccountRow]]:
+    """Say what a job would do, why the history may not know all, and which of its accounts are not well."""
+    shown = preview_job(selection.kind, selection.query, ids=selection.ids)
+    rows = all_accounts(shown.accounts) if selection.kind == RESEND and shown.total else ()
+    unwell = {row.name: row for row in rows if row.name in shown.accounts and row.state not in {WELL, OFF}}
+    return shown, doubt(client()), unwell
 
 
 @needs("support")
@@ -113,10 +118,10 @@ async def preview(request: Request) -> Response:
 async def _ask(
     request: Request, selection: Selection, viewer: Viewer, mistake: str = "", why_typed: str = ""
 ) -> Response:
-    shown, doubted = await act(request, look, selection)
+    shown, doubted, unwell = await act(request, look, selection)
     most = most_of(viewer)
     return render(
-        request, "selection.html", status=400 if mistake else 200, selection=selection, preview=shown, doubt=doubted,
+        request, "selection.html", status=400 if mistake else 200, selection=selection, preview=shown, doubt=doubted, unwell=unwell,
         rows=[(postback, why(postback)) for postback in shown.sample], states=MOVED_FROM[selection.kind],
         is_typed=shown.total > TYPED_ABOVE, most=most, is_too_many=most is not None and shown.total > most, mistake=mistake,
         why=why_typed, may_rate=viewer.may("operator"),
