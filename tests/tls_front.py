@@ -29,6 +29,7 @@ def tls_in_front_of(
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writers.append(writer)
         there_reader, there_writer = await asyncio.open_connection("127.0.0.1", port)
+        writers.append(there_writer)
         await asyncio.gather(pump(reader, there_writer), pump(there_reader, writer))
 
     server = loop.run_until_complete(asyncio.start_server(serve, host, at_port, ssl=context))
@@ -37,11 +38,13 @@ def tls_in_front_of(
 
     async def stop() -> None:
         server.close()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
         for writer in writers:
             writer.transport.abort()  # whose other side keeps its connection in a pool
-        for task in asyncio.all_tasks() - {asyncio.current_task()}:
-            task.cancel()
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.05)  # the loop closes in its next turn what was aborted
 
     try:
         yield server.sockets[0].getsockname()[1]

@@ -335,7 +335,8 @@ def test_ten_thousand_parked_postbacks_hold_nothing_unacknowledged(world):
             tick = client.get(keys.LAST_TICK)
             eventually(lambda tick=tick: parked() and client.get(keys.LAST_TICK) != tick, 20, "a tick")
         assert max(held) <= 20, "a worker holds more than it works on"
-        eventually(lambda: client.hlen("unacked") == 0, 60, "nothing unacknowledged")
+        taken = set(client.hkeys("unacked"))  # ticks that are being taken; a busy machine has one at any time
+        eventually(lambda: not taken & set(client.hkeys("unacked")), 60, "what was taken is acknowledged")
 
 
 def test_ten_minutes_without_workers_leave_one_tick_in_celerys_queue(broker, monkeypatch):
