@@ -13,12 +13,14 @@ from events import MT
 from helpers import BASE_ENV, environment, eventually, set_account
 
 from postbacks import send_postback
+from postbacks.broker.client import client
 from postbacks.devtools.embedded_broker import EmbeddedBroker
 from postbacks.devtools.process import START_S
 from postbacks.devtools.receiver import Answer, Received, Receiver
 from postbacks.devtools.stack import LocalStack, StackProcess
 from postbacks.history import Query, count
 from postbacks.history.engine import reader
+from postbacks.ledger.ledger import Ledger
 from postbacks.settings import load
 from postbacks.web.security import passwords, users
 
@@ -82,16 +84,30 @@ class Stage:
             lambda: count(query).postbacks == number, 60, f"{number} postbacks of {filters} in the history"
         )
 
+    def reached(self, postback_id: str, state: str) -> None:
+        """Wait until the broker has a postback in this state."""
+        ledger = Ledger(client())
+
+        def look() -> bool:
+            record = ledger.find(postback_id)
+            return record is not None and record.state == state
+
+        eventually(look, 60, f"state {state} of {postback_id}")
+
     def posts(self, account: str) -> list[Received]:
         """Return the POSTs that an account has received."""
         return [post for post in self.receiver.received if post.path == f"/{account}"]
 
 
+def _empty(broker: EmbeddedBroker) -> None:
+    with broker.client() as connection:
+        connection.flushdb()
+
+
 @contextmanager
 def running_stage(broker: EmbeddedBroker, folder: Path) -> Iterator[Stage]:
     """Start all of it on the suite's broker; logs are shown when something fails."""
-    with broker.client() as client:
-        client.flushdb()
+    _empty(broker)
     users_path, history_url = folder / "users", f"sqlite:///{folder}/history.db"
     for role in ROLES:
         users.write(users_path, f"ann-{role}", role, passwords.hashed(PASSWORD))
@@ -123,5 +139,4 @@ def running_stage(broker: EmbeddedBroker, folder: Path) -> Iterator[Stage]:
             for log in sorted(folder.glob("*.log")):
                 print(f"--- {log.name}\n{log.read_text(errors='replace')[-6000:]}")
             raise
-    with broker.client() as client:
-        client.flushdb()
+    _empty(broker)
