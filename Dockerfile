@@ -1,4 +1,4 @@
-# One image for worker, beat, history, Flower and metrics. Build: docker compose build, or docker build -t postbacks .
+# One image for worker, beat, history, dashboard, Flower and metrics. Build: docker compose build, or docker build -t postbacks .
 ARG PYTHON=3.13
 
 # -- what is installed, from wheels alone: no compiler is needed, here or below --------------------
@@ -7,7 +7,7 @@ COPY pyproject.toml README.md LICENSE /src/
 COPY postbacks /src/postbacks
 # Without pip of its own: what runs has no way to install anything.
 RUN ["python", "-m", "venv", "--without-pip", "/opt/postbacks"]
-RUN ["pip", "--python", "/opt/postbacks/bin/python", "install", "--no-cache-dir", "--only-binary", ":all:", "/src[flower,history,postgres]"]
+RUN ["pip", "--python", "/opt/postbacks/bin/python", "install", "--no-cache-dir", "--only-binary", ":all:", "/src[flower,history,postgres,web]"]
 
 # -- what runs -------------------------------------------------------------------------------------
 FROM python:${PYTHON}-slim
@@ -26,5 +26,5 @@ USER 10001:10001
 # A worker that is told to stop finishes what is open: give it 30 s (docker stop --time 30).
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=30s --timeout=10s --start-period=30s --retries=3 CMD ["postbacks", "health"]
-# The worker; beat, history, Flower and metrics are other commands of the same image (docker-compose.yml).
+# The worker; beat, history, dashboard, Flower and metrics are other commands of the same image (docker-compose.yml).
 CMD ["celery", "-A", "postbacks", "worker", "--loglevel=INFO", "--hostname=worker@%h", "--without-mingle", "--without-gossip"]

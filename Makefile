@@ -39,11 +39,11 @@ $(VENV)/bench: $(VENV)/ready
 	@touch $@
 
 .PHONY: bench
-bench: $(VENV)/bench ## Measure everything beside its peers into docs/benchmarks.md (20 minutes; wants cc; Kannel and jemalloc if there)
+bench: $(VENV)/bench ## Measure everything beside its peers into docs/benchmarks.md (25 minutes; wants cc; Kannel and jemalloc if there)
 	@$(BIN)/python -m benchmarks --docs docs $(ARGS)
 
 .PHONY: bench-quick
-bench-quick: $(VENV)/ready ## Measure the same from smaller counts (three minutes)
+bench-quick: $(VENV)/ready ## Measure the same from smaller counts (four minutes)
 	@$(BIN)/python -m benchmarks --quick $(ARGS)
 
 .PHONY: flower-picture
@@ -58,6 +58,14 @@ demo-picture: $(VENV)/ready ## Draw docs/demo.svg anew: the demo's table, as the
 screens: $(VENV)/ready ## Take the screens of the docs anew, from commands typed on a small stack (a minute)
 	@$(BIN)/python benchmarks/screens.py
 
+.PHONY: afternoon
+afternoon: $(VENV)/ready ## Light the stage of the dashboard's pictures, and print where it is (two minutes; ARGS="--port 8990")
+	@$(BIN)/python -m benchmarks.afternoon $(ARGS)
+
+.PHONY: screenshots
+screenshots: $(VENV)/ready ## Take docs/dashboard/*.png anew from a staged afternoon, in headless Chromium (six minutes)
+	@$(BIN)/python -m benchmarks.afternoon --pictures docs/dashboard $(ARGS)
+
 .PHONY: capacity
 capacity: $(VENV)/ready ## Measure the bytes of a postback, and write docs/capacity.md (ten minutes; wants cc)
 	@$(BIN)/python -m benchmarks.capacity
@@ -70,6 +78,10 @@ crash: $(VENV)/ready ## Kill anything at any moment, count every postback afterw
 .PHONY: crossing
 crossing: $(VENV)/ready ## Let a receiver's end of a connection cross our requests, 200 times each way (two minutes; wants root)
 	@CROSSING_ROUNDS=$${CROSSING_ROUNDS:-20} $(BIN)/python -m pytest tests/crossing -q -rP | grep -E '^crossing|passed|failed'
+
+.PHONY: web-test
+web-test: $(VENV)/ready ## Go all ways through the dashboard in headless Chromium (apt-get installs it where it is missing; five minutes)
+	@tests/browser/run.sh $(ARGS)
 
 .PHONY: alerts
 alerts: $(VENV)/ready ## Check the alerts for Prometheus and try each out (promtool; fetched by apt-get where it is missing)

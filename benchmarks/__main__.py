@@ -24,6 +24,7 @@ def themes() -> dict[str, Scenario]:
         scaling,
         steady,
         waiting,
+        web,
         worst_cases,
     )
 
@@ -31,7 +32,7 @@ def themes() -> dict[str, Scenario]:
         "drain": drain.run, "callers": callers.run, "steady": steady.run, "waiting": waiting.run,
         "newcomers": newcomers.run,
         "idle": idle.run, "scaling": scaling.run, "parked": parked.run, "million": million.run,
-        "worst-cases": worst_cases.run, "history": history.run,
+        "worst-cases": worst_cases.run, "web": web.run, "history": history.run,
     }  # fmt: skip
 
 

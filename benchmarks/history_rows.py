@@ -76,8 +76,9 @@ _TEXTS = {
 class Rows:
     """Rows of a history, in the order of their acceptance."""
 
-    def __init__(self, number: int, *, days: int = DAYS, seed: int = 16) -> None:
+    def __init__(self, number: int, *, days: int = DAYS, seed: int = 16, begin_ms: int = BEGIN_MS) -> None:
         self.number = number
+        self.begin_ms = begin_ms
         self.span_ms = days * 24 * HOUR_MS
         self.events = table()
         self.templates = [template_of(row) for row in self.events]
@@ -138,7 +139,7 @@ class Rows:
                 self.submitted.append((account, tracking, subscriber))
             elif (row.origin, row.code) == ("SMS_MT", "N202") and len(self.submitted) > 50:
                 account, tracking, subscriber = self.submitted.popleft()  # noqa: PLW2901
-            accepted_ms = BEGIN_MS + self.span_ms * number // self.number
+            accepted_ms = self.begin_ms + self.span_ms * number // self.number
             row_id, hour, slot = number + 1, accepted_ms // HOUR_MS, first_of_hour(accepted_ms)
             state, outcome, status, posts, reason, _ = (
                 trouble if random_.random() < 0.03 else ("delivered", "delivered", 200, 1, None, 0)
@@ -198,6 +199,8 @@ class Rows:
                         0,
                         None,
                         None,
+                        f"0,,,{elapsed_ms},0",
+                        "192.0.2.7",
                     )
                     for attempt in range(1, posts + 1)
                 )
@@ -303,7 +306,7 @@ def _copy(connection: Connection, rows: Rows, number: int) -> None:
     for name in ("postbacks", "business_values", "attempts", "documents", "slots", "counts"):
         table_ = schema.metadata.tables[name]
         columns = ", ".join(changes.get(column.name, column.name) for column in table_.columns)
-        end_ms = BEGIN_MS + rows.span_ms
+        end_ms = rows.begin_ms + rows.span_ms
         last = {"row_id": rows.number, "slot": first_of_hour(end_ms) - 1, "hour": end_ms // HOUR_MS - 1}
         key = {"slots": "slot", "business_values": "slot", "counts": "hour"}.get(name, "row_id")
         order = ", ".join(column.name for column in table_.primary_key)

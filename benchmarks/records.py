@@ -78,7 +78,7 @@ class Contender:
         assert self.client.zscore(keys.DONE, rows[-1].id), "not all were delivered"
         if self._number > KEPT:
             ledger_bytes = int(self.client.get(keys.LEDGER_BYTES))
-            may_take = Shares(ledger_bytes * KEPT // (KEPT + CHUNK), _ANY, _ANY, _ANY, 1)
+            may_take = Shares(ledger_bytes * KEPT // (KEPT + CHUNK), _ANY, _ANY, _ANY, 1, _ANY)
             measured("drop", lambda: self._scripts.retain(1e9, 1e9, 1e9, may_take, CHUNK))
         self.rounds.append(spent)
 

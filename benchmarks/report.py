@@ -79,6 +79,12 @@ _METHOD = """
 * **History: disk and pruning**: receipts of 410 bytes with two business values, as the recorder's writer writes them. Old
   ones are pruned while others are written, a slice after each batch of 1,000, and another connection searches every
   20 ms.
+* **Dashboard: pages**: the rows of the searches, accepted within the last 24 hours, as pages count a day. The application
+  runs in the measuring process. A first look finds nothing in the reading layer; the pages of the file are in memory. CPU
+  is that of the process until the answer is there. A page does not wait for counts that take longer than a moment: they
+  come with its live part, which is asked for just behind it. Statements and commands are those of both.
+* **Dashboard: viewers**: fifty ask for live parts every 2 s, each with its ETag, beside a steady load and a drain, in
+  turns with nobody.
 """
 
 #: Searches that users of peers complain of, each with its source.
@@ -140,7 +146,7 @@ def write(folder: Path, rows: Sequence[Row], machine: dict[str, Any], *, command
         )
         _plot(plots / "rate.svg", "postbacks a second", {n: c["per_s"] for n, c in contenders.items()})
         text += "\n![CPU a postback](benchmarks/cpu.svg)\n![postbacks a second](benchmarks/rate.svg)\n"
-    (folder / "benchmarks.md").write_text(text + worst_cases(rows) + _PEERS + _METHOD)
+    (folder / "benchmarks.md").write_text(text + worst_cases(rows) + web_pages(rows) + _PEERS + _METHOD)
 
 
 def worst_cases(rows: Sequence[Row]) -> str:
@@ -157,6 +163,28 @@ def worst_cases(rows: Sequence[Row]) -> str:
         "lane of each account, the others in one lane. The figures are the\nbroker's CPU for one call. The least of "
         "three rounds is to be at most 50 ms.\n\n"
         "| script | least of three rounds | most |\n| --- | --- | --- |\n" + "\n".join(lines) + "\n"
+    )
+
+
+def web_pages(rows: Sequence[Row]) -> str:
+    """The tables of the dashboard's pages; empty where they were not measured."""
+    return "".join(
+        f"\n## Dashboard, page by page: {row.numbers['rows']:,} postbacks\n\n"
+        f"Milliseconds of CPU, then of time: the median, and the worst behind the stroke. A first look is to take at most "
+        f"{row.numbers['target_ms']} ms.\n\n"
+        "| page | first look, CPU | time | live part with its counts, CPU | time | again, CPU | statements | commands | bytes |\n"
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |\n"
+        + "".join(
+            f"| `{name}` | "
+            + " | ".join(
+                "{:.0f} / {:.0f}".format(*page[times])
+                for times in ("cpu_ms", "wall_ms", "live_cpu_ms", "live_wall_ms", "again_ms")
+            )
+            + f" | {page['statements']} | {page['commands']} | {page['bytes']:,} |\n"
+            for name, page in row.numbers["pages"].items()
+        )
+        for row in rows
+        if "pages" in row.numbers
     )
 
 

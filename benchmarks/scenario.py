@@ -12,8 +12,8 @@ from typing import Any
 
 #: Receivers are on loopback, each account on an address of its own.
 ENV = {"POSTBACKS_ALLOWED_NETWORKS": "127.0.0.0/8"}
-#: Seconds after which no theme is begun, so that the last one, the history, ends within 20 minutes, or three.
-FULL_S, QUICK_S = 840, 130
+#: Seconds after which no theme is begun, so that the last one, the history, ends within 25 minutes, or four.
+FULL_S, QUICK_S = 1_140, 170
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from postbacks.devtools.stack import CeleryProcess, LocalStack
 
 
 class Ours(LocalStack):
-    """postbacks: worker and beat, and a recorder where there is a history, as ``postbacks up`` starts them."""
+    """postbacks: worker and beat, a recorder where there is a history, a dashboard where there is a socket for it, as ``postbacks up`` starts them."""
 
     def __init__(
         self,
@@ -29,10 +29,13 @@ class Ours(LocalStack):
         *,
         workers: int = 1,
         history_url: str = "",
+        web_socket: socket.socket | None = None,
     ) -> None:
         logs = folder / f"postbacks-{time.monotonic_ns()}"
         logs.mkdir()
-        super().__init__(broker, env=env, log_dir=logs, workers=workers, history_url=history_url)
+        super().__init__(
+            broker, env=env, log_dir=logs, workers=workers, history_url=history_url, web_socket=web_socket
+        )
         self.broker = broker
 
     def hold(self) -> None:
@@ -53,7 +56,7 @@ class Ours(LocalStack):
 
     def cpu(self) -> dict[str, float]:
         """CPU seconds so far of each kind of process."""
-        kinds = {"worker": self.workers, "beat": self.beats, "recorder": self.recorders}
+        kinds = {"worker": self.workers, "beat": self.beats, "recorder": self.recorders, "web": self.webs}
         pids = {
             kind: [process.pid for process in processes] for kind, processes in kinds.items() if processes
         }

@@ -10,6 +10,7 @@
     ├── AccountsUnavailable   the account store failed
     ├── UnknownPostback       an id that the ledger does not have
     ├── UnknownJob            a job that the broker does not have
+    ├── UnknownIncident       an incident that the history does not have
     ├── IdTaken               an id that another postback has
     ├── UnsupportedOption     a Celery option that postbacks cannot honour
     ├── BadInput              a file of events that cannot be read
@@ -93,6 +94,10 @@ class UnknownPostback(PostbacksError):
 
 class UnknownJob(PostbacksError):
     """Raised when the broker does not have the job: it never was, or ended too long ago."""
+
+
+class UnknownIncident(PostbacksError):
+    """Raised when the history does not have the incident: it never was, or ended too long ago."""
 
 
 class IdTaken(PostbacksError):

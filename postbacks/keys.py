@@ -178,6 +178,19 @@ key                                   type    meaning
                                               bound: messages of one person; until its end
 ``postbacks:privacy-key``             string  key of the suffixes with which numbers are masked (``privacy/key.py``)
                                               bound: one key
+``postbacks:web-key``                 string  key that signs the dashboard's sessions and links (``web/security/key.py``)
+                                              bound: one key
+``postbacks:web-ended``               zset    ids of the dashboard's sessions that were logged out; score is when they would have
+                                              ended by themselves
+                                              bound: logouts of ``POSTBACKS_WEB_SESSION_S``
+``postbacks:web-links``               zset    ids of the customers' links that are open (``operate/links.py``); score is when each ends
+                                              bound: twenty an account; those that have ended, until the next is made
+``postbacks:web-links-used``          zset    the same ids; score is when a page was last opened by each, 0 for never
+                                              bound: as ``postbacks:web-links``
+``postbacks:web-link:{link}``         string  such a link (JSON): account, by, made_ms, ends_ms, may_resend
+                                              bound: until the link ends
+``postbacks:web-pinged:{account}``    string  there while no customer's link can ping the account again
+                                              bound: 10 s after a ping has ended; 3 minutes where its process died
 ``postbacks:jobs``                    zset    ids of resend and cancel jobs (``operate/jobs/``); score is when they were asked for
                                               bound: those that have not ended, and the latest hundred of a month
 ``postbacks:job:{job}``               hash    a job: kind, by, why, query (filters as JSON), ids (how many were given one by one),
@@ -251,6 +264,10 @@ CHANGES: Final = PREFIX + "changes"
 HISTORY: Final = PREFIX + "history"
 FORGETS: Final = PREFIX + "forgets"
 PRIVACY_KEY: Final = PREFIX + "privacy-key"
+WEB_KEY: Final = PREFIX + "web-key"
+WEB_ENDED: Final = PREFIX + "web-ended"
+WEB_LINKS: Final = PREFIX + "web-links"
+WEB_LINKS_USED: Final = PREFIX + "web-links-used"
 JOBS: Final = PREFIX + "jobs"
 JOURNAL: Final = PREFIX + "journal"
 PROBE: Final = PREFIX + "probe"
@@ -276,6 +293,8 @@ JOB_PARTS: Final = PREFIX + "job-parts:"
 JOB_OPEN: Final = PREFIX + "job-open:"
 FORGET: Final = PREFIX + "forget:"
 FORGET_MESSAGES: Final = PREFIX + "forget-messages:"
+WEB_LINK: Final = PREFIX + "web-link:"
+WEB_PINGED: Final = PREFIX + "web-pinged:"
 
 
 def record(postback_id: str) -> str:

@@ -12,7 +12,7 @@ from base64 import b64decode
 from collections.abc import Mapping
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from pydantic import (
     BaseModel,
@@ -33,10 +33,14 @@ MAX_GROUP_WEIGHT: Final = 100
 _WEIGHT = re.compile(r"(\w+)\s*=\s*(\d{1,3})", re.ASCII)
 
 #: Characters of a key below which it could be guessed.
-MIN_PRIVACY_KEY: Final = 16
+MIN_KEY: Final = 16
 
 #: Bits of a NAT64 prefix (RFC 6052 2.2).
 NAT64_LENGTHS: Final = frozenset({32, 40, 48, 56, 64, 96})
+
+#: Roles of the dashboard, from the one that may least.
+WebRole = Literal["viewer", "support", "operator", "admin"]
+WEB_ROLES: Final[tuple[str, ...]] = get_args(WebRole)
 
 Networks = tuple[IPv4Network | IPv6Network, ...]
 
@@ -47,8 +51,9 @@ _NO_SETTINGS: Final = frozenset(
 )
 #: Settings that may hold a password, so that an error does not quote them.
 _SECRET: Final = frozenset(
-    {"proxy_url", "secret_key", "privacy_key", "broker_url", "history_url", "notice_url", "notice_secret"}
-)
+    {"proxy_url", "secret_key", "privacy_key", "broker_url", "history_url", "notice_url", "notice_secret", "web_token",
+     "web_key"}
+)  # fmt: skip
 
 _PROXY = re.compile(
     r"https?://(?:[\w.~%!$&'()*+,;=-]*(?::[\w.~%!$&'()*+,;=-]*)?@)?[\w.-]+(?::(\d{1,5}))?/?", re.ASCII
@@ -56,6 +61,8 @@ _PROXY = re.compile(
 
 #: URL that notices are sent to; the transport reads the whole of it.
 _WEB_URL: Final = re.compile(r"https?://[^\s/?#]+(?:[/?#]\S*)?", re.ASCII)
+#: Host's name or address, as the dashboard compares it.
+_HOST: Final = re.compile(r"[a-z0-9_.-]+|\[?[0-9a-f:.]+\]?", re.ASCII)
 #: Databases that the history can stand in; ``history/engine.py`` reads the whole URL.
 _HISTORY_URL = re.compile(r"sqlite:///[^?]+|postgres(ql)?(\+psycopg)?://\S+", re.ASCII)
 
@@ -318,6 +325,40 @@ class Settings(BaseModel):
         description="Secret that notices are signed with, as postbacks are (whsec_ and base64); empty: not signed.",
     )
 
+    # -- dashboard --------------------------------------------------------------------------
+    web_users: str = Field(
+        "", description="File of the dashboard's users, as `postbacks web user add` writes it; empty: none."
+    )
+    web_token: SecretStr = Field(
+        SecretStr(""), description="Token that logs in to the dashboard with all rights; empty: none."
+    )
+    web_key: SecretStr = Field(
+        SecretStr(""),
+        description="Key that signs the dashboard's sessions and links; empty: one that the broker keeps.",
+    )
+    web_hosts: tuple[str, ...] = Field(
+        (),
+        description="Names, comma-separated, by which browsers reach the dashboard, beside loopback's and --host's.",
+    )
+    web_url: str = Field("", description="Address of the dashboard for customers: https://postbacks.example.")
+    web_proxy_header: str = Field(
+        "",
+        pattern=r"^([A-Za-z0-9][A-Za-z0-9-]*)?$",
+        description="Header in which a proxy names the user (X-Forwarded-User); taken from web_proxy_addresses alone.",
+    )
+    web_proxy_addresses: Networks = Field(
+        (), description="Networks, comma-separated, from which that proxy reaches the dashboard."
+    )
+    web_proxy_role: WebRole = Field(
+        "viewer", description="Role of a user whom the proxy names and who is not in the file of users."
+    )
+    web_idle_s: float = Field(
+        3600, ge=60, description="Seconds without a page being opened that end a session of the dashboard."
+    )
+    web_session_s: float = Field(
+        43_200, ge=60, description="Seconds after which a session of the dashboard ends in any case."
+    )
+
     # -- watching ---------------------------------------------------------------------------
     log: Literal["text", "json"] = Field(
         "text",
@@ -400,12 +441,29 @@ class Settings(BaseModel):
                 raise ValueError("not whsec_ and base64; `openssl rand -base64 32` makes one") from None
         return value
 
-    @field_validator("privacy_key")
+    @field_validator("privacy_key", "web_key", "web_token")
     @classmethod
-    def _privacy_key(cls, value: SecretStr) -> SecretStr:
-        if 0 < len(value.get_secret_value()) < MIN_PRIVACY_KEY:
-            raise ValueError(f"too short to be a key: give {MIN_PRIVACY_KEY} random characters or more")
+    def _key(cls, value: SecretStr) -> SecretStr:
+        if 0 < len(value.get_secret_value()) < MIN_KEY:
+            raise ValueError(f"too short to be a key: give {MIN_KEY} random characters or more")
         return value
+
+    @field_validator("web_hosts", mode="before")
+    @classmethod
+    def _web_hosts(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        names = tuple(part.strip().lower() for part in value.split(",") if part.strip())
+        if bad := [name for name in names if not _HOST.fullmatch(name)]:
+            raise ValueError(f"{bad[0]!r} is no host's name: leave out scheme, port and path")
+        return tuple(name.strip("[]") for name in names)
+
+    @field_validator("web_url")
+    @classmethod
+    def _web_url(cls, value: str) -> str:
+        if value and not re.fullmatch(r"https?://[\w.:\[\]-]+/?", value, re.ASCII):
+            raise ValueError("give a scheme, a host and perhaps a port: https://postbacks.example")
+        return value.rstrip("/")
 
     @field_validator("proxy_url")
     @classmethod
@@ -458,7 +516,9 @@ class Settings(BaseModel):
             weights[match[1]] = match[2]
         return ",".join(f"{group}={weight}" for group, weight in weights.items())
 
-    @field_validator("allowed_networks", "denied_networks", "nat64_prefixes", mode="before")
+    @field_validator(
+        "allowed_networks", "denied_networks", "nat64_prefixes", "web_proxy_addresses", mode="before"
+    )
     @classmethod
     def _networks(cls, value: object) -> object:
         if isinstance(value, str):

@@ -290,3 +290,12 @@ def redacted(url: str) -> str:
     host = parts.netloc.rpartition("@")[2]
     query = re.sub(r"=[^&]*", "=…", parts.query) if parts.query else ""
     return SplitResult(parts.scheme, host, parts.path, query, "").geturl()
+
+
+def bare(url: str) -> str:
+    """Return a URL as a customer's page shows it: without user, password, query and fragment.
+
+    Args:
+        url: as it is, or as ``redacted`` has returned it.
+    """
+    return redacted(url).partition("?")[0]

@@ -6,6 +6,7 @@ import gc
 import os
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -16,12 +17,58 @@ for name in [name for name in os.environ if name.startswith(("POSTBACKS_", "CELE
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
+import forked_processes  # noqa: E402
 from helpers import BASE_ENV, Rig  # noqa: E402
 
 from postbacks.devtools.embedded_broker import EmbeddedBroker  # noqa: E402
 from postbacks.devtools.receiver import Answer, Receiver  # noqa: E402
 
 _BROKER = pytest.StashKey[EmbeddedBroker]()
+
+#: Files with tests that last longest, the longest first.
+_LONGEST_FILES = (
+    "promise/test_accepted_means_kept.py",
+    "broker/test_sentinel.py",
+    "house/test_command_blocks.py",
+    "house/test_distribution.py",
+    "worker/test_worker_start.py",
+    "examples/test_examples.py",
+    "containers/test_containers.py",
+    "cli/test_cli_processes.py",
+    "worker/test_poison.py",
+    "worker/test_stopping.py",
+    "broker/test_broker_trouble.py",
+    "worker/test_killpoints.py",
+    "promise/test_restore.py",
+    "upgrades/test_upgrades.py",
+    "worker/test_rolling_restart.py",
+    "typed/test_typing.py",
+    "flower_events/test_flower.py",
+    "promise/test_six_posts.py",
+)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let each worker of pytest-xdist, which begins with an equal part of the tests, begin with some of the longest.
+
+    Nobody waits at the end of a run for a long test that began last.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if workers == 1:
+        return
+    folder = Path(__file__).parent
+    parts: list[list[pytest.Item]] = [[] for _ in range(workers)]
+    for number, name in enumerate(_LONGEST_FILES):
+        parts[number % workers] += [item for item in items if item.path == folder / name]
+    long = {item.nodeid for part in parts for item in part}
+    rest = [item for item in items if item.nodeid not in long]
+    size = len(items) // workers
+    for part in parts:
+        count = max(0, size - len(part))
+        part.extend(rest[:count])
+        del rest[:count]
+    items[:] = [item for part in parts for item in part] + rest
 
 
 def pytest_collection_finish() -> None:
@@ -66,6 +113,13 @@ def own_broker() -> Iterator[EmbeddedBroker]:
     """A broker that the test may kill."""
     with EmbeddedBroker() as broker:
         yield broker
+
+
+@pytest.fixture(scope="module")
+def forked() -> Iterator[None]:
+    """Workers, beats and commands of the module begin as forks: what is tested is what they do, not how they start."""
+    with forked_processes.forking():
+        yield
 
 
 @pytest.fixture

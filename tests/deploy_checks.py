@@ -74,6 +74,46 @@ def builds(machine: Machine, block: Block) -> None:
         assert container["image"] == f"{image['newName']}:{image['newTag']}"
 
 
+def is_ingress(machine: Machine, block: Block) -> None:
+    """Judge it by the schema of its kind; what it leads to is a port of a Service of ours."""
+    del machine
+    ingress = yaml.safe_load(block.text)
+    assert faults(ingress) == []
+    (rule,) = ingress["spec"]["rules"]
+    assert ingress["spec"]["tls"][0]["hosts"] == [rule["host"]]
+    (path,) = rule["http"]["paths"]
+    service = path["backend"]["service"]
+    assert service["port"] in [
+        {"name": port["name"]} for port in by_name("Service")[service["name"]]["spec"]["ports"]
+    ]
+    assert f"`POSTBACKS_WEB_HOSTS={rule['host']}`" in (ROOT / "docs" / "install.md").read_text()
+
+
+def makes_a_user(machine: Machine, block: Block) -> None:
+    """Run what the container would, with a folder in the place of its mount; then its service is shown the same folder."""
+    folder, run = block.text.splitlines()
+    assert folder == "mkdir web && sudo chown 10001 web"
+    options, _, command = run.partition(" web postbacks ")
+    assert options == "docker compose run --rm --no-deps -v ./web:/etc/postbacks"
+    (machine.folder / "web").mkdir()
+    done = machine.type(
+        f"echo 'correct horse battery staple' | postbacks {command.replace('/etc/postbacks', 'web')}"
+    )
+    assert "ann is added to web/users" in done.stdout + done.stderr
+
+
+def is_override(machine: Machine, block: Block) -> None:
+    """Find the file of users where the mount shows it."""
+    (service,) = yaml.safe_load(block.text)["services"].items()
+    name, own = service
+    assert name in RAW["services"]
+    (volume,) = own["volumes"]
+    source, target, mode = volume.split(":")
+    assert mode == "ro"
+    users = own["environment"]["POSTBACKS_WEB_USERS"]
+    assert (machine.folder / source / users.removeprefix(f"{target}/")).exists()
+
+
 def clusters(machine: Machine, block: Block) -> None:
     """Check commands of kubectl without a cluster: what they name exists, ours are typed into a terminal."""
     for line in block.text.splitlines():

@@ -57,6 +57,8 @@ def load() -> None:
 def take_on(argv: list[str], folder: str, environment: dict[str, str], fds: dict[int, int]) -> None:
     """Become the client's process: its arguments, directory, environment, and each of its descriptors by its number."""
     high = {number: fcntl.fcntl(fd, fcntl.F_DUPFD, 200) for number, fd in fds.items()}
+    for fd in fds.values():
+        os.close(fd)
     for number, fd in high.items():
         os.dup2(fd, number)
         os.close(fd)

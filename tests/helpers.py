@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+import forked_processes
 import pytest
 import redis
 
@@ -39,7 +40,7 @@ def short_and_long(short: T, long: T) -> list[Any]:
     return [short, pytest.param(long, marks=pytest.mark.long)]
 
 
-def eventually(look: Callable[[], T], timeout_s: float = 20, what: str = "it") -> T:
+def eventually(look: Callable[[], T], timeout_s: float = 60, what: str = "it") -> T:
     """Look again and again until there is something true; the last look is part of the failure."""
     deadline_s = time.monotonic() + timeout_s
     while True:
@@ -51,7 +52,7 @@ def eventually(look: Callable[[], T], timeout_s: float = 20, what: str = "it") -
         time.sleep(0.02)
 
 
-def ended(client: redis.Redis, postback_id: str, timeout_s: float = 30) -> Record:
+def ended(client: redis.Redis, postback_id: str, timeout_s: float = 60) -> Record:
     """The record of a postback once it has come to an end."""
     ledger = Ledger(client)
 
@@ -155,7 +156,7 @@ def running(
     concurrency: int = 4,
     env: Mapping[str, str] | None = None,
 ) -> Iterator[LocalStack]:
-    """Real workers and a real beat on a broker; their logs are shown when the test fails."""
+    """Real workers and a real beat on a broker, forked; their logs are shown when the test fails."""
     folder = log_dir / f"logs-{uuid.uuid4().hex[:6]}"
     folder.mkdir()
     stack = LocalStack(
@@ -168,7 +169,7 @@ def running(
         log_dir=folder,
     )
     try:
-        with stack:
+        with forked_processes.forking(), stack:
             yield stack
     except BaseException:
         for log in sorted(folder.iterdir()):

@@ -21,6 +21,7 @@ class World:
 
     Attributes:
         answers: path of a POST -> the status that the receiver answers; 200 without an entry.
+        body: of what a test's receiver answers, where the test gives it this one.
     """
 
     def __init__(self, rig: Rig, url: str, receiver: Receiver) -> None:
@@ -28,6 +29,7 @@ class World:
         self.rig, self.client, self.receiver = rig, rig.client, receiver
         self.settings = rig.settings = settings.load()
         self.answers: dict[str, int] = {}
+        self.body = b"oops"
         self._seen = 0
         self.recorder = make_recorder(rig.client, url)
         self.record()

@@ -100,10 +100,10 @@ class PostgresServer:
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGINT)  # "fast": sessions are ended
             try:
-                self._process.wait(20)
+                self._process.wait(90)
             except subprocess.TimeoutExpired:
                 self._process.send_signal(signal.SIGQUIT)
-                self._process.wait(20)
+                self._process.wait(90)
         self._process = None
 
     def kill(self) -> None:

@@ -10,7 +10,9 @@ from contextlib import contextmanager, suppress
 
 
 @contextmanager
-def tls_in_front_of(port: int, certificate: str, key: str) -> Iterator[int]:
+def tls_in_front_of(
+    port: int, certificate: str, key: str, *, host: str = "127.0.0.1", at_port: int = 0
+) -> Iterator[int]:
     """A TLS listener that passes everything on to a plain port; yields its own port."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
@@ -27,19 +29,22 @@ def tls_in_front_of(port: int, certificate: str, key: str) -> Iterator[int]:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writers.append(writer)
         there_reader, there_writer = await asyncio.open_connection("127.0.0.1", port)
+        writers.append(there_writer)
         await asyncio.gather(pump(reader, there_writer), pump(there_reader, writer))
 
-    server = loop.run_until_complete(asyncio.start_server(serve, "127.0.0.1", 0, ssl=context))
+    server = loop.run_until_complete(asyncio.start_server(serve, host, at_port, ssl=context))
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
 
     async def stop() -> None:
         server.close()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
         for writer in writers:
             writer.transport.abort()  # whose other side keeps its connection in a pool
-        for task in asyncio.all_tasks() - {asyncio.current_task()}:
-            task.cancel()
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.05)  # the loop closes in its next turn what was aborted
 
     try:
         yield server.sockets[0].getsockname()[1]

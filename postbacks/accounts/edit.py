@@ -47,6 +47,7 @@ class AccountChange:
             given are emptied.
         mo_url: the MO Postback URL.
         pass_url: the Pass Postback URL.
+        keep: names of URLs that stay as they are where the others are replaced.
         off: origins to switch off, or ``ALL_ORIGINS``, which given without a URL leaves the URLs.
         headers: headers to add or to replace, by name; an empty value takes the header off. ``Authorization`` is one of
             them, and is encrypted for the store.
@@ -66,6 +67,7 @@ class AccountChange:
     url: str | None = field(default=None, repr=False)
     mo_url: str | None = field(default=None, repr=False)
     pass_url: str | None = field(default=None, repr=False)
+    keep: frozenset[str] = frozenset()
     off: frozenset[str] = frozenset()
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     connect_timeout_s: float | None = None
@@ -87,7 +89,7 @@ class AccountChange:
     @property
     def replaces_routing(self) -> bool:
         """True if URLs and switched-off origins are replaced: it is then a change that can make an account."""
-        return self.has_url or bool(self.off)
+        return self.has_url or bool(self.off or self.keep)
 
     @property
     def authorization(self) -> str | None:
@@ -129,7 +131,9 @@ def check_change(change: AccountChange) -> Account:
         raise InvalidAccount(f"{', '.join(sorted(unknown))} cannot be dropped; {', '.join(DROPPABLE)} can.")
     singles = _given(change, _SINGLE)
     is_empty = not (change.replaces_routing or singles or change.headers or change.drop)
-    if is_empty or (change.off and not change.has_url and ALL_ORIGINS not in change.off):
+    if unknown := change.keep - set(_URLS):
+        raise InvalidAccount(f"{', '.join(sorted(unknown))}: no such URL; the URLs are {', '.join(_URLS)}.")
+    if is_empty or (change.off and not (change.has_url or change.keep) and ALL_ORIGINS not in change.off):
         raise _needs_url()
     return build_account(
         change.account,
@@ -158,7 +162,7 @@ def apply(account: Account | None, change: AccountChange) -> Account:
             account.check_readable()
         account = None
     if account is None:
-        if not change.replaces_routing:
+        if not (change.has_url or change.off):
             raise _needs_url()
         account = Account(name=draft.name)
     update: dict[str, Any] = {
@@ -167,7 +171,9 @@ def apply(account: Account | None, change: AccountChange) -> Account:
         for name in DROPPABLE[dropped]
     }
     update |= _given(change, _SINGLE)
-    replaced = () if not change.replaces_routing else (*_URLS, "off") if change.has_url else ("off",)
+    replaced = set() if not change.replaces_routing else {"off"}
+    if change.has_url or change.keep:
+        replaced |= {*_URLS} - change.keep
     update |= {name: getattr(draft, name) for name in replaced}
     if change.authorization is not None:
         update["authorization"] = draft.authorization and encrypt(
@@ -180,6 +186,8 @@ def apply(account: Account | None, change: AccountChange) -> Account:
     update["headers"] = {name: value for name, value in kept.items() if name.lower() not in named}
     update["headers"] |= draft.headers
     changed = account.model_copy(update=update)
+    if change.keep and not changed.urls() and not changed.off >= set(ORIGINS):
+        raise _needs_url()
     # Checked as a whole: each of its headers may be right, and all of them too many.
     return build_account(**{name: getattr(changed, name) for name in Account.model_fields})
 

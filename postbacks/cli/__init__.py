@@ -37,6 +37,7 @@ COMMANDS = {
     "doctor": "doctor:doctor",
     "health": "monitor:health",
     "metrics": "monitor:metrics",
+    "web": "web_links:web",
     "history": "history:history",
     "incidents": "incidents:incidents",
     "incident": "incidents:incident",

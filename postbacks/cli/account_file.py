@@ -115,7 +115,7 @@ def _apply(plan: Plan, why: str) -> None:
 
 def _show(plan: Plan, *, as_json: bool) -> None:
     """Print what changes, field by field."""
-    from postbacks.cli.journal import change_words
+    from postbacks.operate.journal_words import change_words
 
     for planned in plan.accounts:
         if as_json:

@@ -296,7 +296,7 @@ def list_(*, paused: bool, as_json: bool) -> None:
 
 
 def _list_paused(*, as_json: bool) -> None:
-    from postbacks.cli.times import of_ms, shown
+    from postbacks.history.times import of_ms, shown
     from postbacks.operate import paused_accounts
 
     pauses = sorted(paused_accounts().values())

@@ -33,6 +33,8 @@ _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 #: Accounts that are shown with their counts before something is done to them.
 _ACCOUNTS_SHOWN = 20
 
+#: Packages of the extra ``web``.
+_OF_WEB = frozenset({"starlette", "jinja2", "uvicorn", "itsdangerous", "markupsafe"})
 _STATE_STYLES = {
     "delivered": "green",
     "dead": "red",
@@ -187,12 +189,13 @@ class _WrongUse(click.ClickException):
 
 def explained(error: Exception) -> click.ClickException:
     """Turn an error into its sentence and its exit code."""
-    from postbacks.errors import DeliveryError, PostbacksError, UnknownJob, UnknownPostback
+    from postbacks.errors import DeliveryError, PostbacksError, UnknownIncident, UnknownJob, UnknownPostback
 
     if isinstance(error, PostbacksError):
         # 1 for a state of things; 2 for what has to be written or set up in another way.
         is_state = (
-            isinstance(error, (DeliveryError, UnknownPostback, UnknownJob)) or type(error) is PostbacksError
+            isinstance(error, (DeliveryError, UnknownPostback, UnknownJob, UnknownIncident))
+            or type(error) is PostbacksError
         )
         sentence = printable_lines(str(error))
         return click.ClickException(sentence) if is_state else _WrongUse(sentence)
@@ -205,6 +208,8 @@ def explained(error: Exception) -> click.ClickException:
         from postbacks.history.status import MISSING
 
         return _WrongUse(MISSING)
+    if isinstance(error, ModuleNotFoundError) and error.name in _OF_WEB:
+        return _WrongUse("The dashboard's packages are not installed: pip install 'postbacks[web]'.")
     if isinstance(error, UnicodeEncodeError) and "\ud800" <= (half := error.object[error.start]) <= "\udfff":
         # Not quoted: it may be a password.
         return _WrongUse(f"A value has half a character in it (U+{ord(half):04X}): it is no Unicode text.")

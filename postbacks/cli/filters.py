@@ -12,8 +12,8 @@ from postbacks.cli.base import Option, say
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from postbacks.cli.times import Window
     from postbacks.history.query import Query
+    from postbacks.history.times import Window
 
 _WHICH: Final = "Which postbacks"
 _WHEN: Final = "When they were accepted"
@@ -43,7 +43,7 @@ def _complete(_: click.Context, param: click.Parameter, incomplete: str) -> list
 
 
 def _duration(_: click.Context, __: click.Parameter, value: str | None) -> int | None:
-    from postbacks.cli.times import duration_ms
+    from postbacks.history.times import duration_ms
 
     return None if value is None else duration_ms(value)
 
@@ -179,7 +179,7 @@ def _window(
     since: str | None, until: str | None, between: tuple[str, str] | None, *, is_of_end: bool
 ) -> Window:
     """Resolve the times of the options, and say them."""
-    from postbacks.cli.times import window
+    from postbacks.history.times import window
     from postbacks.settings import load
 
     if between:

@@ -60,6 +60,7 @@ def incident() -> None:
 def show(number: int, as_json: bool) -> None:
     """Show an incident: what stands, what to do, what was told of it, and how what died is sent again."""
     from postbacks.operate import read_incident
+    from postbacks.operate.incidents.store import NOTICE_WORDS
 
     found, notices = read_incident(number)
     if as_json:
@@ -70,7 +71,7 @@ def show(number: int, as_json: bool) -> None:
     for notice in notices:
         fault = f", {notice.fault}" if notice.fault else ""
         tries = f" after {notice.attempts} attempts" if notice.attempts > 1 else ""
-        words = f"{_time(notice.at_ms)}  {notice.change.replace('_', ' ')}: {_NOTICE_WORDS.get(notice.state, notice.state)}"
+        words = f"{_time(notice.at_ms)}  {notice.change.replace('_', ' ')}: {NOTICE_WORDS.get(notice.state, notice.state)}"
         click.echo(f"{'notice':11}{printable(f'{words}{tries}{fault}')}")
 
 
@@ -94,7 +95,7 @@ def mute(number: int, until: str, reason: str) -> None:
     from postbacks.broker.client import client
     from postbacks.broker.clock import now_ms
     from postbacks.broker.errors import broker_errors
-    from postbacks.cli.times import ahead, shown, to_ms
+    from postbacks.history.times import ahead, shown, to_ms
     from postbacks.operate import mute_incident
 
     def broker_ms() -> int:
@@ -116,16 +117,6 @@ def unmute(number: int, why: str) -> None:
 
     unmuted = unmute_incident(number, why=why)
     say(f"Incident {number} ({unmuted.title}) is told again.")
-
-
-_NOTICE_WORDS = {
-    "pending": "not sent yet",
-    "sent": "sent",
-    "given_up": "given up after a day",
-    "log_alone": "in the log alone (POSTBACKS_NOTICE_URL is not set)",
-    "muted": "not told, as it was muted",
-    "part": "not told, as another incident stands for it",
-}
 
 
 def _lines(found: Incident) -> list[tuple[str, str]]:
@@ -160,12 +151,10 @@ def _lines(found: Incident) -> list[tuple[str, str]]:
 def _state(found: Incident) -> str:
     from time import time
 
-    if not found.is_open:
-        return "ended"
-    return "muted" if found.is_muted(int(time() * 1000)) else "open"
+    return found.state(int(time() * 1000))
 
 
 def _time(ms: int) -> str:
-    from postbacks.cli.times import of_ms, shown
+    from postbacks.history.times import of_ms, shown
 
     return shown(of_ms(ms // 1000 * 1000))

@@ -58,7 +58,7 @@ def jobs(as_json: bool) -> None:
 def _table_of_jobs(known: list[Job]) -> Table:
     from rich.console import Console
 
-    from postbacks.cli.times import of_ms
+    from postbacks.history.times import of_ms
 
     numbers = ("moved", "delivered", "failed", "left alone")
     headings = ("job", "what", "state", "by", "asked", "why", *numbers)
@@ -115,8 +115,8 @@ def show(job_id: str, as_json: bool) -> None:
 
 
 def _lines(job: Job) -> list[tuple[str, str]]:
-    from postbacks.cli.progress import outcome
     from postbacks.cli.selection import command_of
+    from postbacks.operate.jobs.words import outcome
 
     chosen = f"{job.ids:,} ids, given one by one" if job.ids else ""
     if job.query is not None and not job.ids:
@@ -153,16 +153,13 @@ def _pace(job: Job) -> str:
     from postbacks.broker.client import client
     from postbacks.broker.clock import now_ms
     from postbacks.broker.errors import broker_errors
-    from postbacks.cli.times import length
+    from postbacks.history.times import length
+    from postbacks.operate.jobs.words import pace
 
-    limit = f"at most {job.rate:,g}/s" if job.rate else ""
-    if job.frozen_ms is None or not job.counts.done or job.state != "running" or job.waits:
-        return limit
     with broker_errors():
-        took_ms = max(1, now_ms(client()) - job.frozen_ms)
-    per_s = job.counts.done * 1000 / took_ms
-    words = f"{per_s:,.0f}/s since its begin, {length(round(job.left / per_s * 1000))} left"
-    return "; ".join(filter(None, (words, limit)))
+        now = pace(job, now_ms(client()))
+    words = now and f"{now.per_s:,.0f}/s since its begin, {length(now.left_ms)} left"
+    return "; ".join(filter(None, (words, f"at most {job.rate:,g}/s" if job.rate else "")))
 
 
 def _table_of_parts(job: Job) -> Table:
@@ -232,6 +229,6 @@ _change(
 
 
 def _time(ms: int) -> str:
-    from postbacks.cli.times import of_ms, shown
+    from postbacks.history.times import of_ms, shown
 
     return shown(of_ms(ms // 1000 * 1000))

@@ -45,7 +45,7 @@ def journal(
     from postbacks.broker.client import client
     from postbacks.broker.clock import now_ms
     from postbacks.broker.errors import broker_errors
-    from postbacks.cli.times import window
+    from postbacks.history.times import window
     from postbacks.operate.journal import entries
 
     def asked_ms() -> int:
@@ -70,7 +70,8 @@ def journal(
 
 
 def _print(entries: list[Entry]) -> None:
-    from postbacks.cli.times import of_ms, shown
+    from postbacks.history.times import of_ms, shown
+    from postbacks.operate.journal_words import details_words
 
     table = make_table("when", "who", "what", "to what", "details", "why", whole=("when",))
     for entry in entries:
@@ -83,43 +84,3 @@ def _public(entry: Entry) -> dict[str, Any]:
     from postbacks.ledger.record import iso
 
     return {"at": iso(entry.at_ms), **entry._asdict()}
-
-
-def details_words(details: dict[str, Any]) -> str:
-    """Return details in words: ``account acme, rate 20/s -> 50/s``."""
-    words = []
-    for name, value in details.items():
-        if name == "changed" and isinstance(value, dict):
-            words += _changes_words(value, of_new=details.get("new") is True)
-        elif value is True:
-            words.append(name)
-        elif isinstance(value, dict):
-            words.append(f"{name} ({details_words(value)})")
-        elif value is not None and value is not False:
-            words.append(f"{name} {_word(value)}")
-    return ", ".join(words)
-
-
-def _changes_words(changes: dict[str, Any], *, of_new: bool) -> list[str]:
-    words = []
-    for name, values in changes.items():
-        if not isinstance(values, list):  # how many there was no room for
-            words.append(f"{name} {_word(values)}")
-        elif of_new:
-            words.append(f"{name} {_word(values[-1])}")
-        else:
-            words.append(change_words(name, *values))
-    return words
-
-
-def change_words(name: str, old: Any, new: Any) -> str:
-    """Return the change of a field in words."""
-    return f"{name} {_word(old)} -> {_word(new)}"
-
-
-def _word(value: Any) -> str:
-    if value is None:
-        return "none"
-    if isinstance(value, list):
-        return " ".join(map(str, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -23,7 +23,7 @@ from postbacks.printable import document_text, printable
 if TYPE_CHECKING:
     from postbacks.history.copies import Copy
     from postbacks.ledger.ledger import Claim
-    from postbacks.ledger.record import Record
+    from postbacks.ledger.record import Attempt, Record
     from postbacks.operate.lookup import Found
 
 
@@ -101,8 +101,8 @@ def show(postback_id: str, *, as_xml: bool, as_curl: bool, as_json: bool, reveal
 
 def _curl_command(record: Record, *, broker_is_away: bool) -> str:
     from postbacks.accounts import find_accounts, store
-    from postbacks.cli.curl import curl_command
     from postbacks.errors import BrokerError
+    from postbacks.operate.curl import curl_command
     from postbacks.settings import load
 
     try:
@@ -186,7 +186,7 @@ def _print_found(record: Record, found: Found, *, is_masked: bool) -> None:
         return
     click.echo()
     table = make_table("#", "at", "outcome", "status", "took", "in words", right=("#", "status", "took"))
-    for attempt in fields["attempts"]:
+    for attempt in record.attempts:
         add_row(table, *_attempt_cells(attempt))
     print_table(table)
 
@@ -237,18 +237,21 @@ def _claim_words(claim: Claim) -> str:
     return words
 
 
-def _attempt_cells(attempt: dict[str, Any]) -> tuple[object, ...]:
-    words = attempt.get("detail", "")
-    if attempt.get("excerpt"):
-        words += f" {attempt['excerpt']!r}"
-    if attempt.get("shared"):
+def _attempt_cells(attempt: Attempt) -> tuple[object, ...]:
+    from postbacks.ledger.record import iso
+
+    words = attempt.detail
+    if attempt.excerpt:
+        words += f" {attempt.excerpt!r}"
+    if attempt.shared:
         words += " (one connection was tried for several postbacks)"
-    status = "" if attempt["status"] is None else attempt["status"]
+    if attempt.course:
+        words += f" ({attempt.course})"
     return (
-        attempt["number"],
-        attempt["at"],
-        attempt["outcome"],
-        status,
-        f"{attempt['elapsed_ms']} ms",
+        attempt.number,
+        iso(attempt.at_ms),
+        attempt.outcome,
+        "" if attempt.status is None else attempt.status,
+        f"{attempt.elapsed_ms} ms",
         words.strip(),
     )

@@ -22,7 +22,7 @@ class OptOutPrinter(Printer):
     headings = (*HEADINGS[:-1], "age")
 
     def _cells(self, postback: Postback) -> tuple[object, ...]:
-        from postbacks.cli.times import length
+        from postbacks.history.times import length
 
         return (*super()._cells(postback)[:-1], length(age_ms(postback, _now_ms())))
 

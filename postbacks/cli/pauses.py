@@ -42,8 +42,8 @@ def pause(name: str, until: str | None, reason: str) -> None:
     from postbacks.broker.client import client
     from postbacks.broker.clock import now_ms
     from postbacks.broker.errors import broker_errors
-    from postbacks.cli.times import ahead, shown, to_ms
     from postbacks.errors import UnknownAccount
+    from postbacks.history.times import ahead, shown, to_ms
     from postbacks.operate import pause_account
 
     def broker_ms() -> int:
@@ -81,7 +81,7 @@ def resume(name: str, why: str) -> None:
 
 
 def _waiting_words(pause: Pause) -> str:
-    from postbacks.cli.times import of_ms, shown
+    from postbacks.history.times import of_ms, shown
 
     if pause.oldest_ms is None:
         return "nothing of it waits"
@@ -91,7 +91,7 @@ def _waiting_words(pause: Pause) -> str:
 
 def pause_words(pause: Pause) -> str:
     """Say since when an account is paused, by whom, until when and why, and what waits."""
-    from postbacks.cli.times import of_ms, shown
+    from postbacks.history.times import of_ms, shown
 
     words = f"since {shown(of_ms(pause.since_ms // 1000 * 1000))}"
     if pause.by:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
@@ -14,36 +13,8 @@ from postbacks.printable import printable
 if TYPE_CHECKING:
     from postbacks.catalogue import Event
     from postbacks.ping.diagnose import Advice
-    from postbacks.settings import Settings
+    from postbacks.ping.target import Target
     from postbacks.transport.probe import Probe
-    from postbacks.transport.profile import Profile
-
-
-class _Target(NamedTuple):
-    """Target of a test postback: URL and profile, of an account or of a URL alone; and the time."""
-
-    account: str | None
-    url: str
-    profile: Profile
-    now_ms: int
-
-
-class _Step(NamedTuple):
-    """A step of the POST, as it is shown.
-
-    Attributes:
-        name: ``DNS``, ``TCP``, ``TLS``, ``request`` or ``answer``.
-        reached: True if the POST came to its end.
-        right: True if it was in order.
-        took_s: seconds that it took.
-        words: what came of it.
-    """
-
-    name: str
-    reached: bool
-    right: bool
-    took_s: float
-    words: str
 
 
 @click.command(
@@ -79,11 +50,12 @@ def ping(target: str, file: BinaryIO | None, as_json: bool) -> None:
     from postbacks.catalogue.xml import render
     from postbacks.ping.diagnose import diagnose
     from postbacks.ping.observe import observe
+    from postbacks.ping.target import find_target, workers_settings
 
     event = _event(file)
-    to = _target(target, event)
+    to = find_target(target, event)
     body = render(event)
-    settings = _workers_settings()
+    settings = workers_settings()
     if not as_json:
         _print_request(to, event, body)
     from postbacks.cli.base import stderr_console
@@ -99,19 +71,6 @@ def ping(target: str, file: BinaryIO | None, as_json: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
-def _workers_settings() -> Settings:
-    """Return the settings that the workers have published; this process's, where no broker or worker is running."""
-    from postbacks.accounts.url_policy import worker_policies
-    from postbacks.errors import BrokerError
-    from postbacks.settings import load
-
-    try:
-        policies = worker_policies()
-    except BrokerError:  # a URL can be pinged without a broker
-        policies = []
-    return policies[0] if policies else load()
-
-
 def _event(file: BinaryIO | None) -> Event:
     from postbacks.cli.events import read_events
     from postbacks.ping.observe import test_event
@@ -124,45 +83,10 @@ def _event(file: BinaryIO | None) -> Event:
     return events[0]
 
 
-def _target(target: str, event: Event) -> _Target:
-    """Return the URL that was given, or the account's URL for this event with its profile.
-
-    A URL alone needs no broker, so its time is of this machine's clock.
-    """
-    from postbacks.accounts import UNREADABLE, find_accounts, store
-    from postbacks.accounts.routing import end_words, reason_words, route
-    from postbacks.broker.client import client
-    from postbacks.broker.clock import now_ms
-    from postbacks.broker.errors import broker_errors
-    from postbacks.errors import UnknownAccount
-    from postbacks.names import check_name
-    from postbacks.settings import load
-    from postbacks.transport.profile import Profile
-    from postbacks.urls import check_url
-
-    if "/" in target:  # a URL: no account's name has a slash
-        return _Target(None, check_url(target), Profile.default(load()), int(time.time() * 1000))
-    name = check_name(target)
-    account = find_accounts(store(), [name]).get(name)
-    if account is None:
-        raise UnknownAccount(
-            f"There is no account {name!r}: make it (postbacks account set {name} --url https://…) or give a URL."
-        )
-    account.check_known()
-    url, reason = route(account, event.origin, event.group, None)
-    if url is None:
-        words = reason_words(reason, event.origin, f"Account {name}")
-        hint = "" if reason == UNREADABLE else " --event FILE sends another event."
-        raise click.ClickException(f"{words}: its postbacks would be {end_words(reason)}.{hint}")
-    with broker_errors():
-        broker_now_ms = now_ms(client())
-    return _Target(name, check_url(url), Profile.of(account, load(), broker_now_ms), broker_now_ms)
-
-
 # -- in words --------------------------------------------------------------------------------------
 
 
-def _print_request(to: _Target, event: Event, body: bytes) -> None:
+def _print_request(to: Target, event: Event, body: bytes) -> None:
     from postbacks.urls import redacted
 
     count = len(to.profile.signers)
@@ -176,7 +100,9 @@ def _print_request(to: _Target, event: Event, body: bytes) -> None:
 
 
 def _print(probe: Probe, advice: Advice) -> None:
-    for step in _steps(probe):
+    from postbacks.ping.steps import steps_of
+
+    for step in steps_of(probe):
         mark = click.style("ok", fg="green") if step.right else click.style("!!", fg="red", bold=True)
         click.echo(f"  {mark}  {step.name:8}{_length(step.took_s)}   {printable(step.words)}")
     limits = f"{probe.limits.connect_timeout_s:g} s to connect, {probe.limits.answer_timeout_s:g} s to answer"
@@ -199,88 +125,9 @@ def _length(length_s: float) -> str:
     return f"{length_s * 1000:8.1f} ms" if length_s < 1 else f"{length_s:8.2f} s "
 
 
-def _steps(probe: Probe) -> list[_Step]:
-    """Return the steps that the POST came to; where it failed, one of them is not right."""
-    from postbacks.urls import endpoint_of
-
-    moments = [
-        ("DNS", probe.resolved_s, _name_words(probe)),
-        ("TCP", probe.connected_s, f"connected to {probe.address}"),
-        *(
-            [("TLS", probe.secured_s, _tls_words(probe))]
-            if endpoint_of(probe.url).startswith("https://")
-            else []
-        ),
-        ("request", probe.sent_s if probe.connecting_s is not None else None, "sent"),
-        ("answer", probe.header_s, _answer_words(probe)),
-    ]
-    steps: list[_Step] = []
-    before_s = 0.0
-    for name, at_s, words in moments:
-        if at_s is None:
-            took_s = max(0.0, probe.total_s - before_s)
-            steps.append(_Step(name, False, False, took_s, _fault_words(name, probe)))
-            return steps
-        steps.append(_Step(name, True, True, max(0.0, at_s - before_s), words))
-        before_s = at_s
-    if not probe.outcome.delivered:
-        # A connection that came too late, and not never: the slowest step is to blame.
-        is_late = probe.outcome.name == "connect_timeout"
-        at = (
-            max(range(len(steps) - 2), key=lambda number: steps[number].took_s) if is_late else len(steps) - 1
-        )
-        steps[at] = steps[at]._replace(right=False)
-    return steps
-
-
-def _fault_words(name: str, probe: Probe) -> str:
-    detail = probe.outcome.detail or probe.outcome.name
-    if name == "TLS" and probe.certificate is not None:
-        return f"{detail.partition(' (')[0]}: {_certificate_words(probe)}"
-    return detail
-
-
-def _name_words(probe: Probe) -> str:
-    from postbacks.settings import load
-    from postbacks.urls import read_url
-
-    host = read_url(probe.url).host
-    address = probe.address.rpartition(":")[0].strip("[]")
-    if load().proxy_url:
-        return "of the proxy, through which all goes"
-    return host if address in {"", host} else f"{host} is {address}"
-
-
-def _tls_words(probe: Probe) -> str:
-    return ", ".join(filter(None, (probe.tls_version, _certificate_words(probe))))
-
-
-def _certificate_words(probe: Probe) -> str:
-    from postbacks.ping.diagnose import days_left
-
-    certificate, days = probe.certificate, days_left(probe)
-    if certificate is None or days is None:
-        return ""
-    names = ", ".join(certificate.names[:3]) or "no name"
-    more = len(certificate.names) - 3
-    left = f"{days} days left" if days >= 0 else f"ended on {certificate.ends:%Y-%m-%d}"
-    return f"certificate for {names}{f' and {more} more' if more > 0 else ''} by {certificate.issuer}, {left}"
-
-
-def _answer_words(probe: Probe) -> str:
-    from http.client import responses as reasons
-
-    from postbacks.ping.diagnose import location
-
-    if probe.status is None:
-        return ""
-    target = location(probe)
-    words = f"{probe.status} {reasons.get(probe.status, '')}".strip() + (f" to {target}" if target else "")
-    return words + (f", HTTP/{probe.http}" if probe.http else "")
-
-
-def _as_json(to: _Target, event: Event, probe: Probe, advice: Advice) -> dict[str, Any]:
+def _as_json(to: Target, event: Event, probe: Probe, advice: Advice) -> dict[str, Any]:
     from postbacks.ping.diagnose import days_left, location
+    from postbacks.ping.steps import steps_of
     from postbacks.urls import redacted
 
     certificate = probe.certificate
@@ -294,7 +141,7 @@ def _as_json(to: _Target, event: Event, probe: Probe, advice: Advice) -> dict[st
             "days_left": days_left(probe),
         }
     steps = {
-        f"{step.name.lower()}_ms": round(step.took_s * 1000, 1) for step in _steps(probe) if step.reached
+        f"{step.name.lower()}_ms": round(step.took_s * 1000, 1) for step in steps_of(probe) if step.reached
     }
     return {
         "account": to.account,

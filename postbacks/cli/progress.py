@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
-from postbacks.cli.base import counted, print_json, say, stderr_console, stop_signals
+from postbacks.cli.base import print_json, say, stderr_console, stop_signals
 from postbacks.printable import printable
 
 if TYPE_CHECKING:
@@ -21,12 +21,6 @@ if TYPE_CHECKING:
 _POLL_S: Final = 0.5
 #: Seconds in which its set is frozen, or it is refused, where a recorder works: so long an answer is waited for.
 _FROZEN_WITHIN_S: Final = 5.0
-
-#: Accounts' parts that have paused themselves and are said; ``job show --json`` has all.
-_PAUSED_SAID: Final = 20
-
-#: Kind of a job -> what has become of what it moved.
-MOVED: Final = {"resend": "put back", "cancel": "cancelled"}
 
 
 def follow_started(job: Job, *, wait: bool, as_json: bool) -> None:
@@ -67,6 +61,7 @@ def watch(job_id: str, *, has_bar: bool) -> Job:
     """Wait until a job has ended or is paused, with a bar where somebody sees it; Ctrl-C leaves the job running."""
     from postbacks.operate.jobs.job import ASKED, RUNNING
     from postbacks.operate.jobs.status import read
+    from postbacks.operate.jobs.words import PAUSED_SAID
 
     stop_signals()
     try:
@@ -87,7 +82,7 @@ def watch(job_id: str, *, has_bar: bool) -> Job:
                     runs=runs,
                 )
                 for sentence in (job.waits, *(part.why_paused for part in job.parts)):
-                    if sentence and sentence not in said and len(said) < _PAUSED_SAID:
+                    if sentence and sentence not in said and len(said) < PAUSED_SAID:
                         said.add(sentence)
                         progress.console.print(printable(sentence))
                 if not runs:
@@ -105,7 +100,7 @@ def _progress(*, disable: bool) -> Progress:
     from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn
     from rich.text import Text
 
-    from postbacks.cli.times import length
+    from postbacks.history.times import length
 
     class Pace(ProgressColumn):
         def render(self, task: Task) -> Text:
@@ -140,6 +135,8 @@ def say_outcome(job: Job, *, has_parts: bool) -> None:
     Raises:
         click.ClickException: it was refused, was stopped or is paused.
     """
+    from postbacks.operate.jobs.words import outcome
+
     for sentence in outcome(job, has_parts=has_parts):
         say(sentence)
     if job.state == "refused":
@@ -151,38 +148,3 @@ def say_outcome(job: Job, *, has_parts: bool) -> None:
             f"Job {job.id} is paused with {job.left:,} left: `postbacks job resume {job.id}` goes on, "
             f"`postbacks job stop {job.id}` leaves them as they are."
         )
-
-
-def outcome(job: Job, *, has_parts: bool) -> list[str]:
-    """Return what has become of a job's postbacks, a sentence each."""
-    counts, lines = job.counts, []
-    if job.total is None:
-        return []
-    words = f"{counts.moved:,} of {counted(job.total)} {MOVED[job.kind]}"
-    if job.kind == "resend" and counts.moved:
-        words += f": {counts.delivered:,} delivered, {counts.failed:,} failed"
-        words += f", {job.waiting:,} wait" if job.waiting else ""
-    lines.append(f"{words}.")
-    if left_alone := words_left_alone(job):
-        lines.append(f"Left alone: {left_alone}.")
-    if has_parts:
-        paused = [f"{part.why_paused}." for part in job.parts if part.why_paused]
-        lines += paused[:_PAUSED_SAID]
-        if len(paused) > _PAUSED_SAID:
-            lines.append(f"{len(paused) - _PAUSED_SAID:,} accounts more are paused.")
-    return lines
-
-
-def words_left_alone(job: Job) -> str:
-    """Say how many postbacks a job has left alone, and why, apart."""
-    reasons = {
-        "changed": "in another state by then",
-        "in_flight": "with a POST under way"
-        + (", which is not repeated should it fail" if job.kind == "cancel" else ""),
-        "forgotten": "forgotten, or known neither to the broker nor to the history",
-        "no_document": "without a document",
-        "nowhere": "with nowhere to go, as the account is not known or has no URL for it",
-    }
-    return "; ".join(
-        f"{count:,} {words}" for name, words in reasons.items() if (count := getattr(job.counts, name))
-    )

@@ -29,6 +29,7 @@ from postbacks.cli.filters import history_filters
 from postbacks.cli.persons import Persons
 from postbacks.cli.reveal import reveal_options
 from postbacks.cli.sources import Ended, History, ask
+from postbacks.history.csv_rows import COLUMNS, cell
 from postbacks.history.query import LIMIT_MAX
 from postbacks.ledger.states import FINAL_STATES
 from postbacks.printable import printable
@@ -43,14 +44,6 @@ if TYPE_CHECKING:
 
 #: Age of what history has last read from which on somebody should look after it.
 _BEHIND_MS: Final = 10_000
-#: Begins of cells that a spreadsheet takes for a formula.
-_FORMULA: Final = ("=", "+", "-", "@")
-#: Columns of ``--csv``: the names of ``--json``.
-COLUMNS: Final = (
-    "id", "state", "reason", "account", "group", "origin", "code", "created", "ended", "attempts", "outcome", "status",
-    "elapsed_ms", "url",
-)  # fmt: skip
-
 #: Headings of the table.
 HEADINGS: Final = ("accepted", "id", "account", "event", "state", "attempts", "why", "ended")
 #: Columns of a terminal from which on a row of the table fits into one line, and what a person needs beside them.
@@ -251,7 +244,7 @@ def _asked_ms(query: Query) -> int | None:
 
 def say_recorded(recorded_ms: int | None, read_ms: int | None = None, *, unfinished: bool = False) -> None:
     """Say until when the history is recorded, and at which time states of unfinished postbacks were read."""
-    from postbacks.cli.times import length, of_ms, shown
+    from postbacks.history.times import length, of_ms, shown
 
     if recorded_ms is None:
         say("The history has recorded nothing yet: is `postbacks history run` running?")
@@ -357,15 +350,9 @@ class Printer:
         sys.stdout.flush()
 
 
-def cell(value: object) -> str:
-    """Return a value as a cell of CSV: printable, and no formula to a spreadsheet."""
-    text = printable(value)
-    return f"'{text}" if text.startswith(_FORMULA) else text
-
-
 def cells(postback: Postback, why: str) -> tuple[object, ...]:
     """Return the cells of a postback's row, times in the machine's zone."""
-    from postbacks.cli.times import of_ms
+    from postbacks.history.times import of_ms
 
     accepted, ended = (
         "" if ms is None else of_ms(ms).isoformat(" ", "seconds")

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import re
-from typing import Final
-
 import click
 
 from postbacks.cli.accounts import account as account
 from postbacks.cli.base import Command, Group, say, why_option
 from postbacks.printable import printable
 
-_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-_DURATION: Final = re.compile(r"([0-9]{1,9})([smhd]?)")
-_LONGEST_S: Final = 90 * 86_400
-
 
 def _duration(ctx: click.Context, param: click.Parameter, value: str) -> int:
     """Parse a number of seconds, or a number with a unit; return seconds."""
-    match = _DURATION.fullmatch(value)
-    length_s = int(match[1]) * _UNITS[match[2] or "s"] if match else _LONGEST_S + 1
-    if length_s > _LONGEST_S:
-        raise click.BadParameter(
-            f"{value!r} is no duration: 0, 90s, 30m, 24h or 7d, at most 90d.", ctx, param
-        )
-    return length_s
+    from postbacks.errors import InvalidAccount
+    from postbacks.operate.accounts import read_overlap
+
+    try:
+        return read_overlap(value)
+    except InvalidAccount as error:
+        raise click.BadParameter(str(error), ctx, param) from None
 
 
 @click.group(cls=Group, examples=("postbacks account secret rotate acme",))

@@ -26,6 +26,7 @@ from postbacks.cli.base import (
     stderr_console,
     table_lines,
 )
+from postbacks.operate.jobs.job import TYPED_ABOVE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -35,8 +36,6 @@ if TYPE_CHECKING:
 
 #: Ids on the command line that are acted upon at once, with a sentence each; more become a job.
 FEW: Final = 20
-#: Postbacks from which on their number has to be typed.
-TYPED_ABOVE: Final = 100
 #: What a job does, as a question says it: before and behind the number.
 QUESTIONS: Final = {"resend": ("Send", " again"), "cancel": ("Cancel", "")}
 

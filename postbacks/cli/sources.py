@@ -14,7 +14,6 @@ from postbacks.errors import HistoryError, InvalidQuery
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from postbacks.history.counting import Exclusion
     from postbacks.history.query import Count, Page, Postback, Query
 
 Answer = TypeVar("Answer")
@@ -23,8 +22,6 @@ Answer = TypeVar("Answer")
 _OF_BROKER: Final = frozenset({"account", "state", "reason", "since_ms", "until_ms", "limit"})
 _IN_ITS_PLACE: Final = "these are postbacks that have ended, as the broker has them"
 SWITCH_ON: Final = "set POSTBACKS_HISTORY_URL (sqlite:////directory/history.db) and run `postbacks history run`; `postbacks up` does both"
-#: Filters that are named where each of them alone leaves nothing, the nearest miss first.
-_EXCLUSIONS: Final = 3
 #: Records that are read at once.
 _PAGE: Final = 1000
 
@@ -52,18 +49,15 @@ class History:
 
     def why(self, postback: Postback) -> str:
         """Say in words why a postback was not delivered."""
-        return _why(postback)
+        from postbacks.history.words import why
+
+        return why(postback)
 
     def why_empty(self, query: Query) -> str:
         """Say which filter leaves nothing of what the others find."""
-        from postbacks import history
+        from postbacks.history.words import why_empty
 
-        if query.cursor:
-            return "There is nothing behind this page."
-        exclusions = [exclusion for exclusion in history.why_empty(query) if exclusion.postbacks]
-        if not exclusions:
-            return "The history has no postback."
-        return f"{'; '.join(_exclusion_words(exclusion, query) for exclusion in exclusions[:_EXCLUSIONS])}."
+        return why_empty(query)
 
 
 class Ended:
@@ -98,12 +92,16 @@ class Ended:
 
     def why(self, postback: Postback) -> str:
         """Say in words why a postback was not delivered, those of the latest page with the words of their last attempt."""
-        return self._why.get(postback.id) or _why(postback)
+        from postbacks.history.words import why
+
+        return self._why.get(postback.id) or why(postback)
 
     def why_empty(self, query: Query) -> str:
         """Say what was not found."""
+        from postbacks.history.words import phrases
+
         state = query.state or "done"
-        others = _phrases(replace(query, state=None))
+        others = phrases(replace(query, state=None))
         return " ".join(["No postback", *others.values(), f"is {state}."])
 
     def _ids(self, query: Query) -> Iterator[str]:
@@ -129,57 +127,6 @@ class Ended:
             newest_first=True,
         ):
             yield summary.id
-
-
-def _why(postback: Postback) -> str:
-    from postbacks.accounts.routing import reason_words
-    from postbacks.transport.outcomes import OUTCOMES
-
-    if postback.state == "delivered":
-        return ""
-    if postback.reason and postback.reason not in OUTCOMES:
-        return reason_words(postback.reason, postback.origin)
-    if postback.outcome == "status":
-        return f"answered {postback.status}"
-    return OUTCOMES.get(postback.outcome, "")
-
-
-def _exclusion_words(exclusion: Exclusion, query: Query) -> str:
-    """Say how many postbacks the other filters find, and which one leaves none: "312 dead of acme, none of N202"."""
-    others = _phrases(exclusion.others)
-    state = others.pop("state", "postback" if exclusion.postbacks == 1 else "postbacks")
-    words = " ".join([f"{exclusion.postbacks:,}", state, *others.values()])
-    return f"{words}, none {_phrases(query)[exclusion.filter]}"
-
-
-def _phrases(query: Query) -> dict[str, str]:
-    """Return each filter of a query in words that follow "postbacks"."""
-    texts = {
-        "state": "{}",
-        "account": "of {}",
-        "group": "of group {}",
-        "origin": "of {}",
-        "code": "of {}",
-        "reason": "with reason {}",
-        "outcome": "with outcome {}",
-        "status": "answered {}",
-        "host": "to {}",
-        "attempts": "with {} attempts",
-        "slower_than_ms": "slower than {} ms",
-        "tracking_id": "with TRACKINGID {}",
-        "mms_id": "with MMSID {}",
-        "number": "with number {}",
-        "email": "with e-mail address {}",
-        "sub_id": "with SUBID {}",
-        "serial_number": "with SERIALNUMBER {}",
-        "opt_outs": "among opt-outs",
-        "undelivered": "undelivered",
-    }
-    return {
-        name: text.format(value)
-        for name, text in texts.items()
-        if (value := getattr(query, name)) is not None and value is not False
-    } | ({"time": "at that time"} if query.since_ms is not None or query.until_ms is not None else {})
 
 
 def ask(query: Query, call: Callable[[History | Ended], Answer]) -> Answer:

@@ -77,8 +77,8 @@ def stats(query: Query, by: str, *, as_json: bool) -> None:
     others in yellow.
     """
     from postbacks.cli.search import say_recorded
-    from postbacks.cli.times import of_ms, shown
     from postbacks.history import stats as count
+    from postbacks.history.times import of_ms, shown
 
     if query.since_ms is None:
         until_ms = query.until_ms or time.time_ns() // 1_000_000
@@ -98,9 +98,9 @@ def stats(query: Query, by: str, *, as_json: bool) -> None:
 
 def _say_late_opt_outs() -> None:
     """Say how many opt-outs are not delivered in time, of all accounts and whenever they were accepted; nothing of none."""
-    from postbacks.cli.times import length
     from postbacks.history.engine import reader
     from postbacks.history.opt_outs import late
+    from postbacks.history.times import length
     from postbacks.history.transactions import reading
     from postbacks.settings import load
 
@@ -148,7 +148,7 @@ def _key(row: StatRow, by: str) -> str:
 
 
 def _numbers(row: StatRow) -> list[str]:
-    from postbacks.cli.times import length
+    from postbacks.history.times import length
 
     counts = (row.postbacks, row.sent, row.first, row.later, row.dead, row.open, row.other)
     answers = ("" if ms is None else f"{ms:,} ms" for ms in (row.p50_ms, row.p95_ms))

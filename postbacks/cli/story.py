@@ -65,7 +65,7 @@ def story(value: str, *, account: str | None, as_json: bool, reveal: str | None)
 
 
 def _print_message(message: Message) -> None:
-    from postbacks.cli.times import of_ms
+    from postbacks.history.times import of_ms
 
     names = [f"TRACKINGID {name}" for name in message.tracking_ids[:3]]
     names += [f"MMSID {name}" for name in message.mms_ids[:3]]
@@ -95,7 +95,7 @@ def _print_message(message: Message) -> None:
 
 def _print_moments(moments: Iterable[Moment], numbers: dict[tuple[str, int], int], zone: str) -> None:
     """Print moments, a line each, under the days on which they were; clocks that are put back or forward begin one anew."""
-    from postbacks.cli.times import of_ms
+    from postbacks.history.times import of_ms
 
     day = ""
     for moment in moments:
@@ -116,7 +116,7 @@ def _print_moments(moments: Iterable[Moment], numbers: dict[tuple[str, int], int
 
 
 def _awaited_line(awaited: Awaited, number: int) -> str:
-    from postbacks.cli.times import length
+    from postbacks.history.times import length
 
     codes = " or ".join((", ".join(awaited.codes[:-1]), awaited.codes[-1]))
     within = length(awaited.until_ms - awaited.since_ms)

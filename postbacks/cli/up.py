@@ -1,15 +1,16 @@
-"""``postbacks up``: broker, beat, workers and recorder in one terminal."""
+"""``postbacks up``: broker, beat, workers, recorder and dashboard in one terminal."""
 
 from __future__ import annotations
 
 import re
+import secrets
 import shlex
 import socket
 import time
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import click
 
@@ -28,6 +29,7 @@ DEV_NETWORKS: Final = "127.0.0.0/8,::1/128,10.0.0.0/8,172.16.0.0/12,192.168.0.0/
 DEV_COUNTDOWN_S: Final = 5
 #: Ports to try where none is given; the first is the one of the default broker URL.
 _PORTS: Final = range(6379, 6400)
+_WEB_PORTS: Final = range(8910, 8930)
 #: Seconds between two looks at the processes and their logs.
 _LOOK_EVERY_S: Final = 0.25
 #: Begin of a log record that the terminal shows, as text and as JSON.
@@ -60,14 +62,19 @@ _RECORD: Final = re.compile(r'\[\d{4}-\d\d-\d\d |\{"ts": ')
     is_flag=True,
     help=f"Allow receivers on this machine and in private networks; send again after {DEV_COUNTDOWN_S} s.",
 )
+@click.option(
+    "--web-port",
+    type=click.IntRange(1, 65_535),
+    help="Port of the dashboard; without it, the first free one from 8910.",
+)
 @json_option
-def up(port: int | None, data: Path, workers: int, dev: bool, as_json: bool) -> None:
-    """Start broker, beat, workers and a recorder of the history in this terminal.
+def up(port: int | None, data: Path, workers: int, dev: bool, web_port: int | None, as_json: bool) -> None:
+    """Start broker, beat, workers, a recorder of the history and the dashboard in this terminal.
 
     Ctrl-C lets them finish what is open, and stops them. The broker is a Valkey server on 127.0.0.1 with a password: no
     other user of this machine can use it or read its data. It writes everything to its append-only file before it
     answers, so nothing accepted is lost, whichever process dies. The history stands in history.db beside it, or at
-    POSTBACKS_HISTORY_URL where that is set.
+    POSTBACKS_HISTORY_URL where that is set. The dashboard wants the token in web.token; with --dev it wants none.
     """
     from postbacks.devtools.embedded_broker import EmbeddedBroker
     from postbacks.devtools.stack import LocalStack
@@ -79,14 +86,23 @@ def up(port: int | None, data: Path, workers: int, dev: bool, as_json: bool) -> 
     dev_env = _dev_environment(settings) if dev else {}
     broker = EmbeddedBroker(data, port=_free_port(port), with_password=True)
     history_url, history_words = _history(settings, data)
+    web = _web(settings, data, web_port, dev=dev)
     stopping = False
     try:
         say("Starting the broker, the workers and the beat …")
         with broker:
-            stack = LocalStack(broker, workers=workers, env=dev_env, log_dir=data, history_url=history_url)
+            stack = LocalStack(
+                broker,
+                workers=workers,
+                env=dev_env,
+                log_dir=data,
+                history_url=history_url,
+                web_socket=web.listening,
+                web_token=web.token,
+            )
             try:
                 with stack:
-                    _say_ready(broker, data, stack, dev_env, history_url, history_words, as_json=as_json)
+                    _say_ready(broker, data, stack, dev_env, history_url, history_words, web, as_json=as_json)
                     _warn_of_disk(broker)
                     try:
                         _watch(broker, stack)
@@ -113,18 +129,66 @@ def _dev_environment(settings: Settings) -> dict[str, str]:
     }
 
 
+class _Web(NamedTuple):
+    """Dashboard of the stack.
+
+    Attributes:
+        listening: its socket; None where there is none.
+        token: that it is started with; empty for none.
+        words: what is printed of it.
+    """
+
+    listening: socket.socket | None
+    token: str
+    words: str
+
+    @property
+    def url(self) -> str | None:
+        """Address of its first page; None where there is none."""
+        return f"http://127.0.0.1:{self.listening.getsockname()[1]}/" if self.listening else None
+
+
+def _web(settings: Settings, data: Path, port: int | None, *, dev: bool) -> _Web:
+    """Choose the dashboard's port and its login: the environment's, none with ``--dev``, else a token for this user alone."""
+    if any(
+        find_spec(name) is None for name in ("starlette", "uvicorn", "jinja2", "itsdangerous", "sqlalchemy")
+    ):
+        return _Web(None, "", "none: pip install 'postbacks[web]' brings what it needs")
+    listening = _listen(port, _WEB_PORTS, "--web-port")
+    url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+    if settings.web_users or settings.web_token.get_secret_value() or settings.web_proxy_header:
+        return _Web(listening, "", url)
+    if dev:
+        return _Web(listening, "", f"{url} (no login: any user of this machine has all rights)")
+    from postbacks.devtools.process import open_private
+
+    path = data / "web.token"
+    data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        with open(path, "x", opener=open_private) as file:
+            file.write(f"{secrets.token_urlsafe(24)}\n")
+    except FileExistsError:
+        pass
+    return _Web(listening, path.read_text().strip(), f"{url} (its token: {path})")
+
+
 def _free_port(port: int | None) -> int:
     """Check that the port is free, or find the first free one where none is given, before anything starts."""
-    for candidate in [port] if port else _PORTS:
+    with _listen(port, _PORTS, "--port") as free:
+        return int(free.getsockname()[1])
+
+
+def _listen(port: int | None, ports: range, option: str) -> socket.socket:
+    """Listen on a port, or on the first free one where none is given."""
+    for candidate in [port] if port else ports:
         with suppress(OSError):
-            socket.create_server(("127.0.0.1", candidate)).close()
-            return candidate
+            return socket.create_server(("127.0.0.1", candidate))
     busy = (
         f"Port {port} of 127.0.0.1 is"
         if port
-        else f"The ports {_PORTS[0]} to {_PORTS[-1]} of 127.0.0.1 are all"
+        else f"The ports {ports[0]} to {ports[-1]} of 127.0.0.1 are all"
     )
-    raise click.UsageError(f"{busy} in use: stop what listens there, or give another one with --port N.")
+    raise click.UsageError(f"{busy} in use: stop what listens there, or give another one with {option} N.")
 
 
 def _history(settings: Settings, data: Path) -> tuple[str, str]:
@@ -148,17 +212,19 @@ def _say_ready(
     dev_env: dict[str, str],
     history_url: str,
     history_words: str,
+    web: _Web,
     *,
     as_json: bool,
 ) -> None:
     from postbacks.broker.url import redacted_broker_url
 
-    logs = [process.log_path.name for process in (*stack.workers, *stack.beats, *stack.recorders)]
+    logs = [process.log_path.name for process in _processes(stack)]
     if as_json:
         print_json(
             {
                 "broker_url": broker.url,
                 "history_url": history_url or None,
+                "web_url": web.url,
                 "data": str(data.resolve()),
                 "logs": logs,
                 "workers": len(stack.workers),
@@ -170,6 +236,7 @@ def _say_ready(
   broker     {redacted_broker_url(broker.url)} (its password: {data}/broker.password)
   data       {data}/ (append-only, on the disk before an answer; for you alone)
   history    {history_words}
+  dashboard  {web.words}
   logs       {", ".join(f"{data}/{log}" for log in logs)}; warnings are shown here
   receivers  {"on the internet, on this machine and in private networks" if dev_env else "on the internet only; --dev allows this machine's too"}
   resends    {_resend_words(dev_env)}
@@ -213,11 +280,13 @@ def _resend_words(dev_env: dict[str, str]) -> str:
     return f"{here} s after a failure" + (f"; {countdown} s without --dev" if here != countdown else "")
 
 
+def _processes(stack: LocalStack) -> list[StackProcess]:
+    return [*stack.workers, *stack.beats, *stack.recorders, *stack.webs]
+
+
 def _watch(broker: EmbeddedBroker, stack: LocalStack) -> None:
     """Show the logs' warnings until Ctrl-C, or until a process ends that should not."""
-    processes = {
-        process.log_path.stem: process for process in (*stack.workers, *stack.beats, *stack.recorders)
-    }
+    processes = {process.log_path.stem: process for process in _processes(stack)}
     logs = [_WarningTail(name, process) for name, process in processes.items()]
     while True:
         for log in logs:

@@ -170,6 +170,8 @@ class ResultBatch:
             outcome.detail,
             outcome.excerpt,
             outcome.shared,
+            outcome.phases,
+            outcome.address,
         )
         if outcome.delivered:
             verdict, countdown_ms, mood = "delivered", 0, "ok"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from contextlib import ExitStack
 from functools import partial
@@ -42,6 +43,7 @@ class StackProcess(Process):
         env: variables over those of this process, of which those for Celery's own options are left out.
         log_path: the file that the output is appended to.
         cwd: the working directory; this process's when not given.
+        fds: open files that it gets.
     """
 
     def __init__(
@@ -52,8 +54,10 @@ class StackProcess(Process):
         env: Mapping[str, str],
         log_path: Path,
         cwd: Path | None = None,
+        fds: Sequence[int] = (),
     ) -> None:
         super().__init__(name)
+        self._fds = fds
         self.log_path = log_path
         self._command = list(command)
         self._env = dict(env)
@@ -66,7 +70,7 @@ class StackProcess(Process):
             for name, value in os.environ.items()
             if not name.startswith("CELERY_") and name not in _CELERY_VARIABLES
         }
-        self.spawn(self._command, env={**ambient, **self._env}, cwd=self._cwd)
+        self.spawn(self._command, env={**ambient, **self._env}, cwd=self._cwd, fds=self._fds)
 
     def stop(self, timeout_s: float = DRAIN_S) -> None:
         """Terminate the process, wait, and kill what is left of its process group."""
@@ -141,6 +145,24 @@ class RecorderProcess(StackProcess):
         super().__init__("The recorder", command, env=env, log_path=log_path, cwd=cwd)
 
 
+class WebProcess(StackProcess):
+    """A ``postbacks web`` on a socket that listens already, so that nobody else takes its port meanwhile.
+
+    Args:
+        listening: the socket.
+        env: variables, as of any process of the stack.
+        log_path: the file that the output is appended to.
+        cwd: the working directory; this process's when not given.
+    """
+
+    def __init__(
+        self, listening: socket.socket, *, env: Mapping[str, str], log_path: Path, cwd: Path | None = None
+    ) -> None:
+        fd = listening.fileno()
+        command = [sys.executable, "-c", _POSTBACKS, "web", "--fd", str(fd)]
+        super().__init__("The dashboard", command, env=env, log_path=log_path, cwd=cwd, fds=(fd,))
+
+
 class LocalStack:
     """Workers and beats, and a recorder where there is a history, beside a running broker.
 
@@ -155,6 +177,8 @@ class LocalStack:
         cwd: the working directory; this process's when not given.
         app: value of ``celery -A``.
         history_url: database that a recorder writes to; empty for none.
+        web_socket: socket that a dashboard serves; None for none.
+        web_token: that it wants; empty for what the environment says.
     """
 
     def __init__(
@@ -170,6 +194,8 @@ class LocalStack:
         cwd: Path | None = None,
         app: str = "postbacks",
         history_url: str = "",
+        web_socket: socket.socket | None = None,
+        web_token: str = "",
     ) -> None:
         env = {**env, "POSTBACKS_BROKER_URL": broker.url}
         if history_url:
@@ -192,11 +218,17 @@ class LocalStack:
         self.recorders = (
             [RecorderProcess(env=env, log_path=log_dir / "recorder.log", cwd=cwd)] if history_url else []
         )
+        web_env = env | ({"POSTBACKS_WEB_TOKEN": web_token} if web_token else {})
+        self.webs = (
+            []
+            if web_socket is None
+            else [WebProcess(web_socket, env=web_env, log_path=log_dir / "web.log", cwd=cwd)]
+        )
 
     def start(self) -> None:
         """Start all processes and wait until each is ready; stop all if one is not."""
         try:
-            for process in (*self.workers, *self.beats, *self.recorders):
+            for process in (*self.workers, *self.beats, *self.recorders, *self.webs):
                 process.start()
             for worker in self.workers:
                 # A worker whose broker is gone would wait for it for ever.
@@ -205,6 +237,8 @@ class LocalStack:
                 beat.wait_for_log("beat: Starting...", START_S)
             for recorder in self.recorders:
                 recorder.wait_for_log("history.", START_S)  # it records, or says what it waits for
+            for web in self.webs:
+                web.wait_for_log("http://", START_S)
         except BaseException:
             self.stop()
             raise
@@ -215,6 +249,7 @@ class LocalStack:
             steps.callback(drain, self.recorders, DRAIN_S)
             steps.callback(drain, self.workers, DRAIN_S)
             steps.callback(drain, self.beats, DRAIN_S)
+            steps.callback(drain, self.webs, DRAIN_S)
 
     def __enter__(self) -> Self:
         self.start()

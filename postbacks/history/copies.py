@@ -10,6 +10,7 @@ from postbacks.history import documents, facts, ids, schema
 from postbacks.history.engine import reader
 from postbacks.history.transactions import reading
 from postbacks.ledger import states
+from postbacks.ledger.phases import Phases
 from postbacks.ledger.reasons import forgotten_words
 from postbacks.ledger.record import Attempt, Record, Resend
 from postbacks.names import is_id
@@ -189,6 +190,8 @@ def _attempt(note: Row[Any]) -> Attempt:
         detail=note.detail or "",
         excerpt=note.excerpt or "",
         shared=bool(note.shared),
+        phases=Phases.unpack(note.phases),
+        address=note.address or "",
     )
 
 

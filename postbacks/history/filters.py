@@ -10,7 +10,9 @@ from sqlalchemy import text
 from postbacks.catalogue import EVENTS, ORIGINS
 from postbacks.errors import InvalidAccount, InvalidQuery, InvalidUrl
 from postbacks.history import schema, values
+from postbacks.history.engine import reader
 from postbacks.history.query import LIMIT_MAX
+from postbacks.history.transactions import reading
 from postbacks.ledger import states
 from postbacks.ledger.record import iso
 from postbacks.names import check_name
@@ -21,7 +23,7 @@ from postbacks.urls import read_url
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Engine
 
     from postbacks.history.query import Query
 
@@ -42,6 +44,10 @@ _INTEGERS: Final = range(2**63)
 
 _ACCOUNT: Final = "SELECT id FROM accounts WHERE name = :name"
 _ENDPOINTS: Final = "SELECT id FROM endpoints WHERE host = :host"
+_KNOWN_NAMES: Final = {
+    "account": "SELECT name FROM accounts WHERE name <> '' ORDER BY name LIMIT :most",
+    "host": "SELECT DISTINCT host FROM endpoints WHERE host <> '' ORDER BY host LIMIT :most",
+}
 _OF_ACCOUNT: Final = " AND id IN (SELECT endpoint FROM account_endpoints WHERE account = :account)"
 
 
@@ -268,3 +274,16 @@ def _codes(connection: Connection, query: Query) -> tuple[int, ...] | None:
         other = f"origin {query.origin}" if query.origin is not None else f"group {query.group}"
         _exclude(f"code {query.code}", other, f"code {query.code} is of origin {' and '.join(origins)}")
     return tuple(row.id for row in rows if fits(row.origin, row.code, row.group_name))
+
+
+def known_names(most: int, *, engine: Engine | None = None) -> dict[str, list[str]]:
+    """Read names that the filters ``account`` and ``host`` find something by, at most so many of each.
+
+    Raises:
+        HistoryOff, HistoryError: as ``search``.
+    """
+    with reading(engine or reader()) as connection:
+        return {
+            name: list(connection.execute(text(statement), {"most": most}).scalars())
+            for name, statement in _KNOWN_NAMES.items()
+        }

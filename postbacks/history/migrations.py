@@ -11,8 +11,15 @@ from postbacks.errors import HistoryUnfit
 from postbacks.history import facts, schema
 from postbacks.history.transactions import display, writing
 
+
+def _add_phases(connection: Connection) -> None:
+    """Add what is kept of an attempt's course; those from before have none."""
+    for column in (schema.attempts.c.phases, schema.attempts.c.address):
+        connection.execute(text(f"ALTER TABLE attempts ADD COLUMN {column.name} TEXT"))
+
+
 #: Version -> the step that makes the one after it of it. Each is one statement or a few, in one transaction.
-_STEPS: Final[Mapping[int, Callable[[Connection], None]]] = {}
+_STEPS: Final[Mapping[int, Callable[[Connection], None]]] = {1: _add_phases}
 
 #: Facts of a history with nothing in it, beside its schema.
 FIRST_FACTS: Final[dict[str, int | str]] = {facts.LEASE: 0, facts.LAST_ROW: 0}

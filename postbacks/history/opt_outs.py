@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import bindparam, text
 
-from postbacks.history import facts, schema
+from postbacks.history import facts, listing, live, schema
+from postbacks.history.engine import reader
+from postbacks.history.transactions import reading
 from postbacks.ledger import states
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from sqlalchemy import Connection
+    import redis
+    from sqlalchemy import Connection, Engine, Row
+
+    from postbacks.history.query import Postback
 
 #: Opt-outs that one look counts at most, the oldest first.
 AT_MOST: Final = 10_000
+#: Time before which every postback was accepted.
+_FOR_EVER_MS: Final = 2**62
 #: Ends that somebody has asked for: the account's switch and a hand.
 _ASKED_FOR: Final = (schema.STATES[states.SKIPPED], schema.STATES[states.CANCELLED])
+_OLDEST: Final = f"""
+    FROM postbacks p {{index}}
+      WHERE p.{schema.OPT_OUT} AND p.{schema.UNDELIVERED} AND p.state NOT IN :asked_for AND p.accepted_ms < :before_ms
+        AND NOT EXISTS (SELECT 1 FROM forgotten f WHERE f.row_id = p.row_id)
+      ORDER BY p.accepted_ms LIMIT :most"""
 _STATEMENT: Final = f"""
     SELECT a.name, count(*) AS postbacks, min(o.accepted_ms) AS oldest_ms,
       sum(CASE WHEN o.state = :dead THEN 1 ELSE 0 END) AS dead
-    FROM (SELECT p.account, p.accepted_ms, p.state FROM postbacks p {{index}}
-      WHERE p.{schema.OPT_OUT} AND p.{schema.UNDELIVERED} AND p.state NOT IN :asked_for AND p.accepted_ms < :before_ms
-        AND NOT EXISTS (SELECT 1 FROM forgotten f WHERE f.row_id = p.row_id)
-      ORDER BY p.accepted_ms LIMIT :most) o
+    FROM (SELECT p.account, p.accepted_ms, p.state {_OLDEST}) o
     JOIN accounts a ON a.id = o.account GROUP BY a.name ORDER BY postbacks DESC, a.name"""
+_ROWS: Final = f"SELECT p.row_id {_OLDEST}"
 
 
 class Undelivered(NamedTuple):
@@ -52,11 +62,8 @@ class Undelivered(NamedTuple):
 
 def undelivered(connection: Connection, before_ms: int) -> Undelivered:
     """Count the opt-outs accepted before a time that are not delivered, by an index that has no others."""
-    index = "INDEXED BY postbacks_opt_outs_undelivered" if connection.dialect.name == "sqlite" else ""
-    statement = text(_STATEMENT.format(index=index)).bindparams(bindparam("asked_for", expanding=True))
-    dead = schema.STATES[states.DEAD]
-    parameters = {"asked_for": _ASKED_FOR, "before_ms": before_ms, "dead": dead, "most": AT_MOST}
-    rows = connection.execute(statement, parameters).all()
+    parameters = {"before_ms": before_ms, "dead": schema.STATES[states.DEAD], "most": AT_MOST}
+    rows = _read(connection, _STATEMENT, parameters)
     return Undelivered(
         postbacks=sum(row.postbacks for row in rows),
         oldest_ms=min((row.oldest_ms for row in rows), default=None),
@@ -72,3 +79,30 @@ def late(connection: Connection, late_s: float) -> Undelivered:
     """
     recorded_ms = facts.number(connection, facts.RECORDED_MS)
     return undelivered(connection, (recorded_ms or 0) - int(late_s * 1000))
+
+
+def oldest(
+    limit: int, *, client: redis.Redis | None = None, engine: Engine | None = None
+) -> tuple[Postback, ...]:
+    """Read the opt-outs that are not delivered, the oldest first, with the states that the broker has by now.
+
+    Args:
+        limit: at most so many.
+        client: of the broker; without it the one of the settings.
+        engine: of the history; without it the one of the settings.
+
+    Raises:
+        HistoryOff: no history is set.
+        HistoryError: its database cannot be used.
+    """
+    with reading(engine or reader()) as connection:
+        rows = _read(connection, _ROWS, {"before_ms": _FOR_EVER_MS, "most": limit})
+        found = listing.read_rows(connection, [row.row_id for row in rows])
+    now = live.read(client, found).postbacks
+    return tuple(postback for postback in reversed(now) if postback.state != states.DELIVERED)
+
+
+def _read(connection: Connection, statement: str, parameters: Mapping[str, Any]) -> Sequence[Row[Any]]:
+    index = "INDEXED BY postbacks_opt_outs_undelivered" if connection.dialect.name == "sqlite" else ""
+    bound = text(statement.format(index=index)).bindparams(bindparam("asked_for", expanding=True))
+    return connection.execute(bound, {"asked_for": _ASKED_FOR, **parameters}).all()

@@ -15,6 +15,7 @@ from postbacks.history import schema
 from postbacks.history.schema import HOUR_MS, SLOT_MS
 from postbacks.history.slots import first_of_hour
 from postbacks.ledger import states
+from postbacks.ledger.phases import SLOW_MS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -106,7 +107,7 @@ class Path:
             or filters.status not in {None, 200}
             or filters.reason is not None
             or filters.undelivered
-            or (filters.slower_than_ms is not None and filters.slower_than_ms >= schema.SLOW_MS)
+            or (filters.slower_than_ms is not None and filters.slower_than_ms >= SLOW_MS)
         )
 
     def _is_common(self, value: int) -> bool:
@@ -132,7 +133,7 @@ class Path:
 
     def _statement(self, columns: str, span: _Span, tail: str = "") -> tuple[TextClause, dict[str, Any]]:
         """Put the statement together that reads the path's rows of a span."""
-        parameters = self._parameters() | {"since_ms": span.since_ms, "until_ms": span.until_ms}
+        parameters = self._parameters() | self._limits(span)
         conditions = ["p.accepted_ms >= :since_ms", "p.accepted_ms < :until_ms", *self._conditions()]
         if self.name == VALUE:
             source = "slots s CROSS JOIN business_values v CROSS JOIN postbacks p"
@@ -143,10 +144,6 @@ class Path:
                 "v.hash = :hash0",
                 "p.row_id = v.row_id",
             ]
-            parameters |= {
-                "first_slot": first_of_hour(span.since_ms),
-                "last_slot": (span.until_ms - 1) // SLOT_MS,
-            }
         else:
             source = "postbacks p"
             if self._is_sqlite:
@@ -154,6 +151,16 @@ class Path:
         # Names and conditions are this module's; what people give travels as parameters.
         statement = f"SELECT {columns} FROM {source} WHERE {' AND '.join(conditions)} {tail}"
         return text(statement), parameters
+
+    def _limits(self, span: _Span) -> dict[str, int]:
+        """Return the parameters of a statement that say the span."""
+        limits = {"since_ms": span.since_ms, "until_ms": span.until_ms}
+        if self.name == VALUE:
+            limits |= {
+                "first_slot": first_of_hour(span.since_ms),
+                "last_slot": (span.until_ms - 1) // SLOT_MS,
+            }
+        return limits
 
     def _parameters(self) -> dict[str, Any]:
         filters = self.filters
@@ -305,6 +312,43 @@ class Path:
             statement = f"SELECT coalesce(sum(postbacks), 0) FROM counts WHERE {' AND '.join(conditions)}"
         return int(self._connection.execute(text(statement), self._parameters() | limits).scalar_one())
 
+    def by_time(self, part_ms: int) -> Iterator[tuple[int, int, int]]:
+        """Yield the part of time of acceptance, its number since the epoch, a state, and how many the filters find in both."""
+        span = self._span(None)
+        if span is None:
+            return
+        whole = None if part_ms % HOUR_MS or self.name == VALUE else self._whole_hours(span)
+        edges = [span]
+        if whole is not None:
+            first, last = whole
+            edges = [_Span(span.since_ms, first * HOUR_MS), _Span(last * HOUR_MS, span.until_ms)]
+            conditions = ["hour >= :first_hour", "hour < :last_hour", *self._counted_conditions()]
+            hours = text(
+                f"SELECT hour / {part_ms // HOUR_MS}, state, sum(postbacks) FROM counts"
+                f" WHERE {' AND '.join(conditions)} GROUP BY 1, 2"
+            )
+            limits = {"first_hour": first, "last_hour": last}
+            for number, state, postbacks in self._connection.execute(hours, self._parameters() | limits):
+                yield number, state, int(postbacks)
+        for edge in edges:
+            if edge.since_ms >= edge.until_ms:
+                continue
+            if not self._is_sqlite:
+                columns = f"p.accepted_ms / {part_ms}, p.state, count(*)"
+                statement, parameters = self._statement(columns, edge, "GROUP BY 1, 2")
+                yield from map(tuple, self._connection.execute(statement, parameters))
+                continue
+            # SQLite sorts what it groups by an expression: a statement a part takes half the time.
+            statement, parameters = self._statement("p.state, count(*)", edge, "GROUP BY p.state")
+            for part in _cut(edge, part_ms):
+                parameters |= self._limits(part)
+                for state, postbacks in self._connection.execute(statement, parameters):
+                    yield part.since_ms // part_ms, state, postbacks
+
+    def span(self) -> tuple[int, int] | None:
+        """Return the times between which all lies that the filters leave, the last one excluded; None for none."""
+        return self._span(None)
+
     def groups(self, columns: str, group_by: str) -> Iterator[Row[Any]]:
         """Read aggregates of what the filters find.
 
@@ -320,6 +364,12 @@ class Path:
     def _count_rows(self, span: _Span) -> int:
         statement, parameters = self._statement("count(*)", span)
         return int(self._connection.execute(statement, parameters).scalar_one())
+
+
+def _cut(span: _Span, part_ms: int) -> Iterator[_Span]:
+    """Cut a span at the multiples of a length."""
+    for number in range(span.since_ms // part_ms, (span.until_ms - 1) // part_ms + 1):
+        yield _Span(max(span.since_ms, number * part_ms), min(span.until_ms, (number + 1) * part_ms))
 
 
 def _listed(numbers: Sequence[int]) -> str:

@@ -43,8 +43,10 @@ class Note(NamedTuple):
     status: int
     elapsed_ms: int
     shared: int
-    detail: str | None
-    excerpt: str | None
+    detail: str | None = None
+    excerpt: str | None = None
+    phases: str | None = None
+    address: str | None = None
 
 
 class Reading(NamedTuple):
@@ -89,7 +91,9 @@ class Reading(NamedTuple):
         if self.state != _DELIVERED or self.attempts != 1 or len(self.notes) != 1:
             return False
         note = self.notes[0]
-        return note.outcome == _DELIVERED_OUTCOME and not (note.shared or note.detail or note.excerpt)
+        return note.outcome == _DELIVERED_OUTCOME and not (
+            note.shared or note.detail or note.excerpt or note.phases
+        )
 
 
 def read(postback_id: str, fields: dict[bytes, bytes]) -> Reading | None:
@@ -198,7 +202,7 @@ def _shortened(reason: bytes) -> str:
 def _note(value: bytes, number: int) -> Note:
     if plain := _PLAIN_NOTE.fullmatch(value):
         _, at_ms, status, elapsed_ms = plain.groups()
-        return Note(number, int(at_ms), _DELIVERED_OUTCOME, int(status), int(elapsed_ms or 0), 0, None, None)
+        return Note(number, int(at_ms), _DELIVERED_OUTCOME, int(status), int(elapsed_ms or 0), 0)
     attempt = Attempt.from_json(value.decode("utf-8", "replace"))
     at_ms, status, elapsed_ms = int(attempt.at_ms), int(attempt.status or 0), int(attempt.elapsed_ms)
     if not (0 <= at_ms < _MS_MAX and 0 <= status <= _SHORT_MAX and 0 < number <= _SHORT_MAX):
@@ -212,6 +216,8 @@ def _note(value: bytes, number: int) -> Note:
         int(bool(attempt.shared)),
         _clean(attempt.detail),
         _clean(attempt.excerpt),
+        attempt.phases.packed if attempt.phases else None,
+        _clean(attempt.address),
     )
 
 

@@ -27,10 +27,11 @@ from sqlalchemy import (
 )
 
 from postbacks.ledger import states as ledger_states
+from postbacks.ledger.phases import SLOW_MS
 from postbacks.transport.outcomes import OUTCOMES as OUTCOME_WORDS
 
 #: Version of this schema; ``migrations.py`` brings an older database up to it, and a newer one is refused.
-VERSION: Final = 1
+VERSION: Final = 2
 
 HOUR_MS: Final = 3_600_000
 #: Unit of the numbers of slots: 32 bits last for centuries. An hour has a whole number of them.
@@ -177,8 +178,6 @@ Index(
     postbacks.c.account,
     *(postbacks.c[name] for name in _FILTERED),
 )
-#: Duration from which on an answer is slow.
-SLOW_MS: Final = 1000
 #: Those that were not delivered by their first POST, or slowly: few among many, and what people look for.
 TROUBLED: Final = text(
     f"NOT (state = {STATES[ledger_states.DELIVERED]} AND attempts = 1 AND elapsed_ms < {SLOW_MS})"
@@ -245,6 +244,8 @@ attempts: Final = Table(
     Column("shared", SmallInteger, nullable=False),
     Column("detail", Text),
     Column("excerpt", Text),
+    Column("phases", Text),  # ``Phases.packed``
+    Column("address", Text),
     sqlite_with_rowid=False,
 )
 

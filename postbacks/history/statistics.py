@@ -6,7 +6,7 @@ covering index of the query's path alone.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -37,6 +37,7 @@ BY: Final = {
     "host": "p.endpoint",
     "hour": f"p.accepted_ms / {HOUR_MS}",
 }
+_MINUTE_MS: Final = 60_000
 #: Statements that read the names of small numbers.
 _NAMES: Final = {
     "account": text("SELECT id, name FROM accounts"),
@@ -102,7 +103,27 @@ class Stats(NamedTuple):
     recorded_ms: int | None
 
 
-class _Group:
+class Minute(NamedTuple):
+    """Postbacks that were accepted within one minute.
+
+    Attributes:
+        at_ms: its begin.
+        first: delivered by the first POST.
+        later: delivered by a later one.
+        dead: given up.
+        open: neither delivered nor given up yet.
+        other: skipped, cancelled, or left the broker unseen.
+    """
+
+    at_ms: int
+    first: int
+    later: int
+    dead: int
+    open: int
+    other: int
+
+
+class Group:
     """Postbacks of one key, as they are counted."""
 
     def __init__(self) -> None:
@@ -117,6 +138,15 @@ class _Group:
             self.answers[elapsed_ms] += count
         if state <= schema.LAST_OPEN and (self.oldest_open_ms is None or oldest_ms < self.oldest_open_ms):
             self.oldest_open_ms = oldest_ms
+
+    def merge(self, other: Group) -> None:
+        """Count those of another one, too."""
+        self.counts.update(other.counts)
+        self.answers.update(other.answers)
+        if other.oldest_open_ms is not None and (
+            self.oldest_open_ms is None or other.oldest_open_ms < self.oldest_open_ms
+        ):
+            self.oldest_open_ms = other.oldest_open_ms
 
     def row(self, key: str) -> StatRow:
         """Return the statistics."""
@@ -136,8 +166,8 @@ class _Group:
             dead=of_state[dead],
             open=is_open,
             other=total - of_state[delivered] - of_state[dead] - is_open,
-            p50_ms=_percentile(self.answers, 50),
-            p95_ms=_percentile(self.answers, 95),
+            p50_ms=percentile(self.answers, 50),
+            p95_ms=percentile(self.answers, 95),
             oldest_open_ms=self.oldest_open_ms,
         )
 
@@ -157,19 +187,43 @@ def stats(query: Query, by: str, *, engine: Engine | None = None) -> Stats:
     """
     if by not in BY:
         raise InvalidQuery(f"There are no statistics by {by!r}: by one of {', '.join(BY)}.")
-    groups: dict[str, _Group] = {}
-    total = _Group()
+    groups: defaultdict[str, Group] = defaultdict(Group)
+    total = Group()
     with reading(engine or reader()) as connection:
-        for name, counted in _counted(connection, query, by):
-            groups.setdefault(name, _Group()).add(*counted)
-            total.add(*counted)
+        for name, alike in counted(connection, query, by):
+            groups[name].add(*alike)
+            total.add(*alike)
         until_ms = recorded_ms(connection)
     rows = [group.row(name) for name, group in groups.items()]
     rows.sort(key=lambda row: (row.key,) if by == "hour" else (-row.postbacks, row.key))
     return Stats(tuple(rows), total.row("total"), until_ms)
 
 
-def _counted(connection: Connection, query: Query, by: str) -> Iterator[tuple[str, Sequence[Any]]]:
+def by_minute(query: Query, *, engine: Engine | None = None) -> list[Minute]:
+    """Count what became of the postbacks that a query finds by the minute of their acceptance, the oldest first.
+
+    Minutes without any are left out. One statement reads the covering index alone, and not the answers' durations.
+
+    Raises:
+        InvalidQuery: a filter cannot be; says what to try.
+        HistoryOff: no history is set.
+        HistoryError: its database cannot be used.
+    """
+    groups: defaultdict[int, Group] = defaultdict(Group)
+    columns = f"p.accepted_ms / {_MINUTE_MS}, p.state, CASE WHEN p.attempts > 1 THEN 2 ELSE p.attempts END"
+    with reading(engine or reader()) as connection:
+        filters = resolve(connection, query)
+        if not filters.nothing:
+            rows: Iterator[Sequence[Any]] = Path(connection, filters).groups(
+                f"{columns}, count(*)", "1, 2, 3"
+            )
+            for begin, state, posts, count in rows:
+                groups[begin].counts[state, posts] += count
+    minutes = [(begin * _MINUTE_MS, group.row("")) for begin, group in sorted(groups.items())]
+    return [Minute(at_ms, of.first, of.later, of.dead, of.open, of.other) for at_ms, of in minutes]
+
+
+def counted(connection: Connection, query: Query, by: str) -> Iterator[tuple[str, Sequence[Any]]]:
     """Yield of postbacks that are alike the name, and state, POSTs, ms of the answer, how many, and oldest acceptance."""
     filters = resolve(connection, query)
     if filters.live:
@@ -184,7 +238,7 @@ def _counted(connection: Connection, query: Query, by: str) -> Iterator[tuple[st
         yield name, row[1:]
 
 
-def _percentile(answers: Counter[int], percent: int) -> int | None:
+def percentile(answers: Counter[int], percent: int) -> int | None:
     """Return the shortest duration within which so many percent of the answers came; None where there are none."""
     wanted = -(-answers.total() * percent // 100)
     for elapsed_ms in sorted(answers):

@@ -18,6 +18,7 @@ from postbacks.settings import load
 _SQLITE: Final = (
     ("SQLITE_BUSY", HistoryUnavailable, "is locked by another process, which writes for too long; try again in a moment"),
     ("SQLITE_LOCKED", HistoryUnavailable, "is locked by another process, which writes for too long; try again in a moment"),
+    ("SQLITE_INTERRUPT", HistoryUnavailable, "would take too long for this question; ask for less (a shorter time, one account)"),
     ("SQLITE_FULL", HistoryUnavailable, "has no room left; make room on its disk (df -h)"),
     ("SQLITE_IOERR", HistoryUnavailable, "cannot be read or written on its disk; see the machine's log (dmesg) and its room (df -h)"),
     ("SQLITE_READONLY", HistoryUnfit, "is read-only for this user; run as its owner, and see the mode of its file and directory"),
@@ -34,6 +35,11 @@ _STATES: Final = (
         "55P03",
         HistoryUnavailable,
         "is locked by another process, which writes for too long; try again in a moment",
+    ),
+    (
+        "57014",
+        HistoryUnavailable,
+        "would take too long for this question; ask for less (a shorter time, one account)",
     ),
     ("57", HistoryUnavailable, "is stopping or starting; try again in a moment"),
     ("40", HistoryUnavailable, "gave the transaction up, as another one was in its way; try again"),

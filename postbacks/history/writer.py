@@ -363,9 +363,8 @@ class Writer:
             if keeps_attempts and (is_other or not is_alone):
                 if row.state == _DELIVERED and row.attempts == 1 and row.sent_ms is not None:
                     # its row alone has said so until now
-                    earlier.append(
-                        (row.row_id, 1, row.sent_ms, row.outcome, row.status, row.elapsed_ms, 0, None, None)
-                    )
+                    stored = Note(1, row.sent_ms, row.outcome, row.status, row.elapsed_ms, 0)
+                    earlier.append((row.row_id, *stored))
                 notes.extend((row.row_id, *note) for note in reading.notes)
             if (
                 not had_document
@@ -404,12 +403,10 @@ class Writer:
             return newest
         stored = connection.execute(_LAST_ATTEMPT, {"row_id": row.row_id}).first()
         if stored is None:  # its row alone says it, or the attempts are pruned
-            kept = Note(
-                row.attempts, row.sent_ms or 0, row.outcome, row.status, row.elapsed_ms, 0, None, None
-            )
+            kept = Note(row.attempts, row.sent_ms or 0, row.outcome, row.status, row.elapsed_ms, 0)
         else:
             number, at_ms, outcome, status, elapsed_ms = stored
-            kept = Note(number, at_ms, outcome, status, elapsed_ms, 0, None, None)
+            kept = Note(number, at_ms, outcome, status, elapsed_ms, 0)
         return newest if newest and newest.number >= kept.number else kept
 
     def _forget_rows(

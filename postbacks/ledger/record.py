@@ -39,6 +39,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uuid import UUID
 
+from postbacks.ledger.phases import Phases, words_of
 from postbacks.urls import redacted
 
 if TYPE_CHECKING:
@@ -82,6 +83,8 @@ class Attempt(NamedTuple):
         detail: the outcome in words, without secrets.
         excerpt: the first bytes of a failed answer's body, as text.
         shared: no connection was tried for it: the time-out of another postback's at its endpoint counts for it too.
+        phases: of the POST; None where they were not kept (``ledger/phases.py``).
+        address: address that it went to; empty where that was not kept, and through a proxy.
     """
 
     number: int
@@ -92,15 +95,20 @@ class Attempt(NamedTuple):
     detail: str = ""
     excerpt: str = ""
     shared: bool = False
+    phases: Phases | None = None
+    address: str = ""
 
     def to_json(self) -> str:
         """Return the attempt as its note in the record; what is empty is left out."""
         if self.outcome == "delivered" and self.status and not (self.detail or self.excerpt or self.shared):
             # Nearly all attempts are like this one, and json takes ten times as long.
-            elapsed = f', "elapsed_ms": {self.elapsed_ms}' if self.elapsed_ms else ""
+            more = f', "elapsed_ms": {self.elapsed_ms}' if self.elapsed_ms else ""
+            if self.phases is not None:
+                more += f', "phases": "{self.phases.packed}"'
+                more += f', "address": "{self.address}"' if self.address else ""
             return (
                 f'{{"number": {self.number}, "at_ms": {self.at_ms}, "outcome": "delivered", '
-                f'"status": {self.status}{elapsed}}}'
+                f'"status": {self.status}{more}}}'
             )
         always = {"number": self.number, "at_ms": self.at_ms, "outcome": self.outcome}
         rest = {
@@ -109,6 +117,8 @@ class Attempt(NamedTuple):
             "detail": shortened(self.detail, MAX_DETAIL),
             "excerpt": self.excerpt,
             "shared": self.shared,
+            "phases": self.phases.packed if self.phases else "",
+            "address": self.address,
         }
         return json.dumps(always | {name: value for name, value in rest.items() if value}, ensure_ascii=False)
 
@@ -116,7 +126,14 @@ class Attempt(NamedTuple):
     def from_json(cls, text: str | bytes) -> Attempt:
         """Build an attempt from its note; fields of a newer version are left out."""
         data = json.loads(text)
+        if "phases" in data:
+            data["phases"] = Phases.unpack(data["phases"])
         return cls(**{name: data[name] for name in cls._fields if name in data})
+
+    @property
+    def course(self) -> str:
+        """Phases and address in words; empty where neither is known."""
+        return words_of(self.phases, self.address)
 
     def masked(self, mask: Masker, document: bytes) -> Attempt:
         """Return the attempt without what is personal; the receiver may have repeated the document that it got."""
@@ -139,6 +156,10 @@ class Attempt(NamedTuple):
             attempt["excerpt"] = self.excerpt
         if self.shared:
             attempt["shared"] = True
+        if self.phases:
+            attempt["phases"] = self.phases.gone_through
+        if self.address:
+            attempt["address"] = self.address
         return attempt
 
 

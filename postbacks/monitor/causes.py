@@ -63,7 +63,7 @@ CLAUSES: Final = {
     ),
     # parked
     "countdown": "its caller wants it sent at {at:~}",
-    "resend": "attempt {failed} failed ({outcome}); attempt {attempt} of {of} is due at {at:~}",
+    "resend": "attempt {failed} failed ({failure}); attempt {attempt} of {of} is due at {at:~}{words}",
     "put_off": "put off without an attempt until {at:~}: {words}",
     "pause": "its process died while it was sent alone; it is tried alone again at {at:~}",
     "overdue": "it was due at {since:~}, and no tick or loop has released it",
@@ -283,7 +283,9 @@ def _of_countdown(standing: Standing, settings: Settings) -> Iterator[Cause]:
         yield _cause(
             now_ms,
             "resend",
+            words="; if it fails, the postback is dead" if last.number + 1 == of else "",
             failed=last.number,
+            failure=f"answered {last.status}" if last.status else last.outcome.replace("_", " "),
             outcome=last.outcome,
             attempt=last.number + 1,
             of=of,

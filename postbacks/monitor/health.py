@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from postbacks.broker.client import client_for
 from postbacks.broker.url import redacted_broker_url
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from postbacks.settings import Settings
 
 T = TypeVar("T")
+
+#: Seconds below which an age is a moment.
+_MOMENT_S: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,20 +74,34 @@ class Health:
     @property
     def line(self) -> str:
         """The judgement in one line."""
+        return self._said(_exactly, "0 wait, the oldest for 0.0 s")
+
+    @property
+    def steady_line(self) -> str:
+        """The judgement in one line that stays the same while nothing happens, for whoever looks again and again."""
+        return self._said(_roughly, "nothing waits")
+
+    def _said(self, age: Callable[[float], str], nothing: str) -> str:
+        """Say the judgement.
+
+        Args:
+            age: puts seconds into words.
+            nothing: says that nothing waits.
+        """
         if not self.ok:
             return "not well: " + " ".join(self.faults)
-        words = f"well: the last tick finished {self.tick_age_s or 0:.1f} s ago, {self._waiting_words}"
-        if down := ", ".join(f"{account} {down_s / 3600:.1f} h" for account, down_s in self.down):
+        waiting = self._waiting_words(age) if self.waiting else nothing
+        words = f"well: the last tick finished {age(self.tick_age_s or 0)} ago, {waiting}"
+        if down := ", ".join(f"{account} for {down_s / 3600:.1f} h" for account, down_s in self.down):
             words += f"; every attempt has failed: {down}"
-        words += self._paused_words
+        words += self._paused_words(age)
         if self.late_opt_outs:
             oldest = f"the oldest for {(self.oldest_late_opt_out_s or 0) / 3600:.1f} h"
             verb = "opt-out is" if self.late_opt_outs == 1 else "opt-outs are"
             words += f"; {self.late_opt_outs:,} {verb} not delivered in time, {oldest}"
         return f"{words}; history: {' '.join(self.history)}" if self.history else words
 
-    @property
-    def _paused_words(self) -> str:
+    def _paused_words(self, age: Callable[[float], str]) -> str:
         """Say how many accounts are paused, and what waits for them."""
         if not self.accounts_paused:
             return ""
@@ -98,14 +115,13 @@ class Health:
         names = ", ".join(pause.account for pause in self.paused)
         more = ", …" if sum(pause.waiting for pause in self.paused) < self.paused_waiting else ""
         oldest_s = self.oldest_paused_s
-        oldest = f"{oldest_s:.1f} s" if oldest_s < 3600 else f"{oldest_s / 3600:.1f} h"
+        oldest = age(oldest_s) if oldest_s < 3600 else f"{oldest_s / 3600:.1f} h"
         return f"; {words} ({names}{more}): {self.paused_waiting} wait, the oldest for {oldest}"
 
-    @property
-    def _waiting_words(self) -> str:
+    def _waiting_words(self, age: Callable[[float], str]) -> str:
         """Say how many wait, and for whom: those of a receiver that fails may wait for long while all is well."""
         waiting, failing = self.waiting or 0, self.failing_waiting or 0
-        oldest = f"for {self.oldest_waiting_s or 0:.1f} s"
+        oldest = f"for {age(self.oldest_waiting_s or 0)}"
         if not failing:
             return f"{waiting} wait, the oldest {oldest}"
         lane = f"for receivers that fail (longest lane: {self.longest_failing_lane})"
@@ -141,6 +157,17 @@ class Health:
         }
 
 
+def _exactly(age_s: float) -> str:
+    return f"{age_s:.1f} s"
+
+
+def _roughly(age_s: float) -> str:
+    """Put an age into words: a tick comes each second, so one of less than three says no more."""
+    if age_s < _MOMENT_S:
+        return f"less than {_MOMENT_S} s"
+    return f"{age_s:.0f} s" if age_s < 60 else f"{age_s // 60:.0f} min"
+
+
 def judge(
     settings: Settings,
     *,
@@ -162,7 +189,23 @@ def judge(
             timeout_s, lambda: snapshot.read(client, settings, within_s=timeout_s / 2, memory=False), settings
         )
     except BrokerError as error:
-        return Health(ok=False, broker=False, faults=(str(error),))
+        return without_broker(error)
+    return of_snapshot(now, settings, tick_age_s=tick_age_s, waiting_age_s=waiting_age_s)
+
+
+def without_broker(error: BrokerError) -> Health:
+    """Judge a system whose broker cannot be asked."""
+    return Health(ok=False, broker=False, faults=(str(error),))
+
+
+def of_snapshot(
+    now: Snapshot,
+    settings: Settings,
+    *,
+    tick_age_s: float | None = None,
+    waiting_age_s: float | None = None,
+) -> Health:
+    """Judge the system by a snapshot of it, as ``judge`` does."""
     limit_s = settings.health_tick_age_s if tick_age_s is None else tick_age_s
     faults = [now.refusal] if now.refusal else []
     if now.tick_missing_for(limit_s):

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from postbacks.operate.jobs.status import all_jobs
     from postbacks.operate.jobs.status import read as read_job
     from postbacks.operate.journal import entries as journal_entries
+    from postbacks.operate.links import Link, make_link, open_links, withdraw_links
     from postbacks.operate.lookup import Found, look_up
     from postbacks.operate.pauses import Pause
     from postbacks.operate.pauses import pause as pause_account
@@ -57,6 +58,7 @@ else:
         "Found": ("postbacks.operate.lookup", "Found"),
         "Incident": ("postbacks.operate.incidents", "Incident"),
         "Job": ("postbacks.operate.jobs.job", "Job"),
+        "Link": ("postbacks.operate.links", "Link"),
         "Part": ("postbacks.operate.jobs.job", "Part"),
         "Pause": ("postbacks.operate.pauses", "Pause"),
         "PersonCount": ("postbacks.operate.forget.counting", "Count"),
@@ -70,7 +72,9 @@ else:
         "forget_person": ("postbacks.operate.forget.asking", "forget"),
         "journal_entries": ("postbacks.operate.journal", "entries"),
         "look_up": ("postbacks.operate.lookup", "look_up"),
+        "make_link": ("postbacks.operate.links", "make_link"),
         "mute_incident": ("postbacks.operate.incidents", "mute_incident"),
+        "open_links": ("postbacks.operate.links", "open_links"),
         "pause_account": ("postbacks.operate.pauses", "pause"),
         "pause_job": ("postbacks.operate.jobs.requests", "pause"),
         "paused_accounts": ("postbacks.operate.pauses", "paused"),
@@ -93,6 +97,7 @@ else:
         "stop_job": ("postbacks.operate.jobs.requests", "stop"),
         "unmute_incident": ("postbacks.operate.incidents", "unmute_incident"),
         "wait_until_forgotten": ("postbacks.operate.forget.asking", "wait"),
+        "withdraw_links": ("postbacks.operate.links", "withdraw_links"),
     }
 
     # Hidden from type checkers, to which every misspelt name would be Any.
@@ -120,6 +125,7 @@ __all__ = [
     "Found",
     "Incident",
     "Job",
+    "Link",
     "Part",
     "Pause",
     "PersonCount",
@@ -133,7 +139,9 @@ __all__ = [
     "forget_person",
     "journal_entries",
     "look_up",
+    "make_link",
     "mute_incident",
+    "open_links",
     "pause_account",
     "pause_job",
     "paused_accounts",
@@ -156,6 +164,7 @@ __all__ = [
     "stop_job",
     "unmute_incident",
     "wait_until_forgotten",
+    "withdraw_links",
 ]
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+import re
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from postbacks.accounts import redis_accounts
 from postbacks.accounts.difference import difference
@@ -11,9 +12,10 @@ from postbacks.accounts.secrets import check_secret, encrypt, new_secret
 from postbacks.accounts.url_policy import check_urls, worker_policies
 from postbacks.broker.client import client
 from postbacks.broker.fitness import check
-from postbacks.errors import BadSetting, PostbacksError, UnknownAccount
+from postbacks.errors import BadSetting, InvalidAccount, PostbacksError, UnknownAccount
 from postbacks.names import check_name
 from postbacks.operate import journal
+from postbacks.operate.links import withdraw_links
 from postbacks.operate.older import refuse_move_beside_older, refuse_older, refuse_removal_beside_older
 from postbacks.queue import routes
 from postbacks.queue.scripts import Scripts
@@ -25,6 +27,11 @@ if TYPE_CHECKING:
     from postbacks.accounts import Account
     from postbacks.accounts.edit import AccountChange
     from postbacks.settings import Settings
+
+#: Seconds for which older secrets may go on signing.
+LONGEST_OVERLAP_S: Final = 90 * 86_400
+_UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_DURATION: Final = re.compile(r"([0-9]{1,9})([smhd]?)")
 
 
 class SavedAccount(NamedTuple):
@@ -50,17 +57,20 @@ class Resealed(NamedTuple):
     unreadable: list[str]
 
 
-def set_account(change: AccountChange, *, by: str | None = None, why: str = "") -> SavedAccount:
+def set_account(
+    change: AccountChange, *, is_new: bool = False, by: str | None = None, why: str = ""
+) -> SavedAccount:
     """Change or make an account.
 
     Args:
         change: what is to be another.
+        is_new: refuse where there is one of that name.
         by: who does it, for the journal; None for the user of this process.
         why: the reason, for the journal.
 
     Raises:
-        InvalidAccount: the change cannot be, no worker would send to one of its URLs, or a worker of an older version
-            would do harm with it.
+        InvalidAccount: the change cannot be, no worker would send to one of its URLs, a worker of an older version
+            would do harm with it, or there is an account that should not be.
         BadSetting: there is no key to encrypt a secret with.
         BrokerError: the broker cannot be used.
     """
@@ -72,6 +82,8 @@ def set_account(change: AccountChange, *, by: str | None = None, why: str = "") 
     def edit(stored: Account | None, _now_ms: int) -> Account:
         nonlocal before, url_warnings
         before = stored
+        if is_new and stored is not None:
+            raise InvalidAccount(f"There is an account {stored.name} already: change that one.")
         after, url_warnings = _changed(stored, change, policies)
         return after
 
@@ -114,6 +126,19 @@ def _changed(
     if stored is not None and not stored.unreadable:
         refuse_move_beside_older(stored, after)
     return after, check_urls(after.urls(), policies)
+
+
+def read_overlap(text: str) -> int:
+    """Read how long older secrets go on signing: a number of seconds, or a number with a unit (s, m, h, d); return seconds.
+
+    Raises:
+        InvalidAccount: it is none, or too long.
+    """
+    match = _DURATION.fullmatch(text)
+    length_s = int(match[1]) * _UNITS_S[match[2] or "s"] if match else LONGEST_OVERLAP_S + 1
+    if length_s > LONGEST_OVERLAP_S:
+        raise InvalidAccount(f"{text!r} is no duration: 0, 90s, 30m, 24h or 7d, at most 90d.")
+    return length_s
 
 
 def rotate_secret(
@@ -226,7 +251,7 @@ def check_removal(name: str) -> None:
 
 
 def remove_account(name: str, *, by: str | None = None, why: str = "") -> None:
-    """Remove an account; what waits for it stands still.
+    """Remove an account; what waits for it stands still, and its customers' links end.
 
     Args:
         name: the account's name.
@@ -247,6 +272,7 @@ def remove_account(name: str, *, by: str | None = None, why: str = "") -> None:
     publish(name, None)
     changed = {field: list(values) for field, values in difference(account, None).items()}
     journal.write("account.remove", name, why=why, details={"changed": changed}, by=by)
+    withdraw_links(name, by=by, why="the account was removed")
 
 
 def publish(name: str, account: Account | None) -> None:

@@ -15,12 +15,14 @@ from typing import Any, Final
 import pycurl
 
 from postbacks.errors import InvalidUrl
+from postbacks.ledger.phases import SLOW_S
 from postbacks.settings import Settings
 from postbacks.transport.answer import MISREAD
 from postbacks.transport.classify import WEIRD_ANSWER, classify
 from postbacks.transport.connections import IdleConnections
 from postbacks.transport.handle import CurlHandle
 from postbacks.transport.outcomes import Outcome
+from postbacks.transport.phases import measure
 from postbacks.transport.poller import READ, WRITE, make_poller
 from postbacks.transport.resolver import Resolver
 from postbacks.transport.transfer import Transfer
@@ -118,10 +120,9 @@ class CurlClient:
                     handle.resolve(resolution.addresses)
                     self._begin(handle)
                 elif handle.transfer is not None:
-                    code = pycurl.E_COULDNT_RESOLVE_HOST
-                    self._end_unsent(
-                        handle, handle.transfer, classify(handle.transfer, code, resolution.cause)
-                    )
+                    transfer, code = handle.transfer, pycurl.E_COULDNT_RESOLVE_HOST
+                    outcome = classify(transfer, code, resolution.cause)
+                    self._end_unsent(handle, transfer, _observed(handle, transfer, outcome))
 
     def _end_unsent(self, handle: CurlHandle, transfer: Transfer, outcome: Outcome) -> None:
         self._release(handle)
@@ -230,7 +231,8 @@ class CurlClient:
                 if transfer is None or now_s - transfer.started_s < transfer.profile.connect_timeout_s:
                     in_time.append(handle)
                 else:
-                    self._end_unsent(handle, transfer, classify(transfer, pycurl.E_OPERATION_TIMEDOUT, ""))
+                    outcome = classify(transfer, pycurl.E_OPERATION_TIMEDOUT, "")
+                    self._end_unsent(handle, transfer, _observed(handle, transfer, outcome))
             if in_time:
                 self._resolving[host] = in_time
             else:
@@ -264,7 +266,11 @@ class CurlClient:
             self.renewals += transfer.sends > 1
             if code == WEIRD_ANSWER and transfer.status is not None:
                 MISREAD.add(transfer.url)
-            self._done.append((transfer, classify(transfer, code, message)))
+            outcome = classify(transfer, code, message)
+            # Of the others nobody will ask for them, and reading them would cost each POST its time.
+            if transfer.is_observed or outcome.elapsed_s >= SLOW_S or not outcome.delivered:
+                outcome = _observed(handle, transfer, outcome)
+            self._done.append((transfer, outcome))
         self._release(handle)
 
     def _keep_connection(self, curl: pycurl.Curl, transfer: Transfer) -> None:
@@ -299,3 +305,9 @@ class CurlClient:
         while True:
             for _, outcome in self.wait(1.0):
                 return outcome
+
+
+def _observed(handle: CurlHandle, transfer: Transfer, outcome: Outcome) -> Outcome:
+    """Return the outcome of a transfer that has ended with its phases and its address."""
+    phases = measure(handle.curl, transfer, outcome.elapsed_s, has_name=bool(handle.host))
+    return outcome._replace(phases=phases, address=handle.address_of(transfer))

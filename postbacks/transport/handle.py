@@ -221,6 +221,7 @@ class CurlHandle:
         if transfer.sends and not self._may_send_again(transfer):
             return False
         self._renewed = True
+        transfer.renewed_s = time.monotonic()
         self.curl.setopt(pycurl.FRESH_CONNECT, 1)
         return True
 
@@ -245,6 +246,12 @@ class CurlHandle:
             spent_s = self.transfer.looked_up_s - self.transfer.started_s
             if spent_s > _NO_TIME_S:
                 self._limit_connecting(self.transfer.profile.connect_timeout_s - spent_s)
+
+    def address_of(self, transfer: Transfer) -> str:
+        """Return the address that a transfer went to, or was to go to; empty through a proxy, and where none was tried."""
+        if transfer.connection is None or transfer.connected_s is None:
+            return transfer.address
+        return "" if self._settings.proxy_url else transfer.connection[2]
 
     def _limit_connecting(self, limit_s: float) -> None:
         if limit_s != self._connect_timeout_s:
@@ -350,6 +357,8 @@ class CurlHandle:
             self.transfer.connected_s = None  # a kept connection was dead: a new one is yet to be made
         if reason is not None:
             return int(pycurl.SOCKET_BAD)
+        if self.transfer is not None and not self._settings.proxy_url:
+            self.transfer.address = host
         connection = _CopiedSocket(family, kind, protocol)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
         return connection

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from postbacks.ledger.phases import Phases
+
 #: Outcomes that an attempt can have, in words. ``unknown`` is written by ``queue/reap.lua`` alone.
 OUTCOMES: Final = {
     "delivered": "the answer was 200",
@@ -31,6 +33,8 @@ class Outcome(NamedTuple):
         detail: the outcome in words, without secrets.
         excerpt: first bytes of the answer's body, as text.
         shared: True if another postback's connection stood for this one.
+        phases: of the POST; None where nobody asked for them, or nothing was tried.
+        address: address that it went to; empty where phases are None, and through a proxy.
     """
 
     name: str
@@ -39,6 +43,8 @@ class Outcome(NamedTuple):
     detail: str = ""
     excerpt: str = ""
     shared: bool = False
+    phases: Phases | None = None
+    address: str = ""
 
     @property
     def delivered(self) -> bool:

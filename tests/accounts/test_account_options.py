@@ -222,7 +222,7 @@ def test_options_alone_make_no_account(broker):
 
 
 def test_headers_are_sent_and_each_account_has_its_own_limits(rig):
-    with Receiver(lambda _: Answer(delay_s=0.6)) as slow:
+    with Receiver(lambda _: Answer(delay_s=2)) as slow:
         set_account("hasty", url=slow.url("/hasty"), answer_timeout_s=0.3, headers={"X-Team": "messaging"})
         set_account("patient", url=slow.url("/patient"))
         hasty, patient = (send_postback.delay(name, EVENT).id for name in ("hasty", "patient"))
@@ -233,7 +233,7 @@ def test_headers_are_sent_and_each_account_has_its_own_limits(rig):
     (attempt,) = rig.record(hasty).attempts
     assert (rig.record(hasty).state, attempt.outcome) == ("parked", "answer_timeout")
     assert "0.3 s" in attempt.detail
-    assert attempt.elapsed_ms < 600
+    assert attempt.elapsed_ms < 2000
     assert got[hasty][0].headers["x-team"] == "messaging"
     assert "x-team" not in got[patient][0].headers
 

@@ -51,6 +51,10 @@ CHANGES = [
     ({"url": URL, "off": {"SMS_MT"}}, {"mo_url": None, "off": {"SMS_MT"}}),
     ({"url": URL, "off": {ALL_ORIGINS}}, {"mo_url": None, "off": set(ORIGINS)}),
     ({"off": {ALL_ORIGINS}}, {"off": set(ORIGINS)}),  # it wants nothing, and keeps its URLs
+    # A URL that is kept stays, and one of the others has to.
+    ({"pass_url": f"{URL}/p", "keep": {"mo_url"}}, {"url": None, "pass_url": f"{URL}/p", "off": frozenset()}),
+    ({"keep": {"url", "mo_url"}, "off": {"SMS_MT"}}, {"off": {"SMS_MT"}}),
+    ({"keep": {"url"}}, {"mo_url": None, "off": frozenset()}),
     # Headers are added and taken off by name, in whatever case.
     ({"headers": {"X-Three": "3"}}, {"headers": {"X-One": "1", "X-Two": "2", "X-Three": "3"}}),
     ({"headers": {"x-one": "9"}}, {"headers": {"X-Two": "2", "x-one": "9"}}),
@@ -107,6 +111,8 @@ REFUSED = [
     ({}, "needs a URL"),
     ({"off": {"SUB"}}, "needs a URL"),
     ({"off": {"SUBS"}, "url": URL}, "no such origin"),
+    ({"keep": {"pass_url"}}, "needs a URL"),
+    ({"keep": {"xml_url"}}, "no such URL"),
     ({"url": "ftp://acme.example/"}, "no absolute http or https URL"),
     ({"url": "https://acme.example:0/"}, "port 0"),
     ({"url": "https://user:pw@acme.example/"}, "has a user"),  # and an Authorization header

@@ -9,16 +9,27 @@ from block_checks import (
     Check,
     elsewhere,
     ends_with_ctrl_c,
+    exports_of,
     follows,
     is_up,
     stays,
     types,
 )
+from command_blocks import Block, Machine
 
-DEMO = "tests/house/test_distribution.py::test_the_demo_runs_from_the_wheel_in_an_empty_environment"
+DEMO = "tests/house/test_distribution.py::test_the_demo_runs_whatever_the_environment_says"
 HISTORY_RUN = "tests/history/test_history_command.py::test_a_signal_ends_a_recorder_in_order"
 VERIFY = "tests/signatures/test_verify.py::test_verify_finds_a_request_ours_in_every_form_that_it_comes_in"
 ID = "7c0e1f3a-…"
+
+
+def on_another_port(machine: Machine, block: Block) -> None:
+    """Type a command of the dashboard that stays with another port, and press Ctrl-C when it is there."""
+    stayer = machine.start(f"{block.text} --port 8951", exports=exports_of(machine))
+    stayer.wait_for("Ctrl-C ends it.")
+    assert stayer.stop() == 0
+    machine.stayers = {name: one for name, one in machine.stayers.items() if one is not stayer}
+
 
 _HELP: dict[str, Check] = {
     UP: is_up,
@@ -38,6 +49,29 @@ _HELP: dict[str, Check] = {
     "postbacks verify --secret whsec_… < request": elsewhere("wants a secret and a signed request", VERIFY),
     "postbacks metrics": ends_with_ctrl_c("Metrics are at http://127.0.0.1:9464/metrics"),
     "postbacks metrics --port 9464 --host 0.0.0.0": ends_with_ctrl_c("http://0.0.0.0:9464/metrics"),
+    # On a free port, as the machine's `up` has the one of the page; tests/web/test_start.py has refusals.
+    "postbacks web": on_another_port,
+    "POSTBACKS_WEB_USERS=users POSTBACKS_WEB_HOSTS=postbacks.example postbacks web --host 0.0.0.0": on_another_port,
+    "postbacks web link acme --revoke 1f9a03c2": elsewhere(
+        "nobody has such a link",
+        "tests/web/test_link_command.py::test_one_or_all_are_withdrawn_and_it_says_how_many",
+    ),
+    "postbacks web user add ann --role support --file users": types(
+        # Nobody is there to be asked: what is no terminal is read.
+        before="exec <<<'correct horse battery staple'",
+        says="with the role support",
+    ),
+    "postbacks web user add ann --role admin --file users": types(
+        before="exec <<<'correct horse battery staple'", says="with the role admin"
+    ),
+    "pass postbacks/ann | postbacks web user add ann --role admin": types(
+        before="export POSTBACKS_WEB_USERS=users",
+        fill={"pass postbacks/ann": "echo 'correct horse battery staple'"},
+        says="with the role admin",
+    ),
+    "postbacks web user add ann --role admin --no-password": types(
+        before="export POSTBACKS_WEB_USERS=users", says="with the role admin"
+    ),
     f"postbacks show {ID}": types(fill={ID: "order-17"}, says="delivered"),
     f"postbacks show {ID} --json": types(fill={ID: "order-17"}, says='"state": "delivered"'),
     f"postbacks show {ID} --curl --reveal --why 'ticket 4711'": types(

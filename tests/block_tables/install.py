@@ -11,6 +11,7 @@ CHECKS: dict[str, dict[str, Check]] = {
         "REDIS_PASSWORD=…": deploy_checks.is_head_of_external_redis,
         "docker build -t registry.example/postbacks:0.2.0 . && docker push registry.example/postbacks:0.2.0": deploy_checks.prepares_a_cluster,
         "# deploy/mine/kustomization.yaml": deploy_checks.builds,
+        "# deploy/mine/ingress.yaml": deploy_checks.is_ingress,
         "kubectl create namespace postbacks": deploy_checks.clusters,
         r"{ printf 'apiVersion: monitoring.coreos.com/v1\nkind: PrometheusRule\nmetadata: {name: postbacks}\nspec:\n'": deploy_checks.makes_a_rule,
         "sudo useradd --system --home-dir /srv/postbacks --shell /usr/sbin/nologin postbacks": deploy_checks.installs_units,

@@ -1,11 +1,12 @@
-"""Pages of whoever operates: docs/doctor.md, history.md, monitoring.md, operate.md, privacy.md, settings.md, upgrading.md."""
+"""Pages of whoever operates: docs/dashboard.md, doctor.md, history.md, monitoring.md, operate.md, privacy.md, settings.md, upgrading.md."""
 
 from __future__ import annotations
 
 import json
 import re
 
-from block_checks import Check, elsewhere, ends_with_ctrl_c, types
+import deploy_checks
+from block_checks import Check, elsewhere, ends_with_ctrl_c, exports_of, types
 from command_blocks import ROOT, Block, Machine, blocks_of
 
 from block_tables.help import ID
@@ -48,7 +49,53 @@ def is_account_file(machine: Machine, block: Block) -> None:
     assert "X-Api-Key" in done.stdout + done.stderr
 
 
+def is_dashboard(machine: Machine, block: Block) -> None:
+    """Type it without pip and on a free port, as the machine's ``up`` has the page's; whoever opens it has all rights."""
+    install, web = block.text.splitlines()
+    assert install == "pip install 'postbacks[web]'"  # tests/house/test_installing.py: what the extra brings
+    stayer = machine.start(f"{web} --port 8950", exports=exports_of(machine))
+    stayer.wait_for("all rights")
+    page = machine.type("curl -s http://127.0.0.1:8950/").stdout
+    assert "all rights" in page
+    assert stayer.stop() == 0
+    machine.stayers.pop("postbacks web")
+
+
+def is_dashboard_of_users(machine: Machine, block: Block) -> None:
+    """Make the user and serve others than this machine: the page's name is let in up to the login, a foreign one is not."""
+    lines = block.text.replace("/etc/postbacks/users", "users").splitlines()
+    done = machine.type(f"echo 'correct horse battery staple' | {lines[0]}")
+    assert "ann is added to users, with the role admin." in done.stdout + done.stderr
+    typed = "\n".join([*lines[1:-1], f"{lines[-1]} --port 8950"])
+    stayer = machine.start(typed, exports=exports_of(machine))
+    stayer.wait_for("Ctrl-C ends it.")
+    status = "curl -s -o /dev/null -w '%{http_code} ' http://127.0.0.1:8950/login -H"
+    names = ("postbacks.example", "evil.example")
+    assert machine.type("\n".join(f"{status} 'Host: {name}'" for name in names)).stdout == "200 421 "
+    assert stayer.stop() == 0
+    machine.stayers = {name: one for name, one in machine.stayers.items() if one is not stayer}
+
+
+def are_links(machine: Machine, block: Block) -> None:
+    """Type all but the last line, then that with the id of a link that they have made."""
+    *lines, last = block.text.splitlines()
+    done = machine.type("\n".join(lines))
+    assert done.returncode == 0, done.stderr
+    listed = machine.type("postbacks web link --list --json").stdout.splitlines()
+    (link_id, *_) = (json.loads(line)["id"] for line in listed)
+    withdrawn = machine.type(last.replace("1f9a03c2", link_id))
+    assert withdrawn.returncode == 0, withdrawn.stderr
+    assert len(machine.type("postbacks web link --list --json").stdout.splitlines()) == len(listed) - 1
+
+
 CHECKS: dict[str, dict[str, Check]] = {
+    "docs/dashboard.md": {
+        "pip install 'postbacks[web]'": is_dashboard,
+        "postbacks web user add ann --role admin --file /etc/postbacks/users": is_dashboard_of_users,
+        "postbacks web link acme --days 7": are_links,
+        "mkdir web && sudo chown 10001 web": deploy_checks.makes_a_user,
+        "services:": deploy_checks.is_override,
+    },
     "docs/doctor.md": {"postbacks doctor": types()},
     "docs/history.md": {
         "pip install 'postbacks[history]'": elsewhere(

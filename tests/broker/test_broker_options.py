@@ -18,6 +18,8 @@ from postbacks.broker.client import client_for, kombu_options, kombu_url
 from postbacks.devtools.embedded_broker import EmbeddedBroker
 from postbacks.devtools.receiver import Receiver
 
+pytestmark = pytest.mark.usefixtures("forked")
+
 EVENT = json.dumps(examples()["SMS_MO", "N211"])
 PROGRAM = str(Path(sys.executable).with_name("postbacks"))
 ENCODED = "p%40ss%2Fw%23rd"

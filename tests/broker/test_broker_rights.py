@@ -39,6 +39,8 @@ from postbacks.queue.scripts import Scripts
 from postbacks.queue.tick import Tick
 from postbacks.settings import load
 
+pytestmark = pytest.mark.usefixtures("forked")
+
 PAGE = (Path(__file__).parents[2] / "docs" / "settings.md").read_text()
 RULES = re.findall(r"^    (ACL SETUSER (\w+) .*)$", PAGE, re.MULTILINE)
 PROGRAM = str(Path(sys.executable).with_name("postbacks"))
@@ -151,6 +153,9 @@ def test_everything_runs_with_the_rights_of_the_page_and_asks_for_no_more(guarde
         assert delivered in call("operator", "show", delivered)
         assert failing in call("operator", "list", "--dead")
         call("operator", "resend", failing)
+        assert "/c/" in call("operator", "web", "link", "acme")
+        assert "acme" in call("operator", "web", "link", "--list")
+        call("operator", "web", "link", "acme", "--revoke")
         assert run("operator", PROGRAM, "send", "acme", "-", "--wait", "30")
         assert f"{len(CHECKS)} checks" in call("doctor", "doctor")
         assert f"{len(CHECKS)} checks" in call("operator", "doctor", "--fix")

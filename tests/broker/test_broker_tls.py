@@ -20,6 +20,8 @@ from postbacks.broker.errors import broker_errors
 from postbacks.devtools.receiver import Receiver
 from postbacks.errors import BrokerUnreachable
 
+pytestmark = pytest.mark.usefixtures("forked")
+
 PRODUCER = """
 import sys
 from postbacks import send_postback

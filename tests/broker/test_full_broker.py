@@ -189,8 +189,8 @@ def test_a_broker_that_is_filled_to_its_limit_recovers_without_a_hand(own_broker
             newest = eventually(try_to_send, 60, "an accepted call")
             assert ended(client, newest, 60).state == "delivered"
             eventually(lambda: set(receiver.by_id()) >= {*accepted, newest}, 60, "every postback")
-            stack.workers[0].wait_for_log(" broker.full ", 1)
-            stack.workers[0].wait_for_log(" broker.has_room ", 20)
+            stack.workers[0].wait_for_log(" broker.full ", 90)
+            stack.workers[0].wait_for_log(" broker.has_room ", 90)
             assert "Frequent restarts" not in stack.workers[0].log(), (
                 "its consumer does not wait between two tries"
             )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from events import EVENT
+from forked_processes import forking_module
 from helpers import environment
 
 from crash.sentinel_group import PASSWORD, SENTINEL_PASSWORD, SentinelGroup
@@ -33,7 +33,7 @@ def test_a_primary_that_is_killed_under_load_takes_nothing_accepted_with_it():
     """
     options = "--seed 3 --wait 1 --replicas 1 --faults 1 --pairs 1 --seconds 5 --postbacks 500 --drain 40 --countdown 0.2"
     done = subprocess.run(
-        [sys.executable, "-m", "crash.sentinel", *options.split()],
+        forking_module("crash.sentinel", *options.split()),
         cwd=ROOT,
         env={name: value for name, value in os.environ.items() if not name.startswith("POSTBACKS_")},
         capture_output=True,
@@ -62,7 +62,7 @@ def refused(url: str, **env: str) -> str:
         pytest.raises(BrokerUnreachable) as raised,
     ):
         send_postback.delay("acme", EVENT)
-    assert time.monotonic() - began_s < 6
+    assert time.monotonic() - began_s < 20
     sentence = str(raised.value)
     assert PASSWORD not in sentence
     assert SENTINEL_PASSWORD not in sentence
@@ -107,7 +107,7 @@ def test_a_postback_is_accepted_only_when_enough_replicas_have_it(group):
                     began_s = time.monotonic()
                     with pytest.raises(NotReplicated, match=r"0 of the 1 replicas .* may still be delivered"):
                         call()
-                    assert time.monotonic() - began_s < 12
+                    assert time.monotonic() - began_s < 30
         finally:
             group.servers[1].resume()
         assert client().llen(keys.QUEUE_LISTS[0]) == 5

@@ -28,6 +28,8 @@ from postbacks.errors import UnsupportedOption
 from postbacks.ledger.ledger import Ledger
 from postbacks.queue.intake import MAX_RAW_BYTES
 
+pytestmark = pytest.mark.usefixtures("forked")
+
 BAD = EVENT | {"MOBILE": "+1"}
 TYPED = SmsReceived(from_="15552312102", to="86717", text="STOP", received=datetime(2013, 11, 5, tzinfo=UTC))
 NAME = "postbacks.send_postback"

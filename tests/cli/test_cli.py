@@ -24,6 +24,8 @@ from postbacks.cli.base import add_row, explained, make_table, print_table, prin
 from postbacks.devtools.forwarder import Forwarded
 from postbacks.settings import load
 
+pytestmark = pytest.mark.usefixtures("forked")
+
 #: The command as it is installed.
 POSTBACKS = str(Path(sys.executable).with_name("postbacks"))
 ROW = ("SMS_MO", "N211")

@@ -27,6 +27,8 @@ from postbacks.history.engine import reader
 from postbacks.operate.duties import duties_of
 from postbacks.settings import load
 
+pytestmark = pytest.mark.usefixtures("forked")
+
 
 def call(*args: str, text: str | None = None):
     return CliRunner().invoke(main, args, input=text, prog_name="postbacks")

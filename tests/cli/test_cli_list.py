@@ -23,14 +23,16 @@ from history.records import make_document, make_record
 from postbacks import keys
 from postbacks.broker import clock
 from postbacks.cli import follow, main
-from postbacks.cli.times import of_ms, window
 from postbacks.devtools.receiver import dead_port
 from postbacks.errors import BrokerUnreachable
 from postbacks.history import migrations
 from postbacks.history.engine import connect
+from postbacks.history.times import of_ms, window
 from postbacks.history.writer import Writer
 from postbacks.ledger import search
 from postbacks.ledger.record import Attempt
+
+pytestmark = pytest.mark.usefixtures("forked")
 
 ROOT = Path(__file__).parents[2]
 #: The command as it is installed.
@@ -585,7 +587,7 @@ def test_follow_ends_with_ctrl_c_and_with_its_reader_and_without_a_traceback(rec
                 process.send_signal(signal.SIGINT)
             else:
                 process.stdout.close()
-            assert process.wait(30) == 0
+            assert process.wait(90) == 0
             assert process.stderr.read() == "Ctrl-C ends it.\n"
 
 

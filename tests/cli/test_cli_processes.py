@@ -18,13 +18,16 @@ import urllib.request
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import click
 import pytest
 from events import examples
 from helpers import eventually, free_port
 
 from postbacks.catalogue import parse_event
 from postbacks.catalogue.xml import render
+from postbacks.cli.up import _web
 from postbacks.devtools.receiver import Answer, Receiver
+from postbacks.settings import Settings
 
 POSTBACKS = str(Path(sys.executable).with_name("postbacks"))
 EVENT = examples()["MMS_MO", "N401"]
@@ -45,7 +48,7 @@ def started(*args, cwd=None):
         process.communicate()
 
 
-def line_of(stream, timeout_s=30):
+def line_of(stream, timeout_s=90):
     """The next line, or a failure when it does not come."""
     with selectors.DefaultSelector() as selector:
         selector.register(stream, selectors.EVENT_READ)
@@ -53,7 +56,7 @@ def line_of(stream, timeout_s=30):
     return stream.readline().decode()
 
 
-def ended(process, number, timeout_s=40):
+def ended(process, number, timeout_s=90):
     """Send a signal; the exit code and what was still said."""
     process.send_signal(number)
     out, err = process.communicate(timeout=timeout_s)
@@ -111,16 +114,20 @@ def test_up_serves_from_an_empty_directory_and_ctrl_c_leaves_no_process_behind(t
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert receiver.received[0].body == render(parse_event(EVENT))
+        with urllib.request.urlopen(said["web_url"], timeout=30) as page:
+            text = page.read().decode()
+        assert "The last hour" in text
+        assert "No login is set" in text
         pids = descendants(up.pid)
-        assert len(pids) >= 3
+        assert len(pids) >= 4
         code, _, err = ended(up, signal.SIGINT)
     assert code == 0
     assert err.splitlines()[-1] == "Stopped."
-    eventually(lambda: not alive(pids), 10, "the end of all processes")
+    eventually(lambda: not alive(pids), 30, "the end of all processes")
     config = (data / "broker.conf").read_text()
     for line in ('appendonly "yes"', 'appendfsync "always"', 'maxmemory-policy "noeviction"'):
         assert line in config
-    assert {"worker1.log", "beat1.log", "recorder.log", "broker.log"} <= {
+    assert {"worker1.log", "beat1.log", "recorder.log", "broker.log", "web.log"} <= {
         path.name for path in data.iterdir()
     }
     assert open_to_others(data) == []
@@ -130,6 +137,28 @@ def test_up_serves_from_an_empty_directory_and_ctrl_c_leaves_no_process_behind(t
         assert database.execute("SELECT account, state FROM postbacks_readable").fetchall() == [
             ("acme", "delivered")
         ]
+
+
+def test_the_dashboard_of_up_wants_a_token_that_this_user_alone_can_read(tmp_path):
+    data = tmp_path / "data"
+    web = _web(Settings(), data, free_port(), dev=False)
+    with web.listening, _web(Settings(), data, None, dev=False).listening:
+        assert (data / "web.token").read_text().strip() == web.token
+        assert len(web.token) >= 32
+        assert open_to_others(data) == []
+        assert web.url in web.words
+        assert web.token not in web.words
+        again = _web(Settings(), data, None, dev=False)
+        assert again.token == web.token
+        again.listening.close()
+        with pytest.raises(click.UsageError, match="--web-port"):
+            _web(Settings(), data, web.listening.getsockname()[1], dev=False)
+        for free in (
+            _web(Settings(), data, None, dev=True),
+            _web(Settings(web_token="t" * 16), data, None, dev=False),
+        ):
+            free.listening.close()
+            assert free.token == ""
 
 
 def open_to_others(directory: Path) -> list[str]:
@@ -161,7 +190,7 @@ def test_up_says_what_to_type_next_and_ends_all_when_a_worker_dies(tmp_path):
         err.splitlines()[-1]
         == "Error: Worker1 has ended by itself; here/worker1.log says why. All is stopped."
     )
-    eventually(lambda: not alive(pids), 10, "the end of all processes")
+    eventually(lambda: not alive(pids), 30, "the end of all processes")
 
 
 def test_up_on_a_port_that_is_in_use_is_2(tmp_path):

@@ -17,6 +17,8 @@ from helpers import environment, remove_account, set_account
 from postbacks import accounts, keys, send_postback, send_postbacks
 from postbacks.cli import main
 
+pytestmark = pytest.mark.usefixtures("forked")
+
 URL = "http://127.0.0.1:9999/"
 
 

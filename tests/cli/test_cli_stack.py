@@ -19,6 +19,8 @@ from postbacks.catalogue.xml import render
 from postbacks.devtools.embedded_broker import EmbeddedBroker
 from postbacks.devtools.receiver import Answer, Receiver, dead_port
 
+pytestmark = pytest.mark.usefixtures("forked")
+
 POSTBACKS = str(Path(sys.executable).with_name("postbacks"))
 EVENT = examples()["SMS_MO", "N211"]
 DOCUMENT = render(parse_event(EVENT))

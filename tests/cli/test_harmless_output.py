@@ -22,6 +22,8 @@ from postbacks.catalogue import SmsReceived
 from postbacks.cli import main
 from postbacks.devtools.receiver import Answer, Receiver
 
+pytestmark = pytest.mark.usefixtures("forked")
+
 POSTBACKS = str(Path(sys.executable).with_name("postbacks"))
 #: The same without what XML forbids and what no UTF-8 has.
 WORDS = "".join(c for c in EVIL if c not in "\x1b\x00\ud800") + "stop"
@@ -96,7 +98,7 @@ def test_a_document_is_itself_in_a_pipe_and_harmless_on_a_terminal(postback_id, 
                 seen += part
         except OSError:  # the other end is closed
             pass
-        assert process.wait(40) == 0
+        assert process.wait(90) == 0
     os.close(parent)
     text = seen.decode().replace("\r\n", "\n")
     assert is_harmless(text)

@@ -31,6 +31,8 @@ from postbacks.devtools.receiver import Receiver, dead_port
 from postbacks.devtools.stack import CeleryProcess
 from postbacks.errors import UnsupportedOption
 
+pytestmark = pytest.mark.usefixtures("forked")
+
 NAIVE = datetime(2013, 11, 5, 5, 41, 8)  # noqa: DTZ001 - a time without zone is what is refused
 
 
@@ -399,7 +401,7 @@ def test_a_broker_that_cannot_be_used_is_told_in_one_sentence_within_seconds(mak
         assert "\n" not in sentence
         assert "hunter2" not in sentence
         assert sentence.endswith(".")
-        assert took_s < 8
+        assert took_s < 20
 
 
 def test_a_call_after_the_broker_has_come_back_succeeds(own_broker):
@@ -430,7 +432,7 @@ print(send_postback.delay("acme", event).id, flush=True)
             own_broker.restart()
             print("up", file=process.stdin, flush=True)
             last = process.stdout.readline().strip()
-            assert process.wait(20) == 0
+            assert process.wait(90) == 0
         finally:
             process.kill()
     with own_broker.client() as client:

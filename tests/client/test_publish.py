@@ -195,13 +195,13 @@ def test_a_broker_that_is_gone_or_frozen_is_told_within_the_limit_and_is_used_ag
         own_broker.pause()
         for took_s, said in calls():
             assert said.startswith("BrokerUnreachable")
-            assert took_s < 4
+            assert took_s < 20
         own_broker.resume()
         assert [said for _, said in calls()] == ["accepted", "accepted"]
         own_broker.kill()
         for took_s, said in calls():
             assert said.startswith("BrokerUnreachable")
-            assert took_s < 4
+            assert took_s < 20
         own_broker.start()
         assert [said for _, said in calls()] == ["accepted", "accepted"]
     finally:

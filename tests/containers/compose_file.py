@@ -14,7 +14,7 @@ TEXT = (ROOT / "docker-compose.yml").read_text()
 #: As it stands, variables unread.
 RAW: dict[str, Any] = yaml.safe_load(TEXT)
 #: Our services, which run our image.
-OURS = ("worker", "beat", "history", "flower", "metrics")
+OURS = ("worker", "beat", "history", "web", "flower", "metrics")
 
 _VARIABLE = re.compile(r"\$(?:(?P<escaped>\$)|\{(?P<name>\w+)(?:(?P<mark>:[-?])(?P<rest>[^{}]*))?\})")
 

@@ -52,10 +52,12 @@ AS_ROOT = sys.argv[1] == "root"
 #: Somebody who owns nothing here; where the suite is not run by root, nobody else can be become.
 UID = 65534 if AS_ROOT else None
 PASSWORD, FLOWER, POSTGRES = "correcthorse", "operator:batterystaple", "elephantine"
+TOKEN = "token-of-stapled-batteries"
 ENV = read_env((ROOT / ".env.example").read_text()) | {
     "REDIS_PASSWORD": PASSWORD,
     "FLOWER_BASIC_AUTH": FLOWER,
     "POSTGRES_PASSWORD": POSTGRES,
+    "POSTBACKS_WEB_TOKEN": TOKEN,
     "POSTBACKS_SECRET_KEY": secrets.new_key(),
     "WORKERS": "3",
     "POSTBACKS_ALLOWED_NETWORKS": "127.0.0.0/8",
@@ -64,7 +66,7 @@ ENV = read_env((ROOT / ".env.example").read_text()) | {
 #: Seconds that receivers think while a worker is killed: there should be POSTs open.
 SLOW_S = 0.3
 #: Names of services, as Compose's network has them.
-HOSTS = "127.0.0.1 localhost redis postgres worker beat history flower metrics\n"
+HOSTS = "127.0.0.1 localhost redis postgres worker beat history web flower metrics\n"
 STATUS = ("postbacks", "history", "status", "--json")
 #: What the Secret of Kubernetes has, and the files below /etc/postbacks.
 BROKER_URL = f"redis://:{PASSWORD}@redis:6379/0"
@@ -73,13 +75,15 @@ SECRET = {
     "POSTBACKS_BROKER_URL": BROKER_URL,
     "POSTBACKS_HISTORY_URL": HISTORY_URL,
     "FLOWER_BASIC_AUTH": FLOWER,
+    "POSTBACKS_WEB_TOKEN": TOKEN,
 }
 FILES = {
     "postbacks.env": {"POSTBACKS_BROKER_URL": BROKER_URL, "POSTBACKS_ALLOWED_NETWORKS": "127.0.0.0/8"},
     "postbacks-history.env": {"POSTBACKS_HISTORY_URL": HISTORY_URL},
+    "postbacks-web.env": {"POSTBACKS_WEB_TOKEN": TOKEN, "POSTBACKS_HISTORY_URL": HISTORY_URL},
     "postbacks-flower.env": {"FLOWER_BASIC_AUTH": FLOWER},
 }
-PODS = ("worker", "beat", "history", "flower", "metrics")
+PODS = ("worker", "beat", "history", "web", "flower", "metrics")
 ACCOUNTS = [f"customer{number}" for number in range(40)]
 
 #: What the entry point of PostgreSQL's image does with an empty volume, before it becomes the server.
@@ -234,6 +238,29 @@ def read(port: int, path: str, user: str = "") -> tuple[int, str]:
         connection.close()
 
 
+def look_at_dashboard() -> dict[str, Any]:
+    """Ask for the first page without a login, and with a session: who came in, and what the page says of the system."""
+    connection = http.client.HTTPConnection("127.0.0.1", 8910, timeout=10)
+
+    def answer(
+        method: str, path: str, body: str = "", **headers: str
+    ) -> tuple[int, http.client.HTTPMessage, str]:
+        connection.request(method, path, body, headers)
+        reply = connection.getresponse()
+        return reply.status, reply.headers, reply.read().decode()
+
+    status, headers, _ = answer("GET", "/")
+    seen: dict[str, Any] = {"without": [status, headers["Location"]]}
+    form = {"Content-Type": "application/x-www-form-urlencoded", "Sec-Fetch-Site": "same-origin"}
+    seen["wrong"] = answer("POST", "/login", "secret=not-the-token-of-it", **form)[0]
+    status, headers, _ = answer("POST", "/login", f"secret={TOKEN}", **form)
+    session = headers["Set-Cookie"].partition(";")[0]
+    status, _, page = answer("GET", "/system", Cookie=session)
+    seen["with"] = [status, "@postgres:5432/postbacks" in page]
+    connection.close()
+    return seen
+
+
 def redis_answers(client: redis.Redis) -> bool:
     """PING."""
     with suppress(redis.ConnectionError):
@@ -375,7 +402,7 @@ def watch_pods_and_units() -> dict[str, Any]:
         job["env"] |= {"POSTBACKS_ALLOWED_NETWORKS": "127.0.0.0/8"}  # as settings.env would have it
     running = [Container(kind, 1, job=job) for kind, job in pods.items()]
     units = {kind_of(unit): service(unit, FILES) for unit in SERVICES}
-    ports_taken = ("flower", "metrics")
+    ports_taken = ("web", "flower", "metrics")
     running += [Container(kind, 2, job=job) for kind, job in units.items() if kind not in ports_taken]
     seen: dict[str, Any] = {"probes": {}}
     running[PODS.index("history")].has_logged("history.")
@@ -389,12 +416,15 @@ def watch_pods_and_units() -> dict[str, Any]:
         send_postback.delay("acme", EVENT)
         seen["received"] = len(receiver.wait_for(1, 60))
     seen["flower"] = [http_get(5555, "/tasks"), http_get(5555, "/tasks", FLOWER)]
+    seen["web"] = look_at_dashboard()
     seen["confined"] = {f"{one.name}": one.is_confined() for one in running}
     seen["stopped"] = stop_all(running)
     seen["is alive afterwards"] = running[0].probe(pods["worker"]["probes"]["livenessProbe"])
     last = [Container(kind, 2, job=units[kind]) for kind in ports_taken]
-    eventually(lambda: http_get(5555, "/healthcheck") == 200 == http_get(9464, "/healthz"), 60, "both pages")
+    pages = ((5555, "/healthcheck"), (9464, "/healthz"), (8910, "/healthz"))
+    eventually(lambda: {http_get(port, path) for port, path in pages} == {200}, 60, "their pages")
     seen["flower of the unit"] = [http_get(5555, "/tasks"), http_get(5555, "/tasks", FLOWER)]
+    seen["web of the unit"] = look_at_dashboard()
     seen["stopped"] |= stop_all(last)
     seen["logs"] = {one.name: one.log for one in (*running, *last)}
     return seen
@@ -434,6 +464,7 @@ def main() -> dict[str, Any]:
     beats = [Container("beat", number + 1) for number in range(2)]
     flower = Container("flower")
     metrics = Container("metrics")
+    web = Container("web")
     for worker in workers:
         worker.has_logged(" ready.")
     ours = {name: value for name, value in workers[0].spec["env"].items() if name.startswith("POSTBACKS_")}
@@ -487,6 +518,8 @@ def main() -> dict[str, Any]:
         ),
         "history": re.findall(r"^postbacks_history_up (\S+)$", read(9464, "/metrics")[1], re.MULTILINE),
     }
+    eventually(lambda: http_get(8910, "/healthz") == 200, 60, "the dashboard's health")
+    seen["web"] = look_at_dashboard() | {"check": run_in("web", *web.spec["healthcheck"])}
     with Receiver() as receiver:
         seen["checklist"] = go_through_the_checklist(client, receiver)
         seen["open files"] = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -497,7 +530,7 @@ def main() -> dict[str, Any]:
         for where in ("/srv/postbacks", "/", "/opt/postbacks", "/tmp")
     }
     seen["accounts"] = run_in("worker", "postbacks", "account", "list")
-    services = [*(one for one in workers if one is not victim), *beats, flower, metrics, recorders[1]]
+    services = [*(one for one in workers if one is not victim), *beats, flower, metrics, web, recorders[1]]
     left = [*services, postgres, server]
     seen["confined"] = {one.name: one.is_confined() for one in left}
     seen["stopped"] = {one.name: one.stop() for one in services}

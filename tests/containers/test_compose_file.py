@@ -35,6 +35,7 @@ EXAMPLE = (ROOT / ".env.example").read_text()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 FILLED = read_env(EXAMPLE) | {
     "REDIS_PASSWORD": "secret1", "FLOWER_BASIC_AUTH": "me:secret2", "POSTGRES_PASSWORD": "secret3",
+    "POSTBACKS_WEB_TOKEN": "secret4-of-web-users",
 }  # fmt: skip
 #: Where PostgreSQL of that password is, for those who may know.
 HISTORY_URL = "postgresql://postbacks:secret3@postgres:5432/postbacks"
@@ -102,7 +103,7 @@ def test_redis_keeps_what_it_accepted_and_asks_for_a_password():
     assert "secret1" not in " ".join(filled["healthcheck"])
 
 
-def test_postgres_keeps_the_history_where_the_recorder_alone_reaches_it():
+def test_postgres_keeps_the_history_where_the_recorder_and_the_dashboard_alone_reach_it():
     """A pinned major version, its data on a volume; neither a port nor a network that others are in; ready by TCP alone."""
     service = SERVICES["postgres"]
     assert re.fullmatch(r"postgres:\d+-alpine", service["image"])
@@ -112,9 +113,9 @@ def test_postgres_keeps_the_history_where_the_recorder_alone_reaches_it():
     assert "ports" not in service
     assert RAW["networks"] == {"database": {"internal": True}}
     networks = {name: one.get("networks", ["default"]) for name, one in SERVICES.items()}
-    assert {name for name, of in networks.items() if "database" in of} == {"postgres", "history"}
+    assert {name for name, of in networks.items() if "database" in of} == {"postgres", "history", "web"}
     assert networks["postgres"] == ["database"]
-    assert networks["history"] == ["default", "database"]
+    assert networks["history"] == networks["web"] == ["default", "database"]
     filled = container("postgres", FILLED)
     assert filled["env"]["POSTGRES_PASSWORD"] == "secret3"
     assert "--host=127.0.0.1" in filled["healthcheck"]
@@ -129,15 +130,39 @@ def test_the_recorder_starts_behind_redis_and_postgres_and_may_be_many():
     assert container("history", FILLED)["stop_s"] >= 10
 
 
-def test_only_the_recorder_has_the_historys_database():
-    """Least privilege: whoever delivers, looks or is asked by strangers has no URL of it, whatever .env says."""
+def test_the_dashboard_is_published_to_this_machine_alone_and_starts_behind_both_servers():
+    """The health check asks the very port that is served, and others than its own container reach that."""
+    service = SERVICES["web"]
+    assert service["ports"] == ["127.0.0.1:8910:8910"]
+    assert service["command"] == ["postbacks", "web", "--host", "0.0.0.0", "--port", "8910"]
+    assert "http://127.0.0.1:8910/healthz" in " ".join(service["healthcheck"]["test"])
+    assert service["depends_on"] == {key: {"condition": "service_healthy"} for key in ("redis", "postgres")}
+
+
+def test_what_logs_in_to_the_dashboard_is_known_to_it_alone():
+    """Token and key of sessions: the whole .env reaches the others, without these two."""
+    env = FILLED | {"POSTBACKS_WEB_KEY": "a key of sessions"}
+    for name in OURS:
+        given = {
+            key: container(name, env)["env"][key] for key in ("POSTBACKS_WEB_TOKEN", "POSTBACKS_WEB_KEY")
+        }
+        assert list(given.values()) == (
+            ["secret4-of-web-users", "a key of sessions"] if name == "web" else ["", ""]
+        ), name
+
+
+def test_only_the_recorder_and_the_dashboard_have_the_historys_database():
+    """Least privilege: whoever delivers or is asked for figures has no URL of it, whatever .env says."""
     env = FILLED | {"POSTBACKS_HISTORY_URL": "postgresql://elsewhere/history"}
     given = {name: container(name, env)["env"].get("POSTBACKS_HISTORY_URL") for name in SERVICES}
     nobodys = dict.fromkeys(("worker", "beat", "flower", "metrics"), "")
-    assert given == {"history": HISTORY_URL, "redis": None, "postgres": None, "prometheus": None, **nobodys}
+    theirs = dict.fromkeys(("history", "web"), HISTORY_URL)
+    assert given == {**theirs, "redis": None, "postgres": None, "prometheus": None, **nobodys}
 
 
-@pytest.mark.parametrize("missing", ["REDIS_PASSWORD", "FLOWER_BASIC_AUTH", "POSTGRES_PASSWORD"])
+@pytest.mark.parametrize(
+    "missing", ["REDIS_PASSWORD", "FLOWER_BASIC_AUTH", "POSTGRES_PASSWORD", "POSTBACKS_WEB_TOKEN"]
+)
 def test_without_a_password_compose_refuses_with_a_sentence(missing):
     """The example as it stands has none, so a copy of it refuses as well."""
     with pytest.raises(Refused, match=rf"^Set {missing}.* in \.env \(see \.env\.example\)"):
@@ -166,12 +191,15 @@ def test_settings_of_the_env_file_reach_every_process_of_ours_and_no_server():
     assert "POSTBACKS_MAX_RESENDS" not in container("postgres", env)["env"]
 
 
-def test_only_workers_have_the_key_of_accounts_secrets():
-    """Least privilege: the others run without it, though the whole .env reaches them; none is needed to start."""
+def test_only_who_signs_has_the_key_of_accounts_secrets():
+    """Workers, and the dashboard, which pings: the others run without it, though the whole .env reaches them; none is needed to
+    start.
+    """
     env = FILLED | {"POSTBACKS_SECRET_KEY": "k1,k2"}
     given = {name: container(name, env)["env"].get("POSTBACKS_SECRET_KEY") for name in SERVICES}
     none = dict.fromkeys(("beat", "history", "flower", "metrics"), "")
-    assert given == {"worker": "k1,k2", "redis": None, "postgres": None, "prometheus": None, **none}
+    theirs = dict.fromkeys(("worker", "web"), "k1,k2")
+    assert given == {**theirs, "redis": None, "postgres": None, "prometheus": None, **none}
     assert container("worker", FILLED)["env"]["POSTBACKS_SECRET_KEY"] == ""
 
 
@@ -205,7 +233,7 @@ def test_the_image_holds_what_runs_and_no_compiler_and_belongs_to_nobody():
     (install,) = (json.loads(step) for step in steps("RUN") if '"install"' in step)
     assert install[install.index("--only-binary") + 1] == ":all:"
     extras = re.fullmatch(r"/src\[([\w,]+)\]", install[-1])[1].split(",")
-    assert set(extras) == {"flower", "history", "postgres"} <= set(PROJECT["optional-dependencies"])
+    assert set(extras) == {"flower", "history", "postgres", "web"} <= set(PROJECT["optional-dependencies"])
     assert steps("USER", last) == ["10001:10001"]
     assert steps("STOPSIGNAL", last) == ["SIGTERM"]
     for step in (*steps("RUN"), *steps("CMD"), steps("HEALTHCHECK")[0].partition(" CMD ")[2]):

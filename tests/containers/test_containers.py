@@ -91,6 +91,13 @@ def check_flower_asks_for_its_password_and_its_health_check_passes(seen):
     assert flower == {"page without": 401, "api without": 401, "wrong": 401, "right": 200}
 
 
+def check_the_dashboard_asks_for_its_token_and_its_health_check_passes(seen):
+    """A stranger is sent to the login; who has the token sees that the history is on PostgreSQL."""
+    web = seen["web"]
+    assert web.pop("check") == {"code": 0, "out": ""}
+    assert web == {"without": [303, "/login?next=%2F"], "wrong": 401, "with": [200, True]}
+
+
 def check_the_metrics_are_served_and_their_health_check_passes(seen):
     """The whole system's figures, on the port that Prometheus asks."""
     assert seen["metrics"]["check"] == {"code": 0, "out": ""}
@@ -128,8 +135,8 @@ def check_each_ends_at_a_sigterm_within_its_grace_and_has_written_no_trace(seen)
     assert {name: one["code"] for name, one in seen["stopped"].items()} == dict.fromkeys(seen["stopped"], 0)
     for name, log in seen["logs"].items():
         assert not re.search("Traceback|settings.unknown|broker.unsafe|DuplicateNodename", log), log
-        assert name.startswith(("worker", "beat", "flower", "redis", "metrics", "history", "postgres"))
-        assert not re.search("elephantine|correcthorse", log), name
+        assert name.startswith(("worker", "beat", "flower", "redis", "metrics", "web", "history", "postgres"))
+        assert not re.search("elephantine|correcthorse|stapled", log), name
     workers = [
         name for name in seen["logs"] if name.startswith("worker")
     ]  # one was killed, whichever held most
@@ -160,13 +167,17 @@ def check_every_pod_and_unit_does_its_work_and_ends_in_order(seen):
     assert elsewhere["probes"] == {
         "worker": pages,
         "history": ["readinessProbe"],
+        "web": pages,
         "flower": pages,
         "metrics": pages,
     }
     assert elsewhere["received"] == 1
     assert elsewhere["flower"] == elsewhere["flower of the unit"] == [401, 200]
+    assert elsewhere["web"] == elsewhere["web of the unit"] == seen["web"]
     names = {
-        f"{kind}-{number}" for kind in ("worker", "beat", "history", "flower", "metrics") for number in (1, 2)
+        f"{kind}-{number}"
+        for kind in ("worker", "beat", "history", "web", "flower", "metrics")
+        for number in (1, 2)
     }
     assert elsewhere["stopped"] == dict.fromkeys(names, 0)
     assert not elsewhere["is alive afterwards"]
@@ -175,7 +186,9 @@ def check_every_pod_and_unit_does_its_work_and_ends_in_order(seen):
         if os.geteuid() == 0:
             assert rights == {"uid": uid, "caps": 0, "no_new_privs": "1"}, name
     for name, log in elsewhere["logs"].items():
-        assert not re.search("Traceback|settings.unknown|broker.unsafe|elephantine|correcthorse", log), (
+        assert not re.search(
+            "Traceback|settings.unknown|broker.unsafe|elephantine|correcthorse|stapled", log
+        ), (
             name,
             log,
         )
@@ -188,6 +201,7 @@ def judge_compose(seen: dict[str, Any]) -> None:
     check_three_workers_share_the_load(seen)
     check_what_a_killed_worker_held_is_delivered_by_the_others(seen)
     check_flower_asks_for_its_password_and_its_health_check_passes(seen)
+    check_the_dashboard_asks_for_its_token_and_its_health_check_passes(seen)
     check_the_metrics_are_served_and_their_health_check_passes(seen)
     check_the_history_is_recorded_and_another_recorder_goes_on(seen)
     check_the_health_check_says_whether_the_system_is_well(seen)

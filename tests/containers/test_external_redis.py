@@ -15,6 +15,7 @@ TEXT = (ROOT / "docker-compose.external-redis.yml").read_text()
 SCHEMA = json.loads((ROOT / "tests" / "compose-spec.json").read_text())
 FILLED = read_env((ROOT / ".env.example").read_text()) | {
     "REDIS_PASSWORD": "secret1", "FLOWER_BASIC_AUTH": "me:secret2", "POSTGRES_PASSWORD": "secret3",
+    "POSTBACKS_WEB_TOKEN": "secret4-of-web-users",
     "POSTBACKS_BROKER_URL": "rediss://:secret1@redis.example:6379/0",
 }  # fmt: skip
 RESET = object()
@@ -58,7 +59,8 @@ def test_both_files_together_are_valid_and_nothing_is_left_of_redis():
     assert set(merged["volumes"]) == set(RAW["volumes"]) - {"redis-data"}
     for name, service in merged["services"].items():
         assert service.get("depends_on", {}).keys() <= merged["services"].keys(), name
-    assert merged["services"]["history"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
+    for name in ("history", "web"):
+        assert merged["services"][name]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
 
 
 def test_the_broker_alone_is_another_one():

@@ -30,7 +30,7 @@ from containers.kubernetes_files import FILLED_EXAMPLE as SECRET
 
 from postbacks.settings import load
 
-KINDS = ("worker", "beat", "history", "flower", "metrics")
+KINDS = ("worker", "beat", "history", "web", "flower", "metrics")
 COMPONENTS = ("monitoring", "autoscaling")
 needs_kubectl = pytest.mark.skipif(not shutil.which("kubectl"), reason="kubectl is not installed")
 
@@ -147,6 +147,7 @@ def test_no_password_is_in_here_and_without_one_no_pod_starts():
         "POSTBACKS_BROKER_URL": KINDS,
         "POSTBACKS_HISTORY_URL": ["history"],
         "FLOWER_BASIC_AUTH": ["flower"],
+        "POSTBACKS_WEB_TOKEN": ["web"],
     }
     for key, kinds in must.items():
         for kind in kinds:
@@ -164,12 +165,15 @@ def test_flower_does_not_start_with_an_empty_password():
 
 
 def test_each_process_has_the_values_of_the_secret_that_it_needs_and_no_other():
-    """As in docker-compose.yml: workers the key of secrets, the recorder its database, Flower its password."""
+    """As in docker-compose.yml: who signs the key of secrets, recorder and dashboard the database, Flower its password."""
     kept = {kind: {name for name in pod(kind, SECRET)["env"] if name in SECRET} for kind in KINDS}
     assert kept == {
         "worker": {"POSTBACKS_BROKER_URL", "POSTBACKS_SECRET_KEY"},
         "beat": {"POSTBACKS_BROKER_URL"},
         "history": {"POSTBACKS_BROKER_URL", "POSTBACKS_HISTORY_URL", "POSTBACKS_NOTICE_URL", "POSTBACKS_NOTICE_SECRET"},
+        "web": {
+            "POSTBACKS_BROKER_URL", "POSTBACKS_HISTORY_URL", "POSTBACKS_SECRET_KEY", "POSTBACKS_WEB_TOKEN", "POSTBACKS_WEB_KEY",
+        },
         "flower": {"POSTBACKS_BROKER_URL", "FLOWER_BASIC_AUTH"},
         "metrics": {"POSTBACKS_BROKER_URL"},
     }  # fmt: skip
@@ -205,7 +209,12 @@ def test_probes_ask_a_process_about_itself():
     assert probes["beat"] == {}
     assert list(probes["history"]) == ["readinessProbe"]
     assert probes["history"]["readinessProbe"]["periodSeconds"] >= 60
-    for kind, path in (("worker", "/healthz"), ("metrics", "/healthz"), ("flower", "/healthcheck")):
+    for kind, path in (
+        ("worker", "/healthz"),
+        ("metrics", "/healthz"),
+        ("web", "/healthz"),
+        ("flower", "/healthcheck"),
+    ):
         assert set(probes[kind]) == {"startupProbe", "readinessProbe", "livenessProbe"}
         for probe in probes[kind].values():
             assert probe["httpGet"]["path"] == path
@@ -213,7 +222,7 @@ def test_probes_ask_a_process_about_itself():
 
 
 def test_metrics_are_found_by_the_service_and_the_monitors_and_let_in():
-    """Labels, names and numbers of ports agree; Flower's port alone stays closed."""
+    """Labels, names and numbers of ports agree; of the ports Flower's alone stays closed."""
     labels = {
         kind: by_name("Deployment")[f"postbacks-{kind}"]["spec"]["template"]["metadata"]["labels"]
         for kind in KINDS
@@ -233,4 +242,14 @@ def test_metrics_are_found_by_the_service_and_the_monitors_and_let_in():
     (policy,) = by_name("NetworkPolicy").values()
     assert policy["spec"]["podSelector"]["matchLabels"].items() <= labels["flower"].items()
     allowed = {one["port"] for rule in policy["spec"]["ingress"] for one in rule["ports"]}
-    assert allowed == {port["port"], *worker["ports"].values()}
+    assert allowed == {port["port"], *worker["ports"].values(), *pod("web", SECRET)["ports"].values()}
+
+
+def test_the_dashboard_is_found_by_its_service_and_a_new_one_is_ready_before_the_old_one_ends():
+    """An Ingress names the Service (docs/install.md); without a token and users it would refuse to start."""
+    service = by_name("Service")["postbacks-web"]
+    deployment = by_name("Deployment")["postbacks-web"]["spec"]
+    assert service["spec"]["selector"] == deployment["template"]["metadata"]["labels"]
+    (port,) = service["spec"]["ports"]
+    assert pod("web", SECRET)["ports"] == {port["targetPort"]: port["port"]}
+    assert deployment["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}

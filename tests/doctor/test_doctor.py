@@ -529,7 +529,7 @@ def test_a_healthy_running_system_is_clean_while_it_works(broker, tmp_path, monk
             sender = threading.Thread(target=send)
             sender.start()
             try:
-                receiver.wait_for(50, 30)
+                receiver.wait_for(50, 90)
                 for _ in range(2):
                     shown = call("--ping", "--json")
                     lines = [json.loads(line) for line in shown.stdout.splitlines()]

@@ -92,7 +92,7 @@ def test_the_request_is_what_the_promise_says(broker, tmp_path):
         url = receiver.url("/in?token=1").replace("http://", "http://user:p%40ss@")
         set_account("acme", url=url)
         results = [send_postback.delay("acme", EVENT) for _ in range(2)]
-        receiver.wait_for(2, 20)
+        receiver.wait_for(2, 90)
         records = [ended(broker.client(), result.id) for result in results]
         first, second = sorted(receiver.received, key=lambda post: post.sequence)
     headers = dict(first.headers)

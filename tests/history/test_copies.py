@@ -10,12 +10,20 @@ from sqlalchemy import text
 
 from postbacks.history import copies_of
 from postbacks.history.transactions import writing
+from postbacks.ledger.phases import Phases
 from postbacks.ledger.record import Attempt, Record
 
 DAY_MS = 86_400_000
 FAILED = Attempt(1, ACCEPTED_MS + 5, "status", 500, 31, "answered 500; only 200 counts", "oops \x1b 😀")
 TIMED_OUT = Attempt(
     2, ACCEPTED_MS + 300_000, "connect_timeout", None, 10_000, "no connection", "", shared=True
+)
+#: Attempts whose course is known (``ledger/phases.py``).
+SLOW = Attempt(
+    1, ACCEPTED_MS + 5, "delivered", 200, 1400, phases=Phases(0, None, None, 1399, 1), address="192.0.2.7"
+)
+AGAIN = Attempt(
+    2, ACCEPTED_MS + 300_000, "delivered", 200, 14, phases=Phases(None, 2, 9, 2, 1), address="2001:db8::7"
 )
 LAST = Attempt(3, ACCEPTED_MS + 600_000, "delivered", 200, 12)
 
@@ -31,6 +39,8 @@ def write(writer, *records):
         make_record(
             "later", state="delivered", attempts=(FAILED, TIMED_OUT, LAST), ended_ms=ACCEPTED_MS + 600_012
         ),
+        make_record("slow", state="delivered", attempts=(SLOW,), ended_ms=ACCEPTED_MS + 2000),
+        make_record("again", state="delivered", attempts=(FAILED, AGAIN), ended_ms=ACCEPTED_MS + 600_012),
         make_record(
             "dead",
             state="dead",

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 from postgres import PostgresServer
-from records import delivered
+from records import ACCEPTED_MS, delivered, make_record
 from sqlalchemy import exc, text
 
 from postbacks.errors import HistoryError, HistoryOff, HistoryUnavailable, HistoryUnfit
@@ -17,6 +17,8 @@ from postbacks.history import facts, migrations, schema
 from postbacks.history.engine import connect, reader
 from postbacks.history.transactions import database_errors, display, reading, writing
 from postbacks.history.writer import Writer
+from postbacks.ledger.phases import Phases
+from postbacks.ledger.record import Attempt
 from postbacks.settings import Settings
 
 
@@ -79,7 +81,7 @@ def test_each_spelling_of_postgresql_is_psycopg(prepared_postgres, scheme):
     """The older driver of that name is never asked for."""
     engine = connect(prepared_postgres.replace("postgresql", scheme, 1))
     with reading(engine) as connection:
-        assert connection.execute(text("SELECT value FROM facts WHERE name = 'schema'")).scalar() == "1"
+        assert facts.number(connection, facts.SCHEMA) == schema.VERSION
     engine.dispose()
 
 
@@ -137,7 +139,9 @@ def test_a_newer_schema_is_refused(database):
     """By the recorder and by readers alike."""
     with writing(database) as connection:
         facts.put(connection, {facts.SCHEMA: 99})
-    with pytest.raises(HistoryUnfit, match="of schema 99, and this version knows up to 1; use the version"):
+    with pytest.raises(
+        HistoryUnfit, match=f"of schema 99, and this version knows up to {schema.VERSION}; use"
+    ):
         migrations.prepare(database)
     with pytest.raises(HistoryUnfit, match="of schema 99"), reading(database) as connection:
         migrations.check(connection)
@@ -145,25 +149,47 @@ def test_a_newer_schema_is_refused(database):
 
 def test_an_older_schema_is_brought_forward(database, monkeypatch):
     """Step by step, in one transaction: a step that fails leaves all as it was."""
-    monkeypatch.setattr(schema, "VERSION", 3)
-    with reading(database) as connection, pytest.raises(HistoryUnfit, match=r"of schema 1, .* reads 3"):
+    now = schema.VERSION
+    monkeypatch.setattr(schema, "VERSION", now + 2)
+    with (
+        reading(database) as connection,
+        pytest.raises(HistoryUnfit, match=rf"of schema {now}, .* reads {now + 2}"),
+    ):
         migrations.check(connection)
 
-    def to_2(connection):
+    def to_next(connection):
         connection.execute(text("UPDATE facts SET value = '7' WHERE name = 'lease'"))
 
     def broken(connection):
         connection.execute(text("UPDATE no_such_table SET x = 1"))
 
-    monkeypatch.setattr(migrations, "_STEPS", {1: to_2, 2: broken})
+    monkeypatch.setattr(migrations, "_STEPS", {now: to_next, now + 1: broken})
     with pytest.raises(HistoryUnfit):
         migrations.prepare(database)
     with reading(database) as connection:
-        assert facts.read(connection) == {"schema": "1", "lease": "0", "last_row": "0"}
-    monkeypatch.setattr(migrations, "_STEPS", {1: to_2, 2: lambda _: None})
+        assert facts.read(connection) == {"schema": str(now), "lease": "0", "last_row": "0"}
+    monkeypatch.setattr(migrations, "_STEPS", {now: to_next, now + 1: lambda _: None})
     migrations.prepare(database)
     with reading(database) as connection:
-        assert facts.read(connection) == {"schema": "3", "lease": "7", "last_row": "0"}
+        assert facts.read(connection) == {"schema": str(now + 2), "lease": "7", "last_row": "0"}
+
+
+def test_attempts_of_schema_1_stay_and_later_ones_have_phases(database):
+    """Made by a version that kept of an attempt no more than how long it took."""
+    with writing(database) as connection:
+        for name in ("phases", "address"):
+            connection.execute(text(f"ALTER TABLE attempts DROP COLUMN {name}"))
+        connection.execute(text("INSERT INTO attempts VALUES (7, 1, 5, 2, 503, 31, 0, 'answered 503', NULL)"))
+        facts.put(connection, {facts.SCHEMA: 1})
+    migrations.prepare(database)
+    writer = Writer(database)
+    writer.take_lease()
+    later = Attempt(1, ACCEPTED_MS, "status", 503, 31, "answered 503", phases=Phases(1, 12, None, 17, 1))
+    writer.write([make_record("later", state="parked", attempts=(later,))])
+    with reading(database) as connection:
+        migrations.check(connection)
+        rows = connection.execute(text("SELECT detail, phases FROM attempts ORDER BY at_ms")).all()
+    assert rows == [("answered 503", None), ("answered 503", "1,12,,17,1")]
 
 
 def test_a_database_of_somebody_else_is_left_alone(history_url):

@@ -23,6 +23,8 @@ from postbacks.history.engine import reader
 from postbacks.history.feed import ASKED, Feed
 from postbacks.settings import load
 
+pytestmark = pytest.mark.usefixtures("forked")
+
 POSTBACKS = str(Path(sys.executable).with_name("postbacks"))
 
 

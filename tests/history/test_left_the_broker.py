@@ -75,8 +75,14 @@ def test_show_finds_it_in_the_history_whole(world):
     assert lines[:2] == [f"postback      {postback_id}", "state         dead: answered 500; only 200 counts"]
     assert any(re.fullmatch(r"found in      history, recorded until 2026-.*Z", line) for line in lines)
     assert [line.split()[0] for line in lines[-2:]] == ["1", "2"]
+    assert re.search(
+        r"answered 500; only 200 counts 'oops' \(connect [\d,]+ ms, wait [\d,]+ ms, .*to 127\.0\.0\.1\)$",
+        lines[-2],
+    )
     public = json.loads(call("show", postback_id, "--json").stdout)
     assert (public["state"], public["source"], len(public["attempts"])) == ("dead", "history", 2)
+    first = public["attempts"][0]
+    assert (sum(first["phases"].values()), first["address"]) == (first["elapsed_ms"], "127.0.0.1")
     assert (public["recorded_until"], public["other_acceptances"]) == ("2026-09-21T14:13:20.000Z", [])
     assert call("show", postback_id, "--xml", *REVEAL).stdout_bytes == world.receiver.received[0].body
     assert f"'Postback-Id: {postback_id}'" in call("show", postback_id, "--curl", *REVEAL).stdout

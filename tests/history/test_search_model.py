@@ -18,8 +18,10 @@ from postbacks.errors import InvalidQuery
 from postbacks.history import Query, count, find, paths, schema, search, why_empty
 from postbacks.history.filters import VALUE_FILTERS
 from postbacks.history.schema import HOUR_MS
+from postbacks.history.strip import PARTS_MAX, Strip, strip
 from postbacks.history.values import KINDS
 from postbacks.history.writer import Writer
+from postbacks.ledger.phases import SLOW_MS
 from postbacks.ledger.record import Attempt
 from postbacks.privacy.spelling import canonical
 
@@ -318,7 +320,7 @@ def blamed(sent: list[Sent], query: Query) -> list[tuple[str, int]]:
     ],
 )
 @given(case=histories())
-def test_search_count_and_why_empty_say_what_a_plain_filter_says(database, monkeypatch, case):
+def test_search_count_strip_and_why_empty_say_what_a_plain_filter_says(database, monkeypatch, case):
     sent, asked, common = case
     monkeypatch.setattr(paths, "_COMMON", common)
     write(database, sent)
@@ -331,6 +333,7 @@ def test_search_count_and_why_empty_say_what_a_plain_filter_says(database, monke
             continue
         filters = {name: value for name, value in asdict(query).items() if value not in {None, ""}}
         assert number == len(plain), filters
+        check_strip(strip(query, client=AWAY, engine=database), plain)
         newest_first = sorted(plain, key=lambda postback: -postback.accepted_ms)
         found = walk(database, query)
         assert sorted(found) == sorted(postback.id for postback in plain), filters
@@ -346,6 +349,17 @@ def test_search_count_and_why_empty_say_what_a_plain_filter_says(database, monke
         assert (found_by_id.account, found_by_id.accepted_ms) == (postback.account, postback.accepted_ms)
 
 
+def check_strip(drawn: Strip, plain: list[Sent]) -> None:
+    """Check that a strip has each postback in the part in which it was accepted, and no gap."""
+    assert drawn.postbacks == len(plain)
+    assert len(drawn.parts) <= PARTS_MAX
+    assert all(earlier.until_ms == later.since_ms for earlier, later in pairwise(drawn.parts))
+    for part in drawn.parts:
+        of_it = [p for p in plain if part.since_ms <= p.accepted_ms < part.until_ms]
+        assert part.total == len(of_it)
+    assert sum(part.total for part in drawn.parts) == len(plain)
+
+
 def delivered_in(ms: int) -> Ending:
     """End a postback by its first POST."""
     return Ending("delivered", posts=(("delivered", 200, ms),))
@@ -354,7 +368,7 @@ def delivered_in(ms: int) -> Ending:
 @pytest.mark.parametrize(("slower_than_ms", "number"), [(998, 3), (999, 2), (1000, 1), (1001, 0)])
 def test_where_slowness_begins_no_postback_is_lost(database, slower_than_ms, number):
     """From there on a search reads the index of what is troubled, below it that of all."""
-    write(database, [sent_with(delivered_in(schema.SLOW_MS + ms)) for ms in (-1, 0, 1)])
+    write(database, [sent_with(delivered_in(SLOW_MS + ms)) for ms in (-1, 0, 1)])
     query = Query(slower_than_ms=slower_than_ms)
     assert count(query, client=AWAY, engine=database).postbacks == number
     assert len(walk(database, query)) == number

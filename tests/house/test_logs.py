@@ -25,8 +25,9 @@ LEVELS = ("debug", "info", "warning", "error", "exception")
 
 def calls() -> Iterator[tuple[Path, ast.Call]]:
     """Every call of a module's ``log``."""
-    for path in ROOT.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
+    texts = {path: path.read_text() for path in ROOT.rglob("*.py")}
+    for path, text in texts.items():
+        for node in ast.walk(ast.parse(text)) if "log." in text else ():
             if (
                 isinstance(node, ast.Call)
                 and isinstance(node.func, ast.Attribute)

@@ -48,7 +48,10 @@ def test_json_is_the_only_serializer_and_nothing_unpickles():
     assert (app.conf.task_serializer, app.conf.result_serializer) == ("json", "json")
     assert list(app.conf.accept_content) == list(app.conf.result_accept_content) == ["json"]
     for path in Path(postbacks.__file__).parent.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
+        text = path.read_text()
+        if not re.search(r"pickle|marshal|shelve|dill|eval|exec", text):
+            continue
+        for node in ast.walk(ast.parse(text)):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             assert not {name.split(".")[0] for name in names} & {"pickle", "marshal", "shelve", "dill"}, path

@@ -114,7 +114,7 @@ def test_a_backup_of_yesterday_or_an_empty_one_is_found(tmp_path: Path):
     [
         (4, "postbacks_scrape_complete 1.0\npostbacks_broker_memory_limit_bytes 2.5e+10\n"),
         (5, '{"status":"success","data":{"groups":[]}}'),
-        (6, "200"),
+        (6, "401 200 "),
         (10, "1024\n"),
         (12, "7c0e1f3a waiting after 30 s: no worker has been heard of"),
     ],

@@ -57,6 +57,7 @@ def reader_of(command: str) -> str:
         " beat": "beat",
         " flower": "Flower",
         " metrics": "metrics",
+        " web": "web",
     }
     named = [reader for words_of, reader in words.items() if words_of in command]
     return (named or ["program" if command.startswith("-c") else "commands"])[0]
@@ -105,6 +106,7 @@ def test_no_process_reads_a_setting_that_the_document_does_not_say(tmp_path):
             ]
             eventually(lambda: b"postbacks_" in page(f"http://127.0.0.1:{ports[0]}/metrics"), timeout_s=60)
             eventually(lambda: page(f"http://127.0.0.1:{ports[1]}/"), timeout_s=60)
+            eventually(lambda: page(said["web_url"]), timeout_s=60)
             for command in (["list"], ["health"], ["ping", calm.url()]):
                 run(BIN / "postbacks", *command, env=env)
         finally:
@@ -118,7 +120,7 @@ def test_no_process_reads_a_setting_that_the_document_does_not_say(tmp_path):
         for command, name in (line.split("\t") for line in path.read_text().splitlines())
     }
     assert {reader for reader, _ in traced} == {
-        "program", "worker", "beat", "recorder", "metrics", "Flower", "commands",
+        "program", "worker", "beat", "recorder", "metrics", "Flower", "web", "commands",
     }  # fmt: skip
     assert len(traced) > 80
     assert sorted((reader, name) for reader, name in traced if reader not in readers_of(name)) == []

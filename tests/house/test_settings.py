@@ -100,6 +100,12 @@ BAD = [
     ("group_weights", "mt"),
     ("group_weights", "sms=2"),
     ("group_weights", "mt=101"),
+    ("web_hosts", "https://postbacks.example"),
+    ("web_url", "postbacks.example/path"),
+    ("web_proxy_header", "X Forwarded"),
+    ("web_proxy_addresses", "everybody"),
+    ("web_proxy_role", "boss"),
+    ("web_idle_s", "1"),
 ]
 
 
@@ -228,7 +234,7 @@ def test_the_documents_default_and_unit_are_the_true_ones(name):
 
 
 #: Processes that read settings, in the order of the document; a command ends before a restart could matter.
-READERS = ("program", "worker", "beat", "recorder", "metrics", "Flower", "commands")
+READERS = ("program", "worker", "beat", "recorder", "metrics", "Flower", "web", "commands")
 
 
 def readers_of(name: str) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ ROOT = Path(postbacks.__file__).parent
 ROOMS = [
     "postbacks.celery",
     "postbacks.cli",
+    "postbacks.web",
     "postbacks.testing",
     "postbacks",
     "postbacks.worker.examiner",
@@ -114,19 +115,17 @@ def test_a_file_is_as_long_as_its_concept(path):
 @pytest.mark.parametrize("folder", ["postbacks", "tests", "crash", "benchmarks", "examples"])
 def test_no_docstring_begins_with_a_pronoun_or_a_question(folder):
     """The first line names its object: a verb in the imperative, or a noun of the glossary."""
-    nodes = [
-        (path, node)
-        for path in sorted((ROOT.parent / folder).rglob("*.py"))
-        for node in ast.walk(ast.parse(path.read_text()))
+    texts = {path: path.read_text() for path in sorted((ROOT.parent / folder).rglob("*.py"))}
+    assert texts
+    vague = [
+        f"{path.relative_to(ROOT.parent)}:{getattr(node, 'lineno', 1)}: {docstring.splitlines()[0]}"
+        for path, text in texts.items()
+        if re.search(rf"[\"']\s*{VAGUE.pattern}", text)  # parsing them all takes six seconds
+        for node in ast.walk(ast.parse(text))
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        if (docstring := ast.get_docstring(node)) and VAGUE.match(docstring)
     ]
-    lines = [
-        (f"{path.relative_to(ROOT.parent)}:{getattr(node, 'lineno', 1)}", docstring.splitlines()[0])
-        for path, node in nodes
-        if (docstring := ast.get_docstring(node))
-    ]
-    assert lines
-    assert [f"{where}: {line}" for where, line in lines if VAGUE.match(line)] == []
+    assert vague == []
 
 
 def test_each_module_of_the_overrides_says_what_it_mirrors_or_is_named_by_its_room():

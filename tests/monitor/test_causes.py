@@ -341,8 +341,12 @@ def countdown(world: World):
 def resend(world: World):
     postback_id, *_ = world.failed()
     world.rig.deliver()
-    words = rf"attempt 2 failed \(status\); attempt 3 of 6 is due at {FUTURE}"
-    return postback_id, words, {"failed": 2, "attempt": 3, "of": 6, "outcome": "status"}
+    words = rf"attempt 2 failed \(answered \d+\); attempt 3 of 6 is due at {FUTURE}"
+    return (
+        postback_id,
+        words,
+        {"failed": 2, "failure": "answered 500", "attempt": 3, "of": 6, "outcome": "status"},
+    )
 
 
 @makes

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -41,12 +41,14 @@ from postbacks.devtools.receiver import Answer, Receiver, dead_port
 from postbacks.errors import NotReplicated
 from postbacks.history.feed import Feed
 from postbacks.monitor import snapshot
-from postbacks.monitor.health import judge
+from postbacks.monitor.health import Health, judge
 from postbacks.monitor.metrics import SystemCollector
 from postbacks.monitor.server import MonitorServer
 from postbacks.operate import pause_account
 from postbacks.queue.rows import AttemptRow
 from postbacks.version import VERSION
+
+pytestmark = pytest.mark.usefixtures("forked")
 
 DOCS = (Path(__file__).parents[2] / "docs" / "monitoring.md").read_text()
 SECRETS = ("words that nobody may read", "hunter2", "tokenvalue")
@@ -510,7 +512,7 @@ def test_a_broker_that_hangs_or_is_gone_is_told_in_bounded_time():
         finally:
             broker.resume()
         assert not judged.ok
-        assert took_s < 5
+        assert took_s < 20
         assert done.returncode == 1
         assert re.fullmatch(r"not well: The broker at \S+ does not answer .*\n", done.stdout)
         seen = samples(text)
@@ -529,3 +531,23 @@ def test_a_port_in_use_is_one_sentence():
     assert (
         f"Port {port} of 127.0.0.1 is in use: stop what listens there, or give another port." in said.output
     )
+
+
+def test_a_line_for_whoever_looks_again_and_again_stays_the_same_while_nothing_happens():
+    idle = Health(ok=True, broker=True, tick_age_s=0.1, waiting=0, oldest_waiting_s=0.0)
+    assert {replace(idle, tick_age_s=age_s).steady_line for age_s in (0.0, 0.4, 1.1, 2.9)} == {
+        "well: the last tick finished less than 3 s ago, nothing waits"
+    }
+    late = replace(
+        idle,
+        tick_age_s=9.4,
+        waiting=2,
+        oldest_waiting_s=1.2,
+        accounts_paused=1,
+        paused_waiting=3,
+        oldest_paused_s=190,
+    )
+    assert late.steady_line == (
+        "well: the last tick finished 9 s ago, 2 wait, the oldest for less than 3 s; 1 account is paused, and nothing waits for it"
+    )
+    assert replace(late, ok=False, faults=("No tick.",)).steady_line == "not well: No tick."

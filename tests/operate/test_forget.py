@@ -243,7 +243,7 @@ def fill(world: World) -> dict[str, str]:
     with world.recorder.transaction() as connection:  # pruned since, and still in pages that are free
         answers = [{"row": 10**6 + row, "answer": NUMBER * 50} for row in range(500)]
         connection.execute(
-            text("INSERT INTO attempts VALUES (:row, 1, 0, 1, 0, 0, 0, NULL, :answer)"), answers
+            text("INSERT INTO attempts VALUES (:row, 1, 0, 1, 0, 0, 0, NULL, :answer, NULL, NULL)"), answers
         )
     with world.recorder.transaction() as connection:
         if connection.dialect.name == "sqlite":  # as it is built but for Debian's
@@ -258,7 +258,7 @@ def fill(world: World) -> dict[str, str]:
         mover.turn()
         return read_job(job.id).state == "ended"
 
-    eventually(has_ended, 10, "the end of the job")
+    eventually(has_ended, 30, "the end of the job")
     assert rb"555\u2011765\u20114321" in client.hget(keys.JOB + job.id, "query")
     assert ((job.query and job.query.number) or "").startswith("555…21 ·")
     settle(world.recorder, client)
@@ -373,7 +373,7 @@ def test_what_is_still_to_be_delivered_is_delivered_first_and_of_paused_accounts
     assert "2 records of the broker, of which 2 are still to be delivered, 1 of a paused account" in counted
     queued = world.send("acme", MINE)
     request = forget(number=NUMBER)
-    eventually(lambda: world.turn() or world.state(paused) == "cancelled", 10, "the end of the paused one")
+    eventually(lambda: world.turn() or world.state(paused) == "cancelled", 30, "the end of the paused one")
     assert Requests(world.client).read(request)[5:6] == ("ledger",)
     assert Requests(world.client).read(request).waiting == 2
     assert world.client.llen(keys.QUEUE) == 1

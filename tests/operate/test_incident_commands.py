@@ -75,7 +75,7 @@ def test_the_end_shows_the_command_that_resends_and_open_ones_alone_are_none(wor
 def test_a_mute_is_written_with_its_reason_and_its_end_and_taken_back(world, caplog):
     muted = call("incident", "mute", "1", "--until", "2h", "--reason", "they know, ticket 812")
     assert muted.exit_code == 0, muted.output
-    assert muted.stderr.startswith("Nothing is told of incident 1 (http://127.0.0.1:")
+    assert muted.stderr.startswith("Nothing is told of incident 1 (127.0.0.1:")
     shown = call("incident", "show", "1").stdout
     assert "incident   1, muted\n" in shown
     assert "by ann: they know, ticket 812" in shown

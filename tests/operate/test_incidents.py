@@ -208,7 +208,7 @@ def test_an_expired_certificate_is_named_with_what_to_do(world, tmp_path):
         world.work()
         world.watch(6)
     ((_, data),) = world.told()
-    assert data["title"] == f"https://127.0.0.1:{port} fails"
+    assert data["title"] == f"127.0.0.1:{port} fails"
     assert data["sentence"].startswith(
         "the server's certificate has expired; every attempt has failed since "
     )

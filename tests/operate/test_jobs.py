@@ -386,8 +386,9 @@ def test_a_request_that_cannot_be_is_refused_with_a_sentence(world):
             start_resend(query, ids=ids)
     with pytest.raises(InvalidQuery, match="What is dead cannot be cancelled"):
         start_cancel(Query(state="dead"))
-    with pytest.raises(PostbacksError, match="A rate of 0 cannot be"):
-        start_resend(Query(state="dead"), rate=0)
+    for rate in (0, 1e-320, float("nan"), float("inf")):
+        with pytest.raises(PostbacksError, match=f"A rate of {rate} cannot be"):
+            start_resend(Query(state="dead"), rate=rate)
     world.client.zadd(keys.CLAIMERS, {"an-older-loop": 2**52})
     with pytest.raises(PostbacksError, match="A worker of an older version is at work"):
         start_resend(Query(state="dead"))

@@ -19,7 +19,6 @@ from postbacks import keys, send_postbacks
 from postbacks.accounts import store
 from postbacks.accounts.secrets import new_key
 from postbacks.cli import main
-from postbacks.cli.journal import details_words
 from postbacks.history import journal as rows
 from postbacks.history.engine import reader
 from postbacks.history.feed import Feed
@@ -28,6 +27,7 @@ from postbacks.history.transactions import reading
 from postbacks.ledger import journal as waiting_journal
 from postbacks.ledger.journal import Entry
 from postbacks.operate import identity, journal
+from postbacks.operate.journal_words import details_words
 from postbacks.queue.scripts import Scripts
 from postbacks.queue.tick import Tick
 from postbacks.settings import load

@@ -22,6 +22,8 @@ from postbacks.operate.incidents.conditions import Condition
 from postbacks.operate.incidents.webhook import reaching_anywhere
 from postbacks.settings import Settings
 
+pytestmark = pytest.mark.usefixtures("forked")
+
 SECRET = "whsec_" + "c2VjcmV0IG9mIHRoZSBub3RpY2Vz"
 #: No address of our own, unlike the suite's setting: a notice's URL may have one all the same.
 NOWHERE = ()

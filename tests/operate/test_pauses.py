@@ -120,7 +120,7 @@ def test_what_a_loop_holds_goes_back_in_its_order_while_the_probe_is_open(rig):
             eventually(lambda: rig.adapter._open, what="the probe")
             assert lane_of(rig, "acme") == []
             pause_account("acme")
-            eventually(lambda: lane_of(rig, "acme") == ids[1:], 3, "what was held in its lane")
+            eventually(lambda: lane_of(rig, "acme") == ids[1:], 30, "what was held in its lane")
             assert rig.adapter._open, "the probe had ended first"
         finally:
             loop.join(30)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from events import EVENT
+from forked_processes import forking_module
 from helpers import BASE_ENV, ended, environment, running, set_account
 from kombu.exceptions import OperationalError
 
@@ -23,6 +24,8 @@ from postbacks.ledger.record import Attempt
 from postbacks.queue.rows import AttemptRow
 from postbacks.tasks import decide
 from postbacks.worker import process
+
+pytestmark = pytest.mark.usefixtures("forked")
 
 ROOT = Path(__file__).parents[2]
 LEASE = {"POSTBACKS_CLAIM_LEASE_S": "3", "POSTBACKS_INTAKE_LEASE_S": "2"}
@@ -37,7 +40,7 @@ def test_a_worker_that_is_killed_in_mid_flight_loses_nothing(broker, tmp_path, p
             set_account(f"a{number}", url=receiver.url())
         with running(broker, tmp_path, pool=pool, env=LEASE) as stack:
             ids = [one for number in range(10) for one in send_postbacks(f"a{number}", [EVENT] * 20)]
-            receiver.wait_for(20, 30)
+            receiver.wait_for(20, 90)
             stack.workers[0].kill(group=True)
             got = len(receiver.received)
             assert got < 200, "nothing was in flight any more"
@@ -56,7 +59,6 @@ def test_a_broker_that_is_killed_and_comes_back_loses_nothing(own_broker, tmp_pa
     """appendfsync always: what was accepted is on disk. Workers and beat go on by themselves."""
     import os
     import subprocess
-    import sys
 
     env = {**os.environ, **BASE_ENV, **LEASE, "POSTBACKS_BROKER_URL": own_broker.url}
     with Receiver(lambda _: Answer(delay_s=0.05)) as receiver:
@@ -74,7 +76,7 @@ def test_a_broker_that_is_killed_and_comes_back_loses_nothing(own_broker, tmp_pa
             )
             ids = made.stdout.decode().split()
             assert len(ids) == 400
-            receiver.wait_for(50, 30)
+            receiver.wait_for(50, 90)
             own_broker.kill()
             assert len(receiver.received) < 400, "nothing was in flight any more"
             threading.Event().wait(1)
@@ -91,10 +93,10 @@ def test_a_worker_that_is_told_to_stop_finishes_what_is_open_and_gives_back_the_
         set_account("acme", url=receiver.url())
         with running(broker, tmp_path) as stack:
             ids = send_postbacks("acme", [EVENT] * 50)
-            receiver.wait_for(2, 30)
+            receiver.wait_for(2, 90)
             worker = stack.workers[0]
             worker.terminate()
-            assert worker.wait(30) == 0
+            assert worker.wait(90) == 0
             client = broker.client()
             assert not client.exists("postbacks:claimers")
             assert not list(client.scan_iter("postbacks:claims:*"))
@@ -113,10 +115,10 @@ def test_a_worker_stops_in_time_though_its_receivers_never_answer(broker, tmp_pa
         set_account("acme", url=receiver.url())
         with running(broker, tmp_path, env=LEASE | {"POSTBACKS_STOP_WITHIN_S": "1"}) as stack:
             (one,) = send_postbacks("acme", [EVENT])
-            receiver.wait_for(1, 30)
+            receiver.wait_for(1, 90)
             began_s = time.monotonic()
             stack.workers[0].terminate()
-            assert stack.workers[0].wait(30) == 0
+            assert stack.workers[0].wait(90) == 0
             assert time.monotonic() - began_s < 8, "the answer's limit of 10 s was waited for"
             stack.workers[0].start()
             record = ended(broker.client(), one)
@@ -128,7 +130,7 @@ def crash(tmp_path: Path, *options: str) -> dict[str, Any]:
     """Run one column of ``python -m crash``, always on the same plan; return what came of it."""
     out = tmp_path / "ledger.json"
     done = subprocess.run(
-        [sys.executable, "-m", "crash", "--seed", "11", "--json", str(out), *options],
+        forking_module("crash", "--seed", "11", "--json", str(out), *options),
         cwd=ROOT,
         env={name: value for name, value in os.environ.items() if not name.startswith("POSTBACKS_")},
         capture_output=True,

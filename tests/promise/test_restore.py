@@ -42,6 +42,8 @@ from postbacks.ledger.record import iso
 from postbacks.operate import all_jobs
 from postbacks.version import new_loop_id
 
+pytestmark = pytest.mark.usefixtures("forked")
+
 PAGE = (ROOT / "docs" / "backup.md").read_text()
 #: The time of the backup, as the page writes it.
 TIME = "2026-11-28 03:00Z"

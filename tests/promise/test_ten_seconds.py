@@ -29,7 +29,7 @@ def test_a_host_that_takes_the_connection_but_never_answers_ends_at_the_limit(br
             set_account("acme", url=f"http://127.0.0.1:{silent.getsockname()[1]}/")
             record = ended(broker.client(), send_postback.delay("acme", EVENT).id)
     assert [attempt.outcome for attempt in record.attempts] == ["answer_timeout"]
-    assert 450 <= record.attempts[0].elapsed_ms < 3000
+    assert 450 <= record.attempts[0].elapsed_ms < 9000
 
 
 def test_a_time_out_is_told_apart_by_whether_the_connection_was_made():

@@ -297,7 +297,7 @@ def test_revoking_what_is_only_held_stops_it(rig):
         rig.client.hset(keys.LANE_STATE + "acme/general", mapping={"failing": 1, "limit": 1})
         loop = threading.Thread(target=rig.deliver)
         loop.start()
-        receiver.wait_for(1, 20)
+        receiver.wait_for(1, 90)
         send_postback.AsyncResult(ids[2]).revoke()
         loop.join(30)
         assert rig.record(ids[2]).state == "cancelled"

@@ -66,7 +66,7 @@ class ReceiverProcess:
     def kill(self) -> None:
         """End it, and what it has started, as a loss of power would."""
         os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait(20)
+        self._process.wait(90)
 
     @property
     def alive(self) -> bool:

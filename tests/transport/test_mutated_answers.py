@@ -178,4 +178,4 @@ def test_ten_thousand_mutations_of_an_answer_deliver_none_that_did_not_say_200()
     assert len(missed) < COUNT / 20, [(mutated(n), ended[n].detail) for n in missed[:20]]
     del adapter, server
     gc.collect()
-    eventually(lambda: open_files() <= before, 5, "the end of the last file descriptors")
+    eventually(lambda: open_files() <= before, 30, "the end of the last file descriptors")

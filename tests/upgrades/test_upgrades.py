@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 from cryptography.fernet import Fernet
 from events import EVENT
@@ -29,6 +30,8 @@ from postbacks.queue.message import NEWER
 from postbacks.queue.protocol import SCHEMA, SCHEMA_HEADER
 from postbacks.queue.scripts import Scripts
 from postbacks.version import SILENT, VERSION
+
+pytestmark = pytest.mark.usefixtures("forked")
 
 HERE = Path(__file__).parent
 OLD = {"PYTHONPATH": str(HERE / f"postbacks-{SILENT}.zip")}
@@ -172,6 +175,27 @@ def test_a_worker_of_the_version_before_and_one_of_this_run_side_by_side(broker,
         one: 2 if "flaky" in posts[one][0].path else 1 for one in ids
     }
     assert check_places(broker.client()) == {"done": 400}
+
+
+def test_the_version_before_reads_attempts_with_phases(rig, tmp_path):
+    """Leave out what that version does not know."""
+    with Receiver(lambda _: Answer(500)) as receiver:
+        set_account("acme", url=receiver.url())
+        postback_id = send_postback.delay("acme", EVENT).id
+        rig.tick()
+        rig.deliver()
+    assert rig.record(postback_id).attempts[0].phases is not None
+    program = (
+        "import sys; import postbacks; assert '.zip' in postbacks.__file__\n"
+        "from postbacks.broker import client\n"
+        "from postbacks.ledger.ledger import Ledger\n"
+        "print(Ledger(client()).get(sys.argv[1]).attempts)"
+    )
+    read = subprocess.run(
+        [sys.executable, "-c", program, postback_id], env=os.environ | OLD, cwd=tmp_path, capture_output=True, text=True,
+        check=True, timeout=60,
+    )  # fmt: skip
+    assert "answered 500" in read.stdout
 
 
 def test_a_worker_of_the_version_before_keeps_no_rate_and_does_the_others_no_harm(rig, tmp_path):

@@ -77,7 +77,7 @@ class Scenario:
 
     def close(self) -> None:
         self._process.stdin.close()
-        self._process.wait(10)
+        self._process.wait(90)
         self._process.stdout.close()
 
 

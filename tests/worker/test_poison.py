@@ -56,7 +56,7 @@ class Mortals:
 
     def close(self) -> None:
         self._process.stdin.close()
-        self._process.wait(10)
+        self._process.wait(90)
         self._process.stdout.close()
 
 
@@ -181,10 +181,10 @@ def test_an_examiner_that_is_told_to_end_finishes_what_it_has_in_flight(rig):
         (one,) = send_postbacks("acme", [EVENT])
         rig.tick()
         claim_and_die(rig, lease_ms=1)
-        eventually(lambda: rig.tick().quarantined == 1, 5, "its place in quarantine")
+        eventually(lambda: rig.tick().quarantined == 1, 30, "its place in quarantine")
         command = [sys.executable, "-m", "postbacks.worker.examiner", "examiner@test"]
         with subprocess.Popen(command, stdin=subprocess.PIPE) as examiner:
-            receiver.wait_for(1, 20)
+            receiver.wait_for(1, 90)
             examiner.send_signal(signal.SIGTERM)
             assert examiner.wait(20) == 0
     record = rig.record(one)

@@ -41,7 +41,7 @@ def test_a_rolling_restart_under_load_is_seen_by_no_receiver(broker, tmp_path, m
             try:
                 for worker in stack.workers:
                     worker.terminate()
-                    codes.append(worker.wait(40))
+                    codes.append(worker.wait(90))
                     worker.start()
                     worker.wait_for_log(" ready.", 60)
             finally:

@@ -11,12 +11,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
 from helpers import check_places, eventually
 from stop_scenarios import BAD, GOOD, SOFT, Answers, World, children, fill, flight, make, posts_of
 
 from postbacks import keys
 from postbacks.devtools.embedded_broker import EmbeddedBroker
 from postbacks.devtools.receiver import Received, Receiver
+
+pytestmark = pytest.mark.usefixtures("forked")
 
 OPEN_S = 3.0
 
@@ -75,7 +78,7 @@ def ended(folder: Path) -> Iterator[dict[str, End]]:
                         told[name] = waiting.pop(name)
                 time.sleep(0.01)
             yield {
-                name: End(world, world.worker.wait(30), posts_of(world, receiver))
+                name: End(world, world.worker.wait(90), posts_of(world, receiver))
                 for name, world in told.items()
             }
         finally:

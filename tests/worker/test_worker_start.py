@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from celery.app.defaults import NAMESPACES, flatten
 from events import EVENT
+from forked_processes import forking
 from helpers import BASE_ENV, ended, eventually, running, set_account, short_and_long
 
 from postbacks import send_postback, send_postbacks
@@ -26,16 +27,17 @@ QUIET = ("--without-mingle", "--without-gossip", "--loglevel=INFO")
 
 
 def celery(url: str, *args: str, cwd=None, app="postbacks", **env: str) -> subprocess.CompletedProcess[str]:
-    """Run `celery -A postbacks …` to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "celery", "-A", app, *args],
-        env={**os.environ, **BASE_ENV, "POSTBACKS_BROKER_URL": url, "COLUMNS": "200"} | env,
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    """Run `celery -A postbacks …` to its end, forked; what goes on is started as operators start it."""
+    with forking():
+        return subprocess.run(
+            [sys.executable, "-m", "celery", "-A", app, *args],
+            env={**os.environ, **BASE_ENV, "POSTBACKS_BROKER_URL": url, "COLUMNS": "200"} | env,
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
 
 
 def in_background(kind: str, url: str, log_path, *args: str, cwd=None, **env: str) -> CeleryProcess:
@@ -100,7 +102,7 @@ def test_a_broker_without_an_append_only_file_is_warned_of(tmp_path):
             "worker", careless.url, tmp_path / "worker.log", *QUIET, POSTBACKS_MAX_RESEND="3"
         ) as worker,
     ):
-        worker.wait_for_log(" ready.", 30)
+        worker.wait_for_log(" ready.", 90)
         assert "Set appendonly yes and appendfsync always." in worker.log()
         assert "POSTBACKS_MAX_RESEND is no setting of postbacks" in worker.log()
 
@@ -130,13 +132,13 @@ def test_a_worker_waits_for_a_broker_that_is_not_there_yet(tmp_path):
         worker = in_background("worker", f"redis://127.0.0.1:{free}/0", tmp_path / "worker.log", *QUIET)
         worker.start()
         try:
-            worker.wait_for_log("It is waited for.", 30)
+            worker.wait_for_log("It is waited for.", 90)
         except BaseException:
             worker.stop()
             raise
     try:
         with EmbeddedBroker(port=free):
-            worker.wait_for_log(" ready.", 40)
+            worker.wait_for_log(" ready.", 90)
             worker.stop()
     finally:
         worker.kill(group=True)
@@ -180,7 +182,7 @@ def test_beat_leaves_no_file_in_the_working_directory(broker, tmp_path):
     cwd = tmp_path / "empty"
     cwd.mkdir()
     with in_background("beat", broker.url, tmp_path / "beat.log", "--loglevel=DEBUG", cwd=cwd) as beat:
-        beat.wait_for_log("postbacks.dispatch sent", 30)
+        beat.wait_for_log("postbacks.dispatch sent", 90)
         assert list(cwd.iterdir()) == []
     assert list(cwd.iterdir()) == []
 
@@ -225,7 +227,7 @@ def test_flower_starts_answers_and_ends(broker, tmp_path):
             assert get(port, f"/api/task/revoke/{parked.id}", "POST")[0] == 200  # what its button does
             assert ended(broker.client(), parked.id).state == "cancelled"
         flower.terminate()
-        flower.wait(20)
+        flower.wait(90)
         assert all(worker.alive for worker in stack.workers)
 
 
@@ -267,7 +269,7 @@ def test_the_working_directorys_celeryconfig_is_applied(broker, tmp_path):
     """The file overrides the built-in configuration, the rest stays."""
     (tmp_path / "celeryconfig.py").write_text("worker_concurrency = 7\nbroker_heartbeat = 11\n")
     with in_background("worker", broker.url, tmp_path / "worker.log", *QUIET, cwd=tmp_path) as worker:
-        worker.wait_for_log(" ready.", 30)
+        worker.wait_for_log(" ready.", 90)
         assert "concurrency: 7 (thread)" in worker.log()
         assert "postbacks.work" in worker.log()
     assert "broker_heartbeat: 11" in celery(broker.url, "report", cwd=tmp_path).stdout
@@ -427,9 +429,9 @@ def test_celerys_shutdown_command_stops_claiming_as_a_signal_does(broker, tmp_pa
     with Receiver(lambda _: Answer(delay_s=0.2)) as receiver, running(broker, tmp_path) as stack:
         set_account("acme", url=receiver.url())
         send_postbacks("acme", [EVENT] * 3000)
-        receiver.wait_for(20, 30)
+        receiver.wait_for(20, 90)
         app.control.shutdown()
-        assert stack.workers[0].wait(30) == 0
+        assert stack.workers[0].wait(90) == 0
         assert len(receiver.received) < 2000
         assert not broker.client().exists("postbacks:claimers")
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from postbacks.broker.client import client
 from postbacks.broker.clock import now_ms
 from postbacks.broker.errors import broker_errors
-from postbacks.errors import PostbacksError
+from postbacks.errors import PostbacksError, UnknownIncident
 from postbacks.history.engine import reader
 from postbacks.history.transactions import reading, writing
 from postbacks.ledger.record import iso
@@ -62,7 +62,7 @@ def read_incident(number: int) -> Story:
     """Read an incident and its notices.
 
     Raises:
-        PostbacksError: there is none of this number.
+        UnknownIncident: there is none of this number.
         HistoryError: no history is set, or its database cannot be used.
     """
     with reading(reader()) as connection:
@@ -79,7 +79,8 @@ def mute_incident(number: int, *, until_ms: int, reason: str = "", by: str | Non
         by: who does it; None for the user.
 
     Raises:
-        PostbacksError: there is none of this number, the end has passed, or the reason is too long.
+        UnknownIncident: there is none of this number.
+        PostbacksError: the end has passed, or the reason is too long.
         BrokerError: the broker cannot be asked for the time.
         HistoryError: no history is set, or its database cannot be used.
     """
@@ -98,7 +99,7 @@ def unmute_incident(number: int, *, why: str = "", by: str | None = None) -> Inc
     """Let an incident be told again.
 
     Raises:
-        PostbacksError: there is none of this number.
+        UnknownIncident: there is none of this number.
         HistoryError: no history is set, or its database cannot be used.
     """
     return _write_mute(number, None, why, by)
@@ -120,7 +121,7 @@ def _found(connection: Connection, number: int) -> Incident:
     incident = store.find(connection, number)
     if incident is None:
         days = load().history_postbacks_days
-        raise PostbacksError(
+        raise UnknownIncident(
             f"There is no incident {number}; postbacks incidents lists all. They are kept for {days:g} days."
         )
     return incident

@@ -212,7 +212,7 @@ def _condition(look: Look, name: str, of_endpoint: Mapping[str, _Account]) -> Co
     plain = Condition(
         kind=KIND,
         subject=name,
-        title=f"{name} fails",
+        title=f"{words.host(name)} fails",
         sentence="",
         advice="",
         opens=has_failed_long or waiting + dead >= settings.incident_after_postbacks,

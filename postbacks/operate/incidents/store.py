@@ -26,6 +26,15 @@ LOG_ALONE: Final = "log_alone"
 MUTED: Final = "muted"
 PART: Final = "part"
 UNTOLD: Final = (MUTED, PART)
+#: States of a notice -> what they mean.
+NOTICE_WORDS: Final = {
+    PENDING_STATE: "not sent yet",
+    SENT: "sent",
+    GIVEN_UP: "given up after a day",
+    LOG_ALONE: "in the log alone (POSTBACKS_NOTICE_URL is not set)",
+    MUTED: "not told, as it was muted",
+    PART: "not told, as another incident stands for it",
+}
 
 #: Incidents that are read at most: those that are open, or ended within an hour.
 INCIDENTS_MAX: Final = 20_000
@@ -88,9 +97,20 @@ class Incident:
         """True until it has ended."""
         return self.course.is_open
 
+    @property
+    def began_ms(self) -> int:
+        """Since when what it tells of stands, as far as that is known; else when it opened."""
+        return self.course.opened_ms if self.since_ms is None else self.since_ms
+
     def is_muted(self, now_ms: int) -> bool:
         """Tell whether nothing of it is told now."""
         return self.muted_until_ms is not None and now_ms < self.muted_until_ms
+
+    def state(self, now_ms: int) -> str:
+        """Return its state in a word: ``open``, ``muted`` or ``ended``."""
+        if not self.is_open:
+            return "ended"
+        return "muted" if self.is_muted(now_ms) else "open"
 
     def to_public_dict(self) -> dict[str, Any]:
         """Return the object that ``postbacks incidents --json`` prints."""

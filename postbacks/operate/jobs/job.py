@@ -50,6 +50,9 @@ MAY_NAME: Final[Mapping[str, tuple[str, ...]]] = {
     CANCEL: MOVED_FROM[CANCEL],
 }
 
+#: Postbacks beyond which whoever asks for a job types their number.
+TYPED_ABOVE: Final = 100
+
 #: Fields of a query that choose no postbacks.
 _NO_FILTERS: Final = frozenset({"limit", "cursor"})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from math import ceil, isfinite
+from math import ceil
 from typing import TYPE_CHECKING, Final
 
 from postbacks import keys
@@ -43,7 +43,8 @@ _IDS: Final = 10_000
 _IDS_KEPT_S: Final = 3600
 #: Characters of a reason that are kept.
 _MAX_WHY: Final = 1000
-#: Postbacks a second: beyond it there is no need for a rate.
+#: Postbacks a second: one a quarter of an hour, and beyond the other there is no need for a rate.
+_RATE_MIN: Final = 0.001
 _RATE_MAX: Final = 1_000_000
 
 
@@ -79,7 +80,7 @@ def start(
     postback_ids = list(dict.fromkeys(ids))
     check_ids(postback_ids)
     states = states_of(kind, query, by_ids=bool(postback_ids))
-    if rate is not None and not (isfinite(rate) and 0 < rate <= _RATE_MAX):
+    if rate is not None and not _RATE_MIN <= rate <= _RATE_MAX:
         raise PostbacksError(f"A rate of {rate} cannot be; give postbacks a second, such as 50.")
     broker = client()
     if not feed_is_on(broker):

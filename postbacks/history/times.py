@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from typing import TYPE_CHECKING, Final, NamedTuple
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from postbacks.errors import InvalidQuery
 from postbacks.printable import quoted
@@ -108,7 +109,9 @@ def duration_ms(text: str) -> int:
     return round(float(match[1]) * _UNITS_MS[match[2]])
 
 
-def window(since: str | None, until: str | None, now_ms: Callable[[], int]) -> Window:
+def window(
+    since: str | None, until: str | None, now_ms: Callable[[], int], zone: tzinfo | None = None
+) -> Window:
     """Resolve a window as it was typed.
 
     * ``2h`` is so long ago, to the second.
@@ -121,12 +124,13 @@ def window(since: str | None, until: str | None, now_ms: Callable[[], int]) -> W
         since: its beginning as it was typed.
         until: its end.
         now_ms: asked for the present time where a bound depends on it.
+        zone: of what names none; None for the machine's.
 
     Raises:
         InvalidQuery: a time cannot be read, or they lie the wrong way round; says what to type.
     """
-    begin, typed = (None, None) if since is None else _resolve(since, now_ms, is_end=False)
-    end = None if until is None else _resolve(until, now_ms, is_end=True, begin=typed, after=begin)[0]
+    begin, typed = (None, None) if since is None else _resolve(since, now_ms, zone, is_end=False)
+    end = None if until is None else _resolve(until, now_ms, zone, is_end=True, begin=typed, after=begin)[0]
     for typed_text, moment in ((since, begin), (until, end)):
         if moment is not None and to_ms(moment) < 0:
             raise InvalidQuery(
@@ -171,6 +175,7 @@ def ahead(text: str, now_ms: Callable[[], int]) -> datetime:
 def _resolve(
     text: str,
     now_ms: Callable[[], int],
+    zone: tzinfo | None,
     *,
     is_end: bool,
     begin: _Typed | None = None,
@@ -180,12 +185,13 @@ def _resolve(
     try:
         if text.strip() == "now" or _DURATION.fullmatch(text.strip()):
             age_ms = 0 if text.strip() == "now" else duration_ms(text)
-            return of_ms(max(0, now_ms() - age_ms) // 1000 * 1000), None
+            return of_ms(max(0, now_ms() - age_ms) // 1000 * 1000, zone), None
         typed = _parse(text)
-        if typed.day and typed.day not in _DAYS:
-            return _on(date.fromisoformat(typed.day), typed, is_end=is_end), typed
         if not typed.day and begin is not None and begin.at is not None and after is not None:
             return _end_of(after, begin, typed), typed
+        typed = typed._replace(zone=typed.zone or zone)
+        if typed.day and typed.day not in _DAYS:
+            return _on(date.fromisoformat(typed.day), typed, is_end=is_end), typed
         present = of_ms(now_ms(), typed.zone)
         if typed.day:
             day = present.date() + timedelta(days=_DAYS[typed.day])
@@ -219,8 +225,6 @@ def _zone(name: str | None) -> tzinfo | None:
     if name[0] in "+-":
         offset = timedelta(hours=int(name[1:3]), minutes=int(name[-2:]))
         return timezone(offset if name[0] == "+" else -offset)
-    from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
-
     try:
         return ZoneInfo(name)
     except ZoneInfoNotFoundError:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from postbacks.cli.times import Window, ahead, duration_ms, length, of_ms, shown, to_ms, window
 from postbacks.errors import InvalidQuery
+from postbacks.history.times import Window, ahead, duration_ms, length, of_ms, shown, to_ms, window
 
 NOW = datetime(2026, 11, 28, 14, 30, 12, 345_000, tzinfo=UTC)
 

@@ -1,0 +1,55 @@
+"""Origin of a request: what changes anything comes from a page of this dashboard, and only people follow links to it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.requests import Request
+
+from postbacks.web import mistakes
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class Origins:
+    """Answers 403 to what another site's page has sent."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        if scope["type"] == "http":
+            headers = Headers(scope=scope)
+            is_safe = scope["method"] in _SAFE
+            if not (may_read(headers) if is_safe else is_same_origin(headers)):
+                sentence = "This did not come from a page of this dashboard, so it was not done."
+                await mistakes.show(Request(scope), 403, sentence)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def is_same_origin(headers: Headers) -> bool:
+    """Tell whether a page of this host has sent a request; one that says nothing of where it is from is refused.
+
+    Browsers set both headers and let no page set them. The scheme is not compared: a proxy may end TLS. A page whose
+    ``Referrer-Policy`` is ``no-referrer`` sends ``Origin: null``, as a foreign frame without an origin does; only the other
+    header, which comes over HTTPS and to loopback, tells them apart.
+    """
+    site, origin = headers.get("Sec-Fetch-Site"), headers.get("Origin")
+    if site is not None and site != "same-origin":
+        return False
+    if origin is not None and not (origin == "null" and site is not None):
+        return urlsplit(origin).netloc.lower() == headers.get("Host", "").lower() != ""
+    return site is not None
+
+
+def may_read(headers: Headers) -> bool:
+    """Tell whether an address may be read: another site may lead people to it, and embed or fetch nothing."""
+    is_foreign = headers.get("Sec-Fetch-Site") in {"cross-site", "same-site"}
+    return not is_foreign or headers.get("Sec-Fetch-Mode") == "navigate"
