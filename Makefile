@@ -27,7 +27,7 @@ test: $(VENV)/ready ## Check lint and types, run the whole suite; it starts its 
 	# The first to collect the tests compiles them all: that takes as long as mypy, and the others find it done.
 	@$(BIN)/python -m pytest --collect-only -q >/dev/null 2>&1 & $(BIN)/mypy; checked=$$?; wait; exit $$checked
 	# Most tests wait for processes: six at a time suit two cores, and a process that is done takes over from the others.
-	$(BIN)/python -m pytest -n 6 --dist worksteal
+	$(BIN)/python -m pytest -n 4 --dist worksteal
 
 .PHONY: test-long
 test-long: $(VENV)/ready ## Run what the suite leaves out: whole stacks once more, with the other pool, form of logs or load (five minutes)

@@ -38,12 +38,12 @@ def tls_in_front_of(
 
     async def stop() -> None:
         server.close()
+        for writer in writers:
+            writer.transport.abort()  # whose other side keeps its connection in a pool
         others = asyncio.all_tasks() - {asyncio.current_task()}
         for task in others:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
-        for writer in writers:
-            writer.transport.abort()  # whose other side keeps its connection in a pool
         await asyncio.sleep(0.05)  # the loop closes in its next turn what was aborted
 
     try:

@@ -16,7 +16,7 @@ from events import EVENT
 from forked_processes import forking
 from helpers import BASE_ENV, ended, eventually, running, set_account, short_and_long
 
-from postbacks import send_postback, send_postbacks
+from postbacks import keys, send_postback, send_postbacks
 from postbacks.app import app
 from postbacks.devtools.embedded_broker import EmbeddedBroker
 from postbacks.devtools.receiver import Answer, Receiver, dead_port
@@ -156,6 +156,7 @@ def test_inspect_report_and_the_rest_of_celerys_commands_work(broker, tmp_path):
         assert registered.returncode == 0, registered.stderr
         (tasks,) = json.loads(registered.stdout).values()
         assert sorted(tasks) == ["postbacks.deliver", "postbacks.dispatch", "postbacks.send_postback"]
+        eventually(lambda: broker.client().get(keys.LAST_TICK), what="a tick")
         stats = celery(broker.url, "inspect", "stats", "--json", *ours)
         (numbers,) = json.loads(stats.stdout).values()
         assert numbers["pool"]["max-concurrency"] == 4
