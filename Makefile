@@ -26,7 +26,7 @@ test: $(VENV)/ready ## Check lint and types, run the whole suite; it starts its 
 	$(BIN)/ruff format --check .
 	# The first to collect the tests compiles them all: that takes as long as mypy, and the others find it done.
 	@$(BIN)/python -m pytest --collect-only -q >/dev/null 2>&1 & $(BIN)/mypy; checked=$$?; wait; exit $$checked
-	# Most tests wait for processes: six at a time suit two cores, and a process that is done takes over from the others.
+	# Most tests wait for processes: four at a time suit two cores, and a process that is done takes over from the others.
 	$(BIN)/python -m pytest -n 4 --dist worksteal
 
 .PHONY: test-long
