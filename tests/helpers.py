@@ -12,7 +12,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-import forked_processes
 import pytest
 import redis
 
@@ -157,6 +156,8 @@ def running(
     env: Mapping[str, str] | None = None,
 ) -> Iterator[LocalStack]:
     """Real workers and a real beat on a broker, forked; their logs are shown when the test fails."""
+    import forked_processes  # which benchmarks, that use other parts of this module, do not find
+
     folder = log_dir / f"logs-{uuid.uuid4().hex[:6]}"
     folder.mkdir()
     stack = LocalStack(
