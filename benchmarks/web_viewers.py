@@ -111,7 +111,8 @@ class Beside:
 
     def run(self) -> list[Row]:
         """Measure."""
-        highest = 2 * self._rounds * (self._count + PER_S * self._seconds) + 1_000
+        steady = PER_S * self._seconds
+        highest = steady + 2 * self._rounds * (steady + self._count) + 1_000
         with (
             EmbeddedBroker() as broker,
             Receiver(highest) as receiver,
