@@ -64,7 +64,7 @@ class Everywhere:
             self._ready.register(listener, selectors.EVENT_READ)
         self._log: list[dict[str, Any]] = []
         self._changed = threading.Condition()
-        self._rounds: set[int] = set()
+        self._rounds: set[tuple[str, int, int]] = set()
         self.answer = ""
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -77,14 +77,15 @@ class Everywhere:
                 self._rounds.update(accepted)
                 self._changed.notify_all()
 
-    def _take(self, connection: socket.socket) -> int:
+    def _take(self, connection: socket.socket) -> tuple[str, int, int]:
         host, port = connection.getsockname()[:2]
-        from_port = connection.getpeername()[1]
-        seen = {"address": host.removeprefix("::ffff:"), "port": port, "request": "", "from": from_port}
+        # connections to different addresses may have the same port of their own
+        ends = (host.removeprefix("::ffff:"), port, connection.getpeername()[1])
+        seen = {"address": ends[0], "port": port, "request": "", "ends": ends}
         with self._changed:
             self._log.append(seen)
         threading.Thread(target=self._serve, args=(connection, seen), daemon=True).start()
-        return int(from_port)
+        return ends
 
     def _serve(self, connection: socket.socket, seen: dict[str, Any]) -> None:
         data = b""
@@ -105,12 +106,12 @@ class Everywhere:
         A connection of our own comes behind all that were made before it.
         """
         with socket.create_connection(("127.0.0.1", PORTS[0]), 10) as own:
-            from_port = own.getsockname()[1]
+            ends = (*own.getpeername()[:2], own.getsockname()[1])
             with self._changed:
-                assert self._changed.wait_for(lambda: from_port in self._rounds, 10), "a connection was lost"
+                assert self._changed.wait_for(lambda: ends in self._rounds, 10), "a connection was lost"
                 self._rounds.clear()
                 log, self._log = self._log, []
-        return [seen for seen in log if seen["from"] != from_port]
+        return [seen for seen in log if seen["ends"] != ends]
 
 
 class Resolver:
