@@ -208,7 +208,12 @@ def test_delivered_records_that_fill_the_broker_under_running_workers_give_way(
             first = send_postbacks("acme0", [LONG] * 200)
             eventually(lambda: client.zcard(keys.DONE) == 200, 60, "two hundred delivered")
             fill(client)
-            newest = eventually(try_to_send, 30, "an accepted call")
-            assert ended(client, newest, 30).state == "delivered"
-            assert 0 < client.zcard(keys.DONE) < 200
-    assert set(receiver.by_id()) == {*first, newest}
+            accepted: set[str] = set()
+
+            def have_given_way() -> bool:
+                # what the broker frees by itself a moment later is filled as well
+                accepted.update({try_to_send() or ""} - {""})
+                return bool(accepted) and 0 < client.zcard(keys.DONE) < 200
+
+            eventually(have_given_way, 60, "fewer records than before")
+            eventually(lambda: set(receiver.by_id()) == {*first, *accepted}, 60, "every POST")

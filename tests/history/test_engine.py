@@ -5,7 +5,10 @@ from __future__ import annotations
 import stat
 import subprocess
 import sys
+import tempfile
 import threading
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from postgres import PostgresServer
@@ -254,15 +257,21 @@ def test_files_that_are_no_history_are_named(tmp_path):
     assert "is damaged; move its file away" in told(connect(f"sqlite:///{damaged}"))
 
 
-def test_a_file_of_another_user_is_named(tmp_path):
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """Make a folder that any user may read; each pytest that starts closes those above ``tmp_path`` again."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+def test_a_file_of_another_user_is_named(open_folder):
     """In a process that is not root, which may do anything."""
-    path = tmp_path / "history.db"
+    path = open_folder / "history.db"
     engine = connect(f"sqlite:///{path}")
     migrations.prepare(engine)
     engine.dispose()
     path.chmod(0o444)
-    for directory in (tmp_path, *tmp_path.parents[:-2]):
-        directory.chmod(0o755)
     code = (
         "import os\nif os.geteuid() == 0: os.setgid(65534); os.setuid(65534)\n"
         "from sqlalchemy import text\n"
