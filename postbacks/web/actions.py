@@ -15,11 +15,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from starlette.responses import RedirectResponse
 
-from postbacks.broker.client import client
-from postbacks.broker.clock import now_ms
-from postbacks.broker.errors import broker_errors
 from postbacks.history.times import ahead, to_ms
 from postbacks.operate import journal
+from postbacks.web.asking import broker_ms
 from postbacks.web.reading import act
 from postbacks.web.zones import in_zone
 
@@ -80,9 +78,5 @@ def end_of(text: str, zone: tzinfo) -> int | None:
     """
     if not text.strip():
         return None
-
-    def broker_ms() -> int:
-        with broker_errors():
-            return now_ms(client())
 
     return to_ms(ahead(in_zone(text, zone), broker_ms))

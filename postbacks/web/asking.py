@@ -18,11 +18,20 @@ if TYPE_CHECKING:
     from postbacks.web.filterbar import Bar
 
 
+def broker_ms() -> int:
+    """Return the broker's time.
+
+    Raises:
+        BrokerError: it cannot be asked.
+    """
+    with broker_errors():
+        return now_ms(client())
+
+
 def clock_ms() -> int:
     """Return the broker's time, by which postbacks are accepted, or this machine's where the broker is away."""
     try:
-        with broker_errors():
-            return now_ms(client())
+        return broker_ms()
     except BrokerError:
         return time.time_ns() // 1_000_000
 

@@ -38,6 +38,7 @@ from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse
 
 from postbacks.ledger.record import iso
+from postbacks.operate.incidents.words import duration
 from postbacks.printable import printable, printable_lines
 from postbacks.version import VERSION
 from postbacks.web.addresses import is_customers, path_to
@@ -68,7 +69,6 @@ CUSTOMERS_NAVIGATION: Final = (
 #: What a cell shows of nothing.
 DASH: Final = "–"  # noqa: RUF001 - that is what a dash is
 _UUID_LENGTH: Final = 36
-_UNITS: Final = ((86_400_000, "d", 3_600_000, "h"), (3_600_000, "h", 60_000, "min"))
 
 
 def render(
@@ -245,13 +245,7 @@ def lasting(ms: float | None) -> str:
     if ms is None:
         return DASH
     ms = max(0, int(ms))
-    for size_ms, name, part_ms, part in _UNITS:
-        if ms >= size_ms:
-            rest = ms % size_ms // part_ms
-            return f"{ms // size_ms} {name}" + (f" {rest} {part}" if rest else "")
-    if ms >= 60_000:
-        return f"{ms // 60_000} min"
-    return f"{ms // 1000} s" if ms >= 1000 else f"{ms} ms"
+    return duration(ms) if ms >= 1000 else f"{ms} ms"
 
 
 def number(value: float | None) -> str:

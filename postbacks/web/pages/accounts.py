@@ -15,8 +15,8 @@ from postbacks.names import check_name
 from postbacks.operate import all_incidents, journal_entries, open_links, pause_account, resume_account
 from postbacks.operate.account_health import OFF, WELL, all_accounts, first_try_rate, read_account
 from postbacks.operate.journal_words import details_words
-from postbacks.ping.steps import Step, steps_of
-from postbacks.ping.target import Pinged, ping_account
+from postbacks.ping.steps import steps_of
+from postbacks.ping.target import ping_account
 from postbacks.urls import redacted
 from postbacks.web import charts
 from postbacks.web.actions import done, end_of
@@ -101,10 +101,7 @@ def read_day(day: DayByAccount) -> dict[str, AccountCounts]:
 async def one(request: Request) -> Response:
     """Show an account."""
     name = check_name(request.path_params["name"])
-    day = reading_of(request).kept(("day", name), partial(DayOfAccount, name))
-    counted = await soon(
-        request, shared_stale(request, ("day", name), FRESH_S, DAY_STALE_S, read_day_of, day)
-    )
+    counted = await soon(request, day_of(request, name))
     health = await shared(request, ("account", name), FRESH_S, read_account, name)
     return live(
         request,
@@ -123,9 +120,10 @@ async def one(request: Request) -> Response:
     )
 
 
-def read_day_of(day: DayOfAccount) -> Stats:
+async def day_of(request: Request, name: str, fresh_s: float = FRESH_S) -> Stats:
     """Count the last 24 hours of an account by the hour."""
-    return day.read(clock_ms())
+    day = reading_of(request).kept(("day", name), partial(DayOfAccount, name))
+    return await shared_stale(request, ("day", name), fresh_s, DAY_STALE_S, lambda: day.read(clock_ms()))
 
 
 def read_incidents(name: str) -> list[Incident]:
@@ -201,14 +199,10 @@ async def ping(request: Request) -> Response:
         name=name,
         back=_back(fields.get("back", ""), name),
         pinged=pinged,
-        steps=_steps(pinged),
+        steps=steps_of(pinged.probe),
         shown_url=redacted(pinged.target.url),
         excerpt=pinged.probe.raw_outcome.excerpt.strip(),
     )
-
-
-def _steps(pinged: Pinged) -> list[Step]:
-    return steps_of(pinged.probe)
 
 
 def _back(address: str, name: str) -> str:

@@ -6,7 +6,6 @@ import math
 import threading
 from contextlib import suppress
 from datetime import datetime
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from starlette.datastructures import MutableHeaders
@@ -20,7 +19,7 @@ from postbacks.broker.client import client_for
 from postbacks.broker.errors import broker_errors
 from postbacks.errors import BrokerError, HistoryError, PostbacksError
 from postbacks.history import tries
-from postbacks.history.days import DAY_MS, DayOfAccount
+from postbacks.history.days import DAY_MS
 from postbacks.history.engine import reader
 from postbacks.history.transactions import reading
 from postbacks.logs import EventLog
@@ -36,7 +35,7 @@ from postbacks.web.customers.veil import Veil, veil_of
 from postbacks.web.facts import soon_for_customer
 from postbacks.web.live import live
 from postbacks.web.pages import accounts, zone
-from postbacks.web.reading import act, in_thread, reading_of, shared, shared_stale
+from postbacks.web.reading import act, in_thread, reading_of, shared
 from postbacks.web.render import render
 from postbacks.web.security import links, proxy
 from postbacks.web.security.links import for_customers, link_of, links_of
@@ -135,9 +134,7 @@ class Facts(NamedTuple):
 async def health(request: Request) -> Response:
     """Show how the receiver does."""
     name, settings = link_of(request).account, reading_of(request).settings
-    day = reading_of(request).kept(("day", name), partial(DayOfAccount, name))
-    counting = shared_stale(request, ("day", name), FRESH_S, accounts.DAY_STALE_S, accounts.read_day_of, day)
-    counted = await soon_for_customer(request, counting)
+    counted = await soon_for_customer(request, accounts.day_of(request, name, FRESH_S))
     facts = await shared(request, ("customer", name), FRESH_S, read, name)
     failed = facts.failed
     return live(

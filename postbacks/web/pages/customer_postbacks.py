@@ -53,6 +53,7 @@ from postbacks.web.pages.postbacks import (
     find,
     send_csv,
 )
+from postbacks.web.pages.selection import ids_of
 from postbacks.web.reading import act, in_thread, reading_of, shared
 from postbacks.web.render import render, text, url
 from postbacks.web.security.links import for_customers, link_of
@@ -248,12 +249,11 @@ def read(postback_id: str, account: str, settings: Settings) -> View:
 
 def _urls(postback_id: str, account: str) -> set[str]:
     """Return the URLs that a postback went to, as they are: what was found of it is masked."""
-    records: list[Record] = []
     try:
         record = Ledger(client()).find(postback_id)
-        records = [record] if record else [copy.record for copy in history.copies_of(postback_id).copies]
-    except (BrokerError, HistoryError):
-        records = [copy.record for copy in history.copies_of(postback_id).copies]
+    except BrokerError:
+        record = None
+    records = [record] if record else [copy.record for copy in history.copies_of(postback_id).copies]
     return {record.url for record in records if record.account == account and record.url}
 
 
@@ -330,11 +330,7 @@ def choose(account: str, ids: Iterable[str], bar: Bar | None) -> Chosen:
     named = list(dict.fromkeys(ids))
     if bar is not None:
         wanted = RESENT_FROM if bar.query.state is None else {bar.query.state} & RESENT_FROM
-        named = [
-            postback.id
-            for state in sorted(wanted)
-            for postback in history.search(replace(bar.query, state=state, limit=RESENDS_MAX + 1)).postbacks
-        ]
+        named = ids_of(bar.query, sorted(wanted), RESENDS_MAX)
     if len(named) > RESENDS_MAX:
         return Chosen((), 0, is_too_many=True)
     records = tuple(record for each in named if (record := _own(each, account)) is not None)
@@ -347,12 +343,9 @@ def _own(postback_id: str, account: str) -> Record | None:
     if record is None:
         copies = history.copies_of(postback_id).copies
         record = copies[0].record if copies and not copies[0].no_document else None
-    is_own = record is not None and record.account == account and record.state in RESENT_FROM
-    return (
-        record
-        if record is not None and is_own and not record.is_stub and not forgotten_words(record)
-        else None
-    )
+    if record is None or record.account != account or record.state not in RESENT_FROM:
+        return None
+    return None if record.is_stub or forgotten_words(record) else record
 
 
 @for_customers(may_resend=True)

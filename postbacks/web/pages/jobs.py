@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from starlette.routing import Route
 
-from postbacks.broker.client import client
-from postbacks.broker.clock import now_ms
-from postbacks.broker.errors import broker_errors
 from postbacks.operate import all_jobs, pause_job, read_job, resume_job, stop_job
 from postbacks.operate.jobs.words import Pace, outcome, pace
 from postbacks.web.actions import done
+from postbacks.web.asking import broker_ms
 from postbacks.web.filterbar import bar_of
 from postbacks.web.forms import read_form
 from postbacks.web.live import live
@@ -67,11 +65,9 @@ async def one(request: Request) -> Response:
 def read(job_id: str) -> Facts:
     """Read the facts of a job."""
     job = read_job(job_id)
-    with broker_errors():
-        present_ms = now_ms(client())
     parts = sorted(job.parts, key=lambda part: (not part.is_paused, -part.total))
     bar = bar_of(job.query) if job.query is not None else ""
-    return Facts(job, parts, pace(job, present_ms), outcome(job, has_parts=False), bar)
+    return Facts(job, parts, pace(job, broker_ms()), outcome(job, has_parts=False), bar)
 
 
 def _change(change: Callable[..., Job]) -> Callable[[Request], object]:

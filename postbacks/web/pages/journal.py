@@ -6,14 +6,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from starlette.routing import Route
 
-from postbacks.broker.client import client
-from postbacks.broker.clock import now_ms
-from postbacks.broker.errors import broker_errors
 from postbacks.errors import InvalidQuery
 from postbacks.history.times import window
 from postbacks.operate import journal_entries
 from postbacks.operate.journal_words import details_words
 from postbacks.web.addresses import path_to
+from postbacks.web.asking import broker_ms
 from postbacks.web.filterbar import id_of
 from postbacks.web.reading import in_thread
 from postbacks.web.render import render, url
@@ -83,12 +81,8 @@ def read(filters: dict[str, str], zone: tzinfo, *, before: str = "") -> list[Ent
     if before and not before.isdecimal():
         raise InvalidQuery("That is no place in the journal: begin with its first page.")
 
-    def asked_ms() -> int:
-        with broker_errors():
-            return now_ms(client())
-
     since, until = (in_zone(filters[name], zone) or None for name in ("since", "until"))
-    span = window(since, until, asked_ms)
+    span = window(since, until, broker_ms)
     until_ms = int(before[:15]) if before else span.until_ms
     names = {name: filters[name] for name in ("account", "by", "action")}
     return journal_entries(since_ms=span.since_ms, until_ms=until_ms, limit=LIMIT + 1, **names)

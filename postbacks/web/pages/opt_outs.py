@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from starlette.routing import Route
 
-from postbacks.broker.client import client
-from postbacks.broker.clock import now_ms
-from postbacks.broker.errors import broker_errors
+from postbacks.history.days import DAY_MS
 from postbacks.history.engine import reader
 from postbacks.history.opt_outs import Undelivered, late, oldest
 from postbacks.history.proofs import age_ms
@@ -19,7 +17,7 @@ from postbacks.history.transactions import reading
 from postbacks.history.words import why
 from postbacks.operate import paused_accounts
 from postbacks.web import charts
-from postbacks.web.asking import clock_ms
+from postbacks.web.asking import broker_ms, clock_ms
 from postbacks.web.facts import soon
 from postbacks.web.live import live
 from postbacks.web.reading import reading_of, shared, shared_stale
@@ -45,8 +43,6 @@ DAY_STALE_S: Final = 30.0
 #: Opt-outs that are read, and of them those that are shown: the oldest.
 READ_MAX: Final = 1000
 SHOWN_MAX: Final = 100
-#: Time whose opt-outs are counted.
-COUNTED_MS: Final = 24 * 3_600_000
 #: Ends of the chart's columns, in parts of the limit; what is older is the last one.
 _COLUMNS: Final = (0.25, 0.5, 0.75, 1, 2, 4, 16)
 
@@ -92,8 +88,7 @@ async def page(request: Request) -> Response:
 
 def read(settings: Settings) -> Facts:
     """Read the facts."""
-    with broker_errors():
-        present_ms = now_ms(client())
+    present_ms = broker_ms()
     undelivered = oldest(READ_MAX)
     with reading(reader()) as connection:
         overdue = late(connection, settings.opt_out_late_s)
@@ -108,7 +103,7 @@ def read(settings: Settings) -> Facts:
 
 def read_day() -> StatRow:
     """Count what became of the opt-outs of the last 24 hours."""
-    return stats(Query(opt_outs=True, since_ms=clock_ms() - COUNTED_MS), "hour").total
+    return stats(Query(opt_outs=True, since_ms=clock_ms() - DAY_MS), "hour").total
 
 
 def _chart(ages_ms: Sequence[int], limit_ms: int) -> Markup | None:

@@ -28,7 +28,7 @@ from postbacks.web.live import live
 from postbacks.web.pages.story import awaited_of
 from postbacks.web.reading import act, in_thread, reading_of
 from postbacks.web.render import render, url
-from postbacks.web.security.roles import needs, viewer_of
+from postbacks.web.security.roles import check_role, needs, viewer_of
 from postbacks.web.zones import zone_of
 
 if TYPE_CHECKING:
@@ -158,11 +158,7 @@ async def do(request: Request) -> Response:
     what, why = fields.get("do", ""), fields.get("why", "")
     if what not in ROLES:
         raise HTTPException(400, f"With a postback can be done: {', '.join(ROLES)}.")
-    if not viewer.may(ROLES[what]):
-        raise HTTPException(
-            403,
-            f"{viewer.name} has the role {viewer.role}, which may not {what}: it needs the role {ROLES[what]}.",
-        )
+    check_role(viewer, ROLES[what], what)
     if what == "resend":
         await act(request, resend_one, postback_id, by=viewer.name, why=why)
         return _after(postback_id, "resent")

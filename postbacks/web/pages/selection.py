@@ -23,10 +23,11 @@ from postbacks.web.asking import clock_ms, read_bar
 from postbacks.web.forms import read_form
 from postbacks.web.reading import act, in_thread
 from postbacks.web.render import counted, render
-from postbacks.web.security.roles import SUPPORT_RESENDS_MAX, needs, viewer_of
+from postbacks.web.security.roles import SUPPORT_RESENDS_MAX, check_role, needs, viewer_of
 from postbacks.web.zones import zone_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import tzinfo
 
     from starlette.requests import Request
@@ -79,19 +80,6 @@ def read_selection(fields: Form, zone: tzinfo) -> Selection:
     return Selection(kind, bar.text, Query(state=state) if state else None, ids)
 
 
-def check_role(viewer: Viewer, kind: str) -> None:
-    """Refuse a job that whoever asks may not start.
-
-    Raises:
-        HTTPException: their role may not (403).
-    """
-    if not viewer.may(ROLES[kind]):
-        raise HTTPException(
-            403,
-            f"{viewer.name} has the role {viewer.role}, which may not {kind}: it needs the role {ROLES[kind]}.",
-        )
-
-
 def most_of(viewer: Viewer) -> int | None:
     """Return the postbacks that a job of this viewer may have; None for any number."""
     return None if viewer.may("operator") else SUPPORT_RESENDS_MAX
@@ -111,7 +99,7 @@ async def preview(request: Request) -> Response:
     viewer = viewer_of(request)
     fields = await read_form(request)
     selection = await in_thread(request, read_selection, fields, zone_of(request))
-    check_role(viewer, selection.kind)
+    check_role(viewer, ROLES[selection.kind], selection.kind)
     return await _ask(request, selection, viewer, why_typed=fields.get("why", ""))
 
 
@@ -134,7 +122,7 @@ async def begin(request: Request) -> Response:
     viewer = viewer_of(request)
     fields = await read_form(request)
     selection = await in_thread(request, read_selection, fields, zone_of(request))
-    check_role(viewer, selection.kind)
+    check_role(viewer, ROLES[selection.kind], selection.kind)
     rate, total = _number(fields.get("rate", ""), "A rate"), _number(fields.get("total", ""), "The number")
     if total is not None and total > TYPED_ABOVE:
         typed = fields.get("typed", "").strip().replace(",", "")
@@ -162,12 +150,7 @@ def _bounded(selection: Selection, most: int) -> Selection:
     ids, query = selection.ids, selection.query
     if not ids and query is not None:
         wanted = MOVED_FROM[selection.kind] if query.state is None else (query.state,)
-        found = [
-            postback.id
-            for state in wanted
-            for postback in history.search(replace(query, state=state, limit=most + 1)).postbacks
-        ]
-        ids = tuple(dict.fromkeys(found))
+        ids = tuple(dict.fromkeys(ids_of(query, wanted, most)))
     if not ids:
         raise InvalidQuery("Nothing of it can be sent again any more.")
     if len(ids) > most:
@@ -178,6 +161,15 @@ def _bounded(selection: Selection, most: int) -> Selection:
         )
     state = query.state if query else None
     return replace(selection, ids=ids, query=Query(state=state) if state else None)
+
+
+def ids_of(query: Query, wanted: Iterable[str], most: int) -> list[str]:
+    """Find the ids of postbacks in these states; of a state at most one more than so many."""
+    return [
+        postback.id
+        for state in wanted
+        for postback in history.search(replace(query, state=state, limit=most + 1)).postbacks
+    ]
 
 
 def _number(typed: str, noun: str) -> float | None:

@@ -63,6 +63,23 @@ def viewer_of(request: Request) -> Viewer:
     return viewer
 
 
+def check_role(viewer: Viewer, role: str, what: str) -> None:
+    """Refuse what a role may not.
+
+    Args:
+        viewer: whoever asks.
+        role: that it needs.
+        what: it is, as a verb.
+
+    Raises:
+        HTTPException: their role may not (403).
+    """
+    if not viewer.may(role):
+        raise HTTPException(
+            403, f"{viewer.name} has the role {viewer.role}, which may not {what}: it needs the role {role}."
+        )
+
+
 def needs(role: str) -> Callable[[Handler], Handler]:
     """Let a handler be called by whoever has this role, or one that may more; refuse all others with 403."""
     assert role in ROLES
@@ -70,12 +87,7 @@ def needs(role: str) -> Callable[[Handler], Handler]:
     def decorate(handler: Handler) -> Handler:
         @wraps(handler)
         async def checked(request: Request) -> Response:
-            viewer = viewer_of(request)
-            if not viewer.may(role):
-                raise HTTPException(
-                    403,
-                    f"{viewer.name} has the role {viewer.role}, which may not do this: it needs the role {role}.",
-                )
+            check_role(viewer_of(request), role, "do this")
             return await handler(request)
 
         setattr(checked, "needs", role)  # noqa: B010 - functions declare no attributes; a test reads it
