@@ -122,6 +122,11 @@ class Bar:
         """Return the words as they are typed."""
         return text_of(self.words)
 
+    @property
+    def chosen(self) -> list[tuple[str, str]]:
+        """Each filter as it is typed, and the text without it."""
+        return [(word.text, text_of(other for other in self.words if other != word)) for word in self.words]
+
     def put(self, name: str, value: str = "") -> str:
         """Return the text with a filter more, in place of those that it excludes."""
         others = _TIMES - ({"until"} if name == "since" else {"since"} if name == "until" else set())
@@ -139,13 +144,11 @@ class Bar:
 
     def fixed(self, now_ms: int) -> str:
         """Return the text with its times resolved, and an end: what it means now, it means later."""
-        words = [word for word in self.words if word.name not in _TIMES]
-        if self.query.since_ms is not None:
-            words.append(Word("since", iso(self.query.since_ms) or ""))
+        times = {} if self.query.since_ms is None else {"since": iso(self.query.since_ms) or ""}
         until_ms = now_ms if self.query.until_ms is None else min(now_ms, self.query.until_ms)
         if self.query.since_ms is not None and until_ms <= self.query.since_ms:
             until_ms = self.query.until_ms or self.query.since_ms + 1
-        return text_of([*words, Word("until", iso(until_ms) or "")])
+        return self.timed(times | {"until": iso(until_ms) or ""})
 
     def command(self, name: str = "list") -> str:
         """Return the command line that chooses the same; ages stay as they were typed, other times are in UTC."""

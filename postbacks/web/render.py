@@ -26,7 +26,6 @@ printable (control characters, bidirectional controls) as an escape; autoescape 
 from __future__ import annotations
 
 import time
-from datetime import datetime
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -42,7 +41,7 @@ from postbacks.operate.incidents.words import duration
 from postbacks.printable import printable, printable_lines
 from postbacks.version import VERSION
 from postbacks.web.addresses import is_customers, path_to
-from postbacks.web.zones import name_of, zone_of
+from postbacks.web.zones import name_of, written, zone_of
 
 if TYPE_CHECKING:
     from jinja2.runtime import Context
@@ -222,12 +221,11 @@ def moment(context: Context, ms: int | None) -> str | Markup:
     """Show the exact time, to the second, in the viewer's zone."""
     if ms is None:
         return DASH
-    return _time(context, ms, f"{datetime.fromtimestamp(ms / 1000, context['zone']):%Y-%m-%d %H:%M:%S}")
+    return _time(context, ms, written(ms, context["zone"], "%Y-%m-%d %H:%M:%S"))
 
 
 def _time(context: Context, ms: int, words: str) -> Markup:
-    at = datetime.fromtimestamp(ms / 1000, context["zone"])
-    exact = f"{at:%Y-%m-%d %H:%M:%S}.{ms % 1000:03d} {at:%Z}"
+    exact = written(ms, context["zone"], f"%Y-%m-%d %H:%M:%S.{ms % 1000:03d} %Z")
     return Markup('<time datetime="{}" title="{}">{}</time>').format(iso(ms), exact, words)
 
 

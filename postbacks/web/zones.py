@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, tzinfo
+from datetime import UTC, datetime, tzinfo
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 from zoneinfo import ZoneInfo, available_timezones
@@ -43,6 +43,17 @@ def names() -> tuple[str, ...]:
         "Pacific",
     }
     return (UTC_NAME, *sorted(name for name in available_timezones() if name.partition("/")[0] in areas))
+
+
+def written(ms: int, zone: tzinfo, form: str) -> str:
+    """Return a time as people in a zone write it.
+
+    Args:
+        ms: since the epoch.
+        zone: in which it is shown.
+        form: of ``strftime``.
+    """
+    return datetime.fromtimestamp(ms / 1000, zone).strftime(form)
 
 
 def in_zone(text: str, zone: tzinfo) -> str:

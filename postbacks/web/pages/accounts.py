@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -28,7 +27,7 @@ from postbacks.web.live import live
 from postbacks.web.reading import act, reading_of, shared, shared_stale
 from postbacks.web.render import render
 from postbacks.web.security.roles import needs, viewer_of
-from postbacks.web.zones import zone_of
+from postbacks.web.zones import written, zone_of
 
 if TYPE_CHECKING:
     from datetime import tzinfo
@@ -148,7 +147,7 @@ def draw(day: Stats, now_ms: int, zone: tzinfo, dead: str = "dead") -> Markup:
 
 
 def _bar(begin_ms: int, row: StatRow | None, zone: tzinfo, dead: str) -> charts.Bar:
-    hour = f"{datetime.fromtimestamp(begin_ms / 1000, zone):%Y-%m-%d %H:%M}"
+    hour = written(begin_ms, zone, "%Y-%m-%d %H:%M")
     if row is None:
         return charts.Bar(f"{hour}: none", {})
     words = (

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import threading
 from contextlib import suppress
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from starlette.datastructures import MutableHeaders
@@ -28,8 +27,6 @@ from postbacks.operate.account_health import first_try_rate, read_account
 from postbacks.ping.steps import Step, steps_of
 from postbacks.ping.target import Pinged, ping_account
 from postbacks.urls import bare, endpoint_of
-from postbacks.web import charts
-from postbacks.web.addresses import path_to
 from postbacks.web.customers import words
 from postbacks.web.customers.veil import Veil, veil_of
 from postbacks.web.facts import soon_for_customer
@@ -40,12 +37,10 @@ from postbacks.web.render import render
 from postbacks.web.security import links, proxy
 from postbacks.web.security.links import for_customers, link_of, links_of
 from postbacks.web.security.roles import public
+from postbacks.web.tries import strip
 from postbacks.web.zones import zone_of
 
 if TYPE_CHECKING:
-    from datetime import tzinfo
-
-    from markupsafe import Markup
     from starlette.requests import Request
     from starlette.responses import Response
 
@@ -152,7 +147,7 @@ async def health(request: Request) -> Response:
         failed=failed,
         failed_words=words.outcome_words(failed.outcome, failed.status) if failed else "",
         advice=words.advice_of(failed.outcome, failed.status) if failed else "",
-        strip=_strip(facts.tries, zone_of(request)),
+        strip=strip(facts.tries, zone_of(request), _words, "customer", "postbacks"),
         groups=words.GROUPS,
         urls=_urls(facts.health),
         settings=settings,
@@ -173,20 +168,8 @@ def read(name: str) -> Facts:
     return Facts(account, tuple(sorted(found)[-TRIES_MAX:]))
 
 
-def _strip(found: tuple[Try, ...], shown_zone: tzinfo) -> Markup | None:
-    """Draw the outcomes of POSTs beside each other, each leading to its postback."""
-    if not found:
-        return None
-    bars = [
-        charts.Bar(
-            f"{datetime.fromtimestamp(one.at_ms / 1000, shown_zone):%Y-%m-%d %H:%M:%S} "
-            f"{words.outcome_words(one.outcome, one.status)}, after {one.elapsed_ms:,} ms",
-            {"good" if one.is_delivered else "bad": 1},
-            path_to("customer", "postbacks", one.postback_id),
-        )
-        for one in found
-    ]
-    return charts.bars(f"Outcomes of the latest {len(bars)} POSTs, the oldest first", bars, is_strip=True)
+def _words(one: Try) -> str:
+    return f"{words.outcome_words(one.outcome, one.status)},"
 
 
 def _urls(account: AccountHealth) -> dict[str, str]:

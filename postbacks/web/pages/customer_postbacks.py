@@ -23,7 +23,6 @@ from postbacks.errors import (
     UnknownPostback,
 )
 from postbacks.history.csv_rows import cell
-from postbacks.history.persons import person_of, records_of
 from postbacks.history.strip import strip
 from postbacks.ledger import states
 from postbacks.ledger.ledger import Ledger
@@ -31,7 +30,6 @@ from postbacks.ledger.reasons import forgotten_words
 from postbacks.ledger.record import iso
 from postbacks.operate import look_up, resend_one
 from postbacks.operate.resend import RESENT_FROM
-from postbacks.privacy import masker
 from postbacks.urls import bare
 from postbacks.web import filterbar
 from postbacks.web.addresses import path_to
@@ -49,8 +47,10 @@ from postbacks.web.pages.postbacks import (
     ROWS_FRESH_S,
     STRIP_FRESH_S,
     TIMES_OFFERED,
+    Row,
     draw,
     find,
+    rows_of,
     send_csv,
 )
 from postbacks.web.pages.selection import ids_of
@@ -58,7 +58,7 @@ from postbacks.web.reading import act, in_thread, reading_of, shared
 from postbacks.web.render import render, text, url
 from postbacks.web.security.links import for_customers, link_of
 from postbacks.web.security.roles import SUPPORT_RESENDS_MAX
-from postbacks.web.zones import name_of, zone_of
+from postbacks.web.zones import name_of, written, zone_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -110,14 +110,6 @@ _UNKNOWN: Final = "There is no such postback of yours."
 # -- the list --------------------------------------------------------------------------------------
 
 
-class Row(NamedTuple):
-    """Row of the list: a postback, why it was not delivered, and whom it is about, masked."""
-
-    postback: Postback
-    why: str
-    person: str
-
-
 class Rows(NamedTuple):
     """Rows of a page."""
 
@@ -138,12 +130,7 @@ def bar_of(typed: str, zone: tzinfo, account: str) -> Bar:
 def read_rows(bar: Bar, cursor: str) -> Rows:
     """Search."""
     found = history.search(replace(bar.query, limit=ROWS, cursor=cursor))
-    mask, records = masker(), records_of(found.postbacks)
-    rows = tuple(
-        Row(postback, why_of(postback), person_of(record, mask) if record else "")
-        for postback, record in zip(found.postbacks, records, strict=True)
-    )
-    return Rows(found, rows)
+    return Rows(found, rows_of(found.postbacks, why_of))
 
 
 def why_of(postback: Postback) -> str:
@@ -175,11 +162,8 @@ async def page(request: Request) -> Response:
             request, "customer_postbacks.html", status=status_of(error), q=typed, mistake=customers_words(error),
             guesses=guesses, cursor="", **offered,
         )  # fmt: skip
-    chosen = [
-        (word.text, filterbar.text_of([other for other in bar.words if other != word])) for word in bar.words
-    ]
     return live(
-        request, "customer_postbacks.html", "customer_postbacks_live.html", q=bar.text, mistake="", bar=bar, words=chosen,
+        request, "customer_postbacks.html", "customer_postbacks_live.html", q=bar.text, mistake="", bar=bar, words=bar.chosen,
         found=rows, strip=drawn,
         chart=draw(bar, drawn.value, zone, ADDRESS, words.STATES) if drawn.value and drawn.value.parts else "",
         cursor=cursor, times={title: bar.timed(times) for title, times in TIMES_OFFERED.items()}, states=STATES_OFFERED, names=words.STATES, csv_max=CSV_MAX, resends_max=RESENDS_MAX, **offered,
@@ -285,17 +269,13 @@ async def one(request: Request) -> Response:
         causes=[] if is_final or explanation is None else words.cause_words(explanation.causes, _clock(zone)),
         advice=words.advice_of(last.outcome, last.status) if last and is_failed else "",
         target=bare(record.url) if record.url else "",
-        chart=diagram(steps_of(record), view.now_ms, _time_of_day(zone), words.STATES),
+        chart=diagram(steps_of(record), view.now_ms, lambda ms: written(ms, zone, "%H:%M:%S"), words.STATES),
         posts=posts,
         document=highlighted(record.xml) if record.xml else "",
         is_final=is_final,
         may_resend=link.may_resend and record.state in RESENT_FROM and not no_document,
         done=request.query_params.get("done") == "resent",
     )
-
-
-def _time_of_day(zone: tzinfo) -> Any:
-    return lambda ms: f"{datetime.fromtimestamp(ms / 1000, zone):%H:%M:%S}"
 
 
 def _clock(zone: tzinfo) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from datetime import datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
-from urllib.parse import quote
 
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
@@ -21,7 +20,7 @@ from postbacks.operate import (
 from postbacks.operate.incidents.evidence import evidence
 from postbacks.operate.incidents.remedy import resend_query
 from postbacks.operate.incidents.store import NOTICE_WORDS, PENDING_STATE
-from postbacks.web import charts
+from postbacks.web import tries
 from postbacks.web.actions import done, end_of
 from postbacks.web.filterbar import bar_of
 from postbacks.web.forms import read_form
@@ -32,10 +31,6 @@ from postbacks.web.security.roles import needs, viewer_of
 from postbacks.web.zones import zone_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from datetime import tzinfo
-
-    from markupsafe import Markup
     from starlette.requests import Request
     from starlette.responses import Response
 
@@ -115,7 +110,7 @@ async def one(request: Request) -> Response:
         facts=facts,
         incident=facts.incident,
         state=facts.incident.state(now_ms),
-        strip=_strip(facts.evidence.tries, zone_of(request)),
+        strip=tries.strip(facts.evidence.tries, zone_of(request), _words, "postbacks"),
         next=_next(facts, now_ms),
         notice_words=NOTICE_WORDS,
     )
@@ -134,22 +129,6 @@ def _open_bar(incident: Incident) -> str:
     if not incident.is_open or len(incident.accounts) != 1 or incident.figures.get("accounts", 1) != 1:
         return ""
     return bar_of(Query(account=incident.accounts[0], undelivered=True, since_ms=incident.began_ms))
-
-
-def _strip(tries: Sequence[Try], zone: tzinfo) -> Markup | None:
-    """Draw the outcomes of POSTs beside each other, each leading to its postback."""
-    if not tries:
-        return None
-    bars = [
-        charts.Bar(
-            f"{datetime.fromtimestamp(one_try.at_ms / 1000, zone):%Y-%m-%d %H:%M:%S} {_words(one_try)} "
-            f"after {one_try.elapsed_ms:,} ms",
-            {"good" if one_try.is_delivered else "bad": 1},
-            f"/postbacks/{quote(one_try.postback_id, safe='')}",
-        )
-        for one_try in tries
-    ]
-    return charts.bars(f"Outcomes of the latest {len(bars)} POSTs, the oldest first", bars, is_strip=True)
 
 
 def _words(one_try: Try) -> str:

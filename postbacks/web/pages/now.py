@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from datetime import datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from starlette.routing import Route
@@ -17,7 +16,7 @@ from postbacks.web.facts import fact, soon, system
 from postbacks.web.live import live
 from postbacks.web.reading import shared, shared_stale
 from postbacks.web.security.roles import needs
-from postbacks.web.zones import zone_of
+from postbacks.web.zones import written, zone_of
 
 if TYPE_CHECKING:
     from datetime import tzinfo
@@ -160,7 +159,7 @@ def _bar(minute: Minute, zone: tzinfo) -> charts.Bar:
 
 
 def _clock(minute: Minute, zone: tzinfo) -> str:
-    return f"{datetime.fromtimestamp(minute.at_ms / 1000, zone):%H:%M}"
+    return written(minute.at_ms, zone, "%H:%M")
 
 
 def _unended_jobs() -> list[Job]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from starlette.exceptions import HTTPException
@@ -29,7 +28,7 @@ from postbacks.web.pages.story import awaited_of
 from postbacks.web.reading import act, in_thread, reading_of
 from postbacks.web.render import render, url
 from postbacks.web.security.roles import check_role, needs, viewer_of
-from postbacks.web.zones import zone_of
+from postbacks.web.zones import written, zone_of
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -120,9 +119,7 @@ def _facts(request: Request, view: View, *, is_revealed: bool, curl: str = "") -
         "target": redacted(record.url) if record.url else "",
         "causes": view.found.explanation.causes if view.found.explanation else (),
         "claim": claim,
-        "chart": diagram(
-            steps, view.now_ms, lambda ms: f"{datetime.fromtimestamp(ms / 1000, zone):%H:%M:%S}"
-        ),
+        "chart": diagram(steps, view.now_ms, lambda ms: written(ms, zone, "%H:%M:%S")),
         "posts": posts,
         "outcomes": OUTCOMES,
         "pruned": max(0, copy.begun - len(record.attempts)) if copy and not copy.is_open else 0,

@@ -7,7 +7,6 @@ import csv
 import io
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
@@ -18,6 +17,7 @@ from postbacks import history
 from postbacks.accounts import redis_accounts
 from postbacks.errors import AccountsUnavailable, BrokerError, HistoryError, InvalidQuery
 from postbacks.history import csv_rows
+from postbacks.history.days import DAY_MS
 from postbacks.history.filters import known_names
 from postbacks.history.listing import PAGE
 from postbacks.history.persons import person_of, records_of
@@ -38,7 +38,7 @@ from postbacks.web.mistakes import status_of
 from postbacks.web.reading import in_thread, shared
 from postbacks.web.render import render, text, url
 from postbacks.web.security.roles import needs
-from postbacks.web.zones import name_of, zone_of
+from postbacks.web.zones import name_of, written, zone_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
@@ -83,10 +83,7 @@ MARKS: Final = {
     "bad": (states.DEAD,),
     "late": (states.WAITING, states.HELD, states.SENDING, states.PARKED),
 }
-
-
-MINUTE_MS: Final = 60_000
-DAY_MS: Final = 86_400_000
+_MINUTE_MS: Final = 60_000
 
 
 class Row(NamedTuple):
@@ -116,13 +113,17 @@ def read_rows(bar: Bar, cursor: str) -> Rows:
     """Search."""
     query = replace(bar.query, limit=ROWS, cursor=cursor)
     page = history.search(query)
-    mask = masker()
-    records = records_of(page.postbacks)
-    rows = tuple(
-        Row(postback, why(postback), person_of(record, mask) if record else "")
-        for postback, record in zip(page.postbacks, records, strict=True)
-    )
+    rows = rows_of(page.postbacks, why)
     return Rows(page, rows, "" if rows else why_empty(query), _pauses(query.account))
+
+
+def rows_of(postbacks: Sequence[Postback], why_of: Callable[[Postback], str]) -> tuple[Row, ...]:
+    """Make the rows of postbacks; a customer reads another reason than we do."""
+    mask, records = masker(), records_of(postbacks)
+    return tuple(
+        Row(postback, why_of(postback), person_of(record, mask) if record else "")
+        for postback, record in zip(postbacks, records, strict=True)
+    )
 
 
 def _pauses(account: str | None) -> tuple[Pause, ...]:
@@ -183,11 +184,10 @@ def _clocks(drawn: Strip, zone: tzinfo) -> list[str]:
         "%m-%d %H:%M"
         if end_ms - begin_ms > DAY_MS / 2
         else "%H:%M:%S"
-        if end_ms - begin_ms < MINUTE_MS
+        if end_ms - begin_ms < _MINUTE_MS
         else "%H:%M"
     )
-    times_ms = (begin_ms, (begin_ms + end_ms) // 2, end_ms)
-    return [datetime.fromtimestamp(ms / 1000, zone).strftime(form) for ms in times_ms]
+    return [written(ms, zone, form) for ms in (begin_ms, (begin_ms + end_ms) // 2, end_ms)]
 
 
 @needs("viewer")
@@ -212,11 +212,8 @@ async def page(request: Request) -> Response:
         return _without_rows(request, typed, error, guesses)
     except HistoryError as error:  # the bar stays: fewer postbacks may be asked for
         return _without_rows(request, typed, error)
-    words = [
-        (word.text, filterbar.text_of([other for other in bar.words if other != word])) for word in bar.words
-    ]
     return live(
-        request, "postbacks.html", "postbacks_live.html", q=bar.text, mistake="", bar=bar, words=words, found=rows,
+        request, "postbacks.html", "postbacks_live.html", q=bar.text, mistake="", bar=bar, words=bar.chosen, found=rows,
         strip=drawn, chart=draw(bar, drawn.value, zone) if drawn.value and drawn.value.parts else "", cursor=cursor, filters=filterbar.FILTERS,
         flags=filterbar.FLAGS, options=filterbar.completions("", {}), states=STATES_OFFERED, csv_max=LIMIT_MAX,
         times={title: bar.timed(times) for title, times in TIMES_OFFERED.items()},
