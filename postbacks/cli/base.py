@@ -34,7 +34,7 @@ _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _ACCOUNTS_SHOWN = 20
 
 #: Packages of the extra ``web``.
-_OF_WEB = frozenset({"starlette", "jinja2", "uvicorn", "itsdangerous", "markupsafe"})
+OF_WEB = frozenset({"starlette", "jinja2", "uvicorn", "itsdangerous", "markupsafe"})
 _STATE_STYLES = {
     "delivered": "green",
     "dead": "red",
@@ -208,7 +208,7 @@ def explained(error: Exception) -> click.ClickException:
         from postbacks.history.status import MISSING
 
         return _WrongUse(MISSING)
-    if isinstance(error, ModuleNotFoundError) and error.name in _OF_WEB:
+    if isinstance(error, ModuleNotFoundError) and error.name in OF_WEB:
         return _WrongUse("The dashboard's packages are not installed: pip install 'postbacks[web]'.")
     if isinstance(error, UnicodeEncodeError) and "\ud800" <= (half := error.object[error.start]) <= "\udfff":
         # Not quoted: it may be a password.

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import click
 
-from postbacks.cli.base import Command, json_option, print_json, say, stop_signals
+from postbacks.cli.base import OF_WEB, Command, json_option, print_json, say, stop_signals
+from postbacks.cli.web import DEFAULT_PORT as WEB_PORT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +30,7 @@ DEV_NETWORKS: Final = "127.0.0.0/8,::1/128,10.0.0.0/8,172.16.0.0/12,192.168.0.0/
 DEV_COUNTDOWN_S: Final = 5
 #: Ports to try where none is given; the first is the one of the default broker URL.
 _PORTS: Final = range(6379, 6400)
-_WEB_PORTS: Final = range(8910, 8930)
+_WEB_PORTS: Final = range(WEB_PORT, WEB_PORT + 20)
 #: Seconds between two looks at the processes and their logs.
 _LOOK_EVERY_S: Final = 0.25
 #: Begin of a log record that the terminal shows, as text and as JSON.
@@ -135,32 +136,38 @@ class _Web(NamedTuple):
     Attributes:
         listening: its socket; None where there is none.
         token: that it is started with; empty for none.
-        words: what is printed of it.
+        login: what is printed of its login; empty for the environment's.
     """
 
     listening: socket.socket | None
-    token: str
-    words: str
+    token: str = ""
+    login: str = ""
 
     @property
     def url(self) -> str | None:
         """Address of its first page; None where there is none."""
         return f"http://127.0.0.1:{self.listening.getsockname()[1]}/" if self.listening else None
 
+    @property
+    def words(self) -> str:
+        """Return what is printed of it."""
+        if self.url is None:
+            return "none: pip install 'postbacks[web]' brings what it needs"
+        return f"{self.url} ({self.login})" if self.login else self.url
+
 
 def _web(settings: Settings, data: Path, port: int | None, *, dev: bool) -> _Web:
     """Choose the dashboard's port and its login: the environment's, none with ``--dev``, else a token for this user alone."""
-    if any(
-        find_spec(name) is None for name in ("starlette", "uvicorn", "jinja2", "itsdangerous", "sqlalchemy")
-    ):
-        return _Web(None, "", "none: pip install 'postbacks[web]' brings what it needs")
-    listening = _listen(port, _WEB_PORTS, "--web-port")
-    url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
-    if settings.web_users or settings.web_token.get_secret_value() or settings.web_proxy_header:
-        return _Web(listening, "", url)
-    if dev:
-        return _Web(listening, "", f"{url} (no login: any user of this machine has all rights)")
+    if any(find_spec(name) is None for name in (*OF_WEB, "sqlalchemy")):
+        return _Web(None)
     from postbacks.devtools.process import open_private
+    from postbacks.web.config import Config
+
+    listening = _listen(port, _WEB_PORTS, "--web-port")
+    if Config(settings).has_login:
+        return _Web(listening)
+    if dev:
+        return _Web(listening, login="no login: any user of this machine has all rights")
 
     path = data / "web.token"
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -169,7 +176,7 @@ def _web(settings: Settings, data: Path, port: int | None, *, dev: bool) -> _Web
             file.write(f"{secrets.token_urlsafe(24)}\n")
     except FileExistsError:
         pass
-    return _Web(listening, path.read_text().strip(), f"{url} (its token: {path})")
+    return _Web(listening, path.read_text().strip(), f"its token: {path}")
 
 
 def _free_port(port: int | None) -> int:

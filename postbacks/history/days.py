@@ -10,6 +10,7 @@ import threading
 import time
 from array import array
 from collections import Counter
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 
 from sqlalchemy import text
@@ -72,14 +73,20 @@ class _Day(Generic[T]):
         self._hours: dict[int, _Kept[T]] = {}
         self._lock = threading.Lock()
 
-    def _begin(self) -> None:
-        """Take the lock.
+    @contextmanager
+    def _counting(self, engine: Engine | None) -> Iterator[Connection]:
+        """Connect to the history, one call at a time.
 
         Raises:
             HistoryUnavailable: somebody else counts.
         """
         if not self._lock.acquire(blocking=False):
             raise self._unfinished()
+        try:
+            with reading(engine or reader()) as connection:
+                yield connection
+        finally:
+            self._lock.release()
 
     def _unfinished(self) -> HistoryUnavailable:
         return HistoryUnavailable(
@@ -89,18 +96,23 @@ class _Day(Generic[T]):
     def _refresh(
         self,
         connection: Connection,
-        first: int,
-        count: Callable[[int], T],
-        changed: Callable[[T | None, T | None], None],
-    ) -> None:
-        """Bring the hours from ``first`` on up to date.
+        now_ms: int,
+        count: Callable[[int, int], T],
+        changed: Callable[[T | None, T | None], None] = lambda _before, _now: None,
+    ) -> tuple[int, T] | None:
+        """Bring the whole hours of the day before a time up to date.
 
         Args:
             connection: to the history.
-            first: hour.
-            count: counts an hour.
+            now_ms: end of the day.
+            count: counts from one time to another.
             changed: is given what an hour had and has; None for nothing.
+
+        Returns:
+            The hour in which the day begins, and its counts from there on; None where the day begins with an hour.
         """
+        since_ms = now_ms - DAY_MS
+        first = -(-since_ms // HOUR_MS)
         by_hour: dict[int, list[tuple[Any, ...]]] = {}
         for row in connection.execute(_COUNTS, {"first": first}):
             by_hour.setdefault(row[0], []).append(tuple(row))
@@ -115,9 +127,10 @@ class _Day(Generic[T]):
                 continue
             if time.monotonic() - began_s > WITHIN_S:
                 raise self._unfinished()
-            counts = count(hour)
+            counts = count(hour * HOUR_MS, (hour + 1) * HOUR_MS)
             changed(kept.counts if kept else None, counts)
             self._hours[hour] = _Kept(of, counts, time.monotonic())
+        return (first - 1, count(since_ms, first * HOUR_MS)) if since_ms < first * HOUR_MS else None
 
 
 class DayOfAccount(_Day[Group]):
@@ -138,31 +151,20 @@ class DayOfAccount(_Day[Group]):
             HistoryUnavailable: there is more than one call counts; the next one goes on. Or as ``stats``.
             HistoryOff, HistoryError: as ``stats``.
         """
-        since_ms = now_ms - DAY_MS
-        first = -(-since_ms // HOUR_MS)
-        self._begin()
-        try:
-            with reading(engine or reader()) as connection:
+        with self._counting(engine) as connection:
 
-                def count(since_ms: int, until_ms: int) -> Group:
-                    group = Group()
-                    query = Query(account=self._account, since_ms=since_ms, until_ms=until_ms)
-                    for _, alike in counted(connection, query, "hour"):
-                        group.add(*alike)
-                    return group
+            def count(since_ms: int, until_ms: int) -> Group:
+                group = Group()
+                query = Query(account=self._account, since_ms=since_ms, until_ms=until_ms)
+                for _, alike in counted(connection, query, "hour"):
+                    group.add(*alike)
+                return group
 
-                self._refresh(
-                    connection,
-                    first,
-                    lambda hour: count(hour * HOUR_MS, (hour + 1) * HOUR_MS),
-                    lambda _before, _now: None,
-                )
-                groups = {hour: kept.counts for hour, kept in self._hours.items()}
-                if since_ms < first * HOUR_MS:
-                    groups[first - 1] = count(since_ms, first * HOUR_MS)
-                until_ms = recorded_ms(connection)
-        finally:
-            self._lock.release()
+            edge = self._refresh(connection, now_ms, count)
+            groups = {hour: kept.counts for hour, kept in self._hours.items()}
+            if edge:
+                groups[edge[0]] = edge[1]
+            until_ms = recorded_ms(connection)
         total = Group()
         for group in groups.values():
             total.merge(group)
@@ -246,41 +248,29 @@ class DayByAccount(_Day["array[int]"]):
             HistoryUnavailable: there is more than one call counts; the next one goes on. Or as ``stats``.
             HistoryOff, HistoryError: as ``stats``.
         """
-        since_ms = now_ms - DAY_MS
-        first = -(-since_ms // HOUR_MS)
-        self._begin()
-        try:
-            with reading(engine or reader()) as connection:
+        with self._counting(engine) as connection:
 
-                def count(since_ms: int, until_ms: int) -> array[int]:
-                    counts = array("i")
-                    filters = resolve(connection, Query(since_ms=since_ms, until_ms=until_ms))
-                    for row in Path(connection, filters).groups(_COLUMNS, "1, 2, 3, 4"):
-                        counts.extend(row)
-                    return counts
+            def count(since_ms: int, until_ms: int) -> array[int]:
+                counts = array("i")
+                filters = resolve(connection, Query(since_ms=since_ms, until_ms=until_ms))
+                for row in Path(connection, filters).groups(_COLUMNS, "1, 2, 3, 4"):
+                    counts.extend(row)
+                return counts
 
-                def change(before: array[int] | None, now: array[int] | None) -> None:
-                    _add(self._totals, before or (), -1)
-                    _add(self._totals, now or (), 1)
+            def change(before: array[int] | None, now: array[int] | None) -> None:
+                _add(self._totals, before or (), -1)
+                _add(self._totals, now or (), 1)
 
-                self._refresh(
-                    connection, first, lambda hour: count(hour * HOUR_MS, (hour + 1) * HOUR_MS), change
-                )
-                totals = self._totals
-                if since_ms < first * HOUR_MS:
-                    totals = dict(totals)
-                    edge = count(since_ms, first * HOUR_MS)
-                    for account in {*edge[::_WIDTH]} & totals.keys():
-                        totals[account] = totals[account].copy()
-                    _add(totals, edge, 1)
-                names = {row.id: row.name for row in connection.execute(_NAMES)}
-                return {
-                    names.get(account, ""): total.row()
-                    for account, total in totals.items()
-                    if total.postbacks
-                }
-        finally:
-            self._lock.release()
+            totals = self._totals
+            if edge := self._refresh(connection, now_ms, count, change):
+                totals = dict(totals)
+                for account in {*edge[1][::_WIDTH]} & totals.keys():
+                    totals[account] = totals[account].copy()
+                _add(totals, edge[1], 1)
+            names = {row.id: row.name for row in connection.execute(_NAMES)}
+            return {
+                names.get(account, ""): total.row() for account, total in totals.items() if total.postbacks
+            }
 
 
 def _add(totals: dict[int, _Total], counts: Sequence[int], sign: int) -> None:

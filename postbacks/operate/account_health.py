@@ -24,7 +24,7 @@ from postbacks.queue import pauses, routes
 from postbacks.settings import load
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     import redis
 
@@ -109,10 +109,9 @@ def read_account(name: str) -> AccountHealth:
     account = find_accounts(store(), [name]).get(name)
     with broker_errors():
         present_ms = now_ms(broker)
-        scores = broker.zmscore(keys.FAILING, [keys.lane_name(name, group) for group in keys.GROUPS])
         _, row_state = routes.since_and_state(broker.hget(keys.ROUTES, name))
     pause = pauses.read(broker, [name]).get(name)
-    failing = {group: int(ms) for group, ms in zip(keys.GROUPS, scores, strict=True) if ms is not None}
+    failing = _failing_of(broker, [name])[name]
     backlog = Ledger(broker).open_of(name)
     if account is None and not sum(backlog) and not _had_postbacks(name, present_ms):
         raise UnknownAccount(f"There is no account {name!r}, and nothing of it in the last 24 hours.")
@@ -169,6 +168,30 @@ def all_accounts(active: Iterable[str] = ()) -> list[AccountRow]:
     else:
         accounts = {account.name: account for account in redis_accounts().all()}
         names = sorted(accounts)
+    return _rows(names, accounts, paused, failing)
+
+
+def named_accounts(names: Sequence[str]) -> list[AccountRow]:
+    """List accounts that are named, those among them that the store does not have included.
+
+    Raises:
+        AccountsUnavailable: the store failed.
+        BrokerError: the broker cannot be used.
+    """
+    if not names:
+        return []
+    broker = client()
+    lanes = _failing_of(broker, names)
+    failing = {name: min(since_ms.values()) for name, since_ms in lanes.items() if since_ms}
+    return _rows(names, find_accounts(store(), names), pauses.read(broker, names), failing)
+
+
+def _rows(
+    names: Sequence[str],
+    accounts: Mapping[str, Account],
+    paused: Mapping[str, Pause],
+    failing: Mapping[str, int],
+) -> list[AccountRow]:
     return [
         AccountRow(
             name,
@@ -178,6 +201,18 @@ def all_accounts(active: Iterable[str] = ()) -> list[AccountRow]:
         )
         for name in names
     ]
+
+
+def _failing_of(broker: Any, names: Sequence[str]) -> dict[str, dict[str, int]]:
+    """Read account -> group -> since when every attempt of it has failed, of groups that fail."""
+    lanes = [(name, group) for name in names for group in keys.GROUPS]
+    with broker_errors():
+        scores = broker.zmscore(keys.FAILING, [keys.lane_name(*lane) for lane in lanes])
+    failing: dict[str, dict[str, int]] = {name: {} for name in names}
+    for (name, group), since_ms in zip(lanes, scores, strict=True):
+        if since_ms is not None:
+            failing[name][group] = int(since_ms)
+    return failing
 
 
 def _all_failing(broker: redis.Redis) -> dict[str, int]:

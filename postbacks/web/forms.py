@@ -15,10 +15,14 @@ from urllib.parse import parse_qsl
 from starlette.datastructures import ImmutableMultiDict
 from starlette.exceptions import HTTPException
 
+from postbacks.names import check_name
 from postbacks.urls import redacted
+from postbacks.web.security.roles import viewer_of
 
 if TYPE_CHECKING:
     from starlette.requests import Request
+
+    from postbacks.web.security.roles import Viewer
 
 #: Bytes of a form: ten thousand selected rows of 64 bytes are less.
 BYTES_MAX: Final = 1_000_000
@@ -47,6 +51,16 @@ async def read_form(request: Request) -> Form:
     except ValueError:
         raise HTTPException(400, "The form cannot be read.") from None
     return Form(fields)
+
+
+async def read_account_form(request: Request) -> tuple[str, Form, Viewer]:
+    """Read a form about the account of an address: its name, the fields, and whoever asks.
+
+    Raises:
+        InvalidAccount: that is no name.
+        HTTPException: as ``read_form``.
+    """
+    return check_name(request.path_params["name"]), await read_form(request), viewer_of(request)
 
 
 def by_field(error: Exception, typed: Mapping[str, str]) -> dict[str, str]:

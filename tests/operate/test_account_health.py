@@ -15,7 +15,7 @@ from postbacks.accounts import make_account, redis_accounts
 from postbacks.errors import UnknownAccount
 from postbacks.history.days import DayByAccount
 from postbacks.operate import pause_account
-from postbacks.operate.account_health import all_accounts, first_try_rate, read_account
+from postbacks.operate.account_health import all_accounts, first_try_rate, named_accounts, read_account
 from postbacks.settings import load
 
 
@@ -26,6 +26,8 @@ def test_states_go_from_the_worst(world):
     redis_accounts().set(make_account("off"))
     pause_account("paused", by="ann")
     rows = {row.name: row for row in all_accounts()}
+    assert {row.name: row for row in named_accounts(list(rows))} == rows
+    assert named_accounts([]) == []
     counted = DayByAccount().read(time.time_ns() // 1_000_000)
     states = {"failing": "failing", "off": "off", "paused": "paused", "well": "well"}
     assert {name: row.state for name, row in rows.items()} == states

@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner
 from helpers import environment, set_account
 
-from postbacks.cli import main
-from postbacks.operate import open_links
+from postbacks.cli import main, web_links
+from postbacks.operate import links, open_links
 
 
 def run(*args: str, **variables: str):
@@ -21,6 +21,11 @@ def run(*args: str, **variables: str):
 @pytest.fixture(autouse=True)
 def _acme(rig):
     set_account("acme", url="https://acme.example/")
+
+
+def test_its_days_are_those_of_the_room_below():
+    (days,) = (option for option in web_links.link.params if option.name == "days")
+    assert (days.default, days.type.min, days.type.max) == (links.DAYS, 1, links.DAYS_MAX)
 
 
 def test_it_prints_one_address_that_opens_the_account(browse):

@@ -5,7 +5,7 @@ A new secret stands in the reply to the form alone: no address leads to it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from starlette.routing import Route
 
@@ -13,11 +13,11 @@ from postbacks.errors import InvalidAccount, PostbacksError
 from postbacks.names import check_name
 from postbacks.operate.accounts import read_overlap, remove_secrets, rotate_secret
 from postbacks.web.actions import acted, done
-from postbacks.web.forms import by_field, read_form
+from postbacks.web.forms import by_field, read_account_form
 from postbacks.web.pages.account_change import read
 from postbacks.web.reading import in_thread
 from postbacks.web.render import render
-from postbacks.web.security.roles import needs, viewer_of
+from postbacks.web.security.roles import needs
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from postbacks.accounts import Account
 
 #: Time for which older secrets go on signing where nobody says otherwise, as on the command line.
-OVERLAP: str = "24h"
+OVERLAP: Final = "24h"
 
 
 @needs("admin")
@@ -38,11 +38,7 @@ async def page(request: Request) -> Response:
 @needs("admin")
 async def rotate(request: Request) -> Response:
     """Give the account a new secret, and show it this once."""
-    name, fields, viewer = (
-        check_name(request.path_params["name"]),
-        await read_form(request),
-        viewer_of(request),
-    )
+    name, fields, viewer = await read_account_form(request)
     typed = fields.get("overlap", "").strip() or OVERLAP
     account = await in_thread(request, read, name)
     try:
@@ -64,11 +60,7 @@ async def rotate(request: Request) -> Response:
 @needs("admin")
 async def remove(request: Request) -> Response:
     """Take all secrets away, where the account's name was typed."""
-    name, fields, viewer = (
-        check_name(request.path_params["name"]),
-        await read_form(request),
-        viewer_of(request),
-    )
+    name, fields, viewer = await read_account_form(request)
     if fields.get("typed", "").strip() != name:
         mistake = {"typed": f"Type the name of the account, {name}, to go on."}
         return _show(request, await in_thread(request, read, name), mistake)

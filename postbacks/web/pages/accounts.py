@@ -22,11 +22,11 @@ from postbacks.web.actions import done, end_of
 from postbacks.web.addresses import own_path
 from postbacks.web.asking import clock_ms
 from postbacks.web.facts import fact, soon
-from postbacks.web.forms import read_form
+from postbacks.web.forms import read_account_form, read_form
 from postbacks.web.live import live
 from postbacks.web.reading import act, reading_of, shared, shared_stale
 from postbacks.web.render import render
-from postbacks.web.security.roles import needs, viewer_of
+from postbacks.web.security.roles import needs
 from postbacks.web.zones import written, zone_of
 
 if TYPE_CHECKING:
@@ -162,11 +162,7 @@ def _bar(begin_ms: int, row: StatRow | None, zone: tzinfo, dead: str) -> charts.
 @needs("operator")
 async def pause(request: Request) -> Response:
     """Let an account stand still."""
-    name, fields, viewer = (
-        check_name(request.path_params["name"]),
-        await read_form(request),
-        viewer_of(request),
-    )
+    name, fields, viewer = await read_account_form(request)
 
     def run() -> Pause:
         until_ms = end_of(fields.get("until", ""), zone_of(request))
@@ -178,11 +174,7 @@ async def pause(request: Request) -> Response:
 @needs("operator")
 async def resume(request: Request) -> Response:
     """Let an account go on."""
-    name, fields, viewer = (
-        check_name(request.path_params["name"]),
-        await read_form(request),
-        viewer_of(request),
-    )
+    name, fields, viewer = await read_account_form(request)
     address = _back(fields.get("back", ""), name)
     return await done(request, address, resume_account, name, why=fields.get("why", ""), by=viewer.name)
 

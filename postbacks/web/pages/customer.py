@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.responses import HTMLResponse, RedirectResponse
+from starlette.responses import RedirectResponse
 from starlette.routing import Route
 
 from postbacks import keys
@@ -36,6 +36,7 @@ from postbacks.web.reading import act, in_thread, reading_of, shared
 from postbacks.web.render import render
 from postbacks.web.security import links, proxy
 from postbacks.web.security.links import for_customers, link_of, links_of
+from postbacks.web.security.origin import leading_on
 from postbacks.web.security.roles import public
 from postbacks.web.tries import strip
 from postbacks.web.zones import zone_of
@@ -90,11 +91,7 @@ async def opened(request: Request) -> Response:
     log.info("web.link_opened", link=link.id, account=link.account, address=address)
     response: Response = RedirectResponse(_FIRST_PAGE, 303)
     if request.headers.get("Sec-Fetch-Site") in {"cross-site", "same-site"}:
-        # A browser sends no SameSite=Strict cookie where another site's link leads on; it does from our own page.
-        response = HTMLResponse(
-            f'<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0;url={_FIRST_PAGE}">'
-            f'<title>postbacks</title><a href="{_FIRST_PAGE}">Go on</a>'
-        )
+        response = leading_on(_FIRST_PAGE)
     links_here.set_cookie(MutableHeaders(raw=response.raw_headers), request.scope, ticket)
     return response
 

@@ -13,9 +13,9 @@ from postbacks.web.actions import acted, done
 from postbacks.web.forms import read_form
 from postbacks.web.reading import in_thread, reading_of
 from postbacks.web.render import render
+from postbacks.web.security.cookies import is_secure
 from postbacks.web.security.links import links_of
 from postbacks.web.security.roles import needs, viewer_of
-from postbacks.web.security.sessions import is_secure
 
 if TYPE_CHECKING:
     from starlette.requests import Request

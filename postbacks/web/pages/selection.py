@@ -16,7 +16,7 @@ from postbacks.history.query import Query
 from postbacks.history.status import doubt
 from postbacks.history.words import why
 from postbacks.operate import preview_job
-from postbacks.operate.account_health import OFF, WELL, all_accounts
+from postbacks.operate.account_health import OFF, WELL, named_accounts
 from postbacks.operate.jobs.job import CANCEL, KINDS, MAY_NAME, MOVED_FROM, RESEND, TYPED_ABOVE
 from postbacks.operate.jobs.requests import start
 from postbacks.web.asking import clock_ms, read_bar
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from postbacks.web.forms import Form
     from postbacks.web.security.roles import Viewer
 
+#: Accounts of a selection that are shown.
+ACCOUNTS_SHOWN: Final = 20
 #: Role that a job of a kind needs.
 ROLES: Final = {RESEND: "support", CANCEL: "operator"}
 
@@ -88,8 +90,8 @@ def most_of(viewer: Viewer) -> int | None:
 def look(selection: Selection) -> tuple[Preview, str, dict[str, AccountRow]]:
     """Say what a job would do, why the history may not know all, and which of its accounts are not well."""
     shown = preview_job(selection.kind, selection.query, ids=selection.ids)
-    rows = all_accounts(shown.accounts) if selection.kind == RESEND and shown.total else ()
-    unwell = {row.name: row for row in rows if row.name in shown.accounts and row.state not in {WELL, OFF}}
+    names = [name for name in shown.accounts if name][:ACCOUNTS_SHOWN] if selection.kind == RESEND else []
+    unwell = {row.name: row for row in named_accounts(names) if row.state not in {WELL, OFF}}
     return shown, doubt(client()), unwell
 
 
@@ -110,7 +112,7 @@ async def _ask(
     most = most_of(viewer)
     return render(
         request, "selection.html", status=400 if mistake else 200, selection=selection, preview=shown, doubt=doubted, unwell=unwell,
-        rows=[(postback, why(postback)) for postback in shown.sample], states=MOVED_FROM[selection.kind],
+        accounts_shown=ACCOUNTS_SHOWN, rows=[(postback, why(postback)) for postback in shown.sample], states=MOVED_FROM[selection.kind],
         is_typed=shown.total > TYPED_ABOVE, most=most, is_too_many=most is not None and shown.total > most, mistake=mistake,
         why=why_typed, may_rate=viewer.may("operator"),
     )  # fmt: skip

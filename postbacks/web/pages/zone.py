@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from starlette.responses import RedirectResponse
 from starlette.routing import Route
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-_YEAR_S = 365 * 86_400
+_YEAR_S: Final = 365 * 86_400
 
 
 @needs("viewer")

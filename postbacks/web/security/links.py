@@ -22,7 +22,7 @@ from postbacks.errors import BrokerError
 from postbacks.operate.links import find_link, note_use
 from postbacks.web.addresses import CUSTOMERS, LINK
 from postbacks.web.reading import in_thread, shared
-from postbacks.web.security.sessions import is_secure
+from postbacks.web.security.cookies import Cookie
 from postbacks.web.security.slowing import Slowing
 
 if TYPE_CHECKING:
@@ -39,9 +39,8 @@ if TYPE_CHECKING:
 FRESH_S: Final = 2.0
 #: ms within which a page that is opened is not noted again.
 _USED_MS: Final = 60_000
-#: Names of the cookie; a browser takes the first from HTTPS alone.
-_SECURE_COOKIE: Final = "__Secure-postbacks-customer"
-_COOKIE: Final = "postbacks-customer"
+#: Cookie of a visit.
+_COOKIE: Final = Cookie("__Secure-postbacks-customer", "postbacks-customer", CUSTOMERS)
 
 _ASK: Final = "Ask whoever gave you the link for a new one."
 #: Sentences for whoever has no open link; nothing else is shown to them.
@@ -102,10 +101,7 @@ class Links:
         """Begin a visit: set its cookie on a reply."""
         value = self._signers.signer("customer").dumps(list(ticket))
         assert isinstance(value, str)
-        name, secure = (_SECURE_COOKIE, "; Secure") if is_secure(scope) else (_COOKIE, "")
-        response_headers.append(
-            "Set-Cookie", f"{name}={value}; Path={CUSTOMERS}; HttpOnly; SameSite=Strict{secure}"
-        )
+        response_headers.append("Set-Cookie", _COOKIE.header(scope, value))
 
     def visit(self, scope: Scope) -> Ticket:
         """Read the cookie of a request.
@@ -114,7 +110,7 @@ class Links:
             HTTPException: there is none, or the visit is over (403).
             BrokerError: the key is the broker's, which cannot be used.
         """
-        value = Request(scope).cookies.get(_SECURE_COOKIE if is_secure(scope) else _COOKIE, "")
+        value = _COOKIE.read(scope)
         if not value:
             raise HTTPException(403, NO_VISIT)
         try:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
+from starlette.responses import HTMLResponse
 
 from postbacks.web import mistakes
 
 if TYPE_CHECKING:
+    from starlette.responses import Response
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -32,6 +35,18 @@ class Origins:
                 await mistakes.show(Request(scope), 403, sentence)(scope, receive, send)
                 return
         await self._app(scope, receive, send)
+
+
+def leading_on(address: str) -> Response:
+    """Lead to an address from a page of our own.
+
+    A browser that follows another site's link sends no ``SameSite=Strict`` cookie where that leads on; from our page it does.
+    """
+    again = escape(address, quote=True)
+    return HTMLResponse(
+        f'<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0;url={again}">'
+        f'<title>postbacks</title><a href="{again}">Go on</a>'
+    )
 
 
 def is_same_origin(headers: Headers) -> bool:

@@ -10,14 +10,13 @@ from __future__ import annotations
 import secrets
 import time
 from dataclasses import dataclass
-from html import escape
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from itsdangerous import BadData
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.responses import RedirectResponse, Response
 
 from postbacks import keys
 from postbacks.broker.client import client_for
@@ -28,7 +27,9 @@ from postbacks.web import live, mistakes
 from postbacks.web.addresses import is_customers, own_path
 from postbacks.web.render import address_of as page_of
 from postbacks.web.security import proxy
+from postbacks.web.security.cookies import Cookie
 from postbacks.web.security.host import PROBE
+from postbacks.web.security.origin import leading_on
 from postbacks.web.security.roles import Viewer
 
 if TYPE_CHECKING:
@@ -42,9 +43,8 @@ if TYPE_CHECKING:
 
 #: Begins of the paths that are for everybody; all others are for whoever has logged in.
 PUBLIC: Final = ("/static/", "/login", PROBE)
-#: Names of the cookie; a browser takes the first from HTTPS alone, for this host and all of its paths.
-_SECURE_COOKIE: Final = "__Host-postbacks"
-_COOKIE: Final = "postbacks"
+#: Cookie of a session, for this host and all of its paths.
+_COOKIE: Final = Cookie("__Host-postbacks", "postbacks", "/")
 #: Seconds of a session after which a page that is opened renews it.
 _RENEW_S: Final = 30
 #: Seconds for which the list of ended sessions is kept.
@@ -101,11 +101,11 @@ class SessionStore:
             [session.id, session.name, session.mark, session.began_s]
         )
         assert isinstance(value, str)
-        response_headers.append("Set-Cookie", _cookie(scope, value))
+        response_headers.append("Set-Cookie", _COOKIE.header(scope, value))
 
     def drop_cookie(self, response_headers: MutableHeaders, scope: Scope) -> None:
         """Take the cookie back."""
-        response_headers.append("Set-Cookie", f"{_cookie(scope, '')}; Max-Age=0")
+        response_headers.append("Set-Cookie", f"{_COOKIE.header(scope, '')}; Max-Age=0")
 
     def read(self, scope: Scope) -> Session | None:
         """Read the session of a request; None where there is none that goes on.
@@ -113,7 +113,7 @@ class SessionStore:
         Raises:
             BrokerError: the key is the broker's, which cannot be used.
         """
-        value = Request(scope).cookies.get(_SECURE_COOKIE if is_secure(scope) else _COOKIE, "")
+        value = _COOKIE.read(scope)
         if not value:
             return None
         try:
@@ -242,12 +242,7 @@ class Sessions:
             )
             return
         if headers.get("Sec-Fetch-Site") == "cross-site" and headers.get("Sec-Fetch-Mode") == "navigate":
-            # A browser that follows another site's link sends no SameSite=Strict cookie; it does from our own page.
-            again = escape(own_path(page_of(request)), quote=True)
-            response = HTMLResponse(
-                f'<!doctype html><meta charset="utf-8"><meta http-equiv="refresh" content="0;url={again}">'
-                f'<title>postbacks</title><a href="{again}">Go on</a>'
-            )
+            response = leading_on(own_path(page_of(request)))
         else:
             response = RedirectResponse(f"/login?next={quote(page_of(request), safe='')}", 303)
         await response(scope, receive, send)
@@ -261,13 +256,3 @@ _FORWARDED: Final = (
     "own login (POSTBACKS_WEB_PROXY_HEADER)."
 )
 _ONLY_PROXY: Final = "The proxy in front of this dashboard must say who asks, and it did not."
-
-
-def is_secure(scope: Scope) -> bool:
-    """Tell whether the browser speaks HTTPS, to this process or to the proxy in front of it."""
-    return scope.get("scheme") == "https" or Headers(scope=scope).get("X-Forwarded-Proto", "") == "https"
-
-
-def _cookie(scope: Scope, value: str) -> str:
-    name, secure = (_SECURE_COOKIE, "; Secure") if is_secure(scope) else (_COOKIE, "")
-    return f"{name}={value}; Path=/; HttpOnly; SameSite=Strict{secure}"
