@@ -448,11 +448,12 @@ def _name_facts(made: Stage) -> None:
     from postbacks import history
     from postbacks.history.query import Query
     from postbacks.operate import all_incidents, make_link
+    from postbacks.operate.incidents.receivers import KIND
     from postbacks.settings import load
     from postbacks.web.security.key import Signers
     from postbacks.web.security.links import Links
 
-    incidents = all_incidents()
+    incidents = [incident for incident in all_incidents() if incident.kind == KIND]
     for role in ("unavailable", "hostile", "recovered"):
         found = next(incident for incident in incidents if incident.accounts[:1] == (ROLES[role],))
         made.facts[f"incident {role}"] = str(found.id)
