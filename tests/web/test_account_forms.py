@@ -273,6 +273,19 @@ def test_a_secret_is_shown_once_in_the_reply_to_its_form(world, browse):
     assert browser.get(f"{address}/rotate").status_code == 405
 
 
+def test_without_the_key_an_account_with_a_secret_is_not_pinged_and_the_page_says_why(world, browse, receiver):
+    set_account("acme", url=receiver.url())
+    browser = browse()
+    assert browser.post("/accounts/acme/secrets/rotate", data={}).status_code == 200
+    with environment(POSTBACKS_SECRET_KEY=""):
+        refused = browser.post("/accounts/acme/ping")
+        assert refused.status_code == 400
+        assert "POSTBACKS_SECRET_KEY" in refused.text
+    assert not receiver.received
+    assert browser.post("/accounts/acme/ping").status_code == 200
+    assert len(receiver.received) == 1
+
+
 def test_secrets_are_taken_away_where_the_name_was_typed(world, browse):
     set_account("acme", url=URL)
     browser, address = browse(), "/accounts/acme/secrets"
