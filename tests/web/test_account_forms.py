@@ -273,7 +273,9 @@ def test_a_secret_is_shown_once_in_the_reply_to_its_form(world, browse):
     assert browser.get(f"{address}/rotate").status_code == 405
 
 
-def test_without_the_key_an_account_with_a_secret_is_not_pinged_and_the_page_says_why(world, browse, receiver):
+def test_without_the_key_an_account_with_a_secret_is_not_pinged_and_the_page_says_why(
+    world, browse, receiver
+):
     set_account("acme", url=receiver.url())
     browser = browse()
     assert browser.post("/accounts/acme/secrets/rotate", data={}).status_code == 200
