@@ -1,77 +1,31 @@
-"""Settings of a process: each with its type, its default, its description, and its unit in its name.
-
-A setting is read from the variable ``POSTBACKS_`` and its name in upper case.
-"""
+"""Every setting, one field each: its default, its bounds, and one sentence of description."""
 
 from __future__ import annotations
 
-import logging
 import os
-import re
-from base64 import b64decode
-from collections.abc import Mapping
-from functools import lru_cache
-from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-    field_validator,
-    model_validator,
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+from postbacks.settings.kubernetes import is_service_link
+from postbacks.settings.values import (
+    BrokerUrl,
+    HistoryUrl,
+    Hosts,
+    HttpUrl,
+    Key,
+    Nat64Prefixes,
+    Networks,
+    OptOutWords,
+    Origin,
+    Ports,
+    ProxyUrl,
+    SigningSecret,
+    WebRole,
+    complete_weights,
 )
 
-from postbacks.broker import sentinel
-from postbacks.broker import url as broker_url
-from postbacks.errors import BadSetting
-
-#: Ratios above 100:1 have no further effect.
-MAX_GROUP_WEIGHT: Final = 100
-_WEIGHT = re.compile(r"(\w+)\s*=\s*(\d{1,3})", re.ASCII)
-
-#: Characters of a key below which it could be guessed.
-MIN_KEY: Final = 16
-
-#: Bits of a NAT64 prefix (RFC 6052 2.2).
-NAT64_LENGTHS: Final = frozenset({32, 40, 48, 56, 64, 96})
-
-#: Roles of the dashboard, from the one that may least.
-WebRole = Literal["viewer", "support", "operator", "admin"]
-WEB_ROLES: Final[tuple[str, ...]] = get_args(WebRole)
-
-Networks = tuple[IPv4Network | IPv6Network, ...]
-
-_PREFIX: Final = "POSTBACKS_"
-#: Variables of that prefix that are no settings: the command line and the embedded broker read them.
-_NO_SETTINGS: Final = frozenset(
-    {"POSTBACKS_DEBUG", "POSTBACKS_LOCAL_SERVER", "POSTBACKS_USER", "POSTBACKS_VERIFY_SECRET"}
-)
-#: Settings that may hold a password, so that an error does not quote them.
-_SECRET: Final = frozenset(
-    {"proxy_url", "secret_key", "privacy_key", "broker_url", "history_url", "notice_url", "notice_secret", "web_token",
-     "web_key"}
-)  # fmt: skip
-
-_PROXY = re.compile(
-    r"https?://(?:[\w.~%!$&'()*+,;=-]*(?::[\w.~%!$&'()*+,;=-]*)?@)?[\w.-]+(?::(\d{1,5}))?/?", re.ASCII
-)
-
-#: URL that notices are sent to; the transport reads the whole of it.
-_WEB_URL: Final = re.compile(r"https?://[^\s/?#]+(?:[/?#]\S*)?", re.ASCII)
-#: Host's name or address, as the dashboard compares it.
-_HOST: Final = re.compile(r"[a-z0-9_.-]+|\[?[0-9a-f:.]+\]?", re.ASCII)
-#: Databases that the history can stand in; ``history/engine.py`` reads the whole URL.
-_HISTORY_URL = re.compile(r"sqlite:///[^?]+|postgres(ql)?(\+psycopg)?://\S+", re.ASCII)
-
-#: Address of a Kubernetes Service, which stands as ``<SERVICE>_PORT`` in every pod of its namespace.
-_SERVICE_ADDRESS = re.compile(r"(tcp|udp|sctp)://\S+", re.ASCII | re.IGNORECASE)
-#: Names of a Service's other variables: ``<SERVICE>_SERVICE_HOST``, ``<SERVICE>_PORT_9464_TCP_ADDR`` and the like.
-_SERVICE_NAME = re.compile(
-    r"POSTBACKS_\w*(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT_\d+_(?:TCP|UDP|SCTP)(?:_\w+)?)"
-)
+PREFIX: Final = "POSTBACKS_"
 
 
 class Settings(BaseModel):
@@ -97,7 +51,7 @@ class Settings(BaseModel):
     )
 
     # -- broker -----------------------------------------------------------------------------
-    broker_url: str = Field(
+    broker_url: BrokerUrl = Field(
         "redis://127.0.0.1:6379/0",
         description="Where Redis or Valkey is: redis://, rediss:// (TLS), unix:///path?db=0 or sentinel://host,host/NAME.",
     )
@@ -192,16 +146,16 @@ class Settings(BaseModel):
     denied_networks: Networks = Field(
         (), description="Networks, comma-separated, that postbacks may not reach, whatever else allows them."
     )
-    nat64_prefixes: Networks = Field(
+    nat64_prefixes: Nat64Prefixes = Field(
         (),
         description="IPv6 prefixes, comma-separated, of a network's own NAT64: the IPv4 address behind one is judged.",
     )
-    allowed_ports: tuple[tuple[int, int], ...] = Field(
+    allowed_ports: Ports = Field(
         ((80, 80), (443, 443), (1024, 65535)),
         description="Ports and ranges, comma-separated, that URLs may have; below 1024 are mail, shells and the like.",
     )
     https_only: bool = Field(default=False, description="Refuse http:// URLs.")
-    proxy_url: str = Field(
+    proxy_url: ProxyUrl = Field(
         "",
         repr=False,
         description="Proxy that all postbacks go through (http:// or https://), for a fixed outgoing address.",
@@ -210,7 +164,7 @@ class Settings(BaseModel):
         SecretStr(""),
         description="Keys, comma-separated, that encrypt accounts' secrets in the store; the first encrypts, all decrypt.",
     )
-    privacy_key: SecretStr = Field(
+    privacy_key: Key = Field(
         SecretStr(""),
         description="Key of the suffixes with which numbers and addresses are masked; empty: one that the broker keeps.",
     )
@@ -265,7 +219,7 @@ class Settings(BaseModel):
     )
 
     # -- opt-outs ---------------------------------------------------------------------------
-    opt_out_words: tuple[str, ...] = Field(
+    opt_out_words: OptOutWords = Field(
         (),
         description="Words, comma-separated, that mean stop as the whole of an incoming message, beside the English ones (arrêt, baja).",
     )
@@ -274,7 +228,7 @@ class Settings(BaseModel):
     )
 
     # -- history ----------------------------------------------------------------------------
-    history_url: str = Field(
+    history_url: HistoryUrl = Field(
         "",
         repr=False,
         description="Database of the history, as an SQLAlchemy URL: sqlite:///FILE or postgresql://…; empty: none.",
@@ -315,12 +269,12 @@ class Settings(BaseModel):
         ge=1,
         description="Postbacks that wait for such an endpoint, or have died, from which on it is one after a minute already.",
     )
-    notice_url: str = Field(
+    notice_url: HttpUrl = Field(
         "",
         repr=False,
         description="URL that notices of incidents are POSTed to, as JSON; it may be of your own network. Empty: none.",
     )
-    notice_secret: SecretStr = Field(
+    notice_secret: SigningSecret = Field(
         SecretStr(""),
         description="Secret that notices are signed with, as postbacks are (whsec_ and base64); empty: not signed.",
     )
@@ -329,18 +283,20 @@ class Settings(BaseModel):
     web_users: str = Field(
         "", description="File of the dashboard's users, as `postbacks web user add` writes it; empty: none."
     )
-    web_token: SecretStr = Field(
+    web_token: Key = Field(
         SecretStr(""), description="Token that logs in to the dashboard with all rights; empty: none."
     )
-    web_key: SecretStr = Field(
+    web_key: Key = Field(
         SecretStr(""),
         description="Key that signs the dashboard's sessions and links; empty: one that the broker keeps.",
     )
-    web_hosts: tuple[str, ...] = Field(
+    web_hosts: Hosts = Field(
         (),
         description="Names, comma-separated, by which browsers reach the dashboard, beside loopback's and --host's.",
     )
-    web_url: str = Field("", description="Address of the dashboard for customers: https://postbacks.example.")
+    web_url: Origin = Field(
+        "", description="Address of the dashboard for customers: https://postbacks.example."
+    )
     web_proxy_header: str = Field(
         "",
         pattern=r"^([A-Za-z0-9][A-Za-z0-9-]*)?$",
@@ -396,205 +352,11 @@ class Settings(BaseModel):
     def _add_environment(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Add the environment's settings to those that were given; leave out what Kubernetes has set."""
         environment = {name.upper(): value for name, value in os.environ.items()}
-        variables = {name: environment.get(f"{_PREFIX}{name.upper()}") for name in cls.model_fields}
+        variables = {name: environment.get(f"{PREFIX}{name.upper()}") for name in cls.model_fields}
         merged = {name: value for name, value in variables.items() if value is not None} | values
-        return {name: value for name, value in merged.items() if not _is_service_link(name.upper(), value)}
-
-    @field_validator("broker_url")
-    @classmethod
-    def _broker(cls, value: str) -> str:
-        value = value.strip()  # a variable that was filled from a file often ends with a new line
-        scheme = value.partition("://")[0].lower()
-        if "cluster" in scheme:
-            raise ValueError("Celery 5.7 cannot use Redis Cluster; use one server, or several with Sentinel")
-        if sentinel.is_sentinel(value):
-            sentinel.parse(value)
-        else:
-            broker_url.parse(value)
-        return value
-
-    @field_validator("history_url")
-    @classmethod
-    def _history(cls, value: str) -> str:
-        value = value.strip()
-        if value and not _HISTORY_URL.match(value):
-            raise ValueError(
-                "not sqlite:///FILE (four slashes for an absolute path) or postgresql://user:password@host/database"
-            )
-        return value
-
-    @field_validator("notice_url")
-    @classmethod
-    def _notice(cls, value: str) -> str:
-        value = value.strip()
-        if value and not _WEB_URL.fullmatch(value):
-            raise ValueError("not http://host/path or https://host/path")
-        return value
-
-    @field_validator("notice_secret")
-    @classmethod
-    def _notice_signer(cls, value: SecretStr) -> SecretStr:
-        if secret := value.get_secret_value():
-            try:
-                b64decode(secret.removeprefix("whsec_"), validate=True)
-            except ValueError:
-                raise ValueError("not whsec_ and base64; `openssl rand -base64 32` makes one") from None
-        return value
-
-    @field_validator("privacy_key", "web_key", "web_token")
-    @classmethod
-    def _key(cls, value: SecretStr) -> SecretStr:
-        if 0 < len(value.get_secret_value()) < MIN_KEY:
-            raise ValueError(f"too short to be a key: give {MIN_KEY} random characters or more")
-        return value
-
-    @field_validator("web_hosts", mode="before")
-    @classmethod
-    def _web_hosts(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        names = tuple(part.strip().lower() for part in value.split(",") if part.strip())
-        if bad := [name for name in names if not _HOST.fullmatch(name)]:
-            raise ValueError(f"{bad[0]!r} is no host's name: leave out scheme, port and path")
-        return tuple(name.strip("[]") for name in names)
-
-    @field_validator("web_url")
-    @classmethod
-    def _web_url(cls, value: str) -> str:
-        if value and not re.fullmatch(r"https?://[\w.:\[\]-]+/?", value, re.ASCII):
-            raise ValueError("give a scheme, a host and perhaps a port: https://postbacks.example")
-        return value.rstrip("/")
-
-    @field_validator("proxy_url")
-    @classmethod
-    def _proxy(cls, value: str) -> str:
-        match = _PROXY.fullmatch(value)
-        if value and (match is None or not 1 <= int(match[1] or 80) <= 65_535):
-            raise ValueError(
-                "not http://host:port or https://host:port; in a user or password encode what is no letter or digit"
-            )
-        return value
-
-    @field_validator("allowed_ports", mode="before")
-    @classmethod
-    def _ports(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        ranges = []
-        for part in value.split(","):
-            match = re.fullmatch(r"\s*(\d{1,5})(?:-(\d{1,5}))?\s*", part)
-            first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
-            if not 1 <= first <= last <= 65535:
-                raise ValueError(f"{part.strip()!r} is no port or range of ports (443, 1024-65535)")
-            ranges.append((first, last))
-        return tuple(ranges)
-
-    @field_validator("opt_out_words", mode="before")
-    @classmethod
-    def _words(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        words = tuple(filter(None, map(str.strip, value.split(","))))
-        if bad := [word for word in words if not any(map(str.isalnum, word))]:
-            raise ValueError(
-                f"{bad[0]!r} has no letter and no digit, so that any message of such signs would be one"
-            )
-        return words
+        return {name: value for name, value in merged.items() if not is_service_link(name.upper(), value)}
 
     @field_validator("group_weights")
     @classmethod
-    def _weights(cls, value: str) -> str:
-        """Give groups that the setting does not name their default weight."""
-        weights: dict[str, str] = dict(_WEIGHT.findall(cls.model_fields["group_weights"].default))
-        for part in filter(str.strip, value.split(",")):
-            match = _WEIGHT.fullmatch(part.strip())
-            if match is None or match[1] not in weights or int(match[2]) > MAX_GROUP_WEIGHT:
-                raise ValueError(
-                    f"{part.strip()!r} is no weight of a group: write {', '.join(weights)} "
-                    f"with = and 0 to {MAX_GROUP_WEIGHT} (general=2,mo=2,mt=1)"
-                )
-            weights[match[1]] = match[2]
-        return ",".join(f"{group}={weight}" for group, weight in weights.items())
-
-    @field_validator(
-        "allowed_networks", "denied_networks", "nat64_prefixes", "web_proxy_addresses", mode="before"
-    )
-    @classmethod
-    def _networks(cls, value: object) -> object:
-        if isinstance(value, str):
-            return tuple(ip_network(part.strip()) for part in value.split(",") if part.strip())
-        return value
-
-    @field_validator("nat64_prefixes")
-    @classmethod
-    def _prefixes(cls, value: Networks) -> Networks:
-        for prefix in value:
-            if prefix.version != 6 or prefix.prefixlen not in NAT64_LENGTHS:
-                raise ValueError(
-                    f"{prefix} is no IPv6 prefix of 32, 40, 48, 56, 64 or 96 bits (RFC 6052 2.2)"
-                )
-        return value
-
-
-@lru_cache(maxsize=1)
-def load() -> Settings:
-    """Read the settings from the environment, once a process.
-
-    Raises:
-        BadSetting: names the variable, its value and what it should be.
-    """
-    if sentence := service_links():
-        logging.getLogger(__name__).warning(sentence)
-    try:
-        return Settings()
-    except ValidationError as error:
-        problems = "; ".join(
-            f"{_PREFIX}{'_'.join(map(str, problem['loc'])).upper()}={_quoted(problem)}: "
-            f"{problem['msg'].removeprefix('Value error, ')}"
-            for problem in error.errors()
-        )
-        raise BadSetting(f"{problems}. Correct the environment and start again.") from None
-
-
-def _quoted(problem: Mapping[str, Any]) -> str:
-    """Quote the value that was refused; hide one that may hold a password."""
-    return "(not shown)" if _SECRET.intersection(problem["loc"]) else repr(problem["input"])
-
-
-def _is_service_link(name: str, value: object) -> bool:
-    """Tell whether Kubernetes may have set a variable to this value; no port or host looks like it."""
-    return (
-        name.endswith(("_PORT", "_HOST", "_ADDR"))
-        and isinstance(value, str)
-        and _SERVICE_ADDRESS.fullmatch(value) is not None
-    )
-
-
-def service_links() -> str:
-    """Return one sentence about settings that Kubernetes has set and that are ignored; "" if there are none."""
-    names = sorted(
-        name
-        for name, value in os.environ.items()
-        if name.removeprefix(_PREFIX).lower() in Settings.model_fields and _is_service_link(name, value)
-    )
-    if not names:
-        return ""
-    variables = " and ".join(f"{name}={os.environ[name]}" for name in names)
-    service = names[0].rpartition("_")[0].lower().replace("_", "-")
-    return (
-        f"{variables} is ignored: Kubernetes sets it in every pod beside a Service of the name {service}. "
-        "Write enableServiceLinks: false into the pod's spec."
-    )
-
-
-def unknown_names() -> list[str]:
-    """Return variables of the environment that look like settings and are none: most likely misspelt."""
-    settings = {f"{_PREFIX}{name.upper()}" for name in Settings.model_fields}
-    return sorted(
-        name
-        for name, value in os.environ.items()
-        if name.startswith(_PREFIX)
-        and name not in settings | _NO_SETTINGS
-        and not _SERVICE_NAME.fullmatch(name)
-        and not _is_service_link(name, value)
-    )
+    def _complete_weights(cls, value: str) -> str:
+        return complete_weights(value, cls.model_fields["group_weights"].default)
