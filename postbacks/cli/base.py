@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import sys
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -17,7 +17,8 @@ from postbacks.printable import json_text, printable, printable_lines
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from types import FrameType
 
     from rich.console import Console
     from rich.table import Table
@@ -238,13 +239,35 @@ def exit_at_once(code: int) -> NoReturn:
     sys.exit(code)
 
 
-def stop_signals() -> None:
+def stop_signals(handler: Callable[[int, FrameType | None], object] = signal.default_int_handler) -> None:
     """Let SIGINT, SIGTERM and SIGHUP end a foreground command in order, as Ctrl-C does.
 
     SIGINT is set as well, as a shell starts its background jobs with it ignored.
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
+        signal.signal(number, handler)
+
+
+@contextmanager
+def stopping_afterwards() -> Iterator[None]:
+    """Let the first signal to stop wait until a step has ended; a second one breaks it off.
+
+    SQLAlchemy prints a traceback where it is interrupted as it closes a connection, and Python drops an interrupt that
+    comes in a destructor or in a callback of SQLite.
+    """
+    noted: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        noted.append(number)
+        stop_signals()
+
+    stop_signals(note)
+    try:
+        yield
+    finally:
+        stop_signals()
+        if noted:
+            raise KeyboardInterrupt
 
 
 def confirm(question: str) -> None:

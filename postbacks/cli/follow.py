@@ -9,7 +9,7 @@ import sys
 from time import sleep
 from typing import TYPE_CHECKING, Final
 
-from postbacks.cli.base import say, stop_signals
+from postbacks.cli.base import say, stop_signals, stopping_afterwards
 from postbacks.errors import BrokerError, HistoryError
 
 if TYPE_CHECKING:
@@ -31,9 +31,13 @@ def follow(follower: Follower, latest: Sequence[Postback], printer: Printer) -> 
         trouble = ""
         while not _reader_is_gone():
             sleep(_POLL_S)
+            found: list[Postback] = []
             try:
-                for postback in follower.poll():
-                    printer.print_lines([postback])
+                try:
+                    with stopping_afterwards():
+                        found.extend(follower.poll())
+                finally:  # the next poll yields none of these again
+                    printer.print_lines(found)
             except (BrokerError, HistoryError) as error:
                 if str(error) != trouble:
                     say(f"{error} It goes on as soon as that is over.")

@@ -563,6 +563,37 @@ def test_follow_goes_on_when_the_broker_is_back(recorded, polls, monkeypatch):
     ]
 
 
+def test_follow_ends_with_ctrl_c_in_a_poll_once_the_poll_has_ended(recorded, polls, monkeypatch):
+    """A database that is interrupted as it reads or closes prints a traceback, or drops the interrupt."""
+    times = []
+
+    def interrupted(*args, **kwargs):
+        times.append(1)
+        signal.raise_signal(signal.SIGINT)
+        return ended_ids(*args, **kwargs)
+
+    ended_ids = search.ended_ids
+    monkeypatch.setattr(search, "ended_ids", interrupted)
+    polls(
+        lambda: recorded.hold("n-dead", state="dead", accepted_ms=now_ms(), attempts=posts(500), ended_ms=now_ms() + 1)
+    )  # fmt: skip
+    shown = recorded.call("--follow", "--dead", "-o", "id")
+    assert (shown.exit_code, shown.stdout.split()[-1], times) == (0, "n-dead", [1])
+    assert shown.stderr == "Ctrl-C ends it.\n"
+
+
+def test_follow_ends_with_the_second_ctrl_c_in_a_poll_that_hangs(recorded, polls, monkeypatch):
+    def hangs(*_, **__):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        pytest.fail("the second one is as the first")
+
+    monkeypatch.setattr(search, "ended_ids", hangs)
+    polls(lambda: None)
+    shown = recorded.call("--follow", "--dead", "-o", "id")
+    assert (shown.exit_code, shown.stderr) == (0, "Ctrl-C ends it.\n")
+
+
 def test_follow_prints_lines_whose_columns_stand_below_each_other(recorded, polls):
     polls(
         lambda: recorded.hold(
