@@ -6,13 +6,14 @@ import click
 
 from postbacks.cli.accounts import account as account
 from postbacks.cli.base import Command, Group, say, why_option
+from postbacks.operate.overlap import OVERLAP
 from postbacks.printable import printable
 
 
 def _duration(ctx: click.Context, param: click.Parameter, value: str) -> int:
     """Parse a number of seconds, or a number with a unit; return seconds."""
     from postbacks.errors import InvalidAccount
-    from postbacks.operate.accounts import read_overlap
+    from postbacks.operate.overlap import read_overlap
 
     try:
         return read_overlap(value)
@@ -36,7 +37,7 @@ def secret() -> None:
 @click.option(
     "--overlap",
     "overlap_s",
-    default="24h",
+    default=OVERLAP,
     metavar="DURATION",
     callback=_duration,
     show_default=True,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from postbacks.accounts import redis_accounts
 from postbacks.accounts.difference import difference
@@ -27,11 +26,6 @@ if TYPE_CHECKING:
     from postbacks.accounts import Account
     from postbacks.accounts.edit import AccountChange
     from postbacks.settings import Settings
-
-#: Seconds for which older secrets may go on signing.
-LONGEST_OVERLAP_S: Final = 90 * 86_400
-_UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-_DURATION: Final = re.compile(r"([0-9]{1,9})([smhd]?)")
 
 
 class SavedAccount(NamedTuple):
@@ -126,19 +120,6 @@ def _changed(
     if stored is not None and not stored.unreadable:
         refuse_move_beside_older(stored, after)
     return after, check_urls(after.urls(), policies)
-
-
-def read_overlap(text: str) -> int:
-    """Read how long older secrets go on signing: a number of seconds, or a number with a unit (s, m, h, d); return seconds.
-
-    Raises:
-        InvalidAccount: it is none, or too long.
-    """
-    match = _DURATION.fullmatch(text)
-    length_s = int(match[1]) * _UNITS_S[match[2] or "s"] if match else LONGEST_OVERLAP_S + 1
-    if length_s > LONGEST_OVERLAP_S:
-        raise InvalidAccount(f"{text!r} is no duration: 0, 90s, 30m, 24h or 7d, at most 90d.")
-    return length_s
 
 
 def rotate_secret(

@@ -21,6 +21,7 @@ from postbacks.operate.account_file.reading import (
     Reader,
     WrittenAccount,
 )
+from postbacks.operate.overlap import OVERLAP_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,8 +40,6 @@ _GIVEN: Final = (
     "ca_bundle",
 )
 _NOTHING_TO_KEEP: Final = "there is nothing to keep, as none is stored: write {env: NAME} or {file: PATH}"
-#: Time for which the secrets before a new one go on signing, as ``postbacks account secret rotate`` has it.
-OVERLAP_S: Final = 86_400
 
 
 class PlannedAccount(NamedTuple):

@@ -5,13 +5,14 @@ A new secret stands in the reply to the form alone: no address leads to it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from starlette.routing import Route
 
 from postbacks.errors import InvalidAccount, PostbacksError
 from postbacks.names import check_name
-from postbacks.operate.accounts import read_overlap, remove_secrets, rotate_secret
+from postbacks.operate.accounts import remove_secrets, rotate_secret
+from postbacks.operate.overlap import OVERLAP, read_overlap
 from postbacks.web.actions import acted, done
 from postbacks.web.forms import by_field, read_account_form
 from postbacks.web.pages.account_change import read
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from postbacks.accounts import Account
-
-#: Time for which older secrets go on signing where nobody says otherwise, as on the command line.
-OVERLAP: Final = "24h"
 
 
 @needs("admin")
