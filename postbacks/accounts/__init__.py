@@ -10,7 +10,15 @@ from postbacks.accounts.account import (
     build_account,
     make_account,
 )
-from postbacks.accounts.stores import AccountStore, RedisAccounts, find_accounts, redis_accounts, store
+from postbacks.accounts.stores import (
+    AccountStore,
+    RedisAccounts,
+    find_account,
+    find_accounts,
+    known_account,
+    redis_accounts,
+    store,
+)
 
 __all__ = [
     "NO_URL",
@@ -22,7 +30,9 @@ __all__ = [
     "RedisAccounts",
     "Secret",
     "build_account",
+    "find_account",
     "find_accounts",
+    "known_account",
     "make_account",
     "redis_accounts",
     "store",

@@ -19,7 +19,7 @@ from postbacks.accounts.account import Account
 from postbacks.broker.client import client
 from postbacks.broker.clock import now_ms
 from postbacks.broker.errors import broker_errors
-from postbacks.errors import AccountsUnavailable, BadSetting, InvalidAccount, PostbacksError
+from postbacks.errors import AccountsUnavailable, BadSetting, BrokerError, InvalidAccount, PostbacksError
 from postbacks.logs import EventLog
 from postbacks.names import check_name
 from postbacks.settings import load
@@ -198,6 +198,23 @@ def store() -> AccountStore:
     """Return the account store of this process's settings."""
     path = load().accounts
     return _named_store(path) if path else redis_accounts()
+
+
+def find_account(name: str) -> Account | None:
+    """Look an account up in the store of this process's settings; None where there is none of that name.
+
+    Raises:
+        AccountsUnavailable, BrokerError: as ``find_accounts``.
+    """
+    return find_accounts(store(), [name]).get(name)
+
+
+def known_account(name: str) -> Account | None:
+    """Look an account up for what can be said without it as well; None also where the store cannot be asked."""
+    try:
+        return find_account(name)
+    except (AccountsUnavailable, BrokerError):
+        return None
 
 
 def redis_accounts() -> RedisAccounts:

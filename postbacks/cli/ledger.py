@@ -100,13 +100,13 @@ def show(postback_id: str, *, as_xml: bool, as_curl: bool, as_json: bool, reveal
 
 
 def _curl_command(record: Record, *, broker_is_away: bool) -> str:
-    from postbacks.accounts import find_accounts, store
+    from postbacks.accounts import find_account
     from postbacks.errors import BrokerError
     from postbacks.operate.curl import curl_command
     from postbacks.settings import load
 
     try:
-        account = find_accounts(store(), [record.account]).get(record.account)
+        account = find_account(record.account)
     except BrokerError:
         if not broker_is_away:
             raise

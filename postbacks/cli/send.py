@@ -130,7 +130,7 @@ def _check_id(postback_id: str | None, events: Sequence[Event]) -> None:
 
 def _check_account(name: str, events: Sequence[Event], url: str | None) -> None:
     """Refuse an unknown account; warn of postbacks that will not be sent."""
-    from postbacks.accounts import UNREADABLE, find_accounts, store
+    from postbacks.accounts import UNREADABLE, find_account
     from postbacks.accounts.routing import end_words, reason_words, route
     from postbacks.errors import UnknownAccount
     from postbacks.names import check_name
@@ -139,7 +139,7 @@ def _check_account(name: str, events: Sequence[Event], url: str | None) -> None:
     check_name(name)
     if url is not None:
         check_url(url)
-    account = find_accounts(store(), [name]).get(name)
+    account = find_account(name)
     if account is None and url is None:
         raise UnknownAccount(
             f"There is no account {name!r}: make it (postbacks account set {name} --url https://…) or give --url."

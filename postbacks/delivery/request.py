@@ -6,7 +6,7 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from postbacks.accounts import find_accounts, store
+from postbacks.accounts import find_account
 from postbacks.accounts.routing import end_of, reason_words, route
 from postbacks.catalogue.xml import render
 from postbacks.errors import BrokerUnreachable, PostbackDead, PostbackFailed, PostbackSkipped
@@ -114,7 +114,7 @@ def post_request(postback_id: str, request: SendRequest, *, eager: bool) -> dict
 
 def _find_account(request: SendRequest, *, eager: bool) -> Account | None:
     try:
-        return find_accounts(store(), [request.account]).get(request.account)
+        return find_account(request.account)
     except BrokerUnreachable as error:
         if request.url is None or not eager:
             raise

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from postbacks import keys
-from postbacks.accounts import find_accounts, redis_accounts, store
+from postbacks.accounts import find_account, find_accounts, redis_accounts, store
 from postbacks.broker.client import client, text
 from postbacks.broker.clock import now_ms
 from postbacks.broker.errors import broker_errors
@@ -106,7 +106,7 @@ def read_account(name: str) -> AccountHealth:
     """
     broker: Any = client()
     name = check_name(name)
-    account = find_accounts(store(), [name]).get(name)
+    account = find_account(name)
     with broker_errors():
         present_ms = now_ms(broker)
         _, row_state = routes.since_and_state(broker.hget(keys.ROUTES, name))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from postbacks import keys
-from postbacks.accounts import find_accounts, store
+from postbacks.accounts import find_account
 from postbacks.broker.client import client
 from postbacks.broker.clock import now_ms
 from postbacks.broker.errors import broker_errors
@@ -96,7 +96,7 @@ def make_link(
     name, broker = check_name(account), client()
     if not 1 <= days <= DAYS_MAX:
         raise PostbacksError(f"A link is open for 1 to {DAYS_MAX} days, and not for {days}.")
-    if name not in find_accounts(store(), [name]):
+    if find_account(name) is None:
         raise UnknownAccount(f"There is no account {name!r}; postbacks account list shows all.")
     if len(open_links(name)) >= OPEN_MAX:
         raise PostbacksError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from postbacks.accounts import find_accounts, store
+from postbacks.accounts import find_account, find_accounts, store
 from postbacks.broker.client import client
 from postbacks.broker.clock import now_ms
 from postbacks.broker.errors import broker_errors
@@ -90,7 +90,7 @@ def resume(account: str, *, why: str = "", by: str | None = None) -> Pause | Non
     name = check_name(account)
     ended = pauses.read(broker, [name]).get(name)
     if not Scripts(broker).resume(name) or ended is None:
-        if not find_accounts(store(), [name]):
+        if find_account(name) is None:
             raise _unknown(name)
         return None
     journal.write("account.resume", name, why=why, details={"waiting": ended.waiting}, by=by, broker=broker)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from postbacks.accounts import find_accounts, store
+from postbacks.accounts import find_account
 from postbacks.accounts.routing import POISON, reason_words, route
 from postbacks.broker.client import client
 from postbacks.errors import HistoryOff, PostbacksError, UnknownPostback
@@ -72,7 +72,7 @@ def resend(postback_id: str, *, by: str | None = None, why: str = "") -> Resent:
         raise PostbacksError(f"Postback {record.id} cannot be sent again: {words}.")
     if record.is_stub:
         raise PostbacksError(f"Postback {record.id} has nothing to send: {reason_of(record)}.")
-    if not record.own_url and record.account and not find_accounts(store(), [record.account]):
+    if not record.own_url and record.account and find_account(record.account) is None:
         raise PostbacksError(
             f"Postback {record.id} has nowhere to go: account {record.account} is not known; set it first."
         )
@@ -103,7 +103,7 @@ def _put_back(postback_id: str, by: str) -> Record:
         raise PostbacksError(f"Postback {record.id} cannot be sent again: {words}.")
     if newest.no_document:
         raise PostbacksError(f"Postback {record.id} has nothing to send: {newest.no_document}.")
-    account = find_accounts(store(), [record.account]).get(record.account)
+    account = find_account(record.account)
     row = put_back_row(newest, account)
     if row is None:
         _, reason = route(account, record.origin, record.group, None)

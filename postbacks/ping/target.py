@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from postbacks.accounts import UNREADABLE, find_accounts, store
+from postbacks.accounts import UNREADABLE, find_account
 from postbacks.accounts.routing import end_words, reason_words, route
 from postbacks.accounts.url_policy import worker_policies
 from postbacks.broker.client import client
@@ -79,7 +79,7 @@ def find_target(target: str, event: Event) -> Target:
     if "/" in target:  # a URL: no account's name has a slash
         return Target(None, check_url(target), Profile.default(load()), int(time.time() * 1000))
     name = check_name(target)
-    account = find_accounts(store(), [name]).get(name)
+    account = find_account(name)
     if account is None:
         raise UnknownAccount(
             f"There is no account {name!r}: make it (postbacks account set {name} --url https://…) or give a URL."

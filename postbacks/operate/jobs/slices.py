@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from postbacks import keys
-from postbacks.accounts import find_accounts, store
+from postbacks.accounts import find_account
 from postbacks.accounts.routing import route
 from postbacks.broker.client import text
 from postbacks.broker.errors import broker_errors
@@ -59,7 +59,7 @@ def prepare(
         pipe.hmget(keys.record(postback.id), "schema", "own", "origin", "group", "url")
     with broker_errors():
         records = pipe.execute()
-    owner = find_accounts(store(), [account]).get(account) if account and kind == RESEND else None
+    owner = find_account(account) if account and kind == RESEND else None
     items: list[JobItem] = []
     absent: list[tuple[int, Frozen]] = []
     for postback, (record_schema, own, origin, group, url) in zip(postbacks, records, strict=True):

@@ -13,7 +13,7 @@ from starlette.responses import RedirectResponse
 from starlette.routing import Route
 
 from postbacks import keys
-from postbacks.accounts import find_accounts, store
+from postbacks.accounts import find_account
 from postbacks.broker.client import client_for
 from postbacks.broker.errors import broker_errors
 from postbacks.errors import BrokerError, HistoryError, PostbacksError
@@ -234,7 +234,7 @@ def _ping(name: str, settings: Settings) -> Pinged:
 
 
 def _veil(name: str, settings: Settings, pinged: Pinged) -> Veil:
-    account = find_accounts(store(), [name]).get(name)
+    account = find_account(name)
     return veil_of(account, settings, pinged.target.now_ms, pinged.target.url)
 
 
@@ -282,7 +282,7 @@ async def urls(request: Request) -> Response:
 
 def read_urls(name: str) -> tuple[dict[str, str], list[Change] | None]:
     """Read what goes where now, and the changes of it, the newest first; None where the history cannot be asked."""
-    account = find_accounts(store(), [name]).get(name)
+    account = find_account(name)
     current = {} if account is None else {words.URLS[field]: getattr(account, field) for field in words.URLS}
     shown = {what: bare(url) for what, url in current.items() if url}
     try:

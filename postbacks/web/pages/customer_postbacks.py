@@ -12,10 +12,9 @@ from starlette.responses import HTMLResponse, RedirectResponse
 from starlette.routing import Route
 
 from postbacks import history
-from postbacks.accounts import find_accounts, store
+from postbacks.accounts import known_account
 from postbacks.broker.client import client
 from postbacks.errors import (
-    AccountsUnavailable,
     BrokerError,
     HistoryError,
     InvalidQuery,
@@ -224,11 +223,9 @@ def read(postback_id: str, account: str, settings: Settings) -> View:
     if found.record is None or found.record.account != account:
         raise UnknownPostback(_UNKNOWN)
     now_ms = clock_ms()
-    try:
-        stored = find_accounts(store(), [account]).get(account)
-    except (BrokerError, AccountsUnavailable):
-        stored = None
-    return View(found, veil_of(stored, settings, now_ms, *_urls(postback_id, account)), now_ms)
+    return View(
+        found, veil_of(known_account(account), settings, now_ms, *_urls(postback_id, account)), now_ms
+    )
 
 
 def _urls(postback_id: str, account: str) -> set[str]:

@@ -8,8 +8,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse
 from starlette.routing import Route
 
-from postbacks.accounts import find_accounts, store
-from postbacks.errors import AccountsUnavailable, BrokerError, HistoryError, PostbacksError, UnknownPostback
+from postbacks.accounts import known_account
+from postbacks.errors import HistoryError, PostbacksError, UnknownPostback
 from postbacks.ledger import states
 from postbacks.ledger.reasons import forgotten_words, reason_of
 from postbacks.operate import look_up, read_story, resend_one
@@ -176,11 +176,7 @@ def _curl(found: Found, settings: Settings) -> str:
     assert record is not None
     if not record.xml:
         raise PostbacksError(f"Postback {record.id} has no document to send.")
-    try:
-        account = find_accounts(store(), [record.account]).get(record.account)
-    except (BrokerError, AccountsUnavailable):
-        account = None
-    return curl_command(record, account, settings)
+    return curl_command(record, known_account(record.account), settings)
 
 
 def _after(postback_id: str, done: str) -> Response:
