@@ -29,7 +29,7 @@ from postbacks.ledger import states
 from postbacks.ledger.record import iso
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from sqlalchemy import Connection, Engine
 
@@ -67,24 +67,40 @@ class _Kept(NamedTuple, Generic[T]):
 
 
 class _Day(Generic[T]):
-    """Counts of whole hours. Calls of several threads do not wait for each other."""
+    """Counts of whole hours. Calls of several threads do not wait for each other.
+
+    A subclass counts a stretch of time (``_count``), and may follow how hours change (``_change``).
+    """
 
     def __init__(self) -> None:
         self._hours: dict[int, _Kept[T]] = {}
         self._lock = threading.Lock()
 
+    def _count(self, connection: Connection, since_ms: int, until_ms: int) -> T:
+        """Count from one time to another."""
+        raise NotImplementedError
+
+    def _change(self, before: T | None, now: T | None) -> None:
+        """Take note of what an hour had and has; None for nothing."""
+
     @contextmanager
-    def _counting(self, engine: Engine | None) -> Iterator[Connection]:
-        """Connect to the history, one call at a time.
+    def _refreshed(
+        self, now_ms: int, engine: Engine | None
+    ) -> Iterator[tuple[Connection, tuple[int, T] | None]]:
+        """Bring the whole hours of the day before a time up to date, one call at a time.
+
+        Yields:
+            Connection to the history, and the hour in which the day begins with its counts from there on; None where the
+            day begins with an hour.
 
         Raises:
-            HistoryUnavailable: somebody else counts.
+            HistoryUnavailable: somebody else counts, or there is more than one call counts.
         """
         if not self._lock.acquire(blocking=False):
             raise self._unfinished()
         try:
             with reading(engine or reader()) as connection:
-                yield connection
+                yield connection, self._refresh(connection, now_ms)
         finally:
             self._lock.release()
 
@@ -93,31 +109,14 @@ class _Day(Generic[T]):
             f"The postbacks of the last 24 hours are being counted, {len(self._hours)} hours so far; look again in a moment."
         )
 
-    def _refresh(
-        self,
-        connection: Connection,
-        now_ms: int,
-        count: Callable[[int, int], T],
-        changed: Callable[[T | None, T | None], None] = lambda _before, _now: None,
-    ) -> tuple[int, T] | None:
-        """Bring the whole hours of the day before a time up to date.
-
-        Args:
-            connection: to the history.
-            now_ms: end of the day.
-            count: counts from one time to another.
-            changed: is given what an hour had and has; None for nothing.
-
-        Returns:
-            The hour in which the day begins, and its counts from there on; None where the day begins with an hour.
-        """
+    def _refresh(self, connection: Connection, now_ms: int) -> tuple[int, T] | None:
         since_ms = now_ms - DAY_MS
         first = -(-since_ms // HOUR_MS)
         by_hour: dict[int, list[tuple[Any, ...]]] = {}
         for row in connection.execute(_COUNTS, {"first": first}):
             by_hour.setdefault(row[0], []).append(tuple(row))
         for hour in self._hours.keys() - by_hour.keys():
-            changed(self._hours.pop(hour).counts, None)
+            self._change(self._hours.pop(hour).counts, None)
         began_s = time.monotonic()
         oldest_s = min((kept.at_s for kept in self._hours.values()), default=began_s)
         for hour, rows in by_hour.items():
@@ -127,10 +126,12 @@ class _Day(Generic[T]):
                 continue
             if time.monotonic() - began_s > WITHIN_S:
                 raise self._unfinished()
-            counts = count(hour * HOUR_MS, (hour + 1) * HOUR_MS)
-            changed(kept.counts if kept else None, counts)
+            counts = self._count(connection, hour * HOUR_MS, (hour + 1) * HOUR_MS)
+            self._change(kept.counts if kept else None, counts)
             self._hours[hour] = _Kept(of, counts, time.monotonic())
-        return (first - 1, count(since_ms, first * HOUR_MS)) if since_ms < first * HOUR_MS else None
+        if since_ms == first * HOUR_MS:
+            return None
+        return first - 1, self._count(connection, since_ms, first * HOUR_MS)
 
 
 class DayOfAccount(_Day[Group]):
@@ -151,16 +152,7 @@ class DayOfAccount(_Day[Group]):
             HistoryUnavailable: there is more than one call counts; the next one goes on. Or as ``stats``.
             HistoryOff, HistoryError: as ``stats``.
         """
-        with self._counting(engine) as connection:
-
-            def count(since_ms: int, until_ms: int) -> Group:
-                group = Group()
-                query = Query(account=self._account, since_ms=since_ms, until_ms=until_ms)
-                for _, alike in counted(connection, query, "hour"):
-                    group.add(*alike)
-                return group
-
-            edge = self._refresh(connection, now_ms, count)
+        with self._refreshed(now_ms, engine) as (connection, edge):
             groups = {hour: kept.counts for hour, kept in self._hours.items()}
             if edge:
                 groups[edge[0]] = edge[1]
@@ -170,6 +162,13 @@ class DayOfAccount(_Day[Group]):
             total.merge(group)
         rows = (groups[hour].row(str(iso(hour * HOUR_MS))) for hour in sorted(groups))
         return Stats(tuple(row for row in rows if row.postbacks), total.row("total"), until_ms)
+
+    def _count(self, connection: Connection, since_ms: int, until_ms: int) -> Group:
+        group = Group()
+        query = Query(account=self._account, since_ms=since_ms, until_ms=until_ms)
+        for _, alike in counted(connection, query, "hour"):
+            group.add(*alike)
+        return group
 
 
 class AccountCounts(NamedTuple):
@@ -248,21 +247,9 @@ class DayByAccount(_Day["array[int]"]):
             HistoryUnavailable: there is more than one call counts; the next one goes on. Or as ``stats``.
             HistoryOff, HistoryError: as ``stats``.
         """
-        with self._counting(engine) as connection:
-
-            def count(since_ms: int, until_ms: int) -> array[int]:
-                counts = array("i")
-                filters = resolve(connection, Query(since_ms=since_ms, until_ms=until_ms))
-                for row in Path(connection, filters).groups(_COLUMNS, "1, 2, 3, 4"):
-                    counts.extend(row)
-                return counts
-
-            def change(before: array[int] | None, now: array[int] | None) -> None:
-                _add(self._totals, before or (), -1)
-                _add(self._totals, now or (), 1)
-
+        with self._refreshed(now_ms, engine) as (connection, edge):
             totals = self._totals
-            if edge := self._refresh(connection, now_ms, count, change):
+            if edge:
                 totals = dict(totals)
                 for account in {*edge[1][::_WIDTH]} & totals.keys():
                     totals[account] = totals[account].copy()
@@ -271,6 +258,17 @@ class DayByAccount(_Day["array[int]"]):
             return {
                 names.get(account, ""): total.row() for account, total in totals.items() if total.postbacks
             }
+
+    def _count(self, connection: Connection, since_ms: int, until_ms: int) -> array[int]:
+        counts = array("i")
+        filters = resolve(connection, Query(since_ms=since_ms, until_ms=until_ms))
+        for row in Path(connection, filters).groups(_COLUMNS, "1, 2, 3, 4"):
+            counts.extend(row)
+        return counts
+
+    def _change(self, before: array[int] | None, now: array[int] | None) -> None:
+        _add(self._totals, before or (), -1)
+        _add(self._totals, now or (), 1)
 
 
 def _add(totals: dict[int, _Total], counts: Sequence[int], sign: int) -> None:
