@@ -20,11 +20,12 @@ from postbacks.errors import (
 )
 from postbacks.logs import EventLog
 from postbacks.web.addresses import is_customers, logged_path
+from postbacks.web.layer import Layer
 from postbacks.web.render import render
 
 if TYPE_CHECKING:
     from starlette.responses import Response
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+    from starlette.types import Message, Receive, Scope, Send
 
 log = EventLog(__name__)
 
@@ -82,17 +83,11 @@ def show(request: Request, status: int, sentence: str, headers: dict[str, str] |
     )
 
 
-class Mistakes:
+class Mistakes(Layer):
     """Turns what nobody expected into a page and a line of the log, below the headers: Starlette's own page has none."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         has_begun = False
 
         async def send_noted(message: Message) -> None:

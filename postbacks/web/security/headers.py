@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Final
 from starlette.datastructures import MutableHeaders
 
 from postbacks.web.addresses import is_customers
+from postbacks.web.layer import Layer
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+    from starlette.types import Message, Receive, Scope, Send
 
 #: ``connect-src`` is for the live parts; ``form-action`` and ``base-uri`` do not follow ``default-src``.
 POLICY: Final = (
@@ -31,17 +32,11 @@ HEADERS: Final = {
 }
 
 
-class Headers:
+class Headers(Layer):
     """Outermost of all: sets the headers on whatever is answered, over what a page has set."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":

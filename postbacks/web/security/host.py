@@ -10,6 +10,7 @@ from starlette.requests import Request
 
 from postbacks.web import mistakes
 from postbacks.web.config import is_loopback
+from postbacks.web.layer import Layer
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -23,17 +24,17 @@ _HOST: Final = re.compile(r"(\[[0-9a-f:.]+\]|[\w.-]+)(?::\d{1,5})?", re.ASCII)
 _ANY: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared, not listened on
 
 
-class Hosts:
+class Hosts(Layer):
     """Answers 421 to whoever asks for another host than a loopback name, ``--host``'s or one of POSTBACKS_WEB_HOSTS."""
 
     def __init__(self, app: ASGIApp, config: Config) -> None:
-        self._app = app
+        super().__init__(app)
         own = set() if config.host in _ANY else {config.host.lower()}
         self._names = own | {name.lower() for name in config.settings.web_hosts}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
-        if scope["type"] == "http" and scope["path"] != PROBE:
+        if scope["path"] != PROBE:
             hosts = Headers(scope=scope).getlist("host")
             if len(hosts) != 1 or not self._is_ours(hosts[0]):
                 sentence = "This dashboard does not answer for that host. POSTBACKS_WEB_HOSTS names those that it does."

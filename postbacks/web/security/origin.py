@@ -11,29 +11,26 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from postbacks.web import mistakes
+from postbacks.web.layer import Layer
 
 if TYPE_CHECKING:
     from starlette.responses import Response
-    from starlette.types import ASGIApp, Receive, Scope, Send
+    from starlette.types import Receive, Scope, Send
 
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
-class Origins:
+class Origins(Layer):
     """Answers 403 to what another site's page has sent."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
-        if scope["type"] == "http":
-            headers = Headers(scope=scope)
-            is_safe = scope["method"] in _SAFE
-            if not (may_read(headers) if is_safe else is_same_origin(headers)):
-                sentence = "This did not come from a page of this dashboard, so it was not done."
-                await mistakes.show(Request(scope), 403, sentence)(scope, receive, send)
-                return
+        headers = Headers(scope=scope)
+        is_safe = scope["method"] in _SAFE
+        if not (may_read(headers) if is_safe else is_same_origin(headers)):
+            sentence = "This did not come from a page of this dashboard, so it was not done."
+            await mistakes.show(Request(scope), 403, sentence)(scope, receive, send)
+            return
         await self._app(scope, receive, send)
 
 

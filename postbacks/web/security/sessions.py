@@ -25,6 +25,7 @@ from postbacks.errors import BrokerError, PostbacksError
 from postbacks.operate.identity import current_user
 from postbacks.web import live, mistakes
 from postbacks.web.addresses import is_customers, own_path
+from postbacks.web.layer import Layer
 from postbacks.web.render import address_of as page_of
 from postbacks.web.security import proxy
 from postbacks.web.security.cookies import Cookie
@@ -154,23 +155,20 @@ class SessionStore:
         return client_for(self._settings.broker_url, self._settings.broker_timeout_s)
 
 
-class Sessions:
+class Sessions(Layer):
     """Sets ``request.state.viewer``, or leads to the login; without one everybody on this machine has all rights."""
 
     def __init__(
         self, app: ASGIApp, config: Config, login: Login, store: SessionStore, reading: Reading
     ) -> None:
-        self._app = app
+        super().__init__(app)
         self._config = config
         self._login = login
         self._store = store
         self._reading = reading
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
         state = scope.setdefault("state", {})
         state.update(viewer=None, session=None, has_session=False)
         is_public = scope["path"].startswith(PUBLIC)
