@@ -46,7 +46,8 @@ ROOT = Path(__file__).parents[2]
         (("--since", of_ms(HOUR_MS + 5000).isoformat()), ["parked", "waiting", "reply"]),
         (("--between", of_ms(HOUR_MS + 1000).isoformat(), of_ms(HOUR_MS + 3000).isoformat()), ["dead", "late"]),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+    # without times: workers of pytest-xdist that collect in two hours would have different tests
+    ids=lambda value: " ".join(word for word in value if ":" not in word) if isinstance(value, tuple) else "",
 )  # fmt: skip
 def test_each_filter_finds_its_postbacks_newest_first_and_counts_them(recorded, args, found):
     assert ids(recorded.call(*args, "-o", "id")) == found
