@@ -135,3 +135,24 @@ def receiver() -> Iterator[Receiver]:
     """Receiver that answers 200, on /bad 500."""
     with Receiver(lambda post: Answer(500 if post.path == "/bad" else 200)) as receiver:
         yield receiver
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of the run's PostgreSQL, as its superuser."""
+    from postgres import shared_server
+
+    directory = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        directory = directory.parent
+    with shared_server(directory) as url:
+        yield url
+
+
+@pytest.fixture
+def postgres_url(postgres: str) -> Iterator[str]:
+    """URL of an empty database of that server."""
+    from postgres import new_database
+
+    with new_database(postgres) as url:
+        yield url

@@ -19,6 +19,9 @@ from postbacks.settings import Settings, load
 #: A row as ``rows`` returns it: id, state, attempts.
 Row = tuple[str, str, int]
 
+#: Mark of a test that is tried on both databases of the history.
+both = pytest.mark.parametrize("history_url", ["sqlite", "postgresql"], indirect=True)
+
 
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let each turn do all that is done once a second, or once in ten."""

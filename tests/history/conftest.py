@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
-from postgres import new_database, shared_server
+from postgres import new_database
 from sqlalchemy import Engine, event, text
 
 from postbacks.history import facts, migrations
@@ -15,27 +14,10 @@ from postbacks.history.schema import VERSION, metadata
 from postbacks.history.writer import Writer
 
 
-@pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of the run's PostgreSQL, as its superuser."""
-    directory = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        directory = directory.parent
-    with shared_server(directory) as url:
-        yield url
-
-
 @pytest.fixture
 def sqlite_url(tmp_path) -> str:
     """URL of a file that is not there yet."""
     return f"sqlite:///{tmp_path}/history.db"
-
-
-@pytest.fixture
-def postgres_url(postgres: str) -> Iterator[str]:
-    """URL of an empty database."""
-    with new_database(postgres) as url:
-        yield url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

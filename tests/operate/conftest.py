@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
 from jobs import World
-from postgres import new_database, shared_server
 from recording import no_waiting
 
 from postbacks.devtools.receiver import Answer, Receiver
 from postbacks.history.engine import reader
-
-
-@pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of the run's PostgreSQL, as its superuser."""
-    directory = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        directory = directory.parent
-    with shared_server(directory) as url:
-        yield url
 
 
 @pytest.fixture
@@ -30,8 +18,7 @@ def history_url(request: pytest.FixtureRequest, tmp_path) -> Iterator[str]:
     if getattr(request, "param", "sqlite") == "sqlite":
         yield f"sqlite:///{tmp_path}/history.db"
         return
-    with new_database(request.getfixturevalue("postgres")) as url:
-        yield url
+    yield request.getfixturevalue("postgres_url")
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from events import MO, MT
 from helpers import remove_account
+from recording import both
 
 from postbacks import keys, send_postback
 from postbacks.broker.clock import now_ms
@@ -27,8 +28,6 @@ from postbacks.operate.jobs.job import FIRST, Counts
 from postbacks.operate.jobs.mover import Mover
 from postbacks.operate.resend import resend
 from postbacks.queue.actions import cancel
-
-both = pytest.mark.parametrize("history_url", ["sqlite", "postgresql"], indirect=True)
 
 
 @both

@@ -11,7 +11,7 @@ import redis
 from click.testing import CliRunner
 from events import MT
 from helpers import environment, set_account
-from recording import make_recorder, no_waiting, settle
+from recording import both, make_recorder, no_waiting, settle
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
@@ -32,8 +32,6 @@ from postbacks.queue.scripts import Scripts
 from postbacks.queue.tick import Tick
 from postbacks.settings import load
 
-pytest_plugins = ["history.conftest"]
-
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
@@ -44,7 +42,7 @@ def quick(monkeypatch):
 
 @pytest.fixture
 def recorder(rig, history_url):
-    """Recorder of an empty database of each kind, which the settings name, with the feed on."""
+    """Recorder of an empty database, which the settings name, with the feed on."""
     with environment(POSTBACKS_HISTORY_URL=history_url):
         recorder = make_recorder(rig.client, history_url)
         settle(recorder, rig.client)
@@ -60,6 +58,7 @@ def told(entries: list[Entry]) -> list[tuple[str, str, str, str]]:
 # -- to the database -------------------------------------------------------------------------------
 
 
+@both
 def test_an_entry_is_found_at_once_and_stands_in_the_database_afterwards(rig, recorder):
     """Newest first, before and after it is copied; then nothing of it waits in the broker."""
     assert journal.write("account.set", "acme", details={"rate": [None, "50/s"]}, by="ann")
@@ -92,6 +91,7 @@ def test_details_are_put_into_words():
     assert details_words(details) == "request r1, filters (account acme, opt_outs)"
 
 
+@both
 def test_entries_are_filtered_in_the_broker_as_in_the_database(rig, recorder):
     """By account, also where that stands in the details; by user, by action and its family, by time, and a limit."""
     journal.write("account.set", "acme", by="ann")

@@ -26,7 +26,6 @@ from command_blocks import ROOT, blocks_of
 from events import MT
 from helpers import Rig, claim, environment, set_account
 from jobs import World
-from postgres import new_database, shared_server
 from recording import end_lease, ledger_rows, make_recorder, no_waiting, rows, settle
 from sqlalchemy import make_url
 
@@ -263,16 +262,6 @@ class Deployment:
     def forget_posts(self) -> None:
         """Let ``posts`` begin here."""
         self._seen = len(self.receiver.received)
-
-
-@pytest.fixture
-def postgres_url(tmp_path_factory) -> Iterator[str]:
-    """URL of an empty database of the run's PostgreSQL."""
-    directory = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        directory = directory.parent
-    with shared_server(directory) as server, new_database(server) as url:
-        yield url
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from postbacks.history import engine as engine_module
 from postbacks.history import migrations
 from postbacks.history.engine import connect
 from postbacks.web import reading
-from tests.postgres import new_database, shared_server
 
 #: Address -> status and words of the page without a history, and whether what it shows comes from the broker alone.
 PAGES = {
@@ -73,7 +72,7 @@ def _prepare(database: Engine) -> None:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def given_up(request, rig, browse, monkeypatch, tmp_path, tmp_path_factory):
+def given_up(request, rig, browse, monkeypatch, tmp_path):
     """Open the dashboard with a history that gives up whatever reads postbacks."""
     set_account("acme", url="https://acme.example/")
     rig.tick()
@@ -89,15 +88,15 @@ def given_up(request, rig, browse, monkeypatch, tmp_path, tmp_path_factory):
         yield browser
         database.dispose()
         return
-    with shared_server(tmp_path_factory.getbasetemp().parent) as server, new_database(server) as url:
-        monkeypatch.setenv("POSTBACKS_HISTORY_URL", url)
-        database = connect(url)
-        _prepare(database)
-        monkeypatch.setattr(reading, "STATEMENT_MS", 300)
-        with database.begin() as connection:
-            connection.execute(text("LOCK TABLE postbacks, incidents, journal IN ACCESS EXCLUSIVE MODE"))
-            yield browse()
-        database.dispose()
+    url = request.getfixturevalue("postgres_url")
+    monkeypatch.setenv("POSTBACKS_HISTORY_URL", url)
+    database = connect(url)
+    _prepare(database)
+    monkeypatch.setattr(reading, "STATEMENT_MS", 300)
+    with database.begin() as connection:
+        connection.execute(text("LOCK TABLE postbacks, incidents, journal IN ACCESS EXCLUSIVE MODE"))
+        yield browse()
+    database.dispose()
 
 
 def test_a_customer_hears_nothing_of_our_database(given_up, visit):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from click.testing import CliRunner
 from events import MT
 from helpers import eventually, set_account
@@ -30,9 +29,6 @@ MINE, HERS = MT | {"TO": NUMBER}, MT | {"TO": OTHER}
 
 def call(*args: str, **more: Any):
     return CliRunner().invoke(main, args, prog_name="postbacks", **more)
-
-
-both = pytest.mark.parametrize("history_url", ["sqlite", "postgresql"], indirect=True)
 
 
 class World:

@@ -10,9 +10,9 @@ import zlib
 
 import pytest
 from events import MO, example
-from forget_world import HASH, HERS, MINE, NUMBER, OTHER, SPELLINGS, World, both, call
+from forget_world import HASH, HERS, MINE, NUMBER, OTHER, SPELLINGS, World, call
 from helpers import eventually, set_account
-from recording import settle
+from recording import both, settle
 from sqlalchemy import text
 from traces import check_bytes, database_texts, found_in, raw_finds, texts_of
 

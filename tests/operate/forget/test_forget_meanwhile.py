@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from forget_world import MINE, NUMBER, both
-from recording import settle
+from forget_world import MINE, NUMBER
+from recording import both, settle
 from traces import database_texts, found_in, texts_of
 
 from postbacks.accounts import find_accounts, store
