@@ -123,7 +123,7 @@ dist: $(VENV)/ready ## Build wheel and sdist into dist/ and check them, the same
 	@cd dist && sha256sum *
 
 .PHONY: dist-test
-dist-test: $(VENV)/ready ## Install the wheel in an empty environment of each Python here and run the demo there
+dist-test: $(VENV)/ready ## Install the wheel in an empty environment of each Python here and run demo and dashboard there
 	$(BIN)/python -m pytest -n 2 -m 'long or not long' tests/house/test_distribution.py
 
 .PHONY: clean

@@ -121,6 +121,19 @@ def test_postgres_keeps_the_history_where_the_recorder_and_the_dashboard_alone_r
     assert "--host=127.0.0.1" in filled["healthcheck"]
 
 
+def test_install_names_the_services_that_a_file_without_postgres_has_to_change():
+    """Compose refuses a service that waits for one that is not there, or stands in a network that is not there."""
+    page = " ".join((ROOT / "docs" / "install.md").read_text().split())
+    (named,) = re.findall(r"what names them in the services ([^(]+) \(`depends_on`, `networks`\)", page)
+    naming = {
+        name
+        for name, service in SERVICES.items()
+        if name != "postgres"
+        and {"postgres", "database"} & {*service.get("depends_on", ()), *service.get("networks", ())}
+    }
+    assert set(re.findall(r"`(\w+)`", named)) == naming
+
+
 def test_the_recorder_starts_behind_redis_and_postgres_and_may_be_many():
     """Both are healthy before it; no port or name that only one could have."""
     service = SERVICES["history"]

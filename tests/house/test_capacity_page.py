@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pages import cells
 
 from benchmarks import capacity
 from postbacks.settings import load
@@ -32,6 +33,14 @@ def test_the_table_is_computed_from_what_was_measured():
 def test_pages_agree_with_the_figures_that_it_computes_with(page, words):
     """In one sentence each, which may wrap."""
     assert words in " ".join((DOCS / page).read_text().split())
+
+
+def test_the_page_of_senders_says_as_it_does_for_how_long_an_id_is_known():
+    """With docker-compose.yml's 1 GB, at one postback a second and at 100."""
+    (row,) = (line for line in PAGE.splitlines() if "`REDIS_MAXMEMORY=1gb`" in line)
+    at_1, _, at_100, _ = (cell.replace(" d", " days").replace(" min", " minutes") for cell in cells(row)[1:])
+    words = f"that is {at_1} at one postback a second and {at_100} at 100 a second"
+    assert words in " ".join((DOCS / "sending.md").read_text().split())
 
 
 def test_it_computes_with_the_defaults_of_the_settings():

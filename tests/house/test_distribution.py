@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import requests
 
 from postbacks.catalogue import table
 from postbacks.version import VERSION
@@ -180,18 +181,37 @@ def check_demo(postbacks: Path, tmp_path: Path) -> None:
     assert list(temporary.iterdir()) == []
 
 
+def check_dashboard(postbacks: Path) -> None:
+    """Start the dashboard, without a broker: a page and each file that it asks for are there."""
+    nowhere = os.environ | {"POSTBACKS_BROKER_URL": "redis://127.0.0.1:1/0"}
+    command = [postbacks, "web", "--port", "0"]
+    with subprocess.Popen(command, env=nowhere, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            url = re.search(r"http://\S+/", process.stderr.readline())[0]
+            page = requests.get(url, timeout=60)
+            assert page.status_code == 200
+            files = re.findall(r'(?:href|src)="/(static/[^"]+)"', page.text)
+            assert len(files) > 3
+            assert {
+                name: requests.get(url + name, timeout=60).status_code for name in files
+            } == dict.fromkeys(files, 200)
+        finally:
+            process.terminate()
+
+
 def test_the_demo_runs_whatever_the_environment_says(tmp_path):
     check_demo(Path(sys.executable).with_name("postbacks"), tmp_path)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("python", pythons())
-def test_the_demo_runs_from_the_wheel_in_an_empty_environment(archives, tmp_path, python):
+def test_demo_and_dashboard_run_from_the_wheel_in_an_empty_environment(archives, tmp_path, python):
     """The wheel names all that it needs."""
     environment = tmp_path / "environment"
     assert run(python, "-m", "venv", "--without-pip", environment, cwd=tmp_path).returncode == 0
     pip = (sys.executable, "-m", "pip", "--python", environment / "bin" / "python", "install")
     options = ("--quiet", "--no-compile", "--only-binary", ":all:")
-    done = run(*pip, *options, f"{archives[0].wheel}[local]", cwd=tmp_path)
+    done = run(*pip, *options, f"{archives[0].wheel}[local,web]", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     check_demo(environment / "bin" / "postbacks", tmp_path)
+    check_dashboard(environment / "bin" / "postbacks")

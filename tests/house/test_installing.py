@@ -116,9 +116,13 @@ def test_flower_is_the_command_of_its_own_extra():
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_what_the_pages_install_is_an_extra(page):
-    """``'.[local]'`` and ``postbacks[local]``; a page that shows ``celery flower`` to start it says which."""
+    """``'.[local]'`` and ``postbacks[local]``; a page that starts Flower or the dashboard says which."""
     text = page.read_text()
     named = {extra for part in re.findall(r"(?:postbacks|\.)\[([\w,]+)\]", text) for extra in part.split(",")}
     assert named <= EXTRAS.keys()
     if re.search(r"celery -A postbacks flower", text):
         assert "[flower]" in text
+    if re.search(r"(?m)^    postbacks web$", text) or (
+        re.search(r"(?m)^    postbacks up\b", text) and "](dashboard.md)" in text
+    ):
+        assert "web" in named

@@ -159,6 +159,24 @@ def test_lines_of_a_page_wrap(page):
     assert long == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=command_blocks.PAGES)
+def test_a_table_is_whole(page):
+    """Each row is one line and has the cells of its head: a row that wraps is drawn as two, and the rest of it is no row."""
+    broken, columns = [], 0
+    text = re.sub(r"```.*?```", lambda block: "\n" * block[0].count("\n"), page.read_text(), flags=re.DOTALL)
+    for number, line in enumerate(text.splitlines(), start=1):
+        row = line.strip().replace(r"\|", "")
+        if not row.startswith("|"):
+            is_rest = columns and row.endswith("|")
+            columns = 0
+        else:
+            is_rest = not row.endswith("|") or row.count("|") != (columns or row.count("|"))
+            columns = row.count("|")
+        if is_rest:
+            broken.append(f"{page.name}:{number}")
+    assert broken == []
+
+
 def test_the_rooms_stand_in_the_order_of_their_imports():
     """Each module or folder of postbacks/ once, from the top down; CONTRIBUTING.md has some of them."""
     rooms = [room for room in ROOMS if room.count(".") < 2]

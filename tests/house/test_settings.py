@@ -12,8 +12,11 @@ from pages import cells
 from postbacks.errors import BadSetting
 from postbacks.settings import Settings, load, service_links, unknown_names
 
-DOCS = (Path(__file__).parents[2] / "docs" / "settings.md").read_text()
+ROOT = Path(__file__).parents[2]
+DOCS = (ROOT / "docs" / "settings.md").read_text()
 NAMES = sorted(Settings.model_fields)
+#: Variables with the prefix of settings that the command line reads.
+NO_SETTINGS = {"POSTBACKS_DEBUG", "POSTBACKS_LOCAL_SERVER", "POSTBACKS_USER", "POSTBACKS_VERIFY_SECRET"}
 
 #: The promise's numbers and what else operators rely on.
 DEFAULTS = {
@@ -264,8 +267,18 @@ def test_the_documents_default_is_a_value_that_is_taken(bare, name):
 
 def test_the_document_names_no_variable_that_is_none():
     """In its prose either."""
-    other = {"POSTBACKS_DEBUG", "POSTBACKS_LOCAL_SERVER", "POSTBACKS_USER", "POSTBACKS_VERIFY_SECRET"}
-    assert set(re.findall(r"POSTBACKS_[A-Z0-9_]*[A-Z]", DOCS)) - other == {variable(name) for name in NAMES}
+    assert set(re.findall(r"POSTBACKS_[A-Z0-9_]*[A-Z]", DOCS)) - NO_SETTINGS == {
+        variable(name) for name in NAMES
+    }
+
+
+def test_the_page_of_the_environment_names_the_variables_that_are_no_settings():
+    """And so does the section that it leads to."""
+    for page in (
+        (ROOT / "docs" / "environment.md").read_text(),
+        DOCS.split("## Variables that are no settings")[1],
+    ):
+        assert set(re.findall(r"`(POSTBACKS_[A-Z0-9_]*[A-Z])(?:=1)?`", page)) >= NO_SETTINGS
 
 
 def test_every_setting_has_a_reason_in_the_class():

@@ -21,14 +21,18 @@ PAGE = (ROOT / "docs" / "testing.md").read_text()
 
 
 @pytest.mark.parametrize(
-    "options", short_and_long(["-p", "xdist"], ["-p", "xdist", "-n2", "--dist=loadgroup"]), ids=" ".join
+    "options", short_and_long([], ["-p", "xdist", "-n2", "--dist=loadgroup"]), ids=" ".join
 )
 def test_the_project_of_the_page_passes(tmp_path, options):
-    """Each block stands in the file that its first line names; the stack is started once, without the run's settings."""
+    """As it is pasted, and in two processes of xdist with the page's line; the stack is without the run's settings."""
     write_project(tmp_path)
+    if "-n2" in options:
+        (line,) = re.findall(r"`(pytestmark = [^`]+)`", PAGE)
+        with (tmp_path / "test_whole_way.py").open("a") as file:
+            file.write(f"\nimport pytest\n\n{line}\n")
     tests = sum(len(re.findall(r"(?m)^ *def test_", path.read_text())) for path in tmp_path.glob("test_*.py"))
     ambient = {"POSTBACKS_ACCOUNTS": "nowhere:store", "POSTBACKS_WAIT_REPLICAS": "1"}
-    done = run_pytest(tmp_path, *options, "--strict-config", **ambient)
+    done = run_pytest(tmp_path, *options, "--strict-config", "--strict-markers", **ambient)
     assert done.returncode == pytest.ExitCode.OK, done.stdout + done.stderr
     assert f"{tests} passed" in done.stdout
     assert tests == 9
