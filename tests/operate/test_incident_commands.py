@@ -73,7 +73,7 @@ def test_the_end_shows_the_command_that_resends_and_open_ones_alone_are_none(wor
 
 
 def test_one_that_is_quiet_says_so_until_its_end(world):
-    """Its sentence stays as it was told: whoever reads it must see that the receiver may answer by now."""
+    """The sentence stays as it was told: whoever reads it must see that the receiver may answer by now."""
     assert "ends       once nothing of it has stood for 5 min\n" in call("incident", "show", "1").stdout
     world.receiver.status = 200
     send_postback.delay("acme", MT)
