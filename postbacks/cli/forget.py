@@ -91,7 +91,8 @@ def _from_stdin(value: str | None) -> str | None:
 def _say_count(name: str, found: Count, *, now: bool) -> None:
     """Say what would be done, and how much of it."""
     if not (found.records or found.messages or found.rows):
-        say(f"Nothing is found of {name}. Is it whole, a number with its country's code?")
+        whole = "the whole address" if "@" in name else "the whole number, with its country's code"
+        say(f"Nothing is found of {name}. Is it {whole}?")
     else:
         say(f"{name} is named by")
         say(f"  {counted(found.records, 'record')} of the broker{_waiting_words(found)}")

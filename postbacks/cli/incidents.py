@@ -120,6 +120,8 @@ def unmute(number: int, why: str) -> None:
 
 
 def _lines(found: Incident) -> list[tuple[str, str]]:
+    from postbacks.operate.incidents import words
+
     lines = [
         ("incident", f"{found.id}, {_state(found)}"),
         ("what", found.title),
@@ -136,6 +138,8 @@ def _lines(found: Incident) -> list[tuple[str, str]]:
         )
     if found.course.ended_ms is not None:
         lines.append(("ended", _time(found.course.ended_ms)))
+    else:
+        lines.append(("ends", words.quiet(found.course)))
     if found.accounts:
         total = int(found.figures.get("accounts", len(found.accounts)))
         more = f" and {total - len(found.accounts):,} more" if total > len(found.accounts) else ""
@@ -151,7 +155,8 @@ def _lines(found: Incident) -> list[tuple[str, str]]:
 def _state(found: Incident) -> str:
     from time import time
 
-    return found.state(int(time() * 1000))
+    state = found.state(int(time() * 1000))
+    return f"{state}, quiet" if found.is_open and found.course.quiet_ms else state
 
 
 def _time(ms: int) -> str:

@@ -135,10 +135,7 @@ def _lines(job: Job) -> list[tuple[str, str]]:
         # The parts that have paused themselves say so below.
         ("note", "" if job.state == "paused" and not job.paused_by else job.note),
         ("waits", job.waits),
-        (
-            "what",
-            f"{job.kind} of {'a set that is being chosen' if job.total is None else counted(job.total)}",
-        ),
+        ("what", f"{job.kind} of {_set_words(job)}"),
         ("chosen by", chosen),
         ("asked", f"{_time(job.asked_ms)} by {job.by}"),
         ("why", job.why),
@@ -146,6 +143,13 @@ def _lines(job: Job) -> list[tuple[str, str]]:
         *(("", sentence) for sentence in others),
         ("pace", _pace(job) if job.is_unended else ""),
     ]
+
+
+def _set_words(job: Job) -> str:
+    """Say how large a job's set is."""
+    if job.total is not None:
+        return counted(job.total)
+    return "a set that is being chosen" if job.is_unended else "a set that was never chosen"
 
 
 def _pace(job: Job) -> str:

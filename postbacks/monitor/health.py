@@ -92,11 +92,11 @@ class Health:
             return "not well: " + " ".join(self.faults)
         waiting = self._waiting_words(age) if self.waiting else nothing
         words = f"well: the last tick finished {age(self.tick_age_s or 0)} ago, {waiting}"
-        if down := ", ".join(f"{account} for {down_s / 3600:.1f} h" for account, down_s in self.down):
+        if down := ", ".join(f"{account} for {_long(down_s, age)}" for account, down_s in self.down):
             words += f"; every attempt has failed: {down}"
         words += self._paused_words(age)
         if self.late_opt_outs:
-            oldest = f"the oldest for {(self.oldest_late_opt_out_s or 0) / 3600:.1f} h"
+            oldest = f"the oldest for {_long(self.oldest_late_opt_out_s or 0, age)}"
             verb = "opt-out is" if self.late_opt_outs == 1 else "opt-outs are"
             words += f"; {self.late_opt_outs:,} {verb} not delivered in time, {oldest}"
         return f"{words}; history: {' '.join(self.history)}" if self.history else words
@@ -114,8 +114,7 @@ class Health:
             return f"; {words}, and nothing waits for {'it' if self.accounts_paused == 1 else 'them'}"
         names = ", ".join(pause.account for pause in self.paused)
         more = ", …" if sum(pause.waiting for pause in self.paused) < self.paused_waiting else ""
-        oldest_s = self.oldest_paused_s
-        oldest = age(oldest_s) if oldest_s < 3600 else f"{oldest_s / 3600:.1f} h"
+        oldest = _long(self.oldest_paused_s, age)
         return f"; {words} ({names}{more}): {self.paused_waiting} wait, the oldest for {oldest}"
 
     def _waiting_words(self, age: Callable[[float], str]) -> str:
@@ -166,6 +165,11 @@ def _roughly(age_s: float) -> str:
     if age_s < _MOMENT_S:
         return f"less than {_MOMENT_S} s"
     return f"{age_s:.0f} s" if age_s < 60 else f"{age_s // 60:.0f} min"
+
+
+def _long(age_s: float, age: Callable[[float], str]) -> str:
+    """Put an age into words that may be of hours; one below an hour as ``age`` does."""
+    return age(age_s) if age_s < 3600 else f"{age_s / 3600:.1f} h"
 
 
 def judge(

@@ -67,7 +67,7 @@ def write(
         user_of(by),
         printable(action)[:MAX_VALUE],
         printable(subject)[:MAX_VALUE],
-        mask_why(printable(why)[:MAX_WHY], broker),
+        mask_why(printable(why), broker)[:MAX_WHY],  # cut before, a number would lose its end and stay
         _bounded(details or {}),
     )
     try:

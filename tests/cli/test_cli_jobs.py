@@ -345,6 +345,10 @@ def test_what_another_job_has_is_refused_by_its_id(world, monkeypatch):
         second = call("resend", "--dead", "--yes")
     assert second.exit_code == 1
     assert f"Error: Job {second.stdout.strip()} was refused. " in second.stderr
+    assert (
+        "what         resend of a set that was never chosen\n"
+        in call("job", "show", second.stdout.strip()).stdout
+    )
     assert first in second.stderr.splitlines()[-1]
 
 

@@ -72,6 +72,25 @@ def test_the_end_shows_the_command_that_resends_and_open_ones_alone_are_none(wor
     assert "incident   1, ended\n" in shown
 
 
+def test_one_that_is_quiet_says_so_until_its_end(world):
+    """The sentence stays as it was told: whoever reads it must see that the receiver may answer by now."""
+    assert "ends       once nothing of it has stood for 5 min\n" in call("incident", "show", "1").stdout
+    world.receiver.status = 200
+    send_postback.delay("acme", MT)
+    world.watch(3)
+    shown = call("incident", "show", "1").stdout
+    assert "incident   1, open, quiet\n" in shown
+    assert "ends       once nothing of it has stood for 5 min, and has for 3 min\n" in shown
+    assert "open, quiet" in call("incidents").stdout
+    assert 180 <= json.loads(call("incidents", "--json").stdout)["quiet_s"] < 240
+    world.watch(7)
+    shown = call("incident", "show", "1").stdout
+    assert "quiet" not in shown
+    assert "ends  " not in shown
+    assert "it answers 200 again, after " in shown
+    assert "; nothing of it is dead\n" in shown
+
+
 def test_a_mute_is_written_with_its_reason_and_its_end_and_taken_back(world, caplog):
     muted = call("incident", "mute", "1", "--until", "2h", "--reason", "they know, ticket 812")
     assert muted.exit_code == 0, muted.output
@@ -87,7 +106,9 @@ def test_a_mute_is_written_with_its_reason_and_its_end_and_taken_back(world, cap
 
 WRONG = [
     (["incident", "show", "99"], 1, "There is no incident 99; postbacks incidents lists all."),
+    (["incident", "show", "9" * 30], 1, f"There is no incident {'9' * 30}; postbacks incidents lists all."),
     (["incident", "mute", "99", "--until", "2h"], 1, "There is no incident 99"),
+    (["incident", "unmute", str(2**31)], 1, f"There is no incident {2**31}"),
     (["incident", "mute", "1", "--until", "yesterday"], 2, "yesterday"),
     (["incident", "mute", "1"], 2, "--until"),
     (["incident", "show", "x"], 2, "x"),

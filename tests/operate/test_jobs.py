@@ -379,12 +379,16 @@ def test_a_request_that_cannot_be_is_refused_with_a_sentence(world):
         (Query(account="acme"), ["a1"], "beside ids only a state may be named"),
         (Query(state="waiting"), [], "What is waiting cannot be sent again"),
         (Query(state="dead", attempts=0, status=200), [], "No postback has"),
+        (Query(account="", state="dead"), [], "An empty account chooses nothing; give its text, or leave"),
+        (Query(code=""), [], "An empty code chooses nothing"),
         (None, ["not an id"], "is no postback's id"),
     ):
         with pytest.raises(InvalidQuery, match=words):
             start_resend(query, ids=ids)
     with pytest.raises(InvalidQuery, match="What is dead cannot be cancelled"):
         start_cancel(Query(state="dead"))
+    with pytest.raises(InvalidQuery, match="An empty account chooses nothing"):
+        start_cancel(Query(account="", since_ms=1))
     for rate in (0, 1e-320, float("nan"), float("inf")):
         with pytest.raises(PostbacksError, match=f"A rate of {rate} cannot be"):
             start_resend(Query(state="dead"), rate=rate)

@@ -83,6 +83,8 @@ def test_a_person_in_a_reason_is_masked_before_it_is_written(rig, recorder):
     assert waiting.why.endswith(" has called, ticket 4711234")
     settle(recorder, rig.client)
     assert [entry.why for entry in journal.entries()] == [waiting.why]
+    journal.write("account.set", "acme", why="x " * 495 + "x15559876501", by="ann")
+    assert "15559" not in journal.entries()[0].why  # nor where the end of a long reason is left off
 
 
 def test_details_are_put_into_words():

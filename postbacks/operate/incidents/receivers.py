@@ -415,7 +415,7 @@ def _ending(look: Look, incident: Incident, *, is_well: bool) -> Ending:
     is_one = int(incident.figures.get("accounts", 1)) == 1
     dead, first_ms = _dead(look, incident, since_ms, of_account=is_one)
     if not dead:
-        return Ending(f"{sentence}; none died", figures={"dead": 0})
+        return Ending(f"{sentence}; nothing of it is dead", figures={"dead": 0})
     whose = f"--account {accounts[0]}" if is_one else f"--host {read_url(incident.subject).host}"
     between = f"{words.iso_second(first_ms)} {words.iso_second(look.now_ms, up=True)}"
     more = "more than " * (dead > DEAD_MAX)

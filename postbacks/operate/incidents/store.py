@@ -39,6 +39,8 @@ NOTICE_WORDS: Final = {
 #: Incidents that are read at most: those that are open, or ended within an hour.
 INCIDENTS_MAX: Final = 20_000
 _COURSE: Final = tuple(Course.__dataclass_fields__)
+#: Numbers that an incident can have: those of the databases' column.
+_NUMBERS: Final = range(1, 2**31)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +128,7 @@ class Incident:
             "since": iso(self.since_ms),
             "first_opened": iso(self.first_ms),
             "opened": iso(self.course.opened_ms),
+            "quiet_s": self.course.quiet_ms // 1000,
             "ended": iso(self.course.ended_ms),
             "times_back": self.course.times_back,
             "size": self.size,
@@ -199,6 +202,8 @@ def current(connection: Connection, now_ms: int) -> dict[str, Incident]:
 
 def find(connection: Connection, number: int) -> Incident | None:
     """Read an incident; None where there is none of this number."""
+    if number not in _NUMBERS:
+        return None
     row = connection.execute(select(incidents).where(incidents.c.id == number)).one_or_none()
     return None if row is None else _incident(row)
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from postbacks.operate.incidents.course import Course
+
 #: Names that a sentence lists at most.
 NAMES_MAX: Final = 3
 _UNITS: Final = ((86_400_000, "d", 3_600_000, "h"), (3_600_000, "h", 60_000, "min"))
@@ -28,6 +30,12 @@ def duration(ms: int) -> str:
             rest = ms % size_ms // part_ms
             return f"{ms // size_ms} {name}" + (f" {rest} {part}" if rest else "")
     return f"{ms // 60_000} min" if ms >= 60_000 else f"{max(0, ms) // 1000} s"
+
+
+def quiet(course: Course) -> str:
+    """Say as a clause when an open incident ends, and whether it stands by now: it may be over already."""
+    so_far = f", and has for {duration(course.quiet_ms)}" if course.quiet_ms else ""
+    return f"once nothing of it has stood for {duration(course.quiet_wanted_ms)}{so_far}"
 
 
 def count(number: int, noun: str) -> str:

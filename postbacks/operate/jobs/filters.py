@@ -59,6 +59,9 @@ def states_of(kind: str, query: Query | None, *, by_ids: bool) -> tuple[str, ...
         if not by_ids:
             raise InvalidQuery("A job wants filters or ids: name an account, a state, a time, or the ids.")
         return MOVED_FROM[kind]
+    for name, value in filters_of(query).items():
+        if value == "":  # a variable that was not set: to leave it out would choose everybody's
+            raise InvalidQuery(f"An empty {name} chooses nothing; give its text, or leave the filter out.")
     _check(query)
     if by_ids and set(filters_of(query)) != {"state"}:
         raise InvalidQuery("Give ids or filters: beside ids only a state may be named.")

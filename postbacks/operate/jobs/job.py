@@ -254,5 +254,5 @@ def filters_of(query: Query) -> dict[str, Any]:
     return {
         name: value
         for name, value in asdict(query).items()
-        if name not in _NO_FILTERS and value is not None and value is not False and value != ""
+        if name not in _NO_FILTERS and value is not None and value is not False
     }

@@ -103,7 +103,7 @@ def start(
             "kind": kind,
             "state": ASKED,
             "by": who,
-            "why": mask_why(printable(why)[:_MAX_WHY], broker),
+            "why": mask_why(printable(why), broker)[:_MAX_WHY],
             "asked_ms": asked_ms,
             "query": filters,
             "ids": len(postback_ids),
@@ -190,7 +190,7 @@ def stop(job_id: str, *, by: str | None = None, why: str = "") -> Job:
         BrokerError: the broker cannot be used.
     """
     who = user_of(by)
-    note = f"Stopped by {who}" + (f": {mask_why(printable(why)[:_MAX_WHY])}" if why else "") + "."
+    note = f"Stopped by {who}" + (f": {mask_why(printable(why))[:_MAX_WHY]}" if why else "") + "."
     before = Scripts(client()).change_job(job_id, UNENDED, STOPPED, {"note": note})
     if before not in UNENDED:
         raise _refused(job_id, before, "nothing is left to stop")

@@ -17,6 +17,7 @@ from postbacks.operate import (
     read_incident,
     unmute_incident,
 )
+from postbacks.operate.incidents import words
 from postbacks.operate.incidents.evidence import evidence
 from postbacks.operate.incidents.remedy import resend_query
 from postbacks.operate.incidents.store import NOTICE_WORDS, PENDING_STATE
@@ -26,7 +27,6 @@ from postbacks.web.filterbar import bar_of
 from postbacks.web.forms import read_form
 from postbacks.web.live import live
 from postbacks.web.reading import reading_of, shared
-from postbacks.web.render import lasting
 from postbacks.web.security.roles import needs, viewer_of
 from postbacks.web.zones import zone_of
 
@@ -150,9 +150,7 @@ def _next(facts: Facts, now_ms: int) -> list[Next]:
         if notice.state == PENDING_STATE
     ]
     if incident.is_open:
-        quiet = lasting(incident.course.quiet_wanted_ms)
-        so_far = f", and has for {lasting(incident.course.quiet_ms)}" if incident.course.quiet_ms else ""
-        events.append(Next(f"it ends once nothing of it has stood for {quiet}{so_far}"))
+        events.append(Next(f"it ends {words.quiet(incident.course)}"))
     return events
 
 

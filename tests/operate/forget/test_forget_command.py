@@ -32,6 +32,8 @@ def test_the_command_counts_asks_and_prints_the_receipt(world):
     ).items()
     none = call("forget", "--number", "15550009999", "--dry-run").stderr
     assert none.startswith("Nothing is found of 1555…99 ·")
+    assert "Is it the whole number, with its country's code?" in none
+    assert "Is it the whole address?" in call("forget", "--email", "no@b.example", "--dry-run").stderr
     assert "are erased" not in none
     unasked = call("forget", "--number", NUMBER)
     assert (unasked.exit_code, "say --yes" in unasked.stderr) == (2, True)
