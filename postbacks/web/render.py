@@ -7,6 +7,7 @@ printable (control characters, bidirectional controls) as an escape; autoescape 
 ``{{ ms | when }}``       a time as people say it, the exact one on hover: ``3 min ago``
 ``{{ ms | about }}``      the same of what moves on with each second
 ``{{ ms | moment }}``     the exact time, in the viewer's zone
+``{{ s | zoned(ms) }}``   a sentence that was written then, its times in the viewer's zone
 ``{{ ms | lasting }}``    a duration: ``2 h 5 min``
 ``{{ n | number }}``      ``1,204``; a dash for None
 ``{{ n | bytes }}``       ``1.5 MB``
@@ -37,6 +38,7 @@ from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse
 
 from postbacks.ledger.record import iso
+from postbacks.monitor.moments import in_zone
 from postbacks.operate.incidents.words import duration
 from postbacks.printable import printable, printable_lines
 from postbacks.version import VERSION
@@ -125,6 +127,7 @@ def environment() -> Environment:
         "when": when,
         "about": about,
         "moment": moment,
+        "zoned": zoned,
         "lasting": lasting,
         "number": number,
         "bytes": in_bytes,
@@ -222,6 +225,13 @@ def moment(context: Context, ms: int | None) -> str | Markup:
     if ms is None:
         return DASH
     return _time(context, ms, written(ms, context["zone"], "%Y-%m-%d %H:%M:%S"))
+
+
+@pass_context
+def zoned(context: Context, sentence: str, written_ms: int | None = None) -> str:
+    """Show a sentence that was written at a time, by default now, with its times in the viewer's zone."""
+    now_ms = int(time.time() * 1000)
+    return in_zone(sentence, now_ms if written_ms is None else written_ms, now_ms, context["zone"])
 
 
 def _time(context: Context, ms: int, words: str) -> Markup:
