@@ -26,6 +26,7 @@ printable (control characters, bidirectional controls) as an escape; autoescape 
 
 from __future__ import annotations
 
+import re
 import time
 from functools import lru_cache
 from hashlib import sha256
@@ -70,6 +71,7 @@ CUSTOMERS_NAVIGATION: Final = (
 #: What a cell shows of nothing.
 DASH: Final = "–"  # noqa: RUF001 - that is what a dash is
 _UUID_LENGTH: Final = 36
+_OPTION: Final = re.compile(r"(?<!\S)--[a-z-]{1,30}(?!\S)")
 
 
 def render(
@@ -303,12 +305,17 @@ def short_id(value: str) -> str | Markup:
     return shorten(value, 9 if len(value) == _UUID_LENGTH else 40)
 
 
+def _command(words: str) -> Markup:
+    """Show a command, whose options are not broken behind their hyphens."""
+    return Markup(_OPTION.sub(r'<span class="whole">\g<0></span>', str(escape(words))))  # noqa: S704 - escaped before
+
+
 def prose(value: str | None) -> Markup:
     """Show sentences; what stands between backticks is a command."""
     parts = printable(value or "").split("`")
     if len(parts) % 2 == 0:  # one of them closes nothing
         return escape("`".join(parts))
     return Markup("").join(
-        Markup("<code>{}</code>").format(part) if place % 2 else escape(part)
+        Markup("<code>{}</code>").format(_command(part)) if place % 2 else escape(part)
         for place, part in enumerate(parts)
     )

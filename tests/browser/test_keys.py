@@ -50,6 +50,7 @@ def test_a_postback_is_found_selected_and_resent_by_keys_alone(stage, desk, fact
     expect(main).to_contain_text("1 postback will be sent again")
     page.go_back()
     expect(rows).to_have_count(4)
+    expect(rows.nth(1)).to_have_class("current")  # where they were
     for _ in range(4):
         keys.press("j")
     chosen = rows.nth(3).get_attribute("data-row")
