@@ -60,7 +60,7 @@ def test_a_postback_is_found_selected_and_resent_by_keys_alone(stage, desk, fact
     assert chosen.startswith(opened)
     assert opened in sent
     keys.press("r")
-    expect(page.get_by_role("status").filter(has_text="It waits to be sent again.")).to_be_visible()
+    expect(page.get_by_role("status").filter(has_text="It was put back, to be sent again.")).to_be_visible()
     stage.recorded(1, account="fox", state="delivered")
 
 

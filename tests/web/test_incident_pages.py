@@ -123,6 +123,10 @@ def test_after_recovery_what_died_is_resent_with_the_count_filled_in(finding, br
     page = browser.get(f"/jobs/{job_id}").text
     assert "3 of 3 postbacks put back: 3 delivered, 0 failed" in page
     assert re.search(r'<a href="/postbacks\?q=[^"]*account%3Aacme', page)
+    finding.world.record()
+    page = browse().get("/incidents/1").text
+    assert "Resend what died" not in page
+    assert "None of what died is dead any more." in page
 
 
 def test_a_mute_and_its_end(finding, browse):
