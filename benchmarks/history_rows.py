@@ -173,6 +173,8 @@ class Rows:
                     "opt_out": int(row.code in {"N302", "N304"}),
                     "reason": reason,
                     "first_id": None,
+                    "phases": "0,,,11,1",
+                    "address": "192.0.2.7",
                 }
             )
             self.counts[hour, event + 1, _STATES[state], _OUTCOMES[outcome], status, posts] += 1

@@ -320,10 +320,7 @@ class DeliveryLoop:
             sequence=postback.sequence,
             at_ms=postback.at_ms,
         )
-        # What was sent again is looked into, whatever becomes of it now.
-        transfer = Transfer(
-            postback.url, postback.xml, lines, profile, owner=postback, is_observed=postback.number > 1
-        )
+        transfer = Transfer(postback.url, postback.xml, lines, profile, owner=postback)
         self._open.begin(transfer, postback)
         self.sent += 1
         self._curl.start(transfer)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from postbacks.history import schema
+from postbacks.history.rows import Note
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -30,13 +31,15 @@ CHANGING: Final = (
     "failures",
     "own",
     "reason",
+    "phases",
+    "address",
 )
 #: Key of ``counts``.
 COUNTED: Final = ("hour", "code", "state", "outcome", "status", "attempts")
 #: Ids that one statement of SQLite names at most; it takes 32,766 in all.
 _IDS_MAX: Final = 10_000
 
-_STORED: Final = "SELECT row_id, id, accepted_ms, code, state, outcome, status, attempts, elapsed_ms, sent_ms, ended_ms FROM postbacks"
+_STORED: Final = "SELECT row_id, id, accepted_ms, code, state, outcome, status, attempts, elapsed_ms, sent_ms, ended_ms, phases, address FROM postbacks"
 
 
 class StoredRow(NamedTuple):
@@ -53,6 +56,16 @@ class StoredRow(NamedTuple):
     elapsed_ms: int
     sent_ms: int | None
     ended_ms: int | None
+    phases: str | None
+    address: str | None
+
+    @property
+    def latest(self) -> Note:
+        """Latest attempt that has ended, as far as the row itself has it."""
+        return Note(
+            self.attempts, self.sent_ms or 0, self.outcome, self.status, self.elapsed_ms, 0,
+            phases=self.phases, address=self.address,
+        )  # fmt: skip
 
 
 class SqliteBulk:

@@ -207,5 +207,7 @@ def _latest_alone(row: Row[Any]) -> tuple[Attempt, ...]:
             outcome=_OUTCOME_NAMES.get(row.outcome, "unknown"),
             status=row.status if is_answered else None,
             elapsed_ms=row.elapsed_ms,
+            phases=Phases.unpack(row.phases),
+            address=row.address or "",
         ),
     )

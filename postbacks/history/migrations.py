@@ -14,8 +14,9 @@ from postbacks.history.transactions import display, writing
 
 def _add_phases(connection: Connection) -> None:
     """Add what is kept of an attempt's course; those from before have none."""
-    for column in (schema.attempts.c.phases, schema.attempts.c.address):
-        connection.execute(text(f"ALTER TABLE attempts ADD COLUMN {column.name} TEXT"))
+    for table in (schema.postbacks, schema.attempts):
+        for column in (table.c.phases, table.c.address):
+            connection.execute(text(f"ALTER TABLE {table.name} ADD COLUMN {column.name} TEXT"))
 
 
 #: Version -> the step that makes the one after it of it. Each is one statement or a few, in one transaction.

@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from sqlalchemy import text
 
 from postbacks.history import schema
-from postbacks.history.schema import HOUR_MS, SLOT_MS
+from postbacks.history.schema import HOUR_MS, SLOT_MS, SLOW_MS
 from postbacks.history.slots import first_of_hour
 from postbacks.ledger import states
-from postbacks.ledger.phases import SLOW_MS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -26,7 +26,8 @@ _DELIVERED_OUTCOME: Final = OUTCOMES["delivered"]
 
 #: Note of an attempt as ``Attempt.to_json`` writes nearly all.
 _PLAIN_NOTE: Final = re.compile(
-    rb'\{"number": (\d{1,4}), "at_ms": (\d{1,15}), "outcome": "delivered", "status": (\d{1,4})(?:, "elapsed_ms": (\d{1,9}))?\}'
+    rb'\{"number": (\d{1,4}), "at_ms": (\d{1,15}), "outcome": "delivered", "status": (\d{1,4})(?:, "elapsed_ms": (\d{1,9}))?'
+    rb'(?:, "phases": "([\d,]{0,49})")?(?:, "address": "([0-9A-Fa-f.:]{0,45})")?\}'
 )
 
 
@@ -91,9 +92,7 @@ class Reading(NamedTuple):
         if self.state != _DELIVERED or self.attempts != 1 or len(self.notes) != 1:
             return False
         note = self.notes[0]
-        return note.outcome == _DELIVERED_OUTCOME and not (
-            note.shared or note.detail or note.excerpt or note.phases
-        )
+        return note.outcome == _DELIVERED_OUTCOME and not (note.shared or note.detail or note.excerpt)
 
 
 def read(postback_id: str, fields: dict[bytes, bytes]) -> Reading | None:
@@ -201,8 +200,11 @@ def _shortened(reason: bytes) -> str:
 
 def _note(value: bytes, number: int) -> Note:
     if plain := _PLAIN_NOTE.fullmatch(value):
-        _, at_ms, status, elapsed_ms = plain.groups()
-        return Note(number, int(at_ms), _DELIVERED_OUTCOME, int(status), int(elapsed_ms or 0), 0)
+        _, at_ms, status, elapsed_ms, phases, address = plain.groups()
+        return Note(
+            number, int(at_ms), _DELIVERED_OUTCOME, int(status), int(elapsed_ms or 0), 0, None, None,
+            phases.decode() if phases else None, address.decode() if address else None,
+        )  # fmt: skip
     attempt = Attempt.from_json(value.decode("utf-8", "replace"))
     at_ms, status, elapsed_ms = int(attempt.at_ms), int(attempt.status or 0), int(attempt.elapsed_ms)
     if not (0 <= at_ms < _MS_MAX and 0 <= status <= _SHORT_MAX and 0 < number <= _SHORT_MAX):

@@ -27,7 +27,6 @@ from sqlalchemy import (
 )
 
 from postbacks.ledger import states as ledger_states
-from postbacks.ledger.phases import SLOW_MS
 from postbacks.transport.outcomes import OUTCOMES as OUTCOME_WORDS
 
 #: Version of this schema; ``migrations.py`` brings an older database up to it, and a newer one is refused.
@@ -161,6 +160,8 @@ postbacks: Final = Table(
     Column("id", LargeBinary, nullable=False),  # ids.py
     Column("reason", Text),
     Column("first_id", Text),
+    Column("phases", Text),  # of the latest attempt that has ended: ``Phases.packed``
+    Column("address", Text),
 )
 #: An id has one row within most slots, and one an acceptance in any: the writer sees to it.
 Index("postbacks_by_id", postbacks.c.slot, postbacks.c.id)
@@ -178,6 +179,8 @@ Index(
     postbacks.c.account,
     *(postbacks.c[name] for name in _FILTERED),
 )
+#: Duration from which on a delivery is slow.
+SLOW_MS: Final = 1000
 #: Those that were not delivered by their first POST, or slowly: few among many, and what people look for.
 TROUBLED: Final = text(
     f"NOT (state = {STATES[ledger_states.DELIVERED]} AND attempts = 1 AND elapsed_ms < {SLOW_MS})"
@@ -231,7 +234,7 @@ OWN: Final = text("own > 0")
 Index("postbacks_by_own_url", postbacks.c.url, sqlite_where=OWN, postgresql_where=OWN)
 
 #: Attempts that have ended. A postback that its only POST delivered, about whose answer no more is known, has no row here:
-#: its own row has status, elapsed_ms and sent_ms of that POST.
+#: its own row has that POST.
 attempts: Final = Table(
     "attempts",
     metadata,

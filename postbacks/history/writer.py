@@ -44,7 +44,8 @@ _PACK_MS: Final = 24 * HOUR_MS
 _LOGGED_MAX: Final = 10_000
 
 _LAST_ATTEMPT: Final = text(
-    "SELECT number, at_ms, outcome, status, elapsed_ms FROM attempts WHERE row_id = :row_id ORDER BY number DESC LIMIT 1"
+    "SELECT number, at_ms, outcome, status, elapsed_ms, phases, address FROM attempts"
+    " WHERE row_id = :row_id ORDER BY number DESC LIMIT 1"
 )
 _FORGET: Final = text("UPDATE postbacks SET state = :state, ended_ms = :ended_ms WHERE row_id = :row_id")
 
@@ -289,9 +290,9 @@ class Writer:
             own, state, attempts = reading.own, reading.state, reading.attempts
             account, code, endpoint, url = names.of(reading)
             outcome = status = elapsed_ms = 0
-            sent_ms = None
+            sent_ms = phases = address = None
             if reading.notes:
-                _, sent_ms, outcome, status, elapsed_ms, *_ = reading.notes[-1]
+                _, sent_ms, outcome, status, elapsed_ms, _, _, _, phases, address = reading.notes[-1]
                 if not status:
                     status = _latest_status(reading.notes)
                 if not reading.is_plain and pruner.keeps(facts.ATTEMPTS_FROM_MS, due_at):
@@ -301,7 +302,7 @@ class Writer:
                 (
                     row_id, reading.accepted_ms, reading.sequence, sent_ms, reading.ended_ms, slot, account, endpoint,
                     elapsed_ms, url, code, state, outcome, status, attempts, reading.failures, own,
-                    self._is_opt_out(reading), reading.id, reading.reason, reading.first_id,
+                    self._is_opt_out(reading), reading.id, reading.reason, reading.first_id, phases, address,
                 )
             )  # fmt: skip
             key = reading.accepted_ms // HOUR_MS, code, state, outcome, status, attempts
@@ -347,8 +348,10 @@ class Writer:
             status = _latest_status(reading.notes) or row.status
             if latest and latest.status:
                 status = latest.status
-            outcome, elapsed_ms, sent_ms = (
-                (latest.outcome, latest.elapsed_ms, latest.at_ms) if latest else (0, 0, None)
+            outcome, elapsed_ms, sent_ms, phases, address = (
+                (latest.outcome, latest.elapsed_ms, latest.at_ms, latest.phases, latest.address)
+                if latest
+                else (0, 0, None, None, None)
             )
             due_before, due_at = (
                 due_ms(row.accepted_ms, ended_ms) for ended_ms in (row.ended_ms, reading.ended_ms)
@@ -362,9 +365,7 @@ class Writer:
             is_other = is_alone and row.outcome and row.sent_ms != reading.notes[-1].at_ms
             if keeps_attempts and (is_other or not is_alone):
                 if row.state == _DELIVERED and row.attempts == 1 and row.sent_ms is not None:
-                    # its row alone has said so until now
-                    stored = Note(1, row.sent_ms, row.outcome, row.status, row.elapsed_ms, 0)
-                    earlier.append((row.row_id, *stored))
+                    earlier.append((row.row_id, *row.latest))  # its row alone has said so until now
                 notes.extend((row.row_id, *note) for note in reading.notes)
             if (
                 not had_document
@@ -379,7 +380,7 @@ class Writer:
             changes.append(
                 (
                     reading.sequence, sent_ms, reading.ended_ms, endpoint, elapsed_ms, url, reading.state, outcome, status,
-                    attempts, reading.failures, reading.own, reading.reason, row.row_id,
+                    attempts, reading.failures, reading.own, reading.reason, phases, address, row.row_id,
                 )
             )  # fmt: skip
             hour = row.accepted_ms // HOUR_MS
@@ -403,10 +404,10 @@ class Writer:
             return newest
         stored = connection.execute(_LAST_ATTEMPT, {"row_id": row.row_id}).first()
         if stored is None:  # its row alone says it, or the attempts are pruned
-            kept = Note(row.attempts, row.sent_ms or 0, row.outcome, row.status, row.elapsed_ms, 0)
+            kept = row.latest
         else:
-            number, at_ms, outcome, status, elapsed_ms = stored
-            kept = Note(number, at_ms, outcome, status, elapsed_ms, 0)
+            number, at_ms, outcome, status, elapsed_ms, phases, address = stored
+            kept = Note(number, at_ms, outcome, status, elapsed_ms, 0, phases=phases, address=address)
         return newest if newest and newest.number >= kept.number else kept
 
     def _forget_rows(

@@ -1,17 +1,10 @@
-"""Phases of a POST, from the look-up of the name to the end of the answer.
-
-They are kept of the attempts that somebody will look into: those that failed, that took ``SLOW_S`` or longer, and that were
-not the first of their postback. Nearly all attempts are none of these.
-"""
+"""Phases of a POST, from the look-up of the name to the end of the answer."""
 
 from __future__ import annotations
 
 import re
 from typing import Final, NamedTuple
 
-#: Duration from which on a POST is slow.
-SLOW_S: Final = 1
-SLOW_MS: Final = 1000 * SLOW_S
 #: Phases as a note has them (``Phases.packed``).
 _PACKED: Final = re.compile(r"\d{0,9}(?:,\d{0,9}){0,4}", re.ASCII)
 #: Field -> its word.
@@ -46,7 +39,7 @@ class Phases(NamedTuple):
     @property
     def packed(self) -> str:
         """Phases as a note and the history have them: ``1,12,40,2003,5``, over a kept connection ``0,,,2003,5``."""
-        return ",".join("" if ms is None else str(ms) for ms in self).rstrip(",")
+        return "{},{},{},{},{}".format(*self).replace("None", "").rstrip(",")
 
     @classmethod
     def unpack(cls, packed: str | None) -> Phases | None:

@@ -83,8 +83,8 @@ class Attempt(NamedTuple):
         detail: the outcome in words, without secrets.
         excerpt: the first bytes of a failed answer's body, as text.
         shared: no connection was tried for it: the time-out of another postback's at its endpoint counts for it too.
-        phases: of the POST; None where they were not kept (``ledger/phases.py``).
-        address: address that it went to; empty where that was not kept, and through a proxy.
+        phases: of the POST; None where nothing was tried, and in a note of version 0.1.0.
+        address: address that it went to; empty where phases are None, and through a proxy.
     """
 
     number: int

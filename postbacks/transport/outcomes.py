@@ -33,7 +33,7 @@ class Outcome(NamedTuple):
         detail: the outcome in words, without secrets.
         excerpt: first bytes of the answer's body, as text.
         shared: True if another postback's connection stood for this one.
-        phases: of the POST; None where nobody asked for them, or nothing was tried.
+        phases: of the POST; None where nothing was tried.
         address: address that it went to; empty where phases are None, and through a proxy.
     """
 

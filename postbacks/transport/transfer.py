@@ -28,7 +28,6 @@ class Transfer:
         headers: ``Name: value`` lines.
         profile: the account's limits and TLS.
         owner: object of the caller's, for its own use.
-        is_observed: True if its phases are wanted even if it is delivered at once.
         looked_up_s: time at which the host's addresses were found; None where there was nothing to look up.
         renewed_s: time at which it began anew over a new connection; None where it did not.
         address: address that the latest new connection was to be made to; empty through a proxy.
@@ -51,7 +50,6 @@ class Transfer:
     headers: Sequence[str]
     profile: Profile
     owner: Any = None
-    is_observed: bool = False
     started_s: float = 0.0
     looked_up_s: float | None = None
     renewed_s: float | None = None

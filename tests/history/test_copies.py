@@ -9,7 +9,7 @@ from records import ACCEPTED_MS, delivered, make_document, make_record
 from sqlalchemy import text
 
 from postbacks.history import copies_of
-from postbacks.history.transactions import writing
+from postbacks.history.transactions import reading, writing
 from postbacks.ledger.phases import Phases
 from postbacks.ledger.record import Attempt, Record
 
@@ -19,8 +19,8 @@ TIMED_OUT = Attempt(
     2, ACCEPTED_MS + 300_000, "connect_timeout", None, 10_000, "no connection", "", shared=True
 )
 #: Attempts whose course is known (``ledger/phases.py``).
-SLOW = Attempt(
-    1, ACCEPTED_MS + 5, "delivered", 200, 1400, phases=Phases(0, None, None, 1399, 1), address="192.0.2.7"
+AT_ONCE = Attempt(
+    1, ACCEPTED_MS + 5, "delivered", 200, 14, phases=Phases(0, None, None, 13, 1), address="192.0.2.7"
 )
 AGAIN = Attempt(
     2, ACCEPTED_MS + 300_000, "delivered", 200, 14, phases=Phases(None, 2, 9, 2, 1), address="2001:db8::7"
@@ -39,7 +39,7 @@ def write(writer, *records):
         make_record(
             "later", state="delivered", attempts=(FAILED, TIMED_OUT, LAST), ended_ms=ACCEPTED_MS + 600_012
         ),
-        make_record("slow", state="delivered", attempts=(SLOW,), ended_ms=ACCEPTED_MS + 2000),
+        make_record("at-once", state="delivered", attempts=(AT_ONCE,), ended_ms=ACCEPTED_MS + 20),
         make_record("again", state="delivered", attempts=(FAILED, AGAIN), ended_ms=ACCEPTED_MS + 600_012),
         make_record(
             "dead",
@@ -66,6 +66,19 @@ def test_a_copy_is_the_record_that_the_ledger_had(writer, database, record):
     assert (copy.begun, copy.no_document) == (len(expected.attempts), "")
     assert recorded.recorded_ms == ACCEPTED_MS + DAY_MS
     assert recorded.since_ms == ACCEPTED_MS // 3_600_000 * 3_600_000
+
+
+def test_a_first_post_that_delivers_stands_in_its_postbacks_row_until_there_is_another(writer, database):
+    """A row of its own for nearly each attempt would double the history."""
+    ended_ms = ACCEPTED_MS + 600_000
+    write(writer, make_record("again", state="delivered", attempts=(AT_ONCE,), ended_ms=ended_ms))
+    with reading(database) as connection:
+        assert connection.execute(text("SELECT count(*) FROM attempts")).scalar() == 0
+    write(writer, make_record("again", state="delivered", attempts=(AGAIN,), begun=2, ended_ms=ended_ms))
+    assert copies_of("again", engine=database).copies[0].record.attempts == (AT_ONCE, AGAIN)
+    with writing(database) as connection:
+        connection.execute(text("DELETE FROM attempts"))
+    assert copies_of("again", engine=database).copies[0].record.attempts == (AGAIN,)
 
 
 def test_each_acceptance_of_an_id_has_a_copy_the_newest_first(writer, database):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import stat
 import subprocess
 import sys
@@ -180,8 +181,8 @@ def test_an_older_schema_is_brought_forward(database, monkeypatch):
 def test_attempts_of_schema_1_stay_and_later_ones_have_phases(database):
     """Made by a version that kept of an attempt no more than how long it took."""
     with writing(database) as connection:
-        for name in ("phases", "address"):
-            connection.execute(text(f"ALTER TABLE attempts DROP COLUMN {name}"))
+        for table, name in itertools.product(("postbacks", "attempts"), ("phases", "address")):
+            connection.execute(text(f"ALTER TABLE {table} DROP COLUMN {name}"))
         connection.execute(text("INSERT INTO attempts VALUES (7, 1, 5, 2, 503, 31, 0, 'answered 503', NULL)"))
         facts.put(connection, {facts.SCHEMA: 1})
     migrations.prepare(database)
@@ -192,7 +193,9 @@ def test_attempts_of_schema_1_stay_and_later_ones_have_phases(database):
     with reading(database) as connection:
         migrations.check(connection)
         rows = connection.execute(text("SELECT detail, phases FROM attempts ORDER BY at_ms")).all()
+        phases = connection.execute(text("SELECT phases FROM postbacks")).scalars().all()
     assert rows == [("answered 503", None), ("answered 503", "1,12,,17,1")]
+    assert phases == ["1,12,,17,1"]
 
 
 def test_a_database_of_somebody_else_is_left_alone(history_url):

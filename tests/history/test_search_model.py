@@ -17,11 +17,10 @@ from postbacks.catalogue import EVENTS
 from postbacks.errors import InvalidQuery
 from postbacks.history import Query, count, find, paths, schema, search, why_empty
 from postbacks.history.filters import VALUE_FILTERS
-from postbacks.history.schema import HOUR_MS
+from postbacks.history.schema import HOUR_MS, SLOW_MS
 from postbacks.history.strip import PARTS_MAX, Strip, strip
 from postbacks.history.values import KINDS
 from postbacks.history.writer import Writer
-from postbacks.ledger.phases import SLOW_MS
 from postbacks.ledger.record import Attempt
 from postbacks.privacy.spelling import canonical
 

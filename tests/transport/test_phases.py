@@ -17,7 +17,6 @@ from transport.test_kept_connections import NO, OK, Listener
 
 from postbacks.ledger.phases import Phases
 from postbacks.settings import Settings
-from postbacks.transport import client as client_module
 from postbacks.transport.client import CurlClient
 from postbacks.transport.outcomes import Outcome
 from postbacks.transport.profile import Profile, Tls
@@ -59,10 +58,10 @@ def listener() -> Iterator[Listener]:
     made.close()
 
 
-def post(adapter: CurlClient, url: str, *, is_observed: bool = True, tls: Tls | None = None) -> Outcome:
+def post(adapter: CurlClient, url: str, *, tls: Tls | None = None) -> Outcome:
     """Make a POST; its phases, where there are any, are as long as it was."""
     profile = replace(Profile.default(SETTINGS), tls=tls)
-    outcome = adapter.post(Transfer(url, b"<POSTBACK/>", [], profile, is_observed=is_observed))
+    outcome = adapter.post(Transfer(url, b"<POSTBACK/>", [], profile))
     if outcome.phases:
         assert sum(outcome.phases.gone_through.values()) == round(outcome.elapsed_s * 1000)
     return outcome
@@ -80,18 +79,11 @@ def longest(outcome: Outcome) -> str:
     return max(outcome.phases.gone_through.items(), key=lambda phase: phase[1])[0]
 
 
-def test_phases_are_kept_of_what_somebody_will_look_into(adapter, listener, monkeypatch):
-    """Keep those of a POST that failed, was slow, or is observed; and none of one that delivered at once."""
-    at_once = post(adapter, listener.url("/"), is_observed=False)
-    assert (at_once.name, at_once.phases, at_once.address) == ("delivered", None, "")
-    failed = post(adapter, listener.url("/no"), is_observed=False)
-    assert failed.phases is not None
-    assert failed.address == "127.0.0.1"
-    monkeypatch.setattr(client_module, "SLOW_S", SLOW_S)
-    slow = post(adapter, listener.url("/waits"), is_observed=False)
-    assert slow.name == "delivered"
-    assert slow.phases is not None
-    assert post(adapter, listener.url("/")).phases is not None
+@pytest.mark.parametrize(("path", "name"), [("/", "delivered"), ("/no", "status"), ("/waits", "delivered")])
+def test_each_post_has_its_phases_and_its_address(adapter, listener, path, name):
+    outcome = post(adapter, listener.url(path))
+    assert (outcome.name, outcome.address) == (name, "127.0.0.1")
+    assert gone_through(outcome) == ["connect_ms", "wait_ms", "read_ms"]
 
 
 def test_a_new_connection_has_a_connect_and_a_kept_one_has_none(adapter, listener):

@@ -65,11 +65,14 @@ def test_an_attempt_shows_its_phases_in_words_and_as_a_bar(world, browse):
 
 
 def test_an_attempt_without_phases_has_no_bar(world, browse):
-    """Delivered at once, by the first POST."""
+    """Draw none of a note of version 0.1.0."""
     world.account("acme")
     postback_id = send_postback.delay("acme", MT).id
     world.rig.tick()
     world.rig.deliver()
+    (attempt,) = world.rig.record(postback_id).attempts
+    note = attempt._replace(phases=None, address="").to_json()
+    world.rig.client.hset(keys.record(postback_id), "attempt:1", note)
     page = read(browse(), postback_id)
     assert "delivered 200" in shown(page)
     assert 'class="course"' not in page
