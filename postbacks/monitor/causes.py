@@ -7,13 +7,13 @@ is no cause here; the clause that comes nearest says where to look.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from postbacks.accounts.routing import reason_words
 from postbacks.broker.errors import FULL
 from postbacks.ledger import states
 from postbacks.ledger.record import iso
+from postbacks.monitor import moments
 from postbacks.monitor.presence import is_tick_missing, missing
 from postbacks.monitor.situation import POSITION_MAX, TURN_MAX, Ended, Queued, read
 from postbacks.queue import routes
@@ -80,8 +80,6 @@ OVERDUE_MS: Final = 2500
 SLOW_START_AFTER_MS: Final = 10_000
 #: Microseconds that a rate catches up with (``queue/_pacing.lua``).
 BURST_US: Final = 50_000
-#: Seconds up to which a time is told without its date.
-_CLOCK_ALONE_S: Final = 43_200
 #: Words for room that is free and that a lane waits for all the same.
 _REST: Final = "; the rest has just come free, or is kept for the quarantine"
 #: Words for the rings that lanes take turns in.
@@ -179,10 +177,8 @@ def _moment(at_ms: int | None, now_ms: int) -> str:
     """Put a time into words: the clock's, and how long ago or in how long."""
     if at_ms is None:
         return "an unknown time"
-    away_s = abs(at_ms - now_ms) / 1000
-    form = "%H:%M:%S" if away_s < _CLOCK_ALONE_S else "%Y-%m-%d %H:%M:%S"
-    away = f"in {_span(away_s)}" if at_ms > now_ms else f"{_span(away_s)} ago"
-    return f"{datetime.fromtimestamp(at_ms / 1000, UTC):{form}} UTC ({away})"
+    away = _span(abs(at_ms - now_ms) / 1000)
+    return f"{moments.second(at_ms, now_ms)} ({f'in {away}' if at_ms > now_ms else f'{away} ago'})"
 
 
 def _span(seconds: float) -> str:

@@ -318,19 +318,19 @@ def id_of(text: str) -> str:
 
 
 def guesses(text: str) -> list[str]:
-    """Return bars that somebody may mean who typed a value without its name; none where a name or a flag is typed.
+    """Return bars that somebody may mean who typed a value without its name, beside other filters or alone.
 
     Args:
-        text: a number, an address, a TRACKINGID, an account's name, as it stands in a customer's mail.
+        text: a number, an address, a TRACKINGID, an account's name, as it stands in a customer's mail: ``acme dead``.
     """
-    value = text.strip()
-    if (
-        not value
-        or len(value) > LENGTH_MAX // 2
-        or ":" in value
-        or any(word.lower() in FLAGS for word in value.split())
-    ):
+    if len(text) > LENGTH_MAX // 2:
         return []
+    words = [match.group() for match in _WORD.finditer(text)]
+    others = [word for word in words if ":" in word or word.lower() in FLAGS]
+    given = {ALIASES.get(name, name) for name in (word.partition(":")[0].lower() for word in others)}
+    if not given <= set(ALL):
+        return []
+    value = " ".join(word for word in words if word not in others)
     names = []
     if not value.strip("+0123456789-()./ ") and sum(c.isdigit() for c in value) >= MIN_DIGITS:
         names.append("number")
@@ -340,7 +340,7 @@ def guesses(text: str) -> list[str]:
         names += ["tracking-id", "mms-id"]
         if value.replace("-", "").replace("_", "").replace(".", "").isalnum() and not value.isdigit():
             names.insert(0, "account")
-    return [Word(name, value).text for name in names]
+    return [" ".join((Word(name, value).text, *others)) for name in names if value and name not in given]
 
 
 # -- completion ------------------------------------------------------------------------------------

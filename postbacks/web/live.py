@@ -46,6 +46,7 @@ def live(request: Request, template: str, part: str, **facts: Any) -> Response:
         return render.render(request, template, pending=pending, **facts)
     text = render.text(request, part, **facts)
     etag = f'"{sha256(text.encode()).hexdigest()[:24]}"'
-    if request.headers.get("If-None-Match") == etag:
+    # A proxy that compresses what it passes on makes it a weak one.
+    if request.headers.get("If-None-Match", "").removeprefix("W/") == etag:
         return Response(status_code=304, headers={"ETag": etag})
     return HTMLResponse(text, headers={"ETag": etag})

@@ -7,6 +7,7 @@ printable (control characters, bidirectional controls) as an escape; autoescape 
 ``{{ ms | when }}``       a time as people say it, the exact one on hover: ``3 min ago``
 ``{{ ms | about }}``      the same of what moves on with each second
 ``{{ ms | moment }}``     the exact time, in the viewer's zone
+``{{ s | zoned(ms) }}``   a sentence that was written then, its times in the viewer's zone
 ``{{ ms | lasting }}``    a duration: ``2 h 5 min``
 ``{{ n | number }}``      ``1,204``; a dash for None
 ``{{ n | bytes }}``       ``1.5 MB``
@@ -25,6 +26,7 @@ printable (control characters, bidirectional controls) as an escape; autoescape 
 
 from __future__ import annotations
 
+import re
 import time
 from functools import lru_cache
 from hashlib import sha256
@@ -37,6 +39,7 @@ from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse
 
 from postbacks.ledger.record import iso
+from postbacks.monitor.moments import in_zone
 from postbacks.operate.incidents.words import duration
 from postbacks.printable import printable, printable_lines
 from postbacks.version import VERSION
@@ -68,6 +71,7 @@ CUSTOMERS_NAVIGATION: Final = (
 #: What a cell shows of nothing.
 DASH: Final = "–"  # noqa: RUF001 - that is what a dash is
 _UUID_LENGTH: Final = 36
+_OPTION: Final = re.compile(r"(?<!\S)--[a-z-]{1,30}(?!\S)")
 
 
 def render(
@@ -125,6 +129,7 @@ def environment() -> Environment:
         "when": when,
         "about": about,
         "moment": moment,
+        "zoned": zoned,
         "lasting": lasting,
         "number": number,
         "bytes": in_bytes,
@@ -224,6 +229,13 @@ def moment(context: Context, ms: int | None) -> str | Markup:
     return _time(context, ms, written(ms, context["zone"], "%Y-%m-%d %H:%M:%S"))
 
 
+@pass_context
+def zoned(context: Context, sentence: str, written_ms: int | None = None) -> str:
+    """Show a sentence that was written at a time, by default now, with its times in the viewer's zone."""
+    now_ms = int(time.time() * 1000)
+    return in_zone(sentence, now_ms if written_ms is None else written_ms, now_ms, context["zone"])
+
+
 def _time(context: Context, ms: int, words: str) -> Markup:
     exact = written(ms, context["zone"], f"%Y-%m-%d %H:%M:%S.{ms % 1000:03d} %Z")
     return Markup('<time datetime="{}" title="{}">{}</time>').format(iso(ms), exact, words)
@@ -293,12 +305,17 @@ def short_id(value: str) -> str | Markup:
     return shorten(value, 9 if len(value) == _UUID_LENGTH else 40)
 
 
+def _command(words: str) -> Markup:
+    """Show a command, whose options are not broken behind their hyphens."""
+    return Markup(_OPTION.sub(r'<span class="whole">\g<0></span>', str(escape(words))))  # noqa: S704 - escaped before
+
+
 def prose(value: str | None) -> Markup:
     """Show sentences; what stands between backticks is a command."""
     parts = printable(value or "").split("`")
     if len(parts) % 2 == 0:  # one of them closes nothing
         return escape("`".join(parts))
     return Markup("").join(
-        Markup("<code>{}</code>").format(part) if place % 2 else escape(part)
+        Markup("<code>{}</code>").format(_command(part)) if place % 2 else escape(part)
         for place, part in enumerate(parts)
     )

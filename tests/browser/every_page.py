@@ -11,7 +11,8 @@ from helpers import eventually
 from playwright.sync_api import Page, expect
 from stage import Stage
 
-from postbacks import send_postback
+from postbacks import keys, send_postback
+from postbacks.broker.client import client
 from postbacks.devtools.receiver import Answer
 from postbacks.history import Query
 from postbacks.operate import Incident, all_incidents, make_link, pause_account, read_job, start_resend
@@ -115,6 +116,13 @@ def _customers_resend(page: Page, facts: Facts) -> None:
     expect(page.get_by_role("main")).to_contain_text("1 postback will be sent again")
 
 
+def _customers_ping(page: Page, facts: Facts) -> None:
+    client().delete(keys.WEB_PINGED + "corner-shop")  # a page is opened more than once in ten seconds
+    _by_link("/customer/")(page, facts)
+    page.get_by_role("button", name="Test your receiver").click()
+    expect(page.get_by_role("main")).to_contain_text("Not delivered")
+
+
 #: Page -> how it is opened.
 EVERY_PAGE: dict[str, Callable[[Page, Facts], None]] = {
     "now": _by_address("/"),
@@ -153,6 +161,7 @@ STRANGERS = {
     "customer": _by_link("/customer/"),
     "customer-postbacks": _by_link("/customer/postbacks?q=state%3Adead+since%3A2h"),
     "customer-postback": _by_link("/customer/postbacks/{facts.dead}"),
+    "customer-ping": _customers_ping,
     "customer-resend": _customers_resend,
     "customer-urls": _by_link("/customer/urls"),
     "customer-without-link": _by_address("/customer/"),

@@ -15,6 +15,8 @@ pytestmark = pytest.mark.browser
 #: Address of axe-core's file, set by `make web-test`, which fetches it.
 AXE = os.environ.get("BROWSER_AXE", "")
 NAMES = [*EVERY_PAGE, *STRANGERS]
+#: Pages that answer a form: to load them again would send it again.
+FORMS = {"selection", "ping", "curl", "customer-ping", "customer-resend"}
 #: What a finger or a pointer hits; links in sentences are as high as their line.
 CONTROLS = "button, input:not([type=hidden]), select, summary, textarea, nav a, .chips a, .button"
 TOO_SMALL = f"""() => [...document.querySelectorAll('{CONTROLS}')]
@@ -92,9 +94,7 @@ def test_every_page_says_the_same_without_javascript(desk, facts, name):
     def look() -> bool:
         if facts_of(with_script) == facts_of(without):
             return True
-        if not {"selection", "ping", "curl", "customer-resend"} & {
-            name
-        }:  # something was recorded between the two
+        if name not in FORMS:  # something was recorded between the two
             with_script.reload()
             without.reload()
         return False

@@ -50,6 +50,7 @@ def test_a_postback_is_found_selected_and_resent_by_keys_alone(stage, desk, fact
     expect(main).to_contain_text("1 postback will be sent again")
     page.go_back()
     expect(rows).to_have_count(4)
+    expect(rows.nth(1)).to_have_class("current")  # where they were
     for _ in range(4):
         keys.press("j")
     chosen = rows.nth(3).get_attribute("data-row")
@@ -59,7 +60,7 @@ def test_a_postback_is_found_selected_and_resent_by_keys_alone(stage, desk, fact
     assert chosen.startswith(opened)
     assert opened in sent
     keys.press("r")
-    expect(page.get_by_role("status").filter(has_text="It waits to be sent again.")).to_be_visible()
+    expect(page.get_by_role("status").filter(has_text="It was put back, to be sent again.")).to_be_visible()
     stage.recorded(1, account="fox", state="delivered")
 
 

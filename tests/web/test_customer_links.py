@@ -19,6 +19,7 @@ from postbacks.operate import (
     withdraw_links,
 )
 from postbacks.operate import links as stored
+from postbacks.web import zones
 from postbacks.web.pages import all_routes
 from postbacks.web.security import links, slowing
 
@@ -214,6 +215,8 @@ def test_past_its_end_a_sentence_says_so_and_nothing_else_is_shown(
         assert "This link ended on" in reply.text
         assert "Ask whoever gave you the link for a new one." in reply.text
         assert "acme" not in reply.text
+    browser.cookies.set(zones.COOKIE, "Asia/Tokyo")
+    assert re.search(r"ended on [\d-]+ [\d:]+ JST\.", browser.get(PAGES[0]).text)
 
 
 def test_the_broker_keeps_a_link_no_longer_than_it_lasts(rig):

@@ -245,7 +245,7 @@ def test_what_was_given_up_is_sent_again_by_the_link(world, visit):
     assert "2 postbacks wait to be sent again" in shown(done.text)
     one = browser.post("/customer/resend/start", data={"id": postback_ids[2]})
     assert one.status_code == 303
-    assert "It waits to be sent again." in browser.get(one.headers["Location"]).text
+    assert "It was put back, to be sent again." in browser.get(one.headers["Location"]).text
     assert [world.state(postback_id) for postback_id in postback_ids] == ["waiting"] * 3
     entries = journal_entries(action="resend", account="acme")
     assert {(entry.by, entry.subject) for entry in entries} == {

@@ -197,7 +197,12 @@ def test_a_value_without_its_name_is_guessed():
         "mms-id:ann@mail.example",
     ]
     assert guesses("acme") == ["account:acme", "tracking-id:acme", "mms-id:acme"]
-    assert [guesses(text) for text in ("", "dead", "account:acme x", "two words")] == [[]] * 4
+    assert guesses("acme dead")[0] == "account:acme dead"
+    assert guesses("since:2h 15552310137")[0] == "number:15552310137 since:2h"
+    assert guesses("account:acme x") == ["tracking-id:x account:acme", "mms-id:x account:acme"]
+    assert [guesses(text) for text in ("", " ", "dead", "account:acme", "acount:acme x", "two words")] == [
+        []
+    ] * 6
     assert all(bar_of(guess) for text in ("+1 555 231 0137", "4711", "acme") for guess in guesses(text))
 
 

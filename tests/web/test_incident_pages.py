@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC
 from html import unescape
 
 import pytest
@@ -15,6 +16,7 @@ from postbacks.errors import UnknownIncident
 from postbacks.operate import read_incident, read_job
 from postbacks.operate.incidents.finder import Finder
 from postbacks.settings import load
+from postbacks.web import zones
 
 
 class Finding:
@@ -73,6 +75,28 @@ def test_an_incident_is_listed_and_shows_reason_remedy_and_evidence(finding, bro
     assert "opened" in page  # the notice
 
 
+def test_times_within_sentences_are_in_the_zone_of_the_page(finding, browse):
+    (account,) = read_incident(1).incident.accounts
+    since_ms = read_incident(1).incident.since_ms
+    in_utc, in_tokyo = (
+        f"every attempt has failed since {zones.written(since_ms, zone, '%H:%M')} {name}"
+        for zone, name in ((UTC, "UTC"), (zones.ZoneInfo("Asia/Tokyo"), "JST"))
+    )
+    browser = browse()
+
+    def read(address: str) -> str:
+        return re.sub(r"(yesterday|tomorrow) ", "", browser.get(address).text)
+
+    addresses = ("/", "/incidents", "/incidents/1", f"/accounts/{account}")
+    for address in addresses[1:]:
+        assert in_utc in read(address)
+    browser.get("/zone", params={"name": "Asia/Tokyo"})
+    for address in addresses[1:]:
+        assert in_tokyo in read(address)
+    assert not any(" UTC" in read(address) for address in addresses)
+    assert " UTC" in read_incident(1).incident.sentence  # what is stored, and the command line's
+
+
 def form_of(page: str, address: str) -> dict[str, str]:
     """Read the hidden fields of the form that goes to an address."""
     form = page.split(f'action="{address}"')[1].split("</form>", maxsplit=1)[0]
@@ -99,6 +123,10 @@ def test_after_recovery_what_died_is_resent_with_the_count_filled_in(finding, br
     page = browser.get(f"/jobs/{job_id}").text
     assert "3 of 3 postbacks put back: 3 delivered, 0 failed" in page
     assert re.search(r'<a href="/postbacks\?q=[^"]*account%3Aacme', page)
+    finding.world.record()
+    page = browse().get("/incidents/1").text
+    assert "Resend what died" not in page
+    assert "None of what died is dead any more." in page
 
 
 def test_a_mute_and_its_end(finding, browse):
@@ -162,6 +190,12 @@ def test_the_oldest_postback_that_waits_says_why_and_when(world, browse, monkeyp
     Finding(world).watch(7)
     page = browse().get("/incidents/1").text
     assert f'<a href="/postbacks/{postback_id}" class="id">' in page
-    assert re.search(r"attempt \d failed \(answered 503\); attempt \d of 6 is due at", page)
+    assert re.search(
+        r"attempt \d failed \(answered 503\); attempt \d of 6 is due at \d\d:\d\d:\d\d UTC", page
+    )
     assert "the first postback dies, if nothing changes" in page
     assert "it ends once nothing of it has stood for 5 min" in page
+    browser = browse()
+    browser.get("/zone", params={"name": "Asia/Tokyo"})
+    for address in ("/incidents/1", f"/postbacks/{postback_id}"):
+        assert re.search(r"attempt \d of 6 is due at \d\d:\d\d:\d\d JST", browser.get(address).text)

@@ -73,11 +73,12 @@ def test_a_distance_is_put_into_words(distance_ms, words):
     assert render.relative(NOW_MS - distance_ms, NOW_MS) == words
 
 
-def test_the_style_sheet_is_small_and_knows_dark_and_narrow():
+def test_the_style_sheet_is_small_and_knows_dark_narrow_and_paper():
     css = (STATIC / "style.css").read_text()
     assert len(css.encode()) < 20_000
     assert "prefers-color-scheme: dark" in css
     assert "max-width: 40rem" in css
+    assert "@media print" in css
     assert "url(" not in css
     assert "@import" not in css
 

@@ -127,7 +127,7 @@ def test_resend_and_cancel(world, browse):
     assert "data-resend" in read(browser, postback_id)
     answer = browser.post(f"/postbacks/{postback_id}", data={"do": "resend", "why": "ticket 1"})
     assert answer.status_code == 303
-    assert "It waits to be sent again." in browser.get(answer.headers["Location"]).text
+    assert "It was put back, to be sent again." in browser.get(answer.headers["Location"]).text
     assert world.state(postback_id) == "waiting"
     answer = browser.post(f"/postbacks/{postback_id}", data={"do": "cancel", "why": "ticket 2"})
     assert "It is cancelled." in browser.get(answer.headers["Location"]).text

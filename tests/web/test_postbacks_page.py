@@ -63,6 +63,7 @@ def test_a_bad_word_is_a_sentence_on_the_page(world, browse):
         ("+1 (555) 231-2102", 'number:"+1 (555) 231-2102"'),
         ("TX-4711", "tracking-id:TX-4711"),
         ("acme", "account:acme"),
+        ("acme since:2h", "account:acme since:2h"),
     ],
 )
 def test_a_value_from_a_mail_leads_to_its_postbacks(world, browse, typed, bar):

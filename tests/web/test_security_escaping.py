@@ -29,6 +29,12 @@ def test_what_stands_nowhere_is_an_error():
         render.environment().from_string("{{ missing }}").render()
 
 
+def test_a_command_within_a_sentence_is_escaped_and_keeps_its_options_whole():
+    shown = render.prose('Try `list --opt-outs --why="<b>" a--b` & --this.')
+    option = '<span class="whole">--opt-outs</span>'
+    assert shown == f"Try <code>list {option} --why=&#34;&lt;b&gt;&#34; a--b</code> &amp; --this."
+
+
 def test_no_template_turns_escaping_off():
     folder = render._HERE / "templates"
     texts = {path.name: path.read_text() for path in folder.rglob("*.html")}

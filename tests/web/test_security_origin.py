@@ -45,6 +45,7 @@ def test_our_own_pages_may_change_something(browse, headers):
         {"Origin": "http://127.0.0.1.evil.example"},
         {"Origin": "http://evil.example/127.0.0.1"},
         {"Origin": ""},
+        {"Origin": "http://["},
     ],
     ids=str,
 )

@@ -149,6 +149,17 @@ def test_a_forged_one_is_none(rig, browse, browser):
         assert reply.status_code == 303, forged
 
 
+def test_a_stranger_hears_nothing_of_a_broker_that_is_away(browse, caplog):
+    browser = browse(web_token=TOKEN, broker_url="redis://inside:secret@127.0.0.1:1/0")
+    for path in ("/", "/login"):
+        reply = browser.get(path, headers={"Cookie": "postbacks=a.b.c"})
+        assert reply.status_code == 503
+        assert "the broker does not answer" in reply.text
+        assert "inside" not in reply.text
+        assert "127.0.0.1:1" not in reply.text
+    assert "web.session_unread" in caplog.text
+
+
 def test_a_link_from_another_site_finds_the_session_that_goes_on(browse):
     """SameSite=Strict sends no cookie with it: our own page asks once more, with it."""
     headers = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}

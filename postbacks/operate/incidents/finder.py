@@ -17,6 +17,7 @@ from postbacks.broker.errors import broker_errors
 from postbacks.history.transactions import reading
 from postbacks.killpoints import reach
 from postbacks.logs import EventLog
+from postbacks.monitor import moments
 from postbacks.operate.incidents import course, receivers, store, words
 from postbacks.operate.incidents.conditions import Condition, Incomplete, Look
 from postbacks.operate.incidents.course import NOTHING, Seen, advance
@@ -370,7 +371,7 @@ def _many(kind: str, parts: list[Incident], now_ms: int) -> Condition:
         kind=MANY,
         subject=kind,
         title="many receivers fail at once" if is_of_receivers else f"many incidents of kind {kind} at once",
-        sentence=f"{words.count(len(parts), noun)} since {words.moment(since_ms, now_ms)}: {words.names(subjects)}; the first: {first.sentence}",
+        sentence=f"{words.count(len(parts), noun)} since {moments.minute(since_ms, now_ms)}: {words.names(subjects)}; the first: {first.sentence}",
         advice=(
             "So many at once seldom have each a reason of their own: look at the way out of the workers' network, their name "
             "servers, proxy and clock. `postbacks incidents --open` lists them; no notice of each is sent."

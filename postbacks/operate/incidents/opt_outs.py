@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from postbacks.history.opt_outs import late
 from postbacks.history.transactions import reading
 from postbacks.ledger.record import iso
+from postbacks.monitor import moments
 from postbacks.operate.incidents import words
 from postbacks.operate.incidents.conditions import Condition
 
@@ -34,7 +35,7 @@ def late_opt_outs(look: Look) -> Iterator[Condition]:
         sentence=(
             f"{about}{words.count(opt_outs.postbacks, 'opt-out')} of {words.names(accounts)} {verb} not delivered "
             f"{words.duration(int(look.settings.opt_out_late_s * 1000))} after acceptance, the oldest since "
-            f"{words.moment(opt_outs.oldest_ms, look.now_ms)} "
+            f"{moments.minute(opt_outs.oldest_ms, look.now_ms)} "
             f"({words.duration(look.now_ms - opt_outs.oldest_ms)}){dead}"
         ),
         advice=(

@@ -23,6 +23,7 @@ from postbacks.history import schema
 from postbacks.history.transactions import reading
 from postbacks.ledger import states
 from postbacks.ledger.record import iso
+from postbacks.monitor import moments
 from postbacks.operate.incidents import words
 from postbacks.operate.incidents.conditions import Condition, Incomplete
 from postbacks.ping.diagnose import advise
@@ -239,7 +240,7 @@ def _condition(look: Look, name: str, of_endpoint: Mapping[str, _Account]) -> Co
 def _explained(look: Look, condition: Condition, failure: Failure) -> Condition:
     """Put a condition into words, with what is known of its failure."""
     figures, now_ms = dict(condition.figures), look.now_ms
-    since = words.moment(condition.since_ms or now_ms, now_ms)
+    since = moments.minute(condition.since_ms or now_ms, now_ms)
     why = words.cause(failure.outcome, failure.status, failure.detail)
     clauses = [
         f"{why}; every attempt has failed since {since}" if why else f"every attempt has failed since {since}"
@@ -257,7 +258,7 @@ def _explained(look: Look, condition: Condition, failure: Failure) -> Condition:
     if figures["dead"]:
         clauses.append(f"{figures['dead']:,} have died" if figures["dead"] > 1 else "1 has died")
     elif failure.first_dies_ms is not None and figures["waiting"]:
-        clauses.append(f"the first dies at {words.moment(max(failure.first_dies_ms, now_ms), now_ms)}")
+        clauses.append(f"the first dies at {moments.minute(max(failure.first_dies_ms, now_ms), now_ms)}")
         figures["first_dies"] = iso(failure.first_dies_ms)
     figures |= {
         "outcome": failure.outcome or None,

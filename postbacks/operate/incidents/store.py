@@ -104,6 +104,11 @@ class Incident:
         """Since when what it tells of stands, as far as that is known; else when it opened."""
         return self.course.opened_ms if self.since_ms is None else self.since_ms
 
+    @property
+    def worded_ms(self) -> int:
+        """Time at which its sentence was written."""
+        return self.refined_ms or self.course.opened_ms
+
     def is_muted(self, now_ms: int) -> bool:
         """Tell whether nothing of it is told now."""
         return self.muted_until_ms is not None and now_ms < self.muted_until_ms

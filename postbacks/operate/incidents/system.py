@@ -13,10 +13,10 @@ from postbacks.broker.fitness import why_refused
 from postbacks.history.feed import GAP
 from postbacks.history.status import LAG_FAULT_S, StoreStatus, faults, read_feed
 from postbacks.ledger.record import iso
+from postbacks.monitor import moments
 from postbacks.monitor.health import explain_missing_ticks
 from postbacks.monitor.presence import find_present
 from postbacks.monitor.snapshot import Snapshot
-from postbacks.operate.incidents import words
 from postbacks.operate.incidents.conditions import Condition, Incomplete
 from postbacks.queue import pauses
 from postbacks.queue.shares import shares_of
@@ -120,7 +120,7 @@ def paused_backlogs(look: Look) -> Iterator[Condition]:
         pause = backlog.pause
         reason = f" ({pause.reason})" if pause.reason else ""
         until = (
-            f"until {words.moment(pause.until_ms, look.now_ms)}"
+            f"until {moments.minute(pause.until_ms, look.now_ms)}"
             if pause.until_ms
             else "until somebody resumes it"
         )
@@ -129,7 +129,7 @@ def paused_backlogs(look: Look) -> Iterator[Condition]:
             subject=pause.account,
             title=f"account {pause.account} is paused and fills up",
             sentence=(
-                f"paused since {words.moment(pause.since_ms, look.now_ms)} {until}{reason}; {backlog.units:,} of group "
+                f"paused since {moments.minute(pause.since_ms, look.now_ms)} {until}{reason}; {backlog.units:,} of group "
                 f"{backlog.group} are open, of at most {backlog.limit:,}; what comes beyond that is dead at once (backlog_full)"
             ),
             advice=f"`postbacks account resume {pause.account}` lets it go on.",

@@ -1,8 +1,8 @@
-"""Words of incidents: times, numbers and causes as whoever is on call reads them. No person's data is in any of them."""
+"""Words of incidents: durations, numbers and causes as whoever is on call reads them. No person's data is in any of them."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -13,14 +13,6 @@ if TYPE_CHECKING:
 #: Names that a sentence lists at most.
 NAMES_MAX: Final = 3
 _UNITS: Final = ((86_400_000, "d", 3_600_000, "h"), (3_600_000, "h", 60_000, "min"))
-
-
-def moment(ms: int, now_ms: int) -> str:
-    """Put a time into words, as short as it is clear: 14:31 UTC, yesterday 14:31 UTC, 2026-11-24 14:31 UTC."""
-    at, now = (datetime.fromtimestamp(at_ms / 1000, UTC) for at_ms in (ms, now_ms))
-    days = (at.date() - now.date()) // timedelta(days=1)
-    day = {0: "", -1: "yesterday ", 1: "tomorrow "}.get(days, f"{at:%Y-%m-%d} ")
-    return f"{day}{at:%H:%M} UTC"
 
 
 def duration(ms: int) -> str:

@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from postbacks.errors import InvalidQuery
-from postbacks.history import Query
+from postbacks.history import Query, count
 from postbacks.operate import (
     all_incidents,
     mute_incident,
@@ -52,8 +52,8 @@ class Facts(NamedTuple):
         incident: as it stands.
         notices: what was told of it.
         evidence: what is known of its POSTs.
-        dead: how many died of it and can be sent again; 0 where it is open, or none did.
-        bar: filter bar that finds them; empty for none.
+        dead: how many died of it and are dead still; 0 where it is open, or none did.
+        bar: filter bar that finds them; empty where none died, or it is open.
         open_bar: filter bar of what the one account of an incident that is open has not got; empty for none.
     """
 
@@ -120,8 +120,8 @@ def read(number: int, settings: Settings) -> Facts:
     """Read the facts of an incident."""
     incident, notices = read_incident(number)
     query = None if incident.is_open else resend_query(incident)
-    dead = int(incident.figures.get("dead") or 0) if query else 0
-    bar = bar_of(query) if query and dead else ""
+    dead = count(query).postbacks if query else 0
+    bar = bar_of(query) if query else ""
     return Facts(incident, notices, evidence(incident, settings), dead, bar, _open_bar(incident))
 
 

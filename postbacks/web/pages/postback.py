@@ -58,7 +58,7 @@ STATE_WORDS: Final = {
     states.PARKED: "it waits for the time of its next POST",
 }
 #: What was done -> its sentence, for the page that is shown afterwards.
-DONE: Final = {"resent": "It waits to be sent again."} | {
+DONE: Final = {"resent": "It was put back, to be sent again."} | {
     f"cancel-{state}": words for state, words in CANCEL_WORDS.items()
 }
 

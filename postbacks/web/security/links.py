@@ -24,6 +24,7 @@ from postbacks.web.addresses import CUSTOMERS, LINK
 from postbacks.web.reading import in_thread, shared
 from postbacks.web.security.cookies import Cookie
 from postbacks.web.security.slowing import Slowing
+from postbacks.web.zones import written, zone_of
 
 if TYPE_CHECKING:
     from starlette.datastructures import MutableHeaders
@@ -144,7 +145,7 @@ async def open_link(request: Request, ticket: Ticket) -> Link:
         BrokerError, AccountsUnavailable: that cannot be found out.
     """
     if ticket.ends_s <= time.time():
-        ended = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(ticket.ends_s))
+        ended = written(ticket.ends_s * 1000, zone_of(request), "%Y-%m-%d %H:%M %Z")
         raise HTTPException(410, f"This link ended on {ended}. {_ASK}")
     link = await shared(request, ("link", ticket.link_id), FRESH_S, _find, ticket.link_id)
     if link is None:

@@ -57,7 +57,10 @@ def is_same_origin(headers: Headers) -> bool:
     if site is not None and site != "same-origin":
         return False
     if origin is not None and not (origin == "null" and site is not None):
-        return urlsplit(origin).netloc.lower() == headers.get("Host", "").lower() != ""
+        try:
+            return urlsplit(origin).netloc.lower() == headers.get("Host", "").lower() != ""
+        except ValueError:  # no browser has sent that
+            return False
     return site is not None
 
 

@@ -22,6 +22,7 @@ from postbacks import keys
 from postbacks.broker.client import client_for
 from postbacks.broker.errors import broker_errors
 from postbacks.errors import BrokerError, PostbacksError
+from postbacks.logs import EventLog
 from postbacks.operate.identity import current_user
 from postbacks.web import live, mistakes
 from postbacks.web.addresses import is_customers, own_path
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from postbacks.web.reading import Reading
     from postbacks.web.security.key import Signers
     from postbacks.web.security.login import Identity, Login
+
+log = EventLog(__name__)
 
 #: Begins of the paths that are for everybody; all others are for whoever has logged in.
 PUBLIC: Final = ("/static/", "/login", PROBE)
@@ -188,8 +191,9 @@ class Sessions(Layer):
         else:
             try:
                 session = await self._session(scope)
-            except PostbacksError as error:
-                await self._refuse(scope, receive, send, 503, str(error))
+            except PostbacksError as error:  # its words name our broker, and strangers read the page
+                log.warning("web.session_unread", str(error))
+                await self._refuse(scope, receive, send, 503, _NOT_NOW)
                 return
             if session is not None:
                 send = self._renewing(scope, send, session)
@@ -249,6 +253,7 @@ class Sessions(Layer):
         await mistakes.show(Request(scope), status, sentence)(scope, receive, send)
 
 
+_NOT_NOW: Final = "Who asks cannot be found out just now, as the broker does not answer; the log of the web process says more."
 _FORWARDED: Final = (
     "This request came through a proxy, and no login is set: set POSTBACKS_WEB_USERS, POSTBACKS_WEB_TOKEN, or the proxy's "
     "own login (POSTBACKS_WEB_PROXY_HEADER)."

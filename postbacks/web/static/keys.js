@@ -7,6 +7,7 @@
     for (const other of rows()) other.classList.toggle("current", other === row);
     if (!row) return;
     current = row.dataset.row;
+    history.replaceState({ row: current }, "");
     row.scrollIntoView({ block: "nearest" });
   };
   const found = () => rows().find((row) => row.dataset.row === current);
@@ -58,6 +59,9 @@
   });
   // A row that was read again is another element of the same name.
   document.addEventListener("htmx:afterSwap", () => mark(found()));
+  // Whoever comes back stands where they were.
+  current = history.state?.row ?? "";
+  mark(found());
   // The browser knows the viewer's zone; without this script a list has all of them.
   const zone = document.querySelector("[data-zone]");
   const own = Intl.DateTimeFormat().resolvedOptions().timeZone;
