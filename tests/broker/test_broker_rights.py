@@ -118,12 +118,12 @@ def test_everything_runs_with_the_rights_of_the_page_and_asks_for_no_more(guarde
     def page(kind: str, path: str) -> str:
         def look() -> str:
             try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{ports[kind]}/{path}", timeout=20) as answer:
+                with urllib.request.urlopen(f"http://127.0.0.1:{ports[kind]}/{path}", timeout=60) as answer:
                     return answer.read().decode()
             except OSError:
                 return ""
 
-        return eventually(look, 60, f"{kind}'s {path}")
+        return eventually(look, what=f"{kind}'s {path}")
 
     def answer(post):
         return Answer(500 if "failing" in post.path else 200)
@@ -162,8 +162,8 @@ def test_everything_runs_with_the_rights_of_the_page_and_asks_for_no_more(guarde
         assert "well" in call("metrics", "health")
         ping = ["-m", "celery", "-A", "postbacks", "inspect", "ping", "-d", NODE, "--timeout", "30"]
         assert "pong" in run("flower", sys.executable, *ping)
-        eventually(lambda: delivered in page("flower", "api/tasks"), 60, "the postback in Flower")
-        eventually(lambda: NODE in page("flower", "api/workers?refresh=1"), 60, "the worker in Flower")
+        eventually(lambda: delivered in page("flower", "api/tasks"), what="the postback in Flower")
+        eventually(lambda: NODE in page("flower", "api/workers?refresh=1"), what="the worker in Flower")
         assert "postbacks.work" in page("flower", "api/queues/length")
         assert page("worker", "readyz")
         served = stack.enter_context(subprocess.Popen(metrics, env=env("metrics")))

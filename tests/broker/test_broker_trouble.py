@@ -116,7 +116,9 @@ def make_unable_to_write(broker: EmbeddedBroker) -> Callable[[], None]:
     client.config_set("save", "3600 1")
     shutil.rmtree(hidden)
     client.bgsave()
-    eventually(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err", 30, "a failed snapshot")
+    eventually(
+        lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err", what="a failed snapshot"
+    )
 
     def mend() -> None:
         client.config_set("stop-writes-on-bgsave-error", "no")
@@ -151,7 +153,7 @@ def make_it_load(broker: EmbeddedBroker) -> Callable[[], None]:
         info = client.info("persistence")
         return not info["aof_rewrite_in_progress"] and not info["aof_rewrite_scheduled"]
 
-    eventually(rewritten, 20, "a snapshot")
+    eventually(rewritten, what="a snapshot")
     broker.kill()
     broker._config["key-load-delay"] = "1000"  # for this start alone: the others should be fast
     start = threading.Thread(target=broker.start)
@@ -166,11 +168,11 @@ def make_it_load(broker: EmbeddedBroker) -> Callable[[], None]:
             return False
         raise AssertionError("it has loaded all its data already")
 
-    eventually(loads, 30, "a broker that loads")
+    eventually(loads, what="a broker that loads")
 
     def end() -> None:
         client.config_set("key-load-delay", "0")
-        start.join(30)
+        start.join(60)
         del broker._config["key-load-delay"]
         client.execute_command("SELECT", 9)
         client.flushdb()
@@ -227,7 +229,7 @@ class World:
             ids.extend(one for one, said, _ in self.producer.send(count - len(ids)) if said == "accepted")
             return len(ids) == count
 
-        eventually(enough, 30, f"{count} accepted calls")
+        eventually(enough, what=f"{count} accepted calls")
         return ids
 
     def check_all_arrived(self, accepted: list[str]) -> None:
@@ -275,7 +277,7 @@ def test_in_trouble_the_caller_is_told_and_afterwards_all_goes_on_by_itself(worl
     for _, said, sentence in refused:
         assert (said, words) == (kind, words if words in sentence else sentence)
     with environment(POSTBACKS_BROKER_URL=world.broker.url):
-        eventually(lambda: judge(settings.load()).ok, 60, "a system that is well")
+        eventually(lambda: judge(settings.load()).ok, what="a system that is well")
     accepted += world.accepted(20)
     world.check_all_arrived(accepted)
     if trouble != "frozen":  # what was on its way then may get through, as the sentence says
@@ -330,13 +332,13 @@ def test_ten_thousand_parked_postbacks_hold_nothing_unacknowledged(world):
             held.append(client.hlen("unacked"))
             return client.zcard(keys.PARKED) == 10_000
 
-        eventually(parked, 60, "ten thousand parked")
+        eventually(parked, what="ten thousand parked")
         for _ in range(3):
             tick = client.get(keys.LAST_TICK)
-            eventually(lambda tick=tick: parked() and client.get(keys.LAST_TICK) != tick, 20, "a tick")
+            eventually(lambda tick=tick: parked() and client.get(keys.LAST_TICK) != tick, what="a tick")
         assert max(held) <= 20, "a worker holds more than it works on"
         taken = set(client.hkeys("unacked"))  # ticks that are being taken; a busy machine has one at any time
-        eventually(lambda: not taken & set(client.hkeys("unacked")), 60, "what was taken is acknowledged")
+        eventually(lambda: not taken & set(client.hkeys("unacked")), what="what was taken is acknowledged")
 
 
 def test_ten_minutes_without_workers_leave_one_tick_in_celerys_queue(broker, monkeypatch):

@@ -97,7 +97,7 @@ def pages_of_the_command(form: str) -> dict[str, tuple[int, str]]:
             return {path: page(port, path) for path in ("/metrics", "/healthz", "/readyz", "/")}
         finally:
             served.terminate()
-            assert served.wait(20) == 0
+            assert served.wait(60) == 0
 
 
 def watch(form: str, broker: EmbeddedBroker, tmp_path: Path) -> Watched:
@@ -504,7 +504,7 @@ def test_a_broker_that_hangs_or_is_gone_is_told_in_bounded_time():
                 env=BASE_ENV | {"POSTBACKS_BROKER_URL": broker.url},
                 capture_output=True,
                 text=True,
-                timeout=30,
+                timeout=90,
             )
             server.start()
             text = page(server.port, "/metrics")[1]

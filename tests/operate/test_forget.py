@@ -98,7 +98,7 @@ class World:
             receipt = Requests(self.client).read(request)
             return receipt if receipt.ended_ms is not None else None
 
-        return eventually(look, 30, "the end of the request")
+        return eventually(look, what="the end of the request")
 
     def state(self, postback_id: str) -> str:
         return self.rig.record(postback_id).state
@@ -258,7 +258,7 @@ def fill(world: World) -> dict[str, str]:
         mover.turn()
         return read_job(job.id).state == "ended"
 
-    eventually(has_ended, 30, "the end of the job")
+    eventually(has_ended, what="the end of the job")
     assert rb"555\u2011765\u20114321" in client.hget(keys.JOB + job.id, "query")
     assert ((job.query and job.query.number) or "").startswith("555…21 ·")
     settle(world.recorder, client)
@@ -373,7 +373,7 @@ def test_what_is_still_to_be_delivered_is_delivered_first_and_of_paused_accounts
     assert "2 records of the broker, of which 2 are still to be delivered, 1 of a paused account" in counted
     queued = world.send("acme", MINE)
     request = forget(number=NUMBER)
-    eventually(lambda: world.turn() or world.state(paused) == "cancelled", 30, "the end of the paused one")
+    eventually(lambda: world.turn() or world.state(paused) == "cancelled", what="the end of the paused one")
     assert Requests(world.client).read(request)[5:6] == ("ledger",)
     assert Requests(world.client).read(request).waiting == 2
     assert world.client.llen(keys.QUEUE) == 1

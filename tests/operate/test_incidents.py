@@ -239,7 +239,7 @@ def certificate_server(certificate):
             thread.start()
             yield listener.getsockname()[1]
             listener.shutdown(socket.SHUT_RDWR)
-        thread.join(5)
+        thread.join(60)
 
     return serve()
 

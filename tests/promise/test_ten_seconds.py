@@ -55,7 +55,7 @@ def serving(converse):
         thread.start()
         yield listener.getsockname()[1]
         listener.shutdown(socket.SHUT_RDWR)
-        thread.join(10)
+        thread.join(60)
 
 
 def post(url: str, profile: Profile):
@@ -105,7 +105,7 @@ def test_what_does_not_come_within_its_limit_ends_the_attempt_there(scheme, conv
     with black_hole() if converse is None else serving(converse) as port:
         seen = post(f"{scheme}://127.0.0.1:{port}/", Profile(0.3, 0.6))
     assert seen.name == outcome, seen.detail
-    assert limit_s - 0.05 <= seen.elapsed_s < limit_s + 2
+    assert limit_s - 0.05 <= seen.elapsed_s < limit_s + 8  # a busy machine is late, and the default is 10
 
 
 def test_the_answers_limit_begins_when_the_connection_stands(tmp_path):

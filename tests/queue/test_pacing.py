@@ -68,9 +68,9 @@ def test_a_rate_is_smooth_and_exact_over_all_workers_and_mo_goes_first(stack, su
         pace("paced", "--url", receiver.url(), "--rate", "50/s")
         ids = send_postbacks("paced", [MT] * 100)
         unseen = set(ids)
-        eventually(lambda: senders(client, unseen, seen) or len(receiver.received) >= 20, 30, "twenty POSTs")
+        eventually(lambda: senders(client, unseen, seen) or len(receiver.received) >= 20, what="twenty POSTs")
         urgent = send_postbacks("paced", [MO] * 10)
-        eventually(lambda: senders(client, unseen, seen) or len(receiver.received) >= 110, 30, "all POSTs")
+        eventually(lambda: senders(client, unseen, seen) or len(receiver.received) >= 110, what="all POSTs")
         for one in ids + urgent:
             ended(client, one)
     assert len(seen) >= 2, "one loop alone had sent them"
@@ -125,7 +125,7 @@ def test_thousands_that_wait_for_their_rate_delay_nobody_and_obey_a_new_rate_at_
         set_account("neighbour", url=healthy.url())
         send_postbacks("slow", [MT] * 10_000)
         receiver.wait_for(1, 60)
-        eventually(lambda: client.llen(keys.lane("slow/mt")) >= 9_900, 60, "all of them waiting")
+        eventually(lambda: client.llen(keys.lane("slow/mt")) >= 9_900, what="all of them waiting")
         sent_s: dict[str, float] = {}
         for _ in range(20):
             sent_s[send_postback.delay("neighbour", MT).id] = time.time()

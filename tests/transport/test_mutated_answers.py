@@ -103,7 +103,7 @@ class Server:
         self.port = 0
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
-        self._ready.wait(10)
+        self._ready.wait(60)
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
@@ -132,7 +132,7 @@ class Server:
     def stop(self) -> None:
         """End it."""
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(60)
 
 
 def open_files() -> int:
@@ -178,4 +178,4 @@ def test_ten_thousand_mutations_of_an_answer_deliver_none_that_did_not_say_200()
     assert len(missed) < COUNT / 20, [(mutated(n), ended[n].detail) for n in missed[:20]]
     del adapter, server
     gc.collect()
-    eventually(lambda: open_files() <= before, 30, "the end of the last file descriptors")
+    eventually(lambda: open_files() <= before, what="the end of the last file descriptors")

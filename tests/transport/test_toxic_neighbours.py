@@ -33,7 +33,7 @@ def test_a_healthy_account_keeps_its_times_beside_receivers_that_do_everything_w
             set_account(name, url=url, **limits)
         with running(broker, tmp_path, env={"POSTBACKS_MAX_RESENDS": "0"}) as stack:
             ids = {name: send_postbacks(name, [MT] * 3)[0] for name in urls}
-            eventually(lambda: toxic.served("silence"), 20, "the toxic receiver's load")
+            eventually(lambda: toxic.served("silence"), what="the toxic receiver's load")
             sent_s: dict[str, float] = {}
             for _ in range(40):  # four seconds of a steady trickle
                 sent_s[send_postback.delay("neighbour", MT).id] = time.time()

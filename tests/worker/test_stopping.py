@@ -149,7 +149,7 @@ def check_cold_end(end: End, _case: Case) -> None:
     assert f"delivery.abandoned open={GOOD + 1}" in log or log.count("delivery.abandoned open=") > 1
     states = Counter(record.state for record in world.records().values())
     assert states == Counter(sending=GOOD + 1, parked=1, waiting=(GOOD + 1) * BAD - GOOD - 2)
-    eventually(lambda: world.tick() or not world.client.exists(keys.CLAIMERS), 20, "the lease's end")
+    eventually(lambda: world.tick() or not world.client.exists(keys.CLAIMERS), what="the lease's end")
     for one, record in world.records().items():
         outcomes = [attempt.outcome for attempt in record.attempts]
         assert outcomes in ([], ["unknown"] if one in end.posts else [], ["status"])
@@ -175,16 +175,16 @@ def test_a_prefork_child_that_is_ended_alone_takes_nobody_along(tmp_path):
             fill(world, receiver)
             world.worker.wait_for_log(" ready.", 60)
             world.wake()
-            (told, *_) = eventually(posting, 30, "a child that POSTs")
+            (told, *_) = eventually(posting, what="a child that POSTs")
             os.kill(told, signal.SIGTERM)
-            eventually(lambda: not Path(f"/proc/{told}").exists(), 30, "the end of the child that was told")
+            eventually(lambda: not Path(f"/proc/{told}").exists(), what="the end of the child that was told")
             assert not world.client.exists(keys.CLAIMERS), "it left claims behind"
             assert unknown() == set()
             assert posts_of(world, receiver).keys() == {
                 one for one, record in world.records().items() if record.attempts
             }
             world.wake()
-            (killed, *_) = eventually(posting, 30, "another child that POSTs")
+            (killed, *_) = eventually(posting, what="another child that POSTs")
             os.kill(killed, signal.SIGKILL)
 
             def done() -> bool:
@@ -192,7 +192,7 @@ def test_a_prefork_child_that_is_ended_alone_takes_nobody_along(tmp_path):
                 records = world.records().values()
                 return all(record.state == "delivered" for record in records if record.account != "bad")
 
-            eventually(done, 60, "all delivered")
+            eventually(done, what="all delivered")
             assert world.worker.alive
             records, posts = world.records(), posts_of(world, receiver)
             suspects = unknown()

@@ -212,13 +212,13 @@ def test_flower_starts_answers_and_ends(broker, tmp_path):
         in_background("flower", broker.url, tmp_path / "flower.log", "--address=127.0.0.1", f"--port={port}",
                       FLOWER_UNAUTHENTICATED_API="true", cwd=tmp_path) as flower,
     ):  # fmt: skip
-        assert eventually(lambda: get(port, "/healthcheck"), 40, "Flower's answer") == (200, "OK")
+        assert eventually(lambda: get(port, "/healthcheck"), what="Flower's answer") == (200, "OK")
 
         def workers():
             status, body = get(port, "/api/workers?refresh=1") or (0, "")
             return json.loads(body) if status == 200 else {}
 
-        (seen,) = eventually(workers, 20, "a worker in Flower").values()
+        (seen,) = eventually(workers, what="a worker in Flower").values()
         assert [queue["name"] for queue in seen["active_queues"]] == ["postbacks.work"]
         with Receiver(lambda _: Answer(500)) as receiver:
             set_account("bad", url=receiver.url())
