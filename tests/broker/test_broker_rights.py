@@ -143,7 +143,7 @@ def test_everything_runs_with_the_rights_of_the_page_and_asks_for_no_more(guarde
         receiver = stack.enter_context(Receiver(answer))
         for process in processes:
             stack.enter_context(process)
-        processes[0].wait_for_log(" ready.", 60)
+        processes[0].wait_for_log(" ready.", 120)
         processes[0].wait_for_log("taskevents.on", 60)  # which Flower asks for; before it would see nothing
         call("operator", "account", "set", "acme", "--url", receiver.url("/ok"), "--rate", "500/s")
         call("operator", "account", "set", "failing", "--url", receiver.url("/failing"))
@@ -277,7 +277,7 @@ def test_a_worker_that_lacks_a_right_names_it_and_goes_on_when_it_is_given(guard
         process.wait_for_log("does not let its user 'worker' run brpop: allow +brpop; ", 60)
         assert "The worker tries again." in process.log()
         make_users(client)
-        process.wait_for_log(" ready.", 60)
+        process.wait_for_log(" ready.", 120)
 
 
 @pytest.mark.parametrize("right", ["+llen", "+lpush", "+multi"])

@@ -85,7 +85,7 @@ def test_client_worker_beat_up_send_and_flower_work_with_every_variable_of_celer
         set_account("acme", url=receiver.url())
         for process in processes.values():
             stack.enter_context(process)
-        processes["worker"].wait_for_log(" ready.", 60)
+        processes["worker"].wait_for_log(" ready.", 120)
 
         state, postback_id = run(sys.executable, "-c", CLIENT, env=ambient, cwd=tmp_path).split()
         assert state == "SUCCESS"

@@ -135,7 +135,7 @@ def test_a_worker_of_the_version_before_and_one_of_this_run_side_by_side(broker,
             for process in processes:
                 process.start()
             for process in processes[::2]:
-                process.wait_for_log(" ready.", 60)
+                process.wait_for_log(" ready.", 120)
             program = (
                 "import sys; import postbacks; assert '.zip' in postbacks.__file__\n"
                 f"for account in {accounts!r}: print(*postbacks.send_postbacks(account, [{EVENT!r}] * 20))"

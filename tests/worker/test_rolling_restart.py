@@ -43,7 +43,7 @@ def test_a_rolling_restart_under_load_is_seen_by_no_receiver(broker, tmp_path, m
                     worker.terminate()
                     codes.append(worker.wait(90))
                     worker.start()
-                    worker.wait_for_log(" ready.", 60)
+                    worker.wait_for_log(" ready.", 120)
             finally:
                 over.set()
 
