@@ -235,7 +235,8 @@ class World:
     def check_all_arrived(self, accepted: list[str]) -> None:
         """Everything has come to its end, and no process had to be started again."""
         with self.broker.client() as client:
-            assert {ended(client, one, 60).state for one in accepted} == {"delivered"}
+            records = [ended(client, one) for one in accepted]
+        assert [record for record in records if record.state != "delivered"] == []
         assert all(process.alive for process in (*self.stack.workers, *self.stack.beats))
         assert set(accepted) <= set(self.receiver.by_id())
 
@@ -312,7 +313,7 @@ def test_five_restarts_of_the_broker_under_load_need_no_hand(world):
         for _ in range(4):
             accepted += world.accepted(10)
         newest = accepted[-1]
-        world.receiver.wait_for(1, 30, where=lambda post, newest=newest: post.postback_id == newest)
+        world.receiver.wait_for(1, 90, where=lambda post, newest=newest: post.postback_id == newest)
     world.check_all_arrived(accepted)
 
 
@@ -330,7 +331,7 @@ def test_ten_thousand_parked_postbacks_hold_nothing_unacknowledged(world):
 
         def parked() -> bool:
             held.append(client.hlen("unacked"))
-            return client.zcard(keys.PARKED) == 10_000
+            return client.zcard(keys.PARKED) >= 10_000
 
         eventually(parked, what="ten thousand parked")
         for _ in range(3):
@@ -370,7 +371,7 @@ def test_a_wake_up_whose_connection_is_gone_before_its_acknowledgement_does_not_
             [Queue(keys.WORK_QUEUE)], callbacks=[lambda _, message: taken.append(message)]
         )
         consumer.consume()
-        connection.drain_events(timeout=10)
+        connection.drain_events(timeout=60)
         (message,) = taken
         own_broker.kill()
         connection.collect()
@@ -385,7 +386,7 @@ def test_a_connection_that_cannot_be_closed_does_not_end_the_worker(broker):
     deliver.apply_async(connection=connection)
     consumer = connection.Consumer([Queue(keys.WORK_QUEUE)], callbacks=[lambda *_: None])
     consumer.consume()
-    connection.drain_events(timeout=10)
+    connection.drain_events(timeout=60)
     connection.default_channel._disconnect_pools()
     connection.transport.client = None  # as after Connection.collect
     with pytest.raises(AttributeError, match="hostname"):

@@ -414,7 +414,7 @@ def watch_pods_and_units() -> dict[str, Any]:
     with Receiver() as receiver:
         accounts.redis_accounts().set(accounts.make_account("acme", url=receiver.url()))
         send_postback.delay("acme", EVENT)
-        seen["received"] = len(receiver.wait_for(1, 60))
+        seen["received"] = len(receiver.wait_for(1, 120))
     seen["flower"] = [http_get(5555, "/tasks"), http_get(5555, "/tasks", FLOWER)]
     seen["web"] = look_at_dashboard()
     seen["confined"] = {f"{one.name}": one.is_confined() for one in running}

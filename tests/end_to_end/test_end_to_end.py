@@ -41,7 +41,7 @@ def test_a_thousand_postbacks_of_every_code_arrive_exactly_once_with_the_rendere
             sent = foreign.send_task("postbacks.send_postback", args=["d", event], queue="postbacks")
             expected[sent.id] = render(parse_event(event))
         assert len(expected) == 1000
-        receiver.wait_for(1000, 60)
+        receiver.wait_for(1000, 120)
         for one in expected:
             ended(broker.client(), one)
         got = receiver.by_id()
