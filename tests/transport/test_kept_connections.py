@@ -21,7 +21,7 @@ from postbacks.transport.poller import PollFallback
 from postbacks.transport.profile import Profile
 from postbacks.transport.transfer import Transfer
 
-SETTINGS = Settings(allowed_networks="127.0.0.0/8", connect_timeout_s=5, answer_timeout_s=5)
+SETTINGS = Settings(allowed_networks="127.0.0.0/8", connect_timeout_s=30, answer_timeout_s=30)
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 NO = b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"
 
