@@ -150,14 +150,17 @@ def test_ten_thousand_mutations_of_an_answer_deliver_none_that_did_not_say_200()
     ended: dict[int, Outcome] = {}
     begun = 0
     began_s = time.monotonic()
-    while len(ended) < COUNT:
-        while begun < COUNT and begun - len(ended) < AT_ONCE:
-            adapter.start(Transfer(f"http://127.0.0.1:{server.port}/{begun}", b"x", [], profile, owner=begun))
-            begun += 1
-        ended.update({transfer.owner: outcome for transfer, outcome in adapter.wait(0.2)})
-        assert time.monotonic() - began_s < WITHIN_S, f"{len(ended)} after {WITHIN_S} s"
-    adapter.close()
-    server.stop()
+    try:
+        while len(ended) < COUNT:
+            while begun < COUNT and begun - len(ended) < AT_ONCE:
+                url = f"http://127.0.0.1:{server.port}/{begun}"
+                adapter.start(Transfer(url, b"x", [], profile, owner=begun))
+                begun += 1
+            ended.update({transfer.owner: outcome for transfer, outcome in adapter.wait(0.2)})
+            assert time.monotonic() - began_s < WITHIN_S, f"{len(ended)} after {WITHIN_S} s"
+    finally:
+        adapter.close()
+        server.stop()
     said = {number: status_of(mutated(number)) for number in range(COUNT)}
 
     wrongly = [number for number, outcome in ended.items() if outcome.delivered and said[number] != 200]

@@ -26,7 +26,7 @@ def test_a_healthy_account_keeps_its_times_beside_receivers_that_do_everything_w
     urls = {f"path-{path}": toxic.url(path) for path in PATHS}
     urls |= {f"port-{name}": toxic.url("honest", name) for name in AT_ONCE}
     urls |= {f"again-{n}-{path}": toxic.url(path) for n in range(10) for path in GREEDY}
-    limits = {"connect_timeout_s": 2, "answer_timeout_s": 2}
+    limits = {"connect_timeout_s": 5, "answer_timeout_s": 5}
     with Receiver() as healthy:
         set_account("neighbour", url=healthy.url())
         for name, url in urls.items():
@@ -44,8 +44,9 @@ def test_a_healthy_account_keeps_its_times_beside_receivers_that_do_everything_w
             records = {name: ended(client, one) for name, one in ids.items()}
             client.close()
             assert all(worker.alive for worker in stack.workers)
-    # a tick is a second; who waits for a toxic receiver waits for ten
-    assert late_s[-1] < 9, late_s[-5:]
+    # a tick is a second; who waits for toxic receivers waits for five each time
+    assert late_s[-1] < 20, late_s[-5:]
+    assert late_s[len(late_s) // 2] < 5, late_s
     assert records["path-silence"].attempts[0].outcome == "answer_timeout"
     assert records["path-drip-body"].state == "delivered"
     assert "its body was not read to the end" in records["path-drip-body"].attempts[0].detail
