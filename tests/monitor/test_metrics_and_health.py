@@ -362,17 +362,17 @@ def test_health_says_what_is_wrong(rig):
     shown = json.loads(said.output)
     assert shown["tick_age_s"] >= 100
     assert shown["oldest_waiting_s"] >= 100
-    assert [fault.split(" (")[0][:26] for fault in shown["faults"]] == [
-        "The last tick finished 100", "No worker has been heard o", "No beat has been heard of:",
-        "A postback has waited for ",
+    assert [fault.split(" (")[0][:23] for fault in shown["faults"]] == [
+        "The last tick finished ", "No worker has been hear", "No beat has been heard ",
+        "A postback has waited f",
     ]  # fmt: skip
     for key, name in ((keys.WORKERS, "celery@here"), (keys.BEATS, "beat@here")):
         SignOfLife(key, name).give()
     shown = json.loads(health("--json").output)
     assert (shown["workers"], shown["beats"], shown["takes_writes"]) == (1, 1, True)
     assert re.fullmatch(
-        r"The last tick finished 10\d s ago \(limit 10 s\), though a worker was heard of \d s ago "
-        r"and a beat was heard of \d s ago: their logs say why\.",
+        r"The last tick finished 1\d\d s ago \(limit 10 s\), though a worker was heard of \d+ s ago "
+        r"and a beat was heard of \d+ s ago: their logs say why\.",
         shown["faults"][0],
     )
     assert health("--max-tick-age", "1000", "--max-waiting-age", "1000").exit_code == 0
