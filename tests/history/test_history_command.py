@@ -64,7 +64,7 @@ def old(rig: Rig, count: int) -> None:
 
 def working(rig: Rig) -> None:
     """Let a recorder hold the lease."""
-    assert Feed(rig.client).acquire("host:1:abc", 10_000)
+    assert Feed(rig.client).acquire("host:1:abc", 600_000)
 
 
 # -- run --------------------------------------------------------------------------------------------

@@ -14,12 +14,12 @@ import pytest
 from celery.app.defaults import NAMESPACES, flatten
 from events import EVENT
 from forked_processes import forking
-from helpers import BASE_ENV, ended, eventually, running, set_account, short_and_long
+from helpers import BASE_ENV, ended, eventually, free_port, running, set_account, short_and_long
 
 from postbacks import keys, send_postback, send_postbacks
 from postbacks.app import app
 from postbacks.devtools.embedded_broker import EmbeddedBroker
-from postbacks.devtools.receiver import Answer, Receiver, dead_port
+from postbacks.devtools.receiver import Answer, Receiver
 from postbacks.devtools.stack import CeleryProcess
 from postbacks.ledger.ledger import Ledger
 
@@ -127,17 +127,12 @@ def test_a_bad_setting_stops_a_start_with_a_sentence(broker, setting):
 
 def test_a_worker_waits_for_a_broker_that_is_not_there_yet(tmp_path):
     """Started before its broker, it says so and goes on as soon as there is one."""
-    with dead_port() as port:
-        free = port
-        worker = in_background("worker", f"redis://127.0.0.1:{free}/0", tmp_path / "worker.log", *QUIET)
-        worker.start()
-        try:
-            worker.wait_for_log("It is waited for.", 90)
-        except BaseException:
-            worker.stop()
-            raise
+    port = free_port()
+    worker = in_background("worker", f"redis://127.0.0.1:{port}/0", tmp_path / "worker.log", *QUIET)
+    worker.start()
     try:
-        with EmbeddedBroker(port=free):
+        worker.wait_for_log("It is waited for.", 90)
+        with EmbeddedBroker(port=port):
             worker.wait_for_log(" ready.", 90)
             worker.stop()
     finally:
