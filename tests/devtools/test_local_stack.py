@@ -20,6 +20,8 @@ from postbacks.devtools.valkey import server_binary
 from postbacks.errors import BrokerError, PostbacksError
 
 #: A throw-away Celery application, so that these tests need nothing of ours but the module under test.
+pytestmark = pytest.mark.usefixtures("forked")
+
 APP = """
 import os, signal, time
 from celery import Celery, signals
