@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Self
 
 import forked_commands
-from helpers import eventually
+from helpers import WAIT_S, eventually
 
 ROOT = Path(__file__).parents[1]
 #: Pages of the repository, by their paths in it.
@@ -87,7 +87,7 @@ class Stayer:
         """Return the text that its terminal shows."""
         return self._output.read_text(errors="replace")
 
-    def wait_for(self, words: str, timeout_s: float = 60) -> None:
+    def wait_for(self, words: str, timeout_s: float = WAIT_S) -> None:
         """Wait until it has printed the words."""
         eventually(
             lambda: words in self.printed or self._process.poll() is not None,
@@ -100,7 +100,7 @@ class Stayer:
         """Press Ctrl-C, or send another signal, and return the exit code."""
         if self._process.poll() is None:
             os.killpg(self._process.pid, number)
-        return self._process.wait(60)
+        return self._process.wait(WAIT_S)
 
 
 class Machine:
@@ -140,7 +140,7 @@ class Machine:
         path = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
         return {"PATH": path, "HOME": str(self._home), "LANG": "C.UTF-8", **self.exported}
 
-    def type(self, text: str, *, timeout_s: float = 90) -> subprocess.CompletedProcess[str]:
+    def type(self, text: str, *, timeout_s: float = 240) -> subprocess.CompletedProcess[str]:
         """Type lines into a new terminal, after the ``export`` lines that ``up`` has printed."""
         up = self.stayers.get("postbacks up")
         exports = re.findall(r"^\s*(export .*)$", up.printed, re.MULTILINE) if up else []

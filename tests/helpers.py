@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import socket
 import time
 import uuid
@@ -18,7 +19,7 @@ import redis
 from postbacks import accounts, keys, settings
 from postbacks.delivery.loop import DeliveryLoop
 from postbacks.delivery.profiles import Profiles
-from postbacks.devtools.embedded_broker import EmbeddedBroker
+from postbacks.devtools.embedded_broker import PORTS, EmbeddedBroker
 from postbacks.devtools.stack import LocalStack
 from postbacks.ledger import states
 from postbacks.ledger.ledger import Ledger
@@ -31,6 +32,10 @@ from postbacks.transport.client import CurlClient
 
 #: What every process of the suite needs; receivers are on loopback.
 BASE_ENV = {"POSTBACKS_ALLOWED_NETWORKS": "127.0.0.0/8,::1/128"}
+#: How long a test waits for what happens at once on a machine that has nothing else to do.
+WAIT_S = 120
+#: Sockets that are bound and never listen.
+_refusing: list[socket.socket] = []
 T = TypeVar("T")
 
 
@@ -39,7 +44,7 @@ def short_and_long(short: T, long: T) -> list[Any]:
     return [short, pytest.param(long, marks=pytest.mark.long)]
 
 
-def eventually(look: Callable[[], T], timeout_s: float = 60, what: str = "it") -> T:
+def eventually(look: Callable[[], T], timeout_s: float = WAIT_S, what: str = "it") -> T:
     """Look again and again until there is something true; the last look is part of the failure."""
     deadline_s = time.monotonic() + timeout_s
     while True:
@@ -51,7 +56,7 @@ def eventually(look: Callable[[], T], timeout_s: float = 60, what: str = "it") -
         time.sleep(0.02)
 
 
-def ended(client: redis.Redis, postback_id: str, timeout_s: float = 60) -> Record:
+def ended(client: redis.Redis, postback_id: str, timeout_s: float = WAIT_S) -> Record:
     """The record of a postback once it has come to an end."""
     ledger = Ledger(client)
 
@@ -179,9 +184,19 @@ def running(
 
 
 def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return taken.getsockname()[1]
+    """A port that was free a moment ago: none that the system gives to a connection, and none of our brokers'."""
+    for port in random.sample(range(10_000, PORTS.start), 100):
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError("a hundred ports are in use")
+
+
+def refusing_port() -> int:
+    """A port that refuses every connection for as long as this process runs."""
+    holder = socket.socket()
+    holder.bind(("127.0.0.1", 0))
+    _refusing.append(holder)
+    return holder.getsockname()[1]
 
 
 @contextmanager
@@ -212,7 +227,7 @@ def dripping(
     with ExitStack() as stack:
         connections = []
         for _ in range(count):
-            connections.append(stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20)))
+            connections.append(stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60)))
             connections[-1].sendall(text)
         yield connections
 

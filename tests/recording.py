@@ -61,7 +61,7 @@ def settle(recorder: Recorder, client: redis.Redis) -> None:
         recorder.turn()
         return recorder.works and not client.xlen(keys.CHANGES) and not Feed(client).state().resync
 
-    eventually(is_settled, 30, "the end of what is to be recorded")
+    eventually(is_settled, what="the end of what is to be recorded")
 
 
 def rows(url: str) -> list[Row]:

@@ -39,7 +39,7 @@ def in_example(name: str, *, fill: dict[str, str] | None = None, says: str = "")
         before = (
             f"cd {name}\n"
             "trap 'kill $(jobs -p) 2>/dev/null || true' EXIT\n"
-            'curl() { command curl --silent --fail --retry 40 --retry-delay 1 --retry-connrefused "$@"; }'
+            'curl() { command curl --silent --fail --retry 120 --retry-delay 1 --retry-connrefused "$@"; }'
         )
         types(before=before, fill=fill, says=says)(machine, block)
 

@@ -72,7 +72,7 @@ def end_again(port: int) -> str:
         with broker.client() as client, suppress(redis.RedisError):
             while True:
                 client.lpush("postbacks:test", LONG["TEXT"])
-        eventually(lambda: not broker.alive, 20, "its end")
+        eventually(lambda: not broker.alive, what="its end")
         return broker.why_ended()
     except BrokerError as error:  # it may not even come so far
         return str(error)

@@ -118,12 +118,12 @@ def test_everything_runs_with_the_rights_of_the_page_and_asks_for_no_more(guarde
     def page(kind: str, path: str) -> str:
         def look() -> str:
             try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{ports[kind]}/{path}", timeout=20) as answer:
+                with urllib.request.urlopen(f"http://127.0.0.1:{ports[kind]}/{path}", timeout=60) as answer:
                     return answer.read().decode()
             except OSError:
                 return ""
 
-        return eventually(look, 60, f"{kind}'s {path}")
+        return eventually(look, what=f"{kind}'s {path}")
 
     def answer(post):
         return Answer(500 if "failing" in post.path else 200)
@@ -143,7 +143,7 @@ def test_everything_runs_with_the_rights_of_the_page_and_asks_for_no_more(guarde
         receiver = stack.enter_context(Receiver(answer))
         for process in processes:
             stack.enter_context(process)
-        processes[0].wait_for_log(" ready.", 60)
+        processes[0].wait_for_log(" ready.", 120)
         processes[0].wait_for_log("taskevents.on", 60)  # which Flower asks for; before it would see nothing
         call("operator", "account", "set", "acme", "--url", receiver.url("/ok"), "--rate", "500/s")
         call("operator", "account", "set", "failing", "--url", receiver.url("/failing"))
@@ -162,8 +162,8 @@ def test_everything_runs_with_the_rights_of_the_page_and_asks_for_no_more(guarde
         assert "well" in call("metrics", "health")
         ping = ["-m", "celery", "-A", "postbacks", "inspect", "ping", "-d", NODE, "--timeout", "30"]
         assert "pong" in run("flower", sys.executable, *ping)
-        eventually(lambda: delivered in page("flower", "api/tasks"), 60, "the postback in Flower")
-        eventually(lambda: NODE in page("flower", "api/workers?refresh=1"), 60, "the worker in Flower")
+        eventually(lambda: delivered in page("flower", "api/tasks"), what="the postback in Flower")
+        eventually(lambda: NODE in page("flower", "api/workers?refresh=1"), what="the worker in Flower")
         assert "postbacks.work" in page("flower", "api/queues/length")
         assert page("worker", "readyz")
         served = stack.enter_context(subprocess.Popen(metrics, env=env("metrics")))
@@ -277,7 +277,7 @@ def test_a_worker_that_lacks_a_right_names_it_and_goes_on_when_it_is_given(guard
         process.wait_for_log("does not let its user 'worker' run brpop: allow +brpop; ", 60)
         assert "The worker tries again." in process.log()
         make_users(client)
-        process.wait_for_log(" ready.", 60)
+        process.wait_for_log(" ready.", 120)
 
 
 @pytest.mark.parametrize("right", ["+llen", "+lpush", "+multi"])

@@ -116,7 +116,9 @@ def make_unable_to_write(broker: EmbeddedBroker) -> Callable[[], None]:
     client.config_set("save", "3600 1")
     shutil.rmtree(hidden)
     client.bgsave()
-    eventually(lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err", 30, "a failed snapshot")
+    eventually(
+        lambda: client.info("persistence")["rdb_last_bgsave_status"] == "err", what="a failed snapshot"
+    )
 
     def mend() -> None:
         client.config_set("stop-writes-on-bgsave-error", "no")
@@ -151,7 +153,7 @@ def make_it_load(broker: EmbeddedBroker) -> Callable[[], None]:
         info = client.info("persistence")
         return not info["aof_rewrite_in_progress"] and not info["aof_rewrite_scheduled"]
 
-    eventually(rewritten, 20, "a snapshot")
+    eventually(rewritten, what="a snapshot")
     broker.kill()
     broker._config["key-load-delay"] = "1000"  # for this start alone: the others should be fast
     start = threading.Thread(target=broker.start)
@@ -166,11 +168,11 @@ def make_it_load(broker: EmbeddedBroker) -> Callable[[], None]:
             return False
         raise AssertionError("it has loaded all its data already")
 
-    eventually(loads, 30, "a broker that loads")
+    eventually(loads, what="a broker that loads")
 
     def end() -> None:
         client.config_set("key-load-delay", "0")
-        start.join(30)
+        start.join(60)
         del broker._config["key-load-delay"]
         client.execute_command("SELECT", 9)
         client.flushdb()
@@ -227,13 +229,14 @@ class World:
             ids.extend(one for one, said, _ in self.producer.send(count - len(ids)) if said == "accepted")
             return len(ids) == count
 
-        eventually(enough, 30, f"{count} accepted calls")
+        eventually(enough, what=f"{count} accepted calls")
         return ids
 
     def check_all_arrived(self, accepted: list[str]) -> None:
         """Everything has come to its end, and no process had to be started again."""
         with self.broker.client() as client:
-            assert {ended(client, one, 60).state for one in accepted} == {"delivered"}
+            records = [ended(client, one) for one in accepted]
+        assert [record for record in records if record.state != "delivered"] == []
         assert all(process.alive for process in (*self.stack.workers, *self.stack.beats))
         assert set(accepted) <= set(self.receiver.by_id())
 
@@ -275,7 +278,7 @@ def test_in_trouble_the_caller_is_told_and_afterwards_all_goes_on_by_itself(worl
     for _, said, sentence in refused:
         assert (said, words) == (kind, words if words in sentence else sentence)
     with environment(POSTBACKS_BROKER_URL=world.broker.url):
-        eventually(lambda: judge(settings.load()).ok, 60, "a system that is well")
+        eventually(lambda: judge(settings.load()).ok, what="a system that is well")
     accepted += world.accepted(20)
     world.check_all_arrived(accepted)
     if trouble != "frozen":  # what was on its way then may get through, as the sentence says
@@ -310,7 +313,7 @@ def test_five_restarts_of_the_broker_under_load_need_no_hand(world):
         for _ in range(4):
             accepted += world.accepted(10)
         newest = accepted[-1]
-        world.receiver.wait_for(1, 30, where=lambda post, newest=newest: post.postback_id == newest)
+        world.receiver.wait_for(1, 90, where=lambda post, newest=newest: post.postback_id == newest)
     world.check_all_arrived(accepted)
 
 
@@ -328,15 +331,15 @@ def test_ten_thousand_parked_postbacks_hold_nothing_unacknowledged(world):
 
         def parked() -> bool:
             held.append(client.hlen("unacked"))
-            return client.zcard(keys.PARKED) == 10_000
+            return client.zcard(keys.PARKED) >= 10_000
 
-        eventually(parked, 60, "ten thousand parked")
+        eventually(parked, what="ten thousand parked")
         for _ in range(3):
             tick = client.get(keys.LAST_TICK)
-            eventually(lambda tick=tick: parked() and client.get(keys.LAST_TICK) != tick, 20, "a tick")
+            eventually(lambda tick=tick: parked() and client.get(keys.LAST_TICK) != tick, what="a tick")
         assert max(held) <= 20, "a worker holds more than it works on"
         taken = set(client.hkeys("unacked"))  # ticks that are being taken; a busy machine has one at any time
-        eventually(lambda: not taken & set(client.hkeys("unacked")), 60, "what was taken is acknowledged")
+        eventually(lambda: not taken & set(client.hkeys("unacked")), what="what was taken is acknowledged")
 
 
 def test_ten_minutes_without_workers_leave_one_tick_in_celerys_queue(broker, monkeypatch):
@@ -368,7 +371,7 @@ def test_a_wake_up_whose_connection_is_gone_before_its_acknowledgement_does_not_
             [Queue(keys.WORK_QUEUE)], callbacks=[lambda _, message: taken.append(message)]
         )
         consumer.consume()
-        connection.drain_events(timeout=10)
+        connection.drain_events(timeout=60)
         (message,) = taken
         own_broker.kill()
         connection.collect()
@@ -383,7 +386,7 @@ def test_a_connection_that_cannot_be_closed_does_not_end_the_worker(broker):
     deliver.apply_async(connection=connection)
     consumer = connection.Consumer([Queue(keys.WORK_QUEUE)], callbacks=[lambda *_: None])
     consumer.consume()
-    connection.drain_events(timeout=10)
+    connection.drain_events(timeout=60)
     connection.default_channel._disconnect_pools()
     connection.transport.client = None  # as after Connection.collect
     with pytest.raises(AttributeError, match="hostname"):

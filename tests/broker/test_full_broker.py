@@ -186,9 +186,9 @@ def test_a_broker_that_is_filled_to_its_limit_recovers_without_a_hand(own_broker
         accepted = sent_until_full(client)
         assert len(accepted) > 100
         with running(own_broker, tmp_path) as stack:
-            newest = eventually(try_to_send, 60, "an accepted call")
+            newest = eventually(try_to_send, what="an accepted call")
             assert ended(client, newest, 60).state == "delivered"
-            eventually(lambda: set(receiver.by_id()) >= {*accepted, newest}, 60, "every postback")
+            eventually(lambda: set(receiver.by_id()) >= {*accepted, newest}, what="every postback")
             stack.workers[0].wait_for_log(" broker.full ", 90)
             stack.workers[0].wait_for_log(" broker.has_room ", 90)
             assert "Frequent restarts" not in stack.workers[0].log(), (
@@ -206,7 +206,7 @@ def test_delivered_records_that_fill_the_broker_under_running_workers_give_way(
         set_account("acme0", url=receiver.url())
         with running(own_broker, tmp_path, pool="prefork", env={"POSTBACKS_LEDGER_MEMORY_SHARE": "1"}):
             first = send_postbacks("acme0", [LONG] * 200)
-            eventually(lambda: client.zcard(keys.DONE) == 200, 60, "two hundred delivered")
+            eventually(lambda: client.zcard(keys.DONE) == 200, what="two hundred delivered")
             fill(client)
             accepted: set[str] = set()
 
@@ -215,5 +215,5 @@ def test_delivered_records_that_fill_the_broker_under_running_workers_give_way(
                 accepted.update({try_to_send() or ""} - {""})
                 return bool(accepted) and 0 < client.zcard(keys.DONE) < 200
 
-            eventually(have_given_way, 60, "fewer records than before")
-            eventually(lambda: set(receiver.by_id()) == {*first, *accepted}, 60, "every POST")
+            eventually(have_given_way, what="fewer records than before")
+            eventually(lambda: set(receiver.by_id()) == {*first, *accepted}, what="every POST")

@@ -33,7 +33,7 @@ def test_a_full_disk_ends_the_broker_up_says_so_and_nothing_accepted_is_lost(tmp
         },
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=480,
         check=False,
     )
     assert done.returncode == 0, f"(without namespaces: run as root)\n{done.stdout}\n{done.stderr}"

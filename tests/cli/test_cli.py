@@ -173,7 +173,7 @@ def test_a_reader_that_leaves_is_no_reason_for_a_traceback():
         ["bash", "-c", f"{shlex.quote(POSTBACKS)} schema | head -c 1"],
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=90,
         check=False,
     )
     assert done.stdout == "<"
@@ -421,7 +421,7 @@ def _run(*args, env=None):
         env={**os.environ, **(env or {})},
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=90,
         check=False,
     )
 

@@ -94,7 +94,7 @@ class World:
             job = shown(job_id)
             return job if job["ended"] else None
 
-        return eventually(look, 30, "the end of the job")
+        return eventually(look, what="the end of the job")
 
 
 def shown(job_id: str) -> dict:
@@ -317,7 +317,7 @@ def test_what_is_left_out_of_ids_is_not_counted_before_a_job(world):
     ids = world.dead("acme", 3)
     with world.going():
         call("resend", *ids[:2], "--yes")
-        eventually(lambda: world.rig.record(ids[1]).state == "delivered", 30, "its delivery")
+        eventually(lambda: world.rig.record(ids[1]).state == "delivered", what="its delivery")
     done = call("resend", "-", "--dry-run", text="\n".join([*ids, "nobody-1"]))
     assert done.stderr.splitlines()[0].startswith("3 of the ids are left out: ")
     assert done.stderr.splitlines()[-1] == "1 postback would be sent again."
@@ -328,7 +328,7 @@ def test_a_job_says_that_its_account_is_paused_and_masks_whom_it_chose(world):
     call("account", "pause", "acme")
     with world.going():
         job_id = call("resend", "--number", MT["TO"], "--dead", "--yes").stdout.strip()
-        eventually(lambda: shown(job_id)["state"] == "running", 30, "its begin")
+        eventually(lambda: shown(job_id)["state"] == "running", what="its begin")
         job = shown(job_id)
     assert job["waits"] == "Account acme is paused: `postbacks account resume acme` lets it go on."
     assert job["filters"]["number"].startswith("1555…02 ·")
@@ -339,7 +339,7 @@ def test_a_job_says_that_its_account_is_paused_and_masks_whom_it_chose(world):
 def test_what_another_job_has_is_refused_by_its_id(world, monkeypatch):
     world.dead("acme", 3)
     first = call("resend", "--account", "acme", "--rate", "0.01", "--yes").stdout.strip()
-    eventually(lambda: world.turn() or shown(first)["state"] == "running", 30, "its begin")
+    eventually(lambda: world.turn() or shown(first)["state"] == "running", what="its begin")
     monkeypatch.setattr(progress, "_FROZEN_WITHIN_S", 30.0)
     with world.going():
         second = call("resend", "--dead", "--yes")
@@ -365,7 +365,7 @@ def test_a_part_whose_receiver_fails_pauses_and_goes_on_when_it_is_asked(world):
             assert_is_screen("job-show", screens.visible(call("job", "show", job_id).stdout))
         world.status[0] = 200
         assert call("job", "resume", job_id).stderr == f"Job {job_id} goes on with 10.\n"
-        eventually(lambda: shown(job_id)["ended"], 30, "its end")
+        eventually(lambda: shown(job_id)["ended"], what="its end")
     lines = call("job", "show", job_id).stdout.splitlines()
     assert "outcome      60 of 60 postbacks put back: 10 delivered, 50 failed." in lines
     again = call("job", "stop", job_id)
@@ -375,7 +375,7 @@ def test_a_part_whose_receiver_fails_pauses_and_goes_on_when_it_is_asked(world):
 def test_a_job_is_paused_and_stopped_and_says_what_is_left(world):
     world.dead("acme", 5)
     job_id = call("resend", "--account", "acme", "--rate", "0.01", "--yes").stdout.strip()
-    eventually(lambda: world.turn() or shown(job_id)["state"] == "running", 30, "its begin")
+    eventually(lambda: world.turn() or shown(job_id)["state"] == "running", what="its begin")
     left = shown(job_id)["left"]
     assert call("job", "pause", job_id, "--why", "too early").stderr == (
         f"Job {job_id} is paused with {left} to go; `postbacks job resume {job_id}` goes on.\n"
@@ -400,7 +400,7 @@ def test_cancel_by_a_filter_is_a_job(world):
         world.mover.turn()
         return shown(job_id)["ended"] is not None
 
-    eventually(is_over, 30, "its end")
+    eventually(is_over, what="its end")
     assert {world.rig.record(postback_id).state for postback_id in ids} == {"cancelled"}
     assert "4 of 4 postbacks cancelled." in call("job", "show", job_id).stdout
 

@@ -103,18 +103,18 @@ def test_up_serves_from_an_empty_directory_and_ctrl_c_leaves_no_process_behind(t
         refused = subprocess.run(
             [POSTBACKS, "list"],
             env={**os.environ, "POSTBACKS_BROKER_URL": url.replace(f":{password}@", "")},
-            capture_output=True, text=True, timeout=40, check=False,
+            capture_output=True, text=True, timeout=90, check=False,
         )  # fmt: skip
         assert refused.returncode == 2
         assert "wants a password" in refused.stderr
         done = subprocess.run(
             [POSTBACKS, "send", "acme", "-", "--url", receiver.url("/x"), "--wait", "20"],
             env={**os.environ, "POSTBACKS_BROKER_URL": url, "POSTBACKS_ALLOWED_NETWORKS": ""},
-            input=json.dumps(EVENT), capture_output=True, text=True, timeout=40, check=False,
+            input=json.dumps(EVENT), capture_output=True, text=True, timeout=90, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert receiver.received[0].body == render(parse_event(EVENT))
-        with urllib.request.urlopen(said["web_url"], timeout=30) as page:
+        with urllib.request.urlopen(said["web_url"], timeout=60) as page:
             text = page.read().decode()
         assert "The last hour" in text
         assert "No login is set" in text
@@ -123,7 +123,7 @@ def test_up_serves_from_an_empty_directory_and_ctrl_c_leaves_no_process_behind(t
         code, _, err = ended(up, signal.SIGINT)
     assert code == 0
     assert err.splitlines()[-1] == "Stopped."
-    eventually(lambda: not alive(pids), 30, "the end of all processes")
+    eventually(lambda: not alive(pids), what="the end of all processes")
     config = (data / "broker.conf").read_text()
     for line in ('appendonly "yes"', 'appendfsync "always"', 'maxmemory-policy "noeviction"'):
         assert line in config
@@ -182,7 +182,7 @@ def test_up_says_what_to_type_next_and_ends_all_when_a_worker_dies(tmp_path):
             if "celery" in line and " worker " in line and int(line.split()[0]) in pids
         )
         os.kill(worker, signal.SIGKILL)
-        _, err = up.communicate(timeout=40)
+        _, err = up.communicate(timeout=60)
     assert up.returncode == 1
     err = err.decode()
     assert "postbacks account set acme --url http://127.0.0.1:8080/postbacks" in err
@@ -190,14 +190,14 @@ def test_up_says_what_to_type_next_and_ends_all_when_a_worker_dies(tmp_path):
         err.splitlines()[-1]
         == "Error: Worker1 has ended by itself; here/worker1.log says why. All is stopped."
     )
-    eventually(lambda: not alive(pids), 30, "the end of all processes")
+    eventually(lambda: not alive(pids), what="the end of all processes")
 
 
 def test_up_on_a_port_that_is_in_use_is_2(tmp_path):
     with Receiver() as other:
         done = subprocess.run(
             [POSTBACKS, "up", "--port", str(other.port), "--data", str(tmp_path)],
-            capture_output=True, text=True, timeout=30, check=False,
+            capture_output=True, text=True, timeout=90, check=False,
         )  # fmt: skip
     assert done.returncode == 2
     assert f"Error: Port {other.port} of 127.0.0.1 is in use" in done.stderr
@@ -213,7 +213,7 @@ def post(url, body, **headers):
         url, body, {name.replace("_", "-"): value for name, value in headers.items()}
     )
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status
     except urllib.error.HTTPError as error:
         with error:
@@ -254,7 +254,7 @@ def test_receive_prints_every_tag_and_survives_what_is_no_postback():
         assert post(url, document, Postback_Id="one", Postback_Attempt="first") == 200
         assert time.monotonic() - began_s >= 0.1
         assert post(url, b"<POSTBACK>") == 200
-        with urllib.request.urlopen(f"{url}favicon", timeout=10) as answer:
+        with urllib.request.urlopen(f"{url}favicon", timeout=60) as answer:
             assert answer.status == 200
         printed = ""
         while "GET /favicon" not in printed:  # it prints after it has answered
@@ -295,7 +295,7 @@ def test_receive_forwards_and_shows_both_sides_and_ends_though_a_server_hangs(as
         hanging = urllib.parse.urlsplit(url)
         with socket.create_connection((hanging.hostname, hanging.port)) as sender:
             sender.sendall(b"POST /?hang HTTP/1.1\r\nContent-Length: 0\r\n\r\n")
-            server.wait_for(2, timeout_s=20)
+            server.wait_for(2, timeout_s=60)
             server.stop()
             while "/?hang" not in out:
                 out += line_of(receive.stdout)
@@ -324,6 +324,6 @@ def test_receive_forwards_and_shows_both_sides_and_ends_though_a_server_hangs(as
 
 def test_receive_on_a_port_that_is_in_use_is_2():
     with Receiver() as other, started("receive", "--port", str(other.port)) as receive:
-        _, err = receive.communicate(timeout=20)
+        _, err = receive.communicate(timeout=60)
     assert receive.returncode == 2
     assert f"Error: Cannot listen on port {other.port}" in err.decode()

@@ -41,7 +41,7 @@ class Desk:
             input=text,
             capture_output=True,
             text=True,
-            timeout=40,
+            timeout=90,
             check=False,
         )
 

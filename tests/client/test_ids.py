@@ -185,7 +185,7 @@ def test_a_result_made_by_a_call_knows_its_account(rig, receiver):
     second = send_postback.apply_async(("globex", MO), task_id=ID)
     assert {first.state, second.state} == {"PENDING"}
     way_of(rig)
-    assert (first.state, first.get(timeout=5)["account"]) == ("SUCCESS", "acme")
+    assert (first.state, first.get(timeout=60)["account"]) == ("SUCCESS", "acme")
     assert second.state == "FAILURE"
     with pytest.raises(
         PostbackDead, match=r"is account acme's, not globex's: the id was taken \(id_taken\)"
@@ -267,7 +267,7 @@ def test_a_result_reads_nothing_from_what_another_account_revoked_before_it_came
     result = send_postback.apply_async(("globex", MO), task_id=ID)
     assert result.state == "PENDING"
     way_of(rig)
-    assert (result.state, result.get(timeout=5)["account"]) == ("SUCCESS", "globex")
+    assert (result.state, result.get(timeout=60)["account"]) == ("SUCCESS", "globex")
 
 
 def test_what_was_revoked_before_it_came_stays_revoked_though_its_account_is_not_known(rig, receiver):
@@ -305,10 +305,10 @@ def test_a_group_of_results_reads_another_accounts_record_as_a_failure(rig, rece
     first = send_postback.apply_async(("acme", MO), task_id=ID)
     second = send_postback.apply_async(("globex", MO), task_id=ID)
     way_of(rig)
-    assert first.get(timeout=5)["account"] == "acme"
+    assert first.get(timeout=60)["account"] == "acme"
     results = ResultSet([second], app=app)
     with pytest.raises(PostbackDead, match="id_taken"):
-        results.join_native(timeout=5) if native else results.join(timeout=5)
+        results.join_native(timeout=60) if native else results.join(timeout=60)
 
 
 def test_a_watcher_is_told_once_of_what_was_revoked_before_it_came_though_it_would_be_dead():

@@ -12,7 +12,7 @@ from django.db import connections, transaction
 from django.db.transaction import TransactionManagementError
 from django.db.utils import ConnectionDoesNotExist
 from events import EVENT, MO
-from helpers import environment, free_port
+from helpers import environment, refusing_port
 
 from postbacks import BrokerUnreachable, InvalidAccount, InvalidEvent, InvalidUrl, keys, send_postback
 from postbacks.errors import UnsupportedOption
@@ -152,7 +152,7 @@ def test_a_broker_that_is_gone_is_told_by_the_commit_which_has_happened(queue):
             cursor.execute("insert into orders values (17)")
             send_postback.delay_on_commit("acme", EVENT)
 
-        nowhere = f"redis://127.0.0.1:{free_port()}/0"
+        nowhere = f"redis://127.0.0.1:{refusing_port()}/0"
         with environment(POSTBACKS_BROKER_URL=nowhere), pytest.raises(BrokerUnreachable):
             place_order()
         cursor.execute("select number from orders")

@@ -206,7 +206,7 @@ def test_a_broker_that_is_gone_or_frozen_is_told_within_the_limit_and_is_used_ag
         assert [said for _, said in calls()] == ["accepted", "accepted"]
     finally:
         producer.stdin.close()
-        producer.wait(10)
+        producer.wait(60)
         producer.stdout.close()
 
 

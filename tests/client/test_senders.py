@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from events import MO, example
-from helpers import Rig, check_places, environment, free_port, set_account
+from helpers import Rig, check_places, environment, refusing_port, set_account
 from identities import Identity
 from tls_front import tls_in_front_of
 
@@ -91,7 +91,7 @@ def test_what_a_sample_sends_arrives(language, authority, tmp_path):
         assert posts["order-17"].body == xml.render(parse_event(HARD))
         assert json.dumps(posts[ids[1]].tags) == json.dumps(NESTED)
         for url, why in (
-            (f"redis://127.0.0.1:{free_port()}/0", "refused"),
+            (f"redis://127.0.0.1:{refusing_port()}/0", "refused"),
             (broker.url.replace("redis://:", "redis://:not-"), "WRONGPASS"),
             ("http://127.0.0.1/", "no redis:// or rediss:// URL"),
             ("", "no redis:// or rediss:// URL"),

@@ -19,7 +19,7 @@ import django_shop
 import pytest
 import sqlalchemy
 from events import EVENT, MO
-from helpers import Rig, check_places, environment, free_port, set_account
+from helpers import Rig, check_places, environment, refusing_port, set_account
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -207,7 +207,7 @@ def test_a_sweep_leaves_to_the_next_one_what_a_broker_that_is_gone_does_not_take
     engine = scope["engine_of_the_test"] = sqlalchemy.create_engine("sqlite://")
     scope["Base"].metadata.create_all(engine)
     with Session(engine) as session:
-        with environment(POSTBACKS_BROKER_URL=f"redis://127.0.0.1:{free_port()}/0"):
+        with environment(POSTBACKS_BROKER_URL=f"redis://127.0.0.1:{refusing_port()}/0"):
             scope["receive_message"](session, postbacks.parse_event(MO))
             with pytest.raises(BrokerError):
                 scope["sweep"](session, after=timedelta(0))
@@ -295,7 +295,7 @@ def test_a_sweep_that_loses_its_broker_keeps_its_marks_and_holds_its_rows_until_
             scope["owe"](session, "acme", postbacks.parse_event(MO))
         session.commit()
         sqlalchemy.event.listen(session, "after_commit", commits.append)
-        dead = {"POSTBACKS_BROKER_URL": f"redis://127.0.0.1:{free_port()}/0"}
+        dead = {"POSTBACKS_BROKER_URL": f"redis://127.0.0.1:{refusing_port()}/0"}
         marks = []
 
         @sqlalchemy.event.listens_for(owed.sent_at, "set")
@@ -387,10 +387,10 @@ RAISED = {
     "UnsupportedOption": lambda: send_postback.apply_async(("acme", EVENT), expires=5),
     "BadSetting": at_broker("nonsense"),
     "IdTaken": taken,
-    "BrokerUnreachable": at_broker(f"redis://127.0.0.1:{free_port()}/0"),
+    "BrokerUnreachable": at_broker(f"redis://127.0.0.1:{refusing_port()}/0"),
     "BrokerUnfit": unfit,
     "NotReplicated": few_replicas,
-    "PostbackFailed": lambda: send_postback("acme", EVENT, url=f"http://127.0.0.1:{free_port()}/"),
+    "PostbackFailed": lambda: send_postback("acme", EVENT, url=f"http://127.0.0.1:{refusing_port()}/"),
     "PostbackDead": lambda: send_postback("nobody", EVENT),
     "PostbackSkipped": lambda: send_postback("globex", EVENT),
 }

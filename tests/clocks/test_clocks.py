@@ -171,7 +171,7 @@ def test_beat_ticks_on_when_its_clock_jumps(monkeypatch, jump_s):
 
     def ticks(count: int) -> None:
         before = sent.count("tick")
-        eventually(lambda: scheduler.tick() is None or sent.count("tick") >= before + count, 30, "ticks")
+        eventually(lambda: scheduler.tick() is None or sent.count("tick") >= before + count, what="ticks")
 
     ticks(1)
     clock["ahead_s"] = jump_s

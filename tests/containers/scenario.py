@@ -168,7 +168,7 @@ class Container:
     def has_logged(self, text: str) -> None:
         """Wait for it."""
         eventually(
-            lambda: text in self.log or self.process.poll() is not None, 60, f"{text!r} of {self.name}"
+            lambda: text in self.log or self.process.poll() is not None, what=f"{text!r} of {self.name}"
         )
         assert text in self.log, self.log
 
@@ -227,7 +227,7 @@ def http_get(port: int, path: str, user: str = "") -> int:
 def read(port: int, path: str, user: str = "") -> tuple[int, str]:
     """Status and body of one GET; 0 where nobody answers."""
     headers = {"Authorization": "Basic " + base64.b64encode(user.encode()).decode()} if user else {}
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.request("GET", path, headers=headers)
         answer = connection.getresponse()
@@ -240,7 +240,7 @@ def read(port: int, path: str, user: str = "") -> tuple[int, str]:
 
 def look_at_dashboard() -> dict[str, Any]:
     """Ask for the first page without a login, and with a session: who came in, and what the page says of the system."""
-    connection = http.client.HTTPConnection("127.0.0.1", 8910, timeout=10)
+    connection = http.client.HTTPConnection("127.0.0.1", 8910, timeout=60)
 
     def answer(
         method: str, path: str, body: str = "", **headers: str
@@ -316,11 +316,11 @@ def watch_history(client: redis.Redis, recorders: list[Container], sent: int) ->
     def rows() -> int:
         return json.loads(run_in("history", *STATUS)["out"])["rows"]
 
-    eventually(lambda: rows() >= sent, 60, "each postback in the history")
+    eventually(lambda: rows() >= sent, what="each postback in the history")
     found: dict[str, Any] = {"before": rows(), "sent": sent}
     found["stopped"] = recorders[0].stop()
     found["more"] = len(send_postbacks(ACCOUNTS[0], [EVENT] * 5))
-    eventually(lambda: rows() >= found["before"] + found["more"], 60, "the other recorder's work")
+    eventually(lambda: rows() >= found["before"] + found["more"], what="the other recorder's work")
     found["after"] = rows()
     found["check"] = run_in("history", *recorders[1].spec["healthcheck"])
     found["holder"] = Feed(client).state().holder
@@ -344,7 +344,7 @@ def prometheus() -> Iterator[None]:
         "--web.listen-address=127.0.0.1:9090",
     ]
     with subprocess.Popen(["prometheus", *options], stderr=subprocess.DEVNULL) as server:
-        eventually(lambda: '"health":"ok"' in read(9090, "/api/v1/rules")[1], 60, "rules of Prometheus")
+        eventually(lambda: '"health":"ok"' in read(9090, "/api/v1/rules")[1], what="rules of Prometheus")
         yield
         server.terminate()
 
@@ -408,13 +408,13 @@ def watch_pods_and_units() -> dict[str, Any]:
     running[PODS.index("history")].has_logged("history.")
     for one in running:
         for kind, probe in one.spec.get("probes", {}).items():
-            eventually(lambda one=one, probe=probe: one.probe(probe), 60, f"{kind} of {one.name}")
+            eventually(lambda one=one, probe=probe: one.probe(probe), what=f"{kind} of {one.name}")
             seen["probes"].setdefault(one.spec["name"], []).append(kind)
-    eventually(lambda: is_well_with(2), 60, "signs of life of both forms")
+    eventually(lambda: is_well_with(2), what="signs of life of both forms")
     with Receiver() as receiver:
         accounts.redis_accounts().set(accounts.make_account("acme", url=receiver.url()))
         send_postback.delay("acme", EVENT)
-        seen["received"] = len(receiver.wait_for(1, 60))
+        seen["received"] = len(receiver.wait_for(1, 120))
     seen["flower"] = [http_get(5555, "/tasks"), http_get(5555, "/tasks", FLOWER)]
     seen["web"] = look_at_dashboard()
     seen["confined"] = {f"{one.name}": one.is_confined() for one in running}
@@ -422,7 +422,7 @@ def watch_pods_and_units() -> dict[str, Any]:
     seen["is alive afterwards"] = running[0].probe(pods["worker"]["probes"]["livenessProbe"])
     last = [Container(kind, 2, job=units[kind]) for kind in ports_taken]
     pages = ((5555, "/healthcheck"), (9464, "/healthz"), (8910, "/healthz"))
-    eventually(lambda: {http_get(port, path) for port, path in pages} == {200}, 60, "their pages")
+    eventually(lambda: {http_get(port, path) for port, path in pages} == {200}, what="their pages")
     seen["flower of the unit"] = [http_get(5555, "/tasks"), http_get(5555, "/tasks", FLOWER)]
     seen["web of the unit"] = look_at_dashboard()
     seen["stopped"] |= stop_all(last)
@@ -437,7 +437,7 @@ def main() -> dict[str, Any]:
 
     server = Container("redis")
     client = redis.Redis(password=PASSWORD)
-    eventually(lambda: redis_answers(client), 30, "Redis's PONG")
+    eventually(lambda: redis_answers(client), what="Redis's PONG")
     seen["redis"] = {
         "config": {
             name: client.config_get(name)[name]
@@ -455,7 +455,7 @@ def main() -> dict[str, Any]:
 
     postgres = Container("postgres")
     ready = postgres.spec["healthcheck"]
-    eventually(lambda: run_in("postgres", *ready)["code"] == 0, 60, "PostgreSQL's readiness")
+    eventually(lambda: run_in("postgres", *ready)["code"] == 0, what="PostgreSQL's readiness")
     recorders = [Container("history")]
     recorders[0].has_logged("history.recording")
     recorders.append(Container("history", 2))
@@ -480,7 +480,7 @@ def main() -> dict[str, Any]:
 
         first = feed(20)
         receiver.wait_for(len(first), 60)
-        eventually(lambda: sum(one.posts() for one in workers) >= len(first), 30, "each worker's count")
+        eventually(lambda: sum(one.posts() for one in workers) >= len(first), what="each worker's count")
         seen["share"] = {
             "sent": len(first),
             "posts": [one.posts() for one in workers],
@@ -494,7 +494,7 @@ def main() -> dict[str, Any]:
         second |= feed(2, each=1)
         eventually(
             lambda: (where := places(client)) and all(where.get(one) == ["done"] for one in second),
-            60, "the end of what the killed worker held",
+            what="the end of what the killed worker held",
         )  # fmt: skip
         arrivals = Counter(one.postback_id for one in receiver.received[before:])
         again = sum(count - 1 for count in arrivals.values())
@@ -502,7 +502,7 @@ def main() -> dict[str, Any]:
 
     seen["history"] = watch_history(client, recorders, len(first) + len(second))
 
-    eventually(lambda: http_get(5555, "/healthcheck") == 200, 60, "Flower's health")
+    eventually(lambda: http_get(5555, "/healthcheck") == 200, what="Flower's health")
     seen["flower"] = {
         "page without": http_get(5555, "/tasks"),
         "api without": http_get(5555, "/api/workers"),
@@ -510,7 +510,7 @@ def main() -> dict[str, Any]:
         "right": http_get(5555, "/tasks", FLOWER),
         "check": run_in("flower", *flower.spec["healthcheck"]),
     }
-    eventually(lambda: http_get(9464, "/healthz") == 200, 60, "the metrics' health")
+    eventually(lambda: http_get(9464, "/healthz") == 200, what="the metrics' health")
     seen["metrics"] = {
         "check": run_in("metrics", *metrics.spec["healthcheck"]),
         "delivered": re.findall(
@@ -518,7 +518,7 @@ def main() -> dict[str, Any]:
         ),
         "history": re.findall(r"^postbacks_history_up (\S+)$", read(9464, "/metrics")[1], re.MULTILINE),
     }
-    eventually(lambda: http_get(8910, "/healthz") == 200, 60, "the dashboard's health")
+    eventually(lambda: http_get(8910, "/healthz") == 200, what="the dashboard's health")
     seen["web"] = look_at_dashboard() | {"check": run_in("web", *web.spec["healthcheck"])}
     with Receiver() as receiver:
         seen["checklist"] = go_through_the_checklist(client, receiver)

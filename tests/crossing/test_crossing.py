@@ -57,7 +57,7 @@ class Crossing:
 
     def close(self) -> None:
         """End it."""
-        self._process.communicate(timeout=10)
+        self._process.communicate(timeout=60)
 
 
 @pytest.fixture(scope="module")

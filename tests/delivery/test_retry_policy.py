@@ -108,7 +108,7 @@ def test_decisions_of_many_threads_at_once_do_not_mix(broker):
     together = threading.Barrier(8)
 
     def one(number: int) -> list[bool]:
-        together.wait(10)
+        together.wait(60)
         return [decide(failing((number + turn) % 8, postback_id=f"{number}-{turn}")).parked
                 for turn in range(200)]  # fmt: skip
 

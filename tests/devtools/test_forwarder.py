@@ -93,7 +93,7 @@ class Sender:
 
     def __enter__(self) -> Self:
         self.receiver.start()
-        self.sock = socket.create_connection(("127.0.0.1", self.receiver.port), timeout=20)
+        self.sock = socket.create_connection(("127.0.0.1", self.receiver.port), timeout=60)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -118,7 +118,7 @@ class Sender:
         return data
 
     def outcome(self) -> Forwarded:
-        return self.done.get(timeout=20)[1]
+        return self.done.get(timeout=60)[1]
 
 
 @contextlib.contextmanager
@@ -154,7 +154,7 @@ def test_a_chunked_request_goes_on_in_its_chunks():
     with forwarding_to(OK, size=len(request)) as (sender, got):
         sender.post(request)
         assert sender.get(len(OK)) == OK
-        assert sender.done.get(timeout=20)[0].body == b"<POSTBACK/>"
+        assert sender.done.get(timeout=60)[0].body == b"<POSTBACK/>"
     assert got[0] == request
 
 
@@ -283,7 +283,7 @@ def test_a_server_that_closes_without_an_answer_is_502():
         f"http://127.0.0.1:{server.port}"
     ) as sender:  # fmt: skip
         sender.post()
-        assert sender.get(20).startswith(b"HTTP/1.1 502 ")
+        assert sender.get(60).startswith(b"HTTP/1.1 502 ")
         assert sender.outcome().problem == "the connection was closed without an answer"
 
 
@@ -293,7 +293,7 @@ def test_a_slow_server_is_waited_for_up_to_a_limit_and_then_504(monkeypatch):
         f"http://127.0.0.1:{server.port}"
     ) as sender:  # fmt: skip
         sender.post()
-        assert sender.get(20).startswith(b"HTTP/1.1 504 ")
+        assert sender.get(60).startswith(b"HTTP/1.1 504 ")
         outcome = sender.outcome()
     assert outcome.problem == "no end of its answer within 0.2 s"
     assert outcome.elapsed_s >= 0.2
@@ -328,12 +328,12 @@ def test_what_came_of_a_request_is_said_even_if_its_sender_has_not_waited():
 
     def behave(connection):
         connection.recv(1000)
-        answered.wait(20)
+        answered.wait(60)
         connection.sendall(OK)
 
     with Server(behave) as server, Sender(f"http://127.0.0.1:{server.port}") as sender:
         sender.post()
-        sender.receiver.wait_for(1, timeout_s=20)
+        sender.receiver.wait_for(1, timeout_s=60)
         sender.sock.close()
         answered.set()
         assert sender.outcome().status == 200
@@ -344,7 +344,7 @@ def test_a_receiver_that_stops_waits_for_no_server():
         sender = Sender(f"http://127.0.0.1:{server.port}")
         with sender:
             sender.post()
-            sender.receiver.wait_for(1, timeout_s=20)
+            sender.receiver.wait_for(1, timeout_s=60)
         assert sender.done.empty()
 
 
@@ -356,7 +356,7 @@ def test_https_of_this_machine_needs_no_certificate_that_anybody_trusts(tmp_path
     monkeypatch.setattr(forwarding, "_is_this_machine", lambda _: False)
     with forwarding_to(OK, scheme="https", host="localhost", context=context) as (sender, _):
         sender.post()
-        assert sender.get(20).startswith(b"HTTP/1.1 502 ")
+        assert sender.get(60).startswith(b"HTTP/1.1 502 ")
         assert "its certificate is not trusted" in sender.outcome().problem
 
 

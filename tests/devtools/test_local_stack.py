@@ -20,6 +20,8 @@ from postbacks.devtools.valkey import server_binary
 from postbacks.errors import BrokerError, PostbacksError
 
 #: A throw-away Celery application, so that these tests need nothing of ours but the module under test.
+pytestmark = pytest.mark.usefixtures("forked")
+
 APP = """
 import os, signal, time
 from celery import Celery, signals
@@ -200,7 +202,7 @@ def test_stop_leaves_nothing():
     assert not directory.exists()
     assert not any(map(runs, family))
     with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", port), timeout=5)
+        socket.create_connection(("127.0.0.1", port), timeout=60)
     broker.stop()  # again: nothing to do
 
 
@@ -298,12 +300,12 @@ def test_nothing_outlives_a_killed_parent(tmp_path):
 def test_a_worker_drains_and_leaves_nothing(broker, celery):
     """A worker that is told to stop finishes its task, ends with 0, and its group is empty."""
     with celery() as worker:
-        worker.wait_for_log(" ready.", timeout_s=20)
+        worker.wait_for_log(" ready.", timeout_s=60)
         family = group_of(worker.pid)
         send(broker, "slow")
-        worker.wait_for_log("slow begins", timeout_s=10)
+        worker.wait_for_log("slow begins", timeout_s=60)
         worker.terminate()
-        assert worker.wait(timeout_s=10) == 0
+        assert worker.wait(timeout_s=60) == 0
         assert "slow ends" in worker.log()
     assert not any(map(runs, family))
 
@@ -312,7 +314,7 @@ def test_a_process_that_ignores_sigterm_is_killed(celery):
     """stop() waits as long as it is told, then kills."""
     worker = celery(STUBBORN="1")
     worker.start()
-    worker.wait_for_log(" ready.", timeout_s=20)
+    worker.wait_for_log(" ready.", timeout_s=60)
     family = group_of(worker.pid)
     worker.terminate()
     with pytest.raises(TimeoutError, match=r"celery worker did not end in 0\.1 s"):
@@ -325,7 +327,7 @@ def test_a_process_that_ignores_sigterm_is_killed(celery):
 def test_pool_processes_of_a_killed_worker_are_killed(celery):
     """kill() hits the main process alone; starting again or stopping leaves none of its children."""
     with celery("prefork") as worker:
-        worker.wait_for_log(" ready.", timeout_s=20)
+        worker.wait_for_log(" ready.", timeout_s=60)
         family = group_of(worker.pid)
         assert len(family) >= 4  # the worker, its two children, the guard
         worker.kill()
@@ -343,7 +345,7 @@ def test_a_process_that_cannot_start_is_told_with_its_log(celery, tmp_path):
     """Waiting ends at once when the process does, and quotes its last words."""
     (tmp_path / "throwaway.py").write_text("raise SystemExit('no such luck')")
     with celery() as worker, pytest.raises(PostbacksError, match=r"(?s)ended without logging.*no such luck"):
-        worker.wait_for_log(" ready.", timeout_s=20)
+        worker.wait_for_log(" ready.", timeout_s=60)
 
 
 def test_the_stack_ticks_and_stops_in_order(broker, celery, tmp_path):

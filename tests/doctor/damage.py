@@ -186,13 +186,13 @@ def no_recorder(ward):
 def recorder_waits(ward):
     turn_feed_on(ward)
     feed = Feed(ward.client)
-    feed.acquire("here:1", 10_000)
+    feed.acquire("here:1", 600_000)
     feed.note("here:1", json.dumps({"waits": "The database does not answer.", "waits_since_ms": 1}))
 
 
 def recorder_lags(ward):
     turn_feed_on(ward)
-    Feed(ward.client).acquire("here:1", 10_000)
+    Feed(ward.client).acquire("here:1", 600_000)
     ward.client.delete(keys.CHANGES)  # a stream takes no entry older than its newest
     ward.client.xadd(keys.CHANGES, {"ids": ward.waiting[0]}, id="1-1")
 

@@ -17,7 +17,7 @@ from postbacks.settings import load
 
 def test_a_feed_that_has_used_much_of_its_memory_is_wrong(ward, monkeypatch):
     turn_feed_on(ward)
-    Feed(ward.client).acquire("here:1", 10_000)
+    Feed(ward.client).acquire("here:1", 600_000)
     monkeypatch.setattr(history_checks, "NEARLY_FULL", 0.0)
     assert "of what they may take" in doctor_of(ward.rig).examine().findings("history-feed")[""]
 

@@ -85,13 +85,13 @@ def test_client_worker_beat_up_send_and_flower_work_with_every_variable_of_celer
         set_account("acme", url=receiver.url())
         for process in processes.values():
             stack.enter_context(process)
-        processes["worker"].wait_for_log(" ready.", 60)
+        processes["worker"].wait_for_log(" ready.", 120)
 
         state, postback_id = run(sys.executable, "-c", CLIENT, env=ambient, cwd=tmp_path).split()
         assert state == "SUCCESS"
         with broker.client() as client:
             assert ended(client, postback_id).state == "delivered"
-        workers = eventually(lambda: workers_in_flower(flower_port), 40, "Flower's answer")
+        workers = eventually(lambda: workers_in_flower(flower_port), what="Flower's answer")
         assert workers == {f"celery@{socket.gethostname()}": (["postbacks.work"], 4)}
 
         # `up` has a broker of its own, and every process there the same environment.
@@ -113,7 +113,7 @@ def test_client_worker_beat_up_send_and_flower_work_with_every_variable_of_celer
 def workers_in_flower(port):
     """Return the queues and the processes of each worker that Flower sees."""
     url = f"http://127.0.0.1:{port}/api/workers?refresh=1"
-    with suppress(OSError, ValueError), urllib.request.urlopen(url, timeout=10) as answer:
+    with suppress(OSError, ValueError), urllib.request.urlopen(url, timeout=60) as answer:
         return {
             name: (
                 [queue["name"] for queue in worker["active_queues"]],

@@ -54,7 +54,7 @@ class Watched:
         data = json.dumps(body).encode() if body is not None else b"" if post else None
         try:
             with urllib.request.urlopen(
-                f"http://127.0.0.1:{self.port}/api/{path}", data, timeout=20
+                f"http://127.0.0.1:{self.port}/api/{path}", data, timeout=60
             ) as answer:
                 return json.load(answer)
         except urllib.error.HTTPError as error:
@@ -123,7 +123,7 @@ def listens_on_one_address_alone(port: int) -> None:
     """Another address of this machine refuses: without a password it is for who sits at 127.0.0.1."""
     for address in ("127.0.0.2", "::1"):
         with pytest.raises(OSError, match=r"refused|Cannot assign|unreachable"):
-            socket.create_connection((address, port), timeout=5)
+            socket.create_connection((address, port), timeout=60)
 
 
 @pytest.mark.parametrize("pool", short_and_long("threads", "prefork"))
@@ -162,7 +162,7 @@ def every_delivered_one_is_shown(watched: Watched) -> None:
     assert worker.startswith("worker1@")
     assert watched.ask("workers?refresh=1")[worker]["stats"]["postbacks"]["events"]["on"] is True
     for page in ("workers", f"worker/{worker}", "tasks", "broker", f"task/{ids[-1]}"):
-        with urllib.request.urlopen(f"http://127.0.0.1:{watched.port}/{page}", timeout=20) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{watched.port}/{page}", timeout=60) as answer:
             assert answer.status == 200
             html = answer.read().decode()
     assert all(word in html for word in (ids[-1], "SMS_MO N211", "delivered by attempt 1", worker))
@@ -223,7 +223,7 @@ def celerys_commands_answer(watched: Watched) -> None:
         return subprocess.Popen([*base, *args], env=env, stdout=subprocess.PIPE, text=True)
 
     def active_tasks() -> set[str]:
-        answers = app.control.inspect(timeout=10, limit=1).active() or {}
+        answers = app.control.inspect(timeout=60, limit=1).active() or {}
         return {task["name"] for tasks in answers.values() for task in tasks}
 
     dump = run("events", "--dump")
@@ -231,7 +231,7 @@ def celerys_commands_answer(watched: Watched) -> None:
     too_long.start()
     asked = {"status": run("status"), "stats": run("inspect", "stats", "--json")}
     try:
-        (registered,) = app.control.inspect(timeout=10, limit=1).registered().values()
+        (registered,) = app.control.inspect(timeout=60, limit=1).registered().values()
         assert {"postbacks.deliver", "postbacks.dispatch", "postbacks.send_postback"} <= set(registered)
         answers = {name: process.communicate(timeout=60)[0] for name, process in asked.items()}
         assert "1 node online" in answers["status"]

@@ -64,7 +64,7 @@ def old(rig: Rig, count: int) -> None:
 
 def working(rig: Rig) -> None:
     """Let a recorder hold the lease."""
-    assert Feed(rig.client).acquire("host:1:abc", 10_000)
+    assert Feed(rig.client).acquire("host:1:abc", 600_000)
 
 
 # -- run --------------------------------------------------------------------------------------------
@@ -78,10 +78,10 @@ def test_a_signal_ends_a_recorder_in_order(rig, sqlite_url, number):
         env={**os.environ, "POSTBACKS_HISTORY_URL": sqlite_url}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     try:
-        eventually(lambda: Feed(rig.client).state().resynced_ms, 30, "the first resync")
+        eventually(lambda: Feed(rig.client).state().resynced_ms, what="the first resync")
         dead(rig, 3)
         process.send_signal(number)
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=60)
     finally:
         process.kill()
         process.wait()

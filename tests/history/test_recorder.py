@@ -81,7 +81,7 @@ def test_changes_gather_for_a_moment_by_the_brokers_clock(rig, sqlite_url):
     settle(recorder, rig.client)
     dead()
     rig.tick()
-    eventually(lambda: 0 < recorder.turn() <= recorder_module.GATHER_S, 30, "gathering")
+    eventually(lambda: 0 < recorder.turn() <= recorder_module.GATHER_S, what="gathering")
     assert recorder.written == 0
     later = make_recorder(rig.client, sqlite_url, clock_offset_ms=1600)
     recorder.close()
@@ -99,7 +99,7 @@ def test_a_clock_that_jumps_holds_nothing_up(rig, sqlite_url, monkeypatch, jump_
     dead(2)
     rig.tick()
     recorder = make_recorder(rig.client, sqlite_url, clock_offset_ms=jump_s * 1000)
-    eventually(lambda: recorder.turn() is not None and recorder.works, 30, "the lease after the jump")
+    eventually(lambda: recorder.turn() is not None and recorder.works, what="the lease after the jump")
     settle(recorder, rig.client)
     assert rows(sqlite_url) == ledger_rows(rig.client)
     recorder.close()
@@ -142,7 +142,7 @@ def test_it_is_at_most_three_seconds_behind(rig, receiver, sqlite_url):
             time.sleep(0.02)
     finally:
         stop.set()
-        thread.join(10)
+        thread.join(60)
     assert max(lags) < 20
     assert rows(sqlite_url) == ledger_rows(rig.client)  # what has gathered is copied at its end
     assert Feed(rig.client).state().holder == ""
@@ -213,7 +213,7 @@ def test_a_frozen_recorder_writes_nothing_old_over_new(rig, receiver, history_ur
         return answer
 
     frozen._records.read = freeze
-    eventually(lambda: frozen.turn() is not None and not frozen.works, 30, "the loss of the lease")
+    eventually(lambda: frozen.turn() is not None and not frozen.works, what="the loss of the lease")
     assert rows(history_url) == [(postback_id, "delivered", 1)]
     frozen.turn()
     assert not frozen.works
@@ -236,8 +236,8 @@ def test_a_process_that_is_stopped_for_longer_than_its_lease_stands_by_afterward
         rig.tick()
         settle(other, rig.client)
         process.resume()
-        process.wait_for_log("history.lease_lost", 10)
-        process.wait_for_log("history.standby", 10)
+        process.wait_for_log("history.lease_lost", 60)
+        process.wait_for_log("history.standby", 60)
     assert rows(sqlite_url) == ledger_rows(rig.client)
     other.close()
 
@@ -266,7 +266,7 @@ def test_a_recorder_that_is_killed_leaves_no_gap_and_no_double(rig, receiver, sq
     rig.tick()
     killed = subprocess.run(
         [sys.executable, "-c", KILLED, point],
-        env={**os.environ, "POSTBACKS_HISTORY_URL": sqlite_url}, timeout=30, check=False, capture_output=True,
+        env={**os.environ, "POSTBACKS_HISTORY_URL": sqlite_url}, timeout=90, check=False, capture_output=True,
     )  # fmt: skip
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     end_lease(rig.client)
@@ -317,7 +317,7 @@ def test_a_broker_that_is_away_is_waited_for(own_broker, sqlite_url, quick, capl
 
 def trouble_of(recorder, client, url) -> str:
     """Let it fail; return what it says, in the broker for all to see."""
-    eventually(lambda: recorder.turn() is not None and not recorder.works, 30, "a failure")
+    eventually(lambda: recorder.turn() is not None and not recorder.works, what="a failure")
     status = read_feed(client)
     assert status.state == WAITING
     assert status.waits_since_ms is not None

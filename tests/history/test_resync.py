@@ -122,11 +122,11 @@ def test_changes_are_recorded_while_a_resync_goes_on(rig, sqlite_url):
     """Between two of its pages; status says how far it is."""
     dead(rig, 30)
     recorder = make_recorder(rig.client, sqlite_url)
-    eventually(lambda: recorder.turn() is not None and len(rows(sqlite_url)) > 1, 30, "a first page")
+    eventually(lambda: recorder.turn() is not None and len(rows(sqlite_url)) > 1, what="a first page")
     assert read_feed(rig.client).state == RESYNC
     assert 0 < read_feed(rig.client).resync_records < 30
     fresh = dead(rig, 2)
-    eventually(lambda: recorder.turn() is not None and not rig.client.xlen(keys.CHANGES), 30, "the changes")
+    eventually(lambda: recorder.turn() is not None and not rig.client.xlen(keys.CHANGES), what="the changes")
     assert recorder._resync is not None
     assert set(fresh) <= {postback_id for postback_id, _, _ in rows(sqlite_url)}
     settle(recorder, rig.client)
@@ -138,7 +138,7 @@ def test_a_recorder_that_starts_anew_begins_the_resync_again(rig, sqlite_url, re
     """The place where it was is not remembered."""
     dead(rig, 30)
     first = make_recorder(rig.client, sqlite_url)
-    eventually(lambda: first.turn() is not None and len(rows(sqlite_url)) > 1, 30, "a first page")
+    eventually(lambda: first.turn() is not None and len(rows(sqlite_url)) > 1, what="a first page")
     first.close()
     second = make_recorder(rig.client, sqlite_url)
     settle(second, rig.client)
@@ -151,7 +151,7 @@ def test_a_gap_during_a_resync_wants_another_one(rig, sqlite_url, reasons):
     """Entries that were dropped may be of records that it had read already."""
     dead(rig, 30)
     recorder = make_recorder(rig.client, sqlite_url)
-    eventually(lambda: recorder.turn() is not None and recorder._resync is not None, 30, "its begin")
+    eventually(lambda: recorder.turn() is not None and recorder._resync is not None, what="its begin")
     dead(rig, 1)
     drop_feed(rig)
     settle(recorder, rig.client)
@@ -219,7 +219,7 @@ def test_an_emptied_broker_turns_the_feed_on_anew(rig, sqlite_url, reasons):
     recorder = make_recorder(rig.client, sqlite_url)
     settle(recorder, rig.client)
     rig.client.flushdb()
-    eventually(lambda: recorder.turn() is not None and Feed(rig.client).state().on_ms, 30, "the feed")
+    eventually(lambda: recorder.turn() is not None and Feed(rig.client).state().on_ms, what="the feed")
     dead(rig, 1)
     settle(recorder, rig.client)
     assert rows(sqlite_url) == ledger_rows(rig.client)
@@ -244,7 +244,7 @@ def test_another_process_of_the_broker_wants_a_resync(rig, sqlite_url, reasons, 
         recorder = make_recorder(rig.client, sqlite_url)
     else:
         recorder._note["broker"] = "that before"
-    eventually(lambda: recorder.turn() is not None and len(reasons()) == 2, 30, "a resync")
+    eventually(lambda: recorder.turn() is not None and len(reasons()) == 2, what="a resync")
     settle(recorder, rig.client)
     assert [row for row in rows(sqlite_url) if row[0] == lost] == [(lost, "forgotten", 0)]
     assert len(rows(sqlite_url)) == 4
@@ -287,8 +287,8 @@ def test_a_change_that_is_refused_during_a_resync_wants_another_one(rig, sqlite_
     with redis.Redis(address["host"], address["port"], username="former", password="secret") as client:
         moves = Scripts(client)
         moves.cancel(ids[0], 60)
-        eventually(lambda: recorder.turn() is not None and recorder._resync, 30, "a resync")
-        eventually(lambda: recorder.turn() is not None and recorder._resync._scanned, 30, "all records read")
+        eventually(lambda: recorder.turn() is not None and recorder._resync, what="a resync")
+        eventually(lambda: recorder.turn() is not None and recorder._resync._scanned, what="all records read")
         moves.cancel(ids[1], 60)
         settle(recorder, rig.client)
     rig.client.acl_deluser("former")
@@ -304,8 +304,8 @@ def test_a_broker_that_is_emptied_during_a_resync_is_read_again(rig, sqlite_url,
     waiting(rig, 10)
     settle(recorder, rig.client)
     Feed(rig.client).want_resync(REGISTERED)
-    eventually(lambda: recorder.turn() is not None and recorder._resync, 30, "a resync")
-    eventually(lambda: recorder.turn() is not None and recorder._resync._last_row, 30, "a page of open rows")
+    eventually(lambda: recorder.turn() is not None and recorder._resync, what="a resync")
+    eventually(lambda: recorder.turn() is not None and recorder._resync._last_row, what="a page of open rows")
     rig.client.flushdb()
     settle(recorder, rig.client)
     assert {state for _, state, _ in rows(sqlite_url)} == {"forgotten"}

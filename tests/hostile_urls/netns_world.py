@@ -108,7 +108,7 @@ class Everywhere:
         with socket.create_connection(("127.0.0.1", PORTS[0]), 10) as own:
             ends = (*own.getpeername()[:2], own.getsockname()[1])
             with self._changed:
-                assert self._changed.wait_for(lambda: ends in self._rounds, 10), "a connection was lost"
+                assert self._changed.wait_for(lambda: ends in self._rounds, 60), "a connection was lost"
                 self._rounds.clear()
                 log, self._log = self._log, []
         return [seen for seen in log if seen["ends"] != ends]

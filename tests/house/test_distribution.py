@@ -51,11 +51,10 @@ class Archives:
     sdist: Path
 
 
-def build(time_s: int, folder: Path) -> Archives:
-    """Build both archives from a copy of the checkout whose files are of this time; the wheel comes from the sdist."""
+def build(checkout: Path, time_s: int, folder: Path) -> Archives:
+    """Build both archives from a copy of a checkout whose files are of this time; the wheel comes from the sdist."""
     copy, out = folder / f"copy-{time_s}", folder / f"dist-{time_s}"
-    junk = shutil.ignore_patterns(".*cache", ".hypothesis", ".venv", ".git", "__pycache__", "build", "dist")
-    shutil.copytree(ROOT, copy, ignore=junk, symlinks=True)
+    shutil.copytree(checkout, copy, symlinks=True)
     for path in copy.rglob("*"):
         if not path.is_symlink():
             os.utime(path, (time_s, time_s))
@@ -87,7 +86,10 @@ def run(*command: str | Path, cwd: Path, **variables: str) -> subprocess.Complet
 def archives(tmp_path_factory) -> tuple[Archives, Archives]:
     """Archives of two checkouts that differ in the times of their files."""
     folder = tmp_path_factory.mktemp("archives")
-    first, second = (build(time_s, folder) for time_s in TIMES_S)
+    junk = shutil.ignore_patterns(".*cache", ".hypothesis", ".venv", ".git", "__pycache__", "build", "dist")
+    # Copied once, as another test may write into this checkout meanwhile.
+    checkout = shutil.copytree(ROOT, folder / "checkout", ignore=junk, symlinks=True)
+    first, second = (build(checkout, time_s, folder) for time_s in TIMES_S)
     return first, second
 
 

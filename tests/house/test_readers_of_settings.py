@@ -71,7 +71,7 @@ def run(*command: str | Path, env: dict[str, str], given: str | None = None) -> 
 def page(url: str) -> bytes:
     """Read a page; nothing while nobody serves it."""
     try:
-        with urllib.request.urlopen(url, timeout=30) as answer:
+        with urllib.request.urlopen(url, timeout=60) as answer:
             return answer.read()
     except (urllib.error.URLError, ConnectionError):
         return b""

@@ -515,7 +515,7 @@ def test_a_post_is_plain_http_1_1_with_a_length_and_expects_nothing_even_if_it_i
             send_postback.delay("acme", event)
             rig.tick()
             rig.deliver()
-        server.join(20)
+        server.join(60)
     assert len(heads) == 2
     for head in heads:
         request_line, *lines = head.split("\r\n")

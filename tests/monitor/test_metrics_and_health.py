@@ -97,7 +97,7 @@ def pages_of_the_command(form: str) -> dict[str, tuple[int, str]]:
             return {path: page(port, path) for path in ("/metrics", "/healthz", "/readyz", "/")}
         finally:
             served.terminate()
-            assert served.wait(20) == 0
+            assert served.wait(60) == 0
 
 
 def watch(form: str, broker: EmbeddedBroker, tmp_path: Path) -> Watched:
@@ -362,17 +362,17 @@ def test_health_says_what_is_wrong(rig):
     shown = json.loads(said.output)
     assert shown["tick_age_s"] >= 100
     assert shown["oldest_waiting_s"] >= 100
-    assert [fault.split(" (")[0][:26] for fault in shown["faults"]] == [
-        "The last tick finished 100", "No worker has been heard o", "No beat has been heard of:",
-        "A postback has waited for ",
+    assert [fault.split(" (")[0][:23] for fault in shown["faults"]] == [
+        "The last tick finished ", "No worker has been hear", "No beat has been heard ",
+        "A postback has waited f",
     ]  # fmt: skip
     for key, name in ((keys.WORKERS, "celery@here"), (keys.BEATS, "beat@here")):
         SignOfLife(key, name).give()
     shown = json.loads(health("--json").output)
     assert (shown["workers"], shown["beats"], shown["takes_writes"]) == (1, 1, True)
     assert re.fullmatch(
-        r"The last tick finished 10\d s ago \(limit 10 s\), though a worker was heard of \d s ago "
-        r"and a beat was heard of \d s ago: their logs say why\.",
+        r"The last tick finished 1\d\d s ago \(limit 10 s\), though a worker was heard of \d+ s ago "
+        r"and a beat was heard of \d+ s ago: their logs say why\.",
         shown["faults"][0],
     )
     assert health("--max-tick-age", "1000", "--max-waiting-age", "1000").exit_code == 0
@@ -504,7 +504,7 @@ def test_a_broker_that_hangs_or_is_gone_is_told_in_bounded_time():
                 env=BASE_ENV | {"POSTBACKS_BROKER_URL": broker.url},
                 capture_output=True,
                 text=True,
-                timeout=30,
+                timeout=90,
             )
             server.start()
             text = page(server.port, "/metrics")[1]

@@ -73,7 +73,7 @@ def test_one_deadline_holds_for_the_whole_request(monkeypatch):
                     continue
             return not any(map(is_open, connections))
 
-        eventually(all_closed, 30, "the end of those that drip")
+        eventually(all_closed, what="the end of those that drip")
         assert time.monotonic() - began_s >= 0.9
 
 
@@ -85,7 +85,7 @@ def test_a_client_whose_answer_is_being_made_keeps_its_place():
         with dripping(server.port, CLIENTS_MAX, asked) as connections:
             places = server._server._clients
             eventually(lambda: sum(client.is_answered for client in places.values()) == CLIENTS_MAX)
-            late = socket.create_connection(("127.0.0.1", server.port), timeout=20)
+            late = socket.create_connection(("127.0.0.1", server.port), timeout=60)
             with late, suppress(ConnectionResetError):
                 assert late.recv(1) == b""
             release.set()
@@ -98,7 +98,7 @@ def test_a_closed_server_holds_no_connection():
     with served() as server, dripping(server.port, 3) as connections:
         eventually(lambda: len(server._server._clients) == 3)
         server.close()
-        eventually(lambda: not any(map(is_open, connections)), 30, "their end")
+        eventually(lambda: not any(map(is_open, connections)), what="their end")
 
 
 def test_who_asks_again_and_again_whether_the_system_is_well_asks_the_broker_once_a_second(rig):

@@ -84,7 +84,7 @@ def test_whoever_is_killed_or_frozen_is_named_and_its_alert_fires(broker, tmp_pa
             found = (seen["postbacks_workers",], seen["postbacks_beats",])
             return text if (*found, late) == (*expected, 0 in expected) else ""
 
-        return eventually(look, 60, f"workers and beats {expected}")
+        return eventually(look, what=f"workers and beats {expected}")
 
     def faults() -> list[str]:
         return list(judge(settings.load(), tick_age_s=5).faults)

@@ -173,7 +173,7 @@ def test_a_death_between_storing_and_telling_loses_no_notice(
         killed = subprocess.run(
             [sys.executable, "-c", KILLED, point, offset_ms],
             env={**os.environ, "POSTBACKS_HISTORY_URL": url, "POSTBACKS_NOTICE_URL": receiver.url("/hook")},
-            timeout=30, check=False, capture_output=True, text=True,
+            timeout=90, check=False, capture_output=True, text=True,
         )  # fmt: skip
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         assert killed.stderr.count("incident.opened") == logged

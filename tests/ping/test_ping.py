@@ -37,7 +37,7 @@ def answering(raw):
         thread = threading.Thread(target=serve)
         thread.start()
         yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
-        thread.join(10)
+        thread.join(60)
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def https(context):
         yield f"https://127.0.0.1:{server.server_address[1]}/"
     finally:
         server.shutdown()
-        thread.join(10)
+        thread.join(60)
         server.server_close()
 
 

@@ -234,7 +234,7 @@ def test_no_descriptor_is_left_of_a_request_over_a_kept_connection(tmp_path, sch
     """However it ends: answered, not answered, too late, or still open when its adapter is closed."""
     settings = Settings(allowed_networks="127.0.0.0/8", answer_timeout_s=0.3)
     authority = Authority(tmp_path)
-    profile = Profile(5, 0.3, tls=Tls(ca_bundle=authority.pem) if scheme == "https" else None)
+    tls = Tls(ca_bundle=authority.pem) if scheme == "https" else None
     issuer = authority if scheme == "https" else None
     behaviours = [closes, resets, is_silent, *(behave for behave, _ in BEHAVIOURS.values())]
     CurlClient(settings).close()
@@ -245,6 +245,7 @@ def test_no_descriptor_is_left_of_a_request_over_a_kept_connection(tmp_path, sch
 
             def transfer(path: str, url: str = receiver.url) -> Transfer:
                 lines = ["Postback-Attempt: 1"]
+                profile = Profile(20, 20 if path == "/warm" else 0.3, tls=tls)  # one of them is too late
                 return Transfer(f"{url}{path}", b"<POSTBACK/>", lines, profile)
 
             for _ in range(3):

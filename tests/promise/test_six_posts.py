@@ -117,7 +117,7 @@ def test_an_endpoint_that_always_answers_500_gets_six_posts_spaced_by_the_countd
         set_account("acme", url=receiver.url())
         result = send_postback.delay("acme", EVENT)
         with pytest.raises(PostbackDead) as dead:
-            result.get(timeout=40)
+            result.get(timeout=60)
         posts = receiver.received
         assert [post.attempt for post in posts] == [1, 2, 3, 4, 5, 6]
         assert {post.body for post in posts} == {render(parse_event(EVENT))}

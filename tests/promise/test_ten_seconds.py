@@ -55,7 +55,7 @@ def serving(converse):
         thread.start()
         yield listener.getsockname()[1]
         listener.shutdown(socket.SHUT_RDWR)
-        thread.join(10)
+        thread.join(60)
 
 
 def post(url: str, profile: Profile):
@@ -105,23 +105,23 @@ def test_what_does_not_come_within_its_limit_ends_the_attempt_there(scheme, conv
     with black_hole() if converse is None else serving(converse) as port:
         seen = post(f"{scheme}://127.0.0.1:{port}/", Profile(0.3, 0.6))
     assert seen.name == outcome, seen.detail
-    assert limit_s - 0.05 <= seen.elapsed_s < limit_s + 2
+    assert limit_s - 0.05 <= seen.elapsed_s < limit_s + 8  # a busy machine is late, and the default is 10
 
 
 def test_the_answers_limit_begins_when_the_connection_stands(tmp_path):
-    """A connection of 1.2 s and an answer after 1.2 s both keep a limit of 2 s."""
+    """A connection of 2 s and an answer after 2 s both keep a limit of 3.8 s."""
     authority = Authority(tmp_path)
     certificate = authority.issue("127.0.0.1")
     context = certificate.server()
 
     def converse(connection: socket.socket) -> None:
-        time.sleep(1.2)
+        time.sleep(2)
         with context.wrap_socket(connection, server_side=True) as secured:
             secured.recv(65_536)
-            time.sleep(1.2)
+            time.sleep(2)
             secured.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
 
     with serving(converse) as port:
-        seen = post(f"https://127.0.0.1:{port}/", Profile(2, 2, tls=Tls(ca_bundle=authority.pem)))
+        seen = post(f"https://127.0.0.1:{port}/", Profile(3.8, 3.8, tls=Tls(ca_bundle=authority.pem)))
     assert seen.delivered, seen.detail
-    assert seen.elapsed_s > 2
+    assert seen.elapsed_s > 3.8

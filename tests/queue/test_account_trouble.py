@@ -299,7 +299,7 @@ def test_revoking_what_is_only_held_stops_it(rig):
         loop.start()
         receiver.wait_for(1, 90)
         send_postback.AsyncResult(ids[2]).revoke()
-        loop.join(30)
+        loop.join(60)
         assert rig.record(ids[2]).state == "cancelled"
         assert rig.record(ids[2]).attempts == ()
         assert {post.postback_id for post in receiver.received} == set(ids) - {ids[2]}

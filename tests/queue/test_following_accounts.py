@@ -95,7 +95,7 @@ def test_an_origin_that_is_switched_off_ends_what_waits_as_skipped(rig, old):
     assert (record.state, record.reason, len(old.received)) == ("skipped", "origin_off", 1)
     result = send_postback.AsyncResult(parked)
     with pytest.raises(PostbackSkipped) as told:
-        result.get(timeout=5)
+        result.get(timeout=60)
     assert told.value.outcome == "origin_off"
     shown = CliRunner().invoke(main, ["show", parked]).output
     assert "switched off" in shown.splitlines()[1], shown
@@ -121,7 +121,7 @@ def test_what_has_no_url_any_more_is_dead_and_goes_out_when_it_is_sent_again(rig
     record = rig.record(parked)
     assert (record.state, record.reason) == ("dead", "no_url")
     with pytest.raises(PostbackDead, match="is dead: no_url"):
-        send_postback.AsyncResult(parked).get(timeout=5)
+        send_postback.AsyncResult(parked).get(timeout=60)
     set_account("acme", url=new.url())
     assert resend(parked) == "waiting"
     rig.deliver_lanes()
@@ -395,7 +395,7 @@ def test_what_is_held_for_an_endpoint_that_its_account_has_left_goes_back_and_sh
             eventually(lambda: rig.adapter._open, what="the probe")
             set_account("acme", url=new.url())
         finally:
-            loop.join(30)
+            loop.join(60)
         moved = [rig.record(postback_id) for postback_id in ids[1:]]
     assert {record.state for record in moved} <= {"delivered", "waiting"}
     assert not any(attempt.shared for record in moved for attempt in record.attempts)

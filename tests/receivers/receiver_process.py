@@ -50,7 +50,7 @@ class ReceiverProcess:
                 self._command, env=self._env, stdin=subprocess.DEVNULL, stdout=output, stderr=log,
                 start_new_session=True,
             )  # fmt: skip
-        eventually(lambda: self._listening() or not self.alive, 60, "the start of a receiver")
+        eventually(lambda: self._listening() or not self.alive, what="the start of a receiver")
         assert self.alive, self.log
         self.port = int(self._listening()[1])
 

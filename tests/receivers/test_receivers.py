@@ -41,7 +41,7 @@ ODD_EVENTS = [
 
 def answer(port: int, sent: bytes, stack: ExitStack, *, is_whole: bool = True) -> str:
     """Send a request over a connection of its own; return the status of the answer, or what came instead."""
-    connection = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20))
+    connection = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60))
     view = memoryview(sent)
     while view:
         # Who has answered is told no more: what is sent to a closed connection could take the answer away.
@@ -86,7 +86,7 @@ def test_real_postbacks_of_every_code_arrive_as_they_were_sent(rig, language, tm
             assert {record.state for record in records} == {"delivered"}, receiver.log
             pinged = CliRunner().invoke(main, ["ping", "acme"])
             assert pinged.exit_code == 0, pinged.output
-            eventually(lambda: len(receiver.lines) >= len(ids), 30, "the lines")
+            eventually(lambda: len(receiver.lines) >= len(ids), what="the lines")
             later = max(record.sequence for record in records) + 1
             subscribed, unsubscribed = (BODY.replace(b"N301", code) for code in (b"N301", b"N302"))
             newest = _post_in_turn(receiver, secret, (unsubscribed, later + 1), (subscribed, later))
@@ -109,7 +109,7 @@ def test_hostile_requests_are_refused_and_what_is_ours_is_kept(language, tmp_pat
     with running_receiver(language, secret, tmp_path) as receiver, ExitStack() as stack:
         away = receiver.data.rename(tmp_path / "away")
         assert answer(receiver.port, request(secret, "last"), stack) == "503"
-        eventually(lambda: "not stored: " in receiver.log, 20, "a line about it")
+        eventually(lambda: "not stored: " in receiver.log, what="a line about it")
         away.rename(receiver.data)
 
         rows = _rows(language, secret)
@@ -131,7 +131,7 @@ def test_hostile_requests_are_refused_and_what_is_ours_is_kept(language, tmp_pat
         again = {answer(receiver.port, request(secret, postback_id), stack) for postback_id in stored}
         assert again == {"200"}
         assert _last_came_s(receiver, "last") > time.time() - 600
-        handled = eventually(lambda: _handled(before, receiver.lines, "another"), 20, "the last line")
+        handled = eventually(lambda: _handled(before, receiver.lines, "another"), what="the last line")
         assert handled == set(stored)
         codes = {line["tags"]["CODE"] for line in before + receiver.lines if line["id"] == "at-once"}
         assert codes == {"N301"}
@@ -158,7 +158,7 @@ def test_a_program_that_fails_is_called_again(file, first_line, failing, tmp_pat
         ExitStack() as stack,
     ):
         assert answer(receiver.port, request(secret, "first"), stack) == "200"
-        eventually(lambda: receiver.log.count("not handled, again in a second: ") > 1, 20, "two calls")
+        eventually(lambda: receiver.log.count("not handled, again in a second: ") > 1, what="two calls")
         assert receiver.alive
 
 
@@ -219,7 +219,7 @@ def test_a_client_that_sends_no_body_is_cut_off(tmp_path):
 
 def _posts_over_one_connection(port, sent):
     """POST up to twice over one connection, and return how many were answered with 200."""
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         for number in range(2):
             connection.sendall(sent)
             received = b""
@@ -277,7 +277,7 @@ def _post_in_turn(receiver, secret, *posts):
         for number, (body, sequence) in enumerate(posts):
             sent = request(secret, f"order-{number}", body, sequence=sequence)
             assert answer(receiver.port, sent, stack) == "200"
-            eventually(lambda: any(line["id"] == f"order-{number}" for line in receiver.lines), 20, "a line")  # noqa: B023
+            eventually(lambda: any(line["id"] == f"order-{number}" for line in receiver.lines), what="a line")  # noqa: B023
     lines = {line["id"]: line["newest"] for line in receiver.lines}
     return [lines[f"order-{number}"] for number in range(len(posts))]
 
@@ -287,7 +287,7 @@ def _answers(port, row, stack):
     if isinstance(row.request, bytes):
         return {answer(port, row.request, stack, is_whole=row.is_whole)}
     connections = [
-        stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=20)) for _ in row.request
+        stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60)) for _ in row.request
     ]
     for part in (slice(None, -1), slice(-1, None)):
         for connection, sent in zip(connections, row.request, strict=True):

@@ -257,7 +257,7 @@ def test_changes_at_the_same_time_do_not_lose_each_other(broker):
     begin = threading.Barrier(4)
 
     def rotating():
-        begin.wait(10)
+        begin.wait(60)
         redis_accounts().change(
             "acme",
             lambda found, now_ms: found.rotated(
@@ -266,7 +266,7 @@ def test_changes_at_the_same_time_do_not_lose_each_other(broker):
         )
 
     def setting(number):
-        begin.wait(10)
+        begin.wait(60)
         for each in range(20):
             redis_accounts().change(
                 "acme" if each % 2 else "other",
@@ -280,7 +280,7 @@ def test_changes_at_the_same_time_do_not_lose_each_other(broker):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
     acme, other = redis_accounts().get_many(["acme", "other"]).values()
     assert (len(acme.headers), len(other.headers), len(acme.secrets)) == (20, 20, 2)
 

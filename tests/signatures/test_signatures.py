@@ -64,7 +64,7 @@ def by_node(received, secret):
         return by_hand(received, secret)
     request = {"headers": received.headers, "body": received.body.decode(), "secret": secret}
     done = subprocess.run(
-        [node, "-e", NODE], input=json.dumps(request), text=True, capture_output=True, timeout=20, check=False
+        [node, "-e", NODE], input=json.dumps(request), text=True, capture_output=True, timeout=90, check=False
     )
     assert done.stderr == ""
     return done.returncode == 0

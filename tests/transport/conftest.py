@@ -53,7 +53,7 @@ class ToxicProcess:
 
     def close(self) -> None:
         """End it."""
-        self._process.communicate(timeout=10)
+        self._process.communicate(timeout=60)
 
 
 #: Ports that misbehave before a request and speak no TLS.

@@ -21,7 +21,7 @@ from postbacks.transport.poller import PollFallback
 from postbacks.transport.profile import Profile
 from postbacks.transport.transfer import Transfer
 
-SETTINGS = Settings(allowed_networks="127.0.0.0/8", connect_timeout_s=5, answer_timeout_s=5)
+SETTINGS = Settings(allowed_networks="127.0.0.0/8", connect_timeout_s=30, answer_timeout_s=30)
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
 NO = b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n"
 
@@ -155,7 +155,7 @@ def test_a_second_answer_that_comes_while_the_connection_rests_is_not_the_next_p
 
     with listening(serve) as (listener, adapter):
         assert adapter.post(transfer(listener.url("/twice"))).name == "delivered"
-        assert sent.wait(5)
+        assert sent.wait(60)
         assert adapter.post(transfer(listener.url("/no"))).status == 500
 
 
@@ -166,7 +166,7 @@ def test_kept_connections_that_all_died_cost_no_postback_its_attempt():
 
     def serve(connection: socket.socket, path: str) -> bool:
         if path == "/warm":
-            meeting.wait(5)
+            meeting.wait(60)
         connection.sendall(OK)
         return path != "/warm"  # closed without a word
 
@@ -227,7 +227,7 @@ def test_a_receiver_that_closes_kept_connections_gets_one_post_and_no_more_time(
 
     def serve(connection: socket.socket, path: str) -> bool:
         if path == "/warm":
-            meeting.wait(5)
+            meeting.wait(60)
             connection.sendall(OK)
             return True
         threading.Event().wait(0.7)

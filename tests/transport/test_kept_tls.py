@@ -17,7 +17,7 @@ from postbacks.transport.connections import IdleConnections
 from postbacks.transport.profile import Profile, Tls
 from postbacks.transport.transfer import Transfer
 
-SETTINGS = Settings(allowed_networks="127.0.0.0/8", connect_timeout_s=5, answer_timeout_s=5)
+SETTINGS = Settings(allowed_networks="127.0.0.0/8", connect_timeout_s=30, answer_timeout_s=30)
 
 
 class Smuggler:
@@ -69,7 +69,7 @@ def test_an_answer_that_came_before_its_request_over_tls_delivers_nothing(tmp_pa
     context.load_cert_chain(certificate, key)
     server, adapter = Smuggler(context), CurlClient(SETTINGS)
     try:
-        profile = Profile(2, 2, tls=Tls(ca_bundle=identity.cert_pem))
+        profile = Profile(20, 20, tls=Tls(ca_bundle=identity.cert_pem))
         for _ in range(3):
             posts = [Transfer(f"https://127.0.0.1:{server.port}/{path}", b"<POSTBACK/>", [], profile)
                      for path in ("smuggle", "next")]  # fmt: skip

@@ -24,7 +24,7 @@ from postbacks.transport.profile import Profile, Tls
 from postbacks.transport.transfer import Transfer
 from postbacks.transport.trust import system_trust_store
 
-SETTINGS = Settings(allowed_networks="127.0.0.0/8", connect_timeout_s=5, answer_timeout_s=5)
+SETTINGS = Settings(allowed_networks="127.0.0.0/8", connect_timeout_s=30, answer_timeout_s=30)
 WRONG_PIN = "sha256//" + "A" * 43 + "="
 
 

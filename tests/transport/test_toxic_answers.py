@@ -22,7 +22,7 @@ from postbacks.transport.profile import Profile, Tls
 from postbacks.transport.transfer import MAX_HEADER_BYTES, Transfer
 
 CONNECT_S = ANSWER_S = 0.5
-MARGIN_S = 3.0
+MARGIN_S = 8.0
 PATIENCE_S = 10.0
 LIMITS_S = {"": 0.0, "connect": CONNECT_S, "answer": ANSWER_S, "body": ANSWER_S, "body or sooner": 0.0}
 #: How much a transfer may make the process grow, at its worst moment.
@@ -187,10 +187,12 @@ class Sender:
         self.growth_bytes = 0
 
     def transfer(self, path: str, port: str, case: Case) -> Transfer:
-        """Make a transfer; where no limit is to be met, its limits leave a slow machine time."""
+        """Make a transfer; a limit that is not to be met leaves a slow machine time."""
         profile = self.profile
-        if not case.waits:
-            profile = replace(profile, connect_timeout_s=PATIENCE_S, answer_timeout_s=PATIENCE_S)
+        if case.waits != "connect":
+            profile = replace(profile, connect_timeout_s=PATIENCE_S)
+        if LIMITS_S[case.waits] == 0 or case.waits == "connect":
+            profile = replace(profile, answer_timeout_s=PATIENCE_S)
         return Transfer(self.toxic.url(path, port), b"<POSTBACK/>", ["X-Test: yes"], profile)
 
     def post(self, transfer: Transfer) -> tuple[Outcome, float]:

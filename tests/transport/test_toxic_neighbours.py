@@ -26,27 +26,27 @@ def test_a_healthy_account_keeps_its_times_beside_receivers_that_do_everything_w
     urls = {f"path-{path}": toxic.url(path) for path in PATHS}
     urls |= {f"port-{name}": toxic.url("honest", name) for name in AT_ONCE}
     urls |= {f"again-{n}-{path}": toxic.url(path) for n in range(10) for path in GREEDY}
-    limits = {"connect_timeout_s": 2, "answer_timeout_s": 2}
+    limits = {"connect_timeout_s": 5, "answer_timeout_s": 5}
     with Receiver() as healthy:
         set_account("neighbour", url=healthy.url())
         for name, url in urls.items():
             set_account(name, url=url, **limits)
         with running(broker, tmp_path, env={"POSTBACKS_MAX_RESENDS": "0"}) as stack:
             ids = {name: send_postbacks(name, [MT] * 3)[0] for name in urls}
-            eventually(lambda: toxic.served("silence"), 20, "the toxic receiver's load")
+            eventually(lambda: toxic.served("silence"), what="the toxic receiver's load")
             sent_s: dict[str, float] = {}
             for _ in range(40):  # four seconds of a steady trickle
                 sent_s[send_postback.delay("neighbour", MT).id] = time.time()
                 threading.Event().wait(0.1)
-            healthy.wait_for(40, 30)
+            healthy.wait_for(40, 90)
             late_s = sorted(post.at - sent_s[post.postback_id] for post in healthy.received)
             client = broker.client()
             records = {name: ended(client, one) for name, one in ids.items()}
             client.close()
             assert all(worker.alive for worker in stack.workers)
-    # a tick is a second; who waits for a toxic receiver waits for ten
-    assert late_s[-1] < 9, late_s[-5:]
-    assert late_s[len(late_s) // 2] < 4, late_s
+    # a tick is a second; who waits for toxic receivers waits for five each time
+    assert late_s[-1] < 20, late_s[-5:]
+    assert late_s[len(late_s) // 2] < 5, late_s
     assert records["path-silence"].attempts[0].outcome == "answer_timeout"
     assert records["path-drip-body"].state == "delivered"
     assert "its body was not read to the end" in records["path-drip-body"].attempts[0].detail

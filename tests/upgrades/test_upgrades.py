@@ -135,7 +135,7 @@ def test_a_worker_of_the_version_before_and_one_of_this_run_side_by_side(broker,
             for process in processes:
                 process.start()
             for process in processes[::2]:
-                process.wait_for_log(" ready.", 60)
+                process.wait_for_log(" ready.", 120)
             program = (
                 "import sys; import postbacks; assert '.zip' in postbacks.__file__\n"
                 f"for account in {accounts!r}: print(*postbacks.send_postbacks(account, [{EVENT!r}] * 20))"
@@ -149,13 +149,13 @@ def test_a_worker_of_the_version_before_and_one_of_this_run_side_by_side(broker,
             ]
             assert len(ids) == 400
             doctor = Doctor(Scripts(broker.client()), settings.load(), pause_s=0)
-            said = eventually(lambda: doctor.examine().findings("versions"), 30, "the doctor's word")
+            said = eventually(lambda: doctor.examine().findings("versions"), what="the doctor's word")
             assert set(said) == {SILENT, VERSION}
-            eventually(lambda: broker.client().zcard(keys.DONE) == 400, 60, "all delivered")
+            eventually(lambda: broker.client().zcard(keys.DONE) == 400, what="all delivered")
             for process in processes[2:]:
                 process.stop()
             silent = eventually(
-                lambda: doctor.examine().findings("silent"), 30, "old ones alone, which give no sign"
+                lambda: doctor.examine().findings("silent"), what="old ones alone, which give no sign"
             )
             assert set(silent) == {"worker", "beat"}
             assert judge(settings.load()).ok
@@ -251,10 +251,10 @@ tick()
         with subprocess.Popen(
             [sys.executable, "-c", program], env={**os.environ, **OLD}, cwd=tmp_path
         ) as old:
-            eventually(lambda: rig.client.zcard(keys.CLAIMERS), 30, "the old loop's claim")
+            eventually(lambda: rig.client.zcard(keys.CLAIMERS), what="the old loop's claim")
             said = [authorization("Bearer x")]
             tried.set()
-            assert old.wait(30) == 0
+            assert old.wait(60) == 0
         said.append(authorization("Bearer x"))
         rig.tick()
         said.append(authorization("Bearer x"))
@@ -314,7 +314,6 @@ for line in sys.stdin: print(deliver() or "delivered", flush=True)
         ) as old:  # fmt: skip
             eventually(
                 lambda: int(rig.client.get(keys.LAST_TICK) or 0) > int(rig.client.hget(keys.TICKS, VERSION)),
-                30,
             )
             move = ("set", "keyed", "--url", new_host.url("/keyed"), "--header", "X-Api-Key: second")
             for words in (move, ("remove", "keyed", "--yes")):
@@ -327,7 +326,7 @@ for line in sys.stdin: print(deliver() or "delivered", flush=True)
             old.stdin.flush()
             assert old.stdout.readline() == "delivered\n"
             old.stdin.close()
-            assert old.wait(30) == 0
+            assert old.wait(60) == 0
         # what docs/upgrading.md says: the version before sends to the URL in the record
         assert {post.path for post in old_host.received} == {"/keyed", "/plain"}
         assert new_host.received == []

@@ -61,7 +61,7 @@ def test_a_person_is_forgotten_after_the_counts_and_the_number_once_more(world, 
         duty.turn()
         return Requests(world.client).read(begun.headers["location"].rpartition("/")[2]).ended_ms is not None
 
-    eventually(has_ended, 60, "the end of the request")
+    eventually(has_ended, what="the end of the request")
     page = browser.get(begun.headers["location"]).text
     assert "All is done" in page
     assert "1 row erased" in page

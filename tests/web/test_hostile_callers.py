@@ -35,7 +35,7 @@ def port(monkeypatch) -> Iterator[int]:
     thread.start()
     yield server.port
     server.stop()
-    thread.join(30)
+    thread.join(60)
     server.close()
 
 

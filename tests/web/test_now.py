@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 from events import MT
-from helpers import free_port, set_account
+from helpers import refusing_port, set_account
 from operate.incident_world import IncidentWorld
 
 from postbacks import send_postback
@@ -126,7 +126,7 @@ def failing(broker, tmp_path, monkeypatch):
 
 
 def test_an_open_incident_says_since_when_why_and_how_many_wait_and_died(failing, browse):
-    set_account("acme", url=f"http://127.0.0.1:{free_port()}/")
+    set_account("acme", url=f"http://127.0.0.1:{refusing_port()}/")
     for _ in range(3):
         send_postback.delay("acme", MT)
     failing.watch(8)

@@ -68,12 +68,12 @@ def test_on_loopback_it_runs_without_a_login_and_says_so(broker):
         try:
             said = process.stderr.readline() + process.stderr.readline()
             url = said.partition("is at ")[2].partition(". ")[0]
-            with urllib.request.urlopen(url, timeout=30) as page:
+            with urllib.request.urlopen(url, timeout=60) as page:
                 text = page.read().decode()
                 assert page.headers["server"] is None
         finally:
             process.send_signal(signal.SIGTERM)
-            rest = process.communicate(timeout=30)[1]
+            rest = process.communicate(timeout=60)[1]
     assert "all rights" in said
     assert re.search(r"<aside [^>]*>[^<]*all rights", text)  # a landmark, for whoever walks by these
     assert (process.returncode, rest) == (0, "")

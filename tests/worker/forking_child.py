@@ -21,7 +21,9 @@ from helpers import Rig
 from postbacks import keys, settings
 from postbacks.broker.client import client_for
 from postbacks.delivery.loop import DeliveryLoop
-from postbacks.queue import intake
+from postbacks.queue import intake, tick
+
+tick.TICK_BUDGET_S = 60.0  # a tick takes in all that waits, however busy the machine is
 
 
 class _Broker:

@@ -21,8 +21,11 @@ from postbacks.catalogue.xml import render
 from postbacks.client import producer
 from postbacks.ledger.digest import digest_of
 from postbacks.ledger.record import SCHEMA
+from postbacks.queue import tick
 from postbacks.queue.actions import cancel
 from postbacks.queue.rows import PutBackRow
+
+tick.TICK_BUDGET_S = 60.0  # a tick takes in all that waits, however busy the machine is
 
 
 class _Broker:

@@ -161,7 +161,7 @@ def test_a_real_worker_dies_once_of_poison_and_afterwards_only_its_examiners_do(
             (poison,) = send_postbacks("poison", [EVENT])
             worker = stack.workers[0]
             if pool == "threads":
-                eventually(lambda: not worker.alive, 20, "the worker's death")
+                eventually(lambda: not worker.alive, what="the worker's death")
                 worker.start()
             story = ended(broker.client(), poison, 60)
             later = send_postbacks("a0", [EVENT])
@@ -181,12 +181,12 @@ def test_an_examiner_that_is_told_to_end_finishes_what_it_has_in_flight(rig):
         (one,) = send_postbacks("acme", [EVENT])
         rig.tick()
         claim_and_die(rig, lease_ms=1)
-        eventually(lambda: rig.tick().quarantined == 1, 30, "its place in quarantine")
+        eventually(lambda: rig.tick().quarantined == 1, what="its place in quarantine")
         command = [sys.executable, "-m", "postbacks.worker.examiner", "examiner@test"]
         with subprocess.Popen(command, stdin=subprocess.PIPE) as examiner:
             receiver.wait_for(1, 90)
             examiner.send_signal(signal.SIGTERM)
-            assert examiner.wait(20) == 0
+            assert examiner.wait(60) == 0
     record = rig.record(one)
     assert (record.state, [attempt.outcome for attempt in record.attempts]) == (
         "delivered",

@@ -43,7 +43,7 @@ def test_a_rolling_restart_under_load_is_seen_by_no_receiver(broker, tmp_path, m
                     worker.terminate()
                     codes.append(worker.wait(90))
                     worker.start()
-                    worker.wait_for_log(" ready.", 60)
+                    worker.wait_for_log(" ready.", 120)
             finally:
                 over.set()
 
@@ -59,7 +59,7 @@ def test_a_rolling_restart_under_load_is_seen_by_no_receiver(broker, tmp_path, m
         restarting.join(60)
         took_s = time.monotonic() - began_s
         client = broker.client()
-        eventually(lambda: client.zcard(keys.DONE) == len(ids), 60, "all delivered")
+        eventually(lambda: client.zcard(keys.DONE) == len(ids), what="all delivered")
         posts = receiver.by_id()
     print(f"{len(ids)} postbacks in {took_s:.1f} s")
     assert codes == [0, 0]

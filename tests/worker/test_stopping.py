@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ from postbacks.devtools.receiver import Received, Receiver
 
 pytestmark = pytest.mark.usefixtures("forked")
 
-OPEN_S = 3.0
+OPEN_S = 4.0
 
 
 @dataclass(frozen=True)
@@ -66,20 +65,16 @@ def ended(folder: Path) -> Iterator[dict[str, End]]:
     with EmbeddedBroker() as broker, Receiver(Answers(OPEN_S)) as receiver:
         worlds = start(broker, receiver, folder, cases)
         try:
-            waiting, told = dict(worlds), {}
-            deadline_s = time.monotonic() + 60
-            while waiting:
-                assert time.monotonic() < deadline_s, f"not in flight: {list(waiting)}"
-                for name, world in list(waiting.items()):
-                    if flight(world, receiver):
-                        case = cases[name]
-                        send = os.killpg if case.group else os.kill
-                        send(world.group if case.group else world.worker.pid, case.signal)
-                        told[name] = waiting.pop(name)
-                time.sleep(0.01)
+            for name, world in worlds.items():
+                # One after the other: what is in flight stays so for a few seconds alone.
+                world.wake(2)
+                eventually(lambda world=world: flight(world, receiver), what=f"POSTs of {name}")
+                case = cases[name]
+                send = os.killpg if case.group else os.kill
+                send(world.group if case.group else world.worker.pid, case.signal)
             yield {
                 name: End(world, world.worker.wait(90), posts_of(world, receiver))
-                for name, world in told.items()
+                for name, world in worlds.items()
             }
         finally:
             for world in worlds.values():
@@ -90,7 +85,7 @@ def ended(folder: Path) -> Iterator[dict[str, End]]:
 def start(
     broker: EmbeddedBroker, receiver: Receiver, folder: Path, cases: dict[str, Case]
 ) -> dict[str, World]:
-    """A worker a case, each with ten postbacks of six accounts and woken."""
+    """A worker a case, each with ten postbacks of six accounts, and ready."""
     worlds = {}
     for number, (name, case) in enumerate(cases.items(), 1):
         env = LEASE | ({"REMAP_SIGTERM": case.remap} if case.remap else {})
@@ -98,9 +93,7 @@ def start(
     for world in worlds.values():
         fill(world, receiver)
     for world in worlds.values():
-        world.worker.wait_for_log(" ready.", 60)
-    for world in worlds.values():  # all are ready: what is in flight does not wait for the slowest start
-        world.wake(2)
+        world.worker.wait_for_log(" ready.", 120)
     return worlds
 
 
@@ -149,7 +142,7 @@ def check_cold_end(end: End, _case: Case) -> None:
     assert f"delivery.abandoned open={GOOD + 1}" in log or log.count("delivery.abandoned open=") > 1
     states = Counter(record.state for record in world.records().values())
     assert states == Counter(sending=GOOD + 1, parked=1, waiting=(GOOD + 1) * BAD - GOOD - 2)
-    eventually(lambda: world.tick() or not world.client.exists(keys.CLAIMERS), 20, "the lease's end")
+    eventually(lambda: world.tick() or not world.client.exists(keys.CLAIMERS), what="the lease's end")
     for one, record in world.records().items():
         outcomes = [attempt.outcome for attempt in record.attempts]
         assert outcomes in ([], ["unknown"] if one in end.posts else [], ["status"])
@@ -173,18 +166,18 @@ def test_a_prefork_child_that_is_ended_alone_takes_nobody_along(tmp_path):
 
         try:
             fill(world, receiver)
-            world.worker.wait_for_log(" ready.", 60)
+            world.worker.wait_for_log(" ready.", 120)
             world.wake()
-            (told, *_) = eventually(posting, 30, "a child that POSTs")
+            (told, *_) = eventually(posting, what="a child that POSTs")
             os.kill(told, signal.SIGTERM)
-            eventually(lambda: not Path(f"/proc/{told}").exists(), 30, "the end of the child that was told")
+            eventually(lambda: not Path(f"/proc/{told}").exists(), what="the end of the child that was told")
             assert not world.client.exists(keys.CLAIMERS), "it left claims behind"
             assert unknown() == set()
             assert posts_of(world, receiver).keys() == {
                 one for one, record in world.records().items() if record.attempts
             }
             world.wake()
-            (killed, *_) = eventually(posting, 30, "another child that POSTs")
+            (killed, *_) = eventually(posting, what="another child that POSTs")
             os.kill(killed, signal.SIGKILL)
 
             def done() -> bool:
@@ -192,7 +185,7 @@ def test_a_prefork_child_that_is_ended_alone_takes_nobody_along(tmp_path):
                 records = world.records().values()
                 return all(record.state == "delivered" for record in records if record.account != "bad")
 
-            eventually(done, 60, "all delivered")
+            eventually(done, what="all delivered")
             assert world.worker.alive
             records, posts = world.records(), posts_of(world, receiver)
             suspects = unknown()

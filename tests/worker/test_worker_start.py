@@ -14,12 +14,12 @@ import pytest
 from celery.app.defaults import NAMESPACES, flatten
 from events import EVENT
 from forked_processes import forking
-from helpers import BASE_ENV, ended, eventually, running, set_account, short_and_long
+from helpers import BASE_ENV, ended, eventually, free_port, running, set_account, short_and_long
 
 from postbacks import keys, send_postback, send_postbacks
 from postbacks.app import app
 from postbacks.devtools.embedded_broker import EmbeddedBroker
-from postbacks.devtools.receiver import Answer, Receiver, dead_port
+from postbacks.devtools.receiver import Answer, Receiver
 from postbacks.devtools.stack import CeleryProcess
 from postbacks.ledger.ledger import Ledger
 
@@ -127,17 +127,12 @@ def test_a_bad_setting_stops_a_start_with_a_sentence(broker, setting):
 
 def test_a_worker_waits_for_a_broker_that_is_not_there_yet(tmp_path):
     """Started before its broker, it says so and goes on as soon as there is one."""
-    with dead_port() as port:
-        free = port
-        worker = in_background("worker", f"redis://127.0.0.1:{free}/0", tmp_path / "worker.log", *QUIET)
-        worker.start()
-        try:
-            worker.wait_for_log("It is waited for.", 90)
-        except BaseException:
-            worker.stop()
-            raise
+    port = free_port()
+    worker = in_background("worker", f"redis://127.0.0.1:{port}/0", tmp_path / "worker.log", *QUIET)
+    worker.start()
     try:
-        with EmbeddedBroker(port=free):
+        worker.wait_for_log("It is waited for.", 90)
+        with EmbeddedBroker(port=port):
             worker.wait_for_log(" ready.", 90)
             worker.stop()
     finally:
@@ -212,13 +207,13 @@ def test_flower_starts_answers_and_ends(broker, tmp_path):
         in_background("flower", broker.url, tmp_path / "flower.log", "--address=127.0.0.1", f"--port={port}",
                       FLOWER_UNAUTHENTICATED_API="true", cwd=tmp_path) as flower,
     ):  # fmt: skip
-        assert eventually(lambda: get(port, "/healthcheck"), 40, "Flower's answer") == (200, "OK")
+        assert eventually(lambda: get(port, "/healthcheck"), what="Flower's answer") == (200, "OK")
 
         def workers():
             status, body = get(port, "/api/workers?refresh=1") or (0, "")
             return json.loads(body) if status == 200 else {}
 
-        (seen,) = eventually(workers, 20, "a worker in Flower").values()
+        (seen,) = eventually(workers, what="a worker in Flower").values()
         assert [queue["name"] for queue in seen["active_queues"]] == ["postbacks.work"]
         with Receiver(lambda _: Answer(500)) as receiver:
             set_account("bad", url=receiver.url())

@@ -64,7 +64,7 @@ class World:
             receipt = Requests(self.client).read(request)
             return receipt if receipt.ended_ms is not None else None
 
-        return eventually(look, 30, "the end of the request")
+        return eventually(look, what="the end of the request")
 
     def state(self, postback_id: str) -> str:
         return self.rig.record(postback_id).state

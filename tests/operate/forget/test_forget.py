@@ -79,7 +79,7 @@ def fill(world: World) -> dict[str, str]:
         mover.turn()
         return read_job(job.id).state == "ended"
 
-    eventually(has_ended, 30, "the end of the job")
+    eventually(has_ended, what="the end of the job")
     assert rb"555\u2011765\u20114321" in client.hget(keys.JOB + job.id, "query")
     assert ((job.query and job.query.number) or "").startswith("555…21 ·")
     settle(world.recorder, client)

@@ -28,7 +28,7 @@ def test_what_is_still_to_be_delivered_is_delivered_first_and_of_paused_accounts
     assert "2 records of the broker, of which 2 are still to be delivered, 1 of a paused account" in counted
     queued = world.send("acme", MINE)
     request = forget(number=NUMBER)
-    eventually(lambda: world.turn() or world.state(paused) == "cancelled", 30, "the end of the paused one")
+    eventually(lambda: world.turn() or world.state(paused) == "cancelled", what="the end of the paused one")
     assert Requests(world.client).read(request)[5:6] == ("ledger",)
     assert Requests(world.client).read(request).waiting == 2
     assert world.client.llen(keys.QUEUE) == 1
