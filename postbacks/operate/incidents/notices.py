@@ -72,8 +72,7 @@ def write_to_log(notice: Notice) -> None:
         "since": data["since"],
         "resend": data["resend"],
     }
-    over = "over: " if notice.change == course.RECOVERED else ""
-    sentence = " ".join(filter(None, (f"{over}{data['title']}: {data['sentence']}.", data["advice"])))
+    sentence = " ".join(filter(None, (f"{data['title']}: {data['sentence']}.", data["advice"])))
     if notice.change == course.OPENED:
         log.warning("incident.opened", sentence, **fields)
     elif notice.change == course.CAME_BACK:
