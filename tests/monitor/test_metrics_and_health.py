@@ -485,7 +485,7 @@ def test_a_health_check_loads_what_it_needs_alone(broker):
     code, *loaded = rest.split()
     assert (line + "\n", code) == (NOBODY, "1")
     assert sorted(set(HEAVY) & set(loaded)) == []
-    assert len([name for name in loaded if name.split(".")[0] == "postbacks"]) <= 23
+    assert len([name for name in loaded if name.split(".")[0] == "postbacks"]) <= 26
 
 
 def test_a_broker_that_hangs_or_is_gone_is_told_in_bounded_time():
