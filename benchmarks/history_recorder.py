@@ -25,7 +25,6 @@ from postbacks.history import recorder as recorder_module
 from postbacks.history.engine import connect
 from postbacks.history.recorder import Recorder
 from postbacks.history.status import read_feed
-from postbacks.ledger.record import Attempt
 from postbacks.queue.rows import AttemptRow
 from postbacks.queue.scripts import Scripts
 from postbacks.settings import load
@@ -71,7 +70,7 @@ class Deliveries:
             )  # fmt: skip
             rows = [
                 AttemptRow(row.id.decode(), row.lane.decode(), "delivered", row.number,
-                 Attempt(row.number, now_ms, "delivered", 200, 12).to_json(), 0, "ok", "delivered")
+                 fill.delivered(row.number, now_ms), 0, "ok", "delivered")
                 for row in begun
             ]  # fmt: skip
             if rows:

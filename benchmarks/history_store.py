@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import text
 
+from benchmarks import fill
 from benchmarks.history_search import postgres
 from benchmarks.machine import percentile, written_bytes
 from benchmarks.scenario import Bench, Row
@@ -28,7 +29,6 @@ from postbacks.history.schema import HOUR_MS, STATES
 from postbacks.history.slots import first_of_hour
 from postbacks.history.transactions import reading
 from postbacks.history.writer import Writer
-from postbacks.ledger.record import Attempt
 from postbacks.settings import Settings
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def record(chance: random.Random, accepted_ms: int) -> tuple[str, dict[bytes, by
         .replace(_NUMBER.encode(), b"1555%07d" % chance.randrange(10**7))
         .replace(b"AG-0000000000", b"%013d" % chance.getrandbits(34))
     )
-    note = Attempt(1, accepted_ms + 40, "delivered", 200, 35).to_json().encode()
+    note = fill.delivered(1, accepted_ms + 40).encode()
     return str(uuid.UUID(int=chance.getrandbits(128))), {
         b"schema": b"1", b"state": b"delivered", b"account": b"a%d" % number, b"group": b"mt", b"origin": b"SMS_MT",
         b"code": b"N202", b"url": b"https://receiver.example/%d" % number, b"endpoint": b"https://receiver.example:443",

@@ -20,8 +20,7 @@ from postbacks import keys
 from postbacks.accounts import make_account
 from postbacks.devtools.embedded_broker import EmbeddedBroker
 from postbacks.ledger.digest import digest_of
-from postbacks.ledger.phases import Phases
-from postbacks.ledger.record import SCHEMA, Attempt
+from postbacks.ledger.record import SCHEMA
 from postbacks.queue.intake import MAX_BATCH
 from postbacks.queue.routes import row_of
 from postbacks.queue.rows import AcceptRow, AttemptRow, ClaimRow
@@ -107,13 +106,8 @@ class Contender:
 
 
 def _note(row: ClaimRow) -> AttemptRow:
-    phases = Phases(lookup_ms=0, wait_ms=11, read_ms=1)
-    attempt = Attempt(
-        row.number, int(row.created_ms), "delivered", 200, 12, phases=phases, address="192.0.2.7"
-    )
-    return AttemptRow(
-        row.id.decode(), row.lane.decode(), "delivered", row.number, attempt.to_json(), 0, "ok", "delivered"
-    )
+    note = fill.delivered(row.number, int(row.created_ms))
+    return AttemptRow(row.id.decode(), row.lane.decode(), "delivered", row.number, note, 0, "ok", "delivered")
 
 
 def main() -> None:
