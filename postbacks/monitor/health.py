@@ -11,6 +11,7 @@ from postbacks.broker.client import client_for
 from postbacks.broker.url import redacted_broker_url
 from postbacks.errors import BrokerError, BrokerUnreachable
 from postbacks.monitor import snapshot
+from postbacks.monitor.moments import duration
 
 if TYPE_CHECKING:
     from postbacks.monitor.snapshot import Snapshot
@@ -168,8 +169,8 @@ def _roughly(age_s: float) -> str:
 
 
 def _long(age_s: float, age: Callable[[float], str]) -> str:
-    """Put an age into words that may be of hours; one below an hour as ``age`` does."""
-    return age(age_s) if age_s < 3600 else f"{age_s / 3600:.1f} h"
+    """Put an age into words that may be of hours or days; one below an hour as ``age`` does."""
+    return age(age_s) if age_s < 3600 else duration(int(age_s * 1000))
 
 
 def judge(

@@ -1,4 +1,4 @@
-"""Moments: times within sentences, written in UTC, and put into the zone of whoever reads a sentence elsewhere."""
+"""Times within sentences: durations, and moments, written in UTC and put into the zone of whoever reads them elsewhere."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import re
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from typing import Final
 
+#: Size of a unit in ms, its name, and those of the part of it that is told beside it.
+_UNITS: Final = ((86_400_000, "d", 3_600_000, "h"), (3_600_000, "h", 60_000, "min"))
 #: Seconds up to which a time to the second is told without its date.
 _CLOCK_ALONE_S: Final = 43_200
 _DAY: Final = timedelta(days=1)
@@ -15,6 +17,15 @@ _MOMENT: Final = re.compile(
     r"\b(?:(?P<day>yesterday|tomorrow|\d{4}-\d\d-\d\d) )?(?P<clock>\d\d:\d\d)(?P<second>:\d\d)? UTC\b",
     re.ASCII,
 )
+
+
+def duration(ms: int) -> str:
+    """Put a duration into words: 45 s, 7 min, 2 h 5 min, 3 d 1 h."""
+    for size_ms, name, part_ms, part in _UNITS:
+        if ms >= size_ms:
+            rest = ms % size_ms // part_ms
+            return f"{ms // size_ms} {name}" + (f" {rest} {part}" if rest else "")
+    return f"{ms // 60_000} min" if ms >= 60_000 else f"{max(0, ms) // 1000} s"
 
 
 def minute(ms: int, now_ms: int, zone: tzinfo = UTC) -> str:

@@ -39,8 +39,7 @@ from markupsafe import Markup, escape
 from starlette.responses import HTMLResponse
 
 from postbacks.ledger.record import iso
-from postbacks.monitor.moments import in_zone
-from postbacks.operate.incidents.words import duration
+from postbacks.monitor.moments import duration, in_zone
 from postbacks.printable import printable, printable_lines
 from postbacks.version import VERSION
 from postbacks.web.addresses import is_customers, path_to

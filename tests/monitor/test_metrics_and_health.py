@@ -553,4 +553,4 @@ def test_a_line_for_whoever_looks_again_and_again_stays_the_same_while_nothing_h
     assert replace(late, ok=False, faults=("No tick.",)).steady_line == "not well: No tick."
     opt_outs = replace(idle, late_opt_outs=2, oldest_late_opt_out_s=1000.0)
     assert opt_outs.steady_line.endswith("; 2 opt-outs are not delivered in time, the oldest for 16 min")
-    assert replace(opt_outs, oldest_late_opt_out_s=5400.0).line.endswith(", the oldest for 1.5 h")
+    assert replace(opt_outs, oldest_late_opt_out_s=5400.0).line.endswith(", the oldest for 1 h 30 min")

@@ -348,7 +348,7 @@ def test_health_names_who_is_down(rig, receiver):
     rig.tick()
     said = CliRunner().invoke(main, ["health"], prog_name="postbacks")
     assert said.exit_code == 0, said.output
-    assert said.output.endswith("; every attempt has failed: tiny for 1.5 h\n")
+    assert said.output.endswith("; every attempt has failed: tiny for 1 h 30 min\n")
 
 
 def test_lanes_that_nobody_sends_to_any_more_are_forgotten(rig, receiver):

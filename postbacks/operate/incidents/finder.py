@@ -272,7 +272,7 @@ class _Changes:
                 figures=figures,
             )
         since_ms = incident.since_ms or incident.course.opened_ms
-        lasted = words.duration(look.now_ms - incident.course.quiet_ms - since_ms)
+        lasted = moments.duration(look.now_ms - incident.course.quiet_ms - since_ms)
         if incident.kind == MANY:
             left = sum(part.is_open and part.part_of == incident.id for part in self._after.values())
             sentence = f"over after {lasted}; {left:,} of them still stand"

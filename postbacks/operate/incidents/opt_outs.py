@@ -34,9 +34,9 @@ def late_opt_outs(look: Look) -> Iterator[Condition]:
         title="opt-outs are not delivered",
         sentence=(
             f"{about}{words.count(opt_outs.postbacks, 'opt-out')} of {words.names(accounts)} {verb} not delivered "
-            f"{words.duration(int(look.settings.opt_out_late_s * 1000))} after acceptance, the oldest since "
+            f"{moments.duration(int(look.settings.opt_out_late_s * 1000))} after acceptance, the oldest since "
             f"{moments.minute(opt_outs.oldest_ms, look.now_ms)} "
-            f"({words.duration(look.now_ms - opt_outs.oldest_ms)}){dead}"
+            f"({moments.duration(look.now_ms - opt_outs.oldest_ms)}){dead}"
         ),
         advice=(
             "These people have taken back their consent, and the customer does not know it yet: tell it by another way. "

@@ -406,7 +406,7 @@ class Ending(NamedTuple):
 def _ending(look: Look, incident: Incident, *, is_well: bool) -> Ending:
     accounts = incident.accounts
     since_ms = incident.since_ms or incident.course.opened_ms
-    lasted = f"after {words.duration(look.now_ms - incident.course.quiet_ms - since_ms)}"
+    lasted = f"after {moments.duration(look.now_ms - incident.course.quiet_ms - since_ms)}"
     if is_well:
         sentence = f"it answers 200 again, {lasted}"
     elif why := _why_still(look, accounts[0]):

@@ -1,9 +1,11 @@
-"""Words of incidents: durations, numbers and causes as whoever is on call reads them. No person's data is in any of them."""
+"""Words of incidents: numbers, names and causes as whoever is on call reads them. No person's data is in any of them."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
+
+from postbacks.monitor.moments import duration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -12,16 +14,6 @@ if TYPE_CHECKING:
 
 #: Names that a sentence lists at most.
 NAMES_MAX: Final = 3
-_UNITS: Final = ((86_400_000, "d", 3_600_000, "h"), (3_600_000, "h", 60_000, "min"))
-
-
-def duration(ms: int) -> str:
-    """Put a duration into words: 45 s, 7 min, 2 h 5 min, 3 d 1 h."""
-    for size_ms, name, part_ms, part in _UNITS:
-        if ms >= size_ms:
-            rest = ms % size_ms // part_ms
-            return f"{ms // size_ms} {name}" + (f" {rest} {part}" if rest else "")
-    return f"{ms // 60_000} min" if ms >= 60_000 else f"{max(0, ms) // 1000} s"
 
 
 def quiet(course: Course) -> str:
