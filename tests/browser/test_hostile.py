@@ -9,7 +9,7 @@ from events import MO
 from harmless import EVIL
 from helpers import eventually
 from playwright.sync_api import Page, expect
-from watch import link_to
+from watch import TOO_WIDE, link_to
 
 from postbacks import send_postback
 from postbacks.devtools.receiver import Answer
@@ -30,10 +30,6 @@ TEXT = MARKUP + TURNED + LONG
 #: Ids are printable ASCII without spaces.
 ID = 'x"><img/src=x/onerror=alert(1)>' + "W" * 200
 NAME = "a" + "W" * 127
-#: What reaches beyond the page where the page can be scrolled sideways.
-TOO_WIDE = """() => document.documentElement.scrollWidth <= innerWidth ? [] : ['the page', ...document.querySelectorAll('body *')]
-  .filter((element) => !element.closest || element.getBoundingClientRect().right > innerWidth)
-  .map((element) => (element.outerHTML || element).slice(0, 80))"""
 #: Elements that no page has of its own.
 FOREIGN = "main :is(script, img, iframe, style, link, meta, object, embed, [onerror], [onload], [style])"
 

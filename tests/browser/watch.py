@@ -24,6 +24,10 @@ from stage import PASSWORD, Stage
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 #: For which a page may take to show what is waited for; machines are busy.
 PATIENCE_MS = 60_000
+#: What reaches beyond the page where the page can be scrolled sideways.
+TOO_WIDE = """() => document.documentElement.scrollWidth <= innerWidth ? [] : ['the page', ...document.querySelectorAll('body *')]
+  .filter((element) => !element.closest || element.getBoundingClientRect().right > innerWidth)
+  .map((element) => (element.outerHTML || element).slice(0, 80))"""
 
 
 def find_chromium() -> str | None:
