@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,9 @@ for name in [name for name in os.environ if name.startswith(("POSTBACKS_", "CELE
 # Otherwise each process that the suite starts compiles all modules anew, and each that collects rewrites all tests.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+# A shell that begins the suite in the background has SIGINT ignored: what the suite starts would not hear Ctrl-C.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import forked_processes  # noqa: E402
 from helpers import BASE_ENV, Rig  # noqa: E402
